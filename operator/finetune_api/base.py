@@ -1,0 +1,84 @@
+"""What all kinds share: the model base, references, quantities, conditions."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+Rules = list[dict[str, str]]
+
+
+def alias(name: str) -> str:
+    """CamelCase as Kubernetes spells it: acronyms keep their capitals at the end of a name."""
+    camel = to_camel(name)
+    for plain, spelled in (("Id", "ID"), ("Uid", "UID"), ("Url", "URL"), ("Arn", "ARN"), ("Sha256", "SHA256")):
+        if camel.endswith(plain):
+            camel = camel[: -len(plain)] + spelled
+    return camel
+
+
+class ApiModel(BaseModel):
+    """A part of a manifest: snake_case in Python, camelCase on the wire, unknown fields refused."""
+
+    model_config = ConfigDict(alias_generator=alias, populate_by_name=True, extra="forbid", frozen=True)
+
+    def wire(self) -> dict[str, Any]:
+        """The part as JSON-ready camelCase, without fields that are unset."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """CEL rules that the API server enforces: (expression, message that says what to write instead)."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
+
+
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+Quantity = Annotated[
+    str | int | float,
+    Field(
+        json_schema_extra={"x-kubernetes-int-or-string": True},
+        description="A Kubernetes quantity, for example 500m or 4Gi.",
+    ),
+]
+ResourceList = Annotated[dict[str, Quantity], Field(max_length=16)]
+StringMap = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=64)]
+Money = Annotated[str, Field(max_length=24, pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$")]
+
+
+class ObjectRef(ApiModel):
+    """Another object by its name."""
+
+    name: Name = Field(description="Name of the object.")
+
+
+class SecretKeyRef(ApiModel):
+    """One key of a Secret."""
+
+    name: Name = Field(description="Name of the Secret.")
+    key: Annotated[str, Field(min_length=1, max_length=253)] = Field(description="Key in the Secret's data.")
+
+
+class ResourceRequirements(ApiModel):
+    """Compute resources of a container, as in core/v1."""
+
+    limits: ResourceList | None = Field(None, description="Most that the container may use.")
+    requests: ResourceList | None = Field(None, description="What the scheduler sets aside for the container.")
+
+
+class Condition(ApiModel):
+    """A condition as in meta/v1, read by kstatus, kubectl wait, Flux and Argo CD."""
+
+    type: Annotated[str, Field(max_length=64)] = Field(description="What the condition is about.")
+    status: Annotated[str, Field(max_length=8, pattern="^(True|False|Unknown)$")] = Field(
+        description="True, False or Unknown."
+    )
+    reason: Annotated[str, Field(max_length=64)] = Field(description="One word for machines, from a closed set.")
+    message: Annotated[str, Field(max_length=4096)] = Field("", description="A sentence for people.")
+    last_transition_time: str = Field(description="When the status last changed, RFC 3339.")
+    observed_generation: int | None = Field(None, description="The generation of the spec that this speaks of.")
+
+
+Conditions = Annotated[
+    list[Condition],
+    Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+]

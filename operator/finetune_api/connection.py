@@ -1,0 +1,270 @@
+"""LLMConnection: where models may be tuned, with which credentials and images, and by which namespaces."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from finetune_api.base import (
+    ApiModel,
+    Conditions,
+    Name,
+    ObjectRef,
+    ResourceRequirements,
+    SecretKeyRef,
+    StringMap,
+    rules,
+)
+
+OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+Glob = Annotated[str, Field(min_length=1, max_length=256)]
+ImageName = Annotated[str, Field(min_length=1, max_length=512)]
+
+PROVIDERS = ("huggingFace", "openAI", "azureOpenAI", "bedrock")
+_COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in PROVIDERS)
+
+
+class LabelSelectorRequirement(ApiModel):
+    """One expression of a label selector, as in meta/v1."""
+
+    key: Annotated[str, Field(max_length=317)] = Field(description="Label key.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How key and values relate.")
+    values: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=64)] | None = Field(
+        None, description="Values for In and NotIn."
+    )
+
+
+class LabelSelector(ApiModel):
+    """A label selector, as in meta/v1. Empty matches everything."""
+
+    match_labels: StringMap | None = Field(None, description="Labels that must all be there.")
+    match_expressions: Annotated[list[LabelSelectorRequirement], Field(max_length=16)] | None = Field(
+        None, description="Expressions that must all hold."
+    )
+
+
+class FineTuningPolicy(ApiModel):
+    """Who may tune what."""
+
+    enabled: bool = Field(True, description="Off: new jobs are refused with reason FineTuningDisabled.")
+    allowed_models: Annotated[list[Glob], Field(max_length=256)] | None = Field(
+        None, description="Globs of base models that may be tuned, for example meta-llama/*. Absent: all."
+    )
+
+
+class LocalReference(ApiModel):
+    """A Secret with registry credentials, in the job's namespace."""
+
+    name: Name = Field(description="Name of the Secret.")
+
+
+class PodTemplate(ApiModel):
+    """What the connection adds to every pod that trains or serves."""
+
+    resources: ResourceRequirements | None = Field(None, description="Resources where the job names none.")
+    node_selector: StringMap | None = Field(None, description="Labels of nodes that may run the pods.")
+    tolerations: Annotated[list[OpenObject], Field(max_length=32)] | None = Field(
+        None, description="Tolerations, as in core/v1."
+    )
+    affinity: OpenObject | None = Field(None, description="Affinity, as in core/v1.")
+    runtime_class_name: Annotated[str, Field(max_length=253)] | None = Field(
+        None, description="RuntimeClass of the pods, for example nvidia."
+    )
+    priority_class_name: Annotated[str, Field(max_length=253)] | None = Field(
+        None, description="PriorityClass of the training pods."
+    )
+    queue_name: Annotated[str, Field(max_length=63)] | None = Field(
+        None, description="Kueue LocalQueue of the training jobs (label kueue.x-k8s.io/queue-name)."
+    )
+    service_account_name: Annotated[str, Field(max_length=253)] | None = Field(
+        None, description="ServiceAccount of the job's namespace, for cloud storage identities. Default: default."
+    )
+    image_pull_secrets: Annotated[list[LocalReference], Field(max_length=8)] | None = Field(
+        None, description="Secrets of the job's namespace with registry credentials."
+    )
+    labels: StringMap | None = Field(None, description="More labels for the pods.")
+    annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] | None = Field(
+        None, description="More annotations for the pods."
+    )
+
+
+class ModelCache(ApiModel):
+    """Where base models are kept so that pods need not fetch them."""
+
+    volume: OpenObject = Field(
+        description="Any core/v1 volume source, without a name. A claim is looked up in the job's namespace."
+    )
+
+
+class Artifacts(ApiModel):
+    """Where tuned weights are kept."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "self.uri.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?$')"
+                " && !self.uri.matches('(^|/)[.][.](/|$)')",
+                "artifacts.uri is pvc://CLAIM or pvc://CLAIM/PREFIX, without a '..' segment",
+            )
+        )
+    )
+    uri: Annotated[str, Field(min_length=1, max_length=512)] = Field(
+        description="pvc://CLAIM or pvc://CLAIM/PREFIX. The claim is one of the job's namespace and outlives its pods."
+    )
+
+
+class HuggingFace(ApiModel):
+    """Train and serve on this cluster, with the trainer image."""
+
+    trainer_image: ImageName = Field(description="Image that trains and serves: the code environment.")
+    check_image: ImageName | None = Field(
+        None, description="Smaller image for pods that only check data or tidy volumes. Default: trainerImage."
+    )
+    vllm_image: ImageName | None = Field(
+        None, alias="vllmImage", description="Image of vLLM, for deployments with engine vLLM on GPU nodes."
+    )
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
+        "IfNotPresent", description="When the kubelet pulls the images."
+    )
+    pod_template: PodTemplate | None = Field(None, description="What is added to every pod of this connection.")
+    gpu_resource: Annotated[str, Field(max_length=128)] = Field(
+        "nvidia.com/gpu", description="Resource that resources.gpusPerNode asks for."
+    )
+    model_cache: ModelCache | None = Field(None, description="Volume with base models. Required where airGapped.")
+    air_gapped: bool = Field(
+        False, description="Never reach a hub: a model must be in the cache, else jobs fail with ModelNotInCache."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Let models bring code of their own. Off by default: such code runs with the pod's rights."
+    )
+    artifacts: Artifacts = Field(description="Where tuned weights are kept.")
+    max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        3, description="Attempts after the first when a pod is evicted, loses its node or runs out of memory."
+    )
+
+
+class OpenAI(ApiModel):
+    """OpenAI, or any service with its fine-tuning API."""
+
+    base_url: Annotated[str, Field(max_length=512, pattern="^https?://")] = Field(
+        "https://api.openai.com/v1", description="Root of the API."
+    )
+    api_key_secret_ref: SecretKeyRef = Field(description="API key: a Secret in the operator's own namespace.")
+    organization: Annotated[str, Field(max_length=128)] | None = Field(None, description="Organization of the key.")
+    project: Annotated[str, Field(max_length=128)] | None = Field(None, description="Project of the key.")
+
+
+class AzureCredentials(ApiModel):
+    """Client secret or workload identity."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.secretRef) != (has(self.workloadIdentity) && self.workloadIdentity)",
+                "credentials are either secretRef or workloadIdentity: true",
+            )
+        )
+    )
+    secret_ref: ObjectRef | None = Field(
+        None, description="Secret of the operator's namespace with tenantID, clientID and clientSecret."
+    )
+    workload_identity: bool | None = Field(None, description="Use the operator's own federated identity.")
+
+
+class AzureWorkspace(ApiModel):
+    """An AzureML workspace connection that knows endpoint and account."""
+
+    name: Name = Field(description="Name of the AzureML workspace.")
+    connection: Name = Field(description="Name of the connection in the workspace.")
+
+
+class AzureOpenAI(ApiModel):
+    """Azure OpenAI: tuning by its data plane, deployments by ARM."""
+
+    endpoint: Annotated[str, Field(max_length=512, pattern="^https?://")] | None = Field(
+        None, description="Endpoint of the resource; optional with workspace."
+    )
+    subscription_id: Annotated[str, Field(max_length=64)] = Field(description="Azure subscription.")
+    resource_group: Annotated[str, Field(max_length=90)] = Field(description="Resource group of the account.")
+    account: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="Azure OpenAI account; optional with workspace."
+    )
+    workspace: AzureWorkspace | None = Field(None, description="Resolve endpoint and account from AzureML.")
+    credentials: AzureCredentials = Field(description="How the operator signs in.")
+
+
+class AwsCredentials(ApiModel):
+    """Access key or pod identity."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.secretRef) != (has(self.podIdentity) && self.podIdentity)",
+                "credentials are either secretRef or podIdentity: true",
+            )
+        )
+    )
+    secret_ref: ObjectRef | None = Field(
+        None, description="Secret of the operator's namespace with accessKeyID and secretAccessKey."
+    )
+    pod_identity: bool | None = Field(None, description="Use the operator's own EKS pod identity.")
+
+
+class S3Location(ApiModel):
+    """A place in S3."""
+
+    bucket: Annotated[str, Field(min_length=3, max_length=63)] = Field(description="Bucket.")
+    prefix: Annotated[str, Field(max_length=512)] | None = Field(None, description="Key prefix.")
+
+
+class Bedrock(ApiModel):
+    """AWS Bedrock model customization."""
+
+    region: Annotated[str, Field(min_length=1, max_length=32)] = Field(description="AWS region.")
+    role_arn: Annotated[str, Field(max_length=2048, pattern="^arn:")] = Field(
+        description="Role that Bedrock assumes to read the data and write the results."
+    )
+    s3: S3Location = Field(description="Data goes in and results come out through it.")
+    credentials: AwsCredentials = Field(description="How the operator signs in.")
+
+
+class LLMConnectionSpec(ApiModel):
+    """Where models may be tuned, and by whom."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                f"({_COUNT}) == 1",
+                "spec needs exactly one provider block: huggingFace, openAI, azureOpenAI or bedrock",
+            ),
+            (
+                "!has(self.huggingFace) || !has(self.huggingFace.airGapped) || !self.huggingFace.airGapped"
+                " || has(self.huggingFace.modelCache)",
+                "huggingFace.airGapped needs huggingFace.modelCache: base models must come from somewhere",
+            ),
+        )
+    )
+    namespace_selector: LabelSelector | None = Field(
+        None, description="Namespaces whose jobs may use the connection. {} is every namespace, absent is none."
+    )
+    fine_tuning: FineTuningPolicy = Field(FineTuningPolicy(), description="Whether and what may be tuned.")
+    hugging_face: HuggingFace | None = Field(None, description="Train and serve on this cluster.")
+    open_ai: OpenAI | None = Field(None, alias="openAI", description="OpenAI, or a service with its API.")
+    azure_open_ai: AzureOpenAI | None = Field(None, alias="azureOpenAI", description="Azure OpenAI.")
+    bedrock: Bedrock | None = Field(None, description="AWS Bedrock.")
+
+    @property
+    def provider(self) -> str:
+        """Wire name of the one provider block."""
+        return next(name for name in PROVIDERS if name in self.wire())
+
+
+class LLMConnectionStatus(ApiModel):
+    """What the operator knows about the connection."""
+
+    observed_generation: int | None = Field(None, description="Generation of the spec that the status speaks of.")
+    conditions: Conditions | None = Field(None, description="Ready, Reconciling, Stalled.")
+    provider: Annotated[str, Field(max_length=32)] | None = Field(None, description="Which provider block is set.")
+    models: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=256)] | None = Field(
+        None, description="Globs of base models that may be tuned."
+    )
+    last_checked: str | None = Field(None, description="When the credentials were last checked, RFC 3339.")

@@ -1,0 +1,140 @@
+"""ModelDeployment: what answers."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from finetune_api.base import ApiModel, Conditions, Money, ObjectRef, ResourceRequirements, SecretKeyRef, rules
+
+DeploymentPhase = Literal["Pending", "Deploying", "Ready", "Updating", "Idle", "Degraded", "Failed", "Deleting"]
+
+_ENGINES = ("huggingFace", "azureOpenAI", "bedrock")
+_ENGINE_COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in _ENGINES)
+ONE_ENGINE = (f"({_ENGINE_COUNT}) <= 1", "name at most one of huggingFace, azureOpenAI and bedrock")
+
+
+class Idle(ApiModel):
+    """What happens to a deployment that nobody asks anything."""
+
+    after_seconds: Annotated[int, Field(ge=60, le=31536000)] = Field(7200, description="Seconds without a request.")
+    action: Literal["None", "ScaleToZero", "Delete"] = Field("None", description="What to do then.")
+
+
+class LocalServing(ApiModel):
+    """A server on this cluster."""
+
+    engine: Literal["Auto", "vLLM", "Transformers"] = Field(
+        "Auto", description="Auto: vLLM where a GPU is asked for and the connection has its image, else Transformers."
+    )
+    replicas: Annotated[int, Field(ge=0, le=100)] = Field(1, description="Pods.")
+    gpus: Annotated[int, Field(ge=0, le=16)] | None = Field(
+        None, description="GPUs of a pod, of the connection's gpuResource. 0: serve on CPU."
+    )
+    resources: ResourceRequirements | None = Field(
+        None, description="Resources of a pod. Default: those of the connection's podTemplate."
+    )
+    max_model_length: Annotated[int, Field(ge=16, le=1048576)] | None = Field(
+        None, description="Tokens of prompt and answer together. Default: what the model can."
+    )
+
+
+class AzureServing(ApiModel):
+    """A deployment of Azure OpenAI."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(None, description="Deployment name.")
+    sku: Literal["Standard", "GlobalStandard", "DeveloperTier", "ProvisionedManaged"] = Field(
+        "Standard", description="SKU; each has its own price."
+    )
+    capacity: Annotated[int, Field(ge=1, le=100000)] = Field(1, description="Capacity units of the SKU.")
+
+
+class BedrockServing(ApiModel):
+    """A deployment of Bedrock."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "self.type == 'OnDemand' || (has(self.modelUnits) && has(self.commitment))",
+                "type ProvisionedThroughput is billed by the hour: spell out modelUnits and commitment",
+            )
+        )
+    )
+    type: Literal["OnDemand", "ProvisionedThroughput"] = Field("OnDemand", description="How it is billed.")
+    model_units: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="Units of throughput.")
+    commitment: Literal["NoCommitment", "OneMonth", "SixMonths"] | None = Field(None, description="Commitment.")
+
+
+class DeploymentTemplate(ApiModel):
+    """How to serve: what a FineTunedModel's template and a ModelDeployment have in common."""
+
+    model_config = ConfigDict(json_schema_extra=rules(ONE_ENGINE))
+    deletion_policy: Literal["Delete", "Retain"] | None = Field(
+        None, description="What becomes of the server when the object is deleted. Default: Delete; attached: Retain."
+    )
+    idle: Idle | None = Field(None, description="What happens when nobody asks anything. Cloud deployments only.")
+    hugging_face: LocalServing | None = Field(None, description="A server on this cluster.")
+    azure_open_ai: AzureServing | None = Field(None, alias="azureOpenAI", description="A deployment of Azure OpenAI.")
+    bedrock: BedrockServing | None = Field(None, description="A deployment of Bedrock.")
+    api_key_secret_ref: SecretKeyRef | None = Field(
+        None, description="The server asks for this bearer key: a Secret of the deployment's namespace."
+    )
+
+
+class Attach(ApiModel):
+    """A deployment that exists already."""
+
+    id: Annotated[str, Field(min_length=1, max_length=512)] = Field(
+        description="The provider's name of the deployment."
+    )
+
+
+class ModelDeploymentSpec(DeploymentTemplate):
+    """Which model to serve, and how."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ONE_ENGINE,
+            (
+                "type(self.version) == string ? self.version == 'Active' : self.version >= 1",
+                "version is Active or a positive number",
+            ),
+            (
+                "!has(self.attach) || !has(self.huggingFace)",
+                "attach names a cloud deployment that exists; remove huggingFace, or remove attach to have one made",
+            ),
+        )
+    )
+    model_ref: ObjectRef = Field(description="FineTunedModel of the same namespace.")
+    version: Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True})] = Field(
+        "Active", description="Active follows the model's active version; a number stays with it."
+    )
+    attach: Attach | None = Field(None, description="Use a deployment that exists already, instead of making one.")
+
+
+class Endpoint(ApiModel):
+    """How to call it: any client of the OpenAI API does."""
+
+    url: Annotated[str, Field(max_length=512)] = Field(description="Base URL, with /v1.")
+    model: Annotated[str, Field(max_length=253)] = Field(description="Name for the request's model field.")
+
+
+class DeploymentCost(ApiModel):
+    """What it costs while it stands. An estimate."""
+
+    per_hour: Money = Field(description="Price per hour.")
+    since_deployed: Money = Field(description="Price so far.")
+    currency: Annotated[str, Field(max_length=3)] = Field(description="ISO 4217 code.")
+
+
+class ModelDeploymentStatus(ApiModel):
+    """What answers now."""
+
+    observed_generation: int | None = Field(None, description="Generation of the spec that the status speaks of.")
+    phase: DeploymentPhase | None = Field(None, description="For people. Machines read conditions.")
+    conditions: Conditions | None = Field(None, description="Ready, Reconciling, Stalled.")
+    served_version: int | None = Field(None, description="Version that answers.")
+    target_version: int | None = Field(None, description="Version that is meant to answer.")
+    engine: Annotated[str, Field(max_length=32)] | None = Field(None, description="Engine that serves.")
+    replicas: int | None = Field(None, description="Pods that answer.")
+    endpoint: Endpoint | None = Field(None, description="How to call it.")
+    cost: DeploymentCost | None = Field(None, description="What it costs while it stands.")

@@ -1,0 +1,49 @@
+"""How `finetune-trainer` ends. The number alone tells the reason when no message came through."""
+
+from enum import IntEnum
+
+from finetune_api.reasons import Reason
+
+
+class ExitCode(IntEnum):
+    """64 to 78 follow sysexits.h; the shell's own codes (1, 2, 126 and up) are left alone."""
+
+    OK = 0
+    CRASHED = 1
+    """An exception that nobody foresaw: a bug."""
+    USAGE = 2
+    """argparse's own: a wrong flag."""
+    DATASET_INVALID = 65
+    """Rows that cannot be used."""
+    DATASET_NOT_FOUND = 66
+    MODEL_NOT_FOUND = 67
+    """Neither in the cache nor, where it may be asked, on the hub."""
+    SERVICE_UNAVAILABLE = 69
+    """A store or a hub did not answer: worth another attempt."""
+    ARTIFACT_FAILED = 73
+    """The artifact or a checkpoint could not be written whole."""
+    INTERRUPTED = 75
+    """SIGTERM: a checkpoint was written, the next attempt goes on from it."""
+    ACCESS_DENIED = 77
+    SPEC_INVALID = 78
+    OUT_OF_MEMORY = 79
+    """The accelerator's memory; the kernel's OOM killer gives 137."""
+    TRAINING_DIVERGED = 80
+    """The loss is no finite number."""
+    MODEL_UNUSABLE = 81
+    """The base model is there but cannot be tuned or served by this image."""
+
+
+REASON_OF_EXIT_CODE = {
+    ExitCode.DATASET_INVALID: Reason.DATASET_INVALID,
+    ExitCode.DATASET_NOT_FOUND: Reason.DATASET_NOT_FOUND,
+    ExitCode.MODEL_NOT_FOUND: Reason.MODEL_NOT_IN_CACHE,
+    ExitCode.SERVICE_UNAVAILABLE: Reason.STORE_UNAVAILABLE,
+    ExitCode.ARTIFACT_FAILED: Reason.ARTIFACT_FAILED,
+    ExitCode.INTERRUPTED: Reason.INTERRUPTED,
+    ExitCode.ACCESS_DENIED: Reason.ACCESS_DENIED,
+    ExitCode.SPEC_INVALID: Reason.SPEC_INVALID,
+    ExitCode.OUT_OF_MEMORY: Reason.OUT_OF_MEMORY,
+    ExitCode.TRAINING_DIVERGED: Reason.TRAINING_DIVERGED,
+    ExitCode.MODEL_UNUSABLE: Reason.MODEL_UNUSABLE,
+}

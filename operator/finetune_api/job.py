@@ -1,0 +1,370 @@
+"""FineTuneJob: one run of tuning. Its spec is immutable but for suspend, ttlSecondsAfterFinished and retryNonce."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from finetune_api.base import (
+    ApiModel,
+    Conditions,
+    Name,
+    ObjectRef,
+    Quantity,
+    SecretKeyRef,
+    StringMap,
+    rules,
+)
+from finetune_api.reasons import Reason
+from finetune_api.verdict import DatasetVerdict
+
+Method = Literal["LoRA", "Full"]
+Metric = Literal["exactMatch"]
+DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
+JobPhase = Literal[
+    "Pending", "Validating", "Queued", "Running", "Evaluating", "Suspended", "Succeeded", "Failed", "Cancelled"
+]
+
+LOSS_POINTS = 100
+"""Most points of a loss curve that status carries; the whole record is in the artifact."""
+
+MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "retryNonce")
+
+_URI_RULES = rules(
+    (
+        "self.uri.matches('^(pvc|configmap|s3|gs|abfs|hf|https)://[^/]+/.+')",
+        "uri needs a scheme, a place and a path: pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, "
+        "gs://BUCKET/KEY, abfs://CONTAINER/PATH, hf://datasets/OWNER/NAME/PATH or https://HOST/PATH "
+        "(file:// works only in `finetune-trainer check` and `run`)",
+    ),
+    ("!self.uri.matches('(^|/)[.][.](/|$)')", "uri may not have a '..' segment: write the path without it"),
+)
+
+
+class DataFile(ApiModel):
+    """One file of rows."""
+
+    model_config = ConfigDict(json_schema_extra=_URI_RULES)
+    uri: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
+        description="pvc://CLAIM/PATH, configmap://NAME/KEY, s3://, gs://, abfs://, hf:// or https://. "
+        "Volumes and ConfigMaps are those of the job's namespace."
+    )
+    format: DataFormat = Field("Auto", description="Auto: by the file's ending (.csv, .jsonl, .json, .parquet).")
+
+
+class Columns(ApiModel):
+    """How the columns of the data are called."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=128)] = Field("prompt", description="Column with the prompt.")
+    completion: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        "completion", description="Column with the completion."
+    )
+    system: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        "system", description="Column with the optional system message."
+    )
+    messages: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        "messages", description="Column with a whole conversation, used where there is no prompt column."
+    )
+
+
+class Dataset(ApiModel):
+    """What is learnt from, and what the result is measured on. Guardrails of a gateway do not see this data."""
+
+    train: DataFile = Field(description="Rows to learn from.")
+    validation: DataFile | None = Field(
+        None, description="Rows for the loss during training; gives the second loss curve."
+    )
+    test: DataFile | None = Field(
+        None, description="Rows that the tuned model is compared on with the base model after training."
+    )
+    columns: Columns = Field(Columns(), description="How the columns are called.")
+    secret_ref: ObjectRef | None = Field(
+        None, description="Secret of the job's namespace; its keys become the trainer's environment (AWS_…, HF_TOKEN)."
+    )
+
+
+class LoRA(ApiModel):
+    """Low-rank adapters."""
+
+    r: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Rank of the adapters.")
+    alpha: Annotated[int, Field(ge=1, le=2048)] = Field(32, description="Scale: adapters count alpha / r.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout before the adapters.")
+    target_modules: Annotated[str, Field(min_length=1, max_length=512)] = Field(
+        "all-linear", description="all-linear, or names of modules with commas between them, such as q_proj,v_proj."
+    )
+
+    @property
+    def targets(self) -> str | list[str]:
+        """As peft takes it: `all-linear` or a list of names."""
+        if self.target_modules == "all-linear":
+            return self.target_modules
+        return [name.strip() for name in self.target_modules.split(",") if name.strip()]
+
+
+class Hyperparameters(ApiModel):
+    """How to learn."""
+
+    epochs: Annotated[float, Field(gt=0, le=1000)] = Field(3, description="Passes over the training set.")
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Peak learning rate. Default: 2e-4 for LoRA, 2e-5 for Full."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(16, description="Rows per optimizer step, all GPUs.")
+    micro_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="Rows per forward pass on one GPU; a divisor of batchSize. Default: chosen by the trainer."
+    )
+    max_sequence_length: Annotated[int, Field(ge=8, le=1048576)] = Field(
+        1024, description="Tokens of a row; the end of a longer one is cut."
+    )
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.03, description="Part of the steps in which the learning rate rises."
+    )
+    schedule: Literal["Cosine", "Linear", "Constant"] = Field("Cosine", description="How the learning rate falls.")
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="Decoupled weight decay.")
+    max_grad_norm: Annotated[float, Field(gt=0, le=1000)] = Field(1.0, description="Gradients are clipped to it.")
+    seed: Annotated[int, Field(ge=0, le=4294967295)] = Field(0, description="Seed of data order and adapters.")
+    precision: Literal["Auto", "BFloat16", "Float32"] = Field(
+        "Auto", description="Numbers of the frozen and trained weights. Auto: bfloat16 on GPU, float32 on CPU."
+    )
+    checkpoint_steps: Annotated[int, Field(ge=1, le=1000000)] | None = Field(
+        None, description="Optimizer steps between checkpoints. Default: chosen so that there are about ten."
+    )
+
+    @model_validator(mode="after")
+    def _micro_batch_divides(self) -> Self:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError("microBatchSize must be a divisor of batchSize")
+        return self
+
+
+class Resources(ApiModel):
+    """What the trainer pod asks for; the connection's podTemplate fills what is left out."""
+
+    gpus_per_node: Annotated[int, Field(ge=0, le=16)] | None = Field(
+        None, description="GPUs of the pod, of the connection's gpuResource. 0: train on CPU."
+    )
+    cpu: Quantity | None = Field(None, description="CPU request and limit, for example 2 or 500m.")
+    memory: Quantity | None = Field(None, description="Memory request and limit, for example 16Gi.")
+    ephemeral_storage: Quantity | None = Field(None, description="Scratch space request and limit.")
+
+
+def _default_metrics() -> list[Metric]:
+    return ["exactMatch"]
+
+
+class Evaluation(ApiModel):
+    """How the tuned model is measured on dataset.test, beside the base model without examples."""
+
+    metrics: Annotated[list[Metric], Field(min_length=1, max_length=1)] = Field(
+        default_factory=_default_metrics, description="Measures: exactMatch."
+    )
+    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = Field(64, description="Tokens of an answer at most.")
+
+
+class FineTuneJobSpec(ApiModel):
+    """What to tune, on what, and how."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.hyperparameters.microBatchSize) || "
+                    "self.hyperparameters.batchSize % self.hyperparameters.microBatchSize == 0",
+                    "message": "hyperparameters.microBatchSize must be a divisor of hyperparameters.batchSize",
+                },
+                {
+                    "rule": "self.method == 'LoRA' || !has(self.lora)",
+                    "message": "lora has no meaning with this method: remove it or set method: LoRA",
+                },
+            ]
+        }
+    )
+    connection_ref: ObjectRef = Field(description="LLMConnection that the job uses.")
+    base_model: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$")] = Field(
+        description="Model to start from, for example HuggingFaceTB/SmolLM2-135M-Instruct."
+    )
+    model_ref: ObjectRef = Field(
+        description="FineTunedModel that gets a new version; made when it does not exist. At most 63 characters."
+    )
+    dataset: Dataset = Field(description="Rows of prompt and completion, with an optional system message.")
+    method: Method = Field("LoRA", description="LoRA: small adapters on a frozen base. Full: all weights.")
+    lora: LoRA | None = Field(None, description="Adapters, for method LoRA.")
+    hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How to learn.")
+    resources: Resources = Field(Resources(), description="What the trainer pod asks for.")
+    evaluation: Evaluation = Field(Evaluation(), description="How dataset.test is used.")
+    hub_token_secret_ref: SecretKeyRef | None = Field(
+        None, description="Hub token for gated base models: a Secret of the job's namespace."
+    )
+    suspend: bool = Field(False, description="Stop the pod and keep the checkpoint; false goes on from there.")
+    active_deadline_seconds: Annotated[int, Field(ge=1, le=31536000)] | None = Field(
+        None, description="Seconds of one attempt after which the job fails."
+    )
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315360000)] | None = Field(
+        None, description="Seconds after the end at which the job is deleted. Its model version stays."
+    )
+    retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="Change it to start a failed job again, from its last checkpoint."
+    )
+
+
+class Progress(ApiModel):
+    """How far the training is."""
+
+    step: Annotated[int, Field(ge=0)] = Field(description="Optimizer steps done.")
+    total_steps: Annotated[int, Field(ge=0)] = Field(description="Optimizer steps in all.")
+    epoch: float = Field(0.0, description="Passes over the data done.")
+    percent: Annotated[int, Field(ge=0, le=100)] = Field(0, description="Steps done of all, in percent.")
+    tokens_per_second: float | None = Field(None, description="Non-padding tokens per second.")
+    eta_seconds: int | None = Field(None, description="Seconds left, as an estimate.")
+    updated_at: str | None = Field(None, description="When the trainer said so, RFC 3339.")
+
+
+class LossPoint(ApiModel):
+    """One point of a loss curve."""
+
+    step: int = Field(description="Optimizer step.")
+    value: float = Field(description="Mean negative log likelihood per completion token, in nats.")
+
+
+Curve = Annotated[list[LossPoint], Field(max_length=LOSS_POINTS)]
+
+
+class Loss(ApiModel):
+    """Loss curves, thinned to at most 100 points each; the artifact has the full record."""
+
+    train: Curve = Field(default_factory=list, description="Loss on the training set.")
+    validation: Curve = Field(default_factory=list, description="Loss on the validation set.")
+
+    @property
+    def last_train(self) -> float | None:
+        """The newest training loss."""
+        return self.train[-1].value if self.train else None
+
+    @property
+    def last_validation(self) -> float | None:
+        """The newest validation loss."""
+        return self.validation[-1].value if self.validation else None
+
+
+class Scores(ApiModel):
+    """Measures of one model on the test set."""
+
+    exact_match: float | None = Field(None, description="Part of answers equal to the completion, 0 to 1.")
+
+
+class Baselines(ApiModel):
+    """What the tuned model is compared with."""
+
+    zero_shot: Scores | None = Field(None, description="The base model, without examples.")
+
+
+class EvaluationResult(ApiModel):
+    """The tuned model beside its baselines."""
+
+    rows: int = Field(description="Rows of the test set.")
+    tuned: Scores = Field(description="The tuned model.")
+    baselines: Baselines = Field(description="The others, on the same rows.")
+    verdict: Literal["Better", "Worse", "NoDifference"] = Field(
+        description="Whether tuning helped: by a paired bootstrap interval of 95 % on the first metric."
+    )
+
+
+class Failure(ApiModel):
+    """What went wrong, where, and what to do."""
+
+    reason: Annotated[Reason, Field(max_length=64)] = Field(description="One word, from a closed set.")
+    message: Annotated[str, Field(max_length=4096)] = Field(description="What went wrong, and where.")
+    next_step: Annotated[str, Field(max_length=1024)] | None = Field(None, description="What to do about it.")
+    exit_code: int | None = Field(None, description="Exit code of the trainer.")
+    log_tail: Annotated[str, Field(max_length=4096)] | None = Field(
+        None, description="Last lines of the trainer's log, where the reason alone does not explain it."
+    )
+    attempt: int | None = Field(None, description="Which attempt failed, from 1.")
+
+
+class ArtifactRef(ApiModel):
+    """Where a version's weights are."""
+
+    uri: Annotated[str, Field(max_length=1024)] | None = Field(None, description="Folder with the weights.")
+    provider_model_id: Annotated[str, Field(max_length=512)] | None = Field(
+        None, alias="providerModelID", description="The provider's name of the model."
+    )
+    kind: Literal["Adapter", "Full"] | None = Field(None, description="LoRA adapter, or all weights.")
+    bytes: int | None = Field(None, description="Size of the folder in bytes.")
+    sha256: Annotated[str, Field(max_length=64)] | None = Field(
+        None, alias="sha256", description="SHA-256 of the folder's manifest, which has those of the files."
+    )
+
+
+class TrainingResult(ApiModel):
+    """What a finished run made."""
+
+    artifact: ArtifactRef = Field(description="The weights.")
+    steps: int = Field(description="Optimizer steps.")
+    tokens: int | None = Field(None, description="Tokens seen, without padding.")
+    train_loss: float | None = Field(None, description="Last training loss.")
+    eval_loss: float | None = Field(None, description="Last validation loss.")
+    runtime_seconds: int | None = Field(None, description="Seconds of training, all attempts.")
+    dataset_sha256: Annotated[str, Field(max_length=64)] | None = Field(
+        None, alias="datasetSHA256", description="SHA-256 of the training file."
+    )
+
+
+class ProviderStatus(ApiModel):
+    """What runs the job. Written before it is made, so that nothing is ever made twice."""
+
+    name: Annotated[str, Field(max_length=32)] | None = Field(None, description="Provider block of the connection.")
+    job_id: Annotated[str, Field(max_length=253)] | None = Field(
+        None, description="Job of the cluster or of the provider, of the present attempt."
+    )
+    attempt: Annotated[int, Field(ge=0)] = Field(0, description="Attempts so far, each a new pod.")
+    retries: Annotated[int, Field(ge=0)] = Field(0, description="Attempts after a failure, bounded by maxRetries.")
+    retry_after: str | None = Field(None, description="The next attempt starts then, RFC 3339.")
+    last_failure: Failure | None = Field(None, description="Why the last attempt ended.")
+    artifact_uri: Annotated[str, Field(max_length=1024)] | None = Field(
+        None, description="Folder of checkpoints and artifact."
+    )
+
+
+class FineTuneJobStatus(ApiModel):
+    """How the job is."""
+
+    observed_generation: int | None = Field(None, description="Generation of the spec that the status speaks of.")
+    phase: JobPhase | None = Field(None, description="For people. Machines read conditions.")
+    conditions: Conditions | None = Field(
+        None, description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended."
+    )
+    progress: Progress | None = Field(None, description="How far the training is.")
+    loss: Loss | None = Field(None, description="Loss curves.")
+    train_loss: float | None = Field(None, description="Last training loss.")
+    eval_loss: float | None = Field(None, description="Last validation loss.")
+    dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
+    evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
+    failure: Failure | None = Field(None, description="What went wrong, where, and what to do.")
+    provider: ProviderStatus | None = Field(None, description="What runs the job.")
+    result: TrainingResult | None = Field(None, description="What the run made.")
+    model_version: Annotated[int, Field(ge=1)] | None = Field(None, description="Version of the FineTunedModel.")
+    observed_retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="retryNonce that the present run answers to."
+    )
+    start_time: str | None = Field(None, description="When the first pod was asked for, RFC 3339.")
+    completion_time: str | None = Field(None, description="When the job ended, RFC 3339.")
+
+
+class FineTuneJobManifest(ApiModel):
+    """A FineTuneJob as `finetune-trainer check` and `run` read it from a file."""
+
+    api_version: Literal["finetune.dev/v1alpha1"] = Field(description="finetune.dev/v1alpha1")
+    kind: Literal["FineTuneJob"] = Field(description="FineTuneJob")
+    metadata: "ManifestMetadata" = Field(description="Name and namespace.")
+    spec: FineTuneJobSpec = Field(description="What to tune, on what, and how.")
+
+
+class ManifestMetadata(ApiModel):
+    """The part of an object's metadata that matters without a cluster."""
+
+    model_config = ConfigDict(extra="ignore")
+    name: Name = Field(description="Name of the job.")
+    namespace: Annotated[str, Field(max_length=63)] | None = Field(None, description="Namespace of the job.")
+    labels: StringMap | None = Field(None, description="Labels.")
+
+
+FineTuneJobManifest.model_rebuild()

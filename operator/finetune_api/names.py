@@ -1,0 +1,35 @@
+"""Names that both sides of a wire must spell alike: group, labels, variables, paths, the report protocol."""
+
+GROUP = "finetune.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+CATEGORY = "finetune"
+
+FIELD_MANAGER = "finetune-operator"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+
+JOB_LABEL = f"{GROUP}/job"  # a child of this FineTuneJob (its name, shortened to a label's limit)
+MODEL_LABEL = f"{GROUP}/model"
+DEPLOYMENT_LABEL = f"{GROUP}/deployment"
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+SERVED_VERSION_LABEL = f"{GROUP}/version"
+OWNER_ANNOTATION = f"{GROUP}/owner"  # the owner's whole name, where a label is too short for it
+
+# A training pod proves who it is with a service-account token that only the report server accepts.
+TOKEN_AUDIENCE = f"reports.{GROUP}"
+REPORT_PATH = "/v1/reports"
+REPORT_MAX_BYTES = 64 * 1024
+TERMINATION_MESSAGE_MAX_BYTES = 4096  # the kubelet's own limit
+
+# The trainer's environment.
+JOB_VARIABLE = "FINETUNE_JOB"  # a TrainerJob as JSON
+REPORT_CA_VARIABLE = "FINETUNE_REPORT_CA"  # PEM
+TERMINATION_MESSAGE_PATH = "/dev/termination-log"
+TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105 - a path, not a secret
+MODEL_CACHE_PATH = "/var/lib/finetune/model-cache"
+CLAIMS_PATH = "/var/lib/finetune/claims"  # pvc://CLAIM/PATH is CLAIMS_PATH/CLAIM/PATH
+CONFIG_MAPS_PATH = "/var/lib/finetune/configmaps"  # configmap://NAME/KEY is CONFIG_MAPS_PATH/NAME/KEY
+SCRATCH_PATH = "/tmp"  # noqa: S108 - an emptyDir of the pod
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

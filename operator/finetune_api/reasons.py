@@ -1,0 +1,100 @@
+"""The closed set of reasons that conditions, failures and events carry.
+
+A reason is for machines; its `next_step` is for the person who reads it, used where the place that found the
+problem knows nothing better.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an object is in the state it is in. One word per state that asks for its own action."""
+
+    # On its way, or where it should be.
+    PENDING = "Pending"
+    VALIDATING = "Validating"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    EVALUATING = "Evaluating"
+    RETRYING = "Retrying"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    VALID = "Valid"
+    READY = "Ready"
+    DEPLOYING = "Deploying"
+    NO_VERSION = "NoVersion"
+    DELETING = "Deleting"
+
+    # The connection says no.
+    CONNECTION_NOT_FOUND = "ConnectionNotFound"
+    NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
+    MODEL_NOT_ALLOWED = "ModelNotAllowed"
+    FINE_TUNING_DISABLED = "FineTuningDisabled"
+    PROVIDER_NOT_SUPPORTED = "ProviderNotSupported"
+
+    # The manifest or the data is wrong.
+    SPEC_INVALID = "SpecInvalid"
+    DATASET_INVALID = "DatasetInvalid"
+    DATASET_NOT_FOUND = "DatasetNotFound"
+    ACCESS_DENIED = "AccessDenied"
+    STORE_UNAVAILABLE = "StoreUnavailable"
+
+    # The base model.
+    MODEL_NOT_IN_CACHE = "ModelNotInCache"
+    MODEL_UNUSABLE = "ModelUnusable"
+
+    # The training run.
+    OUT_OF_MEMORY = "OutOfMemory"
+    EVICTED = "Evicted"
+    NODE_LOST = "NodeLost"
+    INTERRUPTED = "Interrupted"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    TRAINING_DIVERGED = "TrainingDiverged"
+    ARTIFACT_FAILED = "ArtifactFailed"
+    TRAINER_CRASHED = "TrainerCrashed"
+
+    # Pods that do not start.
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    POD_REJECTED = "PodRejected"
+    CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
+    UNSCHEDULABLE = "Unschedulable"
+
+    # Models and deployments.
+    MODEL_NOT_FOUND = "ModelNotFound"
+    VERSION_NOT_FOUND = "VersionNotFound"
+    DEPLOYMENT_FAILED = "DeploymentFailed"
+    NAME_CONFLICT = "NameConflict"
+
+
+NEXT_STEP: dict[Reason, str] = {
+    Reason.CONNECTION_NOT_FOUND: "Name an LLMConnection that exists (kubectl get llmc), or ask an admin to make it.",
+    Reason.NAMESPACE_NOT_ALLOWED: "Ask an admin to let the connection's namespaceSelector match this namespace.",
+    Reason.MODEL_NOT_ALLOWED: "Choose a base model that the connection allows, or ask an admin to allow this one.",
+    Reason.FINE_TUNING_DISABLED: "Ask an admin to set fineTuning.enabled on the connection, or use another one.",
+    Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace block.",
+    Reason.SPEC_INVALID: "Correct the field and apply the job under a new name.",
+    Reason.DATASET_INVALID: "Correct the rows, or map the columns with spec.dataset.columns, and apply the job under "
+    "a new name. `finetune-trainer check -f job.yaml` shows the same verdict without a cluster.",
+    Reason.DATASET_NOT_FOUND: "Check the uri, and that the volume or ConfigMap is in the job's own namespace.",
+    Reason.ACCESS_DENIED: "Check the Secret that the job names, and the rights of its keys.",
+    Reason.STORE_UNAVAILABLE: "Try again by setting spec.retryNonce when the store answers.",
+    Reason.MODEL_NOT_IN_CACHE: "Put the model into the connection's model cache with `finetune-trainer cache` "
+    "(examples/model-cache), or check the spelling of spec.baseModel.",
+    Reason.MODEL_UNUSABLE: "Choose a causal language model with a chat template that transformers can load.",
+    Reason.OUT_OF_MEMORY: "Ask for more memory in spec.resources, or lower batchSize or maxSequenceLength.",
+    Reason.EVICTED: "Set spec.retryNonce to go on from the last checkpoint when the node has room.",
+    Reason.NODE_LOST: "Set spec.retryNonce to go on from the last checkpoint.",
+    Reason.INTERRUPTED: "Set spec.retryNonce to go on from the last checkpoint.",
+    Reason.DEADLINE_EXCEEDED: "Apply the job under a new name with a larger activeDeadlineSeconds.",
+    Reason.TRAINING_DIVERGED: "Lower hyperparameters.learningRate and apply the job under a new name.",
+    Reason.ARTIFACT_FAILED: "Make room on the volume of the connection's artifacts, then set spec.retryNonce.",
+    Reason.TRAINER_CRASHED: "Read failure.logTail; if it is no fault of the job, report it as a bug.",
+    Reason.IMAGE_PULL_FAILED: "Ask an admin to check the connection's image and its pull secret.",
+    Reason.POD_REJECTED: "Read the message: a quota, a policy or a missing service account refuses the pod.",
+    Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace.",
+    Reason.UNSCHEDULABLE: "Wait for room, or ask for fewer resources; kubectl describe the pod shows what lacks.",
+    Reason.MODEL_NOT_FOUND: "Name a FineTunedModel of this namespace (kubectl get ftm).",
+    Reason.VERSION_NOT_FOUND: "Name a version that status.versions of the FineTunedModel lists.",
+    Reason.DEPLOYMENT_FAILED: "Read the message; the version that served before goes on serving.",
+    Reason.NAME_CONFLICT: "Rename the object, or delete the one that has its name.",
+}

@@ -1,0 +1,108 @@
+"""What passes between operator and trainer: the job that a pod gets, and what it reports."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from pydantic import Field
+
+from finetune_api.base import ApiModel
+from finetune_api.job import EvaluationResult, Failure, FineTuneJobSpec, Loss, Progress, TrainingResult
+from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
+from finetune_api.verdict import DatasetVerdict
+
+T = TypeVar("T")
+RunPhase = Literal["Validating", "Running", "Evaluating", "Succeeded", "Failed", "Interrupted"]
+
+
+class ReportTarget(ApiModel):
+    """Where a pod reports to. The CA comes by REPORT_CA_VARIABLE, the token from TOKEN_PATH."""
+
+    url: str = Field(description="https URL of the operator's report endpoint.")
+
+
+class TrainerJob(ApiModel):
+    """One attempt of a FineTuneJob: all that the trainer needs to know."""
+
+    namespace: str = Field(description="Namespace of the FineTuneJob.")
+    name: str = Field(description="Name of the FineTuneJob.")
+    uid: str = Field(description="UID of the FineTuneJob.")
+    attempt: Annotated[int, Field(ge=1)] = Field(description="Which attempt this is.")
+    spec: FineTuneJobSpec = Field(description="The job's spec as it was applied.")
+    output: str = Field(
+        description="Folder for checkpoints/, metrics.jsonl and the finished artifact in model/; survives the pod."
+    )
+    artifact_uri: str = Field(description="What status calls the folder `output`/model.")
+    model_cache: str | None = Field(None, description="Folder of the model cache, where the connection has one.")
+    air_gapped: bool = Field(False, description="Never reach a hub.")
+    trust_remote_code: bool = Field(False, description="Let models bring code of their own.")
+    report: ReportTarget | None = Field(None, description="Where to report to; without a cluster nowhere.")
+
+
+class Report(ApiModel):
+    """The whole state of one attempt, each time anew: a lost or doubled report changes nothing."""
+
+    namespace: Annotated[str, Field(max_length=63)] = Field(description="Namespace of the FineTuneJob.")
+    name: Annotated[str, Field(max_length=253)] = Field(description="Name of the FineTuneJob.")
+    uid: Annotated[str, Field(max_length=64)] = Field(description="UID of the FineTuneJob.")
+    attempt: Annotated[int, Field(ge=1)] = Field(description="Which attempt speaks.")
+    phase: RunPhase = Field(description="What the trainer is doing.")
+    progress: Progress | None = Field(None, description="How far the training is.")
+    loss: Loss | None = Field(None, description="Loss curves so far, thinned.")
+    dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
+    evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
+    result: TrainingResult | None = Field(None, description="What the run made; with phase Succeeded.")
+    failure: Failure | None = Field(None, description="What went wrong; with phase Failed.")
+
+
+def termination_message(report: Report) -> str:
+    """The report in the kubelet's 4096 bytes: curves thinned to their ends, named rows and log shortened as needed."""
+    body = report.wire()
+    for shorten in (_shorten_curves, _shorten_problems, _drop_details):
+        text = orjson.dumps(body)
+        if len(text) <= TERMINATION_MESSAGE_MAX_BYTES:
+            return text.decode()
+        shorten(body)
+    return orjson.dumps(body).decode()
+
+
+def read_termination_message(text: str) -> Report | None:
+    """The report in a termination message, or None where it is none (a log tail, or cut off by the kubelet)."""
+    try:
+        return Report.model_validate_json(text)
+    except ValueError:
+        return None
+
+
+def _shorten_curves(body: dict[str, Any]) -> None:
+    loss = body.get("loss") or {}
+    for split in ("train", "validation"):
+        loss[split] = thin(loss.get(split, []), 10)
+
+
+def _shorten_problems(body: dict[str, Any]) -> None:
+    dataset = body.get("dataset") or {}
+    dataset["warnings"] = dataset.get("warnings", [])[:2] if dataset else []
+    for split in ("train", "validation", "test"):
+        if split in dataset:
+            dataset[split]["problems"] = dataset[split].get("problems", [])[:2]
+    failure = body.get("failure") or {}
+    failure.pop("logTail", None)
+    if len(failure.get("message", "")) > 800:
+        failure["message"] = failure["message"][:797] + "..."
+    if not dataset:
+        return
+    if len(dataset.get("message", "")) > 800:
+        dataset["message"] = dataset["message"][:797] + "..."
+
+
+def _drop_details(body: dict[str, Any]) -> None:
+    body.pop("loss", None)
+    body.pop("dataset", None)
+
+
+def thin(points: list[T], limit: int) -> list[T]:
+    """At most `limit` of the points, evenly spread, the first and the last always among them."""
+    if len(points) <= limit:
+        return points
+    last = len(points) - 1
+    return [points[round(i * last / (limit - 1))] for i in range(limit)]

@@ -1,0 +1,83 @@
+"""Where datasets and artifacts live: one parser for the operator (which mounts) and the trainer (which reads)."""
+
+from dataclasses import dataclass
+from posixpath import basename
+from urllib.parse import urlsplit
+
+from finetune_api.names import CLAIMS_PATH, CONFIG_MAPS_PATH
+
+DATASET_SCHEMES = ("pvc", "configmap", "s3", "gs", "abfs", "hf", "https")
+LOCAL_SCHEME = "file"
+SCHEME_HELP = (
+    "write pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, gs://BUCKET/KEY, abfs://CONTAINER/PATH, "
+    "hf://datasets/OWNER/NAME/PATH or https://HOST/PATH"
+)
+
+
+class UriError(ValueError):
+    """A URI that cannot be used; the message says what to write instead."""
+
+
+@dataclass(frozen=True)
+class Uri:
+    """A parsed dataset or artifact URI."""
+
+    text: str
+    scheme: str
+    root: str
+    """The claim, ConfigMap, bucket or host."""
+    path: str
+    """What follows the root, without a leading slash."""
+
+    @property
+    def file_name(self) -> str:
+        """The name that messages show: the last part, so that no credential in a URI is ever printed."""
+        return basename(self.path) or self.root
+
+    def mounted_path(self) -> str | None:
+        """Where a pod finds it: an absolute path for volumes and local files, None for what is fetched."""
+        if self.scheme == "pvc":
+            return f"{CLAIMS_PATH}/{self.root}/{self.path}"
+        if self.scheme == "configmap":
+            return f"{CONFIG_MAPS_PATH}/{self.root}/{self.path}"
+        return f"/{self.path}" if self.scheme == LOCAL_SCHEME else None
+
+
+def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
+    """Parse a dataset URI.
+
+    Raises:
+        UriError: unknown scheme, no path, a `..` segment, or credentials inside the URI.
+    """
+    split = urlsplit(text)
+    schemes = (*DATASET_SCHEMES, LOCAL_SCHEME) if allow_local else DATASET_SCHEMES
+    if split.scheme not in schemes:
+        hint = " (file:// works in `finetune-trainer check` and `run` only)" if split.scheme == LOCAL_SCHEME else ""
+        raise UriError(f"{split.scheme or 'no scheme'}: not a place that a dataset is read from{hint}; {SCHEME_HELP}")
+    if "@" in split.netloc and split.scheme != "abfs":
+        raise UriError("the uri holds credentials; put them into a Secret and name it in spec.dataset.secretRef")
+    path = text.split("://", 1)[1].partition("/")[2]
+    if split.scheme == "https":
+        path = split.path.lstrip("/")
+    if ".." in path.split("/"):
+        raise UriError("the uri has a '..' segment; write the path without it")
+    if not path:
+        raise UriError(f"the uri names no file; {SCHEME_HELP}")
+    if split.scheme == "configmap" and "/" in path:
+        raise UriError("a ConfigMap key has no '/'; write configmap://NAME/KEY")
+    return Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
+
+
+def parse_artifact_uri(text: str) -> Uri:
+    """Parse `pvc://CLAIM` or `pvc://CLAIM/PREFIX`, where tuned weights are kept.
+
+    Raises:
+        UriError: another scheme, or a `..` segment.
+    """
+    split = urlsplit(text)
+    path = split.path.strip("/")
+    if split.scheme != "pvc" or not split.netloc:
+        raise UriError("write pvc://CLAIM or pvc://CLAIM/PREFIX")
+    if ".." in path.split("/"):
+        raise UriError("the uri has a '..' segment; write the path without it")
+    return Uri(text=text, scheme="pvc", root=split.netloc, path=path)

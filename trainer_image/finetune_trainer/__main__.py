@@ -1,0 +1,71 @@
+"""The `finetune-trainer` command: flags here, the work in one module per command, imported only when it is called.
+
+`check` must not import torch, so nothing at the top of this file may.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+COMMANDS = {
+    "check": "finetune_trainer.check",
+    "run": "finetune_trainer.run",
+    "train": "finetune_trainer.train",
+    "serve": "finetune_trainer.serve",
+    "cache": "finetune_trainer.cache",
+    "prune": "finetune_trainer.prune",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="finetune-trainer", description=__doc__.splitlines()[0])
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", help="read a job's datasets and print the verdict as JSON")
+    check.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")
+    check.add_argument("--model-cache", type=Path, help="folder of the model cache, for token counts")
+
+    run = commands.add_parser("run", help="do a FineTuneJob here, without a cluster")
+    run.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")
+    run.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the tuned model")
+    run.add_argument("--model-cache", type=Path, help="folder of the model cache; without it the hub is asked")
+
+    commands.add_parser("train", help="do the job that the environment describes (what a pod runs)")
+
+    serve = commands.add_parser("serve", help="answer OpenAI requests with a tuned or a base model")
+    serve.add_argument("--model", type=Path, required=True, help="folder of an adapter or a whole model")
+    serve.add_argument("--model-cache", type=Path, help="folder of the model cache, for an adapter's base model")
+    serve.add_argument("--name", help="name that requests put into their model field (default: the folder's)")
+    serve.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's own network
+    serve.add_argument("--port", type=int, default=8000, help="port to listen on")
+    serve.add_argument("--max-model-length", type=int, help="tokens of prompt and answer together")
+    serve.add_argument("--api-key-file", type=Path, help="file with the bearer key that clients must send")
+
+    cache = commands.add_parser("cache", help="put a base model into a model cache")
+    cache.add_argument("model", help="name that jobs use, for example HuggingFaceTB/SmolLM2-135M-Instruct")
+    cache.add_argument("--model-cache", type=Path, required=True, help="folder of the model cache")
+    source = cache.add_mutually_exclusive_group()
+    source.add_argument("--from-hub", action="store_true", help="fetch from the hub (the default)")
+    source.add_argument("--from-folder", type=Path, help="folder with a model, carried in")
+    source.add_argument("--from-archive", type=Path, help="tar, tar.gz, tar.zst or zip of such a folder")
+    source.add_argument("--from-gguf", type=Path, help="GGUF file; converted to safetensors")
+    cache.add_argument("--revision", help="commit, tag or branch on the hub")
+
+    prune = commands.add_parser("prune", help="delete output folders that nothing uses any more")
+    prune.add_argument("folders", nargs="+", type=Path, help="output folders to delete")
+    prune.add_argument("--root", type=Path, required=True, help="folder that all of them must be in")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its module's `main` gets the parsed flags and returns the exit code."""
+    args = parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command]).main
+    return command(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
