@@ -1,0 +1,37 @@
+"""The trainer's one error type: what a person can cause and mend. Whatever else is raised is a bug (TrainerCrashed).
+
+It does not print, report or exit: the commands do, with `failure()` and `exit_code`.
+"""
+
+from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
+from finetune_api.job import Failure
+from finetune_api.reasons import NEXT_STEP, Reason
+
+_EXIT_CODE_OF_REASON = {reason: code for code, reason in REASON_OF_EXIT_CODE.items()}
+_MESSAGE_LIMIT = 4096  # of Failure.message
+
+
+class TrainerError(Exception):
+    """A run that cannot go on, for a reason that the person who reads it can act on.
+
+    `reason` has to be one that an exit code stands for (see REASON_OF_EXIT_CODE). `message` says what is wrong and
+    where (field, file, line), never with text of the dataset. `next_step` is only given where this place knows better
+    than the reason's own next step.
+    """
+
+    def __init__(self, reason: Reason, message: str, next_step: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 3] + "..."
+        self.next_step = next_step or NEXT_STEP.get(reason)
+        self.exit_code = _EXIT_CODE_OF_REASON.get(reason, ExitCode.CRASHED)
+
+    def failure(self, *, attempt: int | None = None) -> Failure:
+        """The error as status.failure shows it."""
+        return Failure(
+            reason=self.reason,
+            message=self.message,
+            next_step=self.next_step,
+            exit_code=int(self.exit_code),
+            attempt=attempt,
+        )
