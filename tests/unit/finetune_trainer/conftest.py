@@ -1,0 +1,19 @@
+"""Fixtures of the trainer's tests: a tiny model that is made once, and no way to a hub."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.assets.tiny_model import make_tiny_model
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model cache that holds `test/tiny-llama`."""
+    cache = tmp_path_factory.mktemp("model-cache")
+    make_tiny_model(cache)
+    return cache

@@ -1,0 +1,93 @@
+"""Where base models lie in a model cache: DIR/ORG/NAME/, a plain folder with a manifest that was written last.
+
+It does not fill the cache (`cache.py`) and imports no torch: `check`, `train` and `serve` look models up with it.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+
+MANIFEST = "manifest.json"
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a model's name is one to three path segments of letters, digits, `.`, `_` and `-`, none with `..`."""
+    segments = name.split("/")
+    return len(segments) <= 3 and all(_SEGMENT.fullmatch(part) and ".." not in part for part in segments)
+
+
+def model_path(cache: Path, name: str) -> Path:
+    """The folder that `name` has in the cache, whether it is there or not.
+
+    Raises:
+        TrainerError: SpecInvalid, the name could lead out of the cache.
+    """
+    if not is_safe_name(name):
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"spec.baseModel: {name!r} is no name of a model",
+            "Write ORG/NAME with letters, digits, '.', '_' and '-'.",
+        )
+    return cache / name
+
+
+def find_model(cache: Path | str, name: str) -> Path | None:
+    """The folder of a cached model, or None where the cache has none of that name.
+
+    A folder without a manifest counts too where it has a config.json: admins may mount caches that they filled by hand.
+    """
+    folder = model_path(Path(cache), name)
+    return folder if (folder / "config.json").is_file() else None
+
+
+def models_in(cache: Path | str) -> list[str]:
+    """Names of all models in the cache, sorted."""
+    return sorted(_names(Path(cache), depth=3)) if Path(cache).is_dir() else []
+
+
+def require_model(cache: Path | str, name: str) -> Path:
+    """The folder of a cached model.
+
+    Raises:
+        TrainerError: ModelNotInCache, with the names in the cache that are nearest.
+    """
+    found = find_model(cache, name)
+    if found is None:
+        raise not_in_cache(cache, name)
+    return found
+
+
+def not_in_cache(cache: Path | str | None, name: str) -> TrainerError:
+    """The error that says so, with the names in the cache that are nearest."""
+    if cache is None:
+        return TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{name} cannot be had: there is no model cache and no hub")
+    there = models_in(cache)
+    near = _nearest(name, there)
+    if near:
+        hint = f"; it has {', '.join(near)}"
+    else:
+        hint = "; the cache is empty" if not there else f"; it has {len(there)} models, none with a name like that"
+    return TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{name} is not in the model cache{hint}")
+
+
+def _nearest(name: str, there: list[str]) -> list[str]:
+    by_lower = {other.lower(): other for other in there}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
+    last = name.rsplit("/", 1)[-1].lower()
+    same_last = [other for other in by_lower if other.rsplit("/", 1)[-1] == last]
+    return [by_lower[other] for other in dict.fromkeys([*same_last, *close])][:3]
+
+
+def _names(folder: Path, depth: int, prefix: str = "") -> Iterator[str]:
+    for child in folder.iterdir():
+        if child.name.startswith(".") or not child.is_dir():
+            continue
+        if (child / "config.json").is_file():
+            yield prefix + child.name
+        elif depth > 1:
+            yield from _names(child, depth - 1, f"{prefix}{child.name}/")
