@@ -1,0 +1,93 @@
+"""The command line of the throw-away cluster: `python -m tests.cluster --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from tests.cluster import binaries
+from tests.cluster.cluster import DEFAULT_NAME, Cluster
+from tests.cluster.errors import ClusterError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the next `up` clears what this one left", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    named = argparse.ArgumentParser(add_help=False)
+    named.add_argument("--name", default=DEFAULT_NAME, help="cluster name (default: %(default)s)")
+
+    up = commands.add_parser("up", parents=[named], help="start a cluster; nothing happens when it already runs")
+    up.add_argument("--nodes", type=int, default=1, help="nodes that run pods (default: %(default)s)")
+    up.add_argument("--control-plane", action="store_true", help="no node: API server, controllers, scheduler")
+    up.add_argument("--api-only", action="store_true", help="no node and no controllers: etcd and API server")
+    up.set_defaults(run=_up)
+
+    for name, run, text in (
+        ("down", _down, "end a cluster and give everything back"),
+        ("kubeconfig", _kubeconfig, "print the path of the kubeconfig"),
+        ("status", _status, "print what runs, as JSON"),
+    ):
+        commands.add_parser(name, parents=[named], help=text).set_defaults(run=run)
+
+    for tool in ("kubectl", "helm"):
+        passed = commands.add_parser(tool, parents=[named], help=f"run {tool} on the cluster")
+        passed.add_argument("arguments", nargs=argparse.REMAINDER)
+        passed.set_defaults(run=_passed_on, tool=tool)
+
+    programs = commands.add_parser("programs", help="build the Go programs and print their folder")
+    programs.add_argument("module", nargs="?", default="kube", choices=sorted(binaries.MODULES))
+    programs.set_defaults(run=_programs)
+    return parser
+
+
+def _up(options: argparse.Namespace) -> int:
+    nodes = 0 if options.control_plane or options.api_only else options.nodes
+    cluster = Cluster(options.name, nodes=nodes, controllers=not options.api_only).up()
+    print(cluster.kubeconfig)
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    Cluster(options.name).down()
+    return 0
+
+
+def _kubeconfig(options: argparse.Namespace) -> int:
+    print(Cluster(options.name).kubeconfig)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    print(json.dumps(Cluster(options.name).status(), indent=2))
+    return 0
+
+
+def _passed_on(options: argparse.Namespace) -> int:
+    cluster = Cluster(options.name)
+    program = str(cluster.programs / options.tool)
+    os.execve(program, [options.tool, *options.arguments], {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)})
+
+
+def _programs(options: argparse.Namespace) -> int:
+    print(binaries.build(options.module))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

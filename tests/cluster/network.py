@@ -1,0 +1,144 @@
+"""The addresses of one cluster and the interfaces behind them: a bridge on the host, a wire into each node.
+
+A node lives in a network namespace of its own, so its iptables rules, routes and pod interfaces end with it; the host keeps only
+a bridge, one wire per node and three routes. Every cluster takes a free /16 of its own, so several run beside each other on the
+same port numbers.
+
+    host, 10.B.0.1 (API server, DNS, registry) ── bridge ftB ──┬── node 1, 10.B.0.11 ── pods 10.B.17.0/24
+                                                              └── node 2, 10.B.0.12 ── pods 10.B.18.0/24
+
+The host reaches pods and Services by routes. Pods reach the host's cluster address and nothing beyond it: the host does not forward.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import dataclass
+
+from tests.cluster import shell
+from tests.cluster.errors import ClusterError
+
+BLOCKS = range(224, 250)
+"""Second bytes of 10.B.0.0/16 that a cluster may take."""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Everything that follows from the number of a cluster's /16."""
+
+    block: int
+
+    @property
+    def bridge(self) -> str:
+        """The host's interface."""
+        return f"ftbr{self.block}"
+
+    @property
+    def host(self) -> str:
+        """The host's address in the cluster: API server, DNS and registry listen there."""
+        return f"10.{self.block}.0.1"
+
+    @property
+    def loopback(self) -> str:
+        """A loopback address of this cluster alone, for what only the host may ask (etcd, health)."""
+        return f"127.{self.block}.0.1"
+
+    @property
+    def pods(self) -> str:
+        """All pod networks together."""
+        return f"10.{self.block}.16.0/20"
+
+    @property
+    def services(self) -> str:
+        """The addresses of Services."""
+        return f"10.{self.block}.128.0/20"
+
+    @property
+    def first_service(self) -> str:
+        """The API server's own Service."""
+        return f"10.{self.block}.128.1"
+
+    @property
+    def dns(self) -> str:
+        """The DNS Service."""
+        return f"10.{self.block}.128.10"
+
+    @property
+    def everything(self) -> str:
+        """The whole /16."""
+        return f"10.{self.block}.0.0/16"
+
+    def node(self, number: int) -> str:
+        """The address of node 1, 2, …"""
+        return f"10.{self.block}.0.{10 + number}"
+
+    def node_pods(self, number: int) -> str:
+        """The pod network of node 1, 2, …"""
+        return f"10.{self.block}.{16 + number}.0/24"
+
+    def wire(self, number: int) -> str:
+        """The host's end of a node's wire."""
+        return f"ft{self.block}n{number}"
+
+
+def take_addresses() -> Addresses:
+    """Make the bridge of the first /16 that nothing on this machine routes to.
+
+    The bridge is the claim: `ip link add` fails when another `up` was quicker, and then the next block is tried.
+
+    Raises:
+        ClusterError: all blocks are in use.
+    """
+    used = _routed_networks()
+    for block in BLOCKS:
+        addresses = Addresses(block)
+        network = ipaddress.ip_network(addresses.everything)
+        if any(network.overlaps(other) for other in used):
+            continue
+        if shell.succeeds("ip", "link", "add", addresses.bridge, "type", "bridge"):
+            shell.run("ip", "addr", "add", f"{addresses.host}/24", "dev", addresses.bridge)
+            shell.run("ip", "link", "set", addresses.bridge, "up")
+            return addresses
+    raise ClusterError(f"no free 10.x.0.0/16 among {BLOCKS.start}–{BLOCKS.stop - 1}: see `ip route` and end old clusters")
+
+
+def connect_node(addresses: Addresses, number: int, pid: int) -> None:
+    """Lay the wire between the bridge and the network namespace of process `pid`, with the routes of both ends.
+
+    In the node everything outside the cluster is unreachable at once, as behind a strict firewall: a test that would need the
+    internet fails in milliseconds, not after a time-out.
+    """
+    outer, inner = addresses.wire(number), "eth0"
+    shell.run("ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", str(pid))
+    shell.run("ip", "link", "set", outer, "master", addresses.bridge, "up")
+    inside = ("nsenter", "--target", str(pid), "--net", "--")
+    shell.run(*inside, "ip", "link", "set", "lo", "up")
+    shell.run(*inside, "ip", "addr", "add", f"{addresses.node(number)}/24", "dev", inner)
+    shell.run(*inside, "ip", "link", "set", inner, "up")
+    shell.run(*inside, "ip", "route", "add", addresses.services, "via", addresses.host)
+    shell.run(*inside, "ip", "route", "add", "unreachable", "default")
+    shell.run("ip", "route", "replace", addresses.node_pods(number), "via", addresses.node(number), "dev", addresses.bridge)
+    if number == 1:
+        shell.run("ip", "route", "replace", addresses.services, "via", addresses.node(1), "dev", addresses.bridge)
+
+
+def connect_pods(addresses: Addresses, number: int, pid: int, other: int) -> None:
+    """Let node `number` reach the pods of node `other`."""
+    shell.run(
+        "nsenter", "--target", str(pid), "--net", "--",
+        "ip", "route", "replace", addresses.node_pods(other), "via", addresses.node(other),
+    )  # fmt: skip
+
+
+def release(addresses: Addresses) -> None:
+    """Remove the bridge and, with it, the host's routes; a node's wire goes with its namespace, or here if it was left."""
+    for link in json.loads(shell.run("ip", "-json", "link", "show")):
+        if link["ifname"] == addresses.bridge or link["ifname"].startswith(f"ft{addresses.block}n"):
+            shell.succeeds("ip", "link", "delete", link["ifname"])  # both ends of a wire go together, so it may be gone
+
+
+def _routed_networks() -> list[ipaddress.IPv4Network]:
+    routes = json.loads(shell.run("ip", "-json", "-4", "route", "show", "table", "all"))
+    destinations = (route["dst"] for route in routes if route["dst"] != "default")
+    return [ipaddress.ip_network(destination, strict=False) for destination in destinations]

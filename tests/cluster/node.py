@@ -1,0 +1,254 @@
+"""One node: containerd, kubelet and kube-proxy inside namespaces of their own, ended by ending the namespaces' first process.
+
+The first process holds a network, mount, process, host-name and IPC namespace. All that a node does to a machine — mounts, pod
+interfaces, iptables rules, shims, containers — happens inside and vanishes with it, however it ends. /var/lib, /var/log, /run and
+/tmp inside are the node's own; its image store is kept between runs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import cgroups, network, processes, shell, sysctls
+from tests.cluster.credentials import Credentials
+from tests.cluster.errors import ClusterError
+from tests.cluster.network import Addresses
+from tests.cluster.pause_image import PAUSE_IMAGE, pause_archive
+
+IMAGE_HOST = "registry.test"
+"""The registry's name in image references; every node resolves it to its cluster's own registry."""
+REGISTRY_PORT = 5000
+PROGRAMS_INSIDE = "/var/lib/programs"
+CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+
+
+@dataclass(frozen=True)
+class Node:
+    """Node `number` (1, 2, …) of one cluster."""
+
+    cluster_folder: Path
+    programs: Path
+    addresses: Addresses
+    keys: Credentials
+    number: int
+    image_store: Path
+
+    @property
+    def name(self) -> str:
+        """The Node object's name."""
+        return f"{self.cluster_folder.name}-{self.number}"
+
+    @property
+    def folder(self) -> Path:
+        """The node's own files."""
+        return self.cluster_folder / f"node-{self.number}"
+
+    @property
+    def owner(self) -> str:
+        """The mark of the node's processes."""
+        return str(self.folder)
+
+    @property
+    def cgroup(self) -> str:
+        """The control group of its pods."""
+        return f"finetune-{self.name}"
+
+    def log(self, role: str) -> Path:
+        """The log of one of its processes."""
+        return self.cluster_folder / "logs" / f"{role}-{self.number}.log"
+
+    def start_runtime(self) -> None:
+        """Make the namespaces and start containerd in them; needs no API server."""
+        self._write_configuration()
+        cgroups.create(self.cgroup)
+        self._make_namespaces()
+        network.connect_node(self.addresses, self.number, self.first_process())
+        pid = self._start("containerd", ["containerd", "--config", "/var/lib/node/containerd.toml"])
+        socket = Path(f"/proc/{self.first_process()}/root{CONTAINERD_SOCKET}")
+        processes.wait_until(socket.exists, "containerd", timeout=60, pid=pid, log=self.log("containerd"))
+        self.runtime("forget-pods")
+        if PAUSE_IMAGE not in self.runtime("images").split():
+            archive = pause_archive(self.programs / "pause", self.folder / "var-lib" / "node" / "pause.tar")
+            self.inside("ctr", "--namespace", "k8s.io", "images", "import", f"/var/lib/node/{archive.name}")
+
+    def start_agents(self) -> None:
+        """Start the kubelet, and kube-proxy as soon as the kubelet has registered the node (it asks for the node's address)."""
+        sysctls.note()
+        shutil.copy(self.keys.kubeconfig(self.name), self.folder / "var-lib" / "node" / "kubelet.kubeconfig")
+        shutil.copy(self.keys.kubeconfig("kube-proxy"), self.folder / "var-lib" / "node" / "kube-proxy.kubeconfig")
+        pid = self._start("kubelet", [f"{PROGRAMS_INSIDE}/kubelet", *self._kubelet_flags()])
+        processes.wait_until(self._registered, f"node {self.name}", timeout=120, pid=pid, log=self.log("kubelet"))
+        self._start("kube-proxy", [f"{PROGRAMS_INSIDE}/kube-proxy", "--config=/var/lib/node/kube-proxy.yaml"])
+
+    def first_process(self) -> int:
+        """The process that holds the namespaces.
+
+        Raises:
+            ClusterError: the node does not run.
+        """
+        for pid, role in processes.running(self.owner).items():
+            if role == "namespaces" and (child := processes.child_of(pid)) is not None:
+                return child
+        raise ClusterError(f"node {self.name} does not run; its logs are in {self.cluster_folder / 'logs'}")
+
+    def inside(self, *command: str | Path, stdin: str | None = None) -> str:
+        """Run a command in the node's namespaces and return its output."""
+        return shell.run(*self._enter(), *command, stdin=stdin)
+
+    def runtime(self, command: str, *names: str) -> str:
+        """Ask containerd over the interface that the kubelet uses: pull, images, remove, forget-pods."""
+        return self.inside(f"{PROGRAMS_INSIDE}/cri", CONTAINERD_SOCKET, command, *names)
+
+    def kill(self) -> None:
+        """End everything that runs on the node, as pulling the plug would; the Node object stays."""
+        pids = processes.running(self.owner)
+        holders = [child for pid, role in pids.items() if role == "namespaces" and (child := processes.child_of(pid))]
+        processes.kill([*holders, *pids])
+
+    def remove(self) -> None:
+        """Give back what is left after `kill`: control groups and files (the image store stays)."""
+        cgroups.remove(self.cgroup)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, role: str, command: list[str | Path]) -> int:
+        return processes.start(self.owner, role, [*self._enter(), *command], self.log(role))
+
+    def _enter(self) -> list[str]:
+        return ["nsenter", "--target", str(self.first_process()), "--mount", "--net", "--pid", "--uts", "--ipc", "--"]
+
+    def _make_namespaces(self) -> None:
+        command = ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", self.programs / "pause"]
+        pid = processes.start(self.owner, "namespaces", command, self.log("namespaces"))
+        what = f"namespaces of {self.name}"
+        processes.wait_until(lambda: _is_ready(pid), what, timeout=20, pid=pid, log=self.log("namespaces"))
+        self.inside("sh", "-ec", MOUNTS.format(
+            node=self.folder, store=self.image_store, volumes=self.cluster_folder / "volumes",
+            programs=self.programs, name=self.name,
+        ))  # fmt: skip
+
+    def _write_configuration(self) -> None:
+        own = self.folder / "var-lib" / "node"
+        for path in (own / "registries" / IMAGE_HOST, own / "cni", self.image_store):
+            path.mkdir(parents=True, exist_ok=True)
+        for path in ("containerd", "kubelet", "log", "programs", "volumes"):
+            (self.folder / "var-lib" / path).mkdir(exist_ok=True)
+        (self.cluster_folder / "volumes").mkdir(exist_ok=True)
+        registry = f"http://{self.addresses.host}:{REGISTRY_PORT}"
+        (own / "registries" / IMAGE_HOST / "hosts.toml").write_text(HOSTS_TOML.format(registry=registry))
+        (own / "containerd.toml").write_text(CONTAINERD_TOML.format(pause=PAUSE_IMAGE, socket=CONTAINERD_SOCKET))
+        (own / "cni" / "10-pods.conflist").write_text(json.dumps(self._cni()))
+        (own / "kubelet.yaml").write_text(json.dumps(self._kubelet_configuration()))
+        (own / "kube-proxy.yaml").write_text(json.dumps(self._proxy_configuration()))
+        (own / "resolv.conf").write_text(f"nameserver {self.addresses.dns}\n")
+
+    def _registered(self) -> bool:
+        kubectl = self.programs / "kubectl"
+        return shell.succeeds(kubectl, f"--kubeconfig={self.keys.kubeconfig('admin')}", "get", "node", self.name)
+
+    def _cni(self) -> dict[str, object]:
+        """A wire of its own per pod: all traffic is routed, so Services work where the kernel has no bridge netfilter."""
+        ranges = [[{"subnet": self.addresses.node_pods(self.number)}]]
+        ipam = {"type": "host-local", "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "/run/cni"}
+        return {
+            "cniVersion": "0.4.0",
+            "name": "pods",
+            "plugins": [
+                {"type": "ptp", "ipMasq": False, "ipam": ipam},
+                {"type": "portmap", "capabilities": {"portMappings": True}},
+            ],
+        }
+
+    def _kubelet_flags(self) -> list[str]:
+        return [
+            "--config=/var/lib/node/kubelet.yaml", "--kubeconfig=/var/lib/node/kubelet.kubeconfig",
+            f"--hostname-override={self.name}", f"--node-ip={self.addresses.node(self.number)}",
+        ]  # fmt: skip
+
+    def _kubelet_configuration(self) -> dict[str, object]:
+        return {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            # Only the host and this cluster's own pods reach the port, and the cluster is thrown away.
+            "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+            "authorization": {"mode": "AlwaysAllow"},
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": f"/{self.cgroup}",
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            "enforceNodeAllocatable": [],
+            "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
+            "clusterDNS": [self.addresses.dns],
+            "clusterDomain": "cluster.local",
+            "resolvConf": "/var/lib/node/resolv.conf",
+            # The images are not in any public registry: one that the kubelet deletes would have to be built again.
+            "imageGCHighThresholdPercent": 100,
+            "imageGCLowThresholdPercent": 99,
+            "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            "nodeStatusUpdateFrequency": "4s",
+            "nodeLeaseDurationSeconds": 12,
+            "serializeImagePulls": False,
+        }
+
+    def _proxy_configuration(self) -> dict[str, object]:
+        return {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "clientConnection": {"kubeconfig": "/var/lib/node/kube-proxy.kubeconfig"},
+            "hostnameOverride": self.name,
+            "mode": "iptables",
+            "clusterCIDR": self.addresses.pods,
+            "iptables": {"minSyncPeriod": "0s"},
+            # These settings are the machine's, and may not be changed from inside a network namespace.
+            "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+        }
+
+
+def _is_ready(unshare: int) -> bool:
+    """Whether the first process runs `pause`: before, it is still `unshare` on its way into the namespaces."""
+    child = processes.child_of(unshare)
+    return child is not None and Path(f"/proc/{child}/comm").read_text().strip() == "pause"
+
+
+# Every source is bound below the node's folder first: the folder itself may lie under a path that a later line covers.
+MOUNTS = """\
+mount -t proc proc /proc
+hostname '{name}'
+mount --bind '{store}' '{node}/var-lib/containerd'
+mount --bind '{volumes}' '{node}/var-lib/volumes'
+mount --bind '{programs}' '{node}/var-lib/programs'
+mount --rbind '{node}/var-lib' /var/lib
+mount --bind /var/lib/log /var/log
+mount --bind /var/lib/volumes /tmp
+mount -t tmpfs -o mode=755 tmpfs /run
+mount --make-rshared /
+sysctl -q -w net.ipv4.ip_forward=1
+"""
+
+HOSTS_TOML = """\
+server = "{registry}"
+[host."{registry}"]
+  capabilities = ["pull", "resolve"]
+"""
+
+CONTAINERD_TOML = """\
+version = 2
+root = "/var/lib/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    # The registry keeps the layers; a second copy of six gigabytes is not needed.
+    discard_unpacked_layers = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "/var/lib/node/cni"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "/var/lib/node/registries"
+"""

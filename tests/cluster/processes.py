@@ -1,0 +1,141 @@
+"""Starting and ending the cluster's processes, found again by a mark in their environment.
+
+A recorded process id may belong to somebody else after a crash; a mark in /proc/PID/environ cannot. So there is no pid file: what
+carries the mark of this cluster is the cluster's, and nothing else is ever signalled.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tests.cluster.errors import ClusterError
+
+MARK = "FINETUNE_TEST_CLUSTER"
+LOG_TAIL_LINES = 15
+
+
+def start(owner: str, role: str, command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None) -> int:
+    """Start a daemon marked as `owner`'s `role`, its output appended to `log`; return its process id."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **(env or {}), MARK: f"{owner}\t{role}"}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # a Ctrl-C in the terminal is for `up`, which then ends them in order
+        )
+    _children[process.pid] = process
+    return process.pid
+
+
+def running(owner: str) -> dict[int, str]:
+    """Every living process that carries `owner`'s mark, with its role."""
+    prefix = f"{MARK}={owner}\t".encode()
+    found: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (mark := _mark_of(entry, prefix)):
+            found[int(entry.name)] = mark.removeprefix(prefix).decode()
+    return found
+
+
+def owners() -> set[str]:
+    """The owners of all marked processes on this machine."""
+    prefix = f"{MARK}=".encode()
+    marks = (_mark_of(entry, prefix) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return {mark.removeprefix(prefix).decode().split("\t")[0] for mark in marks if mark}
+
+
+def kill(pids: Sequence[int], timeout: float = 20) -> None:
+    """End processes at once and return when they are gone.
+
+    Raises:
+        ClusterError: one is still there after `timeout` seconds.
+    """
+    handles = {pid: handle for pid in pids if (handle := _open(pid)) is not None}
+    try:
+        for handle in handles.values():
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        deadline = time.monotonic() + timeout
+        for pid, handle in handles.items():
+            if not select.select([handle], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise ClusterError(f"process {pid} does not end; see /proc/{pid}/stack")
+            _reap(pid)
+    finally:
+        for handle in handles.values():
+            os.close(handle)
+
+
+def child_of(pid: int) -> int | None:
+    """The first child of a process, or None: the first process of a namespace is the child of the `unshare` that made it."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return None
+    return int(children[0]) if children else None
+
+
+def alive(pid: int) -> bool:
+    """Whether a process that `start` started still runs."""
+    _reap(pid)
+    return Path(f"/proc/{pid}").exists()
+
+
+def wait_until(
+    condition: Callable[[], bool], what: str, *, timeout: float, pid: int | None = None, log: Path | None = None
+) -> None:
+    """Ask `condition` until it holds; what is waited for has no event of its own (a port, an API object).
+
+    Raises:
+        ClusterError: it does not hold after `timeout` seconds, or the process `pid` ended before; with the tail of `log`.
+    """
+    deadline = time.monotonic() + timeout
+    pause = 0.02
+    while not condition():
+        if pid is not None and not alive(pid):
+            raise ClusterError(f"{what}: the process ended{tail(log)}")
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{what}: not after {timeout:.0f} s{tail(log)}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.25)
+
+
+def tail(log: Path | None) -> str:
+    """The last lines of a log, introduced by its path; empty without one."""
+    if log is None or not log.exists():
+        return ""
+    lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+    return f"; the end of {log}:\n  " + "\n  ".join(lines)
+
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _reap(pid: int) -> None:
+    """Collect a child of ours that ended: until then it would look alive."""
+    if pid in _children and _children[pid].poll() is not None:
+        del _children[pid]
+
+
+def _open(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _mark_of(entry: Path, prefix: bytes) -> bytes | None:
+    """The mark in a process' environment, or None; a process that ends while we look has none."""
+    try:
+        variables = (entry / "environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    return next((variable for variable in variables if variable.startswith(prefix)), None)

@@ -1,0 +1,79 @@
+"""The image registry: one store in the cache, served to each cluster on its own address and to a build on loopback.
+
+The processes share the store: layers are named by their content, so what one writes another finds, and only what changed moves.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.cluster import binaries, processes
+from tests.cluster.paths import cache_dir, cache_root
+
+CONFIGURATION = """\
+version: 0.1
+log: {{level: warn}}
+storage:
+  filesystem: {{rootdirectory: '{store}'}}
+  delete: {{enabled: true}}
+http: {{addr: '{address}'}}
+"""
+
+
+def store() -> Path:
+    """Where the layers and tags lie."""
+    return cache_dir("registry")
+
+
+def start(owner: str, address: str, folder: Path) -> None:
+    """Serve the store on `address` (host:port) as a process of `owner`, and return when it answers."""
+    configuration, log = folder / "registry.yaml", folder / "logs" / "registry.log"
+    configuration.write_text(CONFIGURATION.format(store=store(), address=address))
+    pid = processes.start(owner, "registry", [binaries.program("registry"), "serve", configuration], log)
+    processes.wait_until(lambda: _answers(address), f"registry on {address}", timeout=30, pid=pid, log=log)
+
+
+@contextmanager
+def served_for_build() -> Iterator[str]:
+    """The store on a free loopback port for as long as a build pushes; gives host:port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    owner = str(cache_root() / "build-registry")
+    try:
+        start(owner, address, cache_dir("build-registry"))
+        yield address
+    finally:
+        processes.kill(list(processes.running(owner)))
+
+
+def has(repository: str, tag: str) -> bool:
+    """Whether the store holds an image."""
+    return (_tags(repository) / tag / "current" / "link").exists()
+
+
+def tags(repository: str) -> list[str]:
+    """The tags of a repository, oldest first."""
+    folder = _tags(repository)
+    if not folder.exists():
+        return []
+    return [path.name for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)]
+
+
+def _tags(repository: str) -> Path:
+    return store() / "docker/registry/v2/repositories" / repository / "_manifests/tags"
+
+
+def _answers(address: str) -> bool:
+    connection = http.client.HTTPConnection(address, timeout=2)
+    try:
+        connection.request("GET", "/v2/")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
