@@ -32,11 +32,36 @@ def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
 
 
+def shaped(pattern: str, message: str) -> Any:
+    """A pattern whose refusal says what to write: pydantic checks it, and the API server as a CEL rule."""
+
+    def as_rule(schema: dict[str, Any]) -> None:
+        schema.pop("pattern", None)
+        schema |= rules((f"self.matches(r'{pattern}')", message))
+
+    return Field(pattern=pattern, json_schema_extra=as_rule)
+
+
+SERVICE_NAME = "^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
+"""Names of FineTunedModels and ModelDeployments. A Service gets them: DNS labels that begin with a letter."""
+
+MODEL_REF_RULE = (
+    f"self.modelRef.name.matches('{SERVICE_NAME}')",
+    "modelRef.name becomes the name of a Service: write at most 63 of a-z, 0-9 and -, beginning with a letter "
+    "and ending with a letter or a digit",
+)
+
 Name = Annotated[str, Field(min_length=1, max_length=253)]
+Timestamp = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
+_SIGNED = r"[-+]?([0-9]+([.][0-9]*)?|[.][0-9]+)"
 Quantity = Annotated[
     str | int | float,
     Field(
-        json_schema_extra={"x-kubernetes-int-or-string": True},
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 32,
+            "pattern": f"^{_SIGNED}([KMGTPE]i|[numkMGTPE]|[eE]{_SIGNED})?$",
+        },
         description="A Kubernetes quantity, for example 500m or 4Gi.",
     ),
 ]
@@ -74,8 +99,17 @@ class Condition(ApiModel):
     )
     reason: Annotated[str, Field(max_length=64)] = Field(description="One word for machines, from a closed set.")
     message: Annotated[str, Field(max_length=4096)] = Field("", description="A sentence for people.")
-    last_transition_time: str = Field(description="When the status last changed, RFC 3339.")
+    last_transition_time: Timestamp = Field(description="When the status last changed, RFC 3339.")
     observed_generation: int | None = Field(None, description="The generation of the spec that this speaks of.")
+
+
+class Display(ApiModel):
+    """Columns of `kubectl get` that need text. Machines read the fields that they are made from."""
+
+    base: Annotated[str, Field(max_length=256)] | None = Field(None, description="Base model without its owner.")
+    progress: Annotated[str, Field(max_length=8)] | None = Field(None, description="Steps done of all, as 53%.")
+    train_loss: Annotated[str, Field(max_length=16)] | None = Field(None, description="Last training loss, rounded.")
+    eval_loss: Annotated[str, Field(max_length=16)] | None = Field(None, description="Last validation loss, rounded.")
 
 
 Conditions = Annotated[

@@ -12,12 +12,17 @@ from finetune_api.base import (
     ResourceRequirements,
     SecretKeyRef,
     StringMap,
+    Timestamp,
     rules,
+    shaped,
 )
 
 OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 Glob = Annotated[str, Field(min_length=1, max_length=256)]
 ImageName = Annotated[str, Field(min_length=1, max_length=512)]
+HttpUrl = Annotated[
+    str, Field(max_length=512), shaped("^https?://[^/]+", "write a whole URL, such as https://HOST or https://HOST/v1")
+]
 
 PROVIDERS = ("huggingFace", "openAI", "azureOpenAI", "bedrock")
 _COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in PROVIDERS)
@@ -26,6 +31,14 @@ _COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in PROVIDERS)
 class LabelSelectorRequirement(ApiModel):
     """One expression of a label selector, as in meta/v1."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
+                "In and NotIn need values, Exists and DoesNotExist have none",
+            )
+        )
+    )
     key: Annotated[str, Field(max_length=317)] = Field(description="Label key.")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How key and values relate.")
     values: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=64)] | None = Field(
@@ -145,9 +158,7 @@ class HuggingFace(ApiModel):
 class OpenAI(ApiModel):
     """OpenAI, or any service with its fine-tuning API."""
 
-    base_url: Annotated[str, Field(max_length=512, pattern="^https?://")] = Field(
-        "https://api.openai.com/v1", description="Root of the API."
-    )
+    base_url: HttpUrl = Field("https://api.openai.com/v1", description="Root of the API.")
     api_key_secret_ref: SecretKeyRef = Field(description="API key: a Secret in the operator's own namespace.")
     organization: Annotated[str, Field(max_length=128)] | None = Field(None, description="Organization of the key.")
     project: Annotated[str, Field(max_length=128)] | None = Field(None, description="Project of the key.")
@@ -180,9 +191,15 @@ class AzureWorkspace(ApiModel):
 class AzureOpenAI(ApiModel):
     """Azure OpenAI: tuning by its data plane, deployments by ARM."""
 
-    endpoint: Annotated[str, Field(max_length=512, pattern="^https?://")] | None = Field(
-        None, description="Endpoint of the resource; optional with workspace."
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.workspace) || (has(self.endpoint) && has(self.account))",
+                "azureOpenAI needs endpoint and account, or a workspace that knows them",
+            )
+        )
     )
+    endpoint: HttpUrl | None = Field(None, description="Endpoint of the resource; optional with workspace.")
     subscription_id: Annotated[str, Field(max_length=64)] = Field(description="Azure subscription.")
     resource_group: Annotated[str, Field(max_length=90)] = Field(description="Resource group of the account.")
     account: Annotated[str, Field(max_length=64)] | None = Field(
@@ -220,9 +237,9 @@ class Bedrock(ApiModel):
     """AWS Bedrock model customization."""
 
     region: Annotated[str, Field(min_length=1, max_length=32)] = Field(description="AWS region.")
-    role_arn: Annotated[str, Field(max_length=2048, pattern="^arn:")] = Field(
-        description="Role that Bedrock assumes to read the data and write the results."
-    )
+    role_arn: Annotated[
+        str, Field(max_length=2048), shaped("^arn:[^:]+:iam::", "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME")
+    ] = Field(description="Role that Bedrock assumes to read the data and write the results.")
     s3: S3Location = Field(description="Data goes in and results come out through it.")
     credentials: AwsCredentials = Field(description="How the operator signs in.")
 
@@ -267,4 +284,4 @@ class LLMConnectionStatus(ApiModel):
     models: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=256)] | None = Field(
         None, description="Globs of base models that may be tuned."
     )
-    last_checked: str | None = Field(None, description="When the credentials were last checked, RFC 3339.")
+    last_checked: Timestamp | None = Field(None, description="When the credentials were last checked, RFC 3339.")

@@ -4,13 +4,24 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, Conditions, Money, ObjectRef, ResourceRequirements, SecretKeyRef, rules
+from finetune_api.base import (
+    MODEL_REF_RULE,
+    ApiModel,
+    Conditions,
+    Money,
+    ObjectRef,
+    ResourceRequirements,
+    SecretKeyRef,
+    rules,
+)
 
 DeploymentPhase = Literal["Pending", "Deploying", "Ready", "Updating", "Idle", "Degraded", "Failed", "Deleting"]
 
 _ENGINES = ("huggingFace", "azureOpenAI", "bedrock")
 _ENGINE_COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in _ENGINES)
 ONE_ENGINE = (f"({_ENGINE_COUNT}) <= 1", "name at most one of huggingFace, azureOpenAI and bedrock")
+
+IntOrString = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 16})]
 
 
 class Idle(ApiModel):
@@ -94,6 +105,7 @@ class ModelDeploymentSpec(DeploymentTemplate):
     model_config = ConfigDict(
         json_schema_extra=rules(
             ONE_ENGINE,
+            MODEL_REF_RULE,
             (
                 "type(self.version) == string ? self.version == 'Active' : self.version >= 1",
                 "version is Active or a positive number",
@@ -105,7 +117,7 @@ class ModelDeploymentSpec(DeploymentTemplate):
         )
     )
     model_ref: ObjectRef = Field(description="FineTunedModel of the same namespace.")
-    version: Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True})] = Field(
+    version: IntOrString = Field(
         "Active", description="Active follows the model's active version; a number stays with it."
     )
     attach: Attach | None = Field(None, description="Use a deployment that exists already, instead of making one.")

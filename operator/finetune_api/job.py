@@ -5,16 +5,20 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from finetune_api.base import (
+    MODEL_REF_RULE,
     ApiModel,
     Conditions,
+    Display,
     Name,
     ObjectRef,
     Quantity,
     SecretKeyRef,
     StringMap,
+    Timestamp,
     rules,
+    shaped,
 )
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import DatasetVerdict
 
 Method = Literal["LoRA", "Full"]
@@ -29,6 +33,10 @@ LOSS_POINTS = 100
 
 MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "retryNonce")
 
+_MODEL_NAME = shaped(
+    "^[A-Za-z0-9][A-Za-z0-9_:@-]*([./][A-Za-z0-9_:@-]+)*$",
+    "baseModel is the name of a model, such as HuggingFaceTB/SmolLM2-135M-Instruct, and no path",
+)
 _URI_RULES = rules(
     (
         "self.uri.matches('^(pvc|configmap|s3|gs|abfs|hf|https)://[^/]+/.+')",
@@ -37,6 +45,18 @@ _URI_RULES = rules(
         "(file:// works only in `finetune-trainer check` and `run`)",
     ),
     ("!self.uri.matches('(^|/)[.][.](/|$)')", "uri may not have a '..' segment: write the path without it"),
+    (
+        "self.uri.startsWith('abfs://') || !self.uri.matches('^[a-z]+://[^/]*@')",
+        "uri holds credentials: put them into a Secret and name it in dataset.secretRef",
+    ),
+    (
+        "!self.uri.startsWith('configmap://') || self.uri.matches('^configmap://[^/]+/[^/]+$')",
+        "a ConfigMap key has no '/': write configmap://NAME/KEY",
+    ),
+    (
+        "!self.uri.startsWith('hf://') || self.uri.matches('^hf://datasets/[^/]+/[^/]+/.+')",
+        "write hf://datasets/OWNER/NAME/PATH",
+    ),
 )
 
 
@@ -163,22 +183,21 @@ class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {
-                    "rule": "!has(self.hyperparameters.microBatchSize) || "
-                    "self.hyperparameters.batchSize % self.hyperparameters.microBatchSize == 0",
-                    "message": "hyperparameters.microBatchSize must be a divisor of hyperparameters.batchSize",
-                },
-                {
-                    "rule": "self.method == 'LoRA' || !has(self.lora)",
-                    "message": "lora has no meaning with this method: remove it or set method: LoRA",
-                },
-            ]
-        }
+        json_schema_extra=rules(
+            (
+                "!has(self.hyperparameters.microBatchSize) || "
+                "self.hyperparameters.batchSize % self.hyperparameters.microBatchSize == 0",
+                "hyperparameters.microBatchSize must be a divisor of hyperparameters.batchSize",
+            ),
+            (
+                "self.method == 'LoRA' || !has(self.lora)",
+                "lora has no meaning with this method: remove it or set method: LoRA",
+            ),
+            MODEL_REF_RULE,
+        )
     )
     connection_ref: ObjectRef = Field(description="LLMConnection that the job uses.")
-    base_model: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$")] = Field(
+    base_model: Annotated[str, Field(min_length=1, max_length=256), _MODEL_NAME] = Field(
         description="Model to start from, for example HuggingFaceTB/SmolLM2-135M-Instruct."
     )
     model_ref: ObjectRef = Field(
@@ -214,7 +233,7 @@ class Progress(ApiModel):
     percent: Annotated[int, Field(ge=0, le=100)] = Field(0, description="Steps done of all, in percent.")
     tokens_per_second: float | None = Field(None, description="Non-padding tokens per second.")
     eta_seconds: int | None = Field(None, description="Seconds left, as an estimate.")
-    updated_at: str | None = Field(None, description="When the trainer said so, RFC 3339.")
+    updated_at: Timestamp | None = Field(None, description="When the trainer said so, RFC 3339.")
 
 
 class LossPoint(ApiModel):
@@ -279,6 +298,11 @@ class Failure(ApiModel):
     )
     attempt: int | None = Field(None, description="Which attempt failed, from 1.")
 
+    @classmethod
+    def because(cls, reason: Reason, message: str) -> Self:
+        """A failure with the next step that its reason has; a message beyond the field's limit is cut."""
+        return cls(reason=reason, message=message[:4096], next_step=NEXT_STEP.get(reason))
+
 
 class ArtifactRef(ApiModel):
     """Where a version's weights are."""
@@ -317,7 +341,7 @@ class ProviderStatus(ApiModel):
     )
     attempt: Annotated[int, Field(ge=0)] = Field(0, description="Attempts so far, each a new pod.")
     retries: Annotated[int, Field(ge=0)] = Field(0, description="Attempts after a failure, bounded by maxRetries.")
-    retry_after: str | None = Field(None, description="The next attempt starts then, RFC 3339.")
+    retry_after: Timestamp | None = Field(None, description="The next attempt starts then, RFC 3339.")
     last_failure: Failure | None = Field(None, description="Why the last attempt ended.")
     artifact_uri: Annotated[str, Field(max_length=1024)] | None = Field(
         None, description="Folder of checkpoints and artifact."
@@ -329,6 +353,7 @@ class FineTuneJobStatus(ApiModel):
 
     observed_generation: int | None = Field(None, description="Generation of the spec that the status speaks of.")
     phase: JobPhase | None = Field(None, description="For people. Machines read conditions.")
+    display: Display | None = Field(None, description="What kubectl get shows. Made by finetune_api.display.")
     conditions: Conditions | None = Field(
         None, description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended."
     )
@@ -345,8 +370,8 @@ class FineTuneJobStatus(ApiModel):
     observed_retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="retryNonce that the present run answers to."
     )
-    start_time: str | None = Field(None, description="When the first pod was asked for, RFC 3339.")
-    completion_time: str | None = Field(None, description="When the job ended, RFC 3339.")
+    start_time: Timestamp | None = Field(None, description="When the first pod was asked for, RFC 3339.")
+    completion_time: Timestamp | None = Field(None, description="When the job ended, RFC 3339.")
 
 
 class FineTuneJobManifest(ApiModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_api.base import ApiModel, Conditions
+from finetune_api.base import ApiModel, Conditions, Display, Timestamp
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.job import ArtifactRef, EvaluationResult
 
@@ -53,7 +53,7 @@ class ModelVersion(ApiModel):
     train_loss: float | None = Field(None, description="Last training loss.")
     eval_loss: float | None = Field(None, description="Last validation loss.")
     evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
-    created_at: str = Field(description="When the job ended, RFC 3339.")
+    created_at: Timestamp = Field(description="When the job ended, RFC 3339.")
     deployment: Annotated[str, Field(max_length=253)] | None = Field(
         None, description="ModelDeployment that serves it."
     )
@@ -64,6 +64,7 @@ class FineTunedModelStatus(ApiModel):
 
     observed_generation: int | None = Field(None, description="Generation of the spec that the status speaks of.")
     conditions: Conditions | None = Field(None, description="Ready, Reconciling, Stalled.")
+    display: Display | None = Field(None, description="What kubectl get shows. Made by finetune_api.display.")
     active_version: int | None = Field(None, description="The one active version.")
     latest_version: int | None = Field(None, description="The newest version. Numbers are never given twice.")
     base_model: Annotated[str, Field(max_length=256)] | None = Field(None, description="Base of the active version.")

@@ -1,0 +1,263 @@
+"""The four CustomResourceDefinitions, made from the models: names, columns, and rules that concern whole objects.
+
+`python -m finetune_api.crds FOLDER…` writes them; nothing is written by hand into those folders.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from finetune_api.base import SERVICE_NAME, ApiModel, rules
+from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus
+from finetune_api.names import CATEGORY, GROUP, VERSION
+from finetune_api.schema import Schema, structural_schema
+
+HEADER = "# Made by `make crds` from operator/finetune_api; change the models there, not this file.\n"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of `kubectl get`; with `wide` one that only `-o wide` shows."""
+
+    name: str
+    path: str
+    type: Literal["string", "integer", "number", "date"] = "string"
+    description: str = ""
+    wide: bool = False
+
+    def wire(self) -> dict[str, Any]:
+        """The column as the API spells it."""
+        column: dict[str, Any] = {"name": self.name, "type": self.type, "jsonPath": self.path}
+        if self.description:
+            column["description"] = self.description
+        return column | ({"priority": 1} if self.wide else {})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All that a definition says beside the schema of its spec and status."""
+
+    kind: str
+    plural: str
+    short: str
+    scope: Literal["Namespaced", "Cluster"]
+    description: str
+    spec: type[ApiModel]
+    status: type[ApiModel]
+    columns: tuple[Column, ...]
+    names_service: bool = False
+    """Whether a Service gets the object's name, which must then be a DNS label that begins with a letter."""
+    spec_optional: bool = False
+    """Whether an object without a spec is a good one."""
+
+
+_AGE = Column("Age", ".metadata.creationTimestamp", "date")
+
+
+def _ready(*, wide: bool) -> Column:
+    return Column("Ready", '.status.conditions[?(@.type=="Ready")].status', wide=wide)
+
+
+_REASON = Column(
+    "Reason", '.status.conditions[?(@.type=="Ready")].reason', description="Why it is in this state.", wide=True
+)
+
+KINDS = (
+    Kind(
+        kind="LLMConnection",
+        plural="llmconnections",
+        short="llmc",
+        scope="Cluster",
+        description="Where models may be tuned and served, with which credentials and images, and by which namespaces.",
+        spec=LLMConnectionSpec,
+        status=LLMConnectionStatus,
+        columns=(
+            Column("Provider", ".status.provider"),
+            _ready(wide=False),
+            _REASON,
+            Column("Models", ".status.models", description="Globs of base models that may be tuned.", wide=True),
+            Column("Checked", ".status.lastChecked", "date", "When the credentials were last checked.", wide=True),
+            _AGE,
+        ),
+    ),
+    Kind(
+        kind="FineTuneJob",
+        plural="finetunejobs",
+        short="ftj",
+        scope="Namespaced",
+        description="One run of supervised tuning. Its success adds a version to a FineTunedModel. The spec cannot be "
+        f"changed but for {', '.join(MUTABLE_FIELDS[:-1])} and {MUTABLE_FIELDS[-1]}.",
+        spec=FineTuneJobSpec,
+        status=FineTuneJobStatus,
+        columns=(
+            Column("Phase", ".status.phase"),
+            Column("Model", ".spec.modelRef.name"),
+            Column("Base", ".status.display.base"),
+            Column("Method", ".spec.method"),
+            Column("Progress", ".status.display.progress"),
+            Column("Loss", ".status.display.trainLoss", description="Last training loss."),
+            Column("Eval", ".status.display.evalLoss", description="Last validation loss."),
+            Column("Version", ".status.modelVersion", "integer"),
+            Column("Connection", ".spec.connectionRef.name", wide=True),
+            _REASON,
+            Column("Failure", ".status.failure.message", description="What went wrong, and where.", wide=True),
+            _AGE,
+        ),
+    ),
+    Kind(
+        kind="FineTunedModel",
+        plural="finetunedmodels",
+        short="ftm",
+        scope="Namespaced",
+        description="The versions that tuning made, exactly one of them active. Made by the first FineTuneJob that "
+        "names it, or beforehand to set how versions become active and how they are served.",
+        spec=FineTunedModelSpec,
+        status=FineTunedModelStatus,
+        columns=(
+            Column("Active", ".status.activeVersion", "integer"),
+            Column("Latest", ".status.latestVersion", "integer"),
+            Column("Base", ".status.display.base"),
+            Column("Eval", ".status.display.evalLoss", description="Validation loss of the active version."),
+            Column("Deployment", ".status.deployment"),
+            _ready(wide=False),
+            Column("Activation", ".spec.activation", wide=True),
+            _REASON,
+            _AGE,
+        ),
+        names_service=True,
+        spec_optional=True,
+    ),
+    Kind(
+        kind="ModelDeployment",
+        plural="modeldeployments",
+        short="md",
+        scope="Namespaced",
+        description="What answers: a server, or a provider's deployment, of one version of a FineTunedModel.",
+        spec=ModelDeploymentSpec,
+        status=ModelDeploymentStatus,
+        columns=(
+            Column("Phase", ".status.phase"),
+            Column("Model", ".spec.modelRef.name"),
+            Column("Version", ".status.servedVersion", "integer", "Version that answers."),
+            Column("Engine", ".status.engine"),
+            Column("Replicas", ".status.replicas", "integer", "Pods that answer."),
+            Column("URL", ".status.endpoint.url"),
+            Column("Target", ".status.targetVersion", "integer", "Version that is meant to answer.", wide=True),
+            _ready(wide=True),
+            _REASON,
+            _AGE,
+        ),
+        names_service=True,
+    ),
+)
+
+
+def crd(kind: Kind) -> dict[str, Any]:
+    """The definition of one kind, ready to apply."""
+    names = {
+        "kind": kind.kind,
+        "listKind": f"{kind.kind}List",
+        "plural": kind.plural,
+        "singular": kind.kind.lower(),
+        "shortNames": [kind.short],
+        "categories": [CATEGORY],
+    }
+    version = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": [column.wire() for column in kind.columns],
+        "schema": {"openAPIV3Schema": object_schema(kind)},
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "spec": {"group": GROUP, "names": names, "scope": kind.scope, "versions": [version]},
+    }
+
+
+def object_schema(kind: Kind) -> Schema:
+    """Schema of a whole object: what all kinds have, spec, status, and the rules on the object's name."""
+    spec = structural_schema(kind.spec)
+    if kind.kind == "FineTuneJob":
+        spec["x-kubernetes-validations"] = [*spec["x-kubernetes-validations"], *immutable(spec, MUTABLE_FIELDS)]
+    properties: dict[str, Schema] = {
+        "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}"},
+        "kind": {"type": "string", "description": kind.kind},
+        "metadata": {"type": "object"},
+        "spec": spec,
+        "status": structural_schema(kind.status, defaults=False),
+    }
+    schema: Schema = {"type": "object", "description": kind.description, "properties": properties}
+    if kind.spec_optional:
+        spec["default"] = kind.spec().wire()
+    else:
+        schema["required"] = ["spec"]
+    return schema | (_name_rule(kind) if kind.names_service else {})
+
+
+def immutable(spec: Schema, mutable: Sequence[str]) -> list[dict[str, str]]:
+    """One rule for each field that may not change; a field that comes or goes has changed too."""
+    unknown = set(mutable) - set(spec["properties"])
+    if unknown:
+        raise KeyError(f"{', '.join(sorted(unknown))}: no such field")
+    may = f"{', '.join(mutable[:-1])} and {mutable[-1]}"
+    return [
+        {
+            "rule": f"has(self.{field}) == has(oldSelf.{field})"
+            f" && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+            "message": f"{field} cannot be changed: of a job's spec only {may} can; "
+            "apply the job under a new name to run it with other settings",
+        }
+        for field in spec["properties"]
+        if field not in mutable
+    ]
+
+
+def _name_rule(kind: Kind) -> dict[str, Any]:
+    return rules(
+        (
+            f"self.metadata.name.size() <= 63 && self.metadata.name.matches('{SERVICE_NAME}')",
+            f"metadata.name of a {kind.kind} becomes the name of a Service: write at most 63 of a-z, 0-9 and -, "
+            "beginning with a letter and ending with a letter or a digit",
+        )
+    )
+
+
+class _WithoutAliases(yaml.SafeDumper):
+    """Writes out what stands twice, instead of anchors that no reader of a manifest expects."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is PyYAML's
+        return True
+
+
+def files() -> Iterator[tuple[str, str]]:
+    """File name and text of each definition."""
+    for kind in KINDS:
+        text = yaml.dump(crd(kind), Dumper=_WithoutAliases, sort_keys=False, width=120, allow_unicode=True)
+        yield f"{GROUP}_{kind.plural}.yaml", HEADER + text
+
+
+def main(folders: Sequence[str]) -> int:
+    """Write the definitions into each folder."""
+    if not folders:
+        sys.stderr.write("usage: python -m finetune_api.crds FOLDER...\n")
+        return 2
+    for folder in map(Path, folders):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files():
+            (folder / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

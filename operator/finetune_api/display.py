@@ -1,0 +1,34 @@
+"""What `kubectl get` shows of a job and of a model: short names, percent, rounded losses. Pure; decides nothing."""
+
+from finetune_api.base import Display
+from finetune_api.job import FineTuneJobStatus
+from finetune_api.model import FineTunedModelStatus
+
+
+def job_display(base_model: str, status: FineTuneJobStatus) -> Display:
+    """The text columns of a FineTuneJob, from its spec's base model and its status."""
+    return Display(
+        base=short_name(base_model),
+        progress=f"{status.progress.percent}%" if status.progress else None,
+        train_loss=rounded(status.train_loss),
+        eval_loss=rounded(status.eval_loss),
+    )
+
+
+def model_display(status: FineTunedModelStatus) -> Display:
+    """The text columns of a FineTunedModel, from its status."""
+    return Display(
+        base=short_name(status.base_model) if status.base_model else None, eval_loss=rounded(status.eval_loss)
+    )
+
+
+def short_name(model: str) -> str:
+    """The model without its owner: `HuggingFaceTB/SmolLM2-135M-Instruct` is `SmolLM2-135M-Instruct`."""
+    return model.rstrip("/").rpartition("/")[2]
+
+
+def rounded(loss: float | None) -> str | None:
+    """A loss with three digits after the point, or two that count where it is smaller than those show."""
+    if loss is None:
+        return None
+    return f"{loss:.3f}" if loss == 0 or abs(loss) >= 0.001 else f"{loss:.1e}"

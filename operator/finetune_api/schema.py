@@ -1,0 +1,124 @@
+"""Pydantic model in, structural OpenAPI v3 schema out, as a CustomResourceDefinition wants it.
+
+Knows Kubernetes' rules for schemas and no kind of ours; names, columns and scope of the kinds stand in `crds`.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, NoDefault
+from pydantic_core import core_schema
+
+from finetune_api.base import ApiModel
+
+Schema = dict[str, Any]
+
+INT_OR_STRING = "x-kubernetes-int-or-string"
+PRESERVE_UNKNOWN = "x-kubernetes-preserve-unknown-fields"
+_KEPT = (
+    "type", "description", "default", "enum", "format", "pattern", "required",
+    "minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems", "minProperties",
+    "maxProperties", "uniqueItems",
+)  # fmt: skip
+_DROPPED = ("title", "$defs", "$ref", "const", "anyOf", "items", "properties", "additionalProperties")
+_EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
+
+
+class SchemaError(TypeError):
+    """A model that has no structural schema; the message names what Kubernetes has no word for."""
+
+
+class _WithFactories(GenerateJsonSchema):
+    """Pydantic's own generator, but defaults that a factory makes are shown too."""
+
+    def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
+        if "default_factory" in schema and not schema.get("default_factory_takes_data"):
+            return schema["default_factory"]()  # type: ignore[call-arg]
+        default = super().get_default_value(schema)
+        if isinstance(default, ApiModel):
+            return default.wire()
+        return NoDefault if default is None else default
+
+
+def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> Schema:
+    """The model as a structural schema, all references written out.
+
+    Args:
+        model: What the schema describes.
+        defaults: Let the API server fill defaults in. Without, for status: what nobody wrote shall not be there.
+
+    Raises:
+        SchemaError: the model uses a construct that structural schemas do not have.
+    """
+    raw = model.model_json_schema(by_alias=True, schema_generator=_WithFactories)
+    return _structural(raw, raw.get("$defs", {}), defaults=defaults)
+
+
+def _structural(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Schema:
+    node = _resolved(node, defs)
+    unknown = [key for key in node if key not in {*_KEPT, *_DROPPED, *_EXCLUSIVE} and not key.startswith("x-")]
+    if unknown:
+        raise SchemaError(f"{', '.join(unknown)}: not part of a structural schema")
+    out = {key: node[key] for key in node if key in _KEPT or key.startswith("x-kubernetes-")}
+    out |= _exclusive_bounds(node)
+    if "const" in node:
+        out["enum"] = [node["const"]]
+    out |= _children(node, defs, defaults=defaults)
+    if not defaults:
+        out.pop("default", None)
+    return _described(out)
+
+
+def _resolved(node: Schema, defs: dict[str, Schema]) -> Schema:
+    """The node without `$ref` and without `X or null`: what stands beside them wins over what they point at."""
+    while True:
+        beside = {key: value for key, value in node.items() if key not in ("$ref", "anyOf", "title")}
+        if "$ref" in node:
+            target = defs[node["$ref"].removeprefix("#/$defs/")]
+        elif "anyOf" in node:
+            target = _one_of(node)
+        else:
+            return node
+        node = {key: value for key, value in target.items() if key != "title"} | beside
+
+
+def _one_of(node: Schema) -> Schema:
+    choices = [choice for choice in node["anyOf"] if choice != {"type": "null"}]
+    if node.get(INT_OR_STRING):
+        return {}
+    if len(choices) != 1:
+        raise SchemaError(f"a choice between {len(choices)} types: Kubernetes has only int-or-string")
+    return dict(choices[0])
+
+
+def _exclusive_bounds(node: Schema) -> Schema:
+    """OpenAPI 3.0 spells `exclusiveMinimum: 0` as `minimum: 0` with `exclusiveMinimum: true`."""
+    bounds: Schema = {}
+    for exclusive, plain in _EXCLUSIVE.items():
+        if exclusive in node:
+            bounds |= {plain: node[exclusive], exclusive: True}
+    return bounds
+
+
+def _children(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Schema:
+    if node.get(INT_OR_STRING):
+        return {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+    if "items" in node:
+        return {"items": _structural(node["items"], defs, defaults=defaults)}
+    if "properties" in node:
+        parts = {name: _structural(part, defs, defaults=defaults) for name, part in node["properties"].items()}
+        return {"properties": parts}
+    values = node.get("additionalProperties")
+    if isinstance(values, dict):
+        return {"additionalProperties": _structural(values, defs, defaults=defaults)}
+    return {}
+
+
+def _described(out: Schema) -> Schema:
+    """The schema with its default told in words: `kubectl explain` shows descriptions only."""
+    default, description = out.get("default"), out.get("description", "")
+    if isinstance(default, dict) or default is None or "Default" in description:
+        return out
+    told = {True: "true", False: "false"}.get(default, default) if isinstance(default, bool) else default
+    told = ", ".join(map(str, told)) if isinstance(told, list) else told
+    return out | {"description": f"{description} Default: {told}."}
