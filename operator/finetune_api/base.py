@@ -53,16 +53,15 @@ MODEL_REF_RULE = (
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Timestamp = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
-_SIGNED = r"[-+]?([0-9]+([.][0-9]*)?|[.][0-9]+)"
+_QUANTITY_RULE = (
+    "isQuantity(string(self)) && !string(self).startsWith('-')",
+    "write a quantity such as 2, 500m or 16Gi",
+)
 Quantity = Annotated[
     str | int | float,
     Field(
-        json_schema_extra={
-            "x-kubernetes-int-or-string": True,
-            "maxLength": 32,
-            "pattern": f"^{_SIGNED}([KMGTPE]i|[numkMGTPE]|[eE]{_SIGNED})?$",
-        },
-        description="A Kubernetes quantity, for example 500m or 4Gi.",
+        json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 32} | rules(_QUANTITY_RULE),
+        description="A Kubernetes quantity, for example 500m or 4Gi; a fraction in quotes.",
     ),
 ]
 ResourceList = Annotated[dict[str, Quantity], Field(max_length=16)]

@@ -217,6 +217,8 @@ def immutable(spec: Schema, mutable: Sequence[str]) -> list[dict[str, str]]:
             f" && (!has(self.{field}) || self.{field} == oldSelf.{field})",
             "message": f"{field} cannot be changed: of a job's spec only {may} can; "
             "apply the job under a new name to run it with other settings",
+            "reason": "FieldValueForbidden",
+            "fieldPath": f".{field}",
         }
         for field in spec["properties"]
         if field not in mutable

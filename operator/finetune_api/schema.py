@@ -101,8 +101,6 @@ def _exclusive_bounds(node: Schema) -> Schema:
 
 
 def _children(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Schema:
-    if node.get(INT_OR_STRING):
-        return {"anyOf": [{"type": "integer"}, {"type": "string"}]}
     if "items" in node:
         return {"items": _structural(node["items"], defs, defaults=defaults)}
     if "properties" in node:
