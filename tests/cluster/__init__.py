@@ -6,5 +6,6 @@ It knows nothing of the operator but the three Dockerfile targets that `build_im
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
+from tests.cluster.images import BuiltImages, base_image, build_image, build_images
 
-__all__ = ["Cluster", "ClusterError"]
+__all__ = ["BuiltImages", "Cluster", "ClusterError", "base_image", "build_image", "build_images"]

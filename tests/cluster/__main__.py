@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tests.cluster import binaries
+from tests.cluster import binaries, images
 from tests.cluster.cluster import DEFAULT_NAME, Cluster
 from tests.cluster.errors import ClusterError
 
@@ -50,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
         passed.add_argument("arguments", nargs=argparse.REMAINDER)
         passed.set_defaults(run=_passed_on, tool=tool)
 
+    built = commands.add_parser("images", help="build what changed of the images, print their references as JSON")
+    built.add_argument("names", nargs="*", choices=[*images.IMAGES, "base", []], help="default: operator, check, trainer")
+    built.add_argument("--load", metavar="CLUSTER", help="also pull them to the nodes of this cluster")
+    built.set_defaults(run=_images)
+
     programs = commands.add_parser("programs", help="build the Go programs and print their folder")
     programs.add_argument("module", nargs="?", default="kube", choices=sorted(binaries.MODULES))
     programs.set_defaults(run=_programs)
@@ -82,6 +87,15 @@ def _passed_on(options: argparse.Namespace) -> int:
     cluster = Cluster(options.name)
     program = str(cluster.programs / options.tool)
     os.execve(program, [options.tool, *options.arguments], {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)})
+
+
+def _images(options: argparse.Namespace) -> int:
+    names = options.names or list(images.IMAGES)
+    built = {name: images.base_image() if name == "base" else images.build_image(name) for name in names}
+    if options.load:
+        Cluster(options.load).load_image(*built.values())
+    print(json.dumps(built, indent=2))
+    return 0
 
 
 def _programs(options: argparse.Namespace) -> int:

@@ -6,12 +6,13 @@ The processes share the store: layers are named by their content, so what one wr
 from __future__ import annotations
 
 import http.client
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster import binaries, processes
+from tests.cluster import binaries, processes, shell
 from tests.cluster.paths import cache_dir, cache_root
 
 CONFIGURATION = """\
@@ -62,6 +63,19 @@ def tags(repository: str) -> list[str]:
     if not folder.exists():
         return []
     return [path.name for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)]
+
+
+def remove(repository: str, tag: str) -> None:
+    """Forget an image; its layers go with `collect_garbage`."""
+    shutil.rmtree(_tags(repository) / tag, ignore_errors=True)
+
+
+def collect_garbage() -> None:
+    """Delete the layers that no tag names. Nothing must push meanwhile: the caller holds the lock of the builds."""
+    configuration = cache_dir("build-registry") / "registry.yaml"
+    configuration.write_text(CONFIGURATION.format(store=store(), address="127.0.0.1:0"))
+    program = binaries.program("registry")
+    shell.run(program, "garbage-collect", "--delete-untagged", "--quiet", configuration)
 
 
 def _tags(repository: str) -> Path:

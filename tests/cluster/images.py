@@ -1,0 +1,203 @@
+"""Building the project's images without a container engine, tagged by the hash of what goes into them.
+
+`build_images()` gives the references that pods name; a warm run builds and pushes nothing. The base image is a minimal Debian made
+by mmdebstrap, since no public registry is needed or reached. Layers lie in buildah's own store below the cache and in the
+registry's; both are pruned of images of this project that are no longer the latest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import packages, registry, shell
+from tests.cluster.console import say
+from tests.cluster.node import IMAGE_HOST
+from tests.cluster.paths import REPOSITORY, cache_dir, cache_root, lock
+
+SUITE = "bookworm"
+BASE_PACKAGES = "python3,python3-venv,ca-certificates"
+KEPT_IMAGES = 2
+"""Images of one name that stay: the latest, and the one before it for whoever switches between two branches."""
+
+PIP_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT", "PIP_RETRIES")
+CA_BUNDLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+SYSTEM_CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One target of one Dockerfile, and the files of the repository that decide its content."""
+
+    repository: str
+    dockerfile: str
+    inputs: tuple[str, ...]
+    target: str | None = None
+
+
+IMAGES = {
+    "operator": Image(
+        "finetune-operator", "Dockerfile", ("locks/operator.txt", "operator/finetune_api", "operator/finetune_operator")
+    ),
+    "check": Image(
+        "finetune-trainer-check", "trainer_image/Dockerfile",
+        ("trainer_image/locks/check.txt", "operator/finetune_api", "trainer_image/finetune_trainer"), "check",
+    ),
+    "trainer": Image(
+        "finetune-trainer", "trainer_image/Dockerfile",
+        ("trainer_image/locks/full.txt", "operator/finetune_api", "trainer_image/finetune_trainer"), "full",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BuiltImages:
+    """References that pods on a throw-away cluster can name."""
+
+    operator: str
+    check: str
+    trainer: str
+
+
+def build_images() -> BuiltImages:
+    """Build what changed of the operator's and the trainer's images and put it into the registry.
+
+    Raises:
+        ClusterError: a build failed, with the end of its log.
+    """
+    return BuiltImages(**{name: build_image(name) for name in IMAGES})
+
+
+def build_image(name: str) -> str:
+    """Build one of `IMAGES` unless the registry has it; return its reference."""
+    image = IMAGES[name]
+    tag = _tag(image)
+    with lock("images"):
+        if not registry.has(image.repository, tag):
+            base = _base_in_store()
+            say(f"building image {image.repository}:{tag} (log: {_log(image.repository)})")
+            _build(image, tag, base)
+            _push(image.repository, tag)
+            _prune(image.repository)
+    return f"{IMAGE_HOST}/{image.repository}:{tag}"
+
+
+def base_image() -> str:
+    """The reference of the base image: Debian with Python, for test pods that need no more."""
+    tag = _base_tag()
+    with lock("images"):
+        if not registry.has("base", tag):
+            _base_in_store()
+            _push("base", tag)
+    return f"{IMAGE_HOST}/base:{tag}"
+
+
+def _base_tag() -> str:
+    return hashlib.sha256(f"{SUITE} {BASE_PACKAGES}".encode()).hexdigest()[:12]
+
+
+def _base_in_store() -> str:
+    """The base image in buildah's store, made when absent; its name there."""
+    packages.ensure(packages.IMAGES)
+    name = f"localhost/base:{_base_tag()}"
+    if not shell.succeeds(*_buildah("inspect", "--type", "image", name)):
+        say(f"making the base image: Debian {SUITE} with {BASE_PACKAGES}")
+        with tempfile.TemporaryDirectory(dir=cache_dir("buildah", "tmp")) as folder:
+            context = Path(folder)
+            command = ["mmdebstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", SUITE, str(context / "root.tar")]
+            shell.logged(command, _log("base"))
+            (context / "Dockerfile").write_text("FROM scratch\nADD root.tar /\nENV LANG=C.UTF-8\n")
+            shell.logged(_buildah("bud", "--tag", name, folder), _log("base"), env=_environment())
+    return name
+
+
+def _build(image: Image, tag: str, base: str) -> None:
+    with _mounts() as mounts:
+        target = ["--target", image.target] if image.target else []
+        command = _buildah(
+            "bud", "--isolation", "chroot", "--layers", "--build-arg", f"BASE_IMAGE={base}", *mounts, *target,
+            "--tag", f"localhost/{image.repository}:{tag}", "--file", image.dockerfile, ".",
+        )  # fmt: skip
+        shell.logged(command, _log(image.repository), env=_environment(), cwd=REPOSITORY)
+
+
+def _push(repository: str, tag: str) -> None:
+    """Put an image into the registry; layers that it has are not even read.
+
+    Layers stay uncompressed: they move within one machine, where compressing six gigabytes costs more than writing them.
+    """
+    say(f"pushing {repository}:{tag} to the registry")
+    with registry.served_for_build() as address:
+        command = _buildah(
+            "push", "--quiet", "--tls-verify=false", "--disable-compression",
+            f"localhost/{repository}:{tag}", f"docker://{address}/{repository}:{tag}",
+        )  # fmt: skip
+        shell.logged(command, _log(f"{repository}-push"), env=_environment())
+
+
+@contextmanager
+def _mounts() -> Iterator[list[str]]:
+    """What a build sees of this machine and no image keeps: its certificates, and pip's settings where the machine has some."""
+    bundle = next((os.environ[name] for name in CA_BUNDLES if os.environ.get(name)), SYSTEM_CA_BUNDLE)
+    settings = {name.removeprefix("PIP_").lower().replace("_", "-"): os.environ.get(name) for name in PIP_SETTINGS}
+    lines = ["[global]", f"cert = {SYSTEM_CA_BUNDLE}"]
+    lines += [f"{name.removeprefix('default-')} = {value}" for name, value in settings.items() if value]
+    with tempfile.NamedTemporaryFile("w", suffix=".conf", dir=cache_dir("buildah", "tmp")) as file:
+        file.write("\n".join(lines) + "\n")
+        file.flush()
+        Path(file.name).chmod(0o644)
+        yield ["--volume", f"{bundle}:{SYSTEM_CA_BUNDLE}:ro", "--volume", f"{file.name}:/etc/pip.conf:ro"]
+
+
+def _tag(image: Image) -> str:
+    """Hash of base image, Dockerfile and inputs, as the build would see them."""
+    digest = hashlib.sha256(f"{_base_tag()} {image.target}".encode())
+    for path in _files([image.dockerfile, ".dockerignore", *image.inputs]):
+        digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _files(names: list[str]) -> Iterator[Path]:
+    for name in names:
+        path = REPOSITORY / name
+        if path.is_file():
+            yield path
+            continue
+        for file in sorted(path.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".pyc":
+                yield file
+
+
+def _prune(repository: str) -> None:
+    """Drop older images of this name from buildah's store and the registry, then the layers that nothing names."""
+    stale = registry.tags(repository)[:-KEPT_IMAGES]
+    for tag in stale:
+        shell.succeeds(*_buildah("rmi", "--force", f"localhost/{repository}:{tag}"))
+        registry.remove(repository, tag)
+    if stale:
+        shell.succeeds(*_buildah("rmi", "--prune"))
+        registry.collect_garbage()
+
+
+def _buildah(*arguments: str) -> list[str]:
+    """A buildah command on the project's own store: the user's other images are neither seen nor touched."""
+    binary = shutil.which("buildah") or "/usr/bin/buildah"
+    return [
+        binary, "--root", str(cache_root() / "buildah" / "store"), "--runroot", "/run/finetune-operator/buildah",
+        "--storage-driver", "overlay", *arguments,
+    ]  # fmt: skip
+
+
+def _environment() -> dict[str, str]:
+    """buildah writes whole layers to TMPDIR: they belong on the cache's disk, and are ours to clear."""
+    return {**os.environ, "TMPDIR": str(cache_dir("buildah", "tmp"))}
+
+
+def _log(name: str) -> Path:
+    return cache_dir("logs") / f"image-{name}.log"
