@@ -1,0 +1,91 @@
+"""Conditions as kstatus reads them: Ready, Reconciling and Stalled from the first write on, never two at once."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from finetune_api.base import Condition
+from finetune_api.reasons import Reason
+
+State = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One condition before it knows when it last changed."""
+
+    type: str
+    status: State
+    reason: Reason
+    message: str = ""
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment as the API writes it: RFC 3339, UTC, whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: str) -> datetime:
+    """A moment from the API's text."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def ready(reason: Reason, message: str = "") -> list[Fact]:
+    """Where it should be. kstatus: Current."""
+    return [
+        Fact("Ready", "True", reason, message),
+        Fact("Reconciling", "False", reason, message),
+        Fact("Stalled", "False", reason),
+    ]
+
+
+def reconciling(reason: Reason, message: str = "") -> list[Fact]:
+    """On its way. kstatus: InProgress."""
+    return [
+        Fact("Ready", "False", reason, message),
+        Fact("Reconciling", "True", reason, message),
+        Fact("Stalled", "False", reason),
+    ]
+
+
+def stalled(reason: Reason, message: str) -> list[Fact]:
+    """Stays as it is until somebody changes something. kstatus: Failed."""
+    return [
+        Fact("Ready", "False", reason, message),
+        Fact("Reconciling", "False", reason),
+        Fact("Stalled", "True", reason, message),
+    ]
+
+
+def resting(reason: Reason, message: str) -> list[Fact]:
+    """Stopped on request: neither ready, nor on its way, nor in need of help."""
+    return [
+        Fact("Ready", "False", reason, message),
+        Fact("Reconciling", "False", reason, message),
+        Fact("Stalled", "False", reason),
+    ]
+
+
+def merge(
+    previous: list[Condition] | None, facts: Iterable[Fact], *, generation: int, now: datetime
+) -> list[Condition]:
+    """The facts as conditions; a condition whose status stays keeps its transition time, one not named stays."""
+    merged = {condition.type: condition for condition in previous or ()}
+    for fact in facts:
+        old = merged.get(fact.type)
+        changed = old is None or old.status != fact.status
+        merged[fact.type] = Condition(
+            type=fact.type,
+            status=fact.status,
+            reason=fact.reason.value,
+            message=fact.message[:4096],
+            last_transition_time=timestamp(now) if changed or old is None else old.last_transition_time,
+            observed_generation=generation,
+        )
+    return list(merged.values())
+
+
+def is_true(conditions: list[Condition] | None, condition_type: str) -> bool:
+    """Whether the condition is there and True."""
+    return any(c.type == condition_type and c.status == "True" for c in conditions or ())

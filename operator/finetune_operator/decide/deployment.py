@@ -1,0 +1,231 @@
+"""What to do about a ModelDeployment: which version to serve, and what its server's state means."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.deployment import DeploymentPhase, Endpoint, ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.job import Failure
+from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
+
+Manifest = Mapping[str, Any]
+Engine = Literal["vLLM", "Transformers"]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The state of the server, whatever provider runs it."""
+
+    state: Literal["Absent", "Rolling", "Serving", "Failing", "Idle"]
+    version: int | None = None
+    """Version that the server is meant to serve; all of its pods do when Serving."""
+    available: int = 0
+    """Pods that answer, of any version."""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class DeploymentView:
+    """All that is known of a ModelDeployment when a decision is made."""
+
+    name: str
+    namespace: str
+    generation: int
+    deleting: bool
+    spec: ModelDeploymentSpec | None
+    spec_error: str
+    status: ModelDeploymentStatus
+    model: FineTunedModelStatus | None
+    connections: Mapping[str, LLMConnectionSpec]
+    serving: Serving
+    now: datetime
+
+
+@dataclass(frozen=True)
+class DeploymentDecision:
+    """What the deployment's status should be, and which version to serve with which connection, if any."""
+
+    status: ModelDeploymentStatus
+    serve: ModelVersion | None = None
+    engine: Engine = "Transformers"
+
+
+@dataclass(frozen=True)
+class _Target:
+    version: ModelVersion
+    connection: LLMConnectionSpec
+    engine: Engine
+
+
+def decide(view: DeploymentView) -> DeploymentDecision:
+    """Find what to serve, or say why there is nothing; then read the server's state."""
+    if view.deleting:
+        return DeploymentDecision(view.status)
+    if view.spec is None:
+        return _refused(view, Failure.because(Reason.SPEC_INVALID, view.spec_error))
+    unsupported = _unsupported(view.spec)
+    if unsupported:
+        return _refused(view, unsupported)
+    target = find_target(view.spec, view.model, view.connections)
+    if isinstance(target, Failure):
+        return _refused(view, target)
+    fields: dict[str, Any] = {
+        "target_version": target.version.version,
+        "engine": target.engine,
+        "replicas": view.serving.available,
+        "endpoint": Endpoint(url=f"http://{view.name}.{view.namespace}.svc/v1", model=view.name),
+    }
+    phase, facts, served = _reading(view, target.version.version)
+    fields |= {"phase": phase, "served_version": served}
+    return DeploymentDecision(_status(view, facts, fields), serve=target.version, engine=target.engine)
+
+
+def find_target(
+    spec: ModelDeploymentSpec, model: FineTunedModelStatus | None, connections: Mapping[str, LLMConnectionSpec]
+) -> _Target | Failure:
+    """The version to serve, its connection and the engine, or why there is none."""
+    if model is None:
+        return Failure.because(
+            Reason.MODEL_NOT_FOUND, f"spec.modelRef: FineTunedModel {spec.model_ref.name} does not exist"
+        )
+    number = model.active_version if spec.version == "Active" else int(spec.version)
+    if number is None:
+        return Failure.because(Reason.NO_VERSION, f"FineTunedModel {spec.model_ref.name} has no active version yet")
+    version = next((v for v in model.versions or () if v.version == number), None)
+    if version is None:
+        return Failure.because(
+            Reason.VERSION_NOT_FOUND,
+            f"spec.version: FineTunedModel {spec.model_ref.name} has no version {number}",
+        )
+    connection = connections.get(version.connection)
+    if connection is None:
+        return Failure.because(
+            Reason.CONNECTION_NOT_FOUND, f"LLMConnection {version.connection} of version {number} does not exist"
+        )
+    if connection.hugging_face is None:
+        return Failure.because(
+            Reason.PROVIDER_NOT_SUPPORTED, f"this release does not serve on {connection.provider} connections"
+        )
+    return choose_engine(spec, version, connection)
+
+
+def choose_engine(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> _Target | Failure:
+    """Auto takes vLLM where a GPU is asked for and the connection has its image."""
+    local = spec.hugging_face
+    image = connection.hugging_face.vllm_image if connection.hugging_face else None
+    wanted = local.engine if local else "Auto"
+    if wanted == "vLLM" and image is None:
+        return Failure.because(
+            Reason.SPEC_INVALID,
+            f"spec.huggingFace.engine: vLLM needs huggingFace.vllmImage on LLMConnection {version.connection}",
+        )
+    gpus = (local.gpus if local else None) or 0
+    engine: Engine = "vLLM" if wanted == "vLLM" or (wanted == "Auto" and gpus > 0 and image) else "Transformers"
+    return _Target(version, connection, engine)
+
+
+def _unsupported(spec: ModelDeploymentSpec) -> Failure | None:
+    """What the schema knows and this release does not do: refused in plain words, never ignored."""
+    if spec.attach is not None:
+        return Failure.because(Reason.PROVIDER_NOT_SUPPORTED, "spec.attach: this release attaches no deployments")
+    if spec.azure_open_ai is not None or spec.bedrock is not None:
+        return Failure.because(
+            Reason.PROVIDER_NOT_SUPPORTED, "spec: this release serves on the cluster only; use huggingFace"
+        )
+    if spec.idle is not None and spec.idle.action != "None":
+        return Failure.because(
+            Reason.PROVIDER_NOT_SUPPORTED,
+            "spec.idle.action: servers on this cluster are not stopped when idle; use None, or set "
+            "spec.huggingFace.replicas: 0 to stop one",
+        )
+    return None
+
+
+def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[Fact], int | None]:
+    """Phase, conditions and the version that answers, from the server's state."""
+    serving, before = view.serving, view.status.served_version
+    if serving.state == "Idle" and serving.version == target:
+        return "Idle", resting(Reason.READY, "spec.huggingFace.replicas is 0"), None
+    if serving.state == "Serving" and serving.version == target:
+        return "Ready", ready(Reason.READY, f"version {target} answers"), target
+    answering = before if serving.available else None
+    still = f"; version {answering} goes on answering" if answering else ""
+    if serving.state == "Failing" and serving.failure and serving.version == target:
+        reason = serving.failure.reason
+        facts = stalled(reason, f"version {target} cannot be served: {serving.failure.message}{still}")
+        return ("Degraded" if answering else "Failed"), facts, answering
+    facts = reconciling(Reason.DEPLOYING, f"version {target} is being deployed{still}")
+    return ("Updating" if answering else "Deploying"), facts, answering
+
+
+def _refused(view: DeploymentView, failure: Failure) -> DeploymentDecision:
+    """Nothing to serve: what serves already is left alone."""
+    waiting = failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
+    facts = (reconciling if waiting else stalled)(failure.reason, failure.message)
+    answers = view.serving.available > 0
+    phase: DeploymentPhase = "Degraded" if answers else ("Pending" if waiting else "Failed")
+    served = view.status.served_version if answers else None
+    fields = {"phase": phase, "replicas": view.serving.available, "served_version": served}
+    return DeploymentDecision(_status(view, facts, fields))
+
+
+def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> ModelDeploymentStatus:
+    conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
+    return view.status.model_copy(update={**fields, "conditions": conditions, "observed_generation": view.generation})
+
+
+def read_serving(deployment: Manifest | None, pods: list[Manifest], version_label: str) -> Serving:
+    """The state of a server from its apps/v1 Deployment and its pods."""
+    if deployment is None:
+        return Serving("Absent")
+    spec, status = deployment["spec"], deployment.get("status", {})
+    version = _version(spec["template"]["metadata"].get("labels", {}), version_label)
+    wanted = spec.get("replicas", 1)
+    available = status.get("availableReplicas", 0)
+    seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+    if wanted == 0:
+        return Serving("Idle", version, available)
+    rolled = (
+        seen
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("replicas", 0) == wanted
+        and available >= wanted
+    )
+    if rolled:
+        return Serving("Serving", version, available)
+    failure = _serving_failure(status if seen else {}, pods, version, version_label)
+    return Serving("Failing" if failure else "Rolling", version, available, failure)
+
+
+def _version(labels: Manifest, version_label: str) -> int | None:
+    text = str(labels.get(version_label, ""))
+    return int(text) if text.isdecimal() else None
+
+
+def _serving_failure(status: Manifest, pods: list[Manifest], version: int | None, label: str) -> Failure | None:
+    """Why pods of the new version do not come up; a pod that still starts is no failure."""
+    for pod in pods:
+        if _version(pod["metadata"].get("labels", {}), label) == version and (found := _pod_failure(pod)):
+            return found
+    late = next((c for c in status.get("conditions") or () if c.get("reason") == "ProgressDeadlineExceeded"), None)
+    return Failure.because(Reason.DEPLOYMENT_FAILED, str(late.get("message", ""))) if late else None
+
+
+def _pod_failure(pod: Manifest) -> Failure | None:
+    for container in pod.get("status", {}).get("containerStatuses") or ():
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason = str(waiting.get("reason", ""))
+        if reason in {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}:
+            return Failure.because(Reason.IMAGE_PULL_FAILED, str(waiting.get("message") or reason))
+        if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
+            return Failure.because(Reason.CONTAINER_CONFIG_INVALID, str(waiting.get("message") or reason))
+        ended = (container.get("lastState") or {}).get("terminated") or {}
+        if reason == "CrashLoopBackOff" and ended:
+            if ended.get("reason") == "OOMKilled":
+                return Failure.because(Reason.OUT_OF_MEMORY, "the server used more memory than its limit")
+            return Failure.because(Reason.DEPLOYMENT_FAILED, str(ended.get("message") or "the server ended")[-800:])
+    return None

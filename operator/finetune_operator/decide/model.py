@@ -1,0 +1,186 @@
+"""What to do about a FineTunedModel: which version is active, whether it is served, which weights may go."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.job import EvaluationResult
+from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, stalled
+
+
+@dataclass(frozen=True)
+class DeploymentView:
+    """One ModelDeployment of the model."""
+
+    name: str
+    owned: bool
+    """Whether this FineTunedModel made it."""
+    spec: ModelDeploymentSpec
+    status: ModelDeploymentStatus
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """All that is known of a FineTunedModel when a decision is made."""
+
+    name: str
+    generation: int
+    deleting: bool
+    spec: FineTunedModelSpec | None
+    spec_error: str
+    status: FineTunedModelStatus
+    deployments: Sequence[DeploymentView]
+    """The model's deployments, and whatever else has the name of the automatic one."""
+    pruned: frozenset[int]
+    """Versions whose weights are confirmed to be deleted."""
+    now: datetime
+
+    @property
+    def versions(self) -> list[ModelVersion]:
+        """Versions, oldest first."""
+        return self.status.versions or []
+
+
+@dataclass(frozen=True)
+class ModelDecision:
+    """What the model's status should be, and what is to be done."""
+
+    status: FineTunedModelStatus
+    deploy: bool = False
+    """Apply the automatic ModelDeployment."""
+    prune: tuple[ModelVersion, ...] = ()
+    """Versions whose weights are to be deleted."""
+
+
+def decide(view: ModelView) -> ModelDecision:
+    """Active version, automatic deployment, history and conditions, in that order: each rests on the one before."""
+    if view.deleting:
+        return ModelDecision(view.status)
+    if view.spec is None:
+        facts = stalled(Reason.SPEC_INVALID, view.spec_error)
+        return ModelDecision(_status(view, facts, view.status.active_version, view.versions))
+    active = active_version(view.spec, view.versions, view.status.active_version)
+    surplus = prunable(view, active)
+    kept = [version for version in view.versions if version.version not in view.pruned]
+    deploy = view.spec.deployment.mode == "Automatic" and active is not None and not _name_is_taken(view)
+    return ModelDecision(
+        status=_status(view, _facts(view, active), active, kept),
+        deploy=deploy,
+        prune=tuple(version for version in surplus if version.version not in view.pruned),
+    )
+
+
+def active_version(spec: FineTunedModelSpec, versions: Sequence[ModelVersion], present: int | None) -> int | None:
+    """The one active version: a pin that exists, else what the activation chooses.
+
+    A pin on a version that does not exist leaves the active one as it is: what serves goes on serving.
+    """
+    numbers = {version.version for version in versions}
+    if spec.active_version is not None:
+        return spec.active_version if spec.active_version in numbers else present
+    if spec.activation == "Automatic":
+        return max(numbers, default=None)
+    if spec.activation == "IfBetter":
+        return _best(versions)
+    return present if present in numbers else None
+
+
+def _best(versions: Sequence[ModelVersion]) -> int | None:
+    """The first version, then each that beats its base model and the version that is active until then."""
+    active: ModelVersion | None = None
+    for version in versions:
+        if active is None or beats(version.evaluation, active.evaluation):
+            active = version
+    return active.version if active else None
+
+
+def beats(new: EvaluationResult | None, old: EvaluationResult | None) -> bool:
+    """Whether an evaluation is better than its own baseline and than the active version's."""
+    if new is None or new.verdict != "Better":
+        return False
+    before = old.tuned.exact_match if old else None
+    after = new.tuned.exact_match
+    return before is None or (after is not None and after > before)
+
+
+def prunable(view: ModelView, active: int | None) -> list[ModelVersion]:
+    """Versions beyond historyLimit that are neither active nor served, nor asked for by a deployment."""
+    limit = view.spec.history_limit if view.spec else len(view.versions)
+    used = {active, view.status.active_version}
+    for deployment in view.deployments:
+        used |= {deployment.status.served_version, deployment.status.target_version}
+        if isinstance(deployment.spec.version, int):
+            used.add(deployment.spec.version)
+    surplus = view.versions[: max(len(view.versions) - limit, 0)]
+    return [version for version in surplus if version.version not in used]
+
+
+def _name_is_taken(view: ModelView) -> bool:
+    return any(deployment.name == view.name and not deployment.owned for deployment in view.deployments)
+
+
+def _automatic(view: ModelView) -> DeploymentView | None:
+    return next((d for d in view.deployments if d.name == view.name and d.owned), None)
+
+
+def _facts(view: ModelView, active: int | None) -> list[Fact]:
+    spec = view.spec
+    pin = spec.active_version if spec else None
+    if pin is not None and pin != active:
+        return stalled(
+            Reason.VERSION_NOT_FOUND,
+            f"spec.activeVersion: version {pin} does not exist; there are {_listed(view.versions) or 'none yet'}",
+        )
+    if active is None:
+        manual = bool(view.versions) and spec is not None and spec.activation == "Manual"
+        hint = "set spec.activeVersion to activate one" if manual else "no job has made a version yet"
+        return reconciling(Reason.NO_VERSION, hint)
+    if spec is None or spec.deployment.mode == "Manual":
+        return ready(Reason.READY, f"version {active} is active")
+    if _name_is_taken(view):
+        return stalled(
+            Reason.NAME_CONFLICT,
+            f"ModelDeployment {view.name} exists and was not made by this model: rename it, or set "
+            "spec.deployment.mode: Manual",
+        )
+    return _deployment_facts(_automatic(view), active)
+
+
+def _deployment_facts(deployment: DeploymentView | None, active: int) -> list[Fact]:
+    """The model is ready when the active version answers."""
+    if deployment is None:
+        return reconciling(Reason.DEPLOYING, f"version {active} is active and is being deployed")
+    conditions = deployment.status.conditions
+    if is_true(conditions, "Ready") and deployment.status.served_version == active:
+        return ready(Reason.READY, f"version {active} is active and answers")
+    problem = next((c for c in conditions or () if c.type == "Stalled" and c.status == "True"), None)
+    if problem:
+        return stalled(Reason(problem.reason), f"ModelDeployment {deployment.name}: {problem.message}")
+    return reconciling(Reason.DEPLOYING, f"version {active} is active and is being deployed")
+
+
+def _listed(versions: Sequence[ModelVersion]) -> str:
+    return ", ".join(str(version.version) for version in versions)
+
+
+def _status(
+    view: ModelView, facts: list[Fact], active: int | None, versions: list[ModelVersion]
+) -> FineTunedModelStatus:
+    served = {d.status.served_version: d.name for d in view.deployments if d.status.served_version is not None}
+    versions = [version.model_copy(update={"deployment": served.get(version.version)}) for version in versions]
+    chosen = next((version for version in versions if version.version == active), None)
+    automatic = _automatic(view)
+    return view.status.model_copy(
+        update={
+            "observed_generation": view.generation,
+            "conditions": merge(view.status.conditions, facts, generation=view.generation, now=view.now),
+            "active_version": active,
+            "base_model": chosen.base_model if chosen else None,
+            "eval_loss": chosen.eval_loss if chosen else None,
+            "deployment": automatic.name if automatic else None,
+            "versions": versions or None,
+        }
+    )

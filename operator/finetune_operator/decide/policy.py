@@ -1,0 +1,105 @@
+"""What a connection allows: whose jobs, which models, whether at all. Each check returns a failure or None."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from finetune_api.connection import LabelSelector, LabelSelectorRequirement, LLMConnectionSpec
+from finetune_api.job import Failure, FineTuneJobSpec
+from finetune_api.reasons import Reason
+
+
+@dataclass(frozen=True)
+class Request:
+    """Who wants to tune what with which connection."""
+
+    spec: FineTuneJobSpec
+    namespace: str
+    namespace_labels: Mapping[str, str]
+    connection: LLMConnectionSpec
+
+
+def selects(selector: LabelSelector | None, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector matches; absent matches nothing, empty everything (meta/v1)."""
+    if selector is None:
+        return False
+    wanted = (selector.match_labels or {}).items()
+    return all(labels.get(key) == value for key, value in wanted) and all(
+        _expression_holds(expression, labels) for expression in selector.match_expressions or ()
+    )
+
+
+def _expression_holds(expression: LabelSelectorRequirement, labels: Mapping[str, str]) -> bool:
+    value = labels.get(expression.key)
+    match expression.operator:
+        case "In":
+            return value is not None and value in (expression.values or ())
+        case "NotIn":
+            return value is None or value not in (expression.values or ())
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+
+
+def model_allowed(allowed: list[str] | None, model: str) -> bool:
+    """Whether a base model matches one of the globs; no list allows all."""
+    return allowed is None or any(fnmatchcase(model, glob) for glob in allowed)
+
+
+def namespace_may_use(request: Request) -> Failure | None:
+    """The connection's namespaceSelector matches the job's namespace."""
+    if selects(request.connection.namespace_selector, request.namespace_labels):
+        return None
+    return Failure.because(
+        Reason.NAMESPACE_NOT_ALLOWED,
+        f"spec.connectionRef: LLMConnection {request.spec.connection_ref.name} does not serve "
+        f"namespace {request.namespace}",
+    )
+
+
+def fine_tuning_is_on(request: Request) -> Failure | None:
+    """The connection's switch."""
+    if request.connection.fine_tuning.enabled:
+        return None
+    return Failure.because(
+        Reason.FINE_TUNING_DISABLED,
+        f"spec.connectionRef: fine-tuning is switched off on LLMConnection {request.spec.connection_ref.name}",
+    )
+
+
+def base_model_is_allowed(request: Request) -> Failure | None:
+    """The connection's list of models."""
+    allowed = request.connection.fine_tuning.allowed_models
+    if model_allowed(allowed, request.spec.base_model):
+        return None
+    return Failure.because(
+        Reason.MODEL_NOT_ALLOWED,
+        f"spec.baseModel: {request.spec.base_model} is not among the models that LLMConnection "
+        f"{request.spec.connection_ref.name} allows: {', '.join(allowed or ())}",
+    )
+
+
+def provider_is_there(request: Request) -> Failure | None:
+    """This release tunes on the cluster; the providers of other blocks are refused in plain words."""
+    if request.connection.hugging_face is not None:
+        return None
+    return Failure.because(
+        Reason.PROVIDER_NOT_SUPPORTED,
+        f"spec.connectionRef: LLMConnection {request.spec.connection_ref.name} is a "
+        f"{request.connection.provider} connection, which this release cannot tune with",
+    )
+
+
+CHECKS: tuple[Callable[[Request], Failure | None], ...] = (
+    namespace_may_use,
+    fine_tuning_is_on,
+    base_model_is_allowed,
+    provider_is_there,
+)
+"""In this order: who may not use a connection at all learns nothing about what it allows."""
+
+
+def refusal(request: Request) -> Failure | None:
+    """The first check that says no, or None."""
+    return next((found for check in CHECKS if (found := check(request))), None)

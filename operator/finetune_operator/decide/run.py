@@ -1,0 +1,188 @@
+"""What a training pod's Job, pod and report say together: the state of one attempt on the cluster."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
+from finetune_api.job import Failure
+from finetune_api.reasons import Reason
+from finetune_api.trainer import Report, read_termination_message
+from finetune_operator.decide.conditions import moment
+
+Manifest = Mapping[str, Any]
+RunState = Literal["Absent", "Queued", "Active", "Succeeded", "Failed", "ResultUnknown"]
+
+RETRIED = frozenset({Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
+"""Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
+
+_OOM_EXIT_CODE = 137
+_WAITING_REASONS = {
+    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
+    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
+    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
+    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
+    "CreateContainerConfigError": Reason.CONTAINER_CONFIG_INVALID,
+    "CreateContainerError": Reason.CONTAINER_CONFIG_INVALID,
+    "RunContainerError": Reason.CONTAINER_CONFIG_INVALID,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The state of the present attempt, whatever provider runs it."""
+
+    state: RunState
+    report: Report | None = None
+    failure: Failure | None = None
+    """Why it failed; while Queued, what keeps it from starting."""
+    started: bool = False
+    wants_log: bool = False
+    """Whether the reason alone does not explain the failure."""
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another attempt from the checkpoint can end better."""
+        return self.failure is not None and self.failure.reason in RETRIED
+
+
+def read_run(job: Manifest | None, pods: list[Manifest], report: Report | None) -> Run:
+    """One attempt, from its batch Job, the Job's pods and the last report that came by HTTPS."""
+    if job is None:
+        return Run("Absent", report=report)
+    pod = newest(pods)
+    report = _latest(report, _termination_report(pod))
+    if _job_condition(job, "Complete"):
+        finished = report is not None and report.phase == "Succeeded" and report.result is not None
+        return Run("Succeeded" if finished else "ResultUnknown", report=report, started=True)
+    failed = _job_condition(job, "Failed")
+    if failed:
+        return _failed(failed, pod, report)
+    if pod is None or pod.get("status", {}).get("phase") == "Pending":
+        return Run("Queued", report=report, failure=_obstacle(pod), started=report is not None)
+    return Run("Active", report=report, started=True)
+
+
+def newest(pods: list[Manifest]) -> Manifest | None:
+    """The pod that was made last."""
+    return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+
+
+def is_live(pod: Manifest, now: datetime) -> bool:
+    """Whether the pod may still write to its volumes.
+
+    A pod that should have been gone for a minute stands on a node that does not answer. The next attempt does not
+    wait for it: the trainer's own fence (the attempt's number in the output folder) keeps the old one from writing.
+    """
+    if pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
+        return False
+    due = pod["metadata"].get("deletionTimestamp")
+    return due is None or now < moment(due) + timedelta(seconds=60)
+
+
+def _latest(posted: Report | None, terminated: Report | None) -> Report | None:
+    """The termination message has the last word on the end, the posted report has the longer curves."""
+    if terminated is None:
+        return posted
+    if posted is None or posted.attempt != terminated.attempt:
+        return terminated
+    detail = posted.phase == terminated.phase
+    return posted if detail else terminated.model_copy(update={"loss": posted.loss, "dataset": posted.dataset})
+
+
+def _job_condition(job: Manifest, condition_type: str) -> Manifest | None:
+    conditions: list[Manifest] = job.get("status", {}).get("conditions") or []
+    return next((c for c in conditions if c["type"] == condition_type and c["status"] == "True"), None)
+
+
+def _container(pod: Manifest | None) -> Manifest:
+    statuses = (pod or {}).get("status", {}).get("containerStatuses") or [{}]
+    first: Manifest = statuses[0]
+    return first
+
+
+def _terminated(pod: Manifest | None) -> Manifest:
+    state = _container(pod).get("state") or {}
+    ended: Manifest = state.get("terminated") or {}
+    return ended
+
+
+def _termination_report(pod: Manifest | None) -> Report | None:
+    return read_termination_message(str(_terminated(pod).get("message", "")))
+
+
+def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) -> Run:
+    ended = _terminated(pod)
+    exit_code = ended.get("exitCode")
+    found = _cause(condition, pod, report)
+    wants_log = found.reason is Reason.TRAINER_CRASHED
+    return Run(
+        "Failed",
+        report=report,
+        failure=found.model_copy(update={"exit_code": exit_code}),
+        started=True,
+        wants_log=wants_log,
+    )
+
+
+def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> Failure:
+    """Why an attempt failed: what the cluster did to the pod comes before what the trainer said of it."""
+    if condition.get("reason") == "DeadlineExceeded":
+        return Failure.because(Reason.DEADLINE_EXCEEDED, "the job ran longer than spec.activeDeadlineSeconds")
+    ended = _terminated(pod)
+    if ended.get("reason") == "OOMKilled":
+        return Failure.because(Reason.OUT_OF_MEMORY, "the kernel ended the trainer: it used more memory than its limit")
+    disruption = _disruption(pod)
+    if disruption:
+        return disruption
+    if report is not None and report.failure is not None:
+        return report.failure
+    if pod is None:
+        return Failure.because(Reason.INTERRUPTED, "the training pod is gone: it was deleted, or its node was")
+    return _from_exit_code(ended.get("exitCode"))
+
+
+def _from_exit_code(exit_code: int | None) -> Failure:
+    if exit_code == _OOM_EXIT_CODE:
+        return Failure.because(Reason.INTERRUPTED, "the trainer was killed (SIGKILL)")
+    if exit_code in REASON_OF_EXIT_CODE:
+        code = ExitCode(exit_code)
+        return Failure.because(REASON_OF_EXIT_CODE[code], f"the trainer ended with exit code {exit_code} ({code.name})")
+    return Failure.because(Reason.TRAINER_CRASHED, f"the trainer ended with exit code {exit_code}")
+
+
+def _disruption(pod: Manifest | None) -> Failure | None:
+    """Eviction and node loss, told apart by the pod's own status and its DisruptionTarget condition."""
+    if pod is None:
+        return None
+    status = pod.get("status", {})
+    conditions: list[Manifest] = status.get("conditions") or []
+    target = next((c for c in conditions if c["type"] == "DisruptionTarget"), {})
+    reason = str(target.get("reason") or status.get("reason") or "")
+    message = str(target.get("message") or status.get("message") or "")
+    if reason in {"NodeLost", "DeletionByTaintManager", "DeletionByPodGC", "NodeShutdown", "Terminated"}:
+        return Failure.because(Reason.NODE_LOST, message or "the node of the training pod is gone")
+    if reason in {"Evicted", "TerminationByKubelet", "PreemptionByScheduler", "EvictionByEvictionAPI", "Preempting"}:
+        return Failure.because(Reason.EVICTED, message or "the training pod was evicted")
+    return None
+
+
+def _obstacle(pod: Manifest | None) -> Failure | None:
+    """What keeps a pending pod from starting, or None while all is well."""
+    if pod is None:
+        return None
+    waiting = (_container(pod).get("state") or {}).get("waiting") or {}
+    reason = _WAITING_REASONS.get(str(waiting.get("reason", "")))
+    if reason:
+        return Failure.because(reason, str(waiting.get("message") or waiting.get("reason")))
+    conditions = pod.get("status", {}).get("conditions") or ()
+    unplaced = next((c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"), None)
+    return Failure.because(Reason.UNSCHEDULABLE, str(unplaced.get("message", ""))) if unplaced else None
+
+
+def with_log(run: Run, log_tail: str) -> Run:
+    """The run with the end of the trainer's log in its failure."""
+    if run.failure is None:
+        return run
+    return replace(run, failure=run.failure.model_copy(update={"log_tail": log_tail[-4096:]}))

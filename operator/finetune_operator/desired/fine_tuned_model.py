@@ -1,0 +1,14 @@
+"""The FineTunedModel that the first job makes when it names one that does not exist. It outlives the job."""
+
+from finetune_api.names import API_VERSION
+from finetune_operator.desired.pod import Manifest, labels
+
+
+def build(namespace: str, name: str) -> Manifest:
+    """A FineTunedModel with every default."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "FineTunedModel",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels()},
+        "spec": {},
+    }

@@ -1,0 +1,148 @@
+"""What all pods of ours share: the restricted Pod Security Standard, volumes, and what the connection adds."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from finetune_api.connection import HuggingFace
+from finetune_api.names import (
+    CLAIMS_PATH,
+    CONFIG_MAPS_PATH,
+    FIELD_MANAGER,
+    MANAGED_BY_LABEL,
+    MODEL_CACHE_PATH,
+    SCRATCH_PATH,
+)
+from finetune_api.uris import Uri
+
+Manifest = dict[str, Any]
+
+USER_ID = 65532
+
+POD_SECURITY: Manifest = {
+    "runAsNonRoot": True,
+    "runAsUser": USER_ID,
+    "runAsGroup": USER_ID,
+    "fsGroup": USER_ID,
+    # Without this the kubelet walks through every file of a large volume each time a pod starts.
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+CONTAINER_SECURITY: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def labels(**more: str) -> dict[str, str]:
+    """Labels of everything that the operator makes."""
+    return {MANAGED_BY_LABEL: FIELD_MANAGER, **more}
+
+
+def owner_reference(owner: Mapping[str, Any]) -> Manifest:
+    """The reference by which the cluster deletes a child with its owner."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+class Volumes:
+    """Volumes and mounts of one pod, each place mounted once."""
+
+    def __init__(self) -> None:
+        """Every pod has a scratch folder: its root is read-only."""
+        self._places: dict[str, tuple[Manifest, bool]] = {SCRATCH_PATH: ({"emptyDir": {}}, False)}
+
+    def claim(self, name: str, *, read_only: bool) -> None:
+        """A PersistentVolumeClaim at CLAIMS_PATH/NAME; writable where anyone needs to write."""
+        path = f"{CLAIMS_PATH}/{name}"
+        before = self._places.get(path)
+        read_only = read_only and (before is None or before[1])
+        self._places[path] = ({"persistentVolumeClaim": {"claimName": name}}, read_only)
+
+    def config_map(self, name: str) -> None:
+        """A ConfigMap's keys as files at CONFIG_MAPS_PATH/NAME."""
+        self._places[f"{CONFIG_MAPS_PATH}/{name}"] = ({"configMap": {"name": name}}, True)
+
+    def dataset(self, uris: Iterable[Uri]) -> None:
+        """What a dataset's files need; stores that are fetched from need nothing."""
+        for uri in uris:
+            if uri.scheme == "pvc":
+                self.claim(uri.root, read_only=True)
+            elif uri.scheme == "configmap":
+                self.config_map(uri.root)
+
+    def model_cache(self, connection: HuggingFace) -> None:
+        """The connection's cache of base models, read-only."""
+        if connection.model_cache is not None:
+            self.at(MODEL_CACHE_PATH, connection.model_cache.volume, read_only=True)
+
+    def at(self, path: str, source: Mapping[str, Any], *, read_only: bool) -> None:
+        """Any volume source at a path."""
+        self._places[path] = (dict(source), read_only)
+
+    def shared_memory(self) -> None:
+        """Room for what libraries share between processes; the default of 64 MiB is too small for GPU work."""
+        self.at("/dev/shm", {"emptyDir": {"medium": "Memory"}}, read_only=False)  # noqa: S108 - the kernel's own path
+
+    def sources(self) -> list[Manifest]:
+        """The pod's volumes. One claim at two paths is one volume each: the API allows it."""
+        return [{"name": f"v{index}", **source} for index, (source, _) in enumerate(self._places.values())]
+
+    def mounts(self) -> list[Manifest]:
+        """The container's mounts."""
+        return [
+            {"name": f"v{index}", "mountPath": path, **({"readOnly": True} if read_only else {})}
+            for index, (path, (_, read_only)) in enumerate(self._places.items())
+        ]
+
+
+def pod_spec(connection: HuggingFace, container: Manifest, volumes: Volumes) -> Manifest:
+    """A restricted pod with one container, without API rights, with what the connection's podTemplate adds."""
+    template = connection.pod_template
+    chosen = template.wire() if template else {}
+    spec: Manifest = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        "containers": [
+            {
+                "imagePullPolicy": connection.image_pull_policy,
+                "securityContext": CONTAINER_SECURITY,
+                "volumeMounts": volumes.mounts(),
+                **container,
+            }
+        ],
+        "volumes": volumes.sources(),
+    }
+    passed_on = (
+        "nodeSelector",
+        "tolerations",
+        "affinity",
+        "runtimeClassName",
+        "priorityClassName",
+        "serviceAccountName",
+        "imagePullSecrets",
+    )
+    return spec | {key: chosen[key] for key in passed_on if key in chosen}
+
+
+def pod_metadata(connection: HuggingFace, own_labels: Mapping[str, str]) -> Manifest:
+    """Labels and annotations of a pod: the connection's, and ours where both name one."""
+    template = connection.pod_template
+    metadata: Manifest = {"labels": {**((template.labels if template else None) or {}), **own_labels}}
+    if template and template.annotations:
+        metadata["annotations"] = dict(template.annotations)
+    return metadata
+
+
+def template_resources(connection: HuggingFace) -> Manifest:
+    """The connection's default resources."""
+    template = connection.pod_template
+    return template.resources.wire() if template and template.resources else {}

@@ -1,0 +1,55 @@
+"""The batch/v1 Job that deletes output folders of versions that history has let go."""
+
+from hashlib import sha256
+from posixpath import commonpath, dirname
+
+from finetune_api.connection import HuggingFace
+from finetune_api.model import ModelVersion
+from finetune_api.names import COMPONENT_LABEL, MODEL_LABEL
+from finetune_api.uris import parse_artifact_uri
+from finetune_operator.desired import names
+from finetune_operator.desired.pod import Manifest, Volumes, labels, owner_reference, pod_metadata, pod_spec
+
+KEPT_SECONDS = 3600
+
+
+def name(model: str, version: int) -> str:
+    """The Job's name: one per version, so that a version is pruned once."""
+    digest = sha256(f"{model}/{version}".encode()).hexdigest()[:8]
+    return f"{names.fit(model, 44)}-prune-{digest}"
+
+
+def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Manifest | None:
+    """The Job, or None where the version's weights are not on a volume."""
+    if version.artifact.uri is None:
+        return None
+    uri = parse_artifact_uri(version.artifact.uri)
+    folder = dirname(names.claim_path(uri))
+    volumes = Volumes()
+    volumes.claim(uri.root, read_only=False)
+    own_labels = labels(**{MODEL_LABEL: names.fit(owner["metadata"]["name"]), COMPONENT_LABEL: "prune"})
+    container: Manifest = {
+        "name": "prune",
+        "image": connection.check_image or connection.trainer_image,
+        "args": ["prune", folder, "--root", commonpath([dirname(folder)])],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name(owner["metadata"]["name"], version.version),
+            "namespace": owner["metadata"]["namespace"],
+            "labels": own_labels,
+            "ownerReferences": [owner_reference(owner)],
+        },
+        "spec": {
+            "backoffLimit": 3,
+            "ttlSecondsAfterFinished": KEPT_SECONDS,
+            "template": {
+                "metadata": pod_metadata(connection, own_labels),
+                "spec": pod_spec(connection, container, volumes) | {"restartPolicy": "Never"},
+            },
+        },
+    }

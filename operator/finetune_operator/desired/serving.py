@@ -1,0 +1,189 @@
+"""The Deployment and the Service that answer for a ModelDeployment."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from finetune_api.connection import HuggingFace
+from finetune_api.deployment import LocalServing, ModelDeploymentSpec
+from finetune_api.model import ModelVersion
+from finetune_api.names import COMPONENT_LABEL, DEPLOYMENT_LABEL, MODEL_CACHE_PATH, MODEL_LABEL, SERVED_VERSION_LABEL
+from finetune_api.uris import parse_artifact_uri
+from finetune_operator.desired import names
+from finetune_operator.desired.pod import (
+    Manifest,
+    Volumes,
+    labels,
+    owner_reference,
+    pod_metadata,
+    pod_spec,
+    template_resources,
+)
+
+PORT = 8000
+SERVER_CONTAINER = "server"
+KEY_PATH = "/var/run/secrets/finetune.dev/server"
+
+PROGRESS_DEADLINE_SECONDS = 900
+"""A large model on a slow volume needs its time; after that the roll-out counts as failed and the old pods stay."""
+
+DRAIN_SECONDS = 10
+"""Between a pod's removal from the Service and SIGTERM: until then every kube-proxy has heard of it."""
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks that vLLM's --max-lora-rank takes (vLLM 0.33)."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served, with which engine and where from."""
+
+    version: ModelVersion
+    engine: Literal["vLLM", "Transformers"]
+    connection: HuggingFace
+    lora_rank: int | None = None
+
+
+def deployment(owner: Manifest, spec: ModelDeploymentSpec, served: Served) -> Manifest:
+    """The Deployment. A new version is a new pod template: Kubernetes brings up the new pods before the old go."""
+    name = owner["metadata"]["name"]
+    local = spec.hugging_face or LocalServing()
+    selector = {DEPLOYMENT_LABEL: name}
+    pod_labels = labels(
+        **selector,
+        **{
+            MODEL_LABEL: names.fit(spec.model_ref.name),
+            SERVED_VERSION_LABEL: str(served.version.version),
+            COMPONENT_LABEL: "server",
+        },
+    )
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(owner, spec),
+        "spec": {
+            "replicas": local.replicas,
+            "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": selector},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": {
+                "metadata": pod_metadata(served.connection, pod_labels),
+                "spec": _pod(name, spec, local, served),
+            },
+        },
+    }
+
+
+def service(owner: Manifest, spec: ModelDeploymentSpec) -> Manifest:
+    """The Service: its name and port are the endpoint that users call."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(owner, spec),
+        "spec": {
+            "selector": {DEPLOYMENT_LABEL: owner["metadata"]["name"]},
+            "ports": [{"name": "http", "port": 80, "targetPort": PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def _metadata(owner: Manifest, spec: ModelDeploymentSpec) -> Manifest:
+    """With deletionPolicy Retain the server outlives the object: it gets no owner."""
+    name = owner["metadata"]["name"]
+    owners = [] if spec.deletion_policy == "Retain" else [owner_reference(owner)]
+    return {
+        "name": name,
+        "namespace": owner["metadata"]["namespace"],
+        "labels": labels(**{DEPLOYMENT_LABEL: name, MODEL_LABEL: names.fit(spec.model_ref.name)}),
+        "ownerReferences": owners,
+    }
+
+
+def _pod(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Served) -> Manifest:
+    volumes = Volumes()
+    folder = _folder(served)
+    volumes.model_cache(served.connection)
+    if served.version.artifact.uri:
+        volumes.claim(parse_artifact_uri(served.version.artifact.uri).root, read_only=True)
+    if spec.api_key_secret_ref is not None:
+        key = spec.api_key_secret_ref
+        source = {"secret": {"secretName": key.name, "items": [{"key": key.key, "path": "api-key"}]}}
+        volumes.at(KEY_PATH, source, read_only=True)
+    if local.gpus:
+        volumes.shared_memory()
+    engine = _vllm if served.engine == "vLLM" else _transformers
+    container: Manifest = {
+        "name": SERVER_CONTAINER,
+        "ports": [{"name": "http", "containerPort": PORT}],
+        "resources": _resources(local, served.connection),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "startupProbe": {**_probe(5), "failureThreshold": PROGRESS_DEADLINE_SECONDS // 5},
+        "readinessProbe": {**_probe(5), "failureThreshold": 2},
+        "livenessProbe": {**_probe(20), "timeoutSeconds": 10, "failureThreshold": 6},
+        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        **engine(name, spec, local, served, folder),
+    }
+    grace = {"terminationGracePeriodSeconds": DRAIN_SECONDS + 120}
+    return pod_spec(served.connection, container, volumes) | grace
+
+
+def _folder(served: Served) -> str:
+    if served.version.artifact.uri is None:
+        return f"{MODEL_CACHE_PATH}/{served.version.base_model}"
+    return names.claim_path(parse_artifact_uri(served.version.artifact.uri))
+
+
+def _transformers(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Served, folder: str) -> Manifest:
+    args = ["serve", "--model", folder, "--name", name, "--port", str(PORT)]
+    if served.connection.model_cache is not None:
+        args += ["--model-cache", MODEL_CACHE_PATH]
+    if local.max_model_length is not None:
+        args += ["--max-model-length", str(local.max_model_length)]
+    if spec.api_key_secret_ref is not None:
+        args += ["--api-key-file", f"{KEY_PATH}/api-key"]
+    if served.connection.trust_remote_code:
+        args.append("--trust-remote-code")
+    return {"image": served.connection.trainer_image, "args": args}
+
+
+def _vllm(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Served, folder: str) -> Manifest:
+    adapter = served.version.artifact.kind == "Adapter"
+    base = served.version.base_model
+    cached = f"{MODEL_CACHE_PATH}/{base}" if served.connection.model_cache is not None else base
+    args = ["serve", cached if adapter else folder, "--port", str(PORT)]
+    if adapter:
+        rank = next((r for r in VLLM_RANKS if r >= (served.lora_rank or VLLM_RANKS[-1])), VLLM_RANKS[-1])
+        # The base keeps its own name, so that a request for the tuned model never falls back to it.
+        args += ["--served-model-name", base, "--enable-lora", "--max-lora-rank", str(rank)]
+        args += ["--lora-modules", f"{name}={folder}"]
+    else:
+        args += ["--served-model-name", name]
+    if local.max_model_length is not None:
+        args += ["--max-model-len", str(local.max_model_length)]
+    if local.gpus and local.gpus > 1:
+        args += ["--tensor-parallel-size", str(local.gpus)]
+    if served.connection.trust_remote_code:
+        args.append("--trust-remote-code")
+    environment: list[Manifest] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own scratch folder
+    if served.connection.air_gapped:
+        environment.append({"name": "HF_HUB_OFFLINE", "value": "1"})
+    if spec.api_key_secret_ref is not None:
+        key = spec.api_key_secret_ref
+        reference = {"secretKeyRef": {"name": key.name, "key": key.key}}
+        environment.append({"name": "VLLM_API_KEY", "valueFrom": reference})
+    return {"image": served.connection.vllm_image, "command": ["vllm"], "args": args, "env": environment}
+
+
+def _probe(period: int) -> Manifest:
+    return {"httpGet": {"path": "/health", "port": PORT}, "periodSeconds": period, "timeoutSeconds": 5}
+
+
+def _resources(local: LocalServing, connection: HuggingFace) -> Manifest:
+    chosen = local.resources.wire() if local.resources else template_resources(connection)
+    if local.gpus is None:
+        return chosen
+    limits = {key: value for key, value in chosen.get("limits", {}).items() if key != connection.gpu_resource}
+    if local.gpus:
+        limits[connection.gpu_resource] = local.gpus
+    requests = {key: value for key, value in chosen.get("requests", {}).items() if key != connection.gpu_resource}
+    return {kind: amounts for kind, amounts in (("requests", requests), ("limits", limits)) if amounts}

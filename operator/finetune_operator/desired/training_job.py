@@ -1,0 +1,167 @@
+"""The batch/v1 Job of one attempt of a FineTuneJob: one pod, no retries of its own."""
+
+from typing import Any
+
+import orjson
+
+from finetune_api.base import ApiModel
+from finetune_api.connection import HuggingFace
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.names import (
+    ATTEMPT_LABEL,
+    COMPONENT_LABEL,
+    JOB_LABEL,
+    JOB_VARIABLE,
+    MODEL_CACHE_PATH,
+    MODEL_LABEL,
+    OWNER_ANNOTATION,
+    QUEUE_LABEL,
+    REPORT_CA_VARIABLE,
+    TOKEN_AUDIENCE,
+    TOKEN_PATH,
+)
+from finetune_api.trainer import ReportTarget, TrainerJob
+from finetune_api.uris import parse_artifact_uri, parse_uri
+from finetune_operator.desired import names
+from finetune_operator.desired.pod import (
+    Manifest,
+    Volumes,
+    labels,
+    owner_reference,
+    pod_metadata,
+    pod_spec,
+    template_resources,
+)
+
+TRAINER_CONTAINER = "trainer"
+
+GRACE_SECONDS = 120
+"""From SIGTERM on the trainer finishes its step and writes a checkpoint."""
+
+TOKEN_SECONDS = 3600
+
+
+class Attempt(ApiModel):
+    """What one attempt needs to know beside the job's own manifest."""
+
+    number: int
+    output_uri: str
+    report_url: str
+    report_ca: str
+
+
+def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
+    """The Job of an attempt. `spec.suspend` is left out: it is Kueue's."""
+    name = owner["metadata"]["name"]
+    own_labels = labels(
+        **{
+            JOB_LABEL: names.fit(name),
+            MODEL_LABEL: names.fit(spec.model_ref.name),
+            ATTEMPT_LABEL: str(attempt.number),
+            COMPONENT_LABEL: "trainer",
+        }
+    )
+    template = connection.pod_template
+    queue = {QUEUE_LABEL: template.queue_name} if template and template.queue_name else {}
+    job_spec: Manifest = {
+        "backoffLimit": 0,
+        "completions": 1,
+        "parallelism": 1,
+        "template": {
+            "metadata": pod_metadata(connection, own_labels),
+            "spec": _pod(owner, spec, connection, attempt),
+        },
+    }
+    if spec.active_deadline_seconds is not None:
+        job_spec["activeDeadlineSeconds"] = spec.active_deadline_seconds
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": names.training_job(name, attempt.number),
+            "namespace": owner["metadata"]["namespace"],
+            "labels": {**own_labels, **queue},
+            "annotations": {OWNER_ANNOTATION: name},
+            "ownerReferences": [owner_reference(owner)],
+        },
+        "spec": job_spec,
+    }
+
+
+def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> TrainerJob:
+    """The attempt as the trainer reads it."""
+    output = parse_artifact_uri(attempt.output_uri)
+    return TrainerJob(
+        namespace=owner["metadata"]["namespace"],
+        name=owner["metadata"]["name"],
+        uid=owner["metadata"]["uid"],
+        attempt=attempt.number,
+        spec=spec,
+        output=names.claim_path(output),
+        artifact_uri=f"{attempt.output_uri}/model",
+        model_cache=MODEL_CACHE_PATH if connection.model_cache else None,
+        air_gapped=connection.air_gapped,
+        trust_remote_code=connection.trust_remote_code,
+        report=ReportTarget(url=attempt.report_url),
+    )
+
+
+def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
+    volumes = Volumes()
+    dataset = spec.dataset
+    volumes.dataset(parse_uri(file.uri) for file in (dataset.train, dataset.validation, dataset.test) if file)
+    volumes.model_cache(connection)
+    volumes.claim(parse_artifact_uri(attempt.output_uri).root, read_only=False)
+    volumes.at(TOKEN_PATH.rpartition("/")[0], _token_volume(), read_only=True)
+    if spec.resources.gpus_per_node:
+        volumes.shared_memory()
+    container: Manifest = {
+        "name": TRAINER_CONTAINER,
+        "image": connection.trainer_image,
+        "args": ["train"],
+        "env": _environment(owner, spec, connection, attempt),
+        "resources": resources(spec, connection),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if dataset.secret_ref is not None:
+        container["envFrom"] = [{"secretRef": {"name": dataset.secret_ref.name}}]
+    return pod_spec(connection, container, volumes) | {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+    }
+
+
+def _environment(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> list[Manifest]:
+    job = trainer_job(owner, spec, connection, attempt)
+    variables: list[Manifest] = [
+        {"name": JOB_VARIABLE, "value": orjson.dumps(job.wire()).decode()},
+        {"name": REPORT_CA_VARIABLE, "value": attempt.report_ca},
+    ]
+    if connection.air_gapped:
+        variables.append({"name": "HF_HUB_OFFLINE", "value": "1"})
+    token = spec.hub_token_secret_ref
+    if token is not None:
+        reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
+        variables.append({"name": "HF_TOKEN", "valueFrom": reference})
+    return variables
+
+
+def _token_volume() -> Manifest:
+    token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_PATH.rpartition("/")[2]}
+    return {"projected": {"sources": [{"serviceAccountToken": token}]}}
+
+
+def resources(spec: FineTuneJobSpec, connection: HuggingFace) -> Manifest:
+    """The job's resources over the connection's: what the job names is both request and limit."""
+    asked: dict[str, Any] = {
+        "cpu": spec.resources.cpu,
+        "memory": spec.resources.memory,
+        "ephemeral-storage": spec.resources.ephemeral_storage,
+        connection.gpu_resource: spec.resources.gpus_per_node or None,
+    }
+    named = {key: value for key, value in asked.items() if value is not None}
+    merged = {kind: {**template_resources(connection).get(kind, {}), **named} for kind in ("requests", "limits")}
+    if spec.resources.gpus_per_node == 0:
+        for amounts in merged.values():
+            amounts.pop(connection.gpu_resource, None)
+    return {kind: amounts for kind, amounts in merged.items() if amounts}

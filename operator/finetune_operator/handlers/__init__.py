@@ -1,0 +1,1 @@
+"""kopf only: events to the queue and the store, login. Nothing is decided here."""
