@@ -1,0 +1,77 @@
+"""What can go wrong between the operator and the API server. Says nothing about kinds.
+
+KubeError                 any answer that is not a success
+├── NotFound              404: the object (or its kind, or its namespace) is not there
+├── Conflict              409: it exists already, or it changed since it was read
+├── Forbidden             403: RBAC, quota, or an admission policy
+├── Invalid               400, 422: the server cannot take the object; repeating it does not help
+├── Gone                  410: a page token that expired
+└── Transient             no answer, a time-out, 5xx; may carry the seconds to wait
+    └── TooManyRequests   429
+LeadershipLost            another replica leads (or may lead): this one must not write any more
+"""
+
+
+class KubeError(Exception):
+    """An API call that did not succeed. Status 0: there was no answer."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class NotFound(KubeError):  # noqa: N818 - named as the API's reasons are
+    """404."""
+
+
+class Conflict(KubeError):  # noqa: N818
+    """409: AlreadyExists, or a resourceVersion (or UID) that is no longer the current one."""
+
+
+class Forbidden(KubeError):  # noqa: N818
+    """403; the message says which rule, quota or policy refused."""
+
+
+class Invalid(KubeError):  # noqa: N818
+    """400 or 422; the message is the server's own and names the field."""
+
+
+class Gone(KubeError):  # noqa: N818
+    """410: a continue token that expired while a long list was read."""
+
+
+class Transient(KubeError):  # noqa: N818
+    """Worth another try later; `retry_after` are the seconds that the server asked for, if it did."""
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(status, reason, message)
+        self.retry_after = retry_after
+
+
+class TooManyRequests(Transient):
+    """429: the server sheds load, or an eviction is held back by a disruption budget."""
+
+
+class LeadershipLost(Exception):  # noqa: N818
+    """This replica does not hold the Lease, or cannot be sure that it does."""
+
+
+_BY_STATUS: dict[int, type[KubeError]] = {
+    400: Invalid,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    410: Gone,
+    422: Invalid,
+}
+
+
+def error_for(status: int, reason: str, message: str, retry_after: float | None = None) -> KubeError:
+    """The exception for an answer of the API server."""
+    if status == 429:
+        return TooManyRequests(status, reason, message, retry_after)
+    if status >= 500 or status == 0:
+        return Transient(status, reason, message, retry_after)
+    return _BY_STATUS.get(status, KubeError)(status, reason, message)

@@ -1,0 +1,363 @@
+"""The one port to the API server: raw dicts in and out, server-side apply, whole-status writes, typed errors.
+
+Knows no more of the kinds than where they are found (group, version, plural). Decides nothing, caches nothing.
+"""
+
+import base64
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from finetune_api.names import FIELD_MANAGER, GROUP, VERSION
+from finetune_operator.runtime import connection
+from finetune_operator.runtime.connection import Connection, NoCluster, Request
+from finetune_operator.runtime.errors import (
+    Conflict,
+    Forbidden,
+    Gone,
+    Invalid,
+    KubeError,
+    LeadershipLost,
+    NotFound,
+    TooManyRequests,
+    Transient,
+)
+from finetune_operator.runtime.settings import Settings
+
+__all__ = [
+    "CONFIG_MAPS",
+    "CONNECTIONS",
+    "DEPLOYMENTS",
+    "EVENTS",
+    "FINE_TUNED_MODELS",
+    "FINE_TUNE_JOBS",
+    "JOBS",
+    "LEASES",
+    "MODEL_DEPLOYMENTS",
+    "NAMESPACES",
+    "PODS",
+    "SECRETS",
+    "SERVICES",
+    "TOKEN_REVIEWS",
+    "Conflict",
+    "Forbidden",
+    "Gone",
+    "Invalid",
+    "Kube",
+    "KubeError",
+    "LeadershipLost",
+    "NoCluster",
+    "NotFound",
+    "Resource",
+    "TokenIdentity",
+    "TooManyRequests",
+    "Transient",
+]
+
+PAGE_SIZE = 500
+LOG_READ_MAX_BYTES = 4 * 1024 * 1024
+_MERGE_PATCH = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
+_APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Where objects of one kind are found."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """As manifests spell it: `v1`, `apps/v1`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """The URL path, quoted; without a namespace that of all namespaces.
+
+        Raises:
+            ValueError: a part could not be a name and would change the path's meaning.
+        """
+        parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
+        if namespace and self.namespaced:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        parts += [part for part in (name, subresource) if part is not None]
+        for part in parts:
+            if not _SEGMENT.fullmatch(part):
+                raise ValueError(f"{part!r} cannot be a part of an API path")
+        return "/" + "/".join(quote(part, safe=":") for part in parts)
+
+
+JOBS = Resource("batch", "v1", "jobs", "Job")
+PODS = Resource("", "v1", "pods", "Pod")
+SERVICES = Resource("", "v1", "services", "Service")
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
+SECRETS = Resource("", "v1", "secrets", "Secret")
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
+EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
+CONNECTIONS = Resource(GROUP, VERSION, "llmconnections", "LLMConnection", namespaced=False)
+FINE_TUNE_JOBS = Resource(GROUP, VERSION, "finetunejobs", "FineTuneJob")
+FINE_TUNED_MODELS = Resource(GROUP, VERSION, "finetunedmodels", "FineTunedModel")
+MODEL_DEPLOYMENTS = Resource(GROUP, VERSION, "modeldeployments", "ModelDeployment")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIdentity:
+    """Who a token belongs to, as the API server says. Pod fields are set for tokens that are bound to a pod."""
+
+    username: str
+    uid: str
+    groups: tuple[str, ...] = ()
+    namespace: str | None = None
+    service_account: str | None = None
+    pod_name: str | None = None
+    pod_uid: str | None = None
+
+
+class Kube:
+    """The API server. Made by `connect`; all methods raise KubeError's children as `errors` draws them.
+
+    Args:
+        wire: the pooled connection.
+        guard: called right before each request that changes something; raises LeadershipLost to prevent it. A request
+            that is on its way already cannot be called back, which is why writes carry a resourceVersion where two
+            writers could disagree.
+    """
+
+    def __init__(self, wire: Connection, guard: Callable[[], None] | None = None) -> None:
+        self._wire = wire
+        self._guard = guard
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, settings: Settings, guard: Callable[[], None] | None = None) -> AsyncIterator["Kube"]:
+        """Connects as the pod's service account, or by kubeconfig; closes the session at the end.
+
+        Raises:
+            NoCluster: there are no credentials.
+        """
+        async with connection.connect(settings) as wire:
+            yield cls(wire, guard)
+
+    def guarded(self, guard: Callable[[], None]) -> "Kube":
+        """The same connection and rate limit, with a guard before each change."""
+        return Kube(self._wire, guard)
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+        """The object, or None if it is not there."""
+        request = Request("get", resource.plural, "GET", resource.path(namespace, name))
+        try:
+            return _object(await self._wire.read(request))
+        except NotFound:
+            return None
+
+    async def list(
+        self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
+    ) -> list[dict[str, Any]]:
+        """All objects (of a namespace, with a label), read page by page. Each carries its apiVersion and kind."""
+        params = {"limit": str(PAGE_SIZE)}
+        if label_selector:
+            params["labelSelector"] = label_selector
+        items: list[dict[str, Any]] = []
+        while True:
+            request = Request("list", resource.plural, "GET", resource.path(namespace), dict(params))
+            try:
+                page = _object(await self._wire.read(request))
+            except Gone:
+                # The snapshot behind the page token was compacted away: read the whole list anew, in one piece.
+                items.clear()
+                params.pop("continue", None)
+                if params.pop("limit", None) is None:
+                    raise
+                continue
+            kind = {"apiVersion": resource.api_version, "kind": resource.kind}
+            items.extend(kind | item for item in page.get("items") or ())
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return items
+            params["continue"] = token
+
+    async def create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+        """Creates the object in its metadata's namespace.
+
+        Raises:
+            Conflict: an object of that name is there already.
+        """
+        namespace = body.get("metadata", {}).get("namespace")
+        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        path = resource.path(namespace)
+        return await self._change(Request("create", resource.plural, "POST", path, params, orjson.dumps(body)))
+
+    async def apply(self, resource: Resource, body: dict[str, Any], force: bool = True) -> dict[str, Any]:
+        """Server-side apply as FIELD_MANAGER; `force` takes fields over from other managers.
+
+        A field that the server does not know is refused (Invalid), never dropped in silence.
+
+        Raises:
+            Conflict: without `force`, another manager owns a field; or metadata.uid/resourceVersion do not fit.
+        """
+        metadata = body["metadata"]
+        path = resource.path(metadata.get("namespace"), metadata["name"])
+        full = {"apiVersion": resource.api_version, "kind": resource.kind} | body
+        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "force": "true" if force else "false"}
+        return await self._change(
+            Request("apply", resource.plural, "PATCH", path, params, orjson.dumps(full), _APPLY_PATCH)
+        )
+
+    async def patch_status(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None,
+        status: dict[str, Any],
+        resource_version: str | None = None,
+    ) -> dict[str, Any]:
+        """Replaces the whole status: what is not in `status` is gone afterwards. Touches nothing else.
+
+        A JSON patch does this in one small request (`add` replaces a member that is there). The same status again
+        leaves the object, its resourceVersion and its watchers untouched.
+
+        Raises:
+            Conflict: `resource_version` is given and no longer the current one.
+            NotFound: the object is gone.
+        """
+        operations: list[dict[str, Any]] = [{"op": "add", "path": "/status", "value": status}]
+        if resource_version is not None:
+            # Not "test": the API server answers 422 to a failed test, but 409 to an old resourceVersion.
+            operations.insert(0, {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version})
+        path = resource.path(namespace, name, "status")
+        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        return await self._change(
+            Request("patch_status", resource.plural, "PATCH", path, params, orjson.dumps(operations), _JSON_PATCH)
+        )
+
+    async def merge_patch(
+        self, resource: Resource, name: str, namespace: str | None, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Merges `body` into the object (null removes); with metadata.resourceVersion in it only onto that version.
+
+        Raises:
+            Conflict: the object has changed since.
+            NotFound: the object is gone.
+        """
+        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        path = resource.path(namespace, name)
+        return await self._change(
+            Request("patch", resource.plural, "PATCH", path, params, orjson.dumps(body), _MERGE_PATCH)
+        )
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        propagation: str = "Background",
+        grace_seconds: int | None = None,
+    ) -> bool:
+        """Asks for deletion. False when the object is gone already, or another one (by `uid`) bears its name now."""
+        options: dict[str, Any] = {"propagationPolicy": propagation}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        path = resource.path(namespace, name)
+        try:
+            await self._change(Request("delete", resource.plural, "DELETE", path, body=orjson.dumps(options)))
+        except NotFound:
+            return False
+        except Conflict:
+            if uid is None:
+                raise
+            now = await self.get(resource, name, namespace)
+            if now is not None and now["metadata"]["uid"] == uid:
+                raise
+            return False
+        return True
+
+    async def pod_log_tail(self, namespace: str, pod: str, container: str, lines: int, max_bytes: int) -> str:
+        """The last lines of a container's log, at most `max_bytes` from the end; "" where there is none (yet).
+
+        The text is the program's own: redact it before it goes anywhere.
+        """
+        params = {"container": container, "tailLines": str(lines), "limitBytes": str(LOG_READ_MAX_BYTES)}
+        request = Request("log", "pods", "GET", PODS.path(namespace, pod, "log"), params)
+        tail = b""
+        try:
+            async with self._wire.stream(request) as body:
+                # The server's own limitBytes keeps the beginning, so the end is kept here.
+                async for chunk in body.iter_any():
+                    tail = (tail + chunk)[-max_bytes:] if max_bytes > 0 else b""
+        except (NotFound, Invalid):
+            return ""  # no such pod or container, or it has not started
+        return tail.decode(errors="ignore")
+
+    async def review_token(self, token: str, audience: str) -> TokenIdentity | None:
+        """Who the token belongs to; None if it is not valid now for that audience."""
+        body = {
+            "apiVersion": TOKEN_REVIEWS.api_version,
+            "kind": TOKEN_REVIEWS.kind,
+            "spec": {"token": token, "audiences": [audience]},
+        }
+        request = Request("create", TOKEN_REVIEWS.plural, "POST", TOKEN_REVIEWS.path(), body=orjson.dumps(body))
+        status = _object(await self._wire.read(request)).get("status") or {}
+        # An API server without audience support would leave `audiences` empty and accept any of its tokens.
+        if not status.get("authenticated") or audience not in (status.get("audiences") or ()):
+            return None
+        return _identity(status.get("user") or {})
+
+    async def _change(self, request: Request) -> dict[str, Any]:
+        await self._wire.throttle()
+        if self._guard is not None:
+            self._guard()
+        return _object(await self._wire.send(request))
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    found = orjson.loads(body)
+    if not isinstance(found, dict):
+        raise KubeError(200, "NotAnObject", "the API server answered with something that is no object")
+    return found
+
+
+def _identity(user: dict[str, Any]) -> TokenIdentity:
+    """Reads system:serviceaccount:NAMESPACE:NAME and the claims of a token that is bound to a pod."""
+    username = str(user.get("username") or "")
+    kind, _, account = username.partition("system:serviceaccount:")
+    namespace, _, name = account.partition(":")
+    extra = user.get("extra") or {}
+    is_account = not kind and bool(name)
+    return TokenIdentity(
+        username=username,
+        uid=str(user.get("uid") or ""),
+        groups=tuple(user.get("groups") or ()),
+        namespace=namespace if is_account else None,
+        service_account=name if is_account else None,
+        pod_name=_first(extra.get("authentication.kubernetes.io/pod-name")),
+        pod_uid=_first(extra.get("authentication.kubernetes.io/pod-uid")),
+    )
+
+
+def _first(values: list[str] | None) -> str | None:
+    return values[0] if values else None
+
+
+def secret_value(secret: dict[str, Any], key: str) -> bytes | None:
+    """One decoded key of a Secret, or None."""
+    text = (secret.get("data") or {}).get(key)
+    return None if text is None else base64.b64decode(text)

@@ -1,0 +1,96 @@
+"""Every metric of the operator, with its help text. Records nothing itself."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+_FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SLOW = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+API_REQUESTS = Counter(
+    "finetune_api_requests",
+    "Requests to the Kubernetes API server, by verb, resource and HTTP code (0: no answer).",
+    ("verb", "resource", "code"),
+    registry=REGISTRY,
+)
+API_SECONDS = Histogram(
+    "finetune_api_request_seconds",
+    "Seconds until the Kubernetes API server had answered, without the wait for the client's own rate limit.",
+    ("verb",),
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+API_THROTTLED_SECONDS = Counter(
+    "finetune_api_throttled_seconds",
+    "Seconds that requests waited for the operator's own rate limit; raise FINETUNE_KUBE_QPS when it grows.",
+    registry=REGISTRY,
+)
+
+QUEUE_READY = Gauge("finetune_queue_ready", "Objects that wait for a free worker now.", registry=REGISTRY)
+QUEUE_DELAYED = Gauge("finetune_queue_delayed", "Objects that are due later (resync, backoff).", registry=REGISTRY)
+QUEUE_IN_WORK = Gauge("finetune_queue_in_work", "Objects that are being reconciled now.", registry=REGISTRY)
+QUEUE_OLDEST_SECONDS = Gauge(
+    "finetune_queue_oldest_seconds", "Seconds that the longest waiting object is overdue.", registry=REGISTRY
+)
+QUEUE_LONGEST_RUNNING_SECONDS = Gauge(
+    "finetune_queue_longest_running_seconds", "Seconds that the longest running reconcile has run.", registry=REGISTRY
+)
+RECONCILE_SECONDS = Histogram(
+    "finetune_reconcile_seconds",
+    "Seconds per reconcile, by kind.",
+    ("kind",),
+    buckets=_SLOW,
+    registry=REGISTRY,
+)
+RECONCILES = Counter(
+    "finetune_reconciles",
+    "Reconciles by kind and outcome: success, requeued, conflict, transient, error, timeout, cancelled.",
+    ("kind", "outcome"),
+    registry=REGISTRY,
+)
+RECONCILE_RETRIES = Counter(
+    "finetune_reconcile_retries",
+    "Reconciles that are repeated because they failed, by kind.",
+    ("kind",),
+    registry=REGISTRY,
+)
+
+LEADER = Gauge("finetune_leader", "1 while this replica holds the Lease, else 0.", registry=REGISTRY)
+LEASE_TRANSITIONS = Counter(
+    "finetune_lease_transitions", "Times that this replica gained or lost the Lease.", ("change",), registry=REGISTRY
+)
+
+REPORTS = Counter(
+    "finetune_reports", "Reports from training pods, by HTTP code of the answer.", ("code",), registry=REGISTRY
+)
+REPORT_SECONDS = Histogram(
+    "finetune_report_seconds", "Seconds to answer a report of a training pod.", buckets=_FAST, registry=REGISTRY
+)
+REPORT_CONNECTIONS_CLOSED = Counter(
+    "finetune_report_connections_closed",
+    "Connections to the report server that were closed by it: idle without a request, or too many.",
+    ("why",),
+    registry=REGISTRY,
+)
+TOKEN_REVIEWS = Counter(
+    "finetune_token_reviews",
+    "Tokens of training pods looked at, by outcome: cached, valid, invalid, malformed, throttled.",
+    ("outcome",),
+    registry=REGISTRY,
+)
+
+CERTIFICATE_EXPIRY = Gauge(
+    "finetune_certificate_expiry_timestamp_seconds",
+    "Unix time at which a certificate of the report server ends, by certificate (serving, ca).",
+    ("certificate",),
+    registry=REGISTRY,
+)
+EVENTS = Counter(
+    "finetune_events", "Kubernetes Events by outcome: posted, repeated, failed.", ("outcome",), registry=REGISTRY
+)

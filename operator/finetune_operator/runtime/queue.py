@@ -1,0 +1,217 @@
+"""The work queue: keys in, `reconcile` called, one run per key at a time, bounded workers, backoff, resync.
+
+`Schedule` holds the rules; this adds tasks, the loop's clock, logs and metrics. Not thread-safe: one event loop.
+Knows nothing of what a reconcile does.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from finetune_operator.runtime import logs, metrics
+from finetune_operator.runtime.errors import Conflict, LeadershipLost, Transient
+from finetune_operator.runtime.schedule import Key, Schedule
+
+__all__ = ["Backoff", "Key", "QueueHealth", "Requeue", "WorkQueue"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """What a reconcile returns that wants to run again without an event: in `after_seconds`."""
+
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Delays between failing runs of one key: doubling from `first` to `longest` seconds, with jitter below."""
+
+    first: float = 1.0
+    longest: float = 300.0
+
+    def delay(self, failures: int, jitter: float) -> float:
+        """Seconds to wait after the n-th failure in a row (from 1); `jitter` in 0..1 takes off up to half of it."""
+        full = min(self.longest, self.first * 2.0 ** min(failures - 1, 32))
+        return max(self.first, full * (1 - jitter / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class QueueHealth:
+    """A snapshot for probes and metrics; ages in seconds, 0.0 where there is nothing to have an age."""
+
+    ready: int
+    delayed: int
+    in_work: int
+    oldest_waiting_seconds: float
+    longest_running_seconds: float
+    longest_running: Key | None
+
+
+class WorkQueue:
+    """Runs `reconcile(key)` for each key that is added, never twice at once for the same key.
+
+    Args:
+        reconcile: may return a Requeue; an exception means: again, after a backoff.
+        workers: runs at once.
+        backoff: delays after failures.
+        timeout: seconds after which a run is ended and counts as failed.
+        jitter: a number in 0..1, drawn anew for each failure.
+    """
+
+    def __init__(
+        self,
+        reconcile: Callable[[Key], Awaitable[Requeue | None]],
+        workers: int = 16,
+        *,
+        backoff: Backoff | None = None,
+        timeout: float = 300.0,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._reconcile = reconcile
+        self._workers = workers
+        self._backoff = backoff or Backoff()
+        self._timeout = timeout
+        self._jitter = jitter
+        self._schedule = Schedule()
+        self._failures: dict[Key, int] = {}
+        self._running: dict[Key, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining = False
+
+    def start(self) -> None:
+        """Starts to work on what was and will be added. Call it inside the event loop, once."""
+        self._loop = asyncio.get_running_loop()
+        metrics.QUEUE_READY.set_function(lambda: self.health().ready)
+        metrics.QUEUE_DELAYED.set_function(lambda: self.health().delayed)
+        metrics.QUEUE_IN_WORK.set_function(lambda: self.health().in_work)
+        metrics.QUEUE_OLDEST_SECONDS.set_function(lambda: self.health().oldest_waiting_seconds)
+        metrics.QUEUE_LONGEST_RUNNING_SECONDS.set_function(lambda: self.health().longest_running_seconds)
+        self._dispatch()
+
+    def add(self, key: Key) -> None:
+        """Wants `key` reconciled soon: once, however often it is added before its run starts."""
+        self.add_after(key, 0.0)
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Wants `key` reconciled in `seconds`; an earlier wish for it wins."""
+        self._schedule.add(key, self._now() + seconds)
+        self._dispatch()
+
+    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller's own limit, and not a cancellation
+        """Starts nothing more and lets the running ones finish; after `timeout` seconds they are cancelled.
+
+        Returns:
+            Whether all finished by themselves.
+        """
+        self._draining = True
+        if self._timer is not None:
+            self._timer.cancel()
+        running = set(self._running.values())
+        if not running:
+            return True
+        _, late = await asyncio.wait(running, timeout=timeout)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+        return not late
+
+    def health(self) -> QueueHealth:
+        """How the queue is doing now."""
+        now = self._now()
+        ready = self._schedule.due_count(now)
+        first = self._schedule.next_due()
+        in_work = self._schedule.in_work
+        longest = min(in_work, key=in_work.__getitem__, default=None)
+        return QueueHealth(
+            ready=ready,
+            delayed=self._schedule.waiting - ready,
+            in_work=len(in_work),
+            oldest_waiting_seconds=max(0.0, now - first) if first is not None else 0.0,
+            longest_running_seconds=now - in_work[longest] if longest is not None else 0.0,
+            longest_running=longest,
+        )
+
+    def _now(self) -> float:
+        return (self._loop or asyncio.get_running_loop()).time()
+
+    def _dispatch(self) -> None:
+        """Gives due keys to free workers; sets the timer for the next key that is not due yet."""
+        if self._loop is None or self._draining:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while len(self._running) < self._workers:
+            key = self._schedule.take(self._loop.time())
+            if key is None:
+                break
+            self._running[key] = self._loop.create_task(self._run(key), name=f"reconcile {'/'.join(key)}")
+        next_due = self._schedule.next_due()
+        if next_due is not None and len(self._running) < self._workers:
+            self._timer = self._loop.call_at(next_due, self._dispatch)
+
+    async def _run(self, key: Key) -> None:
+        started = self._now()
+        requeue: Requeue | None = None
+        failure: BaseException | None = None
+        try:
+            with logs.about(*key):
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        requeue = await self._reconcile(key)
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - kept, counted, logged and retried
+                    failure = error
+                self._settle(key, requeue, failure, started)
+        finally:
+            del self._running[key]
+            self._dispatch()
+
+    def _settle(self, key: Key, requeue: Requeue | None, failure: BaseException | None, started: float) -> None:
+        """Writes down how a run ended and when the key runs again."""
+        now = self._now()
+        metrics.RECONCILE_SECONDS.labels(key.kind).observe(now - started)
+        metrics.RECONCILES.labels(key.kind, _outcome(requeue, failure)).inc()
+        if failure is None:
+            self._failures.pop(key, None)
+            self._schedule.finish(key, None if requeue is None else now + requeue.after_seconds)
+            return
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        metrics.RECONCILE_RETRIES.labels(key.kind).inc()
+        delay = self._backoff.delay(failures, self._jitter())
+        if isinstance(failure, Transient) and failure.retry_after is not None:
+            delay = min(max(delay, failure.retry_after), self._backoff.longest)
+        _log_failure(failure, failures, delay)
+        self._schedule.finish(key, now + delay, not_before=now + self._backoff.first)
+
+
+def _outcome(requeue: Requeue | None, failure: BaseException | None) -> str:
+    match failure:
+        case None:
+            return "success" if requeue is None else "requeued"
+        case Conflict():
+            return "conflict"
+        case Transient() | LeadershipLost():
+            return "transient"
+        case TimeoutError():
+            return "timeout"
+        case asyncio.CancelledError():
+            return "cancelled"
+    return "error"
+
+
+def _log_failure(failure: BaseException, failures: int, delay: float) -> None:
+    """What happens in every busy cluster is a line; what nobody foresaw is a traceback."""
+    if isinstance(failure, Conflict) and failures == 1:
+        logger.info("the object changed meanwhile; again in %.1f s: %s", delay, failure)
+    elif isinstance(failure, Conflict | Transient | LeadershipLost | asyncio.CancelledError):
+        logger.warning("reconcile did not finish (attempt %d); again in %.1f s: %r", failures, delay, failure)
+    elif isinstance(failure, TimeoutError):
+        logger.error("reconcile took too long (attempt %d); again in %.1f s", failures, delay, exc_info=failure)
+    else:
+        logger.error("reconcile failed (attempt %d); again in %.1f s", failures, delay, exc_info=failure)
