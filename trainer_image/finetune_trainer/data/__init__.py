@@ -1,0 +1,36 @@
+"""Datasets: read, checked, and turned into token ids. Imports no torch and no transformers.
+
+What the rest of the trainer uses, in the order in which a run uses it::
+
+    verdict = check_dataset(spec, tokenizer=tokenizer, allow_local=False, air_gapped=True)   # a DatasetVerdict
+    require_valid(verdict)                                                                   # or TrainerError
+    rows = load_rows(spec.dataset, "train", expected_sha256=verdict.train.sha256)            # Iterator[Row]
+    tally = Tally()
+    for example in encode(rows, tokenizer, max_length=1024, tally=tally):                    # Iterator[Encoded]
+        torch.frombuffer(example.input_ids, dtype=torch.int32), example.labels               # IGNORED = no loss
+
+`tokenizer` is a ChatTokenizer: `ChatTokenizer.from_folder(model_folder)` without transformers, or
+`ChatTokenizer.from_transformers(tokenizer)` from the loaded one. `tokenizer.template` is the chat template in use; a
+base model without one gets a plain one (`has_own_template` is False), which has to be saved with the tuned model.
+`row.prompt` and `row.completion` are for evaluation: `tokenizer.prompt_ids(row.prompt)` is what the model is asked.
+"""
+
+from finetune_trainer.data.chat_template import TemplateRefusedError
+from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.encode import IGNORED, Encoded, Tally, encode
+from finetune_trainer.data.read import SplitFile, load_rows
+from finetune_trainer.data.rows import Position, Row, Turn
+
+__all__ = [
+    "IGNORED",
+    "ChatTokenizer",
+    "Encoded",
+    "Position",
+    "Row",
+    "SplitFile",
+    "Tally",
+    "TemplateRefusedError",
+    "Turn",
+    "encode",
+    "load_rows",
+]

@@ -1,0 +1,139 @@
+"""Chat templates rendered exactly as transformers' `apply_chat_template` does, without transformers.
+
+The environment is transformers' own: a sandbox without changes to values, the same whitespace rules, the same
+filters and functions. Tools and documents are not supported: rows have none.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node, Scope
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+from finetune_trainer.data.rows import Turn
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\n' }}{% endif %}{% endfor %}"
+)
+"""For base models without a template: turns one under the other, the assistant's ended by the end-of-sequence token."""
+
+
+class TemplateRefusedError(Exception):
+    """The template does not take this conversation. The text is the template's own, or says that it has none."""
+
+
+def render(
+    template: str, turns: Iterable[Turn], special_tokens: Mapping[str, str], *, add_generation_prompt: bool
+) -> str:
+    """The conversation as the model sees it, special tokens written out.
+
+    Raises:
+        TemplateRefusedError: the template raised, for example because it knows no system message.
+    """
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    try:
+        return compiled(template).render(
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **special_tokens,
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise TemplateRefusedError(_own_words(template, error)) from None
+
+
+def _own_words(template: str, error: Exception) -> str:
+    """What the template says about its refusal, unless the sentence could hold text of the row."""
+    said = str(error)
+    return said if said and len(said) <= 200 and said in template else "the template gives no reason"
+
+
+@lru_cache(maxsize=8)
+def compiled(template: str) -> jinja2.Template:
+    """The template, ready to render.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is no Jinja template.
+    """
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {
+        "raise_exception": _raise_exception,
+        "strftime_now": _strftime_now,
+        "dict": _Dict(),
+        "namespace": _Namespace,
+    }
+    return environment.from_string(template)
+
+
+class _GenerationBlocks(Extension):
+    """`{% generation %}…{% endgeneration %}` marks an answer; the loss is found by prefixes here, so it only renders.
+
+    A scope around the body keeps its variables from leaking, as in transformers, where it is a macro's body.
+    """
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2's own way to declare them
+
+    def parse(self, parser: Parser) -> Node | list[Node]:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return Scope(body).set_lineno(line)
+
+
+class _Dict:
+    """`dict` in templates, without the type that could be reached through it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        """As dict.fromkeys."""
+        return dict.fromkeys(keys, value)
+
+
+class _Namespace(Namespace):
+    """`namespace` in templates, without attributes that begin with an underscore: they lead to Python's insides."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, given = args[0], dict(*args[1:], **kwargs)
+        for name in given:
+            _refuse_underscore(name)
+        Namespace.__init__(self, given)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_underscore(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_underscore(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError("a namespace of a chat template has no attributes that begin with _")
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(format: str) -> str:  # noqa: A002 - templates may pass it by name
+    return datetime.now().strftime(format)  # noqa: DTZ005 - local time, as at inference

@@ -1,0 +1,201 @@
+"""A model's tokenizer together with its chat template: conversation → text → token ids.
+
+Built on `tokenizers` alone, so that `check` counts without transformers; training builds it from the transformers
+tokenizer that it saves with the model. The text has all special tokens written out, so none are added a second time.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import jinja2
+from tokenizers import AddedToken, Tokenizer
+
+from finetune_api.reasons import Reason
+from finetune_trainer.data.chat_template import PLAIN_TEMPLATE, compiled, render
+from finetune_trainer.data.rows import Turn
+from finetune_trainer.errors import TrainerError
+
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_NO_TOKENIZER_STEP = "Put a model with a tokenizer.json into the model cache."
+
+
+class TransformersTokenizer(Protocol):
+    """What is used of a fast tokenizer of transformers."""
+
+    chat_template: Any
+    special_tokens_map: Any
+    backend_tokenizer: Any
+
+
+@dataclass(frozen=True)
+class ChatTokenizer:
+    """Renders conversations and turns them into token ids. Never cuts and never pads."""
+
+    backend: Tokenizer
+    template: str
+    """The model's own chat template, or PLAIN_TEMPLATE. A tuned model must be saved with it: inference uses it too."""
+    special_tokens: Mapping[str, str]
+    """As templates know them: bos_token, eos_token and so on."""
+    has_own_template: bool = True
+    special_ids: frozenset[int] = field(init=False)
+    _blank_ids: dict[int, bool] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        added = self.backend.get_added_tokens_decoder()
+        object.__setattr__(self, "special_ids", frozenset(i for i, token in added.items() if token.special))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """The tokenizer of a model folder: tokenizer.json, tokenizer_config.json, chat_template.jinja.
+
+        Raises:
+            TrainerError: ModelUnusable, a file is missing or broken.
+        """
+        config = _config(folder)
+        special_tokens = _special_tokens(folder, config)
+        backend = _backend(folder, config, special_tokens)
+        return cls._build(backend, _template(folder, config), special_tokens)
+
+    @classmethod
+    def from_transformers(cls, tokenizer: TransformersTokenizer) -> Self:
+        """The same from a loaded fast tokenizer. Works on a copy: the given one is left as it is.
+
+        Raises:
+            TrainerError: ModelUnusable, its template is no Jinja template.
+        """
+        template = tokenizer.chat_template
+        if isinstance(template, Mapping):
+            template = template.get("default")
+        special_tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+        return cls._build(Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), template, special_tokens)
+
+    @classmethod
+    def _build(cls, backend: Tokenizer, template: str | None, special_tokens: Mapping[str, str]) -> Self:
+        if template is None:
+            return cls(backend, _plain_template(backend, special_tokens), special_tokens, has_own_template=False)
+        try:
+            compiled(template)
+        except jinja2.TemplateError as error:
+            raise TrainerError(Reason.MODEL_UNUSABLE, f"the chat template of the model is broken: {error}") from None
+        return cls(backend, template, special_tokens)
+
+    @property
+    def eos_id(self) -> int | None:
+        """The end-of-sequence token, where the tokenizer names one."""
+        token = self.special_tokens.get("eos_token")
+        return None if token is None else self.backend.token_to_id(token)
+
+    def render(self, turns: Iterable[Turn], *, add_generation_prompt: bool = False) -> str:
+        """The conversation as text.
+
+        Raises:
+            TemplateRefusedError: the template does not take it.
+        """
+        return render(self.template, turns, self.special_tokens, add_generation_prompt=add_generation_prompt)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of rendered texts. No special token is added, those in the text are found."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def prompt_ids(self, turns: Iterable[Turn]) -> list[int]:
+        """What a model is asked with at inference: the turns, and the head of the assistant's answer.
+
+        Raises:
+            TemplateRefusedError: the template does not take it.
+        """
+        return self.ids([self.render(turns, add_generation_prompt=True)])[0]
+
+    def end_of_turn(self, ids: Sequence[int]) -> int:
+        """How many of the ids are left without white space that follows a special token at the end.
+
+        Templates write a line break after the token that ends a turn; no model has to learn it, for generation stops
+        at the token.
+        """
+        end = len(ids)
+        while end and ids[end - 1] not in self.special_ids and self._is_blank(ids[end - 1]):
+            end -= 1
+        return end if end and ids[end - 1] in self.special_ids else len(ids)
+
+    def _is_blank(self, token: int) -> bool:
+        known = self._blank_ids.get(token)
+        if known is None:
+            known = self._blank_ids[token] = not self.backend.decode([token], skip_special_tokens=False).strip()
+        return known
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    return _json(path) if path.is_file() else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = f"{path.name} of the base model cannot be read: {type(error).__name__}"
+        raise TrainerError(Reason.MODEL_UNUSABLE, message) from None
+    return value if isinstance(value, dict) else {}
+
+
+def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The named tokens. The older special_tokens_map.json counts only where the config lists no added tokens."""
+    old = folder / "special_tokens_map.json"
+    named: dict[str, Any] = dict(config)
+    if "added_tokens_decoder" not in config and old.is_file():
+        named |= _json(old)
+    tokens = {name: _content(named.get(name)) for name in SPECIAL_TOKENS}
+    return {name: token for name, token in tokens.items() if token is not None}
+
+
+def _content(token: Any) -> str | None:
+    if isinstance(token, Mapping):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def _backend(folder: Path, config: Mapping[str, Any], special_tokens: Mapping[str, str]) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise TrainerError(Reason.MODEL_UNUSABLE, "the base model has no tokenizer.json", _NO_TOKENIZER_STEP)
+    try:
+        backend = Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - the Rust side raises plain Exception
+        message = f"tokenizer.json of the base model cannot be read: {error}"
+        raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    backend.add_tokens([token for token in _added_tokens(config) if token.content not in known])
+    known |= {token.content for token in _added_tokens(config)}
+    missing = dict.fromkeys(token for token in special_tokens.values() if token not in known)
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
+    return backend
+
+
+def _added_tokens(config: Mapping[str, Any]) -> Iterator[AddedToken]:
+    """Tokens that tokenizer_config.json adds, by their id."""
+    added = config.get("added_tokens_decoder")
+    for _, token in sorted(added.items(), key=lambda item: int(item[0])) if isinstance(added, Mapping) else ():
+        yield AddedToken(**token)
+
+
+def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """chat_template.jinja before the config's chat_template, which may be a list of named ones."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    given = config.get("chat_template")
+    if isinstance(given, list):
+        given = next((item.get("template") for item in given if item.get("name") == "default"), None)
+    return given if isinstance(given, str) else None
+
+
+def _plain_template(backend: Tokenizer, special_tokens: Mapping[str, str]) -> str:
+    """PLAIN_TEMPLATE, led by the begin-of-sequence token where the tokenizer itself would add it."""
+    bos = special_tokens.get("bos_token")
+    ids = backend.encode("a", add_special_tokens=True).ids
+    leads = bos is not None and ids and ids[0] == backend.token_to_id(bos)
+    return "{{ bos_token }}" + PLAIN_TEMPLATE if leads else PLAIN_TEMPLATE

@@ -1,0 +1,216 @@
+"""Rows → token ids and labels: what `check` counts is what training learns from.
+
+Every assistant turn carries loss, its end-of-turn token included; system and user turns carry none. Where a turn
+begins is not guessed: the text that inference would ask with is tokenised too, and must be a prefix of the whole.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from finetune_api.reasons import Reason
+from finetune_trainer.data.chat_template import TemplateRefusedError
+from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.rows import Position, Row
+from finetune_trainer.errors import TrainerError
+
+IGNORED = -100
+"""Label of a token without loss, as torch's cross entropy has it."""
+
+_BATCH_TEXTS = 512
+_BATCH_CHARACTERS = 1 << 20  # texts that are tokenised at once; bounds the memory
+
+
+class Encoded(NamedTuple):
+    """One row as the model sees it: two arrays of 32-bit integers, both of the same length, for torch.frombuffer."""
+
+    position: Position
+    input_ids: "array[int]"
+    labels: "array[int]"
+    """The ids of assistant turns, IGNORED elsewhere and always at index 0."""
+    tokens: int
+    """Tokens before the end was cut."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the end was cut."""
+        return self.tokens > len(self.input_ids)
+
+    @property
+    def loss_tokens(self) -> int:
+        """Tokens that carry loss."""
+        return len(self.labels) - self.labels.count(IGNORED)
+
+
+class Refused(NamedTuple):
+    """A row that the model's chat template does not take."""
+
+    position: Position
+    why: str
+    """In the template's own words; never quotes the row."""
+
+
+@dataclass
+class Tally:
+    """What came by while rows were encoded."""
+
+    rows: int = 0
+    tokens: int = 0
+    """Before rows were cut."""
+    loss_tokens: int = 0
+    longest: int = 0
+    truncated: int = 0
+    unlabelled: int = 0
+    """Rows with no loss left once their end was cut: they cannot be learnt from and are left out."""
+    first_unlabelled: Position | None = None
+    notes: set[str] = field(default_factory=set)
+    """What is unusual about the template; sentences for people."""
+
+    def add(self, row: Encoded) -> bool:
+        """Count the row; whether it can be learnt from."""
+        loss_tokens = row.loss_tokens
+        self.rows += 1
+        self.tokens += row.tokens
+        self.loss_tokens += loss_tokens
+        self.longest = max(self.longest, row.tokens)
+        self.truncated += row.truncated
+        if loss_tokens:
+            return True
+        self.unlabelled += 1
+        self.first_unlabelled = self.first_unlabelled or row.position
+        return False
+
+
+NOTE_PREFIX = (
+    "the chat template writes a prompt differently when an answer follows: loss begins where the two texts part"
+)
+NOTE_TURNS = "the chat template rewrites earlier answers: only those that it leaves as they were carry loss"
+NOTE_EOS = "the chat template does not end the assistant's turn: the end-of-sequence token is added"
+NOTE_NO_EOS = "neither chat template nor tokenizer ends an answer: the tuned model stops only at its token limit"
+
+
+def encode(
+    rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, tally: Tally | None = None
+) -> Iterator[Encoded]:
+    """The rows that can be learnt from, in order, cut to `max_length` tokens. `tally` counts them all.
+
+    Raises:
+        TrainerError: DatasetInvalid, the template refuses a row.
+    """
+    tally = Tally() if tally is None else tally
+    for result in encode_all(rows, tokenizer, max_length, tally.notes):
+        if isinstance(result, Refused):
+            message = f"{result.position}: the model's chat template refuses the conversation: {result.why}"
+            raise TrainerError(Reason.DATASET_INVALID, message)
+        if tally.add(result):
+            yield result
+
+
+def encode_all(
+    rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]
+) -> Iterator[Encoded | Refused]:
+    """Every row, encoded or refused, in order. Sentences on unusual templates are added to `notes`."""
+    pending: _Pending | None = None
+    for piece, ids in _tokenised(_pieces(rows, tokenizer), tokenizer):
+        if piece.kind in ("whole", "refused"):
+            if pending is not None:
+                yield pending.encoded(tokenizer, max_length, notes)
+            pending = None if piece.kind == "refused" else _Pending(piece.position, ids)
+            if piece.kind == "refused":
+                yield Refused(piece.position, piece.text)
+        elif pending is not None:
+            pending.add(piece.kind, ids, tokenizer, notes)
+    if pending is not None:
+        yield pending.encoded(tokenizer, max_length, notes)
+
+
+class _Piece(NamedTuple):
+    """A text to tokenise: a whole row first, then head and end of its assistant turns; or a row's refusal."""
+
+    position: Position
+    kind: Literal["whole", "head", "end", "refused"]
+    text: str
+
+
+def _pieces(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator[_Piece]:
+    for row in rows:
+        last = len(row.turns) - 1
+        try:
+            whole = tokenizer.render(row.turns)
+            head = tokenizer.render(row.turns[:last], add_generation_prompt=True)
+        except TemplateRefusedError as error:
+            yield _Piece(row.position, "refused", str(error))
+            continue
+        yield _Piece(row.position, "whole", whole)
+        for index, turn in enumerate(row.turns[:last]):
+            if turn.role == "assistant" and index:
+                yield from _earlier_turn(row, index, tokenizer)
+        yield _Piece(row.position, "head", head)
+
+
+def _earlier_turn(row: Row, index: int, tokenizer: ChatTokenizer) -> Iterator[_Piece]:
+    """Head and end of an answer within the conversation; nothing where the template does not take the beginning."""
+    try:
+        head = tokenizer.render(row.turns[:index], add_generation_prompt=True)
+        end = tokenizer.render(row.turns[: index + 1])
+    except TemplateRefusedError:
+        return
+    yield _Piece(row.position, "head", head)
+    yield _Piece(row.position, "end", end)
+
+
+def _tokenised(pieces: Iterable[_Piece], tokenizer: ChatTokenizer) -> Iterator[tuple[_Piece, list[int]]]:
+    batch: list[_Piece] = []
+    characters = 0
+    for piece in pieces:
+        batch.append(piece)
+        characters += len(piece.text)
+        if len(batch) >= _BATCH_TEXTS or characters >= _BATCH_CHARACTERS:
+            yield from zip(batch, tokenizer.ids([one.text for one in batch]), strict=True)
+            batch, characters = [], 0
+    yield from zip(batch, tokenizer.ids([one.text for one in batch]), strict=True)
+
+
+class _Pending:
+    """A row whose whole text is tokenised, while the ends of its turns come in."""
+
+    def __init__(self, position: Position, whole: list[int]) -> None:
+        self._position = position
+        self._whole = whole
+        self._spans: list[tuple[int, int]] = []
+        self._head = 0
+
+    def add(self, kind: str, ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> None:
+        shared = _common_prefix(ids, self._whole)
+        if kind == "head":
+            self._head = shared
+            if shared < len(ids):
+                notes.add(NOTE_PREFIX)
+            return
+        end = tokenizer.end_of_turn(ids)
+        if shared < end:
+            notes.add(NOTE_TURNS)
+            return
+        self._spans.append((self._head, end))
+
+    def encoded(self, tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Encoded:
+        ids = self._whole[: tokenizer.end_of_turn(self._whole)]
+        if ids and ids[-1] not in tokenizer.special_ids:
+            eos = tokenizer.eos_id
+            notes.add(NOTE_NO_EOS if eos is None else NOTE_EOS)
+            ids += [] if eos is None else [eos]
+        kept = array("i", ids[:max_length])
+        labels = array("i", [IGNORED]) * len(kept)
+        for start, end in [*self._spans, (self._head, len(ids))]:
+            labels[max(start, 1) : end] = kept[max(start, 1) : end]
+        return Encoded(self._position, kept, labels, len(ids))
+
+
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    if second[: len(first)] == first:
+        return len(first)
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )

@@ -1,0 +1,100 @@
+"""Parquet → records, one small batch of one row group at a time, only the columns that are asked for.
+
+Parquet is read from its end, so it needs a file: a mounted one as it is, anything else by way of a temporary file.
+Memory is bounded by the pages of the columns that are read, not by rows or row groups.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finetune_api.reasons import Reason
+from finetune_trainer.data.formats import broken_file
+from finetune_trainer.data.lines import TOO_LONG
+from finetune_trainer.data.rows import ROW_LIMIT, Position, Record
+from finetune_trainer.errors import TrainerError
+
+_BATCH = 256
+
+
+class ParquetRows:
+    """The rows of an open Parquet file."""
+
+    def __init__(self, file: Any, file_name: str) -> None:
+        self._file_name = file_name
+        with self._readable("is no Parquet file, or its end is missing"):
+            self._parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all columns."""
+        return list(self._parquet.schema_arrow.names)
+
+    def records(self, wanted: Sequence[str]) -> Iterator[Record]:
+        """Every row, with those of the wanted columns that are there.
+
+        Raises:
+            TrainerError: DatasetInvalid, a page is broken.
+        """
+        present = [name for name in wanted if name in self.columns]
+        for group in range(self._parquet.num_row_groups):
+            yield from self._row_group(group, present)
+
+    def _row_group(self, group: int, columns: list[str]) -> Iterator[Record]:
+        if not columns:
+            for row in range(self._parquet.metadata.row_group(group).num_rows):
+                yield Record(Position(row_group=group, row=row), {})
+            return
+        batches = self._parquet.iter_batches(_BATCH, row_groups=[group], columns=columns)
+        row = 0
+        while True:
+            with self._readable(f"row group {group} is broken after row {row}"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            for index in range(batch.num_rows):
+                yield _record(batch, index, Position(row_group=group, row=row))
+                row += 1
+
+    @contextmanager
+    def _readable(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise broken_file(self._file_name, what) from error
+
+
+def _record(batch: pa.RecordBatch, index: int, position: Position) -> Record:
+    try:
+        fields = {name: batch.column(name)[index].as_py() for name in batch.schema.names}
+    except UnicodeDecodeError:
+        return Record(position, None, "the row is not UTF-8 text")
+    if sum(len(value) for value in fields.values() if isinstance(value, str)) > ROW_LIMIT:
+        return Record(position, None, f"the row is {TOO_LONG}")
+    return Record(position, fields)
+
+
+@contextmanager
+def spooled(stream: IO[bytes], file_name: str) -> Iterator[IO[bytes]]:
+    """The stream as a temporary file that can be read from its end.
+
+    Raises:
+        TrainerError: StoreUnavailable, no room for it.
+    """
+    with tempfile.TemporaryFile(prefix="dataset-") as file:
+        try:
+            shutil.copyfileobj(stream, file, 1 << 20)
+            file.flush()
+        except OSError as error:
+            raise TrainerError(
+                Reason.STORE_UNAVAILABLE,
+                f"{file_name}: no room for a temporary copy ({error.strerror})",
+                "Set resources.ephemeralStorage to more than the file needs, or put the file on a volume.",
+            ) from error
+        file.seek(0)
+        yield file

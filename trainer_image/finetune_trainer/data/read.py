@@ -1,0 +1,150 @@
+"""A dataset file of a job → records and rows, streamed: memory does not grow with the file.
+
+It opens, unpacks and reads. What is wrong with rows is found in `columns`; what is wrong with a dataset in `verdict`.
+"""
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from finetune_api.job import Columns, DataFile, Dataset
+from finetune_api.reasons import Reason
+from finetune_api.uris import Uri, UriError, parse_uri
+from finetune_api.verdict import SplitName
+from finetune_trainer.data.columns import Unusable, to_row
+from finetune_trainer.data.csv_rows import read_csv
+from finetune_trainer.data.formats import decompressed, file_format
+from finetune_trainer.data.json_array import read_json_array
+from finetune_trainer.data.json_lines import read_json_lines
+from finetune_trainer.data.rows import Record, Row
+from finetune_trainer.data.source import Source
+from finetune_trainer.errors import TrainerError
+
+
+def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
+    """The parsed uri of a split.
+
+    Raises:
+        TrainerError: SpecInvalid, with the field and what to write.
+    """
+    field = f"spec.dataset.{split}.uri"
+    try:
+        uri = parse_uri(data.uri, allow_local=allow_local)
+    except UriError as error:
+        raise TrainerError(Reason.SPEC_INVALID, f"{field}: {error}", f"Correct {field}.") from None
+    if uri.scheme == "file" and uri.root:
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"{field}: file:// needs an absolute path, with three slashes",
+            f"Write file:///FOLDER/{uri.root}/{uri.path} with the folder that {uri.root} is in.",
+        )
+    return uri
+
+
+class SplitFile:
+    """One file of rows, opened: a context manager whose `records` can be read once."""
+
+    def __init__(
+        self, data: DataFile, split: SplitName, columns: Columns, *, allow_local: bool, air_gapped: bool
+    ) -> None:
+        uri = dataset_uri(data, split, allow_local=allow_local)
+        self.name = uri.file_name
+        """File name, for messages."""
+        self.format = file_format(self.name, data.format, f"spec.dataset.{split}")
+        self.columns_seen: dict[str, None] = {}
+        """Names of the columns so far, in order; complete once all records were read."""
+        self._columns = columns
+        self._source = Source(uri, air_gapped=air_gapped)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._source.__exit__(kind, error, trace)
+
+    @property
+    def sha256(self) -> str | None:
+        """SHA-256 of the file as stored; None until all was read."""
+        return self._source.sha256
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the file as stored; None until all was read."""
+        return self._source.size
+
+    def records(self) -> Iterator[Record]:
+        """Every record, good or bad, in the order of the file.
+
+        Raises:
+            TrainerError: the file cannot be read to its end, or not at all.
+        """
+        seen = self.columns_seen
+        for record in self._records():
+            if record.fields and len(seen) < _COLUMNS_LIMIT:
+                seen.update(dict.fromkeys(record.fields))
+            yield record
+        self._source.drain()
+
+    def _records(self) -> Iterator[Record]:
+        if self.format.format == "Parquet":
+            return self._parquet()
+        stream = decompressed(self._source.stream, self.format.compression, self.name)
+        if self.format.format == "CSV":
+            return read_csv(stream, self.name)
+        if self.format.format == "JSON":
+            return read_json_array(stream, self.name)
+        return read_json_lines(stream)
+
+    def _parquet(self) -> Iterator[Record]:
+        from finetune_trainer.data.parquet import ParquetRows, spooled
+
+        path = self._source.local_path
+        wanted = self._columns.model_dump().values()
+        if path is not None and self.format.compression is None:
+            self._source.drain()
+            parquet = ParquetRows(path, self.name)
+            self.columns_seen.update(dict.fromkeys(parquet.columns))
+            yield from parquet.records(list(wanted))
+            return
+        with spooled(decompressed(self._source.stream, self.format.compression, self.name), self.name) as file:
+            parquet = ParquetRows(file, self.name)
+            self.columns_seen.update(dict.fromkeys(parquet.columns))
+            yield from parquet.records(list(wanted))
+
+
+_COLUMNS_LIMIT = 256
+
+
+def load_rows(
+    dataset: Dataset,
+    split: SplitName,
+    *,
+    allow_local: bool = False,
+    air_gapped: bool = False,
+    expected_sha256: str | None = None,
+) -> Iterator[Row]:
+    """The rows of one split, in the order of the file; nothing where the job has no such split.
+
+    Meant for a dataset whose verdict is valid. `expected_sha256` is the verdict's: a file that has changed since then
+    is refused, after its last row.
+
+    Raises:
+        TrainerError: the file cannot be read, a row cannot be used, or the file is another one by now.
+    """
+    data: DataFile | None = getattr(dataset, split)
+    if data is None:
+        return
+    with SplitFile(data, split, dataset.columns, allow_local=allow_local, air_gapped=air_gapped) as file:
+        for record in file.records():
+            row = to_row(record, dataset.columns)
+            if isinstance(row, Unusable):
+                raise TrainerError(Reason.DATASET_INVALID, f"{file.name}: {row.position}: {row.what}")
+            yield row
+        if expected_sha256 not in (None, file.sha256):
+            raise TrainerError(
+                Reason.DATASET_INVALID,
+                f"{file.name} has changed since it was checked",
+                "Leave the file as it is while a job runs; apply the job under a new name.",
+            )

@@ -1,0 +1,188 @@
+"""A dataset URI → its bytes as they are stored, read once from front to back, counted and hashed on the way.
+
+Volumes and ConfigMaps are mounted paths; everything else goes through fsspec with credentials from the environment.
+It knows nothing about formats or compression.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from finetune_api.reasons import Reason
+from finetune_api.uris import SCHEME_HELP, Uri
+from finetune_trainer.errors import TrainerError
+
+_BLOCK = 4 * 1024 * 1024  # read ahead from a store
+_DENIED_STATUS = (401, 403, 407)
+_MISSING_STATUS = (404, 410)
+# Errors of the stores' libraries that say "no or wrong credentials" without a number.
+_DENIED_NAMES = (
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
+    "ClientAuthenticationError",
+    "DefaultCredentialsError",
+    "RefreshError",
+    "GatedRepoError",
+    "LocalTokenNotFoundError",
+)
+_MISSING_NAMES = ("NoSuchBucket", "RepositoryNotFoundError", "EntryNotFoundError", "ResourceNotFoundError")
+
+
+class Source:
+    """An open dataset file. `stream` gives its bytes; `sha256` and `size` are known once it was read to its end.
+
+    Errors of the store become TrainerError wherever they happen: when opened, and in the middle of reading.
+    """
+
+    def __init__(self, uri: Uri, *, air_gapped: bool) -> None:
+        self.uri = uri
+        self._raw = _StoredBytes(uri, _open(uri, air_gapped=air_gapped))
+        self.stream: io.BufferedReader = io.BufferedReader(self._raw, buffer_size=1 << 18)
+
+    @property
+    def local_path(self) -> Path | None:
+        """Where the file is mounted; None where it comes over the network."""
+        mounted = self.uri.mounted_path()
+        return None if mounted is None else Path(mounted)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the file as stored."""
+        return self._raw.count if self._raw.finished else None
+
+    @property
+    def sha256(self) -> str | None:
+        """SHA-256 of the file as stored, in hexadecimal."""
+        return self._raw.digest.hexdigest() if self._raw.finished else None
+
+    def drain(self) -> None:
+        """Read what is left, for size and hash alone."""
+        while self.stream.read(1 << 18):
+            pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stream.close()
+
+
+class _StoredBytes(io.RawIOBase):
+    """What the store gives, counted and hashed; its errors are already those of the trainer."""
+
+    def __init__(self, uri: Uri, stored: BinaryIO) -> None:
+        self._uri = uri
+        self._stored = stored
+        self.digest = hashlib.sha256()
+        self.count = 0
+        self.finished = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        block = guarded(self._uri, lambda: self._stored.read(len(view)))
+        view[: len(block)] = block
+        self.digest.update(block)
+        self.count += len(block)
+        self.finished = self.finished or not block
+        return len(block)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stored.close()
+        super().close()
+
+
+def guarded(uri: Uri, action: Callable[[], Any]) -> Any:
+    """Do what touches a store; whatever goes wrong there becomes a TrainerError."""
+    try:
+        return action()
+    except Exception as error:
+        raise store_error(uri, error) from error
+
+
+def _open(uri: Uri, *, air_gapped: bool) -> BinaryIO:
+    mounted = uri.mounted_path()
+    if mounted is not None:
+        stored: BinaryIO = guarded(uri, lambda: Path(mounted).open("rb"))  # noqa: SIM115 - Source closes it
+        return stored
+    if air_gapped and uri.scheme == "hf":
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"{uri.file_name}: hf:// is on a hub, and this site is air-gapped: no hub is asked",
+            "Copy the file to a volume or an object store inside the site and name it there; " + SCHEME_HELP + ".",
+        )
+    fetched: BinaryIO = guarded(uri, lambda: _open_remote(uri))
+    return fetched
+
+
+def _open_remote(uri: Uri) -> BinaryIO:
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(uri.text)
+    opened: BinaryIO = filesystem.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
+    return opened
+
+
+def store_error(uri: Uri, error: Exception) -> TrainerError:
+    """What a store's exception means. Its own text is not shown: it may hold signed addresses or keys."""
+    if isinstance(error, TrainerError):
+        return error
+    name, place = uri.file_name, f"{uri.scheme}://{uri.root}"
+    if isinstance(error, IsADirectoryError):
+        return TrainerError(
+            Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", "Name one file of rows in the uri."
+        )
+    if isinstance(error, ImportError):
+        message = f"{name}: this image cannot read {uri.scheme}://: {error.name} is not installed"
+        return TrainerError(Reason.SPEC_INVALID, message, "Use an image with the stores extra, or another place.")
+    said = _in_words(error)
+    if _is(error, _MISSING_STATUS, _MISSING_NAMES, FileNotFoundError, NotADirectoryError):
+        return TrainerError(Reason.DATASET_NOT_FOUND, f"{name} is not in {place}{said}")
+    if _is(error, _DENIED_STATUS, _DENIED_NAMES, PermissionError):
+        return TrainerError(Reason.ACCESS_DENIED, f"{name}: {place} does not let it be read{said}")
+    return TrainerError(Reason.STORE_UNAVAILABLE, f"{name}: {place} does not answer as it should{said}")
+
+
+def _is(error: Exception, statuses: tuple[int, ...], names: tuple[str, ...], *types: type[Exception]) -> bool:
+    return isinstance(error, types) or _status(error) in statuses or _names(error) & set(names) != set()
+
+
+def _in_words(error: Exception) -> str:
+    status = _status(error)
+    return f" ({type(error).__name__}{f', status {status}' if status else ''})"
+
+
+def _names(error: BaseException | None) -> set[str]:
+    """Names of the error's classes and of those that caused it."""
+    names: set[str] = set()
+    for _ in range(8):
+        if error is None:
+            break
+        names |= {kind.__name__ for kind in type(error).__mro__}
+        error = error.__cause__ or error.__context__
+    return names
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error of aiohttp, requests, botocore, azure or google carries."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore
+        response = response.get("ResponseMetadata", {})
+        return response.get("HTTPStatusCode") if isinstance(response, dict) else None
+    for holder in (error, response):
+        for attribute in ("status", "status_code", "code"):
+            value = getattr(holder, attribute, None)
+            if isinstance(value, int):
+                return value
+    return None
