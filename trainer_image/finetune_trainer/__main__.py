@@ -41,8 +41,21 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--name", help="name that requests put into their model field (default: the folder's)")
     serve.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's own network
     serve.add_argument("--port", type=int, default=8000, help="port to listen on")
-    serve.add_argument("--max-model-length", type=int, help="tokens of prompt and answer together")
+    serve.add_argument("--max-model-length", type=positive, help="tokens of prompt and answer together")
     serve.add_argument("--api-key-file", type=Path, help="file with the bearer key that clients must send")
+    serve.add_argument(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        default="auto",
+        help="of the weights in memory; auto: as saved on a GPU, float32 on a CPU with memory for it, else bfloat16",
+    )
+    serve.add_argument("--max-batch-size", type=positive, help="answers that grow together (default: 16, on a GPU 64)")
+    serve.add_argument(
+        "--max-waiting", type=positive, default=128, help="requests that may wait before 503 is answered"
+    )
+    serve.add_argument("--drain-seconds", type=positive, default=25, help="time for answers under way after SIGTERM")
+    serve.add_argument("--verify-checksums", action="store_true", help="compare checksums of folders over 1 GiB too")
+    serve.add_argument("--trust-remote-code", action="store_true", help="run Python code that the model brings")
 
     cache = commands.add_parser("cache", help="put a base model into a model cache")
     cache.add_argument("model", help="name that jobs use, for example HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -58,6 +71,17 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("folders", nargs="+", type=Path, help="output folders to delete")
     prune.add_argument("--root", type=Path, required=True, help="folder that all of them must be in")
     return top
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

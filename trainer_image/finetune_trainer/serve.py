@@ -1,0 +1,121 @@
+"""`finetune-trainer serve`: an OpenAI-compatible server for a tuned or a base model.
+
+The server listens at once and answers /health with 503; a thread loads the model; then /health says 200. On SIGTERM no
+new connection is taken, answers under way are finished (up to --drain-seconds), and the process ends with 0.
+Kubernetes' preStop hook gives the endpoints time to forget the pod before that.
+
+CPU threads follow the container's CPU quota (OMP_NUM_THREADS overrides it). No hub is ever asked.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+import uvicorn
+
+from finetune_api.exit_codes import ExitCode
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.serving.api_key import KeyFile
+from finetune_trainer.serving.app import Room, build_app
+from finetune_trainer.serving.limits import cpu_threads
+
+_log = logging.getLogger(__name__)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Serve until a signal comes; the exit code says how it ended."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    prepare_environment()
+    try:
+        key = KeyFile(args.api_key_file) if args.api_key_file else None
+    except TrainerError as error:
+        return _say(error)
+    room = Room()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            build_app(room, key),
+            host=args.host,
+            port=args.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=args.drain_seconds,
+        )
+    )
+    loading = _Loading(args, room, server)
+    loading.start()
+    _leave_signals_to(server)
+    if room.served is not None:
+        room.served.engine.close(timeout=5)
+    return loading.exit_code
+
+
+def prepare_environment() -> None:
+    """Settings that libraries read when they are imported: no hub, no telemetry, threads as the quota allows."""
+    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["OMP_NUM_THREADS"] = str(cpu_threads())
+
+
+class _Loading(threading.Thread):
+    """Loads the model beside the listening server; stops the server where that fails."""
+
+    def __init__(self, args: argparse.Namespace, room: Room, server: uvicorn.Server) -> None:
+        super().__init__(name="loading", daemon=True)
+        self._args = args
+        self._room = room
+        self._server = server
+        self.exit_code = int(ExitCode.OK)
+
+    def run(self) -> None:
+        """Put the model into the room, or end the server with the reason's exit code."""
+        try:
+            self._load()
+        except TrainerError as error:
+            self._room.problem = f"{error.reason}: {error.message}"
+            self.exit_code = _say(error)
+            self._server.should_exit = True
+        except Exception:  # noqa: BLE001 - a bug; the process must not go on as if it were loading
+            self._room.problem = "it could not be loaded; the server's log says why"
+            _log.exception("the model could not be loaded")
+            self.exit_code = int(ExitCode.CRASHED)
+            self._server.should_exit = True
+
+    def _load(self) -> None:
+        from finetune_trainer.serving.load import LoadOptions, load
+
+        args = self._args
+        options = LoadOptions(
+            folder=args.model,
+            name=args.name or args.model.resolve().name,
+            model_cache=args.model_cache,
+            max_model_length=args.max_model_length,
+            dtype=args.dtype,
+            max_batch_size=args.max_batch_size,
+            max_waiting=args.max_waiting,
+            trust_remote_code=args.trust_remote_code,
+            all_checksums=args.verify_checksums,
+        )
+        self._room.served = load(options)
+
+
+def _leave_signals_to(server: uvicorn.Server) -> None:
+    """Run the server. uvicorn raises the signal that ended it once more afterwards: by then it means nothing."""
+
+    def ignore(_signal: int, _frame: FrameType | None) -> None:
+        _log.info("stopped")
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ignore)
+    server.run()
+
+
+def _say(error: TrainerError) -> int:
+    _log.error("%s: %s", error.reason, error.message)
+    if error.next_step:
+        _log.error("next step: %s", error.next_step)
+    return int(error.exit_code)

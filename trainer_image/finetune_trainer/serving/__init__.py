@@ -1,0 +1,9 @@
+"""The rooms behind `finetune-trainer serve`.
+
+    app ─▶ requests, answers, api_errors   HTTP: what clients send and get; knows no torch
+     └─▶ engine ─▶ batch ─▶ kv_cache       one thread that owns the model; many requests, one forward pass
+           └─▶ sampling, text              one request: its next token, its text and stop sequences
+    load ─▶ artifact, limits               a folder becomes a model in memory
+
+Only `load`, `batch`, `kv_cache` and `sampling` import torch, so that the server listens at once.
+"""

@@ -1,0 +1,90 @@
+"""What a client is told when its request cannot be answered, in the shape of OpenAI's errors.
+
+It knows no HTTP framework beyond the status code and headers that go with each error.
+"""
+
+from typing import Any
+
+
+class ApiError(Exception):
+    """A refusal: an HTTP status, a message for a person, and the field that is to blame."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON that OpenAI's clients expect."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Retry-After where another attempt makes sense; WWW-Authenticate with 401."""
+        headers = {}
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(self.retry_after)
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return headers
+
+
+def bad_request(message: str, param: str | None, code: str | None = None) -> ApiError:
+    """400: the request itself is wrong."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def wrong_key() -> ApiError:
+    """401: no key, or not the right one."""
+    return ApiError(401, "Send the server's key: Authorization: Bearer KEY.", code="invalid_api_key")
+
+
+def wrong_model(asked: str, served: str) -> ApiError:
+    """404: this server has one model, and it is another one."""
+    message = f"The model {asked!r} is not served here; this server's model is {served!r}."
+    return ApiError(404, message, param="model", code="model_not_found")
+
+
+def no_such_route(path: str) -> ApiError:
+    """404: an unknown path."""
+    known = "/v1/models, /v1/chat/completions, /v1/completions, /health, /metrics"
+    return ApiError(404, f"There is no {path} here; there are {known}.", code="not_found")
+
+
+def body_too_large(limit: int) -> ApiError:
+    """413: more bytes than any prompt needs."""
+    return ApiError(413, f"The request is larger than {limit} bytes.", code="request_too_large")
+
+
+def prompt_too_long(tokens: int, context: int, param: str) -> ApiError:
+    """400: the prompt leaves no room for an answer."""
+    message = f"The prompt has {tokens} tokens; prompt and answer together may have {context}. Shorten the prompt."
+    return bad_request(message, param, "context_length_exceeded")
+
+
+def queue_full(waiting: int) -> ApiError:
+    """503: as many requests wait as may."""
+    return ApiError(503, f"{waiting} requests are waiting; try again soon.", code="queue_full", retry_after=2)
+
+
+def not_ready(state: str) -> ApiError:
+    """503: the model is not there (any more)."""
+    return ApiError(503, f"The model does not answer: {state}.", code="model_not_ready", retry_after=5)
+
+
+def generation_failed() -> ApiError:
+    """500: the model raised; the log has the trace."""
+    return ApiError(500, "The model failed on this request; the server's log says why.", code="generation_failed")

@@ -1,0 +1,263 @@
+"""The HTTP routes: OpenAI's /v1, and /health and /metrics for the cluster.
+
+It checks, asks the engine and shapes the answer. It starts at once and says 503 until a model is put in.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from finetune_trainer.data.chat_template import TemplateRefusedError
+from finetune_trainer.serving import api_errors
+from finetune_trainer.serving.answers import DONE, AnswerShape, Usage, event, model_card
+from finetune_trainer.serving.api_errors import ApiError
+from finetune_trainer.serving.api_key import KeyFile
+from finetune_trainer.serving.asks import QueueFullError
+from finetune_trainer.serving.metrics import CountRequests, ServerMetrics
+from finetune_trainer.serving.relay import Relay
+from finetune_trainer.serving.requests import ChatBody, CompletionBody, parse
+from finetune_trainer.serving.served import Served
+
+_BODY_LIMIT = 8 << 20
+_CLIENT_LEFT = 499  # nobody reads it; metrics show it
+_PLAIN = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass
+class Room:
+    """Where the loader puts the model, and the routes find it. `problem` says why there is none."""
+
+    served: Served | None = None
+    problem: str = "it is being loaded"
+
+    def require(self) -> Served:
+        """The model.
+
+        Raises:
+            ApiError: 503, it is not loaded yet or has broken.
+        """
+        if self.served is None:
+            raise api_errors.not_ready(self.problem)
+        if self.served.engine.is_broken:
+            raise api_errors.not_ready("it failed several times in a row")
+        return self.served
+
+
+def build_app(room: Room, key: KeyFile | None = None) -> FastAPI:
+    """The application. With `key`, every /v1 route asks for it."""
+    app = FastAPI(title="finetune-trainer serve", docs_url=None, redoc_url=None, openapi_url=None)
+    metrics = ServerMetrics(
+        waiting=lambda: room.served.engine.waiting if room.served else 0,
+        running=lambda: room.served.engine.running if room.served else 0,
+    )
+    app.add_middleware(CountRequests, metrics=metrics)
+    routes = _Routes(room, key, metrics)
+    app.get("/health")(routes.health)
+    app.get("/metrics")(routes.metrics)
+    app.get("/v1/models")(routes.models)
+    app.get("/v1/models/{name:path}")(routes.model)
+    app.post("/v1/chat/completions")(routes.chat)
+    app.post("/v1/completions")(routes.completions)
+    app.add_exception_handler(ApiError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_route)
+    return app
+
+
+class _Routes:
+    """One method per route."""
+
+    def __init__(self, room: Room, key: KeyFile | None, metrics: ServerMetrics) -> None:
+        self._room = room
+        self._key = key
+        self._metrics = metrics
+
+    async def health(self) -> JSONResponse:
+        """200 when the model has answered once and still does; 503 before, with the state."""
+        try:
+            served = self._room.require()
+        except ApiError as error:
+            return JSONResponse({"status": "unavailable", "reason": error.message}, 503)
+        return JSONResponse({"status": "ok", "model": served.name})
+
+    async def metrics(self) -> Response:
+        """Prometheus' text format."""
+        return Response(self._metrics.render(), media_type=_PLAIN)
+
+    async def models(self, request: Request) -> JSONResponse:
+        """The one model that is served."""
+        self._check_key(request)
+        return JSONResponse({"object": "list", "data": [model_card(self._room.require())]})
+
+    async def model(self, request: Request, name: str) -> JSONResponse:
+        """The model by its name."""
+        self._check_key(request)
+        served = self._room.require()
+        if name != served.name:
+            raise api_errors.wrong_model(name, served.name)
+        return JSONResponse(model_card(served))
+
+    async def chat(self, request: Request) -> Response:
+        """/v1/chat/completions."""
+        served = self._admit(request)
+        body = parse(ChatBody, await _read(request))
+        _check_name(body.model, served)
+        try:
+            prompt = await run_in_threadpool(served.prompts.chat, [message.turn for message in body.messages])
+        except TemplateRefusedError as error:
+            message = f"The model's chat template refuses these messages: {error}"
+            raise api_errors.bad_request(message, "messages") from None
+        return await self._answer(request, served, body, [prompt])
+
+    async def completions(self, request: Request) -> Response:
+        """/v1/completions."""
+        served = self._admit(request)
+        body = parse(CompletionBody, await _read(request))
+        _check_name(body.model, served)
+        prompts = [await run_in_threadpool(_tokens, served, prompt) for prompt in body.prompts]
+        return await self._answer(request, served, body, prompts)
+
+    async def _answer(
+        self, request: Request, served: Served, body: ChatBody | CompletionBody, prompts: list[tuple[int, ...]]
+    ) -> Response:
+        in_chat = isinstance(body, ChatBody)
+        relay = Relay(
+            prompts,
+            [_room_for_answer(served, prompt, body) for prompt in prompts],
+            sampling=body.sampling(served.sampling, served.vocabulary),
+            stops=body.stops,
+            continues_prompt=not in_chat,
+        )
+        shape = AnswerShape("chat" if in_chat else "completion", served.name)
+        usage = Usage(prompt=sum(len(prompt) for prompt in prompts))
+        self._submit(served, relay, usage)
+        if body.stream:
+            return _Stream(self._chunks(relay, shape, usage, with_usage=body.wants_usage), relay)
+        return await self._whole(request, relay, shape, usage)
+
+    def _submit(self, served: Served, relay: Relay, usage: Usage) -> None:
+        try:
+            served.engine.submit(relay.asks)
+        except QueueFullError as error:
+            raise api_errors.queue_full(error.waiting) from None
+        self._metrics.last_request.set_to_current_time()
+        self._metrics.prompt_tokens.inc(usage.prompt)
+
+    async def _whole(self, request: Request, relay: Relay, shape: AnswerShape, usage: Usage) -> Response:
+        answering = asyncio.create_task(relay.texts())
+        leaving = asyncio.create_task(_disconnect(request))
+        try:
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                return Response(status_code=_CLIENT_LEFT)
+            texts = answering.result()
+        finally:
+            relay.cancel()
+            leaving.cancel()
+            answering.cancel()
+            self._count(relay)
+        usage.completion = sum(relay.tokens)
+        return JSONResponse(shape.whole(texts, usage))
+
+    async def _chunks(
+        self, relay: Relay, shape: AnswerShape, usage: Usage, *, with_usage: bool
+    ) -> AsyncIterator[bytes]:
+        try:
+            for index in range(len(relay.asks)):
+                if opening := shape.first_chunk(index):
+                    yield event(opening)
+            async for index, piece in relay.pieces():
+                if piece.text:
+                    yield event(shape.chunk(index, piece.text, None))
+                if piece.finish:
+                    yield event(shape.chunk(index, "", piece.finish))
+            usage.completion = sum(relay.tokens)
+            if with_usage:
+                yield event(shape.usage_chunk(usage))
+            yield DONE
+        except ApiError as error:  # the status is sent already; clients look for this
+            yield event(error.body)
+        finally:
+            self._count(relay)
+
+    def _count(self, relay: Relay) -> None:
+        self._metrics.completion_tokens.inc(sum(relay.tokens))
+        if relay.first_token_seconds is not None:
+            self._metrics.first_token_seconds.observe(relay.first_token_seconds)
+
+    def _admit(self, request: Request) -> Served:
+        self._check_key(request)
+        return self._room.require()
+
+    def _check_key(self, request: Request) -> None:
+        if self._key is not None and not self._key.accepts(request.headers.get("authorization")):
+            raise api_errors.wrong_key()
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events; however the response ends, its generations do too."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], relay: Relay) -> None:
+        super().__init__(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        self._relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._relay.cancel()
+
+
+async def _read(request: Request) -> bytes:
+    raw = bytearray()
+    async for part in request.stream():
+        raw += part
+        if len(raw) > _BODY_LIMIT:
+            raise api_errors.body_too_large(_BODY_LIMIT)
+    return bytes(raw)
+
+
+async def _disconnect(request: Request) -> None:
+    """Return when the client has left. The body has been read: nothing else can come."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+def _check_name(asked: str, served: Served) -> None:
+    if asked != served.name:
+        raise api_errors.wrong_model(asked, served.name)
+
+
+def _tokens(served: Served, prompt: str | list[int]) -> tuple[int, ...]:
+    tokens = served.prompts.text(prompt) if isinstance(prompt, str) else tuple(prompt)
+    if not tokens:
+        raise api_errors.bad_request("The prompt is empty, and this model has no token to begin with.", "prompt")
+    if max(tokens) >= served.vocabulary:
+        raise api_errors.bad_request(f"The model's tokens have ids below {served.vocabulary}.", "prompt")
+    return tokens
+
+
+def _room_for_answer(served: Served, prompt: tuple[int, ...], body: ChatBody | CompletionBody) -> int:
+    """Tokens that the answer may have: what was asked for, at most what the context leaves."""
+    left = served.context - len(prompt)
+    if left < 1:
+        param = "messages" if isinstance(body, ChatBody) else "prompt"
+        raise api_errors.prompt_too_long(len(prompt), served.context, param)
+    return min(left, body.token_limit or left)
+
+
+async def _refuse(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)  # noqa: S101 - registered for it
+    return JSONResponse(error.body, error.status, error.headers)
+
+
+async def _refuse_route(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    if error.status_code == 404:
+        return await _refuse(request, api_errors.no_such_route(request.url.path))
+    return await _refuse(request, ApiError(error.status_code, f"{request.method}: {error.detail}"))

@@ -1,0 +1,138 @@
+"""What lies in the folder that is to be served: an adapter or a whole model, and whether all of it is there.
+
+It reads names, sizes and checksums; it loads no weights. Pickled weights are refused: loading them runs code.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_api.reasons import Reason
+from finetune_trainer.durable import MANIFEST, sha256_of
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.model_cache import find_model, is_safe_name, not_in_cache
+
+_ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_QUICK_BYTES = 1 << 30  # folders up to this size have their checksums compared at every start: about a second
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Where the parts of a served model lie."""
+
+    folder: Path
+    base: Path
+    """The folder of the whole model: the base of an adapter, else `folder` itself."""
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether `folder` holds only what was added to the base."""
+        return self.folder != self.base
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tuned folder's tokenizer, else the base's."""
+        own = any((self.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+        return self.folder if own else self.base
+
+    @property
+    def generation(self) -> Path:
+        """The folder whose generation_config.json holds: the tuned one's, else the base's."""
+        return self.folder if (self.folder / "generation_config.json").is_file() else self.base
+
+
+def open_artifact(folder: Path, model_cache: Path | None, *, all_checksums: bool = False) -> Artifact:
+    """Find the parts of the model in `folder` and check them against its manifest, where it has one.
+
+    Raises:
+        TrainerError: ModelNotInCache, the adapter's base is not there; ModelUnusable, the folder is no model, is
+            incomplete or damaged, or has only pickled weights.
+    """
+    if not folder.is_dir():
+        raise _unusable(f"{folder} is no folder")
+    check_manifest(folder, all_checksums=all_checksums)
+    if (folder / _ADAPTER_CONFIG).is_file():
+        if not (folder / _ADAPTER_WEIGHTS).is_file():
+            raise _unusable(f"{folder} has no {_ADAPTER_WEIGHTS}; pickled weights are not loaded")
+        base = _base_of(folder, model_cache)
+    elif (folder / "config.json").is_file():
+        base = folder
+    else:
+        raise _unusable(f"{folder} has neither {_ADAPTER_CONFIG} nor config.json, so it is no model")
+    if not any(base.glob("*.safetensors")):
+        raise _unusable(f"{base} has no *.safetensors; pickled weights are not loaded")
+    return Artifact(folder, base)
+
+
+def check_manifest(folder: Path, *, all_checksums: bool) -> None:
+    """Compare sizes, and checksums where that is quick or asked for, with the manifest; without one do nothing.
+
+    Raises:
+        TrainerError: ModelUnusable, naming the file that is missing or differs.
+    """
+    files = _manifest_files(folder)
+    with_checksums = all_checksums or sum(entry["bytes"] for entry in files.values()) <= _QUICK_BYTES
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise _damaged(path, "is missing")
+        if path.stat().st_size != entry["bytes"]:
+            raise _damaged(path, f"has {path.stat().st_size} bytes, its manifest says {entry['bytes']}")
+        if with_checksums and sha256_of(path) != entry["sha256"]:
+            raise _damaged(path, "differs from its checksum")
+
+
+def _manifest_files(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        files = json.loads(path.read_text(encoding="utf-8")).get("files", {})
+        return {name: {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])} for name, entry in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"cannot be read ({type(error).__name__})") from error
+
+
+def _base_of(folder: Path, model_cache: Path | None) -> Path:
+    name = _base_name(folder / _ADAPTER_CONFIG)
+    if Path(name).is_absolute():
+        found = Path(name) if (Path(name) / "config.json").is_file() else None
+    elif not is_safe_name(name):
+        raise _unusable(f"{folder / _ADAPTER_CONFIG}: base_model_name_or_path {name!r} is no name of a model")
+    else:
+        found = find_model(model_cache, name) if model_cache else _in_hub_cache(name)
+    if found is None:
+        raise not_in_cache(model_cache, name)
+    return found
+
+
+def _base_name(path: Path) -> str:
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unusable(f"{path} does not name its base model") from error
+    if not isinstance(name, str) or not name:
+        raise _unusable(f"{path}: base_model_name_or_path is empty")
+    return name
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    """Without a model cache: what the hub's client fetched to this machine earlier. No call goes out."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _damaged(path: Path, what: str) -> TrainerError:
+    message = f"{path} {what}: the tuned model is incomplete or damaged"
+    return TrainerError(Reason.MODEL_UNUSABLE, message, "Restore the folder from a backup, or run the job again.")
+
+
+def _unusable(message: str) -> TrainerError:
+    return TrainerError(Reason.MODEL_UNUSABLE, message, "Point --model at a folder that `finetune-trainer` wrote.")

@@ -1,0 +1,161 @@
+"""Many generations through one model: prompts are read in portions, answers grow together, one token per step.
+
+Pure model work: no threads, no text, no HTTP. Rows join and leave between steps.
+
+    reading      the prompt of one row, PORTION tokens at a time, in a cache of its own
+       │ first token chosen
+       ▼
+    running      all rows in one cache, left-padded; attention mask and positions keep them apart
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from finetune_trainer.serving.asks import Ask
+from finetune_trainer.serving.kv_cache import RowSource, assemble, new_cache
+from finetune_trainer.serving.sampling import Sampler
+
+PORTION = 512  # prompt tokens between two steps of the running rows: what a long prompt may delay the others by
+
+
+@dataclass(eq=False)
+class Row:
+    """One generation on its way."""
+
+    ask: Ask
+    sampler: Sampler
+    cached: int = 0
+    """Tokens whose keys and values are in a cache."""
+    generated: list[int] = field(default_factory=list)
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether its prompt has not been read to its end."""
+        return self.cached < len(self.ask.prompt)
+
+
+class Batch:
+    """The rows that a model is working on.
+
+    `can_join` is False for models whose state cannot be put together from rows (linear attention, chunked attention,
+    no position_ids): they answer one request after the other.
+    """
+
+    def __init__(self, model: Any, *, can_join: bool) -> None:
+        self._model = model
+        self._can_join = can_join
+        self._device = model.device
+        self._extra = {"logits_to_keep": 1} if "logits_to_keep" in _parameters(model) else {}
+        self._takes_positions = "position_ids" in _parameters(model)
+        self._running: list[Row] = []
+        self._cache: Any = None
+        self._reading: tuple[Row, Any] | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, running and reading."""
+        return self._running + ([self._reading[0]] if self._reading else [])
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a prompt is being read; then no other one can be started."""
+        return self._reading is not None
+
+    def start(self, ask: Ask) -> None:
+        """Take a generation in; `read` then reads its prompt."""
+        cache = new_cache() if self._can_join else DynamicCache(config=self._model.config)
+        self._reading = (Row(ask, Sampler(ask.sampling)), cache)
+
+    def read(self) -> Row | None:
+        """Read one portion of the prompt in hand; the row, with its first token, when that was the last portion."""
+        if self._reading is None:
+            return None
+        row, cache = self._reading
+        prompt = row.ask.prompt
+        end = min(len(prompt), row.cached + PORTION) if self._can_join else len(prompt)
+        ids = torch.tensor([prompt[row.cached : end]], device=self._device)
+        positions = torch.arange(row.cached, end, device=self._device)[None]
+        mask = torch.ones((1, end), dtype=torch.long, device=self._device)
+        logits = self._forward(ids, mask, positions, cache)
+        row.cached = end
+        if row.is_reading:
+            return None
+        self._choose([row], logits)
+        self._join(row, cache)
+        self._reading = None
+        return row
+
+    def step(self) -> list[Row]:
+        """One more token for every running row."""
+        if not self._running:
+            return []
+        rows = self._running
+        lengths = torch.tensor([row.cached for row in rows], device=self._device)
+        columns = torch.arange(int(max(row.cached for row in rows)) + 1, device=self._device)
+        mask = (columns[None] >= columns[-1] - lengths[:, None]).long()
+        ids = torch.tensor([[row.generated[-1]] for row in rows], device=self._device)
+        logits = self._forward(ids, mask, lengths[:, None], self._cache)
+        for row in rows:
+            row.cached += 1
+        self._choose(rows, logits)
+        return rows
+
+    def drop(self, rows: Sequence[Row]) -> None:
+        """Forget these rows and free their memory."""
+        if self._reading and self._reading[0] in rows:
+            self._reading = None
+        kept = [index for index, row in enumerate(self._running) if row not in rows]
+        if len(kept) == len(self._running):
+            return
+        sources = [RowSource(self._cache, index, self._running[index].cached) for index in kept]
+        self._running = [self._running[index] for index in kept]
+        self._cache = assemble(sources) if kept else None
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self._running, self._cache, self._reading = [], None, None
+
+    def _join(self, row: Row, cache: Any) -> None:
+        if self._running:
+            sources = [RowSource(self._cache, index, other.cached) for index, other in enumerate(self._running)]
+            cache = assemble([*sources, RowSource(cache, 0, row.cached)])
+        self._running.append(row)
+        self._cache = cache
+
+    @torch.inference_mode()
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Logits of the last position, [rows, vocabulary]."""
+        extra = {**self._extra, "position_ids": positions} if self._takes_positions else self._extra
+        output = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    @torch.inference_mode()
+    def _choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
+        likeliest = logits.argmax(-1).tolist()
+        for index, row in enumerate(rows):
+            if row.sampler.is_plain_greedy:
+                row.generated.append(likeliest[index])
+            else:
+                row.generated.append(row.sampler.choose(logits[index].float().cpu()))
+
+
+def can_join(model: Any) -> bool:
+    """Whether rows of this model can be put into one batch and taken out of it again."""
+    if "position_ids" not in _parameters(model):
+        return False
+    config = model.config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        return False
+    plain = {"DynamicLayer", "DynamicSlidingWindowLayer"}
+    return {type(layer).__name__ for layer in DynamicCache(config=model.config).layers} <= plain
+
+
+def _parameters(model: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(model.forward).parameters)

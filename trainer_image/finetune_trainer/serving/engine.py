@@ -1,0 +1,177 @@
+"""One thread that owns the model: takes requests from a bounded queue and lets them grow together.
+
+It knows no HTTP: requests come as `Ask`s, answers go out by their `tell`, called from this thread.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from finetune_trainer.serving.asks import Ask, FinishReason, Piece, QueueFullError
+from finetune_trainer.serving.batch import Batch, Row
+from finetune_trainer.serving.text import Decode, TextStream
+
+_log = logging.getLogger(__name__)
+_GIVE_UP_AFTER = 3  # failures of the model in a row, after which the engine calls itself broken
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the engine takes on at once."""
+
+    rows: int
+    """Generations that grow together."""
+    tokens: int
+    """Positions in the cache: rows times the longest of them. One row alone is always let in."""
+    waiting: int
+    """Generations that may wait."""
+
+
+class Engine:
+    """The queue, the thread and the rows. `decode` turns tokens into text; `ends` are tokens that end an answer."""
+
+    def __init__(self, batch: Batch, *, decode: Decode, ends: frozenset[int], capacity: Capacity) -> None:
+        self._batch = batch
+        self._decode = decode
+        self._ends = ends
+        self._capacity = capacity
+        self._waiting: deque[Ask] = deque()
+        self._texts: dict[Row, TextStream] = {}
+        self._work = threading.Condition()
+        self._closed = False
+        self._failures = 0
+        self._running = 0
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """Generations in the queue."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Generations in the model's hands."""
+        return self._running
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the model failed so often in a row that only a new process can help."""
+        return self._failures >= _GIVE_UP_AFTER or (self._thread.ident is not None and not self._thread.is_alive())
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self, timeout: float | None = None) -> None:
+        """End the thread after its current step; what is unfinished is told that it failed."""
+        with self._work:
+            self._closed = True
+            self._work.notify()
+        self._thread.join(timeout)
+
+    def submit(self, asks: Sequence[Ask]) -> None:
+        """Queue all of these generations, or none.
+
+        Raises:
+            QueueFullError: there is no room for all of them.
+        """
+        with self._work:
+            if self._closed or len(self._waiting) + len(asks) > max(self._capacity.waiting, len(asks)):
+                raise QueueFullError(len(self._waiting))
+            self._waiting.extend(asks)
+            self._work.notify()
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            try:
+                self._turn()
+                self._failures = 0
+            except Exception:  # noqa: BLE001 - whatever a model raises, the next request shall be answered
+                _log.exception("the model failed; its requests are refused")
+                self._failures += 1
+                self._fail_all()
+        self._fail_all()
+
+    def _wait_for_work(self) -> bool:
+        with self._work:
+            self._work.wait_for(lambda: self._closed or self._waiting or self._batch.rows)
+            return not self._closed
+
+    def _turn(self) -> None:
+        """Let new rows in, read a portion of a prompt, and give each running row a token."""
+        self._drop_cancelled()
+        self._admit()
+        first = self._batch.read()
+        if first:
+            self._tell([first])
+        self._tell(self._batch.step())
+
+    def _drop_cancelled(self) -> None:
+        self._drop([row for row in self._batch.rows if row.ask.cancelled])
+        with self._work:
+            for ask in [ask for ask in self._waiting if ask.cancelled]:
+                self._waiting.remove(ask)
+
+    def _admit(self) -> None:
+        with self._work:
+            if self._batch.is_reading or not self._waiting or not self._has_room(self._waiting[0]):
+                return
+            ask = self._waiting.popleft()
+        self._batch.start(ask)
+        row = self._batch.rows[-1]
+        self._texts[row] = TextStream(self._decode, ask.prompt if ask.continues_prompt else (), ask.stops)
+        self._running = len(self._batch.rows)
+
+    def _has_room(self, ask: Ask) -> bool:
+        reserves = [row.ask.reserve for row in self._batch.rows] + [ask.reserve]
+        rows = len(reserves)
+        return rows == 1 or (rows <= self._capacity.rows and rows * max(reserves) <= self._capacity.tokens)
+
+    def _tell(self, rows: Sequence[Row]) -> None:
+        """Pass on what each row's newest token brought."""
+        ended = [row for row in rows if self._pass_on(row)]
+        self._drop(ended)
+
+    def _pass_on(self, row: Row) -> bool:
+        """Tell a row's listener of its newest token; True when the row is at its end."""
+        text, count = self._texts[row], len(row.generated)
+        ended = row.generated[-1] in self._ends
+        shown = "" if ended else text.add(row.generated[-1])
+        finish: FinishReason | None = "stop" if ended or text.stopped else None
+        if finish is None and count >= row.ask.max_tokens:
+            finish = "length"
+        if finish and not text.stopped:
+            shown += text.end()
+            finish = "stop" if text.stopped else finish
+        if shown or finish:
+            _tell_safely(row.ask.tell, Piece(shown, count, finish))
+        return finish is not None
+
+    def _drop(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        self._batch.drop(rows)
+        for row in rows:
+            del self._texts[row]
+        self._running = len(self._batch.rows)
+
+    def _fail_all(self) -> None:
+        asks = [row.ask for row in self._batch.rows]
+        self._batch.clear()
+        self._texts.clear()
+        self._running = 0
+        with self._work:
+            if self._closed:
+                asks.extend(self._waiting)
+                self._waiting.clear()
+        for ask in asks:
+            _tell_safely(ask.tell, Piece(failed=True))
+
+
+def _tell_safely(tell: Callable[[Piece], None], piece: Piece) -> None:
+    try:
+        tell(piece)
+    except RuntimeError:  # the listener's event loop is gone; nobody waits for the answer
+        _log.debug("nobody listens to a generation any more")

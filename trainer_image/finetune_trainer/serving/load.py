@@ -1,0 +1,223 @@
+"""A folder becomes a model in memory that answers: tokenizer, weights in a fitting dtype, merged adapter, engine.
+
+Only safetensors are read, nothing is fetched, and code that a model brings runs only when that was allowed.
+"""
+
+import json
+import logging
+import queue
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.serving.artifact import Artifact, open_artifact
+from finetune_trainer.serving.asks import Ask, Piece, Sampling
+from finetune_trainer.serving.batch import Batch, can_join
+from finetune_trainer.serving.engine import Capacity, Engine
+from finetune_trainer.serving.limits import cpu_threads, free_memory
+from finetune_trainer.serving.prompts import Prompts
+from finetune_trainer.serving.served import Served
+
+_log = logging.getLogger(__name__)
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+_CACHE_SHARE = 0.4  # of the memory that is free after loading; a change of rows needs the cache twice for a moment
+_ROWS = {"cpu": 16, "cuda": 64}
+_WARM_UP_SECONDS = 600
+_UNKNOWN_CONTEXT = 2048  # for models that do not say how much they can hold
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What to serve, and how."""
+
+    folder: Path
+    name: str
+    model_cache: Path | None = None
+    max_model_length: int | None = None
+    dtype: Dtype = "auto"
+    max_batch_size: int | None = None
+    max_waiting: int = 128
+    trust_remote_code: bool = False
+    all_checksums: bool = False
+
+
+def load(options: LoadOptions) -> Served:
+    """Load the model, start its engine and let it answer once.
+
+    Raises:
+        TrainerError: ModelNotInCache, ModelUnusable, SpecInvalid or OutOfMemory.
+    """
+    torch.set_num_threads(cpu_threads())
+    artifact = open_artifact(options.folder, options.model_cache, all_checksums=options.all_checksums)
+    tokenizer = _load_tokenizer(artifact, options)
+    model = _load_model(artifact, options)
+    generation = _generation_config(artifact, model)
+    context = _context(model.config, options.max_model_length)
+    capacity = _capacity(model, context, options)
+    engine = Engine(
+        Batch(model, can_join=can_join(model)),
+        decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+        ends=_end_tokens(generation, tokenizer),
+        capacity=capacity,
+    )
+    prompts = Prompts(tokenizer)
+    engine.start()
+    _warm_up(engine, prompts)
+    _log.info(
+        "serving %s: %s, %s, context %d, up to %d generations at once in %d positions, %d threads",
+        options.name, model.device, model.dtype, context, capacity.rows, capacity.tokens, torch.get_num_threads(),
+    )  # fmt: skip
+    return Served(
+        name=options.name,
+        context=context,
+        vocabulary=int(model.get_input_embeddings().weight.shape[0]),
+        prompts=prompts,
+        engine=engine,
+        sampling=_default_sampling(artifact),
+    )
+
+
+def _load_tokenizer(artifact: Artifact, options: LoadOptions) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(
+            artifact.tokenizer, local_files_only=True, trust_remote_code=options.trust_remote_code
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _unusable(f"the tokenizer in {artifact.tokenizer} cannot be loaded", error) from error
+
+
+def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        config = AutoConfig.from_pretrained(
+            artifact.base, local_files_only=True, trust_remote_code=options.trust_remote_code
+        )
+        if getattr(config, "is_encoder_decoder", False):
+            raise TrainerError(Reason.MODEL_UNUSABLE, f"{artifact.base} is a sequence-to-sequence model")
+        model = AutoModelForCausalLM.from_pretrained(
+            artifact.base,
+            config=config,
+            dtype=choose_dtype(options.dtype, config, artifact.base, device),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=options.trust_remote_code,
+            device_map={"": device},
+        )
+        if artifact.is_adapter:
+            model = _with_adapter(model, artifact.folder)
+    except torch.OutOfMemoryError as error:
+        raise TrainerError(
+            Reason.OUT_OF_MEMORY, f"{artifact.base} does not fit into the accelerator's memory",
+            "Choose a node with more accelerator memory, or serve a smaller model.",
+        ) from error  # fmt: skip
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        raise _unusable(f"{options.folder} cannot be loaded", error) from error
+    return model.train(mode=False).requires_grad_(False)
+
+
+def _with_adapter(model: Any, folder: Path) -> Any:
+    from peft import PeftConfig, PeftModel
+
+    kind = PeftConfig.from_pretrained(str(folder)).peft_type
+    if kind != "LORA":
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{folder} holds an adapter of type {kind}; only LoRA is served")
+    tuned = PeftModel.from_pretrained(model, folder, is_trainable=False)
+    if getattr(model, "is_quantized", False):
+        return tuned.get_base_model()  # with the adapter's layers in place; merged into 4 bits they would be blurred
+    return tuned.merge_and_unload()
+
+
+def choose_dtype(asked: Dtype, config: Any, base: Path, device: str) -> torch.dtype:
+    """The dtype of the weights in memory.
+
+    On an accelerator as they were saved. On a CPU float32 where that takes at most half of the free memory: any CPU is
+    quick at it, and its rounding is too fine for an answer to depend on the others in the batch; else bfloat16.
+    """
+    if asked != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
+    saved = getattr(config, "dtype", None) or torch.float32
+    if device != "cpu":
+        return saved
+    weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    as_float32 = weights * 4 // saved.itemsize
+    return torch.float32 if as_float32 <= free_memory() // 2 else torch.bfloat16
+
+
+def _generation_config(artifact: Artifact, model: Any) -> Any:
+    if (artifact.generation / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(artifact.generation, local_files_only=True)
+    return model.generation_config
+
+
+def _end_tokens(generation: Any, tokenizer: Any) -> frozenset[int]:
+    named = generation.eos_token_id
+    ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id}
+    return frozenset(int(end) for end in ends if end is not None)
+
+
+def _default_sampling(artifact: Artifact) -> Sampling:
+    """What requests leave out: the model's own recommendation, else OpenAI's defaults."""
+    path = artifact.generation / "generation_config.json"
+    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return Sampling(
+        temperature=float(1.0 if own.get("temperature") is None else own["temperature"]),
+        top_p=float(own.get("top_p") or 1.0),
+        top_k=int(own.get("top_k") or 0),
+    )
+
+
+def _context(config: Any, asked: int | None) -> int:
+    can = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if asked is not None and can is not None and asked > can:
+        raise TrainerError(
+            Reason.SPEC_INVALID, f"--max-model-length {asked}: the model can hold {can} tokens",
+            f"Set maxModelLength to {can} or less, or leave it out.",
+        )  # fmt: skip
+    return int(asked or can or _UNKNOWN_CONTEXT)
+
+
+def _capacity(model: Any, context: int, options: LoadOptions) -> Capacity:
+    rows = options.max_batch_size or _ROWS[model.device.type]
+    if not can_join(model):
+        rows = 1
+    free = torch.cuda.mem_get_info()[0] if model.device.type == "cuda" else free_memory()
+    tokens = int(free * _CACHE_SHARE) // bytes_per_token(model.config, model.dtype)
+    if tokens < context:
+        _log.warning("free memory holds %d tokens, the context is %d: a long request may exceed it", tokens, context)
+    return Capacity(rows=rows, tokens=tokens, waiting=options.max_waiting)
+
+
+def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
+    """Bytes that keys and values of one token take in all layers."""
+    text = config.get_text_config(decoder=True)
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    kept = getattr(text, "num_key_value_heads", None) or heads
+    return int(2 * text.num_hidden_layers * kept * width * dtype.itemsize)
+
+
+def _warm_up(engine: Engine, prompts: Prompts) -> None:
+    """Two short generations of unlike length: the model answers, and its rows can join and leave a batch."""
+    heard: queue.SimpleQueue[Piece] = queue.SimpleQueue()
+    tokens = prompts.warm_up()
+    greedy = Sampling(temperature=0)
+    asks = [Ask(tokens * times, max_tokens=2 + times, tell=heard.put, sampling=greedy) for times in (1, 2)]
+    engine.submit(asks)
+    ended = 0
+    while ended < len(asks):
+        piece = heard.get(timeout=_WARM_UP_SECONDS)
+        if piece.failed:
+            engine.close()
+            raise TrainerError(Reason.MODEL_UNUSABLE, "the model was loaded but failed on a first short answer")
+        ended += piece.is_last
+
+
+def _unusable(what: str, error: Exception) -> TrainerError:
+    why = " ".join(str(error).split())[:300]
+    return TrainerError(Reason.MODEL_UNUSABLE, f"{what}: {type(error).__name__}: {why}")

@@ -1,0 +1,222 @@
+"""What clients send to /v1/chat/completions and /v1/completions: checked, and refused where it cannot be honoured.
+
+Fields that OpenAI's clients send along and that change nothing about the answer are ignored. Fields that would change
+it, and are not supported, are refused by name: a silent default would be a wrong answer.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, field_validator
+
+from finetune_trainer.data.rows import Role, Turn
+from finetune_trainer.serving.api_errors import ApiError, bad_request
+from finetune_trainer.serving.asks import Sampling
+
+_COMPLETIONS_DEFAULT_TOKENS = 16  # OpenAI's own
+_INT64 = 1 << 63
+
+# Field by field, the values that ask for nothing special.
+_NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "n": (None, 1),
+    "best_of": (None, 1),
+    "logprobs": (None, False),
+    "top_logprobs": (None, 0),
+    "prompt_logprobs": (None,),
+    "echo": (None, False),
+    "suffix": (None, ""),
+    "tools": (None, []),
+    "tool_choice": (None, "none", "auto"),
+    "functions": (None, []),
+    "function_call": (None, "none", "auto"),
+    "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "web_search_options": (None,),
+    "reasoning_effort": (None, "none"),
+    "verbosity": (None, "medium"),
+    "min_p": (None, 0),
+    "repetition_penalty": (None, 1),
+    "length_penalty": (None, 1),
+    "use_beam_search": (None, False),
+    "min_tokens": (None, 0),
+    "ignore_eos": (None, False),
+    "stop_token_ids": (None, []),
+    "include_stop_str_in_output": (None, False),
+    "skip_special_tokens": (None, True),
+    "bad_words": (None, []),
+    "structured_outputs": (None,),
+    "guided_json": (None,),
+    "guided_regex": (None,),
+    "guided_choice": (None,),
+    "guided_grammar": (None,),
+    "chat_template": (None,),
+    "chat_template_kwargs": (None, {}),
+    "add_generation_prompt": (None, True),
+    "continue_final_message": (None, False),
+}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+
+class StreamOptions(_Body):
+    """What a stream carries besides text."""
+
+    include_usage: StrictBool = False
+
+
+class TextPart(_Body):
+    """A part of a message's content."""
+
+    type: Literal["text"]
+    text: StrictStr
+
+
+class Message(_Body):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: StrictStr | list[TextPart]
+
+    @property
+    def turn(self) -> Turn:
+        """As templates take it: developer is OpenAI's later word for system; text parts stand one under the other."""
+        role: Role = "system" if self.role == "developer" else self.role
+        if isinstance(self.content, str):
+            return Turn(role, self.content)
+        return Turn(role, "\n".join(part.text for part in self.content))
+
+
+_Stop = Annotated[StrictStr, Field(min_length=1)]
+_Penalty = Annotated[float, Field(ge=-2, le=2)]
+_PositiveInt = Annotated[StrictInt, Field(ge=1)]
+
+
+class _GenerationBody(_Body):
+    """What both routes have in common."""
+
+    model: StrictStr
+    stream: StrictBool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[StrictInt, Field(ge=-1)] | None = None
+    seed: Annotated[StrictInt, Field(ge=-_INT64, lt=_INT64)] | None = None
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=4)] | None = None
+    max_tokens: _PositiveInt | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _token_ids(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
+        if any(not key.isdecimal() for key in bias or {}):
+            raise ValueError("its keys are token ids")
+        return bias
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop sequences."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with the usage counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self, default: Sampling, vocabulary: int) -> Sampling:
+        """The request's settings; the model's own where it says nothing.
+
+        Raises:
+            ApiError: 400, logit_bias names a token that the model does not have.
+        """
+        bias = tuple((int(token), value) for token, value in (self.logit_bias or {}).items())
+        if any(token >= vocabulary for token, _ in bias):
+            raise bad_request(f"The model's tokens have ids below {vocabulary}.", "logit_bias")
+        return Sampling(
+            temperature=default.temperature if self.temperature is None else self.temperature,
+            top_p=default.top_p if self.top_p is None else self.top_p,
+            top_k=default.top_k if self.top_k is None else max(self.top_k, 0),
+            seed=self.seed,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=bias,
+        )
+
+
+class ChatBody(_GenerationBody):
+    """A request to /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: _PositiveInt | None = None
+
+    @property
+    def token_limit(self) -> int | None:
+        """Most tokens of the answer; None: as many as the context holds."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+_Tokens = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1)]
+
+
+class CompletionBody(_GenerationBody):
+    """A request to /v1/completions."""
+
+    prompt: StrictStr | _Tokens | Annotated[list[StrictStr | _Tokens], Field(min_length=1, max_length=64)]
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, one answer each."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return self.prompt
+
+    @property
+    def token_limit(self) -> int:
+        """Most tokens of each answer."""
+        return self.max_tokens or _COMPLETIONS_DEFAULT_TOKENS
+
+
+B = TypeVar("B", ChatBody, CompletionBody)
+
+
+def parse(kind: type[B], raw: bytes) -> B:
+    """The request in a body.
+
+    Raises:
+        ApiError: 400, naming the field.
+    """
+    try:
+        body = kind.model_validate_json(raw)
+    except ValidationError as error:
+        raise _first_problem(error) from None
+    for name, neutral in _NOT_SUPPORTED.items():
+        value = (body.model_extra or {}).get(name)
+        if not any(value == nothing and isinstance(value, bool) == isinstance(nothing, bool) for nothing in neutral):
+            raise bad_request(f"{name} is not supported by this server; leave it out.", name, "unsupported_parameter")
+    if body.stream_options is not None and not body.stream:
+        raise bad_request("stream_options goes with stream: true only.", "stream_options")
+    return body
+
+
+def _first_problem(error: ValidationError) -> ApiError:
+    """The problem that says most: with unions, the branch that came furthest."""
+    problem = max(error.errors(include_url=False), key=lambda found: len([x for x in found["loc"] if _is_field(x)]))
+    if problem["type"] == "json_invalid":
+        return bad_request("The body is not valid JSON.", None)
+    param = ""
+    for part in problem["loc"]:
+        if isinstance(part, int):
+            param += f"[{part}]"
+        elif _is_field(part):
+            param += f".{part}" if param else part
+    return bad_request(f"{param or 'body'}: {problem['msg']}.", param or None)
+
+
+def _is_field(part: int | str) -> bool:
+    """Whether a step of pydantic's location is a field or an index, and no branch of a union (`str`, `list[…]`)."""
+    return isinstance(part, int) or (part.isidentifier() and part not in {"str", "int", "float", "bool"})

@@ -1,0 +1,72 @@
+"""The next token of one request, from its logits and its settings.
+
+Greedy without adjustments is done for a whole batch at once in `batch`; everything else row by row here, so that a
+request's numbers depend on its own seed alone.
+"""
+
+from collections import Counter
+
+import torch
+
+from finetune_trainer.serving.asks import Sampling
+
+
+class Sampler:
+    """Chooses tokens one after another; keeps the random state and the counts that penalties need."""
+
+    def __init__(self, settings: Sampling) -> None:
+        self._settings = settings
+        self._random = torch.Generator()
+        self._counts: Counter[int] = Counter()
+        if settings.seed is None:
+            self._random.seed()
+        else:
+            self._random.manual_seed(settings.seed)
+
+    @property
+    def is_plain_greedy(self) -> bool:
+        """Whether the token is simply the one with the highest logit."""
+        settings = self._settings
+        return settings.temperature == 0 and not (settings.logit_bias or self._has_penalties)
+
+    @property
+    def _has_penalties(self) -> bool:
+        return bool(self._settings.presence_penalty or self._settings.frequency_penalty)
+
+    def choose(self, logits: torch.Tensor) -> int:
+        """The next token, from float32 logits of shape [vocabulary] on the CPU."""
+        adjusted = self._adjust(logits)
+        settings = self._settings
+        if settings.temperature == 0:
+            token = int(adjusted.argmax())
+        else:
+            chances = (adjusted / settings.temperature).softmax(-1)
+            kept = _keep_most_likely(chances, settings.top_k, settings.top_p)
+            token = int(torch.multinomial(kept, 1, generator=self._random))
+        if self._has_penalties:
+            self._counts[token] += 1
+        return token
+
+    def _adjust(self, logits: torch.Tensor) -> torch.Tensor:
+        settings = self._settings
+        if not (settings.logit_bias or self._counts):
+            return logits
+        logits = logits.clone()
+        for token, count in self._counts.items():
+            logits[token] -= settings.presence_penalty + count * settings.frequency_penalty
+        for token, bias in settings.logit_bias:
+            logits[token] += bias
+        return logits
+
+
+def _keep_most_likely(chances: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+    """`chances` with zeros outside the `top_k` most likely (0: all) and the smallest set that sums to `top_p`."""
+    if top_k == 0 and top_p >= 1:
+        return chances
+    ordered, order = chances.sort(descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    drop = before >= top_p * ordered.sum()
+    drop[0] = False
+    if top_k:
+        drop[top_k:] = True
+    return torch.zeros_like(chances).scatter(0, order, ordered.masked_fill(drop, 0))
