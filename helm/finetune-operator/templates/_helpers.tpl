@@ -2,20 +2,20 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Names of objects: at most 52 characters, so that every suffix still fits a DNS label. */}}
+{{/* Names of objects: DNS labels of at most 52 characters that begin with a letter, so that every suffix still fits. */}}
 {{- define "finetune.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" | trimSuffix "." -}}
-{{- else -}}
 {{- $name := include "finetune.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- $full | trunc 52 | trimSuffix "-" | trimSuffix "." -}}
+{{- $full = default $full .Values.fullnameOverride | replace "." "-" -}}
+{{- if regexMatch "^[0-9]" $full -}}
+{{- $full = printf "r-%s" $full -}}
 {{- end -}}
+{{- $full | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "finetune.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "finetune.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "finetune.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "finetune.labels" -}}
