@@ -28,7 +28,7 @@ def timestamp(moment: datetime) -> str:
 
 def moment(text: str) -> datetime:
     """A moment from the API's text."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return datetime.fromisoformat(text)
 
 
 def ready(reason: Reason, message: str = "") -> list[Fact]:

@@ -1,6 +1,6 @@
 """What to do about a ModelDeployment: which version to serve, and what its server's state means."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -178,7 +178,7 @@ def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> 
     return view.status.model_copy(update={**fields, "conditions": conditions, "observed_generation": view.generation})
 
 
-def read_serving(deployment: Manifest | None, pods: list[Manifest], version_label: str) -> Serving:
+def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], version_label: str) -> Serving:
     """The state of a server from its apps/v1 Deployment and its pods."""
     if deployment is None:
         return Serving("Absent")
@@ -206,7 +206,7 @@ def _version(labels: Manifest, version_label: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _serving_failure(status: Manifest, pods: list[Manifest], version: int | None, label: str) -> Failure | None:
+def _serving_failure(status: Manifest, pods: Sequence[Manifest], version: int | None, label: str) -> Failure | None:
     """Why pods of the new version do not come up; a pod that still starts is no failure."""
     for pod in pods:
         if _version(pod["metadata"].get("labels", {}), label) == version and (found := _pod_failure(pod)):

@@ -35,6 +35,8 @@ REPORT_INTERVAL = timedelta(seconds=5)
 RETRY_DELAYS = (5, 20, 60, 180, 300)
 """Seconds before the first, second, … retry; the last one repeats."""
 
+LATE_POD_CHECK_SECONDS = 15
+
 PHASE_OF_REPORT = {"Validating": "Validating", "Running": "Running", "Evaluating": "Evaluating"}
 
 
@@ -237,7 +239,8 @@ def wait_for_pod(view: JobView) -> Decision | None:
         facts = reconciling(obstacle.reason, obstacle.message)
     else:
         facts = stalled(obstacle.reason, obstacle.message)
-    return Decision(_status(view, Change(facts, {"phase": "Queued", "failure": obstacle})))
+    status = _status(view, Change(facts, {"phase": "Queued", "failure": obstacle}))
+    return Decision(status, requeue_after=LATE_POD_CHECK_SECONDS if view.run.awaiting_pod else None)
 
 
 def follow(view: JobView) -> Decision | None:

@@ -1,6 +1,6 @@
 """What a training pod's Job, pod and report say together: the state of one attempt on the cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -40,6 +40,8 @@ class Run:
     started: bool = False
     wants_log: bool = False
     """Whether the reason alone does not explain the failure."""
+    awaiting_pod: bool = False
+    """Whether nothing has been made of the attempt yet: no event will tell, so look again."""
 
     @property
     def retryable(self) -> bool:
@@ -47,7 +49,7 @@ class Run:
         return self.failure is not None and self.failure.reason in RETRIED
 
 
-def read_run(job: Manifest | None, pods: list[Manifest], report: Report | None) -> Run:
+def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | None) -> Run:
     """One attempt, from its batch Job, the Job's pods and the last report that came by HTTPS."""
     if job is None:
         return Run("Absent", report=report)
@@ -64,7 +66,7 @@ def read_run(job: Manifest | None, pods: list[Manifest], report: Report | None) 
     return Run("Active", report=report, started=True)
 
 
-def newest(pods: list[Manifest]) -> Manifest | None:
+def newest(pods: Sequence[Manifest]) -> Manifest | None:
     """The pod that was made last."""
     return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
 

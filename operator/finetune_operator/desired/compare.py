@@ -1,0 +1,24 @@
+"""Whether an object is as it should be, defaults of the API server aside."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def covers(present: Any, wanted: Any) -> bool:
+    """Whether all that is wanted is present; what the server has added does not matter.
+
+    Quantities that the server spells anew (1000m as 1) count as a difference: applying them again changes nothing.
+    """
+    if isinstance(wanted, Mapping):
+        if not wanted:
+            return present is None or isinstance(present, Mapping)
+        return isinstance(present, Mapping) and all(covers(present.get(key), value) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        if not wanted:
+            return not present
+        return (
+            isinstance(present, list)
+            and len(present) == len(wanted)
+            and all(covers(one, other) for one, other in zip(present, wanted, strict=True))
+        )
+    return bool(present == wanted)

@@ -1,0 +1,159 @@
+"""Training on this cluster: one batch/v1 Job per attempt, observed by its Job, its pods and its reports."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from finetune_api.connection import HuggingFace, LLMConnectionSpec
+from finetune_api.job import Failure, FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.names import REPORT_PATH
+from finetune_api.reasons import Reason
+from finetune_api.trainer import Report
+from finetune_api.uris import parse_artifact_uri
+from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.run import Run, is_live, newest, read_run, with_log
+from finetune_operator.desired import names, training_job
+from finetune_operator.runtime.kube import EVENTS, JOBS, PODS, Kube
+from finetune_operator.runtime.logs import redact
+from finetune_operator.runtime.store import Store
+
+Manifest = dict[str, Any]
+
+POD_IS_LATE = timedelta(seconds=10)
+"""A Job without a pod after this has been refused one: its events say why."""
+
+LOG_LINES = 40
+LOG_BYTES = 4096
+
+
+def pods_of_job(namespace: str, job: str) -> str:
+    """Index key of the pods of a batch Job."""
+    return f"job/{namespace}/{job}"
+
+
+def pods_of_owner(namespace: str, label: str) -> str:
+    """Index key of the pods of a FineTuneJob, by the value of their job label."""
+    return f"owner/{namespace}/{label}"
+
+
+class HuggingFaceTraining:
+    """A TrainingProvider on this cluster.
+
+    Args:
+        kube: the API.
+        store: watched Jobs and pods.
+        last_report: the newest report of a job's attempt, by the job's UID.
+        service: DNS name of the report server.
+        report_ca: the CA certificate of the report server now, PEM.
+        clock: now, with a time zone.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        store: Store,
+        *,
+        last_report: Callable[[str, int], Report | None],
+        service: str,
+        report_ca: Callable[[], str],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._kube = kube
+        self._store = store
+        self._last_report = last_report
+        self._service = service
+        self._report_ca = report_ca
+        self._clock = clock
+
+    def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
+        """A folder on the connection's claim."""
+        metadata = job["metadata"]
+        return names.output_uri(
+            parse_artifact_uri(_settings(connection).artifacts.uri),
+            namespace=metadata["namespace"],
+            model=spec.model_ref.name,
+            job=metadata["name"],
+            uid=metadata["uid"],
+        )
+
+    async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
+        """Job, pods and report of the attempt; for a failure that needs it, the end of the log."""
+        namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
+        attempt = status.provider.attempt if status.provider else 0
+        name = names.training_job(job["metadata"]["name"], max(attempt, 1))
+        batch_job = self._own(self._store.get(JOBS, name, namespace), uid)
+        pods = self._store.select(PODS, pods_of_job(namespace, name)) if batch_job else []
+        run = read_run(batch_job, pods, self._last_report(uid, max(attempt, 1)))
+        pod = newest(pods)
+        if run.wants_log and pod is not None:
+            return with_log(run, await self._log_tail(pod))
+        if run.state == "Queued" and pod is None and batch_job is not None:
+            return await self._without_pod(run, batch_job)
+        return run
+
+    def has_live_pods(self, job: Manifest) -> bool:
+        """Any pod of any attempt that has not ended."""
+        namespace, label = job["metadata"]["namespace"], names.fit(job["metadata"]["name"])
+        pods = self._store.select(PODS, pods_of_owner(namespace, label))
+        return any(is_live(pod, self._clock()) for pod in pods)
+
+    async def start(
+        self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
+    ) -> str:
+        """Apply the attempt's Job. Its name is fixed by the attempt: a second call changes nothing."""
+        number = status.provider.attempt if status.provider else 1
+        recorded = status.provider.artifact_uri if status.provider else None
+        attempt = training_job.Attempt(
+            number=number,
+            output_uri=recorded or self.output_uri(job, spec, connection),
+            report_url=f"https://{self._service}{REPORT_PATH}",
+            report_ca=self._report_ca(),
+        )
+        manifest = training_job.build(job, spec, _settings(connection), attempt)
+        self._store.put(JOBS, await self._kube.apply(JOBS, manifest))
+        return str(manifest["metadata"]["name"])
+
+    async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
+        """Delete the attempt's Job; its pod gets SIGTERM and writes a checkpoint."""
+        namespace = job["metadata"]["namespace"]
+        attempt = max(status.provider.attempt if status.provider else 0, 1)
+        name = names.training_job(job["metadata"]["name"], attempt)
+        batch_job = self._own(self._store.get(JOBS, name, namespace), job["metadata"]["uid"])
+        if batch_job is None:
+            return
+        await self._kube.delete(JOBS, name, namespace, uid=batch_job["metadata"]["uid"])
+        self._store.remove(JOBS, namespace, name)
+
+    def _own(self, batch_job: Manifest | None, uid: str) -> Manifest | None:
+        """The Job if it is this FineTuneJob's; one of an earlier job of the same name is on its way out."""
+        owners = (batch_job or {}).get("metadata", {}).get("ownerReferences") or ()
+        return batch_job if any(owner["uid"] == uid for owner in owners) else None
+
+    async def _log_tail(self, pod: Mapping[str, Any]) -> str:
+        metadata = pod["metadata"]
+        text = await self._kube.pod_log_tail(
+            metadata["namespace"], metadata["name"], training_job.TRAINER_CONTAINER, LOG_LINES, LOG_BYTES
+        )
+        return redact(text)
+
+    async def _without_pod(self, run: Run, batch_job: Manifest) -> Run:
+        """Why the Job controller could make no pod: quota, policy, a missing service account."""
+        metadata = batch_job["metadata"]
+        if batch_job["spec"].get("suspend"):
+            return run
+        late = self._clock() - moment(metadata["creationTimestamp"]) > POD_IS_LATE
+        if not late:
+            return replace(run, awaiting_pod=True)
+        events = await self._kube.list(
+            EVENTS, metadata["namespace"], field_selector=f"regarding.name={metadata['name']},reason=FailedCreate"
+        )
+        note = max(events, key=lambda e: str(e["metadata"]["creationTimestamp"]), default={}).get("note")
+        failure = Failure.because(Reason.POD_REJECTED, str(note)) if note else None
+        return replace(run, failure=failure, awaiting_pod=True)
+
+
+def _settings(connection: LLMConnectionSpec) -> HuggingFace:
+    if connection.hugging_face is None:
+        raise ValueError("not a huggingFace connection")
+    return connection.hugging_face

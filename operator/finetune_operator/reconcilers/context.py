@@ -1,0 +1,91 @@
+"""What every reconciler works with, and how it reads objects and writes their status."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from finetune_api.base import ApiModel
+from finetune_api.connection import LLMConnectionSpec
+from finetune_operator.runtime.kube import CONNECTIONS, Kube, Resource
+from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.store import Store
+
+logger = logging.getLogger(__name__)
+
+Manifest = dict[str, Any]
+M = TypeVar("M", bound=ApiModel)
+
+
+class Announce(Protocol):
+    """Posts an Event that a person sees in `kubectl describe`."""
+
+    async def __call__(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
+        """Never raises: an Event is decoration."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """The world as reconcilers see it."""
+
+    kube: Kube
+    store: Store
+    announce: Announce
+    enqueue: Callable[[Key], None]
+    clock: Callable[[], datetime]
+
+    async def read(self, resource: Resource, key: Key) -> Manifest | None:
+        """The object as last seen; where the store has none, the API is asked: a watch may be late."""
+        namespace = key.namespace or None
+        found = self.store.get(resource, key.name, namespace)
+        if found is None:
+            found = await self.kube.get(resource, key.name, namespace)
+            if found is not None:
+                self.store.put(resource, found)
+        return found
+
+    async def write_status(self, resource: Resource, obj: Manifest, old: ApiModel, new: ApiModel) -> None:
+        """Write the status if it changed, onto the state that was read.
+
+        Raises:
+            Conflict: the object has changed since; the queue looks again.
+        """
+        if old == new:
+            return
+        metadata = obj["metadata"]
+        written = await self.kube.patch_status(
+            resource, metadata["name"], metadata.get("namespace"), new.wire(), metadata["resourceVersion"]
+        )
+        self.store.put(resource, written)
+
+    def connection(self, name: str) -> LLMConnectionSpec | None:
+        """A connection's spec; None where it is not there or cannot be read (its own status says why)."""
+        found = self.store.get(CONNECTIONS, name)
+        return parse_spec(LLMConnectionSpec, found)[0] if found else None
+
+
+def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:
+    """The spec, or None and a sentence that names the fields that do not fit."""
+    try:
+        return model.model_validate(obj.get("spec") or {}), ""
+    except ValidationError as error:
+        found = [f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
+        return None, "; ".join(found[:5])
+
+
+def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
+    """The status; one that cannot be read (written by another release) counts as not written."""
+    try:
+        return model.model_validate(obj.get("status") or {})
+    except ValidationError as error:
+        logger.warning("status of %s cannot be read: %d problems", obj["metadata"]["name"], error.error_count())
+        return model()
+
+
+def wants_deletion(obj: Mapping[str, Any]) -> bool:
+    """Whether the object is on its way out."""
+    return "deletionTimestamp" in obj["metadata"]

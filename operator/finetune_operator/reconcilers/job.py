@@ -1,0 +1,179 @@
+"""FineTuneJob: observe, decide, act, write status."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from finetune_api.display import job_display
+from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_operator.decide.conditions import moment, timestamp
+from finetune_operator.decide.job import Decision, JobView, decide
+from finetune_operator.desired import fine_tuned_model
+from finetune_operator.providers.ports import TrainingProvider
+from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
+from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, NAMESPACES
+from finetune_operator.runtime.queue import Key, Requeue
+
+logger = logging.getLogger(__name__)
+
+Manifest = dict[str, Any]
+
+
+class JobReconciler:
+    """Makes the world be as a FineTuneJob and its connection ask."""
+
+    def __init__(self, context: Context, provider: TrainingProvider, reports: ReportBox) -> None:
+        self._context = context
+        self._provider = provider
+        self._reports = reports
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        """One look at a job. Doing it twice, late or after a crash gives the same world."""
+        job = await self._context.read(FINE_TUNE_JOBS, key)
+        if job is None:
+            return None
+        view = await self._observe(job)
+        decision = decide(view)
+        if decision.register:
+            view = replace(view, version=await self._register(view))
+            decision = decide(view)
+        status = await self._act(job, view, decision)
+        if decision.delete:
+            await self._context.kube.delete(
+                FINE_TUNE_JOBS, key.name, key.namespace, uid=job["metadata"]["uid"], propagation="Background"
+            )
+            return None
+        status = status.model_copy(update={"display": _display(view, status)})
+        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status)
+        await self._tell(job, view.status, status)
+        if status.completion_time is not None:
+            self._reports.forget(view.uid)
+        return None if decision.requeue_after is None else Requeue(decision.requeue_after)
+
+    async def _observe(self, job: Manifest) -> JobView:
+        metadata = job["metadata"]
+        spec, spec_error = parse_spec(FineTuneJobSpec, job)
+        status = parse_status(FineTuneJobStatus, job)
+        connection = self._context.connection(spec.connection_ref.name) if spec else None
+        namespace = self._context.store.get(NAMESPACES, metadata["namespace"]) or {"metadata": {}}
+        usable = spec is not None and connection is not None and connection.hugging_face is not None
+        return JobView(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata["uid"],
+            generation=metadata["generation"],
+            created=moment(metadata["creationTimestamp"]),
+            deleting=wants_deletion(job),
+            spec=spec,
+            spec_error=spec_error,
+            status=status,
+            connection=connection,
+            namespace_labels=namespace["metadata"].get("labels", {}),
+            run=await self._provider.observe(job, status),
+            live_pods=self._provider.has_live_pods(job),
+            version=self._version(job, spec),
+            artifact_uri=self._provider.output_uri(job, spec, connection) if usable and spec and connection else "",
+            now=self._context.clock(),
+        )
+
+    def _version(self, job: Manifest, spec: FineTuneJobSpec | None) -> int | None:
+        if spec is None:
+            return None
+        model = self._context.store.get(FINE_TUNED_MODELS, spec.model_ref.name, job["metadata"]["namespace"])
+        return find_version(parse_status(FineTunedModelStatus, model), job["metadata"]["uid"]) if model else None
+
+    async def _act(self, job: Manifest, view: JobView, decision: Decision) -> FineTuneJobStatus:
+        """Do what was decided, and only then say so; what was done twice after a crash changes nothing."""
+        if decision.stop:
+            await self._provider.stop(job, view.status)
+        if not decision.start or view.spec is None or view.connection is None or decision.status.provider is None:
+            return decision.status
+        job_id = await self._provider.start(job, view.spec, view.connection, decision.status)
+        provider = decision.status.provider.model_copy(update={"job_id": job_id})
+        return decision.status.model_copy(update={"provider": provider})
+
+    async def _register(self, view: JobView) -> int:
+        """Add the job's version to its FineTunedModel, once: the job's UID tells whether it is there.
+
+        Raises:
+            Conflict: another job was registered at the same moment; the queue looks again.
+        """
+        if view.spec is None or view.run.report is None or view.run.report.result is None:
+            raise ValueError("only a job with a result makes a version")
+        model = await self._model(view.namespace, view.spec.model_ref.name)
+        status = parse_status(FineTunedModelStatus, model)
+        known = find_version(status, view.uid)
+        if known is not None:
+            self._context.store.put(FINE_TUNED_MODELS, model)
+            return known
+        number = max([status.latest_version or 0, *(v.version for v in status.versions or ())]) + 1
+        versions = [*(status.versions or ()), _new_version(view, number)]
+        new = status.model_copy(update={"versions": versions, "latest_version": number})
+        await self._context.write_status(FINE_TUNED_MODELS, model, status, new)
+        self._context.enqueue(Key(FINE_TUNED_MODELS.kind, view.namespace, view.spec.model_ref.name))
+        return number
+
+    async def _model(self, namespace: str, name: str) -> Manifest:
+        """The model as the API has it now; made where it does not exist."""
+        found = await self._context.kube.get(FINE_TUNED_MODELS, name, namespace)
+        if found is not None:
+            return found
+        return await self._context.kube.create(FINE_TUNED_MODELS, fine_tuned_model.build(namespace, name))
+
+    async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
+        """An Event for what a person would want to see."""
+        told = headline(old, new)
+        if told is not None:
+            event_type, reason, note = told
+            await self._context.announce(job, event_type, reason, note)
+
+
+def find_version(status: FineTunedModelStatus, job_uid: str) -> int | None:
+    """The version that a job made."""
+    return next((v.version for v in status.versions or () if v.job_uid == job_uid), None)
+
+
+def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
+    """Type, reason and note of the Event that a change of status deserves."""
+    retried = new.provider is not None and new.provider.retries > (old.provider.retries if old.provider else 0)
+    if retried and new.provider is not None and new.provider.last_failure is not None:
+        failure = new.provider.last_failure
+        return "Warning", "Retrying", f"attempt {failure.attempt}: {failure.reason.value}: {failure.message}"
+    if new.failure is not None and (old.failure is None or old.failure.reason != new.failure.reason):
+        return "Warning", new.failure.reason.value, f"{new.failure.message} {new.failure.next_step or ''}".strip()
+    if new.phase == old.phase or new.phase is None:
+        return None
+    notes = {
+        "Queued": f"attempt {new.provider.attempt if new.provider else 1} waits for a pod",
+        "Running": "the dataset is valid; tuning",
+        "Evaluating": "tuning is done; measuring on the test set",
+        "Suspended": "suspended; the checkpoint is kept",
+        "Succeeded": f"version {new.model_version} is registered",
+    }
+    return ("Normal", new.phase, notes[new.phase]) if new.phase in notes else None
+
+
+def _new_version(view: JobView, number: int) -> ModelVersion:
+    report, spec = view.run.report, view.spec
+    if report is None or report.result is None or spec is None:
+        raise ValueError("only a job with a result makes a version")
+    return ModelVersion(
+        version=number,
+        job=view.name,
+        job_uid=view.uid,
+        connection=spec.connection_ref.name,
+        base_model=spec.base_model,
+        method=spec.method,
+        artifact=report.result.artifact,
+        dataset_sha256=report.result.dataset_sha256,
+        train_loss=report.result.train_loss,
+        eval_loss=report.result.eval_loss,
+        evaluation=report.evaluation,
+        created_at=timestamp(view.now),
+    )
+
+
+def _display(view: JobView, status: FineTuneJobStatus) -> Any:
+    return job_display(view.spec.base_model, status) if view.spec else status.display

@@ -1,0 +1,106 @@
+"""FineTunedModel: observe, decide, act, write status."""
+
+from typing import Any
+
+from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.display import model_display
+from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_operator.decide.model import DeploymentView, ModelView, decide
+from finetune_operator.desired import model_deployment, prune_job
+from finetune_operator.desired.compare import covers
+from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
+from finetune_operator.reconcilers.observed import of_model
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.queue import Key
+
+Manifest = dict[str, Any]
+
+
+class ModelReconciler:
+    """Keeps exactly one version active, its deployment there, and history within its limit."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def reconcile(self, key: Key) -> None:
+        """One look at a model."""
+        model = await self._context.read(FINE_TUNED_MODELS, key)
+        if model is None:
+            return
+        view = self._observe(model)
+        decision = decide(view)
+        for version in decision.prune:
+            await self._prune(model, version)
+        status = decision.status.model_copy(update={"display": model_display(decision.status)})
+        # Status first: the deployment follows status.activeVersion.
+        await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
+        if decision.deploy and view.spec is not None:
+            await self._deploy(model, view.spec)
+        if status.active_version != view.status.active_version:
+            note = f"version {status.active_version} is active (before: {view.status.active_version or 'none'})"
+            await self._context.announce(model, "Normal", "Activated", note)
+
+    def _observe(self, model: Manifest) -> ModelView:
+        metadata = model["metadata"]
+        spec, spec_error = parse_spec(FineTunedModelSpec, model)
+        status = parse_status(FineTunedModelStatus, model)
+        return ModelView(
+            name=metadata["name"],
+            generation=metadata["generation"],
+            deleting=wants_deletion(model),
+            spec=spec,
+            spec_error=spec_error,
+            status=status,
+            deployments=self._deployments(model),
+            pruned=frozenset(v.version for v in status.versions or () if self._is_pruned(model, v)),
+            now=self._context.clock(),
+        )
+
+    def _deployments(self, model: Manifest) -> list[DeploymentView]:
+        """Deployments of the model, and one that has its name but serves another."""
+        metadata = model["metadata"]
+        store, namespace = self._context.store, metadata["namespace"]
+        found = store.select(MODEL_DEPLOYMENTS, of_model(namespace, metadata["name"]))
+        namesake = store.get(MODEL_DEPLOYMENTS, metadata["name"], namespace)
+        if namesake is not None and all(d["metadata"]["name"] != metadata["name"] for d in found):
+            found.append(namesake)
+        views = []
+        for deployment in found:
+            spec, _ = parse_spec(ModelDeploymentSpec, deployment)
+            owners = deployment["metadata"].get("ownerReferences") or ()
+            if spec is not None:
+                views.append(
+                    DeploymentView(
+                        name=deployment["metadata"]["name"],
+                        owned=any(owner["uid"] == metadata["uid"] for owner in owners),
+                        spec=spec,
+                        status=parse_status(ModelDeploymentStatus, deployment),
+                    )
+                )
+        return views
+
+    def _is_pruned(self, model: Manifest, version: ModelVersion) -> bool:
+        metadata = model["metadata"]
+        name = prune_job.name(metadata["name"], version.version)
+        job = self._context.store.get(JOBS, name, metadata["namespace"])
+        conditions = (job or {}).get("status", {}).get("conditions") or ()
+        return any(c["type"] == "Complete" and c["status"] == "True" for c in conditions)
+
+    async def _prune(self, model: Manifest, version: ModelVersion) -> None:
+        """Have the version's folder deleted; the version leaves status once that is done."""
+        connection = self._context.connection(version.connection)
+        if connection is None or connection.hugging_face is None:
+            return
+        manifest = prune_job.build(model, version, connection.hugging_face)
+        if manifest is None:
+            return
+        metadata = manifest["metadata"]
+        if self._context.store.get(JOBS, metadata["name"], metadata["namespace"]) is None:
+            self._context.store.put(JOBS, await self._context.kube.apply(JOBS, manifest))
+
+    async def _deploy(self, model: Manifest, spec: FineTunedModelSpec) -> None:
+        wanted = model_deployment.build(model, spec)
+        metadata = wanted["metadata"]
+        present = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"])
+        if present is None or not covers(present, wanted):
+            self._context.store.put(MODEL_DEPLOYMENTS, await self._context.kube.apply(MODEL_DEPLOYMENTS, wanted))

@@ -1,0 +1,135 @@
+"""What is watched, how it is indexed, and which objects an event concerns. Pure but for reading the store."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from finetune_api.names import DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
+from finetune_operator.providers.hugging_face import pods_of_job, pods_of_owner
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    DEPLOYMENTS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    NAMESPACES,
+    PODS,
+    SERVICES,
+    Resource,
+)
+from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.store import Store
+
+Manifest = dict[str, Any]
+
+CHILD_SELECTOR = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
+BATCH_JOB_LABEL = "batch.kubernetes.io/job-name"
+
+OWN_KINDS: tuple[Resource, ...] = (CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, FINE_TUNE_JOBS)
+CHILDREN: tuple[Resource, ...] = (JOBS, PODS, DEPLOYMENTS, SERVICES)
+WATCHED: tuple[Resource, ...] = (NAMESPACES, *CHILDREN, *OWN_KINDS)
+"""Children before owners: an owner is looked at when what it has made is known."""
+
+
+def uses_connection(name: str) -> str:
+    """Index key of the FineTuneJobs of a connection."""
+    return f"connection/{name}"
+
+
+def of_model(namespace: str, name: str) -> str:
+    """Index key of the FineTuneJobs and ModelDeployments of a model."""
+    return f"model/{namespace}/{name}"
+
+
+def in_namespace(namespace: str) -> str:
+    """Index key of the FineTuneJobs of a namespace."""
+    return f"namespace/{namespace}"
+
+
+def pods_of_deployment(namespace: str, name: str) -> str:
+    """Index key of the pods that serve a ModelDeployment."""
+    return f"deployment/{namespace}/{name}"
+
+
+def make_store() -> Store:
+    """A store with the indexes that reconcilers ask for, keeping of large objects what they read."""
+    return Store(
+        indexers={PODS: _index_pod, FINE_TUNE_JOBS: _index_job, MODEL_DEPLOYMENTS: _index_deployment},
+        trims={PODS: _trim_pod, JOBS: _trim_batch_job},
+    )
+
+
+def _index_pod(pod: Manifest) -> Iterator[str]:
+    namespace, labels = pod["metadata"]["namespace"], pod["metadata"].get("labels", {})
+    if BATCH_JOB_LABEL in labels:
+        yield pods_of_job(namespace, labels[BATCH_JOB_LABEL])
+    if JOB_LABEL in labels:
+        yield pods_of_owner(namespace, labels[JOB_LABEL])
+    if DEPLOYMENT_LABEL in labels:
+        yield pods_of_deployment(namespace, labels[DEPLOYMENT_LABEL])
+
+
+def _index_job(job: Manifest) -> Iterator[str]:
+    namespace, spec = job["metadata"]["namespace"], job.get("spec", {})
+    yield uses_connection(spec.get("connectionRef", {}).get("name", ""))
+    yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
+    yield in_namespace(namespace)
+
+
+def _index_deployment(deployment: Manifest) -> Iterator[str]:
+    namespace, spec = deployment["metadata"]["namespace"], deployment.get("spec", {})
+    yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
+
+
+def _trim_metadata(metadata: Manifest) -> Manifest:
+    return {key: value for key, value in metadata.items() if key not in {"managedFields", "annotations"}}
+
+
+def _trim_pod(pod: Manifest) -> Manifest:
+    return {"metadata": _trim_metadata(pod["metadata"]), "status": pod.get("status", {})}
+
+
+def _trim_batch_job(job: Manifest) -> Manifest:
+    kept = {"suspend": job.get("spec", {}).get("suspend", False)}
+    return {"metadata": _trim_metadata(job["metadata"]), "spec": kept, "status": job.get("status", {})}
+
+
+def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterable[Key]:
+    """Keys of the objects that are to be looked at when this one has changed."""
+    metadata = obj["metadata"]
+    namespace, name = metadata.get("namespace", ""), metadata["name"]
+    if resource in OWN_KINDS:
+        yield Key(resource.kind, namespace, name)
+    if resource is CONNECTIONS:
+        yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, uses_connection(name)))
+        yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS))
+    elif resource is NAMESPACES:
+        yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, in_namespace(name)))
+    elif resource is FINE_TUNED_MODELS:
+        yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS, of_model(namespace, name)))
+    elif resource is MODEL_DEPLOYMENTS:
+        yield Key(FINE_TUNED_MODELS.kind, namespace, obj.get("spec", {}).get("modelRef", {}).get("name", name))
+    elif resource in CHILDREN:
+        yield from _owners(resource, obj, store)
+
+
+def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterator[Key]:
+    """The objects of ours that a child belongs to: by its owner reference, or by its label."""
+    metadata = obj["metadata"]
+    namespace = metadata["namespace"]
+    label = (metadata.get("labels") or {}).get(DEPLOYMENT_LABEL)
+    if label:
+        yield Key(MODEL_DEPLOYMENTS.kind, namespace, label)
+        return
+    ours = {kind.kind for kind in OWN_KINDS}
+    for owner in metadata.get("ownerReferences") or ():
+        if owner["kind"] in ours:
+            yield Key(owner["kind"], namespace, owner["name"])
+        elif resource is PODS and owner["kind"] == JOBS.kind:
+            batch_job = store.get(JOBS, owner["name"], namespace)
+            if batch_job is not None:
+                yield from _owners(JOBS, batch_job, store)
+
+
+def _keys(resource: Resource, addresses: Iterable[tuple[str, str]]) -> Iterator[Key]:
+    return (Key(resource.kind, namespace, name) for namespace, name in addresses)

@@ -1,0 +1,72 @@
+"""The newest report of each training pod. Only a cache: a pod repeats its whole state, and its end is in its status."""
+
+from collections.abc import Callable
+from typing import Any
+
+from finetune_api.names import ATTEMPT_LABEL
+from finetune_api.trainer import Report
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
+from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.store import Store
+
+Manifest = dict[str, Any]
+
+
+class ReportBox:
+    """Takes reports in for a job's own pods only, and gives the newest one out.
+
+    Args:
+        store: watched pods, Jobs and FineTuneJobs: who may report for what follows from owner references.
+        enqueue: told of each job that a report has come for.
+    """
+
+    def __init__(self, store: Store, enqueue: Callable[[Key], None]) -> None:
+        self._store = store
+        self._enqueue = enqueue
+        self._reports: dict[str, Report] = {}
+
+    def authorise(self, identity: TokenIdentity, report: Report) -> str | None:
+        """Why this pod may not make this report, or None: pod, Job, FineTuneJob and attempt must all fit."""
+        if identity.pod_name is None or identity.namespace != report.namespace:
+            return "the token is not bound to a pod of the job's namespace"
+        pod = self._store.get(PODS, identity.pod_name, identity.namespace)
+        if pod is None or pod["metadata"]["uid"] != identity.pod_uid:
+            return "the token's pod is not a training pod"
+        batch_job = self._owner(pod, JOBS.kind, report.namespace)
+        if batch_job is None or not _is_owned_by(batch_job, FINE_TUNE_JOBS.kind, report.name, report.uid):
+            return "the token's pod belongs to another job"
+        if pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL) != str(report.attempt):
+            return "the token's pod runs another attempt"
+        job = self._store.get(FINE_TUNE_JOBS, report.name, report.namespace)
+        if job is None or job["metadata"]["uid"] != report.uid:
+            return "the job does not exist"
+        return "the job has ended" if job.get("status", {}).get("completionTime") else None
+
+    def accept(self, report: Report) -> None:
+        """Keep the report if none of a later attempt is known, and have the job looked at."""
+        known = self._reports.get(report.uid)
+        if known is None or known.attempt <= report.attempt:
+            self._reports[report.uid] = report
+        self._enqueue(Key(FINE_TUNE_JOBS.kind, report.namespace, report.name))
+
+    def last(self, uid: str, attempt: int) -> Report | None:
+        """The newest report of an attempt."""
+        report = self._reports.get(uid)
+        return report if report is not None and report.attempt == attempt else None
+
+    def forget(self, uid: str) -> None:
+        """Drop what is known of a job that has ended or is gone."""
+        self._reports.pop(uid, None)
+
+    def _owner(self, pod: Manifest, kind: str, namespace: str) -> Manifest | None:
+        for owner in pod["metadata"].get("ownerReferences") or ():
+            if owner["kind"] == kind:
+                found = self._store.get(JOBS, owner["name"], namespace)
+                if found is not None and found["metadata"]["uid"] == owner["uid"]:
+                    return found
+        return None
+
+
+def _is_owned_by(obj: Manifest, kind: str, name: str, uid: str) -> bool:
+    owners = obj["metadata"].get("ownerReferences") or ()
+    return any((o["kind"], o["name"], o["uid"]) == (kind, name, uid) for o in owners)
