@@ -1,0 +1,44 @@
+-- FineTuneJob: Progressing until it ends, Healthy when it made a version, Degraded when it failed.
+local function condition(kind)
+  for _, found in ipairs(obj.status.conditions) do
+    if found.type == kind then
+      return found
+    end
+  end
+  return {}
+end
+
+local function health(status, message)
+  return { status = status, message = message or "" }
+end
+
+if obj.metadata.deletionTimestamp ~= nil then
+  return health("Progressing", "is being deleted")
+end
+if obj.status == nil or obj.status.conditions == nil or obj.status.observedGeneration ~= obj.metadata.generation then
+  return health("Progressing", "waits for the operator to see this spec")
+end
+if condition("Failed").status == "True" then
+  local failure = obj.status.failure or {}
+  local message = failure.message or condition("Failed").message
+  if failure.nextStep ~= nil then
+    message = message .. " Next step: " .. failure.nextStep
+  end
+  return health("Degraded", message)
+end
+if condition("Complete").status == "True" then
+  return health("Healthy", condition("Complete").message)
+end
+if condition("Suspended").status == "True" then
+  return health("Suspended", condition("Suspended").message)
+end
+if condition("Stalled").status == "True" then
+  return health("Degraded", condition("Stalled").message)
+end
+if condition("Ready").status == "True" then
+  return health("Healthy", condition("Ready").message)
+end
+if obj.status.progress ~= nil and condition("Reconciling").reason == "Running" then
+  return health("Progressing", string.format("Running: %d%%", obj.status.progress.percent or 0))
+end
+return health("Progressing", condition("Ready").message)
