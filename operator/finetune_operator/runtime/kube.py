@@ -166,12 +166,18 @@ class Kube:
             return None
 
     async def list(
-        self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
     ) -> list[dict[str, Any]]:
-        """All objects (of a namespace, with a label), read page by page. Each carries its apiVersion and kind."""
+        """All objects (of a namespace, with a label or a field), page by page. Each carries its apiVersion and kind."""
         params = {"limit": str(PAGE_SIZE)}
         if label_selector:
             params["labelSelector"] = label_selector
+        if field_selector:
+            params["fieldSelector"] = field_selector
         items: list[dict[str, Any]] = []
         while True:
             request = Request("list", resource.plural, "GET", resource.path(namespace), dict(params))

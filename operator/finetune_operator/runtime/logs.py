@@ -31,7 +31,8 @@ _NAMED = re.compile(
     r"""(?ix)
     (["']? [\w.-]{0,64}
         (?: authorization | api[_-]?key | access[_-]?key | secret[_-]?key | account[_-]?key | passw(?:or)?d
-          | client[_-]?secret | private[_-]?key | (?<![a-z]) (?:access|refresh|id|session|auth|hf|sas)?[_-]?token(?!s|iz)
+          | client[_-]?secret | private[_-]?key
+          | (?<![a-z]) (?:access|refresh|id|session|auth|hf|sas)?[_-]?token(?!s|iz)
           | credential(?!s) | x-amz-signature | x-amz-credential | (?<=[?&]) sig )
         [\w-]{0,16} ["']? \s* (?: = | : ) \s*)
     ( b?"(?:[^"\\]|\\.)*" | b?'(?:[^'\\]|\\.)*' | [^\s,;&"'}\])]+ )

@@ -72,9 +72,9 @@ REPORTS = Counter(
 REPORT_SECONDS = Histogram(
     "finetune_report_seconds", "Seconds to answer a report of a training pod.", buckets=_FAST, registry=REGISTRY
 )
-REPORT_CONNECTIONS_CLOSED = Counter(
-    "finetune_report_connections_closed",
-    "Connections to the report server that were closed by it: idle without a request, or too many.",
+CONNECTIONS_CLOSED = Counter(
+    "finetune_connections_closed",
+    "Connections to the operator that it closed itself: idle without a whole request, or too-many.",
     ("why",),
     registry=REGISTRY,
 )

@@ -1,0 +1,240 @@
+"""Leadership of one replica by a coordination.k8s.io Lease, with the rules of client-go's leader election.
+
+    follower ──(no Lease, released, or not renewed for its duration as watched by our own clock)──▶ leader
+    leader ──(another holder, or no successful renewal for `renew_deadline`)──▶ lost, for good: the process ends
+
+The clocks of machines are never compared: whether a Lease has ended is judged by how long *we* have seen it unchanged.
+`is_held` needs no request: a leader that was frozen knows on waking, before its first write, that its time is over.
+What it cannot do: call back a request that is on the wire already; that is what resourceVersions are for.
+"""
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from finetune_operator.runtime import metrics
+from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost, NotFound
+from finetune_operator.runtime.kube import LEASES, Kube
+
+logger = logging.getLogger(__name__)
+
+
+def uptime() -> float:
+    """Seconds that never run backwards and, on Linux, go on while the machine is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A Lease's spec as it was last seen to change, and when that was by our own clock."""
+
+    spec: dict[str, Any]
+    at: float
+
+
+def observe(before: Observed | None, spec: dict[str, Any], now: float) -> Observed:
+    """Keeps the time of the first sight as long as the spec stays the same."""
+    return before if before is not None and before.spec == spec else Observed(spec, now)
+
+
+def may_take(observed: Observed, identity: str, now: float) -> bool:
+    """Whether `identity` may write itself into the Lease: it is its own, released, or has not been renewed in time."""
+    holder = observed.spec.get("holderIdentity")
+    return (
+        not holder or holder == identity or now >= observed.at + float(observed.spec.get("leaseDurationSeconds") or 0)
+    )
+
+
+def claim(spec: dict[str, Any], identity: str, duration: int, now: datetime) -> dict[str, Any]:
+    """The Lease's spec with `identity` as its holder, renewed `now`; a change of holder counts as a transition."""
+    same = spec.get("holderIdentity") == identity
+    transitions = int(spec.get("leaseTransitions") or 0)
+    return {
+        "holderIdentity": identity,
+        "leaseDurationSeconds": duration,
+        "acquireTime": spec.get("acquireTime") if same and spec.get("acquireTime") else micro_time(now),
+        "renewTime": micro_time(now),
+        "leaseTransitions": transitions if same or not spec else transitions + 1,
+    }
+
+
+def unique_identity(pod_name: str) -> str:
+    """The pod's name for people, and a part that no other process has: a frozen process must not share its name."""
+    return f"{pod_name}_{uuid.uuid4().hex[:12]}"
+
+
+def micro_time(moment: datetime) -> str:
+    """A meta/v1 MicroTime."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Leadership:
+    """Competes for a Lease and keeps it. Used once: what is lost is not won again.
+
+    Args:
+        kube: unguarded, as a follower has to write the Lease too.
+        identity: of this replica, different from every other process's: see `unique_identity`.
+        duration: whole seconds after which others take over a Lease that is not renewed.
+        renew_deadline: seconds without a successful renewal after which this leader stops; less than `duration`.
+        retry: seconds between attempts.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        namespace: str,
+        name: str,
+        identity: str,
+        *,
+        duration: int = 15,
+        renew_deadline: float = 10.0,
+        retry: float = 2.0,
+        clock: Callable[[], float] = uptime,
+    ) -> None:
+        if not 1.2 * retry < renew_deadline < duration:
+            raise ValueError("lease times must rise: 1.2 x retry < renew_deadline < duration")
+        self._kube = kube
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._duration = duration
+        self._renew_deadline = renew_deadline
+        self._retry = retry
+        self._clock = clock
+        self._observed: Observed | None = None
+        self._renewed_at: float | None = None
+        self._gone = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def is_held(self) -> bool:
+        """Whether this replica leads now, as far as can be told without asking."""
+        return (
+            self._renewed_at is not None
+            and not self._gone.is_set()
+            and self._clock() < self._renewed_at + self._renew_deadline
+        )
+
+    def assert_held(self) -> None:
+        """Does nothing while `is_held`; a guard for Kube.
+
+        Raises:
+            LeadershipLost: the Lease is not held, or was not renewed in time.
+        """
+        if not self.is_held():
+            raise LeadershipLost(f"{self._identity} does not hold Lease {self._namespace}/{self._name}")
+
+    async def acquire(self) -> None:
+        """Waits until this replica leads, however long that takes, and keeps the Lease renewed from then on."""
+        while True:
+            if await self._try():
+                break
+            await asyncio.sleep(self._retry * random.uniform(1.0, 1.2))  # noqa: S311 - so that followers do not march
+        logger.info("%s leads: holds Lease %s/%s", self._identity, self._namespace, self._name)
+        metrics.LEADER.set(1)
+        metrics.LEASE_TRANSITIONS.labels("gained").inc()
+        self._task = asyncio.get_running_loop().create_task(self._keep(), name="renew the Lease")
+
+    async def lost(self) -> None:
+        """Waits until leadership is gone: taken over, not renewed in time, or released."""
+        await self._gone.wait()
+
+    async def release(self) -> None:
+        """Stops renewing and gives the Lease up, so that another replica need not wait for its end. Never raises."""
+        held = self.is_held()
+        await self._stop()
+        if not held or self._observed is None:
+            return
+        now = micro_time(datetime.now(UTC))
+        spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": now, "renewTime": now}
+        try:
+            async with asyncio.timeout(self._retry):
+                lease = await self._kube.get(LEASES, self._name, self._namespace)
+                if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
+                    await self._write(lease, spec)
+        except (KubeError, TimeoutError) as error:
+            logger.warning("the Lease could not be released, it runs out in %d s: %r", self._duration, error)
+        else:
+            logger.info("%s released Lease %s/%s", self._identity, self._namespace, self._name)
+
+    async def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._lose("stopped")
+
+    async def _keep(self) -> None:
+        """Renews until that has failed for `renew_deadline` seconds, or another replica holds the Lease."""
+        try:
+            while True:
+                await asyncio.sleep(self._retry)
+                if not self.is_held():
+                    return self._lose(f"was not renewed for {self._renew_deadline:g} s")
+                async with asyncio.timeout(self._time_left()):
+                    renewed = await self._try()
+                if not renewed and self._taken():
+                    return self._lose("was taken over by another replica")
+        except TimeoutError:
+            self._lose(f"was not renewed for {self._renew_deadline:g} s")
+        except Exception as error:
+            self._lose(f"could not be renewed: {error!r}")
+            raise
+
+    def _time_left(self) -> float:
+        return max(0.0, (self._renewed_at or 0.0) + self._renew_deadline - self._clock())
+
+    def _taken(self) -> bool:
+        return self._observed is not None and self._observed.spec.get("holderIdentity") != self._identity
+
+    def _lose(self, why: str) -> None:
+        if self._gone.is_set():
+            return
+        self._gone.set()
+        metrics.LEADER.set(0)
+        if self._renewed_at is not None and why != "stopped":
+            metrics.LEASE_TRANSITIONS.labels("lost").inc()
+            logger.error("%s leads no more: Lease %s/%s %s", self._identity, self._namespace, self._name, why)
+
+    async def _try(self) -> bool:
+        """One attempt to take or renew the Lease; False when another holds it or the API server cannot be asked."""
+        before = self._clock()  # not after: the request may have been written long before its answer came
+        try:
+            lease = await self._kube.get(LEASES, self._name, self._namespace)
+            spec = (lease or {}).get("spec") or {}
+            self._observed = observe(self._observed, spec, self._clock())
+            if lease is not None and not self._may_write():
+                return False
+            written = await self._write(lease, claim(spec, self._identity, self._duration, datetime.now(UTC)))
+        except Conflict:
+            return False  # another replica was quicker; the next attempt sees its name
+        except KubeError as error:
+            logger.warning("Lease %s/%s: %r", self._namespace, self._name, error)
+            return False
+        self._observed = Observed(written.get("spec") or {}, self._clock())
+        self._renewed_at = before
+        return True
+
+    def _may_write(self) -> bool:
+        """A follower may take what is free or has ended; a leader may only renew what still bears its name."""
+        if self._observed is None:
+            return False
+        if self._renewed_at is not None:
+            return not self._taken()
+        return may_take(self._observed, self._identity, self._clock())
+
+    async def _write(self, lease: dict[str, Any] | None, spec: dict[str, Any]) -> dict[str, Any]:
+        """Writes `spec` onto exactly the version of the Lease that was read, or creates it."""
+        if lease is None:
+            metadata = {"name": self._name, "namespace": self._namespace}
+            body = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": spec}
+            return await self._kube.create(LEASES, body)
+        body = {"metadata": {"resourceVersion": lease["metadata"]["resourceVersion"]}, "spec": spec}
+        try:
+            return await self._kube.merge_patch(LEASES, self._name, self._namespace, body)
+        except NotFound as error:
+            raise Conflict(error.status, error.reason, "the Lease was deleted meanwhile") from error

@@ -1,0 +1,215 @@
+"""The HTTPS server that training pods report to: who they are, how often, how much, in which shape.
+
+    POST /v1/reports, bearer token ─▶ leader? ─▶ size? ─▶ token review ─▶ rate ─▶ body ─▶ Report ─▶ authorise ─▶ accept
+                                       503        413        401          429    408/413   400       403        202
+
+What a pod may report on is `authorise`'s matter, what becomes of a report is `accept`'s. Bodies and tokens are never
+logged, nor sent back: an answer names the field that is wrong, not what stood in it.
+"""
+
+import asyncio
+import inspect
+import logging
+import math
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from aiohttp import hdrs, web
+from pydantic import ValidationError
+
+from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE
+from finetune_api.trainer import Report
+from finetune_operator.runtime import metrics
+from finetune_operator.runtime.errors import KubeError, LeadershipLost
+from finetune_operator.runtime.kube import TokenIdentity
+from finetune_operator.runtime.limits import TokenBucket
+from finetune_operator.runtime.listener import Listener
+from finetune_operator.runtime.settings import Settings
+from finetune_operator.runtime.tokens import Recent, TokenReviewer, TooManyUnknownTokens
+
+T = TypeVar("T")
+
+Review = Callable[[str, str], Awaitable[TokenIdentity | None]]
+Authorise = Callable[[TokenIdentity, Report], Awaitable[str | None] | str | None]
+Accept = Callable[[Report], Awaitable[None] | None]
+
+BODY_SECONDS = 10.0
+_PODS_REMEMBERED = 16384
+_PROBLEMS_NAMED = 10
+
+logger = logging.getLogger(__name__)
+
+
+class _Refused(Exception):  # noqa: N818
+    """An answer other than 202."""
+
+    def __init__(self, status: int, sentence: str, retry_after: float | None = None, close: bool = False) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+        self.retry_after = retry_after
+        self.close = close
+
+
+class ReportServer:
+    """Takes reports over HTTPS.
+
+    Args:
+        settings: port, rates, limits.
+        tls: the serving certificate; reloading it in place is enough.
+        review: Kube.review_token.
+        authorise: the reason to refuse this report from this identity, or None; plain or async.
+        accept: what is done with a report; plain or async.
+        is_leader: reports are taken by the leader alone, as it alone writes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        tls: ssl.SSLContext,
+        *,
+        review: Review,
+        authorise: Authorise,
+        accept: Accept,
+        is_leader: Callable[[], bool],
+    ) -> None:
+        clock = asyncio.get_running_loop().time
+        self._settings = settings
+        self._clock = clock
+        self._reviewer = TokenReviewer(review, TOKEN_AUDIENCE, clock)
+        self._authorise = authorise
+        self._accept = accept
+        self._is_leader = is_leader
+        self._buckets: Recent[TokenBucket] = Recent(_PODS_REMEMBERED)
+        self._in_work = 0
+        app = web.Application()
+        app.router.add_post(REPORT_PATH, self._answer)
+        self._listener = Listener(
+            app, settings.report_bind, settings.report_port, tls=tls, max_connections=settings.report_connections
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._listener.port
+
+    async def start(self) -> None:
+        """Listens. Raises OSError where the port cannot be had."""
+        await self._listener.start()
+
+    async def stop(self) -> None:
+        """Stops listening; running requests end."""
+        await self._listener.stop()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        started = self._clock()
+        status = 500  # what aiohttp answers, and logs, when something unforeseen is raised here
+        try:
+            response = await self._response(request)
+            status = response.status
+            return response
+        finally:
+            metrics.REPORTS.labels(str(status)).inc()
+            metrics.REPORT_SECONDS.observe(self._clock() - started)
+
+    async def _response(self, request: web.Request) -> web.Response:
+        try:
+            await self._handle(request)
+        except _Refused as refused:
+            return _refusal(refused)
+        except (KubeError, LeadershipLost) as error:
+            logger.warning("a report could not be taken: %r", error)
+            return _refusal(_Refused(503, "the report cannot be taken now", retry_after=5))
+        return web.Response(status=202)
+
+    async def _handle(self, request: web.Request) -> None:
+        if not self._is_leader():
+            raise _Refused(503, "this replica does not lead", retry_after=2, close=True)
+        if self._in_work >= self._settings.report_concurrency:
+            raise _Refused(503, "too many reports at once", retry_after=1, close=True)
+        self._in_work += 1
+        try:
+            _check_head(request)
+            identity = await self._identify(request)
+            self._throttle(identity)
+            report = _parse(await _body(request))
+            reason = await _settled(self._authorise(identity, report))
+            if reason is not None:
+                logger.warning("report of pod %s/%s refused: %s", identity.namespace, identity.pod_name, reason)
+                raise _Refused(403, reason)
+            await _settled(self._accept(report))
+        finally:
+            self._in_work -= 1
+
+    async def _identify(self, request: web.Request) -> TokenIdentity:
+        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise _Refused(401, "a bearer token is needed", close=True)
+        try:
+            identity = await self._reviewer.identify(token.strip(), request.remote or "")
+        except TooManyUnknownTokens as error:
+            raise _Refused(429, str(error), retry_after=error.retry_after, close=True) from None
+        if identity is None:
+            raise _Refused(401, f"the token is not valid now for audience {TOKEN_AUDIENCE}", close=True)
+        return identity
+
+    def _throttle(self, identity: TokenIdentity) -> None:
+        pod = identity.pod_uid or identity.username
+        bucket = self._buckets.get(pod)
+        if bucket is None:
+            bucket = TokenBucket(self._settings.report_rate, self._settings.report_burst, self._clock)
+            self._buckets.put(pod, bucket)
+        wait = bucket.take()
+        if wait > 0:
+            raise _Refused(429, "too many reports from this pod", retry_after=wait)
+
+
+def _check_head(request: web.Request) -> None:
+    """What can be refused before anything is read."""
+    if request.content_length is not None and request.content_length > REPORT_MAX_BYTES:
+        raise _too_large()
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise _Refused(415, "send the report uncompressed", close=True)
+
+
+async def _body(request: web.Request) -> bytes:
+    """The body, read no further than the limit and no longer than BODY_SECONDS."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > REPORT_MAX_BYTES:
+                    raise _too_large()
+    except TimeoutError:
+        raise _Refused(408, f"the body did not come within {BODY_SECONDS:g} s", close=True) from None
+    return bytes(body)
+
+
+def _too_large() -> _Refused:
+    return _Refused(413, f"a report has at most {REPORT_MAX_BYTES} bytes", close=True)
+
+
+def _parse(body: bytes) -> Report:
+    try:
+        return Report.model_validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        named = [f"{'.'.join(str(place) for place in p['loc']) or 'body'}: {p['msg']}" for p in problems]
+        raise _Refused(400, "; ".join(named[:_PROBLEMS_NAMED])) from None
+
+
+def _refusal(refused: _Refused) -> web.Response:
+    response = web.json_response({"error": refused.sentence}, status=refused.status)
+    if refused.retry_after is not None:
+        response.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(refused.retry_after)))
+    if refused.status == 401:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    if refused.close:
+        response.force_close()
+    return response
+
+
+async def _settled(value: Awaitable[T] | T) -> T:
+    return await value if inspect.isawaitable(value) else value

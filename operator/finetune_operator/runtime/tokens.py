@@ -1,0 +1,129 @@
+"""Who sends a report: bearer tokens asked about at the API server, remembered for a short while, asked about sparingly.
+
+Tokens are kept as hashes only and are never logged. Says who a token belongs to, not what its owner may do.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from finetune_operator.runtime import metrics
+from finetune_operator.runtime.kube import TokenIdentity
+from finetune_operator.runtime.limits import TokenBucket
+
+V = TypeVar("V")
+
+VALID_SECONDS = 60.0
+INVALID_SECONDS = 10.0
+REMEMBERED = 4096
+UNKNOWN_PER_SECOND = 2.0  # tokens that were not seen before, per address
+UNKNOWN_AT_ONCE = 10.0
+_MAX_LENGTH = 7 * 1024
+_JWT = re.compile(r"[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}")
+
+
+class Recent(Generic[V]):
+    """The most recently used values, at most `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: OrderedDict[str, V] = OrderedDict()
+
+    def get(self, key: str) -> V | None:
+        """The value, which counts as used."""
+        if key not in self._values:
+            return None
+        self._values.move_to_end(key)
+        return self._values[key]
+
+    def put(self, key: str, value: V) -> V:
+        """Keeps the value; the one that was unused the longest goes if there are too many."""
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self._limit:
+            self._values.popitem(last=False)
+        return value
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class TooManyUnknownTokens(Exception):  # noqa: N818
+    """One address sends new tokens faster than they are looked up for it."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("too many unknown tokens")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    identity: TokenIdentity | None
+    until: float
+
+
+class TokenReviewer:
+    """Answers who a token belongs to.
+
+    Args:
+        review: asks the API server, for example Kube.review_token.
+        audience: that the token has to be meant for.
+        clock: seconds, never running backwards.
+    """
+
+    def __init__(
+        self,
+        review: Callable[[str, str], Awaitable[TokenIdentity | None]],
+        audience: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._review = review
+        self._audience = audience
+        self._clock = clock
+        self._verdicts: Recent[_Verdict] = Recent(REMEMBERED)
+        self._addresses: Recent[TokenBucket] = Recent(REMEMBERED)
+        self._asking: dict[str, asyncio.Future[TokenIdentity | None]] = {}
+
+    async def identify(self, token: str, address: str) -> TokenIdentity | None:
+        """The owner of the token, or None where it is no valid token for the audience.
+
+        Raises:
+            TooManyUnknownTokens: `address` has to wait.
+            KubeError: the API server could not be asked.
+        """
+        if len(token) > _MAX_LENGTH or not _JWT.fullmatch(token):
+            metrics.TOKEN_REVIEWS.labels("malformed").inc()
+            return None
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        known = self._verdicts.get(digest)
+        if known is not None and self._clock() < known.until:
+            metrics.TOKEN_REVIEWS.labels("cached").inc()
+            return known.identity
+        if digest not in self._asking:
+            self._throttle(address)
+            self._asking[digest] = asyncio.ensure_future(self._ask(token, digest))
+        # Shielded: one client that hangs up must not take the answer from the others.
+        return await asyncio.shield(self._asking[digest])
+
+    async def _ask(self, token: str, digest: str) -> TokenIdentity | None:
+        try:
+            identity = await self._review(token, self._audience)
+        finally:
+            del self._asking[digest]
+        seconds = INVALID_SECONDS if identity is None else VALID_SECONDS
+        self._verdicts.put(digest, _Verdict(identity, self._clock() + seconds))
+        metrics.TOKEN_REVIEWS.labels("invalid" if identity is None else "valid").inc()
+        return identity
+
+    def _throttle(self, address: str) -> None:
+        bucket = self._addresses.get(address)
+        if bucket is None:
+            bucket = self._addresses.put(address, TokenBucket(UNKNOWN_PER_SECOND, UNKNOWN_AT_ONCE, self._clock))
+        wait = bucket.take()
+        if wait > 0:
+            metrics.TOKEN_REVIEWS.labels("throttled").inc()
+            raise TooManyUnknownTokens(wait)
