@@ -20,6 +20,7 @@ from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.encode import IGNORED, Encoded, Tally, encode
 from finetune_trainer.data.read import SplitFile, load_rows
 from finetune_trainer.data.rows import Position, Row, Turn
+from finetune_trainer.data.verdict import check_dataset, require_valid
 
 __all__ = [
     "IGNORED",
@@ -31,6 +32,8 @@ __all__ = [
     "Tally",
     "TemplateRefusedError",
     "Turn",
+    "check_dataset",
     "encode",
     "load_rows",
+    "require_valid",
 ]

@@ -9,8 +9,10 @@ from finetune_trainer.data.lines import TOO_LONG, Line, lines
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record
 
 
-def read_csv(stream: io.BufferedReader, file_name: str) -> Iterator[Record]:
+def read_csv(stream: io.BufferedReader, file_name: str, columns: dict[str, None]) -> Iterator[Record]:
     """Every row below the header. `line` is where the row begins; all cells are text. Blank lines are passed over.
+
+    The header's names are put into `columns` before the first row is read.
 
     Raises:
         TrainerError: DatasetInvalid, the header cannot be used.
@@ -18,6 +20,7 @@ def read_csv(stream: io.BufferedReader, file_name: str) -> Iterator[Record]:
     csv.field_size_limit(ROW_LIMIT)
     rows = _rows(_Lines(lines(stream)))
     header = _header(rows, file_name)
+    columns.update(dict.fromkeys(header))
     for record in rows:
         if isinstance(record, Record):
             yield record
@@ -65,6 +68,8 @@ def _in_words(error: csv.Error) -> str:
     said = str(error)
     if "unexpected end" in said:
         return "a quote is opened and never closed"
+    if "new-line" in said:
+        return "a line ends with a lone carriage return; end lines with a line feed"
     if "field larger" in said:
         return f"a cell is {TOO_LONG}; a quote may not be closed"
     return "the quotes are not as CSV has them: a quote inside a quoted cell is doubled, and a comma follows the cell"

@@ -92,7 +92,7 @@ class SplitFile:
             return self._parquet()
         stream = decompressed(self._source.stream, self.format.compression, self.name)
         if self.format.format == "CSV":
-            return read_csv(stream, self.name)
+            return read_csv(stream, self.name, self.columns_seen)
         if self.format.format == "JSON":
             return read_json_array(stream, self.name)
         return read_json_lines(stream)

@@ -1,0 +1,64 @@
+"""`finetune-trainer check`: reads the datasets of a FineTuneJob manifest and prints the verdict as JSON.
+
+Neither a cluster nor the base model is needed: without the model's tokenizer there are no token counts, and the
+verdict says so. Imports no torch and no transformers.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
+from finetune_api.verdict import DatasetVerdict
+from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.verdict import check_dataset, failed
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.manifest import read_jobs
+from finetune_trainer.model_cache import find_model
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print one verdict for each FineTuneJob in the file; the exit code is that of the first bad one."""
+    try:
+        jobs = read_jobs(args.file)
+    except TrainerError as error:
+        return _show(failed(error), args.file.name)
+    codes = [_show(check_job(job, args.model_cache), job.metadata.name) for job in jobs]
+    return next((code for code in codes if code), ExitCode.OK)
+
+
+def check_job(job: FineTuneJobManifest, model_cache: Path | None) -> DatasetVerdict:
+    """The verdict on the datasets of one manifest; file:// is allowed."""
+    air_gapped = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    try:
+        tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
+    except TrainerError as error:
+        tokenizer, why_not = None, error.message
+    return check_dataset(job.spec, tokenizer=tokenizer, no_tokens=why_not, allow_local=True, air_gapped=air_gapped)
+
+
+def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[ChatTokenizer | None, str]:
+    """The base model's tokenizer from a model cache, or None and why there is none.
+
+    Raises:
+        TrainerError: the model is there and its tokenizer cannot be used.
+    """
+    if model_cache is None:
+        return None, "no model cache was given (--model-cache DIR)"
+    folder = find_model(model_cache, spec.base_model)
+    if folder is None:
+        return None, f"{spec.base_model} is not in the model cache"
+    return ChatTokenizer.from_folder(folder), ""
+
+
+def _show(verdict: DatasetVerdict, name: str) -> int:
+    """The verdict as JSON to stdout, the same for people to stderr."""
+    sys.stdout.write(json.dumps(verdict.wire(), indent=2, ensure_ascii=False) + "\n")
+    lines = [f"{name}: {verdict.message}", *(f"  warning: {warning}" for warning in verdict.warnings)]
+    if verdict.next_step:
+        lines.append(f"  {verdict.next_step}")
+    sys.stderr.write("\n".join(lines) + "\n")
+    return ExitCode.OK if verdict.valid else TrainerError(verdict.reason, "").exit_code

@@ -1,0 +1,314 @@
+"""The verdict on a job's dataset: every row of every split is read, bad ones are counted and the first named.
+
+`check`, `run` and the pod's `train` all use it. It ends in status.dataset, and points at rows without quoting them.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from finetune_api.job import Columns, DataFile, FineTuneJobSpec
+from finetune_api.reasons import Reason
+from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedRows, SplitName, SplitVerdict
+from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.columns import Unusable, to_row
+from finetune_trainer.data.encode import Encoded, Refused, Tally, encode_all
+from finetune_trainer.data.fingerprints import Fingerprints, Shared
+from finetune_trainer.data.read import SplitFile
+from finetune_trainer.data.rows import Row
+from finetune_trainer.errors import TrainerError
+
+_SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
+_SPOKEN_COLUMNS = 16
+_ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
+_LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "warnings": 16, "name": 256}
+
+
+def check_dataset(
+    spec: FineTuneJobSpec,
+    *,
+    tokenizer: ChatTokenizer | None,
+    no_tokens: str = "the base model is not at hand",
+    allow_local: bool = False,
+    air_gapped: bool = False,
+) -> DatasetVerdict:
+    """Read all splits of a job and say whether they can be used.
+
+    Args:
+        spec: The job.
+        tokenizer: Of the base model, for token counts; None where it is not at hand, for the reason `no_tokens`.
+        no_tokens: Why there is no tokenizer, as a clause.
+        allow_local: Whether file:// is a place for data here.
+        air_gapped: Whether hubs are out of reach.
+
+    Returns:
+        The verdict. What is wrong with data or stores is in it and is never raised.
+    """
+    given = [(name, data) for name in SPLITS if (data := getattr(spec.dataset, name)) is not None]
+    with Fingerprints(len(given)) as fingerprints:
+        checks = [
+            _SplitCheck(name, data, spec, index, fingerprints, tokenizer) for index, (name, data) in enumerate(given)
+        ]
+        for check in checks:
+            check.read(allow_local=allow_local, air_gapped=air_gapped)
+        duplicates, shared = fingerprints.compare()
+    for check, count in zip(checks, duplicates, strict=True):
+        check.duplicates = count
+    return _verdict(checks, shared, spec, None if tokenizer else no_tokens, tokenizer)
+
+
+def require_valid(verdict: DatasetVerdict) -> None:
+    """Go on only with a dataset that can be used.
+
+    Raises:
+        TrainerError: with the verdict's reason, message and next step.
+    """
+    if not verdict.valid:
+        raise TrainerError(verdict.reason, verdict.message, verdict.next_step)
+
+
+def failed(error: TrainerError) -> DatasetVerdict:
+    """The verdict where nothing could be read at all."""
+    return DatasetVerdict(valid=False, reason=error.reason, message=error.message, next_step=error.next_step)
+
+
+@dataclass
+class _SplitCheck:
+    """One split while it is read, and what was found in it."""
+
+    split: SplitName
+    data: DataFile
+    spec: FineTuneJobSpec
+    index: int
+    fingerprints: Fingerprints
+    tokenizer: ChatTokenizer | None
+    file: str = ""
+    format: str = ""
+    rows: int = 0
+    bad_rows: int = 0
+    duplicates: int = 0
+    absent: tuple[str, ...] = ()
+    """Columns that are asked for, any one of them, and that no row has."""
+    columns_seen: tuple[str, ...] = ()
+    problems: list[Unusable] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    size: int | None = None
+    sha256: str | None = None
+    error: TrainerError | None = None
+    """Why reading ended early."""
+
+    def read(self, *, allow_local: bool, air_gapped: bool) -> None:
+        """Read the whole file."""
+        columns = self.spec.dataset.columns
+        try:
+            with SplitFile(self.data, self.split, columns, allow_local=allow_local, air_gapped=air_gapped) as file:
+                self.file, self.format = file.name[: _LIMITS["name"]], str(file.format)
+                self._count_tokens(self._usable(file, columns))
+                self.columns_seen = tuple(file.columns_seen)
+                self.size, self.sha256 = file.size, file.sha256
+        except TrainerError as error:
+            self.error = error
+        if self.rows and self.columns_seen:
+            self.absent = _absent(columns, self.columns_seen)
+
+    def _usable(self, file: SplitFile, columns: Columns) -> Iterator[Row]:
+        for record in file.records():
+            self.rows += 1
+            row = to_row(record, columns)
+            if isinstance(row, Unusable):
+                self._bad(row)
+                continue
+            self.fingerprints.add(self.index, row)
+            yield row
+
+    def _count_tokens(self, rows: Iterable[Row]) -> None:
+        if self.tokenizer is None:
+            for _ in rows:
+                pass
+            return
+        max_length = self.spec.hyperparameters.max_sequence_length
+        for result in encode_all(rows, self.tokenizer, max_length, self.tally.notes):
+            if isinstance(result, Encoded):
+                self.tally.add(result)
+            else:
+                self._bad(_refused(result))
+
+    def _bad(self, problem: Unusable) -> None:
+        self.bad_rows += 1
+        if len(self.problems) < NAMED_PROBLEMS:
+            self.problems.append(problem)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the split can be learnt from, or measured on, as it is."""
+        return self.error is None and self.bad_rows == 0 and self.rows > 0 and self._has_loss
+
+    @property
+    def _has_loss(self) -> bool:
+        return self.tokenizer is None or self.tally.rows > self.tally.unlabelled
+
+    def verdict(self) -> SplitVerdict | None:
+        """The split's part; None where the file could not be opened."""
+        if not self.format:
+            return None
+        counted = self.tokenizer is not None and self.error is None
+        return SplitVerdict(
+            file=self.file,
+            format=self.format,
+            rows=self.rows,
+            bad_rows=self.bad_rows,
+            problems=[problem.named(self.file) for problem in sorted(self.problems, key=_place)],
+            duplicate_rows=self.duplicates,
+            tokens=self.tally.tokens if counted else None,
+            completion_tokens=self.tally.loss_tokens if counted else None,
+            longest_row=self.tally.longest if counted else None,
+            truncated_rows=self.tally.truncated if counted else None,
+            bytes=self.size,
+            sha256=self.sha256,
+        )
+
+    def complaint(self) -> str:
+        """What is wrong with the split, in one sentence."""
+        if self.error is not None:
+            return self.error.message
+        if self.rows == 0:
+            what = "has a header but no rows" if self.columns_seen else "has no rows" if self.size else "is empty"
+            return f"{self.file} {what}"
+        if self.absent:
+            return self._absent_columns()
+        if self.bad_rows:
+            return self._bad_rows()
+        length = self.spec.hyperparameters.max_sequence_length
+        return f"{self.file}: no row has a token of its completion within maxSequenceLength {length:,}"
+
+    def _bad_rows(self) -> str:
+        named = [f"{problem.position}: {problem.what}" for problem in sorted(self.problems, key=_place)]
+        spoken = "; ".join(named[:_SPOKEN_PROBLEMS])
+        more = self.bad_rows - min(len(named), _SPOKEN_PROBLEMS)
+        rest = f"; and {more:,} more" if more else ""
+        return f"{self.file}: {self.bad_rows:,} of {_rows(self.rows)} cannot be used: {spoken}{rest}"
+
+    def _absent_columns(self) -> str:
+        wanted = " or ".join(repr(name) for name in self.absent)
+        return (
+            f"{self.file}: none of its {_rows(self.rows)} has a column {wanted}; {_spoken_columns(self.columns_seen)}"
+        )
+
+    def next_step(self) -> str | None:
+        """What to do about it, where this place knows better than the reason."""
+        if self.error is not None:
+            return self.error.next_step
+        if self.absent:
+            return (
+                "Map the names with spec.dataset.columns, for example columns: {prompt: NAME, completion: NAME}, and "
+                "apply the job under a new name."
+            )
+        if self.rows and not self.bad_rows:
+            return "Raise hyperparameters.maxSequenceLength, or shorten the prompts."
+        return None
+
+    def warnings(self) -> Iterator[str]:
+        """What is allowed but probably not meant."""
+        length = self.spec.hyperparameters.max_sequence_length
+        tally = self.tally
+        if self.duplicates:
+            yield f"{self.file}: {_rows(self.duplicates)} exactly like an earlier row"
+        if tally.truncated:
+            yield f"{self.file}: {_rows(tally.truncated)} longer than maxSequenceLength {length:,}; the end is cut"
+        if tally.unlabelled:
+            yield (
+                f"{self.file}: {_rows(tally.unlabelled)} without any token of the completion within maxSequenceLength "
+                f"{length:,} (the first: {tally.first_unlabelled}); they are left out of training"
+            )
+
+
+def _absent(columns: Columns, seen: tuple[str, ...]) -> tuple[str, ...]:
+    if columns.prompt in seen:
+        return () if columns.completion in seen else (columns.completion,)
+    return () if columns.messages in seen else (columns.prompt, columns.messages)
+
+
+def _refused(row: Refused) -> Unusable:
+    return Unusable(row.position, "Malformed", f"the model's chat template refuses it: {row.why}")
+
+
+def _place(problem: Unusable) -> tuple[int, int, int]:
+    line, group, row = problem.position
+    return line or 0, group or 0, row or 0
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _spoken_columns(names: Iterable[str]) -> str:
+    """The file's columns, for a message. A name that does not look like one may be data: a CSV without header."""
+    names = list(names)
+    if len(names) == 1 and (found := next((mark for mark in ";\t|" if mark in names[0]), None)):
+        return f"its cells seem to be separated by {'a tab' if found == chr(9) else found!r}, CSV has commas"
+    ordinary = [name for name in names if _ORDINARY_NAME.fullmatch(name)][:_SPOKEN_COLUMNS]
+    if not ordinary:
+        return "the names of its columns look like data: the header may be missing"
+    more = len(names) - len(ordinary)
+    return f"its columns are {', '.join(ordinary)}{f' and {more} more' if more else ''}"
+
+
+def _verdict(
+    checks: list[_SplitCheck],
+    shared: list[Shared],
+    spec: FineTuneJobSpec,
+    no_tokens: str | None,
+    tokenizer: ChatTokenizer | None,
+) -> DatasetVerdict:
+    bad = [check for check in checks if not check.usable]
+    first = bad[0] if bad else None
+    reason = Reason.VALID if first is None else first.error.reason if first.error else Reason.DATASET_INVALID
+    step = None if first is None else first.next_step() or TrainerError(reason, "").next_step
+    message = "; ".join(check.complaint() for check in bad) if bad else _praise(checks, tokenizer)
+    splits = {check.split: check.verdict() for check in checks}
+    return DatasetVerdict(
+        valid=first is None,
+        reason=reason,
+        message=_cut(message, _LIMITS["message"]),
+        next_step=None if step is None else _cut(step, _LIMITS["next_step"]),
+        train=splits.get("train"),
+        validation=splits.get("validation"),
+        test=splits.get("test"),
+        shared_rows=[_shared_rows(one, checks) for one in shared],
+        warnings=_warnings(checks, shared, spec, no_tokens, tokenizer),
+    )
+
+
+def _praise(checks: list[_SplitCheck], tokenizer: ChatTokenizer | None) -> str:
+    rows = ", ".join(f"{check.file} has {_rows(check.rows)}" for check in checks)
+    tokens = sum(check.tally.tokens for check in checks)
+    return f"Every row can be used: {rows}" + (f"; {tokens:,} tokens" if tokenizer else "")
+
+
+def _shared_rows(shared: Shared, checks: list[_SplitCheck]) -> SharedRows:
+    earlier, later = checks[shared.earlier], checks[shared.later]
+    examples = [f"{later.file} {position}" for position in shared.examples]
+    return SharedRows(splits=[earlier.split, later.split], rows=shared.rows, examples=examples)
+
+
+def _warnings(
+    checks: list[_SplitCheck],
+    shared: list[Shared],
+    spec: FineTuneJobSpec,
+    no_tokens: str | None,
+    tokenizer: ChatTokenizer | None,
+) -> list[str]:
+    found = [warning for check in checks for warning in check.warnings()]
+    for one in shared:
+        earlier, later = checks[one.earlier], checks[one.later]
+        found.append(f"{later.file}: {_rows(one.rows)} also in {earlier.file} (the first: {one.examples[0]})")
+    found += sorted({note for check in checks for note in check.tally.notes})
+    if tokenizer is not None and not tokenizer.has_own_template:
+        found.append(f"{spec.base_model} has no chat template: its turns are put one under the other, as plain text")
+    if no_tokens is not None:
+        found.append(f"tokens were not counted: {no_tokens}")
+    return [_cut(warning, _LIMITS["warning"]) for warning in found][: _LIMITS["warnings"]]
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
