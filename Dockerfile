@@ -10,10 +10,9 @@ ENV PATH=/opt/venv/bin:$PATH \
 
 COPY locks/operator.txt /opt/locks/operator.txt
 RUN python3 -m venv /opt/venv \
- && python3 -m pip install --no-cache-dir --disable-pip-version-check --no-compile --only-binary=:all: --require-hashes \
+ && python3 -m pip install --no-cache-dir --disable-pip-version-check --only-binary=:all: --require-hashes \
       -r /opt/locks/operator.txt \
- && python3 -m pip uninstall --quiet --yes pip setuptools \
- && python3 -m compileall -q -j 0 /opt/venv
+ && python3 -m pip uninstall --quiet --yes pip setuptools
 
 COPY operator/finetune_api /app/finetune_api
 COPY operator/finetune_operator /app/finetune_operator

@@ -14,12 +14,14 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 def create(name: str) -> None:
-    """Make the group `name` in every hierarchy."""
+    """Make the group `name`, which may be a path, in every hierarchy."""
     for hierarchy in _hierarchies():
-        group = hierarchy / name
-        group.mkdir(exist_ok=True)
-        _inherit_cpuset(group)
-        _hand_down_controllers(hierarchy)
+        group = hierarchy
+        for part in Path(name).parts:
+            _hand_down_controllers(group)
+            group /= part
+            group.mkdir(exist_ok=True)
+            _inherit_cpuset(group)
         _hand_down_controllers(group)
 
 

@@ -7,6 +7,7 @@ show at the next `up`.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -15,16 +16,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.cluster import binaries, credentials, network, packages, processes, registry, shell, sysctls
+from tests.cluster import binaries, cgroups, credentials, network, packages, processes, registry, shell, sysctls
 from tests.cluster.console import say
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
 from tests.cluster.manifests import initial_objects
 from tests.cluster.network import Addresses
-from tests.cluster.node import IMAGE_HOST, REGISTRY_PORT, Node
+from tests.cluster.node import IMAGE_HOST, REGISTRY_PORT, Node, cgroup_of, kill_nodes
 from tests.cluster.paths import cache_root, cluster_dir, lock
 
 DEFAULT_NAME = "finetune"
+NODE_ROLES = ("namespaces", "containerd", "kubelet", "kube-proxy")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Cluster:
         Raises:
             ClusterError: the cluster is not up.
         """
-        return Addresses(self._state()["block"])
+        return Addresses(self._state()["block"], network.bridge_of(self.folder))
 
     @property
     def programs(self) -> Path:
@@ -92,7 +94,7 @@ class Cluster:
         packages.ensure(packages.CONTROL_PLANE, packages.NODE if self.mode.nodes else {})
         programs = binaries.build()
         with lock(f"cluster-{self.name}"):
-            if self.is_up():
+            if self.is_up() and self._state()["mode"] == asdict(self.mode):
                 say(f"cluster {self.name} is up already")
                 return self
             self._clear()
@@ -112,22 +114,22 @@ class Cluster:
             self._clear()
 
     def is_up(self) -> bool:
-        """Whether the cluster runs in the wanted mode and its API server is ready."""
-        if not self.kubeconfig.exists() or self._state().get("mode") != asdict(self.mode):
+        """Whether every process of the cluster runs, in whatever mode it was started, and its API server is ready."""
+        if not self._has_state() or not self._state().get("complete"):
             return False
-        roles = set(processes.running(str(self.folder)).values())
-        wanted = {"etcd", "kube-apiserver", *(("kube-controller-manager", "kube-scheduler", "dns") if self.mode.controllers else ())}
-        return wanted <= roles and self._control_plane(self.programs).answers()
+        mode = Mode(**self._state()["mode"])
+        wanted = {"etcd", "kube-apiserver"}
+        wanted |= {"kube-controller-manager", "kube-scheduler", "dns"} if mode.controllers else set()
+        wanted |= {f"{role}-{number + 1}" for role in NODE_ROLES for number in range(mode.nodes)}
+        return wanted <= set(processes.running(str(self.folder)).values()) and self._control_plane(Path()).answers()
 
     def status(self) -> dict[str, Any]:
         """What runs: state, kubeconfig, and the processes by role."""
-        found = {**processes.running(str(self.folder))}
-        for node in self._nodes(self.programs) if self._has_state() else ():
-            found |= {pid: f"{role} of {node.name}" for pid, role in processes.running(node.owner).items()}
+        found = processes.running(str(self.folder))
         return {
             "name": self.name,
             "up": self.is_up(),
-            "mode": self._state().get("mode") if self._has_state() else None,
+            "mode": self._state()["mode"] if self._has_state() else None,
             "kubeconfig": str(self.kubeconfig),
             "logs": str(self.folder / "logs"),
             "processes": {role: pid for pid, role in sorted(found.items())},
@@ -193,8 +195,9 @@ class Cluster:
 
     def _start(self, programs: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        addresses = network.take_addresses()
-        self._write_state({"block": addresses.block, "mode": asdict(self.mode)})
+        addresses = network.take_addresses(self.folder)
+        state = {"block": addresses.block, "mode": asdict(self.mode), "complete": False}
+        self._write_state(state)
         names = [node.name for node in self._nodes(programs)]
         credentials.create(self.folder / "keys", names)
         control_plane = self._control_plane(programs)
@@ -211,6 +214,7 @@ class Cluster:
         if self.mode.controllers:
             control_plane.wait_ready()
             self._wait_for_default_account()
+        self._write_state({**state, "complete": True})
 
     def _start_nodes(self, programs: Path) -> None:
         nodes = self._nodes(programs)
@@ -246,22 +250,16 @@ class Cluster:
     def _clear(self) -> None:
         """End and remove everything that carries this cluster's name."""
         self._end_processes()
-        if self._has_state():
-            for node in self._nodes(Path()):
-                node.remove()
+        cgroups.remove(cgroup_of(self.folder))
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.name != DEFAULT_NAME:
             shutil.rmtree(self._image_stores(), ignore_errors=True)
 
     def _end_processes(self) -> None:
         """Kill processes and remove the network; the files stay for whoever looks for the reason."""
-        if not self._has_state():
-            return
-        for node in self._nodes(Path()):
-            node.kill()
-        processes.kill(list(processes.running(str(self.folder))))
-        network.release(self.addresses)
-        if not any("/node-" in owner for owner in processes.owners()):
+        kill_nodes(processes.running(str(self.folder)))
+        network.release(self.folder)
+        if not any(role.startswith("kubelet-") for role in processes.roles_of_all()):
             sysctls.restore()
 
     def _control_plane(self, programs: Path) -> ControlPlane:
@@ -273,7 +271,7 @@ class Cluster:
         state = self._state()
         keys = credentials.Credentials(self.folder / "keys")
         return [
-            Node(self.folder, programs, Addresses(state["block"]), keys, number, self._image_stores() / str(number))
+            Node(self.folder, programs, self.addresses, keys, number, self._image_stores() / str(number))
             for number in range(1, state["mode"]["nodes"] + 1)
         ]
 
@@ -281,8 +279,6 @@ class Cluster:
         return cache_root() / "containerd" / self.name
 
     def _helm_environment(self) -> dict[str, str]:
-        import os
-
         own = {f"HELM_{kind}_HOME": str(self.folder / "helm" / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
         return {**os.environ, **own, "KUBECONFIG": str(self.kubeconfig)}
 

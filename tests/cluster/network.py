@@ -4,7 +4,7 @@ A node lives in a network namespace of its own, so its iptables rules, routes an
 a bridge, one wire per node and three routes. Every cluster takes a free /16 of its own, so several run beside each other on the
 same port numbers.
 
-    host, 10.B.0.1 (API server, DNS, registry) ── bridge ftB ──┬── node 1, 10.B.0.11 ── pods 10.B.17.0/24
+    host, 10.B.0.1 (API server, DNS, registry) ── bridge ft… ──┬── node 1, 10.B.0.11 ── pods 10.B.17.0/24
                                                               └── node 2, 10.B.0.12 ── pods 10.B.18.0/24
 
 The host reaches pods and Services by routes. Pods reach the host's cluster address and nothing beyond it: the host does not forward.
@@ -12,12 +12,15 @@ The host reaches pods and Services by routes. Pods reach the host's cluster addr
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.cluster import shell
 from tests.cluster.errors import ClusterError
+from tests.cluster.paths import lock
 
 BLOCKS = range(224, 250)
 """Second bytes of 10.B.0.0/16 that a cluster may take."""
@@ -25,14 +28,10 @@ BLOCKS = range(224, 250)
 
 @dataclass(frozen=True)
 class Addresses:
-    """Everything that follows from the number of a cluster's /16."""
+    """Everything that follows from the number of a cluster's /16, and the name of its bridge."""
 
     block: int
-
-    @property
-    def bridge(self) -> str:
-        """The host's interface."""
-        return f"ftbr{self.block}"
+    bridge: str
 
     @property
     def host(self) -> str:
@@ -79,27 +78,29 @@ class Addresses:
 
     def wire(self, number: int) -> str:
         """The host's end of a node's wire."""
-        return f"ft{self.block}n{number}"
+        return f"{self.bridge}n{number}"
 
 
-def take_addresses() -> Addresses:
-    """Make the bridge of the first /16 that nothing on this machine routes to.
+def bridge_of(owner: Path) -> str:
+    """The name of a cluster's bridge: from its folder, so that what a killed run left is found without any record."""
+    return f"ft{hashlib.sha256(str(owner).encode()).hexdigest()[:8]}"
 
-    The bridge is the claim: `ip link add` fails when another `up` was quicker, and then the next block is tried.
+
+def take_addresses(owner: Path) -> Addresses:
+    """Make the bridge of the cluster in folder `owner`, on the first /16 that nothing on this machine routes to.
 
     Raises:
         ClusterError: all blocks are in use.
     """
-    used = _routed_networks()
-    for block in BLOCKS:
-        addresses = Addresses(block)
-        network = ipaddress.ip_network(addresses.everything)
-        if any(network.overlaps(other) for other in used):
-            continue
-        if shell.succeeds("ip", "link", "add", addresses.bridge, "type", "bridge"):
-            shell.run("ip", "addr", "add", f"{addresses.host}/24", "dev", addresses.bridge)
-            shell.run("ip", "link", "set", addresses.bridge, "up")
-            return addresses
+    with lock("network"):
+        used = _routed_networks()
+        for block in BLOCKS:
+            addresses = Addresses(block, bridge_of(owner))
+            if not any(ipaddress.ip_network(addresses.everything).overlaps(other) for other in used):
+                shell.run("ip", "link", "add", addresses.bridge, "type", "bridge")
+                shell.run("ip", "addr", "add", f"{addresses.host}/24", "dev", addresses.bridge)
+                shell.run("ip", "link", "set", addresses.bridge, "up")
+                return addresses
     raise ClusterError(f"no free 10.x.0.0/16 among {BLOCKS.start}–{BLOCKS.stop - 1}: see `ip route` and end old clusters")
 
 
@@ -131,10 +132,11 @@ def connect_pods(addresses: Addresses, number: int, pid: int, other: int) -> Non
     )  # fmt: skip
 
 
-def release(addresses: Addresses) -> None:
+def release(owner: Path) -> None:
     """Remove the bridge and, with it, the host's routes; a node's wire goes with its namespace, or here if it was left."""
+    bridge = bridge_of(owner)
     for link in json.loads(shell.run("ip", "-json", "link", "show")):
-        if link["ifname"] == addresses.bridge or link["ifname"].startswith(f"ft{addresses.block}n"):
+        if link["ifname"] == bridge or link["ifname"].startswith(f"{bridge}n"):
             shell.succeeds("ip", "link", "delete", link["ifname"])  # both ends of a wire go together, so it may be gone
 
 

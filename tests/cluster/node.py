@@ -18,6 +18,8 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.network import Addresses
 from tests.cluster.pause_image import PAUSE_IMAGE, pause_archive
 
+NAMESPACES = "namespaces"
+"""The role of the process that holds a node's namespaces."""
 IMAGE_HOST = "registry.test"
 """The registry's name in image references; every node resolves it to its cluster's own registry."""
 REGISTRY_PORT = 5000
@@ -48,17 +50,17 @@ class Node:
 
     @property
     def owner(self) -> str:
-        """The mark of the node's processes."""
-        return str(self.folder)
+        """The mark of the node's processes; their roles end in the node's number."""
+        return str(self.cluster_folder)
 
     @property
     def cgroup(self) -> str:
         """The control group of its pods."""
-        return f"finetune-{self.name}"
+        return f"{cgroup_of(self.cluster_folder)}/{self.number}"
 
     def log(self, role: str) -> Path:
         """The log of one of its processes."""
-        return self.cluster_folder / "logs" / f"{role}-{self.number}.log"
+        return self.cluster_folder / "logs" / f"{self._role(role)}.log"
 
     def start_runtime(self) -> None:
         """Make the namespaces and start containerd in them; needs no API server."""
@@ -90,7 +92,7 @@ class Node:
             ClusterError: the node does not run.
         """
         for pid, role in processes.running(self.owner).items():
-            if role == "namespaces" and (child := processes.child_of(pid)) is not None:
+            if role == self._role(NAMESPACES) and (child := processes.child_of(pid)) is not None:
                 return child
         raise ClusterError(f"node {self.name} does not run; its logs are in {self.cluster_folder / 'logs'}")
 
@@ -104,9 +106,8 @@ class Node:
 
     def kill(self) -> None:
         """End everything that runs on the node, as pulling the plug would; the Node object stays."""
-        pids = processes.running(self.owner)
-        holders = [child for pid, role in pids.items() if role == "namespaces" and (child := processes.child_of(pid))]
-        processes.kill([*holders, *pids])
+        mine = {pid: role for pid, role in processes.running(self.owner).items() if role.endswith(f"-{self.number}")}
+        kill_nodes(mine)
 
     def remove(self) -> None:
         """Give back what is left after `kill`: control groups and files (the image store stays)."""
@@ -114,16 +115,19 @@ class Node:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, role: str, command: list[str | Path]) -> int:
-        return processes.start(self.owner, role, [*self._enter(), *command], self.log(role))
+        return processes.start(self.owner, self._role(role), [*self._enter(), *command], self.log(role))
+
+    def _role(self, program: str) -> str:
+        return f"{program}-{self.number}"
 
     def _enter(self) -> list[str]:
         return ["nsenter", "--target", str(self.first_process()), "--mount", "--net", "--pid", "--uts", "--ipc", "--"]
 
     def _make_namespaces(self) -> None:
         command = ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", self.programs / "pause"]
-        pid = processes.start(self.owner, "namespaces", command, self.log("namespaces"))
+        pid = processes.start(self.owner, self._role(NAMESPACES), command, self.log(NAMESPACES))
         what = f"namespaces of {self.name}"
-        processes.wait_until(lambda: _is_ready(pid), what, timeout=20, pid=pid, log=self.log("namespaces"))
+        processes.wait_until(lambda: _is_ready(pid), what, timeout=20, pid=pid, log=self.log(NAMESPACES))
         self.inside("sh", "-ec", MOUNTS.format(
             node=self.folder, store=self.image_store, volumes=self.cluster_folder / "volumes",
             programs=self.programs, name=self.name,
@@ -204,6 +208,17 @@ class Node:
             # These settings are the machine's, and may not be changed from inside a network namespace.
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         }
+
+
+def cgroup_of(cluster_folder: Path) -> str:
+    """The control group above those of a cluster's nodes."""
+    return f"finetune-{cluster_folder.name}"
+
+
+def kill_nodes(running: dict[int, str]) -> None:
+    """Kill marked processes, first those that hold namespaces: the kernel then ends every shim and container inside."""
+    holders = [child for pid, role in running.items() if role.startswith(f"{NAMESPACES}-") and (child := processes.child_of(pid))]
+    processes.kill([*holders, *running])
 
 
 def _is_ready(unshare: int) -> bool:

@@ -47,11 +47,11 @@ def running(owner: str) -> dict[int, str]:
     return found
 
 
-def owners() -> set[str]:
-    """The owners of all marked processes on this machine."""
+def roles_of_all() -> set[str]:
+    """The roles of all marked processes on this machine, whoever owns them."""
     prefix = f"{MARK}=".encode()
     marks = (_mark_of(entry, prefix) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return {mark.removeprefix(prefix).decode().split("\t")[0] for mark in marks if mark}
+    return {mark.decode().split("\t")[1] for mark in marks if mark}
 
 
 def kill(pids: Sequence[int], timeout: float = 20) -> None:

@@ -1,0 +1,284 @@
+"""The throw-away cluster keeps its promises: what runs on it, that clusters do not meet, and that `down` gives everything back."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import Cluster, ClusterError, base_image, cgroups, network, processes, shell
+from tests.cluster.node import cgroup_of
+from tests.cluster.paths import REPOSITORY
+
+pytestmark = pytest.mark.cluster
+
+Manifest = dict[str, Any]
+NAMESPACE = "selftest"
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    return base_image()
+
+
+@pytest.fixture(scope="module")
+def cluster(image: str) -> Iterator[Cluster]:
+    with Cluster("selftest") as up:
+        up.load_image(image)
+        up.apply(namespace(NAMESPACE))
+        yield up
+
+
+@pytest.fixture(scope="module")
+def two_nodes(image: str) -> Iterator[Cluster]:
+    with Cluster("selftest-two", nodes=2) as up:
+        up.load_image(image)
+        up.apply(namespace(NAMESPACE))
+        yield up
+
+
+def test_api_only_serves_namespaces_and_refuses_unknown_fields() -> None:
+    with Cluster("selftest-api", nodes=0, controllers=False) as api:
+        api.apply(namespace("one"))
+        assert api.get("namespace", "one")["status"]["phase"] == "Active"
+        with pytest.raises(ClusterError, match=r'unknown field "spec\.colour"'):
+            api.kubectl("apply", "--validate=strict", "-f", "-", stdin=json.dumps({**namespace("two"), "spec": {"colour": "red"}}))
+
+
+def test_up_leaves_a_running_cluster_as_it_is(cluster: Cluster) -> None:
+    before = processes.running(str(cluster.folder))
+    Cluster(cluster.name).up()
+    assert processes.running(str(cluster.folder)).keys() >= before.keys()
+
+
+def test_a_restricted_job_completes_and_its_log_can_be_read(cluster: Cluster, image: str) -> None:
+    cluster.apply(job("hello", pod(image, "print('hello from', __import__('os').getuid())")))
+    wait_complete(cluster, "hello")
+    assert cluster.kubectl("logs", "-n", NAMESPACE, "job/hello").strip() == "hello from 65532"
+
+
+def test_a_pod_that_is_not_restricted_is_refused(cluster: Cluster, image: str) -> None:
+    loose = {"containers": [{"name": "main", "image": image}]}
+    with pytest.raises(ClusterError, match='violates PodSecurity "restricted'):
+        cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta("loose"), "spec": loose})
+
+
+def test_a_service_answers_by_name_from_another_pod_and_by_address_from_the_host(cluster: Cluster, image: str) -> None:
+    serve(cluster, image, "web")
+    client = "import urllib.request as u; print([u.urlopen(f'http://{n}/').status for n in ('web', 'web.selftest.svc')])"
+    cluster.apply(job("client", pod(image, client)))
+    wait_complete(cluster, "client")
+    assert cluster.kubectl("logs", "-n", NAMESPACE, "job/client").strip() == "[200, 200]"
+    address = cluster.get("service", "web", "-n", NAMESPACE)["spec"]["clusterIP"]
+    assert urllib.request.urlopen(f"http://{address}/", timeout=10).status == 200
+
+
+def test_exec_and_port_forward_reach_a_pod(cluster: Cluster, image: str) -> None:
+    serve(cluster, image, "forwarded")
+    assert cluster.kubectl("exec", "-n", NAMESPACE, "forwarded", "--", "id", "-u").strip() == "65532"
+    forward = cluster.popen("port-forward", "-n", NAMESPACE, "service/forwarded", ":80", stdout=subprocess.PIPE)
+    try:
+        assert forward.stdout is not None
+        port = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
+        assert port is not None
+        assert urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/", timeout=10).status == 200
+    finally:
+        forward.kill()
+        forward.wait()
+
+
+def test_names_and_addresses_outside_the_cluster_fail_at_once(cluster: Cluster, image: str) -> None:
+    code = """
+        import socket, time
+        start = time.monotonic()
+        for call in (lambda: socket.getaddrinfo('huggingface.co', 443), lambda: socket.create_connection(('192.0.2.77', 443), 30)):
+            try:
+                call()
+            except OSError as error:
+                print(type(error).__name__)
+        print(time.monotonic() - start < 5)
+    """
+    cluster.apply(job("outside", pod(image, code)))
+    wait_complete(cluster, "outside")
+    assert cluster.kubectl("logs", "-n", NAMESPACE, "job/outside").split() == ["gaierror", "OSError", "True"]
+
+
+def test_a_claim_gets_a_volume_that_pods_share_and_that_goes_with_it(cluster: Cluster, image: str) -> None:
+    cluster.apply(claim("shared"))
+    cluster.apply(job("write", pod(image, "open('/data/x', 'w').write('kept')", claim="shared")))
+    wait_complete(cluster, "write")
+    cluster.apply(job("read", pod(image, "print(open('/data/x').read())", claim="shared")))
+    wait_complete(cluster, "read")
+    assert cluster.kubectl("logs", "-n", NAMESPACE, "job/read").strip() == "kept"
+    [folder] = [path.parent for path in (cluster.folder / "volumes").rglob("x")]
+    cluster.kubectl("delete", "job", "write", "read", "-n", NAMESPACE, "--wait")
+    cluster.kubectl("delete", "pvc", "shared", "-n", NAMESPACE, "--wait")
+    processes.wait_until(lambda: not folder.exists(), "volume to be deleted", timeout=30)
+
+
+def test_a_pod_over_its_memory_limit_is_reported_as_out_of_memory(cluster: Cluster, image: str) -> None:
+    hungry = job("hungry", pod(image, "x = bytearray(200 << 20)", limits={"memory": "64Mi"}))
+    cluster.apply(hungry)
+    cluster.kubectl("wait", "-n", NAMESPACE, "--for=condition=Failed", "job/hungry", "--timeout=60s")
+    [dead] = cluster.get("pods", "-n", NAMESPACE, "-l", "job-name=hungry")["items"]
+    terminated = dead["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (terminated["reason"], terminated["exitCode"]) == ("OOMKilled", 137)
+
+
+def test_a_second_cluster_runs_beside_the_first_and_shares_nothing(cluster: Cluster, image: str) -> None:
+    with Cluster("selftest-beside", nodes=1) as beside:
+        assert network.bridge_of(beside.folder) != network.bridge_of(cluster.folder)
+        assert beside.addresses.block != cluster.addresses.block
+        beside.apply(namespace(NAMESPACE))
+        beside.apply(job("beside", pod(image, "print('beside')")))
+        wait_complete(beside, "beside")
+        with pytest.raises(ClusterError, match="NotFound"):
+            cluster.get("job", "beside", "-n", NAMESPACE)
+    assert cluster.is_up()
+    serve(cluster, image, "still-here")
+
+
+def test_helm_talks_to_the_cluster_and_keeps_its_files_there(cluster: Cluster, tmp_path: Path) -> None:
+    chart = tmp_path / "chart"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("apiVersion: v2\nname: tiny\nversion: 0.1.0\n")
+    (chart / "templates" / "map.yaml").write_text(json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tiny"}}))
+    cluster.helm("install", "tiny", str(chart), "--namespace", NAMESPACE, "--wait")
+    assert cluster.get("configmap", "tiny", "-n", NAMESPACE)["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+
+
+def test_pods_on_two_nodes_reach_each_other(two_nodes: Cluster, image: str) -> None:
+    serve(two_nodes, image, "far", node=two_nodes.node(2).name)
+    near = pod(image, "import urllib.request as u; print(u.urlopen('http://far/').status)", node=two_nodes.node(1).name)
+    two_nodes.apply(job("near", near))
+    wait_complete(two_nodes, "near")
+
+
+@pytest.mark.slow
+def test_a_lost_node_is_noticed_and_comes_back(two_nodes: Cluster) -> None:
+    name = two_nodes.node(2).name
+    two_nodes.node(2).kill()
+    two_nodes.kubectl("wait", "--for=condition=Ready=Unknown", f"node/{name}", "--timeout=60s")
+    two_nodes.restart_node(2)
+    two_nodes.kubectl("wait", "--for=condition=Ready", f"node/{name}", "--timeout=60s")
+
+
+def test_down_gives_back_everything_that_up_took(image: str) -> None:
+    gone = Cluster("selftest-gone")
+    before = footprint(gone)
+    with gone:
+        gone.apply(namespace(NAMESPACE), claim("data"))
+        gone.apply(job("user", pod(image, "open('/data/x', 'w')", claim="data")))
+        wait_complete(gone, "user")
+        used = footprint(gone)
+        assert used["interfaces"], "the probe must see what a running cluster has"
+        assert used["processes"]
+        assert used["control groups"]
+        assert used["files"]
+    assert footprint(gone) == before
+
+
+def test_an_up_that_is_killed_leaves_nothing_that_the_next_command_does_not_clear() -> None:
+    killed = Cluster("selftest-killed")
+    before = footprint(killed)
+    command = [sys.executable, "-m", "tests.cluster", "up", "--name", killed.name]
+    up = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert up.stderr is not None
+    for line in up.stderr:
+        if "starting node" in line:
+            up.send_signal(signal.SIGKILL)
+    up.wait()
+    up.stderr.close()
+    assert footprint(killed)["processes"], "the killed command must have left processes behind"
+    killed.down()
+    assert footprint(killed) == before
+
+
+def footprint(cluster: Cluster) -> dict[str, Any]:
+    """All that carries a cluster's name on this machine, and the host's iptables rules, which belong to nobody's cluster."""
+    bridge = network.bridge_of(cluster.folder)
+    links = json.loads(shell.run("ip", "-json", "link", "show"))
+    routes = json.loads(shell.run("ip", "-json", "-4", "route", "show", "table", "all"))
+    rules = shell.run("iptables-save") if shutil.which("iptables-save") else ""
+    return {
+        "interfaces": [link["ifname"] for link in links if link["ifname"].startswith(bridge)],
+        "routes": [route for route in routes if route.get("dev") == bridge],
+        "mounts": [line for line in Path("/proc/mounts").read_text().splitlines() if f"/{cluster.name}/" in line],
+        "processes": sorted(processes.running(str(cluster.folder)).values()),
+        "control groups": [str(path) for path in cgroups.ROOT.rglob(cgroup_of(cluster.folder))],
+        "iptables": [line for line in rules.splitlines() if line.startswith("-")],
+        "files": cluster.folder.exists(),
+        "image store": (cluster.folder.parents[1] / "containerd" / cluster.name).exists(),
+    }
+
+
+def namespace(name: str) -> Manifest:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def claim(name: str) -> Manifest:
+    spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta(name), "spec": spec}
+
+
+def meta(name: str) -> Manifest:
+    return {"name": name, "namespace": NAMESPACE, "labels": {"app": name}}
+
+
+def pod(
+    image: str, code: str, *, claim: str | None = None, limits: Manifest | None = None, node: str | None = None, probe: Manifest | None = None
+) -> Manifest:
+    """A pod's spec as the `restricted` standard wants it, running Python code."""
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
+    container: Manifest = {
+        "name": "main",
+        "image": image,
+        "command": ["python3", "-u", "-c", "import textwrap, sys; exec(textwrap.dedent(sys.argv[1]))", code],
+        "workingDir": "/usr/share",
+        "resources": {"limits": limits or {}},
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}] if claim else [],
+        "securityContext": {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+        },
+    }  # fmt: skip
+    if probe:
+        container["readinessProbe"] = {"httpGet": probe, "periodSeconds": 1}
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": volumes,
+        **({"nodeSelector": {"kubernetes.io/hostname": node}} if node else {}),
+    }
+
+
+def job(name: str, spec: Manifest) -> Manifest:
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta(name), "spec": {"backoffLimit": 0, "template": {"spec": spec}}}
+
+
+def serve(cluster: Cluster, image: str, name: str, node: str | None = None) -> None:
+    """A pod that answers HTTP behind a Service on port 80; returns when it is ready."""
+    code = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=8000)"
+    spec = pod(image, code, node=node, probe={"path": "/", "port": 8000})
+    ports = [{"port": 80, "targetPort": 8000}]
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": meta(name), "spec": spec},
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta(name), "spec": {"selector": {"app": name}, "ports": ports}},
+    )
+    cluster.kubectl("wait", "-n", NAMESPACE, "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+
+
+def wait_complete(cluster: Cluster, name: str) -> None:
+    cluster.kubectl("wait", "-n", NAMESPACE, "--for=condition=Complete", f"job/{name}", "--timeout=90s")
