@@ -1,0 +1,238 @@
+"""The process: connects, leads, watches, reconciles, and ends without leaving anything half done.
+
+report and probe servers ─▶ Lease ─▶ first listing ─▶ queue and watches ─▶ until SIGTERM, or the Lease is lost
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+
+from finetune_operator.handlers.observer import Observer
+from finetune_operator.handlers.watches import make_registry, make_settings
+from finetune_operator.providers.hugging_face import HuggingFaceTraining
+from finetune_operator.reconcilers.connection import ConnectionReconciler
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.deployment import DeploymentReconciler
+from finetune_operator.reconcilers.job import JobReconciler
+from finetune_operator.reconcilers.model import ModelReconciler
+from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.runtime import logs
+from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
+from finetune_operator.runtime.connection import NoCluster
+from finetune_operator.runtime.errors import KubeError, LeadershipLost
+from finetune_operator.runtime.events import record
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    Kube,
+)
+from finetune_operator.runtime.lease import Leadership, unique_identity
+from finetune_operator.runtime.probes import ProbeServer
+from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
+from finetune_operator.runtime.reports import ReportServer
+from finetune_operator.runtime.settings import Settings, SettingsError
+
+logger = logging.getLogger("finetune_operator")
+
+LEADER_LABEL = "finetune.dev/leader"
+"""The report Service selects the pod that has it."""
+
+STUCK_SECONDS = 120
+"""A queue that makes no progress for this long needs a restart."""
+
+OK, FAILED, MISCONFIGURED = 0, 1, 2
+
+Reconcile = Callable[[Key], Awaitable[Requeue | None]]
+
+
+class Operator:
+    """One replica: everything that is made once and lives as long as the process."""
+
+    def __init__(self, settings: Settings, kube: Kube, certificates: Certificates) -> None:
+        self._settings = settings
+        self._kube = kube
+        self._certificates = certificates
+        self._leadership = Leadership(
+            kube,
+            settings.namespace,
+            settings.lease_name,
+            unique_identity(settings.pod_name),
+            duration=settings.lease_duration_seconds,
+            renew_deadline=settings.lease_renew_seconds,
+            retry=settings.lease_retry_seconds,
+        )
+        self._guarded = kube.guarded(self._leadership.assert_held)
+        self._store = make_store()
+        self._queue = WorkQueue(self._reconcile, settings.workers, timeout=settings.reconcile_timeout_seconds)
+        self._reports = ReportBox(self._store, self._queue.add)
+        self._reconcilers = self._make_reconcilers()
+        self._working = False
+
+    def _make_reconcilers(self) -> Mapping[str, Reconcile]:
+        context = Context(
+            kube=self._guarded,
+            store=self._store,
+            announce=self._announce,
+            enqueue=self._queue.add,
+            clock=lambda: datetime.now(UTC),
+        )
+        training = HuggingFaceTraining(
+            self._guarded,
+            self._store,
+            last_report=self._reports.last,
+            service=self._settings.report_names[0],
+            report_ca=lambda: self._certificates.bundle,
+            clock=context.clock,
+        )
+        return {
+            CONNECTIONS.kind: ConnectionReconciler(context).reconcile,
+            FINE_TUNE_JOBS.kind: JobReconciler(context, training, self._reports).reconcile,
+            FINE_TUNED_MODELS.kind: ModelReconciler(context).reconcile,
+            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context).reconcile,
+        }
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Serve probes, wait for the Lease, work until `stop` or until the Lease is lost; the exit code."""
+        async with AsyncExitStack() as stack:
+            await self._start_servers(stack)
+            await self._mark_leader(leading=False)
+            if not await _first(stop.wait(), self._leadership.acquire()):
+                return OK
+            stack.push_async_callback(self._leadership.release)
+            await self._mark_leader(leading=True)
+            return await self._work(stop)
+
+    async def _start_servers(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        reports = ReportServer(
+            settings,
+            self._certificates.context,
+            review=self._kube.review_token,
+            authorise=self._reports.authorise,
+            accept=self._reports.accept,
+            is_leader=lambda: self._working and self._leadership.is_held(),
+        )
+        probes = ProbeServer(
+            settings.probe_bind,
+            settings.probe_port,
+            live={"queue": self._queue_is_stuck},
+            ready={"certificates": lambda: None},
+        )
+        for server in (reports, probes):
+            await server.start()
+            stack.push_async_callback(server.stop)
+        renewal = asyncio.create_task(self._certificates.keep(), name="renew certificates")
+        stack.callback(renewal.cancel)
+
+    async def _work(self, stop: asyncio.Event) -> int:
+        """Lead: list, watch, reconcile. The queue is empty of running work before kopf ends its tasks."""
+        settings = self._settings
+        observer = Observer(self._kube, self._store, self._queue.add, settings.watch_namespaces)
+        await observer.list_all()
+        registry = make_registry(observer.seen, settings)
+        stop_kopf = asyncio.Event()
+        self._queue.start()
+        self._working = True
+        before = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=registry,
+            settings=make_settings(),
+            standalone=True,
+            clusterwide=not settings.watch_namespaces,
+            namespaces=settings.watch_namespaces,
+            stop_flag=stop_kopf,
+        )
+        _on_signals(stop)  # kopf has put its own handlers in place, which would end our work in the middle
+        watching = asyncio.create_task(kopf.run_tasks(tasks, ignored=before), name="kopf")
+        resync = asyncio.create_task(observer.resync_forever(settings.resync_seconds), name="resync")
+        ended = await _first(stop.wait(), self._leadership.lost(), asyncio.wait([watching]))
+        self._working = False
+        resync.cancel()
+        drained = await self._queue.drain(settings.shutdown_seconds)
+        logger.info("stopping: %s", "all work is done" if drained else "some work was cut off and will be done again")
+        stop_kopf.set()
+        await asyncio.wait([watching], timeout=settings.shutdown_seconds)
+        return OK if ended == 0 else FAILED
+
+    async def _reconcile(self, key: Key) -> Requeue | None:
+        with logs.about(key.kind, key.namespace, key.name):
+            return await self._reconcilers[key.kind](key)
+
+    async def _announce(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
+        kind: Any = event_type
+        await record(self._guarded, dict(regarding), kind, reason, note, action="Reconcile")
+
+    async def _mark_leader(self, *, leading: bool) -> None:
+        """The label by which the report Service finds the leader; outside of a cluster there is no pod to label."""
+        settings = self._settings
+        body = {"metadata": {"labels": {LEADER_LABEL: "true" if leading else None}}}
+        try:
+            await self._kube.merge_patch(PODS, settings.pod_name, settings.namespace, body)
+        except KubeError as error:
+            logger.warning("pod %s/%s cannot be labelled: %s", settings.namespace, settings.pod_name, error)
+
+    def _queue_is_stuck(self) -> str | None:
+        health = self._queue.health()
+        late = self._working and health.oldest_waiting_seconds > STUCK_SECONDS
+        return f"the oldest of {health.ready} waiting objects is {health.oldest_waiting_seconds:.0f} s overdue" if late else None
+
+
+async def _first(*waits: Coroutine[Any, Any, Any]) -> int:
+    """Wait for the first of them, cancel the others, and return its place."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    first = next(task for task in tasks if task in done)
+    first.result()
+    return tasks.index(first)
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def _main(settings: Settings) -> int:
+    stop = asyncio.Event()
+    _on_signals(stop)
+    try:
+        async with Kube.connect(settings) as kube:
+            certificates = Certificates(source_of(settings, kube))
+            await certificates.load()
+            return await Operator(settings, kube, certificates).run(stop)
+    except LeadershipLost:
+        logger.warning("another replica leads now")
+        return FAILED
+    except (NoCluster, CertificatesUnusable, KubeError) as error:
+        logger.error("cannot go on: %s", error)  # noqa: TRY400 - a sentence says it all
+        return FAILED
+
+
+def main() -> int:
+    """Run the operator; the exit code says whether it ended as asked."""
+    try:
+        settings = Settings.from_environment()
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - there is no logging yet
+        return MISCONFIGURED
+    logs.configure(settings.log_level)
+    return asyncio.run(_main(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
