@@ -85,11 +85,14 @@ def load(options: LoadOptions) -> Served:
 
 def _load_tokenizer(artifact: Artifact, options: LoadOptions) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             artifact.tokenizer, local_files_only=True, trust_remote_code=options.trust_remote_code
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _unusable(f"the tokenizer in {artifact.tokenizer} cannot be loaded", error) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{artifact.tokenizer} has no tokenizer.json")
+    return tokenizer
 
 
 def _load_model(artifact: Artifact, options: LoadOptions) -> Any:

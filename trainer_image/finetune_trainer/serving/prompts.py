@@ -6,7 +6,7 @@ It knows no limits: whoever asks compares the length with the context.
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_trainer.data.chat_template import PLAIN_TEMPLATE, render
+from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.rows import Turn
 
 
@@ -14,12 +14,14 @@ class Prompts:
     """Tokenises with the served model's tokenizer and chat template.
 
     A model without a chat template gets the plain one that training uses for it: turns one under the other.
+
+    Raises:
+        TrainerError: ModelUnusable, the chat template is no template.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._template: str = tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE
-        self._special_tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+        self._chat = ChatTokenizer.from_transformers(tokenizer)
 
     def chat(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """Tokens of the conversation, up to where the assistant's answer starts.
@@ -27,8 +29,7 @@ class Prompts:
         Raises:
             TemplateRefusedError: the template does not take these roles in this order.
         """
-        text = render(self._template, turns, self._special_tokens, add_generation_prompt=True)
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False))  # the template wrote them out
+        return tuple(self._chat.prompt_ids(turns))
 
     def text(self, text: str) -> tuple[int, ...]:
         """Tokens of a text that the model goes on with, with the special tokens that its tokenizer puts first."""

@@ -1,0 +1,36 @@
+"""A real server on a loopback port, in a thread of the test process."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from finetune_trainer.serving.app import Room, build_app
+
+
+@contextmanager
+def running_server(room: Room, key=None) -> Iterator[str]:
+    """Serve the room; yield the server's address."""
+    server = uvicorn.Server(
+        uvicorn.Config(build_app(room, key), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def wait_until(condition, seconds: float = 20) -> None:
+    """Return as soon as the condition holds; fail after `seconds`."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "the condition did not come true"
+        time.sleep(0.01)

@@ -1,0 +1,185 @@
+"""What clients of the OpenAI API get, with its own client against a real server."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from conftest import NAME
+from served_models import greedy
+
+SKY = [{"role": "system", "content": "Answer with one word."}, {"role": "user", "content": "What colour is the sky?"}]
+
+
+def chat(client, **fields):
+    return client.chat.completions.create(**{"model": NAME, "messages": SKY, "max_tokens": 12, "temperature": 0} | fields)
+
+
+def complete(client, **fields):
+    return client.completions.create(**{"model": NAME, "prompt": "one two", "max_tokens": 12, "temperature": 0} | fields)
+
+
+def expected(reference, text, count, *, of=None):
+    """Text and tokens that transformers gives for a prompt."""
+    model, tokenizer = reference
+    prompt = of if of is not None else tokenizer.encode(text, add_special_tokens=False)
+    tokens = greedy(model, prompt, count)
+    return tokenizer.decode(tokens, skip_special_tokens=True), tokens, prompt
+
+
+def templated(reference, messages):
+    _, tokenizer = reference
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+
+
+def test_a_chat_answer_is_what_transformers_generates(client, reference):
+    text, tokens, prompt = expected(reference, None, 12, of=templated(reference, SKY))
+    answer = chat(client)
+    choice = answer.choices[0]
+    assert (choice.message.role, choice.message.content, choice.finish_reason) == ("assistant", text, "length")
+    assert answer.usage.model_dump(include={"prompt_tokens", "completion_tokens", "total_tokens"}) == {
+        "prompt_tokens": len(prompt), "completion_tokens": len(tokens), "total_tokens": len(prompt) + len(tokens),
+    }  # fmt: skip
+    assert (answer.object, answer.model, choice.index) == ("chat.completion", NAME, 0)
+    assert answer.id.startswith("chatcmpl-")
+    assert answer.created > 1_700_000_000
+
+
+def test_a_completion_is_what_transformers_generates(client, reference):
+    text, tokens, prompt = expected(reference, "good bad", 20)
+    answer = complete(client, prompt="good bad", max_tokens=20)
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == (text, "length")
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (len(prompt), len(tokens))
+
+
+def test_a_completion_has_16_tokens_unless_more_are_asked_for(client):
+    assert client.completions.create(model=NAME, prompt="one", temperature=0).usage.completion_tokens == 16
+
+
+def test_prompts_may_be_several_texts_or_token_lists(client, reference):
+    _, tokenizer = reference
+    texts = ["one two", "good bad", "Hello"]
+    singly = [complete(client, prompt=text).choices[0].text for text in texts]
+    together = complete(client, prompt=texts)
+    assert [choice.text for choice in together.choices] == singly
+    assert [choice.index for choice in together.choices] == [0, 1, 2]
+    assert together.usage.completion_tokens == 36
+    ids = [tokenizer.encode(text) for text in texts]
+    assert [choice.text for choice in complete(client, prompt=ids).choices] == singly
+    assert complete(client, prompt=ids[1]).choices[0].text == singly[1]
+
+
+def test_text_parts_and_the_developer_role_are_taken(client):
+    parts = [
+        {"role": "developer", "content": [{"type": "text", "text": "Answer with one word."}]},
+        {"role": "user", "content": [{"type": "text", "text": "What colour"}, {"type": "text", "text": "is the sky?"}]},
+    ]
+    plain = [SKY[0], {"role": "user", "content": "What colour\nis the sky?"}]
+    assert chat(client, messages=parts).choices[0].message.content == chat(client, messages=plain).choices[0].message.content
+
+
+def test_a_streamed_chat_brings_the_same_text_in_pieces(client):
+    whole = chat(client)
+    with chat(client, stream=True, stream_options={"include_usage": True}) as stream:
+        chunks = list(stream)
+    *texts, last = chunks
+    assert texts[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in texts) == whole.choices[0].message.content
+    assert len(texts) > 5
+    assert [chunk.choices[0].finish_reason for chunk in texts if chunk.choices[0].finish_reason] == ["length"]
+    assert (last.choices, last.usage) == ([], whole.usage)
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+
+
+def test_a_streamed_completion_keeps_its_prompts_apart(client):
+    prompts = ["one two", "good bad"]
+    texts = ["", ""]
+    for chunk in complete(client, prompt=prompts, stream=True):
+        assert chunk.usage is None
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == [complete(client, prompt=prompt).choices[0].text for prompt in prompts]
+
+
+def test_a_stream_ends_with_done(address):
+    body = {"model": NAME, "prompt": "one", "max_tokens": 2, "stream": True}
+    with httpx.stream("POST", f"{address}/v1/completions", json=body) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert lines[-1] == "data: [DONE]"
+    assert all(json.loads(line.removeprefix("data: "))["object"] == "text_completion" for line in lines[:-1])
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_sequence_over_two_tokens_ends_the_answer_and_is_not_shown(client, reference, stream, as_list):
+    text, tokens, _ = expected(reference, "What colour is the sky?", 30)
+    _, tokenizer = reference
+    pieces = [tokenizer.decode([token]) for token in tokens]
+    at = next(i for i in range(2, 29) if all(p.isascii() and len(p) > 1 for p in pieces[i : i + 2]))
+    stop = pieces[at][-1] + pieces[at + 1][0]
+    asked = {"prompt": "What colour is the sky?", "max_tokens": 30, "stop": [stop, "never said"] if as_list else stop}
+    if stream:
+        chunks = list(complete(client, **asked, stream=True))
+        shown, finish = "".join(chunk.choices[0].text for chunk in chunks), chunks[-1].choices[0].finish_reason
+    else:
+        choice = complete(client, **asked).choices[0]
+        shown, finish = choice.text, choice.finish_reason
+    assert (shown, finish) == (text[: text.index(stop)], "stop")
+
+
+def test_the_end_token_ends_the_answer_and_is_not_shown(client, reference):
+    _, tokenizer = reference
+    end = tokenizer.eos_token_id
+    answer = complete(client, logit_bias={str(end): 100})
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("", "stop")
+    assert answer.usage.completion_tokens == 1
+
+
+def test_a_seed_makes_sampling_repeatable(client):
+    def answer(seed):
+        return complete(client, temperature=1, max_tokens=20, seed=seed).choices[0].text
+
+    assert answer(1) == answer(1)
+    assert answer(1) != answer(2)
+    assert complete(client, temperature=1, max_tokens=20).choices[0].text != answer(1)
+
+
+def test_an_answer_ends_where_the_context_does(client, served):
+    prompt = [40] * (served.context - 5)
+    answer = complete(client, prompt=prompt, max_tokens=100)
+    assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (5, "length")
+
+
+def test_max_completion_tokens_is_the_later_word_for_max_tokens(client):
+    answer = client.chat.completions.create(model=NAME, messages=SKY, temperature=0, max_completion_tokens=3)
+    assert answer.usage.completion_tokens == 3
+
+
+def test_fields_that_change_nothing_are_ignored(client):
+    extra = {"user": "u", "store": False, "metadata": {"a": "b"}, "n": 1, "logprobs": False, "tools": [], "future": 1}
+    assert chat(client, extra_body=extra).choices[0].message == chat(client).choices[0].message
+
+
+def test_parallel_requests_get_what_they_get_alone(client):
+    texts = ["one two", "good bad happy", "Hello", "What colour is grass? Grass is", "yes", "no good", "sad", "three four five"]
+    asks = [
+        {"prompt": text, "max_tokens": 10 + 5 * i, "temperature": 0 if i % 2 else 0.9, "seed": i}
+        for i, text in enumerate(texts)
+    ]
+    alone = [complete(client, **ask).choices[0].text for ask in asks]
+    together = threading.Barrier(len(asks))
+
+    def one(ask):
+        together.wait()
+        return complete(client, **ask).choices[0].text
+
+    with ThreadPoolExecutor(len(asks)) as pool:
+        assert list(pool.map(one, asks)) == alone
+
+
+def test_the_model_is_listed_by_its_name(client, served):
+    assert [model.id for model in client.models.list()] == [NAME]
+    card = client.models.retrieve(NAME)
+    assert (card.id, card.object, card.model_extra["max_model_len"]) == (NAME, "model", served.context)

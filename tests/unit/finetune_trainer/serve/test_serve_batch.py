@@ -1,0 +1,174 @@
+"""Rows that share a batch get the tokens that transformers' own `generate` gives each of them alone."""
+
+import pytest
+import torch
+from served_models import greedy
+
+from finetune_trainer.serving import batch as batches
+from finetune_trainer.serving.asks import Ask, Sampling
+from finetune_trainer.serving.batch import Batch, can_join
+
+GREEDY = Sampling(temperature=0)
+PROMPTS = ["one two", "What colour is the sky? The sky is blue.", "good", "happy sad happy sad no yes no yes", "three"]
+
+
+def make_llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(**SMALL, num_key_value_heads=2, intermediate_size=64))
+
+
+def make_mistral_with_a_window():
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(**SMALL, num_key_value_heads=2, intermediate_size=64, sliding_window=6, head_dim=8)
+    return MistralForCausalLM(config)
+
+
+def make_gemma_with_windows():
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    config = Gemma3TextConfig(
+        **SMALL | {"num_hidden_layers": 4}, num_key_value_heads=2, intermediate_size=64, sliding_window=6, head_dim=8,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+    )  # fmt: skip
+    return Gemma3ForCausalLM(config)
+
+
+def make_gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=256, initializer_range=0.5))
+
+
+def make_bloom():
+    from transformers import BloomConfig, BloomForCausalLM
+
+    return BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.5))
+
+
+def make_mamba():
+    from transformers import MambaConfig, MambaForCausalLM
+
+    return MambaForCausalLM(MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=4))
+
+
+SMALL = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.5,
+}
+
+
+def build(make):
+    torch.manual_seed(3)
+    model = make().eval()
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+def ask(prompt, count, sampling=GREEDY):
+    return Ask(tuple(prompt), count, tell=lambda _: None, sampling=sampling)
+
+
+def run(batch: Batch, asks: list[Ask], *, steps_between: int) -> list[list[int]]:
+    """Let the asks join one after the other while the earlier ones go on, until all have their tokens."""
+    done: dict[int, list[int]] = {}
+    waiting = list(asks)
+
+    def collect():
+        ended = [row for row in batch.rows if len(row.generated) >= row.ask.max_tokens]
+        done.update({id(row.ask): row.generated for row in ended})
+        batch.drop(ended)
+
+    while waiting or batch.rows:
+        if waiting and not batch.is_reading:
+            batch.start(waiting.pop(0))
+        while batch.is_reading:
+            batch.read()
+            collect()
+            batch.step()
+            collect()
+        for _ in range(steps_between):
+            batch.step()
+            collect()
+        if not waiting:
+            batch.step()
+            collect()
+    return [done[id(one)] for one in asks]
+
+
+def random_prompts(count, seed=11):
+    random = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 24, (count,), generator=random).tolist()
+    return [torch.randint(1, 300, (length,), generator=random).tolist() for length in lengths]
+
+
+@pytest.mark.parametrize("make", [make_llama, make_mistral_with_a_window, make_gemma_with_windows, make_gpt2])
+@pytest.mark.parametrize("portion", [4, 512])
+def test_rows_that_come_and_go_get_the_tokens_of_generate(make, portion, monkeypatch):
+    monkeypatch.setattr(batches, "PORTION", portion)
+    model = build(make)
+    assert can_join(model)
+    prompts = random_prompts(6)
+    counts = [9, 3, 14, 1, 20, 6]
+    asks = [ask(prompt, count) for prompt, count in zip(prompts, counts, strict=True)]
+    expected = [greedy(model, prompt, count) for prompt, count in zip(prompts, counts, strict=True)]
+    assert run(Batch(model, can_join=True), asks, steps_between=2) == expected
+    assert len({tuple(tokens) for tokens in expected}) == len(expected)
+
+
+@pytest.mark.parametrize("make", [make_bloom, make_mamba])
+def test_models_whose_state_cannot_be_joined_answer_one_after_the_other(make):
+    model = build(make)
+    assert not can_join(model)
+    batch = Batch(model, can_join=False)
+    for prompt in random_prompts(3):
+        assert run(batch, [ask(prompt, 8)], steps_between=0) == [greedy(model, prompt, 8)]
+
+
+def test_the_tuned_model_answers_in_a_batch_as_alone(reference):
+    model, tokenizer = reference
+    prompts = [tokenizer.encode(text) for text in PROMPTS]
+    asks = [ask(prompt, 12) for prompt in prompts]
+    batch = Batch(model.get_base_model(), can_join=True)
+    assert run(batch, asks, steps_between=1) == [greedy(model, one, 12) for one in prompts]
+
+
+def test_a_seeded_row_draws_the_same_tokens_in_a_batch_as_alone():
+    model = build(make_llama)
+    prompts = random_prompts(4)
+    asks = [ask(prompt, 10, Sampling(seed=40 + index)) for index, prompt in enumerate(prompts)]
+    together = run(Batch(model, can_join=True), asks, steps_between=1)
+    alone = [run(Batch(model, can_join=True), [one], steps_between=0)[0] for one in asks]
+    assert together == alone
+
+
+def test_a_dropped_row_leaves_the_others_as_they_were():
+    model = build(make_llama)
+    short, long = [5, 6], list(range(10, 40))
+    batch = Batch(model, can_join=True)
+    for prompt in (long, short):
+        batch.start(ask(prompt, 50))
+        while batch.is_reading:
+            batch.read()
+    batch.step()
+    leaving, staying = batch.rows
+    batch.drop([leaving])
+    while len(staying.generated) < 10:
+        batch.step()
+    assert staying.generated == greedy(model, short, 10)
+
+
+def test_an_unfinished_prompt_can_be_dropped(monkeypatch):
+    monkeypatch.setattr(batches, "PORTION", 2)
+    batch = Batch(build(make_llama), can_join=True)
+    batch.start(ask([1, 2, 3, 4, 5], 3))
+    assert batch.read() is None
+    batch.drop(batch.rows)
+    assert not batch.rows
+    assert batch.step() == []

@@ -1,0 +1,154 @@
+"""What clients are told when a request cannot be answered: status, field and message, in OpenAI's shape."""
+
+import os
+
+import httpx
+import openai
+import pytest
+from conftest import NAME
+from running_server import running_server
+
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.serving.api_key import KeyFile
+from finetune_trainer.serving.app import Room
+
+CHAT = {"model": NAME, "messages": [{"role": "user", "content": "Hello"}]}
+TEXT = {"model": NAME, "prompt": "Hello"}
+CHAT_ROUTE, TEXT_ROUTE = "/v1/chat/completions", "/v1/completions"
+
+
+def message(**fields):
+    return {**CHAT, "messages": [{"role": "user", "content": "Hello"} | fields]}
+
+
+BAD = [
+    pytest.param(CHAT_ROUTE, {**CHAT, "messages": []}, "messages", id="no messages"),
+    pytest.param(CHAT_ROUTE, {"model": NAME}, "messages", id="messages missing"),
+    pytest.param(CHAT_ROUTE, {"messages": CHAT["messages"]}, "model", id="model missing"),
+    pytest.param(CHAT_ROUTE, message(role="robot"), "messages[0].role", id="unknown role"),
+    pytest.param(CHAT_ROUTE, message(role="tool"), "messages[0].role", id="tool result"),
+    pytest.param(CHAT_ROUTE, message(content=None), "messages[0].content", id="no content"),
+    pytest.param(CHAT_ROUTE, message(content=[{"type": "image_url", "image_url": {"url": "x"}}]),
+                 "messages[0].content[0].type", id="an image"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "temperature": 3}, "temperature", id="temperature too high"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "temperature": "hot"}, "temperature", id="temperature is a word"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "top_p": 0}, "top_p", id="top_p of nothing"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "max_tokens": 0}, "max_tokens", id="no tokens"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "max_completion_tokens": -1}, "max_completion_tokens", id="less than none"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "stop": ["a", "b", "c", "d", "e"]}, "stop", id="five stop sequences"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "stop": ""}, "stop", id="an empty stop sequence"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "seed": 1.5}, "seed", id="half a seed"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "stream": "yes"}, "stream", id="stream is a word"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "stream_options": {"include_usage": True}}, "stream_options", id="options alone"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "n": 2}, "n", id="two answers"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "logprobs": True}, "logprobs", id="logprobs"),
+    pytest.param(TEXT_ROUTE, {**TEXT, "logprobs": 0}, "logprobs", id="logprobs of the chosen token"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "tools": [{"type": "function"}]}, "tools", id="tools"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "response_format": {"type": "json_object"}}, "response_format", id="JSON mode"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "logit_bias": {"sky": 1}}, "logit_bias", id="bias of a word"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "logit_bias": {"999999": 1}}, "logit_bias", id="bias of no token"),
+    pytest.param(TEXT_ROUTE, {**TEXT, "echo": True}, "echo", id="echo"),
+    pytest.param(TEXT_ROUTE, {**TEXT, "best_of": 3}, "best_of", id="best of three"),
+    pytest.param(TEXT_ROUTE, {**TEXT, "prompt": []}, "prompt", id="no prompt"),
+    pytest.param(TEXT_ROUTE, {**TEXT, "prompt": ""}, "prompt", id="an empty prompt"),
+    pytest.param(TEXT_ROUTE, {**TEXT, "prompt": [1, 999999]}, "prompt", id="a token that is none"),
+    pytest.param(TEXT_ROUTE, {**TEXT, "prompt": [-1]}, "prompt[0]", id="a negative token"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("route", "body", "param"), BAD)
+def test_a_bad_request_is_refused_with_its_field(address, route, body, param):
+    answer = httpx.post(address + route, json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    assert error["message"]
+
+
+def test_what_is_no_json_is_refused(address):
+    answer = httpx.post(address + CHAT_ROUTE, content=b"{")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "The body is not valid JSON.")
+
+
+def test_another_model_is_not_found_and_the_right_one_is_named(client):
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(**CHAT | {"model": "gpt-4o"})
+    assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
+    assert NAME in caught.value.message
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-4o")
+
+
+def test_a_prompt_over_the_context_is_refused_with_both_numbers(client, served):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model=NAME, prompt=[40] * served.context)
+    assert (caught.value.param, caught.value.code) == ("prompt", "context_length_exceeded")
+    assert str(served.context) in caught.value.message
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": "Hello " * 600}])
+    assert caught.value.param == "messages"
+
+
+def test_a_body_over_8_mib_is_refused(address):
+    answer = httpx.post(address + TEXT_ROUTE, content=b" " * (9 << 20))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_unknown_paths_and_methods_have_errors_of_the_same_shape(address):
+    missing = httpx.post(f"{address}/v1/embeddings", json={})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+    wrong = httpx.get(address + CHAT_ROUTE)
+    assert (wrong.status_code, wrong.json()["error"]["type"]) == (405, "invalid_request_error")
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    path = tmp_path / "key"
+    path.write_text("first-key\n")
+    return path
+
+
+def ask(address, key):
+    with openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0) as client:
+        return client.completions.create(**TEXT, max_tokens=1)
+
+
+def test_the_key_guards_answers_but_not_health_and_metrics(served, key_file):
+    with running_server(Room(served), KeyFile(key_file)) as address:
+        assert ask(address, "first-key").usage.completion_tokens == 1
+        with pytest.raises(openai.AuthenticationError) as caught:
+            ask(address, "other-key")
+        assert caught.value.code == "invalid_api_key"
+        assert httpx.post(address + TEXT_ROUTE, json=TEXT).status_code == 401
+        assert httpx.get(f"{address}/v1/models").status_code == 401
+        assert httpx.get(f"{address}/v1/models", headers={"Authorization": "Basic first-key"}).status_code == 401
+        assert httpx.get(f"{address}/health").status_code == 200
+        assert httpx.get(f"{address}/metrics").status_code == 200
+
+
+def test_a_changed_key_holds_at_once(key_file):
+    keys = KeyFile(key_file)
+    new = key_file.with_name("new")
+    new.write_text("second-key")
+    os.replace(new, key_file)  # as kubelet changes a mounted Secret
+    assert keys.accepts("Bearer second-key")
+    assert not keys.accepts("Bearer first-key")
+    key_file.unlink()
+    assert not keys.accepts("Bearer second-key")
+
+
+def test_two_lines_are_two_keys_and_an_empty_key_is_none(key_file):
+    key_file.write_text("old\n\nnew\n")
+    keys = KeyFile(key_file)
+    assert keys.accepts("Bearer old")
+    assert keys.accepts("bearer new")
+    assert not keys.accepts("Bearer ")
+    assert not keys.accepts(None)
+
+
+@pytest.mark.parametrize("text", ["", "  \n", None])
+def test_a_server_does_not_start_with_a_key_file_without_a_key(tmp_path, text):
+    path = tmp_path / "key"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(TrainerError, match="no key can be read"):
+        KeyFile(path)
