@@ -11,7 +11,14 @@ Rules = list[dict[str, str]]
 def alias(name: str) -> str:
     """CamelCase as Kubernetes spells it: acronyms keep their capitals at the end of a name."""
     camel = to_camel(name)
-    for plain, spelled in (("Id", "ID"), ("Uid", "UID"), ("Url", "URL"), ("Arn", "ARN"), ("Sha256", "SHA256")):
+    for plain, spelled in (
+        ("Id", "ID"),
+        ("Uid", "UID"),
+        ("Url", "URL"),
+        ("Uri", "URI"),
+        ("Arn", "ARN"),
+        ("Sha256", "SHA256"),
+    ):
         if camel.endswith(plain):
             camel = camel[: -len(plain)] + spelled
     return camel

@@ -54,7 +54,7 @@ class SharedRows(ApiModel):
 
     splits: Annotated[list[SplitName], Field(min_length=2, max_length=2)] = Field(description="The two splits.")
     rows: int = Field(description="How many rows of the second stand in the first too.")
-    examples: Annotated[list[str], Field(max_length=5)] = Field(
+    examples: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=5)] = Field(
         default_factory=list, description="Where the first of them stand in the second split: file and line."
     )
 

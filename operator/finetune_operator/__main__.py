@@ -218,7 +218,7 @@ async def _main(settings: Settings) -> int:
     except LeadershipLost:
         logger.warning("another replica leads now")
         return FAILED
-    except (NoCluster, CertificatesUnusable, KubeError) as error:
+    except (NoCluster, CertificatesUnusable, KubeError, OSError) as error:
         logger.error("cannot go on: %s", error)  # noqa: TRY400 - a sentence says it all
         return FAILED
 
