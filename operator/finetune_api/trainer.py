@@ -57,7 +57,7 @@ class Report(ApiModel):
 def termination_message(report: Report) -> str:
     """The report in the kubelet's 4096 bytes: curves thinned to their ends, named rows and log shortened as needed."""
     body = report.wire()
-    for shorten in (_shorten_curves, _shorten_problems, _drop_details):
+    for shorten in (_shorten_curves, _shorten_problems, _drop_details, _shorten_failure):
         text = orjson.dumps(body)
         if len(text) <= TERMINATION_MESSAGE_MAX_BYTES:
             return text.decode()
@@ -98,6 +98,14 @@ def _shorten_problems(body: dict[str, Any]) -> None:
 def _drop_details(body: dict[str, Any]) -> None:
     body.pop("loss", None)
     body.pop("dataset", None)
+
+
+def _shorten_failure(body: dict[str, Any]) -> None:
+    """Last of all: letters outside ASCII take up to four bytes each, and control characters six in JSON."""
+    failure = body.get("failure") or {}
+    failure.pop("nextStep", None)
+    if len(failure.get("message", "")) > 200:
+        failure["message"] = failure["message"][:197] + "..."
 
 
 def thin(points: list[T], limit: int) -> list[T]:

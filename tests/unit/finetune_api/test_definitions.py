@@ -1,0 +1,161 @@
+"""The generated definitions: up to date, described, bounded, closed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune_api.crds import KINDS, Kind, crd, files, immutable, main, object_schema
+from finetune_api.job import MUTABLE_FIELDS
+
+ROOT = Path(__file__).parents[3]
+FOLDERS = [ROOT / "crds", ROOT / "helm/finetune-operator/files/crds"]
+Schema = dict[str, Any]
+
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+
+
+def walk(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+    """Every field below the schema with its path."""
+    for name, part in schema.get("properties", {}).items():
+        yield f"{path}.{name}", part
+        yield from walk(part, f"{path}.{name}")
+    for key, step in (("items", "[]"), ("additionalProperties", "{}")):
+        if key in schema:
+            yield f"{path}{step}", schema[key]
+            yield from walk(schema[key], f"{path}{step}")
+
+
+def own_fields(kind: Kind) -> Iterator[tuple[str, Schema]]:
+    properties = object_schema(kind)["properties"]
+    for part in ("spec", "status"):
+        yield from walk(properties[part], f".{part}")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=["crds", "chart"])
+def test_written_definitions_are_those_of_the_models(folder: Path) -> None:
+    written = {path.name: path.read_text() for path in folder.glob("*.yaml")}
+    assert written == dict(files()), "run `make crds`"
+
+
+def test_the_command_writes_them_into_every_folder_it_is_given(tmp_path: Path) -> None:
+    assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {name for name, _ in files()}
+    assert main([]) == 2
+
+
+def test_files_can_be_read_by_any_yaml_reader_without_anchors() -> None:
+    for _, text in files():
+        assert yaml.safe_load(text)["kind"] == "CustomResourceDefinition"
+        assert "&id" not in text
+
+
+@every_kind
+def test_every_field_says_what_it_is_in_a_sentence(kind: Kind) -> None:
+    silent = [
+        path
+        for path, part in own_fields(kind)
+        if not path.endswith(("[]", "{}")) and not part.get("description", "").strip().endswith((".", ")"))
+    ]
+    assert silent == []
+
+
+@every_kind
+def test_every_default_is_told_in_the_description(kind: Kind) -> None:
+    silent = [
+        path
+        for path, part in own_fields(kind)
+        if part.get("default") is not None
+        and not isinstance(part["default"], dict)
+        and "Default" not in part["description"]
+    ]
+    assert silent == []
+
+
+@every_kind
+def test_every_text_list_and_map_has_a_limit(kind: Kind) -> None:
+    limits = {"string": ("maxLength", "enum"), "array": ("maxItems",), "object": ("properties", "maxProperties")}
+    unbounded = [
+        path
+        for path, part in own_fields(kind)
+        if part.get("type") in limits
+        and not part.get("x-kubernetes-preserve-unknown-fields")
+        and not any(key in part for key in limits[part["type"]])
+    ]
+    assert unbounded == []
+
+
+@every_kind
+def test_every_number_of_a_spec_has_bounds(kind: Kind) -> None:
+    spec = object_schema(kind)["properties"]["spec"]
+    unbounded = [
+        path
+        for path, part in walk(spec, ".spec")
+        if part.get("type") in {"integer", "number"} and not {"minimum", "maximum"} <= set(part)
+        and path != ".spec.activeVersion"  # versions have no end
+    ]  # fmt: skip
+    assert unbounded == []
+
+
+@every_kind
+def test_references_to_objects_are_called_so(kind: Kind) -> None:
+    """Kubernetes' convention: an object with only a name (and key) is a ...Ref."""
+    odd = [
+        path
+        for path, part in own_fields(kind)
+        if set(part.get("properties", ())) in ({"name"}, {"name", "key"}) and not path.endswith(("Ref", "[]"))
+    ]
+    assert odd == []
+
+
+@every_kind
+def test_columns_show_fields_that_exist(kind: Kind) -> None:
+    known = {path for path, _ in own_fields(kind)} | {".metadata.creationTimestamp"}
+    for column in kind.columns:
+        path = column.path.partition("[?")[0]
+        assert path in known, column.name
+
+
+@every_kind
+def test_age_is_the_last_column_as_kubectl_has_it(kind: Kind) -> None:
+    assert kind.columns[-1].name == "Age"
+
+
+@every_kind
+def test_conditions_can_be_applied_by_type(kind: Kind) -> None:
+    conditions = object_schema(kind)["properties"]["status"]["properties"]["conditions"]
+    assert conditions["x-kubernetes-list-type"] == "map"
+    assert conditions["x-kubernetes-list-map-keys"] == ["type"]
+
+
+def test_short_names_and_plurals_are_those_of_the_design() -> None:
+    names = {kind.kind: (kind.plural, kind.short, kind.scope) for kind in KINDS}
+    assert names == {
+        "LLMConnection": ("llmconnections", "llmc", "Cluster"),
+        "FineTuneJob": ("finetunejobs", "ftj", "Namespaced"),
+        "FineTunedModel": ("finetunedmodels", "ftm", "Namespaced"),
+        "ModelDeployment": ("modeldeployments", "md", "Namespaced"),
+    }
+
+
+def test_all_of_a_job_but_the_mutable_fields_is_fixed() -> None:
+    job = next(kind for kind in KINDS if kind.kind == "FineTuneJob")
+    spec = crd(job)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    fixed = {rule["fieldPath"][1:] for rule in spec["x-kubernetes-validations"] if "oldSelf" in rule["rule"]}
+    assert fixed == set(spec["properties"]) - set(MUTABLE_FIELDS)
+    assert MUTABLE_FIELDS == ("suspend", "ttlSecondsAfterFinished", "retryNonce")
+
+
+def test_a_mutable_field_that_does_not_exist_is_a_mistake() -> None:
+    with pytest.raises(KeyError, match="pause: no such field"):
+        immutable({"properties": {"suspend": {}}}, ["suspend", "pause"])
+
+
+@every_kind
+def test_no_rule_without_a_message(kind: Kind) -> None:
+    schema = object_schema(kind)
+    parts = [schema, schema["properties"]["spec"], *(part for _, part in own_fields(kind))]
+    found = [rule for part in parts for rule in part.get("x-kubernetes-validations", ())]
+    assert all(rule["message"] for rule in found)

@@ -1,0 +1,153 @@
+"""The termination message: any report in the kubelet's 4096 bytes, and read back as a report."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune_api.base import ApiModel
+from finetune_api.job import (
+    ArtifactRef,
+    Baselines,
+    EvaluationResult,
+    Failure,
+    Loss,
+    LossPoint,
+    Progress,
+    Scores,
+    TrainingResult,
+)
+from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
+from finetune_api.reasons import Reason
+from finetune_api.trainer import Report, read_termination_message, termination_message, thin
+from finetune_api.verdict import DatasetVerdict, RowProblem, SplitVerdict
+
+numbers = st.floats(allow_nan=False, allow_infinity=False, width=64)
+counts = st.integers(0, 2**53)
+
+
+def words(limit: int) -> st.SearchStrategy[str]:
+    """Any text, long ones and ones whose JSON is six times as long among them."""
+    awkward = st.sampled_from(["\x00", '"', "é", "漢", "😀"]).map(lambda letter: letter * limit)
+    return st.one_of(st.text(max_size=limit), awkward)
+
+
+def ascii_words(limit: int) -> st.SearchStrategy[str]:
+    return st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters='"\\'), max_size=limit)
+
+
+def made(model: type[ApiModel], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.fixed_dictionaries(fields).map(lambda values: model(**values))
+
+
+curves = st.lists(made(LossPoint, step=counts, value=numbers), max_size=100)
+problems = made(
+    RowProblem, file=words(256), line=counts, field=words(128), problem=st.just("Empty"), message=words(300)
+)
+splits = made(
+    SplitVerdict, file=words(256), format=st.just("JSONLines"), rows=counts, problems=st.lists(problems, max_size=20)
+)
+verdicts = made(
+    DatasetVerdict,
+    valid=st.booleans(),
+    reason=st.sampled_from(Reason),
+    message=words(4096),
+    next_step=st.none() | words(1024),
+    train=st.none() | splits,
+    validation=st.none() | splits,
+    warnings=st.lists(words(512), max_size=16),
+)
+failures = made(
+    Failure,
+    reason=st.sampled_from(Reason),
+    message=words(4096),
+    next_step=st.none() | words(1024),
+    log_tail=st.none() | words(4096),
+    exit_code=st.none() | st.integers(0, 255),
+)
+results = made(
+    TrainingResult,
+    artifact=made(ArtifactRef, uri=ascii_words(1024), kind=st.just("Adapter"), sha256=st.just("0" * 64)),
+    steps=counts,
+    train_loss=st.none() | numbers,
+)
+evaluations = made(
+    EvaluationResult,
+    rows=counts,
+    tuned=made(Scores, exact_match=numbers),
+    baselines=made(Baselines),
+    verdict=st.just("Better"),
+)
+reports = made(
+    Report,
+    namespace=ascii_words(63),
+    name=ascii_words(253),
+    uid=ascii_words(64),
+    attempt=st.integers(1, 99),
+    phase=st.sampled_from(["Succeeded", "Failed", "Interrupted"]),
+    progress=st.none() | made(Progress, step=counts, total_steps=counts, epoch=numbers),
+    loss=st.none() | made(Loss, train=curves, validation=curves),
+    dataset=st.none() | verdicts,
+    evaluation=st.none() | evaluations,
+    result=st.none() | results,
+    failure=st.none() | failures,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(reports)
+def test_every_report_fits_and_says_the_same_of_what_matters(report: Report) -> None:
+    text = termination_message(report)
+    assert len(text.encode()) <= TERMINATION_MESSAGE_MAX_BYTES
+    back = read_termination_message(text)
+    assert back is not None
+    assert (back.uid, back.attempt, back.phase) == (report.uid, report.attempt, report.phase)
+    assert back.result == report.result
+    assert back.evaluation == report.evaluation
+    assert (back.failure is None) == (report.failure is None)
+    if report.failure and back.failure:
+        assert back.failure.reason == report.failure.reason
+        assert back.failure.exit_code == report.failure.exit_code
+
+
+def a_report(**fields: Any) -> Report:
+    return Report(**({"namespace": "a", "name": "b", "uid": "c", "attempt": 1, "phase": "Failed"} | fields))
+
+
+def test_a_short_report_is_kept_whole() -> None:
+    report = a_report(failure=Failure(reason=Reason.TRAINER_CRASHED, message="m", log_tail="t", next_step="n"))
+    assert read_termination_message(termination_message(report)) == report
+
+
+def test_long_curves_keep_their_ends_and_the_words_stay() -> None:
+    points = [LossPoint(step=step, value=step / 7) for step in range(100)]
+    failure = Failure(reason=Reason.TRAINER_CRASHED, message="why", next_step="what to do")
+    back = read_termination_message(
+        termination_message(a_report(loss=Loss(train=points, validation=points), failure=failure))
+    )
+    assert back is not None
+    assert back.failure == failure
+    assert back.loss is not None
+    assert (back.loss.train[0], back.loss.train[-1], len(back.loss.train)) == (points[0], points[-1], 10)
+
+
+def test_a_long_log_goes_before_the_message_does() -> None:
+    failure = Failure(reason=Reason.TRAINER_CRASHED, message="why", log_tail="x" * 4096)
+    back = read_termination_message(termination_message(a_report(failure=failure)))
+    assert back is not None
+    assert back.failure is not None
+    assert (back.failure.message, back.failure.log_tail) == ("why", None)
+
+
+@pytest.mark.parametrize("text", ["", "Traceback (most recent call last):", '{"namespace": "a"}', "[1, 2]", '{"na'])
+def test_what_is_no_report_is_none(text: str) -> None:
+    assert read_termination_message(text) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "expected"),
+    [(3, 5, [0, 1, 2]), (5, 5, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (100, 2, [0, 99]), (0, 3, [])],
+)
+def test_thinning_keeps_the_ends_and_spreads_the_rest(count: int, limit: int, expected: list[int]) -> None:
+    assert thin(list(range(count)), limit) == expected

@@ -1,0 +1,102 @@
+"""Dataset and artifact URIs: what is taken, and what is said about the rest."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api.uris import UriError, parse_artifact_uri, parse_uri
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "root", "path", "mounted"),
+    [
+        ("pvc://data/train.jsonl", "pvc", "data", "train.jsonl", "/var/lib/finetune/claims/data/train.jsonl"),
+        ("pvc://data/a/b.csv", "pvc", "data", "a/b.csv", "/var/lib/finetune/claims/data/a/b.csv"),
+        ("configmap://rows/train.csv", "configmap", "rows", "train.csv", "/var/lib/finetune/configmaps/rows/train.csv"),
+        ("s3://bucket/key/train.parquet", "s3", "bucket", "key/train.parquet", None),
+        ("gs://bucket/train.json", "gs", "bucket", "train.json", None),
+        ("abfs://box@account.dfs.core.windows.net/a.csv", "abfs", "box@account.dfs.core.windows.net", "a.csv", None),
+        ("hf://datasets/owner/name/train.jsonl", "hf", "datasets", "owner/name/train.jsonl", None),
+        ("https://example.com/a/train.csv", "https", "example.com", "a/train.csv", None),
+        ("https://example.com/a.csv?sig=secret", "https", "example.com", "a.csv", None),
+    ],
+)
+def test_a_good_uri_is_taken_apart(text: str, scheme: str, root: str, path: str, mounted: str | None) -> None:
+    uri = parse_uri(text)
+    assert (uri.scheme, uri.root, uri.path, uri.mounted_path()) == (scheme, root, path, mounted)
+    assert uri.text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("train.jsonl", "no scheme"),
+        ("/data/train.jsonl", "no scheme"),
+        ("ftp://host/file", "ftp: not a place that a dataset is read from"),
+        ("http://host/file", "http: not a place"),
+        ("file:///data/train.jsonl", "works in `finetune-trainer check` and `run` only"),
+        ("pvc://data", "names no file"),
+        ("pvc://data/", "names no file"),
+        ("pvc://data/../other/train.jsonl", "'..' segment"),
+        ("pvc://data/..", "'..' segment"),
+        ("https://example.com/a/../b.csv", "'..' segment"),
+        ("configmap://rows/a/b.csv", "no '/'"),
+        ("https://user:password@example.com/a.csv", "spec.dataset.secretRef"),
+        ("s3://KEY:SECRET@bucket/a.csv", "spec.dataset.secretRef"),
+    ],
+)
+def test_a_bad_uri_is_refused_with_what_to_write(text: str, says: str) -> None:
+    with pytest.raises(UriError) as error:
+        parse_uri(text)
+    assert says in str(error.value)
+
+
+def test_credentials_in_a_uri_are_never_repeated() -> None:
+    with pytest.raises(UriError) as error:
+        parse_uri("https://user:hunter2@example.com/a.csv")
+    assert "hunter2" not in str(error.value)
+
+
+def test_messages_name_the_file_without_what_follows_a_question_mark() -> None:
+    assert parse_uri("https://example.com/a/train.csv?sig=secret").file_name == "train.csv"
+
+
+def test_local_files_are_for_laptops() -> None:
+    uri = parse_uri("file:///data/train.jsonl", allow_local=True)
+    assert uri.mounted_path() == "/data/train.jsonl"
+
+
+@given(st.text())
+def test_any_text_is_either_parsed_or_refused_in_words(text: str) -> None:
+    try:
+        uri = parse_uri(text)
+    except UriError:
+        return
+    assert uri.path
+    assert ".." not in uri.path.split("/")
+
+
+@given(st.lists(st.sampled_from(["..", "a", ".", "", "b c", "%2e%2e"]), min_size=1).map("/".join))
+def test_a_mounted_path_never_leaves_its_claim(path: str) -> None:
+    try:
+        mounted = parse_uri(f"pvc://claim/{path}").mounted_path()
+    except UriError:
+        return
+    assert mounted is not None
+    assert mounted.startswith("/var/lib/finetune/claims/claim/")
+    assert ".." not in mounted.split("/")
+
+
+@pytest.mark.parametrize(
+    ("text", "root", "path"),
+    [("pvc://models", "models", ""), ("pvc://models/", "models", ""), ("pvc://models/a/b/", "models", "a/b")],
+)
+def test_an_artifact_uri_is_a_claim_with_an_optional_prefix(text: str, root: str, path: str) -> None:
+    uri = parse_artifact_uri(text)
+    assert (uri.root, uri.path) == (root, path)
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/a", "models", "pvc://", "pvc://models/../x", ""])
+def test_other_artifact_uris_are_refused(text: str) -> None:
+    with pytest.raises(UriError):
+        parse_artifact_uri(text)
