@@ -22,7 +22,7 @@ from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
 from finetune_operator.reconcilers.job import JobReconciler
 from finetune_operator.reconcilers.model import ModelReconciler
-from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.reconcilers.observed import count_objects, make_store
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
@@ -74,6 +74,7 @@ class Operator:
         )
         self._guarded = kube.guarded(self._leadership.assert_held)
         self._store = make_store()
+        count_objects(self._store)
         self._queue = WorkQueue(self._reconcile, settings.workers, timeout=settings.reconcile_timeout_seconds)
         self._reports = ReportBox(self._store, self._queue.add)
         self._reconcilers = self._make_reconcilers()
@@ -185,7 +186,11 @@ class Operator:
     def _queue_is_stuck(self) -> str | None:
         health = self._queue.health()
         late = self._working and health.oldest_waiting_seconds > STUCK_SECONDS
-        return f"the oldest of {health.ready} waiting objects is {health.oldest_waiting_seconds:.0f} s overdue" if late else None
+        return (
+            f"the oldest of {health.ready} waiting objects is {health.oldest_waiting_seconds:.0f} s overdue"
+            if late
+            else None
+        )
 
 
 async def _first(*waits: Coroutine[Any, Any, Any]) -> int:

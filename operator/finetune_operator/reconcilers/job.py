@@ -13,6 +13,7 @@ from finetune_operator.desired import fine_tuned_model
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, NAMESPACES
 from finetune_operator.runtime.queue import Key, Requeue
 
@@ -123,11 +124,14 @@ class JobReconciler:
         return await self._context.kube.create(FINE_TUNED_MODELS, fine_tuned_model.build(namespace, name))
 
     async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
-        """An Event for what a person would want to see."""
+        """An Event for what a person would want to see; failures are counted too."""
         told = headline(old, new)
-        if told is not None:
-            event_type, reason, note = told
-            await self._context.announce(job, event_type, reason, note)
+        if told is None:
+            return
+        event_type, reason, note = told
+        await self._context.announce(job, event_type, reason, note)
+        if new.phase == "Failed" and new.failure is not None:
+            metrics.FAILURES.labels(new.failure.reason.value).inc()
 
 
 def find_version(status: FineTunedModelStatus, job_uid: str) -> int | None:

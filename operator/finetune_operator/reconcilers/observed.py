@@ -1,10 +1,14 @@
 """What is watched, how it is indexed, and which objects an event concerns. Pure but for reading the store."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
+from finetune_api.deployment import DeploymentPhase
+from finetune_api.job import JobPhase
 from finetune_api.names import DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
 from finetune_operator.providers.hugging_face import pods_of_job, pods_of_owner
+from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -46,9 +50,22 @@ def in_namespace(namespace: str) -> str:
     return f"namespace/{namespace}"
 
 
+def in_phase(phase: str) -> str:
+    """Index key of the FineTuneJobs, or of the ModelDeployments, in a phase."""
+    return f"phase/{phase}"
+
+
 def pods_of_deployment(namespace: str, name: str) -> str:
     """Index key of the pods that serve a ModelDeployment."""
     return f"deployment/{namespace}/{name}"
+
+
+def count_objects(store: Store) -> None:
+    """Have the metrics show how many objects are in which phase, read from the store at each scrape."""
+    for resource, phases in ((FINE_TUNE_JOBS, get_args(JobPhase)), (MODEL_DEPLOYMENTS, get_args(DeploymentPhase))):
+        for phase in phases:
+            gauge = metrics.OBJECTS.labels(resource.kind, phase)
+            gauge.set_function(partial(store.count, resource, in_phase(phase)))
 
 
 def make_store() -> Store:
@@ -74,11 +91,19 @@ def _index_job(job: Manifest) -> Iterator[str]:
     yield uses_connection(spec.get("connectionRef", {}).get("name", ""))
     yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
     yield in_namespace(namespace)
+    yield from _index_phase(job)
 
 
 def _index_deployment(deployment: Manifest) -> Iterator[str]:
     namespace, spec = deployment["metadata"]["namespace"], deployment.get("spec", {})
     yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
+    yield from _index_phase(deployment)
+
+
+def _index_phase(obj: Manifest) -> Iterator[str]:
+    phase = obj.get("status", {}).get("phase")
+    if phase:
+        yield in_phase(phase)
 
 
 def _trim_metadata(metadata: Manifest) -> Manifest:

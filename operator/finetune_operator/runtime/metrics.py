@@ -61,6 +61,14 @@ RECONCILE_RETRIES = Counter(
     registry=REGISTRY,
 )
 
+OBJECTS = Gauge(
+    "finetune_objects",
+    "Objects by kind and phase, as the leader last saw them.",
+    ("kind", "phase"),
+    registry=REGISTRY,
+)
+FAILURES = Counter("finetune_job_failures", "FineTuneJobs that failed, by reason.", ("reason",), registry=REGISTRY)
+
 LEADER = Gauge("finetune_leader", "1 while this replica holds the Lease, else 0.", registry=REGISTRY)
 LEASE_TRANSITIONS = Counter(
     "finetune_lease_transitions", "Times that this replica gained or lost the Lease.", ("change",), registry=REGISTRY

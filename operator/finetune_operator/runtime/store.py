@@ -75,6 +75,10 @@ class Store:
             return list(self._objects[resource])
         return sorted(self._index.get((resource, index_key), ()))
 
+    def count(self, resource: Resource, index_key: str) -> int:
+        """How many objects have an index key."""
+        return len(self._index.get((resource, index_key), ()))
+
     def replace(self, resource: Resource, objects: Iterable[Mapping[str, Any]]) -> list[Address]:
         """Take a whole listing in: newer states are kept, objects that it lacks are forgotten and returned."""
         before = set(self._objects[resource])
