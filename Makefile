@@ -1,0 +1,131 @@
+# `make` alone lists the targets. Every step says what it does, is cached, and may be interrupted and started again.
+# Needs: Linux, Python 3.11 or newer, make; root for whatever starts the throw-away cluster or builds images.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+BIN := .venv/bin
+# The throw-away cluster's tools need nothing but Python's own library.
+CLUSTER_TOOL := $(PYTHON) -m tests.cluster
+
+# Name of the throw-away cluster of cluster-up, demo and demo-down.
+NAME ?= finetune
+# Nodes of the cluster that cluster-up starts.
+NODES ?= 1
+# For `make demo`: `throw-away`, or `current` for the cluster of the current kubectl context.
+CLUSTER ?= throw-away
+# For `make demo CLUSTER=current`: where images are pushed to (REGISTRY=registry.example.com/team), or
+# OPERATOR_IMAGE=… TRAINER_IMAGE=… for images that are there already.
+REGISTRY ?=
+OPERATOR_IMAGE ?=
+TRAINER_IMAGE ?=
+# More flags for pytest: `make test-unit PYTEST="-k lease -x"`.
+PYTEST ?=
+
+export PYTHON
+
+##@ Try it
+
+.PHONY: demo
+demo: ## the quickstart on a throw-away cluster: tune a model, watch it, ask it (CLUSTER=current: on your cluster)
+	@$(PYTHON) -m demo --name "$(NAME)" --cluster "$(CLUSTER)" --registry "$(REGISTRY)" \
+	  --operator-image "$(OPERATOR_IMAGE)" --trainer-image "$(TRAINER_IMAGE)"
+
+.PHONY: demo-down
+demo-down: ## end what `make demo` started; images and downloads stay cached
+	@$(PYTHON) -m demo --name "$(NAME)" --cluster "$(CLUSTER)" --down
+
+##@ Check it
+
+.PHONY: test
+test: ## everything: lint, unit, contract, cluster and end-to-end tests (what CI runs)
+	@echo "==> 1/2 set-up: dependencies and lint beside Go programs and images"
+	@$(MAKE) -j2 lint images
+	@echo "==> 2/2 tests: unit, contract, cluster, end to end"
+	@scripts/tests.sh $(PYTEST)
+
+.PHONY: test-unit
+test-unit: venv ## tests that need neither cluster nor root
+	@$(BIN)/python -m pytest -m "not cluster and not e2e" $(PYTEST)
+
+.PHONY: test-cluster
+test-cluster: venv programs ## tests on the throw-away control plane: definitions, contract, the cluster itself
+	@scripts/tests.sh -m "cluster and not e2e" $(PYTEST)
+
+.PHONY: test-e2e
+test-e2e: venv images ## tests with real pods
+	@scripts/tests.sh -m e2e $(PYTEST)
+
+.PHONY: lint
+lint: venv ## ruff, mypy, import-linter, yamllint, helm lint
+	@echo "==> ruff";          $(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@echo "==> mypy";          $(BIN)/mypy
+	@echo "==> import-linter"; $(BIN)/lint-imports
+	@echo "==> yamllint";      $(BIN)/yamllint --strict .
+	@helm=$$(ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/finetune-operator/bin/kube-*/helm 2>/dev/null | tail -1 || true); \
+	 if [ -x "$${helm:-}" ]; then echo "==> helm lint"; "$$helm" lint --strict --quiet helm/finetune-operator; \
+	 else echo "==> helm lint: left to the tests, helm is not built yet (make programs)"; fi
+
+.PHONY: format
+format: venv ## rewrite the Python files as ruff wants them
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+##@ Make it
+
+.PHONY: venv
+venv: ## .venv with the locked dependencies and this project
+	@scripts/venv.sh
+
+.PHONY: lock
+lock: ## renew the locked dependencies: what changed in pyproject.toml, or all with UPGRADE=1
+	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
+
+.PHONY: crds
+crds: venv ## generate crds/ and the chart's copy from operator/finetune_api
+	@$(BIN)/python -m finetune_api.crds crds helm/finetune-operator/files/crds
+
+.PHONY: reference
+reference: venv ## generate docs/reference/ from operator/finetune_api
+	@$(BIN)/python scripts/reference.py docs/reference
+
+.PHONY: images
+images: programs ## build the images of operator and trainer into the throw-away cluster's registry
+	@echo "==> images (the trainer's has 6 GB: minutes the first time)"
+	@$(CLUSTER_TOOL) images
+
+.PHONY: programs
+programs: ## build Kubernetes, helm and a registry from Go modules (minutes the first time)
+	@$(CLUSTER_TOOL) programs
+
+##@ A cluster of your own
+
+.PHONY: cluster-up
+cluster-up: ## start a throw-away cluster, print its kubeconfig (NAME=…, NODES=2)
+	@$(CLUSTER_TOOL) up --name "$(NAME)" --nodes "$(NODES)"
+
+.PHONY: cluster-down
+cluster-down: ## end it and give everything back
+	@$(CLUSTER_TOOL) down --name "$(NAME)"
+
+.PHONY: cluster-status
+cluster-status: ## what runs
+	@$(CLUSTER_TOOL) status --name "$(NAME)"
+
+##@ Tidy up
+
+.PHONY: clean
+clean: ## remove .venv, out/ and the caches of the tools in this folder
+	@rm -rf .venv out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: clean-cache
+clean-cache: ## remove everything that was fetched and built for clusters and images (tens of GB), clusters included
+	@scripts/clean-cache.sh
+
+.PHONY: help
+help:
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Runs pytest, then looks whether the clusters that the tests started are gone, and ends those that are not.
+#
+# A cluster that was up before stays as it is. pytest's summary is the last thing on stdout.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+clusters=${XDG_CACHE_HOME:-$HOME/.cache}/finetune-operator/clusters
+before=$(ls "$clusters" 2>/dev/null || true)
+end_new_clusters() {
+  local name
+  for name in $(ls "$clusters" 2>/dev/null); do
+    grep -qxF "$name" <<< "$before" || .venv/bin/python -m tests.cluster down --name "$name"
+  done
+}
+trap end_new_clusters EXIT
+trap 'exit 130' INT TERM
+.venv/bin/python -m pytest "$@"
