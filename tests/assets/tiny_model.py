@@ -46,6 +46,7 @@ def make_tiny_model(cache: Path, name: str = NAME, *, width: int = 32, layers: i
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=True,
+        initializer_range=0.3,  # the default of 0.02 is so small at this width that adapters could not learn anything
     )
     folder.mkdir(parents=True)
     LlamaForCausalLM(config).save_pretrained(folder)

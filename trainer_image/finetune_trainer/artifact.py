@@ -1,0 +1,172 @@
+"""The finished artifact, OUTPUT/model: weights, tokenizer and all that is known of them, whole or not at all.
+
+    adapter_model.safetensors, adapter_config.json   method LoRA
+    model*.safetensors, config.json                  method Full
+    tokenizer files, chat_template.jinja, generation_config.json
+    metrics.jsonl, loss.svg, dataset.json, result.json, evaluation.jsonl (with dataset.test)
+    manifest.json                                    base model, method, versions, checksums; written last
+
+It neither trains nor measures.
+"""
+
+import copy
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from finetune_api.job import ArtifactRef, EvaluationResult, Loss, TrainingResult
+from finetune_api.trainer import TrainerJob
+from finetune_api.verdict import DatasetVerdict
+from finetune_trainer import metrics
+from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
+from finetune_trainer.durable import MANIFEST, bytes_of, read_manifest, remove_unfinished, sha256_of, whole_folder
+
+FOLDER = "model"
+_VERSIONS = ("finetune-trainer", "torch", "transformers", "peft", "safetensors")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a whole artifact says about the run that made it."""
+
+    fingerprint: str
+    dataset: DatasetVerdict
+    result: TrainingResult
+    evaluation: EvaluationResult | None
+    curves: Loss
+
+
+def folder_of(job: TrainerJob) -> Path:
+    """Where the job's artifact is, or will be."""
+    return Path(job.output) / FOLDER
+
+
+def finished(job: TrainerJob) -> Finished | None:
+    """What an earlier attempt finished, or None where there is nothing whole."""
+    folder = folder_of(job)
+    remove_unfinished(folder.parent)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    evaluation = result["evaluation"]
+    return Finished(
+        fingerprint=manifest["fingerprint"],
+        dataset=DatasetVerdict.model_validate_json((folder / "dataset.json").read_bytes()),
+        result=TrainingResult.model_validate({**result["training"], "artifact": _reference(job)}),
+        evaluation=EvaluationResult.model_validate(evaluation) if evaluation else None,
+        curves=metrics.Metrics(folder / metrics.FILE).curves(),
+    )
+
+
+def write(
+    job: TrainerJob,
+    *,
+    fingerprint: str,
+    model: Any,
+    tokenizer: Any,
+    chat: ChatTokenizer,
+    record: metrics.Metrics,
+    dataset: DatasetVerdict,
+    result: TrainingResult,
+    evaluation: EvaluationResult | None,
+    answers: Iterable[dict[str, Any]],
+) -> ArtifactRef:
+    """Write the artifact. `result` does not yet name it.
+
+    Raises:
+        TrainerError: ArtifactFailed.
+    """
+    numbers = {"training": result.wire(), "evaluation": evaluation.wire() if evaluation else None}
+    about = {
+        "baseModel": job.spec.base_model,
+        "method": job.spec.method,
+        "datasetSHA256": dataset.train.sha256 if dataset.train else None,
+        "job": {"namespace": job.namespace, "name": job.name, "uid": job.uid},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in _VERSIONS},
+        "fingerprint": fingerprint,
+    }
+    with whole_folder(folder_of(job), **about) as folder:
+        save_weights(folder, model)
+        save_tokenizer(folder, tokenizer, chat)
+        generation_config(model, tokenizer, chat).save_pretrained(folder)
+        shutil.copyfile(record.path, folder / metrics.FILE)
+        _loss_plot(folder / "loss.svg", record, job)
+        (folder / "dataset.json").write_text(json.dumps(dataset.wire(), indent=2) + "\n", encoding="utf-8")
+        (folder / "result.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        if evaluation:
+            lines = (json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+            (folder / "evaluation.jsonl").write_text("".join(lines), encoding="utf-8")
+    return _reference(job)
+
+
+def save_weights(folder: Path, model: Any) -> None:
+    """Adapter or whole model as safetensors, with its configuration and without a generated model card."""
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(folder, save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)
+    else:
+        model.save_pretrained(folder)
+
+
+def save_tokenizer(folder: Path, tokenizer: Any, chat: ChatTokenizer) -> None:
+    """The base model's tokenizer with the template that was trained with, which it may not have had itself."""
+    saved = copy.deepcopy(tokenizer)
+    saved.chat_template = chat.template
+    saved.save_pretrained(folder)
+
+
+def generation_config(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
+    """How to generate: the base model's own settings, ended by every token that may end an answer."""
+    plain = plain_generation(model, tokenizer, chat)
+    config = copy.deepcopy(model.generation_config)
+    config.update(eos_token_id=plain.eos_token_id, pad_token_id=plain.pad_token_id)
+    try:
+        config.validate(strict=True)
+    except ValueError:  # the base model's own settings contradict each other; saving would refuse them
+        return plain
+    return config
+
+
+def plain_generation(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
+    """Generation without the base model's taste: which tokens end an answer, and which one pads."""
+    from transformers import GenerationConfig
+
+    base = model.generation_config
+    given = [base.eos_token_id] if isinstance(base.eos_token_id, int) else list(base.eos_token_id or [])
+    found = [end_of_answer(chat), *given, tokenizer.eos_token_id]
+    ends = list(dict.fromkeys(token for token in found if token is not None))
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=base.bos_token_id,
+        eos_token_id=ends[0] if len(ends) == 1 else ends or None,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def end_of_answer(chat: ChatTokenizer) -> int | None:
+    """The token that ended each completion in training, where the template has one."""
+    row = Row(Position(), (Turn("user", "a"), Turn("assistant", "b")))
+    ids = next(encode([row], chat, 4096)).input_ids
+    return ids[-1] if ids[-1] in chat.special_ids else None
+
+
+def _reference(job: TrainerJob) -> ArtifactRef:
+    folder = folder_of(job)
+    return ArtifactRef(
+        uri=job.artifact_uri,
+        kind="Adapter" if job.spec.method == "LoRA" else "Full",
+        bytes=bytes_of(folder),
+        sha256=sha256_of(folder / MANIFEST),
+    )
+
+
+def _loss_plot(path: Path, record: metrics.Metrics, job: TrainerJob) -> None:
+    from finetune_trainer.loss_plot import draw
+
+    draw(path, record, title=f"{job.spec.model_ref.name} · {job.spec.base_model} · {job.spec.method}")

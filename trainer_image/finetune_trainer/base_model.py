@@ -1,0 +1,157 @@
+"""The base model: found, fetched and loaded, or refused in words that a person can act on.
+
+Weights come from safetensors only, and code only from transformers unless the job trusts the model's own. Adapters,
+training and generation are elsewhere.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from finetune_api.reasons import Reason
+from finetune_api.trainer import TrainerJob
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.model_cache import find_model, is_safe_name, not_in_cache
+
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
+"""What is fetched from a hub: weights without pickle, configuration, tokenizer."""
+
+
+def locate(job: TrainerJob) -> Path:
+    """The folder of the job's base model: in the cache, else fetched from the hub where the job may ask it.
+
+    Must come before the first import of transformers: it decides whether that may reach a hub.
+
+    Raises:
+        TrainerError: ModelNotInCache, AccessDenied, StoreUnavailable, SpecInvalid.
+    """
+    name = job.spec.base_model
+    found = find_model(job.model_cache, name) if job.model_cache else None
+    if found is None and job.air_gapped:
+        raise not_in_cache(job.model_cache, name)
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    if job.air_gapped:
+        stay_offline()
+    return found or fetch(name)
+
+
+def stay_offline() -> None:
+    """From here on no library may reach a hub: all that the run needs is in folders."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def quiet_libraries() -> None:
+    """Progress bars of single files and notes to developers are not for those who read a run's log."""
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|peft|accelerate|torch")
+
+
+def fetch(name: str, revision: str | None = None, into: Path | None = None) -> Path:
+    """Fetch a model from the hub, into the hub's own cache or a folder. HF_TOKEN and HF_ENDPOINT count.
+
+    Raises:
+        TrainerError: ModelNotInCache (the hub has none of that name), AccessDenied, StoreUnavailable, SpecInvalid.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if not is_safe_name(name):
+        raise TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name} is no name of a model on a hub")
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, local_dir=into))
+    except GatedRepoError as error:
+        raise TrainerError(
+            Reason.ACCESS_DENIED,
+            f"{name} is gated: the hub wants a token of somebody who accepted its terms",
+            "Put such a token into a Secret and name it in spec.hubTokenSecretRef.",
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise TrainerError(
+            Reason.MODEL_NOT_IN_CACHE,
+            f"{name} is neither in the model cache nor on the hub",
+            "Check the spelling of spec.baseModel; a private model needs spec.hubTokenSecretRef.",
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise TrainerError(
+            Reason.STORE_UNAVAILABLE, f"{name} could not be fetched: the hub did not answer ({type(error).__name__})"
+        ) from error
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The model's tokenizer; padding is end of sequence where it has none (rows are masked by length, never by id).
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _unusable(folder, f"its tokenizer cannot be loaded: {_first_line(error)}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False) -> Any:
+    """The causal language model in `folder`, in `dtype`, on the CPU.
+
+    Raises:
+        TrainerError: ModelUnusable: no causal model, unknown architecture, no safetensors, or damaged.
+    """
+    from transformers import AutoModelForCausalLM
+
+    require_causal(folder, trust_remote_code=trust_remote_code)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unusable(folder, f"it cannot be loaded: {_first_line(error)}") from error
+
+
+def require_causal(folder: Path, *, trust_remote_code: bool = False) -> None:
+    """Look at configuration and file names, without loading weights.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _unusable(
+            folder, f"transformers {transformers.__version__} cannot read its configuration: {_first_line(error)}"
+        ) from error
+    architectures = config.architectures or []
+    own_code = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    causal = {name for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in _names(names)}
+    if architectures and not own_code and not causal.intersection(architectures):
+        raise _unusable(folder, f"{', '.join(architectures)} is no causal language model")
+    if not any(folder.glob("*.safetensors")):
+        raise _unusable(
+            folder, "it has no weights in safetensors; pickled ones (.bin, .pt) are not loaded: they can run code"
+        )
+
+
+def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _unusable(folder: Path, why: str) -> TrainerError:
+    return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:400] if text else type(error).__name__

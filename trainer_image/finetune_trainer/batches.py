@@ -1,0 +1,60 @@
+"""Which rows stand in which optimizer step, and in which forward pass of it. Pure: (seed, step) decides all.
+
+So a resumed run needs no state of a sampler, and a step is the same whatever ran before it.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Plan:
+    """The order of the data: `rows` shuffled anew for each epoch, `batch_size` of them per optimizer step."""
+
+    def __init__(self, rows: int, *, batch_size: int, epochs: float, seed: int) -> None:
+        self.steps_per_epoch = math.ceil(rows / batch_size)
+        self.total_steps = max(1, math.ceil(round(epochs * self.steps_per_epoch, 6)))
+        self._batch_size = batch_size
+        self._order = lru_cache(maxsize=2)(lambda epoch: shuffled(rows, seed, epoch))
+
+    def rows_of(self, step: int) -> list[int]:
+        """Row numbers of optimizer step `step`, from 0."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        start = place * self._batch_size
+        return [int(row) for row in self._order(epoch)[start : start + self._batch_size]]
+
+    def epochs_after(self, steps: int) -> float:
+        """Passes over the data after so many steps."""
+        return steps / self.steps_per_epoch
+
+
+def shuffled(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """A permutation of the row numbers that depends on seed and epoch alone."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def forward_passes(
+    lengths: Sequence[int], *, token_budget: int | None = None, rows_each: int | None = None
+) -> list[list[int]]:
+    """Split one step's rows into forward passes of like lengths, the longest first: if memory fails, it fails at once.
+
+    Either `token_budget` bounds rows times the longest row (a longer row goes alone), or `rows_each` bounds the rows.
+    Returns places in `lengths`; ties keep their order.
+    """
+    by_length = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    passes: list[list[int]] = []
+    for place in by_length:
+        if passes and _fits(len(passes[-1]) + 1, lengths[passes[-1][0]], token_budget, rows_each):
+            passes[-1].append(place)
+        else:
+            passes.append([place])
+    return passes
+
+
+def _fits(rows: int, longest: int, token_budget: int | None, rows_each: int | None) -> bool:
+    if rows_each is not None:
+        return rows <= rows_each
+    return token_budget is None or rows * longest <= token_budget

@@ -1,0 +1,138 @@
+"""Folders that are written whole or not at all: temporary name, checksums, fsync, rename.
+
+Checkpoints, artifacts and cached models are such folders. What is in them is not this file's concern.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+
+MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished-"
+"""Prefix of folders that are being written; one that outlives its writer is rubbish."""
+
+_READABLE = 0o644  # safetensors makes its files 0600; a serving pod may run as another user
+
+
+@contextmanager
+def whole_folder(final: Path, **fields: Any) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `final`, with a manifest of checksums and `fields`, when the block ends.
+
+    An older `final` is replaced. After an error nothing stands under the final name that was not there before.
+
+    Raises:
+        TrainerError: ArtifactFailed, the folder cannot be written (disk full, no right to write).
+    """
+    with write_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staging = final.parent / f"{UNFINISHED}{final.name}-{secrets.token_hex(4)}"
+        staging.mkdir()
+        try:
+            yield staging
+            manifest = {**fields, "files": checksums(staging)}
+            (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            _sync_tree(staging)
+            if final.exists():
+                _rename_away(final)
+            staging.rename(final)
+            sync(final.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
+    """The manifest of a folder, or None where it has none or a file of it is missing or differs.
+
+    Without `verify` only the manifest is read, not the files.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = manifest["files"]
+        intact = not verify or all(_is_intact(folder / name, entry) for name, entry in files.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return manifest if intact else None
+
+
+def checksums(folder: Path) -> dict[str, dict[str, Any]]:
+    """Bytes and SHA-256 of every file in the folder but the manifest, by path within it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in files
+    }
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bytes_of(folder: Path) -> int:
+    """Size of all files in the folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def remove_unfinished(parent: Path) -> None:
+    """Delete what a killed writer left behind."""
+    if parent.is_dir():
+        for path in parent.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def write_errors(target: Path) -> Iterator[None]:
+    """Turn errors of writing into ArtifactFailed with the place and the system's own words.
+
+    safetensors wraps a full disk into an error of its own, which is known here by its name: this file must not need it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _artifact_failed(target, error.strerror or type(error).__name__) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise _artifact_failed(target, str(error)) from error
+
+
+def _artifact_failed(target: Path, why: str) -> TrainerError:
+    return TrainerError(Reason.ARTIFACT_FAILED, f"{target} could not be written: {why}")
+
+
+def _is_intact(path: Path, entry: dict[str, Any]) -> bool:
+    same_size: bool = path.stat().st_size == entry["bytes"]
+    return same_size and sha256_of(path) == entry["sha256"]
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(_READABLE)
+        sync(path)
+    sync(folder)
+
+
+def _rename_away(final: Path) -> None:
+    """A folder cannot be replaced by rename: move the old one aside, so that `final` is never half deleted."""
+    rubbish = final.parent / f"{UNFINISHED}{final.name}-{secrets.token_hex(4)}"
+    final.rename(rubbish)
+    shutil.rmtree(rubbish, ignore_errors=True)

@@ -1,0 +1,89 @@
+"""How a run ends: whatever happened becomes one clear line, the last report and an exit code.
+
+A stack trace is for bugs alone and goes to the log. What the run does is its own matter.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.job import Failure
+from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.interruption import Interrupted, Interruption
+from finetune_trainer.report import Reporter
+
+logger = logging.getLogger(__name__)
+
+
+def run_to_end(work: Callable[[], None], reporter: Reporter, interruption: Interruption) -> int:
+    """Do `work` while `interruption` takes signals, close the report whatever happens, return the exit code."""
+    with interruption.install():
+        code = _outcome(work, reporter)
+        with interruption.deferred():
+            reporter.close()
+    return int(code)
+
+
+def _outcome(work: Callable[[], None], reporter: Reporter) -> ExitCode:
+    try:
+        work()
+    except TrainerError as error:
+        return fail(reporter, error)
+    except Interrupted:
+        say("Interrupted. The next attempt goes on from the last checkpoint.")
+        reporter.update(phase="Interrupted")
+        return ExitCode.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the outermost place: a bug must end in a report too
+        return _fail_of_other(reporter, error)
+    return ExitCode.OK
+
+
+def fail(reporter: Reporter, error: TrainerError) -> ExitCode:
+    """Say and report an error that the user can mend."""
+    complain(error)
+    reporter.update(phase="Failed", failure=error.failure(attempt=reporter.report.attempt))
+    return error.exit_code
+
+
+def complain(error: TrainerError) -> None:
+    """One line on stderr: what, and what to do."""
+    say(f"{error.reason}: {error.message}. {error.next_step or ''}".rstrip())
+
+
+def say(line: str) -> None:
+    """A line for people. Results go to stdout, all else to stderr."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
+    if _is_out_of_device_memory(error):
+        # The words of torch's error are about sizes, never about data.
+        return fail(reporter, TrainerError(Reason.OUT_OF_MEMORY, str(error).split(". ")[0]))
+    logger.error("The trainer crashed.", exc_info=error)
+    failure = Failure(
+        reason=Reason.TRAINER_CRASHED,
+        message=f"{type(error).__name__} at {_place(error)}: a bug of the trainer or of a library below it",
+        next_step=NEXT_STEP[Reason.TRAINER_CRASHED],
+        exit_code=int(ExitCode.CRASHED),
+        attempt=reporter.report.attempt,
+    )
+    reporter.update(phase="Failed", failure=failure)
+    return ExitCode.CRASHED
+
+
+def _is_out_of_device_memory(error: Exception) -> bool:
+    """By name, so that a run which failed before it needed torch need not import it."""
+    return any(
+        kind.__name__ == "OutOfMemoryError" and kind.__module__.startswith("torch") for kind in type(error).mro()
+    )
+
+
+def _place(error: Exception) -> str:
+    """File and line that raised. The message of an unknown error may quote data and stays in the log."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"

@@ -1,0 +1,230 @@
+"""What a run says about itself: the whole Report by HTTPS to the operator, and the termination message at its end.
+
+A report that is lost changes nothing, so a background thread sends only the newest one, bounded in time, and no trouble
+with it ever reaches the training. What the report says is the commands' business.
+"""
+
+import http.client
+import logging
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from finetune_api.names import REPORT_CA_VARIABLE, REPORT_MAX_BYTES, TERMINATION_MESSAGE_PATH, TOKEN_PATH
+from finetune_api.trainer import Report, TrainerJob, termination_message, thin
+
+INTERVAL_SECONDS = 2.0
+"""Least time between two reports of the same phase."""
+
+FINAL_SECONDS = 15.0
+"""How long the last report is tried; the termination message says the same to an operator that missed it."""
+
+_REQUEST_SECONDS = 5.0
+_LONGEST_WAIT_SECONDS = 30.0
+_END = ("Succeeded", "Failed", "Interrupted")
+
+logger = logging.getLogger(__name__)
+
+
+class Reporter:
+    """The report of one attempt. `update` it from the run; `close` it once at the end, whatever the end was.
+
+    `listener` is called with each new report, in the caller's thread: what `run` shows a person.
+    """
+
+    def __init__(
+        self,
+        job: TrainerJob,
+        *,
+        listener: Callable[[Report], None] | None = None,
+        interval: float = INTERVAL_SECONDS,
+        termination_path: Path | None = None,
+    ) -> None:
+        self.report = Report(
+            namespace=job.namespace, name=job.name, uid=job.uid, attempt=job.attempt, phase="Validating"
+        )
+        self._listener = listener
+        self._interval = interval
+        self._termination_path = termination_path
+        self._last_update = 0.0
+        self._sender = _Sender(job.report.url, interval) if job.report else None
+        self.update()
+
+    def due(self) -> bool:
+        """Whether enough time went by that progress is worth an update."""
+        return time.monotonic() - self._last_update >= self._interval
+
+    def update(self, **fields: Any) -> None:
+        """Replace fields of the report and have it sent."""
+        self.report = self.report.model_copy(update=fields)
+        self._last_update = time.monotonic()
+        if self._listener:
+            self._listener(self.report)
+        if self._sender:
+            self._sender.offer(self.report)
+
+    def close(self) -> None:
+        """Send the last report, for a bounded time, and leave the termination message."""
+        if self._termination_path:
+            _leave_message(self._termination_path, self.report)
+        if self._sender:
+            self._sender.close(FINAL_SECONDS)
+
+
+def pod_reporter(job: TrainerJob) -> Reporter:
+    """The reporter of a pod: to the operator and to the kubelet."""
+    return Reporter(job, termination_path=Path(TERMINATION_MESSAGE_PATH))
+
+
+class _Sender:
+    """The thread that sends the newest report. Waits `interval` between reports unless the phase changed."""
+
+    def __init__(self, url: str, interval: float) -> None:
+        self._url = url
+        self._interval = interval
+        self._news = threading.Condition()
+        self._newest: Report | None = None
+        self._sent_phase: str | None = None
+        self._not_before = 0.0
+        self._deadline: float | None = None
+        self._thread = threading.Thread(target=self._run, name="report", daemon=True)
+        self._thread.start()
+
+    def offer(self, report: Report) -> None:
+        with self._news:
+            self._newest = report
+            self._news.notify()
+
+    def close(self, seconds: float) -> None:
+        with self._news:
+            self._deadline = time.monotonic() + seconds
+            self._news.notify()
+        self._thread.join(seconds + _REQUEST_SECONDS)
+
+    def _run(self) -> None:
+        failures = 0
+        while (report := self._next()) is not None:
+            wait = _post(self._url, report)
+            now = time.monotonic()
+            if wait is None:
+                failures, self._sent_phase = 0, report.phase
+                self._not_before = now + self._interval
+                continue
+            failures += 1
+            self._not_before = now + max(wait, min(2.0 ** (failures - 1), _LONGEST_WAIT_SECONDS))
+            self._put_back(report)
+
+    def _next(self) -> Report | None:
+        """The next report when its time has come, or None when there is none left, or no time left."""
+        with self._news:
+            while True:
+                now = time.monotonic()
+                if self._deadline is not None and (self._newest is None or now >= self._deadline):
+                    return None
+                if self._newest is not None and (now >= self._not_before or self._may_hurry()):
+                    report, self._newest = self._newest, None
+                    return report
+                self._news.wait(self._patience(now))
+
+    def _may_hurry(self) -> bool:
+        """A new phase need not wait for the interval; but a server that asked for a pause gets it (`_sent_phase`)."""
+        return self._sent_phase is not None and self._newest is not None and self._newest.phase != self._sent_phase
+
+    def _patience(self, now: float) -> float | None:
+        ends = [self._deadline] if self._deadline is not None else []
+        if self._newest is not None:
+            ends.append(self._not_before)
+        return max(min(ends) - now, 0.0) if ends else None
+
+    def _put_back(self, report: Report) -> None:
+        with self._news:
+            self._sent_phase = None
+            if self._newest is None:
+                self._newest = report
+
+
+def _post(url: str, report: Report) -> float | None:
+    """Send one report. None when the server has it or will never take it, else seconds to wait before another try."""
+    try:
+        status, retry_after = _request(url, _body(report))
+        if status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            status, retry_after = _request(url, _body(_shortened(report)))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        logger.warning("The report did not reach the operator (%s); the run goes on.", error)
+        return 0.0
+    if status < 300:
+        return None
+    if status == http.HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
+        return retry_after
+    if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN) and report.phase in _END:
+        return retry_after  # the token may just be being renewed, and there is no later report
+    logger.warning("The operator refused a report with status %d; the run goes on.", status)
+    return None
+
+
+def _request(url: str, body: bytes) -> tuple[int, float]:
+    """POST the body: status, and the seconds that Retry-After asks for."""
+    parts = urlsplit(url)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {_token()}"}
+    connection = http.client.HTTPSConnection(
+        parts.hostname or "", parts.port or 443, timeout=_REQUEST_SECONDS, context=_tls()
+    )
+    try:
+        connection.request("POST", parts.path or "/", body, headers)
+        response = connection.getresponse()
+        response.read(1024)
+        return response.status, _seconds(response.getheader("Retry-After"))
+    finally:
+        connection.close()
+
+
+def _token() -> str:
+    """The projected token, read each time: the kubelet renews it."""
+    return Path(TOKEN_PATH).read_text(encoding="utf-8").strip()
+
+
+def _tls() -> ssl.SSLContext:
+    authority = os.environ.get(REPORT_CA_VARIABLE)
+    return ssl.create_default_context(cadata=authority) if authority else ssl.create_default_context()
+
+
+def _seconds(header: str | None) -> float:
+    """Retry-After in seconds; its date form counts as one second."""
+    if header is None:
+        return 0.0
+    return min(float(header), _LONGEST_WAIT_SECONDS) if header.isdecimal() else 1.0
+
+
+def _body(report: Report) -> bytes:
+    body = orjson.dumps(report.wire())
+    return body if len(body) <= REPORT_MAX_BYTES else orjson.dumps(_shortened(report).wire())
+
+
+def _shortened(report: Report) -> Report:
+    """The report without what makes it long: most points of the curves and all but the first bad rows."""
+    loss, dataset = report.loss, report.dataset
+    if loss:
+        loss = loss.model_copy(update={"train": thin(loss.train, 20), "validation": thin(loss.validation, 20)})
+    if dataset:
+        splits = {
+            name: split.model_copy(update={"problems": split.problems[:5]})
+            for name in ("train", "validation", "test")
+            if (split := getattr(dataset, name))
+        }
+        dataset = dataset.model_copy(update=splits)
+    return report.model_copy(update={"loss": loss, "dataset": dataset})
+
+
+def _leave_message(path: Path, report: Report) -> None:
+    """Write the termination message. Without a kubelet there is no such file, and that is no fault."""
+    try:
+        path.write_text(termination_message(report), encoding="utf-8")
+    except OSError as error:
+        logger.info("No termination message was left at %s: %s", path, error.strerror)

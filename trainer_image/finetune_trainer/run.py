@@ -1,0 +1,127 @@
+"""`finetune-trainer run`: a FineTuneJob manifest done here, without a cluster, by the same code as in the pod.
+
+Datasets may be file:// here. A run that was stopped goes on from its checkpoint when it is started again.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.job import FineTuneJobManifest
+from finetune_api.trainer import Report, TrainerJob
+from finetune_trainer import artifact, outcome
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.interruption import Interruption
+from finetune_trainer.manifest import read_job
+from finetune_trainer.report import Reporter
+from finetune_trainer.train import execute
+
+_ON = ("1", "true", "yes", "on")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do the job and say where the model is; the exit code is that of `train`."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        job = local_job(read_job(args.file), args.output, args.model_cache)
+    except TrainerError as error:
+        outcome.complain(error)
+        return int(error.exit_code)
+    display, interruption = Display(), Interruption()
+    reporter = Reporter(job, listener=display.show, interval=0.2)
+    code = outcome.run_to_end(lambda: execute(job, reporter, interruption, allow_local=True), reporter, interruption)
+    display.close()
+    if code == ExitCode.OK:
+        _say_what_is_next(job)
+    elif code == ExitCode.INTERRUPTED:
+        outcome.say(f"Run the same command again to go on; {args.output} has the checkpoints.")
+    return code
+
+
+def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | None) -> TrainerJob:
+    """The job as the operator would hand it to a pod, with folders of this machine."""
+    folder = output.resolve()
+    return TrainerJob(
+        namespace=manifest.metadata.namespace or "local",
+        name=manifest.metadata.name,
+        uid="local",
+        attempt=1,
+        spec=manifest.spec,
+        output=str(folder),
+        artifact_uri=(folder / artifact.FOLDER).as_uri(),
+        model_cache=str(model_cache.resolve()) if model_cache else None,
+        air_gapped=os.environ.get("HF_HUB_OFFLINE", "").lower() in _ON,
+    )
+
+
+class Display:
+    """What a person sees: a line when something new begins, and a bar while the model learns."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._said: set[str] = set()
+
+    def show(self, report: Report) -> None:
+        """Show what is new in the report."""
+        if report.dataset and report.dataset.train:
+            self._once(f"Data: {report.dataset.message}", *(f"  warning: {text}" for text in report.dataset.warnings))
+        if report.phase == "Validating":
+            self._once("Looking at the job and its data.")
+        elif report.phase == "Running":
+            self._advance(report)
+        elif report.phase == "Evaluating":
+            self.close()
+            self._once("Asking the tuned and the base model the test set.")
+        if report.evaluation:
+            self._once(_scores(report))
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _advance(self, report: Report) -> None:
+        if report.progress is None:
+            return
+        if self._bar is None:
+            from tqdm import tqdm  # type: ignore[import-untyped]
+
+            self._bar = tqdm(total=report.progress.total_steps, initial=report.progress.step, unit="step")
+        bar = self._bar
+        losses = {
+            "loss": report.loss and report.loss.last_train,
+            "validation": report.loss and report.loss.last_validation,
+        }
+        shown = {name: f"{value:.3f}" for name, value in losses.items() if value is not None}
+        speed = report.progress.tokens_per_second
+        bar.set_postfix(shown | ({"tokens/s": f"{speed:.0f}"} if speed else {}), refresh=False)
+        bar.update(report.progress.step - bar.n)
+
+    def _once(self, *lines: str) -> None:
+        for line in lines:
+            if line not in self._said:
+                self._said.add(line)
+                self.close()
+                outcome.say(line)
+
+
+def _scores(report: Report) -> str:
+    found = report.evaluation
+    if found is None or found.baselines.zero_shot is None:
+        return ""
+    tuned, base = found.tuned.exact_match, found.baselines.zero_shot.exact_match
+    return f"Exact match on {found.rows} rows: {tuned:.3f}, base model {base:.3f}: {found.verdict}."
+
+
+def _say_what_is_next(job: TrainerJob) -> None:
+    folder = artifact.folder_of(job)
+    cache = f" --model-cache {job.model_cache}" if job.model_cache else ""
+    sys.stdout.write(
+        f"The tuned model is in {folder} (loss curves: {folder / 'loss.svg'}).\n"
+        f"Serve it with: finetune-trainer serve --model {folder}{cache}\n"
+    )

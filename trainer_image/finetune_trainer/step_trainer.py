@@ -1,0 +1,370 @@
+"""transformers' Trainer, made to count: one batch of its loop is one optimizer step, whatever fits into memory.
+
+    Plan.rows_of(step) -> forward passes of like lengths -> loss summed over labelled tokens, divided by their number
+
+So gradients do not depend on how a step is cut into passes, the order of the data needs no sampler state, and what
+happens between steps (validation, checkpoints, stopping) hangs on step numbers alone. The output head runs on positions
+that carry loss. Loading, adapters and artifacts are elsewhere.
+"""
+
+import contextlib
+import inspect
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from finetune_api.job import Hyperparameters
+from finetune_api.reasons import Reason
+from finetune_trainer import checkpoint
+from finetune_trainer.batches import Plan, forward_passes
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.interruption import Interruption
+from finetune_trainer.metrics import Metrics
+from finetune_trainer.token_store import IGNORED, TokenStore
+
+Pass = dict[str, torch.Tensor]
+Step = dict[str, Any]
+PASSES = "passes"
+_SCHEDULES = {"Cosine": "cosine", "Linear": "linear", "Constant": "constant_with_warmup"}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a step is cut into forward passes: by tokens with padding, or by rows where the job says so."""
+
+    token_budget: int | None
+    rows_each: int | None = None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """After which steps something happens besides learning."""
+
+    total_steps: int
+    checkpoint_steps: int
+    validation_steps: int
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint follows: every `checkpoint_steps`, and at the end, so that measuring can be resumed."""
+        return step % self.checkpoint_steps == 0 or step == self.total_steps
+
+    def validates(self, step: int) -> bool:
+        """Whether the validation loss is measured: every `validation_steps`, and at the end."""
+        return step % self.validation_steps == 0 or step == self.total_steps
+
+
+def pace_of(plan: Plan, wanted_checkpoint_steps: int | None) -> Pace:
+    """About ten checkpoints and ten validations in a run, or one validation an epoch where that is rarer."""
+    tenth = math.ceil(plan.total_steps / 10)
+    return Pace(
+        total_steps=plan.total_steps,
+        checkpoint_steps=wanted_checkpoint_steps or tenth,
+        validation_steps=min(plan.steps_per_epoch, tenth) if plan.steps_per_epoch > 1 else tenth,
+    )
+
+
+class Steps(Dataset[Step]):
+    """Item i is optimizer step i: `passes` are its forward passes as padded tensors."""
+
+    def __init__(self, store: TokenStore, plan: Plan, cut: Cut) -> None:
+        self._store, self._plan, self._cut = store, plan, cut
+
+    def __len__(self) -> int:
+        return self._plan.total_steps
+
+    def __getitem__(self, step: int) -> Step:
+        return {PASSES: passes_of(self._store, self._plan.rows_of(step), self._cut)}
+
+
+def passes_of(store: TokenStore, rows: list[int], cut: Cut) -> list[Pass]:
+    """Rows as padded forward passes."""
+    lengths = [int(store.lengths[row]) for row in rows]
+    places = forward_passes(lengths, token_budget=cut.token_budget, rows_each=cut.rows_each)
+    return [padded(store, [rows[place] for place in group]) for group in places]
+
+
+def padded(store: TokenStore, rows: list[int]) -> Pass:
+    """One forward pass: `input_ids` and `labels`, both [rows, longest], padded on the right with 0 and IGNORED.
+
+    Padding on the right needs no attention mask: a causal model never looks to the right.
+    """
+    pairs = [store.row(row) for row in rows]
+    shape = (len(rows), max(len(ids) for ids, _ in pairs))
+    batch = {"input_ids": torch.zeros(shape, dtype=torch.long), "labels": torch.full(shape, IGNORED)}
+    for place, (ids, labels) in enumerate(pairs):
+        batch["input_ids"][place, : len(ids)] = torch.from_numpy(ids)
+        batch["labels"][place, : len(ids)] = torch.from_numpy(labels)
+    batch["tokens"] = torch.tensor(sum(len(ids) for ids, _ in pairs))
+    return batch
+
+
+def loss_sum(model: Any, batch: Pass) -> torch.Tensor:
+    """Negative log likelihood in nats, summed over the labelled tokens of a pass.
+
+    Only positions at which some row has a label go through the output head, where the model can be told so.
+    """
+    targets = batch["labels"][:, 1:]
+    positions = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)
+    only = {"logits_to_keep": positions} if _takes_positions(model) else {}
+    logits: torch.Tensor = model(input_ids=batch["input_ids"], use_cache=False, **only).logits
+    if not only:
+        logits = logits[:, positions]
+    return functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets[:, positions].flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def _takes_positions(model: Any) -> bool:
+    """Whether the model can be told to compute logits at some positions only; models' own code may not know it."""
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    return "logits_to_keep" in inspect.signature(inner.forward).parameters
+
+
+def labelled(batch: Pass) -> int:
+    """Tokens of a pass that carry loss. The first of a row is never predicted."""
+    return int((batch["labels"][:, 1:] != IGNORED).sum())
+
+
+def arguments(
+    hyper: Hyperparameters, *, learning_rate: float, total_steps: int, output: Path, activation_checkpointing: bool
+) -> TrainingArguments:
+    """Transformers' arguments: its loop, optimizer and schedule; everything between steps is ours."""
+    return TrainingArguments(
+        output_dir=str(output),
+        max_steps=total_steps,
+        per_device_train_batch_size=1,  # of Steps, whose item is a whole optimizer step
+        learning_rate=learning_rate,
+        lr_scheduler_type=_SCHEDULES[hyper.schedule],
+        warmup_steps=math.ceil(hyper.warmup_ratio * total_steps),
+        weight_decay=hyper.weight_decay,
+        max_grad_norm=hyper.max_grad_norm,
+        seed=hyper.seed,
+        data_seed=hyper.seed,
+        activation_checkpointing=activation_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if activation_checkpointing else None,
+        logging_strategy="no",
+        eval_strategy="no",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+class StepTrainer(Trainer):
+    """Trainer whose batch is a whole optimizer step. `run` trains from the newest checkpoint, or from the start."""
+
+    loss_is_scaled_for_ga = True  # training_step divides by the step's labelled tokens itself
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        args: TrainingArguments,
+        train: TokenStore,
+        validation: TokenStore | None,
+        plan: Plan,
+        pace: Pace,
+        cut: Cut,
+        compute_dtype: torch.dtype,
+        checkpoints: Path,
+        fingerprint: str,
+        metrics: Metrics,
+        interruption: Interruption,
+        on_step: Callable[[int, int], None],
+    ) -> None:
+        super().__init__(
+            model=model, args=args, train_dataset=Steps(train, plan, cut), data_collator=_only, callbacks=[_Pacer(self)]
+        )
+        self.remove_callback(PrinterCallback)
+        self._net: Any = model
+        self.plan, self.pace, self.metrics_record, self.interruption = plan, pace, metrics, interruption
+        self._validation, self._cut, self._compute_dtype = validation, cut, compute_dtype
+        self._checkpoints, self._fingerprint, self._on_step = checkpoints, fingerprint, on_step
+        self._last_tokens, self._last_completion_tokens, self._last_loss = 0, 0, math.nan
+        self.seconds_before = 0.0
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """Train to the end, or until somebody asks to stop; then a checkpoint was written.
+
+        Raises:
+            TrainerError: TrainingDiverged, ArtifactFailed, SpecInvalid (checkpoints of another job).
+        """
+        found = checkpoint.newest(self._checkpoints)
+        if found is None:
+            self.metrics_record.keep_until(0)
+        else:
+            self._resume_notes(*found)
+        self._started = time.monotonic()
+        self.train(resume_from_checkpoint=str(found[0]) if found else None)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, all attempts that left a checkpoint."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    def _resume_notes(self, folder: Path, step: int, notes: dict[str, Any]) -> None:
+        if notes["fingerprint"] != self._fingerprint:
+            raise TrainerError(
+                Reason.SPEC_INVALID,
+                f"{folder.parent} holds checkpoints of a job with another spec or other data",
+                "Choose another output folder, or delete that one.",
+            )
+        self.seconds_before = notes["seconds"]
+        self.metrics_record.keep_until(step)
+
+    # What follows replaces parts of transformers' Trainer; names and arguments are its own.
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        steps: Any = train_dataset or self.train_dataset
+        return SequentialSampler(steps)
+
+    def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
+        """Forward and backward passes of one optimizer step; returns its loss in nats per labelled token.
+
+        Raises:
+            TrainerError: TrainingDiverged, before the optimizer could spoil the weights.
+        """
+        model.train()
+        passes = inputs[PASSES]
+        completion_tokens = sum(map(labelled, passes))
+        total = torch.zeros((), device=self.args.device)
+        for batch in passes:
+            with self._autocast():
+                loss = loss_sum(model, self._on_device(batch)) / max(completion_tokens, 1)
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        self._last_loss = float(total)
+        if not math.isfinite(self._last_loss):
+            raise TrainerError(
+                Reason.TRAINING_DIVERGED, f"the training loss of step {self.state.global_step + 1} is no finite number"
+            )
+        self._last_tokens = sum(int(batch["tokens"]) for batch in passes)
+        self._last_completion_tokens = completion_tokens
+        return total
+
+    def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002
+        """Not counted: the formula of transformers wants another shape of batch."""
+        return 0
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """Measure and write down the validation loss after this step, unless that was done before."""
+        step = self.state.global_step
+        if self._validation is None or self.metrics_record.has_validation(step):
+            return {}
+        value = self._validation_loss(self._validation)
+        if value is not None:
+            if not math.isfinite(value):
+                raise TrainerError(
+                    Reason.TRAINING_DIVERGED, f"the validation loss after step {step} is no finite number"
+                )
+            self.metrics_record.add(step=step, epoch=self.plan.epochs_after(step), validationLoss=value)
+            self._on_step(step, 0)
+        return {}
+
+    def _validation_loss(self, store: TokenStore) -> float | None:
+        """Nats per labelled token of the whole set; None when somebody asked to stop before its end."""
+        self._net.eval()
+        total, tokens = 0.0, 0
+        with torch.no_grad():
+            for start in range(0, len(store), _VALIDATION_ROWS):
+                rows = list(range(start, min(start + _VALIDATION_ROWS, len(store))))
+                for batch in passes_of(store, rows, self._cut):
+                    if self.interruption.asked:
+                        return None
+                    with self._autocast():
+                        total += float(loss_sum(self._net, self._on_device(batch)))
+                    tokens += labelled(batch)
+        return total / tokens if tokens else None
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002
+        self.metrics_record.sync()
+        checkpoint.save(
+            self._checkpoints,
+            self.state.global_step,
+            model=self._net,
+            optimizer=cast("Optimizer", self.optimizer),
+            scheduler=cast("LRScheduler", self.lr_scheduler),
+            trainer_state=asdict(self.state),
+            notes={"fingerprint": self._fingerprint, "seconds": self.seconds},
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
+        checkpoint.load_model(Path(resume_from_checkpoint), self._net)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:  # its name for the argument hides ours
+        if checkpoint is not None:
+            _load_optimizer(Path(checkpoint), cast("Optimizer", self.optimizer), cast("LRScheduler", self.lr_scheduler))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            _load_random_states(Path(checkpoint))
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._compute_dtype is torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.args.device.type, dtype=self._compute_dtype)
+
+    def _on_device(self, batch: Pass) -> Pass:
+        return {name: value.to(self.args.device, non_blocking=True) for name, value in batch.items()}
+
+    def record_step(self, learning_rate: float) -> None:
+        """Write down the step that was just done."""
+        step = self.state.global_step
+        self.metrics_record.add(
+            step=step,
+            epoch=self.plan.epochs_after(step),
+            loss=self._last_loss,
+            learningRate=learning_rate,
+            tokens=self._last_tokens,
+            completionTokens=self._last_completion_tokens,
+        )
+        self._on_step(step, self._last_tokens)
+
+
+_VALIDATION_ROWS = 256  # rows that are sorted by length together
+_load_optimizer = checkpoint.load_optimizer
+_load_random_states = checkpoint.load_random_states
+
+
+class _Pacer(TrainerCallback):
+    """Tells the loop what follows a step."""
+
+    def __init__(self, trainer: StepTrainer) -> None:
+        self._trainer = trainer
+        self._learning_rate = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
+        """A validation that the interruption of an earlier attempt cut off comes first."""
+        if state.global_step and self._trainer.pace.validates(state.global_step):
+            self._trainer.evaluate()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
+        self._learning_rate = self._trainer._get_learning_rate()  # noqa: SLF001 - transformers' own accessor
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:  # noqa: ARG002
+        self._trainer.record_step(self._learning_rate)
+        step, stopping = state.global_step, self._trainer.interruption.asked
+        control.should_evaluate = self._trainer.pace.validates(step) and not stopping
+        control.should_save = self._trainer.pace.saves(step) or stopping
+        control.should_training_stop = control.should_training_stop or stopping
+        return control
+
+
+def _only(items: list[Step]) -> Step:
+    """The collator: a batch is one item."""
+    return items[0]

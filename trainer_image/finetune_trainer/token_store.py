@@ -1,0 +1,53 @@
+"""Tokenised rows on disk, read through a memory map: a dataset of any size takes little memory.
+
+A token is stored as itself where it carries loss and as -(token + 1) where it does not. It knows no tokenizer.
+"""
+
+import tempfile
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_trainer.durable import write_errors
+
+IGNORED = -100
+"""Label of a token that carries no loss, as torch's cross entropy has it."""
+
+Tokens = NDArray[np.int64]
+
+
+class TokenStore:
+    """Rows of token ids and labels, by number."""
+
+    def __init__(self, rows: Iterable[tuple[Sequence[int], Sequence[int]]], *, scratch: Path | None = None) -> None:
+        """Write (ids, labels) pairs to a file of `scratch` (default: the system's) that goes away with the store."""
+        folder = scratch or Path(tempfile.gettempdir())
+        offsets = array("q", [0])
+        with write_errors(folder):
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the store
+            for ids, labels in rows:
+                signed = np.asarray(ids, dtype=np.int32)
+                signed = np.where(np.asarray(labels) == IGNORED, -signed - 1, signed).astype(np.int32)
+                self._file.write(signed.tobytes())
+                offsets.append(offsets[-1] + len(signed))
+            self._file.flush()
+        self._offsets = np.asarray(offsets)
+        self._tokens = np.memmap(self._file, dtype=np.int32, mode="r") if offsets[-1] else np.empty(0, np.int32)
+        self.lengths: NDArray[np.int64] = np.diff(self._offsets)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def row(self, number: int) -> tuple[Tokens, Tokens]:
+        """Ids and labels of one row."""
+        signed = self._tokens[self._offsets[number] : self._offsets[number + 1]].astype(np.int64)
+        carries_loss = signed >= 0
+        return np.where(carries_loss, signed, -signed - 1), np.where(carries_loss, signed, IGNORED)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return int(self.lengths.max(initial=0))

@@ -1,0 +1,356 @@
+"""`finetune-trainer train`: what the pod runs. `execute` is the whole recipe, top to bottom; `run` calls it too.
+
+    finished before? → find the model → check the data → load → tokenise → train → measure → write the artifact
+
+The job comes from the environment; how it goes leaves by the report. Each step's how is in the file it is named after.
+"""
+
+import argparse
+import gc
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.job import ArtifactRef, EvaluationResult, LoRA, TrainingResult
+from finetune_api.names import JOB_VARIABLE
+from finetune_api.reasons import Reason
+from finetune_api.trainer import TrainerJob
+from finetune_api.verdict import DatasetVerdict, SplitName
+from finetune_trainer import artifact, base_model, evaluate, memory, outcome
+from finetune_trainer.adapters import with_adapters
+from finetune_trainer.batches import Plan
+from finetune_trainer.data import ChatTokenizer, encode, load_rows
+from finetune_trainer.data.verdict import check_dataset, require_valid
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.interruption import Interruption
+from finetune_trainer.metrics import FILE, Metrics
+from finetune_trainer.progress import Pulse
+from finetune_trainer.report import Reporter, pod_reporter
+from finetune_trainer.token_store import TokenStore
+
+if TYPE_CHECKING:
+    from finetune_trainer.step_trainer import StepTrainer
+
+LEARNING_RATE = {"LoRA": 2e-4, "Full": 2e-5}
+
+# What may differ between two attempts of the same job without changing what is learnt.
+_NOT_LEARNT_FROM = {"suspend", "ttl_seconds_after_finished", "retry_nonce", "resources", "active_deadline_seconds"}
+
+logger = logging.getLogger(__name__)
+
+
+def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
+    """Do the job that FINETUNE_JOB describes."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        job = TrainerJob.model_validate_json(os.environ.get(JOB_VARIABLE, ""))
+    except ValidationError as error:
+        where = ", ".join(".".join(map(str, one["loc"])) or "all of it" for one in error.errors())
+        outcome.say(f"{Reason.SPEC_INVALID}: {JOB_VARIABLE} holds no job for the trainer: {where}")
+        return int(ExitCode.SPEC_INVALID)
+    reporter, interruption = pod_reporter(job), Interruption()
+    return outcome.run_to_end(lambda: execute(job, reporter, interruption), reporter, interruption)
+
+
+def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, allow_local: bool = False) -> None:
+    """Do the job: afterwards the report says Succeeded and the artifact is whole.
+
+    `allow_local` lets datasets be files of this machine.
+
+    Raises:
+        TrainerError: what the user can mend.
+        Interrupted: somebody asked to stop; the newest checkpoint is whole.
+    """
+    if _was_finished(job, reporter):
+        return
+    _require_one_gpu(job)
+    folder = base_model.locate(job)
+    verdict = _checked_data(job, folder, reporter, allow_local=allow_local)
+    run = _prepare(job, folder, verdict, allow_local=allow_local)
+    trainer = _train(run, reporter, interruption)
+    result = _result(run, trainer)
+    _free_training_memory(run, trainer)
+    del trainer
+    evaluation, answers = _evaluate(run, reporter, allow_local=allow_local)
+    reference = artifact.write(
+        job,
+        fingerprint=fingerprint(job),
+        model=run.model,
+        tokenizer=run.tokenizer,
+        chat=run.chat,
+        record=run.metrics,
+        dataset=verdict,
+        result=result,
+        evaluation=evaluation,
+        answers=answers,
+    )
+    shutil.rmtree(_checkpoints(job), ignore_errors=True)
+    reporter.update(phase="Succeeded", result=result.model_copy(update={"artifact": reference}))
+
+
+def fingerprint(job: TrainerJob, *data: str | None) -> str:
+    """What a run learns from, as SHA-256: the spec without what only says how it is run, and hashes of the data."""
+    spec = job.spec.model_dump(mode="json", exclude=_NOT_LEARNT_FROM)
+    return hashlib.sha256(json.dumps([spec, data], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class Run:
+    """All that a run works with once its data is known to be good."""
+
+    job: TrainerJob
+    folder: Path
+    """Of the base model."""
+    verdict: DatasetVerdict
+    model: Any
+    tokenizer: Any
+    chat: ChatTokenizer
+    train: TokenStore
+    validation: TokenStore | None
+    plan: Plan
+    fit: memory.Fit
+    compute_dtype: Any
+    metrics: Metrics
+
+
+def _was_finished(job: TrainerJob, reporter: Reporter) -> bool:
+    """Whether an earlier attempt wrote the artifact; then its result is reported and nothing is done again."""
+    done = artifact.finished(job)
+    if done is None:
+        return False
+    if done.fingerprint != fingerprint(job):
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"{artifact.folder_of(job)} holds the result of another spec",
+            "Choose another output folder, or delete that one.",
+        )
+    reporter.update(
+        phase="Succeeded", dataset=done.dataset, result=done.result, evaluation=done.evaluation, loss=done.curves
+    )
+    return True
+
+
+def _require_one_gpu(job: TrainerJob) -> None:
+    if (job.spec.resources.gpus_per_node or 0) > 1:
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            "spec.resources.gpusPerNode: this trainer uses one GPU",
+            "Set gpusPerNode to 1 and apply the job under a new name.",
+        )
+
+
+def _checked_data(job: TrainerJob, folder: Path, reporter: Reporter, *, allow_local: bool) -> DatasetVerdict:
+    """The verdict on the data, reported; no model is loaded for data that cannot be used."""
+    chat = ChatTokenizer.from_folder(folder)
+    verdict = check_dataset(job.spec, tokenizer=chat, allow_local=allow_local, air_gapped=job.air_gapped)
+    reporter.update(dataset=verdict)
+    require_valid(verdict)
+    return verdict
+
+
+def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, *, allow_local: bool) -> Run:
+    """Load the model, tokenise the data, and decide how they go together."""
+    import torch
+    from transformers import set_seed
+
+    base_model.quiet_libraries()
+    hyper = job.spec.hyperparameters
+    on_gpu = torch.cuda.is_available()
+    compute_dtype = _compute_dtype(hyper.precision, on_gpu=on_gpu)
+    # Full tuning keeps float32 weights: bfloat16 would round its small updates away. Adapters are float32 in any case.
+    model = base_model.load_model(
+        folder,
+        dtype=compute_dtype if job.spec.method == "LoRA" else torch.float32,
+        trust_remote_code=job.trust_remote_code,
+    )
+    chat = ChatTokenizer.from_folder(folder)
+    train = _tokenised(job, chat, "train", verdict, allow_local=allow_local)
+    validation = _tokenised(job, chat, "validation", verdict, allow_local=allow_local)
+    set_seed(hyper.seed)
+    if job.spec.method == "LoRA":
+        model = with_adapters(model, job.spec.lora or LoRA(), job.spec.base_model)
+    assert train is not None  # noqa: S101 - dataset.train is required
+    return Run(
+        job=job,
+        folder=folder,
+        verdict=verdict,
+        model=model,
+        tokenizer=base_model.load_tokenizer(folder, trust_remote_code=job.trust_remote_code),
+        chat=chat,
+        train=train,
+        validation=validation,
+        plan=Plan(len(train), batch_size=hyper.batch_size, epochs=hyper.epochs, seed=hyper.seed),
+        fit=_fit(model, max(train.longest, validation.longest if validation else 0), compute_dtype),
+        compute_dtype=compute_dtype,
+        metrics=Metrics(Path(job.output) / FILE),
+    )
+
+
+def _compute_dtype(precision: str, *, on_gpu: bool) -> Any:
+    import torch
+
+    if precision == "Auto":
+        return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if precision == "BFloat16" else torch.float32
+
+
+def _tokenised(
+    job: TrainerJob, chat: ChatTokenizer, split: SplitName, verdict: DatasetVerdict, *, allow_local: bool
+) -> TokenStore | None:
+    if getattr(job.spec.dataset, split) is None:
+        return None
+    rows = load_rows(
+        job.spec.dataset,
+        split,
+        allow_local=allow_local,
+        air_gapped=job.air_gapped,
+        expected_sha256=getattr(verdict, split).sha256,
+    )
+    encoded = encode(rows, chat, job.spec.hyperparameters.max_sequence_length)
+    return TokenStore((row.input_ids, row.labels) for row in encoded)
+
+
+def _fit(model: Any, longest_row: int, compute_dtype: Any) -> memory.Fit:
+    import torch
+
+    free = None
+    if torch.cuda.is_available():
+        weights = sum(value.numel() * value.element_size() for value in model.parameters())
+        trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+        free = torch.cuda.mem_get_info()[0] - weights - 3 * 4 * trained  # gradients and AdamW's two moments
+    return memory.fit(model.config, longest_row=longest_row, free_bytes=free, bytes_per_number=compute_dtype.itemsize)
+
+
+def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTrainer":
+    """Train from the newest checkpoint or the start to the end.
+
+    Raises:
+        Interrupted: somebody asked to stop; a checkpoint of the last whole step was written.
+    """
+    from finetune_trainer.step_trainer import Cut, StepTrainer, arguments, pace_of
+
+    hyper, pulse = run.job.spec.hyperparameters, Pulse(run.plan)
+
+    def on_step(step: int, tokens: int) -> None:
+        if tokens:
+            pulse.saw(step, tokens)
+        if reporter.due() or not tokens or step == run.plan.total_steps:
+            reporter.update(progress=pulse.progress(step), loss=run.metrics.curves())
+
+    if run.fit.activation_checkpointing:
+        run.model.enable_input_require_grads()  # without it frozen embeddings cut adapters off from their gradients
+    trainer = StepTrainer(
+        model=run.model,
+        args=arguments(
+            hyper,
+            learning_rate=hyper.learning_rate or LEARNING_RATE[run.job.spec.method],
+            total_steps=run.plan.total_steps,
+            output=Path(run.job.output),
+            activation_checkpointing=run.fit.activation_checkpointing,
+        ),
+        train=run.train,
+        validation=run.validation,
+        plan=run.plan,
+        pace=pace_of(run.plan, hyper.checkpoint_steps),
+        cut=Cut(None, hyper.micro_batch_size) if hyper.micro_batch_size else Cut(run.fit.token_budget),
+        compute_dtype=run.compute_dtype,
+        checkpoints=_checkpoints(run.job),
+        fingerprint=fingerprint(run.job, *_data_hashes(run.verdict)),
+        metrics=run.metrics,
+        interruption=interruption,
+        on_step=on_step,
+    )
+    reporter.update(phase="Running", progress=pulse.progress(0))
+    with interruption.deferred():
+        trainer.run()
+    interruption.check()
+    reporter.update(progress=pulse.progress(run.plan.total_steps), loss=run.metrics.curves())
+    return trainer
+
+
+def _data_hashes(verdict: DatasetVerdict) -> list[str | None]:
+    return [split.sha256 for split in (verdict.train, verdict.validation) if split]
+
+
+def _checkpoints(job: TrainerJob) -> Path:
+    return Path(job.output) / "checkpoints"
+
+
+def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
+    curves = run.metrics.curves()
+    return TrainingResult(
+        artifact=ArtifactRef(),
+        steps=run.plan.total_steps,
+        tokens=run.metrics.tokens,
+        train_loss=curves.last_train,
+        eval_loss=curves.last_validation,
+        runtime_seconds=round(trainer.seconds),
+        dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
+    )
+
+
+def _free_training_memory(run: Run, trainer: "StepTrainer") -> None:
+    """Gradients and optimizer go: measuring needs room for the base model beside a fully tuned one."""
+    import torch
+
+    run.model.zero_grad(set_to_none=True)
+    trainer.accelerator.free_memory()
+    trainer.optimizer = trainer.lr_scheduler = None
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _evaluate(
+    run: Run, reporter: Reporter, *, allow_local: bool
+) -> tuple[EvaluationResult | None, Iterable[dict[str, Any]]]:
+    """The tuned model beside its base on dataset.test; nothing where the job has none."""
+    if run.job.spec.method == "Full":
+        run.model.to(run.compute_dtype)  # measured as it is saved
+    if run.job.spec.dataset.test is None:
+        return None, ()
+    reporter.update(phase="Evaluating")
+    rows = load_rows(run.job.spec.dataset, "test", allow_local=allow_local, air_gapped=run.job.air_gapped)
+    limit = run.job.spec.evaluation.max_new_tokens
+    asked = evaluate.questions(rows, run.chat, _longest_prompt(run.model.config, limit))
+    tuned = _answers(run, run.model, asked)
+    if run.job.spec.method == "LoRA":
+        with run.model.disable_adapter():
+            base = _answers(run, run.model, asked)
+    else:
+        device = run.model.device
+        run.model.to("cpu")
+        base = _answers(run, _base_again(run).to(device), asked)
+    result = evaluate.result(asked, tuned, base)
+    reporter.update(evaluation=result)
+    return result, evaluate.rows_of_answers(asked, tuned, base)
+
+
+def _answers(run: Run, model: Any, asked: list[evaluate.Question]) -> list[str]:
+    return evaluate.answers(
+        model,
+        asked,
+        run.chat,
+        generation=artifact.plain_generation(run.model, run.tokenizer, run.chat),
+        max_new_tokens=run.job.spec.evaluation.max_new_tokens,
+        token_budget=4 * run.fit.token_budget,  # no gradients, so more fits
+    )
+
+
+def _base_again(run: Run) -> Any:
+    return base_model.load_model(run.folder, dtype=run.compute_dtype, trust_remote_code=run.job.trust_remote_code)
+
+
+def _longest_prompt(config: Any, max_new_tokens: int) -> int:
+    """Tokens of a prompt that leave room for an answer in the model's context."""
+    context = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
+    return max(1, context - max_new_tokens)
