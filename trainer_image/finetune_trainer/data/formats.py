@@ -74,8 +74,20 @@ def decompressed(stream: io.BufferedReader, compression: Compression | None, fil
         # pyarrow's reader notices a cut stream and bounds its output; zstandard's does only one of the two
         import pyarrow as pa
 
-        unpacked = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
+        unpacked = pa.CompressedInputStream(pa.PythonFile(_Borrowed(stream), mode="r"), "zstd")
     return io.BufferedReader(_Unpacked(unpacked.read, compression, file_name), buffer_size=1 << 18)
+
+
+class _Borrowed:
+    """A stream for pyarrow, which would close it: what was stored after the compressed part is still to be hashed."""
+
+    closed = False
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self.read = stream.read
+
+    def close(self) -> None:
+        """Nothing: the stream belongs to the source."""
 
 
 class _Unpacked(io.RawIOBase):

@@ -1,0 +1,97 @@
+"""What makes a row usable, and what is said of one that is not."""
+
+import pytest
+
+from finetune_api.job import Columns
+from finetune_trainer.data.columns import MESSAGES_LIMIT, Unusable, to_row
+from finetune_trainer.data.rows import Position, Record
+
+LINE = Position(line=17)
+USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+
+
+def row_of(fields, **columns):
+    return to_row(Record(LINE, fields), Columns(**columns))
+
+
+@pytest.mark.parametrize(
+    ("fields", "turns"),
+    [
+        ({"prompt": "a", "completion": "b"}, "user:a assistant:b"),
+        ({"prompt": "a", "completion": "b", "system": "s"}, "system:s user:a assistant:b"),
+        ({"prompt": "a", "completion": "b", "system": None}, "user:a assistant:b"),
+        ({"prompt": "a", "completion": "b", "system": " "}, "user:a assistant:b"),
+        ({"prompt": "a", "completion": "b", "messages": 3, "more": 4}, "user:a assistant:b"),
+        ({"messages": [USER, ANSWER]}, "user:a assistant:b"),
+        ({"messages": [{"role": "system", "content": "s"}, USER, ANSWER]}, "system:s user:a assistant:b"),
+        ({"messages": [{"role": "system", "content": None}, USER, ANSWER]}, "user:a assistant:b"),
+        ({"messages": [USER, ANSWER, USER, ANSWER]}, "user:a assistant:b user:a assistant:b"),
+        ({"messages": [{**USER, "name": "x"}, ANSWER]}, "user:a assistant:b"),
+    ],
+)
+def test_usable_rows(fields, turns):
+    assert " ".join(f"{turn.role}:{turn.content}" for turn in row_of(fields).turns) == turns
+
+
+def test_text_is_taken_as_it_is():
+    assert row_of({"prompt": " a\n", "completion": "\tb "}).turns[0].content == " a\n"
+
+
+def test_columns_are_mapped():
+    fields = {"text": "a", "label": "b", "rule": "s", "prompt": 3}
+    row = row_of(fields, prompt="text", completion="label", system="rule")
+    assert [turn.content for turn in row.turns] == ["s", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "column", "said"),
+    [
+        ({"completion": "b"}, "Missing", "prompt", "prompt is missing"),
+        ({}, "Missing", "prompt", "prompt is missing"),
+        ({"prompt": None, "completion": "b"}, "Missing", "prompt", "prompt is missing"),
+        ({"prompt": "a"}, "Missing", "completion", "completion is missing"),
+        ({"prompt": "a", "completion": ""}, "Empty", "completion", "completion is empty"),
+        ({"prompt": " \n\t ", "completion": "b"}, "Empty", "prompt", "prompt is empty"),
+        ({"prompt": "a", "completion": 3}, "NotText", "completion", "completion is a number, not text"),
+        ({"prompt": "a", "completion": 3.5}, "NotText", "completion", "completion is a number, not text"),
+        ({"prompt": "a", "completion": True}, "NotText", "completion", "completion is true or false, not text"),
+        ({"prompt": ["a"], "completion": "b"}, "NotText", "prompt", "prompt is a list, not text"),
+        ({"prompt": {"a": 1}, "completion": "b"}, "NotText", "prompt", "prompt is an object, not text"),
+        ({"prompt": b"a", "completion": "b"}, "NotText", "prompt", "prompt is bytes, not text"),
+        ({"prompt": "a", "completion": "b", "system": 1}, "NotText", "system", "system is a number, not text"),
+        ({"messages": None}, "Missing", "messages", "messages is missing"),
+        ({"messages": []}, "Empty", "messages", "messages is empty"),
+        ({"messages": "a"}, "Malformed", "messages", "messages is no list of messages"),
+        ({"messages": [1, ANSWER]}, "Malformed", "messages", "message 1 is no object with role and content"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "Malformed", "messages", "message 1 has a role other than"),
+        ({"messages": [{"role": "user"}, ANSWER]}, "Missing", "messages", "content of message 1 is missing"),
+        ({"messages": [USER, {**ANSWER, "content": ""}]}, "Empty", "messages", "content of message 2 is empty"),
+        ({"messages": [USER, {**ANSWER, "content": [1]}]}, "NotText", "messages", "content of message 2 is a list"),
+        ({"messages": [USER]}, "NoCompletion", "messages", "the last message is not the assistant's"),
+        ({"messages": [ANSWER]}, "Missing", "messages", "no message of the user before the answer"),
+        ({"messages": [USER, ANSWER] * MESSAGES_LIMIT}, "Malformed", "messages", "more than 256 messages"),
+    ],
+)
+def test_unusable_rows(fields, kind, column, said):
+    found = row_of(fields)
+    assert isinstance(found, Unusable)
+    assert (found.kind, found.field, found.position) == (kind, column, LINE)
+    assert found.what.startswith(said)
+
+
+def test_an_unreadable_record_is_malformed():
+    found = to_row(Record(LINE, None, "the line is not UTF-8 text"), Columns())
+    problem = found.named("train.jsonl")
+    assert (problem.problem, problem.line, problem.field) == ("Malformed", 17, None)
+    assert problem.message == "line 17: the line is not UTF-8 text"
+
+
+def test_a_mapped_column_is_called_by_both_names():
+    found = row_of({"text": "a", "label": ""}, prompt="text", completion="label")
+    assert found.what == "completion (column label) is empty"
+    assert found.named("t.csv").field == "label"
+
+
+@pytest.mark.parametrize("fields", [{"prompt": "secret", "completion": 1}, {"messages": [{"role": "secret"}]}])
+def test_no_text_of_the_row_is_quoted(fields):
+    assert "secret" not in row_of(fields).named("t").model_dump_json()

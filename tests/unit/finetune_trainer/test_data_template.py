@@ -1,0 +1,337 @@
+"""Conversations become the tokens that transformers makes of them, and loss lies on answers alone."""
+
+import os
+from pathlib import Path
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Tally, TemplateRefusedError, Turn, encode
+from finetune_trainer.data.encode import NOTE_EOS, NOTE_NO_EOS, NOTE_PREFIX, NOTE_TURNS
+from finetune_trainer.errors import TrainerError
+
+CORPUS = [
+    "system user assistant think You are a helpful assistant. What colour is the sky? It is blue.",
+    "one two three four five six seven eight nine ten yes no good bad happy sad\n\nLine after line.",
+]
+CHATML = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+LLAMA = (
+    "{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
+    "{% set rest = messages[1:] %}{% else %}{% set system = '' %}{% set rest = messages %}{% endif %}"
+    "{% for message in rest %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if message['role'] == 'user' %}"
+    "{{ bos_token + '[INST] ' + (system if loop.first else '') + message['content'].strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+THINKING = (  # an empty thought is written into the last answer only, as reasoning models do
+    "{%- for message in messages %}\n"
+    "    {%- if message.role == 'assistant' and loop.last %}\n"
+    "        {{- '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' + message.content + '<|im_end|>\\n' }}\n"
+    "    {%- else %}\n"
+    "        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}\n"
+    "    {%- endif %}\n"
+    "{%- endfor %}\n"
+    "{%- if add_generation_prompt %}\n"
+    "    {{- '<|im_start|>assistant\\n' }}\n"
+    "{%- endif %}"
+)
+MARKED = (  # {% generation %}, loop controls, namespace, tojson and strftime_now
+    "{%- set ns = namespace(n=0) -%}{{ strftime_now('%Y') }}"
+    "{%- for message in messages -%}{%- if message.role == 'tool' -%}{%- continue -%}{%- endif -%}"
+    "{%- set ns.n = ns.n + 1 -%}{{ '<|im_start|>' ~ ns.n ~ (message.role | tojson) }}"
+    "{% generation %}{{ message.content }}<|im_end|>{% endgeneration %}\n"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|im_start|>' ~ (ns.n + 1) ~ ('assistant' | tojson) }}{%- endif -%}"
+)
+NO_END = (
+    "{% for message in messages %}### {{ message.role }}:\n{{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}### assistant:\n{% endif %}"
+)
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + message.content + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+)
+THREE = (Turn("system", "Be brief."), Turn("user", "What colour is the sky?"), Turn("assistant", "It is blue."))
+TWO = THREE[1:]
+LONG = (*THREE, Turn("user", "And grass?\n"), Turn("assistant", "Green äöü 🙂 <|im_end|> it is"))
+
+
+def byte_level(template: str | None, **special: str) -> PreTrainedTokenizerFast:
+    """A tokenizer as GPT-2, SmolLM2 and Qwen have it; pad is eos."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=450, special_tokens=tokens, initial_alphabet=alphabet, show_progress=False)
+    inner.train_from_iterator(CORPUS, trainer)
+    special = special or {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>", "bos_token": "<|im_start|>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def sentence_piece(template: str | None) -> PreTrainedTokenizerFast:
+    """A tokenizer as Llama 2 and Mistral have it: it puts <s> before any text by itself."""
+    inner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokens = [AddedToken(token, special=True, normalized=False) for token in ("<unk>", "<s>", "</s>")]
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=tokens, show_progress=False)
+    inner.train_from_iterator(CORPUS, trainer)
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+CASES = {
+    "ChatML": lambda: byte_level(CHATML),
+    "Llama": lambda: sentence_piece(LLAMA),
+    "thinking": lambda: byte_level(THINKING),
+    "marked": lambda: byte_level(MARKED),
+}
+
+
+def reference(tokenizer, turns, *, prompt=False) -> list[int]:
+    """What transformers itself makes of a conversation."""
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, return_dict=False)
+
+
+def one(tokenizer: ChatTokenizer, turns, max_length=10_000, tally=None):
+    """The only row that is encoded."""
+    (encoded,) = encode([Row(Position(line=1), tuple(turns))], tokenizer, max_length, tally)
+    return encoded
+
+
+def labelled(tokenizer: ChatTokenizer, encoded) -> str:
+    """The text that carries loss."""
+    return tokenizer.backend.decode([i for i in encoded.labels if i != IGNORED], skip_special_tokens=False)
+
+
+@pytest.mark.parametrize("turns", [TWO, THREE, LONG], ids=["two turns", "with system", "five turns"])
+@pytest.mark.parametrize("case", CASES)
+def test_token_ids_are_those_of_transformers(case, turns, tmp_path):
+    tokenizer = CASES[case]()
+    tokenizer.save_pretrained(tmp_path)
+    for ours in (ChatTokenizer.from_transformers(tokenizer), ChatTokenizer.from_folder(tmp_path)):
+        whole, prompt = reference(tokenizer, turns), reference(tokenizer, turns[:-1], prompt=True)
+        assert ours.ids([ours.render(turns)])[0] == whole
+        assert ours.prompt_ids(turns[:-1]) == prompt
+        ids = list(one(ours, turns).input_ids)
+        assert ids == whole[: len(ids)]
+        assert not tokenizer.decode(
+            whole[len(ids) :]
+        ).strip()  # only a line break after the end of the turn is left out
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_prompt_of_training_is_the_prompt_of_inference(case):
+    tokenizer = CASES[case]()
+    ours = ChatTokenizer.from_transformers(tokenizer)
+    encoded = one(ours, THREE)
+    prompt = reference(tokenizer, THREE[:-1], prompt=True)
+    unlabelled = [token for token, label in zip(encoded.input_ids, encoded.labels, strict=True) if label == IGNORED]
+    assert unlabelled == prompt
+    assert list(encoded.labels[len(prompt) :]) == list(encoded.input_ids[len(prompt) :])
+
+
+def test_one_begin_of_sequence_although_the_tokenizer_would_add_one():
+    tokenizer = sentence_piece(LLAMA)
+    assert tokenizer("text").input_ids[0] == tokenizer.bos_token_id
+    encoded = one(ChatTokenizer.from_transformers(tokenizer), TWO)
+    assert encoded.input_ids.count(tokenizer.bos_token_id) == 1
+    assert encoded.input_ids[0] == tokenizer.bos_token_id
+    assert encoded.input_ids[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("case", "turns", "learnt"),
+    [
+        ("ChatML", TWO, "It is blue.<|im_end|>"),
+        ("ChatML", LONG, "It is blue.<|im_end|>Green äöü 🙂 <|im_end|> it is<|im_end|>"),
+        ("Llama", THREE, "It is blue. </s>"),
+        ("Llama", LONG, None),
+        ("thinking", TWO, "<think>\n\n</think>\n\nIt is blue.<|im_end|>"),
+        ("marked", THREE, "It is blue.<|im_end|>"),
+    ],
+)
+def test_loss_lies_on_answers_and_on_what_ends_them(case, turns, learnt):
+    tokenizer = ChatTokenizer.from_transformers(CASES[case]())
+    encoded = one(tokenizer, turns)
+    text = labelled(tokenizer, encoded)
+    if learnt is None:
+        assert text.count("</s>") == 2
+        assert "grass" not in text
+    else:
+        assert text == learnt
+    assert encoded.labels[0] == IGNORED
+
+
+def test_end_of_turn_is_learnt_although_padding_is_the_same_token():
+    tokenizer = byte_level(CHATML)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    assert one(ChatTokenizer.from_transformers(tokenizer), TWO).labels[-1] == tokenizer.eos_token_id
+
+
+def test_earlier_answers_that_the_template_rewrites_carry_no_loss_and_are_noted():
+    tokenizer = ChatTokenizer.from_transformers(byte_level(THINKING))
+    tally = Tally()
+    encoded = one(tokenizer, LONG, tally=tally)
+    assert labelled(tokenizer, encoded).startswith("<think>")
+    assert "blue" not in labelled(tokenizer, encoded)
+    assert tally.notes == {NOTE_TURNS}
+
+
+def test_a_prompt_that_is_no_prefix_is_noted_and_loss_begins_where_the_texts_part():
+    template = (  # as templates do that open a thought in the prompt
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% if m.role == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>yes' }}{% endif %}"
+    )
+    tokenizer, tally = ChatTokenizer.from_transformers(byte_level(template)), Tally()
+    encoded = one(tokenizer, TWO, tally=tally)
+    assert tally.notes == {NOTE_PREFIX}
+    assert labelled(tokenizer, encoded).endswith("</think>\n\nIt is blue.<|im_end|>")
+    assert "sky" not in labelled(tokenizer, encoded)
+
+
+def test_an_answer_that_the_template_does_not_end_gets_the_end_of_sequence_token():
+    tokenizer, tally = ChatTokenizer.from_transformers(byte_level(NO_END)), Tally()
+    encoded = one(tokenizer, TWO, tally=tally)
+    assert encoded.input_ids[-1] == encoded.labels[-1] == tokenizer.eos_id
+    assert tally.notes == {NOTE_EOS}
+
+
+def test_a_tokenizer_without_end_of_sequence_is_noted():
+    tokenizer, tally = ChatTokenizer.from_transformers(byte_level(NO_END, unk_token="<|endoftext|>")), Tally()
+    one(tokenizer, TWO, tally=tally)
+    assert tally.notes == {NOTE_NO_EOS}
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (byte_level, "Be brief.\nWhat colour is the sky?\nIt is blue.<|im_end|>"),
+        (sentence_piece, "<s>Be brief.\nWhat colour is the sky?\nIt is blue.</s>"),
+    ],
+)
+def test_base_models_without_template_get_plain_text(make, text):
+    tokenizer = ChatTokenizer.from_transformers(make(None))
+    assert not tokenizer.has_own_template
+    assert tokenizer.render(THREE) == text
+    assert labelled(tokenizer, one(tokenizer, THREE)).strip() == text.rpartition("\n")[2]
+
+
+def test_a_model_saved_with_the_plain_template_is_asked_as_it_was_trained(tmp_path):
+    tokenizer = byte_level(None)
+    trained = ChatTokenizer.from_transformers(tokenizer)
+    tokenizer.chat_template = trained.template
+    tokenizer.save_pretrained(tmp_path)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
+    assert reference(saved, TWO[:-1], prompt=True) == trained.prompt_ids(TWO[:-1])
+    assert reference(saved, TWO) == list(one(trained, TWO).input_ids)
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2, 3])
+def test_the_end_of_long_rows_is_cut_and_counted(spare):
+    tokenizer = ChatTokenizer.from_transformers(byte_level(CHATML))
+    whole = one(tokenizer, THREE)
+    tally = Tally()
+    cut = one(tokenizer, THREE, max_length=len(whole.input_ids) - spare, tally=tally)
+    assert cut.input_ids == whole.input_ids[: len(whole.input_ids) - spare]
+    assert cut.labels == whole.labels[: len(whole.input_ids) - spare]
+    assert (cut.truncated, tally.truncated) == (spare > 0, int(spare > 0))
+    assert tally.tokens == tally.longest == len(whole.input_ids)
+
+
+def test_rows_whose_answer_is_cut_off_are_left_out_and_counted():
+    tokenizer, tally = ChatTokenizer.from_transformers(byte_level(CHATML)), Tally()
+    rows = [
+        Row(Position(line=1), TWO),
+        Row(Position(line=2), (Turn("user", "sky " * 100), TWO[1])),
+        Row(Position(line=3), TWO),
+    ]
+    kept = list(encode(rows, tokenizer, 64, tally))
+    assert [row.position.line for row in kept] == [1, 3]
+    assert (tally.rows, tally.unlabelled, tally.first_unlabelled) == (3, 1, Position(line=2))
+    assert tally.loss_tokens == sum(row.loss_tokens for row in kept)
+
+
+def test_a_refusal_names_the_row_in_the_templates_own_words():
+    tokenizer = ChatTokenizer.from_transformers(byte_level(NO_SYSTEM))
+    rows = [Row(Position(line=7), TWO), Row(Position(line=8), THREE)]
+    with pytest.raises(TrainerError, match="line 8: the model's chat template refuses .* System role not supported"):
+        list(encode(rows, tokenizer, 64))
+
+
+def test_a_refusal_never_quotes_the_row():
+    template = "{{ raise_exception('Unexpected: ' + messages[0].content) }}"
+    tokenizer = ChatTokenizer.from_transformers(byte_level(template))
+    with pytest.raises(TemplateRefusedError) as refused:
+        tokenizer.render([Turn("user", "secret"), Turn("assistant", "words")])
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages.append(1) }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ raise_exception.__globals__['json'] }}",
+        "{% set ns = namespace(__x=1) %}",
+        "{{ dict.fromkeys.__globals__['json'] }}",
+        "{{ 1 / 0 }}",
+    ],
+)
+def test_templates_cannot_reach_out_of_their_sandbox(template):
+    tokenizer = ChatTokenizer.from_transformers(byte_level(template))
+    with pytest.raises(TemplateRefusedError):
+        tokenizer.render(TWO)
+
+
+def test_a_template_that_is_none_is_a_fault_of_the_model():
+    with pytest.raises(TrainerError, match="chat template of the model is broken"):
+        ChatTokenizer.from_transformers(byte_level("{% for %}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("tokenizer.json", None), ("tokenizer.json", "{}"), ("tokenizer_config.json", "nonsense")],
+)
+def test_a_broken_model_folder_is_refused_with_the_file(name, content, tmp_path):
+    byte_level(CHATML).save_pretrained(tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(TrainerError, match=name.replace(".", r"\.")) as raised:
+        ChatTokenizer.from_folder(tmp_path)
+    assert raised.value.reason == "ModelUnusable"
+
+
+def test_many_rows_keep_their_order_across_batches():
+    tokenizer = ChatTokenizer.from_transformers(byte_level(CHATML))
+    rows = [Row(Position(line=n), (Turn("user", f"{n}"), Turn("assistant", f"<{n}>"))) for n in range(1, 1500)]
+    for row, encoded in zip(rows, encode(rows, tokenizer, 512), strict=True):
+        assert encoded.position == row.position
+        assert labelled(tokenizer, encoded) == f"{row.completion}<|im_end|>"
+
+
+@pytest.mark.skipif("FINETUNE_TEST_MODEL" not in os.environ, reason="FINETUNE_TEST_MODEL names no model folder")
+def test_a_real_model_is_tokenised_as_transformers_does():
+    folder = Path(os.environ["FINETUNE_TEST_MODEL"])
+    tokenizer, ours = AutoTokenizer.from_pretrained(folder), ChatTokenizer.from_folder(folder)
+    for turns in (TWO, THREE, LONG):
+        assert ours.ids([ours.render(turns)])[0] == reference(tokenizer, turns)
+        assert ours.prompt_ids(turns[:-1]) == reference(tokenizer, turns[:-1], prompt=True)
