@@ -100,11 +100,15 @@ def decide(now: datetime, material: Material | None, names: Sequence[str]) -> Ac
         material: what there is.
         names: DNS names that the serving certificate has to have.
     """
-    if material is None or _ends(material.ca) - now < RENEW_BEFORE:
+    if material is None:
         return Action.MAKE_ALL
-    if material.next_ca is None and _ends(material.ca) - now < ROTATE_BEFORE:
-        return Action.STAGE_NEXT_CA
-    if material.next_ca is not None and now - _begins(material.next_ca) >= OVERLAP:
+    ca_left = _ends(material.ca) - now
+    if material.next_ca is None:
+        if ca_left < RENEW_BEFORE:
+            return Action.MAKE_ALL
+        if ca_left < ROTATE_BEFORE:
+            return Action.STAGE_NEXT_CA
+    elif ca_left < RENEW_BEFORE or now - _begins(material.next_ca) >= OVERLAP:
         return Action.SWITCH_CA
     serving = x509.load_pem_x509_certificate(material.serving)
     if serving.not_valid_after_utc - now < RENEW_BEFORE or now < serving.not_valid_before_utc:

@@ -18,6 +18,7 @@ import orjson
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from yaml import YAMLError
 from yarl import URL
 
 from finetune_operator.runtime import metrics
@@ -209,7 +210,7 @@ async def load_credentials(configuration: Configuration, kubeconfig: Path | None
         await load_kube_config(  # type: ignore[no-untyped-call]
             config_file=str(path), client_configuration=configuration, persist_config=False
         )
-    except (ConfigException, OSError, ValueError, AttributeError, TypeError) as error:
+    except (ConfigException, YAMLError, OSError, ValueError, AttributeError, TypeError) as error:
         # A missing or empty kubeconfig ends as a TypeError or AttributeError inside the official client.
         raise NoCluster(f"no credentials for a cluster: {error}") from error
 

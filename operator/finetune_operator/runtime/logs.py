@@ -26,16 +26,15 @@ _PRIVATE_KEY = re.compile(
 )
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?")
 _SCHEME = re.compile(r"(?i)\b(bearer|basic)(\s+|%20)[A-Za-z0-9._~+/=-]{6,}")
-# Authorization: x / "api-key": "x" / password=x / aws_secret_access_key='x' / token: x
+# Authorization: x / "api-key": "x" / password=x / AWS_SECRET_ACCESS_KEY='x' / token: x, but not "61021 tokens: ..."
 _NAMED = re.compile(
     r"""(?ix)
-    (["']? [\w.-]{0,64}
-        (?: authorization | api[_-]?key | access[_-]?key | secret[_-]?key | account[_-]?key | passw(?:or)?d
-          | client[_-]?secret | private[_-]?key
-          | (?<![a-z]) (?:access|refresh|id|session|auth|hf|sas)?[_-]?token(?!s|iz)
-          | credential(?!s) | x-amz-signature | x-amz-credential | (?<=[?&]) sig )
-        [\w-]{0,16} ["']? \s* (?: = | : ) \s*)
-    ( b?"(?:[^"\\]|\\.)*" | b?'(?:[^'\\]|\\.)*' | [^\s,;&"'}\])]+ )
+    ( (?: authorization | api[_-]?key | access[_-]?key | secret[_-]?key | account[_-]?key | passw(?:or)?d
+        | client[_-]?secret | private[_-]?key | token(?!s|iz) | credential(?!s)
+        | x-amz-signature | (?<=[?&])sig )
+      [\w-]{0,16} ["']? \s* [=:] \s* )
+    (?!\[redacted\])
+    (?: b?"(?:[^"\\]|\\.)*" | b?'(?:[^'\\]|\\.)*' | [^\s,;&"'}\])]+ )
     """
 )
 _KNOWN_SHAPES = re.compile(

@@ -80,6 +80,7 @@ class WorkQueue:
         self._failures: dict[Key, int] = {}
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
 
@@ -91,7 +92,7 @@ class WorkQueue:
         metrics.QUEUE_IN_WORK.set_function(lambda: self.health().in_work)
         metrics.QUEUE_OLDEST_SECONDS.set_function(lambda: self.health().oldest_waiting_seconds)
         metrics.QUEUE_LONGEST_RUNNING_SECONDS.set_function(lambda: self.health().longest_running_seconds)
-        self._dispatch()
+        self._dispatch_soon()
 
     def add(self, key: Key) -> None:
         """Wants `key` reconciled soon: once, however often it is added before its run starts."""
@@ -100,7 +101,7 @@ class WorkQueue:
     def add_after(self, key: Key, seconds: float) -> None:
         """Wants `key` reconciled in `seconds`; an earlier wish for it wins."""
         self._schedule.add(key, self._now() + seconds)
-        self._dispatch()
+        self._dispatch_soon()
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller's own limit, and not a cancellation
         """Starts nothing more and lets the running ones finish; after `timeout` seconds they are cancelled.
@@ -140,8 +141,14 @@ class WorkQueue:
     def _now(self) -> float:
         return (self._loop or asyncio.get_running_loop()).time()
 
+    def _dispatch_soon(self) -> None:
+        """After the current callbacks, so that a burst of events for one key is one run."""
+        if self._loop is not None and self._soon is None and not self._draining:
+            self._soon = self._loop.call_soon(self._dispatch)
+
     def _dispatch(self) -> None:
         """Gives due keys to free workers; sets the timer for the next key that is not due yet."""
+        self._soon = None
         if self._loop is None or self._draining:
             return
         if self._timer is not None:

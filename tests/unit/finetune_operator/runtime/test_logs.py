@@ -1,0 +1,149 @@
+"""Log lines are JSON, name their object, and hold no secret, whoever writes them."""
+
+import io
+import json
+import logging
+import sys
+
+import pytest
+
+from finetune_operator.runtime import logs
+
+JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.eyJhdWQiOlsicmVwb3J0cyJdfQ.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
+# Put together here so that scanners of the repository do not take them for real ones.
+OPENAI, HUB, AWS = "sk-" + "proj-" + "a1B2" * 6, "hf_" + "aB3d" * 8, "AKIA" + "ABCD1234" * 2
+PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIB\nabcd\n-----END EC PRIVATE KEY-----"
+
+
+@pytest.fixture
+def lines():
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    stream = io.StringIO()
+    logs.configure("INFO", stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    for handler in before:
+        root.addHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (f"token {JWT} was refused", JWT),
+        (f"Authorization: Bearer {JWT}", JWT),
+        ("authorization: bearer abcdef123456", "abcdef123456"),
+        ("{'Authorization': 'Basic dXNlcjpwYXNz'}", "dXNlcjpwYXNz"),
+        ('{"api-key": "0123456789abcdef"}', "0123456789abcdef"),
+        ("openai.api_key=zzz-very-secret", "zzz-very-secret"),
+        (f"Incorrect API key provided: {OPENAI}.", OPENAI),
+        (f"downloading with {HUB}", HUB),
+        (f"credential {AWS} is not allowed", AWS),
+        ("AWS_SECRET_ACCESS_KEY='wJalrXUtnFEMI/K7MDENG'", "wJalrXUtnFEMI"),
+        ("HF_TOKEN=abcd1234", "abcd1234"),
+        ('"client_secret": "s3cr3t\\"still"', 's3cr3t'),
+        ("password: hunter2", "hunter2"),
+        ("https://x.blob.core.windows.net/c?sv=1&sig=abc%2Fdef", "abc%2Fdef"),
+        ("https://b.s3.amazonaws.com/k?X-Amz-Signature=0a1b2c&x=1", "0a1b2c"),
+        (f"key:\n{PEM}\nend", "MHcCAQEEIB"),
+        (f"cut off {PEM[:40]}", "MHcC"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_secret_is_taken_out(text, secret):
+    redacted = logs.redact(text)
+    assert secret not in redacted
+    assert logs.REDACTED in redacted
+    assert logs.redact(redacted) == redacted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "job team/sentiment-1: 61021 tokens, tokensPerSecond: 412, maxTokens=64",
+        "train.jsonl line 17: completion is empty",
+        "Secret team/openai has no key api-key",
+        "tokenizer=SmolLM2 not found in the model cache",
+        "uid 0b9c7a1e-4f6e-4d43-a1c5-8d1f7f3c2b10",
+        "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    ],
+)
+def test_what_is_no_secret_stays(text):
+    assert logs.redact(text) == text
+
+
+def test_a_line_names_time_level_logger_message_and_object(lines):
+    with logs.about("FineTuneJob", "team", "sentiment-1"):
+        logging.getLogger("finetune_operator.x").info("attempt %d", 2)
+    logging.getLogger("finetune_operator.x").debug("not at this level")
+    (line,) = lines()
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "INFO",
+        "logger": "finetune_operator.x",
+        "message": "attempt 2",
+        "kind": "FineTuneJob",
+        "namespace": "team",
+        "name": "sentiment-1",
+    }
+
+
+def test_secrets_in_arguments_and_exceptions_do_not_reach_the_log(lines):
+    try:
+        raise ValueError(f"Authorization: Bearer {JWT}")
+    except ValueError:
+        logging.getLogger("finetune_operator.x").exception("asked with %s and %r", JWT, {"password": "hunter2"})
+    (line,) = lines()
+    assert JWT not in json.dumps(line)
+    assert "hunter2" not in json.dumps(line)
+    assert "ValueError" in line["traceback"]
+
+
+def test_kopfs_object_loggers_name_their_object(lines):
+    from kopf._core.actions.loggers import ObjectLogger
+
+    body = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "a", "namespace": "team"}}
+    import kopf
+
+    ObjectLogger(body=body, settings=kopf.OperatorSettings()).warning("handler failed with api_key=%s", "abcdefgh")
+    (line,) = lines()
+    assert (line["kind"], line["namespace"], line["name"]) == ("FineTuneJob", "team", "a")
+    assert "abcdefgh" not in line["message"]
+
+
+@pytest.mark.parametrize("name", ["kopf", "aiohttp.server", "asyncio", "kubernetes", "py.warnings"])
+def test_libraries_log_json_too_even_with_handlers_of_their_own(name):
+    logging.getLogger(name).addHandler(logging.StreamHandler(sys.stderr))
+    stream = io.StringIO()
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    try:
+        logs.configure("INFO", stream)
+        logging.getLogger(name).error("went wrong: token=%s", "abcdefgh")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        logging.captureWarnings(capture=False)
+        logging.getLogger(name).handlers.clear()
+    (line,) = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert line["logger"] == name
+    assert "abcdefgh" not in line["message"]
+
+
+def test_a_broken_format_string_is_still_a_line():
+    record = logging.LogRecord("x", logging.INFO, __file__, 1, "%d rows", ("many",), None)
+    assert json.loads(logs.JsonFormatter().format(record))["message"] == "%d rows ('many',)"
+
+
+def test_a_huge_message_is_cut_and_its_secret_not_halved(lines):
+    logging.getLogger("finetune_operator.x").info("%s", "x" * 8100 + PEM + "y" * 100_000)
+    (line,) = lines()
+    assert len(line["message"]) < 20_000
+    assert "MHcC" not in line["message"]
+
+
+def test_a_message_with_newlines_is_one_line(lines):
+    logging.getLogger("finetune_operator.x").info("two\nlines")
+    assert [line["message"] for line in lines()] == ["two\nlines"]

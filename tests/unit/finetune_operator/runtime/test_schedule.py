@@ -1,0 +1,141 @@
+"""The queue's rules hold for any order of wishes, runs and endings."""
+
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from finetune_operator.runtime.schedule import Key, Schedule
+
+A, B, C = (Key("FineTuneJob", "team", name) for name in "abc")
+
+
+def taken(schedule: Schedule, now: float) -> list[Key]:
+    keys = []
+    while (key := schedule.take(now)) is not None:
+        keys.append(key)
+    return keys
+
+
+def test_a_waiting_key_is_one_entry_and_the_earliest_wish_wins():
+    schedule = Schedule()
+    for due in (30.0, 10.0, 20.0):
+        schedule.add(A, due)
+    assert schedule.waiting == 1
+    assert schedule.next_due() == 10.0
+    assert schedule.take(9.9) is None
+    assert taken(schedule, 10.0) == [A]
+    assert schedule.take(1000.0) is None
+
+
+def test_first_come_first_served_among_equally_due():
+    schedule = Schedule()
+    for key in (C, A, B):
+        schedule.add(key, 5.0)
+    assert taken(schedule, 5.0) == [C, A, B]
+
+
+def test_a_key_added_while_in_work_runs_once_more_and_never_beside_itself():
+    schedule = Schedule()
+    schedule.add(A, 0.0)
+    assert schedule.take(0.0) == A
+    schedule.add(A, 1.0)
+    schedule.add(A, 1.0)
+    assert schedule.take(100.0) is None
+    schedule.finish(A, None)
+    assert taken(schedule, 100.0) == [A]
+    schedule.finish(A, None)
+    assert schedule.take(1000.0) is None
+
+
+def test_a_failing_key_is_held_back_from_its_own_events_until_a_run_succeeds():
+    schedule = Schedule()
+    schedule.add(A, 0.0)
+    schedule.take(0.0)
+    schedule.finish(A, due=60.0, not_before=1.0)
+    schedule.add(A, 0.1)
+    assert schedule.take(0.9) is None
+    assert schedule.take(1.0) == A
+    schedule.finish(A, None)
+    schedule.add(A, 1.1)
+    assert schedule.take(1.1) == A
+
+
+def test_superseded_entries_do_not_pile_up():
+    schedule = Schedule()
+    for round_ in range(5000):
+        schedule.add(A, float(round_))
+        assert schedule.take(float(round_)) == A
+        schedule.finish(A, due=round_ + 100_000.0)
+    assert len(schedule._heap) < 200
+
+
+class ScheduleMachine(RuleBasedStateMachine):
+    """Compares the schedule with a model that is as plain as the promise: per key the earliest wish since its run."""
+
+    working = Bundle("working")
+
+    @initialize()
+    def begin(self) -> None:
+        self.schedule = Schedule()
+        self.now = 0.0
+        self.waiting: dict[Key, float] = {}
+        self.in_work: set[Key] = set()
+        self.again: dict[Key, float] = {}
+        self.floor: dict[Key, float] = {}
+
+    @rule(key=st.sampled_from([A, B, C]), delay=st.sampled_from([0.0, 0.5, 1.0, 30.0]))
+    def add(self, key, delay):
+        due = self.now + delay
+        self.schedule.add(key, due)
+        if key in self.in_work:
+            self.again[key] = min(due, self.again.get(key, due))
+        else:
+            self._wish(key, due)
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 60.0]))
+    def time_passes(self, seconds):
+        self.now += seconds
+
+    @rule(target=working)
+    def take(self):
+        key = self.schedule.take(self.now)
+        if key is None:
+            assert all(due > self.now for due in self.waiting.values())
+            return None
+        assert key not in self.in_work, "two runs of one key at once"
+        assert self.waiting[key] == min(self.waiting.values()) <= self.now, "not the longest due"
+        del self.waiting[key]
+        self.in_work.add(key)
+        return key
+
+    @rule(key=working, after=st.sampled_from([None, 0.0, 5.0]), failed=st.booleans())
+    def finish(self, key, after, failed):
+        if key not in self.in_work:
+            return
+        due = None if after is None else self.now + after
+        if failed:
+            due = self.now + 2.0
+            self.floor[key] = self.now + 1.0
+        else:
+            self.floor.pop(key, None)
+        self.schedule.finish(key, due, not_before=self.floor.get(key))
+        self.in_work.discard(key)
+        for wish in (due, self.again.pop(key, None)):
+            if wish is not None:
+                self._wish(key, wish)
+
+    def _wish(self, key, due):
+        due = max(due, self.floor.get(key, due))
+        self.waiting[key] = min(due, self.waiting.get(key, due))
+
+    @invariant()
+    def nothing_is_lost_and_nothing_is_twice(self):
+        if not hasattr(self, "schedule"):
+            return
+        assert set(self.schedule) == set(self.waiting)
+        assert set(self.schedule.in_work) == self.in_work
+        assert self.schedule.next_due() == min(self.waiting.values(), default=None)
+        assert not self.in_work & set(self.waiting)
+
+
+TestScheduleMachine = ScheduleMachine.TestCase
+TestScheduleMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
