@@ -87,7 +87,7 @@ class Columns(ApiModel):
 
 
 class Dataset(ApiModel):
-    """What is learnt from, and what the result is measured on. Guardrails of a gateway do not see this data."""
+    """What is learnt from, and what the result is measured on."""
 
     train: DataFile = Field(description="Rows to learn from.")
     validation: DataFile | None = Field(
@@ -203,7 +203,10 @@ class FineTuneJobSpec(ApiModel):
     model_ref: ObjectRef = Field(
         description="FineTunedModel that gets a new version; made when it does not exist. At most 63 characters."
     )
-    dataset: Dataset = Field(description="Rows of prompt and completion, with an optional system message.")
+    dataset: Dataset = Field(
+        description="Rows of prompt and completion, with an optional system message. Guardrails of a connection or gateway "
+        "are not applied to them."
+    )
     method: Method = Field("LoRA", description="LoRA: small adapters on a frozen base. Full: all weights.")
     lora: LoRA | None = Field(None, description="Adapters, for method LoRA.")
     hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How to learn.")

@@ -1,0 +1,76 @@
+"""The real API server, with the definitions applied, for tests of what it takes, refuses and shows."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import config
+from kubernetes.client import ApiException, CustomObjectsApi
+from tests.cluster.cluster import Cluster
+
+from finetune_api.crds import KINDS
+from finetune_api.names import GROUP, VERSION
+
+ROOT = Path(__file__).parents[2]
+Manifest = dict[str, Any]
+PLURALS = {kind.kind: kind.plural for kind in KINDS}
+
+
+class Server:
+    """What the tests do with the API server, by kubectl as users do."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._objects = CustomObjectsApi(config.new_client_from_config(str(cluster.kubeconfig)))
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.cluster.kubectl(*arguments, stdin=stdin)
+
+    def accept(self, manifest: Manifest) -> Manifest:
+        """The object as the server would store it, defaults filled in; nothing is stored.
+
+        Raises:
+            ApiException: the server refuses it. The request is kubectl's, without a process for each row of a table.
+        """
+        place = {"group": GROUP, "version": VERSION, "plural": PLURALS[manifest["kind"]]}
+        options = {"body": manifest, "dry_run": "All", "field_validation": "Strict"}
+        namespace = manifest["metadata"].get("namespace")
+        stored: Manifest
+        if namespace:
+            stored = self._objects.create_namespaced_custom_object(**place, **options, namespace=namespace)
+        else:
+            stored = self._objects.create_cluster_custom_object(**place, **options)
+        return stored
+
+    def refusal(self, manifest: Manifest) -> str:
+        """What the server says to a manifest that it must refuse."""
+        with pytest.raises(ApiException) as error:
+            self.accept(manifest)
+        return str(json.loads(error.value.body)["message"])
+
+    def store(self, manifest: Manifest) -> None:
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+
+    def get(self, *arguments: str) -> Manifest:
+        return self.cluster.get(*arguments)
+
+    def patch(self, kind: str, name: str, change: Manifest, *more: str) -> str:
+        return self.kubectl("patch", kind, name, "--type=merge", f"--patch={json.dumps(change)}", *more)
+
+
+@pytest.fixture(scope="session")
+def bare_server() -> Iterator[Server]:
+    """An API server of this test run alone, without our definitions."""
+    with Cluster(f"contract-{os.getpid()}", nodes=0, controllers=False) as cluster:
+        yield Server(cluster)
+
+
+@pytest.fixture(scope="session")
+def server(bare_server: Server) -> Server:
+    """The API server with the definitions of crds/."""
+    bare_server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+    bare_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    return bare_server

@@ -1,0 +1,78 @@
+"""Good manifests, and how a test spoils one field of them."""
+
+import copy
+from typing import Any
+
+Manifest = dict[str, Any]
+API = "finetune.dev/v1alpha1"
+REMOVE = object()
+"""As a value in `changed`: the field goes."""
+
+JOB: Manifest = {
+    "apiVersion": API,
+    "kind": "FineTuneJob",
+    "metadata": {"name": "sentiment-1", "namespace": "default"},
+    "spec": {
+        "connectionRef": {"name": "local"},
+        "baseModel": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "modelRef": {"name": "sentiment"},
+        "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
+    },
+}
+MODEL: Manifest = {
+    "apiVersion": API,
+    "kind": "FineTunedModel",
+    "metadata": {"name": "sentiment", "namespace": "default"},
+    "spec": {},
+}
+DEPLOYMENT: Manifest = {
+    "apiVersion": API,
+    "kind": "ModelDeployment",
+    "metadata": {"name": "sentiment", "namespace": "default"},
+    "spec": {"modelRef": {"name": "sentiment"}},
+}
+LOCAL: Manifest = {
+    "apiVersion": API,
+    "kind": "LLMConnection",
+    "metadata": {"name": "local"},
+    "spec": {
+        "namespaceSelector": {},
+        "huggingFace": {"trainerImage": "example/trainer:1", "artifacts": {"uri": "pvc://models"}},
+    },
+}
+OPENAI: Manifest = LOCAL | {"spec": {"openAI": {"apiKeySecretRef": {"name": "openai", "key": "api-key"}}}}
+AZURE: Manifest = LOCAL | {
+    "spec": {
+        "azureOpenAI": {
+            "endpoint": "https://res.openai.azure.com",
+            "subscriptionID": "11111111-2222-3333-4444-555555555555",
+            "resourceGroup": "ai",
+            "account": "res",
+            "credentials": {"secretRef": {"name": "azure"}},
+        }
+    }
+}
+BEDROCK: Manifest = LOCAL | {
+    "spec": {
+        "bedrock": {
+            "region": "us-east-1",
+            "roleARN": "arn:aws:iam::111122223333:role/bedrock-finetune",
+            "s3": {"bucket": "data", "prefix": "finetune"},
+            "credentials": {"podIdentity": True},
+        }
+    }
+}
+
+
+def changed(manifest: Manifest, path: str, value: Any) -> Manifest:
+    """A copy with one field set, by a path such as `spec.dataset.train.uri`; missing parts are made."""
+    copied = copy.deepcopy(manifest)
+    *parents, last = path.split(".")
+    part = copied
+    for name in parents:
+        part = part.setdefault(name, {})
+    if value is REMOVE:
+        part.pop(last)
+    else:
+        part[last] = value
+    return copied

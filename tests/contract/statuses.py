@@ -1,0 +1,134 @@
+"""A status of each kind with every field set: what the API server must keep, and what its columns are made from."""
+
+from finetune_api.base import Condition, Display
+from finetune_api.connection import LLMConnectionStatus
+from finetune_api.deployment import DeploymentCost, Endpoint, ModelDeploymentStatus
+from finetune_api.job import (
+    ArtifactRef,
+    Baselines,
+    EvaluationResult,
+    Failure,
+    FineTuneJobStatus,
+    Loss,
+    LossPoint,
+    Progress,
+    ProviderStatus,
+    Scores,
+    TrainingResult,
+)
+from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.reasons import Reason
+from finetune_api.verdict import DatasetVerdict, RowProblem, SharedRows, SplitVerdict
+
+NOW = "2026-11-21T10:00:00Z"
+SHA = "0" * 64
+
+
+def conditions(**reasons: Reason) -> list[Condition]:
+    return [
+        Condition(
+            type=kind, status="True" if kind == "Ready" else "False", reason=reason.value, message="",
+            last_transition_time=NOW, observed_generation=1,
+        )
+        for kind, reason in reasons.items()
+    ]  # fmt: skip
+
+
+DISPLAY = Display(base="SmolLM2-135M-Instruct", progress="53%", train_loss="0.412", eval_loss="0.447")
+ARTIFACT = ArtifactRef(
+    uri="pvc://models/a/b", provider_model_id="ft:x", kind="Adapter", bytes=123, sha256=SHA
+)  # fmt: skip
+EVALUATION = EvaluationResult(
+    rows=200,
+    tuned=Scores(exact_match=0.81),
+    baselines=Baselines(zero_shot=Scores(exact_match=0.05)),
+    verdict="Better",
+)
+FAILURE = Failure(
+    reason=Reason.DATASET_INVALID,
+    message="train.jsonl: line 17: completion is empty",
+    next_step="Correct the rows.",
+    exit_code=65,
+    log_tail="…",
+    attempt=1,
+)
+SPLIT = SplitVerdict(
+    file="train.jsonl", format="JSONLines", rows=1200, bad_rows=1, duplicate_rows=2, tokens=61021,
+    completion_tokens=2400, longest_row=300, truncated_rows=3, bytes=99999, sha256=SHA,
+    problems=[
+        RowProblem(
+            file="train.jsonl", line=17, row_group=0, row=1, field="completion", problem="Empty",
+            message="completion is empty",
+        )
+    ],
+)  # fmt: skip
+JOB = FineTuneJobStatus(
+    observed_generation=1,
+    phase="Running",
+    display=DISPLAY,
+    conditions=conditions(
+        Ready=Reason.RUNNING, Reconciling=Reason.RUNNING, Stalled=Reason.RUNNING, DatasetValid=Reason.VALID
+    ),
+    progress=Progress(
+        step=120, total_steps=225, epoch=1.6, percent=53, tokens_per_second=412.5, eta_seconds=95, updated_at=NOW
+    ),
+    loss=Loss(
+        train=[LossPoint(step=10 * i, value=0.71) for i in range(100)], validation=[LossPoint(step=10, value=0.8)]
+    ),
+    train_loss=0.4118,
+    eval_loss=0.447,
+    dataset=DatasetVerdict(
+        valid=False, reason=Reason.DATASET_INVALID, message="m", next_step="n", train=SPLIT, validation=SPLIT,
+        test=SPLIT, shared_rows=[SharedRows(splits=["train", "test"], rows=3, examples=["test.csv line 4"])],
+        warnings=["w"],
+    ),
+    evaluation=EVALUATION,
+    failure=FAILURE,
+    provider=ProviderStatus(
+        name="huggingFace", job_id="sentiment-1-1", attempt=2, retries=1, retry_after=NOW, last_failure=FAILURE,
+        artifact_uri="pvc://models/a/b",
+    ),
+    result=TrainingResult(
+        artifact=ARTIFACT, steps=225, tokens=183000, train_loss=0.4, eval_loss=0.44, runtime_seconds=600,
+        dataset_sha256=SHA,
+    ),
+    model_version=3,
+    observed_retry_nonce="again",
+    start_time=NOW,
+    completion_time=NOW,
+)  # fmt: skip
+MODEL = FineTunedModelStatus(
+    observed_generation=1,
+    display=DISPLAY,
+    conditions=conditions(Ready=Reason.READY, Reconciling=Reason.READY, Stalled=Reason.READY),
+    active_version=3,
+    latest_version=3,
+    base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
+    eval_loss=0.447,
+    deployment="sentiment",
+    versions=[
+        ModelVersion(
+            version=3, job="sentiment-3", job_uid="u", connection="local", method="LoRA", artifact=ARTIFACT,
+            base_model="HuggingFaceTB/SmolLM2-135M-Instruct", dataset_sha256=SHA, train_loss=0.4, eval_loss=0.447,
+            evaluation=EVALUATION, created_at=NOW, deployment="sentiment",
+        )
+    ],
+)  # fmt: skip
+DEPLOYMENT = ModelDeploymentStatus(
+    observed_generation=1,
+    phase="Ready",
+    conditions=conditions(Ready=Reason.READY, Reconciling=Reason.READY, Stalled=Reason.READY),
+    served_version=3,
+    target_version=3,
+    engine="Transformers",
+    replicas=1,
+    endpoint=Endpoint(url="http://sentiment.default.svc/v1", model="sentiment"),
+    cost=DeploymentCost(per_hour="1.70", since_deployed="40.80", currency="USD"),
+)
+CONNECTION = LLMConnectionStatus(
+    observed_generation=1,
+    conditions=conditions(Ready=Reason.READY, Reconciling=Reason.READY, Stalled=Reason.READY),
+    provider="huggingFace",
+    models=["HuggingFaceTB/*", "meta-llama/*"],
+    last_checked=NOW,
+)

@@ -1,0 +1,197 @@
+"""What the API server itself refuses, and that it says which field is wrong and what to write instead."""
+
+from typing import Any
+
+import pytest
+from tests.contract.conftest import Server
+from tests.contract.manifests import (
+    AZURE,
+    BEDROCK,
+    DEPLOYMENT,
+    JOB,
+    LOCAL,
+    MODEL,
+    OPENAI,
+    REMOVE,
+    Manifest,
+    changed,
+)
+
+pytestmark = pytest.mark.cluster
+
+TRAIN = "spec.dataset.train.uri"
+LIMITS = "spec.huggingFace.resources.limits"
+SELECTOR = "spec.namespaceSelector.matchExpressions"
+Refused = tuple[Manifest, str, Any, tuple[str, ...]]
+
+JOBS: list[Refused] = [
+    (JOB, "spec", REMOVE, ("spec: Required",)),
+    (JOB, "spec.connectionRef", REMOVE, ("spec.connectionRef: Required",)),
+    (JOB, "spec.baseModel", REMOVE, ("spec.baseModel: Required",)),
+    (JOB, "spec.modelRef", REMOVE, ("spec.modelRef: Required",)),
+    (JOB, "spec.dataset", REMOVE, ("spec.dataset: Required",)),
+    (JOB, "spec.dataset.train", REMOVE, ("spec.dataset.train: Required",)),
+    (JOB, "spec.connectionRef.name", "", ("spec.connectionRef.name", "at least 1")),
+    (JOB, "spec.baseModel", "../secrets", ("spec.baseModel", "such as HuggingFaceTB/SmolLM2-135M-Instruct")),
+    (JOB, "spec.baseModel", "/models/llama", ("spec.baseModel", "and no path")),
+    (JOB, "spec.baseModel", "meta-llama/../x", ("spec.baseModel", "and no path")),
+    (JOB, "spec.baseModel", "a" * 257, ("spec.baseModel", "Too long", "256")),
+    (JOB, "spec.modelRef.name", "Sentiment", ("modelRef.name", "at most 63 of a-z, 0-9 and -")),
+    (JOB, "spec.modelRef.name", "a.b", ("modelRef.name", "at most 63 of a-z, 0-9 and -")),
+    (JOB, "spec.modelRef.name", "1st", ("modelRef.name", "beginning with a letter")),
+    (JOB, "spec.modelRef.name", "a" * 64, ("modelRef.name", "at most 63")),
+    (JOB, TRAIN, "train.jsonl", ("spec.dataset.train", "pvc://CLAIM/PATH", "configmap://NAME/KEY")),
+    (JOB, TRAIN, "file:///data/train.jsonl", ("spec.dataset.train", "file:// works only in `finetune-trainer check`")),
+    (JOB, TRAIN, "ftp://host/train.jsonl", ("spec.dataset.train", "s3://BUCKET/KEY")),
+    (JOB, TRAIN, "pvc://data/", ("spec.dataset.train", "a scheme, a place and a path")),
+    (JOB, TRAIN, "pvc://data/../x", ("spec.dataset.train", "write the path without it")),
+    (JOB, TRAIN, "https://me:secret@host/x.csv", ("spec.dataset.train", "dataset.secretRef")),
+    (JOB, TRAIN, "configmap://rows/a/b", ("spec.dataset.train", "write configmap://NAME/KEY")),
+    (JOB, TRAIN, "hf://owner/name/x.csv", ("spec.dataset.train", "hf://datasets/OWNER/NAME/PATH")),
+    (JOB, "spec.dataset.test.uri", "pvc://x", ("spec.dataset.test", "pvc://CLAIM/PATH")),
+    (JOB, "spec.dataset.train.format", "csv", ("spec.dataset.train.format", '"CSV"', '"Parquet"')),
+    (JOB, "spec.dataset.columns.prompt", "", ("spec.dataset.columns.prompt", "at least 1")),
+    (JOB, "spec.method", "lora", ("spec.method", '"LoRA"', '"Full"')),
+    (JOB, "spec.method", "DPO", ("spec.method", '"LoRA"', '"Full"')),
+    (JOB, "spec.lora.r", 0, ("spec.lora.r", "greater than or equal to 1")),
+    (JOB, "spec.lora.dropout", 1, ("spec.lora.dropout", "less than 1")),
+    (JOB, "spec.hyperparameters.epochs", 0, ("spec.hyperparameters.epochs", "greater than 0")),
+    (JOB, "spec.hyperparameters.epochs", "three", ("spec.hyperparameters.epochs", "number")),
+    (JOB, "spec.hyperparameters.learningRate", 2, ("spec.hyperparameters.learningRate", "less than or equal to 1")),
+    (JOB, "spec.hyperparameters.batchSize", 1.5, ("spec.hyperparameters.batchSize", "integer")),
+    (JOB, "spec.hyperparameters.microBatchSize", 3, ("microBatchSize must be a divisor of hyperparameters.batchSize",)),
+    (JOB, "spec.hyperparameters.schedule", "cosine", ("spec.hyperparameters.schedule", '"Cosine"')),
+    (JOB, "spec.hyperparameters.seed", -1, ("spec.hyperparameters.seed", "greater than or equal to 0")),
+    (JOB, "spec.resources.gpusPerNode", 99, ("spec.resources.gpusPerNode", "less than or equal to 16")),
+    (JOB, "spec.resources.memory", "16GB", ("spec.resources.memory", "write a quantity such as 2, 500m or 16Gi")),
+    (JOB, "spec.resources.cpu", "-1", ("spec.resources.cpu", "write a quantity")),
+    (JOB, "spec.resources.cpu", 0.5, ("spec.resources.cpu", "integer,string")),
+    (JOB, "spec.evaluation.metrics", ["bleu"], ("spec.evaluation.metrics[0]", '"exactMatch"')),
+    (JOB, "spec.evaluation.metrics", [], ("spec.evaluation.metrics", "at least 1")),
+    (JOB, "spec.hubTokenSecretRef", {"name": "hub"}, ("spec.hubTokenSecretRef.key: Required",)),
+    (JOB, "spec.activeDeadlineSeconds", 0, ("spec.activeDeadlineSeconds", "greater than or equal to 1")),
+    (JOB, "spec.ttlSecondsAfterFinished", -1, ("spec.ttlSecondsAfterFinished", "greater than or equal to 0")),
+    (JOB, "spec.suspend", "yes", ("spec.suspend", "boolean")),
+    (JOB, "spec.epochs", 3, ('unknown field "spec.epochs"',)),
+    (JOB, "spec.hyperparameters.learning_rate", 0.1, ('unknown field "spec.hyperparameters.learning_rate"',)),
+]
+
+MODELS: list[Refused] = [
+    (MODEL, "metadata.name", "a.b", ("metadata.name of a FineTunedModel becomes the name of a Service", "a-z, 0-9")),
+    (MODEL, "metadata.name", "1st", ("metadata.name", "beginning with a letter")),
+    (MODEL, "metadata.name", "a" * 64, ("metadata.name", "at most 63")),
+    (MODEL, "spec.activation", "Best", ("spec.activation", '"Automatic"', '"IfBetter"', '"Manual"')),
+    (MODEL, "spec.activeVersion", 0, ("spec.activeVersion", "greater than or equal to 1")),
+    (MODEL, "spec.activeVersion", "latest", ("spec.activeVersion", "integer")),
+    (MODEL, "spec.historyLimit", 0, ("spec.historyLimit", "greater than or equal to 1")),
+    (MODEL, "spec.deployment.mode", "Auto", ("spec.deployment.mode", '"Automatic"', '"Manual"')),
+    (
+        MODEL,
+        "spec.deployment.template",
+        {"huggingFace": {}, "bedrock": {}},
+        ("spec.deployment.template", "at most one of huggingFace, azureOpenAI and bedrock"),
+    ),
+    (MODEL, "spec.deployment.template.version", 2, ('unknown field "spec.deployment.template.version"',)),
+]
+
+DEPLOYMENTS: list[Refused] = [
+    (DEPLOYMENT, "metadata.name", "a.b", ("metadata.name of a ModelDeployment becomes the name of a Service",)),
+    (DEPLOYMENT, "spec.modelRef", REMOVE, ("spec.modelRef: Required",)),
+    (DEPLOYMENT, "spec.modelRef.name", "A", ("modelRef.name", "at most 63 of a-z, 0-9 and -")),
+    (DEPLOYMENT, "spec.version", "active", ("version is Active or a positive number",)),
+    (DEPLOYMENT, "spec.version", "3", ("version is Active or a positive number",)),
+    (DEPLOYMENT, "spec.version", 0, ("version is Active or a positive number",)),
+    (DEPLOYMENT, "spec.version", -1, ("version is Active or a positive number",)),
+    (DEPLOYMENT, "spec.version", 1.5, ("spec.version", "integer,string")),
+    (
+        DEPLOYMENT,
+        "spec",
+        {"modelRef": {"name": "m"}, "huggingFace": {}, "bedrock": {}},
+        ("at most one of huggingFace",),
+    ),
+    (
+        DEPLOYMENT,
+        "spec",
+        {"modelRef": {"name": "m"}, "huggingFace": {}, "attach": {"id": "x"}},
+        ("attach names a cloud deployment that exists; remove huggingFace",),
+    ),
+    (DEPLOYMENT, "spec.attach.id", "", ("spec.attach.id", "at least 1")),
+    (DEPLOYMENT, "spec.deletionPolicy", "Keep", ("spec.deletionPolicy", '"Delete"', '"Retain"')),
+    (DEPLOYMENT, "spec.idle.afterSeconds", 5, ("spec.idle.afterSeconds", "greater than or equal to 60")),
+    (DEPLOYMENT, "spec.idle.action", "Stop", ("spec.idle.action", '"ScaleToZero"')),
+    (DEPLOYMENT, "spec.huggingFace.engine", "vllm", ("spec.huggingFace.engine", '"vLLM"', '"Transformers"')),
+    (DEPLOYMENT, "spec.huggingFace.replicas", -1, ("spec.huggingFace.replicas", "greater than or equal to 0")),
+    (DEPLOYMENT, LIMITS, {"memory": "lots"}, ("limits[memory]", "write a quantity")),
+    (DEPLOYMENT, LIMITS, {f"r{i}": 1 for i in range(17)}, ("limits", "at most 16")),
+    (DEPLOYMENT, "spec.azureOpenAI.sku", "Basic", ("spec.azureOpenAI.sku", '"GlobalStandard"')),
+    (DEPLOYMENT, "spec.bedrock.type", "ProvisionedThroughput", ("spell out modelUnits and commitment",)),
+    (DEPLOYMENT, "spec.bedrock.commitment", "TwoMonths", ("spec.bedrock.commitment", '"OneMonth"')),
+    (DEPLOYMENT, "spec.replicas", 2, ('unknown field "spec.replicas"',)),
+]
+
+CONNECTIONS: list[Refused] = [
+    (LOCAL, "spec", REMOVE, ("spec: Required",)),
+    (LOCAL, "spec", {}, ("exactly one provider block: huggingFace, openAI, azureOpenAI or bedrock",)),
+    (LOCAL, "spec.openAI", OPENAI["spec"]["openAI"], ("exactly one provider block",)),
+    (LOCAL, "spec.bedrock", BEDROCK["spec"]["bedrock"], ("exactly one provider block",)),
+    (LOCAL, "spec.huggingface", {}, ('unknown field "spec.huggingface"',)),
+    (LOCAL, "spec.huggingFace.trainerImage", REMOVE, ("spec.huggingFace.trainerImage: Required",)),
+    (LOCAL, "spec.huggingFace.artifacts", REMOVE, ("spec.huggingFace.artifacts: Required",)),
+    (LOCAL, "spec.huggingFace.artifacts.uri", "s3://bucket/x", ("artifacts.uri is pvc://CLAIM or pvc://CLAIM/PREFIX",)),
+    (LOCAL, "spec.huggingFace.artifacts.uri", "pvc://m/../x", ("artifacts.uri", "without a '..' segment")),
+    (LOCAL, "spec.huggingFace.airGapped", True, ("airGapped needs huggingFace.modelCache",)),
+    (LOCAL, "spec.huggingFace.modelCache", {}, ("spec.huggingFace.modelCache.volume: Required",)),
+    (LOCAL, "spec.huggingFace.imagePullPolicy", "Sometimes", ("imagePullPolicy", '"IfNotPresent"')),
+    (LOCAL, "spec.huggingFace.maxRetries", 11, ("spec.huggingFace.maxRetries", "less than or equal to 10")),
+    (LOCAL, "spec.huggingFace.podTemplate.queue", "x", ('unknown field "spec.huggingFace.podTemplate.queue"',)),
+    (LOCAL, "spec.fineTuning.allowedModels", "meta-llama/*", ("spec.fineTuning.allowedModels", "array")),
+    (LOCAL, "spec.fineTuning.allowedModels", [""], ("spec.fineTuning.allowedModels[0]", "at least 1")),
+    (LOCAL, SELECTOR, [{"key": "a", "operator": "in"}], ("operator", '"NotIn"', '"Exists"')),
+    (LOCAL, SELECTOR, [{"key": "a", "operator": "In"}], ("matchExpressions[0]", "In and NotIn need values")),
+    (LOCAL, SELECTOR, [{"key": "a", "operator": "Exists", "values": ["b"]}], ("Exists and DoesNotExist have none",)),
+    (OPENAI, "spec.openAI.apiKeySecretRef", REMOVE, ("spec.openAI.apiKeySecretRef: Required",)),
+    (OPENAI, "spec.openAI.apiKey", "sk-123", ('unknown field "spec.openAI.apiKey"',)),
+    (OPENAI, "spec.openAI.baseURL", "api.openai.com", ("spec.openAI.baseURL", "such as https://HOST")),
+    (AZURE, "spec.azureOpenAI.endpoint", "res.openai.azure.com", ("spec.azureOpenAI.endpoint", "such as https://HOST")),
+    (AZURE, "spec.azureOpenAI.endpoint", REMOVE, ("endpoint and account, or a workspace",)),
+    (AZURE, "spec.azureOpenAI.account", REMOVE, ("endpoint and account, or a workspace",)),
+    (AZURE, "spec.azureOpenAI.credentials", {}, ("either secretRef or workloadIdentity: true",)),
+    (AZURE, "spec.azureOpenAI.credentials.workloadIdentity", True, ("either secretRef or workloadIdentity: true",)),
+    (BEDROCK, "spec.bedrock.roleARN", "bedrock-finetune", ("roleARN", "arn:aws:iam::ACCOUNT:role/NAME")),
+    (BEDROCK, "spec.bedrock.s3", REMOVE, ("spec.bedrock.s3: Required",)),
+    (BEDROCK, "spec.bedrock.s3.bucket", "b", ("spec.bedrock.s3.bucket", "at least 3")),
+    (BEDROCK, "spec.bedrock.credentials", {"podIdentity": False}, ("either secretRef or podIdentity: true",)),
+]
+
+
+def name(value: Any) -> str | None:
+    """A readable id of a row: its field and what is written there."""
+    if isinstance(value, dict) and "kind" in value:
+        return str(value["kind"])
+    return "-" if value is REMOVE else None if isinstance(value, tuple) else str(value)[:40]
+
+
+@pytest.mark.parametrize(("manifest", "path", "value", "says"), [*JOBS, *MODELS, *DEPLOYMENTS, *CONNECTIONS], ids=name)
+def test_a_bad_manifest_is_refused_with_field_and_remedy(
+    server: Server, manifest: Manifest, path: str, value: Any, says: tuple[str, ...]
+) -> None:
+    message = server.refusal(changed(manifest, path, value))
+    missing = [part for part in says if part not in message]
+    assert not missing, message
+
+
+def test_several_mistakes_are_told_at_once(server: Server) -> None:
+    message = server.refusal(changed(changed(JOB, "spec.method", "Lora"), "spec.lora.r", 0))
+    assert "spec.method" in message
+    assert "spec.lora.r" in message
+
+
+def test_lora_settings_without_lora_are_refused(server: Server) -> None:
+    message = server.refusal(changed(changed(JOB, "spec.method", "Full"), "spec.lora", {"r": 8}))
+    assert "lora has no meaning with this method: remove it or set method: LoRA" in message
+
+
+@pytest.mark.parametrize("kind", ["FineTuneJob", "FineTunedModel", "ModelDeployment", "LLMConnection"])
+def test_no_kind_takes_a_field_that_it_does_not_know(server: Server, kind: str) -> None:
+    good = {"FineTuneJob": JOB, "FineTunedModel": MODEL, "ModelDeployment": DEPLOYMENT, "LLMConnection": LOCAL}[kind]
+    assert 'unknown field "spec.nonsense"' in server.refusal(changed(good, "spec.nonsense", 1))

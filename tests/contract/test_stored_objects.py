@@ -1,0 +1,306 @@
+"""Objects as the API server keeps and shows them: defaults, fixed specs, status, columns, explanations."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.cluster.errors import ClusterError
+from tests.contract import statuses
+from tests.contract.conftest import ROOT, Server
+from tests.contract.manifests import AZURE, BEDROCK, DEPLOYMENT, JOB, LOCAL, MODEL, OPENAI, REMOVE, Manifest, changed
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.deployment import ModelDeploymentSpec
+from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec
+from finetune_api.model import FineTunedModelSpec
+
+pytestmark = pytest.mark.cluster
+
+GOOD: list[tuple[str, Manifest, type[Any]]] = [
+    ("smallest job", JOB, FineTuneJobSpec),
+    ("job of all weights", changed(JOB, "spec.method", "Full"), FineTuneJobSpec),
+    ("fractions as text", changed(JOB, "spec.resources.cpu", "0.5"), FineTuneJobSpec),
+    ("exponents", changed(JOB, "spec.hyperparameters.learningRate", 2.0e-4), FineTuneJobSpec),
+    ("versioned model names", changed(JOB, "spec.baseModel", "amazon.nova-lite-v1:0:300k"), FineTuneJobSpec),
+    ("dates in model names", changed(JOB, "spec.baseModel", "gpt-4.1-mini-2025-04-14"), FineTuneJobSpec),
+    (
+        "datasets from everywhere",
+        changed(
+            JOB,
+            "spec.dataset",
+            {
+                "train": {"uri": "abfs://box@account.dfs.core.windows.net/train.csv"},
+                "validation": {"uri": "hf://datasets/owner/name/val.parquet"},
+                "test": {"uri": "configmap://rows/test.csv", "format": "CSV"},
+                "columns": {"prompt": "text", "completion": "label", "system": "instruction"},
+                "secretRef": {"name": "data-credentials"},
+            },
+        ),
+        FineTuneJobSpec,
+    ),
+    ("model without a spec", changed(MODEL, "spec", REMOVE), FineTunedModelSpec),
+    ("pinned model", changed(MODEL, "spec.activeVersion", 2), FineTunedModelSpec),
+    ("model with a template", changed(MODEL, "spec.deployment.template.huggingFace.replicas", 2), FineTunedModelSpec),
+    ("deployment of the active version", DEPLOYMENT, ModelDeploymentSpec),
+    ("deployment of one version", changed(DEPLOYMENT, "spec.version", 3), ModelDeploymentSpec),
+    (
+        "provisioned deployment",
+        changed(
+            DEPLOYMENT,
+            "spec.bedrock",
+            {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"},
+        ),
+        ModelDeploymentSpec,
+    ),
+    ("local connection", LOCAL, LLMConnectionSpec),
+    (
+        "air-gapped connection",
+        changed(
+            changed(LOCAL, "spec.huggingFace.airGapped", True),
+            "spec.huggingFace.modelCache.volume",
+            {"persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
+        ),
+        LLMConnectionSpec,
+    ),
+    ("OpenAI connection", OPENAI, LLMConnectionSpec),
+    ("Azure connection", AZURE, LLMConnectionSpec),
+    ("Bedrock connection", BEDROCK, LLMConnectionSpec),
+]
+
+
+@pytest.mark.parametrize(("manifest", "model"), [row[1:] for row in GOOD], ids=[row[0] for row in GOOD])
+def test_a_good_manifest_is_taken_and_the_models_read_it_the_same(
+    server: Server, manifest: Manifest, model: type[Any]
+) -> None:
+    stored = server.accept(manifest)
+    assert model.model_validate(stored["spec"]) == model.model_validate(manifest.get("spec", {}))
+
+
+def test_defaults_are_written_out_for_everybody_to_see(server: Server) -> None:
+    spec = server.accept(JOB)["spec"]
+    assert spec["method"] == "LoRA"
+    assert spec["hyperparameters"]["maxSequenceLength"] == 1024
+    assert spec["dataset"]["columns"] == {
+        "prompt": "prompt", "completion": "completion", "system": "system", "messages": "messages",
+    }  # fmt: skip
+    assert spec["evaluation"] == {"metrics": ["exactMatch"], "maxNewTokens": 64}
+
+
+def test_core_parts_are_taken_as_they_are(server: Server) -> None:
+    toleration = {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}
+    connection = changed(LOCAL, "spec.huggingFace.podTemplate.tolerations", [toleration])
+    assert server.accept(connection)["spec"]["huggingFace"]["podTemplate"]["tolerations"] == [toleration]
+
+
+def examples() -> Iterator[Any]:
+    for path in sorted((ROOT / "examples").rglob("*.yaml")):
+        for number, manifest in enumerate(yaml.safe_load_all(path.read_text())):
+            if isinstance(manifest, dict) and str(manifest.get("apiVersion", "")).startswith("finetune.dev/"):
+                yield pytest.param(manifest, id=f"{path.relative_to(ROOT)}:{number}")
+
+
+@pytest.mark.parametrize("manifest", list(examples()))
+def test_every_example_is_taken_as_it_is(server: Server, manifest: Manifest) -> None:
+    if manifest["kind"] != "LLMConnection":
+        manifest = changed(manifest, "metadata.namespace", "default")
+    server.accept(manifest)
+
+
+@pytest.fixture(scope="module")
+def stored_job(server: Server) -> Server:
+    server.store(changed(JOB, "metadata.name", "fixed"))
+    return server
+
+
+ANOTHER: dict[str, Any] = {
+    "connectionRef": {"name": "other"},
+    "baseModel": "other/model",
+    "modelRef": {"name": "other"},
+    "dataset": {"test": {"uri": "pvc://data/test.csv"}},
+    "method": "Full",
+    "lora": {"r": 8},
+    "hyperparameters": {"epochs": 7},
+    "resources": {"cpu": 2},
+    "evaluation": {"maxNewTokens": 8},
+    "hubTokenSecretRef": {"name": "hub", "key": "token"},
+    "activeDeadlineSeconds": 60,
+}
+
+
+def test_every_fixed_field_is_tried() -> None:
+    names = {field.alias for field in FineTuneJobSpec.model_fields.values()}
+    assert set(ANOTHER) == names - set(MUTABLE_FIELDS)
+
+
+@pytest.mark.parametrize("field", ANOTHER)
+def test_a_jobs_field_cannot_be_changed_or_added(stored_job: Server, field: str) -> None:
+    with pytest.raises(ClusterError) as error:
+        stored_job.patch("ftj", "fixed", {"spec": {field: ANOTHER[field]}})
+    message = str(error.value)
+    assert f"spec.{field}: Forbidden: {field} cannot be changed" in message
+    assert "only suspend, ttlSecondsAfterFinished and retryNonce can" in message
+    assert "under a new name" in message
+
+
+@pytest.mark.parametrize("field", ["lora", "hubTokenSecretRef", "activeDeadlineSeconds"])
+def test_a_jobs_optional_field_cannot_be_taken_away(server: Server, field: str) -> None:
+    name = f"without-{field.lower()}"
+    server.store(changed(changed(JOB, "metadata.name", name), f"spec.{field}", ANOTHER[field]))
+    with pytest.raises(ClusterError, match=f"{field} cannot be changed"):
+        server.patch("ftj", name, {"spec": {field: None}})
+
+
+def test_a_job_can_be_suspended_retried_and_given_a_time_to_live(stored_job: Server) -> None:
+    stored_job.patch("ftj", "fixed", {"spec": {"suspend": True, "retryNonce": "again", "ttlSecondsAfterFinished": 60}})
+    spec = stored_job.get("ftj", "fixed")["spec"]
+    assert (spec["suspend"], spec["retryNonce"], spec["ttlSecondsAfterFinished"]) == (True, "again", 60)
+
+
+def test_the_same_manifest_applied_again_changes_nothing(stored_job: Server) -> None:
+    manifest = json.dumps(changed(JOB, "metadata.name", "fixed"))
+    before = stored_job.get("ftj", "fixed")["metadata"]["generation"]
+    stored_job.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifest)
+    assert stored_job.get("ftj", "fixed")["metadata"]["generation"] == before
+
+
+@pytest.fixture(scope="module")
+def reported(server: Server) -> Server:
+    """One object of each kind with every status field set, by the status subresource as the operator does it."""
+    for kind, manifest, status in (
+        ("llmc", LOCAL, statuses.CONNECTION),
+        ("ftj", JOB, statuses.JOB),
+        ("ftm", MODEL, statuses.MODEL),
+        ("md", DEPLOYMENT, statuses.DEPLOYMENT),
+    ):
+        server.store(manifest)
+        server.patch(kind, manifest["metadata"]["name"], {"status": status.wire()}, "--subresource=status")
+    return server
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "status"),
+    [
+        ("llmc", "local", statuses.CONNECTION),
+        ("ftj", "sentiment-1", statuses.JOB),
+        ("ftm", "sentiment", statuses.MODEL),
+        ("md", "sentiment", statuses.DEPLOYMENT),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_nothing_of_a_status_is_lost(reported: Server, kind: str, name: str, status: Any) -> None:
+    assert reported.get(kind, name)["status"] == status.wire()
+
+
+def test_spec_and_status_are_written_apart(reported: Server) -> None:
+    before = reported.get("ftm", "sentiment")
+    reported.patch("ftm", "sentiment", {"status": {"activeVersion": 9}})
+    reported.patch("ftm", "sentiment", {"spec": {"historyLimit": 9}}, "--subresource=status")
+    after = reported.get("ftm", "sentiment")
+    assert (after["spec"], after["status"]) == (before["spec"], before["status"])
+
+
+def test_a_status_of_another_shape_is_refused(reported: Server) -> None:
+    with pytest.raises(ClusterError, match=r"status\.phase"):
+        reported.patch("ftj", "sentiment-1", {"status": {"phase": "Sleeping"}}, "--subresource=status")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "columns"),
+    [
+        (
+            ("ftj", "sentiment-1"),
+            {
+                "NAME": "sentiment-1",
+                "PHASE": "Running",
+                "MODEL": "sentiment",
+                "BASE": "SmolLM2-135M-Instruct",
+                "METHOD": "LoRA",
+                "PROGRESS": "53%",
+                "LOSS": "0.412",
+                "EVAL": "0.447",
+                "VERSION": "3",
+            },
+        ),
+        (
+            ("ftm", "sentiment"),
+            {
+                "NAME": "sentiment",
+                "ACTIVE": "3",
+                "LATEST": "3",
+                "BASE": "SmolLM2-135M-Instruct",
+                "EVAL": "0.447",
+                "DEPLOYMENT": "sentiment",
+                "READY": "True",
+            },
+        ),
+        (
+            ("md", "sentiment"),
+            {
+                "NAME": "sentiment",
+                "PHASE": "Ready",
+                "MODEL": "sentiment",
+                "VERSION": "3",
+                "ENGINE": "Transformers",
+                "REPLICAS": "1",
+                "URL": "http://sentiment.default.svc/v1",
+            },
+        ),
+        (("llmc", "local"), {"NAME": "local", "PROVIDER": "huggingFace", "READY": "True"}),
+    ],
+    ids=["jobs", "models", "deployments", "connections"],
+)
+def test_kubectl_get_shows_what_a_person_wants(
+    reported: Server, arguments: tuple[str, str], columns: dict[str, str]
+) -> None:
+    heading, row = reported.kubectl("get", *arguments).splitlines()
+    assert heading.split() == [*columns, "AGE"]
+    assert row.split()[:-1] == list(columns.values())
+
+
+def test_wide_output_says_why(reported: Server) -> None:
+    wide = reported.kubectl("get", "ftj", "sentiment-1", "-o", "wide")
+    assert "DatasetInvalid" not in wide.splitlines()[0]
+    assert "train.jsonl: line 17: completion is empty" in wide
+
+
+def test_the_category_lists_all_kinds(reported: Server) -> None:
+    listed = reported.kubectl("get", "finetune", "-o", "name").split()
+    assert {name.partition("/")[0] for name in listed} == {
+        "llmconnection.finetune.dev",
+        "finetunejob.finetune.dev",
+        "finetunedmodel.finetune.dev",
+        "modeldeployment.finetune.dev",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("ftj", "One run of supervised tuning"),
+        ("ftj.spec", "FineTunedModel that gets a new version"),
+        ("ftj.spec.dataset", "Guardrails of a connection or gateway are not applied to them"),
+        (
+            "ftj.spec.hyperparameters.maxSequenceLength",
+            "the end of a longer one is cut. Default: 1024",
+        ),
+        ("ftj.status.failure", "What to do about it"),
+        ("ftm.spec.activeVersion", "change it to roll back"),
+        ("md.spec.version", "Active follows the model's active version"),
+        ("llmc.spec.namespaceSelector", "{} is every namespace, absent is none"),
+    ],
+)
+def test_kubectl_explain_shows_the_descriptions(server: Server, path: str, says: str) -> None:
+    assert says in " ".join(server.kubectl("explain", path).split())
+
+
+def test_waiting_for_a_condition_works(reported: Server) -> None:
+    reported.kubectl("wait", "ftm/sentiment", "--for=condition=Ready", "--timeout=5s")
+
+
+def test_written_definitions_are_those_that_were_tested(server: Server) -> None:
+    for path in Path(ROOT / "crds").glob("*.yaml"):
+        wanted = yaml.safe_load(path.read_text())
+        assert server.get("crd", wanted["metadata"]["name"])["spec"]["versions"] == wanted["spec"]["versions"]
