@@ -52,9 +52,9 @@ WRITERS = {
 COMPRESSIONS = {"": lambda data: data, ".gz": gzip.compress, ".zst": zstandard.compress}
 
 
-def split_file(path, *, format="Auto", columns=Columns()):
-    data = DataFile(uri=f"file://{path}", format=format)
-    return SplitFile(data, "train", columns, allow_local=True, air_gapped=False)
+def split_file(path, *, data_format="Auto", **columns):
+    data = DataFile(uri=f"file://{path}", format=data_format)
+    return SplitFile(data, "train", Columns(**columns), allow_local=True, air_gapped=False)
 
 
 def records(path, **kwargs):
@@ -119,10 +119,12 @@ def test_no_bytes_break_a_reader(data):
         lambda: list(read_json_lines(stream(data))),
         lambda: list(read_json_array(stream(data), "t")),
     ):
+        reason = "DatasetInvalid"
         try:
             assert all((record.fields is None) == (record.problem is not None) for record in read())
         except TrainerError as error:
-            assert error.reason == "DatasetInvalid"
+            reason = error.reason
+        assert reason == "DatasetInvalid"
 
 
 @pytest.mark.parametrize(
@@ -223,14 +225,14 @@ def test_parquet_with_bytes_that_are_no_text_is_a_bad_row(tmp_path):
 def test_parquet_reads_conversations_and_only_the_columns_of_the_job(tmp_path):
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     pq.write_table(pa.Table.from_pylist([{"chat": messages, "other": 1}]), tmp_path / "t.parquet")
-    found = records(tmp_path / "t.parquet", columns=Columns(messages="chat"))
+    found = records(tmp_path / "t.parquet", messages="chat")
     assert [record.fields for record in found] == [{"chat": messages}]
 
 
 @pytest.mark.parametrize("name", ["data", "data.txt", "data.gz", "data.tsv"])
 def test_an_unknown_ending_asks_for_the_format(name, tmp_path):
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(TrainerError, match="spec.dataset.train: the ending of") as raised:
+    with pytest.raises(TrainerError, match=r"spec\.dataset\.train: the ending of") as raised:
         records(tmp_path / name)
     assert raised.value.reason == "SpecInvalid"
     assert raised.value.next_step == "Set spec.dataset.train.format to CSV, JSONLines, JSON or Parquet."
@@ -239,7 +241,7 @@ def test_an_unknown_ending_asks_for_the_format(name, tmp_path):
 @pytest.mark.parametrize(("name", "data"), [("data", b'{"a":1}\n'), ("data.csv.gz", GZIP)])
 def test_the_format_of_the_job_goes_before_the_ending(name, data, tmp_path):
     (tmp_path / name).write_bytes(data)
-    assert records(tmp_path / name, format="JSONLines")[0].fields == {"a": 1}
+    assert records(tmp_path / name, data_format="JSONLines")[0].fields == {"a": 1}
 
 
 def test_load_rows_gives_rows_in_order_and_nothing_for_an_absent_split(tmp_path):

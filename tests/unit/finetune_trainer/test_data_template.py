@@ -48,7 +48,8 @@ MARKED = (  # {% generation %}, loop controls, namespace, tojson and strftime_no
     "{%- for message in messages -%}{%- if message.role == 'tool' -%}{%- continue -%}{%- endif -%}"
     "{%- set ns.n = ns.n + 1 -%}{{ '<|im_start|>' ~ ns.n ~ (message.role | tojson) }}"
     "{% generation %}{{ message.content }}<|im_end|>{% endgeneration %}\n"
-    "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|im_start|>' ~ (ns.n + 1) ~ ('assistant' | tojson) }}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>' ~ (ns.n + 1) ~ ('assistant' | tojson) }}{%- endif -%}"
 )
 NO_END = (
     "{% for message in messages %}### {{ message.role }}:\n{{ message.content }}\n{% endfor %}"
@@ -197,7 +198,8 @@ def test_earlier_answers_that_the_template_rewrites_carry_no_loss_and_are_noted(
 def test_a_prompt_that_is_no_prefix_is_noted_and_loss_begins_where_the_texts_part():
     template = (  # as templates do that open a thought in the prompt
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
-        "{% if m.role == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if m.role == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+        "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>yes' }}{% endif %}"
     )
     tokenizer, tally = ChatTokenizer.from_transformers(byte_level(template)), Tally()
@@ -272,7 +274,7 @@ def test_rows_whose_answer_is_cut_off_are_left_out_and_counted():
 def test_a_refusal_names_the_row_in_the_templates_own_words():
     tokenizer = ChatTokenizer.from_transformers(byte_level(NO_SYSTEM))
     rows = [Row(Position(line=7), TWO), Row(Position(line=8), THREE)]
-    with pytest.raises(TrainerError, match="line 8: the model's chat template refuses .* System role not supported"):
+    with pytest.raises(TrainerError, match=r"line 8: the model's chat template refuses .* System role not supported"):
         list(encode(rows, tokenizer, 64))
 
 

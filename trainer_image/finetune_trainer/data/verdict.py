@@ -20,6 +20,7 @@ from finetune_trainer.errors import TrainerError
 
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
 _SPOKEN_COLUMNS = 16
+_OTHER_SEPARATORS = ((";", "';'"), ("\t", "a tab"), ("|", "'|'"))
 _ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "warnings": 16, "name": 256}
 
@@ -244,8 +245,9 @@ def _rows(count: int) -> str:
 def _spoken_columns(names: Iterable[str]) -> str:
     """The file's columns, for a message. A name that does not look like one may be data: a CSV without header."""
     names = list(names)
-    if len(names) == 1 and (found := next((mark for mark in ";\t|" if mark in names[0]), None)):
-        return f"its cells seem to be separated by {'a tab' if found == chr(9) else found!r}, CSV has commas"
+    for mark, called in _OTHER_SEPARATORS:
+        if len(names) == 1 and mark in names[0]:
+            return f"its cells seem to be separated by {called}, CSV has commas"
     ordinary = [name for name in names if _ORDINARY_NAME.fullmatch(name)][:_SPOKEN_COLUMNS]
     if not ordinary:
         return "the names of its columns look like data: the header may be missing"

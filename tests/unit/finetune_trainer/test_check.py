@@ -1,0 +1,347 @@
+"""`finetune-trainer check`: the verdict, its exit code, and what it takes to get there."""
+
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.assets.tiny_model import NAME as TINY
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.verdict import DatasetVerdict
+from finetune_trainer.__main__ import main
+
+GOOD = '{"prompt": "What colour is the sky?", "completion": "blue"}\n{"prompt": "And grass?", "completion": "green"}\n'
+
+
+class Checked:
+    """One call of the command: exit code, verdict, and what it said to people."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.verdict = DatasetVerdict.model_validate_json(out)
+        self.err = err
+
+
+@pytest.fixture
+def check(tmp_path, capsys):
+    """Write files and a manifest that names them, and check it."""
+
+    def run(*flags, spec=None, **splits) -> Checked:
+        dataset = {}
+        for split, (name, data) in splits.items():
+            path = tmp_path / name
+            path.write_bytes(data.encode() if isinstance(data, str) else data)
+            dataset[split] = {"uri": f"file://{path}"}
+        manifest = {
+            "apiVersion": "finetune.dev/v1alpha1",
+            "kind": "FineTuneJob",
+            "metadata": {"name": "job"},
+            "spec": {
+                "connectionRef": {"name": "local"},
+                "baseModel": TINY,
+                "modelRef": {"name": "model"},
+                "dataset": dataset | (spec or {}).pop("dataset", {}),
+                **(spec or {}),
+            },
+        }
+        (tmp_path / "job.json").write_text(json.dumps(manifest))
+        code = main(["check", "-f", str(tmp_path / "job.json"), *map(str, flags)])
+        return Checked(code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_good_dataset_is_valid(check):
+    result = check(train=("train.jsonl", GOOD), test=("test.csv", "prompt,completion\nIs it?,yes\n"))
+    assert result.code == ExitCode.OK
+    verdict = result.verdict
+    assert (verdict.valid, verdict.reason, verdict.next_step) == (True, "Valid", None)
+    assert verdict.message == "Every row can be used: train.jsonl has 2 rows, test.csv has 1 row"
+    assert (verdict.train.rows, verdict.train.format, verdict.train.bytes) == (2, "JSONLines", len(GOOD))
+    assert verdict.train.sha256 == hashlib.sha256(GOOD.encode()).hexdigest()
+    assert verdict.test.format == "CSV"
+    assert verdict.validation is None
+    assert verdict.message in result.err
+
+
+def test_bad_rows_are_named_as_the_design_shows(check):
+    lines = [f'{{"prompt": "p{n}", "completion": "c"}}' for n in range(1, 1201)]
+    lines[16] = '{"prompt": "p", "completion": " "}'
+    lines[400] = '{"completion": "c"}'
+    result = check(train=("train.jsonl", "\n".join(lines)))
+    assert result.code == ExitCode.DATASET_INVALID
+    assert result.verdict.message == (
+        "train.jsonl: 2 of 1,200 rows cannot be used: line 17: completion is empty; line 401: prompt is missing"
+    )
+    assert [(p.line, p.field, p.problem) for p in result.verdict.train.problems] == [
+        (17, "completion", "Empty"),
+        (401, "prompt", "Missing"),
+    ]
+    assert "spec.dataset.columns" in result.verdict.next_step
+    assert "finetune-trainer check" in result.verdict.next_step
+
+
+def test_every_bad_row_is_counted_and_the_first_twenty_named(check):
+    bad = "".join(f'{{"prompt": "p{n}"}}\n' for n in range(57))
+    result = check(train=("train.jsonl", GOOD + bad), validation=("val.jsonl", "nope\n" + GOOD))
+    train = result.verdict.train
+    assert (train.rows, train.bad_rows, len(train.problems)) == (59, 57, 20)
+    assert [problem.line for problem in train.problems] == list(range(3, 23))
+    assert "57 of 59 rows cannot be used" in result.verdict.message
+    assert "and 52 more" in result.verdict.message
+    assert "val.jsonl: 1 of 3 rows cannot be used: line 1: " in result.verdict.message
+
+
+def test_text_of_rows_is_never_quoted(check):
+    secret = "Secret-4711"
+    rows = f'{{"prompt": "{secret}"}}\n{{"prompt": "{secret}", "completion": 3}}\n{secret}\n["{secret}"]\n'
+    headerless = f'"{secret} is here, and a long sentence that is data",b\nc,"{secret}"\n'
+    result = check(train=("train.jsonl", rows), test=("test.csv", headerless))
+    assert result.code == ExitCode.DATASET_INVALID
+    assert secret not in result.verdict.model_dump_json()
+    assert secret not in result.err
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "columns", "said"),
+    [
+        ("t.csv", "text,label\na,b\n", {}, "none of its 1 row has a column 'prompt' or 'messages'; its columns are"),
+        ("t.jsonl", '{"text":"a"}\n{"label":"b"}', {}, "its columns are text, label"),
+        ("t.json", '[{"text":"a"}]', {}, "its columns are text"),
+        ("t.csv", "prompt,label\na,b\nc,d\n", {}, "2 rows has a column 'completion'; its columns are prompt, label"),
+        ("t.csv", "prompt,completion\na,b\n", {"prompt": "text"}, "has a column 'text' or 'messages'"),
+        ("t.csv", "prompt;completion\na;b\n", {}, "its cells seem to be separated by ';', CSV has commas"),
+        ("t.csv", "prompt\tcompletion\na\tb\n", {}, "its cells seem to be separated by a tab"),
+        ("t.csv", "Is this a header? No!,certainly not (?)\na,b\n", {}, "look like data: the header may be missing"),
+    ],
+)  # fmt: skip
+def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, name, data, columns, said):
+    result = check(train=(name, data), spec={"dataset": {"columns": columns}})
+    assert result.code == ExitCode.DATASET_INVALID
+    assert said in result.verdict.message
+    assert "line" not in result.verdict.message
+    assert "columns: {prompt: NAME, completion: NAME}" in result.verdict.next_step
+    assert result.verdict.train.bad_rows == result.verdict.train.rows
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "code", "said"),
+    [
+        ("t.jsonl", "", ExitCode.DATASET_INVALID, "t.jsonl is empty"),
+        ("t.csv", "", ExitCode.DATASET_INVALID, "t.csv is empty"),
+        ("t.json", "", ExitCode.DATASET_INVALID, "t.json: "),
+        ("t.csv", "prompt,completion\n", ExitCode.DATASET_INVALID, "t.csv has a header but no rows"),
+        ("t.jsonl", "\n\n", ExitCode.DATASET_INVALID, "t.jsonl has no rows"),
+        ("t.json", "[]", ExitCode.DATASET_INVALID, "t.json has no rows"),
+        ("t.jsonl.gz", gzip.compress(GOOD.encode())[:-9], ExitCode.DATASET_INVALID, "gzip compression breaks off"),
+        ("t.parquet", "nothing", ExitCode.DATASET_INVALID, "is no Parquet file"),
+        ("t.txt", GOOD, ExitCode.SPEC_INVALID, "the ending of t.txt does not tell its format"),
+    ],
+)
+def test_a_file_that_cannot_be_used_gets_its_own_sentence(check, name, data, code, said):
+    result = check(train=(name, data))
+    assert result.code == code
+    assert said in result.verdict.message
+    assert result.verdict.next_step
+    assert "Traceback" not in result.err
+
+
+def test_a_file_that_is_not_there(check, tmp_path):
+    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/none.jsonl"}}})
+    assert (result.code, result.verdict.reason) == (ExitCode.DATASET_NOT_FOUND, "DatasetNotFound")
+    assert "none.jsonl is not in file://" in result.verdict.message
+
+
+def test_a_folder_is_no_file(check, tmp_path):
+    (tmp_path / "rows.jsonl").mkdir()
+    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/rows.jsonl"}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert "is a folder, not a file" in result.verdict.message
+
+
+def test_duplicates_and_shared_rows_are_warnings(check):
+    result = check(train=("train.jsonl", GOOD + GOOD), test=("test.csv", "prompt,completion\na,b\nAnd grass?,green\n"))
+    assert result.code == ExitCode.OK
+    assert result.verdict.train.duplicate_rows == 2
+    (shared,) = result.verdict.shared_rows
+    assert (shared.splits, shared.rows, shared.examples) == (["train", "test"], 1, ["test.csv line 3"])
+    assert "train.jsonl: 2 rows exactly like an earlier row" in result.verdict.warnings
+    assert "test.csv: 1 row also in train.jsonl (the first: test.csv line 3)" not in result.verdict.warnings
+    assert "test.csv: 1 row also in train.jsonl (the first: line 3)" in result.verdict.warnings
+
+
+def test_without_the_model_there_are_no_counts_and_it_says_so(check, tmp_path):
+    for flags, why in (((), "no model cache was given"), (("--model-cache", tmp_path), f"{TINY} is not in the model")):
+        result = check(*flags, train=("train.jsonl", GOOD))
+        assert result.verdict.train.tokens is None
+        assert [w for w in result.verdict.warnings if w.startswith(f"tokens were not counted: {why}")]
+
+
+def test_tokens_are_those_that_training_will_see(check, tiny_model):
+    from transformers import AutoTokenizer
+
+    result = check("--model-cache", tiny_model, train=("train.jsonl", GOOD))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model / TINY)
+    lengths, answers = [], []
+    for text in GOOD.splitlines():
+        row = json.loads(text)
+        prompt = [{"role": "user", "content": row["prompt"]}]
+        whole = [*prompt, {"role": "assistant", "content": row["completion"]}]
+        ids = tokenizer.apply_chat_template(whole, return_dict=False)
+        while ids[-1] != tokenizer.eos_token_id:
+            ids.pop()
+        lengths.append(len(ids))
+        asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+        answers.append(len(ids) - len(asked))
+    train = result.verdict.train
+    assert (train.tokens, train.longest_row, train.completion_tokens) == (sum(lengths), max(lengths), sum(answers))
+    assert train.truncated_rows == 0
+    assert result.verdict.message.endswith(f"; {sum(lengths)} tokens")
+
+
+def test_rows_over_the_length_limit_are_warned_of(check, tiny_model):
+    rows = GOOD + json.dumps({"prompt": "sky " * 200, "completion": "blue"}) + "\n"
+    rows += json.dumps({"prompt": "sky", "completion": "blue " * 200}) + "\n"
+    result = check(
+        "--model-cache", tiny_model, train=("t.jsonl", rows), spec={"hyperparameters": {"maxSequenceLength": 64}}
+    )
+    assert result.code == ExitCode.OK
+    assert result.verdict.train.truncated_rows == 2
+    assert "t.jsonl: 2 rows longer than maxSequenceLength 64; the end is cut" in result.verdict.warnings
+    assert any("1 row without any token of the completion" in w and "line 3" in w for w in result.verdict.warnings)
+
+
+def test_a_dataset_with_no_answer_left_is_invalid(check, tiny_model):
+    result = check(
+        "--model-cache", tiny_model, train=("t.jsonl", GOOD), spec={"hyperparameters": {"maxSequenceLength": 8}}
+    )
+    assert result.code == ExitCode.DATASET_INVALID
+    assert "no row has a token of its completion within maxSequenceLength 8" in result.verdict.message
+    assert "maxSequenceLength" in result.verdict.next_step
+
+
+def test_a_broken_tokenizer_leaves_the_check_without_counts(check, tmp_path):
+    (tmp_path / TINY).mkdir(parents=True)
+    (tmp_path / TINY / "config.json").write_text("{}")
+    result = check("--model-cache", tmp_path, train=("train.jsonl", GOOD))
+    assert result.code == ExitCode.OK
+    assert "tokens were not counted: the base model has no tokenizer.json" in result.verdict.warnings
+
+
+def test_a_wrong_manifest_is_a_verdict_too(tmp_path, capsys):
+    (tmp_path / "job.yaml").write_text("kind: FineTuneJob\nspec: {basemodel: x}\n")
+    code = main(["check", "-f", str(tmp_path / "job.yaml")])
+    verdict = DatasetVerdict.model_validate_json(capsys.readouterr().out)
+    assert (code, verdict.reason) == (ExitCode.SPEC_INVALID, "SpecInvalid")
+    assert "spec.basemodel: no such field; did you mean baseModel?" in verdict.message
+
+
+def test_hubs_are_not_asked_offline(check, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = check(spec={"dataset": {"train": {"uri": "hf://datasets/owner/name/train.jsonl"}}})
+    assert result.code == ExitCode.SPEC_INVALID
+    assert "air-gapped" in result.verdict.message
+
+
+def test_a_verdict_of_the_worst_data_fits_its_schema(check):
+    bad = "".join(json.dumps({"prompt": "p", "completion": n, "x" * 3000: 1}) + "\n" for n in range(500))
+    columns = {"prompt": "c" * 128, "completion": "d" * 128}
+    names = {split: (f"{split}-{'n' * 200}.jsonl", bad) for split in ("train", "validation", "test")}
+    result = check(**names, spec={"dataset": {"columns": columns}})
+    assert len(result.verdict.model_dump_json(by_alias=True)) < 64 * 1024
+    assert len(result.verdict.message) <= 4096
+
+
+def manifest_of(folder: Path, data: Path) -> Path:
+    manifest = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "job"},
+        "spec": {
+            "connectionRef": {"name": "c"},
+            "baseModel": "m",
+            "modelRef": {"name": "m"},
+            "dataset": {"train": {"uri": f"file://{data}"}},
+        },
+    }
+    (folder / "job.json").write_text(json.dumps(manifest))
+    return folder / "job.json"
+
+
+def test_check_imports_neither_torch_nor_transformers(tmp_path, tiny_model):
+    (tmp_path / "t.jsonl").write_text(GOOD)
+    program = (
+        "import sys; from finetune_trainer.__main__ import main; code = main(sys.argv[1:]);"
+        "heavy = {'torch', 'transformers', 'peft', 'accelerate', 'datasets', 'pandas'} & set(sys.modules);"
+        "assert not heavy, heavy; sys.exit(code)"
+    )
+    flags = ["check", "-f", str(manifest_of(tmp_path, tmp_path / "t.jsonl")), "--model-cache", str(tiny_model)]
+    done = subprocess.run([sys.executable, "-c", program, *flags], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+_LIMIT_MIB = 128
+
+
+_LIMITED = (
+    f"import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, ({_LIMIT_MIB} << 20, {_LIMIT_MIB} << 20));"
+    "from finetune_trainer.__main__ import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+def _write_lines(path: Path) -> int:
+    row = b'{"prompt": "%07d ' + b"x" * 2000 + b'", "completion": "' + b"y" * 2000 + b'"}\n'
+    with path.open("wb") as file:
+        for start in range(0, 120_000, 1000):
+            file.write(b"".join(row % n for n in range(start, start + 1000)))
+    return 120_000
+
+
+def _write_array(path: Path) -> int:
+    row = b'%s{"prompt": "%07d ' + b"x" * 20_000 + b'", "completion": "' + b"y" * 20_000 + b'"}\n'
+    with path.open("wb") as file:
+        for n in range(8000):
+            file.write(row % (b"," if n else b"[", n))
+        file.write(b"]")
+    return 8000
+
+
+def _write_one_line(path: Path) -> int:
+    """A line that never ends: no row at all, where a reader by lines would hold the whole file."""
+    with path.open("wb") as file:
+        for _ in range(300):
+            file.write(b"x" * (1 << 20))
+    return 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "write", "code"),
+    [
+        ("big.jsonl", _write_lines, ExitCode.OK),
+        ("big.json", _write_array, ExitCode.OK),
+        ("line.jsonl", _write_one_line, ExitCode.DATASET_INVALID),
+        ("line.csv", _write_one_line, ExitCode.DATASET_INVALID),
+    ],
+)
+def test_memory_does_not_grow_with_the_file(tmp_path, name, write, code):
+    """The child may use 128 MiB of heap; the files are 300 MiB and more."""
+    data = tmp_path / name
+    rows = write(data)
+    assert data.stat().st_size > 2 * _LIMIT_MIB << 20
+    with (tmp_path / "verdict.json").open("wb") as out, (tmp_path / "log").open("wb") as log:
+        command = [sys.executable, "-c", _LIMITED, "check", "-f", str(manifest_of(tmp_path, data))]
+        child = subprocess.Popen(command, stdout=out, stderr=log)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    data.unlink()
+    assert child.returncode == code, (tmp_path / "log").read_text()[-2000:]
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert code != ExitCode.OK or verdict["train"]["rows"] == rows
+    assert usage.ru_maxrss < _LIMIT_MIB << 10, f"{usage.ru_maxrss} KiB resident"
+    print(f"{name}: {usage.ru_maxrss >> 10} MiB resident, {usage.ru_utime + usage.ru_stime:.1f} s of CPU")
