@@ -21,6 +21,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.api_key import KeyFile
 from finetune_trainer.serving.app import Room, build_app
+from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.limits import cpu_threads
 
 _log = logging.getLogger(__name__)
@@ -86,21 +87,19 @@ class _Loading(threading.Thread):
             self._server.should_exit = True
 
     def _load(self) -> None:
-        from finetune_trainer.serving.load import LoadOptions, load
-
         args = self._args
+        artifact = open_artifact(args.model, args.model_cache, all_checksums=args.verify_checksums)
+        from finetune_trainer.serving.load import LoadOptions, load  # seconds of imports: only for what can be served
+
         options = LoadOptions(
-            folder=args.model,
             name=args.name or args.model.resolve().name,
-            model_cache=args.model_cache,
             max_model_length=args.max_model_length,
             dtype=args.dtype,
             max_batch_size=args.max_batch_size,
             max_waiting=args.max_waiting,
             trust_remote_code=args.trust_remote_code,
-            all_checksums=args.verify_checksums,
         )
-        self._room.served = load(options)
+        self._room.served = load(artifact, options)
 
 
 def _leave_signals_to(server: uvicorn.Server) -> None:

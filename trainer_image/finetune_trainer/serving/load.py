@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.serving.artifact import Artifact, open_artifact
+from finetune_trainer.serving.artifact import Artifact
 from finetune_trainer.serving.asks import Ask, Piece, Sampling
 from finetune_trainer.serving.batch import Batch, can_join
 from finetune_trainer.serving.engine import Capacity, Engine
@@ -34,27 +34,23 @@ _UNKNOWN_CONTEXT = 2048  # for models that do not say how much they can hold
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What to serve, and how."""
+    """How to serve a model."""
 
-    folder: Path
     name: str
-    model_cache: Path | None = None
     max_model_length: int | None = None
     dtype: Dtype = "auto"
     max_batch_size: int | None = None
     max_waiting: int = 128
     trust_remote_code: bool = False
-    all_checksums: bool = False
 
 
-def load(options: LoadOptions) -> Served:
+def load(artifact: Artifact, options: LoadOptions) -> Served:
     """Load the model, start its engine and let it answer once.
 
     Raises:
-        TrainerError: ModelNotInCache, ModelUnusable, SpecInvalid or OutOfMemory.
+        TrainerError: ModelUnusable, SpecInvalid or OutOfMemory.
     """
     torch.set_num_threads(cpu_threads())
-    artifact = open_artifact(options.folder, options.model_cache, all_checksums=options.all_checksums)
     tokenizer = _load_tokenizer(artifact, options)
     model = _load_model(artifact, options)
     generation = _generation_config(artifact, model)
@@ -120,7 +116,7 @@ def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
             "Choose a node with more accelerator memory, or serve a smaller model.",
         ) from error  # fmt: skip
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        raise _unusable(f"{options.folder} cannot be loaded", error) from error
+        raise _unusable(f"{artifact.folder} cannot be loaded", error) from error
     return model.train(mode=False).requires_grad_(False)
 
 

@@ -12,6 +12,7 @@ from running_server import running_server
 from served_models import load_reference, make_adapter
 
 from finetune_trainer.serving.app import Room
+from finetune_trainer.serving.artifact import open_artifact
 
 NAME = "sentiment"
 
@@ -31,7 +32,7 @@ def reference(tiny_model, adapter):
 def served(tiny_model, adapter):
     from finetune_trainer.serving.load import LoadOptions, load
 
-    loaded = load(LoadOptions(folder=adapter, name=NAME, model_cache=tiny_model))
+    loaded = load(open_artifact(adapter, tiny_model), LoadOptions(name=NAME))
     yield loaded
     loaded.engine.close(timeout=10)
 

@@ -33,4 +33,4 @@ def wait_until(condition, seconds: float = 20) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "the condition did not come true"
-        time.sleep(0.01)
+        time.sleep(0.02)

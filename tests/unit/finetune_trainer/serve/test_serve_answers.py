@@ -13,11 +13,15 @@ SKY = [{"role": "system", "content": "Answer with one word."}, {"role": "user", 
 
 
 def chat(client, **fields):
-    return client.chat.completions.create(**{"model": NAME, "messages": SKY, "max_tokens": 12, "temperature": 0} | fields)
+    return client.chat.completions.create(
+        **{"model": NAME, "messages": SKY, "max_tokens": 12, "temperature": 0} | fields
+    )
 
 
 def complete(client, **fields):
-    return client.completions.create(**{"model": NAME, "prompt": "one two", "max_tokens": 12, "temperature": 0} | fields)
+    return client.completions.create(
+        **{"model": NAME, "prompt": "one two", "max_tokens": 12, "temperature": 0} | fields
+    )
 
 
 def expected(reference, text, count, *, of=None):
@@ -76,7 +80,10 @@ def test_text_parts_and_the_developer_role_are_taken(client):
         {"role": "user", "content": [{"type": "text", "text": "What colour"}, {"type": "text", "text": "is the sky?"}]},
     ]
     plain = [SKY[0], {"role": "user", "content": "What colour\nis the sky?"}]
-    assert chat(client, messages=parts).choices[0].message.content == chat(client, messages=plain).choices[0].message.content
+    assert (
+        chat(client, messages=parts).choices[0].message.content
+        == chat(client, messages=plain).choices[0].message.content
+    )
 
 
 def test_a_streamed_chat_brings_the_same_text_in_pieces(client):
@@ -163,7 +170,16 @@ def test_fields_that_change_nothing_are_ignored(client):
 
 
 def test_parallel_requests_get_what_they_get_alone(client):
-    texts = ["one two", "good bad happy", "Hello", "What colour is grass? Grass is", "yes", "no good", "sad", "three four five"]
+    texts = [
+        "one two",
+        "good bad happy",
+        "Hello",
+        "What colour is grass? Grass is",
+        "yes",
+        "no good",
+        "sad",
+        "three four five",
+    ]
     asks = [
         {"prompt": text, "max_tokens": 10 + 5 * i, "temperature": 0 if i % 2 else 0.9, "seed": i}
         for i, text in enumerate(texts)

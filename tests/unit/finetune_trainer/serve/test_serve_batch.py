@@ -38,7 +38,9 @@ def make_gemma_with_windows():
 def make_gpt2():
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    return GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=256, initializer_range=0.5))
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=256, initializer_range=0.5)
+    )
 
 
 def make_bloom():

@@ -1,7 +1,5 @@
 """What clients are told when a request cannot be answered: status, field and message, in OpenAI's shape."""
 
-import os
-
 import httpx
 import openai
 import pytest
@@ -129,7 +127,7 @@ def test_a_changed_key_holds_at_once(key_file):
     keys = KeyFile(key_file)
     new = key_file.with_name("new")
     new.write_text("second-key")
-    os.replace(new, key_file)  # as kubelet changes a mounted Secret
+    new.replace(key_file)  # as kubelet changes a mounted Secret
     assert keys.accepts("Bearer second-key")
     assert not keys.accepts("Bearer first-key")
     key_file.unlink()

@@ -57,9 +57,7 @@ def test_stop_sequences_cut_the_text(pieces, stops, shown, hit):
 
 
 @settings(max_examples=300)
-@given(
-    st.lists(st.text("ab", max_size=3), max_size=8), st.lists(st.text("ab", min_size=1, max_size=3), max_size=3)
-)
+@given(st.lists(st.text("ab", max_size=3), max_size=8), st.lists(st.text("ab", min_size=1, max_size=3), max_size=3))
 def test_pieces_make_no_difference_to_where_a_text_is_cut(pieces, stops):
     whole = "".join(pieces)
     places = [whole.find(stop) for stop in stops if stop in whole]

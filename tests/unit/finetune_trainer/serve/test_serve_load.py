@@ -1,0 +1,213 @@
+"""What can be served and what is refused: adapters, whole models, damaged folders, limits."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+from served_models import make_adapter
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.serving.artifact import open_artifact
+from finetune_trainer.serving.load import LoadOptions, bytes_per_token, choose_dtype, load
+from tests.assets.tiny_model import NAME
+
+
+@pytest.fixture
+def copy(adapter, tmp_path):
+    return shutil.copytree(adapter, tmp_path / "copy")
+
+
+@pytest.fixture
+def whole(tiny_model, tmp_path):
+    return shutil.copytree(tiny_model / NAME, tmp_path / "whole")
+
+
+def write_manifest(folder):
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in folder.iterdir()
+    }
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+
+
+def refused(folder, cache, **options):
+    with pytest.raises(TrainerError) as caught:
+        load(open_artifact(folder, cache), LoadOptions(name="x", **options))
+    return caught.value
+
+
+def test_a_merged_adapter_computes_what_the_adapter_did(served, reference):
+    model = served.engine._batch._model
+    assert not hasattr(model, "peft_config") or type(model).__name__ == "LlamaForCausalLM"
+    assert not any("lora_" in name for name, _ in model.named_parameters())
+    ids = torch.arange(3, 40)[None]
+    unmerged, _ = reference
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, unmerged(ids).logits, atol=1e-3, rtol=1e-4)
+        assert (unmerged(ids).logits - unmerged.get_base_model()(ids).logits).abs().max() < 1e-6
+        with unmerged.disable_adapter():
+            assert (model(ids).logits - unmerged(ids).logits).abs().max() > 0.1
+
+
+def test_a_whole_model_needs_no_cache(whole):
+    served = load(open_artifact(whole, None), LoadOptions(name="base"))
+    try:
+        assert (served.context, served.name) == (512, "base")
+        assert served.engine._ends == {2}
+    finally:
+        served.engine.close(timeout=10)
+
+
+def test_an_adapter_whose_base_is_not_there_is_refused_with_the_nearest_name(copy, tiny_model):
+    config = json.loads((copy / "adapter_config.json").read_text())
+    (copy / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "test/tiny-lama"}))
+    error = refused(copy, tiny_model)
+    assert (error.reason, error.exit_code) == (Reason.MODEL_NOT_IN_CACHE, ExitCode.MODEL_NOT_FOUND)
+    assert error.message == f"test/tiny-lama is not in the model cache; it has {NAME}"
+
+
+def test_an_adapter_without_any_cache_is_refused_without_asking_a_hub(copy):
+    assert refused(copy, None).reason == Reason.MODEL_NOT_IN_CACHE
+
+
+def test_a_base_that_leads_out_of_the_cache_is_refused(copy, tiny_model):
+    config = json.loads((copy / "adapter_config.json").read_text())
+    (copy / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "../secret"}))
+    assert refused(copy, tiny_model).reason == Reason.MODEL_UNUSABLE
+
+
+def spoil(name, text):
+    def change(folder):
+        (folder / name).write_text(text)
+
+    return change
+
+
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def flip_a_byte(folder):
+    path = folder / "adapter_model.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+
+
+def pickle_only(folder):
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    (folder / "manifest.json").unlink()
+
+
+DAMAGE = [
+    pytest.param(remove("adapter_model.safetensors"), "adapter_model.safetensors is missing", id="weights gone"),
+    pytest.param(remove("tokenizer.json"), "tokenizer.json is missing", id="tokenizer gone"),
+    pytest.param(spoil("tokenizer.json", "{}"), "its manifest says", id="other size"),
+    pytest.param(flip_a_byte, "differs from its checksum", id="one bit flipped"),
+    pytest.param(spoil("manifest.json", "{"), "manifest.json cannot be read", id="broken manifest"),
+    pytest.param(pickle_only, "pickled weights are not loaded", id="pickled weights"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE)
+def test_a_damaged_folder_is_refused_with_the_file(copy, tiny_model, damage, message):
+    write_manifest(copy)
+    assert open_artifact(copy, tiny_model).is_adapter
+    damage(copy)
+    error = refused(copy, tiny_model)
+    assert (error.reason, error.exit_code) == (Reason.MODEL_UNUSABLE, ExitCode.MODEL_UNUSABLE)
+    assert message in error.message
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path, tiny_model):
+    assert "neither" in refused(tmp_path, tiny_model).message
+    assert "no folder" in refused(tmp_path / "missing", tiny_model).message
+
+
+def test_weights_that_do_not_fit_their_config_are_refused(whole):
+    config = json.loads((whole / "config.json").read_text())
+    (whole / "config.json").write_text(json.dumps(config | {"hidden_size": 48, "head_dim": 12}))
+    assert refused(whole, None).reason == Reason.MODEL_UNUSABLE
+
+
+def test_an_encoder_decoder_is_refused(whole):
+    (whole / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True}))
+    assert "sequence-to-sequence" in refused(whole, None).message
+
+
+def test_another_kind_of_adapter_is_refused(copy, tiny_model):
+    (copy / "adapter_config.json").write_text(
+        json.dumps(
+            {
+                "peft_type": "IA3",
+                "base_model_name_or_path": NAME,
+                "target_modules": ["k_proj"],
+                "feedforward_modules": [],
+            }
+        )
+    )
+    assert "only LoRA is served" in refused(copy, tiny_model).message
+
+
+def test_a_context_longer_than_the_models_is_refused(adapter, tiny_model):
+    error = refused(adapter, tiny_model, max_model_length=513)
+    assert (error.reason, error.message) == (
+        Reason.SPEC_INVALID,
+        "--max-model-length 513: the model can hold 512 tokens",
+    )
+
+
+def test_the_models_own_sampling_is_the_default_of_requests(copy, tiny_model):
+    (copy / "generation_config.json").write_text(json.dumps({"temperature": 0.3, "top_p": 0.9, "eos_token_id": [1, 2]}))
+    served = load(open_artifact(copy, tiny_model), LoadOptions(name="x"))
+    try:
+        assert (served.sampling.temperature, served.sampling.top_p, served.sampling.top_k) == (0.3, 0.9, 0)
+        assert served.engine._ends == {1, 2}
+    finally:
+        served.engine.close(timeout=10)
+
+
+def test_a_tokenizer_without_a_template_asks_as_training_wrote(copy, tiny_model, reference):
+    (copy / "chat_template.jinja").unlink()
+    served = load(open_artifact(copy, tiny_model), LoadOptions(name="x"))
+    _, tokenizer = reference
+    try:
+        from finetune_trainer.data.rows import Turn
+
+        tokens = served.prompts.chat([Turn("system", "be kind"), Turn("user", "good")])
+        assert tokenizer.decode(tokens) == "be kind\ngood\n"
+    finally:
+        served.engine.close(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("asked", "saved", "free", "device", "chosen"),
+    [
+        ("auto", torch.bfloat16, 10_000, "cpu", torch.float32),
+        ("auto", torch.bfloat16, 3_900, "cpu", torch.bfloat16),
+        ("auto", torch.float16, 3_900, "cpu", torch.bfloat16),
+        ("auto", torch.bfloat16, 10_000, "cuda", torch.bfloat16),
+        ("bfloat16", torch.float32, 10_000, "cpu", torch.bfloat16),
+    ],
+)
+def test_weights_are_float32_on_a_cpu_with_room_for_them(tmp_path, monkeypatch, asked, saved, free, device, chosen):
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)  # 500 numbers of 16 bits: 2000 bytes as float32
+    monkeypatch.setattr("finetune_trainer.serving.load.free_memory", lambda: free)
+    config = type("Config", (), {"dtype": saved})
+    assert choose_dtype(asked, config, tmp_path, device) == chosen
+
+
+def test_bytes_per_token_are_what_the_cache_takes(served):
+    model = served.engine._batch._model
+    output = model(torch.ones((1, 10), dtype=torch.long), use_cache=True)
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
+    assert bytes_per_token(model.config, model.dtype) * 10 == held
+
+
+def test_the_same_adapter_is_made_each_time(tiny_model, adapter, tmp_path):
+    again = make_adapter(tiny_model, tmp_path / "again")
+    assert (again / "adapter_model.safetensors").read_bytes() == (adapter / "adapter_model.safetensors").read_bytes()

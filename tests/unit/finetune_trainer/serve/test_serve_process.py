@@ -1,0 +1,82 @@
+"""`finetune-trainer serve` as a process: it listens at once, finishes its answers on SIGTERM, says why it ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from running_server import wait_until
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture
+def start(tmp_path):
+    processes = []
+
+    def run(*flags):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'trainer_image'}",
+        }
+        log = (tmp_path / "log").open("w")
+        command = [sys.executable, "-m", "finetune_trainer", "serve", "--host", "127.0.0.1", "--port", str(port)]
+        process = subprocess.Popen([*command, *map(str, flags)], env=environment, stderr=log, stdout=log)
+        processes.append(process)
+        return process, f"http://127.0.0.1:{port}", tmp_path / "log"
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def health():
+    with httpx.Client(timeout=30) as client:
+
+        def status(address):
+            try:
+                return client.get(f"{address}/health").status_code
+            except httpx.TransportError:
+                return None
+
+        yield status
+
+
+def test_it_listens_while_loading_and_finishes_its_answers_on_sigterm(start, health, adapter, tiny_model):
+    process, address, log = start("--model", adapter, "--model-cache", tiny_model, "--name", "tuned")
+    seen = set()
+    wait_until(lambda: seen.add(health(address)) or 200 in seen, 180)
+    assert seen >= {503, 200}
+    body = {"model": "tuned", "prompt": "one", "max_tokens": 250, "logit_bias": {"2": -100}, "stream": True}
+    with httpx.stream("POST", f"{address}/v1/completions", json=body, timeout=60) as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: {")
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Shutting down" in log.read_text())
+        assert health(address) is None
+        events = [line for line in lines if line]
+    assert events[-1] == "data: [DONE]"
+    assert json.loads(events[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+    assert process.wait(60) == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_model_that_cannot_be_served_ends_the_process_with_the_reasons_code(start, adapter, tmp_path):
+    (tmp_path / "empty-cache").mkdir()
+    process, _, log = start("--model", adapter, "--model-cache", tmp_path / "empty-cache")
+    assert process.wait(60) == 67
+    said = log.read_text()
+    assert "ModelNotInCache: test/tiny-llama is not in the model cache; the cache is empty" in said
+    assert "next step: Put the model into the connection's model cache" in said
+    assert "Traceback" not in said
