@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from finetune_api.connection import LLMConnectionSpec
-from finetune_api.job import Failure, FineTuneJobSpec, FineTuneJobStatus, ProviderStatus
+from finetune_api.connection import HuggingFace, LLMConnectionSpec
+from finetune_api.job import DataFile, Failure, FineTuneJobSpec, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
+from finetune_api.uris import UriError, parse_uri
+from finetune_api.verdict import SPLITS
 from finetune_operator.decide import policy
 from finetune_operator.decide.conditions import (
     Fact,
@@ -24,7 +26,8 @@ from finetune_operator.decide.conditions import (
     stalled,
     timestamp,
 )
-from finetune_operator.decide.run import Run
+from finetune_operator.decide.run import RETRIED, Run
+from finetune_operator.decide.size import fit
 
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
@@ -36,6 +39,9 @@ RETRY_DELAYS = (5, 20, 60, 180, 300)
 """Seconds before the first, second, … retry; the last one repeats."""
 
 LATE_POD_CHECK_SECONDS = 15
+LAST_POD_CHECK_SECONDS = 10
+
+DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
 
 PHASE_OF_REPORT = {"Validating": "Validating", "Running": "Running", "Evaluating": "Evaluating"}
 
@@ -67,6 +73,16 @@ class JobView:
     def provider(self) -> ProviderStatus:
         """What is recorded about the attempts."""
         return self.status.provider or ProviderStatus()
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that is under way or comes next, from 1."""
+        return max(self.provider.attempt, 1)
+
+    @property
+    def begun(self) -> bool:
+        """Whether that attempt has been started, be it there or gone: its number is used up."""
+        return self.run.state != "Absent" or self.provider.job_id is not None
 
     @property
     def finished(self) -> bool:
@@ -125,7 +141,8 @@ def keep_finished(view: JobView) -> Decision | None:
 
 def refuse_invalid_spec(view: JobView) -> Decision | None:
     """What the API server let through and the models do not know."""
-    return None if view.spec else _fail(view, Failure.because(Reason.SPEC_INVALID, view.spec_error))
+    problem = _unreadable_uri(view.spec) if view.spec else view.spec_error
+    return _fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem is not None else None
 
 
 def restart(view: JobView) -> Decision | None:
@@ -138,9 +155,7 @@ def restart(view: JobView) -> Decision | None:
         *reconciling(Reason.PENDING, "started again by spec.retryNonce"),
         Fact("Failed", "False", Reason.PENDING),
     ]
-    provider = view.provider.model_copy(
-        update={"attempt": view.provider.attempt + 1, "retries": 0, "retry_after": None, "last_failure": None}
-    )
+    provider = _next_attempt(view, retries=0, retry_after=None, last_failure=None)
     fields = {
         "phase": "Pending",
         "failure": None,
@@ -158,11 +173,18 @@ def suspend(view: JobView) -> Decision | None:
     stopping = view.run.state != "Absent" or view.live_pods
     message = "stopping: the trainer writes a checkpoint" if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
-    provider = view.provider
-    if view.run.state != "Absent":
-        provider = provider.model_copy(update={"attempt": provider.attempt + 1})
-    fields = {"phase": "Suspended", "provider": provider, **_reported(view)}
-    return Decision(_status(view, Change(facts, fields)), stop=view.run.state != "Absent")
+    fields = {"phase": "Suspended", "failure": None, **_reported(view)}
+    if view.begun:
+        fields["provider"] = _next_attempt(view)
+    status = _status(view, Change(facts, fields))
+    return Decision(status, stop=view.run.state != "Absent", requeue_after=LAST_POD_CHECK_SECONDS if stopping else None)
+
+
+def notice_loss(view: JobView) -> Decision | None:
+    """The attempt was started and nothing is left of it: its number is used up, the next one goes on."""
+    if view.run.state != "Absent" or not view.begun:
+        return None
+    return _retry_or_give_up(view, Failure.because(Reason.INTERRUPTED, "the attempt is gone: its Job was deleted"))
 
 
 def wait_for_connection(view: JobView) -> Decision | None:
@@ -173,12 +195,11 @@ def wait_for_connection(view: JobView) -> Decision | None:
         Reason.CONNECTION_NOT_FOUND, f"spec.connectionRef: LLMConnection {view.spec.connection_ref.name} does not exist"
     )
     left = (view.created + CONNECTION_GRACE - view.now).total_seconds()
-    state = reconciling if left > 0 else stalled
-    facts = state(missing.reason, missing.message)
-    return Decision(
-        _status(view, Change(facts, {"phase": "Pending", "failure": missing})),
-        requeue_after=left if left > 0 else None,
-    )
+    if left > 0:
+        facts = reconciling(missing.reason, missing.message)
+        return Decision(_status(view, Change(facts, {"phase": "Pending", "failure": None})), requeue_after=left)
+    facts = stalled(missing.reason, missing.message)
+    return Decision(_status(view, Change(facts, {"phase": "Pending", "failure": missing})))
 
 
 def refuse_by_policy(view: JobView) -> Decision | None:
@@ -194,38 +215,33 @@ def wait_for_last_pod(view: JobView) -> Decision | None:
     if view.run.state != "Absent" or not view.live_pods:
         return None
     facts = reconciling(Reason.PENDING, "waiting for the last attempt's pod to end")
-    return Decision(_status(view, Change(facts, {"phase": "Pending"})), requeue_after=10)
+    status = _status(view, Change(facts, {"phase": "Pending"}))
+    return Decision(status, requeue_after=LAST_POD_CHECK_SECONDS)
 
 
 def wait_before_retry(view: JobView) -> Decision | None:
     """The pause before the next attempt."""
     after = view.provider.retry_after
     left = (moment(after) - view.now).total_seconds() if after else 0
-    return Decision(view.status, requeue_after=left) if view.run.state == "Absent" and left > 0 else None
+    if view.run.state != "Absent" or after is None or left <= 0:
+        return None
+    return Decision(_status(view, _waiting(view.provider)), requeue_after=left)
 
 
 def start(view: JobView) -> Decision | None:
     """No attempt is under way: start the one that status names. Its name is fixed, so it is never made twice."""
     if view.run.state != "Absent" or view.spec is None:
         return None
-    attempt = max(view.provider.attempt, 1)
-    provider = view.provider.model_copy(
-        update={
-            "name": view.connection.provider if view.connection else view.provider.name,
-            "attempt": attempt,
-            "retry_after": None,
-            "artifact_uri": view.artifact_uri,
-        }
-    )
-    facts = [*reconciling(Reason.QUEUED, "waiting for a pod"), *_not_suspended(view)]
-    fields = {
-        "phase": "Queued",
-        "failure": None,
-        "provider": provider,
-        "start_time": view.status.start_time or timestamp(view.now),
-        "observed_retry_nonce": view.spec.retry_nonce,
-    }
-    return Decision(_status(view, Change(facts, fields)), start=True)
+    return Decision(_status(view, _started(view)), start=True)
+
+
+def adopt(view: JobView) -> Decision | None:
+    """The attempt was started and the operator ended before it could say so: say so now."""
+    if view.run.state == "Absent" or view.run.job_id == view.provider.job_id:
+        return None
+    change = _started(view)
+    change.fields["provider"] = change.fields["provider"].model_copy(update={"job_id": view.run.job_id})
+    return Decision(_status(view, change), requeue_after=0)
 
 
 def wait_for_pod(view: JobView) -> Decision | None:
@@ -240,7 +256,8 @@ def wait_for_pod(view: JobView) -> Decision | None:
     else:
         facts = stalled(obstacle.reason, obstacle.message)
     status = _status(view, Change(facts, {"phase": "Queued", "failure": obstacle}))
-    return Decision(status, requeue_after=LATE_POD_CHECK_SECONDS if view.run.awaiting_pod else None)
+    again = view.run.awaiting_pod or view.run.ending
+    return Decision(status, requeue_after=LATE_POD_CHECK_SECONDS if again else None)
 
 
 def follow(view: JobView) -> Decision | None:
@@ -248,12 +265,15 @@ def follow(view: JobView) -> Decision | None:
     if view.run.state != "Active":
         return None
     report = view.run.report
-    phase = PHASE_OF_REPORT.get(report.phase, view.status.phase or "Running") if report else "Running"
+    present = view.status.phase if view.status.phase in PHASE_OF_REPORT else "Running"
+    phase = PHASE_OF_REPORT.get(report.phase, present) if report else present
+    again = LATE_POD_CHECK_SECONDS if view.run.ending else None
+    seen = view.status.observed_generation == view.generation
+    if seen and phase == view.status.phase and not _report_is_due(view):
+        return Decision(view.status, requeue_after=again)
     facts = [*reconciling(Reason(phase), _doing(phase)), *_dataset_facts(report)]
     fields = {"phase": phase, "failure": None, **_reported(view)}
-    if phase == view.status.phase and not _report_is_due(view):
-        return Decision(view.status)
-    return Decision(_status(view, Change(facts, fields)))
+    return Decision(_status(view, Change(facts, fields)), requeue_after=again)
 
 
 def retry_or_fail(view: JobView) -> Decision | None:
@@ -263,16 +283,9 @@ def retry_or_fail(view: JobView) -> Decision | None:
         failure = Failure.because(Reason.INTERRUPTED, "the trainer ended without telling its result")
     elif view.run.state != "Failed" or failure is None:
         return None
-    limit = _retry_limit(view)
-    retries = view.provider.retries
-    may_retry = view.run.retryable or view.run.state == "ResultUnknown"
-    failure = failure.model_copy(update={"attempt": view.provider.attempt})
-    if not may_retry:
-        return _fail(view, failure)
-    if retries >= limit:
-        told = f"{failure.message}; given up after {retries} retries" if retries else failure.message
-        return _fail(view, failure.model_copy(update={"message": told}))
-    return _retry(view, failure)
+    if failure.reason not in RETRIED:
+        return _fail(view, failure.model_copy(update={"attempt": view.attempt}))
+    return _retry_or_give_up(view, failure)
 
 
 def complete(view: JobView) -> Decision | None:
@@ -287,7 +300,6 @@ def complete(view: JobView) -> Decision | None:
         *ready(Reason.SUCCEEDED, message),
         Fact("Complete", "True", Reason.SUCCEEDED, message),
         *_dataset_facts(report),
-        *_not_suspended(view),
     ]
     fields = {
         "phase": "Succeeded",
@@ -308,11 +320,13 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     refuse_invalid_spec,
     restart,
     suspend,
+    notice_loss,
     wait_for_connection,
     refuse_by_policy,
     wait_for_last_pod,
     wait_before_retry,
     start,
+    adopt,
     wait_for_pod,
     follow,
     retry_or_fail,
@@ -323,8 +337,11 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
 
 def _status(view: JobView, change: Change) -> FineTuneJobStatus:
     status = view.status.model_copy(update=change.fields)
-    conditions = merge(view.status.conditions, change.facts, generation=view.generation, now=view.now)
-    return status.model_copy(update={"conditions": conditions, "observed_generation": view.generation})
+    facts = change.facts
+    if not any(fact.type == "Suspended" for fact in facts):
+        facts = [*facts, *_not_suspended(view)]
+    conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
+    return fit(status.model_copy(update={"conditions": conditions, "observed_generation": view.generation}))
 
 
 def _fail(view: JobView, failure: Failure) -> Decision:
@@ -332,7 +349,6 @@ def _fail(view: JobView, failure: Failure) -> Decision:
         *stalled(failure.reason, failure.message),
         Fact("Failed", "True", failure.reason, failure.message),
         *_dataset_facts(view.run.report),
-        *_not_suspended(view),
     ]
     fields = {
         "phase": "Failed",
@@ -345,26 +361,82 @@ def _fail(view: JobView, failure: Failure) -> Decision:
     return Decision(_status(view, Change(facts, fields)), requeue_after=0)
 
 
+def _started(view: JobView) -> Change:
+    """What status says of an attempt that has just been started."""
+    provider = view.provider.model_copy(
+        update={
+            "name": view.connection.provider if view.connection else view.provider.name,
+            "attempt": view.attempt,
+            "retry_after": None,
+            "artifact_uri": _output(view),
+        }
+    )
+    fields = {
+        "phase": "Queued",
+        "failure": None,
+        "provider": provider,
+        "start_time": view.status.start_time or timestamp(view.now),
+        "observed_retry_nonce": view.spec.retry_nonce if view.spec else None,
+    }
+    return Change(reconciling(Reason.QUEUED, "waiting for a pod"), fields)
+
+
+def _output(view: JobView) -> str:
+    """The folder of an earlier attempt that may hold a checkpoint, else where the connection says now."""
+    recorded = view.provider.artifact_uri
+    return recorded if recorded and view.status.progress else view.artifact_uri or recorded or ""
+
+
+def _next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
+    """The provider's part of status for the attempt after this one; one that was never started is still to come."""
+    number = view.attempt + 1 if view.begun else view.provider.attempt
+    return view.provider.model_copy(update={"attempt": number, "job_id": None, **fields})
+
+
+def _retry_or_give_up(view: JobView, failure: Failure) -> Decision:
+    retries = view.provider.retries
+    failure = failure.model_copy(update={"attempt": view.attempt})
+    if retries < _retry_limit(view):
+        return _retry(view, failure)
+    given_up = f"; given up after {retries} retries" if retries else ""
+    message = failure.message[: 4096 - len(given_up)] + given_up
+    return _fail(view, failure.model_copy(update={"message": message}))
+
+
 def _retry(view: JobView, failure: Failure) -> Decision:
     retries = view.provider.retries
     delay = RETRY_DELAYS[min(retries, len(RETRY_DELAYS) - 1)]
-    provider = view.provider.model_copy(
-        update={
-            "attempt": view.provider.attempt + 1,
-            "retries": retries + 1,
-            "retry_after": timestamp(view.now + timedelta(seconds=delay)),
-            "last_failure": failure,
-        }
-    )
-    message = f"attempt {view.provider.attempt} ended ({failure.reason.value}); the next one starts in {delay} s"
-    fields = {"phase": "Pending", "provider": provider, **_reported(view)}
-    facts = reconciling(Reason.RETRYING, message)
-    return Decision(_status(view, Change(facts, fields)), requeue_after=delay)
+    after = timestamp(view.now + timedelta(seconds=delay))
+    provider = _next_attempt(view, retries=retries + 1, retry_after=after, last_failure=failure)
+    change = _waiting(provider)
+    change.fields.update({"provider": provider, **_reported(view)})
+    return Decision(_status(view, change), requeue_after=delay)
+
+
+def _waiting(provider: ProviderStatus) -> Change:
+    """The pause between two attempts."""
+    failure = provider.last_failure
+    ended = f"attempt {failure.attempt} ended ({failure.reason.value}); " if failure else ""
+    message = f"{ended}the next one starts at {provider.retry_after}"
+    return Change(reconciling(Reason.RETRYING, message), {"phase": "Pending", "failure": None})
 
 
 def _retry_limit(view: JobView) -> int:
+    """The connection's; while that is gone, the default one: the next attempt waits for the connection anyway."""
     hugging_face = view.connection.hugging_face if view.connection else None
-    return hugging_face.max_retries if hugging_face else 0
+    return hugging_face.max_retries if hugging_face else DEFAULT_RETRIES
+
+
+def _unreadable_uri(spec: FineTuneJobSpec) -> str | None:
+    """What is wrong with a dataset's uri, if anything."""
+    for name in SPLITS:
+        file: DataFile | None = getattr(spec.dataset, name)
+        try:
+            if file is not None:
+                parse_uri(file.uri)
+        except UriError as error:
+            return f"spec.dataset.{name}.uri: {error}"
+    return None
 
 
 def _reported(view: JobView) -> dict[str, Any]:
@@ -386,7 +458,8 @@ def _report_is_due(view: JobView) -> bool:
     old = view.status.progress
     if new is None or new.updated_at is None or old is None or old.updated_at is None:
         return True
-    return old == new or moment(new.updated_at) - moment(old.updated_at) >= REPORT_INTERVAL
+    # Either way: the clocks of two attempts' nodes may differ.
+    return old == new or abs(moment(new.updated_at) - moment(old.updated_at)) >= REPORT_INTERVAL
 
 
 def _dataset_facts(report: Report | None) -> list[Fact]:

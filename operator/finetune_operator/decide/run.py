@@ -17,7 +17,11 @@ RunState = Literal["Absent", "Queued", "Active", "Succeeded", "Failed", "ResultU
 RETRIED = frozenset({Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
 """Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
 
-_OOM_EXIT_CODE = 137
+_SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
+"""Exit codes that the shell's rule gives to a program that a signal has ended."""
+
+_ENDED = frozenset({"Succeeded", "Failed"})
+_NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
 _WAITING_REASONS = {
     "ErrImagePull": Reason.IMAGE_PULL_FAILED,
     "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
@@ -37,33 +41,45 @@ class Run:
     report: Report | None = None
     failure: Failure | None = None
     """Why it failed; while Queued, what keeps it from starting."""
-    started: bool = False
+    job_id: str | None = None
+    """The provider's name of the attempt."""
     wants_log: bool = False
     """Whether the reason alone does not explain the failure."""
     awaiting_pod: bool = False
     """Whether nothing has been made of the attempt yet: no event will tell, so look again."""
-
-    @property
-    def retryable(self) -> bool:
-        """Whether another attempt from the checkpoint can end better."""
-        return self.failure is not None and self.failure.reason in RETRIED
+    ending: bool = False
+    """Whether the pod has been told to end: a node that does not answer sends no event, so look again."""
 
 
-def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | None) -> Run:
-    """One attempt, from its batch Job, the Job's pods and the last report that came by HTTPS."""
+def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
+    """One attempt, from its batch Job, the Job's pods and the last report that came by HTTPS.
+
+    Jobs and pods are watched apart: a Job that has ended beside a pod that has not is seen before its pod's last
+    state, which alone tells how it ended.
+    """
     if job is None:
         return Run("Absent", report=report)
     pod = newest(pods)
     report = _latest(report, _termination_report(pod))
+    if pod is not None and is_live(pod, now):
+        return _of_live_pod(pod, report)
     if _job_condition(job, "Complete"):
         finished = report is not None and report.phase == "Succeeded" and report.result is not None
-        return Run("Succeeded" if finished else "ResultUnknown", report=report, started=True)
-    failed = _job_condition(job, "Failed")
+        return Run("Succeeded" if finished else "ResultUnknown", report=report)
+    # Failed waits for every pod to end, and a pod on a lost node never does: FailureTarget comes before.
+    failed = _job_condition(job, "Failed") or _job_condition(job, "FailureTarget")
     if failed:
         return _failed(failed, pod, report)
-    if pod is None or pod.get("status", {}).get("phase") == "Pending":
-        return Run("Queued", report=report, failure=_obstacle(pod), started=report is not None)
-    return Run("Active", report=report, started=True)
+    if pod is None:
+        return Run("Queued", report=report)
+    return Run("Active", report=report)
+
+
+def _of_live_pod(pod: Manifest, report: Report | None) -> Run:
+    ending = pod["metadata"].get("deletionTimestamp") is not None
+    if pod.get("status", {}).get("phase") == "Pending":
+        return Run("Queued", report=report, failure=_obstacle(pod), ending=ending)
+    return Run("Active", report=report, ending=ending)
 
 
 def newest(pods: Sequence[Manifest]) -> Manifest | None:
@@ -77,7 +93,7 @@ def is_live(pod: Manifest, now: datetime) -> bool:
     A pod that should have been gone for a minute stands on a node that does not answer. The next attempt does not
     wait for it: the trainer's own fence (the attempt's number in the output folder) keeps the old one from writing.
     """
-    if pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
+    if pod.get("status", {}).get("phase") in _ENDED:
         return False
     due = pod["metadata"].get("deletionTimestamp")
     return due is None or now < moment(due) + timedelta(seconds=60)
@@ -89,8 +105,10 @@ def _latest(posted: Report | None, terminated: Report | None) -> Report | None:
         return posted
     if posted is None or posted.attempt != terminated.attempt:
         return terminated
-    detail = posted.phase == terminated.phase
-    return posted if detail else terminated.model_copy(update={"loss": posted.loss, "dataset": posted.dataset})
+    if posted.phase == terminated.phase:
+        return posted
+    longer = {"loss": posted.loss or terminated.loss, "dataset": posted.dataset or terminated.dataset}
+    return terminated.model_copy(update=longer)
 
 
 def _job_condition(job: Manifest, condition_type: str) -> Manifest | None:
@@ -123,7 +141,6 @@ def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) ->
         "Failed",
         report=report,
         failure=found.model_copy(update={"exit_code": exit_code}),
-        started=True,
         wants_log=wants_log,
     )
 
@@ -132,32 +149,54 @@ def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> 
     """Why an attempt failed: what the cluster did to the pod comes before what the trainer said of it."""
     if condition.get("reason") == "DeadlineExceeded":
         return Failure.because(Reason.DEADLINE_EXCEEDED, "the job ran longer than spec.activeDeadlineSeconds")
-    ended = _terminated(pod)
-    if ended.get("reason") == "OOMKilled":
+    found = _by_cluster(pod)
+    if found is None and report is not None:
+        found = report.failure
+    return found or _by_container(pod)
+
+
+def _by_cluster(pod: Manifest | None) -> Failure | None:
+    """What was done to the pod: memory, eviction, node."""
+    if pod is None:
+        return None
+    if _terminated(pod).get("reason") == "OOMKilled":
         return Failure.because(Reason.OUT_OF_MEMORY, "the kernel ended the trainer: it used more memory than its limit")
     disruption = _disruption(pod)
-    if disruption:
-        return disruption
-    if report is not None and report.failure is not None:
-        return report.failure
+    if disruption is None and pod.get("status", {}).get("phase") not in _ENDED:
+        return Failure.because(Reason.NODE_LOST, "the training pod was told to end and its node does not answer")
+    return disruption
+
+
+def _by_container(pod: Manifest | None) -> Failure:
+    """What the container's end says where the trainer itself said nothing."""
     if pod is None:
         return Failure.because(Reason.INTERRUPTED, "the training pod is gone: it was deleted, or its node was")
-    return _from_exit_code(ended.get("exitCode"))
+    ended = _terminated(pod)
+    if ended.get("reason") in _NEVER_RAN:
+        return Failure.because(Reason.CONTAINER_CONFIG_INVALID, str(ended.get("message") or ended["reason"]))
+    if "exitCode" not in ended:
+        return Failure.because(Reason.INTERRUPTED, f"the training pod ended before the trainer did{_told(pod)}")
+    return _from_exit_code(ended["exitCode"])
 
 
-def _from_exit_code(exit_code: int | None) -> Failure:
-    if exit_code == _OOM_EXIT_CODE:
-        return Failure.because(Reason.INTERRUPTED, "the trainer was killed (SIGKILL)")
+def _told(pod: Manifest) -> str:
+    """What the kubelet says of a pod that it did not run: OutOfcpu, UnexpectedAdmissionError and the like."""
+    status = pod.get("status", {})
+    said = [str(status[key]) for key in ("reason", "message") if status.get(key)]
+    return f": {': '.join(said)}" if said else ""
+
+
+def _from_exit_code(exit_code: int) -> Failure:
+    if exit_code in _SIGNALS:
+        return Failure.because(Reason.INTERRUPTED, f"the trainer was ended by a signal ({_SIGNALS[exit_code]})")
     if exit_code in REASON_OF_EXIT_CODE:
         code = ExitCode(exit_code)
         return Failure.because(REASON_OF_EXIT_CODE[code], f"the trainer ended with exit code {exit_code} ({code.name})")
     return Failure.because(Reason.TRAINER_CRASHED, f"the trainer ended with exit code {exit_code}")
 
 
-def _disruption(pod: Manifest | None) -> Failure | None:
+def _disruption(pod: Manifest) -> Failure | None:
     """Eviction and node loss, told apart by the pod's own status and its DisruptionTarget condition."""
-    if pod is None:
-        return None
     status = pod.get("status", {})
     conditions: list[Manifest] = status.get("conditions") or []
     target = next((c for c in conditions if c["type"] == "DisruptionTarget"), {})

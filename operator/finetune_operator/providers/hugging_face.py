@@ -1,5 +1,6 @@
 """Training on this cluster: one batch/v1 Job per attempt, observed by its Job, its pods and its reports."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,9 +15,12 @@ from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.run import Run, is_live, newest, read_run, with_log
 from finetune_operator.desired import names, training_job
+from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.kube import EVENTS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
+
+logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
 
@@ -83,10 +87,11 @@ class HuggingFaceTraining:
         attempt = status.provider.attempt if status.provider else 0
         name = names.training_job(job["metadata"]["name"], max(attempt, 1))
         batch_job = self._own(self._store.get(JOBS, name, namespace), uid)
-        pods = self._store.select(PODS, pods_of_job(namespace, name)) if batch_job else []
-        run = read_run(batch_job, pods, self._last_report(uid, max(attempt, 1)))
+        pods = self._pods_of(batch_job) if batch_job else []
+        run = read_run(batch_job, pods, self._last_report(uid, max(attempt, 1)), self._clock())
+        run = replace(run, job_id=name) if batch_job else run
         pod = newest(pods)
-        if run.wants_log and pod is not None:
+        if run.wants_log and pod is not None and status.completion_time is None:
             return with_log(run, await self._log_tail(pod))
         if run.state == "Queued" and pod is None and batch_job is not None:
             return await self._without_pod(run, batch_job)
@@ -125,16 +130,27 @@ class HuggingFaceTraining:
         await self._kube.delete(JOBS, name, namespace, uid=batch_job["metadata"]["uid"])
         self._store.remove(JOBS, namespace, name)
 
-    def _own(self, batch_job: Manifest | None, uid: str) -> Manifest | None:
-        """The Job if it is this FineTuneJob's; one of an earlier job of the same name is on its way out."""
-        owners = (batch_job or {}).get("metadata", {}).get("ownerReferences") or ()
-        return batch_job if any(owner["uid"] == uid for owner in owners) else None
+    def _own(self, child: Manifest | None, uid: str) -> Manifest | None:
+        """The child if it is of the owner with this UID; one of an earlier owner of the same name is on its way out."""
+        owners = (child or {}).get("metadata", {}).get("ownerReferences") or ()
+        return child if any(owner["uid"] == uid for owner in owners) else None
+
+    def _pods_of(self, batch_job: Manifest) -> list[Manifest]:
+        """The Job's own pods; those of an earlier Job of the same name are on their way out."""
+        metadata = batch_job["metadata"]
+        named = self._store.select(PODS, pods_of_job(metadata["namespace"], metadata["name"]))
+        return [pod for pod in named if self._own(pod, metadata["uid"])]
 
     async def _log_tail(self, pod: Mapping[str, Any]) -> str:
+        """The end of the trainer's log; "" where the node does not give it: the failure is told without it."""
         metadata = pod["metadata"]
-        text = await self._kube.pod_log_tail(
-            metadata["namespace"], metadata["name"], training_job.TRAINER_CONTAINER, LOG_LINES, LOG_BYTES
-        )
+        try:
+            text = await self._kube.pod_log_tail(
+                metadata["namespace"], metadata["name"], training_job.TRAINER_CONTAINER, LOG_LINES, LOG_BYTES
+            )
+        except KubeError as error:
+            logger.warning("the log of pod %s cannot be read: %s", metadata["name"], error)
+            return ""
         return redact(text)
 
     async def _without_pod(self, run: Run, batch_job: Manifest) -> Run:
@@ -145,8 +161,9 @@ class HuggingFaceTraining:
         late = self._clock() - moment(metadata["creationTimestamp"]) > POD_IS_LATE
         if not late:
             return replace(run, awaiting_pod=True)
+        # By UID: the events of an earlier Job of the same name stay for an hour.
         events = await self._kube.list(
-            EVENTS, metadata["namespace"], field_selector=f"regarding.name={metadata['name']},reason=FailedCreate"
+            EVENTS, metadata["namespace"], field_selector=f"regarding.uid={metadata['uid']},reason=FailedCreate"
         )
         note = max(events, key=lambda e: str(e["metadata"]["creationTimestamp"]), default={}).get("note")
         failure = Failure.because(Reason.POD_REJECTED, str(note)) if note else None

@@ -1,0 +1,89 @@
+"""Keeps a FineTuneJob's status within its size: what a person needs least is shortened first. Decides nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from finetune_api.job import Failure, FineTuneJobStatus, Loss
+from finetune_api.trainer import thin
+from finetune_api.verdict import DatasetVerdict, SharedRows, SplitVerdict
+
+LIMIT_BYTES = 60 * 1024
+"""A status stays under 64 KiB; the rest is for what is added after a decision."""
+
+
+def fit(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """The status, shortened step by step until it fits."""
+    for shorten in STEPS:
+        if len(orjson.dumps(status.wire())) <= LIMIT_BYTES:
+            return status
+        status = shorten(status)
+    return status
+
+
+def _fewer_problems(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    return _with_dataset(status, lambda verdict: _shortened(verdict, problems=5, warnings=4, text=4096))
+
+
+def _no_old_log(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    provider = status.provider
+    if provider is None or provider.last_failure is None:
+        return status
+    failure = provider.last_failure.model_copy(
+        update={"log_tail": None, "message": provider.last_failure.message[:512]}
+    )
+    return status.model_copy(update={"provider": provider.model_copy(update={"last_failure": failure})})
+
+
+def _thinner_curves(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    loss = status.loss
+    if loss is None:
+        return status
+    return status.model_copy(update={"loss": Loss(train=thin(loss.train, 20), validation=thin(loss.validation, 20))})
+
+
+def _shorter_texts(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    conditions = [c.model_copy(update={"message": c.message[:512]}) for c in status.conditions or ()]
+    failure = _short_failure(status.failure) if status.failure else None
+    return status.model_copy(update={"conditions": conditions, "failure": failure})
+
+
+def _short_failure(failure: Failure) -> Failure:
+    log_tail = failure.log_tail[-1024:] if failure.log_tail else None
+    return failure.model_copy(update={"message": failure.message[:1024], "log_tail": log_tail})
+
+
+def _no_problems(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    return _with_dataset(status, lambda verdict: _shortened(verdict, problems=0, warnings=0, text=1024))
+
+
+STEPS: tuple[Callable[[FineTuneJobStatus], FineTuneJobStatus], ...] = (
+    _fewer_problems,
+    _no_old_log,
+    _thinner_curves,
+    _shorter_texts,
+    _no_problems,
+)
+
+
+def _with_dataset(status: FineTuneJobStatus, shorten: Callable[[DatasetVerdict], DatasetVerdict]) -> FineTuneJobStatus:
+    return status.model_copy(update={"dataset": shorten(status.dataset)}) if status.dataset else status
+
+
+def _shortened(verdict: DatasetVerdict, *, problems: int, warnings: int, text: int) -> DatasetVerdict:
+    """Fewer rows named one by one; the counts stay."""
+    fields: dict[str, Any] = {
+        "message": verdict.message[:text],
+        "warnings": verdict.warnings[:warnings],
+        "shared_rows": [_short_shared(shared, problems) for shared in verdict.shared_rows],
+    }
+    for name in ("train", "validation", "test"):
+        split: SplitVerdict | None = getattr(verdict, name)
+        if split is not None:
+            fields[name] = split.model_copy(update={"problems": split.problems[:problems]})
+    return verdict.model_copy(update=fields)
+
+
+def _short_shared(shared: SharedRows, examples: int) -> SharedRows:
+    return shared.model_copy(update={"examples": [example[:300] for example in shared.examples[:examples]]})
