@@ -252,7 +252,11 @@ class Cluster:
         self._end_processes()
         cgroups.remove(cgroup_of(self.folder))
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self.name != DEFAULT_NAME:
+        kept = {"1"} if self.name == DEFAULT_NAME else set()
+        for store in self._image_stores().glob("*"):
+            if store.name not in kept:
+                shutil.rmtree(store)
+        if not kept:
             shutil.rmtree(self._image_stores(), ignore_errors=True)
 
     def _end_processes(self) -> None:

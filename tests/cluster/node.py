@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import cgroups, network, processes, shell, sysctls
+from tests.cluster import cgroups, network, processes, registry, shell, sysctls
 from tests.cluster.credentials import Credentials
 from tests.cluster.errors import ClusterError
 from tests.cluster.network import Addresses
@@ -72,6 +72,7 @@ class Node:
         socket = Path(f"/proc/{self.first_process()}/root{CONTAINERD_SOCKET}")
         processes.wait_until(socket.exists, "containerd", timeout=60, pid=pid, log=self.log("containerd"))
         self.runtime("forget-pods")
+        self._drop_images_without_registry()
         if PAUSE_IMAGE not in self.runtime("images").split():
             archive = pause_archive(self.programs / "pause", self.folder / "var-lib" / "node" / "pause.tar")
             self.inside("ctr", "--namespace", "k8s.io", "images", "import", f"/var/lib/node/{archive.name}")
@@ -103,6 +104,13 @@ class Node:
     def runtime(self, command: str, *names: str) -> str:
         """Ask containerd over the interface that the kubelet uses: pull, images, remove, forget-pods."""
         return self.inside(f"{PROGRAMS_INSIDE}/cri", CONTAINERD_SOCKET, command, *names)
+
+    def _drop_images_without_registry(self) -> None:
+        """Remove images that the builds have pruned: the store is kept between runs, and each trainer takes gigabytes."""
+        for image in self.runtime("images").split():
+            repository, _, tag = image.removeprefix(f"{IMAGE_HOST}/").rpartition(":")
+            if image.startswith(IMAGE_HOST) and image != PAUSE_IMAGE and not registry.has(repository, tag):
+                self.runtime("remove", image)
 
     def kill(self) -> None:
         """End everything that runs on the node, as pulling the plug would; the Node object stays."""

@@ -36,9 +36,20 @@ def cluster_dir(name: str) -> Path:
 
 
 @contextmanager
-def lock(name: str) -> Iterator[None]:
+def lock(name: str, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock among the processes of this machine: two test runs must not build the same thing into one place."""
-    path = cache_dir("locks") / name
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with (cache_dir("locks") / name).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def lock_if_free(name: str) -> Iterator[bool]:
+    """Hold a lock unless somebody else does; gives whether it is held. For tidying that can wait for a better moment."""
+    with (cache_dir("locks") / name).open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import http.client
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster import binaries, processes, shell
-from tests.cluster.paths import cache_dir, cache_root
+from tests.cluster.paths import cache_dir, cache_root, lock
+
+BUILD_ADDRESS = "127.223.0.1:5000"
+"""An address that no cluster takes (see network.BLOCKS)."""
 
 CONFIGURATION = """\
 version: 0.1
@@ -40,16 +42,18 @@ def start(owner: str, address: str, folder: Path) -> None:
 
 @contextmanager
 def served_for_build() -> Iterator[str]:
-    """The store on a free loopback port for as long as a build pushes; gives host:port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    """The store on loopback for as long as a build pushes; gives host:port.
+
+    The address is always the same one: buildah remembers by it which layers need not be compressed and sent again.
+    """
     owner = str(cache_root() / "build-registry")
-    try:
-        start(owner, address, cache_dir("build-registry"))
-        yield address
-    finally:
-        processes.kill(list(processes.running(owner)))
+    with lock("build-registry"):
+        try:
+            processes.kill(list(processes.running(owner)))  # of a build that was killed
+            start(owner, BUILD_ADDRESS, cache_dir("build-registry"))
+            yield BUILD_ADDRESS
+        finally:
+            processes.kill(list(processes.running(owner)))
 
 
 def has(repository: str, tag: str) -> bool:
@@ -57,12 +61,12 @@ def has(repository: str, tag: str) -> bool:
     return (_tags(repository) / tag / "current" / "link").exists()
 
 
-def tags(repository: str) -> list[str]:
-    """The tags of a repository, oldest first."""
+def tags(repository: str) -> dict[str, float]:
+    """The tags of a repository with the time each was pushed (seconds since 1970), oldest first."""
     folder = _tags(repository)
     if not folder.exists():
-        return []
-    return [path.name for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)]
+        return {}
+    return dict(sorted(((path.name, path.stat().st_mtime) for path in folder.iterdir()), key=lambda item: item[1]))
 
 
 def remove(repository: str, tag: str) -> None:
