@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -128,7 +128,7 @@ class Operator:
             settings.probe_bind,
             settings.probe_port,
             live={"queue": self._queue_is_stuck},
-            ready={"certificates": lambda: None},
+            ready={"listing": self._is_taking_over},
         )
         for server in (reports, probes):
             await server.start()
@@ -150,6 +150,8 @@ class Operator:
             registry=registry,
             settings=make_settings(),
             standalone=True,
+            # Unless it is told who it is, kopf asks the system for its user's name; a pod's user has none.
+            identity=cast("Any", settings.pod_name),
             clusterwide=not settings.watch_namespaces,
             namespaces=settings.watch_namespaces,
             stop_flag=stop_kopf,
@@ -182,6 +184,10 @@ class Operator:
             await self._kube.merge_patch(PODS, settings.pod_name, settings.namespace, body)
         except KubeError as error:
             logger.warning("pod %s/%s cannot be labelled: %s", settings.namespace, settings.pod_name, error)
+
+    def _is_taking_over(self) -> str | None:
+        """A standby is ready to take over; a leader is ready when it knows the cluster."""
+        return "the first listing is not done" if self._leadership.is_held() and not self._working else None
 
     def _queue_is_stuck(self) -> str | None:
         health = self._queue.health()
