@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Names of objects: DNS labels of at most 52 characters that begin with a letter, so that every suffix still fits. */}}
+{{/* Names of objects: DNS labels of at most 50 characters that begin with a letter, so that every suffix still fits. */}}
 {{- define "finetune.fullname" -}}
 {{- $name := include "finetune.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
@@ -10,7 +10,7 @@
 {{- if regexMatch "^[0-9]" $full -}}
 {{- $full = printf "r-%s" $full -}}
 {{- end -}}
-{{- $full | trunc 52 | trimSuffix "-" -}}
+{{- $full | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "finetune.selectorLabels" -}}
