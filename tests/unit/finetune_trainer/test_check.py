@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.assets.tiny_model import NAME as TINY
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.__main__ import main
+from tests.assets.tiny_model import NAME as TINY
 
 GOOD = '{"prompt": "What colour is the sky?", "completion": "blue"}\n{"prompt": "And grass?", "completion": "green"}\n'
 

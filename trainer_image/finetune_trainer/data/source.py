@@ -6,7 +6,7 @@ It knows nothing about formats or compression.
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -30,8 +30,17 @@ _DENIED_NAMES = (
     "RefreshError",
     "GatedRepoError",
     "LocalTokenNotFoundError",
+    "PermissionError",
 )
-_MISSING_NAMES = ("NoSuchBucket", "RepositoryNotFoundError", "EntryNotFoundError", "ResourceNotFoundError")
+_AWAY_NAMES = ("ConnectionError", "ClientConnectionError", "TimeoutError", "HTTPClientError")
+_MISSING_NAMES = (
+    "FileNotFoundError",
+    "NotADirectoryError",
+    "NoSuchBucket",
+    "RepositoryNotFoundError",
+    "EntryNotFoundError",
+    "ResourceNotFoundError",
+)
 
 
 class Source:
@@ -129,7 +138,9 @@ def _open(uri: Uri, *, air_gapped: bool) -> BinaryIO:
 def _open_remote(uri: Uri) -> BinaryIO:
     import fsspec
 
-    filesystem, path = fsspec.core.url_to_fs(uri.text)
+    # the proxy of the site, where its environment variables name one; the object stores' libraries look by themselves
+    options = {"client_kwargs": {"trust_env": True}} if uri.scheme == "https" else {}
+    filesystem, path = fsspec.core.url_to_fs(uri.text, **options)
     opened: BinaryIO = filesystem.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
     return opened
 
@@ -146,32 +157,40 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
     if isinstance(error, ImportError):
         message = f"{name}: this image cannot read {uri.scheme}://: {error.name} is not installed"
         return TrainerError(Reason.SPEC_INVALID, message, "Use an image with the stores extra, or another place.")
-    said = _in_words(error)
-    if _is(error, _MISSING_STATUS, _MISSING_NAMES, FileNotFoundError, NotADirectoryError):
-        return TrainerError(Reason.DATASET_NOT_FOUND, f"{name} is not in {place}{said}")
-    if _is(error, _DENIED_STATUS, _DENIED_NAMES, PermissionError):
-        return TrainerError(Reason.ACCESS_DENIED, f"{name}: {place} does not let it be read{said}")
-    return TrainerError(Reason.STORE_UNAVAILABLE, f"{name}: {place} does not answer as it should{said}")
+    status = next((found for one in _chain(error) if (found := _status(one)) is not None), None)
+    said = f" ({type(error).__name__}{f', status {status}' if status else ''})"
+    reason = _reason(error, status)
+    if reason == Reason.DATASET_NOT_FOUND:
+        return TrainerError(reason, f"{name} is not in {place}{said}")
+    if reason == Reason.ACCESS_DENIED:
+        return TrainerError(reason, f"{name}: {place} does not let it be read{said}")
+    return TrainerError(reason, f"{name}: {place} does not answer as it should{said}")
 
 
-def _is(error: Exception, statuses: tuple[int, ...], names: tuple[str, ...], *types: type[Exception]) -> bool:
-    return isinstance(error, types) or _status(error) in statuses or _names(error) & set(names) != set()
+def _reason(error: Exception, status: int | None) -> Reason:
+    """What it means. A status says most; fsspec gives FileNotFoundError for whatever a web server does not deliver."""
+    names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
+    if status is not None:
+        if status in _DENIED_STATUS:
+            return Reason.ACCESS_DENIED
+        return Reason.DATASET_NOT_FOUND if status in _MISSING_STATUS else Reason.STORE_UNAVAILABLE
+    if names & set(_DENIED_NAMES):
+        return Reason.ACCESS_DENIED
+    if names & set(_AWAY_NAMES):
+        return Reason.STORE_UNAVAILABLE
+    if names & set(_MISSING_NAMES):
+        return Reason.DATASET_NOT_FOUND
+    return Reason.STORE_UNAVAILABLE
 
 
-def _in_words(error: Exception) -> str:
-    status = _status(error)
-    return f" ({type(error).__name__}{f', status {status}' if status else ''})"
-
-
-def _names(error: BaseException | None) -> set[str]:
-    """Names of the error's classes and of those that caused it."""
-    names: set[str] = set()
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that caused it, at most eight."""
+    following: BaseException | None = error
     for _ in range(8):
-        if error is None:
-            break
-        names |= {kind.__name__ for kind in type(error).__mro__}
-        error = error.__cause__ or error.__context__
-    return names
+        if following is None:
+            return
+        yield following
+        following = following.__cause__ or following.__context__
 
 
 def _status(error: BaseException) -> int | None:

@@ -1,0 +1,142 @@
+"""Manifests from files: what the API server would refuse is refused with the field and what to write."""
+
+import json
+
+import pytest
+import yaml
+
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.manifest import read_job, read_jobs
+
+JOB = """\
+apiVersion: finetune.dev/v1alpha1
+kind: FineTuneJob
+metadata: {name: sentiment-1, annotations: {a: b}}
+spec:
+  connectionRef: {name: local-gpu}
+  baseModel: HuggingFaceTB/SmolLM2-135M-Instruct
+  modelRef: {name: sentiment}
+  dataset:
+    train: {uri: "file:///data/train.jsonl"}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to(text: str):
+        path = tmp_path / "job.yaml"
+        path.write_text(text)
+        return path
+
+    return to
+
+
+def refusal(path) -> TrainerError:
+    with pytest.raises(TrainerError) as raised:
+        read_jobs(path)
+    assert raised.value.reason == "SpecInvalid"
+    assert raised.value.exit_code == 78
+    assert raised.value.next_step
+    return raised.value
+
+
+def test_a_manifest_is_read(write):
+    job = read_job(write(JOB))
+    assert job.metadata.name == "sentiment-1"
+    assert job.spec.dataset.train.uri == "file:///data/train.jsonl"
+    assert job.spec.hyperparameters.max_sequence_length == 1024
+
+
+def test_json_is_read_too(write):
+    assert read_job(write(JOB)) == read_job(write(json.dumps(yaml.safe_load(JOB))))
+
+
+def test_other_kinds_are_passed_over_and_several_jobs_are_found(write):
+    other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n"
+    path = write(f"---\n{other}---\n{JOB}---\n---\n{JOB.replace('sentiment-1', 'sentiment-2')}")
+    assert [job.metadata.name for job in read_jobs(path)] == ["sentiment-1", "sentiment-2"]
+    with pytest.raises(TrainerError, match=r"job\.yaml has 2 FineTuneJobs: sentiment-1, sentiment-2"):
+        read_job(path)
+
+
+@pytest.mark.parametrize("number", ["2e-4", "2.0e-4", "0.0002"])
+def test_numbers_are_read_as_kubernetes_reads_them(write, number):
+    job = read_job(write(JOB + f"  hyperparameters: {{learningRate: {number}, epochs: 1}}\n"))
+    assert job.spec.hyperparameters.learning_rate == 0.0002
+
+
+def test_a_date_is_text(write):
+    assert read_job(write(JOB + "  retryNonce: 2026-11-21\n")).spec.retry_nonce == "2026-11-21"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("baseModel:", "basemodel:"), "spec.basemodel: no such field; did you mean baseModel?"),
+        (("baseModel:", "basemodel:"), "spec.baseModel is required: Model to start from, for example "),
+        (("train: {uri:", "train: {url:"), "spec.dataset.train.url: no such field; did you mean uri?"),
+        (("train: {uri:", "train: {url:"), "spec.dataset.train.uri is required"),
+        (("train:", "trian:"), "spec.dataset.trian: no such field; did you mean train?"),
+        (("dataset:", "zzz:"), "spec.zzz: no such field; there are activeDeadlineSeconds, baseModel"),
+        (("metadata: {name: sentiment-1, annotations: {a: b}}", "metadata: {}"), "metadata.name is required"),
+        (("v1alpha1", "v1"), "apiVersion: input should be 'finetune.dev/v1alpha1'"),
+        (("modelRef: {name: sentiment}", "modelRef: sentiment"), "spec.modelRef: input should be a valid dictionary"),
+        (("{name: sentiment}", "{name: 3}"), "spec.modelRef.name: input should be a valid string"),
+        (("file:///data", "ftp://data"), "spec.dataset.train.uri: ftp: not a place that a dataset is read from"),
+        (("file:///data", "s3://b/../c"), "spec.dataset.train.uri: the uri has a '..' segment"),
+        (("file:///data", "https://user:pw@host"), "spec.dataset.train.uri: the uri holds credentials"),
+        (("file:///data", "file://data"), "spec.dataset.train.uri: file:// needs an absolute path"),
+        (("file:///data/train.jsonl", "train.jsonl"), "spec.dataset.train.uri: no scheme: not a place"),
+        (("kind: FineTuneJob", "kind: Job"), "job.yaml has no FineTuneJob"),
+        (("kind:", " kind:"), "job.yaml line 2: "),
+        (("kind:", "kind: a\nkind:"), "job.yaml line 1: kind stands twice"),
+        (("\n  baseModel", "\n\tbaseModel"), "job.yaml line 6: found character '\\t'"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_by_field(write, change, said):
+    assert said in refusal(write(JOB.replace(*change, 1))).message
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("method: QLora", "spec.method: input should be 'LoRA' or 'Full' (LoRA: small adapters"),
+        ("hyperparameters: {epochs: 0}", "spec.hyperparameters.epochs: input should be greater than 0"),
+        ("hyperparameters: {batchsize: 4}", "spec.hyperparameters.batchsize: no such field; did you mean batchSize?"),
+        ("hyperparameters: {batchSize: 4, microBatchSize: 3}", "microBatchSize must be a divisor of batchSize"),
+        ("method: Full\n  lora: {r: 8}", "spec.lora: lora has no meaning with method Full"),
+        ("lora: {alpha: x}", "spec.lora.alpha: input should be a valid integer"),
+        ("evaluation: {metrics: [bleu]}", "spec.evaluation.metrics[0]: input should be 'exactMatch'"),
+        ("resources: {cpu: []}", "spec.resources.cpu: input should be"),
+        ("resources: {gpus: 1}", "spec.resources.gpus: no such field; there are cpu, ephemeralStorage, gpusPerNode"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_field(write, more, said):
+    assert said in refusal(write(f"{JOB}  {more}\n")).message
+
+
+def test_a_relative_path_is_answered_with_an_absolute_one(write):
+    error = refusal(write(JOB.replace("file:///data/train", "file://data/train")))
+    assert error.next_step == "Write file:///FOLDER/data/train.jsonl with the folder that data is in."
+
+
+def test_many_errors_are_bounded(write):
+    error = refusal(write(JOB + "".join(f"  field{n}: 1\n" for n in range(300))))
+    assert "; and 290 more" in error.message
+    assert len(error.message) <= 4096
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"- 1\n", b"[" * 5000, b"!!python/object:os.system {}\n"])
+def test_a_file_that_is_no_manifest_is_refused(tmp_path, content):
+    path = tmp_path / "job.yaml"
+    path.write_bytes(content)
+    assert refusal(path).message.startswith("job.yaml")
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    assert refusal(tmp_path / "none.yaml").message == "none.yaml cannot be read: No such file or directory"
+
+
+def test_credentials_in_a_uri_are_never_shown(write):
+    error = refusal(write(JOB.replace("file:///data", "https://user:hunter2@host")))
+    assert "hunter2" not in error.message + (error.next_step or "")

@@ -1,0 +1,266 @@
+"""Stores: what they hold is read and hashed, and what goes wrong there has a reason, never a stack trace."""
+
+import datetime as dt
+import hashlib
+import ipaddress
+import json
+import os
+import ssl
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.uris import parse_uri
+from finetune_trainer.data.source import Source, store_error
+from finetune_trainer.errors import TrainerError
+
+DATA = b'{"prompt": "a", "completion": "b"}\n' * 1000
+LISTING = b"<ListBucketResult><Name>bucket</Name><KeyCount>0</KeyCount></ListBucketResult>"
+
+
+class _Store(BaseHTTPRequestHandler):
+    """Serves DATA under any name that ends in .jsonl, whole or by range; /404/… and so on answer with that status."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self):
+        self._answer(body=False)
+
+    def do_GET(self):
+        self._answer(body=True)
+
+    def _answer(self, *, body):
+        listing = "list-type" in self.path  # what S3 is asked for where an object is not there: a folder of that name
+        status = 200 if listing else next((int(part) for part in self.path.split("/") if part.isdigit()), 200)
+        data = (LISTING if listing else DATA) if status == 200 else b""
+        first, last = 0, len(data) - 1
+        if status == 200 and "Range" in self.headers:
+            span = self.headers["Range"].removeprefix("bytes=").split("-")
+            first, last = int(span[0]), min(int(span[1] or last), last)
+            status = 206
+        part = data[first : last + 1]
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", '"1"')
+        self.send_header("Last-Modified", "Sat, 21 Nov 2026 00:00:00 GMT")
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.end_headers()
+        if body:
+            self.wfile.write(part)
+
+    def log_message(self, *_):
+        """Nothing: the tests' output is for the tests."""
+
+
+@pytest.fixture
+def store():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Store)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def s3(store, monkeypatch):
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.server_port}",
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "key",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.usefixtures("s3")
+def test_an_object_is_read_counted_and_hashed():
+    with Source(parse_uri("s3://bucket/train.jsonl"), air_gapped=True) as source:
+        assert source.sha256 is None
+        assert source.stream.read() == DATA
+        assert (source.size, source.sha256) == (len(DATA), hashlib.sha256(DATA).hexdigest())
+
+
+@pytest.mark.usefixtures("s3")
+@pytest.mark.parametrize(
+    ("status", "reason", "said"),
+    [
+        (404, "DatasetNotFound", "train.jsonl is not in s3://bucket"),
+        (403, "AccessDenied", "train.jsonl: s3://bucket does not let it be read"),
+        (500, "StoreUnavailable", "train.jsonl: s3://bucket does not answer as it should"),
+    ],
+)
+def test_a_bucket_says_no(status, reason, said):
+    with pytest.raises(TrainerError, match=said) as raised:
+        Source(parse_uri(f"s3://bucket/{status}/train.jsonl"), air_gapped=False)
+    assert raised.value.reason == reason
+    assert raised.value.next_step
+
+
+def test_missing_credentials_are_a_matter_of_access(store, monkeypatch, tmp_path):
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{store.server_port}")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(TrainerError) as raised:
+        Source(parse_uri("s3://bucket/train.jsonl"), air_gapped=False)
+    assert raised.value.reason == "AccessDenied"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_store_that_is_not_there_is_unavailable():
+    with pytest.raises(TrainerError) as raised:
+        Source(parse_uri("https://127.0.0.1:9/train.jsonl"), air_gapped=True)
+    assert raised.value.exit_code == ExitCode.SERVICE_UNAVAILABLE
+
+
+class StatusError(Exception):
+    def __init__(self, **attributes):
+        super().__init__("https://host/?signature=secret")
+        self.__dict__ |= attributes
+
+
+class RefreshError(Exception):
+    """Named as google-auth names it."""
+
+
+class OuterError(Exception):
+    pass
+
+
+def _caused():
+    error = OuterError()
+    error.__cause__ = RefreshError()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError("x"), "DatasetNotFound"),
+        (NotADirectoryError("x"), "DatasetNotFound"),
+        (IsADirectoryError("x"), "DatasetNotFound"),
+        (PermissionError("x"), "AccessDenied"),
+        (TimeoutError("x"), "StoreUnavailable"),
+        (OSError(5, "Input/output error"), "StoreUnavailable"),
+        (StatusError(status=404), "DatasetNotFound"),
+        (StatusError(status=401), "AccessDenied"),
+        (StatusError(code=403), "AccessDenied"),
+        (StatusError(status_code=503), "StoreUnavailable"),
+        (StatusError(response={"ResponseMetadata": {"HTTPStatusCode": 403}}), "AccessDenied"),
+        (StatusError(response=StatusError(status_code=404)), "DatasetNotFound"),
+        (RefreshError(), "AccessDenied"),
+        (_caused(), "AccessDenied"),
+        (ImportError("x", name="gcsfs"), "SpecInvalid"),
+        (RuntimeError("secret"), "StoreUnavailable"),
+    ],
+)
+def test_errors_of_stores_have_a_reason_and_are_not_quoted(error, reason):
+    found = store_error(parse_uri("gs://bucket/folder/train.jsonl"), error)
+    assert found.reason == reason
+    assert found.message.startswith("train.jsonl")
+    assert "secret" not in found.message
+
+
+class _Gone:
+    def read(self, _size):
+        raise OSError(5, "Input/output error")
+
+    def close(self):
+        """Closed by the source at its end."""
+
+
+def test_an_error_in_the_middle_of_a_file_has_a_reason_too(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(DATA)
+    with Source(parse_uri(f"file://{path}", allow_local=True), air_gapped=False) as source:
+        source.stream.read(10)
+        source._raw._stored = _Gone()
+        with pytest.raises(TrainerError) as raised:
+            source.drain()
+    assert raised.value.reason == "StoreUnavailable"
+
+
+@pytest.fixture
+def https(tmp_path, store):
+    """The store behind TLS; gives the variables that make a client trust it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "cert.pem").write_bytes(pem)
+    (tmp_path / "both.pem").write_bytes(pem + private)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    store.socket = context.wrap_socket(store.socket, server_side=True)
+    return {"SSL_CERT_FILE": str(tmp_path / "cert.pem"), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "reason"),
+    [
+        ("train.jsonl?signature=secret", ExitCode.OK, "Valid"),
+        ("404/train.jsonl", ExitCode.DATASET_NOT_FOUND, "DatasetNotFound"),
+        ("403/train.jsonl?signature=secret", ExitCode.ACCESS_DENIED, "AccessDenied"),
+        ("503/train.jsonl", ExitCode.SERVICE_UNAVAILABLE, "StoreUnavailable"),
+    ],
+)
+def test_https_is_checked_by_the_command(path, code, reason, https, store, tmp_path):
+    manifest = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "job"},
+        "spec": {
+            "connectionRef": {"name": "c"},
+            "baseModel": "m",
+            "modelRef": {"name": "m"},
+            "dataset": {"train": {"uri": f"https://127.0.0.1:{store.server_port}/{path}"}},
+        },
+    }
+    (tmp_path / "job.json").write_text(json.dumps(manifest))
+    command = [sys.executable, "-m", "finetune_trainer", "check", "-f", str(tmp_path / "job.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | https)
+    assert done.returncode == code, done.stderr
+    verdict = json.loads(done.stdout)
+    assert verdict["reason"] == reason
+    assert "secret" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    if code == ExitCode.OK:
+        assert verdict["train"]["sha256"] == hashlib.sha256(DATA).hexdigest()
