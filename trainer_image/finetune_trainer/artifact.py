@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from finetune_api import RELEASE
 from finetune_api.job import ArtifactRef, EvaluationResult, Loss, TrainingResult
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
@@ -27,7 +28,7 @@ from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
 from finetune_trainer.durable import MANIFEST, bytes_of, read_manifest, remove_unfinished, sha256_of, whole_folder
 
 FOLDER = "model"
-_VERSIONS = ("finetune-trainer", "torch", "transformers", "peft", "safetensors")
+_LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def write(
         "datasetSHA256": dataset.train.sha256 if dataset.train else None,
         "job": {"namespace": job.namespace, "name": job.name, "uid": job.uid},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in _VERSIONS},
+        "versions": {"finetune-trainer": RELEASE, **{name: version(name) for name in _LIBRARIES}},
         "fingerprint": fingerprint,
     }
     with whole_folder(folder_of(job), **about) as folder:
