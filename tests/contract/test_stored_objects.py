@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.cluster.errors import ClusterError
-from tests.contract import statuses
-from tests.contract.conftest import ROOT, Server
-from tests.contract.manifests import AZURE, BEDROCK, DEPLOYMENT, JOB, LOCAL, MODEL, OPENAI, REMOVE, Manifest, changed
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec
 from finetune_api.model import FineTunedModelSpec
+from tests.cluster.errors import ClusterError
+from tests.contract import statuses
+from tests.contract.conftest import ROOT, Server
+from tests.contract.manifests import AZURE, BEDROCK, DEPLOYMENT, JOB, LOCAL, MODEL, OPENAI, REMOVE, Manifest, changed
 
 pytestmark = pytest.mark.cluster
 

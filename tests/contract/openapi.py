@@ -1,0 +1,30 @@
+"""The API server's own OpenAPI document as the folder of JSON schemas that kubeconform reads."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+Schema = dict[str, Any]
+LOCATION = "{{ .ResourceKind }}-{{ .ResourceAPIVersion }}.json"
+
+
+def write_schemas(swagger: Schema, folder: Path) -> None:
+    """One closed schema per kind: a field that the server does not know is a mistake."""
+    definitions = {name: _closed(schema) for name, schema in swagger["definitions"].items()}
+    (folder / "_definitions.json").write_text(json.dumps({"definitions": definitions}))
+    for name, schema in swagger["definitions"].items():
+        for kind in schema.get("x-kubernetes-group-version-kind", ()):
+            if len(schema["x-kubernetes-group-version-kind"]) == 1:
+                path = folder / f"{kind['kind'].lower()}-{kind['version']}.json"
+                path.write_text(json.dumps({"$ref": f"_definitions.json#/definitions/{name}"}))
+
+
+def _closed(schema: Schema) -> Schema:
+    closed = copy.deepcopy(schema)
+    if "properties" in closed and not closed.get("x-kubernetes-preserve-unknown-fields"):
+        closed["additionalProperties"] = False
+    if closed.get("format") == "int-or-string":
+        closed["type"] = ["string", "integer"]
+    closed.pop("format", None)
+    return closed

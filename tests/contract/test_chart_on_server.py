@@ -1,0 +1,253 @@
+"""The chart against a real API server: taken as it is, installed, upgraded, uninstalled, with the rights it says."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes import config
+from kubernetes.client import AuthorizationV1Api
+
+from tests.cluster import binaries
+from tests.cluster.cluster import Cluster
+from tests.cluster.errors import ClusterError
+from tests.contract import openapi
+from tests.contract.conftest import ROOT, Server
+from tests.contract.manifests import JOB, LOCAL, MODEL
+from tests.unit.helm.charts import CASES, CHART, Manifest, only, render
+
+pytestmark = pytest.mark.cluster
+
+MONITORING = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+NAMESPACE = "finetune-system"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """An API server that knows the Prometheus operator's kinds and has the namespaces of all cases."""
+    with Cluster(f"chart-{os.getpid()}", nodes=0, controllers=False) as cluster:
+        server = Server(cluster)
+        names = {row[1] for row in CASES.values()} | {"team-a", "1", NAMESPACE}
+        for name in names:
+            server.store({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        server.kubectl("apply", "--server-side", *(f"--filename={path}" for path in monitoring_definitions()))
+        server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        yield server
+
+
+def monitoring_definitions() -> list[Path]:
+    """Definitions of ServiceMonitor, PodMonitor and PrometheusRule, from the Prometheus operator's own module."""
+    command = [binaries.go_command(), "mod", "download", "-json", MONITORING]
+    answer = subprocess.run(command, cwd=Path("/"), capture_output=True, text=True, check=True)
+    folder = Path(json.loads(answer.stdout)["Dir"]) / "example/prometheus-operator-crd"
+    return [
+        folder / f"monitoring.coreos.com_{kind}.yaml" for kind in ("servicemonitors", "podmonitors", "prometheusrules")
+    ]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_server_takes_every_object_of_every_case(server: Server, case: str) -> None:
+    release, namespace, values = CASES[case]
+    objects = {"apiVersion": "v1", "kind": "List", "items": render(values, release, namespace)}
+    server.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(objects))
+
+
+def test_kubeconform_finds_no_field_that_the_server_does_not_know(server: Server, tmp_path: Path) -> None:
+    schemas, manifests = tmp_path / "schemas", tmp_path / "manifests"
+    schemas.mkdir()
+    manifests.mkdir()
+    openapi.write_schemas(json.loads(server.kubectl("get", "--raw", "/openapi/v2")), schemas)
+    cases = ("defaults", "everything on", "some namespaces", "everything off")
+    for case in cases:
+        release, namespace, values = CASES[case]
+        for number, manifest in enumerate(render(values, release, namespace)):
+            (manifests / f"{case}-{number}.json").write_text(json.dumps(manifest))
+    answer = kubeconform(schemas, manifests)
+    assert answer["summary"]["valid"] == len(list(manifests.iterdir()))
+    assert {key: answer["summary"][key] for key in ("invalid", "errors", "skipped")} == {
+        "invalid": 0, "errors": 0, "skipped": 0,
+    }, answer["resources"]  # fmt: skip
+
+
+def test_kubeconform_does_find_what_is_wrong(server: Server, tmp_path: Path) -> None:
+    openapi.write_schemas(json.loads(server.kubectl("get", "--raw", "/openapi/v2")), tmp_path)
+    deployment = only(render({}), "Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+    (tmp_path / "manifest.yaml").write_text(json.dumps(deployment))
+    answer = kubeconform(tmp_path, tmp_path / "manifest.yaml")
+    assert answer["summary"]["invalid"] == 1
+    assert "livenesProbe" in answer["resources"][0]["msg"]
+
+
+def kubeconform(schemas: Path, manifests: Path) -> Manifest:
+    program = binaries.program("kubeconform", module="kubeconform")
+    command = [program, "-strict", "-summary", "-output", "json", "-schema-location", schemas / openapi.LOCATION]
+    done = subprocess.run([*command, manifests], capture_output=True, text=True, check=False)
+    answer: Manifest = json.loads(done.stdout)
+    return answer
+
+
+def test_the_pod_is_admitted_where_the_restricted_standard_is_enforced(server: Server) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "restricted", "labels": labels}}
+    server.store(namespace)
+    server.store(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "restricted"}}
+    )
+    template = only(render({}), "Deployment")["spec"]["template"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "operator", "namespace": "restricted"},
+        "spec": template["spec"] | {"serviceAccountName": "default"},
+    }
+    server.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+    pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    with pytest.raises(ClusterError, match="violates PodSecurity"):
+        server.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+
+
+@pytest.fixture(scope="module")
+def installed(server: Server) -> Server:
+    server.cluster.helm("install", "finetune-operator", str(CHART), "--namespace", NAMESPACE)
+    server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    return server
+
+
+ALLOWED = [
+    ("get", "finetune.dev/llmconnections", None),
+    ("patch", "finetune.dev/llmconnections/status", None),
+    ("watch", "namespaces", None),
+    ("create", "authentication.k8s.io/tokenreviews", None),
+    ("delete", "finetune.dev/finetunejobs", "team-a"),
+    ("patch", "finetune.dev/finetunejobs/status", "team-a"),
+    ("create", "finetune.dev/finetunedmodels", "team-a"),
+    ("patch", "finetune.dev/modeldeployments", "team-a"),
+    ("create", "batch/jobs", "team-a"),
+    ("delete", "apps/deployments", "team-a"),
+    ("patch", "services", "team-a"),
+    ("get", "pods/log", "team-a"),
+    ("create", "events.k8s.io/events", "team-a"),
+    ("get", "secrets", NAMESPACE),
+    ("patch", "secrets:finetune-operator-tls", NAMESPACE),
+    ("update", "coordination.k8s.io/leases:finetune-operator", NAMESPACE),
+    ("patch", "pods", NAMESPACE),
+]
+REFUSED = [
+    ("get", "secrets", "team-a"),
+    ("list", "secrets", NAMESPACE),
+    ("patch", "secrets:openai", NAMESPACE),
+    ("delete", "secrets:finetune-operator-tls", NAMESPACE),
+    ("update", "coordination.k8s.io/leases:another", NAMESPACE),
+    ("get", "configmaps", "team-a"),
+    ("create", "pods", "team-a"),
+    ("patch", "pods", "team-a"),
+    ("create", "pods/exec", "team-a"),
+    ("create", "serviceaccounts/token", "team-a"),
+    ("create", "finetune.dev/finetunejobs", "team-a"),
+    ("delete", "finetune.dev/finetunedmodels", "team-a"),
+    ("create", "finetune.dev/llmconnections", None),
+    ("patch", "finetune.dev/llmconnections", None),
+    ("patch", "apiextensions.k8s.io/customresourcedefinitions", None),
+    ("create", "rbac.authorization.k8s.io/clusterroles", None),
+    ("delete", "namespaces", None),
+    ("get", "nodes", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("verb", "what", "namespace", "expected"),
+    [*((*row, True) for row in ALLOWED), *((*row, False) for row in REFUSED)],
+    ids=str,
+)
+def test_the_operator_may_do_this_and_not_that(
+    installed: Server, verb: str, what: str, namespace: str | None, expected: bool
+) -> None:
+    assert may(installed, verb, what, namespace) is expected
+
+
+def may(server: Server, verb: str, what: str, namespace: str | None) -> bool:
+    """Whether the operator's account may do something with GROUP/RESOURCE/SUBRESOURCE:NAME."""
+    path, _, name = what.partition(":")
+    parts = path.split("/")
+    group = parts.pop(0) if "." in parts[0] or parts[0] in {"batch", "apps"} else ""
+    attributes = {"verb": verb, "group": group, "resource": parts[0], "subresource": "".join(parts[1:]), "name": name}
+    if namespace:
+        attributes["namespace"] = namespace
+    user = f"system:serviceaccount:{NAMESPACE}:finetune-operator"
+    api = AuthorizationV1Api(config.new_client_from_config(str(server.cluster.kubeconfig)))
+    review = api.create_subject_access_review({"spec": {"user": user, "resourceAttributes": attributes}})
+    return bool(review.status.allowed)
+
+
+def test_definitions_are_upgraded_with_the_chart(installed: Server) -> None:
+    """The trap of Helm's crds/ folder, which is never upgraded."""
+    name = "finetunejobs.finetune.dev"
+    columns = installed.get("crd", name)["spec"]["versions"][0]["additionalPrinterColumns"]
+    older = [{"op": "replace", "path": "/spec/versions/0/additionalPrinterColumns", "value": columns[:1]}]
+    installed.kubectl("patch", "crd", name, "--type=json", f"--patch={json.dumps(older)}")
+    installed.cluster.helm("upgrade", "finetune-operator", str(CHART), "--namespace", NAMESPACE, "--set", "replicas=2")
+    assert installed.get("crd", name)["spec"]["versions"][0]["additionalPrinterColumns"] == columns
+    assert installed.get("deployment", "finetune-operator", "-n", NAMESPACE)["spec"]["replicas"] == 2
+
+
+def test_uninstalling_keeps_definitions_and_objects_and_nothing_else(installed: Server) -> None:
+    for manifest in (LOCAL, JOB, MODEL):
+        installed.store(manifest)
+    installed.cluster.helm("uninstall", "finetune-operator", "--namespace", NAMESPACE)
+    assert len(installed.get("crd", "-l", "app.kubernetes.io/instance=finetune-operator")["items"]) == 4
+    assert len(installed.get("finetune", "-A")["items"]) == 3
+    left = "clusterroles,clusterrolebindings,roles,rolebindings,services,deployments,serviceaccounts,networkpolicies"
+    assert installed.get(left, "-A", "-l", "app.kubernetes.io/instance=finetune-operator")["items"] == []
+
+
+def test_installing_again_finds_everything_where_it_was(installed: Server) -> None:
+    installed.cluster.helm("install", "finetune-operator", str(CHART), "--namespace", NAMESPACE)
+    assert len(installed.get("finetune", "-A")["items"]) == 3
+    installed.cluster.helm("uninstall", "finetune-operator", "--namespace", NAMESPACE)
+
+
+def test_objects_and_definitions_go_without_sticking_once_the_operator_is_gone(installed: Server) -> None:
+    """No finalizer and no hook: the admin may delete in any order."""
+    installed.kubectl("delete", "crd", "-l", "app.kubernetes.io/instance=finetune-operator", "--timeout=30s")
+    with pytest.raises(ClusterError, match="finetune"):
+        installed.get("ftj", "-A")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ("replicas=0", "nothing will happen to jobs"),
+        ("replicas=2,podDisruptionBudget.enabled=false", "may end all of them at once"),
+        ("metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true", "scraped twice"),
+        ("image.tag=latest", "a restart is no upgrade"),
+        (f"image.tag=v1,image.digest=sha256:{'a' * 64}", "the digest wins"),
+        ("crds.install=false", "at every upgrade"),
+        ("crds.keep=false", "deletes ALL jobs"),
+        ("resources=null", "first to be evicted"),
+        ("settings.shutdownSeconds=60", "may be cut off"),
+    ],
+)
+def test_notes_warn_of_odd_values(server: Server, values: str, says: str) -> None:
+    text = server.cluster.helm(
+        "install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server", "--set", values
+    ).partition("NOTES:")[2]
+    assert [line for line in text.splitlines() if line.startswith("WARNING") and says in line]
+
+
+def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(server: Server) -> None:
+    text = server.cluster.helm("install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server")
+    notes = text.partition("NOTES:")[2]
+    assert f"kubectl -n {NAMESPACE} rollout status deployment/odd-finetune-operator" in notes
+    assert "kind: LLMConnection" in notes
+    assert "WARNING" not in notes
+
+
+def test_the_notes_connection_is_one_that_the_server_takes(server: Server) -> None:
+    text = server.cluster.helm("install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server")
+    manifest = text.partition("<<'EOF'")[2].partition("EOF")[0]
+    server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+    server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    server.kubectl("create", "--dry-run=server", "-f", "-", stdin=manifest)
