@@ -25,6 +25,7 @@ from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.limits import cpu_threads
 
 _log = logging.getLogger(__name__)
+_KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep idle connections, so that they end them, not we
 
 
 def main(args: argparse.Namespace) -> int:
@@ -43,6 +44,7 @@ def main(args: argparse.Namespace) -> int:
             port=args.port,
             log_config=None,
             access_log=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=args.drain_seconds,
         )
     )

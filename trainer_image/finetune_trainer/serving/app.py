@@ -26,6 +26,7 @@ from finetune_trainer.serving.served import Served
 
 _BODY_LIMIT = 8 << 20
 _CLIENT_LEFT = 499  # nobody reads it; metrics show it
+_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies pass pieces on as they come
 _PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -203,7 +204,7 @@ class _Stream(StreamingResponse):
     """Server-sent events; however the response ends, its generations do too."""
 
     def __init__(self, chunks: AsyncIterator[bytes], relay: Relay) -> None:
-        super().__init__(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        super().__init__(chunks, media_type="text/event-stream", headers=_STREAM_HEADERS)
         self._relay = relay
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

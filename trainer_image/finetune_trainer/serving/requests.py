@@ -89,7 +89,7 @@ class Message(_Body):
 
 
 _Stop = Annotated[StrictStr, Field(min_length=1)]
-_Penalty = Annotated[float, Field(ge=-2, le=2)]
+_Penalty = Annotated[float, Field(ge=-2, le=2, strict=True)]
 _PositiveInt = Annotated[StrictInt, Field(ge=1)]
 
 
@@ -99,15 +99,15 @@ class _GenerationBody(_Body):
     model: StrictStr
     stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
     top_k: Annotated[StrictInt, Field(ge=-1)] | None = None
     seed: Annotated[StrictInt, Field(ge=-_INT64, lt=_INT64)] | None = None
     stop: _Stop | Annotated[list[_Stop], Field(max_length=4)] | None = None
     max_tokens: _PositiveInt | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100, strict=True)]] | None = None
 
     @field_validator("logit_bias")
     @classmethod

@@ -30,6 +30,7 @@ BAD = [
                  "messages[0].content[0].type", id="an image"),
     pytest.param(CHAT_ROUTE, {**CHAT, "temperature": 3}, "temperature", id="temperature too high"),
     pytest.param(CHAT_ROUTE, {**CHAT, "temperature": "hot"}, "temperature", id="temperature is a word"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "temperature": True}, "temperature", id="temperature is true"),
     pytest.param(CHAT_ROUTE, {**CHAT, "top_p": 0}, "top_p", id="top_p of nothing"),
     pytest.param(CHAT_ROUTE, {**CHAT, "max_tokens": 0}, "max_tokens", id="no tokens"),
     pytest.param(CHAT_ROUTE, {**CHAT, "max_completion_tokens": -1}, "max_completion_tokens", id="less than none"),
