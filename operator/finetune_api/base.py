@@ -1,8 +1,9 @@
 """What all kinds share: the model base, references, quantities, conditions."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Rules = list[dict[str, str]]
@@ -59,7 +60,16 @@ MODEL_REF_RULE = (
 )
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
-Timestamp = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
+
+
+def _moment(text: str) -> str:
+    """Refuses what the API server would refuse: a status with one such time could not be written at all."""
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time needs a time zone: write RFC 3339, such as 2026-01-31T12:00:00Z")
+    return text
+
+
+Timestamp = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"}), AfterValidator(_moment)]
 _QUANTITY_RULE = (
     "isQuantity(string(self)) && !string(self).startsWith('-')",
     "write a quantity such as 2, 500m or 16Gi",

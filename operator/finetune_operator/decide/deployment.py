@@ -162,6 +162,11 @@ def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[F
     return ("Updating" if answering else "Deploying"), facts, answering
 
 
+def not_applied(view: DeploymentView, failure: Failure) -> DeploymentDecision:
+    """The server's objects cannot be made: another one bears the name, or the API server refuses them."""
+    return _refused(view, failure)
+
+
 def _refused(view: DeploymentView, failure: Failure) -> DeploymentDecision:
     """Nothing to serve: what serves already is left alone."""
     waiting = failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
@@ -211,7 +216,11 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest], version: int | 
     for pod in pods:
         if _version(pod["metadata"].get("labels", {}), label) == version and (found := _pod_failure(pod)):
             return found
-    late = next((c for c in status.get("conditions") or () if c.get("reason") == "ProgressDeadlineExceeded"), None)
+    conditions: list[Manifest] = status.get("conditions") or []
+    refused = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
+    if refused:
+        return Failure.because(Reason.POD_REJECTED, str(refused.get("message", "")))
+    late = next((c for c in conditions if c.get("reason") == "ProgressDeadlineExceeded"), None)
     return Failure.because(Reason.DEPLOYMENT_FAILED, str(late.get("message", ""))) if late else None
 
 

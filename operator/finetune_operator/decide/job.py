@@ -11,7 +11,6 @@ from typing import Any
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import DataFile, Failure, FineTuneJobSpec, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
-from finetune_api.trainer import Report
 from finetune_api.uris import UriError, parse_uri
 from finetune_api.verdict import SPLITS
 from finetune_operator.decide import policy
@@ -26,24 +25,21 @@ from finetune_operator.decide.conditions import (
     stalled,
     timestamp,
 )
+from finetune_operator.decide.reported import PHASE_OF_REPORT, dataset_facts, doing, report_is_due, reported
 from finetune_operator.decide.run import RETRIED, Run
 from finetune_operator.decide.size import fit
 
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
 
-REPORT_INTERVAL = timedelta(seconds=5)
-"""Progress is written to status no more often; phase changes are written at once."""
-
 RETRY_DELAYS = (5, 20, 60, 180, 300)
 """Seconds before the first, second, … retry; the last one repeats."""
 
 LATE_POD_CHECK_SECONDS = 15
 LAST_POD_CHECK_SECONDS = 10
+REJECTED_CHECK_SECONDS = 60
 
 DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
-
-PHASE_OF_REPORT = {"Validating": "Validating", "Running": "Running", "Evaluating": "Evaluating"}
 
 
 @dataclass(frozen=True)
@@ -120,6 +116,20 @@ def decide(view: JobView) -> Decision:
     return next(found for step in STEPS if (found := step(view)) is not None)
 
 
+def not_started(view: JobView, message: str) -> Decision:
+    """The API server refuses the attempt's objects: a quota, a policy or a field of the connection's podTemplate."""
+    failure = Failure.because(Reason.POD_REJECTED, message)
+    facts = stalled(failure.reason, failure.message)
+    status = _status(view, Change(facts, {"phase": "Pending", "failure": failure}))
+    return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
+
+
+def refused_by_policy(decision: Decision) -> bool:
+    """Whether the decision ends the job because of its connection: for good, so better not on a late watch's word."""
+    failure = decision.status.failure
+    return decision.status.phase == "Failed" and failure is not None and failure.reason in policy.REASONS
+
+
 def leave_deleted(view: JobView) -> Decision | None:
     """Children go by their owner reference: nothing to do."""
     return Decision(view.status) if view.deleting else None
@@ -173,7 +183,7 @@ def suspend(view: JobView) -> Decision | None:
     stopping = view.run.state != "Absent" or view.live_pods
     message = "stopping: the trainer writes a checkpoint" if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
-    fields = {"phase": "Suspended", "failure": None, **_reported(view)}
+    fields = {"phase": "Suspended", "failure": None, **reported(view.run.report, view.status)}
     if view.begun:
         fields["provider"] = _next_attempt(view)
     status = _status(view, Change(facts, fields))
@@ -269,10 +279,10 @@ def follow(view: JobView) -> Decision | None:
     phase = PHASE_OF_REPORT.get(report.phase, present) if report else present
     again = LATE_POD_CHECK_SECONDS if view.run.ending else None
     seen = view.status.observed_generation == view.generation
-    if seen and phase == view.status.phase and not _report_is_due(view):
+    if seen and phase == view.status.phase and not report_is_due(report, view.status):
         return Decision(view.status, requeue_after=again)
-    facts = [*reconciling(Reason(phase), _doing(phase)), *_dataset_facts(report)]
-    fields = {"phase": phase, "failure": None, **_reported(view)}
+    facts = [*reconciling(Reason(phase), doing(phase)), *dataset_facts(report)]
+    fields = {"phase": phase, "failure": None, **reported(view.run.report, view.status)}
     return Decision(_status(view, Change(facts, fields)), requeue_after=again)
 
 
@@ -299,7 +309,7 @@ def complete(view: JobView) -> Decision | None:
     facts = [
         *ready(Reason.SUCCEEDED, message),
         Fact("Complete", "True", Reason.SUCCEEDED, message),
-        *_dataset_facts(report),
+        *dataset_facts(report),
     ]
     fields = {
         "phase": "Succeeded",
@@ -307,7 +317,7 @@ def complete(view: JobView) -> Decision | None:
         "model_version": view.version,
         "result": report.result,
         "completion_time": timestamp(view.now),
-        **_reported(view),
+        **reported(view.run.report, view.status),
     }
     fields["train_loss"] = report.result.train_loss if report.result.train_loss is not None else fields["train_loss"]
     fields["eval_loss"] = report.result.eval_loss if report.result.eval_loss is not None else fields["eval_loss"]
@@ -348,14 +358,14 @@ def _fail(view: JobView, failure: Failure) -> Decision:
     facts = [
         *stalled(failure.reason, failure.message),
         Fact("Failed", "True", failure.reason, failure.message),
-        *_dataset_facts(view.run.report),
+        *dataset_facts(view.run.report),
     ]
     fields = {
         "phase": "Failed",
         "failure": failure,
         "completion_time": timestamp(view.now),
         "observed_retry_nonce": view.spec.retry_nonce if view.spec else view.status.observed_retry_nonce,
-        **_reported(view),
+        **reported(view.run.report, view.status),
     }
     # The pod is stopped by `keep_finished`, once the failure is safely in status.
     return Decision(_status(view, Change(facts, fields)), requeue_after=0)
@@ -409,7 +419,7 @@ def _retry(view: JobView, failure: Failure) -> Decision:
     after = timestamp(view.now + timedelta(seconds=delay))
     provider = _next_attempt(view, retries=retries + 1, retry_after=after, last_failure=failure)
     change = _waiting(provider)
-    change.fields.update({"provider": provider, **_reported(view)})
+    change.fields.update({"provider": provider, **reported(view.run.report, view.status)})
     return Decision(_status(view, change), requeue_after=delay)
 
 
@@ -439,44 +449,6 @@ def _unreadable_uri(spec: FineTuneJobSpec) -> str | None:
     return None
 
 
-def _reported(view: JobView) -> dict[str, Any]:
-    """What the last report says, kept from before where it says nothing."""
-    report, status = view.run.report, view.status
-    loss = (report and report.loss) or status.loss
-    return {
-        "progress": (report and report.progress) or status.progress,
-        "loss": loss,
-        "train_loss": loss.last_train if loss else status.train_loss,
-        "eval_loss": loss.last_validation if loss else status.eval_loss,
-        "dataset": (report and report.dataset) or status.dataset,
-        "evaluation": (report and report.evaluation) or status.evaluation,
-    }
-
-
-def _report_is_due(view: JobView) -> bool:
-    new = view.run.report.progress if view.run.report else None
-    old = view.status.progress
-    if new is None or new.updated_at is None or old is None or old.updated_at is None:
-        return True
-    # Either way: the clocks of two attempts' nodes may differ.
-    return old == new or abs(moment(new.updated_at) - moment(old.updated_at)) >= REPORT_INTERVAL
-
-
-def _dataset_facts(report: Report | None) -> list[Fact]:
-    if report is None or report.dataset is None:
-        return []
-    verdict = report.dataset
-    return [Fact("DatasetValid", "True" if verdict.valid else "False", verdict.reason, verdict.message)]
-
-
 def _not_suspended(view: JobView) -> list[Fact]:
     was = any(condition.type == "Suspended" for condition in view.status.conditions or ())
     return [Fact("Suspended", "False", Reason.RUNNING)] if was else []
-
-
-def _doing(phase: str) -> str:
-    return {
-        "Validating": "the dataset is being read",
-        "Running": "the model is being tuned",
-        "Evaluating": "the tuned model is being measured",
-    }.get(phase, "")

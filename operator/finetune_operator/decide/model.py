@@ -8,7 +8,7 @@ from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job import EvaluationResult
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, stalled
+from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,19 @@ class ModelView:
     """The model's deployments, and whatever else has the name of the automatic one."""
     pruned: frozenset[int]
     """Versions whose weights are confirmed to be deleted."""
+    pruning: frozenset[int]
+    """Versions whose weights are being deleted: no pin and no activation brings them back."""
     now: datetime
 
     @property
     def versions(self) -> list[ModelVersion]:
-        """Versions, oldest first."""
-        return self.status.versions or []
+        """Versions whose weights are there, oldest first; some may be on their way out."""
+        return [version for version in self.status.versions or () if version.version not in self.pruned]
+
+    @property
+    def usable(self) -> list[ModelVersion]:
+        """Versions that may be active."""
+        return [version for version in self.versions if version.version not in self.pruning]
 
 
 @dataclass(frozen=True)
@@ -62,14 +69,12 @@ def decide(view: ModelView) -> ModelDecision:
     if view.spec is None:
         facts = stalled(Reason.SPEC_INVALID, view.spec_error)
         return ModelDecision(_status(view, facts, view.status.active_version, view.versions))
-    active = active_version(view.spec, view.versions, view.status.active_version)
-    surplus = prunable(view, active)
-    kept = [version for version in view.versions if version.version not in view.pruned]
+    active = active_version(view.spec, view.usable, view.status.active_version)
     deploy = view.spec.deployment.mode == "Automatic" and active is not None and not _name_is_taken(view)
     return ModelDecision(
-        status=_status(view, _facts(view, active), active, kept),
+        status=_status(view, _facts(view, active), active, view.versions),
         deploy=deploy,
-        prune=tuple(version for version in surplus if version.version not in view.pruned),
+        prune=tuple(prunable(view, active)),
     )
 
 
@@ -84,14 +89,20 @@ def active_version(spec: FineTunedModelSpec, versions: Sequence[ModelVersion], p
     if spec.activation == "Automatic":
         return max(numbers, default=None)
     if spec.activation == "IfBetter":
-        return _best(versions)
+        return _best(versions, present)
     return present if present in numbers else None
 
 
-def _best(versions: Sequence[ModelVersion]) -> int | None:
-    """The first version, then each that beats its base model and the version that is active until then."""
+def _best(versions: Sequence[ModelVersion], present: int | None) -> int | None:
+    """The first version, then each that beats its base model and the version that is active until then.
+
+    When history has let the first one go, a version that was found worse does not become active for being the oldest.
+    """
     active: ModelVersion | None = None
     for version in versions:
+        is_first = version.version == 1 or present is None or version.version == present
+        if active is None and not is_first and not beats(version.evaluation, None):
+            continue
         if active is None or beats(version.evaluation, active.evaluation):
             active = version
     return active.version if active else None
@@ -132,7 +143,7 @@ def _facts(view: ModelView, active: int | None) -> list[Fact]:
     if pin is not None and pin != active:
         return stalled(
             Reason.VERSION_NOT_FOUND,
-            f"spec.activeVersion: version {pin} does not exist; there are {_listed(view.versions) or 'none yet'}",
+            f"spec.activeVersion: version {pin} does not exist; there are {_listed(view.usable) or 'none yet'}",
         )
     if active is None:
         manual = bool(view.versions) and spec is not None and spec.activation == "Manual"
@@ -153,6 +164,8 @@ def _deployment_facts(deployment: DeploymentView | None, active: int) -> list[Fa
     """The model is ready when the active version answers."""
     if deployment is None:
         return reconciling(Reason.DEPLOYING, f"version {active} is active and is being deployed")
+    if deployment.status.phase == "Idle":
+        return resting(Reason.READY, f"version {active} is active; its deployment has no replicas")
     conditions = deployment.status.conditions
     if is_true(conditions, "Ready") and deployment.status.served_version == active:
         return ready(Reason.READY, f"version {active} is active and answers")

@@ -8,6 +8,16 @@ from finetune_api.connection import LabelSelector, LabelSelectorRequirement, LLM
 from finetune_api.job import Failure, FineTuneJobSpec
 from finetune_api.reasons import Reason
 
+REASONS = frozenset(
+    {
+        Reason.NAMESPACE_NOT_ALLOWED,
+        Reason.FINE_TUNING_DISABLED,
+        Reason.MODEL_NOT_ALLOWED,
+        Reason.PROVIDER_NOT_SUPPORTED,
+    }
+)
+"""What a refusal by a connection can say."""
+
 
 @dataclass(frozen=True)
 class Request:

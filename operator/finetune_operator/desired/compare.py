@@ -1,7 +1,24 @@
 """Whether an object is as it should be, defaults of the API server aside."""
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
+
+import orjson
+
+from finetune_api.names import GROUP
+
+DIGEST_ANNOTATION = f"{GROUP}/applied"
+
+Manifest = dict[str, Any]
+
+
+def stamped(wanted: Manifest) -> Manifest:
+    """The object with its own digest in an annotation: a field that is not wanted any more shows as a difference."""
+    metadata = wanted["metadata"]
+    digest = sha256(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+    annotations = {**metadata.get("annotations", {}), DIGEST_ANNOTATION: digest}
+    return {**wanted, "metadata": {**metadata, "annotations": annotations}}
 
 
 def covers(present: Any, wanted: Any) -> bool:

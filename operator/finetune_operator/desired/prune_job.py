@@ -1,7 +1,7 @@
 """The batch/v1 Job that deletes output folders of versions that history has let go."""
 
 from hashlib import sha256
-from posixpath import commonpath, dirname
+from posixpath import dirname
 
 from finetune_api.connection import HuggingFace
 from finetune_api.model import ModelVersion
@@ -20,10 +20,16 @@ def name(model: str, version: int) -> str:
 
 
 def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Manifest | None:
-    """The Job, or None where the version's weights are not on a volume."""
+    """The Job, or None where the version's weights are not in a folder of this model's on a volume.
+
+    Where the weights are was told by the pod that made them: nothing else of the claim is ever deleted on its word.
+    """
     if version.artifact.uri is None:
         return None
     uri = parse_artifact_uri(version.artifact.uri)
+    metadata = owner["metadata"]
+    if uri.path.split("/")[-4:-2] != [metadata["namespace"], metadata["name"]]:
+        return None
     folder = dirname(names.claim_path(uri))
     volumes = Volumes()
     volumes.claim(uri.root, read_only=False)
@@ -31,7 +37,7 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
     container: Manifest = {
         "name": "prune",
         "image": connection.check_image or connection.trainer_image,
-        "args": ["prune", folder, "--root", commonpath([dirname(folder)])],
+        "args": ["prune", folder, "--root", dirname(folder)],
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
     }

@@ -40,7 +40,6 @@ class Served:
     version: ModelVersion
     engine: Literal["vLLM", "Transformers"]
     connection: HuggingFace
-    lora_rank: int | None = None
 
 
 def deployment(owner: Manifest, spec: ModelDeploymentSpec, served: Served) -> Manifest:
@@ -152,7 +151,7 @@ def _vllm(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Ser
     cached = f"{MODEL_CACHE_PATH}/{base}" if served.connection.model_cache is not None else base
     args = ["serve", cached if adapter else folder, "--port", str(PORT)]
     if adapter:
-        rank = next((r for r in VLLM_RANKS if r >= (served.lora_rank or VLLM_RANKS[-1])), VLLM_RANKS[-1])
+        rank = next((r for r in VLLM_RANKS if r >= (served.version.lora_rank or VLLM_RANKS[-1])), VLLM_RANKS[-1])
         # The base keeps its own name, so that a request for the tuned model never falls back to it.
         args += ["--served-model-name", base, "--enable-lora", "--max-lora-rank", str(rank)]
         args += ["--lora-modules", f"{name}={folder}"]
@@ -181,9 +180,16 @@ def _probe(period: int) -> Manifest:
 def _resources(local: LocalServing, connection: HuggingFace) -> Manifest:
     chosen = local.resources.wire() if local.resources else template_resources(connection)
     if local.gpus is None:
-        return chosen
+        return _as_text(chosen)
     limits = {key: value for key, value in chosen.get("limits", {}).items() if key != connection.gpu_resource}
     if local.gpus:
         limits[connection.gpu_resource] = local.gpus
     requests = {key: value for key, value in chosen.get("requests", {}).items() if key != connection.gpu_resource}
-    return {kind: amounts for kind, amounts in (("requests", requests), ("limits", limits)) if amounts}
+    return _as_text({"requests": requests, "limits": limits})
+
+
+def _as_text(resources: Manifest) -> Manifest:
+    """Quantities as the API server gives them back: a number would look like a difference each time."""
+    return {
+        kind: {name: str(amount) for name, amount in amounts.items()} for kind, amounts in resources.items() if amounts
+    }

@@ -52,8 +52,9 @@ class Observer:
             KubeError: a listing failed.
         """
         for resource in WATCHED:
+            before = self._store.versions(resource)
             found = await self._list(resource)
-            for namespace, name in self._store.replace(resource, found):
+            for namespace, name in self._store.replace(resource, found, before):
                 self._wake(resource, {"metadata": {"namespace": namespace, "name": name}})
         for resource in OWN_KINDS:
             for namespace, name in self._store.addresses(resource):

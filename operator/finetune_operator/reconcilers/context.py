@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import ApiModel
 from finetune_api.connection import LLMConnectionSpec
+from finetune_operator.runtime.errors import NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, Kube, Resource
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
 M = TypeVar("M", bound=ApiModel)
+
+_READING_ROUNDS = 8
+"""Taking a field away may leave another one incomplete; a status is no deeper than this."""
 
 
 class Announce(Protocol):
@@ -57,10 +61,21 @@ class Context:
         if old == new:
             return
         metadata = obj["metadata"]
-        written = await self.kube.patch_status(
-            resource, metadata["name"], metadata.get("namespace"), new.wire(), metadata["resourceVersion"]
-        )
-        self.store.put(resource, written)
+        namespace = metadata.get("namespace")
+        try:
+            written = await self.kube.patch_status(
+                resource, metadata["name"], namespace, new.wire(), metadata["resourceVersion"]
+            )
+        except NotFound:
+            self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
+        else:
+            self.store.put(resource, written)
+
+    async def refresh(self, resource: Resource, name: str, namespace: str | None = None) -> None:
+        """Ask the API where an answer for good must not rest on a watch that is a moment late."""
+        found = await self.kube.get(resource, name, namespace)
+        if found is not None:
+            self.store.put(resource, found)
 
     def connection(self, name: str) -> LLMConnectionSpec | None:
         """A connection's spec; None where it is not there or cannot be read (its own status says why)."""
@@ -78,12 +93,34 @@ def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:
 
 
 def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
-    """The status; one that cannot be read (written by another release) counts as not written."""
-    try:
-        return model.model_validate(obj.get("status") or {})
-    except ValidationError as error:
-        logger.warning("status of %s cannot be read: %d problems", obj["metadata"]["name"], error.error_count())
-        return model()
+    """The status, without what this release does not know of it.
+
+    Another release may have written it. What can be read counts: an ended job must not begin anew, and the versions of
+    a model must not be forgotten, because of one field.
+    """
+    status = obj.get("status") or {}
+    for _ in range(_READING_ROUNDS):
+        try:
+            return model.model_validate(status)
+        except ValidationError as error:
+            logger.warning("status of %s: %d fields cannot be read", obj["metadata"]["name"], error.error_count())
+            problems = error.errors(include_input=False, include_url=False)
+            # Where something is missing, what should hold it goes.
+            unread = {p["loc"][:-1] if p["type"] == "missing" else p["loc"] for p in problems}
+            status = _without(status, unread)
+    logger.error("status of %s cannot be read at all", obj["metadata"]["name"])
+    return model()
+
+
+def _without(value: Any, unread: set[tuple[int | str, ...]], path: tuple[int | str, ...] = ()) -> Any:
+    """A copy without the values at these paths."""
+    if isinstance(value, Mapping):
+        kept = {key: inner for key, inner in value.items() if (*path, key) not in unread}
+        return {key: _without(inner, unread, (*path, key)) for key, inner in kept.items()}
+    if isinstance(value, list):
+        numbered = enumerate(value)
+        return [_without(inner, unread, (*path, at)) for at, inner in numbered if (*path, at) not in unread]
+    return value
 
 
 def wants_deletion(obj: Mapping[str, Any]) -> bool:

@@ -4,26 +4,35 @@ from typing import Any
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.job import Failure
 from finetune_api.model import FineTunedModelStatus
-from finetune_api.names import SERVED_VERSION_LABEL
-from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, decide, read_serving
+from finetune_api.names import FIELD_MANAGER, MANAGED_BY_LABEL, SERVED_VERSION_LABEL
+from finetune_api.reasons import Reason
+from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, decide, not_applied, read_serving
 from finetune_operator.desired import serving
-from finetune_operator.desired.compare import covers
+from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.observed import pods_of_deployment
+from finetune_operator.runtime.errors import Forbidden, Invalid
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
-    FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
     MODEL_DEPLOYMENTS,
     PODS,
     SERVICES,
     Resource,
 )
-from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.queue import Key, Requeue
 
 Manifest = dict[str, Any]
+
+
+REFUSED_CHECK_SECONDS = 60
+
+
+class NameTaken(Exception):  # noqa: N818 - named as the API's reasons are
+    """An object of somebody else has the name of one that is to be made."""
 
 
 class DeploymentReconciler:
@@ -32,22 +41,30 @@ class DeploymentReconciler:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def reconcile(self, key: Key) -> None:
+    async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a deployment."""
         deployment = await self._context.read(MODEL_DEPLOYMENTS, key)
         if deployment is None:
-            return
+            return None
         view = self._observe(deployment)
         decision = decide(view)
-        changed = await self._serve(deployment, view, decision)
-        if changed:
-            # What was read of the server is of before the change.
-            view = self._observe(deployment)
-            decision = decide(view)
+        problem: Failure | None = None
+        try:
+            if await self._serve(deployment, view, decision):
+                # What was read of the server is of before the change.
+                view = self._observe(deployment)
+                decision = decide(view)
+        except NameTaken as taken:
+            problem = Failure.because(Reason.NAME_CONFLICT, str(taken))
+        except (Invalid, Forbidden) as refusal:
+            problem = Failure.because(Reason.POD_REJECTED, refusal.message)
+        if problem is not None:
+            decision = not_applied(view, problem)
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, decision.status)
         told = headline(view.status, decision.status)
         if told is not None:
             await self._context.announce(deployment, *told)
+        return Requeue(REFUSED_CHECK_SECONDS) if problem is not None else None
 
     def _observe(self, deployment: Manifest) -> DeploymentView:
         metadata, store = deployment["metadata"], self._context.store
@@ -87,20 +104,26 @@ class DeploymentReconciler:
         connection = view.connections[version.connection].hugging_face
         if connection is None:
             return False
-        served = serving.Served(version, decision.engine, connection, self._lora_rank(view.namespace, version.job))
+        served = serving.Served(version, decision.engine, connection)
         service = await self._ensure(SERVICES, serving.service(deployment, view.spec))
         return await self._ensure(DEPLOYMENTS, serving.deployment(deployment, view.spec, served)) or service
 
-    def _lora_rank(self, namespace: str, job: str) -> int | None:
-        found = self._context.store.get(FINE_TUNE_JOBS, job, namespace)
-        rank = (found or {}).get("spec", {}).get("lora", {}).get("r")
-        return int(rank) if rank else None
-
     async def _ensure(self, resource: Resource, wanted: Manifest) -> bool:
+        """Apply what is not as wanted.
+
+        Raises:
+            NameTaken: an object of that name is there that the operator has not made.
+        """
+        wanted = stamped(wanted)
         metadata = wanted["metadata"]
         present = self._context.store.get(resource, metadata["name"], metadata["namespace"])
         if present is not None and covers(present, wanted):
             return False
+        if present is None:
+            # Only objects of ours are watched: applying would take a stranger's over.
+            found = await self._context.kube.get(resource, metadata["name"], metadata["namespace"])
+            if found is not None and (found["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != FIELD_MANAGER:
+                raise NameTaken(f"{resource.kind} {metadata['name']} exists and was not made by this operator")
         self._context.store.put(resource, await self._context.kube.apply(resource, wanted))
         return True
 

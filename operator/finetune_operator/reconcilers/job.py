@@ -5,16 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_api.display import job_display
-from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus, LoRA
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.job import Decision, JobView, decide
+from finetune_operator.decide.job import Decision, JobView, decide, not_started, refused_by_policy
 from finetune_operator.desired import fine_tuned_model
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime import metrics
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, NAMESPACES
+from finetune_operator.runtime.errors import Forbidden, Invalid
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, NAMESPACES
 from finetune_operator.runtime.queue import Key, Requeue
 
 logger = logging.getLogger(__name__)
@@ -34,24 +35,38 @@ class JobReconciler:
         """One look at a job. Doing it twice, late or after a crash gives the same world."""
         job = await self._context.read(FINE_TUNE_JOBS, key)
         if job is None:
+            self._reports.forget_named(key.namespace, key.name)
             return None
-        view = await self._observe(job)
-        decision = decide(view)
+        view, decision = await self._look(job)
         if decision.register:
             view = replace(view, version=await self._register(view))
             decision = decide(view)
-        status = await self._act(job, view, decision)
+        decision = await self._act(job, view, decision)
         if decision.delete:
             await self._context.kube.delete(
                 FINE_TUNE_JOBS, key.name, key.namespace, uid=job["metadata"]["uid"], propagation="Background"
             )
             return None
-        status = status.model_copy(update={"display": _display(view, status)})
+        status = decision.status.model_copy(update={"display": _display(view, decision.status)})
         await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status)
         await self._tell(job, view.status, status)
-        if status.completion_time is not None:
+        if status.completion_time is not None or view.deleting:
             self._reports.forget(view.uid)
         return None if decision.requeue_after is None else Requeue(decision.requeue_after)
+
+    async def _look(self, job: Manifest) -> tuple[JobView, Decision]:
+        """What is known and what follows. A refusal is for good: it rests on what the API says now.
+
+        A namespace, its connection and a job may come in one commit; their watches are not in step.
+        """
+        view = await self._observe(job)
+        decision = decide(view)
+        if view.spec is not None and not view.finished and refused_by_policy(decision):
+            await self._context.refresh(NAMESPACES, view.namespace)
+            await self._context.refresh(CONNECTIONS, view.spec.connection_ref.name)
+            view = await self._observe(job)
+            decision = decide(view)
+        return view, decision
 
     async def _observe(self, job: Manifest) -> JobView:
         metadata = job["metadata"]
@@ -85,15 +100,18 @@ class JobReconciler:
         model = self._context.store.get(FINE_TUNED_MODELS, spec.model_ref.name, job["metadata"]["namespace"])
         return find_version(parse_status(FineTunedModelStatus, model), job["metadata"]["uid"]) if model else None
 
-    async def _act(self, job: Manifest, view: JobView, decision: Decision) -> FineTuneJobStatus:
+    async def _act(self, job: Manifest, view: JobView, decision: Decision) -> Decision:
         """Do what was decided, and only then say so; what was done twice after a crash changes nothing."""
         if decision.stop:
             await self._provider.stop(job, view.status)
         if not decision.start or view.spec is None or view.connection is None or decision.status.provider is None:
-            return decision.status
-        job_id = await self._provider.start(job, view.spec, view.connection, decision.status)
+            return decision
+        try:
+            job_id = await self._provider.start(job, view.spec, view.connection, decision.status)
+        except (Invalid, Forbidden) as error:
+            return not_started(view, error.message)
         provider = decision.status.provider.model_copy(update={"job_id": job_id})
-        return decision.status.model_copy(update={"provider": provider})
+        return replace(decision, status=decision.status.model_copy(update={"provider": provider}))
 
     async def _register(self, view: JobView) -> int:
         """Add the job's version to its FineTunedModel, once: the job's UID tells whether it is there.
@@ -170,6 +188,7 @@ def _new_version(view: JobView, number: int) -> ModelVersion:
         connection=spec.connection_ref.name,
         base_model=spec.base_model,
         method=spec.method,
+        lora_rank=(spec.lora or LoRA()).r if spec.method == "LoRA" else None,
         artifact=report.result.artifact,
         dataset_sha256=report.result.dataset_sha256,
         train_loss=report.result.train_loss,

@@ -7,7 +7,7 @@ from finetune_api.display import model_display
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_operator.decide.model import DeploymentView, ModelView, decide
 from finetune_operator.desired import model_deployment, prune_job
-from finetune_operator.desired.compare import covers
+from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.observed import of_model
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
@@ -53,6 +53,7 @@ class ModelReconciler:
             status=status,
             deployments=self._deployments(model),
             pruned=frozenset(v.version for v in status.versions or () if self._is_pruned(model, v)),
+            pruning=frozenset(v.version for v in status.versions or () if self._prune_job(model, v)),
             now=self._context.clock(),
         )
 
@@ -80,11 +81,17 @@ class ModelReconciler:
         return views
 
     def _is_pruned(self, model: Manifest, version: ModelVersion) -> bool:
+        job = self._prune_job(model, version)
+        conditions = (job or {}).get("status", {}).get("conditions") or ()
+        return any(c["type"] == "Complete" and c["status"] == "True" for c in conditions)
+
+    def _prune_job(self, model: Manifest, version: ModelVersion) -> Manifest | None:
+        """The Job that deletes the version's weights; one of an earlier model of the same name does not count."""
         metadata = model["metadata"]
         name = prune_job.name(metadata["name"], version.version)
         job = self._context.store.get(JOBS, name, metadata["namespace"])
-        conditions = (job or {}).get("status", {}).get("conditions") or ()
-        return any(c["type"] == "Complete" and c["status"] == "True" for c in conditions)
+        owners = (job or {}).get("metadata", {}).get("ownerReferences") or ()
+        return job if any(owner["uid"] == metadata["uid"] for owner in owners) else None
 
     async def _prune(self, model: Manifest, version: ModelVersion) -> None:
         """Have the version's folder deleted; the version leaves status once that is done."""
@@ -94,12 +101,11 @@ class ModelReconciler:
         manifest = prune_job.build(model, version, connection.hugging_face)
         if manifest is None:
             return
-        metadata = manifest["metadata"]
-        if self._context.store.get(JOBS, metadata["name"], metadata["namespace"]) is None:
+        if self._prune_job(model, version) is None:
             self._context.store.put(JOBS, await self._context.kube.apply(JOBS, manifest))
 
     async def _deploy(self, model: Manifest, spec: FineTunedModelSpec) -> None:
-        wanted = model_deployment.build(model, spec)
+        wanted = stamped(model_deployment.build(model, spec))
         metadata = wanted["metadata"]
         present = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"])
         if present is None or not covers(present, wanted):

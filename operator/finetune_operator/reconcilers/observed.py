@@ -7,6 +7,7 @@ from typing import Any, get_args
 from finetune_api.deployment import DeploymentPhase
 from finetune_api.job import JobPhase
 from finetune_api.names import DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
+from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face import pods_of_job, pods_of_owner
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import (
@@ -55,6 +56,11 @@ def in_phase(phase: str) -> str:
     return f"phase/{phase}"
 
 
+def labelled(namespace: str, label: str) -> str:
+    """Index key of the FineTuneJob that its children's job label names."""
+    return f"label/{namespace}/{label}"
+
+
 def pods_of_deployment(namespace: str, name: str) -> str:
     """Index key of the pods that serve a ModelDeployment."""
     return f"deployment/{namespace}/{name}"
@@ -91,6 +97,7 @@ def _index_job(job: Manifest) -> Iterator[str]:
     yield uses_connection(spec.get("connectionRef", {}).get("name", ""))
     yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
     yield in_namespace(namespace)
+    yield labelled(namespace, names.fit(job["metadata"]["name"]))
     yield from _index_phase(job)
 
 
@@ -133,7 +140,9 @@ def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Itera
     elif resource is FINE_TUNED_MODELS:
         yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS, of_model(namespace, name)))
     elif resource is MODEL_DEPLOYMENTS:
-        yield Key(FINE_TUNED_MODELS.kind, namespace, obj.get("spec", {}).get("modelRef", {}).get("name", name))
+        model = obj.get("spec", {}).get("modelRef", {}).get("name", name)
+        # The model that bears its name too: it may wait for the name to be free.
+        yield from (Key(FINE_TUNED_MODELS.kind, namespace, named) for named in sorted({model, name}))
     elif resource in CHILDREN:
         yield from _owners(resource, obj, store)
 
@@ -142,9 +151,13 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
     """The objects of ours that a child belongs to: by its owner reference, or by its label."""
     metadata = obj["metadata"]
     namespace = metadata["namespace"]
-    label = (metadata.get("labels") or {}).get(DEPLOYMENT_LABEL)
-    if label:
-        yield Key(MODEL_DEPLOYMENTS.kind, namespace, label)
+    labels = metadata.get("labels") or {}
+    if DEPLOYMENT_LABEL in labels:
+        yield Key(MODEL_DEPLOYMENTS.kind, namespace, labels[DEPLOYMENT_LABEL])
+        return
+    if JOB_LABEL in labels:
+        # Not by the pod's Job: that is gone before a pod that was told to end.
+        yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, labelled(namespace, labels[JOB_LABEL])))
         return
     ours = {kind.kind for kind in OWN_KINDS}
     for owner in metadata.get("ownerReferences") or ():

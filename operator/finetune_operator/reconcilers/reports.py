@@ -58,6 +58,12 @@ class ReportBox:
         """Drop what is known of a job that has ended or is gone."""
         self._reports.pop(uid, None)
 
+    def forget_named(self, namespace: str, name: str) -> None:
+        """Drop what is known of a job that was deleted before it ended."""
+        gone = [uid for uid, report in self._reports.items() if (report.namespace, report.name) == (namespace, name)]
+        for uid in gone:
+            self.forget(uid)
+
     def _owner(self, pod: Manifest, kind: str, namespace: str) -> Manifest | None:
         for owner in pod["metadata"].get("ownerReferences") or ():
             if owner["kind"] == kind:

@@ -79,15 +79,28 @@ class Store:
         """How many objects have an index key."""
         return len(self._index.get((resource, index_key), ()))
 
-    def replace(self, resource: Resource, objects: Iterable[Mapping[str, Any]]) -> list[Address]:
-        """Take a whole listing in: newer states are kept, objects that it lacks are forgotten and returned."""
-        before = set(self._objects[resource])
-        for obj in objects:
-            before.discard(_address(obj))
+    def versions(self, resource: Resource) -> dict[Address, int]:
+        """Which states of which objects are known: to be taken before a listing and given to `replace` after it."""
+        return {address: self._versions[resource, address] for address in self._objects[resource]}
+
+    def replace(
+        self, resource: Resource, objects: Iterable[Mapping[str, Any]], before: Mapping[Address, int]
+    ) -> list[Address]:
+        """Take a whole listing in: newer states are kept, objects that it lacks are forgotten and returned.
+
+        Args:
+            resource: what was listed.
+            objects: all that the listing has.
+            before: `versions` of the time before the listing: what has come or changed since it cannot know.
+        """
+        listed = list(objects)
+        for obj in listed:
             self.put(resource, obj)
-        for namespace, name in before:
+        gone = before.keys() - {_address(obj) for obj in listed}
+        gone = {address for address in gone if self._versions.get((resource, address)) == before[address]}
+        for namespace, name in gone:
             self.remove(resource, namespace, name)
-        return sorted(before)
+        return sorted(gone)
 
     def _reindex(self, resource: Resource, address: Address, keys: tuple[str, ...]) -> None:
         for key in self._keys.pop((resource, address), ()):

@@ -1,0 +1,53 @@
+"""What a trainer's report becomes in a job's status. Decides nothing about the job."""
+
+from datetime import timedelta
+from typing import Any
+
+from finetune_api.job import FineTuneJobStatus
+from finetune_api.trainer import Report
+from finetune_operator.decide.conditions import Fact, moment
+
+REPORT_INTERVAL = timedelta(seconds=5)
+"""Progress is written to status no more often; phase changes are written at once."""
+
+PHASE_OF_REPORT = {"Validating": "Validating", "Running": "Running", "Evaluating": "Evaluating"}
+
+
+def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:
+    """Status fields as the last report says, kept from before where it says nothing."""
+    loss = (report and report.loss) or status.loss
+    return {
+        "progress": (report and report.progress) or status.progress,
+        "loss": loss,
+        "train_loss": loss.last_train if loss else status.train_loss,
+        "eval_loss": loss.last_validation if loss else status.eval_loss,
+        "dataset": (report and report.dataset) or status.dataset,
+        "evaluation": (report and report.evaluation) or status.evaluation,
+    }
+
+
+def report_is_due(report: Report | None, status: FineTuneJobStatus) -> bool:
+    """Whether the report's progress may be written already."""
+    new = report.progress if report else None
+    old = status.progress
+    if new is None or new.updated_at is None or old is None or old.updated_at is None:
+        return True
+    # Either way: the clocks of two attempts' nodes may differ.
+    return old == new or abs(moment(new.updated_at) - moment(old.updated_at)) >= REPORT_INTERVAL
+
+
+def dataset_facts(report: Report | None) -> list[Fact]:
+    """The condition DatasetValid, where the report has a verdict."""
+    if report is None or report.dataset is None:
+        return []
+    verdict = report.dataset
+    return [Fact("DatasetValid", "True" if verdict.valid else "False", verdict.reason, verdict.message)]
+
+
+def doing(phase: str) -> str:
+    """A phase of the trainer in words."""
+    return {
+        "Validating": "the dataset is being read",
+        "Running": "the model is being tuned",
+        "Evaluating": "the tuned model is being measured",
+    }.get(phase, "")
