@@ -286,6 +286,14 @@ def test_a_refusal_never_quotes_the_row():
     assert "secret" not in str(refused.value)
 
 
+def test_templates_know_the_tokens_that_a_model_names_for_itself(tmp_path):
+    tokenizer = byte_level("{{ image_token }}{{ bos_token }}", bos_token="<|im_start|>", image_token="<image>")
+    tokenizer.save_pretrained(tmp_path)
+    for ours in (ChatTokenizer.from_transformers(tokenizer), ChatTokenizer.from_folder(tmp_path)):
+        assert ours.ids([ours.render(TWO)])[0] == reference(tokenizer, TWO)
+        assert ours.render(TWO) == "<image><|im_start|>"
+
+
 @pytest.mark.parametrize(
     "template",
     [

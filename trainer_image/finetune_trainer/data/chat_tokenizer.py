@@ -18,7 +18,6 @@ from finetune_trainer.data.chat_template import PLAIN_TEMPLATE, compiled, render
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.errors import TrainerError
 
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _NO_TOKENIZER_STEP = "Put a model with a tokenizer.json into the model cache."
 
 
@@ -143,12 +142,14 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """The named tokens. The older special_tokens_map.json counts only where the config lists no added tokens."""
+    """The named tokens. An older special_tokens_map.json counts where the config lists no added tokens."""
     old = folder / "special_tokens_map.json"
     named: dict[str, Any] = dict(config)
     if "added_tokens_decoder" not in config and old.is_file():
         named |= _json(old)
-    tokens = {name: _content(named.get(name)) for name in SPECIAL_TOKENS}
+    if isinstance(extra := named.get("extra_special_tokens"), Mapping):
+        named |= extra
+    tokens = {name: _content(token) for name, token in named.items() if name.endswith("_token")}
     return {name: token for name, token in tokens.items() if token is not None}
 
 
