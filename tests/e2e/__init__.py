@@ -1,0 +1,1 @@
+"""End to end: real pods on the throw-away cluster, the operator installed with Helm and running in a pod."""

@@ -1,0 +1,125 @@
+"""The cluster with the operator on it, once for all end-to-end tests; a namespace for each test that asks for one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.assets.tiny_model import make_tiny_model
+from tests.cluster import Cluster, images
+from tests.e2e.site import Site
+
+HERE = Path(__file__).parent
+CHART = HERE.parents[1] / "helm" / "finetune-operator"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder need the cluster."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def built() -> images.BuiltImages:
+    """The project's images, as users get them."""
+    return images.build_images()
+
+
+@pytest.fixture(scope="session")
+def cluster(built: images.BuiltImages) -> Iterator[Cluster]:
+    """The throw-away cluster; one that was up before stays up."""
+    found = Cluster()
+    was_up = found.is_up()
+    found.up()
+    found.load_image(built.operator, built.check, built.trainer)
+    yield found
+    if not was_up:
+        found.down()
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, built: images.BuiltImages) -> Cluster:
+    """The cluster with the operator installed by its chart: two replicas, one of them leads."""
+    repository, _, tag = built.operator.rpartition(":")
+    cluster.helm(
+        "upgrade", "--install", "finetune-operator", str(CHART), "--namespace", "finetune-system", "--create-namespace",
+        "--set", f"image.repository={repository}", "--set", f"image.tag={tag}", "--set", "replicas=2",
+        "--wait", "--timeout", "120s",
+    )  # fmt: skip
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model cache with a tiny random Llama."""
+    cache = tmp_path_factory.mktemp("model-cache")
+    make_tiny_model(cache)
+    for path in (cache, *cache.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    for parent in cache.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o011)  # pytest keeps its folders to the owner; pods are someone else
+    return cache
+
+
+@pytest.fixture(scope="session")
+def connections(operator: Cluster, built: images.BuiltImages) -> None:
+    """Air-gapped connections: one that works, one that soon gives up, one switched off, one for other models."""
+    settings = {
+        "trainerImage": built.trainer,
+        "checkImage": built.check,
+        "airGapped": True,
+        "modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "model-cache"}}},
+        "artifacts": {"uri": "pvc://models"},
+        "podTemplate": {"resources": {"requests": {"cpu": "100m", "memory": "300Mi"}}},
+    }
+    selector = {"matchLabels": {"finetune": "yes"}}
+    variants = {
+        "tiny": {"huggingFace": settings},
+        "hasty": {"huggingFace": {**settings, "maxRetries": 1}},
+        "switched-off": {"huggingFace": settings, "fineTuning": {"enabled": False}},
+        "picky": {"huggingFace": settings, "fineTuning": {"allowedModels": ["meta-llama/*"]}},
+    }
+    operator.apply(
+        *(
+            {
+                "apiVersion": "finetune.dev/v1alpha1",
+                "kind": "LLMConnection",
+                "metadata": {"name": name},
+                "spec": {"namespaceSelector": selector, **spec},
+            }
+            for name, spec in variants.items()
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def make_site(
+    operator: Cluster,
+    connections: None,  # noqa: ARG001 - jobs name them
+    model_cache: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., Site]]:
+    """Makes namespaces that go with the module's last test."""
+    made: list[Site] = []
+
+    def make(name: str, labels: dict[str, str] | None = None) -> Site:
+        site = Site(operator, name, tmp_path_factory.mktemp(name), model_cache)
+        site.make(labels)
+        site.write_rows("train.jsonl", 24)
+        site.write_rows("validation.jsonl", 8, start=1000)
+        made.append(site)
+        return site
+
+    yield make
+    for site in made:
+        site.remove()
+
+
+@pytest.fixture(scope="module")
+def site(make_site: Callable[..., Site], request: pytest.FixtureRequest) -> Site:
+    """One namespace for a module."""
+    return make_site(re.sub("[^a-z0-9]+", "-", request.module.__name__.rpartition(".")[2].removeprefix("test_")))

@@ -1,0 +1,175 @@
+"""A namespace with volumes, as a team has one: data, models and model cache are folders that the test can look into."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.cluster import Cluster
+
+T = TypeVar("T")
+Manifest = dict[str, Any]
+
+KINDS = {"job": "finetunejobs", "model": "finetunedmodels", "deployment": "modeldeployments"}
+POLL_SECONDS = 0.3
+
+
+def eventually(look: Callable[[], T | None], what: str, seconds: float, explain: Callable[[], str] = str) -> T:
+    """What `look` returns as soon as that is something; fails with `explain`'s words after `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not happen within {seconds:g} s; {explain()}")
+        time.sleep(POLL_SECONDS)
+
+
+class Site:
+    """One namespace on the cluster, with its claims bound to folders of this machine."""
+
+    def __init__(self, cluster: Cluster, name: str, folder: Path, cache: Path) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.data = folder / "data"
+        self.models = folder / "models"
+        self.folders = {"data": self.data, "models": self.models, "model-cache": cache}
+
+    def make(self, labels: Mapping[str, str] | None = None) -> None:
+        """Namespace (restricted), claims and the volumes behind them."""
+        standard = {"pod-security.kubernetes.io/enforce": "restricted", "finetune": "yes"}
+        metadata = {"name": self.name, "labels": standard if labels is None else dict(labels)}
+        self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        for claim, folder in self.folders.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o777)
+            self.cluster.apply(*self._volume(claim, folder))
+
+    def remove(self) -> None:
+        """Delete the namespace and its volumes; nothing holds them up."""
+        self.cluster.kubectl("delete", "namespace", self.name, "--wait=true", "--timeout=120s")
+        self.cluster.kubectl("delete", "pv", *(f"{self.name}-{claim}" for claim in self.folders))
+
+    def _volume(self, claim: str, folder: Path) -> tuple[Manifest, Manifest]:
+        modes, size = ["ReadWriteMany"], {"storage": "1Gi"}
+        volume = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"{self.name}-{claim}"},
+            "spec": {
+                "accessModes": modes,
+                "capacity": size,
+                "hostPath": {"path": str(folder)},
+                "storageClassName": "",
+                "claimRef": {"namespace": self.name, "name": claim},
+            },
+        }
+        request = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": claim, "namespace": self.name},
+            "spec": {
+                "accessModes": modes,
+                "resources": {"requests": size},
+                "storageClassName": "",
+                "volumeName": f"{self.name}-{claim}",
+            },
+        }
+        return volume, request
+
+    def write_rows(self, name: str, count: int, *, start: int = 0) -> None:
+        """A JSON Lines file of rows that are all different."""
+        rows = (
+            {"prompt": f"row {i}: what colour is the sky of day {i}?", "completion": "blue" if i % 2 else "grey"}
+            for i in range(start, start + count)
+        )
+        (self.data / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def job(self, name: str, *, model: str = "colours", **spec: Any) -> Manifest:
+        """Apply a small FineTuneJob; `spec` overrides any field of it."""
+        manifest = {
+            "apiVersion": "finetune.dev/v1alpha1",
+            "kind": "FineTuneJob",
+            "metadata": {"name": name, "namespace": self.name},
+            "spec": {
+                "connectionRef": {"name": "tiny"},
+                "baseModel": "test/tiny-llama",
+                "modelRef": {"name": model},
+                "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
+                "hyperparameters": {"epochs": 1, "batchSize": 8, "maxSequenceLength": 64, "learningRate": 0.01},
+                **spec,
+            },
+        }
+        self.cluster.apply(manifest)
+        return manifest
+
+    def model(self, name: str, **spec: Any) -> None:
+        """Apply a FineTunedModel."""
+        self._apply("FineTunedModel", name, spec)
+
+    def deployment(self, name: str, **spec: Any) -> None:
+        """Apply a ModelDeployment."""
+        self._apply("ModelDeployment", name, spec)
+
+    def _apply(self, kind: str, name: str, spec: Manifest) -> None:
+        metadata = {"name": name, "namespace": self.name}
+        self.cluster.apply({"apiVersion": "finetune.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+
+    def patch(self, kind: str, name: str, spec: Manifest) -> None:
+        """Merge into an object's spec."""
+        body = json.dumps({"spec": spec})
+        self.cluster.kubectl("-n", self.name, "patch", KINDS[kind], name, "--type=merge", "-p", body)
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete an object and wait until it is gone."""
+        self.cluster.kubectl("-n", self.name, "delete", KINDS[kind], name, "--timeout=60s")
+
+    def status(self, kind: str, name: str) -> Manifest:
+        """An object's status; empty before the first write."""
+        status: Manifest = self.cluster.get("-n", self.name, KINDS[kind], name).get("status", {})
+        return status
+
+    def pods(self, selector: str = "finetune.dev/job") -> list[Manifest]:
+        """Pods by label."""
+        items: list[Manifest] = self.cluster.get("-n", self.name, "pods", "-l", selector)["items"]
+        return items
+
+    def wait(self, kind: str, name: str, holds: Callable[[Manifest], Any], what: str, seconds: float = 120) -> Manifest:
+        """The status as soon as it satisfies `holds`."""
+
+        def look() -> Manifest | None:
+            status = self.status(kind, name)
+            return status if holds(status) else None
+
+        return eventually(look, f"{kind} {name}: {what}", seconds, lambda: self.explain(kind, name))
+
+    def finished(self, name: str, seconds: float = 150) -> Manifest:
+        """The status of a job that has ended, well or badly."""
+        return self.wait("job", name, lambda s: s.get("phase") in {"Succeeded", "Failed"}, "to end", seconds)
+
+    def succeeded(self, name: str, seconds: float = 150) -> Manifest:
+        """The status of a job that has to end well."""
+        status = self.finished(name, seconds)
+        assert status["phase"] == "Succeeded", json.dumps(status.get("failure"), indent=2)
+        return status
+
+    def failed(self, name: str, seconds: float = 120) -> Manifest:
+        """The failure of a job that has to end badly."""
+        status = self.finished(name, seconds)
+        assert status["phase"] == "Failed", status["phase"]
+        failure: Manifest = status["failure"]
+        return failure
+
+    def explain(self, kind: str, name: str) -> str:
+        """What one would look at when it hangs."""
+        pods = self.cluster.kubectl("-n", self.name, "get", "pods", "-o", "wide")
+        return f"status: {json.dumps(self.status(kind, name), indent=1)}\npods:\n{pods}"
+
+
+def condition(status: Manifest, condition_type: str) -> Manifest:
+    """A condition of a status; empty where it has none."""
+    return next((c for c in status.get("conditions", []) if c["type"] == condition_type), {})

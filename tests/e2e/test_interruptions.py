@@ -1,0 +1,140 @@
+"""Jobs that are interrupted: suspended, killed, evicted, out of memory, deleted. Nothing is lost and nothing doubled."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.site import Manifest, Site, condition, eventually
+
+LONG = {
+    "dataset": {
+        "train": {"uri": "pvc://data/long.jsonl"},
+        "validation": {"uri": "pvc://data/validation.jsonl"},
+    },
+    "hyperparameters": {
+        "epochs": 3,
+        "batchSize": 4,
+        "maxSequenceLength": 64,
+        "learningRate": 0.003,
+        "checkpointSteps": 20,
+    },
+}
+"""Long enough to be caught in the middle: 240 steps of some tens of milliseconds."""
+
+
+def is_in_epoch_two(status: Manifest) -> bool:
+    """Past the first epoch, and not at the end yet."""
+    return 1.0 < status.get("progress", {}).get("epoch", 0) < 2.5
+
+
+def trainer_process(job: str) -> int | None:
+    """The trainer's process id on this machine: the node is here."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f'"name":"{job}"' in environment.read_text(errors="replace"):
+                return int(environment.parent.name)
+        except OSError:
+            continue  # it has ended meanwhile
+    return None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undisturbed(site: Site) -> None:
+    """The run that the interrupted ones are compared with, beside the first of them."""
+    site.write_rows("long.jsonl", 320)
+    site.job("undisturbed", model="undisturbed", **LONG)
+    site.model("killed", deployment={"mode": "Manual"})
+    site.model("undisturbed", deployment={"mode": "Manual"})
+    site.model("suspended", deployment={"mode": "Manual"})
+    site.model("twins", deployment={"mode": "Manual"})
+
+
+def same_result(one: Manifest, other: Manifest) -> bool:
+    """Equal losses to the last digit, and the same number of steps."""
+    return all(one[loss] == other[loss] for loss in ("trainLoss", "evalLoss")) and (
+        one["result"]["steps"] == other["result"]["steps"]
+    )
+
+
+def test_a_trainer_killed_in_epoch_two_goes_on_and_ends_with_the_same_loss(site: Site) -> None:
+    site.job("killed", model="killed", **LONG)
+    site.wait("job", "killed", is_in_epoch_two, "to reach epoch two", 180)
+    pid = trainer_process("killed")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    status = site.succeeded("killed", 240)
+    assert status["provider"]["attempt"] == 2
+    assert status["provider"]["retries"] == 1
+    assert status["provider"]["lastFailure"]["reason"] == "Interrupted"
+    assert same_result(status, site.succeeded("undisturbed", 240))
+
+
+def test_a_suspended_job_keeps_its_checkpoint_and_goes_on_from_it(site: Site) -> None:
+    site.job("suspended", model="suspended", **LONG)
+    site.wait("job", "suspended", is_in_epoch_two, "to reach epoch two", 180)
+    site.patch("job", "suspended", {"suspend": True})
+    eventually(lambda: not site.pods("finetune.dev/job=suspended"), "the pod to end", 60)
+    status = site.wait("job", "suspended", lambda s: condition(s, "Suspended").get("status") == "True", "to rest", 30)
+    assert status["phase"] == "Suspended"
+    assert list(site.models.rglob("suspended-*/checkpoints/*"))
+    site.patch("job", "suspended", {"suspend": False})
+    status = site.succeeded("suspended", 240)
+    assert status["provider"]["retries"] == 0
+    assert condition(status, "Suspended")["status"] == "False"
+    assert same_result(status, site.succeeded("undisturbed", 240))
+
+
+def test_an_evicted_trainer_is_started_again(site: Site) -> None:
+    site.job("evicted", **LONG)
+    site.wait("job", "evicted", lambda s: s.get("progress", {}).get("step", 0) > 0, "to train", 180)
+    (pod,) = site.pods("finetune.dev/job=evicted")
+    name = pod["metadata"]["name"]
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": site.name}}
+    path = f"/api/v1/namespaces/{site.name}/pods/{name}/eviction"
+    site.cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    status = site.wait("job", "evicted", lambda s: s.get("provider", {}).get("retries", 0) > 0, "to be retried", 120)
+    assert status["provider"]["lastFailure"]["reason"] == "Evicted"
+    site.delete("job", "evicted")
+
+
+def test_a_trainer_without_memory_says_so_and_ends_at_the_retry_limit(site: Site) -> None:
+    site.job("hungry", connectionRef={"name": "hasty"}, resources={"memory": "150Mi"})
+    failure = site.failed("hungry", 180)
+    assert failure["reason"] == "OutOfMemory"
+    assert "given up after 1 retries" in failure["message"]
+    assert "memory" in failure["nextStep"]
+    assert site.status("job", "hungry")["provider"]["attempt"] == 2
+
+
+def test_deleting_a_running_job_ends_its_pod(site: Site) -> None:
+    site.job("deleted", **LONG)
+    site.wait("job", "deleted", lambda s: s.get("phase") == "Running", "to run", 120)
+    site.delete("job", "deleted")
+    eventually(lambda: not site.pods("finetune.dev/job=deleted"), "the pod to go", 60)
+    jobs = site.cluster.get("-n", site.name, "jobs", "-l", "finetune.dev/job=deleted")
+    assert jobs["items"] == []
+
+
+def test_two_jobs_at_once_make_two_versions_of_one_model(site: Site) -> None:
+    site.job("twin-a", model="twins")
+    site.job("twin-b", model="twins", ttlSecondsAfterFinished=600)
+    versions = {site.succeeded(name, 240)["modelVersion"] for name in ("twin-a", "twin-b")}
+    assert versions == {1, 2}
+    model = site.status("model", "twins")
+    assert [version["version"] for version in model["versions"]] == [1, 2]
+    assert {version["job"] for version in model["versions"]} == {"twin-a", "twin-b"}
+
+
+def test_a_finished_job_goes_when_its_time_is_over_and_its_version_stays(site: Site) -> None:
+    site.succeeded("twin-b", 240)
+    site.patch("job", "twin-b", {"ttlSecondsAfterFinished": 1})
+
+    def gone() -> bool:
+        jobs = site.cluster.get("-n", site.name, "ftj")["items"]
+        return all(job["metadata"]["name"] != "twin-b" for job in jobs)
+
+    eventually(gone, "the job to go", 60)
+    assert len(site.status("model", "twins")["versions"]) == 2

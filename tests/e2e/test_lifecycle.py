@@ -1,0 +1,138 @@
+"""A team's ordinary month: a job, a model that answers, a second job, a roll-back, a deployment by hand."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import openai
+import pytest
+
+from tests.e2e.site import Site, condition, eventually
+
+pytestmark = pytest.mark.usefixtures("first")
+
+
+def client(site: Site, name: str, key: str = "none") -> openai.OpenAI:
+    """OpenAI's client on a Service of the cluster, as a pod would call it."""
+    service = site.cluster.get("-n", site.name, "service", name)
+    return openai.OpenAI(base_url=f"http://{service['spec']['clusterIP']}/v1", api_key=key, max_retries=0, timeout=30)
+
+
+def ask(caller: openai.OpenAI, model: str) -> str:
+    """One short answer."""
+    answer = caller.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": "what colour is the sky?"}], max_tokens=4, temperature=0
+    )
+    return answer.choices[0].message.content or ""
+
+
+@contextmanager
+def asking_all_the_while(site: Site, name: str) -> Iterator[list[Exception]]:
+    """A client that asks until the end of the block; yields the errors it met, and has asked at least once."""
+    errors: list[Exception] = []
+    answers = 0
+    stop = threading.Event()
+
+    def run() -> None:
+        nonlocal answers
+        caller = client(site, name)
+        while not stop.is_set():
+            try:
+                ask(caller, name)
+                answers += 1
+            except openai.OpenAIError as error:
+                errors.append(error)
+            stop.wait(0.1)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield errors
+    finally:
+        stop.set()
+        thread.join(60)
+    assert answers > 5
+
+
+@pytest.fixture(scope="module")
+def first(site: Site) -> dict:
+    """A job without a validation set, on a model that nobody has made."""
+    site.job("colours-1")
+    return site.succeeded("colours-1")
+
+
+def test_a_job_without_a_validation_set_makes_version_one(first: dict) -> None:
+    assert first["modelVersion"] == 1
+    assert first["trainLoss"] > 0
+    assert "evalLoss" not in first
+    assert condition(first, "Complete")["status"] == "True"
+    assert condition(first, "Ready")["status"] == "True"
+    assert first["dataset"]["train"]["rows"] == 24
+
+
+def test_the_artifact_is_whole_and_has_the_curves(site: Site, first: dict) -> None:
+    uri = first["result"]["artifact"]["uri"]
+    folder = site.models / uri.removeprefix("pvc://models/")
+    names = {path.name for path in folder.iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "manifest.json", "metrics.jsonl", "loss.svg"} <= names
+    assert not list(folder.parent.glob("checkpoints/*"))
+
+
+def test_the_new_model_is_deployed_and_answers(site: Site) -> None:
+    status = site.wait("deployment", "colours", lambda s: s.get("phase") == "Ready", "to answer")
+    assert status["servedVersion"] == 1
+    assert status["endpoint"] == {"url": f"http://colours.{site.name}.svc/v1", "model": "colours"}
+    assert ask(client(site, "colours"), "colours") is not None
+    model = site.wait("model", "colours", lambda s: condition(s, "Ready").get("status") == "True", "to be ready")
+    assert (model["activeVersion"], model["latestVersion"]) == (1, 1)
+    assert model["versions"][0]["deployment"] == "colours"
+
+
+def test_a_second_job_moves_the_deployment_without_a_failed_request(site: Site) -> None:
+    with asking_all_the_while(site, "colours") as errors:
+        site.job("colours-2", dataset={
+            "train": {"uri": "pvc://data/train.jsonl"}, "validation": {"uri": "pvc://data/validation.jsonl"},
+        })  # fmt: skip
+        status = site.succeeded("colours-2")
+        assert status["modelVersion"] == 2
+        assert status["evalLoss"] > 0
+        assert status["loss"]["validation"]
+        site.wait("deployment", "colours", lambda s: s.get("servedVersion") == 2, "to serve version 2")
+        eventually(lambda: len(site.pods("finetune.dev/deployment=colours")) == 1, "the old pod to go", 60)
+    assert errors == []
+
+
+def test_rolling_back_is_setting_active_version(site: Site) -> None:
+    site.patch("model", "colours", {"activeVersion": 1})
+    site.wait("deployment", "colours", lambda s: s.get("servedVersion") == 1, "to serve version 1 again")
+    model = site.status("model", "colours")
+    assert (model["activeVersion"], model["latestVersion"]) == (1, 2)
+
+
+def test_a_pin_on_a_version_that_does_not_exist_says_so_and_changes_nothing(site: Site) -> None:
+    site.patch("model", "colours", {"activeVersion": 9})
+    status = site.wait("model", "colours", lambda s: condition(s, "Stalled").get("status") == "True", "to say so")
+    assert condition(status, "Stalled")["reason"] == "VersionNotFound"
+    assert "there are 1, 2" in condition(status, "Stalled")["message"]
+    assert site.status("deployment", "colours")["servedVersion"] == 1
+    site.patch("model", "colours", {"activeVersion": None})
+
+
+def test_a_deployment_by_hand_serves_the_version_it_names_and_asks_for_its_key(site: Site) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key", "namespace": site.name}}
+    site.cluster.apply({**secret, "stringData": {"api-key": "open-sesame"}})
+    reference = {"name": "key", "key": "api-key"}
+    site.deployment("by-hand", modelRef={"name": "colours"}, version=1, apiKeySecretRef=reference)
+    status = site.wait("deployment", "by-hand", lambda s: s.get("phase") == "Ready", "to answer")
+    assert status["servedVersion"] == 1
+    assert ask(client(site, "by-hand", "open-sesame"), "by-hand") is not None
+    with pytest.raises(openai.AuthenticationError):
+        ask(client(site, "by-hand", "wrong"), "by-hand")
+    site.delete("deployment", "by-hand")
+    eventually(lambda: not site.pods("finetune.dev/deployment=by-hand"), "its pods to go", 60)
+
+
+def test_deleting_the_model_takes_its_deployment_along_and_leaves_the_weights(site: Site) -> None:
+    site.delete("model", "colours")
+    eventually(lambda: not site.pods("finetune.dev/deployment=colours"), "the pods to go", 60)
+    assert list(site.models.rglob("adapter_model.safetensors"))
