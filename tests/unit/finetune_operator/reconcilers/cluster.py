@@ -1,0 +1,188 @@
+"""Reconcilers wired as in the process, over a FakeKube, with tests in the place of users, kubelet and controllers."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from finetune_api.trainer import Report, termination_message
+from finetune_operator.handlers.observer import Observer
+from finetune_operator.providers.hugging_face import HuggingFaceTraining
+from finetune_operator.reconcilers.connection import ConnectionReconciler
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.deployment import DeploymentReconciler
+from finetune_operator.reconcilers.job import JobReconciler
+from finetune_operator.reconcilers.model import ModelReconciler
+from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    DEPLOYMENTS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    NAMESPACES,
+    PODS,
+)
+from finetune_operator.runtime.queue import Key, Requeue
+from tests.unit.finetune_operator.decide.given import NOW, connection, ended, job_spec
+from tests.unit.finetune_operator.reconcilers.fake_kube import FakeKube
+
+JOB = Key(FINE_TUNE_JOBS.kind, "team-a", "sentiment-1")
+MODEL = Key(FINE_TUNED_MODELS.kind, "team-a", "sentiment")
+DEPLOYMENT = Key(MODEL_DEPLOYMENTS.kind, "team-a", "sentiment")
+
+
+class Cluster:
+    """An operator and its world. `restart` forgets all that the operator has in memory."""
+
+    def __init__(self) -> None:
+        self.kube = FakeKube()
+        self.now: datetime = NOW
+        self.told: list[tuple[str, str, str]] = []
+        self.delays: dict[Key, float] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """A new process: empty store, no reports."""
+        self.queue: list[Key] = []
+        self.store = make_store()
+        self.reports = ReportBox(self.store, self.wake)
+        self.observer = Observer(self.kube, self.store, self.wake)
+        context = Context(self.kube, self.store, self.announce, self.wake, lambda: self.now)
+        provider = HuggingFaceTraining(
+            self.kube,
+            self.store,
+            last_report=self.reports.last,
+            service="reports.finetune.svc",
+            report_ca=lambda: "CA",
+            clock=lambda: self.now,
+        )
+        self.reconcilers = {
+            FINE_TUNE_JOBS.kind: JobReconciler(context, provider, self.reports),
+            FINE_TUNED_MODELS.kind: ModelReconciler(context),
+            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context),
+            CONNECTIONS.kind: ConnectionReconciler(context),
+        }
+
+    def wake(self, key: Key) -> None:
+        if key not in self.queue:
+            self.queue.append(key)
+
+    async def announce(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
+        self.told.append((regarding["kind"], event_type, reason))
+        assert note
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        return await self.reconcilers[key.kind].reconcile(key)
+
+    async def settle(self) -> None:
+        """Until neither watches nor queue have anything; what asks to run later at once does, the rest is kept."""
+        for _ in range(200):
+            for event in self.kube.take_events():
+                self.observer.seen(*event)
+            if not self.queue:
+                return
+            key = self.queue.pop(0)
+            again = await self.reconcile(key)
+            self.delays.pop(key, None)
+            if again is not None and again.after_seconds == 0:
+                self.wake(key)
+            elif again is not None:
+                self.delays[key] = again.after_seconds
+        raise AssertionError(f"it does not come to rest: {self.queue}")
+
+    async def wait(self, seconds: float) -> None:
+        """Time passes; what asked to be looked at by then is."""
+        self.now += timedelta(seconds=seconds)
+        for key in [key for key, delay in self.delays.items() if delay <= seconds]:
+            self.wake(key)
+        await self.settle()
+
+    # What users do.
+
+    def add_namespace(self, **labels: str) -> None:
+        self.kube.put(NAMESPACES, {"metadata": {"name": "team-a", "labels": labels}})
+
+    def add_connection(self, **fields: Any) -> None:
+        self.kube.put(CONNECTIONS, {"metadata": {"name": "local"}, "spec": connection(**fields).wire()})
+
+    def add_job(self, name: str = "sentiment-1", **fields: Any) -> None:
+        metadata = {"name": name, "namespace": "team-a"}
+        self.kube.put(FINE_TUNE_JOBS, {"metadata": metadata, "spec": job_spec(**fields).wire()})
+
+    def change_job(self, **fields: Any) -> None:
+        spec = self.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["spec"]
+        self.kube.change(FINE_TUNE_JOBS, "sentiment-1", spec={**spec, **fields})
+
+    # What the cluster does.
+
+    def run_pod(self, attempt: int = 1, job: str = "sentiment-1", phase: str = "Running") -> None:
+        batch_job = self.kube.objects[JOBS, "team-a", f"{job}-{attempt}"]
+        metadata = batch_job["metadata"]
+        labels = batch_job["spec"]["template"]["metadata"]["labels"] | {
+            "batch.kubernetes.io/job-name": metadata["name"]
+        }
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
+        pod = {"name": f"{metadata['name']}-x", "namespace": "team-a", "labels": labels, "ownerReferences": [owner]}
+        self.kube.put(PODS, {"metadata": pod, "status": {"phase": phase}})
+
+    def end_pod(
+        self, exit_code: int, last: Report | None = None, attempt: int = 1, job: str = "sentiment-1", **status: Any
+    ) -> None:
+        message = termination_message(last) if last else ""
+        phase = "Failed" if exit_code else "Succeeded"
+        state = {"phase": phase, **ended(exit_code, message=message), **status}
+        self.kube.change(PODS, f"{job}-{attempt}-x", status=state)
+        condition = {"type": "Failed" if exit_code else "Complete", "status": "True", "reason": "BackoffLimitExceeded"}
+        self.kube.change(JOBS, f"{job}-{attempt}", status={"conditions": [condition]})
+
+    def report(self, phase: Any, attempt: int = 1, job: str = "sentiment-1", **fields: Any) -> Report:
+        uid = self.kube.objects[FINE_TUNE_JOBS, "team-a", job]["metadata"]["uid"]
+        body = {"namespace": "team-a", "name": job, "uid": uid, "attempt": attempt, "phase": phase}
+        return Report.model_validate(body | fields)
+
+    def result(self, attempt: int = 1, job: str = "sentiment-1") -> Report:
+        uri = f"pvc://models/team-a/sentiment/{job}/model"
+        result = {"artifact": {"uri": uri, "kind": "Adapter"}, "steps": 100, "trainLoss": 0.4, "evalLoss": 0.5}
+        return self.report("Succeeded", attempt, job, result=result)
+
+    def roll_out(self, available: int = 1) -> None:
+        deployment = self.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]
+        wanted = deployment["spec"]["replicas"]
+        status = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "replicas": wanted,
+            "updatedReplicas": wanted,
+            "availableReplicas": available,
+        }
+        self.kube.change(DEPLOYMENTS, "sentiment", status=status)
+
+    # What is there now.
+
+    def status(self, key: Key = JOB) -> dict[str, Any]:
+        resource = {r.kind: r for r in (FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, CONNECTIONS)}[key.kind]
+        status: dict[str, Any] = self.kube.objects[resource, key.namespace, key.name].get("status", {})
+        return status
+
+    def condition(self, kind: str, key: Key = JOB) -> dict[str, Any]:
+        found: dict[str, Any] = next((c for c in self.status(key).get("conditions", ()) if c["type"] == kind), {})
+        return found
+
+
+async def with_job(**fields: Any) -> Cluster:
+    """A cluster whose operator has just started an attempt."""
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_connection()
+    cluster.add_job(**fields)
+    await cluster.settle()
+    return cluster
+
+
+async def with_running_job(**fields: Any) -> Cluster:
+    """A cluster with a pod at work."""
+    cluster = await with_job(**fields)
+    cluster.run_pod()
+    await cluster.settle()
+    return cluster

@@ -1,0 +1,171 @@
+"""The API server as the reconcilers meet it: versions, optimistic locking, apply, deletion, and a watch that is late.
+
+Honest in what it takes and gives; it has no validation, no garbage collection and no controllers: tests play those.
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+from finetune_operator.runtime.errors import Conflict, KubeError, NotFound
+from finetune_operator.runtime.kube import PODS, Resource
+
+Manifest = dict[str, Any]
+Event = tuple[Resource, str, Manifest]
+
+
+class FakeKube:
+    """Objects by resource, namespace and name. `requests` is what a real server would have been asked."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[Resource, str, str], Manifest] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.events: list[Event] = []
+        """What watches have still to tell."""
+        self.refusals: dict[tuple[str, str], KubeError] = {}
+        """Errors to raise, by verb and plural."""
+        self.log = ""
+        self.revision = 100
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Manifest | None:
+        self._ask("get", resource)
+        return deepcopy(self.objects.get((resource, namespace or "", name)))
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+    ) -> list[Manifest]:
+        self._ask("list", resource)
+        return [
+            deepcopy(obj)
+            for (kind, its_namespace, _), obj in self.objects.items()
+            if kind is resource
+            and namespace in {None, its_namespace}
+            and _has_labels(obj, label_selector)
+            and _has_fields(obj, field_selector)
+        ]
+
+    async def create(self, resource: Resource, body: Manifest) -> Manifest:
+        self._ask("create", resource)
+        if self._key(resource, body) in self.objects:
+            raise Conflict(409, "AlreadyExists", "it exists")
+        return self.put(resource, body)
+
+    async def apply(self, resource: Resource, body: Manifest, force: bool = True) -> Manifest:
+        self._ask("apply", resource)
+        assert force
+        present = self.objects.get(self._key(resource, body))
+        return self.put(resource, _merged(present, body) if present else body)
+
+    async def patch_status(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None,
+        status: Manifest,
+        resource_version: str | None = None,
+    ) -> Manifest:
+        self._ask("patch_status", resource)
+        present = self.objects.get((resource, namespace or "", name))
+        if present is None:
+            raise NotFound(404, "NotFound", "gone")
+        if resource_version != present["metadata"]["resourceVersion"]:
+            raise Conflict(409, "Conflict", "changed meanwhile")
+        return self.put(resource, {**present, "status": status})
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        propagation: str = "Background",
+        grace_seconds: int | None = None,
+    ) -> bool:
+        self._ask("delete", resource)
+        assert (propagation, grace_seconds) == ("Background", None)
+        present = self.objects.get((resource, namespace or "", name))
+        if present is None or uid not in {None, present["metadata"]["uid"]}:
+            return False
+        self.drop(resource, name, namespace)
+        return True
+
+    async def pod_log_tail(self, namespace: str, pod: str, container: str, lines: int, max_bytes: int) -> str:
+        assert (container, lines > 0, max_bytes > 0) == ("trainer", True, True)
+        self._ask("log", PODS)
+        assert (PODS, namespace, pod) in self.objects
+        return self.log
+
+    def put(self, resource: Resource, body: Manifest) -> Manifest:
+        """Write an object as any client would; what changes nothing makes no event."""
+        key = self._key(resource, body)
+        present = self.objects.get(key)
+        old = present["metadata"] if present else {"uid": f"uid-{self.revision}", "generation": 0}
+        created = {"creationTimestamp": old.get("creationTimestamp", "2026-11-21T12:00:00Z")}
+        new = deepcopy({**body, "apiVersion": resource.api_version, "kind": resource.kind})
+        kept = {"uid": old["uid"], "generation": old["generation"], "resourceVersion": old.get("resourceVersion", "")}
+        new["metadata"] = created | new["metadata"] | kept
+        if present is not None and new == present:
+            return deepcopy(present)
+        self.revision += 1
+        if present is None or new.get("spec") != present.get("spec"):
+            new["metadata"]["generation"] += 1
+        new["metadata"]["resourceVersion"] = str(self.revision)
+        self.objects[key] = new
+        self.events.append((resource, "MODIFIED" if present else "ADDED", deepcopy(new)))
+        return deepcopy(new)
+
+    def change(self, resource: Resource, name: str, namespace: str | None = "team-a", **fields: Any) -> Manifest:
+        """Replace top-level fields of an object."""
+        return self.put(resource, {**self.objects[resource, namespace or "", name], **fields})
+
+    def drop(self, resource: Resource, name: str, namespace: str | None = "team-a") -> None:
+        """Take an object away as any client would."""
+        gone = self.objects.pop((resource, namespace or "", name))
+        self.revision += 1
+        gone["metadata"]["resourceVersion"] = str(self.revision)
+        self.events.append((resource, "DELETED", gone))
+
+    def take_events(self) -> Iterator[Event]:
+        """The watches tell what they have, oldest first."""
+        while self.events:
+            yield self.events.pop(0)
+
+    def asked(self, verb: str, plural: str) -> int:
+        """How often a request was made."""
+        return self.requests.count((verb, plural))
+
+    def _ask(self, verb: str, resource: Resource) -> None:
+        self.requests.append((verb, resource.plural))
+        if (verb, resource.plural) in self.refusals:
+            raise self.refusals[verb, resource.plural]
+
+    @staticmethod
+    def _key(resource: Resource, body: Manifest) -> tuple[Resource, str, str]:
+        return resource, body["metadata"].get("namespace") or "", body["metadata"]["name"]
+
+
+def _merged(present: Any, wanted: Any) -> Any:
+    """Maps are merged, everything else is replaced."""
+    if isinstance(present, dict) and isinstance(wanted, dict):
+        return present | {key: _merged(present.get(key), value) for key, value in wanted.items()}
+    return wanted
+
+
+def _has_labels(obj: Manifest, selector: str | None) -> bool:
+    labels = obj["metadata"].get("labels") or {}
+    return all(labels.get(k) == v for k, _, v in (part.partition("=") for part in (selector or "").split(",") if part))
+
+
+def _has_fields(obj: Manifest, selector: str | None) -> bool:
+    def field(path: str) -> Any:
+        value: Any = obj
+        for step in path.split("."):
+            value = (value or {}).get(step)
+        return value
+
+    return all(field(k) == v for k, _, v in (part.partition("=") for part in (selector or "").split(",") if part))

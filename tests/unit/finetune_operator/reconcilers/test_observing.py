@@ -1,0 +1,138 @@
+"""Which objects a change concerns, and how the store is kept as the cluster is."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.desired import names
+from finetune_operator.reconcilers.observed import concerned, make_store
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    DEPLOYMENTS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    NAMESPACES,
+    PODS,
+    SERVICES,
+    Resource,
+)
+from finetune_operator.runtime.store import Store
+from tests.unit.finetune_operator.desired.given_names import LONG_NAME
+from tests.unit.finetune_operator.reconcilers.cluster import Cluster, with_running_job
+
+
+def known() -> Store:
+    """Two jobs of one model and connection, a deployment of it and one of another model."""
+    store = make_store()
+    for name in ("one", LONG_NAME):
+        spec = {"connectionRef": {"name": "local"}, "modelRef": {"name": "m"}}
+        store.put(FINE_TUNE_JOBS, {"metadata": {"name": name, "namespace": "team-a"}, "spec": spec})
+    store.put(FINE_TUNE_JOBS, {"metadata": {"name": "other", "namespace": "team-b"}, "spec": {}})
+    for name, model in (("m", "m"), ("side", "other")):
+        metadata = {"name": name, "namespace": "team-a"}
+        store.put(MODEL_DEPLOYMENTS, {"metadata": metadata, "spec": {"modelRef": {"name": model}}})
+    return store
+
+
+def obj(name: str, namespace: str = "team-a", owner: tuple[str, str] | None = None, **fields: Any) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": name, "namespace": namespace, "labels": fields.pop("labels", {})}
+    if owner:
+        metadata["ownerReferences"] = [{"kind": owner[0], "name": owner[1], "uid": "u"}]
+    return {"metadata": metadata, **fields}
+
+
+JOBS_OF_A = {("FineTuneJob", "team-a", "one"), ("FineTuneJob", "team-a", LONG_NAME)}
+
+
+@pytest.mark.parametrize(
+    ("resource", "changed", "woken"),
+    [
+        (FINE_TUNE_JOBS, obj("one"), {("FineTuneJob", "team-a", "one")}),
+        (NAMESPACES, {"metadata": {"name": "team-a"}}, JOBS_OF_A),
+        (
+            CONNECTIONS,
+            {"metadata": {"name": "local"}},
+            JOBS_OF_A
+            | {("LLMConnection", "", "local")}
+            | {("ModelDeployment", "team-a", "m"), ("ModelDeployment", "team-a", "side")},
+        ),
+        (FINE_TUNED_MODELS, obj("m"), {("FineTunedModel", "team-a", "m"), ("ModelDeployment", "team-a", "m")}),
+        (
+            MODEL_DEPLOYMENTS,
+            obj("side", spec={"modelRef": {"name": "other"}}),
+            {("ModelDeployment", "team-a", "side"), ("FineTunedModel", "team-a", "other")}
+            | {("FineTunedModel", "team-a", "side")},
+        ),
+        (JOBS, obj("one-1", labels={"finetune.dev/job": "one"}), {("FineTuneJob", "team-a", "one")}),
+        (JOBS, obj("x-prune", owner=("FineTunedModel", "m")), {("FineTunedModel", "team-a", "m")}),
+        (PODS, obj("one-1-x", labels={"finetune.dev/job": "one"}), {("FineTuneJob", "team-a", "one")}),
+        (
+            PODS,
+            obj("x", labels={"finetune.dev/job": names.fit(LONG_NAME)}),
+            {("FineTuneJob", "team-a", LONG_NAME)},
+        ),
+        (PODS, obj("m-x", labels={"finetune.dev/deployment": "m"}), {("ModelDeployment", "team-a", "m")}),
+        (DEPLOYMENTS, obj("m", labels={"finetune.dev/deployment": "m"}), {("ModelDeployment", "team-a", "m")}),
+        (SERVICES, obj("m", owner=("ModelDeployment", "m")), {("ModelDeployment", "team-a", "m")}),
+        (PODS, obj("stranger"), set()),
+        (PODS, obj("x", owner=("Job", "unknown")), set()),
+    ],
+)
+def test_whom_a_change_concerns(resource: Resource, changed: dict[str, Any], woken: set[tuple[str, str, str]]) -> None:
+    assert {tuple(key) for key in concerned(resource, changed, known())} == woken
+
+
+async def test_an_older_state_wakes_nobody_and_is_not_kept() -> None:
+    cluster = await with_running_job()
+    old = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
+    stale = {**old, "metadata": {**old["metadata"], "resourceVersion": "1"}, "status": {}}
+    cluster.observer.seen(FINE_TUNE_JOBS, "MODIFIED", stale)
+    assert cluster.queue == []
+    present = cluster.store.get(FINE_TUNE_JOBS, "sentiment-1", "team-a")
+    assert present is not None
+    assert present["status"]["phase"] == "Running"
+
+
+async def test_a_deletion_that_a_watch_missed_is_found_by_the_next_listing() -> None:
+    cluster = await with_running_job()
+    cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    cluster.kube.events.clear()
+    await cluster.observer.list_all()
+    await cluster.settle()
+    assert cluster.store.addresses(FINE_TUNE_JOBS) == []
+    assert cluster.store.addresses(PODS) == []
+
+
+async def test_a_listing_does_not_forget_what_was_made_while_it_was_read() -> None:
+    cluster = await with_running_job()
+    listing = cluster.kube.list
+
+    async def slow_listing(resource: Resource, *args: Any, **selectors: Any) -> list[dict[str, Any]]:
+        found = await listing(resource, *args, **selectors)
+        if resource is FINE_TUNE_JOBS:
+            cluster.add_job("made-meanwhile")
+            for event in cluster.kube.take_events():
+                cluster.observer.seen(*event)
+        return found
+
+    cluster.kube.list = slow_listing  # type: ignore[method-assign]
+    await cluster.observer.list_all()
+    assert cluster.store.get(FINE_TUNE_JOBS, "made-meanwhile", "team-a") is not None
+
+
+async def test_a_resync_looks_at_every_object_of_ours() -> None:
+    cluster = await with_running_job()
+    await cluster.observer.list_all()
+    assert {key.kind for key in cluster.queue} == {"FineTuneJob", "LLMConnection"}
+
+
+async def test_only_the_namespaces_that_are_looked_after_are_listed() -> None:
+    cluster = Cluster()
+    cluster.add_job()
+    cluster.kube.put(FINE_TUNE_JOBS, {"metadata": {"name": "x", "namespace": "team-b"}, "spec": {}})
+    cluster.observer._namespaces = ("team-b",)
+    await cluster.observer.list_all()
+    assert cluster.store.addresses(FINE_TUNE_JOBS) == [("team-b", "x")]

@@ -1,0 +1,88 @@
+"""Which pod may report for which job, and what is kept of reports."""
+
+import pytest
+
+from finetune_api.trainer import Report
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
+from tests.unit.finetune_operator.reconcilers.cluster import JOB, Cluster, with_running_job
+
+
+def identity(cluster: Cluster, **fields: str | None) -> TokenIdentity:
+    pod = cluster.kube.objects[PODS, "team-a", "sentiment-1-1-x"]["metadata"]
+    known = {"namespace": "team-a", "pod_name": pod["name"], "pod_uid": pod["uid"]}
+    return TokenIdentity(username="system:serviceaccount:team-a:default", uid="sa", **(known | fields))
+
+
+async def test_a_jobs_own_pod_may_report() -> None:
+    cluster = await with_running_job()
+    assert cluster.reports.authorise(identity(cluster), cluster.report("Running")) is None
+
+
+@pytest.mark.parametrize(
+    ("who", "what", "why"),
+    [
+        ({"pod_name": None, "pod_uid": None}, {}, "not bound to a pod"),
+        ({"namespace": "team-b"}, {}, "not bound to a pod of the job's namespace"),
+        ({"namespace": None}, {}, "not bound to a pod of the job's namespace"),
+        ({}, {"namespace": "team-b"}, "not bound to a pod of the job's namespace"),
+        ({"pod_name": "another"}, {}, "not a training pod"),
+        ({"pod_uid": "of-an-earlier-pod"}, {}, "not a training pod"),
+        ({"pod_uid": None}, {}, "not a training pod"),
+        ({}, {"name": "sentiment-2"}, "another job"),
+        ({}, {"uid": "of-an-earlier-job"}, "another job"),
+        ({}, {"attempt": 2}, "another attempt"),
+    ],
+)
+async def test_nobody_else_may(who: dict[str, str | None], what: dict[str, object], why: str) -> None:
+    cluster = await with_running_job()
+    told = Report.model_validate(cluster.report("Running").wire() | what)
+    refusal = cluster.reports.authorise(identity(cluster, **who), told)
+    assert refusal is not None
+    assert why in refusal
+
+
+async def test_a_pod_whose_job_was_replaced_by_another_of_its_name_may_not() -> None:
+    cluster = await with_running_job()
+    who, told = identity(cluster), cluster.report("Running")
+    cluster.store.remove(JOBS, "team-a", "sentiment-1-1")
+    refusal = cluster.reports.authorise(who, told)
+    assert refusal is not None
+    assert "another job" in refusal
+
+
+async def test_a_job_that_is_gone_or_has_ended_takes_no_reports() -> None:
+    cluster = await with_running_job()
+    who, told = identity(cluster), cluster.report("Running")
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={"completionTime": "2026-11-21T12:00:00Z"})
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    assert cluster.reports.authorise(who, told) == "the job has ended"
+    cluster.store.remove(FINE_TUNE_JOBS, "team-a", "sentiment-1")
+    assert cluster.reports.authorise(who, told) == "the job does not exist"
+
+
+async def test_a_report_wakes_its_job_and_is_given_out_for_its_attempt_only() -> None:
+    cluster = await with_running_job()
+    told = cluster.report("Evaluating")
+    cluster.reports.accept(told)
+    assert cluster.queue == [JOB]
+    assert cluster.reports.last(told.uid, 1) == told
+    assert cluster.reports.last(told.uid, 2) is None
+    assert cluster.reports.last("another", 1) is None
+
+
+async def test_a_late_report_of_an_earlier_attempt_does_not_replace_a_newer_one() -> None:
+    cluster = await with_running_job()
+    newer = cluster.report("Running", attempt=2)
+    cluster.reports.accept(newer)
+    cluster.reports.accept(cluster.report("Running", attempt=1))
+    assert cluster.reports.last(newer.uid, 2) == newer
+
+
+async def test_reports_of_ended_jobs_are_not_kept() -> None:
+    cluster = await with_running_job()
+    told = cluster.report("Running")
+    cluster.reports.accept(told)
+    cluster.end_pod(65)
+    await cluster.settle()
+    assert cluster.reports.last(told.uid, 1) is None

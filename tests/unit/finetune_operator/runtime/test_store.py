@@ -1,0 +1,85 @@
+"""The store: newest state wins, indexes follow, a listing is the truth of its own time."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.runtime.kube import CONNECTIONS, PODS
+from finetune_operator.runtime.store import Store
+
+
+def pod(name: str, version: object = 1, **labels: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "a", "resourceVersion": str(version), "labels": labels, "managedFields": [1]}
+    return {"metadata": metadata, "spec": {"large": True}}
+
+
+def store() -> Store:
+    return Store(indexers={PODS: lambda obj: [f"app/{obj['metadata']['labels'].get('app')}"]})
+
+
+@pytest.mark.parametrize(("first", "second", "kept"), [(5, 6, True), (5, 5, True), (6, 5, False), (9, 10, True)])
+def test_a_newer_state_replaces_an_older_one_and_never_the_other_way(first: int, second: int, kept: bool) -> None:
+    known = store()
+    assert known.put(PODS, pod("x", first, app="one"))
+    assert known.put(PODS, pod("x", second, app="two")) is kept
+    found = known.get(PODS, "x", "a")
+    assert found is not None
+    assert found["metadata"]["labels"]["app"] == ("two" if kept else "one")
+
+
+def test_indexes_follow_their_objects() -> None:
+    known = store()
+    known.put(PODS, pod("x", 1, app="one"))
+    known.put(PODS, pod("y", 1, app="one"))
+    assert [p["metadata"]["name"] for p in known.select(PODS, "app/one")] == ["x", "y"]
+    known.put(PODS, pod("x", 2, app="two"))
+    assert known.addresses(PODS, "app/one") == [("a", "y")]
+    assert known.addresses(PODS, "app/two") == [("a", "x")]
+    known.remove(PODS, "a", "y")
+    assert known.select(PODS, "app/one") == []
+    assert known.count(PODS, "app/two") == 1
+    assert known.count(PODS, "app/one") == 0
+
+
+def test_what_is_read_is_a_copy() -> None:
+    known = store()
+    known.put(PODS, pod("x"))
+    found = known.get(PODS, "x", "a")
+    assert found is not None
+    found["spec"]["large"] = False
+    assert known.get(PODS, "x", "a") != found
+
+
+def test_objects_are_trimmed_as_told_and_managed_fields_never_kept() -> None:
+    known = Store(trims={PODS: lambda obj: {"metadata": obj["metadata"]}})
+    known.put(PODS, pod("x"))
+    assert known.get(PODS, "x", "a") == {"metadata": pod("x")["metadata"]}
+    plain = store()
+    plain.put(PODS, pod("x"))
+    assert "managedFields" not in (plain.get(PODS, "x", "a") or {})["metadata"]
+
+
+def test_objects_without_a_namespace_have_an_address_too() -> None:
+    known = Store()
+    known.put(CONNECTIONS, {"metadata": {"name": "local", "resourceVersion": "1"}})
+    assert known.get(CONNECTIONS, "local") is not None
+    assert known.addresses(CONNECTIONS) == [("", "local")]
+
+
+def test_a_listing_drops_what_it_lacks_and_keeps_what_it_cannot_know() -> None:
+    known = store()
+    for name in ("gone", "stays", "changed"):
+        known.put(PODS, pod(name, 1))
+    before = known.versions(PODS)
+    known.put(PODS, pod("new", 3))
+    known.put(PODS, pod("changed", 4))
+    assert known.replace(PODS, [pod("stays", 2)], before) == [("a", "gone")]
+    assert sorted(known.addresses(PODS)) == [("a", "changed"), ("a", "new"), ("a", "stays")]
+
+
+def test_a_removed_object_may_come_again_with_any_version() -> None:
+    known = store()
+    known.put(PODS, pod("x", 9))
+    known.remove(PODS, "a", "x")
+    known.remove(PODS, "a", "x")
+    assert known.put(PODS, pod("x", 1))
