@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
@@ -51,7 +52,7 @@ def roles_of_all() -> set[str]:
     """The roles of all marked processes on this machine, whoever owns them."""
     prefix = f"{MARK}=".encode()
     marks = (_mark_of(entry, prefix) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return {mark.decode().split("\t")[1] for mark in marks if mark}
+    return {role for mark in marks if mark and (role := mark.decode().partition("\t")[2])}
 
 
 def kill(pids: Sequence[int], timeout: float = 20) -> None:
@@ -63,7 +64,8 @@ def kill(pids: Sequence[int], timeout: float = 20) -> None:
     handles = {pid: handle for pid in pids if (handle := _open(pid)) is not None}
     try:
         for handle in handles.values():
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # ended and collected since: the first one's end may end others
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
         deadline = time.monotonic() + timeout
         for pid, handle in handles.items():
             if not select.select([handle], [], [], max(0.0, deadline - time.monotonic()))[0]:
