@@ -204,8 +204,8 @@ class FineTuneJobSpec(ApiModel):
         description="FineTunedModel that gets a new version; made when it does not exist. At most 63 characters."
     )
     dataset: Dataset = Field(
-        description="Rows of prompt and completion, with an optional system message. Guardrails of a connection or gateway "
-        "are not applied to them."
+        description="Rows of prompt and completion, with an optional system message. Guardrails of a connection or "
+        "gateway are not applied to them."
     )
     method: Method = Field("LoRA", description="LoRA: small adapters on a frozen base. Full: all weights.")
     lora: LoRA | None = Field(None, description="Adapters, for method LoRA.")
