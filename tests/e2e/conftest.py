@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tests.assets.tiny_model import make_tiny_model
 from tests.cluster import Cluster, images
+from tests.cluster.cluster import DEFAULT_NAME
 from tests.e2e.site import Site
 
 HERE = Path(__file__).parent
@@ -31,8 +33,8 @@ def built() -> images.BuiltImages:
 
 @pytest.fixture(scope="session")
 def cluster(built: images.BuiltImages) -> Iterator[Cluster]:
-    """The throw-away cluster; one that was up before stays up."""
-    found = Cluster()
+    """The throw-away cluster (E2E_CLUSTER names another one); one that was up before stays up."""
+    found = Cluster(os.environ.get("E2E_CLUSTER", DEFAULT_NAME))
     was_up = found.is_up()
     found.up()
     found.load_image(built.operator, built.check, built.trainer)
@@ -54,15 +56,16 @@ def operator(cluster: Cluster, built: images.BuiltImages) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def volumes(cluster: Cluster) -> Path:
+    """A folder that nodes see under the same path, gone with the cluster. The system's temporary folder is not."""
+    return cluster.folder / "test-volumes"
+
+
+@pytest.fixture(scope="session")
+def model_cache(volumes: Path) -> Path:
     """A model cache with a tiny random Llama."""
-    cache = tmp_path_factory.mktemp("model-cache")
-    make_tiny_model(cache)
-    for path in (cache, *cache.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    for parent in cache.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o011)  # pytest keeps its folders to the owner; pods are someone else
-    return cache
+    make_tiny_model(volumes / "model-cache")
+    return volumes / "model-cache"
 
 
 @pytest.fixture(scope="session")
@@ -101,13 +104,13 @@ def make_site(
     operator: Cluster,
     connections: None,  # noqa: ARG001 - jobs name them
     model_cache: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    volumes: Path,
 ) -> Iterator[Callable[..., Site]]:
     """Makes namespaces that go with the module's last test."""
     made: list[Site] = []
 
     def make(name: str, labels: dict[str, str] | None = None) -> Site:
-        site = Site(operator, name, tmp_path_factory.mktemp(name), model_cache)
+        site = Site(operator, name, volumes / name, model_cache)
         site.make(labels)
         site.write_rows("train.jsonl", 24)
         site.write_rows("validation.jsonl", 8, start=1000)

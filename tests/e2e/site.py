@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,6 +44,9 @@ class Site:
         """Namespace (restricted), claims and the volumes behind them."""
         standard = {"pod-security.kubernetes.io/enforce": "restricted", "finetune": "yes"}
         metadata = {"name": self.name, "labels": standard if labels is None else dict(labels)}
+        for before in (f"namespace/{self.name}", *(f"pv/{self.name}-{claim}" for claim in self.folders)):
+            self.cluster.kubectl("wait", "--for=delete", before, "--timeout=180s")
+        shutil.rmtree(self.data.parent, ignore_errors=True)
         self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         for claim, folder in self.folders.items():
             folder.mkdir(parents=True, exist_ok=True)
@@ -50,9 +54,9 @@ class Site:
             self.cluster.apply(*self._volume(claim, folder))
 
     def remove(self) -> None:
-        """Delete the namespace and its volumes; nothing holds them up."""
-        self.cluster.kubectl("delete", "namespace", self.name, "--wait=true", "--timeout=120s")
-        self.cluster.kubectl("delete", "pv", *(f"{self.name}-{claim}" for claim in self.folders))
+        """Have the namespace and its volumes deleted; `make` of the same name waits until they are."""
+        self.cluster.kubectl("delete", "namespace", self.name, "--wait=false")
+        self.cluster.kubectl("delete", "pv", "--wait=false", *(f"{self.name}-{claim}" for claim in self.folders))
 
     def _volume(self, claim: str, folder: Path) -> tuple[Manifest, Manifest]:
         modes, size = ["ReadWriteMany"], {"storage": "1Gi"}

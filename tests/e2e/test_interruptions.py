@@ -1,4 +1,4 @@
-"""Jobs that are interrupted: suspended, killed, evicted, out of memory, deleted. Nothing is lost and nothing doubled."""
+"""Jobs that are interrupted: suspended, killed, evicted, out of memory, deleted. Nothing is lost or doubled."""
 
 import json
 import os

@@ -37,10 +37,11 @@ def test_a_namespace_that_the_connection_does_not_serve_is_refused(make_site: Ca
 
 
 def test_a_missing_connection_is_waited_for(site: Site, operator: Cluster) -> None:
+    operator.kubectl("delete", "llmconnection", "late", "--ignore-not-found")
     site.job("early", connectionRef={"name": "late"})
-    status = site.wait("job", "early", lambda s: s.get("failure"), "to say what it waits for", 30)
-    assert status["phase"] == "Pending"
-    assert status["failure"]["reason"] == "ConnectionNotFound"
+    status = site.wait("job", "early", lambda s: s.get("phase") == "Pending", "to wait", 30)
+    assert condition(status, "Reconciling")["reason"] == "ConnectionNotFound"
+    assert "late" in condition(status, "Ready")["message"]
     connection = operator.get("llmconnection", "switched-off")
     spec = connection["spec"]
     operator.apply(
