@@ -86,4 +86,4 @@ def _shortened(verdict: DatasetVerdict, *, problems: int, warnings: int, text: i
 
 
 def _short_shared(shared: SharedRows, examples: int) -> SharedRows:
-    return shared.model_copy(update={"examples": [example[:300] for example in shared.examples[:examples]]})
+    return shared.model_copy(update={"examples": shared.examples[:examples]})

@@ -1,0 +1,223 @@
+"""Which version a deployment serves, with which engine, and what its server's state means."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.job import Failure
+from finetune_api.model import FineTunedModelStatus
+from finetune_api.reasons import Reason
+from finetune_operator.decide.deployment import DeploymentView, Serving, decide, not_applied, read_serving
+from tests.unit.finetune_operator.decide.given import NOW, at, condition, connection, kstatus, openai_connection
+from tests.unit.finetune_operator.decide.test_decide_model import version
+
+LABEL = "finetune.dev/version"
+
+
+def spec(**fields: Any) -> ModelDeploymentSpec:
+    return ModelDeploymentSpec.model_validate({"modelRef": {"name": "sentiment"}} | fields)
+
+
+def view(serving: Serving | None = None, served: int | None = None, **fields: Any) -> DeploymentView:
+    base = DeploymentView(
+        name="sentiment",
+        namespace="team-a",
+        generation=1,
+        deleting=False,
+        spec=spec(),
+        spec_error="",
+        status=ModelDeploymentStatus(served_version=served),
+        model=FineTunedModelStatus(active_version=2, versions=[version(1), version(2)]),
+        connections={"local": connection()},
+        serving=serving or Serving("Absent"),
+        now=NOW,
+    )
+    return replace(base, **fields)
+
+
+BROKEN = Failure.because(Reason.DEPLOYMENT_FAILED, "crashed")
+NO_VERSION = FineTunedModelStatus()
+
+STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
+    "nothing there": (view(), "Deploying", "Deploying", "InProgress", None),
+    "first roll-out": (view(Serving("Rolling", 2)), "Deploying", "Deploying", "InProgress", None),
+    "answers": (view(Serving("Serving", 2, 1)), "Ready", "Ready", "Current", 2),
+    "old one answers, new one not applied": (
+        view(Serving("Serving", 1, 1), 1),
+        "Updating",
+        "Deploying",
+        "InProgress",
+        1,
+    ),
+    "old one answers, new one comes": (view(Serving("Rolling", 2, 1), 1), "Updating", "Deploying", "InProgress", 1),
+    "old one answers, new one fails": (
+        view(Serving("Failing", 2, 1, BROKEN), 1),
+        "Degraded",
+        "DeploymentFailed",
+        "Failed",
+        1,
+    ),
+    "first one fails": (view(Serving("Failing", 2, 0, BROKEN)), "Failed", "DeploymentFailed", "Failed", None),
+    "an earlier one failed": (view(Serving("Failing", 1, 0, BROKEN)), "Deploying", "Deploying", "InProgress", None),
+    "no replicas": (view(Serving("Idle", 2)), "Idle", "Ready", "InProgress", None),
+    "no replicas, of another version": (view(Serving("Idle", 1)), "Deploying", "Deploying", "InProgress", None),
+    "no model": (view(model=None), "Pending", "ModelNotFound", "InProgress", None),
+    "no version": (view(model=NO_VERSION), "Pending", "NoVersion", "InProgress", None),
+    "no such version": (view(spec=spec(version=9)), "Failed", "VersionNotFound", "Failed", None),
+    "version is gone, the server is not": (
+        view(Serving("Serving", 1, 1), 1, spec=spec(version=9)),
+        "Degraded",
+        "VersionNotFound",
+        "Failed",
+        1,
+    ),
+    "no connection": (view(connections={}), "Pending", "ConnectionNotFound", "InProgress", None),
+    "connection of another provider": (
+        view(connections={"local": openai_connection()}),
+        "Failed",
+        "ProviderNotSupported",
+        "Failed",
+        None,
+    ),
+    "attach": (view(spec=spec(attach={"id": "x"})), "Failed", "ProviderNotSupported", "Failed", None),
+    "azure": (view(spec=spec(azureOpenAI={})), "Failed", "ProviderNotSupported", "Failed", None),
+    "bedrock": (view(spec=spec(bedrock={})), "Failed", "ProviderNotSupported", "Failed", None),
+    "idle": (view(spec=spec(idle={"action": "ScaleToZero"})), "Failed", "ProviderNotSupported", "Failed", None),
+    "vLLM without its image": (
+        view(spec=spec(huggingFace={"engine": "vLLM"})),
+        "Failed",
+        "SpecInvalid",
+        "Failed",
+        None,
+    ),
+    "spec that models do not know": (view(spec=None, spec_error="x"), "Failed", "SpecInvalid", "Failed", None),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_every_state_has_its_phase_reason_and_kstatus(name: str) -> None:
+    given, phase, reason, for_tools, served = STATES[name]
+    decision = decide(given)
+    assert decision.status.phase == phase
+    assert condition(decision.status, "Ready").reason == reason
+    assert kstatus(decision.status) == for_tools
+    assert decision.status.served_version == served
+    assert decide(replace(given, status=decision.status, now=at(60))).status == decision.status
+    if for_tools == "Failed" or phase == "Pending":
+        assert (decision.serve is not None) == (given.serving.state == "Failing")
+
+
+def test_idle_with_nothing_to_do_is_no_refusal() -> None:
+    assert decide(view(spec=spec(idle={"action": "None"}))).serve is not None
+
+
+def test_a_number_stays_with_its_version() -> None:
+    decision = decide(view(spec=spec(version=1)))
+    assert decision.serve is not None
+    assert decision.serve.version == 1
+    assert decision.status.target_version == 1
+
+
+def test_the_endpoint() -> None:
+    endpoint = decide(view()).status.endpoint
+    assert endpoint is not None
+    assert (endpoint.url, endpoint.model) == ("http://sentiment.team-a.svc/v1", "sentiment")
+
+
+def test_a_deployment_on_its_way_out_is_left_alone() -> None:
+    given = view(deleting=True)
+    assert decide(given).status == given.status
+    assert decide(given).serve is None
+
+
+def test_what_the_api_server_refuses_is_told_and_what_serves_stays() -> None:
+    decision = not_applied(view(Serving("Serving", 1, 1), 1), Failure.because(Reason.NAME_CONFLICT, "Service exists"))
+    assert (decision.status.phase, decision.status.served_version) == ("Degraded", 1)
+    assert kstatus(decision.status) == "Failed"
+
+
+@pytest.mark.parametrize(
+    ("local", "image", "engine"),
+    [
+        (None, None, "Transformers"),
+        (None, "vllm:1", "Transformers"),
+        ({"gpus": 1}, "vllm:1", "vLLM"),
+        ({"gpus": 1}, None, "Transformers"),
+        ({"gpus": 0}, "vllm:1", "Transformers"),
+        ({"engine": "vLLM"}, "vllm:1", "vLLM"),
+        ({"engine": "Transformers", "gpus": 1}, "vllm:1", "Transformers"),
+    ],
+)
+def test_the_engine(local: Any, image: str | None, engine: str) -> None:
+    fields = {"huggingFace": local} if local else {}
+    connections = {"local": connection({"vllmImage": image} if image else None)}
+    assert decide(view(spec=spec(**fields), connections=connections)).engine == engine
+
+
+# Reading the server.
+
+
+def deployment(replicas: int = 1, version: str = "2", generation: int = 1, **status: Any) -> dict[str, Any]:
+    body = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1} | status
+    template = {"metadata": {"labels": {LABEL: version}}}
+    return {
+        "metadata": {"generation": generation},
+        "spec": {"replicas": replicas, "template": template},
+        "status": body,
+    }
+
+
+def pod(waiting: str, version: str = "2", last: dict[str, Any] | None = None) -> dict[str, Any]:
+    state = {"state": {"waiting": {"reason": waiting, "message": "m"}}}
+    container = state | ({"lastState": {"terminated": last}} if last else {})
+    return {"metadata": {"labels": {LABEL: version}}, "status": {"containerStatuses": [container]}}
+
+
+LATE = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
+REFUSED = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
+
+
+@pytest.mark.parametrize(
+    ("found", "pods", "state", "reason"),
+    [
+        (None, [], "Absent", None),
+        (deployment(), [], "Serving", None),
+        (deployment(replicas=0, replicas_now=0), [], "Idle", None),
+        (deployment(generation=2), [], "Rolling", None),
+        (deployment(updatedReplicas=0), [], "Rolling", None),
+        (deployment(availableReplicas=0), [], "Rolling", None),
+        ({**deployment(), "status": {}}, [], "Rolling", None),
+        (deployment(replicas=2, updatedReplicas=1), [pod("ContainerCreating")], "Rolling", None),
+        (deployment(availableReplicas=0), [pod("ImagePullBackOff")], "Failing", Reason.IMAGE_PULL_FAILED),
+        (deployment(availableReplicas=0), [pod("ImagePullBackOff", version="1")], "Rolling", None),
+        (
+            deployment(availableReplicas=0),
+            [pod("CreateContainerConfigError")],
+            "Failing",
+            Reason.CONTAINER_CONFIG_INVALID,
+        ),
+        (
+            deployment(availableReplicas=0),
+            [pod("CrashLoopBackOff", last={"reason": "OOMKilled"})],
+            "Failing",
+            Reason.OUT_OF_MEMORY,
+        ),
+        (
+            deployment(availableReplicas=0),
+            [pod("CrashLoopBackOff", last={"reason": "Error", "message": "no model"})],
+            "Failing",
+            Reason.DEPLOYMENT_FAILED,
+        ),
+        (deployment(availableReplicas=0, conditions=[LATE]), [], "Failing", Reason.DEPLOYMENT_FAILED),
+        (deployment(availableReplicas=0, conditions=[REFUSED]), [], "Failing", Reason.POD_REJECTED),
+        (deployment(availableReplicas=0, generation=2, conditions=[LATE]), [], "Rolling", None),
+    ],
+)
+def test_the_state_of_a_server(found: Any, pods: Any, state: str, reason: Reason | None) -> None:
+    serving = read_serving(found, pods, LABEL)
+    assert serving.state == state
+    assert (serving.failure.reason if serving.failure else None) is reason
+    if found is not None:
+        assert serving.version == 2

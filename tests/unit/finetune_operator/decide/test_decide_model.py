@@ -1,0 +1,197 @@
+"""Which version of a model is active, whether it is served, which weights may go."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_operator.decide.model import DeploymentView, ModelView, active_version, beats, decide, prunable
+from tests.unit.finetune_operator.decide.given import NOW, at, condition, kstatus
+
+
+def version(number: int, exact: float | None = None, verdict: str = "Better") -> ModelVersion:
+    evaluation = None
+    if exact is not None:
+        evaluation = {"rows": 10, "tuned": {"exactMatch": exact}, "baselines": {}, "verdict": verdict}
+    return ModelVersion.model_validate(
+        {
+            "version": number,
+            "job": f"job-{number}",
+            "jobUID": f"uid-{number}",
+            "connection": "local",
+            "baseModel": "tiny/llama",
+            "method": "LoRA",
+            "artifact": {"uri": f"pvc://models/team-a/sentiment/job-{number}/model"},
+            "evaluation": evaluation,
+            "createdAt": "2026-11-21T12:00:00Z",
+        }
+    )
+
+
+def spec(**fields: Any) -> FineTunedModelSpec:
+    return FineTunedModelSpec.model_validate(fields)
+
+
+def view(*versions: ModelVersion, active: int | None = None, **fields: Any) -> ModelView:
+    status = FineTunedModelStatus(active_version=active, versions=list(versions) or None)
+    base = ModelView(
+        name="sentiment",
+        generation=1,
+        deleting=False,
+        spec=spec(),
+        spec_error="",
+        status=status,
+        deployments=(),
+        pruned=frozenset(),
+        pruning=frozenset(),
+        now=NOW,
+    )
+    return replace(base, **fields)
+
+
+def deployed(
+    served: int | None = None, name: str = "sentiment", owned: bool = True, wants: Any = "Active", **status: Any
+) -> DeploymentView:
+    its_spec = ModelDeploymentSpec.model_validate({"modelRef": {"name": "sentiment"}, "version": wants})
+    conditions = [
+        {"type": kind, "status": value, "reason": reason, "message": "m", "lastTransitionTime": "2026-11-21T12:00:00Z"}
+        for kind, value, reason in status.pop("conditions", ())
+    ]
+    body = {"servedVersion": served, "conditions": conditions, **status}
+    return DeploymentView(name, owned, its_spec, ModelDeploymentStatus.model_validate(body))
+
+
+READY = ("Ready", "True", "Ready")
+V = [version(1), version(2), version(3)]
+
+
+@pytest.mark.parametrize(
+    ("its_spec", "versions", "present", "active"),
+    [
+        (spec(), [], None, None),
+        (spec(), V, None, 3),
+        (spec(), V, 1, 3),
+        (spec(activeVersion=1), V, 3, 1),
+        (spec(activeVersion=9), V, 2, 2),
+        (spec(activeVersion=9), [], None, None),
+        (spec(activation="Manual"), V, None, None),
+        (spec(activation="Manual", activeVersion=2), V, None, 2),
+        (spec(activation="Manual"), V, 2, 2),
+        (spec(activation="Manual"), V, 9, None),
+        (spec(activation="IfBetter"), [], None, None),
+        (spec(activation="IfBetter"), [version(1)], None, 1),
+        (spec(activation="IfBetter"), [version(1), version(2)], 1, 1),
+        (spec(activation="IfBetter"), [version(1, 0.5), version(2, 0.6)], 1, 2),
+        (spec(activation="IfBetter"), [version(1, 0.5), version(2, 0.5)], 1, 1),
+        (spec(activation="IfBetter"), [version(1, 0.5), version(2, 0.9, "NoDifference")], 1, 1),
+        (spec(activation="IfBetter"), [version(1, 0.5), version(2, 0.6), version(3, 0.55)], 2, 2),
+        (spec(activation="IfBetter"), [version(1), version(2, 0.6)], 1, 2),
+        # History has let version 1 go: number 2, found worse, does not become active for being the oldest.
+        (spec(activation="IfBetter"), [version(2, 0.8, "Worse"), version(3, 0.6)], 3, 3),
+        # A pin on a worse one was taken away.
+        (spec(activation="IfBetter"), [version(1, 0.5), version(2, 0.6), version(3, 0.4, "Worse")], 3, 2),
+    ],
+)
+def test_the_active_version(
+    its_spec: Any, versions: list[ModelVersion], present: int | None, active: int | None
+) -> None:
+    assert active_version(its_spec, versions, present) == active
+
+
+def test_better_needs_the_verdict_and_a_higher_score() -> None:
+    one, two = version(1, 0.5).evaluation, version(2, 0.6).evaluation
+    assert beats(two, one)
+    assert not beats(one, two)
+    assert not beats(None, one)
+    assert beats(two, None)
+    assert not beats(version(3, 0.9, "Worse").evaluation, None)
+
+
+STATES: dict[str, tuple[ModelView, str, str, bool]] = {
+    "no version": (view(), "NoVersion", "InProgress", False),
+    "Manual and nothing chosen": (view(*V, spec=spec(activation="Manual")), "NoVersion", "InProgress", False),
+    "not deployed yet": (view(*V), "Deploying", "InProgress", True),
+    "being deployed": (view(*V, deployments=[deployed(served=2)]), "Deploying", "InProgress", True),
+    "an older version answers": (
+        view(*V, deployments=[deployed(2, conditions=[READY])]),
+        "Deploying",
+        "InProgress",
+        True,
+    ),
+    "answers": (view(*V, deployments=[deployed(3, conditions=[READY])]), "Ready", "Current", True),
+    "cannot be served": (
+        view(*V, deployments=[deployed(2, conditions=[("Stalled", "True", "DeploymentFailed")])]),
+        "DeploymentFailed",
+        "Failed",
+        True,
+    ),
+    "no replicas": (view(*V, deployments=[deployed(phase="Idle")]), "Ready", "InProgress", True),
+    "served by hand": (view(*V, spec=spec(deployment={"mode": "Manual"})), "Ready", "Current", False),
+    "pin that does not exist": (view(*V, active=2, spec=spec(activeVersion=9)), "VersionNotFound", "Failed", True),
+    "name taken": (view(*V, deployments=[deployed(owned=False)]), "NameConflict", "Failed", False),
+    "spec that models do not know": (view(*V, active=2, spec=None, spec_error="x"), "SpecInvalid", "Failed", False),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_every_state_has_its_reason_and_kstatus(name: str) -> None:
+    given, reason, for_tools, deploy = STATES[name]
+    decision = decide(given)
+    assert condition(decision.status, "Ready").reason == reason
+    assert kstatus(decision.status) == for_tools
+    assert decision.deploy is deploy
+    assert decide(replace(given, status=decision.status, now=at(60))).status == decision.status
+
+
+def test_what_serves_goes_on_serving_when_the_spec_cannot_be_read_or_the_pin_is_wrong() -> None:
+    assert decide(view(*V, active=2, spec=None, spec_error="x")).status.active_version == 2
+    assert decide(view(*V, active=2, spec=spec(activeVersion=9))).status.active_version == 2
+
+
+def test_a_model_on_its_way_out_is_left_alone() -> None:
+    given = view(*V, deleting=True)
+    assert decide(given).status == given.status
+    assert not decide(given).deploy
+
+
+def test_status_tells_of_the_active_version_and_who_serves_which() -> None:
+    by_hand = deployed(1, name="by-hand", owned=False, wants=1)
+    status = decide(view(*V, deployments=[by_hand, deployed(3, conditions=[READY])])).status
+    assert (status.active_version, status.base_model, status.deployment) == (3, "tiny/llama", "sentiment")
+    assert [v.deployment for v in status.versions or ()] == ["by-hand", None, "sentiment"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "active", "deployments", "gone"),
+    [
+        (3, 3, [], []),
+        (2, 3, [], [1]),
+        (1, 3, [], [1, 2]),
+        (1, 1, [], [2]),
+        (1, 3, [deployed(served=2)], [1]),
+        (1, 3, [deployed(targetVersion=1)], [2]),
+        (1, 3, [deployed(wants=1, name="by-hand", owned=False)], [2]),
+    ],
+)
+def test_history_keeps_what_is_used(limit: int, active: int, deployments: Any, gone: list[int]) -> None:
+    given = view(*V, spec=spec(historyLimit=limit), deployments=deployments, active=active)
+    assert [v.version for v in prunable(given, active)] == gone
+
+
+def test_the_version_that_was_active_until_now_is_kept_while_the_next_is_deployed() -> None:
+    decision = decide(view(*V, active=1, spec=spec(historyLimit=1)))
+    assert [v.version for v in decision.prune] == [2]
+
+
+def test_a_pruned_version_leaves_status_and_one_being_pruned_cannot_be_pinned() -> None:
+    gone = decide(
+        view(*V, spec=spec(historyLimit=1, activeVersion=1), active=3, pruned=frozenset({1}), pruning=frozenset({1}))
+    )
+    assert [v.version for v in gone.status.versions or ()] == [2, 3]
+    assert gone.status.active_version == 3
+    assert condition(gone.status, "Ready").reason == "VersionNotFound"
+    going = decide(view(*V, spec=spec(historyLimit=1, activeVersion=1), active=3, pruning=frozenset({1})))
+    assert (going.status.active_version, condition(going.status, "Ready").reason) == (3, "VersionNotFound")
+    assert [v.version for v in going.status.versions or ()] == [1, 2, 3]

@@ -1,0 +1,168 @@
+"""What a connection allows, its own status, and the size of a job's status."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from finetune_api.connection import LabelSelector, LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.job import Failure, FineTuneJobStatus, Loss, LossPoint, ProviderStatus
+from finetune_api.reasons import Reason
+from finetune_api.verdict import DatasetVerdict
+from finetune_operator.decide import connection as decide_connection
+from finetune_operator.decide import policy
+from finetune_operator.decide.conditions import Fact, merge
+from finetune_operator.decide.size import LIMIT_BYTES, fit
+from tests.unit.finetune_operator.decide.given import (
+    NOW,
+    at,
+    condition,
+    connection,
+    job_spec,
+    kstatus,
+    openai_connection,
+    stamp,
+)
+
+
+def selector(labels: dict[str, str] | None = None, *expressions: tuple[str, str, list[str] | None]) -> LabelSelector:
+    found = [{"key": key, "operator": operator, "values": values} for key, operator, values in expressions]
+    return LabelSelector.model_validate({"matchLabels": labels, "matchExpressions": found or None})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "matches"),
+    [
+        (None, False),
+        (selector(), True),
+        (selector({"team": "a"}), True),
+        (selector({"team": "b"}), False),
+        (selector({"team": "a", "tier": "x"}), False),
+        (selector(None, ("team", "In", ["a", "b"])), True),
+        (selector(None, ("team", "In", ["b"])), False),
+        (selector(None, ("tier", "In", ["x"])), False),
+        (selector(None, ("team", "NotIn", ["b"])), True),
+        (selector(None, ("team", "NotIn", ["a"])), False),
+        (selector(None, ("tier", "NotIn", ["x"])), True),
+        (selector(None, ("team", "Exists", None)), True),
+        (selector(None, ("tier", "Exists", None)), False),
+        (selector(None, ("tier", "DoesNotExist", None)), True),
+        (selector(None, ("team", "DoesNotExist", None)), False),
+        (selector({"team": "a"}, ("tier", "Exists", None)), False),
+    ],
+)
+def test_label_selectors_match_as_in_meta_v1(chosen: LabelSelector | None, matches: bool) -> None:
+    assert policy.selects(chosen, {"team": "a"}) is matches
+
+
+@pytest.mark.parametrize(
+    ("globs", "model", "allowed"),
+    [
+        (None, "a/b", True),
+        ([], "a/b", False),
+        (["a/*"], "a/b", True),
+        (["a/*"], "ab/c", False),
+        (["*"], "a/b", True),
+        (["a/b"], "a/b", True),
+        (["A/b"], "a/b", False),
+        (["x/*", "a/b*"], "a/b-7B", True),
+        (["a/b-?B"], "a/b-7B", True),
+    ],
+)
+def test_globs_of_models(globs: list[str] | None, model: str, allowed: bool) -> None:
+    assert policy.model_allowed(globs, model) is allowed
+
+
+def test_who_may_not_use_a_connection_learns_nothing_about_it() -> None:
+    closed = connection(namespaceSelector=None, fineTuning={"enabled": False, "allowedModels": ["secret/model"]})
+    refusal = policy.refusal(policy.Request(job_spec(), "team-a", {}, closed))
+    assert refusal is not None
+    assert refusal.reason is Reason.NAMESPACE_NOT_ALLOWED
+    assert "secret" not in refusal.message
+    assert refusal.next_step
+
+
+def test_the_order_of_the_checks() -> None:
+    assert [check.__name__ for check in policy.CHECKS] == [
+        "namespace_may_use",
+        "fine_tuning_is_on",
+        "base_model_is_allowed",
+        "provider_is_there",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "for_tools"),
+    [
+        (connection(), "Ready", "Current"),
+        (connection(namespaceSelector=None), "Ready", "Current"),
+        (connection(fineTuning={"enabled": False}), "FineTuningDisabled", "Current"),
+        (openai_connection(), "ProviderNotSupported", "Failed"),
+        (None, "SpecInvalid", "Failed"),
+    ],
+)
+def test_the_status_of_a_connection(spec: LLMConnectionSpec | None, reason: str, for_tools: str) -> None:
+    status = decide_connection.decide(spec, "spec.x: wrong", LLMConnectionStatus(), generation=3, now=NOW)
+    assert condition(status, "Ready").reason == reason
+    assert kstatus(status, 3) == for_tools
+    assert decide_connection.decide(spec, "spec.x: wrong", status, generation=3, now=at(60)) == status
+
+
+def test_conditions_that_are_not_named_stay() -> None:
+    first = merge(
+        None, [Fact("Ready", "True", Reason.READY), Fact("Failed", "False", Reason.PENDING)], generation=1, now=NOW
+    )
+    second = merge(first, [Fact("Ready", "False", Reason.QUEUED, "m" * 5000)], generation=2, now=at(9))
+    by_type = {c.type: c for c in second}
+    assert by_type["Failed"] == first[1]
+    ready = by_type["Ready"]
+    assert (ready.last_transition_time, ready.observed_generation, len(ready.message)) == (stamp(9), 2, 4096)
+
+
+def huge(letter: str) -> FineTuneJobStatus:
+    """As much of everything as the fields take, in letters of so many bytes."""
+    problem = {"file": letter * 256, "line": 1, "field": letter * 128, "problem": "Missing", "message": letter * 300}
+    split: dict[str, Any] = {"file": letter * 256, "format": "CSV", "rows": 10**9, "problems": [problem] * 20}
+    shared = {"splits": ["train", "test"], "rows": 5, "examples": [letter * 300] * 5}
+    verdict = {
+        "valid": False,
+        "reason": "DatasetInvalid",
+        "message": letter * 4096,
+        "nextStep": letter * 1024,
+        **dict.fromkeys(("train", "validation", "test"), split),
+        "sharedRows": [shared] * 3,
+        "warnings": [letter * 512] * 16,
+    }
+    failure = Failure.because(Reason.TRAINER_CRASHED, letter * 4096).model_copy(
+        update={"log_tail": letter * 4096, "next_step": letter * 1024}
+    )
+    points = [LossPoint(step=10**9 + n, value=1.2345678901234567) for n in range(100)]
+    kinds = ("Ready", "Reconciling", "Stalled", "DatasetValid", "Complete", "Failed", "Suspended")
+    facts = [Fact(kind, "True", Reason.TRAINER_CRASHED, letter * 4096) for kind in kinds]
+    return FineTuneJobStatus(
+        conditions=merge(None, facts, generation=1, now=NOW),
+        loss=Loss(train=points, validation=points),
+        dataset=DatasetVerdict.model_validate(verdict),
+        failure=failure,
+        provider=ProviderStatus(last_failure=failure, artifact_uri="u" * 1024),
+    )
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "語", "🦙", '"'])
+def test_the_largest_status_fits_and_is_still_valid(letter: str) -> None:
+    before = huge(letter)
+    assert len(orjson.dumps(before.wire())) > LIMIT_BYTES
+    status = fit(before)
+    assert len(orjson.dumps(status.wire())) <= LIMIT_BYTES
+    assert FineTuneJobStatus.model_validate(status.wire()) == status
+    assert fit(status) == status
+    assert status.failure is not None
+    assert status.failure.reason is Reason.TRAINER_CRASHED
+    assert status.dataset is not None
+    assert status.dataset.train is not None
+    assert status.dataset.train.rows == 10**9
+
+
+def test_a_status_that_fits_is_left_as_it_is() -> None:
+    status = FineTuneJobStatus(phase="Running", failure=Failure.because(Reason.EVICTED, "x" * 4096))
+    assert fit(status) is status

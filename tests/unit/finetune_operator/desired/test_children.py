@@ -1,0 +1,326 @@
+"""What is made for jobs, models and deployments, manifest by manifest."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from finetune_api.deployment import ModelDeploymentSpec
+from finetune_api.model import FineTunedModelSpec
+from finetune_api.trainer import TrainerJob
+from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job, serving, training_job
+from tests.unit.finetune_operator.decide.given import job_spec
+from tests.unit.finetune_operator.decide.test_decide_model import version
+from tests.unit.finetune_operator.desired.given_names import LONG_NAME
+from tests.unit.finetune_operator.desired.test_names_and_pods import TEMPLATE, hugging_face, restricted
+
+OUTPUT = "pvc://models/team-a/sentiment/sentiment-1-11111111"
+
+
+def owner(kind: str = "FineTuneJob", name: str = "sentiment-1") -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "team-a", "uid": "owner-uid"}
+    return {"apiVersion": "finetune.dev/v1alpha1", "kind": kind, "metadata": metadata}
+
+
+def attempt(number: int = 2) -> training_job.Attempt:
+    url = "https://reports.finetune.svc/v1/reports"
+    return training_job.Attempt(number=number, output_uri=OUTPUT, report_url=url, report_ca="PEM")
+
+
+def job(name: str = "sentiment-1", local: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    return training_job.build(owner(name=name), job_spec(**fields), hugging_face(**(local or {})), attempt())
+
+
+def pod_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = manifest["spec"]["template"]["spec"]
+    return found
+
+
+def container_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    (only,) = pod_of(manifest)["containers"]
+    found: dict[str, Any] = only
+    return found
+
+
+def variables(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {v["name"]: v.get("value", v.get("valueFrom")) for v in container_of(manifest)["env"]}
+
+
+def mounts(manifest: dict[str, Any]) -> dict[str, bool]:
+    return {m["mountPath"]: m.get("readOnly", False) for m in container_of(manifest)["volumeMounts"]}
+
+
+def is_owned(manifest: dict[str, Any], by: str) -> None:
+    (reference,) = manifest["metadata"]["ownerReferences"]
+    assert (reference["kind"], reference["uid"], reference["controller"]) == (by, "owner-uid", True)
+
+
+# Training.
+
+
+def test_one_pod_per_attempt_that_is_never_started_again_by_the_cluster() -> None:
+    made = job()
+    assert made["metadata"]["name"] == "sentiment-1-2"
+    assert made["spec"]["backoffLimit"] == 0
+    assert pod_of(made)["restartPolicy"] == "Never"
+    assert "suspend" not in made["spec"], "that is Kueue's"
+    assert "activeDeadlineSeconds" not in made["spec"]
+    assert "ttlSecondsAfterFinished" not in made["spec"]
+    is_owned(made, "FineTuneJob")
+    restricted(pod_of(made))
+
+
+def test_the_trainer_reads_its_job_from_the_environment() -> None:
+    spec = {"method": "LoRA", "lora": {"r": 8}, "hyperparameters": {"epochs": 1.5, "learningRate": 2e-4}}
+    made = job(local={"modelCache": {"volume": {"emptyDir": {}}}, "airGapped": True}, **spec)
+    read = TrainerJob.model_validate_json(variables(made)["FINETUNE_JOB"])
+    assert read.spec == job_spec(**spec)
+    assert (read.attempt, read.uid, read.air_gapped) == (2, "owner-uid", True)
+    assert read.output == "/var/lib/finetune/claims/models/team-a/sentiment/sentiment-1-11111111"
+    assert read.artifact_uri == f"{OUTPUT}/model"
+    assert read.model_cache == "/var/lib/finetune/model-cache"
+    assert variables(made)["FINETUNE_REPORT_CA"] == "PEM"
+    assert variables(made)["HF_HUB_OFFLINE"] == "1"
+    assert orjson.loads(variables(made)["FINETUNE_JOB"])["report"]["url"].startswith("https://")
+
+
+def test_without_a_cache_and_with_a_hub() -> None:
+    made = job(
+        hubTokenSecretRef={"name": "hub", "key": "token"},
+        dataset={"train": {"uri": "s3://bucket/rows.csv"}, "secretRef": {"name": "aws"}},
+    )
+    assert TrainerJob.model_validate_json(variables(made)["FINETUNE_JOB"]).model_cache is None
+    assert "HF_HUB_OFFLINE" not in variables(made)
+    assert variables(made)["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
+    assert container_of(made)["envFrom"] == [{"secretRef": {"name": "aws"}}]
+
+
+def test_what_a_trainer_mounts() -> None:
+    dataset = {"train": {"uri": "pvc://data/a.csv"}, "test": {"uri": "configmap://rows/b.csv"}}
+    made = job(local={"modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "cache"}}}}, dataset=dataset)
+    assert mounts(made) == {
+        "/tmp": False,
+        "/var/lib/finetune/claims/data": True,
+        "/var/lib/finetune/configmaps/rows": True,
+        "/var/lib/finetune/model-cache": True,
+        "/var/lib/finetune/claims/models": False,
+        "/var/run/secrets/finetune.dev": True,
+    }
+    (token,) = [v["projected"] for v in pod_of(made)["volumes"] if "projected" in v]
+    assert token["sources"][0]["serviceAccountToken"]["audience"] == "reports.finetune.dev"
+
+
+def test_deadline_and_queue() -> None:
+    made = job(local={"podTemplate": {"queueName": "gpu-queue"}}, activeDeadlineSeconds=60)
+    assert made["spec"]["activeDeadlineSeconds"] == 60
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu-queue"
+    assert "kueue.x-k8s.io/queue-name" not in job()["metadata"]["labels"]
+
+
+def test_a_long_name_is_shortened_in_labels_and_whole_in_an_annotation() -> None:
+    made = job(name=LONG_NAME)
+    values = [*made["metadata"]["labels"].values(), made["metadata"]["name"]]
+    assert max(map(len, values)) <= 63
+    assert made["metadata"]["annotations"]["finetune.dev/owner"] == LONG_NAME
+
+
+@pytest.mark.parametrize(
+    ("template", "asked", "made"),
+    [
+        ({}, {}, {}),
+        ({"limits": {"cpu": 2}, "requests": {"cpu": 1}}, {}, {"limits": {"cpu": 2}, "requests": {"cpu": 1}}),
+        (
+            {"limits": {"cpu": 2, "memory": "4Gi"}},
+            {"cpu": "500m"},
+            {"limits": {"cpu": "500m", "memory": "4Gi"}, "requests": {"cpu": "500m"}},
+        ),
+        ({}, {"gpusPerNode": 2}, {"limits": {"nvidia.com/gpu": 2}, "requests": {"nvidia.com/gpu": 2}}),
+        ({"limits": {"nvidia.com/gpu": 1}}, {"gpusPerNode": 0}, {}),
+        ({"limits": {"nvidia.com/gpu": 1}}, {}, {"limits": {"nvidia.com/gpu": 1}}),
+        (
+            {},
+            {"ephemeralStorage": "1Gi", "memory": "1Gi"},
+            {kind: {"memory": "1Gi", "ephemeral-storage": "1Gi"} for kind in ("limits", "requests")},
+        ),
+    ],
+)
+def test_resources(template: Any, asked: Any, made: Any) -> None:
+    local = hugging_face(podTemplate={"resources": template})
+    assert training_job.resources(job_spec(resources=asked), local) == made
+
+
+def test_shared_memory_comes_with_gpus_only() -> None:
+    assert "/dev/shm" in mounts(job(resources={"gpusPerNode": 1}))
+    assert "/dev/shm" not in mounts(job(resources={"gpusPerNode": 0}))
+
+
+# Pruning.
+
+
+def test_a_prune_job_deletes_one_folder_of_its_model() -> None:
+    made = prune_job.build(owner("FineTunedModel", "sentiment"), version(1), hugging_face(checkImage="check:1"))
+    assert made is not None
+    container = container_of(made)
+    folder = "/var/lib/finetune/claims/models/team-a/sentiment/job-1"
+    assert container["args"] == ["prune", folder, "--root", "/var/lib/finetune/claims/models/team-a/sentiment"]
+    assert container["image"] == "check:1"
+    assert mounts(made)["/var/lib/finetune/claims/models"] is False
+    is_owned(made, "FineTunedModel")
+    restricted(pod_of(made))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        None,
+        "pvc://models/model",
+        "pvc://models/team-a/sentiment/model",
+        "pvc://models/team-b/sentiment/job-1/model",
+        "pvc://models/team-a/another/job-1/model",
+    ],
+)
+def test_nothing_else_is_deleted_on_a_pods_word(uri: str | None) -> None:
+    artifact = version(1).artifact.model_copy(update={"uri": uri})
+    told = version(1).model_copy(update={"artifact": artifact})
+    assert prune_job.build(owner("FineTunedModel", "sentiment"), told, hugging_face()) is None
+
+
+def test_each_version_has_a_prune_job_of_its_own() -> None:
+    found = {prune_job.name(model, number) for model in ("a" * 63, "a" * 62 + "b") for number in range(1, 50)}
+    assert len(found) == 98
+    assert max(map(len, found)) <= 63
+
+
+# Serving.
+
+
+def served(engine: Any = "Transformers", local: dict[str, Any] | None = None, **fields: Any) -> serving.Served:
+    artifact = version(3).artifact.model_copy(update={"kind": fields.pop("kind", "Adapter")})
+    made = version(3).model_copy(update={"artifact": artifact, **fields})
+    return serving.Served(made, engine, hugging_face(**{"vllmImage": "vllm:1", **(local or {})}))
+
+
+def deployment(what: serving.Served | None = None, **fields: Any) -> dict[str, Any]:
+    spec = ModelDeploymentSpec.model_validate({"modelRef": {"name": "sentiment"}} | fields)
+    return serving.deployment(owner("ModelDeployment", "sentiment"), spec, what or served())
+
+
+FOLDER = "/var/lib/finetune/claims/models/team-a/sentiment/job-3/model"
+
+
+def test_the_new_pods_come_before_the_old_go() -> None:
+    made = deployment()
+    assert made["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert made["spec"]["replicas"] == 1
+    pod_labels = made["spec"]["template"]["metadata"]["labels"]
+    assert made["spec"]["selector"]["matchLabels"].items() <= pod_labels.items()
+    assert "finetune.dev/version" not in made["spec"]["selector"]["matchLabels"], "old pods stay in the Service"
+    assert pod_labels["finetune.dev/version"] == "3"
+    assert (
+        container_of(made)["lifecycle"]["preStop"]["sleep"]["seconds"] < pod_of(made)["terminationGracePeriodSeconds"]
+    )
+    is_owned(made, "ModelDeployment")
+    restricted(pod_of(made))
+
+
+def test_the_service_selects_the_pods_and_has_no_version() -> None:
+    spec = ModelDeploymentSpec.model_validate({"modelRef": {"name": "sentiment"}})
+    made = serving.service(owner("ModelDeployment", "sentiment"), spec)
+    labels = deployment()["spec"]["template"]["metadata"]["labels"]
+    assert made["spec"]["selector"].items() <= labels.items()
+    assert made["spec"]["ports"][0]["targetPort"] == container_of(deployment())["ports"][0]["containerPort"]
+    is_owned(made, "ModelDeployment")
+
+
+def test_a_retained_server_has_no_owner() -> None:
+    assert deployment(deletionPolicy="Retain")["metadata"]["ownerReferences"] == []
+
+
+def test_transformers() -> None:
+    cache = {"modelCache": {"volume": {"emptyDir": {}}}}
+    key = {"name": "key", "key": "api-key"}
+    made = deployment(
+        served(local={**cache, "trustRemoteCode": True}), huggingFace={"maxModelLength": 512}, apiKeySecretRef=key
+    )
+    assert container_of(made)["image"] == "trainer:1"
+    assert container_of(made)["args"] == [
+        *("serve", "--model", FOLDER, "--name", "sentiment", "--port", "8000"),
+        *("--model-cache", "/var/lib/finetune/model-cache", "--max-model-length", "512"),
+        *("--api-key-file", "/var/run/secrets/finetune.dev/server/api-key", "--trust-remote-code"),
+    ]
+    assert mounts(made)["/var/lib/finetune/claims/models"] is True
+    (secret,) = [v["secret"] for v in pod_of(made)["volumes"] if "secret" in v]
+    assert secret == {"secretName": "key", "items": [{"key": "api-key", "path": "api-key"}]}
+    restricted(pod_of(made))
+    assert container_of(deployment())["args"] == ["serve", "--model", FOLDER, "--name", "sentiment", "--port", "8000"]
+
+
+@pytest.mark.parametrize(("rank", "flag"), [(1, "1"), (7, "8"), (8, "8"), (9, "16"), (300, "320"), (None, "512")])
+def test_vllm_serves_an_adapter_beside_its_base(rank: int | None, flag: str) -> None:
+    made = deployment(served("vLLM", lora_rank=rank), huggingFace={"gpus": 1})
+    assert container_of(made)["image"] == "vllm:1"
+    assert container_of(made)["command"] == ["vllm"]
+    assert container_of(made)["args"] == [
+        *("serve", "tiny/llama", "--port", "8000", "--served-model-name", "tiny/llama"),
+        *("--enable-lora", "--max-lora-rank", flag, "--lora-modules", f"sentiment={FOLDER}"),
+    ]
+    assert "/dev/shm" in mounts(made)
+    restricted(pod_of(made))
+
+
+def test_vllm_serves_whole_weights_over_several_gpus_with_a_key() -> None:
+    local = {"airGapped": True, "modelCache": {"volume": {"emptyDir": {}}}, "trustRemoteCode": True}
+    key = {"name": "key", "key": "k"}
+    made = deployment(
+        served("vLLM", local, kind="Full"), huggingFace={"gpus": 4, "maxModelLength": 2048}, apiKeySecretRef=key
+    )
+    assert container_of(made)["args"] == [
+        *("serve", FOLDER, "--port", "8000", "--served-model-name", "sentiment", "--max-model-len", "2048"),
+        *("--tensor-parallel-size", "4", "--trust-remote-code"),
+    ]
+    assert variables(made)["VLLM_API_KEY"] == {"secretKeyRef": {"name": "key", "key": "k"}}
+    assert variables(made)["HF_HUB_OFFLINE"] == "1"
+    assert container_of(made)["resources"] == {"limits": {"nvidia.com/gpu": "4"}}
+
+
+def test_vllm_finds_the_base_of_an_adapter_in_the_cache() -> None:
+    made = deployment(served("vLLM", {"modelCache": {"volume": {"emptyDir": {}}}}))
+    assert container_of(made)["args"][1] == "/var/lib/finetune/model-cache/tiny/llama"
+
+
+def test_a_server_without_gpus_takes_none_from_the_template_and_quantities_are_text() -> None:
+    template = {"podTemplate": {"resources": {"limits": {"cpu": 2, "nvidia.com/gpu": 1}}}}
+    assert container_of(deployment(served(local=template), huggingFace={"gpus": 0}))["resources"] == {
+        "limits": {"cpu": "2"}
+    }
+    assert container_of(deployment(served(local=template)))["resources"] == {
+        "limits": {"cpu": "2", "nvidia.com/gpu": "1"}
+    }
+    own = {"resources": {"requests": {"cpu": 1}}}
+    assert container_of(deployment(served(local=template), huggingFace=own))["resources"] == {"requests": {"cpu": "1"}}
+
+
+def test_the_connections_pod_template_reaches_servers() -> None:
+    made = deployment(served(local={"podTemplate": TEMPLATE}))
+    assert pod_of(made)["runtimeClassName"] == "nvidia"
+    assert made["spec"]["template"]["metadata"]["labels"]["team"] == "a"
+
+
+# Objects of our own kinds.
+
+
+def test_a_model_made_by_its_first_job_has_every_default_and_no_owner() -> None:
+    made = fine_tuned_model.build("team-a", "sentiment")
+    assert FineTunedModelSpec.model_validate(made["spec"]) == FineTunedModelSpec()
+    assert "ownerReferences" not in made["metadata"]
+
+
+def test_the_automatic_deployment_follows_the_active_version() -> None:
+    template = {"huggingFace": {"gpus": 1}, "deletionPolicy": "Retain"}
+    spec = FineTunedModelSpec.model_validate({"deployment": {"template": template}})
+    made = model_deployment.build(owner("FineTunedModel", "sentiment"), spec)
+    read = ModelDeploymentSpec.model_validate(made["spec"])
+    assert (read.model_ref.name, read.version, read.deletion_policy) == ("sentiment", "Active", "Retain")
+    assert read.hugging_face is not None
+    assert read.hugging_face.gpus == 1
+    is_owned(made, "FineTunedModel")
