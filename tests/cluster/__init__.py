@@ -1,7 +1,7 @@
 """A throw-away Kubernetes cluster for the tests and the demo: real components, no container engine, no public registry.
 
-`Cluster(name).up()` and `.down()`, or `python -m tests.cluster up`. See README.md in this folder for what it offers and what not.
-It knows nothing of the operator but the three Dockerfile targets that `build_images` builds.
+`Cluster(name).up()` and `.down()`, or `python -m tests.cluster up`. See README.md in this folder for what it offers
+and what not. It knows nothing of the operator but the three Dockerfile targets that `build_images` builds.
 """
 
 from tests.cluster.cluster import Cluster

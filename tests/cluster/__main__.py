@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         passed.set_defaults(run=_passed_on, tool=tool)
 
     built = commands.add_parser("images", help="build what changed of the images, print their references as JSON")
-    built.add_argument("names", nargs="*", choices=[*images.IMAGES, "base", []], help="default: operator, check, trainer")
+    built.add_argument(
+        "names", nargs="*", choices=[*images.IMAGES, "base", []], help="default: operator, check, trainer"
+    )
     built.add_argument("--load", metavar="CLUSTER", help="also pull them to the nodes of this cluster")
     built.set_defaults(run=_images)
 

@@ -1,7 +1,7 @@
 """Every Go program of the tests, built once from pinned modules and kept by the hash of what it is built from.
 
-A module is a folder with go.mod, go.sum and perhaps own commands; `MODULES` lists them, so a further tool is one more row. Go
-itself comes from PyPI where the machine has none or an older one.
+A module is a folder with go.mod, go.sum and perhaps own commands; `MODULES` lists them, so a further tool is one more
+row. Go itself comes from PyPI where the machine has none or an older one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class GoModule:
     links: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Program name → further names by which the program is called."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Linker variable → required module whose version it gets: programs that cannot tell their version are refused."""
+    """Linker variable → required module whose version it gets: one without a version is refused."""
 
 
 KUBERNETES_VERSION_VARIABLES = ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion")
@@ -130,8 +130,8 @@ def _build_into(module: GoModule, target: Path) -> None:
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local"}
     go = go_command()
     for name, package in module.packages.items():
-        command = [go, "build", "-trimpath", "-ldflags", _linker_flags(module), "-o", unfinished / name, package]
-        shell.logged(command, _log(module), env=environment, cwd=module.folder)
+        flags = ["-trimpath", "-ldflags", _linker_flags(module), "-o", str(unfinished / name)]
+        shell.logged([str(go), "build", *flags, package], _log(module), env=environment, cwd=module.folder)
     for name, links in module.links.items():
         for link in links:
             (unfinished / link).symlink_to(name)
@@ -185,7 +185,11 @@ def _wanted_go(module: GoModule) -> tuple[int, ...]:
 
 def _version_of(go: Path) -> tuple[int, ...]:
     done = subprocess.run(
-        [go, "env", "GOVERSION"], capture_output=True, text=True, check=False, env={**os.environ, "GOTOOLCHAIN": "local"}
+        [go, "env", "GOVERSION"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GOTOOLCHAIN": "local"},
     )
     return _numbers(done.stdout.strip().removeprefix("go")) if done.returncode == 0 else ()
 

@@ -6,6 +6,7 @@ A node's pods must not share `/kubepods` with another node of the same machine, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.cluster import processes
@@ -34,7 +35,7 @@ def remove(name: str) -> None:
     for hierarchy in _hierarchies():
         top = hierarchy / name
         if top.exists():
-            processes.wait_until(lambda top=top: _removed(top), f"control group {top} to be empty", timeout=20)  # type: ignore[misc]
+            processes.wait_until(partial(_removed, top), f"control group {top} to be empty", timeout=20)
 
 
 def _hierarchies() -> Iterator[Path]:
@@ -57,7 +58,9 @@ def _inherit_cpuset(group: Path) -> None:
 def _hand_down_controllers(group: Path) -> None:
     """cgroup v2 gives a group only the controllers that its parent lists."""
     offered, handed_down = group / "cgroup.controllers", group / "cgroup.subtree_control"
-    for controller in set(offered.read_text().split()) - set(handed_down.read_text().split()) if offered.exists() else ():
+    for controller in (
+        set(offered.read_text().split()) - set(handed_down.read_text().split()) if offered.exists() else ()
+    ):
         handed_down.write_text(f"+{controller}")
 
 

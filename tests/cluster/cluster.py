@@ -1,7 +1,7 @@
 """One throw-away cluster: up, what one does with it, and down.
 
-`up` begins by removing what an interrupted run of the same name left; it is the same code as `down`, so what `down` forgets would
-show at the next `up`.
+`up` begins by removing what an interrupted run of the same name left; it is the same code as `down`, so what `down`
+forgets would show at the next `up`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Cluster:
     def __enter__(self) -> Self:
         return self.up()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.down()
 
     @property
@@ -107,7 +109,7 @@ class Cluster:
         return self
 
     def down(self) -> None:
-        """End the cluster and give back processes, interfaces, mounts, control groups and files; keep the image store."""
+        """Give back processes, interfaces, mounts, control groups and files; keep the image store."""
         with lock(f"cluster-{self.name}"):
             if self.folder.exists():
                 say(f"removing cluster {self.name}")
@@ -235,7 +237,7 @@ class Cluster:
         for node in nodes:
             for other in nodes:
                 if other != node:
-                    network.connect_pods(self.addresses, node.number, node.first_process(), other.number)
+                    network.connect_pods(self.addresses, node.first_process(), other.number)
 
     def _wait_for_default_account(self) -> None:
         """Pods are refused until the controller manager has made their namespace's service account."""

@@ -1,4 +1,4 @@
-"""etcd, API server, controller manager, scheduler and DNS: started as processes of the host, each on the cluster's own addresses.
+"""etcd, API server, controller manager, scheduler and DNS: processes of the host on the cluster's own addresses.
 
 They know nothing of nodes. Where flags differ from a production cluster, the comment beside them says why.
 """
@@ -55,8 +55,8 @@ class ControlPlane:
     def start_controllers(self) -> None:
         """Start the controller manager in a view of the file system where /tmp is the cluster's own folder.
 
-        Its built-in host-path provisioner makes volumes below /tmp, and nowhere else. Run as the pods' user it makes folders that
-        they can write to; two capabilities let it read its own files and delete what other users wrote.
+        Its built-in host-path provisioner makes volumes below /tmp, and nowhere else. Run as the pods' user it makes
+        folders that they can write to; two capabilities let it read its own files and delete what other users wrote.
         """
         (self.folder / "volumes").mkdir(exist_ok=True)
         privileges = "+dac_override,+fowner"
@@ -134,7 +134,8 @@ class ControlPlane:
     def _client_flags(self, role: str) -> list[str]:
         kubeconfig = self.keys.kubeconfig(role)
         return [
-            f"--kubeconfig={kubeconfig}", f"--authentication-kubeconfig={kubeconfig}", f"--authorization-kubeconfig={kubeconfig}",
+            f"--kubeconfig={kubeconfig}", f"--authentication-kubeconfig={kubeconfig}",
+            f"--authorization-kubeconfig={kubeconfig}",
             f"--bind-address={self.addresses.loopback}", f"--cert-dir={self.folder}/{role}",
         ]  # fmt: skip
 

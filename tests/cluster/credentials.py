@@ -1,7 +1,7 @@
 """Who may talk to the API server: one token per component, a key for service accounts, and kubeconfig files.
 
-Every component has the user name and groups that it has in a real cluster, so Kubernetes' own RBAC and node authorizer hold here
-as they hold there.
+Every component has the user name and groups that it has in a real cluster, so Kubernetes' own RBAC and node
+authorizer hold here as they hold there.
 """
 
 from __future__ import annotations

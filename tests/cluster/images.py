@@ -1,8 +1,8 @@
 """Building the project's images without a container engine, tagged by the hash of what goes into them.
 
-`build_images()` gives the references that pods name; a warm run builds and pushes nothing. The base image is a minimal Debian made
-by mmdebstrap, since no public registry is needed or reached. Layers lie in buildah's own store below the cache and in the
-registry's; both are pruned of images of this project that are no longer the latest.
+`build_images()` gives the references that pods name; a warm run builds and pushes nothing. The base image is a
+minimal Debian made by mmdebstrap, since no public registry is needed or reached. Layers lie in buildah's own store
+below the cache and in the registry's; both are pruned of images of this project that are no longer the latest.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _push(repository: str, tag: str) -> None:
 
 @contextmanager
 def _mounts() -> Iterator[list[str]]:
-    """What a build sees of this machine and no image keeps: its certificates, and pip's settings where the machine has some."""
+    """What a build sees of this machine and no image keeps: its certificates and, where set, pip's settings."""
     bundle = next((os.environ[name] for name in CA_BUNDLES if os.environ.get(name)), SYSTEM_CA_BUNDLE)
     settings = {name.removeprefix("PIP_").lower().replace("_", "-"): os.environ.get(name) for name in PIP_SETTINGS}
     lines = ["[global]", f"cert = {SYSTEM_CA_BUNDLE}"]
@@ -186,7 +186,7 @@ def _files(names: list[str]) -> Iterator[Path]:
 
 
 def _tidy() -> None:
-    """Drop what an interrupted build left, and images that are neither recent nor the latest, unless a build is going on."""
+    """Drop what an interrupted build left and images that nobody needs, unless a build is going on."""
     with lock_if_free(IN_USE) as alone:
         if not alone:
             return
@@ -208,14 +208,15 @@ def _stale_tags(repository: str) -> list[str]:
 def _buildah(*arguments: str) -> list[str]:
     """A buildah command on the project's own store: the user's other images are neither seen nor touched.
 
-    It runs in a view of the file system of its own: its mounts end with it, even when it is killed, and its memory of what the
-    registry has lies in the cache too.
+    It runs in a view of the file system of its own: its mounts end with it, even when it is killed, and its memory of
+    what the registry has lies in the cache too.
     """
     own = cache_root() / "buildah"
-    setup = f"mount --bind '{cache_dir('buildah', 'memory')}' /var/lib/containers; mount -t tmpfs tmpfs '{cache_dir('buildah', 'run')}'"
+    memory, run = cache_dir("buildah", "memory"), cache_dir("buildah", "run")
+    setup = f"mount --bind '{memory}' /var/lib/containers; mount -t tmpfs tmpfs '{run}'"
     return [
         "unshare", "--mount", "sh", "-ec", f'mkdir -p /var/lib/containers; {setup}; exec "$@"', "sh",
-        "buildah", "--root", str(own / "store"), "--runroot", str(own / "run"), "--storage-driver", "overlay", *arguments,
+        "buildah", "--root", str(own / "store"), "--runroot", str(run), "--storage-driver", "overlay", *arguments,
     ]  # fmt: skip
 
 

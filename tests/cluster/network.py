@@ -1,13 +1,14 @@
 """The addresses of one cluster and the interfaces behind them: a bridge on the host, a wire into each node.
 
-A node lives in a network namespace of its own, so its iptables rules, routes and pod interfaces end with it; the host keeps only
-a bridge, one wire per node and three routes. Every cluster takes a free /16 of its own, so several run beside each other on the
-same port numbers.
+A node lives in a network namespace of its own, so its iptables rules, routes and pod interfaces end with it; the host
+keeps only a bridge, one wire per node and three routes. Every cluster takes a free /16 of its own, so several run
+beside each other on the same port numbers.
 
-    host, 10.B.0.1 (API server, DNS, registry) ── bridge ft… ──┬── node 1, 10.B.0.11 ── pods 10.B.17.0/24
-                                                              └── node 2, 10.B.0.12 ── pods 10.B.18.0/24
+    host, 10.B.0.1 (API server, DNS, registry) ── bridge ──┬── node 1, 10.B.0.11 ── pods 10.B.17.0/24
+                                                           └── node 2, 10.B.0.12 ── pods 10.B.18.0/24
 
-The host reaches pods and Services by routes. Pods reach the host's cluster address and nothing beyond it: the host does not forward.
+The host reaches pods and Services by routes. Pods reach the host's cluster address and nothing beyond it: the host
+does not forward.
 """
 
 from __future__ import annotations
@@ -101,14 +102,16 @@ def take_addresses(owner: Path) -> Addresses:
                 shell.run("ip", "addr", "add", f"{addresses.host}/24", "dev", addresses.bridge)
                 shell.run("ip", "link", "set", addresses.bridge, "up")
                 return addresses
-    raise ClusterError(f"no free 10.x.0.0/16 among {BLOCKS.start}–{BLOCKS.stop - 1}: see `ip route` and end old clusters")
+    raise ClusterError(
+        f"no free 10.x.0.0/16 among {BLOCKS.start}-{BLOCKS.stop - 1}: see `ip route` and end old clusters"
+    )
 
 
 def connect_node(addresses: Addresses, number: int, pid: int) -> None:
     """Lay the wire between the bridge and the network namespace of process `pid`, with the routes of both ends.
 
-    In the node everything outside the cluster is unreachable at once, as behind a strict firewall: a test that would need the
-    internet fails in milliseconds, not after a time-out.
+    In the node everything outside the cluster is unreachable at once, as behind a strict firewall: a test that would
+    need the internet fails in milliseconds, not after a time-out.
     """
     outer, inner = addresses.wire(number), "eth0"
     shell.run("ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", str(pid))
@@ -119,13 +122,15 @@ def connect_node(addresses: Addresses, number: int, pid: int) -> None:
     shell.run(*inside, "ip", "link", "set", inner, "up")
     shell.run(*inside, "ip", "route", "add", addresses.services, "via", addresses.host)
     shell.run(*inside, "ip", "route", "add", "unreachable", "default")
-    shell.run("ip", "route", "replace", addresses.node_pods(number), "via", addresses.node(number), "dev", addresses.bridge)
+    shell.run(
+        "ip", "route", "replace", addresses.node_pods(number), "via", addresses.node(number), "dev", addresses.bridge
+    )
     if number == 1:
         shell.run("ip", "route", "replace", addresses.services, "via", addresses.node(1), "dev", addresses.bridge)
 
 
-def connect_pods(addresses: Addresses, number: int, pid: int, other: int) -> None:
-    """Let node `number` reach the pods of node `other`."""
+def connect_pods(addresses: Addresses, pid: int, other: int) -> None:
+    """Let the node whose namespaces process `pid` holds reach the pods of node `other`."""
     shell.run(
         "nsenter", "--target", str(pid), "--net", "--",
         "ip", "route", "replace", addresses.node_pods(other), "via", addresses.node(other),
@@ -133,7 +138,7 @@ def connect_pods(addresses: Addresses, number: int, pid: int, other: int) -> Non
 
 
 def release(owner: Path) -> None:
-    """Remove the bridge and, with it, the host's routes; a node's wire goes with its namespace, or here if it was left."""
+    """Remove the bridge, and with it the host's routes; a node's wire goes with its namespace, or here."""
     bridge = bridge_of(owner)
     for link in json.loads(shell.run("ip", "-json", "link", "show")):
         if link["ifname"] == bridge or link["ifname"].startswith(f"{bridge}n"):
@@ -143,4 +148,4 @@ def release(owner: Path) -> None:
 def _routed_networks() -> list[ipaddress.IPv4Network]:
     routes = json.loads(shell.run("ip", "-json", "-4", "route", "show", "table", "all"))
     destinations = (route["dst"] for route in routes if route["dst"] != "default")
-    return [ipaddress.ip_network(destination, strict=False) for destination in destinations]
+    return [ipaddress.IPv4Network(destination, strict=False) for destination in destinations]

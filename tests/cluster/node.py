@@ -1,8 +1,8 @@
-"""One node: containerd, kubelet and kube-proxy inside namespaces of their own, ended by ending the namespaces' first process.
+"""One node: containerd, kubelet and kube-proxy in namespaces of their own, ended by ending their first process.
 
-The first process holds a network, mount, process, host-name and IPC namespace. All that a node does to a machine — mounts, pod
-interfaces, iptables rules, shims, containers — happens inside and vanishes with it, however it ends. /var/lib, /var/log, /run and
-/tmp inside are the node's own; its image store is kept between runs.
+The first process holds a network, mount, process, host-name and IPC namespace. All that a node does to a machine —
+mounts, pod interfaces, iptables rules, shims, containers — happens inside and vanishes with it, however it ends.
+/var/lib, /var/log, /run and /tmp inside are the node's own; its image store is kept between runs.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Node:
             self.inside("ctr", "--namespace", "k8s.io", "images", "import", f"/var/lib/node/{archive.name}")
 
     def start_agents(self) -> None:
-        """Start the kubelet, and kube-proxy as soon as the kubelet has registered the node (it asks for the node's address)."""
+        """Start the kubelet and, once it has registered the node whose address it asks for, kube-proxy."""
         sysctls.note()
         shutil.copy(self.keys.kubeconfig(self.name), self.folder / "var-lib" / "node" / "kubelet.kubeconfig")
         shutil.copy(self.keys.kubeconfig("kube-proxy"), self.folder / "var-lib" / "node" / "kube-proxy.kubeconfig")
@@ -106,7 +106,7 @@ class Node:
         return self.inside(f"{PROGRAMS_INSIDE}/cri", CONTAINERD_SOCKET, command, *names)
 
     def _drop_images_without_registry(self) -> None:
-        """Remove images that the builds have pruned: the store is kept between runs, and each trainer takes gigabytes."""
+        """Remove images that the builds have pruned: the store stays, and each trainer takes gigabytes."""
         for image in self.runtime("images").split():
             repository, _, tag = image.removeprefix(f"{IMAGE_HOST}/").rpartition(":")
             if image.startswith(IMAGE_HOST) and image != PAUSE_IMAGE and not registry.has(repository, tag):
@@ -132,8 +132,10 @@ class Node:
         return ["nsenter", "--target", str(self.first_process()), "--mount", "--net", "--pid", "--uts", "--ipc", "--"]
 
     def _make_namespaces(self) -> None:
-        command = ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", self.programs / "pause"]
-        pid = processes.start(self.owner, self._role(NAMESPACES), command, self.log(NAMESPACES))
+        command = ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
+        pid = processes.start(
+            self.owner, self._role(NAMESPACES), [*command, self.programs / "pause"], self.log(NAMESPACES)
+        )
         what = f"namespaces of {self.name}"
         processes.wait_until(lambda: _is_ready(pid), what, timeout=20, pid=pid, log=self.log(NAMESPACES))
         self.inside("sh", "-ec", MOUNTS.format(
@@ -145,8 +147,8 @@ class Node:
         own = self.folder / "var-lib" / "node"
         for path in (own / "registries" / IMAGE_HOST, own / "cni", self.image_store):
             path.mkdir(parents=True, exist_ok=True)
-        for path in ("containerd", "kubelet", "log", "programs", "volumes"):
-            (self.folder / "var-lib" / path).mkdir(exist_ok=True)
+        for name in ("containerd", "kubelet", "log", "programs", "volumes"):
+            (self.folder / "var-lib" / name).mkdir(exist_ok=True)
         (self.cluster_folder / "volumes").mkdir(exist_ok=True)
         registry = f"http://{self.addresses.host}:{REGISTRY_PORT}"
         (own / "registries" / IMAGE_HOST / "hosts.toml").write_text(HOSTS_TOML.format(registry=registry))
@@ -161,7 +163,7 @@ class Node:
         return shell.succeeds(kubectl, f"--kubeconfig={self.keys.kubeconfig('admin')}", "get", "node", self.name)
 
     def _cni(self) -> dict[str, object]:
-        """A wire of its own per pod: all traffic is routed, so Services work where the kernel has no bridge netfilter."""
+        """A wire per pod: all traffic is routed, so Services work where the kernel has no bridge netfilter."""
         ranges = [[{"subnet": self.addresses.node_pods(self.number)}]]
         ipam = {"type": "host-local", "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "/run/cni"}
         return {
@@ -225,7 +227,11 @@ def cgroup_of(cluster_folder: Path) -> str:
 
 def kill_nodes(running: dict[int, str]) -> None:
     """Kill marked processes, first those that hold namespaces: the kernel then ends every shim and container inside."""
-    holders = [child for pid, role in running.items() if role.startswith(f"{NAMESPACES}-") and (child := processes.child_of(pid))]
+    holders = [
+        child
+        for pid, role in running.items()
+        if role.startswith(f"{NAMESPACES}-") and (child := processes.child_of(pid))
+    ]
     processes.kill([*holders, *running])
 
 

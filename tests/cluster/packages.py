@@ -14,7 +14,12 @@ from tests.cluster.console import say
 from tests.cluster.errors import ClusterError
 from tests.cluster.paths import cache_dir, lock
 
-CONTROL_PLANE = {"iproute2": "ip", "openssl": "openssl", "util-linux": "nsenter", "ca-certificates": "update-ca-certificates"}
+CONTROL_PLANE = {
+    "iproute2": "ip",
+    "openssl": "openssl",
+    "util-linux": "nsenter",
+    "ca-certificates": "update-ca-certificates",
+}
 NODE = {
     "containerd": "containerd", "runc": "runc", "iptables": "iptables", "mount": "mount",
     "containernetworking-plugins": "/usr/lib/cni/ptp",

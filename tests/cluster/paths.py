@@ -45,7 +45,7 @@ def lock(name: str, *, shared: bool = False) -> Iterator[None]:
 
 @contextmanager
 def lock_if_free(name: str) -> Iterator[bool]:
-    """Hold a lock unless somebody else does; gives whether it is held. For tidying that can wait for a better moment."""
+    """Hold a lock unless somebody else does; gives whether it is held. For tidying that can wait."""
     with (cache_dir("locks") / name).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

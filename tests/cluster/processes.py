@@ -1,7 +1,7 @@
 """Starting and ending the cluster's processes, found again by a mark in their environment.
 
-A recorded process id may belong to somebody else after a crash; a mark in /proc/PID/environ cannot. So there is no pid file: what
-carries the mark of this cluster is the cluster's, and nothing else is ever signalled.
+A recorded process id may belong to somebody else after a crash; a mark in /proc/PID/environ cannot. So there is no
+pid file: what carries the mark of this cluster is the cluster's, and nothing else is ever signalled.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def kill(pids: Sequence[int], timeout: float = 20) -> None:
 
 
 def child_of(pid: int) -> int | None:
-    """The first child of a process, or None: the first process of a namespace is the child of the `unshare` that made it."""
+    """The first child of a process, or None: as `unshare` has the first process of its namespaces."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except FileNotFoundError:
@@ -97,7 +97,7 @@ def wait_until(
     """Ask `condition` until it holds; what is waited for has no event of its own (a port, an API object).
 
     Raises:
-        ClusterError: it does not hold after `timeout` seconds, or the process `pid` ended before; with the tail of `log`.
+        ClusterError: it does not hold within `timeout` seconds, or process `pid` ended; with the tail of `log`.
     """
     deadline = time.monotonic() + timeout
     pause = 0.02

@@ -1,6 +1,7 @@
 """The image registry: one store in the cache, served to each cluster on its own address and to a build on loopback.
 
-The processes share the store: layers are named by their content, so what one writes another finds, and only what changed moves.
+The processes share the store: layers are named by their content, so what one writes another finds, and only what
+changed moves.
 """
 
 from __future__ import annotations

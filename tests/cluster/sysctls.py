@@ -1,4 +1,4 @@
-"""The kernel settings that a kubelet changes for the whole machine, noted before the first one starts and restored after the last."""
+"""The kernel settings that a kubelet changes for the whole machine: noted before the first, restored after the last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The throw-away cluster keeps its promises: what runs on it, that clusters do not meet, and that `down` gives everything back."""
+"""The throw-away cluster keeps its promises: what runs on it, clusters apart, and that `down` gives everything back."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ pytestmark = pytest.mark.cluster
 
 Manifest = dict[str, Any]
 NAMESPACE = "selftest"
+# A Service answers a moment after its pod is ready, so a client of it asks again, as clients of Services do.
+FETCH = """
+import time, urllib.request
+def status(url):
+    for attempt in range(40):
+        try:
+            return urllib.request.urlopen(url, timeout=5).status
+        except OSError as error:
+            print(error, file=__import__("sys").stderr)
+            time.sleep(0.25)
+print([status(f"http://{{name}}/") for name in {names}])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +63,13 @@ def test_api_only_serves_namespaces_and_refuses_unknown_fields() -> None:
         api.apply(namespace("one"))
         assert api.get("namespace", "one")["status"]["phase"] == "Active"
         with pytest.raises(ClusterError, match=r'unknown field "spec\.colour"'):
-            api.kubectl("apply", "--validate=strict", "-f", "-", stdin=json.dumps({**namespace("two"), "spec": {"colour": "red"}}))
+            api.kubectl(
+                "apply",
+                "--validate=strict",
+                "-f",
+                "-",
+                stdin=json.dumps({**namespace("two"), "spec": {"colour": "red"}}),
+            )
 
 
 def test_up_leaves_a_running_cluster_as_it_is(cluster: Cluster) -> None:
@@ -74,10 +92,9 @@ def test_a_pod_that_is_not_restricted_is_refused(cluster: Cluster, image: str) -
 
 def test_a_service_answers_by_name_from_another_pod_and_by_address_from_the_host(cluster: Cluster, image: str) -> None:
     serve(cluster, image, "web")
-    client = "import urllib.request as u; print([u.urlopen(f'http://{n}/').status for n in ('web', 'web.selftest.svc')])"
-    cluster.apply(job("client", pod(image, client)))
+    cluster.apply(job("client", pod(image, FETCH.format(names=["web", "web.selftest.svc"]))))
     wait_complete(cluster, "client")
-    assert cluster.kubectl("logs", "-n", NAMESPACE, "job/client").strip() == "[200, 200]"
+    assert cluster.kubectl("logs", "-n", NAMESPACE, "job/client").splitlines()[-1] == "[200, 200]"
     address = cluster.get("service", "web", "-n", NAMESPACE)["spec"]["clusterIP"]
     assert urllib.request.urlopen(f"http://{address}/", timeout=10).status == 200
 
@@ -100,7 +117,8 @@ def test_names_and_addresses_outside_the_cluster_fail_at_once(cluster: Cluster, 
     code = """
         import socket, time
         start = time.monotonic()
-        for call in (lambda: socket.getaddrinfo('huggingface.co', 443), lambda: socket.create_connection(('192.0.2.77', 443), 30)):
+        name, address = ("huggingface.co", 443), ("192.0.2.77", 443)
+        for call in (lambda: socket.getaddrinfo(*name), lambda: socket.create_connection(address, 30)):
             try:
                 call()
             except OSError as error:
@@ -151,16 +169,21 @@ def test_helm_talks_to_the_cluster_and_keeps_its_files_there(cluster: Cluster, t
     chart = tmp_path / "chart"
     (chart / "templates").mkdir(parents=True)
     (chart / "Chart.yaml").write_text("apiVersion: v2\nname: tiny\nversion: 0.1.0\n")
-    (chart / "templates" / "map.yaml").write_text(json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tiny"}}))
+    (chart / "templates" / "map.yaml").write_text(
+        json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tiny"}})
+    )
     cluster.helm("install", "tiny", str(chart), "--namespace", NAMESPACE, "--wait")
-    assert cluster.get("configmap", "tiny", "-n", NAMESPACE)["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+    assert (
+        cluster.get("configmap", "tiny", "-n", NAMESPACE)["metadata"]["labels"]["app.kubernetes.io/managed-by"]
+        == "Helm"
+    )
 
 
 def test_pods_on_two_nodes_reach_each_other(two_nodes: Cluster, image: str) -> None:
     serve(two_nodes, image, "far", node=two_nodes.node(2).name)
-    near = pod(image, "import urllib.request as u; print(u.urlopen('http://far/').status)", node=two_nodes.node(1).name)
-    two_nodes.apply(job("near", near))
+    two_nodes.apply(job("near", pod(image, FETCH.format(names=["far"]), node=two_nodes.node(1).name)))
     wait_complete(two_nodes, "near")
+    assert two_nodes.kubectl("logs", "-n", NAMESPACE, "job/near").splitlines()[-1] == "[200]"
 
 
 @pytest.mark.slow
@@ -204,7 +227,7 @@ def test_an_up_that_is_killed_leaves_nothing_that_the_next_command_does_not_clea
 
 
 def footprint(cluster: Cluster) -> dict[str, Any]:
-    """All that carries a cluster's name on this machine, and the host's iptables rules, which belong to nobody's cluster."""
+    """All that carries a cluster's name on this machine, and the host's iptables rules, which no cluster touches."""
     bridge = network.bridge_of(cluster.folder)
     links = json.loads(shell.run("ip", "-json", "link", "show"))
     routes = json.loads(shell.run("ip", "-json", "-4", "route", "show", "table", "all"))
@@ -236,7 +259,13 @@ def meta(name: str) -> Manifest:
 
 
 def pod(
-    image: str, code: str, *, claim: str | None = None, limits: Manifest | None = None, node: str | None = None, probe: Manifest | None = None
+    image: str,
+    code: str,
+    *,
+    claim: str | None = None,
+    limits: Manifest | None = None,
+    node: str | None = None,
+    probe: Manifest | None = None,
 ) -> Manifest:
     """A pod's spec as the `restricted` standard wants it, running Python code."""
     volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
@@ -265,7 +294,12 @@ def pod(
 
 
 def job(name: str, spec: Manifest) -> Manifest:
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta(name), "spec": {"backoffLimit": 0, "template": {"spec": spec}}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": meta(name),
+        "spec": {"backoffLimit": 0, "template": {"spec": spec}},
+    }
 
 
 def serve(cluster: Cluster, image: str, name: str, node: str | None = None) -> None:
@@ -275,10 +309,23 @@ def serve(cluster: Cluster, image: str, name: str, node: str | None = None) -> N
     ports = [{"port": 80, "targetPort": 8000}]
     cluster.apply(
         {"apiVersion": "v1", "kind": "Pod", "metadata": meta(name), "spec": spec},
-        {"apiVersion": "v1", "kind": "Service", "metadata": meta(name), "spec": {"selector": {"app": name}, "ports": ports}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": meta(name),
+            "spec": {"selector": {"app": name}, "ports": ports},
+        },
     )
     cluster.kubectl("wait", "-n", NAMESPACE, "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
 
 
 def wait_complete(cluster: Cluster, name: str) -> None:
-    cluster.kubectl("wait", "-n", NAMESPACE, "--for=condition=Complete", f"job/{name}", "--timeout=90s")
+    """Return when a Job is Complete; when it fails, fail at once with its pods' log."""
+
+    def ended() -> bool:
+        conditions = cluster.get("job", name, "-n", NAMESPACE)["status"].get("conditions", [])
+        if any(condition["type"] == "Failed" for condition in conditions):
+            pytest.fail(f"job {name} failed:\n{cluster.kubectl('logs', '-n', NAMESPACE, f'job/{name}')}")
+        return any(condition["type"] == "Complete" for condition in conditions)
+
+    processes.wait_until(ended, f"job {name}", timeout=90)
