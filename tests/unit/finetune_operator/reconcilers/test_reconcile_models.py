@@ -1,0 +1,219 @@
+"""Models, their deployments and their history over the API port."""
+
+from typing import Any
+
+import pytest
+
+from finetune_api.deployment import ModelDeploymentStatus
+from finetune_operator.reconcilers.deployment import headline
+from finetune_operator.runtime.errors import Forbidden
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    DEPLOYMENTS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    SERVICES,
+)
+from finetune_operator.runtime.queue import Key
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL, Cluster, with_running_job
+
+CONNECTION = Key(CONNECTIONS.kind, "", "local")
+
+
+async def with_version(**model_spec: Any) -> Cluster:
+    """A cluster whose first job has made version 1."""
+    cluster = await with_running_job()
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": model_spec})
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    return cluster
+
+
+async def add_version(cluster: Cluster, number: int) -> None:
+    name = f"sentiment-{number}"
+    cluster.add_job(name)
+    await cluster.settle()
+    cluster.run_pod(job=name)
+    cluster.end_pod(0, cluster.result(job=name), job=name)
+    await cluster.settle()
+
+
+def served_version(cluster: Cluster) -> str:
+    deployment = cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]
+    return str(deployment["spec"]["template"]["metadata"]["labels"]["finetune.dev/version"])
+
+
+async def test_the_first_version_is_served() -> None:
+    cluster = await with_version()
+    assert (SERVICES, "team-a", "sentiment") in cluster.kube.objects
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
+    cluster.roll_out()
+    await cluster.settle()
+    assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
+    assert cluster.condition("Ready", MODEL)["status"] == "True"
+    assert ("ModelDeployment", "Normal", "Serving") in cluster.told
+    assert ("FineTunedModel", "Normal", "Activated") in cluster.told
+
+
+async def test_the_next_version_is_rolled_out_while_the_last_goes_on_answering() -> None:
+    cluster = await with_version()
+    cluster.roll_out()
+    await cluster.settle()
+    await add_version(cluster, 2)
+    assert served_version(cluster) == "2"
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["targetVersion"]) == ("Updating", 1, 2)
+    assert cluster.condition("Ready", MODEL)["status"] == "False"
+    cluster.roll_out()
+    await cluster.settle()
+    assert cluster.status(DEPLOYMENT)["servedVersion"] == 2
+    assert cluster.condition("Ready", MODEL)["status"] == "True"
+
+
+async def test_rolling_back_and_coming_forward_again() -> None:
+    cluster = await with_version()
+    await add_version(cluster, 2)
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"activeVersion": 1})
+    await cluster.settle()
+    assert served_version(cluster) == "1"
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={})
+    await cluster.settle()
+    assert served_version(cluster) == "2"
+
+
+async def test_nothing_is_asked_of_the_api_when_all_is_as_it_should_be() -> None:
+    cluster = await with_version(
+        deployment={"template": {"huggingFace": {"gpus": 1, "resources": {"limits": {"cpu": 2}}}}}
+    )
+    cluster.roll_out()
+    await cluster.settle()
+    cluster.kube.requests.clear()
+    for key in (MODEL, DEPLOYMENT, CONNECTION):
+        await cluster.reconcile(key)
+    assert cluster.kube.requests == []
+
+
+async def test_a_field_taken_out_of_the_template_reaches_the_deployment() -> None:
+    template = {"huggingFace": {"maxModelLength": 512}, "apiKeySecretRef": {"name": "key", "key": "k"}}
+    cluster = await with_version(deployment={"template": template})
+    applied = cluster.kube.asked("apply", "modeldeployments")
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"deployment": {"template": {"huggingFace": {}}}})
+    await cluster.settle()
+    assert cluster.kube.asked("apply", "modeldeployments") == applied + 1
+
+
+async def test_a_change_made_by_hand_is_set_right() -> None:
+    cluster = await with_version()
+    service = cluster.kube.objects[SERVICES, "team-a", "sentiment"]
+    cluster.kube.change(SERVICES, "sentiment", spec={**service["spec"], "selector": {"app": "other"}})
+    await cluster.settle()
+    selector = cluster.kube.objects[SERVICES, "team-a", "sentiment"]["spec"]["selector"]
+    assert selector["finetune.dev/deployment"] == "sentiment"
+
+
+async def test_a_server_deleted_by_hand_is_made_again() -> None:
+    cluster = await with_version()
+    cluster.kube.drop(DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    assert served_version(cluster) == "1"
+
+
+@pytest.mark.parametrize("resource", [SERVICES, DEPLOYMENTS])
+async def test_a_strangers_object_of_the_same_name_is_not_taken_over(resource: Any) -> None:
+    cluster = await with_running_job()
+    mine = {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {"selector": {"app": "mine"}}}
+    cluster.kube.put(resource, mine)
+    cluster.kube.events = [event for event in cluster.kube.events if event[0] is not resource]
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert cluster.kube.objects[resource, "team-a", "sentiment"]["spec"] == mine["spec"]
+    assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "NameConflict"
+    assert cluster.condition("Stalled", MODEL)["reason"] == "NameConflict"
+    cluster.kube.drop(resource, "sentiment")
+    cluster.kube.events.clear()
+    await cluster.wait(60)
+    assert cluster.condition("Stalled", DEPLOYMENT)["status"] == "False"
+
+
+async def test_a_server_that_the_api_server_refuses_says_so() -> None:
+    cluster = await with_running_job()
+    cluster.kube.refusals["apply", "deployments"] = Forbidden(403, "Forbidden", "denied by policy x")
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert "denied by policy x" in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    cluster.kube.refusals.clear()
+    await cluster.wait(60)
+    assert served_version(cluster) == "1"
+
+
+async def test_a_deployment_of_another_model_with_the_models_name_is_left_alone_until_it_goes() -> None:
+    cluster = await with_running_job()
+    metadata = {"name": "sentiment", "namespace": "team-a"}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": metadata, "spec": {"modelRef": {"name": "other"}}})
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert cluster.condition("Stalled", MODEL)["reason"] == "NameConflict"
+    cluster.kube.drop(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    assert served_version(cluster) == "1"
+
+
+async def test_history_deletes_the_weights_before_it_forgets_the_version() -> None:
+    cluster = await with_version(historyLimit=1)
+    cluster.roll_out()
+    await cluster.settle()
+    await add_version(cluster, 2)
+    assert [v["version"] for v in cluster.status(MODEL)["versions"]] == [1, 2], "version 1 still answers"
+    cluster.roll_out()
+    await cluster.settle()
+    (prune,) = [key[2] for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]]
+    assert [v["version"] for v in cluster.status(MODEL)["versions"]] == [1, 2], "its weights are still being deleted"
+    await cluster.reconcile(MODEL)
+    cluster.kube.change(JOBS, prune, status={"conditions": [{"type": "Complete", "status": "True"}]})
+    await cluster.settle()
+    assert [v["version"] for v in cluster.status(MODEL)["versions"]] == [2]
+    assert cluster.status(MODEL)["latestVersion"] == 2
+    await add_version(cluster, 3)
+    assert cluster.status(MODEL)["latestVersion"] == 3
+
+
+async def test_a_server_outlives_the_record_of_its_job() -> None:
+    cluster = await with_version(deployment={"template": {"huggingFace": {"gpus": 1}}})
+    cluster.roll_out()
+    await cluster.settle()
+    before = cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]["spec"]
+    cluster.kube.objects = {key: obj for key, obj in cluster.kube.objects.items() if key[2] != "sentiment-1"}
+    cluster.restart()
+    await cluster.observer.list_all()
+    await cluster.settle()
+    assert cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]["spec"] == before
+
+
+async def test_the_status_of_a_connection_is_written_once() -> None:
+    cluster = await with_running_job()
+    assert cluster.condition("Ready", CONNECTION)["status"] == "True"
+    assert cluster.kube.asked("patch_status", "llmconnections") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ({}, {"servedVersion": 1}, ("Normal", "Serving")),
+        ({"servedVersion": 1}, {"servedVersion": 2}, ("Normal", "Serving")),
+        ({"servedVersion": 1}, {"servedVersion": 1}, None),
+        ({"servedVersion": 1}, {}, None),
+        ({}, {"stalled": "DeploymentFailed"}, ("Warning", "DeploymentFailed")),
+        ({"stalled": "DeploymentFailed"}, {"stalled": "DeploymentFailed"}, None),
+        ({"stalled": "DeploymentFailed"}, {"stalled": "ImagePullFailed"}, ("Warning", "ImagePullFailed")),
+        ({"stalled": "DeploymentFailed"}, {}, None),
+    ],
+)
+def test_headlines(old: dict[str, Any], new: dict[str, Any], told: tuple[str, str] | None) -> None:
+    def status(stalled: str | None = None, **fields: Any) -> ModelDeploymentStatus:
+        condition = {"type": "Stalled", "status": "True", "reason": stalled, "message": "m"}
+        conditions = [{**condition, "lastTransitionTime": "2026-11-21T12:00:00Z"}] if stalled else []
+        return ModelDeploymentStatus.model_validate({**fields, "conditions": conditions})
+
+    found = headline(status(**old), status(**new))
+    assert (found[:2] if found else None) == told
