@@ -59,7 +59,7 @@ class JobView:
     namespace_labels: Mapping[str, str]
     run: Run
     live_pods: bool
-    """Pods of this job that may still write, where no attempt is under way."""
+    """Whether pods of this job, or of an earlier one of its name, may still write while no attempt is under way."""
     version: int | None
     """Version of the model that this job made, once it is registered."""
     artifact_uri: str

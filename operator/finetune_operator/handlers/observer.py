@@ -38,10 +38,9 @@ class Observer:
 
     def seen(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
         """One event of a watch."""
-        metadata = obj["metadata"]
         if event_type == "DELETED":
             self._wake(resource, obj)  # while the store still knows whose it was
-            self._store.remove(resource, metadata.get("namespace"), metadata["name"])
+            self._store.discard(resource, obj)
         elif self._store.put(resource, obj):
             self._wake(resource, obj)
 

@@ -87,6 +87,10 @@ class HuggingFaceTraining:
         attempt = status.provider.attempt if status.provider else 0
         name = names.training_job(job["metadata"]["name"], max(attempt, 1))
         batch_job = self._own(self._store.get(JOBS, name, namespace), uid)
+        recorded = status.provider is not None and status.provider.job_id == name
+        if batch_job is None and recorded and status.completion_time is None:
+            # Status says that it was started. That it is lost is not said on the word of a watch that is late.
+            batch_job = self._own(await self._ask_for(name, namespace), uid)
         pods = self._pods_of(batch_job) if batch_job else []
         run = read_run(batch_job, pods, self._last_report(uid, max(attempt, 1)), self._clock())
         run = replace(run, job_id=name) if batch_job else run
@@ -98,8 +102,12 @@ class HuggingFaceTraining:
         return run
 
     def has_live_pods(self, job: Manifest) -> bool:
-        """Any pod of any attempt that has not ended."""
+        """Any pod of any attempt that has not ended, or a Job of an earlier FineTuneJob of this name."""
         namespace, label = job["metadata"]["namespace"], names.fit(job["metadata"]["name"])
+        attempt = job.get("status", {}).get("provider", {}).get("attempt") or 1
+        present = self._store.get(JOBS, names.training_job(job["metadata"]["name"], attempt), namespace)
+        if present is not None and self._own(present, job["metadata"]["uid"]) is None:
+            return True
         pods = self._store.select(PODS, pods_of_owner(namespace, label))
         return any(is_live(pod, self._clock()) for pod in pods)
 
@@ -129,6 +137,12 @@ class HuggingFaceTraining:
             return
         await self._kube.delete(JOBS, name, namespace, uid=batch_job["metadata"]["uid"])
         self._store.remove(JOBS, namespace, name)
+
+    async def _ask_for(self, name: str, namespace: str) -> Manifest | None:
+        found = await self._kube.get(JOBS, name, namespace)
+        if found is not None:
+            self._store.put(JOBS, found)
+        return found
 
     def _own(self, child: Manifest | None, uid: str) -> Manifest | None:
         """The child if it is of the owner with this UID; one of an earlier owner of the same name is on its way out."""

@@ -59,6 +59,14 @@ class Store:
         self._versions.pop((resource, address), None)
         self._reindex(resource, address, ())
 
+    def discard(self, resource: Resource, obj: Mapping[str, Any]) -> bool:
+        """Forget an object that was deleted in this state, unless a newer one of its name is known; whether it was."""
+        address = _address(obj)
+        if self._versions.get((resource, address), 0) > _version(obj):
+            return False
+        self.remove(resource, *address)
+        return True
+
     def get(self, resource: Resource, name: str, namespace: str | None = None) -> Manifest | None:
         """An object as it was last seen."""
         data = self._objects[resource].get((namespace or "", name))

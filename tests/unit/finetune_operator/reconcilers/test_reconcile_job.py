@@ -279,6 +279,25 @@ async def test_a_failed_job_seen_before_its_pods_end_is_not_judged_yet() -> None
     assert cluster.condition("Reconciling")["reason"] == "Retrying"
 
 
+async def test_a_job_that_somebody_deleted_is_followed_by_the_next_attempt_once_its_pod_is_gone() -> None:
+    cluster = await with_running_job()
+    cluster.kube.drop(JOBS, "sentiment-1-1")
+    await cluster.settle()
+    assert cluster.status()["provider"]["lastFailure"]["reason"] == "Interrupted"
+    await cluster.wait(5)
+    assert (JOBS, "team-a", "sentiment-1-2") not in cluster.kube.objects, "the first pod may still write"
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    await cluster.settle()
+    assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
+
+
+async def test_an_attempt_is_not_taken_for_lost_because_a_watch_is_late() -> None:
+    cluster = await with_running_job()
+    cluster.store.remove(JOBS, "team-a", "sentiment-1-1")
+    await cluster.reconcile(JOB)
+    assert (cluster.status()["phase"], cluster.status()["provider"]["attempt"]) == ("Running", 1)
+
+
 async def test_an_evicted_trainer_gets_another_attempt_in_the_same_folder() -> None:
     cluster = await with_running_job()
     folder = cluster.status()["provider"]["artifactURI"]
@@ -320,8 +339,10 @@ async def test_a_job_of_the_same_name_does_not_take_its_forerunners_pods_for_its
     cluster = await with_running_job()
     cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")
     await cluster.settle()
-    cluster.kube.drop(JOBS, "sentiment-1-1")
     cluster.add_job()
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Pending", "the old Job is still there"
+    cluster.kube.drop(JOBS, "sentiment-1-1")
     await cluster.settle()
     assert cluster.status()["phase"] == "Pending", "the old pod may still write"
     cluster.kube.change(PODS, "sentiment-1-1-x", status={"phase": "Succeeded"})

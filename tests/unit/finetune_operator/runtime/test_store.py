@@ -77,6 +77,15 @@ def test_a_listing_drops_what_it_lacks_and_keeps_what_it_cannot_know() -> None:
     assert sorted(known.addresses(PODS)) == [("a", "changed"), ("a", "new"), ("a", "stays")]
 
 
+@pytest.mark.parametrize(("deleted", "gone"), [(8, False), (9, True), (10, True)])
+def test_a_late_deletion_does_not_take_the_next_object_of_that_name_away(deleted: int, gone: bool) -> None:
+    known = store()
+    known.put(PODS, pod("x", 9))
+    assert known.discard(PODS, pod("x", deleted)) is gone
+    assert (known.get(PODS, "x", "a") is None) is gone
+    assert known.discard(PODS, pod("unknown", 1))
+
+
 def test_a_removed_object_may_come_again_with_any_version() -> None:
     known = store()
     known.put(PODS, pod("x", 9))
