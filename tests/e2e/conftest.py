@@ -64,8 +64,10 @@ def volumes(cluster: Cluster) -> Path:
 @pytest.fixture(scope="session")
 def model_cache(volumes: Path) -> Path:
     """A model cache with a tiny random Llama."""
-    make_tiny_model(volumes / "model-cache")
-    return volumes / "model-cache"
+    cache = volumes / "model-cache"
+    for path in make_tiny_model(cache).iterdir():
+        path.chmod(0o644)  # made by root here, read by another user in the pods
+    return cache
 
 
 @pytest.fixture(scope="session")

@@ -133,8 +133,9 @@ class Site:
         self.cluster.kubectl("-n", self.name, "delete", KINDS[kind], name, "--timeout=60s")
 
     def status(self, kind: str, name: str) -> Manifest:
-        """An object's status; empty before the first write."""
-        status: Manifest = self.cluster.get("-n", self.name, KINDS[kind], name).get("status", {})
+        """An object's status; empty before the first write, and where there is no such object (yet)."""
+        found = self.cluster.kubectl("-n", self.name, "get", KINDS[kind], name, "--ignore-not-found", "-o", "json")
+        status: Manifest = json.loads(found or "{}").get("status", {})
         return status
 
     def pods(self, selector: str = "finetune.dev/job") -> list[Manifest]:
