@@ -94,6 +94,29 @@ def build_image(name: str) -> str:
     return f"{IMAGE_HOST}/{image.repository}:{tag}"
 
 
+def publish(name: str, prefix: str) -> str:
+    """Build one of `IMAGES` and push it to another registry, as the user is logged in there; return its reference.
+
+    Args:
+        name: key of `IMAGES`.
+        prefix: registry and path, such as registry.example.com/team. A registry on this machine is spoken to without TLS.
+
+    Raises:
+        ClusterError: the build or the push failed, with the end of its log.
+    """
+    image = IMAGES[name]
+    tag = _tag(image)
+    local, remote = f"localhost/{image.repository}:{tag}", f"{prefix}/{image.repository}:{tag}"
+    packages.ensure(packages.IMAGES)
+    with lock(f"image-{image.repository}"), lock(IN_USE, shared=True):
+        if not shell.succeeds(*_buildah("inspect", "--type", "image", local)):
+            _build(image, tag, _base_in_store())
+        plain = prefix.partition("/")[0].partition(":")[0] in {"localhost", "127.0.0.1"}
+        command = _buildah("push", "--quiet", f"--tls-verify={str(not plain).lower()}", local, f"docker://{remote}")
+        shell.logged(command, _log(f"{image.repository}-publish"), env=_environment())
+    return remote
+
+
 def base_image() -> str:
     """The reference of the base image: Debian with Python, for test pods that need no more."""
     tag = _base_tag()

@@ -1,0 +1,184 @@
+"""The demo from top to bottom: `python -m demo --help`, or `make demo`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from demo import quickstart, result
+from demo.carrier import Carrier
+from demo.console import Console, DemoError
+from demo.follow import follow_deployment, follow_job
+from demo.kubectl import Kubectl, Manifest
+from demo.quickstart import CHART, FOLDER, NAMESPACE, OPERATOR_NAMESPACE, OUT, RELEASE
+from demo.target import Current, Images, Target, ThrowAway
+
+INSTALL_TIMEOUT = "5m"
+CACHE_TIMEOUT = "600s"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Play the demo or remove it; return the exit code."""
+    options = _parser().parse_args(arguments)
+    console = Console()
+    given = {"operator": options.operator_image, "trainer": options.trainer_image}
+    target: Target
+    if options.cluster == "current":
+        target = Current(registry=options.registry, given=given)
+    else:
+        target = ThrowAway(options.name)
+    try:
+        if options.down:
+            target.remove(console)
+        else:
+            play(target, console)
+    except DemoError as error:
+        console.line(f"\nerror: {error}")
+        if error.next_step:
+            console.line(f"next:  {error.next_step}")
+        return 1
+    except KeyboardInterrupt:
+        console.line("\ninterrupted; `make demo` goes on from here, `make demo-down` removes what runs")
+        return 130
+    return 0
+
+
+def play(target: Target, console: Console) -> None:
+    """Everything in order.
+
+    Raises:
+        DemoError: a step failed.
+    """
+    downloads = quickstart.fetch(console)
+    files = quickstart.prepare(downloads)
+    images = target.prepare(console)
+    kubectl = target.kubectl
+    install(target, images, console)
+    console.step("namespace, volumes and connection of examples/quickstart")
+    for name in ("namespace.yaml", "volumes.yaml", "connection.yaml"):
+        kubectl.apply(*(quickstart.with_image(found, images.trainer) for found in kubectl.manifests(FOLDER / name)))
+    job, runs_already = quickstart.next_job(kubectl)
+    pod = quickstart.with_image(kubectl.manifests(FOLDER / "carrier.yaml")[0], images.trainer)
+    with Carrier(kubectl, pod) as carrier:
+        carry(carrier, files, job, console)
+        fill_model_cache(kubectl, carrier, job["spec"]["baseModel"], images, console)
+        finished = tune(kubectl, job, console, runs_already=runs_already)
+        curve = copy_curve(carrier, finished)
+    deployed = follow_deployment(
+        kubectl, console, NAMESPACE, finished["spec"]["modelRef"]["name"], finished["status"]["modelVersion"]
+    )
+    tell(target, console, finished, deployed, files, curve)
+
+
+def install(target: Target, images: Images, console: Console) -> None:
+    """Install the chart as a user would, or upgrade what an earlier demo installed."""
+    console.step(f"helm upgrade --install {RELEASE} (namespace {OPERATOR_NAMESPACE})")
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE, "labels": labels}}
+    target.kubectl.apply(namespace)
+    name, _, digest = images.operator.partition("@")
+    repository, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
+    values = [f"image.repository={repository}", f"image.tag={tag}", f"image.digest={digest}"]
+    settings = [argument for value in values for argument in ("--set-string", value)]
+    target.helm(
+        "upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE, *settings,
+        "--wait", "--timeout", INSTALL_TIMEOUT,
+    )  # fmt: skip
+
+
+def carry(carrier: Carrier, files: Path, job: Manifest, console: Console) -> None:
+    """Bring data and model into the volumes, as into a site without a network."""
+    for name in quickstart.data_files(job):
+        if carrier.send(files / name, f"/data/{name}"):
+            console.step(f"carried {name} into the volume data")
+    model = next(files.glob("*.gguf"))
+    if carrier.send(model, f"/model-cache/.incoming/{model.name}"):
+        console.step(f"carried {model.name} into the volume model-cache")
+
+
+def fill_model_cache(kubectl: Kubectl, carrier: Carrier, model: str, images: Images, console: Console) -> None:
+    """Run the example Job that turns the GGUF file into a model of the cache, unless the model is there.
+
+    Raises:
+        DemoError: the Job failed.
+    """
+    if carrier.has(f"/model-cache/{model}/manifest.json"):
+        console.step(f"{model} is in the model cache")
+        return
+    console.step(f"finetune-trainer cache {model} --from-gguf … (examples/model-cache/from-gguf.yaml)")
+    job = quickstart.with_image(kubectl.manifests(quickstart.CACHE_JOB)[0], images.trainer)
+    name = job["metadata"]["name"]
+    kubectl.run("--namespace", NAMESPACE, "delete", "job", name, "--ignore-not-found")
+    kubectl.apply(job)
+    try:
+        kubectl.run(
+            "--namespace", NAMESPACE, "wait", "--for=condition=Complete", f"job/{name}", f"--timeout={CACHE_TIMEOUT}"
+        )
+    except DemoError as error:
+        log = kubectl.run("--namespace", NAMESPACE, "logs", f"job/{name}", "--tail=5")
+        raise DemoError(
+            f"the model cache was not filled: {log.strip()}", f"kubectl -n {NAMESPACE} describe job {name}"
+        ) from error
+
+
+def tune(kubectl: Kubectl, job: Manifest, console: Console, *, runs_already: bool) -> Manifest:
+    """Apply the FineTuneJob and show it until it ends; return it as it ended."""
+    name = job["metadata"]["name"]
+    if runs_already:
+        console.step(f"job {name} of an earlier demo still runs")
+    else:
+        console.step(f"kubectl apply -f examples/quickstart/finetunejob.yaml (as {name})")
+        kubectl.apply(job)
+    return follow_job(kubectl, console, NAMESPACE, name)
+
+
+def copy_curve(carrier: Carrier, job: Manifest) -> Path:
+    """Copy the drawn loss curve out of the artifact's volume."""
+    uri = str(job["status"]["result"]["artifact"]["uri"])
+    target = OUT / f"{job['metadata']['name']}-loss.svg"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(carrier.read(f"/{uri.removeprefix('pvc://')}/loss.svg"), encoding="utf-8")
+    return target
+
+
+def tell(target: Target, console: Console, job: Manifest, deployed: Manifest, files: Path, curve: Path) -> None:
+    """The result: what kubectl shows, the comparison, the curve, and one answer of the model."""
+    kubectl = target.kubectl
+    console.line()
+    kinds = ("finetunejobs", "finetunedmodels", "modeldeployments")
+    for kind in kinds:
+        console.line(kubectl.run("get", kind, "--namespace", NAMESPACE))
+    result.show_evaluation(console, job)
+    console.line(f"\nLoss, drawn in {os.path.relpath(curve)}:")
+    result.show_curves(console, job)
+    endpoint = deployed["status"]["endpoint"]
+    messages = quickstart.question(files)
+    console.line(f"\nThe model answers at {endpoint['url']} inside the cluster, as model {endpoint['model']!r}.")
+    address = target.reach(NAMESPACE, deployed["metadata"]["name"])
+    if address is None:
+        with result.forwarded(kubectl, NAMESPACE, deployed["metadata"]["name"]) as forwarded:
+            answer = result.ask(forwarded, endpoint["model"], messages)
+        address = "http://127.0.0.1:8080"
+        console.line(f"From here: kubectl -n {NAMESPACE} port-forward service/{deployed['metadata']['name']} 8080:80 &")
+    else:
+        answer = result.ask(address, endpoint["model"], messages)
+    console.line(result.curl(address, endpoint["model"], messages))
+    console.line(f"\n  asked:    {messages[-1]['content']}\n  answered: {answer}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--cluster", choices=["throw-away", "current"], default="throw-away", help="where to play")
+    parser.add_argument("--name", default="finetune", help="name of the throw-away cluster (default: %(default)s)")
+    parser.add_argument("--registry", default="", help="with --cluster current: push the images there")
+    parser.add_argument("--operator-image", default="", help="with --cluster current: an image that it can pull")
+    parser.add_argument("--trainer-image", default="", help="with --cluster current: an image that it can pull")
+    parser.add_argument("--down", action="store_true", help="remove what the demo started")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
