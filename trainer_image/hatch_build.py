@@ -1,4 +1,4 @@
-"""Puts the contract with the operator into the trainer's wheel. It has one home, so an editable install gets no copy."""
+"""Puts the contract with the operator into the trainer's wheel; an editable install gets no copy of it."""
 
 from typing import Any
 

@@ -32,4 +32,7 @@ CLAIMS_PATH = "/var/lib/finetune/claims"  # pvc://CLAIM/PATH is CLAIMS_PATH/CLAI
 CONFIG_MAPS_PATH = "/var/lib/finetune/configmaps"  # configmap://NAME/KEY is CONFIG_MAPS_PATH/NAME/KEY
 SCRATCH_PATH = "/tmp"  # noqa: S108 - an emptyDir of the pod
 
+TRAINER_CONTAINER = "trainer"
+ARTIFACT_FOLDER = "model"  # below a job's output folder, beside checkpoints/
+
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

@@ -21,13 +21,13 @@ from typing import Any
 
 from finetune_api import RELEASE
 from finetune_api.job import ArtifactRef, EvaluationResult, Loss, TrainingResult
+from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import metrics
 from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
 from finetune_trainer.durable import MANIFEST, bytes_of, read_manifest, remove_unfinished, sha256_of, whole_folder
 
-FOLDER = "model"
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
 
@@ -44,7 +44,7 @@ class Finished:
 
 def folder_of(job: TrainerJob) -> Path:
     """Where the job's artifact is, or will be."""
-    return Path(job.output) / FOLDER
+    return Path(job.output) / ARTIFACT_FOLDER
 
 
 def finished(job: TrainerJob) -> Finished | None:

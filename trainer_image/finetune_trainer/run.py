@@ -12,6 +12,7 @@ from typing import Any
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest
+from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.trainer import Report, TrainerJob
 from finetune_trainer import artifact, outcome
 from finetune_trainer.errors import TrainerError
@@ -52,7 +53,7 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
         attempt=1,
         spec=manifest.spec,
         output=str(folder),
-        artifact_uri=(folder / artifact.FOLDER).as_uri(),
+        artifact_uri=(folder / ARTIFACT_FOLDER).as_uri(),
         model_cache=str(model_cache.resolve()) if model_cache else None,
         air_gapped=os.environ.get("HF_HUB_OFFLINE", "").lower() in _ON,
     )

@@ -9,7 +9,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
-from finetune_api.job import DataFile, Failure, FineTuneJobSpec, FineTuneJobStatus, ProviderStatus
+from finetune_api.job import (
+    DataFile,
+    Failure,
+    FineTuneJobSpec,
+    FineTuneJobStatus,
+    ProviderStatus,
+    TrainingResult,
+)
+from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.uris import UriError, parse_uri
 from finetune_api.verdict import SPLITS
@@ -315,13 +323,21 @@ def complete(view: JobView) -> Decision | None:
         "phase": "Succeeded",
         "failure": None,
         "model_version": view.version,
-        "result": report.result,
+        "result": recorded_result(view, report.result),
         "completion_time": timestamp(view.now),
         **reported(view.run.report, view.status),
     }
     fields["train_loss"] = report.result.train_loss if report.result.train_loss is not None else fields["train_loss"]
     fields["eval_loss"] = report.result.eval_loss if report.result.eval_loss is not None else fields["eval_loss"]
     return Decision(_status(view, Change(facts, fields)), requeue_after=view.spec.ttl_seconds_after_finished)
+
+
+def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:
+    """The result with the artifact where the operator put it: a pod's word does not move it elsewhere."""
+    if result.artifact.uri is None:
+        return result
+    uri = f"{view.provider.artifact_uri}/{ARTIFACT_FOLDER}"
+    return result.model_copy(update={"artifact": result.artifact.model_copy(update={"uri": uri})})
 
 
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.job import Failure
+from finetune_api.names import TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message
 from finetune_operator.decide.conditions import moment
@@ -117,9 +118,9 @@ def _job_condition(job: Manifest, condition_type: str) -> Manifest | None:
 
 
 def _container(pod: Manifest | None) -> Manifest:
-    statuses = (pod or {}).get("status", {}).get("containerStatuses") or [{}]
-    first: Manifest = statuses[0]
-    return first
+    """The trainer's container; a policy may have put others beside it."""
+    statuses: list[Manifest] = (pod or {}).get("status", {}).get("containerStatuses") or []
+    return next((status for status in statuses if status.get("name", TRAINER_CONTAINER) == TRAINER_CONTAINER), {})
 
 
 def _terminated(pod: Manifest | None) -> Manifest:

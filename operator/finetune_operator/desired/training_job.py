@@ -8,6 +8,7 @@ from finetune_api.base import ApiModel
 from finetune_api.connection import HuggingFace
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import (
+    ARTIFACT_FOLDER,
     ATTEMPT_LABEL,
     COMPONENT_LABEL,
     JOB_LABEL,
@@ -19,6 +20,7 @@ from finetune_api.names import (
     REPORT_CA_VARIABLE,
     TOKEN_AUDIENCE,
     TOKEN_PATH,
+    TRAINER_CONTAINER,
 )
 from finetune_api.trainer import ReportTarget, TrainerJob
 from finetune_api.uris import parse_artifact_uri, parse_uri
@@ -32,8 +34,6 @@ from finetune_operator.desired.pod import (
     pod_spec,
     template_resources,
 )
-
-TRAINER_CONTAINER = "trainer"
 
 GRACE_SECONDS = 120
 """From SIGTERM on the trainer finishes its step and writes a checkpoint."""
@@ -98,7 +98,7 @@ def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace,
         attempt=attempt.number,
         spec=spec,
         output=names.claim_path(output),
-        artifact_uri=f"{attempt.output_uri}/model",
+        artifact_uri=f"{attempt.output_uri}/{ARTIFACT_FOLDER}",
         model_cache=MODEL_CACHE_PATH if connection.model_cache else None,
         air_gapped=connection.air_gapped,
         trust_remote_code=connection.trust_remote_code,

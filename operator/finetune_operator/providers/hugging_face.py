@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import Failure, FineTuneJobSpec, FineTuneJobStatus
-from finetune_api.names import REPORT_PATH
+from finetune_api.names import REPORT_PATH, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
@@ -160,7 +160,7 @@ class HuggingFaceTraining:
         metadata = pod["metadata"]
         try:
             text = await self._kube.pod_log_tail(
-                metadata["namespace"], metadata["name"], training_job.TRAINER_CONTAINER, LOG_LINES, LOG_BYTES
+                metadata["namespace"], metadata["name"], TRAINER_CONTAINER, LOG_LINES, LOG_BYTES
             )
         except KubeError as error:
             logger.warning("the log of pod %s cannot be read: %s", metadata["name"], error)

@@ -8,7 +8,7 @@ from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus, LoRA
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.job import Decision, JobView, decide, not_started, refused_by_policy
+from finetune_operator.decide.job import Decision, JobView, decide, not_started, recorded_result, refused_by_policy
 from finetune_operator.desired import fine_tuned_model
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
@@ -189,7 +189,7 @@ def _new_version(view: JobView, number: int) -> ModelVersion:
         base_model=spec.base_model,
         method=spec.method,
         lora_rank=(spec.lora or LoRA()).r if spec.method == "LoRA" else None,
-        artifact=report.result.artifact,
+        artifact=recorded_result(view, report.result).artifact,
         dataset_sha256=report.result.dataset_sha256,
         train_loss=report.result.train_loss,
         eval_loss=report.result.eval_loss,
