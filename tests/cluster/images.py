@@ -99,7 +99,7 @@ def publish(name: str, prefix: str) -> str:
 
     Args:
         name: key of `IMAGES`.
-        prefix: registry and path, such as registry.example.com/team. A registry on this machine is spoken to without TLS.
+        prefix: registry and path, such as registry.example.com/team. One on this machine is spoken to without TLS.
 
     Raises:
         ClusterError: the build or the push failed, with the end of its log.
