@@ -6,7 +6,7 @@ An estimate errs on the safe side; what it gets wrong ends as OutOfMemory with a
 from dataclasses import dataclass
 from typing import Any
 
-CPU_TOKENS = 1024
+CPU_TOKENS = 512
 """On a CPU larger passes gain nothing and cost memory."""
 
 GPU_TOKENS = 16384

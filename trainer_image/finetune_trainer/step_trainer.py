@@ -63,13 +63,17 @@ class Pace:
         return step % self.validation_steps == 0 or step == self.total_steps
 
 
-def pace_of(plan: Plan, wanted_checkpoint_steps: int | None) -> Pace:
-    """About ten checkpoints and ten validations in a run, or one validation an epoch where that is rarer."""
-    tenth = math.ceil(plan.total_steps / 10)
+def pace_of(plan: Plan, wanted_checkpoint_steps: int | None, *, train_tokens: int, validation_tokens: int) -> Pace:
+    """About ten checkpoints, and as many validations, fewer where they would take over a sixth of the time.
+
+    Tokens are those of one pass over a set. A validation's token costs about half of a training token.
+    """
+    epochs = plan.epochs_after(plan.total_steps)
+    affordable = int(0.4 * epochs * train_tokens / max(validation_tokens, 1))
     return Pace(
         total_steps=plan.total_steps,
-        checkpoint_steps=wanted_checkpoint_steps or tenth,
-        validation_steps=min(plan.steps_per_epoch, tenth) if plan.steps_per_epoch > 1 else tenth,
+        checkpoint_steps=wanted_checkpoint_steps or math.ceil(plan.total_steps / 10),
+        validation_steps=math.ceil(plan.total_steps / min(10, max(1, affordable))),
     )
 
 

@@ -48,6 +48,11 @@ class TokenStore:
         return np.where(carries_loss, signed, -signed - 1), np.where(carries_loss, signed, IGNORED)
 
     @property
+    def tokens(self) -> int:
+        """Tokens of all rows."""
+        return int(self._offsets[-1])
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest row."""
         return int(self.lengths.max(initial=0))

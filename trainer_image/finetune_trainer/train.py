@@ -260,7 +260,12 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
         train=run.train,
         validation=run.validation,
         plan=run.plan,
-        pace=pace_of(run.plan, hyper.checkpoint_steps),
+        pace=pace_of(
+            run.plan,
+            hyper.checkpoint_steps,
+            train_tokens=run.train.tokens,
+            validation_tokens=run.validation.tokens if run.validation else 0,
+        ),
         cut=Cut(None, hyper.micro_batch_size) if hyper.micro_batch_size else Cut(run.fit.token_budget),
         compute_dtype=run.compute_dtype,
         checkpoints=_checkpoints(run.job),

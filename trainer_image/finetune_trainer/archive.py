@@ -1,0 +1,111 @@
+"""Archives carried into an air-gapped site: tar, tar.gz, tar.zst and zip, unpacked without trusting them.
+
+Nothing is written outside the target, no link or device is made, and size and number of files are bounded.
+"""
+
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+
+MOST_BYTES = 2 * 1024**4
+"""Bytes that an archive may unpack to: more than any model has today."""
+
+MOST_FILES = 10_000
+
+_BLOCK = 1 << 20
+
+_NEXT_STEP = "Pack the model's folder anew, for example with tar -czf model.tar.gz -C FOLDER ."
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack the regular files of `archive` into `target`.
+
+    Raises:
+        TrainerError: ModelUnusable, the archive is broken, of another kind, or holds what it should not.
+    """
+    try:
+        _unpack(archive, target)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError) as error:
+        raise _refused(archive, f"it cannot be unpacked: {error}") from error
+    except Exception as error:
+        if type(error).__name__ != "ZstdError":
+            raise
+        raise _refused(archive, f"it cannot be unpacked: {error}") from error
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    members = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
+    left = MOST_BYTES
+    for count, (name, file) in enumerate(members):
+        if count >= MOST_FILES:
+            raise _refused(archive, f"it has more than {MOST_FILES} files")
+        left -= _write(file, target / _safe(archive, name), left, archive)
+
+
+def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with _tar(archive) as tar:
+        for member in tar:
+            if member.isdir():
+                continue
+            file = tar.extractfile(member) if member.isfile() else None
+            if file is None:
+                raise _refused(archive, "it holds a link or a device")
+            yield member.name, file
+
+
+@contextmanager
+def _tar(archive: Path) -> Iterator[tarfile.TarFile]:
+    with archive.open("rb") as raw:
+        if raw.read(4) != b"\x28\xb5\x2f\xfd":
+            with tarfile.open(archive, "r:*") as tar:
+                yield tar
+            return
+        import zstandard
+
+        raw.seek(0)
+        with (
+            zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as plain,
+            tarfile.open(fileobj=plain, mode="r|") as tar,
+        ):
+            yield tar
+
+
+def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(archive) as packed:
+        for member in packed.infolist():
+            if member.is_dir():
+                continue
+            if (member.external_attr >> 16) & 0o170000 not in (0, 0o100000):
+                raise _refused(archive, "it holds a link or a device")
+            with packed.open(member) as file:
+                yield member.filename, file
+
+
+def _safe(archive: Path, name: str) -> PurePosixPath:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise _refused(archive, "a path in it leads out of it")
+    return path
+
+
+def _write(file: IO[bytes], path: Path, limit: int, archive: Path) -> int:
+    """Copy the file; returns its bytes. What the archive's own headers say about size is not believed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with path.open("xb") as target:
+        while block := file.read(_BLOCK):
+            written += len(block)
+            if written > limit:
+                raise _refused(archive, "it unpacks to more than any model has")
+            target.write(block)
+    return written
+
+
+def _refused(archive: Path, why: str) -> TrainerError:
+    return TrainerError(Reason.MODEL_UNUSABLE, f"{archive.name}: {why}", _NEXT_STEP)

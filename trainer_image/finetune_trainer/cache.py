@@ -1,0 +1,137 @@
+"""`finetune-trainer cache MODEL`: puts a base model into a model cache, from hub, folder, archive or GGUF file.
+
+The model ends as DIR/ORG/NAME/: safetensors, configuration, tokenizer, and a manifest that is written last. A model
+that is there and whole is left alone. Looking models up is `model_cache.py`.
+"""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.reasons import Reason
+from finetune_trainer import base_model, outcome
+from finetune_trainer.archive import unpack
+from finetune_trainer.data import ChatTokenizer
+from finetune_trainer.durable import UNFINISHED, read_manifest, remove_unfinished, whole_folder
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.model_cache import model_path
+
+_WANTED = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "LICENSE*", "NOTICE*")
+"""What is taken from a folder: never pickled weights (.bin, .pt, .pth, .ckpt)."""
+
+
+def main(args: argparse.Namespace) -> int:
+    """Cache one model; the exit code says why it could not be done."""
+    try:
+        folder = cache(args)
+    except TrainerError as error:
+        outcome.complain(error)
+        return int(error.exit_code)
+    outcome.say(f"{args.model} is in the model cache: {folder}")
+    return int(ExitCode.OK)
+
+
+def cache(args: argparse.Namespace) -> Path:
+    """Put the model into the cache unless it is there and whole; returns its folder.
+
+    Raises:
+        TrainerError: SpecInvalid (the name), ModelUnusable, ModelNotInCache (not on the hub), AccessDenied,
+            StoreUnavailable, ArtifactFailed (the cache cannot be written).
+    """
+    final = model_path(args.model_cache, args.model)
+    remove_unfinished(final.parent)
+    if read_manifest(final) is not None:
+        return final
+    with _source(args, final.parent) as (source, origin), whole_folder(final, model=args.model, **origin) as folder:
+        if args.from_gguf:
+            _convert_gguf(source, folder)
+        else:
+            _copy(_model_folder(source), folder)
+        _require_usable(folder)
+    return final
+
+
+@contextmanager
+def _source(args: argparse.Namespace, scratch_parent: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folder or file to take the model from, and what the manifest says about its origin.
+
+    Fetched and unpacked files lie beside the target: /tmp of a pod is too small for a model.
+    """
+    given = args.from_folder or args.from_gguf or args.from_archive
+    if given is not None and not given.exists():
+        raise TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{given} does not exist", "Name a file or folder that exists.")
+    if args.from_folder or args.from_gguf:
+        yield given, {"source": "gguf" if args.from_gguf else "folder"}
+        return
+    scratch_parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=scratch_parent) as scratch:
+        if args.from_archive:
+            unpack(args.from_archive, Path(scratch))
+            yield Path(scratch), {"source": "archive"}
+        else:
+            base_model.fetch(args.model, revision=args.revision, into=Path(scratch))
+            yield Path(scratch), {"source": "hub", "revision": args.revision}
+
+
+def _model_folder(source: Path) -> Path:
+    """The folder with config.json: the source itself, or the one folder in it that has it."""
+    if (source / "config.json").is_file():
+        return source
+    found = sorted(path.parent for path in source.glob("*/config.json"))
+    if len(found) != 1:
+        raise TrainerError(
+            Reason.MODEL_UNUSABLE,
+            f"{source.name} has {'no' if not found else 'more than one'} folder with a config.json",
+            "Give the folder that from_pretrained would take, or an archive of it.",
+        )
+    return found[0]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy the files that a model needs. Links are followed: a hub's cache is made of them."""
+    for pattern in _WANTED:
+        for path in sorted(source.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+
+
+def _convert_gguf(source: Path, target: Path) -> None:
+    """Write the model in a GGUF file as an ordinary folder: dequantised float32 weights, tokenizer, chat template."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base_model.quiet_libraries()
+    where, name = str(source.resolve().parent), source.name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
+        quantised = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype="float32")
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{name} cannot be converted: {line}") from error
+    config = quantised.config
+    # With it the folder would claim to be quantised, which it no longer is.
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config, dtype=quantised.dtype)  # type: ignore[no-untyped-call]
+    plain.load_state_dict(quantised.state_dict())
+    plain.generation_config = quantised.generation_config
+    plain.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def _require_usable(folder: Path) -> None:
+    """A model that jobs could not use must not get into the cache."""
+    base_model.require_causal(folder)
+    ChatTokenizer.from_folder(folder)
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                tensors.keys()
+        except Exception as error:
+            raise TrainerError(Reason.MODEL_UNUSABLE, f"{path.name} is damaged: {type(error).__name__}") from error
