@@ -603,3 +603,12 @@ def test_a_late_pod_is_looked_for_again() -> None:
     assert decide(view(run("Queued", awaiting_pod=True), running())).requeue_after == 15
     assert decide(view(run("Queued"), running())).requeue_after is None
     assert decide(view(run("Active", ending=True), running())).requeue_after == 15
+
+
+def test_the_artifact_is_where_the_operator_put_it_whatever_the_pod_says() -> None:
+    elsewhere = succeeded().model_dump()
+    elsewhere["result"]["artifact"]["uri"] = "pvc://somebody-elses/secrets/model"
+    status = FineTuneJobStatus(provider=provider(artifact_uri="pvc://models/team-a/m/j-1"))
+    found = decide(view(run("Succeeded", report=type(succeeded()).model_validate(elsewhere)), status, version=1))
+    assert found.status.result is not None
+    assert found.status.result.artifact.uri == "pvc://models/team-a/m/j-1/model"

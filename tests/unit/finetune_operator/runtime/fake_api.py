@@ -30,7 +30,9 @@ class Api:
     seen: list[Seen] = field(default_factory=list)
     _answers: list[Callable[[web.Request], Awaitable[web.StreamResponse]]] = field(default_factory=list)
 
-    def answer(self, body: Any = None, status: int = 200, headers: dict[str, str] | None = None, times: int = 1) -> "Api":
+    def answer(
+        self, body: Any = None, status: int = 200, headers: dict[str, str] | None = None, times: int = 1
+    ) -> "Api":
         async def plain(_: web.Request) -> web.Response:
             data = body if isinstance(body, bytes) else orjson.dumps(body)
             return web.Response(body=data, status=status, headers=headers, content_type="application/json")

@@ -194,11 +194,16 @@ async def test_delete_says_whether_there_was_something_to_delete(tmp_path):
         api.answer({"kind": "Status"}).refuse(404, "NotFound")
         assert await client.delete(PODS, "a", "team", uid="u1", grace_seconds=0)
         assert not await client.delete(PODS, "a", "team")
-    assert api.seen[0].body == {"propagationPolicy": "Background", "preconditions": {"uid": "u1"}, "gracePeriodSeconds": 0}
+    assert api.seen[0].body == {
+        "propagationPolicy": "Background",
+        "preconditions": {"uid": "u1"},
+        "gracePeriodSeconds": 0,
+    }
 
 
 @pytest.mark.parametrize(
-    ("now_there", "result"), [({"metadata": {"uid": "other"}}, False), (None, False), ({"metadata": {"uid": "u1"}}, None)]
+    ("now_there", "result"),
+    [({"metadata": {"uid": "other"}}, False), (None, False), ({"metadata": {"uid": "u1"}}, None)],
 )
 async def test_deleting_never_hits_a_successor_of_the_same_name(tmp_path, now_there, result):
     async with fake_api.serve(tmp_path) as (api, client):

@@ -104,7 +104,11 @@ def test_secrets_in_arguments_and_exceptions_do_not_reach_the_log(lines):
 def test_kopfs_object_loggers_name_their_object(lines):
     from kopf._core.actions.loggers import ObjectLogger
 
-    body = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "a", "namespace": "team"}}
+    body = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "a", "namespace": "team"},
+    }
     import kopf
 
     ObjectLogger(body=body, settings=kopf.OperatorSettings()).warning("handler failed with api_key=%s", "abcdefgh")
