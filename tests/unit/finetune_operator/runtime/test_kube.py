@@ -2,12 +2,20 @@
 
 import asyncio
 
+import fake_api
 import pytest
 
-import fake_api
 from finetune_operator.runtime import connection, kube, metrics
 from finetune_operator.runtime.errors import (
-    Conflict, Forbidden, Gone, Invalid, KubeError, LeadershipLost, NotFound, TooManyRequests, Transient,
+    Conflict,
+    Forbidden,
+    Gone,
+    Invalid,
+    KubeError,
+    LeadershipLost,
+    NotFound,
+    TooManyRequests,
+    Transient,
 )  # fmt: skip
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS, Resource, TokenIdentity
 from finetune_operator.runtime.settings import Settings

@@ -1,12 +1,12 @@
-"""Leadership: one at a time, lost in time, noticed by a frozen leader before it writes. Time is the loop's and jumps."""
+"""Leadership: one at a time, lost in time, noticed by a frozen leader before it writes. Time jumps."""
 
 import asyncio
 import copy
 from datetime import UTC, datetime
 
+import fake_time
 import pytest
 
-import fake_time
 from finetune_operator.runtime.errors import Conflict, LeadershipLost, Transient
 from finetune_operator.runtime.lease import Leadership, Observed, claim, may_take, micro_time, observe, unique_identity
 

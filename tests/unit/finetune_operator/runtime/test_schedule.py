@@ -1,6 +1,7 @@
 """The queue's rules hold for any order of wishes, runs and endings."""
 
-from hypothesis import settings, strategies as st
+from hypothesis import settings
+from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from finetune_operator.runtime.schedule import Key, Schedule

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 
+import fake_time
 import pytest
 
-import fake_time
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import Conflict, Transient
 from finetune_operator.runtime.queue import Backoff, Key, Requeue, WorkQueue

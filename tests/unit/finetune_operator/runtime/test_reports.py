@@ -1,0 +1,327 @@
+"""The report server over real TLS with a real client: who is let in, how much, how often, in which shape."""
+
+import asyncio
+import gzip
+import logging
+import ssl
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import aiohttp
+import orjson
+import pytest
+
+from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE
+from finetune_operator.runtime import listener, reports
+from finetune_operator.runtime.authority import Action, carry_out
+from finetune_operator.runtime.certificates import Certificates
+from finetune_operator.runtime.errors import Transient
+from finetune_operator.runtime.kube import TokenIdentity
+from finetune_operator.runtime.reports import ReportServer
+from finetune_operator.runtime.settings import Settings
+
+REPORT = {"namespace": "team", "name": "job", "uid": "u1", "attempt": 1, "phase": "Running"}
+POD = TokenIdentity("system:serviceaccount:team:default", "s", (), "team", "default", "job-1-abc", "pod-uid")
+
+
+def token(name="pod"):
+    return f"head.claims-{name}.signature"
+
+
+class World:
+    """One report server and what was asked of its callbacks."""
+
+    def __init__(self):
+        self.leads = True
+        self.reviewed = []
+        self.accepted = []
+        self.fault = None
+        self.gate = None
+        self.inside = 0
+        self.both_inside = asyncio.Event()
+        self.identities = {token(): POD}
+
+    async def review(self, asked, audience):
+        self.reviewed.append(audience)
+        if self.fault:
+            raise self.fault
+        return self.identities.get(asked)
+
+    async def authorise(self, identity, report):
+        self.inside += 1
+        if self.inside == 2:
+            self.both_inside.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        return None if (identity.namespace, "u1") == (report.namespace, report.uid) else "not this pod's job"
+
+    def accept(self, report):
+        self.accepted.append(report)
+
+    async def send(self, body=REPORT, bearer=None, headers=None, **options):
+        data = body if isinstance(body, bytes) or not isinstance(body, dict) else orjson.dumps(body)
+        headers = {"Authorization": f"Bearer {bearer or token()}"} | (headers or {})
+        async with self.session.post(self.url, data=data, headers=headers, ssl=self.tls, **options) as response:
+            return response.status, response.headers, await response.text()
+
+
+@asynccontextmanager
+async def server(**settings):
+    material = carry_out(Action.MAKE_ALL, None, datetime.now(UTC), ("localhost",))
+
+    class Fixed:
+        async def current(self):
+            return material.bundle, material.serving, material.serving_key
+
+    certificates = Certificates(Fixed())
+    await certificates.load()
+    world = World()
+    options = {"report_port": 0, "report_bind": "127.0.0.1", "report_burst": 100} | settings
+    made = ReportServer(
+        Settings(**options), certificates.context, review=world.review, authorise=world.authorise,
+        accept=world.accept, is_leader=lambda: world.leads,
+    )  # fmt: skip
+    await made.start()
+    world.port = made.port
+    world.url = f"https://localhost:{made.port}{REPORT_PATH}"
+    world.tls = ssl.create_default_context(cadata=certificates.bundle)
+    async with aiohttp.ClientSession() as world.session:
+        try:
+            yield world
+        finally:
+            await made.stop()
+
+
+async def test_a_report_of_the_pods_own_job_is_taken():
+    async with server() as world:
+        status, _, _ = await world.send()
+        assert status == 202
+        assert [report.name for report in world.accepted] == ["job"]
+        assert world.reviewed == [TOKEN_AUDIENCE]
+
+
+async def test_a_client_that_does_not_trust_the_ca_gets_no_connection():
+    async with server() as world:
+        world.tls = ssl.create_default_context()
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await world.send()
+        assert world.accepted == []
+
+
+async def test_plain_http_gets_no_answer():
+    async with server() as world:
+        with pytest.raises(aiohttp.ClientError):
+            await world.session.post(world.url.replace("https", "http"), json=REPORT)
+
+
+@pytest.mark.parametrize("header", ["", "Basic abc", "Bearer ", "Bearer not-a-jwt"])
+async def test_no_token_no_entry_and_the_api_server_is_not_bothered(header):
+    async with server() as world:
+        status, answer, _ = await world.send(headers={"Authorization": header})
+        assert status == 401
+        assert answer["WWW-Authenticate"] == "Bearer"
+        assert world.reviewed == []
+
+
+async def test_a_token_that_is_not_valid_is_refused():
+    async with server() as world:
+        status, _, _ = await world.send(bearer=token("stranger"))
+        assert status == 401
+        assert world.accepted == []
+
+
+async def test_another_job_is_forbidden_with_the_reason(caplog):
+    caplog.set_level(logging.INFO)
+    async with server() as world:
+        status, _, text = await world.send(REPORT | {"uid": "u2"})
+        assert (status, orjson.loads(text)) == (403, {"error": "not this pod's job"})
+        assert world.accepted == []
+    assert "job-1-abc" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"no json", "body: Invalid JSON"),
+        (b"", "body: Invalid JSON"),
+        (b"[1]", "body"),
+        (REPORT | {"attempt": 0}, "attempt: Input should be greater"),
+        (REPORT | {"phase": "Dreaming"}, "phase"),
+        ({k: v for k, v in REPORT.items() if k != "uid"}, "uid: Field required"),
+        (REPORT | {"loss": {"train": [{"step": "x"}]}}, "loss.train.0"),
+        (REPORT | {"surprise": 1}, "surprise"),
+    ],
+)
+async def test_a_malformed_report_is_answered_with_the_field(body, field):
+    async with server() as world:
+        status, _, text = await world.send(body)
+        assert status == 400
+        assert field in text
+        assert world.accepted == []
+
+
+async def test_what_stood_in_a_refused_report_is_neither_answered_nor_logged(caplog):
+    caplog.set_level(logging.DEBUG)
+    async with server() as world:
+        _, _, text = await world.send(REPORT | {"phase": "Anna Müller, 12 Main St"})
+        await world.send(REPORT | {"uid": "u2"})
+    assert "Anna" not in text
+    assert "Anna" not in caplog.text
+    assert token() not in caplog.text
+
+
+async def test_a_declared_size_above_the_limit_is_refused_before_anything_is_read():
+    async with server() as world:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", world.port, ssl=world.tls, server_hostname="localhost"
+        )
+        head = (f"POST {REPORT_PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token()}\r\n"
+                f"Content-Length: {REPORT_MAX_BYTES + 1}\r\n\r\n")  # fmt: skip
+        writer.write(head.encode())
+        line = await asyncio.wait_for(reader.readline(), 5)
+        assert b"413" in line
+        assert world.reviewed == []
+        writer.close()
+
+
+async def test_an_undeclared_size_above_the_limit_is_cut_off():
+    async def endless():
+        for _ in range(64):
+            yield b"x" * 8192
+
+    async with server() as world:
+        try:
+            status, _, _ = await world.send(endless())
+        except aiohttp.ClientError:
+            status = 413  # the server hung up while we still sent
+        assert status == 413
+        assert world.accepted == []
+
+
+async def test_exactly_the_limit_fits():
+    async with server() as world:
+        body = orjson.dumps(REPORT)
+        status, _, _ = await world.send(body + b" " * (REPORT_MAX_BYTES - len(body)))
+        assert status == 202
+
+
+async def test_compressed_bodies_are_refused():
+    async with server() as world:
+        status, _, _ = await world.send(gzip.compress(orjson.dumps(REPORT)), headers={"Content-Encoding": "gzip"})
+        assert status == 415
+
+
+async def test_a_pod_that_reports_too_often_has_to_wait_and_others_do_not():
+    async with server(report_burst=3, report_rate=0.5) as world:
+        world.identities[token("other")] = TokenIdentity("x", "s", (), "team", "default", "job-2", "other-uid")
+        answers = [await world.send() for _ in range(4)]
+        assert [status for status, _, _ in answers] == [202, 202, 202, 429]
+        assert 1 <= int(answers[-1][1]["Retry-After"]) <= 2
+        status, _, _ = await world.send(bearer=token("other"))
+        assert status == 202
+
+
+async def test_a_follower_sends_the_pod_elsewhere():
+    async with server() as world:
+        world.leads = False
+        status, headers, _ = await world.send()
+        assert status == 503
+        assert headers["Retry-After"] == "2"
+        assert headers["Connection"] == "close"
+        assert world.reviewed == []
+
+
+async def test_trouble_with_the_api_server_is_the_pods_reason_to_try_again():
+    async with server() as world:
+        world.fault = Transient(503, "Unavailable", "etcd is away")
+        status, headers, text = await world.send()
+        assert (status, headers["Retry-After"]) == (503, "5")
+        assert "etcd" not in text
+
+
+async def test_a_token_is_reviewed_once_for_many_reports():
+    async with server() as world:
+        for status, _, _ in await asyncio.gather(*(world.send() for _ in range(8))):
+            assert status == 202
+        assert len(world.reviewed) == 1
+
+
+async def test_one_address_cannot_make_the_api_server_review_tokens_without_end():
+    async with server() as world:
+        statuses = [(await world.send(bearer=token(f"guess-{n}")))[0] for n in range(30)]
+        assert statuses[:5] == [401] * 5
+        assert statuses[-1] == 429
+        assert len(world.reviewed) < 20
+
+
+async def test_more_reports_at_once_than_can_be_worked_on_are_told_to_wait():
+    async with server(report_concurrency=2) as world:
+        world.gate = asyncio.Event()
+        waiting = [asyncio.create_task(world.send()) for _ in range(2)]
+        async with asyncio.timeout(10):
+            await world.both_inside.wait()
+            answer = await world.send()
+        assert answer[0] == 503
+        assert answer[1]["Retry-After"] == "1"
+        world.gate.set()
+        assert [(await task)[0] for task in waiting] == [202, 202]
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(reports, "BODY_SECONDS", 0.2)
+
+    async def slow():
+        yield b"{"
+        await asyncio.sleep(3)
+        yield b"}"
+
+    async with server() as world:
+        try:
+            status, _, _ = await world.send(slow())
+        except aiohttp.ClientError:
+            status = 408
+        assert status == 408
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/reports HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+async def test_a_connection_without_a_whole_request_head_is_closed(monkeypatch, sent):
+    original = listener.Listener.__init__
+    monkeypatch.setattr(
+        listener.Listener, "__init__", lambda self, *a, **k: original(self, *a, **(k | {"idle_seconds": 0.3}))
+    )
+    async with server() as world:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", world.port, ssl=world.tls, server_hostname="localhost"
+        )
+        writer.write(sent)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
+async def test_more_connections_than_allowed_are_hung_up_on():
+    async with server(report_connections=2) as world:
+        held = [
+            await asyncio.open_connection("127.0.0.1", world.port, ssl=world.tls, server_hostname="localhost")
+            for _ in range(2)
+        ]
+        with pytest.raises((aiohttp.ClientError, ConnectionError)):
+            await world.send()
+        for _, writer in held:
+            writer.close()
+            await writer.wait_closed()
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    status, _, _ = await world.send()
+                    break
+                except (aiohttp.ClientError, ConnectionError):
+                    continue
+        assert status == 202
+
+
+async def test_other_paths_and_methods_are_not_there():
+    async with server() as world:
+        async with world.session.get(world.url, ssl=world.tls) as response:
+            assert response.status == 405
+        async with world.session.post(world.url + "x", ssl=world.tls) as response:
+            assert response.status == 404
