@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--drain-seconds", type=positive, default=25, help="time for answers under way after SIGTERM")
     serve.add_argument("--verify-checksums", action="store_true", help="compare checksums of folders over 1 GiB too")
+    serve.add_argument("--allow-hub", action="store_true", help="fetch an adapter's base model that the cache lacks")
     serve.add_argument("--trust-remote-code", action="store_true", help="run Python code that the model brings")
 
     cache = commands.add_parser("cache", help="put a base model into a model cache")

@@ -4,7 +4,8 @@ The server listens at once and answers /health with 503; a thread loads the mode
 new connection is taken, answers under way are finished (up to --drain-seconds), and the process ends with 0.
 Kubernetes' preStop hook gives the endpoints time to forget the pod before that.
 
-CPU threads follow the container's CPU quota (OMP_NUM_THREADS overrides it). No hub is ever asked.
+CPU threads follow the container's CPU quota (OMP_NUM_THREADS overrides it). No hub is asked, but with
+--allow-hub for an adapter's base model that the cache lacks.
 """
 
 import argparse
@@ -31,7 +32,7 @@ _KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep idle connection
 def main(args: argparse.Namespace) -> int:
     """Serve until a signal comes; the exit code says how it ended."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    prepare_environment()
+    prepare_environment(allow_hub=args.allow_hub)
     try:
         key = KeyFile(args.api_key_file) if args.api_key_file else None
     except TrainerError as error:
@@ -56,9 +57,10 @@ def main(args: argparse.Namespace) -> int:
     return loading.exit_code
 
 
-def prepare_environment() -> None:
+def prepare_environment(*, allow_hub: bool = False) -> None:
     """Settings that libraries read when they are imported: no hub, no telemetry, threads as the quota allows."""
-    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    if not allow_hub:
+        os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["OMP_NUM_THREADS"] = str(cpu_threads())
@@ -90,7 +92,9 @@ class _Loading(threading.Thread):
 
     def _load(self) -> None:
         args = self._args
-        artifact = open_artifact(args.model, args.model_cache, all_checksums=args.verify_checksums)
+        artifact = open_artifact(
+            args.model, args.model_cache, all_checksums=args.verify_checksums, allow_hub=args.allow_hub
+        )
         from finetune_trainer.serving.load import LoadOptions, load  # seconds of imports: only for what can be served
 
         options = LoadOptions(

@@ -116,7 +116,7 @@ def _pod(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Serv
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": _resources(local, served.connection),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "startupProbe": {**_probe(5), "failureThreshold": PROGRESS_DEADLINE_SECONDS // 5},
+        "startupProbe": {**_probe(2), "failureThreshold": PROGRESS_DEADLINE_SECONDS // 2},
         "readinessProbe": {**_probe(5), "failureThreshold": 2},
         "livenessProbe": {**_probe(20), "timeoutSeconds": 10, "failureThreshold": 6},
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
@@ -140,6 +140,8 @@ def _transformers(name: str, spec: ModelDeploymentSpec, local: LocalServing, ser
         args += ["--max-model-length", str(local.max_model_length)]
     if spec.api_key_secret_ref is not None:
         args += ["--api-key-file", f"{KEY_PATH}/api-key"]
+    if not served.connection.air_gapped:
+        args.append("--allow-hub")
     if served.connection.trust_remote_code:
         args.append("--trust-remote-code")
     return {"image": served.connection.trainer_image, "args": args}

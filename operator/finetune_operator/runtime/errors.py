@@ -35,7 +35,7 @@ class Forbidden(KubeError):  # noqa: N818
 
 
 class Invalid(KubeError):  # noqa: N818
-    """400 or 422; the message is the server's own and names the field."""
+    """400, 422, or 500 for a field that apply does not know; the message is the server's own and names the field."""
 
 
 class Gone(KubeError):  # noqa: N818
@@ -58,6 +58,8 @@ class LeadershipLost(Exception):  # noqa: N818
     """This replica does not hold the Lease, or cannot be sure that it does."""
 
 
+# How server-side apply refuses a field that the schema does not have: with a 500, though no repeat would help.
+_BAD_PATCH = "failed to create typed patch object"
 _BY_STATUS: dict[int, type[KubeError]] = {
     400: Invalid,
     403: Forbidden,
@@ -70,6 +72,8 @@ _BY_STATUS: dict[int, type[KubeError]] = {
 
 def error_for(status: int, reason: str, message: str, retry_after: float | None = None) -> KubeError:
     """The exception for an answer of the API server."""
+    if status == 500 and message.startswith(_BAD_PATCH):
+        return Invalid(status, reason, message)
     if status == 429:
         return TooManyRequests(status, reason, message, retry_after)
     if status >= 500 or status == 0:

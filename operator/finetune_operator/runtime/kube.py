@@ -214,7 +214,8 @@ class Kube:
         A field that the server does not know is refused (Invalid), never dropped in silence.
 
         Raises:
-            Conflict: without `force`, another manager owns a field; or metadata.uid/resourceVersion do not fit.
+            Conflict: without `force`, another manager owns a field; or metadata.resourceVersion is an old one.
+            Invalid: a field is unknown or wrong; or metadata.uid is that of another object.
         """
         metadata = body["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"])

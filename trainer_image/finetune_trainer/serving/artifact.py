@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.reasons import Reason
+from finetune_trainer.base_model import fetch
 from finetune_trainer.durable import MANIFEST, sha256_of
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.model_cache import find_model, is_safe_name, not_in_cache
@@ -43,11 +44,14 @@ class Artifact:
         return self.folder if (self.folder / "generation_config.json").is_file() else self.base
 
 
-def open_artifact(folder: Path, model_cache: Path | None, *, all_checksums: bool = False) -> Artifact:
+def open_artifact(
+    folder: Path, model_cache: Path | None, *, all_checksums: bool = False, allow_hub: bool = False
+) -> Artifact:
     """Find the parts of the model in `folder` and check them against its manifest, where it has one.
 
     Raises:
-        TrainerError: ModelNotInCache, the adapter's base is not there; ModelUnusable, the folder is no model, is
+        TrainerError: ModelNotInCache, the adapter's base is not there (nor on the hub, where that may be asked);
+            AccessDenied, StoreUnavailable, the hub would not give it; ModelUnusable, the folder is no model, is
             incomplete or damaged, or has only pickled weights.
     """
     if not folder.is_dir():
@@ -56,7 +60,7 @@ def open_artifact(folder: Path, model_cache: Path | None, *, all_checksums: bool
     if (folder / _ADAPTER_CONFIG).is_file():
         if not (folder / _ADAPTER_WEIGHTS).is_file():
             raise _unusable(f"{folder} has no {_ADAPTER_WEIGHTS}; pickled weights are not loaded")
-        base = _base_of(folder, model_cache)
+        base = _base_of(folder, model_cache, allow_hub=allow_hub)
     elif (folder / "config.json").is_file():
         base = folder
     else:
@@ -95,7 +99,7 @@ def _manifest_files(folder: Path) -> dict[str, dict[str, Any]]:
         raise _damaged(path, f"cannot be read ({type(error).__name__})") from error
 
 
-def _base_of(folder: Path, model_cache: Path | None) -> Path:
+def _base_of(folder: Path, model_cache: Path | None, *, allow_hub: bool) -> Path:
     name = _base_name(folder / _ADAPTER_CONFIG)
     if Path(name).is_absolute():
         found = Path(name) if (Path(name) / "config.json").is_file() else None
@@ -103,9 +107,11 @@ def _base_of(folder: Path, model_cache: Path | None) -> Path:
         raise _unusable(f"{folder / _ADAPTER_CONFIG}: base_model_name_or_path {name!r} is no name of a model")
     else:
         found = find_model(model_cache, name) if model_cache else _in_hub_cache(name)
-    if found is None:
-        raise not_in_cache(model_cache, name)
-    return found
+    if found is not None:
+        return found
+    if allow_hub and not Path(name).is_absolute():
+        return fetch(name)
+    raise not_in_cache(model_cache, name)
 
 
 def _base_name(path: Path) -> str:

@@ -246,13 +246,17 @@ def test_transformers() -> None:
     assert container_of(made)["args"] == [
         *("serve", "--model", FOLDER, "--name", "sentiment", "--port", "8000"),
         *("--model-cache", "/var/lib/finetune/model-cache", "--max-model-length", "512"),
-        *("--api-key-file", "/var/run/secrets/finetune.dev/server/api-key", "--trust-remote-code"),
+        *("--api-key-file", "/var/run/secrets/finetune.dev/server/api-key", "--allow-hub", "--trust-remote-code"),
     ]
     assert mounts(made)["/var/lib/finetune/claims/models"] is True
     (secret,) = [v["secret"] for v in pod_of(made)["volumes"] if "secret" in v]
     assert secret == {"secretName": "key", "items": [{"key": "api-key", "path": "api-key"}]}
     restricted(pod_of(made))
-    assert container_of(deployment())["args"] == ["serve", "--model", FOLDER, "--name", "sentiment", "--port", "8000"]
+
+
+def test_an_air_gapped_server_asks_no_hub() -> None:
+    made = deployment(served(local={"airGapped": True, "modelCache": {"volume": {"emptyDir": {}}}}))
+    assert "--allow-hub" not in container_of(made)["args"]
 
 
 @pytest.mark.parametrize(("rank", "flag"), [(1, "1"), (7, "8"), (8, "8"), (9, "16"), (300, "320"), (None, "512")])

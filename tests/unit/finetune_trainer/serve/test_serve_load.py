@@ -11,6 +11,7 @@ from served_models import make_adapter
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.serving import artifact as artifacts
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, bytes_per_token, choose_dtype, load
 from tests.assets.tiny_model import NAME
@@ -72,6 +73,16 @@ def test_an_adapter_whose_base_is_not_there_is_refused_with_the_nearest_name(cop
 
 def test_an_adapter_without_any_cache_is_refused_without_asking_a_hub(copy):
     assert refused(copy, None).reason == Reason.MODEL_NOT_IN_CACHE
+
+
+def test_a_base_that_the_cache_lacks_is_fetched_only_where_the_hub_may_be_asked(copy, tiny_model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(artifacts, "fetch", lambda name: asked.append(name) or tiny_model / NAME)
+    assert artifacts.open_artifact(copy, None, allow_hub=True).base == tiny_model / NAME
+    assert asked == [NAME]
+    with pytest.raises(TrainerError):
+        artifacts.open_artifact(copy, None)
+    assert asked == [NAME]
 
 
 def test_a_base_that_leads_out_of_the_cache_is_refused(copy, tiny_model):
