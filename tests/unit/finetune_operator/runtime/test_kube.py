@@ -99,6 +99,15 @@ async def test_each_refusal_is_its_own_error_and_keeps_the_servers_words(tmp_pat
         assert len(api.seen) == 1, "a change must never be repeated by the client itself"
 
 
+async def test_a_field_that_apply_does_not_know_is_invalid_although_the_server_says_500(tmp_path):
+    async with fake_api.serve(tmp_path) as (api, client):
+        api.refuse(
+            500, "", "failed to create typed patch object (a/b; /v1): .spec.selektor: field not declared in schema"
+        )
+        with pytest.raises(Invalid, match="selektor"):
+            await client.apply(JOBS, {"metadata": {"name": "a", "namespace": "team"}})
+
+
 async def test_what_a_proxy_answers_is_kept_as_the_message(tmp_path):
     async with fake_api.serve(tmp_path) as (api, client):
         api.answer(b"<html>bad gateway</html>", status=502)

@@ -1,0 +1,52 @@
+"""A process of its own that competes for a Lease and, while it leads, writes its turn into a ConfigMap.
+
+Says on stdout what happens to it: `leads`, then `lost` or `released`.
+"""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from finetune_operator.runtime.errors import KubeError, LeadershipLost
+from finetune_operator.runtime.kube import CONFIG_MAPS, Kube
+from finetune_operator.runtime.lease import Leadership
+from finetune_operator.runtime.settings import Settings
+
+
+async def write_in_turns(kube: Kube, identity: str) -> None:
+    """Writes as fast as it may. Nothing but the guard tells it to stop."""
+    turn = 0
+    while True:
+        turn += 1
+        try:
+            await kube.merge_patch(CONFIG_MAPS, "turns", "default", {"data": {identity: str(turn)}})
+        except KubeError as error:
+            print(f"write failed: {error!r}", flush=True)
+        await asyncio.sleep(0.02)
+
+
+async def main(kubeconfig: str, name: str, identity: str) -> None:
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    async with Kube.connect(Settings(kubeconfig=Path(kubeconfig))) as kube:
+        leadership = Leadership(kube, "default", name, identity, duration=3, renew_deadline=2, retry=0.5)
+        await leadership.acquire()
+        print("leads", flush=True)
+        writing = asyncio.create_task(write_in_turns(kube.guarded(leadership.assert_held), identity))
+        ending = asyncio.create_task(ended.wait())
+        await asyncio.wait({writing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if ending.done():
+            writing.cancel()
+            await leadership.release()
+            print("released", flush=True)
+            return
+        if not isinstance(writing.exception(), LeadershipLost):
+            raise SystemExit(f"not stopped by the guard: {writing.exception()!r}")
+        await leadership.lost()
+        ending.cancel()
+        print("lost", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:4]))
