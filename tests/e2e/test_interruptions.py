@@ -22,7 +22,7 @@ LONG = {
         "checkpointSteps": 20,
     },
 }
-"""Long enough to be caught in the middle: 240 steps of some tens of milliseconds."""
+"""Long enough to be caught in the middle: 150 steps of some tens of milliseconds."""
 
 
 def wait_for_epoch_two(site: Site, job: str) -> None:
@@ -49,7 +49,7 @@ def trainer_process(job: str) -> int | None:
 @pytest.fixture(scope="module", autouse=True)
 def undisturbed(site: Site) -> None:
     """The run that the interrupted ones are compared with, beside the first of them."""
-    site.write_rows("long.jsonl", 320)
+    site.write_rows("long.jsonl", 200)
     site.job("undisturbed", model="undisturbed", **LONG)
     site.model("killed", deployment={"mode": "Manual"})
     site.model("undisturbed", deployment={"mode": "Manual"})

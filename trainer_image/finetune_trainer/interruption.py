@@ -1,10 +1,12 @@
-"""SIGTERM and Ctrl-C: at once where nothing would be lost, at the next step boundary while the model learns."""
+"""Reasons to stop: SIGTERM, Ctrl-C, a newer attempt. At once where nothing is lost, else at the next step boundary."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from finetune_trainer.fence import Fence
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error: the run goes on with the next attempt
@@ -17,6 +19,7 @@ class Interruption:
     def __init__(self) -> None:
         self._asked = threading.Event()
         self._deferred = False
+        self._fence: Fence | None = None
 
     @property
     def asked(self) -> bool:
@@ -38,6 +41,26 @@ class Interruption:
             yield
         finally:
             self._deferred = False
+
+    def stop_when_passed(self, fence: Fence) -> None:
+        """From now on, a newer attempt in the same output folder is a reason to stop.
+
+        Raises:
+            Interrupted: there is one already.
+            OSError: the folder cannot be written.
+        """
+        self._fence = fence
+        if not fence.take():
+            raise Interrupted
+
+    def before_writing(self) -> None:
+        """Call it right before something is written that a newer attempt may be writing too.
+
+        Raises:
+            Interrupted: there is a newer attempt.
+        """
+        if self._fence is not None and self._fence.is_passed():
+            raise Interrupted
 
     def check(self) -> None:
         """Stop here if somebody asked for it.

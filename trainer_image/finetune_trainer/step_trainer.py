@@ -296,6 +296,7 @@ class StepTrainer(Trainer):
         return total / tokens if tokens else None
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002
+        self.interruption.before_writing()
         self.metrics_record.sync()
         checkpoint.save(
             self._checkpoints,

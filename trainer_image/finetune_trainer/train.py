@@ -30,7 +30,9 @@ from finetune_trainer.adapters import with_adapters
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer, encode, load_rows
 from finetune_trainer.data.verdict import check_dataset, require_valid
+from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.fence import Fence
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import FILE, Metrics
 from finetune_trainer.progress import Pulse
@@ -73,6 +75,8 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
     if _was_finished(job, reporter):
         return
     _require_one_gpu(job)
+    with write_errors(Path(job.output)):
+        interruption.stop_when_passed(Fence(Path(job.output), job.attempt))
     folder = base_model.locate(job)
     verdict = _checked_data(job, folder, reporter, allow_local=allow_local)
     run = _prepare(job, folder, verdict, allow_local=allow_local)
@@ -81,6 +85,7 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
     _free_training_memory(run, trainer)
     del trainer
     evaluation, answers = _evaluate(run, reporter, allow_local=allow_local)
+    interruption.before_writing()
     reference = artifact.write(
         job,
         fingerprint=fingerprint(job),

@@ -1,0 +1,41 @@
+"""A trainer that was given up does not write beside its successor."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune_trainer.fence import FILE, Fence
+from finetune_trainer.interruption import Interrupted, Interruption
+
+
+@pytest.mark.parametrize(
+    ("before", "attempt", "begins"),
+    [(None, 1, True), ("1", 1, True), ("1", 2, True), ("2", 1, False), ("10", 9, False), ("", 1, True)],
+)
+def test_the_higher_attempt_has_the_folder(tmp_path: Path, before: str | None, attempt: int, begins: bool) -> None:
+    if before is not None:
+        (tmp_path / FILE).write_text(before)
+    assert Fence(tmp_path, attempt).take() is begins
+    kept = (tmp_path / FILE).read_text().strip()
+    assert kept == (str(attempt) if begins else before)
+
+
+def test_the_first_attempt_makes_the_folder_and_leaves_no_rubbish(tmp_path: Path) -> None:
+    Fence(tmp_path / "job", 1).take()
+    assert [path.name for path in (tmp_path / "job").iterdir()] == [FILE]
+
+
+def test_an_attempt_that_was_passed_stops_before_it_writes(tmp_path: Path) -> None:
+    interruption = Interruption()
+    interruption.before_writing()
+    interruption.stop_when_passed(Fence(tmp_path, 1))
+    interruption.before_writing()
+    Fence(tmp_path, 2).take()
+    with pytest.raises(Interrupted):
+        interruption.before_writing()
+
+
+def test_an_attempt_that_comes_too_late_does_not_begin(tmp_path: Path) -> None:
+    Fence(tmp_path, 2).take()
+    with pytest.raises(Interrupted):
+        Interruption().stop_when_passed(Fence(tmp_path, 1))
