@@ -1,0 +1,61 @@
+"""The operator itself: its leader dies, history is kept short, and objects go even when it is not there."""
+
+import json
+
+from tests.cluster import Cluster
+from tests.e2e.site import Site, eventually
+
+NAMESPACE = "finetune-system"
+LEADER = "finetune.dev/leader=true"
+
+
+def leaders(cluster: Cluster) -> list[str]:
+    """Names of the operator's pods that bear the leader's label and run."""
+    pods = cluster.get("-n", NAMESPACE, "pods", "-l", LEADER)["items"]
+    return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def test_the_leader_dies_and_the_job_goes_on_once(site: Site) -> None:
+    site.model("colours", deployment={"mode": "Manual"}, historyLimit=1)
+    (leader,) = leaders(site.cluster)
+    site.job("orphaned")
+    site.wait("job", "orphaned", lambda s: s.get("phase") in {"Validating", "Running"}, "to start", 60)
+    site.cluster.kubectl("-n", NAMESPACE, "delete", "pod", leader, "--grace-period=0", "--force")
+    status = site.succeeded("orphaned")
+    assert status["provider"]["attempt"] == 1
+    assert [version["version"] for version in site.status("model", "colours")["versions"]] == [1]
+    (follower,) = leaders(site.cluster)
+    assert follower != leader
+
+
+def test_weights_beyond_the_history_limit_are_deleted(site: Site) -> None:
+    site.job("newer")
+    assert site.succeeded("newer")["modelVersion"] == 2
+    site.wait("model", "colours", lambda s: [v["version"] for v in s.get("versions", [])] == [2], "to forget one", 90)
+    assert [path.parent.parent.name.partition("-")[0] for path in site.models.rglob("adapter_config.json")] == ["newer"]
+    assert site.status("model", "colours")["latestVersion"] == 2
+
+
+def test_the_operator_tells_its_health_and_no_secret(site: Site) -> None:
+    (leader,) = leaders(site.cluster)
+    answer = site.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{leader}:8080/proxy/metrics")
+    assert 'finetune_objects{kind="FineTuneJob",phase="Succeeded"}' in answer
+    assert "finetune_queue_oldest_seconds" in answer
+    logs = site.cluster.kubectl("-n", NAMESPACE, "logs", leader)
+    assert all(json.loads(line)["message"] for line in logs.splitlines())
+    assert "eyJ" not in logs
+
+
+def test_objects_go_while_the_operator_is_away(site: Site) -> None:
+    site.patch("model", "colours", {"deployment": {"mode": "Automatic"}})
+    site.wait("deployment", "colours", lambda s: s.get("phase") == "Ready", "to answer")
+    scale = ("-n", NAMESPACE, "scale", "deployment/finetune-operator")
+    site.cluster.kubectl(*scale, "--replicas=0")
+    try:
+        for kind, name in (("job", "orphaned"), ("job", "newer"), ("model", "colours")):
+            site.delete(kind, name)
+        eventually(lambda: not site.pods("finetune.dev/deployment=colours"), "the server to go", 60)
+        assert not site.cluster.get("-n", site.name, "modeldeployments,deployments,jobs,services")["items"]
+    finally:
+        site.cluster.kubectl(*scale, "--replicas=2")
+        site.cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/finetune-operator", "--timeout=120s")
