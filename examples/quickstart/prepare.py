@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SPLITS = {"test": 200, "validation": 64, "train": 560}
-"""Rows of each split: few enough for two CPU cores and two minutes. test and validation come first, so that they stay the
-same if train is given another size (there are 4,200 tweets)."""
+"""Rows of each split: few enough for two CPU cores and two minutes. test and validation come first, so that they stay
+the same if train is given another size (there are 4,200 tweets)."""
 
 SEED = "quickstart"
 SYSTEM = "Is the tweet positive, negative or neutral? Answer with one word."

@@ -37,6 +37,7 @@ from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import FILE, Metrics
 from finetune_trainer.progress import Pulse
 from finetune_trainer.report import Reporter, pod_reporter
+from finetune_trainer.serving.limits import cpu_threads
 from finetune_trainer.token_store import TokenStore
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
     """
     if _was_finished(job, reporter):
         return
+    _prepare_environment()
     _require_one_gpu(job)
     with write_errors(Path(job.output)):
         interruption.stop_when_passed(Fence(Path(job.output), job.attempt))
@@ -142,6 +144,16 @@ def _was_finished(job: TrainerJob, reporter: Reporter) -> bool:
         phase="Succeeded", dataset=done.dataset, result=done.result, evaluation=done.evaluation, loss=done.curves
     )
     return True
+
+
+def _prepare_environment() -> None:
+    """Settings that torch reads when it is imported: threads as the CPU quota allows, none of them spinning idly.
+
+    Threads that spin while they wait burn the quota and starve whatever else runs on the node.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(cpu_threads())
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _require_one_gpu(job: TrainerJob) -> None:

@@ -9,6 +9,7 @@ from tests.assets.tiny_model import make_tiny_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the commands set it; without it tests crawl on a machine that is in use
 
 
 @pytest.fixture(scope="session")

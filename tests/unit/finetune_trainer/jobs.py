@@ -1,0 +1,54 @@
+"""Jobs for the trainer's tests: rows that a tiny model can learn, and a TrainerJob around them."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from finetune_api.trainer import TrainerJob
+
+COLOURS = ("red", "green", "blue")
+
+
+def write_rows(path: Path, count: int, *, seed: int) -> Path:
+    """Rows of various lengths whose answer is the colour that the prompt names."""
+    chance = random.Random(seed)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(count):
+            colour = chance.choice(COLOURS)
+            prompt = f"What colour is number {chance.randint(0, 99999)}{' very' * chance.randint(0, 12)} {colour}?"
+            file.write(json.dumps({"prompt": prompt, "completion": colour, "system": "Answer with one word."}) + "\n")
+    return path
+
+
+def make_job(
+    folder: Path, cache: Path, *, splits: tuple[str, ...] = ("train", "validation"), **spec: Any
+) -> TrainerJob:
+    """A job on rows of its own below `folder`; `spec` overrides parts of its spec."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {"train": 40, "validation": 12, "test": 12}
+    data = {
+        split: {"uri": write_rows(folder / f"{split}.jsonl", sizes[split], seed=index).as_uri()}
+        for index, split in enumerate(splits)
+    }
+    hyperparameters = {"epochs": 3, "learningRate": 0.01, "batchSize": 8, **spec.pop("hyperparameters", {})}
+    return TrainerJob.model_validate(
+        {
+            "namespace": "team-a",
+            "name": "colours",
+            "uid": "1234",
+            "attempt": 1,
+            "output": str(folder / "output"),
+            "artifactURI": "pvc://models/colours",
+            "modelCache": str(cache),
+            "airGapped": True,
+            "spec": {
+                "connectionRef": {"name": "local"},
+                "baseModel": "test/tiny-llama",
+                "modelRef": {"name": "colours"},
+                "dataset": data,
+                "hyperparameters": hyperparameters,
+                **spec,
+            },
+        }
+    )

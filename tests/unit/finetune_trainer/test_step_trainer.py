@@ -1,0 +1,90 @@
+"""What a step learns does not depend on how it is cut into passes; losses are means over tokens, not over batches."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from finetune_trainer.batches import Plan
+from finetune_trainer.step_trainer import Cut, Pace, labelled, loss_sum, pace_of, padded, passes_of
+from finetune_trainer.token_store import IGNORED, TokenStore
+
+ROWS = [
+    ([5, 6, 7, 8, 9, 10], [IGNORED, IGNORED, IGNORED, 8, 9, 10]),
+    ([11, 12, 13], [IGNORED, 12, 13]),
+    ([4, 4, 4, 4, 4, 4, 4, 4, 3], [IGNORED] * 8 + [3]),
+    ([7, 2], [IGNORED, 2]),
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    return LlamaForCausalLM(config)
+
+
+@pytest.fixture(scope="module")
+def store():
+    return TokenStore(ROWS)
+
+
+def gradients(model, store, cut):
+    passes = passes_of(store, [0, 1, 2, 3], cut)
+    total = sum(map(labelled, passes))
+    model.zero_grad()
+    for one in passes:
+        (loss_sum(model, one) / total).backward()
+    return [value.grad.clone() for value in model.parameters()]
+
+
+def test_a_store_gives_back_ids_and_labels(store):
+    for number, (ids, labels) in enumerate(ROWS):
+        got_ids, got_labels = store.row(number)
+        assert (got_ids.tolist(), got_labels.tolist()) == (ids, labels)
+    assert (len(store), store.longest, store.tokens) == (4, 9, 20)
+
+
+@pytest.mark.parametrize("cut", [Cut(None, 1), Cut(None, 2), Cut(12), Cut(1)])
+def test_gradients_do_not_depend_on_how_a_step_is_cut(model, store, cut):
+    whole = gradients(model, store, Cut(None, 4))
+    for expected, got in zip(whole, gradients(model, store, cut), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_is_that_of_transformers_row_by_row(model, store):
+    expected = 0.0
+    for ids, labels in ROWS:
+        out = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels]))
+        expected += out.loss.item() * sum(label != IGNORED for label in labels[1:])
+    got = sum(loss_sum(model, one).item() for one in passes_of(store, [0, 1, 2, 3], Cut(None, 4)))
+    assert got == pytest.approx(expected, rel=1e-5)
+
+
+def test_padding_on_the_right_changes_no_logit(model, store):
+    batch = padded(store, [2, 1])
+    together = model(input_ids=batch["input_ids"]).logits[1, :3]
+    alone = model(input_ids=torch.tensor([ROWS[1][0]])).logits[0]
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted", "tokens", "pace"),
+    [
+        (100, None, (1000, 100), Pace(total_steps=100, checkpoint_steps=10, validation_steps=25)),
+        (100, 7, (1000, 10), Pace(total_steps=100, checkpoint_steps=7, validation_steps=10)),
+        (3, None, (1000, 10), Pace(total_steps=3, checkpoint_steps=1, validation_steps=1)),
+        (100, None, (10, 1000), Pace(total_steps=100, checkpoint_steps=10, validation_steps=100)),
+        (100, None, (1000, 0), Pace(total_steps=100, checkpoint_steps=10, validation_steps=10)),
+    ],
+)
+def test_checkpoints_and_validations_are_about_ten_and_validation_is_affordable(steps, wanted, tokens, pace):
+    plan = Plan(steps, batch_size=1, epochs=1, seed=0)
+    assert pace_of(plan, wanted, train_tokens=tokens[0], validation_tokens=tokens[1]) == pace
+
+
+def test_the_last_step_is_saved_and_validated():
+    pace = Pace(total_steps=7, checkpoint_steps=3, validation_steps=5)
+    assert [step for step in range(1, 8) if pace.saves(step)] == [3, 6, 7]
+    assert [step for step in range(1, 8) if pace.validates(step)] == [5, 7]
