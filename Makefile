@@ -30,7 +30,7 @@ export PYTHON
 ##@ Try it
 
 .PHONY: demo
-demo: ## the quickstart on a throw-away cluster: tune a model, watch it, ask it (CLUSTER=current: on your cluster)
+demo: tools ## the quickstart on a throw-away cluster: tune a model, watch it, ask it (CLUSTER=current: on your cluster)
 	@$(PYTHON) -m demo --name "$(NAME)" --cluster "$(CLUSTER)" --registry "$(REGISTRY)" \
 	  --operator-image "$(OPERATOR_IMAGE)" --trainer-image "$(TRAINER_IMAGE)"
 
@@ -43,7 +43,7 @@ demo-down: ## end what `make demo` started; images and downloads stay cached
 .PHONY: test
 test: ## everything: lint, unit, contract, cluster and end-to-end tests (what CI runs)
 	@echo "==> 1/2 set-up: dependencies and lint beside Go programs and images"
-	@$(MAKE) -j2 lint images
+	@$(MAKE) -j3 lint programs images
 	@echo "==> 2/2 tests: unit, contract, cluster, end to end"
 	@scripts/tests.sh $(PYTEST)
 
@@ -56,7 +56,7 @@ test-cluster: venv programs ## tests on the throw-away control plane: definition
 	@scripts/tests.sh -m "cluster and not e2e" $(PYTEST)
 
 .PHONY: test-e2e
-test-e2e: venv images ## tests with real pods
+test-e2e: venv programs images ## tests with real pods
 	@scripts/tests.sh -m e2e $(PYTEST)
 
 .PHONY: lint
@@ -87,23 +87,19 @@ lock: ## renew the locked dependencies: what changed in pyproject.toml, or all w
 crds: venv ## generate crds/ and the chart's copy from operator/finetune_api
 	@$(BIN)/python -m finetune_api.crds crds helm/finetune-operator/files/crds
 
-.PHONY: reference
-reference: venv ## generate docs/reference/ from operator/finetune_api
-	@$(BIN)/python scripts/reference.py docs/reference
-
 .PHONY: images
-images: programs ## build the images of operator and trainer into the throw-away cluster's registry
+images: tools ## build the images of operator and trainer into the throw-away cluster's registry
 	@echo "==> images (the trainer's has 6 GB: minutes the first time)"
 	@$(CLUSTER_TOOL) images
 
 .PHONY: programs
-programs: ## build Kubernetes, helm and a registry from Go modules (minutes the first time)
+programs: tools ## build Kubernetes, helm and a registry from Go modules (minutes the first time)
 	@$(CLUSTER_TOOL) programs
 
 ##@ A cluster of your own
 
 .PHONY: cluster-up
-cluster-up: ## start a throw-away cluster, print its kubeconfig (NAME=…, NODES=2)
+cluster-up: tools ## start a throw-away cluster, print its kubeconfig (NAME=…, NODES=2)
 	@$(CLUSTER_TOOL) up --name "$(NAME)" --nodes "$(NODES)"
 
 .PHONY: cluster-down
@@ -124,6 +120,11 @@ clean: ## remove .venv, out/ and the caches of the tools in this folder
 .PHONY: clean-cache
 clean-cache: ## remove everything that was fetched and built for clusters and images (tens of GB), clusters included
 	@scripts/clean-cache.sh
+
+# pip and uv for what is fetched from PyPI; Debian's Python comes without.
+.PHONY: tools
+tools:
+	@scripts/python-tools.sh > /dev/null
 
 .PHONY: help
 help:

@@ -44,9 +44,8 @@ class Console:
             print(self._live, end="", flush=True)
 
     def clock(self) -> str:
-        """Minutes and seconds since the start."""
-        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        return f"{minutes:2d}:{seconds:02d}"
+        """Seconds since the start, as the throw-away cluster's steps show them."""
+        return f"{time.monotonic() - self._started:6.1f}s"
 
     def _clear(self) -> None:
         if self._live:

@@ -54,7 +54,7 @@ def prepare(downloads: Path) -> Path:
 
 def with_image(manifest: Manifest, image: str) -> Manifest:
     """A manifest of the examples with the image that was built here, where it names one."""
-    spec = manifest["spec"]
+    spec = manifest.get("spec", {})
     if "huggingFace" in spec:
         spec["huggingFace"]["trainerImage"] = image
     pod = spec.get("template", {}).get("spec", spec)

@@ -1,0 +1,119 @@
+"""The documentation says what is there: links, files, make targets, reasons, exit codes, kinds of every example."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
+from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_trainer.__main__ import COMMANDS
+
+ROOT = Path(__file__).parents[3]
+SKIPPED = {".venv", "out", "node_modules"}
+PAGES = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not SKIPPED & set(path.relative_to(ROOT).parts) and ".cache" not in path.parts
+)
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+REASONS_PAGE = ROOT / "docs" / "reference" / "reasons.md"
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def heading_anchors(text: str) -> set[str]:
+    """The anchors that a Markdown viewer makes of the headings."""
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def links(page: Path) -> list[str]:
+    found = LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+    return [link for link in found if not re.match(r"[a-z]+:", link)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_to_a_file_or_a_heading(page: Path) -> None:
+    for link in links(page):
+        target, _, anchor = link.partition("#")
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), f"{name_of(page)}: {link}"
+        if anchor:
+            assert anchor in heading_anchors(path.read_text(encoding="utf-8")), f"{name_of(page)}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_make_target_that_a_page_names_is_there(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:^|`)make ([a-z][a-z0-9-]*)", text, re.MULTILINE))
+    assert named <= targets, f"{name_of(page)}: {named - targets}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    roots = "operator|trainer_image|examples|docs|helm|tests|crds|locks|scripts|demo"
+    named = set(re.findall(rf"(?<![\w/.-])((?:{roots})/[\w./-]*\w)", text))
+    missing = {path for path in named if not (ROOT / path).exists() and "…" not in path}
+    assert not missing, f"{name_of(page)}: {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_trainer_command_that_a_page_names_is_there(page: Path) -> None:
+    named = set(re.findall(r"finetune-trainer ([a-z]+) ", page.read_text(encoding="utf-8")))
+    assert named <= set(COMMANDS), f"{name_of(page)}: {named - set(COMMANDS)}"
+
+
+def reason_rows() -> dict[str, list[str]]:
+    """The cells of each row of the reasons' page, by the reason in its first cell."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", REASONS_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return {reason: cells.split(" | ") for reason, cells in rows}
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_reason_has_its_row_with_its_next_step(reason: Reason) -> None:
+    cells = reason_rows()[reason.value]
+    assert cells[0].strip()
+    assert cells[1:] == ([NEXT_STEP[reason]] if reason in NEXT_STEP else [])
+
+
+def test_no_reason_is_documented_that_does_not_exist() -> None:
+    assert set(reason_rows()) == {reason.value for reason in Reason}
+
+
+@pytest.mark.parametrize("code", list(ExitCode))
+def test_every_exit_code_has_its_row_with_its_reason(code: ExitCode) -> None:
+    match = re.search(rf"^\| {int(code)} \| `{code.name}` \| (.*)\|$", REASONS_PAGE.read_text(), re.MULTILINE)
+    assert match is not None
+    if code in REASON_OF_EXIT_CODE:
+        assert match.group(1).strip() == f"`{REASON_OF_EXIT_CODE[code].value}`"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=name_of)
+def test_every_example_is_named_by_kind_and_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    for manifest in yaml.safe_load_all(text):
+        assert manifest["apiVersion"]
+        assert manifest["kind"]
+        assert manifest["metadata"]["name"]
+
+
+def test_bare_make_lists_every_target_that_is_meant_for_people() -> None:
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    phony = set(re.findall(r"^\.PHONY: ([a-z0-9-]+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {line.split()[1] for line in listed.splitlines() if line.startswith("  make ")} == phony - {"help", "tools"}
+
+
+def test_ci_calls_what_people_call() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
