@@ -283,7 +283,9 @@ def follow(view: JobView) -> Decision | None:
     if view.run.state != "Active":
         return None
     report = view.run.report
-    present = view.status.phase if view.status.phase in PHASE_OF_REPORT else "Running"
+    # Reading the data is what a trainer begins with, before its first report comes.
+    begun = "Running" if report else "Validating"
+    present = view.status.phase if view.status.phase in PHASE_OF_REPORT else begun
     phase = PHASE_OF_REPORT.get(report.phase, present) if report else present
     again = LATE_POD_CHECK_SECONDS if view.run.ending else None
     seen = view.status.observed_generation == view.generation

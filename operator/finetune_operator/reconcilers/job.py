@@ -164,7 +164,8 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         failure = new.provider.last_failure
         return "Warning", "Retrying", f"attempt {failure.attempt}: {failure.reason.value}: {failure.message}"
     if new.failure is not None and (old.failure is None or old.failure.reason != new.failure.reason):
-        return "Warning", new.failure.reason.value, f"{new.failure.message} {new.failure.next_step or ''}".strip()
+        told = (new.failure.message, new.failure.next_step)
+        return "Warning", new.failure.reason.value, ". ".join(part.rstrip(".") for part in told if part) + "."
     if new.phase == old.phase or new.phase is None:
         return None
     notes = {

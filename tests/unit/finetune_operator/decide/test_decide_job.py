@@ -124,7 +124,12 @@ STATES: dict[str, tuple[JobView, str | None, str, str]] = {
         "ContainerConfigInvalid",
         "Failed",
     ),
-    "running without a report": (view(run("Active"), running(phase="Queued")), "Running", "Running", "InProgress"),
+    "at work without a report": (
+        view(run("Active"), running(phase="Queued")),
+        "Validating",
+        "Validating",
+        "InProgress",
+    ),
     "reading the data": (
         view(run("Active", report=report("Validating")), running(phase="Queued")),
         "Validating",
@@ -457,7 +462,7 @@ def test_an_attempt_that_was_started_before_a_crash_is_taken_over_with_all_that_
     assert taken.status.observed_retry_nonce == "1"
     assert taken.status.start_time
     follows = decide(view(run("Active"), taken.status))
-    assert follows.status.phase == "Running"
+    assert follows.status.phase == "Validating"
 
 
 def test_an_attempt_whose_job_somebody_deleted_counts_as_one_and_the_next_follows() -> None:

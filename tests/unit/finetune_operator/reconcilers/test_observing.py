@@ -92,7 +92,7 @@ async def test_an_older_state_wakes_nobody_and_is_not_kept() -> None:
     assert cluster.queue == []
     present = cluster.store.get(FINE_TUNE_JOBS, "sentiment-1", "team-a")
     assert present is not None
-    assert present["status"]["phase"] == "Running"
+    assert present["status"]["phase"] == "Validating"
 
 
 async def test_a_deletion_that_a_watch_missed_is_found_by_the_next_listing() -> None:

@@ -22,7 +22,7 @@ from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster
 
 async def test_a_job_becomes_a_version() -> None:
     cluster = await with_running_job()
-    assert cluster.status()["phase"] == "Running"
+    assert cluster.status()["phase"] == "Validating"
     cluster.end_pod(0, cluster.result())
     await cluster.settle()
     status = cluster.status()
@@ -31,7 +31,7 @@ async def test_a_job_becomes_a_version() -> None:
     assert [v["job"] for v in model["versions"]] == ["sentiment-1"]
     assert (model["latestVersion"], model["activeVersion"]) == (1, 1)
     assert model["versions"][0]["loraRank"] == 16
-    assert [reason for kind, _, reason in cluster.told if kind == "FineTuneJob"] == ["Queued", "Running", "Succeeded"]
+    assert [reason for kind, _, reason in cluster.told if kind == "FineTuneJob"] == ["Queued", "Succeeded"]
 
 
 async def test_a_job_asks_little_of_the_api_server() -> None:
@@ -272,7 +272,7 @@ async def test_a_failed_job_seen_before_its_pods_end_is_not_judged_yet() -> None
         if event[0] is JOBS:
             cluster.observer.seen(*event)
     await cluster.settle()
-    assert cluster.status()["phase"] == "Running"
+    assert cluster.status()["phase"] == "Validating"
     for event in pods:
         cluster.observer.seen(*event)
     await cluster.settle()
@@ -295,7 +295,7 @@ async def test_an_attempt_is_not_taken_for_lost_because_a_watch_is_late() -> Non
     cluster = await with_running_job()
     cluster.store.remove(JOBS, "team-a", "sentiment-1-1")
     await cluster.reconcile(JOB)
-    assert (cluster.status()["phase"], cluster.status()["provider"]["attempt"]) == ("Running", 1)
+    assert (cluster.status()["phase"], cluster.status()["provider"]["attempt"]) == ("Validating", 1)
 
 
 async def test_an_evicted_trainer_gets_another_attempt_in_the_same_folder() -> None:
