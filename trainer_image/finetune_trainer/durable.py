@@ -58,7 +58,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any] | None
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"]
         intact = not verify or all(_is_intact(folder / name, entry) for name, entry in files.items())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if intact else None
 

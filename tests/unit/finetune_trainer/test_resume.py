@@ -85,7 +85,7 @@ def test_train_takes_its_job_from_the_environment(tiny_model, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_train_without_a_job_says_so(tmp_path):
+def test_train_without_a_job_says_so():
     environment = os.environ | {JOB_VARIABLE: '{"name": 1}'}
     done = subprocess.run(
         [sys.executable, "-m", "finetune_trainer", "train"],

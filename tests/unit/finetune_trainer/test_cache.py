@@ -1,0 +1,247 @@
+"""The model cache: filled from folders and archives that nobody trusts, whole or not at all, safetensors only."""
+
+import argparse
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+import zstandard
+
+from finetune_api.exit_codes import ExitCode
+from finetune_trainer import archive, cache, model_cache
+from finetune_trainer.errors import TrainerError
+
+NAME = "org/some-model"
+
+
+def flags(target, **source):
+    given = {"from_folder": None, "from_archive": None, "from_gguf": None, "from_hub": False, "revision": None}
+    return argparse.Namespace(model=NAME, model_cache=target, **(given | source))
+
+
+@pytest.fixture
+def model(tiny_model, tmp_path):
+    folder = tmp_path / "carried"
+    shutil.copytree(tiny_model / "test" / "tiny-llama", folder)
+    (folder / "manifest.json").unlink()
+    return folder
+
+
+def packed(model, kind, target, prefix=""):
+    """The model as an archive, its files below `prefix`."""
+    path = target / f"model.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for one in model.iterdir():
+                file.write(one, prefix + one.name)
+        return path
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w:gz" if kind == "tar.gz" else "w") as file:
+        for one in model.iterdir():
+            file.add(one, prefix + one.name)
+    data = plain.getvalue()
+    path.write_bytes(zstandard.compress(data) if kind == "tar.zst" else data)
+    return path
+
+
+def test_a_folder_becomes_a_cached_model_that_jobs_find(model, tmp_path):
+    target = tmp_path / "cache"
+    assert cache.main(flags(target, from_folder=model)) == ExitCode.OK
+    folder = model_cache.find_model(target, NAME)
+    assert folder == target / NAME
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["model"], manifest["source"]) == (NAME, "folder")
+    assert set(manifest["files"]) == {path.name for path in model.iterdir()}
+    assert model_cache.models_in(target) == [NAME]
+
+
+@pytest.mark.parametrize("prefix", ["", "some-model/"])
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.zst", "zip"])
+def test_every_kind_of_archive_is_taken(model, tmp_path, kind, prefix):
+    target = tmp_path / "cache"
+    assert cache.main(flags(target, from_archive=packed(model, kind, tmp_path, prefix))) == ExitCode.OK
+    assert model_cache.find_model(target, NAME)
+    assert [path.name for path in (target / "org").iterdir()] == ["some-model"]
+
+
+def test_a_model_that_is_there_and_whole_is_left_alone(model, tmp_path):
+    target = tmp_path / "cache"
+    cache.main(flags(target, from_folder=model))
+    before = (target / NAME / "manifest.json").stat().st_mtime_ns
+    shutil.rmtree(model)
+    assert cache.main(flags(target, from_folder=model)) == ExitCode.OK
+    assert (target / NAME / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_damaged_model_is_put_there_anew(model, tmp_path):
+    target = tmp_path / "cache"
+    cache.main(flags(target, from_folder=model))
+    (target / NAME / "tokenizer.json").unlink()
+    assert cache.main(flags(target, from_folder=model)) == ExitCode.OK
+    assert (target / NAME / "tokenizer.json").is_file()
+
+
+def only_pickle(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def no_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+
+
+def damaged_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
+
+
+def no_causal_model(folder):
+    config = json.loads((folder / "config.json").read_text()) | {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def unknown_architecture(folder):
+    (folder / "config.json").write_text('{"model_type": "never-heard-of", "architectures": ["NeverHeardOf"]}')
+
+
+def no_config(folder):
+    (folder / "config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (only_pickle, "no weights in safetensors"),
+        (no_tokenizer, "no tokenizer.json"),
+        (damaged_weights, "model.safetensors is damaged"),
+        (no_causal_model, "T5ForConditionalGeneration is no causal language model"),
+        (unknown_architecture, "cannot read its configuration"),
+        (no_config, "no folder with a config.json"),
+    ],
+)
+def test_a_model_that_no_job_could_use_does_not_get_in(model, tmp_path, spoil, words, capsys):
+    spoil(model)
+    target = tmp_path / "cache"
+    assert cache.main(flags(target, from_folder=model)) == ExitCode.MODEL_UNUSABLE
+    assert words in capsys.readouterr().err
+    assert list((target / "org").iterdir()) == []
+
+
+def test_pickled_weights_beside_safetensors_stay_outside(model, tmp_path):
+    (model / "pytorch_model.bin").write_bytes(b"pickle")
+    target = tmp_path / "cache"
+    cache.main(flags(target, from_folder=model))
+    assert not (target / NAME / "pytorch_model.bin").exists()
+
+
+@pytest.mark.parametrize("name", ["../escape", "/etc/passwd", "a/../b", "a//b", "", "a b", "a/b/c/d", ".hidden", "ä"])
+def test_names_that_could_lead_elsewhere_are_refused(tmp_path, name, model):
+    args = flags(tmp_path / "cache", from_folder=model)
+    args.model = name
+    assert cache.main(args) == ExitCode.SPEC_INVALID
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path, capsys):
+    assert cache.main(flags(tmp_path, from_folder=tmp_path / "absent")) == ExitCode.MODEL_NOT_FOUND
+    assert "absent does not exist" in capsys.readouterr().err
+
+
+def tar_with(path, *members):
+    with tarfile.open(path, "w") as file:
+        for member, data in members:
+            file.addfile(member, io.BytesIO(data))
+    return path
+
+
+def member(name, kind=tarfile.REGTYPE, link="", size=2):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size if kind == tarfile.REGTYPE else 0
+    return info
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        member("../outside"),
+        member("/tmp/outside"),
+        member("a/../../outside"),
+        member("link", tarfile.SYMTYPE, "/etc/passwd"),
+        member("hard", tarfile.LNKTYPE, "../../etc/passwd"),
+        member("device", tarfile.CHRTYPE),
+        member("pipe", tarfile.FIFOTYPE),
+    ],
+    ids=lambda info: info.name,
+)
+def test_an_archive_that_reaches_out_is_refused(tmp_path, bad):
+    target = tmp_path / "in" / "deep"
+    target.mkdir(parents=True)
+    path = tar_with(tmp_path / "bad.tar", (member("good"), b"ok"), (bad, b"no"))
+    with pytest.raises(TrainerError) as caught:
+        archive.unpack(path, target)
+    assert caught.value.reason == "ModelUnusable"
+    assert {one.name for one in (tmp_path / "in").rglob("*")} == {"deep", "good"}
+
+
+def test_a_zip_with_a_link_or_a_path_out_is_refused(tmp_path):
+    for number, (name, mode) in enumerate([("../outside", 0o100644), ("link", 0o120777)]):
+        info = zipfile.ZipInfo(name)
+        info.external_attr = mode << 16
+        path = tmp_path / f"{number}.zip"
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr(info, "/etc/passwd")
+        with pytest.raises(TrainerError):
+            archive.unpack(path, tmp_path / "target")
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MOST_BYTES", 1000)
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("zeros", bytes(5000))
+    with pytest.raises(TrainerError, match="more than any model has"):
+        archive.unpack(path, tmp_path / "target")
+    monkeypatch.setattr(archive, "MOST_FILES", 2)
+    many = tar_with(tmp_path / "many.tar", *((member(f"f{number}"), b"ok") for number in range(3)))
+    with pytest.raises(TrainerError, match="more than 2 files"):
+        archive.unpack(many, tmp_path / "target2")
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive at all", b"\x28\xb5\x2f\xfd broken zstd", b"\x1f\x8b broken gzip"])
+def test_a_broken_archive_is_an_error_for_people(tmp_path, data):
+    path = tmp_path / "broken.tar"
+    path.write_bytes(data)
+    with pytest.raises(TrainerError, match=r"broken\.tar") as caught:
+        archive.unpack(path, tmp_path / "target")
+    assert caught.value.reason == "ModelUnusable"
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("org/some-modell", "it has org/some-model"),
+        ("other/some-model", "it has org/some-model"),
+        ("ORG/Some-Model", "it has org/some-model"),
+        ("something/else-entirely", "it has 1 models, none with a name like that"),
+    ],
+)
+def test_a_name_that_is_not_there_is_answered_with_those_like_it(tmp_path, asked, words):
+    folder = tmp_path / NAME
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert model_cache.find_model(tmp_path, asked) is None
+    with pytest.raises(TrainerError, match="not in the model cache") as caught:
+        model_cache.require_model(tmp_path, asked)
+    assert words in caught.value.message
+    assert caught.value.exit_code == ExitCode.MODEL_NOT_FOUND
+
+
+def test_looking_a_model_up_needs_no_torch():
+    code = "import sys; import finetune_trainer.model_cache; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

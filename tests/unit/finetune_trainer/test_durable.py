@@ -1,0 +1,68 @@
+"""Folders are whole or absent, and their manifest knows every byte."""
+
+import pytest
+
+from finetune_trainer.durable import bytes_of, read_manifest, remove_unfinished, whole_folder
+from finetune_trainer.errors import TrainerError
+
+
+def write(final, text="content"):
+    with whole_folder(final, made_by="test") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text(text)
+        (folder / "deep" / "file").chmod(0o600)
+
+
+def test_a_whole_folder_has_a_manifest_that_verifies(tmp_path):
+    final = tmp_path / "a" / "b"
+    write(final)
+    manifest = read_manifest(final)
+    assert manifest["made_by"] == "test"
+    assert list(manifest["files"]) == ["deep/file"]
+    assert manifest["files"]["deep/file"]["bytes"] == 7
+    assert bytes_of(final) == 7 + (final / "manifest.json").stat().st_size
+    assert (final / "deep" / "file").stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in final.parent.iterdir()] == ["b"]
+
+
+def test_an_older_folder_is_replaced(tmp_path):
+    write(tmp_path / "b", "old")
+    write(tmp_path / "b", "new")
+    assert (tmp_path / "b" / "deep" / "file").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_an_error_leaves_what_was_there_before(tmp_path):
+    write(tmp_path / "b", "old")
+    with pytest.raises(KeyError), whole_folder(tmp_path / "b") as folder:
+        (folder / "half").write_text({}["absent"])
+    assert (tmp_path / "b" / "deep" / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(TrainerError, match="could not be written") as caught:
+        write(tmp_path / "file" / "b")
+    assert caught.value.reason == "ArtifactFailed"
+    assert str(tmp_path / "file" / "b") in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 3}', '{"files": {"absent": {"bytes": 1, "sha256": "0"}}}'])
+def test_a_broken_manifest_is_none(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    assert read_manifest(tmp_path) is None
+
+
+def test_a_changed_file_is_noticed_unless_nobody_asks(tmp_path):
+    write(tmp_path / "b")
+    (tmp_path / "b" / "deep" / "file").write_text("changed")
+    assert read_manifest(tmp_path / "b") is None
+    assert read_manifest(tmp_path / "b", verify=False) is not None
+
+
+def test_rubbish_of_killed_writers_goes(tmp_path):
+    (tmp_path / ".unfinished-x-1").mkdir()
+    (tmp_path / "kept").mkdir()
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

@@ -1,0 +1,114 @@
+"""The record of a run, its curves and its picture; how far a run is; what fits into memory."""
+
+import json
+from types import SimpleNamespace
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from finetune_api.job import LOSS_POINTS
+from finetune_trainer import memory
+from finetune_trainer.batches import Plan
+from finetune_trainer.loss_plot import draw, running_mean
+from finetune_trainer.metrics import Metrics
+from finetune_trainer.progress import Pulse
+
+
+def record(path, steps, every=10):
+    metrics = Metrics(path)
+    for step in range(1, steps + 1):
+        metrics.add(
+            step=step, epoch=step / 10, loss=1 / step, learningRate=0.1, tokens=20, completionTokens=step % 3 + 1
+        )
+        if step % every == 0:
+            metrics.add(step=step, epoch=step / 10, validationLoss=2 / step)
+    return metrics
+
+
+def test_what_was_written_is_read_again_without_a_half_line_at_the_end(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written = record(path, 20)
+    with path.open("a") as file:
+        file.write('{"step": 21, "lo')
+    assert Metrics(path).lines == written.lines
+    assert Metrics(path).tokens == 400
+    assert Metrics(path).has_validation(20)
+    assert not Metrics(path).has_validation(19)
+
+
+def test_going_on_from_a_checkpoint_forgets_the_steps_after_it_on_disk_too(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    metrics = record(path, 20)
+    metrics.keep_until(10)
+    assert [line["step"] for line in metrics.lines] == [*range(1, 11), 10]
+    assert [json.loads(line)["step"] for line in path.open()] == [*range(1, 11), 10]
+
+
+@pytest.mark.parametrize("steps", [1, 99, 100, 101, 250, 12345])
+def test_curves_are_short_end_with_the_last_step_and_keep_the_mean(tmp_path, steps):
+    metrics = record(tmp_path / "metrics.jsonl", 0)
+    metrics.lines = [
+        {"step": step, "loss": float(step % 7), "completionTokens": step % 3 + 1} for step in range(1, steps + 1)
+    ]
+    curve = metrics.curves().train
+    assert len(curve) <= LOSS_POINTS
+    assert curve[-1].step == steps
+    weights = sum(line["completionTokens"] for line in metrics.lines[: curve[0].step])
+    mean = sum(line["loss"] * line["completionTokens"] for line in metrics.lines[: curve[0].step]) / weights
+    assert curve[0].value == pytest.approx(mean)
+
+
+def test_the_picture_names_its_curves_and_axes(tmp_path):
+    metrics = record(tmp_path / "metrics.jsonl", 60)
+    draw(tmp_path / "loss.svg", metrics, title="sentiment")
+    comments = (tmp_path / "loss.svg").read_text()
+    ET.parse(tmp_path / "loss.svg")
+    for text in (
+        "sentiment",
+        "optimizer step",
+        "loss (nats per completion token)",
+        "training, running mean",
+        "validation",
+    ):
+        assert f"<!-- {text} -->" in comments
+
+
+def test_a_picture_of_one_step_without_validation_is_drawn(tmp_path):
+    draw(tmp_path / "loss.svg", record(tmp_path / "metrics.jsonl", 1), title="short")
+    assert (tmp_path / "loss.svg").stat().st_size > 1000
+
+
+def test_the_running_mean_begins_with_the_first_value():
+    assert running_mean([4.0, 4.0, 4.0]) == pytest.approx([4.0, 4.0, 4.0])
+    assert running_mean([1.0, 3.0])[0] == pytest.approx(1.0)
+
+
+def test_speed_and_time_left_follow_from_the_steps_seen():
+    now = [100.0]
+    pulse = Pulse(Plan(40, batch_size=4, epochs=2, seed=0), clock=lambda: now[0])
+    assert pulse.progress(0).tokens_per_second is None
+    for step in range(6, 11):  # resumed after step 5
+        now[0] += 2
+        pulse.saw(step, 50)
+    progress = pulse.progress(10)
+    assert (progress.step, progress.total_steps, progress.percent, progress.epoch) == (10, 20, 50, 1.0)
+    assert progress.tokens_per_second == 25.0
+    assert progress.eta_seconds == 20
+
+
+LLAMA_8B = SimpleNamespace(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, vocab_size=128256)
+
+
+@pytest.mark.parametrize(
+    ("free", "longest", "checkpointing", "least"),
+    [
+        (None, 4096, False, 1),
+        (120 * 2**30, 2048, False, 8192),
+        (20 * 2**30, 8192, True, 4096),
+        (1 * 2**30, 32768, True, 1),
+    ],
+)
+def test_passes_fit_the_memory_and_activation_checkpointing_is_the_last_resort(free, longest, checkpointing, least):
+    fit = memory.fit(LLAMA_8B, longest_row=longest, free_bytes=free, bytes_per_number=2)
+    assert fit.activation_checkpointing is checkpointing
+    assert least <= fit.token_budget <= memory.GPU_TOKENS

@@ -1,0 +1,257 @@
+"""Reports over real TLS: the newest one arrives, trouble never reaches the run, and the end is always left behind."""
+
+import http.server
+import itertools
+import json
+import ssl
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from finetune_api.job import Loss, LossPoint, Progress
+from finetune_api.names import REPORT_CA_VARIABLE, TERMINATION_MESSAGE_MAX_BYTES
+from finetune_api.reasons import Reason
+from finetune_api.trainer import Report, read_termination_message
+from finetune_trainer import outcome, report
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.interruption import Interrupted, Interruption
+from finetune_trainer.report import Reporter
+from tests.unit.finetune_trainer.jobs import make_job
+
+
+def certificate(folder):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "server.pem").write_bytes(pem + secret)
+    return folder / "server.pem", pem.decode()
+
+
+class Operator:
+    """A report endpoint that answers with the given statuses, then with 204, and keeps what it got."""
+
+    def __init__(self, pem, statuses=(), retry_after=None):
+        self.got, self.tokens = [], []
+        remaining = list(statuses)
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status = remaining.pop(0) if remaining else 204
+                outer.tokens.append(self.headers["Authorization"])
+                outer.got.append((status, Report.model_validate_json(body), len(body), time.monotonic()))
+                self.send_response(status)
+                if retry_after is not None and status != 204:
+                    self.send_header("Retry-After", retry_after)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_args):
+                """Quiet."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"https://localhost:{self.server.server_port}/v1/reports"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def phases(self):
+        return [got.phase for status, got, _, _ in self.got if status == 204]
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory):
+    return certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def operator(pem, tmp_path, monkeypatch):
+    monkeypatch.setenv(REPORT_CA_VARIABLE, pem[1])
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    monkeypatch.setattr(report, "TOKEN_PATH", str(token))
+    made = []
+
+    def make(*args, **kwargs):
+        made.append(Operator(pem[0], *args, **kwargs))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.server.shutdown()
+        one.server.server_close()
+
+
+def job_for(tmp_path, url):
+    job = make_job(tmp_path / "job", tmp_path, splits=("train",))
+    return job.model_validate(job.wire() | {"report": {"url": url}})
+
+
+def reporter_for(tmp_path, server, **kwargs):
+    options = {"interval": 0.05, "termination_path": tmp_path / "message"} | kwargs
+    return Reporter(job_for(tmp_path, server.url), **options)
+
+
+def test_the_first_report_says_validating_and_the_last_one_arrives(operator, tmp_path):
+    server = operator()
+    reporter = reporter_for(tmp_path, server)
+    reporter.update(phase="Running", progress=Progress(step=1, total_steps=2))
+    reporter.update(phase="Succeeded")
+    reporter.close()
+    assert server.phases[-1] == "Succeeded"
+    assert server.got[-1][1].progress.step == 1
+    assert set(server.tokens) == {"Bearer first"}
+
+
+def test_the_token_is_read_anew_for_each_report(operator, tmp_path):
+    server = operator()
+    reporter = reporter_for(tmp_path, server)
+    until(lambda: server.got)
+    (tmp_path / "token").write_text("second")
+    reporter.update(phase="Succeeded")
+    reporter.close()
+    assert server.tokens == ["Bearer first", "Bearer second"]
+
+
+def until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_between_two_reports_of_a_phase_lies_the_interval_and_only_the_newest_is_sent(operator, tmp_path):
+    server = operator()
+    reporter = reporter_for(tmp_path, server, interval=0.4)
+    for step in range(50):
+        reporter.update(phase="Running", progress=Progress(step=step, total_steps=50))
+        time.sleep(0.01)
+    reporter.update(phase="Succeeded")
+    reporter.close()
+    running = [(got.progress.step, at) for _, got, _, at in server.got if got.phase == "Running"]
+    assert 1 <= len(running) <= 4
+    assert all(later[1] - earlier[1] >= 0.35 for earlier, later in itertools.pairwise(running))
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_operator_gets_the_last_report_later(operator, tmp_path, status):
+    server = operator([status, status], retry_after="1")
+    reporter = reporter_for(tmp_path, server)
+    reporter.update(phase="Succeeded")
+    reporter.close()
+    assert server.phases[-1] == "Succeeded"
+    first, second = server.got[0][3], server.got[1][3]
+    assert second - first >= 0.95
+
+
+def test_a_report_that_is_too_long_is_sent_shortened(operator, tmp_path):
+    server = operator([204, 413])
+    reporter = reporter_for(tmp_path, server)
+    until(lambda: server.got)
+    points = [LossPoint(step=step, value=1.0) for step in range(100)]
+    reporter.update(phase="Succeeded", loss=Loss(train=points, validation=points))
+    reporter.close()
+    assert [len(got.loss.train) for _, got, _, _ in server.got[1:]] == [100, 20]
+
+
+def test_a_refused_report_is_not_repeated_and_ends_nothing(operator, tmp_path, caplog):
+    server = operator([400])
+    reporter = reporter_for(tmp_path, server)
+    until(lambda: server.got)
+    reporter.update(phase="Succeeded")
+    reporter.close()
+    assert [status for status, *_ in server.got] == [400, 204]
+    assert "refused a report with status 400" in caplog.text
+
+
+def test_without_an_operator_the_run_goes_on_and_closing_is_bounded(tmp_path, monkeypatch, pem):
+    monkeypatch.setenv(REPORT_CA_VARIABLE, pem[1])
+    monkeypatch.setattr(report, "FINAL_SECONDS", 0.5)
+    monkeypatch.setattr(report, "TOKEN_PATH", str(tmp_path / "absent"))
+    reporter = Reporter(job_for(tmp_path, "https://localhost:1/v1/reports"), termination_path=tmp_path / "message")
+    started = time.monotonic()
+    for step in range(100):
+        reporter.update(phase="Running", progress=Progress(step=step, total_steps=100))
+    assert time.monotonic() - started < 0.5
+    reporter.close()
+    assert time.monotonic() - started < 8
+    assert read_termination_message((tmp_path / "message").read_text()).progress.step == 99
+
+
+def test_a_server_with_another_certificate_gets_no_token(operator, tmp_path, monkeypatch):
+    server = operator()
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setenv(REPORT_CA_VARIABLE, certificate(other)[1])
+    monkeypatch.setattr(report, "FINAL_SECONDS", 0.5)
+    reporter = reporter_for(tmp_path, server)
+    reporter.close()
+    assert server.tokens == []
+
+
+def ends(work, tmp_path):
+    path = tmp_path / "message"
+    reporter = Reporter(make_job(tmp_path, tmp_path, splits=("train",)), termination_path=path)
+    code = outcome.run_to_end(work, reporter, Interruption())
+    return code, path.read_text()
+
+
+def fails():
+    raise TrainerError(Reason.DATASET_INVALID, "train.jsonl line 17: completion is empty" + " x" * 1500)
+
+
+def stops():
+    raise Interrupted
+
+
+def crashes():
+    raise RuntimeError("whatever")
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "phase", "reason"),
+    [
+        (lambda: None, 0, "Validating", None),
+        (fails, 65, "Failed", "DatasetInvalid"),
+        (stops, 75, "Interrupted", None),
+        (crashes, 1, "Failed", "TrainerCrashed"),
+    ],
+)
+def test_every_end_leaves_a_termination_message_that_the_kubelet_takes_whole(tmp_path, work, code, phase, reason):
+    got, text = ends(work, tmp_path)
+    assert got == code
+    assert len(text.encode()) <= TERMINATION_MESSAGE_MAX_BYTES
+    message = read_termination_message(text)
+    assert (message.phase, message.failure.reason if message.failure else None) == (phase, reason)
+    assert json.loads(text)["uid"] == "1234"
+
+
+def test_a_path_without_a_kubelet_is_no_error(tmp_path):
+    job = make_job(tmp_path, tmp_path, splits=("train",))
+    reporter = Reporter(job, termination_path=tmp_path / "absent" / "message")
+    assert outcome.run_to_end(lambda: None, reporter, Interruption()) == 0

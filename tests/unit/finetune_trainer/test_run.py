@@ -1,0 +1,80 @@
+"""`finetune-trainer run` as a person meets it: lines on stderr, the model's place on stdout, exit codes."""
+
+import argparse
+import json
+import os
+import signal
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from finetune_trainer import run
+from tests.unit.finetune_trainer.jobs import make_job
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def flags(folder, cache, splits=("train", "validation", "test"), **spec):
+    job = make_job(folder, cache, splits=splits, **spec)
+    manifest = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "colours"}}
+    (folder / "job.yaml").write_text(json.dumps(manifest | {"spec": job.spec.wire()}))
+    return argparse.Namespace(file=folder / "job.yaml", output=folder / "output", model_cache=cache)
+
+
+def test_a_run_says_what_it_does_and_where_the_model_is(tiny_model, tmp_path, capfd):
+    args = flags(tmp_path, tiny_model)
+    assert run.main(args) == ExitCode.OK
+    out, err = capfd.readouterr()
+    assert "Data: Every row can be used" in err
+    assert "15/15" in err
+    assert "validation=" in err
+    assert "Exact match on 12 rows: " in err
+    model = tmp_path / "output" / "model"
+    assert f"The tuned model is in {model}" in out
+    assert f"finetune-trainer serve --model {model} --model-cache {tiny_model}" in out
+    assert (model / "manifest.json").is_file()
+
+
+def test_another_spec_in_the_same_folder_is_refused(tiny_model, tmp_path, capfd):
+    assert run.main(flags(tmp_path, tiny_model, splits=("train",), hyperparameters={"epochs": 0.4})) == ExitCode.OK
+    again = flags(tmp_path, tiny_model, splits=("train",), hyperparameters={"epochs": 0.6})
+    assert run.main(again) == ExitCode.SPEC_INVALID
+    assert "holds the result of another spec. Choose another output folder" in capfd.readouterr().err
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_model, tmp_path, capfd, monkeypatch):
+    args = flags(tmp_path, tiny_model, splits=("train",))
+    shown = run.Display.show
+
+    def interrupting(self, report):
+        shown(self, report)
+        if report.progress and report.progress.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run.Display, "show", interrupting)
+    monkeypatch.setattr("finetune_trainer.report.Reporter.due", lambda _self: True)
+    assert run.main(args) == ExitCode.INTERRUPTED
+    assert "Run the same command again to go on" in capfd.readouterr().err
+    assert [path.name for path in (tmp_path / "output" / "checkpoints").iterdir()] != []
+    monkeypatch.setattr(run.Display, "show", shown)
+    assert run.main(args) == ExitCode.OK
+
+
+def test_a_wrong_manifest_is_refused_by_field(tmp_path, capfd):
+    path = tmp_path / "job.yaml"
+    path.write_text("apiVersion: finetune.dev/v1alpha1\nkind: FineTuneJob\nmetadata: {name: x}\nspec: {methd: LoRA}\n")
+    args = argparse.Namespace(file=path, output=tmp_path / "output", model_cache=None)
+    assert run.main(args) == ExitCode.SPEC_INVALID
+    err = capfd.readouterr().err
+    assert "spec.methd: no such field; did you mean method?" in err
+    assert not (tmp_path / "output").exists()
+
+
+def test_without_a_cache_and_a_hub_it_says_that_there_is_neither(tiny_model, tmp_path, capfd):
+    args = flags(tmp_path, tiny_model)
+    args.model_cache = None
+    assert run.main(args) == ExitCode.MODEL_NOT_FOUND
+    assert "there is no model cache and no hub" in capfd.readouterr().err
