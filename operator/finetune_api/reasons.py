@@ -23,7 +23,6 @@ class Reason(StrEnum):
     READY = "Ready"
     DEPLOYING = "Deploying"
     NO_VERSION = "NoVersion"
-    DELETING = "Deleting"
 
     # The connection says no.
     CONNECTION_NOT_FOUND = "ConnectionNotFound"

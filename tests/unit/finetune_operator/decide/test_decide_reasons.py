@@ -10,8 +10,6 @@ FROM_ELSEWHERE = {
     Reason.DEADLINE_EXCEEDED,  # of the batch Job: test_decide_run
     Reason.TRAINER_CRASHED,  # of an exit code that is nobody's: test_decide_run
 }
-UNUSED = {Reason.DELETING}
-"""Nothing has this reason: objects on their way out are left alone."""
 
 
 def test_each_reason_is_in_a_table_of_states() -> None:
@@ -19,4 +17,4 @@ def test_each_reason_is_in_a_table_of_states() -> None:
     told |= {Reason(row[1]) for row in test_decide_model.STATES.values()}
     told |= {Reason(row[2]) for row in test_decide_deployment.STATES.values()}
     told |= set(REASON_OF_EXIT_CODE.values()) | RETRIED
-    assert set(Reason) - told - FROM_ELSEWHERE == UNUSED
+    assert set(Reason) - told - FROM_ELSEWHERE == set()
