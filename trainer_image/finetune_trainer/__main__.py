@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from finetune_api.exit_codes import ExitCode
+
 COMMANDS = {
     "check": "finetune_trainer.check",
     "run": "finetune_trainer.run",
@@ -19,9 +21,23 @@ COMMANDS = {
 }
 
 
+_ABOUT = "Fine-tune a language model on rows of prompt and completion, and serve the result."
+_EXAMPLE = """\
+from data to an answering model on this machine:
+  finetune-trainer cache HuggingFaceTB/SmolLM2-135M-Instruct --model-cache models
+  finetune-trainer check -f job.yaml --model-cache models
+  finetune-trainer run   -f job.yaml --model-cache models --output tuned
+  finetune-trainer serve --model tuned/model --model-cache models
+
+exit codes: 0 done, 2 wrong flag, 65 rows that cannot be used, 75 interrupted (run it again to go on), 78 wrong
+manifest; the others are in docs/reference/reasons.md. Every failure ends in one line with a reason and a next step.
+"""
+_Raw = argparse.RawDescriptionHelpFormatter
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(prog="finetune-trainer", description=__doc__.splitlines()[0])
+    top = argparse.ArgumentParser(prog="finetune-trainer", description=_ABOUT, epilog=_EXAMPLE, formatter_class=_Raw)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     check = commands.add_parser("check", help="read a job's datasets and print the verdict as JSON")
@@ -88,8 +104,12 @@ def positive(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its module's `main` gets the parsed flags and returns the exit code."""
     args = parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command]).main
-    return command(args)
+    try:
+        command: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command]).main
+        return command(args)
+    except KeyboardInterrupt:  # before a command takes signals itself, or where it has nothing to lose
+        sys.stderr.write("Interrupted.\n")
+        return ExitCode.INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -32,7 +32,15 @@ def locate(job: TrainerJob) -> Path:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if job.air_gapped:
         stay_offline()
-    return found or fetch(name)
+    if found is not None:
+        return found
+    try:
+        return fetch(name)
+    except TrainerError as error:
+        if error.reason != Reason.STORE_UNAVAILABLE or not job.model_cache:
+            raise
+        message = f"{not_in_cache(job.model_cache, name).message}; and it could not be fetched: the hub did not answer"
+        raise TrainerError(error.reason, message) from error
 
 
 def stay_offline() -> None:
@@ -116,6 +124,17 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False) -> 
         raise
     except Exception as error:
         raise _unusable(folder, f"it cannot be loaded: {_first_line(error)}") from error
+
+
+def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
+    """Refuse a tokenizer that is not the model's: a token without an embedding would end the first step.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    known: int = model.get_input_embeddings().num_embeddings
+    if largest_id >= known:
+        raise _unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
 
 
 def require_causal(folder: Path, *, trust_remote_code: bool = False) -> None:

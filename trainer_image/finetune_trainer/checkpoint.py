@@ -12,23 +12,29 @@ When to save is not decided here. The order of the data needs no state: it follo
 """
 
 import json
+import logging
 import random
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from finetune_api.reasons import Reason
 from finetune_trainer.durable import read_manifest, remove_unfinished, whole_folder
+from finetune_trainer.errors import TrainerError
 
 KEPT = 2
 """Checkpoints that are kept: the newest may turn out to be damaged."""
 
 _PREFIX = "step-"
 _CUDA = "cuda"
+
+logger = logging.getLogger(__name__)
 
 
 def save(
@@ -50,14 +56,15 @@ def save(
     """
     final = root / f"{_PREFIX}{step:08d}"
     tensors, groups = _split(optimizer.state_dict())
+    random_states = RandomStates.now()
     with whole_folder(final, step=step) as folder:
         save_file(_trained(model), folder / "model.safetensors")
         save_file(tensors, folder / "optimizer.safetensors")
-        save_file(_random_states(), folder / "random.safetensors")
+        save_file(random_states.generators, folder / "random.safetensors")
         state = {
             "groups": groups,
             "schedule": scheduler.state_dict(),
-            "python": random.getstate(),
+            "python": random_states.python,
             "notes": notes,
         }
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
@@ -74,16 +81,25 @@ def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
         manifest = read_manifest(folder)
         if manifest is not None:
             return folder, manifest["step"], _state(folder)["notes"]
+        logger.warning("%s is damaged and is deleted; the run goes on from an earlier step.", folder.name)
         shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
 def load_model(folder: Path, model: torch.nn.Module) -> None:
-    """Put the trained parameters back, in place."""
+    """Put the trained parameters back, in place.
+
+    Raises:
+        TrainerError: SpecInvalid, the base model is another one by now.
+    """
     saved = load_file(folder / "model.safetensors")
     trained = _trained(model)
-    if saved.keys() != trained.keys():
-        raise RuntimeError(f"{folder.name} has other parameters than the model")
+    if _shapes(saved) != _shapes(trained):
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"{folder} is a checkpoint of another base model of the same name",
+            "Choose another output folder, or delete that one.",
+        )
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(saved[name])
@@ -98,12 +114,33 @@ def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -
 
 def load_random_states(folder: Path) -> None:
     """Put the random states of torch and Python back."""
-    version, numbers, gauss = _state(folder)["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    states = load_file(folder / "random.safetensors")
-    torch.set_rng_state(states.pop("cpu"))
-    for name, value in states.items():
-        torch.cuda.set_rng_state(value, int(name.removeprefix(_CUDA)))
+    RandomStates(load_file(folder / "random.safetensors"), _state(folder)["python"]).restore()
+
+
+@dataclass(frozen=True)
+class RandomStates:
+    """Those that a step may draw from: torch's by device, and Python's own."""
+
+    generators: dict[str, torch.Tensor]
+    python: Any
+
+    @classmethod
+    def now(cls) -> Self:
+        """As they are at this moment."""
+        states = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            states |= {f"{_CUDA}{index}": value for index, value in enumerate(torch.cuda.get_rng_state_all())}
+        return cls(states, random.getstate())
+
+    def restore(self) -> None:
+        """Put them back."""
+        version, numbers, gauss = self.python  # JSON made lists of its tuples
+        random.setstate((version, tuple(numbers), gauss))
+        for name, value in self.generators.items():
+            if name == "cpu":
+                torch.set_rng_state(value)
+            else:
+                torch.cuda.set_rng_state(value, int(name.removeprefix(_CUDA)))
 
 
 def _all(root: Path) -> list[Path]:
@@ -119,11 +156,8 @@ def _trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _random_states() -> dict[str, torch.Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states |= {f"{_CUDA}{index}": value for index, value in enumerate(torch.cuda.get_rng_state_all())}
-    return states
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in tensors.items()}
 
 
 def _split(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:

@@ -1,5 +1,9 @@
-"""Reasons to stop: SIGTERM, Ctrl-C, a newer attempt. At once where nothing is lost, else at the next step boundary."""
+"""Reasons to stop: SIGTERM, Ctrl-C, a newer attempt. At once where nothing is lost, else with a checkpoint.
 
+It writes no checkpoint: work that is `deferred` looks at `asked` and does.
+"""
+
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,29 +13,52 @@ from types import FrameType
 from finetune_trainer.fence import Fence
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error: the run goes on with the next attempt
-    """The run was asked to stop."""
+class Interrupted(BaseException):
+    """The run was asked to stop. No Exception: no library may take it for an error of its own and go on."""
 
 
 class Interruption:
-    """Whether the run was asked to stop. One per process; `install` takes the signals."""
+    """Whether the run was asked to stop. One per process; `install` takes the signals.
 
-    def __init__(self) -> None:
+    Args:
+        patience: what stderr says to a Ctrl-C that has to wait. With it, a second one stops deferred work too.
+    """
+
+    def __init__(self, patience: str | None = None) -> None:
         self._asked = threading.Event()
         self._deferred = False
+        self._raised = False
         self._fence: Fence | None = None
+        self._patience = patience
 
     @property
     def asked(self) -> bool:
         """Whether somebody wants the run to stop."""
         return self._asked.is_set()
 
-    def ask(self) -> None:
-        """Ask the run to stop; raises Interrupted at once unless the present work is deferred."""
-        first = not self._asked.is_set()
+    def ask(self, *, insist: bool = False) -> None:
+        """Ask the run to stop; raises Interrupted at once, but only once, unless the present work is deferred.
+
+        Whoever insists, and asked before, does not wait for deferred work either.
+        """
+        again = self._asked.is_set()
         self._asked.set()
-        if first and not self._deferred:
+        if self._raised:
+            return
+        if not self._deferred or (insist and again):
+            self._raised = True
             raise Interrupted
+        if insist:
+            self._say_patience()
+
+    def _say_patience(self) -> None:
+        """By the descriptor: a signal may come while Python's own stderr is in the middle of a line."""
+        if self._patience:
+            os.write(2, f"\n{self._patience}\n".encode())
+
+    def over(self) -> None:
+        """Nothing is left that could be stopped: from now on signals change nothing."""
+        self._raised = True
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -75,8 +102,8 @@ class Interruption:
     def install(self) -> Iterator[None]:
         """Take SIGTERM and SIGINT while the block runs; only the main thread may."""
 
-        def on_signal(_number: int, _frame: FrameType | None) -> None:
-            self.ask()
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            self.ask(insist=number == signal.SIGINT and self._patience is not None)
 
         before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {
             number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)

@@ -41,8 +41,9 @@ class Metrics:
 
     def sync(self) -> None:
         """Bring all lines to the disk; a checkpoint must not be newer than its record."""
-        if self.path.exists():
-            sync(self.path)
+        with write_errors(self.path):  # a volume may say only now that it is full
+            if self.path.exists():
+                sync(self.path)
 
     def has_validation(self, step: int) -> bool:
         """Whether the validation loss after this step is known."""

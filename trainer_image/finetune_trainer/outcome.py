@@ -22,9 +22,15 @@ logger = logging.getLogger(__name__)
 def run_to_end(work: Callable[[], None], reporter: Reporter, interruption: Interruption) -> int:
     """Do `work` while `interruption` takes signals, close the report whatever happens, return the exit code."""
     with interruption.install():
-        code = _outcome(work, reporter)
-        with interruption.deferred():
-            reporter.close()
+        try:
+            code = _outcome(work, reporter)
+            interruption.over()
+        except Interrupted:  # also one that came while another end was being said
+            interruption.over()
+            say("Interrupted. The next attempt goes on from the last checkpoint.")
+            reporter.update(phase="Interrupted")
+            code = ExitCode.INTERRUPTED
+        reporter.close()
     return int(code)
 
 
@@ -33,10 +39,6 @@ def _outcome(work: Callable[[], None], reporter: Reporter) -> ExitCode:
         work()
     except TrainerError as error:
         return fail(reporter, error)
-    except Interrupted:
-        say("Interrupted. The next attempt goes on from the last checkpoint.")
-        reporter.update(phase="Interrupted")
-        return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the outermost place: a bug must end in a report too
         return _fail_of_other(reporter, error)
     return ExitCode.OK
@@ -51,7 +53,13 @@ def fail(reporter: Reporter, error: TrainerError) -> ExitCode:
 
 def complain(error: TrainerError) -> None:
     """One line on stderr: what, and what to do."""
-    say(f"{error.reason}: {error.message}. {error.next_step or ''}".rstrip())
+    say(sentence(error.reason, error.message, error.next_step))
+
+
+def sentence(reason: Reason, message: str, next_step: str | None) -> str:
+    """A failure in one line: why, what, and what to do."""
+    end = "" if message.endswith((".", "?", "!")) else "."
+    return f"{reason}: {message}{end} {next_step or ''}".rstrip().replace("\n", " ")
 
 
 def say(line: str) -> None:
@@ -72,6 +80,7 @@ def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
         exit_code=int(ExitCode.CRASHED),
         attempt=reporter.report.attempt,
     )
+    say(sentence(failure.reason, failure.message, failure.next_step))
     reporter.update(phase="Failed", failure=failure)
     return ExitCode.CRASHED
 

@@ -13,6 +13,7 @@ from typing import Any
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.names import ARTIFACT_FOLDER
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.trainer import Report, TrainerJob
 from finetune_trainer import artifact, outcome
 from finetune_trainer.errors import TrainerError
@@ -22,6 +23,25 @@ from finetune_trainer.report import Reporter
 from finetune_trainer.train import execute
 
 _ON = ("1", "true", "yes", "on")
+_PATIENCE = (
+    "Stopping as soon as a checkpoint is written. Ctrl-C again stops at once and loses what came after the last one."
+)
+_AGAIN = "run the same command again: it goes on from the last checkpoint."
+_NEXT_STEP_HERE = {
+    Reason.SPEC_INVALID: "Correct the manifest and run the same command again.",
+    Reason.DATASET_INVALID: "Correct the rows, or map the columns with spec.dataset.columns.",
+    Reason.DATASET_NOT_FOUND: "Check the uri; a file of this machine is file:///FOLDER/FILE.",
+    Reason.ACCESS_DENIED: "Check the credentials in this shell's environment (AWS_…, HF_TOKEN) and the file's rights.",
+    Reason.STORE_UNAVAILABLE: "Check the network (without one, `finetune-trainer cache` takes a model from a folder, "
+    "an archive or a GGUF file), then " + _AGAIN,
+    Reason.MODEL_NOT_IN_CACHE: "Put the model into the folder of --model-cache with `finetune-trainer cache`, or check "
+    "the spelling of spec.baseModel.",
+    Reason.OUT_OF_MEMORY: "Lower hyperparameters.microBatchSize or maxSequenceLength.",
+    Reason.TRAINING_DIVERGED: "Lower hyperparameters.learningRate and choose another output folder.",
+    Reason.ARTIFACT_FAILED: "Make room on the disk, or name a folder that you may write to with --output; then "
+    + _AGAIN,
+}
+"""What to do without a cluster, where the reason's own next step speaks of one."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -32,15 +52,24 @@ def main(args: argparse.Namespace) -> int:
     except TrainerError as error:
         outcome.complain(error)
         return int(error.exit_code)
-    display, interruption = Display(), Interruption()
+    display, interruption = Display(), Interruption(_PATIENCE)
     reporter = Reporter(job, listener=display.show, interval=0.2)
-    code = outcome.run_to_end(lambda: execute(job, reporter, interruption, allow_local=True), reporter, interruption)
+    code = outcome.run_to_end(lambda: _execute_here(job, reporter, interruption), reporter, interruption)
     display.close()
     if code == ExitCode.OK:
         _say_what_is_next(job)
     elif code == ExitCode.INTERRUPTED:
         outcome.say(f"Run the same command again to go on; {args.output} has the checkpoints.")
     return code
+
+
+def _execute_here(job: TrainerJob, reporter: Reporter, interruption: Interruption) -> None:
+    try:
+        execute(job, reporter, interruption, allow_local=True)
+    except TrainerError as error:
+        if error.next_step != NEXT_STEP.get(error.reason):
+            raise
+        raise TrainerError(error.reason, error.message, _NEXT_STEP_HERE.get(error.reason)) from error
 
 
 def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | None) -> TrainerJob:
@@ -74,6 +103,8 @@ class Display:
             self._once("Looking at the job and its data.")
         elif report.phase == "Running":
             self._advance(report)
+        elif report.phase == "Succeeded" and report.progress is None:
+            self._once("It was finished before: nothing is trained again.")
         elif report.phase == "Evaluating":
             self.close()
             self._once("Asking the tuned and the base model the test set.")

@@ -13,13 +13,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch.nn import functional
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -30,12 +31,12 @@ from finetune_trainer.batches import Plan, forward_passes
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import Metrics
+from finetune_trainer.schedule import factor, warmup_steps
 from finetune_trainer.token_store import IGNORED, TokenStore
 
 Pass = dict[str, torch.Tensor]
 Step = dict[str, Any]
 PASSES = "passes"
-_SCHEDULES = {"Cosine": "cosine", "Linear": "linear", "Constant": "constant_with_warmup"}
 
 
 @dataclass(frozen=True)
@@ -142,14 +143,12 @@ def labelled(batch: Pass) -> int:
 def arguments(
     hyper: Hyperparameters, *, learning_rate: float, total_steps: int, output: Path, activation_checkpointing: bool
 ) -> TrainingArguments:
-    """Transformers' arguments: its loop, optimizer and schedule; everything between steps is ours."""
-    return TrainingArguments(
+    """Transformers' arguments: its loop and optimizer; schedule and everything between steps are ours."""
+    made = TrainingArguments(
         output_dir=str(output),
         max_steps=total_steps,
         per_device_train_batch_size=1,  # of Steps, whose item is a whole optimizer step
         learning_rate=learning_rate,
-        lr_scheduler_type=_SCHEDULES[hyper.schedule],
-        warmup_steps=math.ceil(hyper.warmup_ratio * total_steps),
         weight_decay=hyper.weight_decay,
         max_grad_norm=hyper.max_grad_norm,
         seed=hyper.seed,
@@ -166,6 +165,13 @@ def arguments(
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=not torch.cuda.is_available(),
     )
+    if made.n_gpu > 1:
+        made._n_gpu = 1  # noqa: SLF001 - a step's passes go to one device; DataParallel would tear them apart
+    return made
+
+
+class _StepAbandoned(Exception):  # noqa: N818 - no error: somebody asked to stop in the middle of a step
+    """The step under way was given up; the model is as the step before left it."""
 
 
 class StepTrainer(Trainer):
@@ -178,6 +184,7 @@ class StepTrainer(Trainer):
         *,
         model: Any,
         args: TrainingArguments,
+        hyper: Hyperparameters,
         train: TokenStore,
         validation: TokenStore | None,
         plan: Plan,
@@ -198,7 +205,10 @@ class StepTrainer(Trainer):
         self.plan, self.pace, self.metrics_record, self.interruption = plan, pace, metrics, interruption
         self._validation, self._cut, self._compute_dtype = validation, cut, compute_dtype
         self._checkpoints, self._fingerprint, self._on_step = checkpoints, fingerprint, on_step
-        self._last_tokens, self._last_completion_tokens, self._last_loss = 0, 0, math.nan
+        self._hyper = hyper
+        self._last_tokens, self._last_completion_tokens = 0, 0
+        self._last_loss, self._last_grad_norm = math.nan, math.nan
+        self._saved_step = 0
         self.seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -214,7 +224,11 @@ class StepTrainer(Trainer):
         else:
             self._resume_notes(*found)
         self._started = time.monotonic()
-        self.train(resume_from_checkpoint=str(found[0]) if found else None)
+        try:
+            self.train(resume_from_checkpoint=str(found[0]) if found else None)
+        except _StepAbandoned:
+            if self.state.global_step > self._saved_step:
+                self._save_checkpoint(self._net, None)
 
     @property
     def seconds(self) -> float:
@@ -228,7 +242,7 @@ class StepTrainer(Trainer):
                 f"{folder.parent} holds checkpoints of a job with another spec or other data",
                 "Choose another output folder, or delete that one.",
             )
-        self.seconds_before = notes["seconds"]
+        self.seconds_before, self._saved_step = notes["seconds"], step
         self.metrics_record.keep_until(step)
 
     # What follows replaces parts of transformers' Trainer; names and arguments are its own.
@@ -237,17 +251,33 @@ class StepTrainer(Trainer):
         steps: Any = train_dataset or self.train_dataset
         return SequentialSampler(steps)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
+        """Transformers' own schedules begin with a learning rate of 0."""
+        part_of_peak = partial(
+            factor,
+            schedule=self._hyper.schedule,
+            warmup=warmup_steps(self._hyper.warmup_ratio, num_training_steps),
+            total_steps=num_training_steps,
+        )
+        self.lr_scheduler = LambdaLR(optimizer or cast("Optimizer", self.optimizer), part_of_peak)
+        return self.lr_scheduler
+
     def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
         """Forward and backward passes of one optimizer step; returns its loss in nats per labelled token.
 
         Raises:
             TrainerError: TrainingDiverged, before the optimizer could spoil the weights.
+            _StepAbandoned: somebody asked to stop; a step may take longer than a pod has after SIGTERM.
         """
         model.train()
         passes = inputs[PASSES]
         completion_tokens = sum(map(labelled, passes))
         total = torch.zeros((), device=self.args.device)
+        before = checkpoint.RandomStates.now()
         for batch in passes:
+            if self.interruption.asked:
+                before.restore()
+                raise _StepAbandoned
             with self._autocast():
                 loss = loss_sum(model, self._on_device(batch)) / max(completion_tokens, 1)
             self.accelerator.backward(loss)
@@ -260,6 +290,20 @@ class StepTrainer(Trainer):
         self._last_tokens = sum(int(batch["tokens"]) for batch in passes)
         self._last_completion_tokens = completion_tokens
         return total
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Clips, and looks at the norm: gradients may overflow where the loss does not, and would spoil all weights.
+
+        Raises:
+            TrainerError: TrainingDiverged.
+        """
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        self._last_grad_norm = float(norm)
+        if not math.isfinite(self._last_grad_norm):
+            raise TrainerError(
+                Reason.TRAINING_DIVERGED, f"the gradients of step {self.state.global_step + 1} are no finite numbers"
+            )
+        return norm
 
     def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002
         """Not counted: the formula of transformers wants another shape of batch."""
@@ -307,6 +351,7 @@ class StepTrainer(Trainer):
             trainer_state=asdict(self.state),
             notes={"fingerprint": self._fingerprint, "seconds": self.seconds},
         )
+        self._saved_step = self.state.global_step
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
         checkpoint.load_model(Path(resume_from_checkpoint), self._net)
@@ -335,6 +380,7 @@ class StepTrainer(Trainer):
             epoch=self.plan.epochs_after(step),
             loss=self._last_loss,
             learningRate=learning_rate,
+            gradNorm=self._last_grad_norm,
             tokens=self._last_tokens,
             completionTokens=self._last_completion_tokens,
         )

@@ -26,10 +26,13 @@ class TokenStore:
         """Write (ids, labels) pairs to a file of `scratch` (default: the system's) that goes away with the store."""
         folder = scratch or Path(tempfile.gettempdir())
         offsets = array("q", [0])
+        self.largest_id = -1
+        """The largest token id of all rows: a model has to have an embedding for it."""
         with write_errors(folder):
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the store
             for ids, labels in rows:
                 signed = np.asarray(ids, dtype=np.int32)
+                self.largest_id = max(self.largest_id, int(signed.max(initial=-1)))
                 signed = np.where(np.asarray(labels) == IGNORED, -signed - 1, signed).astype(np.int32)
                 self._file.write(signed.tobytes())
                 offsets.append(offsets[-1] + len(signed))

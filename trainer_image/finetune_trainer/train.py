@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -24,13 +25,13 @@ from finetune_api.job import ArtifactRef, EvaluationResult, LoRA, TrainingResult
 from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
-from finetune_api.verdict import DatasetVerdict, SplitName
+from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
 from finetune_trainer import artifact, base_model, evaluate, memory, outcome
 from finetune_trainer.adapters import with_adapters
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer, encode, load_rows
 from finetune_trainer.data.verdict import check_dataset, require_valid
-from finetune_trainer.durable import write_errors
+from finetune_trainer.durable import sha256_of, write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.fence import Fence
 from finetune_trainer.interruption import Interruption
@@ -47,6 +48,8 @@ LEARNING_RATE = {"LoRA": 2e-4, "Full": 2e-5}
 
 # What may differ between two attempts of the same job without changing what is learnt.
 _NOT_LEARNT_FROM = {"suspend", "ttl_seconds_after_finished", "retry_nonce", "resources", "active_deadline_seconds"}
+
+_ANOTHER_OUTPUT = "Choose another output folder, or delete that one."
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         TrainerError: what the user can mend.
         Interrupted: somebody asked to stop; the newest checkpoint is whole.
     """
-    if _was_finished(job, reporter):
+    if _was_finished(job, reporter, allow_local=allow_local):
         return
     _prepare_environment()
     _require_one_gpu(job)
@@ -81,12 +84,15 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         interruption.stop_when_passed(Fence(Path(job.output), job.attempt))
     folder = base_model.locate(job)
     verdict = _checked_data(job, folder, reporter, allow_local=allow_local)
+    interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor
     run = _prepare(job, folder, verdict, allow_local=allow_local)
+    interruption.check()
     trainer = _train(run, reporter, interruption)
     result = _result(run, trainer)
     _free_training_memory(run, trainer)
     del trainer
     evaluation, answers = _evaluate(run, reporter, allow_local=allow_local)
+    interruption.check()
     interruption.before_writing()
     reference = artifact.write(
         job,
@@ -129,7 +135,7 @@ class Run:
     metrics: Metrics
 
 
-def _was_finished(job: TrainerJob, reporter: Reporter) -> bool:
+def _was_finished(job: TrainerJob, reporter: Reporter, *, allow_local: bool) -> bool:
     """Whether an earlier attempt wrote the artifact; then its result is reported and nothing is done again."""
     done = artifact.finished(job)
     if done is None:
@@ -138,12 +144,26 @@ def _was_finished(job: TrainerJob, reporter: Reporter) -> bool:
         raise TrainerError(
             Reason.SPEC_INVALID,
             f"{artifact.folder_of(job)} holds the result of another spec",
-            "Choose another output folder, or delete that one.",
+            _ANOTHER_OUTPUT,
         )
+    if allow_local:  # here the next run may be on rows that were edited; a job of a cluster never learns twice
+        _require_same_files(job, done.dataset)
     reporter.update(
         phase="Succeeded", dataset=done.dataset, result=done.result, evaluation=done.evaluation, loss=done.curves
     )
     return True
+
+
+def _require_same_files(job: TrainerJob, learnt_from: DatasetVerdict) -> None:
+    for split in SPLITS:
+        data, known = getattr(job.spec.dataset, split), getattr(learnt_from, split)
+        path = Path(urlsplit(data.uri).path) if data and data.uri.startswith("file:") else None
+        if known and path and path.is_file() and sha256_of(path) != known.sha256:
+            raise TrainerError(
+                Reason.SPEC_INVALID,
+                f"{artifact.folder_of(job)} holds the result of other data: {path.name} has changed since",
+                _ANOTHER_OUTPUT,
+            )
 
 
 def _prepare_environment() -> None:
@@ -196,6 +216,7 @@ def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, *, allow_lo
     if job.spec.method == "LoRA":
         model = with_adapters(model, job.spec.lora or LoRA(), job.spec.base_model)
     assert train is not None  # noqa: S101 - dataset.train is required
+    base_model.require_tokens(model, folder, max(train.largest_id, validation.largest_id if validation else -1))
     return Run(
         job=job,
         folder=folder,
@@ -274,6 +295,7 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
             output=Path(run.job.output),
             activation_checkpointing=run.fit.activation_checkpointing,
         ),
+        hyper=hyper,
         train=run.train,
         validation=run.validation,
         plan=run.plan,
@@ -341,7 +363,13 @@ def _evaluate(
     if run.job.spec.dataset.test is None:
         return None, ()
     reporter.update(phase="Evaluating")
-    rows = load_rows(run.job.spec.dataset, "test", allow_local=allow_local, air_gapped=run.job.air_gapped)
+    rows = load_rows(
+        run.job.spec.dataset,
+        "test",
+        allow_local=allow_local,
+        air_gapped=run.job.air_gapped,
+        expected_sha256=run.verdict.test.sha256 if run.verdict.test else None,
+    )
     limit = run.job.spec.evaluation.max_new_tokens
     asked = evaluate.questions(rows, run.chat, _longest_prompt(run.model.config, limit))
     tuned = _answers(run, run.model, asked)

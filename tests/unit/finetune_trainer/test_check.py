@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_used_gets_its_own_sentence(check, name, data, cod
 def test_a_file_that_is_not_there(check, tmp_path):
     result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/none.jsonl"}}})
     assert (result.code, result.verdict.reason) == (ExitCode.DATASET_NOT_FOUND, "DatasetNotFound")
-    assert "none.jsonl is not in file://" in result.verdict.message
+    assert f"none.jsonl is not in {tmp_path}" in result.verdict.message
 
 
 def test_a_folder_is_no_file(check, tmp_path):

@@ -85,8 +85,8 @@ def test_a_date_is_text(write):
         (("file:///data", "ftp://data"), "spec.dataset.train.uri: ftp: not a place that a dataset is read from"),
         (("file:///data", "s3://b/../c"), "spec.dataset.train.uri: the uri has a '..' segment"),
         (("file:///data", "https://user:pw@host"), "spec.dataset.train.uri: the uri holds credentials"),
-        (("file:///data", "file://data"), "spec.dataset.train.uri: file:// needs an absolute path"),
-        (("file:///data/train.jsonl", "train.jsonl"), "spec.dataset.train.uri: no scheme: not a place"),
+        (("file:///data", "file://data"), "spec.dataset.train.uri: a file of this machine needs file:// and"),
+        (("file:///data/train.jsonl", "train.jsonl"), "needs file:// and an absolute path, with three slashes"),
         (("kind: FineTuneJob", "kind: Job"), "job.yaml has no FineTuneJob"),
         (("kind:", " kind:"), "job.yaml line 2: "),
         (("kind:", "kind: a\nkind:"), "job.yaml line 1: kind stands twice"),
@@ -117,7 +117,7 @@ def test_a_wrong_value_is_refused_by_field(write, more, said):
 
 def test_a_relative_path_is_answered_with_an_absolute_one(write):
     error = refusal(write(JOB.replace("file:///data/train", "file://data/train")))
-    assert error.next_step == "Write file:///FOLDER/data/train.jsonl with the folder that data is in."
+    assert error.next_step == "Write file:///FOLDER/data/train.jsonl with the folder that it is in."
 
 
 def test_many_errors_are_bounded(write):

@@ -28,17 +28,24 @@ def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
         TrainerError: SpecInvalid, with the field and what to write.
     """
     field = f"spec.dataset.{split}.uri"
-    try:
-        uri = parse_uri(data.uri, allow_local=allow_local)
-    except UriError as error:
-        raise TrainerError(Reason.SPEC_INVALID, f"{field}: {error}", f"Correct {field}.") from None
-    if uri.scheme == "file" and uri.root:
+    if allow_local and _is_relative(data.uri):
+        path = data.uri.removeprefix("file://").removeprefix("./")
         raise TrainerError(
             Reason.SPEC_INVALID,
-            f"{field}: file:// needs an absolute path, with three slashes",
-            f"Write file:///FOLDER/{uri.root}/{uri.path} with the folder that {uri.root} is in.",
+            f"{field}: a file of this machine needs file:// and an absolute path, with three slashes",
+            f"Write file:///FOLDER/{path} with the folder that it is in.",
         )
-    return uri
+    try:
+        return parse_uri(data.uri, allow_local=allow_local)
+    except UriError as error:
+        raise TrainerError(Reason.SPEC_INVALID, f"{field}: {error}", f"Correct {field}.") from None
+
+
+def _is_relative(uri: str) -> bool:
+    """Whether it seems to mean a file of this machine, without saying from which folder on."""
+    if uri.startswith("file://"):
+        return not uri.startswith("file:///")
+    return "://" not in uri and ".." not in uri.split("/")
 
 
 class SplitFile:

@@ -150,6 +150,8 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
     if isinstance(error, TrainerError):
         return error
     name, place = uri.file_name, f"{uri.scheme}://{uri.root}"
+    if uri.scheme == "file":
+        place = str(Path(f"/{uri.path}").parent)
     if isinstance(error, IsADirectoryError):
         return TrainerError(
             Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", "Name one file of rows in the uri."

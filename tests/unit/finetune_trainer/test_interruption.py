@@ -1,0 +1,152 @@
+"""A run that is asked to stop ends as Interrupted wherever it is, and in nothing worse than that."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from finetune_trainer import outcome, step_trainer
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.interruption import Interrupted, Interruption
+from finetune_trainer.report import Reporter
+from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.test_train import do, same_result
+
+
+def terminate(number: signal.Signals = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+def ends(work, tmp_path, interruption=None) -> tuple[int, str]:
+    reporter = Reporter(make_job(tmp_path, tmp_path))
+    code = outcome.run_to_end(lambda: work(interruption), reporter, interruption or Interruption())
+    return code, reporter.report.phase
+
+
+STOPPED = (ExitCode.INTERRUPTED, "Interrupted")
+
+
+def test_a_library_that_takes_every_error_for_its_own_does_not_swallow_it(tmp_path):
+    def work(_):
+        try:
+            terminate()
+        except Exception as error:
+            raise TrainerError("ModelUnusable", "a library's own words") from error
+
+    assert ends(work, tmp_path) == STOPPED
+
+
+def test_a_signal_while_another_end_is_said_is_no_crash(tmp_path, monkeypatch):
+    def work(_):
+        raise TrainerError("DatasetInvalid", "line 3: prompt is empty")
+
+    monkeypatch.setattr(outcome, "complain", lambda _error: terminate())
+    assert ends(work, tmp_path) == STOPPED
+
+
+def test_signals_after_the_end_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(Reporter, "close", lambda _self: (terminate(), terminate(signal.SIGINT)))
+    assert ends(lambda _: None, tmp_path)[0] == ExitCode.OK
+
+
+def test_a_second_ctrl_c_stops_deferred_work_where_a_person_sits(tmp_path, capfd):
+    def work(interruption):
+        with interruption.deferred():
+            terminate(signal.SIGINT)
+            assert interruption.asked
+            terminate(signal.SIGINT)
+            pytest.fail("it went on")
+
+    assert ends(work, tmp_path, Interruption("Stopping soon.")) == STOPPED
+    assert capfd.readouterr().err.count("Stopping soon.") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_in_a_pod_deferred_work_ends_by_itself_however_often_it_is_asked(tmp_path, number):
+    steps = []
+
+    def work(interruption):
+        with interruption.deferred():
+            for _ in range(3):
+                terminate(number)
+                steps.append(interruption.asked)
+        interruption.check()
+
+    assert ends(work, tmp_path, Interruption()) == STOPPED
+    assert steps == [True] * 3
+
+
+def test_only_the_first_signal_raises():
+    interruption = Interruption("Stopping soon.")
+    with pytest.raises(Interrupted):
+        interruption.ask()
+    interruption.ask(insist=True)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "data.verdict.require_valid",
+        "base_model.load_tokenizer",
+        "evaluate.result",
+        "artifact.save_tokenizer",
+        "loss_plot.draw",
+    ],
+)
+def test_sigterm_wherever_a_run_is_leaves_what_the_next_attempt_needs(tiny_model, tmp_path, monkeypatch, place):
+    spec = {"splits": ("train", "test"), "hyperparameters": {"epochs": 0.4}, "evaluation": {"maxNewTokens": 1}}
+    job = make_job(tmp_path, tiny_model, **spec)
+    target = place if place != "data.verdict.require_valid" else "train.require_valid"
+
+    def asked(*_args, **_kwargs):
+        terminate()
+        pytest.fail("it went on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"finetune_trainer.{target}", asked)
+        code, report, _ = do(job)
+    assert (code, report.phase, report.failure) == (*STOPPED, None)
+    assert not list(tmp_path.glob("output/.unfinished-*"))
+    assert not (tmp_path / "output" / "model").exists()
+
+
+def test_a_long_step_is_given_up_and_the_next_attempt_does_it_as_if_for_the_first_time(
+    tiny_model, tmp_path, monkeypatch
+):
+    spec = {
+        "splits": ("train",),
+        "lora": {"dropout": 0.1},
+        "hyperparameters": {"epochs": 0.8, "microBatchSize": 2, "checkpointSteps": 100},
+    }
+    straight, broken = (make_job(tmp_path / name, tiny_model, **spec) for name in ("straight", "broken"))
+    assert do(straight)[0] == ExitCode.OK
+
+    passes = []
+    original = step_trainer.loss_sum
+
+    def counted(*args):
+        passes.append(len(passes))
+        if len(passes) == 7:  # a step has four: this is the third of the second
+            terminate()
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step_trainer, "loss_sum", counted)
+        assert do(broken)[0] == ExitCode.INTERRUPTED
+    assert len(passes) == 7
+    assert [path.name for path in (tmp_path / "broken/output/checkpoints").iterdir()] == ["step-00000001"]
+    assert do(broken)[0] == ExitCode.OK
+    same_result(straight, broken)
+
+
+def test_ctrl_c_at_a_command_that_has_nothing_to_lose_is_one_line_and_no_trace():
+    code = (
+        "import os, signal, sys; from finetune_trainer import __main__ as cli\n"
+        "cli.import_module = lambda name: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.exit(cli.main(['prune', 'x', '--root', 'y']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, "Interrupted.\n")
