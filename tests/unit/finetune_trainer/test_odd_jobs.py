@@ -1,0 +1,192 @@
+"""Jobs and base models at the edge of what is usual: they are tuned as well, or refused in words."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune_api.exit_codes import ExitCode
+from finetune_trainer import step_trainer
+from tests.assets.tiny_model import NAME
+from tests.unit.finetune_trainer.jobs import make_job, write_rows
+from tests.unit.finetune_trainer.test_train import do
+
+
+@pytest.fixture
+def own_model(tiny_model, tmp_path):
+    """A copy of the tiny model that a test may change: its cache and its folder."""
+    shutil.copytree(tiny_model / NAME, tmp_path / "cache" / NAME)
+    return tmp_path / "cache", tmp_path / "cache" / NAME
+
+
+def edit(path: Path, **fields: object) -> None:
+    """Put fields into a JSON file; None takes one out."""
+    value = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({name: field for name, field in value.items() if field is not None}))
+
+
+def job_with_rows(folder: Path, cache: Path, count: int, **spec):
+    job = make_job(folder, cache, splits=("train",), **spec)
+    write_rows(folder / "train.jsonl", count, seed=0)
+    return job
+
+
+def record(job) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (Path(job.output) / "metrics.jsonl").read_text().splitlines()]
+
+
+def second_halves(job) -> list[torch.Tensor]:
+    weights = load_file(Path(job.output) / "model" / "adapter_model.safetensors")
+    return [value for name, value in weights.items() if "lora_B" in name]
+
+
+def test_a_single_row_and_a_part_of_an_epoch_are_one_step_that_learns(tiny_model, tmp_path):
+    job = job_with_rows(tmp_path, tiny_model, 1, hyperparameters={"epochs": 0.1, "batchSize": 16})
+    code, report, _ = do(job)
+    assert (code, report.result.steps) == (ExitCode.OK, 1)
+    assert [line["learningRate"] for line in record(job)] == [0.01]
+    assert all(value.abs().max() > 0 for value in second_halves(job))
+
+
+def test_the_record_has_the_norm_of_the_gradients_before_they_were_clipped(tiny_model, tmp_path):
+    job = job_with_rows(tmp_path, tiny_model, 4, hyperparameters={"epochs": 2, "maxGradNorm": 1e-6})
+    assert do(job)[0] == ExitCode.OK
+    assert all(line["gradNorm"] > 1e-3 for line in record(job))
+
+
+def test_gradients_that_overflow_end_the_run_although_the_loss_is_a_number(tiny_model, tmp_path, monkeypatch):
+    class Overflow(torch.autograd.Function):
+        @staticmethod
+        def forward(_context, loss):
+            return loss.clone()
+
+        @staticmethod
+        def backward(_context, gradient):
+            return gradient * float("inf")
+
+    original = step_trainer.loss_sum
+    monkeypatch.setattr(step_trainer, "loss_sum", lambda *args: Overflow.apply(original(*args)))
+    job = job_with_rows(tmp_path, tiny_model, 4)
+    code, report, _ = do(job)
+    assert (code, report.failure.reason) == (ExitCode.TRAINING_DIVERGED, "TrainingDiverged")
+    assert report.failure.message == "the gradients of step 1 are no finite numbers"
+    assert not (Path(job.output) / "checkpoints").exists()
+
+
+def test_a_tokenizer_that_knows_more_tokens_than_the_model_is_refused_before_training(own_model, tmp_path):
+    cache, folder = own_model
+    weights = load_file(folder / "model.safetensors")
+    table = "model.embed_tokens.weight"
+    save_file(weights | {table: weights[table][:100].clone()}, folder / "model.safetensors", {"format": "pt"})
+    edit(folder / "config.json", vocab_size=100)
+    code, report, _ = do(job_with_rows(tmp_path, cache, 4))
+    assert (code, report.failure.reason) == (ExitCode.MODEL_UNUSABLE, "ModelUnusable")
+    assert "it knows only 100 tokens" in report.failure.message
+
+
+def test_weights_in_bfloat16_are_tuned_in_full_on_a_cpu(own_model, tmp_path):
+    cache, folder = own_model
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: value.bfloat16() for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    edit(folder / "config.json", dtype="bfloat16")
+    job = job_with_rows(tmp_path, cache, 8, method="Full", hyperparameters={"epochs": 2})
+    assert do(job)[0] == ExitCode.OK
+    tuned = load_file(Path(job.output) / "model" / "model.safetensors")
+    assert {value.dtype for value in tuned.values()} == {torch.float32}
+    first, *_, last = record(job)
+    assert last["loss"] < first["loss"]
+
+
+def test_precision_bfloat16_keeps_adapters_in_float32_and_saves_full_weights_in_bfloat16(tiny_model, tmp_path):
+    hyper = {"epochs": 0.4, "precision": "BFloat16"}
+    adapted = job_with_rows(tmp_path / "lora", tiny_model, 8, hyperparameters=hyper)
+    full = job_with_rows(tmp_path / "full", tiny_model, 8, hyperparameters=hyper, method="Full")
+    assert (do(adapted)[0], do(full)[0]) == (ExitCode.OK, ExitCode.OK)
+    assert {value.dtype for value in second_halves(adapted)} == {torch.float32}
+    tuned = load_file(Path(full.output) / "model" / "model.safetensors")
+    assert {value.dtype for value in tuned.values()} == {torch.bfloat16}
+
+
+def test_a_base_model_without_template_pad_or_end_of_sequence_is_tuned(own_model, tmp_path):
+    cache, folder = own_model
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    edit(folder / "tokenizer_config.json", eos_token=None, pad_token=None, chat_template=None)
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    edit(folder / "config.json", eos_token_id=None, pad_token_id=None, bos_token_id=None)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    job = make_job(
+        tmp_path, cache, splits=("train", "test"), hyperparameters={"epochs": 0.4}, evaluation={"maxNewTokens": 2}
+    )
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    assert any("the tuned model stops only at its token limit" in warning for warning in report.dataset.warnings)
+
+
+def test_tied_embeddings_stay_tied_in_full_tuning(tiny_model, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    job = job_with_rows(tmp_path, tiny_model, 8, method="Full", hyperparameters={"epochs": 2, "checkpointSteps": 1})
+    assert do(job)[0] == ExitCode.OK
+    folder = Path(job.output) / "model"
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_an_adapter_loads_with_plain_peft_and_changes_what_the_base_says(tiny_model, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    job = job_with_rows(tmp_path, tiny_model, 16)
+    assert do(job)[0] == ExitCode.OK
+    folder = Path(job.output) / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model / NAME), folder).eval()
+    inputs = tokenizer("What colour", return_tensors="pt")
+    with torch.no_grad():
+        tuned = model(**inputs).logits
+        with model.disable_adapter():
+            base = model(**inputs).logits
+    assert not torch.allclose(tuned, base)
+
+
+def test_two_gpus_of_a_machine_do_not_tear_a_step_apart(tmp_path, monkeypatch):
+    from transformers import TrainingArguments
+
+    from finetune_api.job import Hyperparameters
+
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: self._n_gpu or 2))
+    made = step_trainer.arguments(
+        Hyperparameters(), learning_rate=1e-4, total_steps=3, output=tmp_path, activation_checkpointing=False
+    )
+    assert made.n_gpu == 1
+
+
+def test_a_job_run_again_on_rows_that_were_edited_is_not_called_done(tiny_model, tmp_path):
+    job = job_with_rows(tmp_path, tiny_model, 4, hyperparameters={"epochs": 0.4})
+    assert do(job)[0] == ExitCode.OK
+    assert do(job)[2] == ["Validating", "Succeeded"]
+    write_rows(tmp_path / "train.jsonl", 5, seed=1)
+    code, report, _ = do(job)
+    assert code == ExitCode.SPEC_INVALID
+    assert "train.jsonl has changed since" in report.failure.message
+
+
+def test_a_checkpoint_of_another_base_model_of_the_same_name_is_refused(own_model, tmp_path):
+    from tests.assets.tiny_model import make_tiny_model
+
+    cache, folder = own_model
+    job = job_with_rows(tmp_path, cache, 8, hyperparameters={"epochs": 0.4})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetune_trainer.artifact.save_weights", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        assert do(job)[0] == ExitCode.ARTIFACT_FAILED
+    shutil.rmtree(folder)
+    make_tiny_model(cache, width=64)
+    code, report, _ = do(job)
+    assert code == ExitCode.SPEC_INVALID
+    assert "another base model of the same name" in report.failure.message
