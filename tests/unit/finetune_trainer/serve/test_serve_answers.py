@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from conftest import NAME
 from served_models import greedy
+
+from tests.assets.tiny_model import NAME
 
 SKY = [{"role": "system", "content": "Answer with one word."}, {"role": "user", "content": "What colour is the sky?"}]
 

@@ -6,12 +6,12 @@ import time
 
 import httpx
 import pytest
-from conftest import NAME
 from prometheus_client.parser import text_string_to_metric_families
 from running_server import running_server, wait_until
 
 from finetune_trainer.serving.app import Room
 from finetune_trainer.serving.asks import QueueFullError
+from tests.assets.tiny_model import NAME
 
 ENDLESS = {"model": NAME, "prompt": "one two", "max_tokens": 480, "temperature": 0, "logit_bias": {"2": -100}}
 

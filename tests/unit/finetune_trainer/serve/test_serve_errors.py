@@ -3,12 +3,12 @@
 import httpx
 import openai
 import pytest
-from conftest import NAME
 from running_server import running_server
 
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.api_key import KeyFile
 from finetune_trainer.serving.app import Room
+from tests.assets.tiny_model import NAME
 
 CHAT = {"model": NAME, "messages": [{"role": "user", "content": "Hello"}]}
 TEXT = {"model": NAME, "prompt": "Hello"}
