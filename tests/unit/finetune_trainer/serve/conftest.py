@@ -8,13 +8,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from running_server import running_server
+from running_server import SERVED, running_server
 from served_models import load_reference, make_adapter
 
 from finetune_trainer.serving.app import Room
 from finetune_trainer.serving.artifact import open_artifact
-
-NAME = "sentiment"
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +30,7 @@ def reference(tiny_model, adapter):
 def served(tiny_model, adapter):
     from finetune_trainer.serving.load import LoadOptions, load
 
-    loaded = load(open_artifact(adapter, tiny_model), LoadOptions(name=NAME))
+    loaded = load(open_artifact(adapter, tiny_model), LoadOptions(name=SERVED))
     yield loaded
     loaded.engine.close(timeout=10)
 

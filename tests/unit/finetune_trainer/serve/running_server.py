@@ -9,6 +9,9 @@ import uvicorn
 
 from finetune_trainer.serving.app import Room, build_app
 
+SERVED = "sentiment"
+"""Name that the server under test gives to its model."""
+
 
 @contextmanager
 def running_server(room: Room, key=None) -> Iterator[str]:

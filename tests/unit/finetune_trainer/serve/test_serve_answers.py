@@ -6,22 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from running_server import SERVED
 from served_models import greedy
-
-from tests.assets.tiny_model import NAME
 
 SKY = [{"role": "system", "content": "Answer with one word."}, {"role": "user", "content": "What colour is the sky?"}]
 
 
 def chat(client, **fields):
     return client.chat.completions.create(
-        **{"model": NAME, "messages": SKY, "max_tokens": 12, "temperature": 0} | fields
+        **{"model": SERVED, "messages": SKY, "max_tokens": 12, "temperature": 0} | fields
     )
 
 
 def complete(client, **fields):
     return client.completions.create(
-        **{"model": NAME, "prompt": "one two", "max_tokens": 12, "temperature": 0} | fields
+        **{"model": SERVED, "prompt": "one two", "max_tokens": 12, "temperature": 0} | fields
     )
 
 
@@ -46,7 +45,7 @@ def test_a_chat_answer_is_what_transformers_generates(client, reference):
     assert answer.usage.model_dump(include={"prompt_tokens", "completion_tokens", "total_tokens"}) == {
         "prompt_tokens": len(prompt), "completion_tokens": len(tokens), "total_tokens": len(prompt) + len(tokens),
     }  # fmt: skip
-    assert (answer.object, answer.model, choice.index) == ("chat.completion", NAME, 0)
+    assert (answer.object, answer.model, choice.index) == ("chat.completion", SERVED, 0)
     assert answer.id.startswith("chatcmpl-")
     assert answer.created > 1_700_000_000
 
@@ -59,7 +58,7 @@ def test_a_completion_is_what_transformers_generates(client, reference):
 
 
 def test_a_completion_has_16_tokens_unless_more_are_asked_for(client):
-    assert client.completions.create(model=NAME, prompt="one", temperature=0).usage.completion_tokens == 16
+    assert client.completions.create(model=SERVED, prompt="one", temperature=0).usage.completion_tokens == 16
 
 
 def test_prompts_may_be_several_texts_or_token_lists(client, reference):
@@ -111,7 +110,7 @@ def test_a_streamed_completion_keeps_its_prompts_apart(client):
 
 
 def test_a_stream_ends_with_done(address):
-    body = {"model": NAME, "prompt": "one", "max_tokens": 2, "stream": True}
+    body = {"model": SERVED, "prompt": "one", "max_tokens": 2, "stream": True}
     with httpx.stream("POST", f"{address}/v1/completions", json=body) as answer:
         lines = [line for line in answer.iter_lines() if line]
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -161,7 +160,7 @@ def test_an_answer_ends_where_the_context_does(client, served):
 
 
 def test_max_completion_tokens_is_the_later_word_for_max_tokens(client):
-    answer = client.chat.completions.create(model=NAME, messages=SKY, temperature=0, max_completion_tokens=3)
+    answer = client.chat.completions.create(model=SERVED, messages=SKY, temperature=0, max_completion_tokens=3)
     assert answer.usage.completion_tokens == 3
 
 
@@ -197,6 +196,6 @@ def test_parallel_requests_get_what_they_get_alone(client):
 
 
 def test_the_model_is_listed_by_its_name(client, served):
-    assert [model.id for model in client.models.list()] == [NAME]
-    card = client.models.retrieve(NAME)
-    assert (card.id, card.object, card.model_extra["max_model_len"]) == (NAME, "model", served.context)
+    assert [model.id for model in client.models.list()] == [SERVED]
+    card = client.models.retrieve(SERVED)
+    assert (card.id, card.object, card.model_extra["max_model_len"]) == (SERVED, "model", served.context)

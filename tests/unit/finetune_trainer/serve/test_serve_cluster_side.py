@@ -7,13 +7,12 @@ import time
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from running_server import running_server, wait_until
+from running_server import SERVED, running_server, wait_until
 
 from finetune_trainer.serving.app import Room
 from finetune_trainer.serving.asks import QueueFullError
-from tests.assets.tiny_model import NAME
 
-ENDLESS = {"model": NAME, "prompt": "one two", "max_tokens": 480, "temperature": 0, "logit_bias": {"2": -100}}
+ENDLESS = {"model": SERVED, "prompt": "one two", "max_tokens": 480, "temperature": 0, "logit_bias": {"2": -100}}
 
 
 def metric(address, name, **labels):
@@ -33,7 +32,7 @@ def test_health_is_503_until_there_is_a_model(served):
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert refused.json()["error"]["code"] == "model_not_ready"
         room.served = served
-        assert httpx.get(f"{address}/health").json() == {"status": "ok", "model": NAME}
+        assert httpx.get(f"{address}/health").json() == {"status": "ok", "model": SERVED}
         assert httpx.post(f"{address}/v1/completions", json=ENDLESS | {"max_tokens": 1}).status_code == 200
 
 
@@ -41,7 +40,7 @@ def test_metrics_count_requests_tokens_and_the_last_request(served):
     with running_server(Room(served)) as address:
         assert metric(address, "last_request_timestamp_seconds") == 0
         before = time.time()
-        httpx.post(f"{address}/v1/completions", json={"model": NAME, "prompt": [5, 6, 7], "max_tokens": 4})
+        httpx.post(f"{address}/v1/completions", json={"model": SERVED, "prompt": [5, 6, 7], "max_tokens": 4})
         stream = httpx.post(f"{address}/v1/completions", json=ENDLESS | {"max_tokens": 2, "stream": True})
         assert stream.text.endswith("data: [DONE]\n\n")
         httpx.post(f"{address}/v1/completions", json={})

@@ -3,15 +3,14 @@
 import httpx
 import openai
 import pytest
-from running_server import running_server
+from running_server import SERVED, running_server
 
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.api_key import KeyFile
 from finetune_trainer.serving.app import Room
-from tests.assets.tiny_model import NAME
 
-CHAT = {"model": NAME, "messages": [{"role": "user", "content": "Hello"}]}
-TEXT = {"model": NAME, "prompt": "Hello"}
+CHAT = {"model": SERVED, "messages": [{"role": "user", "content": "Hello"}]}
+TEXT = {"model": SERVED, "prompt": "Hello"}
 CHAT_ROUTE, TEXT_ROUTE = "/v1/chat/completions", "/v1/completions"
 
 
@@ -21,7 +20,7 @@ def message(**fields):
 
 BAD = [
     pytest.param(CHAT_ROUTE, {**CHAT, "messages": []}, "messages", id="no messages"),
-    pytest.param(CHAT_ROUTE, {"model": NAME}, "messages", id="messages missing"),
+    pytest.param(CHAT_ROUTE, {"model": SERVED}, "messages", id="messages missing"),
     pytest.param(CHAT_ROUTE, {"messages": CHAT["messages"]}, "model", id="model missing"),
     pytest.param(CHAT_ROUTE, message(role="robot"), "messages[0].role", id="unknown role"),
     pytest.param(CHAT_ROUTE, message(role="tool"), "messages[0].role", id="tool result"),
@@ -72,18 +71,18 @@ def test_another_model_is_not_found_and_the_right_one_is_named(client):
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(**CHAT | {"model": "gpt-4o"})
     assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
-    assert NAME in caught.value.message
+    assert SERVED in caught.value.message
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4o")
 
 
 def test_a_prompt_over_the_context_is_refused_with_both_numbers(client, served):
     with pytest.raises(openai.BadRequestError) as caught:
-        client.completions.create(model=NAME, prompt=[40] * served.context)
+        client.completions.create(model=SERVED, prompt=[40] * served.context)
     assert (caught.value.param, caught.value.code) == ("prompt", "context_length_exceeded")
     assert str(served.context) in caught.value.message
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": "Hello " * 600}])
+        client.chat.completions.create(model=SERVED, messages=[{"role": "user", "content": "Hello " * 600}])
     assert caught.value.param == "messages"
 
 
