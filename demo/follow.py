@@ -7,7 +7,7 @@ from typing import Any
 from demo.console import Console, DemoError
 from demo.kubectl import Kubectl, Manifest
 
-BAR_CELLS = 24
+BAR_CELLS = 16
 PLAIN_STEP_PERCENT = 10
 """Without a terminal, progress is a new line each time it has grown by this much."""
 
@@ -129,11 +129,11 @@ def progress_line(status: dict[str, Any]) -> str:
     for name, label in (("train", "loss"), ("validation", "validation")):
         if loss.get(name):
             parts.append(f"{label} {loss[name][-1]['value']:.3f}")
-    if progress.get("tokensPerSecond"):
-        parts.append(f"{progress['tokensPerSecond']:.0f} tokens/s")
     if progress.get("etaSeconds"):
         minutes, seconds = divmod(progress["etaSeconds"], 60)
         parts.append(f"{minutes}:{seconds:02d} left")
+    if progress.get("tokensPerSecond"):
+        parts.append(f"{progress['tokensPerSecond']:.0f} tokens/s")
     return "  ".join(parts)
 
 

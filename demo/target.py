@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from demo.console import Console, DemoError
@@ -122,6 +123,11 @@ class Current:
         Raises:
             DemoError: no context, no default storage class, or no way to get images to it.
         """
+        if not os.environ.get("KUBECONFIG") and not (Path.home() / ".kube" / "config").exists():
+            raise DemoError(
+                "kubectl has no cluster: there is no ~/.kube/config, and KUBECONFIG is not set",
+                "Point kubectl at a cluster, or leave CLUSTER=current out: `make demo` then starts a throw-away one.",
+            )
         context = self.kubectl.run("config", "current-context").strip()
         self.kubectl.run("version")
         console.step(f"using the cluster of kubectl's current context: {context}")

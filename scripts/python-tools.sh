@@ -19,7 +19,9 @@ command -v "$PYTHON" >/dev/null || die "$PYTHON is not there: install Python 3.1
 if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || die "$PYTHON has no venv module: install Debian's python3-venv"
   say "installing Debian's python3-venv"
-  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; } >&2
+  mkdir -p "$CACHE/logs"
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; } \
+    > "$CACHE/logs/apt.log" 2>&1 || die "apt-get failed; see $CACHE/logs/apt.log"
 fi
 
 mkdir -p "$CACHE/locks"
