@@ -32,6 +32,7 @@ from data to an answering model on this machine:
 exit codes: 0 done, 2 wrong flag, 65 rows that cannot be used, 75 interrupted (run it again to go on), 78 wrong
 manifest; the others are in docs/reference/reasons.md. Every failure ends in one line with a reason and a next step.
 """
+_LAST_PORT = 65535
 _Raw = argparse.RawDescriptionHelpFormatter
 
 
@@ -56,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--model-cache", type=Path, help="folder of the model cache, for an adapter's base model")
     serve.add_argument("--name", help="name that requests put into their model field (default: the folder's)")
     serve.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's own network
-    serve.add_argument("--port", type=int, default=8000, help="port to listen on")
+    serve.add_argument("--port", type=port, default=8000, help="port to listen on")
     serve.add_argument("--max-model-length", type=positive, help="tokens of prompt and answer together")
     serve.add_argument("--api-key-file", type=Path, help="file with the bearer key that clients must send")
     serve.add_argument(
@@ -98,6 +99,17 @@ def positive(text: str) -> int:
     """
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """A port to listen on, for argparse; 0 lets the system choose.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: write 0 to {_LAST_PORT}")
     return int(text)
 
 

@@ -3,8 +3,10 @@
 Nothing is written outside the target, no link or device is made, and size and number of files are bounded.
 """
 
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -20,6 +22,16 @@ MOST_FILES = 10_000
 
 _BLOCK = 1 << 20
 
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+)
+
 _NEXT_STEP = "Pack the model's folder anew, for example with tar -czf model.tar.gz -C FOLDER ."
 
 
@@ -31,12 +43,19 @@ def unpack(archive: Path, target: Path) -> None:
     """
     try:
         _unpack(archive, target)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError) as error:
+    except tarfile.ReadError as error:
+        raise _refused(archive, "it is no whole tar (plain, gz, bz2, xz or zst) and no zip") from error
+    except _BROKEN as error:
         raise _refused(archive, f"it cannot be unpacked: {error}") from error
     except Exception as error:
-        if type(error).__name__ != "ZstdError":
+        if type(error).__name__ != "ZstdError" and not _is_of_bz2(error):
             raise
         raise _refused(archive, f"it cannot be unpacked: {error}") from error
+
+
+def _is_of_bz2(error: Exception) -> bool:
+    """bz2 says OSError without a number where its data is broken."""
+    return isinstance(error, OSError) and error.errno is None
 
 
 def _unpack(archive: Path, target: Path) -> None:
@@ -57,6 +76,8 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
             if file is None:
                 raise _refused(archive, "it holds a link or a device")
             yield member.name, file
+        while tar.fileobj is not None and tar.fileobj.read(_BLOCK):
+            pass  # the checksum of a compressed archive stands behind its last file
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Weights come from safetensors only, and code only from transformers unless the j
 training and generation are elsewhere.
 """
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.model_cache import find_model, is_safe_name, not_in_cache
+
+_OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
 """What is fetched from a hub: weights without pickle, configuration, tokenizer."""
@@ -26,7 +29,10 @@ def locate(job: TrainerJob) -> Path:
         TrainerError: ModelNotInCache, AccessDenied, StoreUnavailable, SpecInvalid.
     """
     name = job.spec.base_model
-    found = find_model(job.model_cache, name) if job.model_cache else None
+    if job.model_cache:
+        found = find_model(job.model_cache, name)
+    else:
+        found = in_hub_cache(name) if job.air_gapped and is_safe_name(name) else None
     if found is None and job.air_gapped:
         raise not_in_cache(job.model_cache, name)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -63,10 +69,12 @@ def fetch(name: str, revision: str | None = None, into: Path | None = None) -> P
     """Fetch a model from the hub, into the hub's own cache or a folder. HF_TOKEN and HF_ENDPOINT count.
 
     Raises:
-        TrainerError: ModelNotInCache (the hub has none of that name), AccessDenied, StoreUnavailable, SpecInvalid.
+        TrainerError: ModelNotInCache (the hub has none of that name), AccessDenied, StoreUnavailable, ArtifactFailed
+            (no room for it), SpecInvalid.
     """
+    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if not is_safe_name(name):
         raise TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name} is no name of a model on a hub")
@@ -84,10 +92,28 @@ def fetch(name: str, revision: str | None = None, into: Path | None = None) -> P
             f"{name} is neither in the model cache nor on the hub",
             "Check the spelling of spec.baseModel; a private model needs spec.hubTokenSecretRef.",
         ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise TrainerError(
-            Reason.STORE_UNAVAILABLE, f"{name} could not be fetched: the hub did not answer ({type(error).__name__})"
-        ) from error
+    except OSError as error:
+        if error.errno in _OF_THIS_DISK:
+            raise TrainerError(Reason.ARTIFACT_FAILED, f"{name} could not be stored: {error.strerror}") from error
+        raise _no_answer(name, error) from error
+    except httpx.HTTPError as error:  # in the middle of a file
+        raise _no_answer(name, error) from error
+
+
+def in_hub_cache(name: str) -> Path | None:
+    """What the hub's client fetched to this machine earlier. No call goes out."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _no_answer(name: str, error: Exception) -> TrainerError:
+    message = f"{name} could not be fetched: the hub did not answer ({type(error).__name__})"
+    return TrainerError(Reason.STORE_UNAVAILABLE, message)
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:

@@ -5,6 +5,7 @@ that is there and whole is left alone. Looking models up is `model_cache.py`.
 """
 
 import argparse
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,12 +18,20 @@ from finetune_api.reasons import Reason
 from finetune_trainer import base_model, outcome
 from finetune_trainer.archive import unpack
 from finetune_trainer.data import ChatTokenizer
-from finetune_trainer.durable import UNFINISHED, read_manifest, remove_unfinished, whole_folder
+from finetune_trainer.durable import UNFINISHED, read_manifest, remove_unfinished, whole_folder, write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.model_cache import model_path
 
 _WANTED = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "LICENSE*", "NOTICE*")
 """What is taken from a folder: never pickled weights (.bin, .pt, .pth, .ckpt)."""
+
+_NEXT_STEP = {
+    Reason.ACCESS_DENIED: "Set HF_TOKEN to a token that may read the model.",
+    Reason.STORE_UNAVAILABLE: "Check the network and HF_ENDPOINT, or carry the model in: --from-folder, --from-archive "
+    "or --from-gguf.",
+    Reason.ARTIFACT_FAILED: "Make room there, or name a folder that you may write to with --model-cache.",
+}
+"""What to do in a shell, where the reason's own next step speaks of jobs."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -30,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         folder = cache(args)
     except TrainerError as error:
-        outcome.complain(error)
+        outcome.complain(outcome.with_next_step(error, _NEXT_STEP))
         return int(error.exit_code)
     outcome.say(f"{args.model} is in the model cache: {folder}")
     return int(ExitCode.OK)
@@ -44,10 +53,10 @@ def cache(args: argparse.Namespace) -> Path:
             StoreUnavailable, ArtifactFailed (the cache cannot be written).
     """
     final = model_path(args.model_cache, args.model)
-    remove_unfinished(final.parent)
+    remove_unfinished(final.parent, final.name)  # another model of the same owner may be on its way in
     if read_manifest(final) is not None:
         return final
-    with _source(args, final.parent) as (source, origin), whole_folder(final, model=args.model, **origin) as folder:
+    with _source(args, final) as (source, origin), whole_folder(final, model=args.model, **origin) as folder:
         if args.from_gguf:
             _convert_gguf(source, folder)
         else:
@@ -57,25 +66,41 @@ def cache(args: argparse.Namespace) -> Path:
 
 
 @contextmanager
-def _source(args: argparse.Namespace, scratch_parent: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _source(args: argparse.Namespace, final: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The folder or file to take the model from, and what the manifest says about its origin.
 
     Fetched and unpacked files lie beside the target: /tmp of a pod is too small for a model.
     """
     given = args.from_folder or args.from_gguf or args.from_archive
-    if given is not None and not given.exists():
-        raise TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{given} does not exist", "Name a file or folder that exists.")
+    if given is not None:
+        _require_source(given, folder=args.from_folder is not None)
     if args.from_folder or args.from_gguf:
         yield given, {"source": "gguf" if args.from_gguf else "folder"}
         return
-    scratch_parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=scratch_parent) as scratch:
+    with write_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        scratch_folder = tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{final.name}-", dir=final.parent)
+    with scratch_folder as scratch, write_errors(final):
         if args.from_archive:
             unpack(args.from_archive, Path(scratch))
             yield Path(scratch), {"source": "archive"}
         else:
             base_model.fetch(args.model, revision=args.revision, into=Path(scratch))
             yield Path(scratch), {"source": "hub", "revision": args.revision}
+
+
+def _require_source(given: Path, *, folder: bool) -> None:
+    if not given.exists():
+        raise TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{given} does not exist", "Name a file or folder that exists.")
+    if folder != given.is_dir():
+        is_not, step = (
+            ("no folder", "a file with --from-archive") if folder else ("no file", "a folder with --from-folder")
+        )
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{given} is {is_not}", f"Give {step}.")
+    if not os.access(given, os.R_OK):
+        raise TrainerError(
+            Reason.MODEL_UNUSABLE, f"{given} may not be read by this user", "Correct the rights of the file or folder."
+        )
 
 
 def _model_folder(source: Path) -> Path:
@@ -134,4 +159,8 @@ def _require_usable(folder: Path) -> None:
             with safe_open(path, framework="pt") as tensors:
                 tensors.keys()
         except Exception as error:
-            raise TrainerError(Reason.MODEL_UNUSABLE, f"{path.name} is damaged: {type(error).__name__}") from error
+            raise TrainerError(
+                Reason.MODEL_UNUSABLE,
+                f"{path.name} is damaged: {type(error).__name__}",
+                "Copy or fetch the model anew.",
+            ) from error

@@ -57,7 +57,8 @@ def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[C
 def _show(verdict: DatasetVerdict, name: str) -> int:
     """The verdict as JSON to stdout, the same for people to stderr."""
     sys.stdout.write(json.dumps(verdict.wire(), indent=2, ensure_ascii=False) + "\n")
-    lines = [f"{name}: {verdict.message}", *(f"  warning: {warning}" for warning in verdict.warnings)]
+    said = verdict.message if verdict.message.startswith(name) else f"{name}: {verdict.message}"
+    lines = [said, *(f"  warning: {warning}" for warning in verdict.warnings)]
     if verdict.next_step:
         lines.append(f"  {verdict.next_step}")
     sys.stderr.write("\n".join(lines) + "\n")

@@ -6,6 +6,7 @@ Checkpoints, artifacts and cached models are such folders. What is in them is no
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -82,11 +83,13 @@ def bytes_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def remove_unfinished(parent: Path) -> None:
-    """Delete what a killed writer left behind."""
+def remove_unfinished(parent: Path, of: str | None = None) -> None:
+    """Delete what a killed writer left behind; with `of` only what was to become the folder of that name."""
+    wanted = re.compile(re.escape(UNFINISHED) + (".*" if of is None else re.escape(of) + "-[a-z0-9_]{8}"))
     if parent.is_dir():
-        for path in parent.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(path, ignore_errors=True)
+        for path in parent.iterdir():
+            if wanted.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

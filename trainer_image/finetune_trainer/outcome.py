@@ -6,7 +6,7 @@ A stack trace is for bugs alone and goes to the log. What the run does is its ow
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from finetune_api.exit_codes import ExitCode
@@ -56,6 +56,13 @@ def complain(error: TrainerError) -> None:
     say(sentence(error.reason, error.message, error.next_step))
 
 
+def with_next_step(error: TrainerError, steps: Mapping[Reason, str]) -> TrainerError:
+    """The error with the next step of its reason from `steps`, unless it knows one of its own."""
+    if error.next_step != NEXT_STEP.get(error.reason):
+        return error
+    return TrainerError(error.reason, error.message, steps.get(error.reason))
+
+
 def sentence(reason: Reason, message: str, next_step: str | None) -> str:
     """A failure in one line: why, what, and what to do."""
     end = "" if message.endswith((".", "?", "!")) else "."
@@ -80,7 +87,7 @@ def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
         exit_code=int(ExitCode.CRASHED),
         attempt=reporter.report.attempt,
     )
-    say(sentence(failure.reason, failure.message, failure.next_step))
+    say(sentence(failure.reason, failure.message, "The trace above shows where; please report it."))
     reporter.update(phase="Failed", failure=failure)
     return ExitCode.CRASHED
 

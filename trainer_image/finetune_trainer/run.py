@@ -13,7 +13,7 @@ from typing import Any
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.names import ARTIFACT_FOLDER
-from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, TrainerJob
 from finetune_trainer import artifact, outcome
 from finetune_trainer.errors import TrainerError
@@ -67,9 +67,7 @@ def _execute_here(job: TrainerJob, reporter: Reporter, interruption: Interruptio
     try:
         execute(job, reporter, interruption, allow_local=True)
     except TrainerError as error:
-        if error.next_step != NEXT_STEP.get(error.reason):
-            raise
-        raise TrainerError(error.reason, error.message, _NEXT_STEP_HERE.get(error.reason)) from error
+        raise outcome.with_next_step(error, _NEXT_STEP_HERE) from error
 
 
 def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | None) -> TrainerJob:

@@ -19,6 +19,7 @@ from types import FrameType
 import uvicorn
 
 from finetune_api.exit_codes import ExitCode
+from finetune_trainer.base_model import quiet_libraries
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.api_key import KeyFile
 from finetune_trainer.serving.app import Room, build_app
@@ -52,6 +53,8 @@ def main(args: argparse.Namespace) -> int:
     loading = _Loading(args, room, server)
     loading.start()
     _leave_signals_to(server)
+    if loading.error is not None:
+        _say(loading.error)  # last, so that no line of the server stands below it
     if room.served is not None:
         room.served.engine.close(timeout=5)
     return loading.exit_code
@@ -76,6 +79,7 @@ class _Loading(threading.Thread):
         self._room = room
         self._server = server
         self.exit_code = int(ExitCode.OK)
+        self.error: TrainerError | None = None
 
     def run(self) -> None:
         """Put the model into the room, or end the server with the reason's exit code."""
@@ -83,7 +87,7 @@ class _Loading(threading.Thread):
             self._load()
         except TrainerError as error:
             self._room.problem = f"{error.reason}: {error.message}"
-            self.exit_code = _say(error)
+            self.error, self.exit_code = error, int(error.exit_code)
             self._server.should_exit = True
         except Exception:  # noqa: BLE001 - a bug; the process must not go on as if it were loading
             self._room.problem = "it could not be loaded; the server's log says why"
@@ -97,6 +101,8 @@ class _Loading(threading.Thread):
             args.model, args.model_cache, all_checksums=args.verify_checksums, allow_hub=args.allow_hub
         )
         from finetune_trainer.serving.load import LoadOptions, load  # seconds of imports: only for what can be served
+
+        quiet_libraries()
 
         options = LoadOptions(
             name=args.name or args.model.resolve().name,

@@ -245,3 +245,93 @@ def test_a_name_that_is_not_there_is_answered_with_those_like_it(tmp_path, asked
 def test_looking_a_model_up_needs_no_torch():
     code = "import sys; import finetune_trainer.model_cache; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_another_model_of_the_same_owner_on_its_way_in_is_left_alone(model, tmp_path):
+    target = tmp_path / "cache"
+    own, other = (target / "org" / f".unfinished-{name}-0a1b2c3d" for name in ("some-model", "some-model-2"))
+    own.mkdir(parents=True)
+    other.mkdir()
+    assert cache.main(flags(target, from_folder=model)) == ExitCode.OK
+    assert (own.exists(), other.exists()) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"from_archive": "folder"}, "folder is no file. Give a folder with --from-folder."),
+        ({"from_gguf": "folder"}, "folder is no file. Give a folder with --from-folder."),
+        ({"from_folder": "file"}, "file is no folder. Give a file with --from-archive."),
+    ],
+)
+def test_a_source_of_the_wrong_kind_is_refused_in_one_line(tmp_path, source, words, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    given = {name: tmp_path / value for name, value in source.items()}
+    assert cache.main(flags(tmp_path / "cache", **given)) == ExitCode.MODEL_UNUSABLE
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("source", ["from_folder", "from_archive"])
+def test_a_cache_that_cannot_be_written_is_named(model, tmp_path, source, capsys):
+    given = {"from_folder": model, "from_archive": packed(model, "tar", tmp_path)}[source]
+    (tmp_path / "cache").touch()
+    assert cache.main(flags(tmp_path / "cache", **{source: given})) == ExitCode.ARTIFACT_FAILED
+    said = capsys.readouterr().err
+    assert "could not be written: Not a directory" in said
+    assert "--model-cache" in said
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
+@pytest.mark.parametrize("spoil", ["cut", "change"])
+def test_an_archive_that_was_damaged_on_its_way_is_an_error_for_people(tmp_path, kind, spoil):
+    import random
+
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w" if kind == "zst" else f"w:{kind}") as file:
+        info = tarfile.TarInfo("model.safetensors")
+        info.size = 400_000
+        file.addfile(info, io.BytesIO(random.Random(0).randbytes(info.size)))
+    data = bytearray(
+        zstandard.ZstdCompressor(write_checksum=True).compress(plain.getvalue()) if kind == "zst" else plain.getvalue()
+    )
+    middle = len(data) // 2
+    if spoil == "cut":
+        del data[middle:]
+    else:
+        data[middle : middle + 64] = bytes(64)
+    path = tmp_path / "model.tar"
+    path.write_bytes(data)
+    (tmp_path / "into").mkdir()
+    with pytest.raises(TrainerError) as caught:
+        archive.unpack(path, tmp_path / "into")
+    assert caught.value.reason == "ModelUnusable"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(28, "No space left on device"), ExitCode.ARTIFACT_FAILED),
+        (ConnectionError(), ExitCode.SERVICE_UNAVAILABLE),
+    ],
+)
+def test_a_full_disk_is_not_taken_for_a_hub_that_is_away(tmp_path, monkeypatch, error, code, capsys):
+    def fails(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fails)
+    assert cache.main(flags(tmp_path / "cache", from_hub=True)) == code
+    assert "--" in capsys.readouterr().err
+    assert list((tmp_path / "cache" / "org").iterdir()) == []
+
+
+def test_a_hub_that_breaks_off_in_the_middle_of_a_file_is_an_error_for_people(tmp_path, monkeypatch):
+    import httpx
+
+    def breaks_off(*_args, **_kwargs):
+        raise httpx.ReadError("connection reset")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", breaks_off)
+    assert cache.main(flags(tmp_path / "cache", from_hub=True)) == ExitCode.SERVICE_UNAVAILABLE

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
-from finetune_trainer.base_model import fetch
+from finetune_trainer.base_model import fetch, in_hub_cache
 from finetune_trainer.durable import MANIFEST, sha256_of
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.model_cache import find_model, is_safe_name, not_in_cache
@@ -17,6 +18,9 @@ from finetune_trainer.model_cache import find_model, is_safe_name, not_in_cache
 _ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _QUICK_BYTES = 1 << 30  # folders up to this size have their checksums compared at every start: about a second
+
+_STEP = "Point --model at a folder that `finetune-trainer` wrote."
+_BASE_STEP = "Name the folder of the model cache with --model-cache, or let the base be fetched with --allow-hub."
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ def open_artifact(
     elif (folder / "config.json").is_file():
         base = folder
     else:
-        raise _unusable(f"{folder} has neither {_ADAPTER_CONFIG} nor config.json, so it is no model")
+        inner = folder / ARTIFACT_FOLDER
+        step = f"Serve {inner}: that is the tuned model." if (inner / MANIFEST).is_file() else None
+        raise _unusable(f"{folder} has neither {_ADAPTER_CONFIG} nor config.json, so it is no model", step)
     if not any(base.glob("*.safetensors")):
         raise _unusable(f"{base} has no *.safetensors; pickled weights are not loaded")
     return Artifact(folder, base)
@@ -106,12 +112,13 @@ def _base_of(folder: Path, model_cache: Path | None, *, allow_hub: bool) -> Path
     elif not is_safe_name(name):
         raise _unusable(f"{folder / _ADAPTER_CONFIG}: base_model_name_or_path {name!r} is no name of a model")
     else:
-        found = find_model(model_cache, name) if model_cache else _in_hub_cache(name)
+        found = find_model(model_cache, name) if model_cache else in_hub_cache(name)
     if found is not None:
         return found
     if allow_hub and not Path(name).is_absolute():
         return fetch(name)
-    raise not_in_cache(model_cache, name)
+    error = not_in_cache(model_cache, name)
+    raise error if model_cache else TrainerError(error.reason, error.message, _BASE_STEP)
 
 
 def _base_name(path: Path) -> str:
@@ -124,21 +131,10 @@ def _base_name(path: Path) -> str:
     return name
 
 
-def _in_hub_cache(name: str) -> Path | None:
-    """Without a model cache: what the hub's client fetched to this machine earlier. No call goes out."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-
-
 def _damaged(path: Path, what: str) -> TrainerError:
     message = f"{path} {what}: the tuned model is incomplete or damaged"
     return TrainerError(Reason.MODEL_UNUSABLE, message, "Restore the folder from a backup, or run the job again.")
 
 
-def _unusable(message: str) -> TrainerError:
-    return TrainerError(Reason.MODEL_UNUSABLE, message, "Point --model at a folder that `finetune-trainer` wrote.")
+def _unusable(message: str, next_step: str | None = None) -> TrainerError:
+    return TrainerError(Reason.MODEL_UNUSABLE, message, next_step or _STEP)

@@ -1,0 +1,115 @@
+"""What a person meets at the shell: help with an example, flags refused in words, failures that say what to do here."""
+
+import subprocess
+import sys
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_trainer import __main__ as command_line
+from finetune_trainer import base_model, outcome, run
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.serving.artifact import open_artifact
+from tests.unit.finetune_trainer.jobs import make_job
+
+
+def test_help_shows_the_way_from_data_to_an_answering_model(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert [f"finetune-trainer {command}" in said for command in ("cache", "check", "run", "serve")] == [True] * 4
+
+
+@pytest.mark.parametrize("command", sorted(command_line.COMMANDS))
+def test_every_command_has_help_for_each_of_its_flags(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main([command, "--help"])
+    assert ended.value.code == 0
+    flags = command_line.parser()._subparsers._group_actions[0].choices[command]._actions
+    assert all(flag.help for flag in flags)
+    assert command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http", ""])
+def test_a_port_that_is_none_is_refused_before_anything_starts(port, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["serve", "--model", "x", f"--port={port}"])
+    assert ended.value.code == ExitCode.USAGE
+    assert "is no port: write 0 to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "step", "line"),
+    [
+        ("no such field", "Correct it.", "SpecInvalid: no such field. Correct it."),
+        ("did you mean epochs?", "Correct it.", "SpecInvalid: did you mean epochs? Correct it."),
+        ("two\nlines.", None, "SpecInvalid: two lines."),
+    ],
+)
+def test_a_failure_is_one_line(message, step, line):
+    assert outcome.sentence(Reason.SPEC_INVALID, message, step) == line
+
+
+def test_next_steps_at_a_shell_do_not_speak_of_a_cluster():
+    words = ("spec.retryNonce", "namespace", "under a new name", "kubectl", "Secret", "the connection")
+    reasons = {*run._NEXT_STEP_HERE, *(Reason(error.reason) for error in every_error())}
+    for reason in reasons - {Reason.INTERRUPTED}:
+        said = outcome.with_next_step(TrainerError(reason, "x"), run._NEXT_STEP_HERE).next_step
+        assert said
+        assert not [word for word in words if word in said], reason
+
+
+def every_error():
+    from finetune_api.exit_codes import REASON_OF_EXIT_CODE
+
+    return [TrainerError(reason, "x") for reason in REASON_OF_EXIT_CODE.values()]
+
+
+def test_a_next_step_that_knows_better_stays():
+    error = TrainerError(Reason.SPEC_INVALID, "x", "Write this instead.")
+    assert outcome.with_next_step(error, run._NEXT_STEP_HERE) is error
+    assert NEXT_STEP[Reason.SPEC_INVALID] != "Write this instead."
+
+
+def test_a_hub_that_is_away_is_told_together_with_the_cache_that_lacks_the_model(tiny_model, tmp_path, monkeypatch):
+    def away(name):
+        raise TrainerError(Reason.STORE_UNAVAILABLE, f"{name} could not be fetched")
+
+    monkeypatch.setattr(base_model, "fetch", away)
+    job = make_job(tmp_path, tiny_model, baseModel="test/tiny-lama").model_copy(update={"air_gapped": False})
+    with pytest.raises(TrainerError) as caught:
+        base_model.locate(job)
+    assert caught.value.reason == Reason.STORE_UNAVAILABLE
+    assert "not in the model cache; it has test/tiny-llama; and it could not be fetched" in caught.value.message
+
+
+def test_serving_the_output_folder_names_the_model_in_it(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "manifest.json").write_text("{}")
+    with pytest.raises(TrainerError) as caught:
+        open_artifact(tmp_path, None)
+    assert caught.value.next_step == f"Serve {tmp_path / 'model'}: that is the tuned model."
+
+
+def test_serving_an_adapter_without_a_cache_names_the_flags_for_its_base(adapter_of_nowhere):
+    with pytest.raises(TrainerError) as caught:
+        open_artifact(adapter_of_nowhere, None)
+    assert caught.value.reason == Reason.MODEL_NOT_IN_CACHE
+    assert "--model-cache" in caught.value.next_step
+    assert "--allow-hub" in caught.value.next_step
+
+
+@pytest.fixture
+def adapter_of_nowhere(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/nowhere"}')
+    (tmp_path / "adapter_model.safetensors").touch()
+    return tmp_path
+
+
+def test_check_says_once_which_file_cannot_be_read(tmp_path):
+    command = [sys.executable, "-m", "finetune_trainer", "check", "-f", tmp_path / "none.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.SPEC_INVALID
+    assert done.stderr.splitlines()[0] == "none.yaml cannot be read: No such file or directory"
