@@ -6,11 +6,13 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 clusters=${XDG_CACHE_HOME:-$HOME/.cache}/finetune-operator/clusters
+log=$(dirname "$clusters")/logs/tests-down.log
 before=$(ls "$clusters" 2>/dev/null || true)
 end_new_clusters() {
   local name
   for name in $(ls "$clusters" 2>/dev/null); do
-    grep -qxF "$name" <<< "$before" || .venv/bin/python -m tests.cluster down --name "$name"
+    # Quietly: the summary stays the last thing that is read.
+    grep -qxF "$name" <<< "$before" || .venv/bin/python -m tests.cluster down --name "$name" 2>> "$log"
   done
 }
 trap end_new_clusters EXIT
