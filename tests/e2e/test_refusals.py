@@ -62,7 +62,7 @@ BAD_DATA = {
     "no-column": ("bad.csv", b"text,label\nhello,yes\n", "text", "columns"),
     "compressed": (
         "bad.jsonl.gz",
-        gzip.compress(b'{"prompt": "a", "completion": ""}\n'),
+        gzip.compress(b'{"prompt": "a", "completion": ""}\n', mtime=0),
         "line 1",
         "completion",
     ),

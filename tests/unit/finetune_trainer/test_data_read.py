@@ -186,7 +186,11 @@ def test_rows_over_the_limit_are_bad_rows(name, data, problems, tmp_path):
         assert problem is None or problem in record.problem
 
 
-GZIP, ZSTD, PARQUET = gzip.compress(b'{"a":1}\n' * 1000), zstandard.compress(b'{"a":1}\n' * 1000), as_parquet(ROWS)
+GZIP, ZSTD, PARQUET = (
+    gzip.compress(b'{"a":1}\n' * 1000, mtime=0),
+    zstandard.compress(b'{"a":1}\n' * 1000),
+    as_parquet(ROWS),
+)
 
 
 @pytest.mark.parametrize(
