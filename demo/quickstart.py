@@ -73,7 +73,8 @@ def next_job(kubectl: Kubectl) -> tuple[Manifest, bool]:
     stem = re.sub(r"-\d+$", "", job["metadata"]["name"])
     existing = (kubectl.get("finetunejobs", "--namespace", NAMESPACE) or {"items": []})["items"]
     for other in existing:
-        if other.get("status", {}).get("phase") not in {"Succeeded", "Failed", "Cancelled"}:
+        own = re.fullmatch(rf"{re.escape(stem)}-\d+", other["metadata"]["name"])
+        if own and other.get("status", {}).get("phase") not in {"Succeeded", "Failed"}:
             return other, True
     job["metadata"]["name"] = f"{stem}-{1 + max(_numbers(stem, existing), default=0)}"
     return job, False
@@ -82,7 +83,8 @@ def next_job(kubectl: Kubectl) -> tuple[Manifest, bool]:
 def data_files(job: Manifest) -> list[str]:
     """The paths that the job's dataset has on the claim `data`."""
     splits = (job["spec"]["dataset"].get(name) for name in ("train", "validation", "test"))
-    return [split["uri"].removeprefix("pvc://data/") for split in splits if split]
+    uris = (split["uri"] for split in splits if split)
+    return [uri.removeprefix("pvc://data/") for uri in uris if uri.startswith("pvc://data/")]
 
 
 def question(files: Path) -> list[dict[str, str]]:
