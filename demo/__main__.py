@@ -17,7 +17,6 @@ from demo.quickstart import CHART, FOLDER, NAMESPACE, OPERATOR_NAMESPACE, OUT, R
 from demo.target import Current, Images, Target, ThrowAway
 
 INSTALL_TIMEOUT = "5m"
-CACHE_TIMEOUT = "600s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,19 +51,21 @@ def play(target: Target, console: Console) -> None:
     Raises:
         DemoError: a step failed.
     """
-    downloads = quickstart.fetch(console)
-    files = quickstart.prepare(downloads)
+    files = quickstart.prepare(quickstart.fetch(console))
     images = target.prepare(console)
     kubectl = target.kubectl
-    install(target, images, console)
-    console.step("namespace, volumes and connection of examples/quickstart")
-    for name in ("namespace.yaml", "volumes.yaml", "connection.yaml"):
-        kubectl.apply(*(quickstart.with_image(found, images.trainer) for found in kubectl.manifests(FOLDER / name)))
-    job, runs_already = quickstart.next_job(kubectl)
+    console.step("namespace and volumes of examples/quickstart")
+    kubectl.apply(*kubectl.manifests(FOLDER / "namespace.yaml"))
+    kubectl.apply(*kubectl.manifests(FOLDER / "volumes.yaml"))
     pod = quickstart.with_image(kubectl.manifests(FOLDER / "carrier.yaml")[0], images.trainer)
     with Carrier(kubectl, pod) as carrier:
-        carry(carrier, files, job, console)
-        fill_model_cache(kubectl, carrier, job["spec"]["baseModel"], images, console)
+        caching = start_model_cache(kubectl, carrier, files, images, console)
+        install(target, images, console)
+        connection = kubectl.manifests(FOLDER / "connection.yaml")[0]
+        kubectl.apply(quickstart.with_image(connection, images.trainer))
+        job, runs_already = quickstart.next_job(kubectl)
+        carry_data(carrier, files, job, console)
+        wait_for_model_cache(kubectl, caching, console)
         finished = tune(kubectl, job, console, runs_already=runs_already)
         curve = copy_curve(carrier, finished)
     deployed = follow_deployment(
@@ -89,39 +90,52 @@ def install(target: Target, images: Images, console: Console) -> None:
     )  # fmt: skip
 
 
-def carry(carrier: Carrier, files: Path, job: Manifest, console: Console) -> None:
-    """Bring data and model into the volumes, as into a site without a network."""
+def start_model_cache(
+    kubectl: Kubectl, carrier: Carrier, files: Path, images: Images, console: Console
+) -> Manifest | None:
+    """Carry the model in and start the example Job that puts it into the cache; None where the cache has it already.
+
+    It needs no operator, so it works while the chart is installed.
+    """
+    if carrier.has(f"/model-cache/{quickstart.MODEL}/manifest.json"):
+        console.step(f"{quickstart.MODEL} is in the model cache")
+        return None
+    model = next(files.glob("*.gguf"))
+    carrier.send(model, f"/model-cache/.incoming/{model.name}")
+    console.step(f"carried {model.name} into the volume model-cache")
+    job = quickstart.with_image(kubectl.manifests(quickstart.CACHE_JOB)[0], images.trainer)
+    kubectl.run("--namespace", NAMESPACE, "delete", "job", job["metadata"]["name"], "--ignore-not-found")
+    kubectl.apply(job)
+    console.step("finetune-trainer cache … --from-gguf (examples/model-cache/from-gguf.yaml)")
+    return job
+
+
+def carry_data(carrier: Carrier, files: Path, job: Manifest, console: Console) -> None:
+    """Bring the dataset into its volume, as into a site without a network."""
     for name in quickstart.data_files(job):
         if carrier.send(files / name, f"/data/{name}"):
             console.step(f"carried {name} into the volume data")
-    model = next(files.glob("*.gguf"))
-    if carrier.send(model, f"/model-cache/.incoming/{model.name}"):
-        console.step(f"carried {model.name} into the volume model-cache")
 
 
-def fill_model_cache(kubectl: Kubectl, carrier: Carrier, model: str, images: Images, console: Console) -> None:
-    """Run the example Job that turns the GGUF file into a model of the cache, unless the model is there.
+def wait_for_model_cache(kubectl: Kubectl, job: Manifest | None, console: Console) -> None:
+    """Wait for the Job that fills the cache.
 
     Raises:
-        DemoError: the Job failed.
+        DemoError: it failed, with the end of its log.
     """
-    if carrier.has(f"/model-cache/{model}/manifest.json"):
-        console.step(f"{model} is in the model cache")
+    if job is None:
         return
-    console.step(f"finetune-trainer cache {model} --from-gguf … (examples/model-cache/from-gguf.yaml)")
-    job = quickstart.with_image(kubectl.manifests(quickstart.CACHE_JOB)[0], images.trainer)
     name = job["metadata"]["name"]
-    kubectl.run("--namespace", NAMESPACE, "delete", "job", name, "--ignore-not-found")
-    kubectl.apply(job)
-    try:
-        kubectl.run(
-            "--namespace", NAMESPACE, "wait", "--for=condition=Complete", f"job/{name}", f"--timeout={CACHE_TIMEOUT}"
-        )
-    except DemoError as error:
-        log = kubectl.run("--namespace", NAMESPACE, "logs", f"job/{name}", "--tail=5")
-        raise DemoError(
-            f"the model cache was not filled: {log.strip()}", f"kubectl -n {NAMESPACE} describe job {name}"
-        ) from error
+    for found in kubectl.follow("job", name, "--namespace", NAMESPACE):
+        ended = {c["type"] for c in (found or {}).get("status", {}).get("conditions", []) if c["status"] == "True"}
+        if "Complete" in ended:
+            console.step(f"{quickstart.MODEL} is in the model cache")
+            return
+        if "Failed" in ended:
+            log = kubectl.run("--namespace", NAMESPACE, "logs", f"job/{name}", "--tail=5").strip()
+            raise DemoError(
+                f"the model cache was not filled: {log}", f"Look at it: kubectl -n {NAMESPACE} describe job {name}"
+            )
 
 
 def tune(kubectl: Kubectl, job: Manifest, console: Console, *, runs_already: bool) -> Manifest:

@@ -21,6 +21,7 @@ OUT = REPOSITORY / "out" / "quickstart"
 OPERATOR_NAMESPACE = "finetune-system"
 RELEASE = "finetune-operator"
 NAMESPACE = "quickstart"
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 QUESTION = "The battery died after two days and support never answered."
 
 

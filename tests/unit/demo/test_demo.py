@@ -1,0 +1,113 @@
+"""The demo's pure parts, and that the manifests of the quickstart fit each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from demo import quickstart
+from demo.follow import progress_line
+from demo.kubectl import Kubectl
+from demo.result import curl, sparkline
+
+FOLDER = quickstart.FOLDER
+
+
+def loaded(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+def quickstart_job() -> dict[str, Any]:
+    return loaded(FOLDER / "finetunejob.yaml")[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "drawn"),
+    [([3.0, 2.0, 1.0], "█▅▁"), ([1.0, 1.0], "▁▁"), ([0.5], "▁"), ([float(n) for n in range(100)], "▁█")],
+    ids=["falling", "level", "one point", "more points than cells"],
+)
+def test_a_curve_goes_from_its_lowest_to_its_highest_block(values: list[float], drawn: str) -> None:
+    line = sparkline(values, cells=8)
+    assert len(line) == min(len(values), 8)
+    assert (line[0], line[-1]) == (drawn[0], drawn[-1])
+
+
+def test_progress_shows_both_losses_and_fits_eighty_columns() -> None:
+    line = progress_line(
+        {
+            "progress": {"step": 27, "totalSteps": 70, "percent": 38, "etaSeconds": 80, "tokensPerSecond": 412.3},
+            "loss": {"train": [{"step": 27, "value": 0.384}], "validation": [{"step": 24, "value": 0.541}]},
+        }
+    )
+    assert "38%  step 27/70  loss 0.384  validation 0.541" in line
+    assert len(line.partition("  412 tokens/s")[0]) + len("[ 157.6s] ") < 80
+
+
+def test_progress_without_losses_shows_steps() -> None:
+    assert progress_line({"progress": {"step": 0, "totalSteps": 70}}).endswith("0%  step 0/70")
+
+
+class Answers(Kubectl):
+    """kubectl whose jobs are given."""
+
+    def __init__(self, jobs: dict[str, str]) -> None:
+        super().__init__("kubectl")
+        self._jobs = [{"metadata": {"name": name}, "status": {"phase": phase}} for name, phase in jobs.items()]
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        assert arguments[0] == "finetunejobs"
+        return {"items": self._jobs}
+
+    def manifests(self, path: Path) -> list[dict[str, Any]]:
+        return loaded(path)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        ({}, ("sentiment-1", False)),
+        ({"sentiment-1": "Succeeded", "sentiment-9": "Failed"}, ("sentiment-10", False)),
+        ({"sentiment-1": "Succeeded", "sentiment-2": "Running"}, ("sentiment-2", True)),
+        ({"other-1": "Running", "sentiment-x": "Running"}, ("sentiment-1", False)),
+    ],
+    ids=["first", "next number", "goes on with the one that runs", "others' jobs are left alone"],
+)
+def test_each_demo_follows_a_job_of_its_own(jobs: dict[str, str], expected: tuple[str, bool]) -> None:
+    job, runs_already = quickstart.next_job(Answers(jobs))
+    assert (job["metadata"]["name"], runs_already) == expected
+
+
+def test_the_image_goes_where_a_manifest_names_one_and_nowhere_else() -> None:
+    connection = quickstart.with_image(loaded(FOLDER / "connection.yaml")[0], "r/t:1")
+    assert connection["spec"]["huggingFace"]["trainerImage"] == "r/t:1"
+    carrier = quickstart.with_image(loaded(FOLDER / "carrier.yaml")[0], "r/t:1")
+    assert [container["image"] for container in carrier["spec"]["containers"]] == ["r/t:1"]
+    cache = quickstart.with_image(loaded(quickstart.CACHE_JOB)[0], "r/t:1")
+    assert [container["image"] for container in cache["spec"]["template"]["spec"]["containers"]] == ["r/t:1"]
+    namespace = loaded(FOLDER / "namespace.yaml")[0]
+    assert quickstart.with_image(dict(namespace), "r/t:1") == namespace
+
+
+def test_the_quickstarts_manifests_fit_each_other() -> None:
+    job, connection = quickstart_job(), loaded(FOLDER / "connection.yaml")[0]
+    namespace = loaded(FOLDER / "namespace.yaml")[0]["metadata"]
+    claims = {claim["metadata"]["name"] for claim in loaded(FOLDER / "volumes.yaml")}
+    settings = connection["spec"]["huggingFace"]
+    assert job["spec"]["connectionRef"]["name"] == connection["metadata"]["name"]
+    assert job["spec"]["baseModel"] == quickstart.MODEL
+    assert job["metadata"]["namespace"] == namespace["name"] == quickstart.NAMESPACE
+    assert connection["spec"]["namespaceSelector"]["matchLabels"].items() <= namespace["labels"].items()
+    assert settings["modelCache"]["volume"]["persistentVolumeClaim"]["claimName"] in claims
+    assert settings["artifacts"]["uri"].removeprefix("pvc://") in claims
+    assert len(quickstart.data_files(job)) == 3
+    assert quickstart.MODEL in loaded(quickstart.CACHE_JOB)[0]["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_the_curl_command_survives_an_apostrophe() -> None:
+    command = curl("http://h", "m", [{"role": "user", "content": "it's"}])
+    body = command.partition("-d '")[2].removesuffix("'").replace("'\\''", "'")
+    assert json.loads(body)["messages"][0]["content"] == "it's"
