@@ -7,7 +7,7 @@ from typing import Any
 from demo.console import Console, DemoError
 from demo.kubectl import Kubectl, Manifest
 
-BAR_CELLS = 16
+BAR_CELLS = 10
 PLAIN_STEP_PERCENT = 10
 """Without a terminal, progress is a new line each time it has grown by this much."""
 
