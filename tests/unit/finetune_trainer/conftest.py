@@ -1,6 +1,8 @@
 """Fixtures of the trainer's tests: a tiny model that is made once, and no way to a hub."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,13 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the commands set it; without it 
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A model cache that holds `test/tiny-llama`."""
     cache = tmp_path_factory.mktemp("model-cache")
     make_tiny_model(cache)
-    return cache
+    import peft  # noqa: F401 - the last of the large libraries that training imports
+
+    gc.collect()
+    gc.freeze()  # training collects garbage three times a run: half a second each over all that was imported
+    yield cache
+    gc.unfreeze()
