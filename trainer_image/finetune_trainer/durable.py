@@ -102,23 +102,25 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def write_errors(target: Path) -> Iterator[None]:
+def write_errors(target: Path, next_step: str | None = None) -> Iterator[None]:
     """Turn errors of writing into ArtifactFailed with the place and the system's own words.
+
+    `next_step` is for places other than the job's output.
 
     safetensors wraps a full disk into an error of its own, which is known here by its name: this file must not need it.
     """
     try:
         yield
     except OSError as error:
-        raise _artifact_failed(target, error.strerror or type(error).__name__) from error
+        raise _artifact_failed(target, error.strerror or type(error).__name__, next_step) from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
-        raise _artifact_failed(target, str(error)) from error
+        raise _artifact_failed(target, str(error), next_step) from error
 
 
-def _artifact_failed(target: Path, why: str) -> TrainerError:
-    return TrainerError(Reason.ARTIFACT_FAILED, f"{target} could not be written: {why}")
+def _artifact_failed(target: Path, why: str, next_step: str | None) -> TrainerError:
+    return TrainerError(Reason.ARTIFACT_FAILED, f"{target} could not be written: {why}", next_step)
 
 
 def _is_intact(path: Path, entry: dict[str, Any]) -> bool:

@@ -16,6 +16,8 @@ from finetune_trainer.durable import write_errors
 IGNORED = -100
 """Label of a token that carries no loss, as torch's cross entropy has it."""
 
+_MORE_SCRATCH = "Make room there (TMPDIR names another folder), or ask for more with spec.resources.ephemeralStorage."
+
 Tokens = NDArray[np.int64]
 
 
@@ -28,7 +30,7 @@ class TokenStore:
         offsets = array("q", [0])
         self.largest_id = -1
         """The largest token id of all rows: a model has to have an embedding for it."""
-        with write_errors(folder):
+        with write_errors(folder, _MORE_SCRATCH):
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the store
             for ids, labels in rows:
                 signed = np.asarray(ids, dtype=np.int32)

@@ -190,3 +190,16 @@ def test_a_checkpoint_of_another_base_model_of_the_same_name_is_refused(own_mode
     code, report, _ = do(job)
     assert code == ExitCode.SPEC_INVALID
     assert "another base model of the same name" in report.failure.message
+
+
+def test_scratch_space_that_is_full_is_not_taken_for_the_output(monkeypatch, tmp_path):
+    from finetune_trainer.errors import TrainerError
+    from finetune_trainer.token_store import TokenStore
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(TrainerError, match="No space left on device") as caught:
+        TokenStore([([1], [1])], scratch=tmp_path)
+    assert "ephemeralStorage" in caught.value.next_step
