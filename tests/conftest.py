@@ -9,6 +9,7 @@ ONE_BY_ONE = ("e2e", "cluster", "contract")
 """Folders whose tests share a cluster, the longest first: a worker that begins with them ends with the others."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test its group for `--dist loadgroup`, and put the long groups first."""
     for item in items:
