@@ -1,25 +1,34 @@
-"""How tests are spread over pytest's workers: those with real pods on one, first and in order; others by module."""
+"""How tests are spread over pytest's workers: those that share a cluster on one, first and in order; others by file."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
 ONE_BY_ONE = ("e2e", "cluster", "contract")
 """Folders whose tests share a cluster, the longest first: a worker that begins with them ends with the others."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+class ByCluster(LoadScopeScheduling):
+    """A folder of `ONE_BY_ONE` is one piece of work, any other file is one too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = PurePosixPath(file).parts[1]
+        return folder if folder in ONE_BY_ONE else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByCluster:
+    """Used with --numprocesses."""
+    return ByCluster(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its group for `--dist loadgroup`, and put the long groups first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+    """Put the long pieces first."""
     items.sort(key=lambda item: _rank(item.path))
-
-
-def _group(path: Path) -> str:
-    folder = path.relative_to(HERE).parts[0]
-    return folder if folder in ONE_BY_ONE else str(path)
 
 
 def _rank(path: Path) -> int:
