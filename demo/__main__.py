@@ -126,7 +126,7 @@ def wait_for_model_cache(kubectl: Kubectl, job: Manifest | None, console: Consol
     if job is None:
         return
     name = job["metadata"]["name"]
-    for found in kubectl.follow("job", name, "--namespace", NAMESPACE):
+    for found in kubectl.follow("jobs.batch", name, NAMESPACE):
         ended = {c["type"] for c in (found or {}).get("status", {}).get("conditions", []) if c["status"] == "True"}
         if "Complete" in ended:
             console.step(f"{quickstart.MODEL} is in the model cache")

@@ -23,7 +23,7 @@ def follow_job(kubectl: Kubectl, console: Console, namespace: str, name: str) ->
     """
     view = _JobView(console)
     quiet = 0
-    for job in kubectl.follow("finetunejob", name, "--namespace", namespace):
+    for job in kubectl.follow("finetunejobs", name, namespace):
         quiet = quiet + 1 if job is None else 0
         if quiet > QUIET_SECONDS:
             raise DemoError(
@@ -45,7 +45,7 @@ def follow_deployment(kubectl: Kubectl, console: Console, namespace: str, name: 
         DemoError: it cannot be served.
     """
     shown = ""
-    for seconds, found in enumerate(kubectl.follow("modeldeployment", name, "--namespace", namespace)):
+    for seconds, found in enumerate(kubectl.follow("modeldeployments", name, namespace)):
         if found is None:
             if seconds > QUIET_SECONDS:
                 break

@@ -61,18 +61,21 @@ class Kubectl:
         items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         self.run("apply", "-f", "-", stdin=json.dumps(items).encode())
 
-    def follow(self, *what: str, patience: float = 1.0) -> Iterator[Manifest | None]:
+    def follow(self, kind: str, name: str, namespace: str, patience: float = 1.0) -> Iterator[Manifest | None]:
         """An object each time it changes, for ever; None each time that nothing happened for `patience` seconds.
+
+        It need not be there yet.
 
         Raises:
             DemoError: it cannot be watched.
         """
         while True:
-            yield from self._follow_once(what, patience)
+            yield from self._follow_once(kind, name, namespace, patience)
 
-    def _follow_once(self, what: tuple[str, ...], patience: float) -> Iterator[Manifest | None]:
+    def _follow_once(self, kind: str, name: str, namespace: str, patience: float) -> Iterator[Manifest | None]:
         """One watch; API servers end each after some minutes."""
-        command = self.command("get", *what, "--watch", "-o", "json")
+        one = f"--field-selector=metadata.name={name}"  # by its name alone, kubectl refuses what is not there yet
+        command = self.command("get", kind, one, "--namespace", namespace, "--watch", "-o", "json")
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stderr is not None
@@ -81,8 +84,8 @@ class Kubectl:
             finally:
                 process.kill()
             said = process.stderr.read().decode(errors="replace").strip()
-        if "not found" in said.lower() or "forbidden" in said.lower():
-            raise DemoError(f"kubectl get {' '.join(what)}: {said}")
+        if "forbidden" in said.lower() or "the server doesn't have a resource type" in said.lower():
+            raise DemoError(f"kubectl get {kind} {name}: {said}")
 
 
 def _objects(descriptor: int, patience: float) -> Iterator[Manifest | None]:
