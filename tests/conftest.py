@@ -1,4 +1,4 @@
-"""How tests are spread over pytest's workers: those that share a cluster on one, first and in order; others by file."""
+"""How tests are spread over pytest's workers: those with clusters on one, first and in order; others by file."""
 
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -8,16 +8,15 @@ from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
 ONE_BY_ONE = ("e2e", "cluster", "contract")
-"""Folders whose tests share a cluster, the longest first: a worker that begins with them ends with the others."""
+"""Folders whose tests start whole clusters, the longest first: two nodes at once are too much for two cores."""
 
 
 class ByCluster(LoadScopeScheduling):
-    """A folder of `ONE_BY_ONE` is one piece of work, any other file is one too."""
+    """The folders of `ONE_BY_ONE` together are one piece of work, any other file is one too."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        folder = PurePosixPath(file).parts[1]
-        return folder if folder in ONE_BY_ONE else file
+        return "clusters" if PurePosixPath(file).parts[1] in ONE_BY_ONE else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -71,6 +71,8 @@ class Node:
         pid = self._start("containerd", ["containerd", "--config", "/var/lib/node/containerd.toml"])
         socket = Path(f"/proc/{self.first_process()}/root{CONTAINERD_SOCKET}")
         processes.wait_until(socket.exists, "containerd", timeout=60, pid=pid, log=self.log("containerd"))
+        # The socket is there before the interface that the kubelet uses: a full store takes its time to be read.
+        processes.wait_until(self._runtime_answers, "containerd", timeout=120, pid=pid, log=self.log("containerd"))
         self.runtime("forget-pods")
         self._drop_images_without_registry()
         if PAUSE_IMAGE not in self.runtime("images").split():
@@ -104,6 +106,13 @@ class Node:
     def runtime(self, command: str, *names: str) -> str:
         """Ask containerd over the interface that the kubelet uses: pull, images, remove, forget-pods."""
         return self.inside(f"{PROGRAMS_INSIDE}/cri", CONTAINERD_SOCKET, command, *names)
+
+    def _runtime_answers(self) -> bool:
+        try:
+            self.runtime("images")
+        except ClusterError:
+            return False
+        return True
 
     def _drop_images_without_registry(self) -> None:
         """Remove images that the builds have pruned: the store stays, and each trainer takes gigabytes."""
