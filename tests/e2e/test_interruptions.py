@@ -24,6 +24,9 @@ LONG = {
 }
 """Long enough to be caught in the middle: 150 steps of some tens of milliseconds."""
 
+ENDLESS = {**LONG, "hyperparameters": {**LONG["hyperparameters"], "epochs": 100}}
+"""For jobs that are not to end by themselves, however late their interruption comes."""
+
 
 def wait_for_epoch_two(site: Site, job: str) -> None:
     """Until the trainer is past its first epoch, read from its own record: status may be seconds behind."""
@@ -93,7 +96,7 @@ def test_a_suspended_job_keeps_its_checkpoint_and_goes_on_from_it(site: Site) ->
 
 
 def test_an_evicted_trainer_is_started_again(site: Site) -> None:
-    site.job("evicted", **LONG)
+    site.job("evicted", **ENDLESS)
     site.wait("job", "evicted", lambda s: s.get("progress", {}).get("step", 0) > 0, "to train", 180)
     (pod,) = site.pods("finetune.dev/job=evicted")
     name = pod["metadata"]["name"]
@@ -115,7 +118,7 @@ def test_a_trainer_without_memory_says_so_and_ends_at_the_retry_limit(site: Site
 
 
 def test_deleting_a_running_job_ends_its_pod(site: Site) -> None:
-    site.job("deleted", **LONG)
+    site.job("deleted", **ENDLESS)
     site.wait("job", "deleted", lambda s: s.get("phase") == "Running", "to run", 120)
     site.delete("job", "deleted")
     eventually(lambda: not site.pods("finetune.dev/job=deleted"), "the pod to go", 60)
