@@ -62,7 +62,13 @@ KUBECONFORM = GoModule(
     packages={"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"},
 )
 
-MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE, KUBECONFORM)}
+KWOK = GoModule(
+    name="kwok",
+    folder=REPOSITORY / "bench/scale/kwok",
+    packages={"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
+)
+
+MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE, KUBECONFORM, KWOK)}
 
 
 def build(name: str = "kube") -> Path:

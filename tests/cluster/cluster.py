@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -46,14 +46,23 @@ class Cluster:
         name: lower-case letters, digits and dashes, at most 20.
         nodes: nodes that run pods, 0 for a control plane alone (ready in seconds).
         controllers: whether controller manager and scheduler run; they must where there are nodes.
+        more_flags: flags of the control plane's processes, by their name, for what only a benchmark wants otherwise.
     """
 
-    def __init__(self, name: str = DEFAULT_NAME, *, nodes: int = 1, controllers: bool = True) -> None:
+    def __init__(
+        self,
+        name: str = DEFAULT_NAME,
+        *,
+        nodes: int = 1,
+        controllers: bool = True,
+        more_flags: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         if not name.replace("-", "").isalnum() or name != name.lower() or len(name) > 20:
             raise ClusterError(f"cluster name {name!r}: use at most 20 lower-case letters, digits and dashes")
         self.name = name
         self.mode = Mode(nodes, controllers or nodes > 0)
         self.folder = cluster_dir(name)
+        self._more_flags = more_flags or {}
 
     def __enter__(self) -> Self:
         return self.up()
@@ -271,7 +280,7 @@ class Cluster:
     def _control_plane(self, programs: Path) -> ControlPlane:
         names = [node.name for node in self._nodes(programs)]
         keys = credentials.Credentials(self.folder / "keys")
-        return ControlPlane(self.folder, programs, self.addresses, keys, names)
+        return ControlPlane(self.folder, programs, self.addresses, keys, names, self._more_flags)
 
     def _nodes(self, programs: Path) -> list[Node]:
         state = self._state()

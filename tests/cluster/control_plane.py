@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class ControlPlane:
     addresses: Addresses
     keys: Credentials
     nodes: list[str]
+    more_flags: Mapping[str, Sequence[str]]
+    """Process name → flags after our own: the last of two wins."""
 
     @property
     def server(self) -> str:
@@ -90,7 +92,8 @@ class ControlPlane:
                 processes.wait_until(check, role, timeout=60, pid=started[role], log=self.log(role))
 
     def _start(self, role: str, flags: list[str], before: list[str] | None = None) -> int:
-        return processes.start(str(self.folder), role, [*(before or []), self.programs / role, *flags], self.log(role))
+        command = [*(before or []), self.programs / role, *flags, *self.more_flags.get(role, ())]
+        return processes.start(str(self.folder), role, command, self.log(role))
 
     def _etcd_flags(self) -> list[str]:
         url, peer = f"http://{self.addresses.loopback}:2379", f"http://{self.addresses.loopback}:2380"

@@ -1,0 +1,45 @@
+"""Figures from what was recorded: percentiles, requests in the audit log, CPU and memory of a process."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def percentile(values: Sequence[float], part: float) -> float:
+    """Nearest rank: the smallest value that `part` of all values do not exceed; nan where there is none."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(part * len(ordered)) - 1)] if ordered else math.nan
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def peak_mib(pid: int) -> float:
+    """The most memory that a process has had resident, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def requests(audit_log: Path, user: str) -> Counter[str]:
+    """Finished requests of a user in the audit log by verb and resource, watches left out."""
+    counted: Counter[str] = Counter()
+    with audit_log.open("rb") as lines:
+        for line in lines:
+            event = orjson.loads(line)
+            about = event.get("objectRef") or {}
+            if event["user"]["username"] != user or event["verb"] == "watch":
+                continue
+            resource = "/".join(part for part in (about.get("resource"), about.get("subresource")) if part)
+            counted[f"{event['verb']} {resource or event['requestURI'].partition('?')[0]}"] += 1
+    return counted

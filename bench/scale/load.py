@@ -1,0 +1,150 @@
+"""The client: applies N objects as fast as the API server takes them, and sees by its watches what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import yaml
+
+WORKERS = 16
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+Manifest = dict[str, Any]
+
+
+@dataclass
+class Times:
+    """Moments of each object by its name, in seconds of the monotonic clock."""
+
+    sent: dict[str, float] = field(default_factory=dict)
+    job_created: dict[str, float] = field(default_factory=dict)
+    complete: dict[str, float] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+
+    def until(self, moments: Mapping[str, float]) -> list[float]:
+        """Seconds from an object's POST to a moment."""
+        return [at - self.sent[name] for name, at in moments.items() if name in self.sent]
+
+
+class Api:
+    """The API server as the administrator, by plain HTTP: a client library would cost more than what is measured."""
+
+    def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
+        self._session, self._server = session, server
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, kubeconfig: Path) -> AsyncIterator[Api]:
+        """Connects with the kubeconfig's token."""
+        config = yaml.safe_load(kubeconfig.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # a throw-away cluster on this machine
+        connector = aiohttp.TCPConnector(ssl=context, limit=WORKERS + 8)
+        headers = {"Authorization": f"Bearer {user['token']}"}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
+        async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
+            yield cls(session, cluster["server"])
+
+    async def create(self, path: str, body: Manifest) -> None:
+        """POST one object.
+
+        Raises:
+            RuntimeError: the server refused it.
+        """
+        async with self._session.post(self._server + path, data=orjson.dumps(body), headers=_JSON) as answer:
+            if answer.status != 201:
+                raise RuntimeError(f"{answer.status}: {await answer.text()}")
+
+    async def watch(self, path: str, accept: str = "application/json") -> AsyncIterator[tuple[str, Manifest]]:
+        """Events from the present on; ends with the connection."""
+        parameters = {"watch": "1", "resourceVersion": "0", "timeoutSeconds": "3600"}
+        async with self._session.get(self._server + path, params=parameters, headers={"Accept": accept}) as answer:
+            answer.raise_for_status()
+            rest = b""
+            async for chunk in answer.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    event = orjson.loads(line)
+                    yield event["type"], event["object"]
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+async def play(
+    kubeconfig: Path,
+    manifests: Iterable[Manifest],
+    *,
+    path: str,
+    jobs_path: str,
+    owner_of: Callable[[Manifest], str | None],
+    timeout: float,
+) -> Times:
+    """Apply all manifests at once, and return when each is Complete or Failed.
+
+    Args:
+        kubeconfig: the administrator's.
+        manifests: objects of one kind.
+        path: where they are created and watched.
+        jobs_path: where batch Jobs are watched.
+        owner_of: the name of the object that a batch Job was made for.
+        timeout: seconds from the first POST after which those that have not ended count as lost.
+
+    Raises:
+        TimeoutError: they did not all end.
+    """
+    times, waiting = Times(), list(manifests)
+    async with Api.connect(kubeconfig) as api, asyncio.timeout(timeout):
+        wanted = len(waiting)
+        watching = [
+            asyncio.create_task(_see_ends(api, path, times)),
+            asyncio.create_task(_see_jobs(api, jobs_path, times, owner_of)),
+        ]
+        try:
+            await asyncio.gather(*(_submit(api, path, waiting, times) for _ in range(WORKERS)))
+            while len(times.complete) + len(times.failed) < wanted or len(times.job_created) < wanted:
+                await asyncio.sleep(0.05)
+                for task in watching:
+                    if task.done():
+                        task.result()
+                        raise RuntimeError("a watch has ended")
+        finally:
+            for task in watching:
+                task.cancel()
+    return times
+
+
+async def _submit(api: Api, path: str, waiting: list[Manifest], times: Times) -> None:
+    while waiting:
+        manifest = waiting.pop()
+        times.sent[manifest["metadata"]["name"]] = time.monotonic()
+        await api.create(path, manifest)
+
+
+async def _see_ends(api: Api, path: str, times: Times) -> None:
+    async for kind, obj in api.watch(path):
+        if kind not in {"ADDED", "MODIFIED"}:
+            continue
+        now, name = time.monotonic(), obj["metadata"]["name"]
+        for condition in (obj.get("status") or {}).get("conditions") or ():
+            if condition["type"] == "Complete" and condition["status"] == "True":
+                times.complete.setdefault(name, now)
+            elif condition["type"] == "Failed" and condition["status"] == "True":
+                times.failed.add(name)
+
+
+async def _see_jobs(api: Api, path: str, times: Times, owner_of: Callable[[Manifest], str | None]) -> None:
+    async for kind, obj in api.watch(path, METADATA_ONLY.replace("List", "")):
+        owner = owner_of(obj) if kind == "ADDED" else None
+        if owner is not None:
+            times.job_created.setdefault(owner, time.monotonic())

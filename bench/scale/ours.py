@@ -1,0 +1,138 @@
+"""finetune-operator in the benchmark: the chart's rights and default settings, one process, N FineTuneJobs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.scale.world import NAMESPACE, World
+from tests.cluster import processes
+from tests.cluster.control_plane import _ok
+
+ROOT = Path(__file__).parents[2]
+OWN, RELEASE = "finetune-system", "finetune-operator"
+USER = f"system:serviceaccount:{OWN}:{RELEASE}"
+API = "finetune.dev/v1alpha1"
+JOBS_PER_MODEL = 10
+
+PATH = f"/apis/{API}/namespaces/{NAMESPACE}/finetunejobs"
+
+Manifest = dict[str, Any]
+
+
+def install(world: World, jobs: int) -> None:
+    """Definitions, rights, a connection, and the models whose versions the jobs make."""
+    cluster = world.cluster
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OWN}})
+    cluster.helm("install", RELEASE, str(ROOT / "helm" / "finetune-operator"), "--namespace", OWN)
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.apply(_connection(), _own_pod(), *map(_model, range(-(-jobs // JOBS_PER_MODEL))))
+
+
+@contextmanager
+def running(world: World, folder: Path) -> Iterator[int]:
+    """The operator's process id while it leads; it is ended afterwards."""
+    probe, report = _free_port(), _free_port()
+    environment = {
+        "PYTHONPATH": str(ROOT / "operator"),
+        "FINETUNE_NAMESPACE": OWN,
+        "FINETUNE_POD_NAME": "bench",
+        "FINETUNE_LEASE_NAME": RELEASE,
+        "FINETUNE_TLS_SECRET": f"{RELEASE}-tls",
+        "FINETUNE_KUBECONFIG": str(_kubeconfig(world, folder)),
+        "FINETUNE_PROBE_PORT": str(probe),
+        "FINETUNE_REPORT_PORT": str(report),
+    }
+    log = folder / "operator.log"
+    pid = processes.start(
+        str(world.cluster.folder), "operator", [sys.executable, "-m", "finetune_operator"], log, environment
+    )
+    try:
+        processes.wait_until(
+            lambda: _ok(f"http://127.0.0.1:{probe}/readyz"), "the operator", timeout=60, pid=pid, log=log
+        )
+        yield pid
+    finally:
+        processes.kill([pid])
+
+
+def jobs(count: int) -> Iterator[Manifest]:
+    """FineTuneJobs with nothing but what is required."""
+    for number in range(count):
+        yield {
+            "apiVersion": API,
+            "kind": "FineTuneJob",
+            "metadata": {"name": f"job-{number}", "namespace": NAMESPACE},
+            "spec": {
+                "connectionRef": {"name": "local"},
+                "baseModel": "example/model",
+                "modelRef": {"name": f"model-{number // JOBS_PER_MODEL}"},
+                "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
+            },
+        }
+
+
+def owner_of(batch_job: Manifest) -> str | None:
+    """The FineTuneJob of a batch Job."""
+    owners = batch_job["metadata"].get("ownerReferences") or ()
+    return next((owner["name"] for owner in owners if owner["kind"] == "FineTuneJob"), None)
+
+
+def _connection() -> Manifest:
+    small = {"requests": {"cpu": "1m", "memory": "1Mi"}}
+    hugging_face = {
+        "trainerImage": "fake",
+        "artifacts": {"uri": "pvc://models"},
+        "podTemplate": {"resources": small},
+    }
+    return {
+        "apiVersion": API,
+        "kind": "LLMConnection",
+        "metadata": {"name": "local"},
+        "spec": {"namespaceSelector": {}, "huggingFace": hugging_face},
+    }
+
+
+def _model(number: int) -> Manifest:
+    return {
+        "apiVersion": API,
+        "kind": "FineTunedModel",
+        "metadata": {"name": f"model-{number}", "namespace": NAMESPACE},
+        "spec": {"deployment": {"mode": "Manual"}},
+    }
+
+
+def _own_pod() -> Manifest:
+    """The pod that the operator labels as the leader's."""
+    container = {"name": "operator", "image": "fake"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "bench", "namespace": OWN},
+        "spec": {"serviceAccountName": RELEASE, "containers": [container]},
+    }
+
+
+def _kubeconfig(world: World, folder: Path) -> Path:
+    """The administrator's kubeconfig with the token of the chart's service account."""
+    config: dict[str, Any] = yaml.safe_load(world.cluster.kubeconfig.read_text())
+    token = world.cluster.kubectl("create", "token", RELEASE, "--namespace", OWN, "--duration=24h").strip()
+    for user in config["users"]:
+        user["user"] = {"token": token}
+    path = folder / "operator.kubeconfig"
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,95 @@
+"""A control plane whose nodes and pods KWOK plays: what both operators run on. Knows neither of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.cluster import binaries, processes
+from tests.cluster.cluster import Cluster
+
+NAMESPACE = "bench"
+NODES = 20
+PODS_PER_NODE = 1000
+KWOK_CONFIG = Path(__file__).with_name("kwok") / "kwok.yaml"
+
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts:finetune-system"]},
+        {"level": "None"},
+    ],
+}
+"""Who asked for what, without bodies, and of the operator alone: the log is to cost little."""
+
+
+class World:
+    """A running cluster with fake nodes."""
+
+    def __init__(self, cluster: Cluster, audit_log: Path) -> None:
+        self.cluster = cluster
+        self.audit_log = audit_log
+
+    def pid(self, role: str) -> int:
+        """The process of one part of the control plane."""
+        found = {name: pid for pid, name in processes.running(str(self.cluster.folder)).items()}
+        return found[role]
+
+
+@contextmanager
+def running(name: str, folder: Path) -> Iterator[World]:
+    """A fresh cluster, its nodes ready; gone at the end.
+
+    The clients of controller manager and scheduler have no rate limit that a benchmark of operators could meet first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    policy, log = folder / "audit-policy.json", folder / "audit.log"
+    policy.write_text(json.dumps(AUDIT_POLICY))
+    log.unlink(missing_ok=True)
+    unlimited = ["--kube-api-qps=1000", "--kube-api-burst=1000"]
+    flags = {
+        "kube-apiserver": [f"--audit-policy-file={policy}", f"--audit-log-path={log}", "--audit-log-mode=batch"],
+        # A heartbeat that is late because the machine is busy is not a lost node.
+        "kube-controller-manager": [*unlimited, "--node-monitor-grace-period=300s"],
+        "kube-scheduler": unlimited,
+    }
+    with Cluster(name, nodes=0, more_flags=flags) as cluster:
+        cluster.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, *map(_node, range(NODES))
+        )
+        cluster.apply(*(_claim(claim) for claim in ("data", "models")))
+        _start_kwok(cluster)
+        cluster.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s")
+        yield World(cluster, log)
+
+
+def _start_kwok(cluster: Cluster) -> None:
+    command = [
+        binaries.program("kwok", "kwok"), f"--kubeconfig={cluster.kubeconfig}", f"--config={KWOK_CONFIG}",
+        "--server-address=", "--v=0",
+    ]  # fmt: skip
+    processes.start(str(cluster.folder), "kwok", command, cluster.folder / "logs" / "kwok.log")
+
+
+def _node(number: int) -> dict[str, Any]:
+    amounts = {"cpu": "1000", "memory": "1Ti", "pods": str(PODS_PER_NODE), "ephemeral-storage": "1Ti"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": f"fake-{number}", "labels": {"kubernetes.io/hostname": f"fake-{number}"}},
+        "status": {"capacity": amounts, "allocatable": amounts},
+    }
+
+
+def _claim(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
