@@ -158,10 +158,10 @@ class Operator:
         )
         _on_signals(stop)  # kopf has put its own handlers in place, which would end our work in the middle
         watching = asyncio.create_task(kopf.run_tasks(tasks, ignored=before), name="kopf")
-        resync = asyncio.create_task(observer.resync_forever(settings.resync_seconds), name="resync")
+        listing = asyncio.create_task(observer.keep_up(settings.resync_seconds), name="listings")
         ended = await _first(stop.wait(), self._leadership.lost(), asyncio.wait([watching]))
         self._working = False
-        resync.cancel()
+        listing.cancel()
         drained = await self._queue.drain(settings.shutdown_seconds)
         logger.info("stopping: %s", "all work is done" if drained else "some work was cut off and will be done again")
         stop_kopf.set()
