@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, SECRETS, Kube
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, SECRETS, Kube
 from tests.chaos.site import Site, make_connection
 
 Life = Callable[[Site], Awaitable[None]]
@@ -34,7 +34,7 @@ async def fails(site: Site) -> None:
     await site.job()
     await site.ends(await site.trainer(), 1, message="Segmentation fault")
     await site.phase("Failed")
-    await _no_jobs(site)
+    await site.no_jobs()
     await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"retryNonce": "again"})
     await site.succeeds(attempt=2)
     await site.phase("Succeeded")
@@ -47,13 +47,11 @@ async def is_suspended(site: Site) -> None:
     await site.job(ttlSecondsAfterFinished=0)
     await site.trainer()
     await site.phase("Validating")
-    await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": True})
-    await site.phase("Suspended")
-    await _no_jobs(site)
+    await site.suspends()
     await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": False})
     await site.succeeds(attempt=2)
     await site.until(lambda: _is_gone(site.kube, site.name), "the job's deletion after its time to live")
-    await _no_jobs(site)
+    await site.no_jobs()
     await site.ready(FINE_TUNED_MODELS)
 
 
@@ -85,13 +83,6 @@ LIVES: dict[str, Life] = {
 
 async def _unserved_model(site: Site, **spec: object) -> None:
     await site.apply(FINE_TUNED_MODELS, "sentiment", {"deployment": {"mode": "Manual"}, **spec})
-
-
-async def _no_jobs(site: Site) -> None:
-    async def look() -> bool:
-        return not await site.kube.list(JOBS, site.name)
-
-    await site.until(look, "the end of all Jobs")
 
 
 async def _is_gone(kube: Kube, namespace: str) -> bool:

@@ -13,6 +13,7 @@ from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
+    JOBS,
     LEASES,
     MODEL_DEPLOYMENTS,
     NAMESPACES,
@@ -133,6 +134,20 @@ class Site:
         await self.ends(await self.trainer(), message=await self._result("sentiment-1", 1))
         await self.phase("Succeeded")
         await self.served()
+
+    async def suspends(self) -> None:
+        """Suspend the job, and wait until nothing of it is left."""
+        await self.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": True})
+        await self.phase("Suspended")
+        await self.no_jobs()
+
+    async def no_jobs(self) -> None:
+        """Wait until there is no batch Job."""
+
+        async def look() -> bool:
+            return not await self.kube.list(JOBS, self.name)
+
+        await self.until(look, "the end of all Jobs")
 
     async def prunes(self) -> None:
         """The pod that deletes weights has done so."""

@@ -128,8 +128,44 @@ async def is_told_to_end(pair: Pair) -> None:
     await pair.ends_once()
 
 
+async def is_killed_and_heard_later(pair: Pair) -> None:
+    """Its last write was on the way. It arrives when the job has been suspended, and would start an attempt again."""
+    arrives, sent = asyncio.Event(), asyncio.Event()
+    late: list[asyncio.Task[Answer]] = []
+
+    async def hold_back(call: Call, forward: Forward) -> Answer:
+        if call.point != "apply jobs 2":
+            return await forward()
+        late.append(asyncio.create_task(_after(arrives, forward)))
+        sent.set()
+        return await asyncio.shield(late[0])
+
+    site = pair.site
+    pair.leader.wire.meddle = hold_back
+    await site.suspends()
+    await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": False})
+    await asyncio.wait_for(sent.wait(), 30)
+    await pair.leader.operator.kill()
+    await site.trainer(attempt=2)
+    await site.suspends()
+    arrives.set()
+    assert (await late[0]).status == 201, "the API server takes it: nothing tells it that it is late"
+    await site.no_jobs()
+    await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": False})
+    await site.succeeds(attempt=3)
+    await site.phase("Succeeded")
+    assert [job["metadata"]["name"] for job in await site.kube.list(JOBS, site.name)] == ["sentiment-1-3"]
+
+
+async def _after(event: asyncio.Event, forward: Forward) -> Answer:
+    await event.wait()
+    return await forward()
+
+
 Fate = Callable[[Pair], Awaitable[None]]
-FATES: dict[str, Fate] = {fate.__name__: fate for fate in (is_killed, is_frozen, is_cut_off, is_told_to_end)}
+FATES: dict[str, Fate] = {
+    fate.__name__: fate for fate in (is_killed, is_killed_and_heard_later, is_frozen, is_cut_off, is_told_to_end)
+}
 
 
 @pytest.fixture(scope="module")
