@@ -148,7 +148,7 @@ class Operator:
         before = asyncio.all_tasks()
         tasks = await kopf.spawn_tasks(
             registry=registry,
-            settings=make_settings(),
+            settings=make_settings(settings),
             standalone=True,
             # Unless it is told who it is, kopf asks the system for its user's name; a pod's user has none.
             identity=cast("Any", settings.pod_name),

@@ -9,7 +9,6 @@ import pytest
 from tests.chaos.operators import ROOT
 from tests.chaos.points import QUICK
 from tests.chaos.walk import Fault
-from tests.cluster import processes
 from tests.cluster.cluster import Cluster
 
 HERE = Path(__file__).parent
@@ -36,8 +35,7 @@ def fault_of(item: pytest.Item) -> Fault | None:
 def cluster() -> Iterator[Cluster]:
     """A control plane on which Jobs make pods that nobody places: tests play the nodes."""
     with Cluster(f"chaos-{os.getpid()}", nodes=0) as made:
-        found = processes.running(str(made.folder))
-        processes.kill([pid for pid, role in found.items() if role in {"kube-scheduler", "dns"}])
+        made.kill("kube-scheduler", "dns")
         made.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
         made.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         yield made
