@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, LEASES, Kube
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, LEASES, PODS, Kube
 from finetune_operator.runtime.settings import Settings
 from tests.chaos import operators
 from tests.chaos.operators import Operator
 from tests.chaos.site import Site, make_connection
 from tests.chaos.walk import quiet
-from tests.chaos.wire import Answer, Call, Forward, HangUp, Lines, Wire, open_wire
+from tests.chaos.wire import Answer, Call, Forward, HangUp, Lines, Meddle, Wire, open_wire, refusal
 from tests.cluster.cluster import Cluster
 
 LEASE_SECONDS = 5
@@ -53,6 +53,21 @@ async def _no_line(_: Call, __: Lines) -> Lines:
     yield b""
 
 
+_POD = {"containers": [{"name": "operator", "image": "example/operator:1"}]}
+
+
+def _deaf_to_labels() -> Meddle:
+    """The first two times, the API server does not take the label of a leader."""
+    left = iter((True, True))
+
+    async def meddle(call: Call, forward: Forward) -> Answer:
+        if call.point == "patch pods" and next(left, False):
+            return refusal(500, "InternalError")
+        return await forward()
+
+    return meddle
+
+
 @asynccontextmanager
 async def replica(cluster: Cluster, folder: Path, site: Site, name: str) -> AsyncIterator[Replica]:
     """A replica that competes for the site's Lease."""
@@ -62,6 +77,8 @@ async def replica(cluster: Cluster, folder: Path, site: Site, name: str) -> Asyn
             lease_renew_seconds=LEASE_SECONDS * 0.7, lease_retry_seconds=0.5, kube_timeout_seconds=2,
         )  # fmt: skip
         log = folder / f"{name}.log"
+        wire.meddle = _deaf_to_labels()
+        await site.kube.create(PODS, {"metadata": {"name": name, "namespace": site.name}, "spec": _POD})
         made = Replica(name, wire, settings, log, operators.fork(settings, log))
         try:
             yield made
@@ -85,6 +102,11 @@ class Pair:
             return bool(lease and str(lease["spec"].get("holderIdentity")).startswith(f"{who.name}_"))
 
         await self.site.until(look, f"{who.name} leads", seconds)
+        await self.site.until(lambda: self._is_labelled(who), f"{who.name} bears the label by which reports find it")
+
+    async def _is_labelled(self, who: Replica) -> bool:
+        pod = await self.site.kube.get(PODS, who.name, self.site.name)
+        return bool(pod and (pod["metadata"].get("labels") or {}).get("finetune.dev/leader") == "true")
 
     async def ends_once(self) -> None:
         """The job succeeds by its only attempt, made by one of the two; the model is served once."""
