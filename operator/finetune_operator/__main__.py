@@ -181,7 +181,7 @@ class Operator:
 
     async def _become_known(self) -> None:
         """Without the label no report would come as long as this replica leads: it is set until that is done."""
-        while not await self._mark_leader(leading=True):
+        while not await self._mark_leader(leading=True):  # noqa: ASYNC110 - the API server tells when it can again
             await asyncio.sleep(LABEL_RETRY_SECONDS)
 
     async def _mark_leader(self, *, leading: bool) -> bool:
