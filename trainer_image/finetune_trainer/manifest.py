@@ -20,7 +20,7 @@ from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.yaml_documents import Document, read_documents
+from finetune_trainer.yaml_documents import Document, read_documents, shown
 
 _KIND = "FineTuneJob"
 _NAMED_ERRORS = 10
@@ -39,7 +39,7 @@ def read_job(path: Path) -> FineTuneJobManifest:
     if len(jobs) > 1:
         names = ", ".join(job.metadata.name for job in jobs)
         raise TrainerError(
-            Reason.SPEC_INVALID, f"{path.name} has {len(jobs)} FineTuneJobs: {names}", "Give each a file of its own."
+            Reason.SPEC_INVALID, f"{shown(path)} has {len(jobs)} FineTuneJobs: {names}", "Give each a file of its own."
         )
     return jobs[0]
 
@@ -58,7 +58,7 @@ def read_jobs(path: Path) -> list[FineTuneJobManifest]:
         meant = next((kind for kind in kinds if near and kind.lower() == near[0]), None)
         raise TrainerError(
             Reason.SPEC_INVALID,
-            f"{path.name} has no FineTuneJob" + (f"; did you mean {_KIND} by kind {meant}?" if meant else ""),
+            f"{shown(path)} has no FineTuneJob" + (f"; did you mean {_KIND} by kind {meant}?" if meant else ""),
             f"Write a manifest with apiVersion: {API_VERSION} and kind: {_KIND}.",
         )
     return [parse_job(document) for document in found]

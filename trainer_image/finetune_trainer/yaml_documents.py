@@ -1,5 +1,6 @@
 """YAML and JSON files as kubectl reads them: documents with their lines. What is in a document is not its concern."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -55,7 +56,7 @@ def read_documents(path: Path) -> list[Document]:
     Raises:
         TrainerError: SpecInvalid, the file cannot be read or is no YAML.
     """
-    name = "standard input" if path == _STDIN else path.name
+    name = shown(path)
     text = _text(path, name)
     try:
         loader = _Loader(text)
@@ -74,6 +75,13 @@ def read_documents(path: Path) -> list[Document]:
     return found
 
 
+def shown(path: Path) -> str:
+    """A file's name for messages, whatever bytes it is made of."""
+    if path == _STDIN:
+        return "standard input"
+    return os.fsencode(path.name or path.absolute()).decode("utf-8", errors="replace")
+
+
 def _objects(file_name: str, value: Any, node: yaml.Node) -> Iterator[Document]:
     if not isinstance(value, dict):
         return
@@ -89,7 +97,7 @@ def _objects(file_name: str, value: Any, node: yaml.Node) -> Iterator[Document]:
 def _text(path: Path, name: str) -> str:
     try:
         if path == _STDIN:
-            raw = sys.stdin.buffer.read(_MOST_BYTES + 1)
+            raw = b"" if sys.stdin is None else sys.stdin.buffer.read(_MOST_BYTES + 1)
         else:
             with path.open("rb") as file:
                 raw = file.read(_MOST_BYTES + 1)
