@@ -1,0 +1,34 @@
+"""Runs one simulator as a process: `python -m tests.simulators openai --port 8080`."""
+
+import argparse
+import asyncio
+from contextlib import suppress
+
+from tests.simulators.clock import START, Clock
+from tests.simulators.openai import OpenAISimulator
+from tests.simulators.server import run_for_ever
+
+SIMULATORS = {"openai": OpenAISimulator}
+
+
+def main() -> None:
+    """Start the simulator that the command line names and print its address."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulators", description=__doc__)
+    parser.add_argument("simulator", choices=sorted(SIMULATORS))
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="simulated seconds per real second; 0: time stands still"
+    )
+    parser.add_argument("--start", type=float, default=START, help="seconds since 1970 at which simulated time starts")
+    wanted = parser.parse_args()
+    simulator = SIMULATORS[wanted.simulator](clock=Clock(wanted.start, wanted.rate))
+    try:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(run_for_ever(simulator, wanted.host, wanted.port))
+    finally:
+        simulator.close()
+
+
+if __name__ == "__main__":
+    main()

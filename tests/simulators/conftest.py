@@ -1,0 +1,23 @@
+"""A simulator per test, and the check that it never sent what its provider's SDK does not know."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.simulators.server import serve
+from tests.simulators.simulator import Simulator
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[Simulator], str]]:
+    """Starts simulators, gives their addresses, and ends them."""
+    with ExitStack() as stack:
+        started: list[Simulator] = []
+
+        def run(simulator: Simulator) -> str:
+            started.append(simulator)
+            return stack.enter_context(serve(simulator))
+
+        yield run
+        assert [defect for simulator in started for defect in simulator.defects] == []
