@@ -1,5 +1,6 @@
 """Files: uploaded in pieces to disk, listed, read back, deleted."""
 
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from openai.types import FileDeleted, FileObject
 
 from tests.simulators.clock import Clock
 from tests.simulators.http import Call, Reply
-from tests.simulators.ids import Ids
 from tests.simulators.openai import errors
+from tests.simulators.openai.naming import Naming
 from tests.simulators.openai.pages import Page, page
 from tests.simulators.openai.settings import OpenAISettings
 from tests.simulators.shapes import conform
@@ -49,8 +50,8 @@ class StoredFile:
 class Files:
     """All files of an organization."""
 
-    def __init__(self, clock: Clock, ids: Ids, settings: OpenAISettings, folder: Path) -> None:
-        self._clock, self._ids, self._settings, self._folder = clock, ids, settings, folder
+    def __init__(self, clock: Clock, naming: Naming, settings: OpenAISettings, folder: Path) -> None:
+        self._clock, self._naming, self._settings, self._folder = clock, naming, settings, folder
         self._files: dict[str, StoredFile] = {}
 
     def all(self) -> list[StoredFile]:
@@ -63,7 +64,7 @@ class Files:
 
     def keep(self, content: bytes, filename: str, purpose: str) -> StoredFile:
         """A file that the provider itself makes."""
-        path = self._folder / self._ids.new("content-")
+        path = self._folder / uuid.uuid4().hex
         path.write_bytes(content)
         return self._add(path, filename, purpose, 0.0)
 
@@ -71,7 +72,7 @@ class Files:
         """What receives an upload piece by piece."""
 
         async def receive(request: web.Request) -> Upload:
-            upload = Upload(self._folder / self._ids.new("content-"), None, {})
+            upload = Upload(self._folder / uuid.uuid4().hex, None, {})
             if not request.content_type.startswith("multipart/"):
                 return upload
             async for part in await request.multipart():
@@ -124,7 +125,7 @@ class Files:
 
     def _add(self, path: Path, filename: str, purpose: str, processing_seconds: float) -> StoredFile:
         now = self._clock.now
-        stored = StoredFile(self._ids.new("file-"), path, filename, purpose, now, now + processing_seconds)
+        stored = StoredFile(self._naming.file(), path, filename, purpose, now, now + processing_seconds)
         self._files[stored.id] = stored
         return stored
 
@@ -133,7 +134,15 @@ class Files:
         body = {"object": "file", "id": stored.id, "bytes": stored.size, "created_at": int(stored.created_at),
                 "filename": stored.filename, "purpose": stored.purpose, "status_details": None,
                 "expires_at": None if stored.expires_at is None else int(stored.expires_at),
-                "status": "processed" if self._clock.now >= stored.ready_at else "uploaded"}  # fmt: skip
+                "status": self.state(stored)}  # fmt: skip
+        return self.conform(body)
+
+    def state(self, stored: StoredFile) -> str:
+        """The deprecated status."""
+        return "processed" if self._clock.now >= stored.ready_at else "uploaded"
+
+    def conform(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Hold a file against the SDK's model."""
         return conform(FileObject, body)
 
     def retrieve(self, call: Call) -> Reply:

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from tests.simulators.clock import DAY, Clock
 from tests.simulators.http import ApiError, Call, Reply
-from tests.simulators.ids import Ids
 from tests.simulators.openai import errors
 from tests.simulators.openai.files import Files
 from tests.simulators.openai.jobs import ENDED, Job, Training
 from tests.simulators.openai.models import Models
+from tests.simulators.openai.naming import Naming
 from tests.simulators.openai.pages import Page, page
 from tests.simulators.openai.settings import OpenAISettings
 from tests.simulators.shapes import conform, unknown_keys
@@ -26,21 +26,23 @@ LONGEST_SUFFIX = 64
 
 
 class JobCalls:
-    """What a client can do with jobs."""
+    """What a client can do with jobs. `beside_the_sdk` are fields that the SDK sends by `extra_body` only."""
+
+    beside_the_sdk: frozenset[str] = frozenset()
 
     def __init__(
-        self, clock: Clock, ids: Ids, settings: OpenAISettings, files: Files, models: Models, training: Training
+        self, clock: Clock, naming: Naming, settings: OpenAISettings, files: Files, models: Models, training: Training
     ) -> None:
-        self._clock, self._ids, self._settings = clock, ids, settings
+        self._clock, self._naming, self._settings = clock, naming, settings
         self._files, self._models, self._training = files, models, training
         self.jobs: dict[str, Job] = {}
 
     def create(self, call: Call) -> Reply:
         """POST /fine_tuning/jobs."""
         request = self._understood(call)
-        model = self._admitted(request)
+        model = self.admitted(request)
         seed = request.get("seed") or self._clock_seed()
-        job = Job(self._ids.new("ftjob-"), request, model, self._clock.now, seed)
+        job = Job(self._naming.job(), request, model, self._clock.now, seed)
         self.jobs[job.id] = job
         self._training.begin(job)
         return Reply.json(self.shown(job))
@@ -51,7 +53,7 @@ class JobCalls:
     def _understood(self, call: Call) -> dict[str, Any]:
         try:
             request: dict[str, Any] = call.json()
-            unknown = unknown_keys(JobCreateParams, request)
+            unknown = [key for key in unknown_keys(JobCreateParams, request) if key not in self.beside_the_sdk]
         except ValidationError as error:
             raise _misshapen(error) from error
         except ValueError as error:
@@ -75,7 +77,12 @@ class JobCalls:
             raise errors.refusal(400, "Invalid 'metadata': at most 16 pairs, keys of 64 and values of 512 characters.",
                                  "metadata")  # fmt: skip
 
-    def _admitted(self, request: dict[str, Any]) -> str:
+    def admitted(self, request: dict[str, Any]) -> str:
+        """The base model that a job will train, when the job may be made.
+
+        Raises:
+            ApiError: with the provider's reason.
+        """
         settings = self._settings
         if settings.fine_tuning_closed or self._clock.now >= settings.closes_at:
             raise errors.closed()
@@ -84,11 +91,12 @@ class JobCalls:
             raise errors.not_tunable(request["model"])
         for param in ("training_file", "validation_file"):
             if request.get(param):
-                self._usable(param, request[param])
+                self.usable(param, request[param])
         self._within_limits(model)
         return model
 
-    def _usable(self, param: str, file_id: str) -> None:
+    def usable(self, param: str, file_id: str) -> None:
+        """Refuse a file that no job can take."""
         stored = self._files.find(file_id)
         if stored is None or stored.purpose != "fine-tune":
             raise errors.invalid_file(param, file_id)
@@ -108,10 +116,10 @@ class JobCalls:
         """A job as the API shows it."""
         body = {
             "object": "fine_tuning.job", "id": job.id, "model": job.model, "created_at": int(job.created_at),
-            "status": self._status(job), "error": job.error or NO_ERROR, "fine_tuned_model": job.fine_tuned_model,
+            "status": self.state(job), "error": job.error or NO_ERROR, "fine_tuned_model": job.fine_tuned_model,
             "finished_at": None if job.finished_at is None else int(job.finished_at),
             "estimated_finish": self._estimate(job), "organization_id": self._settings.organization,
-            "hyperparameters": self._hyperparameters(job), "method": self._method(job), "seed": job.seed,
+            "hyperparameters": self.hyperparameters(job), "method": self._method(job), "seed": job.seed,
             "training_file": job.request["training_file"], "validation_file": job.request.get("validation_file"),
             "result_files": job.result_files, "trained_tokens": job.trained_tokens, "integrations": [],
             "metadata": job.request.get("metadata"), "user_provided_suffix": job.request.get("suffix"),
@@ -128,7 +136,8 @@ class JobCalls:
         conform(FineTuningJob, known)
         return body
 
-    def _status(self, job: Job) -> str:
+    def state(self, job: Job) -> str:
+        """The state by its name in the API."""
         if self._settings.unlisted_status and job.status not in ENDED:
             return self._settings.unlisted_status
         return job.status
@@ -138,7 +147,8 @@ class JobCalls:
             return None
         return int(self._clock.now + (job.course.steps - job.step) * self._settings.step_seconds)
 
-    def _hyperparameters(self, job: Job) -> dict[str, Any]:
+    def hyperparameters(self, job: Job) -> dict[str, Any]:
+        """What was asked for until the data were seen, then what is used."""
         names = ("n_epochs", "batch_size", "learning_rate_multiplier")
         if job.course is None:
             return {name: job.hyperparameters.get(name, "auto") for name in names}
@@ -150,7 +160,7 @@ class JobCalls:
         method = job.request.get("method") or {}
         kind = method.get("type", "supervised")
         asked = method.get(kind, {})
-        return {"type": kind, kind: {**asked, "hyperparameters": job.hyperparameters | self._hyperparameters(job)}}
+        return {"type": kind, kind: {**asked, "hyperparameters": job.hyperparameters | self.hyperparameters(job)}}
 
     def list(self, call: Call) -> Reply:
         """GET /fine_tuning/jobs, newest first."""

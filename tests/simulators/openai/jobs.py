@@ -3,24 +3,23 @@
 import base64
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 from tests.simulators.clock import Clock
-from tests.simulators.ids import Ids
 from tests.simulators.ledger import Ledger
 from tests.simulators.openai import training
 from tests.simulators.openai.files import Files, StoredFile
 from tests.simulators.openai.models import Models
+from tests.simulators.openai.naming import Naming
 from tests.simulators.openai.settings import Failure, OpenAISettings
 
 ENDED = {"succeeded", "failed", "cancelled"}
 KEPT_CHECKPOINTS = 3
 TOO_DEAR = "Creating this fine-tuning job would exceed your hard limit, please check your plan and billing details."
-COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
-SOURCES = {"train_accuracy": "train_mean_token_accuracy"}
 
 
 @dataclass
@@ -58,11 +57,16 @@ class Job:
 class Training:
     """Moves jobs along as time passes: validating_files, queued, running, and one of three ends."""
 
+    columns: tuple[str, ...] = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+    sources: Mapping[str, str] = MappingProxyType({"train_accuracy": "train_mean_token_accuracy"})
+
     def __init__(
-        self, clock: Clock, ids: Ids, settings: OpenAISettings, ledger: Ledger, files: Files, models: Models
+        self, clock: Clock, naming: Naming, settings: OpenAISettings, ledger: Ledger, files: Files, models: Models
     ) -> None:
-        self._clock, self._ids, self._settings = clock, ids, settings
+        self._clock, self._naming, self._settings = clock, naming, settings
         self._ledger, self._files, self._models = ledger, files, models
+        self._running: set[str] = set()
+        self._waiting: list[Job] = []
 
     def begin(self, job: Job) -> None:
         """Let a new job start to be validated."""
@@ -93,7 +97,7 @@ class Training:
     def say(self, job: Job, message: str, level: str = "info", data: dict[str, float] | None = None) -> None:
         """Add an event."""
         job.events.append({
-            "object": "fine_tuning.job.event", "id": self._ids.new("ftevent-"), "created_at": int(self._clock.now),
+            "object": "fine_tuning.job.event", "id": self._naming.event(), "created_at": int(self._clock.now),
             "level": level, "message": message, "data": {} if data is None else data,
             "type": "message" if data is None else "metrics",
         })  # fmt: skip
@@ -152,7 +156,11 @@ class Training:
         return None, data
 
     def _price(self, job: Job, tokens: int) -> Decimal:
-        return self._models.price(job.model).training * tokens / 1_000_000
+        return self.price_per_million(job) * tokens / 1_000_000
+
+    def price_per_million(self, job: Job) -> Decimal:
+        """The list price of training."""
+        return self._models.price(job.model).training
 
     def _cannot_pay(self, job: Job) -> bool:
         assert job.course is not None
@@ -160,6 +168,10 @@ class Training:
         return self._settings.credit is not None and self._ledger.total() + cost > self._settings.credit
 
     def _run(self, job: Job) -> None:
+        if len(self._running) >= self._settings.running_limit:
+            self._waiting.append(job)
+            return
+        self._running.add(job.id)
         job.status = "running"
         job.failure, self._settings.fail_next_job = self._settings.fail_next_job, None
         self.say(job, "Fine-tuning job started")
@@ -185,9 +197,10 @@ class Training:
             self._succeed(job)
 
     def _checkpoint(self, job: Job, found: dict[str, float]) -> None:
-        name = f"{self._tuned_name(job)}:ckpt-step-{job.step}"
+        assert job.course is not None
+        name = self._naming.at_step(self._tuned_name(job), job.step, last=job.step == job.course.steps)
         job.checkpoints.append({
-            "object": "fine_tuning.job.checkpoint", "id": self._ids.new("ftckpt_"),
+            "object": "fine_tuning.job.checkpoint", "id": self._naming.checkpoint(),
             "created_at": int(self._clock.now), "fine_tuned_model_checkpoint": name, "metrics": found,
             "fine_tuning_job_id": job.id, "step_number": job.step,
         })  # fmt: skip
@@ -195,7 +208,7 @@ class Training:
         self.say(job, f"Checkpoint created at step {job.step}")
 
     def _tuned_name(self, job: Job) -> str:
-        return self._models.tuned_name(job.model, job.request.get("suffix") or "", job.id)
+        return self._naming.tuned(job.model, job.request.get("suffix") or "", job.id)
 
     def _succeed(self, job: Job) -> None:
         self._bill(job)
@@ -208,9 +221,9 @@ class Training:
     def _results(self, job: Job) -> bytes:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(COLUMNS)
+        table.writerow(self.columns)
         for found in job.reported:
-            table.writerow([found.get(SOURCES.get(column, column), "") for column in COLUMNS])
+            table.writerow([found.get(self.sources.get(column, column), "") for column in self.columns])
         content = text.getvalue().encode()
         return base64.b64encode(content) if self._settings.encode_results else content
 
@@ -229,6 +242,10 @@ class Training:
         self._turn(job, status)
         job.finished_at = self._clock.now
         self.say(job, message, level)
+        self._running.discard(job.id)
+        self._waiting = [other for other in self._waiting if other is not job]
+        if self._waiting:
+            self._run(self._waiting.pop(0))
 
 
 def _step_message(step: int, steps: int, found: dict[str, float]) -> str:

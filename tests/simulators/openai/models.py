@@ -45,10 +45,6 @@ class Models:
         """The list price."""
         return TUNABLE[base]
 
-    def tuned_name(self, base: str, suffix: str, job_id: str) -> str:
-        """The name of the model that a job makes."""
-        return f"ft:{base}:{self._settings.organization_name}:{suffix}:{job_id[-8:]}"
-
     def add(self, name: str, base: str, answers: dict[str, str]) -> None:
         """A job made a model."""
         self.tuned[name] = TunedModel(name, base, self._clock.now, answers)

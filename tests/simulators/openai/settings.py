@@ -51,6 +51,7 @@ class OpenAISettings(Settings):
     step_seconds: float = 1.0
     list_lag_seconds: float = 0.0
     job_limit: int = 3
+    running_limit: int = 1000
     daily_job_limit: int | None = None
     fine_tuning_closed: bool = False
     closes_at: float = CLOSES_FOR_ALL
