@@ -3,12 +3,15 @@
 import argparse
 import asyncio
 from contextlib import suppress
+from pathlib import Path
 
+from tests.simulators import certificates
+from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import START, Clock
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import run_for_ever
 
-SIMULATORS = {"openai": OpenAISimulator}
+SIMULATORS = {"azure": AzureSimulator, "openai": OpenAISimulator}
 
 
 def main() -> None:
@@ -21,11 +24,13 @@ def main() -> None:
         "--rate", type=float, default=0.0, help="simulated seconds per real second; 0: time stands still"
     )
     parser.add_argument("--start", type=float, default=START, help="seconds since 1970 at which simulated time starts")
+    parser.add_argument("--tls", type=Path, metavar="FOLDER", help="speak TLS; the authority to trust is FOLDER/ca.pem")
     wanted = parser.parse_args()
+    tls = certificates.make(wanted.tls, (wanted.host, "localhost", "127.0.0.1")) if wanted.tls else None
     simulator = SIMULATORS[wanted.simulator](clock=Clock(wanted.start, wanted.rate))
     try:
         with suppress(KeyboardInterrupt):
-            asyncio.run(run_for_ever(simulator, wanted.host, wanted.port))
+            asyncio.run(run_for_ever(simulator, wanted.host, wanted.port, tls))
     finally:
         simulator.close()
 

@@ -11,9 +11,10 @@ from aiohttp import web
 
 @dataclass(frozen=True)
 class Call:
-    """One request, its body received. `url` is the server's own address as the client wrote it."""
+    """One request, its body received. `route` is the path's template, `url` the address that the client called."""
 
     operation: str
+    route: str
     method: str
     url: str
     path: Mapping[str, str]

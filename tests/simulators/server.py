@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
+from tests.simulators.certificates import Tls
 from tests.simulators.faults import Fault
 from tests.simulators.http import ApiError, Call, Reply, Route
 from tests.simulators.shapes import DriftError
@@ -59,7 +60,7 @@ class Front:
                 self.simulator.authorize(call)
                 reply = self.route.handler(call)
             except ApiError as error:
-                return self.simulator.error(error)
+                return self.simulator.error(error, call.operation)
             except DriftError as drift:
                 self.simulator.defects.append(f"{call.operation}: {drift}")
                 return Reply.json({"simulator": f"{call.operation} drifted from the SDK's model: {drift}"}, 501)
@@ -80,13 +81,16 @@ class Front:
             return web.Response()
         error = ApiError(fault.status, fault.code, fault.message)
         error.headers.update(fault.headers)
-        await request.read()
-        return await _send(request, self.simulator.error(error))
+        async for _ in request.content.iter_chunked(PIECE):
+            pass  # a client that is still sending would not see the answer
+        return await _send(request, self.simulator.error(error, self.route.operation))
 
 
 def _call(route: Route, request: web.Request, body: Any) -> Call:
     url = f"{request.scheme}://{request.host}"
-    return Call(route.operation, request.method, url, request.match_info, request.query, request.headers, body)
+    return Call(
+        route.operation, route.path, request.method, url, request.match_info, request.query, request.headers, body
+    )
 
 
 async def _send(request: web.Request, reply: Reply) -> web.StreamResponse:
@@ -170,39 +174,43 @@ def application(simulator: Simulator) -> web.Application:
 
 def _nowhere(simulator: Simulator) -> Route:
     def refuse(call: Call) -> Reply:
-        return simulator.error(ApiError(404, None, f"Invalid URL ({call.method} /{call.path['path']})"))
+        return simulator.error(ApiError(404, None, f"Invalid URL ({call.method} /{call.path['path']})"), call.operation)
 
     return Route("*", "/", "unknown", refuse)
 
 
 @asynccontextmanager
-async def _listening(simulator: Simulator, host: str, port: int) -> AsyncIterator[int]:
+async def _listening(simulator: Simulator, host: str, port: int, tls: Tls | None) -> AsyncIterator[int]:
     runner = web.AppRunner(application(simulator), shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=tls.context() if tls else None).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
 
 
-async def run_for_ever(simulator: Simulator, host: str, port: int) -> None:
-    """Serve in this process until it ends."""
-    async with _listening(simulator, host, port) as bound:
-        print(f"http://{host}:{bound}", flush=True)
+async def run_for_ever(simulator: Simulator, host: str, port: int, tls: Tls | None = None) -> None:
+    """Serve in this process until it ends; the first line on stdout is the address."""
+    async with _listening(simulator, host, port, tls) as bound:
+        print(f"{_scheme(tls)}://{host}:{bound}", flush=True)
         await asyncio.Event().wait()
 
 
+def _scheme(tls: Tls | None) -> str:
+    return "https" if tls else "http"
+
+
 @contextmanager
-def serve(simulator: Simulator, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Serve from a thread; yields the address, `http://host:port`."""
+def serve(simulator: Simulator, host: str = "127.0.0.1", port: int = 0, tls: Tls | None = None) -> Iterator[str]:
+    """Serve from a thread; yields the address, `http://host:port` or with TLS https."""
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     started: list[int] = []
     ready = threading.Event()
 
     async def life() -> None:
-        async with _listening(simulator, host, port) as bound:
+        async with _listening(simulator, host, port, tls) as bound:
             started.append(bound)
             ready.set()
             await stop.wait()
@@ -219,7 +227,7 @@ def serve(simulator: Simulator, host: str = "127.0.0.1", port: int = 0) -> Itera
     ready.wait()
     assert started, f"the simulator cannot listen on {host}:{port}"
     try:
-        yield f"http://{host}:{started[0]}"
+        yield f"{_scheme(tls)}://{host}:{started[0]}"
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()

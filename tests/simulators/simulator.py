@@ -68,8 +68,8 @@ class Simulator(ABC):
         """
 
     @abstractmethod
-    def error(self, error: ApiError) -> Reply:
-        """A refusal in the provider's shape."""
+    def error(self, error: ApiError, operation: str) -> Reply:
+        """A refusal in the shape that the provider gives to this operation's."""
 
     @abstractmethod
     def left(self) -> list[Resource]:

@@ -1,5 +1,6 @@
 """The parts that all simulators share."""
 
+import ssl
 import subprocess
 import sys
 from decimal import Decimal
@@ -90,12 +91,13 @@ def test_unknown_fields_of_a_request_are_found_at_any_depth():
     assert unknown_keys(JobCreateParams, request) == ["method.dpo.hyperparameters.gamma"]
 
 
-def test_a_simulator_runs_as_a_process():
-    command = [sys.executable, "-m", "tests.simulators", "openai", "--rate", "60"]
+def test_a_simulator_runs_as_a_process(tmp_path):
+    command = [sys.executable, "-m", "tests.simulators", "openai", "--rate", "60", "--tls", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             url = process.stdout.readline().strip()
-            assert httpx2.get(f"{url}/_simulator/state").json()["rate"] == 60
-            assert httpx2.get(f"{url}/v1/models").status_code == 401
+            with httpx2.Client(verify=ssl.create_default_context(cafile=tmp_path / "ca.pem")) as client:
+                assert client.get(f"{url}/_simulator/state").json()["rate"] == 60
+                assert client.get(f"{url}/v1/models").status_code == 401
         finally:
             process.terminate()

@@ -51,7 +51,8 @@ class OpenAISimulator(Simulator):
     def _spent(self) -> bool:
         return self.settings.credit is not None and self.ledger.total() >= self.settings.credit
 
-    def error(self, error: ApiError) -> Reply:
+    def error(self, error: ApiError, operation: str) -> Reply:
+        del operation
         return errors.shaped(error, self.ids.new("req_"))
 
     def left(self) -> list[Resource]:
