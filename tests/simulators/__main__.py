@@ -2,16 +2,18 @@
 
 import argparse
 import asyncio
+import json
 from contextlib import suppress
 from pathlib import Path
 
 from tests.simulators import certificates
 from tests.simulators.azure import AzureSimulator
+from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.clock import START, Clock
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import run_for_ever
 
-SIMULATORS = {"azure": AzureSimulator, "openai": OpenAISimulator}
+SIMULATORS = {"azure": AzureSimulator, "bedrock": BedrockSimulator, "openai": OpenAISimulator}
 
 
 def main() -> None:
@@ -25,9 +27,11 @@ def main() -> None:
     )
     parser.add_argument("--start", type=float, default=START, help="seconds since 1970 at which simulated time starts")
     parser.add_argument("--tls", type=Path, metavar="FOLDER", help="speak TLS; the authority to trust is FOLDER/ca.pem")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a setting")
     wanted = parser.parse_args()
     tls = certificates.make(wanted.tls, (wanted.host, "localhost", "127.0.0.1")) if wanted.tls else None
     simulator = SIMULATORS[wanted.simulator](clock=Clock(wanted.start, wanted.rate))
+    simulator.set(**{name: json.loads(value) for name, _, value in (change.partition("=") for change in wanted.set)})
     try:
         with suppress(KeyboardInterrupt):
             asyncio.run(run_for_ever(simulator, wanted.host, wanted.port, tls))

@@ -5,10 +5,20 @@ import itertools
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol, TypeVar
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp()
 HOUR = 3600.0
 DAY = 24 * HOUR
+
+
+class Turning(Protocol):
+    """Something whose future changes when it takes a turn."""
+
+    turn: int
+
+
+T = TypeVar("T", bound=Turning)
 
 
 class Clock:
@@ -33,6 +43,16 @@ class Clock:
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         """Let `action` happen `seconds` from now."""
         heapq.heappush(self._due, (self.now + seconds, next(self._order), action))
+
+    def later(self, thing: T, seconds: float, what: Callable[[T], None]) -> None:
+        """Let `what` happen to a thing `seconds` from now, unless its `turn` is another by then."""
+        turn = thing.turn
+
+        def if_it_took_no_turn() -> None:
+            if thing.turn == turn:
+                what(thing)
+
+        self.after(seconds, if_it_took_no_turn)
 
     def advance(self, seconds: float) -> None:
         """Move time forward by `seconds`."""

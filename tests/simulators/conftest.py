@@ -4,9 +4,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from tests.simulators.server import serve
 from tests.simulators.simulator import Simulator
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Moto's S3."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
 
 
 @pytest.fixture

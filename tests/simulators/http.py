@@ -11,12 +11,13 @@ from aiohttp import web
 
 @dataclass(frozen=True)
 class Call:
-    """One request, its body received. `route` is the path's template, `url` the address that the client called."""
+    """One request, its body received. `route` is the path's template, `url` the address that was called."""
 
     operation: str
     route: str
     method: str
     url: str
+    raw_path: str
     path: Mapping[str, str]
     query: Mapping[str, str]
     headers: Mapping[str, str]
@@ -71,10 +72,11 @@ async def whole_body(request: web.Request) -> bytes:
 
 @dataclass(frozen=True)
 class Route:
-    """Which operation a method and path stand for."""
+    """Which operation a method and path stand for; where many share a path, `choose` finds the one that is meant."""
 
     method: str
     path: str
     operation: str
     handler: Handler
     receive: Callable[[web.Request], Awaitable[Any]] = whole_body
+    choose: Callable[[web.Request], "Route"] | None = None

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -89,8 +89,9 @@ class Front:
 def _call(route: Route, request: web.Request, body: Any) -> Call:
     url = f"{request.scheme}://{request.host}"
     return Call(
-        route.operation, route.path, request.method, url, request.match_info, request.query, request.headers, body
-    )
+        route.operation, route.path, request.method, url, request.rel_url.raw_path_qs, request.match_info,
+        request.query, request.headers, body,
+    )  # fmt: skip
 
 
 async def _send(request: web.Request, reply: Reply) -> web.StreamResponse:
@@ -167,9 +168,20 @@ def application(simulator: Simulator) -> web.Application:
     app = web.Application(client_max_size=LARGEST_BODY)
     app.add_routes(Control(simulator).routes())
     for route in simulator.routes():
-        app.router.add_route(route.method, route.path, Front(simulator, route).handle)
+        app.router.add_route(route.method, route.path, _entrance(simulator, route))
     app.router.add_route("*", "/{path:.*}", Front(simulator, _nowhere(simulator)).handle)
     return app
+
+
+def _entrance(simulator: Simulator, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    choose = route.choose
+    if choose is None:
+        return Front(simulator, route).handle
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await Front(simulator, choose(request)).handle(request)
+
+    return handle
 
 
 def _nowhere(simulator: Simulator) -> Route:

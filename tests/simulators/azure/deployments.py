@@ -161,7 +161,7 @@ class Deployments:
                 deployment.answers_from = self.clock.now + self.settings.spread_seconds
             deployment.last_used = self.clock.now
             self._start_billing(deployment)
-            self._expire_later(deployment, deployment.turn)
+            self._expire_later(deployment)
 
         self.clock.after(self.settings.deploy_seconds, finish)
 
@@ -170,24 +170,22 @@ class Deployments:
         if per_hour := HOURLY[deployment.sku] * units:
             self.ledger.start(deployment.name, "hosting", per_hour)
 
-    def _expire_later(self, deployment: Deployment, turn: int) -> None:
+    def _expire_later(self, deployment: Deployment) -> None:
         """Azure deletes developer deployments after a day, others after 15 days without a call."""
         if deployment.sku == DEVELOPER:
             due = self.settings.developer_seconds
         else:
             due = deployment.last_used + self.settings.idle_seconds - self.clock.now
 
-        def look() -> None:
-            if deployment.turn != turn:
-                return
+        def look(_: Deployment) -> None:
             idle = self.clock.now - deployment.last_used
             if deployment.sku == DEVELOPER or idle >= self.settings.idle_seconds:
                 self.expired.append(deployment.name)
                 self._remove(deployment.name)
             else:
-                self._expire_later(deployment, turn)
+                self._expire_later(deployment)
 
-        self.clock.after(due, look)
+        self.clock.later(deployment, due, look)
 
     def _remove(self, name: str) -> None:
         self.found.pop(name).turn += 1

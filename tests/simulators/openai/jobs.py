@@ -103,13 +103,7 @@ class Training:
         })  # fmt: skip
 
     def _later(self, job: Job, seconds: float, what: Callable[[Job], None]) -> None:
-        turn = job.turn
-
-        def unless_it_took_a_turn() -> None:
-            if job.turn == turn:
-                what(job)
-
-        self._clock.after(seconds, unless_it_took_a_turn)
+        self._clock.later(job, seconds, what)
 
     def _turn(self, job: Job, status: str) -> None:
         """Change the state so that what was to come of the earlier one does not happen."""
