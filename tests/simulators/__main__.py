@@ -11,9 +11,15 @@ from tests.simulators.azure import AzureSimulator
 from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.clock import START, Clock
 from tests.simulators.openai import OpenAISimulator
+from tests.simulators.sagemaker import SageMakerSimulator
 from tests.simulators.server import run_for_ever
 
-SIMULATORS = {"azure": AzureSimulator, "bedrock": BedrockSimulator, "openai": OpenAISimulator}
+SIMULATORS = {
+    "azure": AzureSimulator,
+    "bedrock": BedrockSimulator,
+    "openai": OpenAISimulator,
+    "sagemaker": SageMakerSimulator,
+}
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The objects that a service reads and writes for its user, in the S3 that the test has."""
 
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -8,6 +9,15 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.simulators.aws.settings import AwsSettings
+
+
+@cache
+def client(endpoint: str | None, region: str) -> Any:
+    """A client with the service's own credentials."""
+    return boto3.client(
+        "s3", endpoint_url=endpoint, region_name=region, aws_access_key_id="service", aws_secret_access_key="service",
+        config=Config(retries={"max_attempts": 0}),
+    )  # fmt: skip
 
 
 class MissingError(Exception):
@@ -21,10 +31,7 @@ class S3:
         self._settings = settings
 
     def _client(self) -> Any:
-        return boto3.client(
-            "s3", endpoint_url=self._settings.s3_endpoint, region_name=self._settings.region,
-            aws_access_key_id="service", aws_secret_access_key="service", config=Config(retries={"max_attempts": 0}),
-        )  # fmt: skip
+        return client(self._settings.s3_endpoint, self._settings.region)
 
     def read(self, uri: str) -> bytes:
         """An object's content.
@@ -38,6 +45,15 @@ class S3:
         except ClientError as error:
             raise MissingError(f"{uri}: {error.response['Error']['Code']}") from error
         return content
+
+    def has(self, uri: str) -> bool:
+        """Whether there is an object under a prefix."""
+        bucket, key = place(uri)
+        try:
+            found = self._client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        except ClientError:
+            return False
+        return bool(found.get("KeyCount"))
 
     def look(self, uri: str) -> None:
         """See whether the bucket is there.
