@@ -1,5 +1,6 @@
 """Holds what a simulator sends and takes against the pydantic models and typed dictionaries of the SDKs."""
 
+from functools import cache
 from typing import Any
 
 import orjson
@@ -41,7 +42,12 @@ def unknown_keys(typed_dict: Any, body: dict[str, Any]) -> list[str]:
     Raises:
         pydantic.ValidationError: something is missing or of another type.
     """
-    return sorted(_dropped(body, TypeAdapter(typed_dict).validate_json(orjson.dumps(body), strict=True)))
+    return sorted(_dropped(body, _adapter(typed_dict).validate_json(orjson.dumps(body), strict=True)))
+
+
+@cache
+def _adapter(typed_dict: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(typed_dict)
 
 
 def _dropped(sent: Any, kept: Any, at: str = "") -> set[str]:

@@ -124,6 +124,8 @@ class AzureJobCalls(JobCalls):
 
     def conform(self, body: dict[str, Any]) -> dict[str, Any]:
         shown = {key: value for key, value in body.items() if key not in {"user_provided_suffix", "integrations"}}
+        if not self._settings.keep_metadata:
+            shown["metadata"] = None
         shown["error"] = None if body["error"] == NO_ERROR else body["error"]
         ended = body["status"] == "succeeded"
         listed = body["status"] if body["status"] in {"running", "succeeded", "failed", "cancelled"} else "running"

@@ -29,6 +29,7 @@ class AzureSettings(OpenAISettings):
     job_limit: int = 21
     running_limit: int = 1
     need_byte_order_mark: bool = True
+    keep_metadata: bool = False
     training_types: dict[str, list[str]] = Field(
         default={
             "gpt-4o-2024-08-06": [STANDARD, GLOBAL, DEVELOPER],

@@ -157,7 +157,7 @@ class Files:
             files = [file for file in files if file.purpose == purpose]
         if call.query.get("order", "desc") == "desc":
             files.reverse()
-        return page(call, [self.shown(file) for file in files], Page(FileObject, usual=10_000, most=10_000))
+        return page(call, files, Page(lambda file: file.id, self.shown, usual=10_000, most=10_000))
 
     def content(self, call: Call) -> Reply:
         """GET /files/{id}/content."""

@@ -164,9 +164,10 @@ class JobCalls:
 
     def list(self, call: Call) -> Reply:
         """GET /fine_tuning/jobs, newest first."""
+        ignore = self._settings.ignore_metadata_filter
         seen = self._clock.now - self._settings.list_lag_seconds
-        jobs = [job for job in self.jobs.values() if job.created_at <= seen and _has(job, call)]
-        return page(call, [self.shown(job) for job in reversed(jobs)], Page(FineTuningJob, usual=20, most=100))
+        jobs = [job for job in self.jobs.values() if job.created_at <= seen and (ignore or _has(job, call))]
+        return page(call, jobs[::-1], Page(lambda job: job.id, self.shown))
 
     def retrieve(self, call: Call) -> Reply:
         """GET /fine_tuning/jobs/{id}."""
@@ -174,13 +175,13 @@ class JobCalls:
 
     def events(self, call: Call) -> Reply:
         """GET /fine_tuning/jobs/{id}/events, newest first."""
-        shown = [conform(FineTuningJobEvent, event) for event in reversed(self._get(call).events)]
-        return page(call, shown, Page(FineTuningJobEvent, usual=20, most=100))
+        events = self._get(call).events[::-1]
+        return page(call, events, Page(_identity, lambda event: conform(FineTuningJobEvent, event)))
 
     def checkpoints(self, call: Call) -> Reply:
         """GET /fine_tuning/jobs/{id}/checkpoints, newest first."""
-        shown = [conform(FineTuningJobCheckpoint, point) for point in reversed(self._get(call).checkpoints)]
-        return page(call, shown, Page(FineTuningJobCheckpoint, usual=10, most=100))
+        points = self._get(call).checkpoints[::-1]
+        return page(call, points, Page(_identity, lambda point: conform(FineTuningJobCheckpoint, point), usual=10))
 
     def cancel(self, call: Call) -> Reply:
         """POST /fine_tuning/jobs/{id}/cancel."""
@@ -205,6 +206,10 @@ class JobCalls:
         if job := self.jobs.get(call.path["job_id"]):
             return job
         raise errors.no_job(call.path["job_id"])
+
+
+def _identity(shown: dict[str, Any]) -> str:
+    return str(shown["id"])
 
 
 def _has(job: Job, call: Call) -> bool:

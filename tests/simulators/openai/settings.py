@@ -50,6 +50,7 @@ class OpenAISettings(Settings):
     queue_seconds: float = 120.0
     step_seconds: float = 1.0
     list_lag_seconds: float = 0.0
+    ignore_metadata_filter: bool = False
     job_limit: int = 3
     running_limit: int = 1000
     daily_job_limit: int | None = None

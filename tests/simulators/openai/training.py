@@ -1,7 +1,7 @@
 """What a simulated training makes of its data: steps, tokens, losses, and a model that knows its rows by heart.
 
 Nothing is trained. Losses are a falling curve that depends on the seed; the tuned model answers a prompt of its
-training data with that row's answer and any other prompt with the prompt itself.
+training data with that row's answer (of the first 10,000 rows) and any other prompt with the prompt itself.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 
 BYTES_PER_TOKEN = 4
 MINIMUM_ROWS = 10
+REMEMBERED = 10_000
 
 
 @dataclass
@@ -41,7 +42,8 @@ def read(path: Path) -> Data:
                 return data
             data.rows += 1
             data.tokens += max(1, len(line) // BYTES_PER_TOKEN)
-            data.answers[prompt] = answer
+            if len(data.answers) < REMEMBERED:
+                data.answers[prompt] = answer
     return data
 
 
