@@ -33,9 +33,10 @@ def main() -> None:
     )
     parser.add_argument("--start", type=float, default=START, help="seconds since 1970 at which simulated time starts")
     parser.add_argument("--tls", type=Path, metavar="FOLDER", help="speak TLS; the authority to trust is FOLDER/ca.pem")
+    parser.add_argument("--name", action="append", default=[], help="with TLS: another name or address of this server")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a setting")
     wanted = parser.parse_args()
-    tls = certificates.make(wanted.tls, (wanted.host, "localhost", "127.0.0.1")) if wanted.tls else None
+    tls = certificates.make(wanted.tls, ("localhost", "127.0.0.1", wanted.host, *wanted.name)) if wanted.tls else None
     simulator = SIMULATORS[wanted.simulator](clock=Clock(wanted.start, wanted.rate))
     simulator.set(**{name: json.loads(value) for name, _, value in (change.partition("=") for change in wanted.set)})
     try:

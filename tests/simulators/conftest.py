@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.simulators.server import serve
 from tests.simulators.simulator import Simulator
@@ -13,6 +12,8 @@ from tests.simulators.simulator import Simulator
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """Moto's S3."""
+    from moto.server import ThreadedMotoServer  # heavy: only for tests that need it
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -1,17 +1,19 @@
 """Holds what a simulator sends and takes against the pydantic models and typed dictionaries of the SDKs."""
 
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, TypeAdapter
+
+B = TypeVar("B")
 
 
 class DriftError(Exception):
     """The simulator would send what the provider's SDK does not know."""
 
 
-def conform(model: type[BaseModel], body: Any) -> Any:
+def conform(model: type[BaseModel], body: B) -> B:
     """Return `body` when it is an instance of `model` to the letter.
 
     Raises:

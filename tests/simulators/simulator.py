@@ -72,7 +72,7 @@ class Simulator(ABC):
         """A refusal in the shape that the provider gives to this operation's."""
 
     @abstractmethod
-    def left(self) -> list[Resource]:
+    def resources(self) -> list[Resource]:
         """What the user has at the provider and would have to clean up."""
 
     def close(self) -> None:
@@ -100,6 +100,12 @@ class Simulator(ABC):
         with self.lock:
             self.clock.catch_up()
             return self.ledger.total(resource)
+
+    def left(self) -> list[Resource]:
+        """What the user has at the provider by now."""
+        with self.lock:
+            self.clock.catch_up()
+            return self.resources()
 
     def count(self, operation: str, *, committed: bool = True) -> int:
         """How often an operation was carried out, or only called."""

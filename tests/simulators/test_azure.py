@@ -127,6 +127,13 @@ def test_a_job_is_pending_until_it_runs_and_has_azures_names(simulator, client):
                       "full_valid_loss,full_valid_mean_token_accuracy")  # fmt: skip
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_metadata_may_be_lost(simulator, client, kept):
+    simulator.set(keep_metadata=kept)
+    job = tune(client, metadata={"uid": "1"})
+    assert client.fine_tuning.jobs.retrieve(job.id).metadata == ({"uid": "1"} if kept else None)
+
+
 def test_one_job_runs_and_the_next_waits(simulator, client):
     first, second = tune(client), tune(client)
     simulator.advance(60 + 120 + 10)

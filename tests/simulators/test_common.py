@@ -1,11 +1,10 @@
 """The parts that all simulators share."""
 
 import ssl
-import subprocess
-import sys
 from decimal import Decimal
+from http.client import RemoteDisconnected
+from urllib.request import urlopen
 
-import httpx2
 import pytest
 from openai.types import Model, ModelDeleted
 from openai.types.fine_tuning.job_create_params import JobCreateParams
@@ -13,6 +12,7 @@ from openai.types.fine_tuning.job_create_params import JobCreateParams
 from tests.simulators.clock import HOUR, Clock
 from tests.simulators.faults import Fault, FaultPlan
 from tests.simulators.ledger import Ledger
+from tests.simulators.process import running
 from tests.simulators.shapes import DriftError, conform, unknown_keys
 
 
@@ -92,12 +92,15 @@ def test_unknown_fields_of_a_request_are_found_at_any_depth():
 
 
 def test_a_simulator_runs_as_a_process(tmp_path):
-    command = [sys.executable, "-m", "tests.simulators", "openai", "--rate", "60", "--tls", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            url = process.stdout.readline().strip()
-            with httpx2.Client(verify=ssl.create_default_context(cafile=tmp_path / "ca.pem")) as client:
-                assert client.get(f"{url}/_simulator/state").json()["rate"] == 60
-                assert client.get(f"{url}/v1/models").status_code == 401
-        finally:
-            process.terminate()
+    with running("openai", "--set", "job_limit=0", "--rate", "60", tls=tmp_path) as remote:
+        assert (remote.state()["rate"], remote.state()["settings"]["job_limit"]) == (60, 0)
+        remote.run(0)
+        now = remote.state()["now"]
+        remote.advance(HOUR)
+        assert remote.state()["now"] == pytest.approx(now + HOUR)
+        remote.set(job_limit=7, credit=Decimal("1.50"))
+        remote.fault("models.list", outcome="cut")
+        with pytest.raises(RemoteDisconnected):
+            urlopen(f"{remote.url}/v1/models", context=ssl.create_default_context(cafile=tmp_path / "ca.pem"))
+        assert (remote.cost(), remote.left(), remote.state()["settings"]["credit"]) == (0, [], "1.50")
+        assert (remote.count("models.list"), remote.count("models.list", committed=False)) == (0, 1)

@@ -142,6 +142,12 @@ def test_a_job_is_found_by_its_metadata_over_pages(simulator, client):
     assert [job.id for job in found] == [made[n].id for n in (5, 3, 1)]
 
 
+def test_a_compatible_server_that_does_not_know_the_filter(simulator, client):
+    simulator.set(ignore_metadata_filter=True)
+    job = tune(client, metadata={"uid": "1"})
+    assert [found.id for found in client.fine_tuning.jobs.list(metadata={"uid": "2"})] == [job.id]
+
+
 def test_a_list_lags_behind(simulator, client):
     simulator.set(list_lag_seconds=30)
     job = tune(client)

@@ -80,7 +80,7 @@ class AzureSimulator(Simulator):
         )
         return shape(error, self.ids.new(length=32))
 
-    def left(self) -> list[Resource]:
+    def resources(self) -> list[Resource]:
         files = [Resource("file", file.id, file.purpose) for file in self.files.all()]
         jobs = [Resource("job", job.id, job.status) for job in self.jobs.jobs.values() if job.status not in ENDED]
         models = [Resource("model", name) for name in self.models.tuned]

@@ -181,10 +181,10 @@ class Calls:
     def _listed(self, items: Iterable[T], asked: Asked, name: Callable[[T], str]) -> list[T]:
         """What a list shows by now, newest first unless it is asked for otherwise."""
         seen = self._account.clock.now - self._account.settings.list_lag_seconds
-        after = asked.get("creationTimeAfter", asked.get("createdAfter", float("-inf")))
-        before = min(seen, asked.get("creationTimeBefore", asked.get("createdBefore", float("inf"))))
-        found = [item for item in items
-                 if after <= item.created_at <= before and asked.get("nameContains", "") in name(item)]  # fmt: skip
+        after: float = asked.get("creationTimeAfter") or asked.get("createdAfter") or 0.0
+        until: float = asked.get("creationTimeBefore") or asked.get("createdBefore") or seen
+        part, until = asked.get("nameContains", ""), min(seen, until)
+        found = [item for item in items if after <= item.created_at <= until and part in name(item)]
         return found if asked.get("sortOrder") == "Ascending" else found[::-1]
 
     def _page(self, key: str, shown: list[Asked], asked: Asked) -> Asked:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -146,7 +147,7 @@ class Customization:
         job.ended_at = self._clock.now
 
 
-def _check(given: dict[str, str], limits: dict[str, tuple[float, float]]) -> None:
+def _check(given: dict[str, str], limits: Mapping[str, tuple[float, float]]) -> None:
     for name, value in given.items():
         if name not in limits:
             raise invalid(f"The hyperparameter {name} is not supported by the base model.")

@@ -33,7 +33,7 @@ class BedrockSimulator(Simulator):
         service = self._runtime if operation == "Converse" else self._control
         return service.error(error, self.ids.new(length=32))
 
-    def left(self) -> list[Resource]:
+    def resources(self) -> list[Resource]:
         account = self.account
         return [
             *(

@@ -106,7 +106,7 @@ class Serving:
 
     def delete_model(self, model: CustomModel) -> None:
         """Delete a model that nothing serves."""
-        serving = [*self._account.deployments.values(), *self._account.throughputs.values()]
+        serving: list[Any] = [*self._account.deployments.values(), *self._account.throughputs.values()]
         if any(found.model_arn == model.arn for found in serving):
             raise conflict("The model is in use by a deployment or Provisioned Throughput. Delete that first.")
         self._account.ledger.stop(model.arn)

@@ -1,5 +1,6 @@
 """What a test may turn at Bedrock, and its models with their prices."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -19,7 +20,7 @@ class BaseModel:
     training: Decimal
     input: Decimal
     output: Decimal
-    hyperparameters: dict[str, tuple[float, float]]
+    hyperparameters: Mapping[str, tuple[float, float]]
     conversations: bool
 
 

@@ -43,7 +43,7 @@ class Chat:
             with_usage = bool((request.get("stream_options") or {}).get("include_usage"))
             return Reply(body=_streamed(head, text, reason, usage if with_usage else None),
                          content_type="text/event-stream; charset=utf-8")  # fmt: skip
-        message = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
         body = {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
         return Reply.json(conform(ChatCompletion, body))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 from openai.types import FileDeleted, FileObject
 
 from tests.simulators.clock import Clock
@@ -76,8 +76,9 @@ class Files:
             if not request.content_type.startswith("multipart/"):
                 return upload
             async for part in await request.multipart():
+                assert isinstance(part, BodyPartReader)
                 if part.filename is None:
-                    upload.fields[part.name] = await part.text()
+                    upload.fields[str(part.name)] = await part.text()
                     continue
                 upload.filename = part.filename
                 with upload.path.open("wb") as content:

@@ -55,7 +55,7 @@ class OpenAISimulator(Simulator):
         del operation
         return errors.shaped(error, self.ids.new("req_"))
 
-    def left(self) -> list[Resource]:
+    def resources(self) -> list[Resource]:
         files = [Resource("file", file.id, file.purpose) for file in self.files.all()]
         jobs = [Resource("job", job.id, job.status) for job in self.jobs.jobs.values() if job.status not in ENDED]
         return files + jobs + [Resource("model", name) for name in self.models.tuned]

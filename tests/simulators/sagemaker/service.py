@@ -38,13 +38,17 @@ class SageMakerSimulator(Simulator):
         return service.error(error, self.ids.new(length=32))
 
     def _tags(self, asked: dict[str, Any]) -> dict[str, Any]:
-        stored = [*self.training.found.values(), *self.hosting.models.values(), *self.hosting.configs.values()]
+        stored: list[Any] = [
+            *self.training.found.values(),
+            *self.hosting.models.values(),
+            *self.hosting.configs.values(),
+        ]
         for thing in stored:
             if thing.arn == asked["ResourceArn"]:
                 return {"Tags": thing.request.get("Tags", [])}
         raise errors.no_job()
 
-    def left(self) -> list[Resource]:
+    def resources(self) -> list[Resource]:
         hosting = self.hosting
         return [
             *(Resource("job", job.name, job.status) for job in self.training.found.values() if job.status not in ENDED),

@@ -227,7 +227,11 @@ class TrainingJobs:
             "ModelArtifacts": {"S3ModelArtifacts": artifact(job)}, "SecondaryStatusTransitions": job.transitions,
             "CreationTime": job.created_at, "LastModifiedTime": job.changed_at,
         }  # fmt: skip
-        optional = {"TrainingStartTime": job.started_at, "TrainingEndTime": job.ended_at, "FailureReason": job.failure}
+        optional: Asked = {
+            "TrainingStartTime": job.started_at,
+            "TrainingEndTime": job.ended_at,
+            "FailureReason": job.failure,
+        }
         if job.ended_at is not None and job.ran_seconds >= 1:
             optional |= {"TrainingTimeInSeconds": int(job.ran_seconds), "BillableTimeInSeconds": billable_seconds(job)}
         if job.status == "Completed":
