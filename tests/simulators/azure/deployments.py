@@ -151,22 +151,23 @@ class Deployments:
         failure, self.settings.fail_next_deployment = self.settings.fail_next_deployment, None
 
         def finish() -> None:
+            operation.status = deployment.state = "Failed" if failure else "Succeeded"
             if failure:
-                deployment.state, operation.status = "Failed", "Failed"
                 operation.error = {"code": "DeploymentFailed", "message": failure}
-                return
-            deployment.state, operation.status = "Succeeded", "Succeeded"
-            deployment.serving = deployment.model
-            if deployment.answers_from is None:
-                deployment.answers_from = self.clock.now + self.settings.spread_seconds
-            deployment.last_used = self.clock.now
-            self._start_billing(deployment)
-            self._expire_later(deployment)
+            else:
+                self._serve(deployment)
+            if deployment.serving:
+                self._expire_later(deployment)
 
         self.clock.after(self.settings.deploy_seconds, finish)
 
-    def _start_billing(self, deployment: Deployment) -> None:
+    def _serve(self, deployment: Deployment) -> None:
+        deployment.serving = deployment.model
+        if deployment.answers_from is None:
+            deployment.answers_from = self.clock.now + self.settings.spread_seconds
+        deployment.last_used = self.clock.now
         units = deployment.capacity if deployment.sku == "provisionedmanaged" else 1
+        self.ledger.stop(deployment.name)
         if per_hour := HOURLY[deployment.sku] * units:
             self.ledger.start(deployment.name, "hosting", per_hour)
 
@@ -175,11 +176,11 @@ class Deployments:
         if deployment.sku == DEVELOPER:
             due = self.settings.developer_seconds
         else:
-            due = deployment.last_used + self.settings.idle_seconds - self.clock.now
+            due = max(1.0, deployment.last_used + self.settings.idle_seconds - self.clock.now)
 
         def look(_: Deployment) -> None:
             idle = self.clock.now - deployment.last_used
-            if deployment.sku == DEVELOPER or idle >= self.settings.idle_seconds:
+            if deployment.sku == DEVELOPER or idle >= self.settings.idle_seconds - 1:  # a float may fall short
                 self.expired.append(deployment.name)
                 self._remove(deployment.name)
             else:

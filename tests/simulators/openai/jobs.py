@@ -87,12 +87,12 @@ class Training:
     def _stand_still(self, job: Job) -> None:
         self._turn(job, "paused")
         self.say(job, "Fine-tuning job paused")
+        self._leave(job)
 
     def resume(self, job: Job) -> None:
-        """Go on where it was paused."""
-        self._turn(job, "running")
+        """Go on where it was paused, when there is a place."""
         self.say(job, "Fine-tuning job resumed")
-        self._later(job, self._settings.step_seconds, self._step)
+        self._run(job)
 
     def say(self, job: Job, message: str, level: str = "info", data: dict[str, float] | None = None) -> None:
         """Add an event."""
@@ -163,11 +163,13 @@ class Training:
 
     def _run(self, job: Job) -> None:
         if len(self._running) >= self._settings.running_limit:
+            self._turn(job, "queued")
             self._waiting.append(job)
             return
         self._running.add(job.id)
-        job.status = "running"
-        job.failure, self._settings.fail_next_job = self._settings.fail_next_job, None
+        self._turn(job, "running")
+        if self._settings.fail_next_job:
+            job.failure, self._settings.fail_next_job = self._settings.fail_next_job, None
         self.say(job, "Fine-tuning job started")
         if job.failure:
             self._later(job, job.failure.after_seconds, self._break_off)
@@ -236,6 +238,10 @@ class Training:
         self._turn(job, status)
         job.finished_at = self._clock.now
         self.say(job, message, level)
+        self._leave(job)
+
+    def _leave(self, job: Job) -> None:
+        """Give the place, or the turn to get one, to the next."""
         self._running.discard(job.id)
         self._waiting = [other for other in self._waiting if other is not job]
         if self._waiting:
