@@ -255,6 +255,27 @@ def test_an_endpoint_gets_another_configuration(simulator, sagemaker, url):
     assert simulator.ledger.per_hour() == Decimal("0.115")
 
 
+def test_a_change_that_fails_is_rolled_back(simulator, sagemaker, url):
+    host(sagemaker)
+    simulator.advance(300)
+    sagemaker.delete_endpoint_config(EndpointConfigName="mood")
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": "mood",
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+    }
+    sagemaker.create_endpoint_config(EndpointConfigName="small", ProductionVariants=[variant])
+    simulator.set(fail_next_endpoint="No capacity.")
+    sagemaker.update_endpoint(EndpointName="mood", EndpointConfigName="small")
+    simulator.advance(300)
+    found = sagemaker.describe_endpoint(EndpointName="mood")
+    assert (found["EndpointStatus"], found["EndpointConfigName"], found["FailureReason"]) == (
+        "InService", "mood", "No capacity.")  # fmt: skip
+    assert ask(url) == "hello"
+    assert simulator.ledger.per_hour() == Decimal("2.816")
+
+
 def test_an_endpoint_fails(simulator, sagemaker):
     simulator.set(fail_next_endpoint="The primary container did not pass the ping health check.")
     host(sagemaker)

@@ -35,6 +35,7 @@ class Endpoint:
     arn: str
     name: str
     config: str
+    per_hour: Decimal
     created_at: float
     changed_at: float
     status: str = "Creating"
@@ -104,14 +105,15 @@ class Hosting:
         name, config = asked["EndpointName"], asked["EndpointConfigName"]
         if name in self.endpoints:
             raise errors.exists("endpoint", self.endpoints[name].arn)
-        self._within_limits(self._find(self.configs, "endpoint-config", CONFIG, config).request)
+        variants = self._find(self.configs, "endpoint-config", CONFIG, config).request["ProductionVariants"]
+        self._within_limits(variants)
         now = self._clock.now
-        self.endpoints[name] = Endpoint(self._arn("endpoint", name), name, config, now, now)
+        self.endpoints[name] = Endpoint(self._arn("endpoint", name), name, config, _per_hour(variants), now, now)
         self._clock.later(self.endpoints[name], self._settings.endpoint_seconds, self._in_service)
         return {"EndpointArn": self.endpoints[name].arn}
 
-    def _within_limits(self, config: Asked) -> None:
-        for variant in config["ProductionVariants"]:
+    def _within_limits(self, variants: list[Asked]) -> None:
+        for variant in variants:
             kind, count = variant.get("InstanceType", ""), variant.get("InitialInstanceCount", 1)
             limit = self._settings.instance_limits.get(kind)
             if limit is not None and count > limit:
@@ -122,15 +124,7 @@ class Hosting:
         endpoint.failure, endpoint.changed_at = failure, self._clock.now
         endpoint.status = "Failed" if failure else "InService"
         if not failure:
-            self._bill(endpoint)
-
-    def _bill(self, endpoint: Endpoint) -> None:
-        variants = (
-            self.configs[endpoint.config].request["ProductionVariants"] if endpoint.config in self.configs else []
-        )
-        per_hour = sum((PER_HOUR.get(variant.get("InstanceType", ""), OTHER_PER_HOUR)
-                        * variant.get("InitialInstanceCount", 1) for variant in variants), Decimal(0))  # fmt: skip
-        self._ledger.start(endpoint.name, "hosting", per_hour)
+            self._ledger.start(endpoint.name, "hosting", endpoint.per_hour)
 
     def describe_endpoint(self, asked: Asked) -> Asked:
         endpoint = self._endpoint(asked)
@@ -150,14 +144,19 @@ class Hosting:
 
     def update_endpoint(self, asked: Asked) -> Asked:
         endpoint = self._endpoint(asked)
-        self._find(self.configs, "endpoint-config", CONFIG, asked["EndpointConfigName"])
+        name = asked["EndpointConfigName"]
+        variants = self._find(self.configs, "endpoint-config", CONFIG, name).request["ProductionVariants"]
         self._settled(endpoint)
         endpoint.turn += 1
         endpoint.status, endpoint.changed_at = "Updating", self._clock.now
 
         def updated(endpoint: Endpoint) -> None:
-            endpoint.config = asked["EndpointConfigName"]
-            self._in_service(endpoint)
+            """A change that fails is rolled back: the endpoint serves as before."""
+            failure, self._settings.fail_next_endpoint = self._settings.fail_next_endpoint, None
+            endpoint.status, endpoint.failure, endpoint.changed_at = "InService", failure, self._clock.now
+            if not failure:
+                endpoint.config, endpoint.per_hour = name, _per_hour(variants)
+                self._ledger.start(endpoint.name, "hosting", endpoint.per_hour)
 
         self._clock.later(endpoint, self._settings.endpoint_seconds, updated)
         return {"EndpointArn": endpoint.arn}
@@ -215,6 +214,12 @@ class Hosting:
 
 
 CONFIG = "endpoint configuration"
+
+
+def _per_hour(variants: list[Asked]) -> Decimal:
+    amounts = (PER_HOUR.get(variant.get("InstanceType", ""), OTHER_PER_HOUR) * variant.get("InitialInstanceCount", 1)
+               for variant in variants)  # fmt: skip
+    return sum(amounts, Decimal(0))
 
 
 def repeat(body: bytes) -> bytes:
