@@ -170,6 +170,17 @@ def test_a_job_is_refused(simulator, bedrock, bucket, settings, change, status, 
     assert refused(lambda: bedrock.create_model_customization_job(**asked)) == (status, code)
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_keys_of_another_sts_are_taken_when_it_is_said(simulator, url, taken):
+    simulator.set(temporary_keys=taken)
+    client = boto3.client("bedrock", endpoint_url=url, region_name="us-east-1", aws_access_key_id="ASIATEMPORARY",
+                          aws_secret_access_key="unknown", aws_session_token="token")  # fmt: skip
+    if taken:
+        assert client.list_custom_models()["modelSummaries"] == []
+    else:
+        assert refused(client.list_custom_models) == (403, "UnrecognizedClientException")
+
+
 BAD_DATA = {
     "missing": (None, NOVA, "NoSuchKey"),
     "another format": (b'{"prompt": "a", "completion": "b"}\n', NOVA, "line 1"),

@@ -24,10 +24,12 @@ def check(call: Call, settings: AwsSettings) -> None:
     signed = FORM.fullmatch(call.headers.get("Authorization", ""))
     if signed is None:
         raise ApiError(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
-    secret = settings.access_keys.get(signed["key"])
-    if secret is None or signed["key"] in settings.revoked_keys:
+    key = signed["key"]
+    temporary = settings.temporary_keys and key.startswith("ASIA") and "X-Amz-Security-Token" in call.headers
+    secret = settings.access_keys.get(key)
+    if key in settings.revoked_keys or (secret is None and not temporary):
         raise ApiError(403, "UnrecognizedClientException", "The security token included in the request is invalid.")
-    if _signature(call, signed, secret) != signed["signature"]:
+    if secret is not None and _signature(call, signed, secret) != signed["signature"]:
         message = "The request signature we calculated does not match the signature you provided."
         raise ApiError(403, "InvalidSignatureException", message)
     if call.operation in settings.denied:
