@@ -31,7 +31,9 @@ def simulator() -> OpenAISimulator:
 
 @pytest.fixture
 def client(simulator, start):
-    with openai.OpenAI(api_key="sk-simulated", base_url=start(simulator) + "/v1", max_retries=0, timeout=5) as client:
+    own = {"organization": "org-simulated", "project": "proj-simulated"}
+    url = start(simulator) + "/v1"
+    with openai.OpenAI(api_key="sk-simulated", base_url=url, max_retries=0, timeout=5, **own) as client:
         yield client
 
 
@@ -215,6 +217,8 @@ def test_a_training_that_breaks_off(simulator, client):
 REFUSALS = {
     "a wrong key": ({"keys": {"sk-other"}}, 401, "invalid_api_key"),
     "a revoked key": ({"revoked_keys": {"sk-simulated"}}, 401, "invalid_api_key"),
+    "another organization": ({"organization": "org-other"}, 401, "mismatched_organization"),
+    "another project": ({"project": "proj-other"}, 401, "mismatched_project"),
     "closed to the organization": ({"fine_tuning_closed": True}, 403, "fine_tuning_closed"),
     "too many jobs": ({"job_limit": 0}, 429, "rate_limit_exceeded"),
     "too many jobs today": ({"daily_job_limit": 0}, 429, "daily_rate_limit_exceeded"),

@@ -33,6 +33,11 @@ def wrong_key(key: str) -> ApiError:
                         "https://platform.openai.com/account/api-keys.", code="invalid_api_key")  # fmt: skip
 
 
+def mismatched(what: str) -> ApiError:
+    message = f"OpenAI-{what} header should match {what.lower()} for API key"
+    return refusal(401, message, None, f"mismatched_{what.lower()}")
+
+
 def no_file(file_id: str) -> ApiError:
     return refusal(404, f"No such File object: {file_id}", "id")
 

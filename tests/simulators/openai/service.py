@@ -39,12 +39,15 @@ class OpenAISimulator(Simulator):
         return routes(self.base, self.files, self.jobs, self.models, self.chat.complete)
 
     def authorize(self, call: Call) -> None:
-        """Refuse a missing, wrong or revoked key, another organization, and an account without money."""
+        """Refuse a missing, wrong or revoked key, another organization or project, and an account without money."""
         scheme, _, key = call.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not key:
             raise errors.no_key()
         if key not in self.settings.keys - self.settings.revoked_keys:
             raise errors.wrong_key(key)
+        for what, own in (("Organization", self.settings.organization), ("Project", self.settings.project)):
+            if call.headers.get(f"OpenAI-{what}", own) != own:
+                raise errors.mismatched(what)
         if call.operation in {"fine_tuning.jobs.create", "chat.completions.create"} and self._spent():
             raise errors.no_money()
 

@@ -44,6 +44,7 @@ class OpenAISettings(Settings):
     keys: frozenset[str] = frozenset({"sk-simulated"})
     revoked_keys: frozenset[str] = frozenset()
     organization: str = "org-simulated"
+    project: str = "proj-simulated"
     organization_name: str = "simulated"
     file_processing_seconds: float = 0.0
     validation_seconds: float = 60.0
