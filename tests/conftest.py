@@ -7,7 +7,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
-ONE_BY_ONE = ("e2e", "cluster", "contract")
+ONE_BY_ONE = ("e2e", "cluster", "contract", "chaos")
 """Folders whose tests start whole clusters, the longest first: two nodes at once are too much for two cores."""
 
 
@@ -17,6 +17,11 @@ class ByCluster(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return "clusters" if PurePosixPath(file).parts[1] in ONE_BY_ONE else file
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For `make test-chaos`."""
+    parser.addoption("--every-fault", action="store_true", help="kill the operator at every fault point (minutes)")
 
 
 @pytest.hookimpl(optionalhook=True)

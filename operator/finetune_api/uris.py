@@ -1,8 +1,9 @@
 """Where datasets and artifacts live: one parser for the operator (which mounts) and the trainer (which reads)."""
 
+import re
 from dataclasses import dataclass
 from posixpath import basename
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from finetune_api.names import CLAIMS_PATH, CONFIG_MAPS_PATH
 
@@ -44,25 +45,30 @@ class Uri:
 
 
 def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
-    """Parse a dataset URI.
+    """Parse a dataset URI. That of a local file is percent-decoded (RFC 8089), as `Path.as_uri` writes it.
 
     Raises:
         UriError: unknown scheme, no path, a `..` segment, or credentials inside the URI.
     """
-    split = urlsplit(text)
+    split = _split(text)
+    allowed = SCHEME_HELP + (" or file:///PATH" if allow_local else "")
     schemes = (*DATASET_SCHEMES, LOCAL_SCHEME) if allow_local else DATASET_SCHEMES
-    if split.scheme not in schemes:
+    if split.scheme not in schemes or "://" not in text:
         hint = " (file:// works in `finetune-trainer check` and `run` only)" if split.scheme == LOCAL_SCHEME else ""
-        raise UriError(f"{split.scheme or 'no scheme'}: not a place that a dataset is read from{hint}; {SCHEME_HELP}")
+        raise UriError(f"{split.scheme or 'no scheme'}: not a place that a dataset is read from{hint}; {allowed}")
     if "@" in split.netloc and split.scheme != "abfs":
         raise UriError("the uri holds credentials; put them into a Secret and name it in spec.dataset.secretRef")
     path = text.split("://", 1)[1].partition("/")[2]
     if split.scheme == "https":
         path = split.path.lstrip("/")
+    elif split.scheme == LOCAL_SCHEME:
+        path = unquote(path)
     if ".." in path.split("/"):
         raise UriError("the uri has a '..' segment; write the path without it")
     if not path:
-        raise UriError(f"the uri names no file; {SCHEME_HELP}")
+        raise UriError(f"the uri names no file; {allowed}")
+    if split.scheme == "hf" and not re.fullmatch("datasets/[^/]+/[^/]+/.+", f"{split.netloc}/{path}"):
+        raise UriError("write hf://datasets/OWNER/NAME/PATH")
     if split.scheme == "configmap" and "/" in path:
         raise UriError("a ConfigMap key has no '/'; write configmap://NAME/KEY")
     return Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
@@ -74,10 +80,19 @@ def parse_artifact_uri(text: str) -> Uri:
     Raises:
         UriError: another scheme, or a `..` segment.
     """
-    split = urlsplit(text)
+    split = _split(text)
     path = split.path.strip("/")
     if split.scheme != "pvc" or not split.netloc:
         raise UriError("write pvc://CLAIM or pvc://CLAIM/PREFIX")
     if ".." in path.split("/"):
         raise UriError("the uri has a '..' segment; write the path without it")
     return Uri(text=text, scheme="pvc", root=split.netloc, path=path)
+
+
+def _split(text: str) -> SplitResult:
+    if not text.isprintable():
+        raise UriError("the uri has a control character; write it without")
+    try:
+        return urlsplit(text)
+    except ValueError as error:  # a bracket that is not closed, as in an address of IPv6
+        raise UriError(f"the uri cannot be read; {SCHEME_HELP}") from error

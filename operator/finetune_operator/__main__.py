@@ -27,7 +27,7 @@ from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
 from finetune_operator.runtime.connection import NoCluster
-from finetune_operator.runtime.errors import KubeError, LeadershipLost
+from finetune_operator.runtime.errors import KubeError, LeadershipLost, Transient
 from finetune_operator.runtime.events import record
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -47,6 +47,8 @@ logger = logging.getLogger("finetune_operator")
 
 LEADER_LABEL = "finetune.dev/leader"
 """The report Service selects the pod that has it."""
+
+LABEL_RETRY_SECONDS = 2
 
 STUCK_SECONDS = 120
 """A queue that makes no progress for this long needs a restart."""
@@ -111,7 +113,8 @@ class Operator:
             if not await _first(stop.wait(), self._leadership.acquire()):
                 return OK
             stack.push_async_callback(self._leadership.release)
-            await self._mark_leader(leading=True)
+            marking = asyncio.create_task(self._become_known(), name="label the leader")
+            stack.callback(marking.cancel)
             return await self._work(stop)
 
     async def _start_servers(self, stack: AsyncExitStack) -> None:
@@ -148,7 +151,7 @@ class Operator:
         before = asyncio.all_tasks()
         tasks = await kopf.spawn_tasks(
             registry=registry,
-            settings=make_settings(),
+            settings=make_settings(settings),
             standalone=True,
             # Unless it is told who it is, kopf asks the system for its user's name; a pod's user has none.
             identity=cast("Any", settings.pod_name),
@@ -158,10 +161,10 @@ class Operator:
         )
         _on_signals(stop)  # kopf has put its own handlers in place, which would end our work in the middle
         watching = asyncio.create_task(kopf.run_tasks(tasks, ignored=before), name="kopf")
-        resync = asyncio.create_task(observer.resync_forever(settings.resync_seconds), name="resync")
+        listing = asyncio.create_task(observer.keep_up(settings.resync_seconds), name="listings")
         ended = await _first(stop.wait(), self._leadership.lost(), asyncio.wait([watching]))
         self._working = False
-        resync.cancel()
+        listing.cancel()
         drained = await self._queue.drain(settings.shutdown_seconds)
         logger.info("stopping: %s", "all work is done" if drained else "some work was cut off and will be done again")
         stop_kopf.set()
@@ -176,14 +179,24 @@ class Operator:
         kind: Any = event_type
         await record(self._guarded, dict(regarding), kind, reason, note, action="Reconcile")
 
-    async def _mark_leader(self, *, leading: bool) -> None:
-        """The label by which the report Service finds the leader; outside of a cluster there is no pod to label."""
+    async def _become_known(self) -> None:
+        """Without the label no report would come as long as this replica leads: it is set until that is done."""
+        while not await self._mark_leader(leading=True):  # noqa: ASYNC110 - the API server tells when it can again
+            await asyncio.sleep(LABEL_RETRY_SECONDS)
+
+    async def _mark_leader(self, *, leading: bool) -> bool:
+        """The label by which the report Service finds the leader; False where another try may help.
+
+        Outside of a cluster there is no pod to label.
+        """
         settings = self._settings
         body = {"metadata": {"labels": {LEADER_LABEL: "true" if leading else None}}}
         try:
             await self._kube.merge_patch(PODS, settings.pod_name, settings.namespace, body)
         except KubeError as error:
             logger.warning("pod %s/%s cannot be labelled: %s", settings.namespace, settings.pod_name, error)
+            return not isinstance(error, Transient)
+        return True
 
     def _is_taking_over(self) -> str | None:
         """A standby is ready to take over; a leader is ready when it knows the cluster."""

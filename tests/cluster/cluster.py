@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from tests.cluster import binaries, cgroups, credentials, network, packages, processes, registry, shell, sysctls
 from tests.cluster.console import say
@@ -203,6 +203,19 @@ class Cluster:
         node.start_runtime()
         self._connect(self._nodes(self.programs))
         node.start_agents()
+
+    def kill(self, *roles: str) -> None:
+        """End processes of the control plane where they stand; `start_again` brings etcd and API server back."""
+        found = processes.running(str(self.folder))
+        processes.kill([pid for pid, role in found.items() if role in roles])
+
+    def start_again(self, role: Literal["etcd", "kube-apiserver"]) -> None:
+        """Start a process that was killed, on the data that it left; the API server is ready on return."""
+        control_plane = self._control_plane(self.programs)
+        if role == "etcd":
+            control_plane.start_etcd()
+        else:
+            control_plane.start_apiserver()
 
     def _start(self, programs: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

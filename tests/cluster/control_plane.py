@@ -43,12 +43,21 @@ class ControlPlane:
 
     def start_api(self) -> None:
         """Start etcd and the API server and return when it is ready; the kubeconfig files are written on the way."""
-        self._start("etcd", self._etcd_flags())
+        self.start_etcd()
         pid = self._start("kube-apiserver", self._apiserver_flags())
         log = self.log("kube-apiserver")
         processes.wait_until(self.keys.ca.exists, "API server's certificate", timeout=60, pid=pid, log=log)
         credentials.write_kubeconfigs(self.keys, self.server, self.folder.name)
         processes.wait_until(self.answers, "API server", timeout=120, pid=pid, log=log)
+
+    def start_etcd(self) -> None:
+        """Start etcd, on the data that it has."""
+        self._start("etcd", self._etcd_flags())
+
+    def start_apiserver(self) -> None:
+        """Start the API server again and return when it is ready; certificate and kubeconfig files are as before."""
+        pid = self._start("kube-apiserver", self._apiserver_flags())
+        processes.wait_until(self.answers, "API server", timeout=120, pid=pid, log=self.log("kube-apiserver"))
 
     def answers(self) -> bool:
         """Whether the API server calls itself ready."""

@@ -7,27 +7,39 @@ verdict says so. Imports no torch and no transformers.
 import argparse
 import json
 import os
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.verdict import DatasetVerdict
+from finetune_trainer import outcome
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.manifest import read_jobs
 from finetune_trainer.model_cache import find_model
+from finetune_trainer.yaml_documents import shown
 
 
 def main(args: argparse.Namespace) -> int:
     """Print one verdict for each FineTuneJob in the file; the exit code is that of the first bad one."""
     try:
+        codes = [_show(verdict, name) for name, verdict in _verdicts(args)]
+    except TrainerError as error:
+        outcome.complain(error)
+        return int(error.exit_code)
+    return next((code for code in codes if code), ExitCode.OK)
+
+
+def _verdicts(args: argparse.Namespace) -> Iterator[tuple[str, DatasetVerdict]]:
+    try:
         jobs = read_jobs(args.file)
     except TrainerError as error:
-        return _show(failed(error), args.file.name)
-    codes = [_show(check_job(job, args.model_cache), job.metadata.name) for job in jobs]
-    return next((code for code in codes if code), ExitCode.OK)
+        yield shown(args.file), failed(error)
+        return
+    for job in jobs:
+        yield job.metadata.name, check_job(job, args.model_cache)
 
 
 def check_job(job: FineTuneJobManifest, model_cache: Path | None) -> DatasetVerdict:
@@ -48,6 +60,8 @@ def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[C
     """
     if model_cache is None:
         return None, "no model cache was given (--model-cache DIR)"
+    if not model_cache.is_dir():
+        return None, f"{model_cache} is no folder (--model-cache DIR)"
     folder = find_model(model_cache, spec.base_model)
     if folder is None:
         return None, f"{spec.base_model} is not in the model cache"
@@ -55,11 +69,15 @@ def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[C
 
 
 def _show(verdict: DatasetVerdict, name: str) -> int:
-    """The verdict as JSON to stdout, the same for people to stderr."""
-    sys.stdout.write(json.dumps(verdict.wire(), indent=2, ensure_ascii=False) + "\n")
+    """The verdict as JSON to stdout, the same for people to stderr.
+
+    Raises:
+        TrainerError: ArtifactFailed, stdout cannot be written.
+    """
+    outcome.print_result(json.dumps(verdict.wire(), indent=2, ensure_ascii=False))
     said = verdict.message if verdict.message.startswith(name) else f"{name}: {verdict.message}"
     lines = [said, *(f"  warning: {warning}" for warning in verdict.warnings)]
     if verdict.next_step:
         lines.append(f"  {verdict.next_step}")
-    sys.stderr.write("\n".join(lines) + "\n")
+    outcome.say("\n".join(lines))
     return ExitCode.OK if verdict.valid else TrainerError(verdict.reason, "").exit_code

@@ -8,7 +8,7 @@ from finetune_api.job import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
 
 _EXIT_CODE_OF_REASON = {reason: code for code, reason in REASON_OF_EXIT_CODE.items()}
-_MESSAGE_LIMIT = 4096  # of Failure.message
+_MESSAGE_LIMIT, _STEP_LIMIT = 4096, 1024  # of Failure's fields
 
 
 class TrainerError(Exception):
@@ -22,8 +22,8 @@ class TrainerError(Exception):
     def __init__(self, reason: Reason, message: str, next_step: str | None = None) -> None:
         super().__init__(message)
         self.reason = reason
-        self.message = message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 3] + "..."
-        self.next_step = next_step or NEXT_STEP.get(reason)
+        self.message = _cut(message, _MESSAGE_LIMIT)
+        self.next_step = _cut(next_step, _STEP_LIMIT) if next_step else NEXT_STEP.get(reason)
         self.exit_code = _EXIT_CODE_OF_REASON.get(reason, ExitCode.CRASHED)
 
     def failure(self, *, attempt: int | None = None) -> Failure:
@@ -35,3 +35,7 @@ class TrainerError(Exception):
             exit_code=int(self.exit_code),
             attempt=attempt,
         )
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."

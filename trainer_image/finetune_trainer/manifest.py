@@ -1,42 +1,32 @@
 """FineTuneJob manifests from files, for `check` and `run`: YAML or JSON, one or several documents.
 
-What the API server would refuse is refused here too, with the field and what to write. Other kinds in the same file
-are passed over.
+What the API server would refuse is refused here too, with the line, the field and what to write. Other kinds in the
+same file are passed over. Reading YAML is `yaml_documents.py`.
 """
 
 import difflib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.names import API_VERSION
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.yaml_documents import Document, read_documents, shown
 
 _KIND = "FineTuneJob"
 _NAMED_ERRORS = 10
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: a key that stands twice is an error, a date is text."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way to declare them
-        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
-        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for index, key in enumerate(keys) if key in keys[:index] and key != "<<"), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+_LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL.pattern}(\.{_LABEL.pattern})*")
+_QUANTITY = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?")
 
 
 def read_job(path: Path) -> FineTuneJobManifest:
@@ -49,80 +39,81 @@ def read_job(path: Path) -> FineTuneJobManifest:
     if len(jobs) > 1:
         names = ", ".join(job.metadata.name for job in jobs)
         raise TrainerError(
-            Reason.SPEC_INVALID, f"{path.name} has {len(jobs)} FineTuneJobs: {names}", "Give each a file of its own."
+            Reason.SPEC_INVALID, f"{shown(path)} has {len(jobs)} FineTuneJobs: {names}", "Give each a file of its own."
         )
     return jobs[0]
 
 
 def read_jobs(path: Path) -> list[FineTuneJobManifest]:
-    """All FineTuneJobs in a file, at least one.
+    """All FineTuneJobs in a file, at least one. `-` is standard input.
 
     Raises:
         TrainerError: SpecInvalid, the file or a manifest in it cannot be used; names each wrong field.
     """
-    found = [document for document in _documents(path) if _is_job(document)]
+    documents = read_documents(path)
+    found = [document for document in documents if document.kind == _KIND]
     if not found:
+        kinds = [document.kind for document in documents if document.kind]
+        near = difflib.get_close_matches(_KIND.lower(), [kind.lower() for kind in kinds], n=1, cutoff=0.8)
+        meant = next((kind for kind in kinds if near and kind.lower() == near[0]), None)
         raise TrainerError(
             Reason.SPEC_INVALID,
-            f"{path.name} has no FineTuneJob",
+            f"{shown(path)} has no FineTuneJob" + (f"; did you mean {_KIND} by kind {meant}?" if meant else ""),
             f"Write a manifest with apiVersion: {API_VERSION} and kind: {_KIND}.",
         )
     return [parse_job(document) for document in found]
 
 
-def parse_job(document: dict[str, Any]) -> FineTuneJobManifest:
+def parse_job(document: Document) -> FineTuneJobManifest:
     """A manifest, checked as the API server would.
 
     Raises:
-        TrainerError: SpecInvalid, names each wrong field by its path.
+        TrainerError: SpecInvalid, names each wrong field by its line and path.
     """
+    # kubectl get -o yaml shows a status, which is no part of what is asked for
+    value = {name: field for name, field in document.value.items() if name != "status"}
     try:
-        job = FineTuneJobManifest.model_validate(document)
+        job = FineTuneJobManifest.model_validate(value, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        said = list(dict.fromkeys(_in_words(one) for one in found))
+        said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {_in_words(one)}" for one in found))
         more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
-        raise TrainerError(
-            Reason.SPEC_INVALID, "; ".join(said[:_NAMED_ERRORS]) + more, "Correct the manifest."
-        ) from None
-    if job.spec.method != "LoRA" and job.spec.lora is not None:
-        raise TrainerError(
-            Reason.SPEC_INVALID,
-            f"spec.lora: lora has no meaning with method {job.spec.method}",
-            "Remove spec.lora, or set spec.method to LoRA.",
-        )
+        message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
+        raise TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.") from None
+    for field, broken, step in _rules(job):
+        if broken:
+            raise _at(document, field, TrainerError(Reason.SPEC_INVALID, f"{field}: {broken}", step))
     for split in SPLITS:
         data = getattr(job.spec.dataset, split)
-        if data is not None:
-            dataset_uri(data, split, allow_local=True)
+        try:
+            _ = data and dataset_uri(data, split, allow_local=True)
+        except TrainerError as error:
+            raise _at(document, f"spec.dataset.{split}.uri", error) from None
     return job
 
 
-def _documents(path: Path) -> list[Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return list(yaml.load_all(text, Loader=_Loader))
-    except OSError as error:
-        raise TrainerError(
-            Reason.SPEC_INVALID, f"{path.name} cannot be read: {error.strerror}", "Name the manifest with -f FILE."
-        ) from None
-    except UnicodeDecodeError:
-        raise TrainerError(Reason.SPEC_INVALID, f"{path.name} is not UTF-8 text", "Save it as UTF-8.") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise TrainerError(
-            Reason.SPEC_INVALID, f"{path.name}{_place(error)}", "Correct the YAML; indent with spaces."
-        ) from None
+def _at(document: Document, field: str, error: TrainerError) -> TrainerError:
+    """The error with its place in the file."""
+    place = f"{document.file_name} line {document.line(field.split('.'))}"
+    return TrainerError(error.reason, f"{place}: {error.message}", error.next_step)
 
 
-def _place(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "it is not valid YAML"
-    return f": {problem}" if mark is None else f" line {mark.line + 1}: {problem}"
-
-
-def _is_job(document: Any) -> bool:
-    """Whether a document means to be a FineTuneJob, misspelt versions included."""
-    return isinstance(document, dict) and document.get("kind") == _KIND
+def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
+    """What the API server asks for beyond the bounds of fields: field, what is wrong if it is, and what to write."""
+    spec, names = job.spec, job.metadata
+    wrong = not _OBJECT_NAME.fullmatch(names.name)
+    yield "metadata.name", "this is no name of an object" if wrong else None, "Write a-z, 0-9, '-' and '.' only."
+    wrong = names.namespace is not None and not _LABEL.fullmatch(names.namespace)
+    yield "metadata.namespace", "this is no name of a namespace" if wrong else None, "Write a-z, 0-9 and '-' only."
+    wrong = spec.method != "LoRA" and spec.lora is not None
+    meaningless = f"lora has no meaning with method {spec.method}" if wrong else None
+    yield "spec.lora", meaningless, "Remove spec.lora, or set spec.method to LoRA."
+    service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
+    yield "spec.modelRef.name", service, "Rename it, for example in small letters."
+    for field in ("cpu", "memory", "ephemeralStorage"):
+        value = spec.resources.wire().get(field, "1")
+        quantity = None if _QUANTITY.fullmatch(str(value)) else "this is no quantity"
+        yield f"spec.resources.{field}", quantity, "Write a quantity such as 2, 500m or 16Gi."
 
 
 def _in_words(error: ErrorDetails) -> str:
@@ -134,6 +125,10 @@ def _in_words(error: ErrorDetails) -> str:
     described = _description(path)
     if error["type"] == "missing":
         return f"{where} is required{f': {described}' if described else ''}"
+    if error["type"] in ("model_type", "dict_type"):
+        return f"{where}: write fields below it{_fields_of(path)}"
+    if error["type"] == "string_pattern_mismatch" and (said := _rule_of(path)):
+        return f"{where}: {said}"
     said = error["msg"].removeprefix("Value error, ")
     return f"{where}: {said[:1].lower()}{said[1:]}" + (f" ({described})" if described else "")
 
@@ -155,10 +150,27 @@ def _nearest(path: list[str | int]) -> str:
     model = _model_at(path[:-1])
     if model is None:
         return ""
-    names = [info.alias or name for name, info in model.model_fields.items()]
+    names = _field_names(model)
     by_lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(str(path[-1]).lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[near[0]]}?" if near else f"; there are {', '.join(sorted(names))}"
+    return f"; did you mean {by_lower[near[0]]}?" if near else f"; there are {', '.join(names)}"
+
+
+def _fields_of(path: list[str | int]) -> str:
+    model = _model_at(path)
+    return "" if model is None else f": {', '.join(_field_names(model))}"
+
+
+def _field_names(model: type[BaseModel]) -> list[str]:
+    return sorted(info.alias or name for name, info in model.model_fields.items())
+
+
+def _rule_of(path: list[str | int]) -> str:
+    """What the API server says about the shape of the field's text."""
+    model = _model_at(path[:-1])
+    schema = {} if model is None else model.model_json_schema(by_alias=True)["properties"].get(path[-1], {})
+    rules = schema.get("x-kubernetes-validations", [])
+    return rules[0]["message"] if rules else ""
 
 
 def _description(path: list[str | int]) -> str:

@@ -3,11 +3,15 @@
 A stack trace is for bugs alone and goes to the log. What the run does is its own matter.
 """
 
+import errno
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import Failure
@@ -70,9 +74,34 @@ def sentence(reason: Reason, message: str, next_step: str | None) -> str:
 
 
 def say(line: str) -> None:
-    """A line for people. Results go to stdout, all else to stderr."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    """A line for people. Results go to stdout, all else to stderr; where that is closed or full, nobody reads it."""
+    with suppress(OSError, AttributeError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def print_result(text: str) -> None:
+    """A result to stdout, as UTF-8 in every locale. A reader that has left, as `head` does, has had enough.
+
+    Raises:
+        TrainerError: ArtifactFailed, stdout is closed or its disk is full.
+    """
+    try:
+        stdout = _stdout()
+        stdout.buffer.write(text.encode("utf-8", errors="backslashreplace") + b"\n")
+        stdout.flush()
+    except OSError as error:
+        if sys.stdout is not None:  # Python would try once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            message = f"standard output could not be written: {error.strerror}"
+            raise TrainerError(Reason.ARTIFACT_FAILED, message, "Name a place for it that can be written.") from error
+
+
+def _stdout() -> TextIO:
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "it is closed")
+    return sys.stdout
 
 
 def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:

@@ -6,7 +6,7 @@ Datasets may be file:// here. A run that was stopped goes on from its checkpoint
 import argparse
 import logging
 import os
-import sys
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +54,21 @@ def main(args: argparse.Namespace) -> int:
         return int(error.exit_code)
     display, interruption = Display(), Interruption(_PATIENCE)
     reporter = Reporter(job, listener=display.show, interval=0.2)
-    code = outcome.run_to_end(lambda: _execute_here(job, reporter, interruption), reporter, interruption)
-    display.close()
+    code = outcome.run_to_end(lambda: _execute_here(job, reporter, interruption, display), reporter, interruption)
     if code == ExitCode.OK:
-        _say_what_is_next(job)
-    elif code == ExitCode.INTERRUPTED:
+        return _say_what_is_next(job)
+    if code == ExitCode.INTERRUPTED:
         outcome.say(f"Run the same command again to go on; {args.output} has the checkpoints.")
     return code
 
 
-def _execute_here(job: TrainerJob, reporter: Reporter, interruption: Interruption) -> None:
+def _execute_here(job: TrainerJob, reporter: Reporter, interruption: Interruption, display: "Display") -> None:
     try:
         execute(job, reporter, interruption, allow_local=True)
     except TrainerError as error:
         raise outcome.with_next_step(error, _NEXT_STEP_HERE) from error
+    finally:
+        display.close()  # before anything else is said: the bar's line has no end
 
 
 def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | None) -> TrainerJob:
@@ -148,10 +149,15 @@ def _scores(report: Report) -> str:
     return f"Exact match on {found.rows} rows: {tuned:.3f}, base model {base:.3f}: {found.verdict}."
 
 
-def _say_what_is_next(job: TrainerJob) -> None:
+def _say_what_is_next(job: TrainerJob) -> int:
     folder = artifact.folder_of(job)
-    cache = f" --model-cache {job.model_cache}" if job.model_cache else ""
-    sys.stdout.write(
-        f"The tuned model is in {folder} (loss curves: {folder / 'loss.svg'}).\n"
-        f"Serve it with: finetune-trainer serve --model {folder}{cache}\n"
-    )
+    serve = ["finetune-trainer", "serve", "--model", str(folder)]
+    if job.model_cache:
+        serve += ["--model-cache", job.model_cache]
+    where = f"The tuned model is in {folder} (loss curves: {folder / 'loss.svg'})."
+    try:
+        outcome.print_result(f"{where}\nServe it with: {shlex.join(serve)}")
+    except TrainerError as error:
+        outcome.complain(error)
+        return int(error.exit_code)
+    return int(ExitCode.OK)

@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -25,11 +24,13 @@ from finetune_api.job import ArtifactRef, EvaluationResult, LoRA, TrainingResult
 from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
+from finetune_api.uris import LOCAL_SCHEME
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
 from finetune_trainer import artifact, base_model, evaluate, memory, outcome
 from finetune_trainer.adapters import with_adapters
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer, encode, load_rows
+from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.data.verdict import check_dataset, require_valid
 from finetune_trainer.durable import sha256_of, write_errors
 from finetune_trainer.errors import TrainerError
@@ -157,7 +158,8 @@ def _was_finished(job: TrainerJob, reporter: Reporter, *, allow_local: bool) -> 
 def _require_same_files(job: TrainerJob, learnt_from: DatasetVerdict) -> None:
     for split in SPLITS:
         data, known = getattr(job.spec.dataset, split), getattr(learnt_from, split)
-        path = Path(urlsplit(data.uri).path) if data and data.uri.startswith("file:") else None
+        uri = dataset_uri(data, split, allow_local=True) if data else None
+        path = Path(uri.mounted_path() or "") if uri and uri.scheme == LOCAL_SCHEME else None
         if known and path and path.is_file() and sha256_of(path) != known.sha256:
             raise TrainerError(
                 Reason.SPEC_INVALID,

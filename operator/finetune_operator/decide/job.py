@@ -195,7 +195,7 @@ def suspend(view: JobView) -> Decision | None:
     if view.begun:
         fields["provider"] = _next_attempt(view)
     status = _status(view, Change(facts, fields))
-    return Decision(status, stop=view.run.state != "Absent", requeue_after=LAST_POD_CHECK_SECONDS if stopping else None)
+    return Decision(status, stop=stopping, requeue_after=LAST_POD_CHECK_SECONDS if stopping else None)
 
 
 def notice_loss(view: JobView) -> Decision | None:
@@ -234,7 +234,7 @@ def wait_for_last_pod(view: JobView) -> Decision | None:
         return None
     facts = reconciling(Reason.PENDING, "waiting for the last attempt's pod to end")
     status = _status(view, Change(facts, {"phase": "Pending"}))
-    return Decision(status, requeue_after=LAST_POD_CHECK_SECONDS)
+    return Decision(status, stop=True, requeue_after=LAST_POD_CHECK_SECONDS)
 
 
 def wait_before_retry(view: JobView) -> Decision | None:

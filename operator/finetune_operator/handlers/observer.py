@@ -1,6 +1,9 @@
 """Keeps the store as the cluster is, and wakes the objects that a change concerns: by watches, and by listing anew.
 
-A watch can miss a deletion when it breaks; the listing at each resync finds what the store should not have any more.
+    first listing ──▶ kopf lists ──▶ kopf watches ── broken, and too old to go on ──▶ kopf lists ──▶ kopf watches
+                  └─ deletions here, and here, are told by nobody ────────────────┘
+
+So whenever kopf has listed, this lists after it: what the store has and the listing has not is gone.
 """
 
 import asyncio
@@ -16,6 +19,9 @@ from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
 
 logger = logging.getLogger(__name__)
+
+LISTED_SECONDS = 1.0
+"""kopf's listing is over when it has told of no object for this long."""
 
 
 class Observer:
@@ -35,9 +41,12 @@ class Observer:
         self._store = store
         self._enqueue = enqueue
         self._namespaces = namespaces
+        self._listed = asyncio.Event()
 
     def seen(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
-        """One event of a watch."""
+        """One event of a watch; None is the type of what kopf's own listing has found."""
+        if event_type is None:
+            self._listed.set()
         if event_type == "DELETED":
             self._wake(resource, obj)  # while the store still knows whose it was
             self._store.discard(resource, obj)
@@ -50,17 +59,41 @@ class Observer:
         Raises:
             KubeError: a listing failed.
         """
-        for resource in WATCHED:
-            before = self._store.versions(resource)
-            found = await self._list(resource)
-            for namespace, name in self._store.replace(resource, found, before):
-                self._wake(resource, {"metadata": {"namespace": namespace, "name": name}})
+        await self.catch_up()
         for resource in OWN_KINDS:
             for namespace, name in self._store.addresses(resource):
                 self._enqueue(Key(resource.kind, namespace, name))
 
-    async def resync_forever(self, seconds: float) -> None:
-        """List anew every so often, with jitter; a listing that fails is tried again at the next turn."""
+    async def catch_up(self) -> None:
+        """Take everything in as it is now, and look at what the deletions concern that no watch has told.
+
+        Raises:
+            KubeError: a listing failed.
+        """
+        for resource in WATCHED:
+            before = self._store.versions(resource)
+            found = await self._list(resource)
+            for gone in self._store.replace(resource, found, before):
+                self._wake(resource, gone)
+
+    async def keep_up(self, resync_seconds: float) -> None:
+        """List after each of kopf's own listings, and look at everything every `resync_seconds`, until cancelled."""
+        await asyncio.gather(self._catch_up_forever(), self._resync_forever(resync_seconds))
+
+    async def _catch_up_forever(self) -> None:
+        while True:
+            await self._listed.wait()
+            while self._listed.is_set():
+                self._listed.clear()
+                await asyncio.sleep(LISTED_SECONDS)
+            try:
+                await self.catch_up()
+            except KubeError as error:
+                logger.warning("what was deleted before the watches began is not known yet: %s", error)
+                self._listed.set()
+
+    async def _resync_forever(self, seconds: float) -> None:
+        """With jitter; a listing that fails is tried again at the next turn."""
         while True:
             await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - so that operators do not march
             try:

@@ -11,9 +11,6 @@ from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WAT
 from finetune_operator.runtime.kube import Resource
 from finetune_operator.runtime.settings import Settings
 
-INACTIVITY_SECONDS = 70
-"""A watch that is silent for longer than its bookmarks allow is opened anew."""
-
 Seen = Callable[[Resource, str | None, Mapping[str, Any]], None]
 """Called for each event with its type (None for objects of the first listing) and the object."""
 
@@ -43,7 +40,7 @@ def _login(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
 
 
-def make_settings() -> kopf.OperatorSettings:
+def make_settings(own: Settings) -> kopf.OperatorSettings:
     """Kopf's settings for an operator that keeps all state in its own objects' status."""
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True  # namespaces and kinds are fixed: no rights on CRDs are needed
@@ -52,7 +49,7 @@ def make_settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.watching.server_timeout = 240
     settings.watching.chunk_size = 500
-    settings.watching.inactivity_timeout = INACTIVITY_SECONDS
+    settings.watching.inactivity_timeout = own.watch_silence_seconds
     for resource in CHILDREN:
         selector = (resource.group, resource.version, resource.plural)
         settings.watching.label_selectors[selector] = CHILD_SELECTOR

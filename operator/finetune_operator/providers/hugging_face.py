@@ -128,15 +128,20 @@ class HuggingFaceTraining:
         return str(manifest["metadata"]["name"])
 
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
-        """Delete the attempt's Job; its pod gets SIGTERM and writes a checkpoint."""
-        namespace = job["metadata"]["namespace"]
+        """Delete the attempt's Job; its pod gets SIGTERM and writes a checkpoint.
+
+        And the Job of any other attempt that still has a pod: what a leader had sent before it was replaced may arrive
+        late, and make one again.
+        """
+        namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
         attempt = max(status.provider.attempt if status.provider else 0, 1)
-        name = names.training_job(job["metadata"]["name"], attempt)
-        batch_job = self._own(self._store.get(JOBS, name, namespace), job["metadata"]["uid"])
-        if batch_job is None:
-            return
-        await self._kube.delete(JOBS, name, namespace, uid=batch_job["metadata"]["uid"])
-        self._store.remove(JOBS, namespace, name)
+        pods = self._store.select(PODS, pods_of_owner(namespace, names.fit(name)))
+        with_pods = {_batch_job_of(pod) for pod in pods if is_live(pod, self._clock())}
+        for batch_job_name in sorted({names.training_job(name, attempt), *with_pods}):
+            batch_job = self._own(self._store.get(JOBS, batch_job_name, namespace), job["metadata"]["uid"])
+            if batch_job is not None:
+                await self._kube.delete(JOBS, batch_job_name, namespace, uid=batch_job["metadata"]["uid"])
+                self._store.remove(JOBS, namespace, batch_job_name)
 
     async def _ask_for(self, name: str, namespace: str) -> Manifest | None:
         found = await self._kube.get(JOBS, name, namespace)
@@ -182,6 +187,12 @@ class HuggingFaceTraining:
         note = max(events, key=lambda e: str(e["metadata"]["creationTimestamp"]), default={}).get("note")
         failure = Failure.because(Reason.POD_REJECTED, str(note)) if note else None
         return replace(run, failure=failure, awaiting_pod=True)
+
+
+def _batch_job_of(pod: Manifest) -> str:
+    """The name of the pod's batch Job."""
+    owners = pod["metadata"].get("ownerReferences") or ()
+    return next((str(owner["name"]) for owner in owners if owner["kind"] == JOBS.kind), "")
 
 
 def _settings(connection: LLMConnectionSpec) -> HuggingFace:

@@ -31,5 +31,5 @@ class TrainingProvider(Protocol):
         ...
 
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
-        """End the attempt that status names, giving it time for a checkpoint."""
+        """End the attempt that status names, and whatever runs of another one, giving it time for a checkpoint."""
         ...

@@ -50,6 +50,9 @@ class Settings(BaseModel):
     resync_seconds: float = Field(
         600, ge=10, description="Every object is looked at again after this long, with jitter, even if nothing changed."
     )
+    watch_silence_seconds: float = Field(
+        70, ge=1, description="A watch that says nothing for this long is opened anew; the server speaks once a minute."
+    )
     reconcile_timeout_seconds: float = Field(300, ge=10, description="A reconcile is ended and repeated after this.")
     progress_write_seconds: float = Field(
         5, ge=1, description="Least seconds between two writes of a job's progress into its status."

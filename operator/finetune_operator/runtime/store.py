@@ -93,7 +93,7 @@ class Store:
 
     def replace(
         self, resource: Resource, objects: Iterable[Mapping[str, Any]], before: Mapping[Address, int]
-    ) -> list[Address]:
+    ) -> list[Manifest]:
         """Take a whole listing in: newer states are kept, objects that it lacks are forgotten and returned.
 
         Args:
@@ -106,9 +106,10 @@ class Store:
             self.put(resource, obj)
         gone = before.keys() - {_address(obj) for obj in listed}
         gone = {address for address in gone if self._versions.get((resource, address)) == before[address]}
+        forgotten = [orjson.loads(self._objects[resource][address]) for address in sorted(gone)]
         for namespace, name in gone:
             self.remove(resource, namespace, name)
-        return sorted(gone)
+        return forgotten
 
     def _reindex(self, resource: Resource, address: Address, keys: tuple[str, ...]) -> None:
         for key in self._keys.pop((resource, address), ()):

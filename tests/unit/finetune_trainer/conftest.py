@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.assets.tiny_model import make_tiny_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the commands set it; without it tests crawl on a machine that is in use
+settings.register_profile("fuzz", max_examples=10_000)  # pytest --hypothesis-profile=fuzz
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -109,11 +110,11 @@ def test_text_of_rows_is_never_quoted(check):
 @pytest.mark.parametrize(
     ("name", "data", "columns", "said"),
     [
-        ("t.csv", "text,label\na,b\n", {}, "none of its 1 row has a column 'prompt' or 'messages'; its columns are"),
+        ("t.csv", "text,label\na,b\n", {}, "its 1 row has no column 'prompt' or 'messages'; its columns are"),
         ("t.jsonl", '{"text":"a"}\n{"label":"b"}', {}, "its columns are text, label"),
         ("t.json", '[{"text":"a"}]', {}, "its columns are text"),
         ("t.csv", "prompt,label\na,b\nc,d\n", {}, "2 rows has a column 'completion'; its columns are prompt, label"),
-        ("t.csv", "prompt,completion\na,b\n", {"prompt": "text"}, "has a column 'text' or 'messages'"),
+        ("t.csv", "prompt,completion\na,b\n", {"prompt": "text"}, "its 1 row has no column 'text' or 'messages'"),
         ("t.csv", "prompt;completion\na;b\n", {}, "its cells seem to be separated by ';', CSV has commas"),
         ("t.csv", "prompt\tcompletion\na\tb\n", {}, "its cells seem to be separated by a tab"),
         ("t.csv", "Is this a header? No!,certainly not (?)\na,b\n", {}, "look like data: the header may be missing"),
@@ -124,8 +125,67 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
     assert result.code == ExitCode.DATASET_INVALID
     assert said in result.verdict.message
     assert "line" not in result.verdict.message
-    assert "columns: {prompt: NAME, completion: NAME}" in result.verdict.next_step
     assert result.verdict.train.bad_rows == result.verdict.train.rows
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "columns", "step"),
+    [
+        ("t.jsonl", '{"Prompt":"a","COMPLETION":"b"}', {}, "{prompt: Prompt, completion: COMPLETION}"),
+        ("t.jsonl", '{"promt":"a","completion":"b"}', {}, "{prompt: promt}"),
+        ("t.jsonl", '{"prompt":"a","completions":"b"}', {}, "{completion: completions}"),
+        ("t.jsonl", '{"question":"a","answer":"b"}', {}, "{prompt: question, completion: answer}"),
+        ("t.jsonl", '{"instruction":"a","input":"","output":"b"}', {}, "{prompt: instruction, completion: output}"),
+        ("t.jsonl", '{"conversations":[]}', {}, "{messages: conversations}"),
+        (
+            "t.jsonl",
+            '{"text":"a","label":"b"}',
+            {"prompt": "txt", "completion": "lable"},
+            "{prompt: text, completion: label}",
+        ),
+        ("t.csv", "my promt,completion\na,b\n", {"prompt": "my prompt"}, '{prompt: "my promt"}'),
+        ("t.jsonl", '{"foo":"a","bar":"b"}', {}, "{prompt: NAME, completion: NAME}"),
+        ("t.csv", "prompt;completion\na;b\n", {}, "Write the file with commas between the cells"),
+    ],
+)
+def test_the_next_step_names_the_columns_that_were_probably_meant(check, name, data, columns, step):
+    assert step in check(train=(name, data), spec={"dataset": {"columns": columns}}).verdict.next_step
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("Ada Lovelace,positive", "the names of its columns look like data: the header may be missing"),
+        ("Ada Lovelace,review", "its columns are review and 1 more"),  # a usual name, which may be a value too
+        ("prompt,sentiment class", "its columns are prompt, sentiment class"),  # a header beyond doubt
+    ],
+)
+def test_the_first_line_of_a_csv_is_not_repeated_where_it_may_be_data(check, header, said):
+    result = check(train=("t.csv", f"{header}\na,b\n"))
+    assert said in result.verdict.message
+    assert "Ada" not in result.verdict.model_dump_json() + result.err
+
+
+def test_a_file_of_which_no_line_is_json_is_asked_for_its_format(check):
+    result = check(train=("t.jsonl", "prompt,completion\na,b\n"))
+    assert result.verdict.next_step.startswith("The file was read as JSONLines: set spec.dataset.train.format")
+
+
+def test_a_system_column_that_was_named_and_is_absent_is_warned_of(check):
+    data = '{"prompt": "a", "completion": "b", "instructions": "c"}\n'
+    result = check(train=("t.jsonl", data), spec={"dataset": {"columns": {"system": "instruction"}}})
+    assert result.code == ExitCode.OK
+    assert "t.jsonl: no row has a column 'instruction' (columns.system); did you mean instructions?" in (
+        result.verdict.warnings
+    )
+
+
+def test_a_row_of_a_json_array_is_named_by_its_line_too(check):
+    rows = [{"prompt": "a", "completion": "b"}, {"prompt": "", "completion": "b"}]
+    result = check(train=("t.json", json.dumps(rows, indent=2)), test=("v.json", json.dumps(rows[:1] * 2)))
+    (problem,) = result.verdict.train.problems
+    assert (problem.line, problem.row, problem.message) == (6, 1, "row 1 (line 6): prompt is empty")
+    assert result.verdict.shared_rows[0].examples == ["v.json row 0 (line 1)", "v.json row 1 (line 1)"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +193,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
     [
         ("t.jsonl", "", ExitCode.DATASET_INVALID, "t.jsonl is empty"),
         ("t.csv", "", ExitCode.DATASET_INVALID, "t.csv is empty"),
-        ("t.json", "", ExitCode.DATASET_INVALID, "t.json: "),
+        ("t.json", "", ExitCode.DATASET_INVALID, "t.json is empty"),
         ("t.csv", "prompt,completion\n", ExitCode.DATASET_INVALID, "t.csv has a header but no rows"),
         ("t.jsonl", "\n\n", ExitCode.DATASET_INVALID, "t.jsonl has no rows"),
         ("t.json", "[]", ExitCode.DATASET_INVALID, "t.json has no rows"),
@@ -161,11 +221,43 @@ def test_a_file_that_is_not_there(check, tmp_path):
     assert f"none.jsonl is not in {tmp_path}" in result.verdict.message
 
 
-def test_a_folder_is_no_file(check, tmp_path):
-    (tmp_path / "rows.jsonl").mkdir()
+@pytest.mark.parametrize(("written", "found"), [("Rows.jsonl", True), ("rows.json", True), ("other.csv", False)])
+def test_a_file_that_is_not_there_is_answered_with_the_one_that_is(check, tmp_path, written, found):
+    (tmp_path / "rows.jsonl").write_text(GOOD)
+    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/{written}"}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert ("; there is rows.jsonl" in result.verdict.message) == found
+    assert "file:///FOLDER/FILE" in result.verdict.next_step
+
+
+def test_the_uri_of_a_local_file_is_percent_decoded(check, tmp_path):
+    path = tmp_path / "a b#ü?.jsonl"
+    path.write_text(GOOD)
+    assert check(spec={"dataset": {"train": {"uri": path.as_uri()}}}).code == ExitCode.OK
+
+
+def test_a_pipe_is_not_waited_for(check, tmp_path):
+    os.mkfifo(tmp_path / "rows.jsonl")
     result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/rows.jsonl"}}})
     assert result.code == ExitCode.DATASET_NOT_FOUND
-    assert "is a folder, not a file" in result.verdict.message
+    assert "rows.jsonl is a pipe or a device, not a file" in result.verdict.message
+
+
+@pytest.mark.parametrize("name", ["loop.jsonl", "n" * 300 + ".jsonl", "gone.jsonl"])
+def test_names_that_lead_nowhere_are_not_tried_again(check, tmp_path, name):
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/{name}"}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert f"there is {name}" not in result.verdict.message
+
+
+def test_a_folder_is_no_file(check, tmp_path):
+    for name in ("rows.jsonl", "rows"):
+        (tmp_path / name).mkdir()
+        result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/{name}"}}})
+        assert result.code == ExitCode.DATASET_NOT_FOUND
+        assert "is a folder, not a file" in result.verdict.message
 
 
 def test_duplicates_and_shared_rows_are_warnings(check):

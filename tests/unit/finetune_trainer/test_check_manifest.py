@@ -1,6 +1,8 @@
 """Manifests from files: what the API server would refuse is refused with the field and what to write."""
 
+import io
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -59,7 +61,7 @@ def test_other_kinds_are_passed_over_and_several_jobs_are_found(write):
         read_job(path)
 
 
-@pytest.mark.parametrize("number", ["2e-4", "2.0e-4", "0.0002"])
+@pytest.mark.parametrize("number", ["2e-4", "2.0e-4", "0.0002", "+2E-4"])
 def test_numbers_are_read_as_kubernetes_reads_them(write, number):
     job = read_job(write(JOB + f"  hyperparameters: {{learningRate: {number}, epochs: 1}}\n"))
     assert job.spec.hyperparameters.learning_rate == 0.0002
@@ -80,7 +82,7 @@ def test_a_date_is_text(write):
         (("dataset:", "zzz:"), "spec.zzz: no such field; there are activeDeadlineSeconds, baseModel"),
         (("metadata: {name: sentiment-1, annotations: {a: b}}", "metadata: {}"), "metadata.name is required"),
         (("v1alpha1", "v1"), "apiVersion: input should be 'finetune.dev/v1alpha1'"),
-        (("modelRef: {name: sentiment}", "modelRef: sentiment"), "spec.modelRef: input should be a valid dictionary"),
+        (("modelRef: {name: sentiment}", "modelRef: sentiment"), "line 7: spec.modelRef: write fields below it: name"),
         (("{name: sentiment}", "{name: 3}"), "spec.modelRef.name: input should be a valid string"),
         (("file:///data", "ftp://data"), "spec.dataset.train.uri: ftp: not a place that a dataset is read from"),
         (("file:///data", "s3://b/../c"), "spec.dataset.train.uri: the uri has a '..' segment"),
@@ -89,7 +91,17 @@ def test_a_date_is_text(write):
         (("file:///data/train.jsonl", "train.jsonl"), "needs file:// and an absolute path, with three slashes"),
         (("kind: FineTuneJob", "kind: Job"), "job.yaml has no FineTuneJob"),
         (("kind:", " kind:"), "job.yaml line 2: "),
-        (("kind:", "kind: a\nkind:"), "job.yaml line 1: kind stands twice"),
+        (("kind:", "kind: a\nkind:"), "job.yaml line 3: kind stands twice"),
+        (("kind: FineTuneJob", "kind: FinetuneJob"), "job.yaml has no FineTuneJob; did you mean FineTuneJob by kind"),
+        (("sentiment-1", "{{ name }}"), "job.yaml line 3: a key is no text"),
+        (("sentiment-1", "a\x07b"), "job.yaml line 3: it has a character that YAML does not allow"),
+        (("sentiment-1", "!!binary aGk="), "job.yaml line 3: could not determine a constructor"),
+        (("sentiment-1", "Sentiment_1"), "metadata.name: this is no name of an object"),
+        (("baseModel: Hugging", "baseModel: /Hugging"), "spec.baseModel: baseModel is the name of a model, such as"),
+        (("{name: sentiment}", "{name: Sentiment}"), "spec.modelRef.name: modelRef.name becomes the name of a Service"),
+        (("baseModel:", "base_model:"), "spec.base_model: no such field; did you mean baseModel?"),
+        (("file:///data", "https://[::1/data"), "spec.dataset.train.uri: the uri cannot be read"),
+        (("file:///data", "hf://owner/name"), "spec.dataset.train.uri: write hf://datasets/OWNER/NAME/PATH"),
         (("\n  baseModel", "\n\tbaseModel"), "job.yaml line 6: found character '\\t'"),
     ],
 )
@@ -107,6 +119,10 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("method: Full\n  lora: {r: 8}", "spec.lora: lora has no meaning with method Full"),
         ("lora: {alpha: x}", "spec.lora.alpha: input should be a valid integer"),
         ("evaluation: {metrics: [bleu]}", "spec.evaluation.metrics[0]: input should be 'exactMatch'"),
+        ("hyperparameters: {epochs: '3'}", "spec.hyperparameters.epochs: input should be a valid number"),
+        ("suspend: 1", "spec.suspend: input should be a valid boolean"),
+        ("resources: {cpu: lots}", "spec.resources.cpu: this is no quantity"),
+        ("resources: {memory: -1Gi}", "spec.resources.memory: this is no quantity"),
         ("resources: {cpu: []}", "spec.resources.cpu: input should be"),
         ("resources: {gpus: 1}", "spec.resources.gpus: no such field; there are cpu, ephemeralStorage, gpusPerNode"),
     ],
@@ -115,9 +131,55 @@ def test_a_wrong_value_is_refused_by_field(write, more, said):
     assert said in refusal(write(f"{JOB}  {more}\n")).message
 
 
-def test_a_relative_path_is_answered_with_an_absolute_one(write):
-    error = refusal(write(JOB.replace("file:///data/train", "file://data/train")))
-    assert error.next_step == "Write file:///FOLDER/data/train.jsonl with the folder that it is in."
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("data/train.jsonl", "{cwd}/data/train.jsonl"),
+        ("./data/../train.jsonl", "{cwd}/train.jsonl"),
+        ("file://data/train.jsonl", "{cwd}/data/train.jsonl"),
+        ("file:/data/a b.jsonl", "/data/a%20b.jsonl"),
+        ("file://localhost/data/train.jsonl", "/data/train.jsonl"),
+        ("/data/train.jsonl", "/data/train.jsonl"),
+        ("~/train.jsonl", "{home}/train.jsonl"),
+    ],
+)
+def test_a_path_is_answered_with_the_uri_that_it_means(write, written, meant):
+    error = refusal(write(JOB.replace("file:///data/train.jsonl", written)))
+    assert error.next_step == f"Write file://{meant.format(cwd=Path.cwd(), home=Path.home())}"
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (("  baseModel:", "  basemodel:"), 6),
+        (("{name: local-gpu}", "{name: 3}"), 5),
+        (("  modelRef: {name: sentiment}\n", ""), 4),  # what is not there stands where it belongs
+        (("file:///data", "ftp://data"), 9),
+        (("{name: sentiment}", "{name: Sentiment}"), 7),
+        (("sentiment-1", "Sentiment_1"), 3),
+    ],
+)
+def test_a_wrong_field_is_named_with_file_and_line(write, change, line):
+    text = "apiVersion: v1\nkind: Secret\n---\n" + JOB.replace(*change)
+    assert f"line {line + 3}: spec" in refusal(write(text)).message.replace("metadata", "spec")
+
+
+def test_jobs_in_a_list_are_found_and_a_status_is_passed_over(write):
+    jobs = [yaml.safe_load(JOB) | {"status": {"phase": "Running"}}, yaml.safe_load(JOB)]
+    assert len(read_jobs(write(yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": jobs})))) == 2
+
+
+def test_a_null_counts_as_left_out(write):
+    job = read_job(write(JOB + "  hyperparameters:\n  lora: {r: null}\n"))
+    assert (job.spec.hyperparameters.batch_size, job.spec.lora.r) == (16, 16)
+    assert (
+        "spec.baseModel is required" in refusal(write(JOB.replace("HuggingFaceTB/SmolLM2-135M-Instruct", ""))).message
+    )
+
+
+def test_a_manifest_can_come_from_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(JOB.encode())))
+    assert read_job(Path("-")).metadata.name == "sentiment-1"
 
 
 def test_many_errors_are_bounded(write):
@@ -126,7 +188,9 @@ def test_many_errors_are_bounded(write):
     assert len(error.message) <= 4096
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"- 1\n", b"[" * 5000, b"!!python/object:os.system {}\n"])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"", b"- 1\n", b"[" * 5000, b"!!python/object:os.system {}\n", b"#" * 4_000_000]
+)
 def test_a_file_that_is_no_manifest_is_refused(tmp_path, content):
     path = tmp_path / "job.yaml"
     path.write_bytes(content)
@@ -140,3 +204,10 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 def test_credentials_in_a_uri_are_never_shown(write):
     error = refusal(write(JOB.replace("file:///data", "https://user:hunter2@host")))
     assert "hunter2" not in error.message + (error.next_step or "")
+
+
+def test_aliases_do_not_multiply_what_is_read(write):
+    """Each list names the one before nine times: written out this would be 9^30 elements."""
+    bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
+    assert "a0: no such field" in refusal(write(bomb + JOB)).message
+    assert "spec.connectionRef.name" in refusal(write(JOB.replace("{name: local-gpu}", "&x {name: *x}"))).message

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,11 +16,11 @@ from hypothesis import strategies as st
 
 from finetune_api.job import Columns, DataFile, Dataset
 from finetune_trainer.data import load_rows
+from finetune_trainer.data.columns import to_row
 from finetune_trainer.data.csv_rows import read_csv
 from finetune_trainer.data.json_array import read_json_array
-from finetune_trainer.data.json_lines import read_json_lines
 from finetune_trainer.data.read import SplitFile
-from finetune_trainer.data.rows import ROW_LIMIT
+from finetune_trainer.data.rows import ROW_LIMIT, Position
 from finetune_trainer.errors import TrainerError
 
 ROWS = [
@@ -38,8 +39,12 @@ def as_csv(rows):
 
 
 def as_parquet(rows, row_group_size=2):
+    return as_parquet_table(pa.Table.from_pylist(rows), row_group_size=row_group_size)
+
+
+def as_parquet_table(table, **options):
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), sink, row_group_size=row_group_size)
+    pq.write_table(table, sink, **options)
     return sink.getvalue()
 
 
@@ -83,7 +88,7 @@ def test_every_format_gives_the_same_fields(ending, compression, tmp_path):
     [
         ("csv", ["line 2", "line 3", "line 6"]),  # the second row spans three lines
         ("jsonl", ["line 1", "line 2", "line 3"]),
-        ("json", ["row 0", "row 1", "row 2"]),
+        ("json", ["row 0 (line 2)", "row 1 (line 6)", "row 2 (line 10)"]),
         ("parquet", ["row group 0 row 0", "row group 0 row 1", "row group 1 row 0"]),
     ],
 )
@@ -106,25 +111,37 @@ def test_csv_of_any_text_comes_back_with_the_line_it_begins_on(rows):
     for row in rows:
         begins.append(text.getvalue().count("\n") + 1)
         writer.writerow(row)
-    found = list(read_csv(stream(text.getvalue().encode()), "t.csv", {}))
+    found = list(read_csv(stream(text.getvalue().encode()), "t.csv"))
     assert [tuple(record.fields.values()) for record in found] == rows
     assert [record.position.line for record in found] == begins
 
 
+JSON_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(alphabet='ab"\\[]{},:\n', max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('a"]', max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200))
-def test_no_bytes_break_a_reader(data):
-    for read in (
-        lambda: list(read_csv(stream(data), "t", {})),
-        lambda: list(read_json_lines(stream(data))),
-        lambda: list(read_json_array(stream(data), "t")),
-    ):
-        reason = "DatasetInvalid"
-        try:
-            assert all((record.fields is None) == (record.problem is not None) for record in read())
-        except TrainerError as error:
-            reason = error.reason
-        assert reason == "DatasetInvalid"
+@given(
+    st.lists(st.dictionaries(st.sampled_from("ab"), JSON_VALUE), max_size=6),
+    st.sampled_from([None, 0, 1, 3]),
+    st.integers(1, 9),
+)
+def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block):
+    """Rows, and the line that each begins on, are those that the file has."""
+    text = json.dumps(rows, indent=indent)
+    begins, at = [], 1
+    for _ in rows:
+        at = text.index("{", at)
+        begins.append(text.count("\n", 0, at) + 1)
+        at = json.JSONDecoder().raw_decode(text, at)[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetune_trainer.data.json_array._BLOCK", block)
+        found = list(read_json_array(stream(text.encode()), "t.json"))
+    assert [record.fields for record in found] == rows
+    assert [record.position for record in found] == [Position(line, row=row) for row, line in enumerate(begins)]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +150,7 @@ def test_no_bytes_break_a_reader(data):
         ("bom.csv", b"\xef\xbb\xbfprompt,completion\na,b\n", [(2, None)]),
         ("blank.csv", b"prompt,completion\n\na,b\n\n", [(3, None)]),
         ("no-end.csv", b"prompt,completion\na,b", [(2, None)]),
-        ("short.csv", b"prompt,completion\na\na,b\na,b,c\n", [(2, "1 cells where"), (3, None), (4, "3 cells where")]),
+        ("short.csv", b"prompt,completion\na\na,b\na,b,c\n", [(2, "1 cell where"), (3, None), (4, "3 cells where")]),
         ("quote.csv", b'prompt,completion\n"a"b,c\na,b\n', [(2, "quotes"), (3, None)]),
         ("open.csv", b'prompt,completion\na,b\n"a,b\nc,d\n', [(2, None), (3, "never closed")]),
         ("text.csv", b"prompt,completion\na,\xff\na,b\n", [(2, "not UTF-8"), (3, None)]),
@@ -144,25 +161,42 @@ def test_no_bytes_break_a_reader(data):
         ("cut.jsonl", b'{"a":1}\n{"a":', [(1, None), (2, "breaks off")]),
         ("junk.jsonl", b'nope\n{"a":1}\n', [(1, "not valid JSON at byte"), (2, None)]),
         ("text.jsonl", b'{"a":"\xff"}\n{"a":1}\n', [(1, "not UTF-8"), (2, None)]),
-        ("list.jsonl", b'[1]\n"x"\n3\nnull\n', [(n, "no JSON object") for n in (1, 2, 3, 4)]),
-        ("deep.jsonl", b"[" * 100_000 + b'\n{"a":1}\n', [(1, "nested too deeply"), (2, None)]),
+        ("nul.csv", b"prompt,completion\na\0,b\na,b\n", [(2, "has a NUL byte"), (3, None)]),
+        ("scalar.jsonl", b'"x"\n3\nnull\n', [(n, "no JSON object") for n in (1, 2, 3)]),
+        ("list.jsonl", b'[{"a":1}]\n{"a":1}\n', [(1, "begins an array, not an object: .* format: JSON"), (2, None)]),
+        ("pretty.jsonl", b'[\n{"a":1}\n]\n', [(1, "begins an array"), (2, None), (3, "not valid JSON")]),
+        ("nan.jsonl", b'{"a":NaN}\n{"a":-Infinity}\n', [(1, "NaN or Infinity"), (2, "NaN or Infinity")]),
+        ("far.jsonl", b'{"a":1e999}\n{"a":' + b"9" * 5000 + b"}", [(n, "a number that is too large") for n in (1, 2)]),
+        ("half.jsonl", b'{"a":"\\ud800"}\n{"a":"\\ud800 "}\n', [(1, "half of a character"), (2, "not valid JSON")]),
+        ("deep.jsonl", b'{"a":' * 100_000 + b'\n{"a":1}\n', [(1, "nested too deeply"), (2, None)]),
         ("bom.json", b'\xef\xbb\xbf[{"a":1}]', [(0, None)]),
         ("items.json", b'[1,{"a":1},"x"]', [(0, "no JSON object"), (1, None), (2, "no JSON object")]),
-        ("cut.json", b'[{"a":1},{"a"', [(0, None), (1, "not valid JSON from here on")]),
-        ("after.json", b'[{"a":1}] x', [(0, None), (1, "not valid JSON from here on")]),
-        ("text.json", b'[{"a":"\xff"}]', [(0, "not valid JSON from here on")]),
-        ("big.json", b'[{"a":123456789012345678901234567890}]', [(0, None)]),
+        ("cut.json", b'[{"a":1},{"a"', [(0, None), (1, "the array breaks off")]),
+        ("open.json", b'[{"a":1}', [(0, "the array breaks off")]),
+        ("comma.json", b'[{"a":1},', [(0, None), (1, "the array breaks off")]),
+        ("bracket.json", b"[", [(0, "the array breaks off")]),
+        ("after.json", b'[{"a":1}] x', [(0, None), (1, "something follows the array")]),
+        ("end.json", b' [ {"a":1} ] \r\n\n', [(0, None)]),
+        ("two.json", b"[]\n[]", [(1, "something follows the array")]),
+        ("gap.json", b'[{"a":1},,{"a":1},]', [(0, None), (1, "nothing stands"), (2, None), (3, "nothing stands")]),
+        ("text.json", b'[{"a":"\xff"},{"a":1}]', [(0, "not UTF-8"), (1, None)]),
+        ("bad.json", b'[{"a":},{"a":"]\\"},["},{"a":1}]', [(0, "not valid JSON"), (1, None), (2, None)]),
+        ("brace.json", b'[{"a":1}},{"a":1}]', [(0, "not valid JSON at byte 9"), (1, None)]),
+        ("far.json", b'[{"a":1e999},{"a":' + b"9" * 5000 + b"}]", [(0, "too large"), (1, "too large")]),
+        ("deep.json", b'[{"a":' + b"[" * 50_000 + b"]" * 50_000 + b'},{"a":1}]', [(0, "nested too deeply"), (1, None)]),
+        ("cut-deep.json", b"[" * 100_000, [(0, "the array breaks off")]),
         ("empty.json", b"[]", []),
+        ("nothing.json", b" \n", []),
     ],
 )
 def test_bad_rows_are_found_where_they_are(name, data, expected, tmp_path):
     (tmp_path / name).write_bytes(data)
     found = records(tmp_path / name)
-    places = [record.position.line if record.position.line is not None else record.position.row for record in found]
+    places = [record.position.line if record.position.row is None else record.position.row for record in found]
     assert places == [place for place, _ in expected]
     for record, (_, problem) in zip(found, expected, strict=True):
         assert (record.problem is None) == (problem is None)
-        assert problem is None or problem in record.problem
+        assert problem is None or re.search(problem, record.problem)
 
 
 BIG = b"x" * (ROW_LIMIT + 200_000)
@@ -174,13 +208,16 @@ BIG = b"x" * (ROW_LIMIT + 200_000)
         ("long.jsonl", b'{"a":"' + BIG + b'"}\n{"a":1}\n', ["longer than 4 MiB", None]),
         ("long.csv", b"a,b\n" + BIG + b",1\n1,2\n", ["longer than 4 MiB", None]),
         ("open.csv", b'a,b\n"' + (b"x" * 1000 + b"\n") * (ROW_LIMIT // 900), ["longer than 4 MiB"]),
-        ("long.json", b'[{"a":1},{"a":"' + BIG + b'"},{"a":1}]', [None, "longer than 4 MiB; what follows"]),
+        ("long.json", b'[{"a":1},{"a":"' + BIG + b'"},{"a":1}]', [None, "longer than 4 MiB", None]),
+        ("space.json", b"[" + b" " * len(BIG) + b'{"a":1}]', [None]),
+        ("cell.csv", b'a,b\n1,"' + b"x\n" * (len(BIG) // 2) + b'"\n1,2\n', ["longer than 4 MiB", None]),
+        ("line.csv", b'a,b\n1,"\n' + BIG + b'"\n1,2\n', ["longer than 4 MiB", None]),
         ("long.parquet", as_parquet([{"prompt": BIG.decode()}, {"prompt": "x"}]), ["longer than 4 MiB", None]),
     ],
 )
 def test_rows_over_the_limit_are_bad_rows(name, data, problems, tmp_path):
     (tmp_path / name).write_bytes(data)
-    found = records(tmp_path / name)[: len(problems)]
+    found = records(tmp_path / name)
     for record, problem in zip(found, problems, strict=True):
         assert (record.problem is None) == (problem is None)
         assert problem is None or problem in record.problem
@@ -191,6 +228,11 @@ GZIP, ZSTD, PARQUET = (
     zstandard.compress(b'{"a":1}\n' * 1000),
     as_parquet(ROWS),
 )
+
+
+WIDE = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=30)).compressobj()
+WIDE = WIDE.compress(b'{"a":1}\n' * 100) + WIDE.flush()
+TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["prompt", "prompt"]))
 
 
 @pytest.mark.parametrize(
@@ -205,9 +247,21 @@ GZIP, ZSTD, PARQUET = (
         ("t.parquet", b"", "t.parquet: is no Parquet file, or its end is missing"),
         ("t.parquet", PARQUET[:-5], "t.parquet: is no Parquet file, or its end is missing"),
         ("t.parquet", b"PAR1" + b"\xff" * 60 + PARQUET[64:], "t.parquet: row group 0 is broken after row 0"),
-        ("t.json", b'{"a":1}\n{"a":2}', "t.json: begins with an object, not an array; .* format: JSONLines"),
+        ("t.jsonl.gz", gzip.compress(GZIP), "t.jsonl.gz: is compressed twice"),
+        ("t.jsonl.zst", WIDE, "t.jsonl.zst: the zstd compression needs a window of more than 128 MiB"),
+        ("t.json", b'{"a":1}\n{"a":2}', "t.json: begins with an object, not an array"),
         ("t.json", b"prompt,completion", "t.json: is no JSON array"),
-        ("t.csv", b"a,a\n1,2\n", "t.csv: two columns of the header have the same name"),
+        ("t.csv", b"prompt,prompt\n1,2\n", "t.csv: two columns of the header are called 'prompt'"),
+        ("t.csv", b'{"prompt":"a"}\n', "t.csv: begins like JSON, not like CSV"),
+        ("t.csv", "prompt".encode("utf-16"), "t.csv: is UTF-16 or UTF-32 text"),
+        ("t.csv", "prompt".encode("utf-16-be"), "t.csv: is no text in UTF-8: it begins with NUL bytes"),
+        ("t.csv", b"PK\x03\x04", "t.csv: is a zip archive or a spreadsheet"),
+        ("t.jsonl", b"BZh9", "t.jsonl: is compressed with bzip2 or xz"),
+        ("t.jsonl", PARQUET, "t.jsonl: is a Parquet file"),
+        ("t.jsonl", b"\n<!DOCTYPE html>", "t.jsonl: is a web page, not data"),
+        ("t.parquet", b"version https://git-lfs.github.com/spec/v1\n", "t.parquet: is a pointer of Git LFS"),
+        ("t.parquet", b"PARE" + PARQUET[4:-4] + b"PARE", "t.parquet: is an encrypted Parquet file"),
+        ("t.parquet", TWINS, "t.parquet: two columns are called 'prompt'"),
         ("t.csv", b"a,\xff\n1,2\n", "t.csv: the header cannot be read: the row is not UTF-8 text"),
     ],
 )
@@ -226,6 +280,30 @@ def test_parquet_with_bytes_that_are_no_text_is_a_bad_row(tmp_path):
     assert [record.problem for record in records(tmp_path / "t.parquet")] == [None, "the row is not UTF-8 text", None]
 
 
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (pa.array([1]), "a number"),
+        (pa.array([b"a"]), "bytes"),
+        (pa.array([1], pa.timestamp("ns")), "of another type"),  # Python knows no nanoseconds
+        (pa.array([10**9], pa.date32()), "of another type"),  # nor the year 2,700,000
+        (pa.array([0], pa.timestamp("us")), "a time"),
+        (pa.array([0], pa.date32()), "a date"),
+        (pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())), "a list"),
+    ],
+)
+def test_parquet_with_columns_that_are_no_text_has_bad_rows(column, said, tmp_path):
+    pq.write_table(pa.table({"prompt": column, "completion": ["x"]}), tmp_path / "t.parquet")
+    (record,) = records(tmp_path / "t.parquet")
+    assert to_row(record, Columns()).what == f"prompt is {said}, not text"
+
+
+def test_parquet_counts_the_text_of_conversations_too(tmp_path):
+    row = {"messages": [{"role": "user", "content": BIG.decode()}]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "t.parquet")
+    assert records(tmp_path / "t.parquet")[0].problem == "the row is longer than 4 MiB"
+
+
 def test_parquet_reads_conversations_and_only_the_columns_of_the_job(tmp_path):
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     pq.write_table(pa.Table.from_pylist([{"chat": messages, "other": 1}]), tmp_path / "t.parquet")
@@ -233,13 +311,34 @@ def test_parquet_reads_conversations_and_only_the_columns_of_the_job(tmp_path):
     assert [record.fields for record in found] == [{"chat": messages}]
 
 
-@pytest.mark.parametrize("name", ["data", "data.txt", "data.gz", "data.tsv"])
+@pytest.mark.parametrize("name", ["data", "data.txt", "data.gz"])
 def test_an_unknown_ending_asks_for_the_format(name, tmp_path):
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(TrainerError, match=r"spec\.dataset\.train: the ending of") as raised:
         records(tmp_path / name)
     assert raised.value.reason == "SpecInvalid"
     assert raised.value.next_step == "Set spec.dataset.train.format to CSV, JSONLines, JSON or Parquet."
+
+
+@pytest.mark.parametrize(("name", "step"), [("d.tsv", "with commas"), ("d.XLSX", "as CSV"), ("d.jsonl.bz2", "gzip")])
+def test_endings_of_other_formats_are_answered_with_what_to_write(name, step, tmp_path):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(TrainerError, match=f"the ending of {name} does not tell its format") as raised:
+        records(tmp_path / name)
+    assert step in raised.value.next_step
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.jsonl.zst", "data.jsonl.gz"])
+def test_compression_is_known_by_its_first_bytes(name, tmp_path):
+    (tmp_path / name).write_bytes(GZIP)
+    with split_file(tmp_path / name) as file:
+        assert len(list(file.records())) == 1000
+        assert str(file.format) == "JSONLines, gzip"
+
+
+def test_columns_that_no_job_asks_for_may_have_one_name(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"prompt,completion,,\na,b,,\n")
+    assert records(tmp_path / "t.csv")[0].fields == {"prompt": "a", "completion": "b", "": ""}
 
 
 @pytest.mark.parametrize(("name", "data"), [("data", b'{"a":1}\n'), ("data.csv.gz", GZIP)])

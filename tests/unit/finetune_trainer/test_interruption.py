@@ -1,6 +1,5 @@
 """A run that is asked to stop ends as Interrupted wherever it is, and in nothing worse than that."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from tests.unit.finetune_trainer.test_train import do, same_result
 
 
 def terminate(number: signal.Signals = signal.SIGTERM) -> None:
-    os.kill(os.getpid(), number)
+    signal.raise_signal(number)
 
 
 def ends(work, tmp_path, interruption=None) -> tuple[int, str]:
@@ -144,8 +143,8 @@ def test_a_long_step_is_given_up_and_the_next_attempt_does_it_as_if_for_the_firs
 
 def test_ctrl_c_at_a_command_that_has_nothing_to_lose_is_one_line_and_no_trace():
     code = (
-        "import os, signal, sys; from finetune_trainer import __main__ as cli\n"
-        "cli.import_module = lambda name: os.kill(os.getpid(), signal.SIGINT)\n"
+        "import signal, sys; from finetune_trainer import __main__ as cli\n"
+        "cli.import_module = lambda name: signal.raise_signal(signal.SIGINT)\n"
         "sys.exit(cli.main(['prune', 'x', '--root', 'y']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import signal
 
 import pytest
@@ -52,7 +51,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_model, tmp_path, 
     def interrupting(self, report):
         shown(self, report)
         if report.progress and report.progress.step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(run.Display, "show", interrupting)
     monkeypatch.setattr("finetune_trainer.report.Reporter.due", lambda _self: True)

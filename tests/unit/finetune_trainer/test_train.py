@@ -1,7 +1,6 @@
 """Whole runs with a tiny model: what they leave behind, what they say, and how they end."""
 
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -257,7 +256,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_attempt_ends_as_if_nothing_had
         original(**fields)
         if fields.get("progress") and fields["progress"].step == 7 and not seen:
             seen.append(True)
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     reporter.update = update
     work = lambda: execute(broken, reporter, interruption, allow_local=True)  # noqa: E731
@@ -282,7 +281,7 @@ def test_an_interruption_before_training_stops_at_once(tiny_model, tmp_path, mon
     job = make_job(tmp_path, tiny_model, splits=("train",))
 
     def asked(*_args, **_kwargs):
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         pytest.fail("it went on")
 
     monkeypatch.setattr("finetune_trainer.train.check_dataset", asked)

@@ -1,10 +1,13 @@
 """A record's fields → a row that can be learnt from, or what is wrong with it. `spec.dataset.columns` maps the names.
 
 A row has prompt, completion and an optional system message, or a whole conversation in `messages` (used where the row
-has no prompt column). Text is taken as it is: nothing is trimmed, and nothing but text is taken for text.
+has no prompt). Text is taken as it is: nothing is trimmed, and nothing but text is taken for text.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from finetune_api.job import Columns
@@ -14,7 +17,19 @@ from finetune_trainer.data.rows import ROLES, Position, Record, Row, Turn
 MESSAGES_LIMIT = 256
 """Most messages of one conversation: each answer in it is tokenised with all that comes before."""
 
-_KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", bytes: "bytes"}
+_KINDS = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    Decimal: "a number",
+    list: "a list",
+    dict: "an object",
+    bytes: "bytes",
+    datetime: "a time",
+    date: "a date",
+}
+_VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f-\xa0\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""Text has something in it where one character is neither white space, nor a control, nor of no width."""
 
 
 class Unusable(NamedTuple):
@@ -58,13 +73,15 @@ def to_row(record: Record, columns: Columns) -> Row | Unusable:
 
 
 def _turns(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
-    if columns.prompt not in fields and columns.messages in fields:
-        return _conversation(fields[columns.messages], columns.messages)
+    if columns.messages in fields and fields.get(columns.prompt) is None:
+        messages = fields[columns.messages]
+        if messages is not None or columns.prompt not in fields:
+            return _conversation(messages, columns.messages)
     prompt = Turn("user", _text(fields.get(columns.prompt), _called("prompt", columns.prompt), columns.prompt))
     called = _called("completion", columns.completion)
     completion = Turn("assistant", _text(fields.get(columns.completion), called, columns.completion))
     system = fields.get(columns.system)
-    if system is None or (isinstance(system, str) and not system.strip()):
+    if _is_blank(system):
         return (prompt, completion)
     system = _text(system, _called("system", columns.system), columns.system)
     return (Turn("system", system), prompt, completion)
@@ -77,9 +94,13 @@ def _text(value: Any, what: str, column: str) -> str:
     if not isinstance(value, str):
         kind = _KINDS.get(type(value), "of another type")
         raise _UnusableError("NotText", f"{what} is {kind}, not text", column)
-    if not value or value.isspace():
+    if _is_blank(value):
         raise _UnusableError("Empty", f"{what} is empty", column)
     return value
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and _VISIBLE.search(value) is None)
 
 
 def _called(what: str, column: str) -> str:
@@ -107,7 +128,7 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise _UnusableError("Malformed", f"message {index} has a role other than {', '.join(ROLES)}", column)
-    if role == "system" and (content is None or (isinstance(content, str) and not content.strip())):
+    if role == "system" and _is_blank(content):
         return None
     return Turn(role, _text(content, f"content of message {index}", column))
 

@@ -2,25 +2,33 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from finetune_trainer.data.formats import broken_file
 from finetune_trainer.data.lines import TOO_LONG, Line, lines
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record
 
 
-def read_csv(stream: io.BufferedReader, file_name: str, columns: dict[str, None]) -> Iterator[Record]:
+def read_csv(
+    stream: io.BufferedReader,
+    file_name: str,
+    wanted: Collection[str] = (),
+    tell_header: Callable[[list[str]], None] = lambda _: None,
+) -> Iterator[Record]:
     """Every row below the header. `line` is where the row begins; all cells are text. Blank lines are passed over.
 
-    The header's names are put into `columns` before the first row is read.
+    `tell_header` gets the header's names before the first row. None of those in `wanted` may stand in it twice.
 
     Raises:
         TrainerError: DatasetInvalid, the header cannot be used.
     """
+    if stream.peek(1)[:1] in (b"{", b"["):
+        step = "Set the format to JSONLines or JSON, or let the name end in .jsonl or .json."
+        raise broken_file(file_name, "begins like JSON, not like CSV", step)
     csv.field_size_limit(ROW_LIMIT)
     rows = _rows(_Lines(lines(stream)))
-    header = _header(rows, file_name)
-    columns.update(dict.fromkeys(header))
+    header = _header(rows, file_name, wanted)
+    tell_header(header)
     for record in rows:
         if isinstance(record, Record):
             yield record
@@ -29,18 +37,25 @@ def read_csv(stream: io.BufferedReader, file_name: str, columns: dict[str, None]
         if len(cells) == len(header):
             yield Record(position, dict(zip(header, cells, strict=True)))
         else:
-            yield Record(position, None, f"{len(cells)} cells where the header has {len(header)}")
+            yield Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(header)}")
 
 
-def _header(rows: Iterator["tuple[Position, list[str]] | Record"], file_name: str) -> list[str]:
+def _s(cells: list[str]) -> str:
+    return "" if len(cells) == 1 else "s"
+
+
+def _header(
+    rows: Iterator["tuple[Position, list[str]] | Record"], file_name: str, wanted: Collection[str]
+) -> list[str]:
     first = next(rows, None)
     if first is None:
         return []
     if isinstance(first, Record):
         raise broken_file(file_name, f"the header cannot be read: {first.problem}")
     names = [name.strip() for name in first[1]]
-    if len(set(names)) < len(names):
-        raise broken_file(file_name, "two columns of the header have the same name")
+    twice = next((name for name in wanted if names.count(name) > 1), None)
+    if twice is not None:
+        raise broken_file(file_name, f"two columns of the header are called {twice!r}", "Rename one of them.")
     return names
 
 
@@ -58,8 +73,9 @@ def _rows(source: "_Lines") -> Iterator["tuple[Position, list[str]] | Record"]:
             problem = _in_words(error)
         except _TooLongError:
             problem = f"the row is {TOO_LONG}; a quote may not be closed"
-        if problem or source.not_text:
-            yield Record(Position(line=source.first), None, problem or "the row is not UTF-8 text")
+            source.skip_row()
+        if problem or source.problem:
+            yield Record(Position(line=source.first), None, problem or source.problem)
         elif cells:
             yield Position(line=source.first), cells
 
@@ -85,26 +101,39 @@ class _Lines:
     def __init__(self, source: Iterator[Line]) -> None:
         self._source = source
         self._size = 0
+        self._quotes = 0
         self.first = 0
         """Number of the line at which the present row begins."""
-        self.not_text = False
-        """Whether a line of the present row is not UTF-8."""
+        self.problem: str | None = None
+        """Why the bytes of the present row are no text."""
 
     def begin(self) -> None:
         """A new row begins."""
-        self._size, self.first, self.not_text = 0, 0, False
+        self._size = self._quotes = self.first = 0
+        self.problem = None
+
+    def skip_row(self) -> None:
+        """Pass over what is left of a row that is too long: up to a line at whose end every quote is closed."""
+        while self._quotes % 2 and (line := next(self._source, None)):
+            self._count(line)
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
-        number, text = next(self._source)
-        self.first = self.first or number
-        self._size += ROW_LIMIT + 1 if text is None else len(text)
-        if text is None or self._size > ROW_LIMIT:
+        line = next(self._source)
+        self.first = self.first or line.number
+        self._count(line)
+        if line.text is None or self._size > ROW_LIMIT:
             raise _TooLongError
+        if b"\0" in line.text:
+            self.problem = "the row has a NUL byte"
         try:
-            return text.decode("utf-8")
+            return line.text.decode("utf-8")
         except UnicodeDecodeError:
-            self.not_text = True
-            return text.decode("utf-8", errors="replace")
+            self.problem = "the row is not UTF-8 text: save the file as UTF-8"
+            return line.text.decode("utf-8", errors="replace")
+
+    def _count(self, line: Line) -> None:
+        self._size += ROW_LIMIT + 1 if line.text is None else len(line.text)
+        self._quotes += line.quotes if line.text is None else line.text.count(b'"')

@@ -22,6 +22,7 @@ _BUCKET_MEMORY = 64 * 1024
 _EXAMPLES = 5
 _PAIR = Struct("=QQ")
 _GROUP_SHIFT = 40  # a row group holds fewer rows than 2^40
+_ELEMENT_SHIFT = 31  # rows and lines of a JSON array beyond 2^31 are called the last one before
 
 
 class Shared(NamedTuple):
@@ -113,11 +114,13 @@ class _Buckets:
 
 def _packed(position: Position) -> int:
     """A position as a number that sorts as the file does; the lowest bits tell which kind it is."""
-    if position.line is not None:
-        return position.line << 2
-    if position.row_group is None:
-        return (position.row or 0) << 2 | 1
-    return (position.row_group << _GROUP_SHIFT | (position.row or 0)) << 2 | 2
+    line, group, row = position
+    if row is None:
+        return (line or 0) << 2
+    if group is not None:
+        return (group << _GROUP_SHIFT | row) << 2 | 2
+    most = (1 << _ELEMENT_SHIFT) - 1
+    return (min(row, most) << _ELEMENT_SHIFT | min(line or 0, most)) << 2 | 1
 
 
 def _unpacked(packed: int) -> Position:
@@ -125,5 +128,5 @@ def _unpacked(packed: int) -> Position:
     if kind == 0:
         return Position(line=number)
     if kind == 1:
-        return Position(row=number)
+        return Position(line=number & ((1 << _ELEMENT_SHIFT) - 1) or None, row=number >> _ELEMENT_SHIFT)
     return Position(row_group=number >> _GROUP_SHIFT, row=number & ((1 << _GROUP_SHIFT) - 1))

@@ -1,10 +1,12 @@
 """Which format a file has, how it is compressed, and its bytes without the compression.
 
-Endings decide where the job does not: `.csv`, `.jsonl`, `.ndjson`, `.json`, `.parquet`, each with `.gz` or `.zst`.
+Endings decide on the format where the job does not: `.csv`, `.jsonl`, `.ndjson`, `.json`, `.parquet`, each with `.gz`
+or `.zst`. Compression is known by its first bytes, whatever the file is called.
 """
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,42 @@ _FORMATS: dict[str, DataFormat] = {
     ".pq": "Parquet",
 }
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+_FOREIGN_ENDINGS = {
+    ".tsv": "Write the file with commas as .csv, or as JSON Lines.",
+    ".xlsx": "Save the sheet as CSV in UTF-8.",
+    ".xls": "Save the sheet as CSV in UTF-8.",
+    ".bz2": "Compress the file with gzip or zstd instead of bzip2.",
+    ".xz": "Compress the file with gzip or zstd instead of xz.",
+    ".zip": "Take the file out of the archive; gzip or zstd may compress it.",
+    ".tar": "Take the file out of the archive; gzip or zstd may compress it.",
+    ".arrow": "Write the table as Parquet.",
+    ".feather": "Write the table as Parquet.",
+}
+_MAGIC: tuple[tuple[re.Pattern[bytes], Compression], ...] = (
+    (re.compile(rb"\x1f\x8b"), "gzip"),
+    (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), "zstd"),  # a frame, or one to be skipped
+)
+_FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
+    (re.compile(rb"PAR1"), "is a Parquet file", "Set the format to Parquet, or let the name end in .parquet."),
+    (re.compile(rb"PARE"), "is an encrypted Parquet file", "Write it without encryption."),
+    (re.compile(rb"PK\x03\x04"), "is a zip archive or a spreadsheet", "Save the rows as CSV, JSON Lines or Parquet."),
+    (re.compile(rb"BZh|\xfd7zXZ"), "is compressed with bzip2 or xz", "Compress it with gzip or zstd instead."),
+    (re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd"), "is compressed twice", "Compress it once."),
+    (
+        re.compile(rb"version https://git-lfs"),
+        "is a pointer of Git LFS, not the data itself",
+        "Fetch the data with git lfs pull, and upload that.",
+    ),
+    (
+        re.compile(rb"\s*<(!doctype html|html|\?xml)", re.IGNORECASE),
+        "is a web page, not data",
+        "Name the address of the file itself; the place may want a login, or show the file in a viewer.",
+    ),
+)
+_NO_TEXT: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
+    (re.compile(rb"\xff\xfe|\xfe\xff|\0\0\xfe\xff"), "is UTF-16 or UTF-32 text", "Save it as UTF-8."),
+    (re.compile(rb".{0,3}\0", re.DOTALL), "is no text in UTF-8: it begins with NUL bytes", "Save it as UTF-8."),
+)
 
 
 class FileFormat(NamedTuple):
@@ -37,31 +75,52 @@ class FileFormat(NamedTuple):
         return f"{self.format}, {self.compression}" if self.compression else self.format
 
 
-def file_format(file_name: str, asked: DataFormat, field: str) -> FileFormat:
+def data_format(file_name: str, asked: DataFormat, field: str) -> DataFormat:
     """The format that was asked for, else that of the ending.
 
     Raises:
         TrainerError: SpecInvalid, format is Auto and the ending is unknown.
     """
+    if asked != "Auto":
+        return asked
     name = file_name.lower()
-    compression = next((kind for ending, kind in _COMPRESSIONS.items() if name.endswith(ending)), None)
-    if compression:
+    if _compression_by_ending(name):
         name = name.rpartition(".")[0]
     found = next((kind for ending, kind in _FORMATS.items() if name.endswith(ending)), None)
-    if asked != "Auto":
-        return FileFormat(asked, compression)
     if found is None:
+        step = next((step for ending, step in _FOREIGN_ENDINGS.items() if name.endswith(ending)), None)
         raise TrainerError(
             Reason.SPEC_INVALID,
             f"{field}: the ending of {file_name} does not tell its format",
-            f"Set {field}.format to CSV, JSONLines, JSON or Parquet.",
+            step or f"Set {field}.format to CSV, JSONLines, JSON or Parquet.",
         )
-    return FileFormat(found, compression)
+    return found
 
 
-def broken_file(file_name: str, what: str) -> TrainerError:
+def compression_of(file_name: str, start: bytes) -> Compression | None:
+    """How a file is compressed: by its first bytes, else by the promise of its ending, which may be broken."""
+    return next((kind for magic, kind in _MAGIC if magic.match(start)), _compression_by_ending(file_name.lower()))
+
+
+def _compression_by_ending(name: str) -> Compression | None:
+    return next((kind for ending, kind in _COMPRESSIONS.items() if name.endswith(ending)), None)
+
+
+def require_own_kind(start: bytes, file_format: FileFormat, file_name: str) -> None:
+    """Refuse what is plainly something else, by the first bytes of a file without its compression.
+
+    Raises:
+        TrainerError: DatasetInvalid, with what it is and what to do.
+    """
+    in_parquet = file_format.format == "Parquet"
+    for pattern, what, step in _FOREIGN[1:] if in_parquet else _FOREIGN + _NO_TEXT:
+        if pattern.match(start):
+            raise broken_file(file_name, what, step)
+
+
+def broken_file(file_name: str, what: str, next_step: str = "Write the file anew and upload it again.") -> TrainerError:
     """A file that cannot be read to its end."""
-    return TrainerError(Reason.DATASET_INVALID, f"{file_name}: {what}", "Write the file anew and upload it again.")
+    return TrainerError(Reason.DATASET_INVALID, f"{file_name}: {what}", next_step)
 
 
 def decompressed(stream: io.BufferedReader, compression: Compression | None, file_name: str) -> io.BufferedReader:
@@ -113,6 +172,11 @@ def _compression_errors(compression: Compression, file_name: str) -> Iterator[No
     try:
         yield
     except (EOFError, OSError, zlib.error) as error:
-        cut = isinstance(error, EOFError) or "Truncated" in str(error)
-        what = "breaks off in the middle" if cut else "is broken, or not compressed this way at all"
+        said = str(error)
+        if isinstance(error, EOFError) or "Truncated" in said:
+            what = "breaks off in the middle"
+        elif "too much memory" in said:
+            what = "needs a window of more than 128 MiB: compress the file without --long or --ultra"
+        else:
+            what = "is broken, or not compressed this way at all"
         raise broken_file(file_name, f"the {compression} compression {what}") from error

@@ -1,78 +1,144 @@
 """A JSON array of objects → records, element by element: memory does not grow with the file.
 
-ijson (on yajl) parses the stream; where the text is no JSON, the rest of the file cannot be read.
+Only where elements begin and end is found here, by brackets, quotes and commas. Each is then decoded by itself, as a
+line of JSON Lines is, so a bad element does not end the file.
 """
 
 import io
+import re
 from collections.abc import Iterator
-from typing import Any
-
-import ijson
 
 from finetune_trainer.data.formats import broken_file
-from finetune_trainer.data.lines import TOO_LONG
+from finetune_trainer.data.json_lines import json_record
+from finetune_trainer.data.lines import TOO_LONG, skip_bom
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record
 
 _BLOCK = 1 << 16
+_STRING = rb'(?:"[^"]*+(?<!\\)"|"(?:[^"\\]++|\\.)*+")'  # without escaped quotes, which is quicker; with them
+_OUTSIDE = re.compile(rb'[][{},"]')
+_FLAT = rb'[{[](?:[^][{}"]++|%b)*+[]}]' % _STRING
+_TWO_DEEP = rb'[{[](?:[^][{}"]++|%b|%b)*+[]}]' % (_STRING, _FLAT)
+_THREE_DEEP = rb'[{[](?:[^][{}"]++|%b|%b)*+[]}]' % (_STRING, _TWO_DEEP)
+_WHOLE = re.compile(rb"\s*+%b\s*+[],]" % _THREE_DEEP, re.DOTALL)
+"""Most elements, in one step: prompt and completion have no bracket within theirs, conversations have two."""
+
+_IN_STRING = re.compile(rb'["\\]')
+_CUT = "the array breaks off: a bracket or a quote is not closed"
 
 
 def read_json_array(stream: io.BufferedReader, file_name: str) -> Iterator[Record]:
-    """Every element, as a record. An element that breaks the array is the last record.
+    """Every element, as a record. What is left of a broken array is the last one.
 
     Raises:
-        TrainerError: DatasetInvalid, the file does not begin with an array.
+        TrainerError: DatasetInvalid, the file is not empty and begins with no array.
     """
-    _begins_with_array(stream, file_name)
-    counted = _Counted(stream)
-    elements = ijson.items(counted, "item", buf_size=_BLOCK)
-    index = 0
-    while True:
-        problem = None
-        try:
-            fields: Any = next(elements)
-        except StopIteration:
-            return
-        except _TooLongError:
-            problem = f"the element is {TOO_LONG}; what follows was not read"
-        except ijson.JSONError:
-            problem = "the array is not valid JSON from here on; what follows was not read"
-        except RecursionError:
-            problem = "the element is nested too deeply; what follows was not read"
-        if problem:
-            yield Record(Position(row=index), None, problem)
-            return
-        counted.since_element = 0
-        is_object = isinstance(fields, dict)
-        yield Record(Position(row=index), fields if is_object else None, None if is_object else "no JSON object")
-        index += 1
-
-
-def _begins_with_array(stream: io.BufferedReader, file_name: str) -> None:
-    start = stream.peek(_BLOCK)
-    if start.startswith(b"\xef\xbb\xbf"):
-        stream.read(3)
-        start = start[3:]
-    first = start.lstrip()[:1]
+    skip_bom(stream)
+    elements = _Elements(stream)
+    first = elements.open()
     if first == b"{":
-        raise broken_file(file_name, "begins with an object, not an array; for one object a line set format: JSONLines")
+        raise broken_file(
+            file_name,
+            "begins with an object, not an array",
+            "Write an array of all rows and nothing around it, or one object a line and set format: JSONLines.",
+        )
     if first not in (b"[", b""):
-        raise broken_file(file_name, "is no JSON array")
+        raise broken_file(file_name, "is no JSON array", "Write an array of objects, or set the format that it has.")
+    return elements.records() if first else iter(())
 
 
-class _TooLongError(Exception):
-    pass
-
-
-class _Counted:
-    """The stream, with a limit on what is read for one element."""
+class _Elements:
+    """A stream cut into the elements of the array that it holds."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream
-        self.since_element = 0
+        self._block = b""
+        self._at = 0
+        """Where the block is read next; a byte beyond its end where an escape is cut in two."""
+        self._line = 1
+        self._text = bytearray()
+        self._size = 0
+        """Bytes of the present element, those beyond the limit too, which are not kept."""
+        self._begins = 1
+        """Line on which it begins."""
 
-    def read(self, size: int) -> bytes:
-        if self.since_element > ROW_LIMIT + _BLOCK:
-            raise _TooLongError
-        block = self._stream.read(size)
-        self.since_element += len(block)
-        return block
+    def open(self) -> bytes:
+        """The first byte that is no white space, which is passed over; none where there is no such byte."""
+        while self._fill():
+            rest = self._block[self._at :].lstrip()
+            end = len(self._block) - len(rest)
+            self._line += self._block.count(b"\n", self._at, end)
+            self._at = end + 1 if rest else end
+            if rest:
+                return rest[:1]
+        return b""
+
+    def records(self) -> Iterator[Record]:
+        """What stands in the array, whose bracket is passed."""
+        row = 0
+        while end := self._element():
+            if self._size or row or end == b",":
+                yield self._record(row)
+            if end == b"]":
+                if self.open():
+                    yield Record(Position(self._line, row=row + 1), None, "something follows the array: it is not read")
+                return
+            row += 1
+        yield Record(Position(self._begins if self._size else self._line, row=row), None, _CUT)
+
+    def _record(self, row: int) -> Record:
+        position = Position(self._begins if self._size else self._line, row=row)
+        if self._size > ROW_LIMIT:
+            return Record(position, None, f"the element is {TOO_LONG}")
+        if not self._size:
+            return Record(position, None, "nothing stands between two commas, or after the last one")
+        return json_record(position, self._text, "element")
+
+    def _element(self) -> bytes:
+        """Read one element; the comma or bracket after it, none where the stream ends before."""
+        self._text.clear()
+        self._size = depth = 0
+        if whole := _WHOLE.match(self._block, self._at):
+            self._keep(self._at, whole.end() - 1)
+            self._at = whole.end()
+            return self._block[self._at - 1 : self._at]
+        in_string = begun = False
+        while self._fill():
+            start, begun = 0 if begun else self._at, True
+            while mark := self._mark(_IN_STRING if in_string else _OUTSIDE):
+                if mark == b"\\":
+                    self._at += 1
+                elif mark == b'"':
+                    in_string = not in_string
+                elif mark in b"[{":
+                    depth += 1
+                elif depth and mark != b",":
+                    depth -= 1
+                elif not depth and mark != b"}":
+                    self._keep(start, self._at - 1)
+                    return mark
+            self._keep(start, len(self._block))
+        return b""
+
+    def _mark(self, marks: re.Pattern[bytes]) -> bytes:
+        """The next byte of this block that says something about where the element ends; none where there is none."""
+        found = marks.search(self._block, self._at)
+        self._at = found.end() if found else max(self._at, len(self._block))
+        return found[0] if found else b""
+
+    def _keep(self, start: int, end: int) -> None:
+        piece = self._block[start:end]
+        if not self._size:
+            inner = piece.lstrip()
+            self._begins = self._line + piece.count(b"\n", 0, len(piece) - len(inner))
+            piece = inner
+        self._size += len(piece)
+        if self._size <= ROW_LIMIT:
+            self._text += piece
+        self._line += self._block.count(b"\n", start, end)
+
+    def _fill(self) -> bool:
+        """See to it that there is a block with something left, or a new one; False at the end of the stream."""
+        if self._at >= len(self._block):
+            self._at -= len(self._block)
+            self._block = self._stream.read(_BLOCK)
+        return bool(self._block)

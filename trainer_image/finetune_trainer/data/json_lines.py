@@ -9,35 +9,52 @@ import msgspec
 from finetune_trainer.data.lines import TOO_LONG, lines
 from finetune_trainer.data.rows import Position, Record
 
+_decode = msgspec.json.Decoder().decode
 _BYTE = re.compile(r"\(byte (\d+)\)")
+_HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
+_NO_JSON_NUMBER = re.compile(rb"NaN|Inf")
 
 
 def read_json_lines(stream: io.BufferedReader) -> Iterator[Record]:
     """Every line that is not blank, as a record."""
-    decode = msgspec.json.Decoder().decode
-    for number, text in lines(stream):
-        position = Position(line=number)
+    for number, text, _ in lines(stream):
         if text is None:
-            yield Record(position, None, f"the line is {TOO_LONG}")
-            continue
-        if text.isspace() or not text:
-            continue
-        try:
-            fields = decode(text)
-        except UnicodeDecodeError:
-            yield Record(position, None, "the line is not UTF-8 text")
-        except msgspec.DecodeError as error:
-            yield Record(position, None, _not_json(error))
-        except RecursionError:
-            yield Record(position, None, "the line is nested too deeply")
-        else:
-            is_object = isinstance(fields, dict)
-            yield Record(position, fields if is_object else None, None if is_object else "the line is no JSON object")
+            yield Record(Position(line=number), None, f"the line is {TOO_LONG}")
+        elif text and not text.isspace():
+            record = json_record(Position(line=number), text, "line")
+            begins_array = record.fields is None and text.lstrip().startswith(b"[")
+            yield Record(record.position, None, _NO_ARRAYS) if begins_array else record
 
 
-def _not_json(error: msgspec.DecodeError) -> str:
-    """The decoder's finding without its words: only where it is."""
-    if "truncated" in str(error):
-        return "the line is not valid JSON: it breaks off"
-    found = _BYTE.search(str(error))
-    return "the line is not valid JSON" + (f" at byte {int(found[1]) + 1}" if found else "")
+_NO_ARRAYS = "the line begins an array, not an object: for one array of all rows set format: JSON"
+
+
+def json_record(position: Position, text: bytes | bytearray, called: str) -> Record:
+    """The object that `text` is, or what is wrong with it. `called` is what messages call the text."""
+    try:
+        fields = _decode(text)
+    except UnicodeDecodeError:
+        problem = f"the {called} is not UTF-8 text: save the file as UTF-8"
+    except msgspec.DecodeError as error:
+        problem = f"the {called} {_not_json(str(error), text)}"
+    except RecursionError:
+        problem = f"the {called} is nested too deeply"
+    else:
+        if isinstance(fields, dict):
+            return Record(position, fields)
+        problem = f"the {called} is no JSON object"
+    return Record(position, None, problem)
+
+
+def _not_json(said: str, text: bytes | bytearray) -> str:
+    """The decoder's finding without its words: only what it is and where."""
+    if "out of range" in said:
+        return "has a number that is too large"
+    found = _BYTE.search(said)
+    if found and _NO_JSON_NUMBER.match(text, int(found[1])):
+        return "has NaN or Infinity, which JSON does not know: write null"
+    if found:
+        return f"is not valid JSON at byte {int(found[1]) + 1}"
+    if _HALF_CHARACTER.search(text):
+        return "is not valid JSON: a \\u escape is half of a character"
+    return "is not valid JSON: it breaks off"

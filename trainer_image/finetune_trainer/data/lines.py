@@ -15,22 +15,33 @@ class Line(NamedTuple):
 
     number: int
     text: bytes | None
+    quotes: int = 0
+    """How many double quotes a line without text had."""
 
 
 def lines(stream: io.BufferedReader) -> Iterator[Line]:
     """All lines, numbered from 1. A byte order mark at the beginning is left out."""
+    skip_bom(stream)
     number = 0
     while text := stream.readline(ROW_LIMIT + 1):
         number += 1
-        if number == 1 and text.startswith(_BOM):
-            text = text[len(_BOM) :]
         if len(text) > ROW_LIMIT and not text.endswith(b"\n"):
-            _skip_line(stream)
-            yield Line(number, None)
+            yield Line(number, None, text.count(b'"') + _skip_line(stream))
         else:
             yield Line(number, text)
 
 
-def _skip_line(stream: io.BufferedReader) -> None:
-    while (rest := stream.readline(1 << 16)) and not rest.endswith(b"\n"):
-        pass
+def skip_bom(stream: io.BufferedReader) -> None:
+    """Pass over a byte order mark, where the stream begins with one."""
+    if stream.peek(len(_BOM)).startswith(_BOM):
+        stream.read(len(_BOM))
+
+
+def _skip_line(stream: io.BufferedReader) -> int:
+    """Read to the end of the line; how many double quotes there were."""
+    quotes = 0
+    while rest := stream.readline(1 << 16):
+        quotes += rest.count(b'"')
+        if rest.endswith(b"\n"):
+            break
+    return quotes

@@ -6,7 +6,7 @@ Memory is bounded by the pages of the columns that are read, not by rows or row 
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -35,13 +35,16 @@ class ParquetRows:
         """Names of all columns."""
         return list(self._parquet.schema_arrow.names)
 
-    def records(self, wanted: Sequence[str]) -> Iterator[Record]:
+    def records(self, wanted: Collection[str]) -> Iterator[Record]:
         """Every row, with those of the wanted columns that are there.
 
         Raises:
-            TrainerError: DatasetInvalid, a page is broken.
+            TrainerError: DatasetInvalid, a page is broken, or two columns have a wanted name.
         """
-        present = [name for name in wanted if name in self.columns]
+        present = [name for name in self.columns if name in wanted]
+        twice = next((name for name in present if present.count(name) > 1), None)
+        if twice is not None:
+            raise broken_file(self._file_name, f"two columns are called {twice!r}", "Rename one of them.")
         for group in range(self._parquet.num_row_groups):
             yield from self._row_group(group, present)
 
@@ -71,12 +74,30 @@ class ParquetRows:
 
 def _record(batch: pa.RecordBatch, index: int, position: Position) -> Record:
     try:
-        fields = {name: batch.column(name)[index].as_py() for name in batch.schema.names}
+        fields = {name: _value(batch.column(name)[index]) for name in batch.schema.names}
     except UnicodeDecodeError:
         return Record(position, None, "the row is not UTF-8 text")
-    if sum(len(value) for value in fields.values() if isinstance(value, str)) > ROW_LIMIT:
+    if _characters(fields) > ROW_LIMIT:
         return Record(position, None, f"the row is {TOO_LONG}")
     return Record(position, fields)
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    """As Python has it; the scalar itself where Python has no such value (a date in the year 20,000): it is no text."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError, pa.ArrowException):
+        return scalar
+
+
+def _characters(value: Any) -> int:
+    """Characters of all text in a value."""
+    if isinstance(value, str):
+        return len(value)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(_characters(one) for one in inner)
 
 
 @contextmanager

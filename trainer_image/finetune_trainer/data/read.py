@@ -3,7 +3,12 @@
 It opens, unpacks and reads. What is wrong with rows is found in `columns`; what is wrong with a dataset in `verdict`.
 """
 
-from collections.abc import Iterator
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +18,7 @@ from finetune_api.uris import Uri, UriError, parse_uri
 from finetune_api.verdict import SplitName
 from finetune_trainer.data.columns import Unusable, to_row
 from finetune_trainer.data.csv_rows import read_csv
-from finetune_trainer.data.formats import decompressed, file_format
+from finetune_trainer.data.formats import FileFormat, compression_of, data_format, decompressed, require_own_kind
 from finetune_trainer.data.json_array import read_json_array
 from finetune_trainer.data.json_lines import read_json_lines
 from finetune_trainer.data.rows import Record, Row
@@ -28,12 +33,12 @@ def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
         TrainerError: SpecInvalid, with the field and what to write.
     """
     field = f"spec.dataset.{split}.uri"
-    if allow_local and _is_relative(data.uri):
-        path = data.uri.removeprefix("file://").removeprefix("./")
+    path = _path_of_this_machine(data.uri) if allow_local else None
+    if path is not None:
         raise TrainerError(
             Reason.SPEC_INVALID,
             f"{field}: a file of this machine needs file:// and an absolute path, with three slashes",
-            f"Write file:///FOLDER/{path} with the folder that it is in.",
+            f"Write {path.as_uri()}",
         )
     try:
         return parse_uri(data.uri, allow_local=allow_local)
@@ -41,11 +46,13 @@ def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
         raise TrainerError(Reason.SPEC_INVALID, f"{field}: {error}", f"Correct {field}.") from None
 
 
-def _is_relative(uri: str) -> bool:
-    """Whether it seems to mean a file of this machine, without saying from which folder on."""
-    if uri.startswith("file://"):
-        return not uri.startswith("file:///")
-    return "://" not in uri and ".." not in uri.split("/")
+def _path_of_this_machine(uri: str) -> Path | None:
+    """Where it seems to mean a file of this machine without being a URI of one: the absolute path of that file."""
+    path = re.sub("^file:(//(localhost(?=/))?)?", "", uri)
+    has_other_scheme = path == uri and re.match(r"[A-Za-z][\w+.-]*:(?!\\)", uri)
+    if has_other_scheme or uri.startswith("file:///") or not path.strip("/ ") or "\0" in path:
+        return None
+    return Path(os.path.abspath(Path(path).expanduser() if path.startswith("~/") else path))  # noqa: PTH100 - without ..
 
 
 class SplitFile:
@@ -57,11 +64,14 @@ class SplitFile:
         uri = dataset_uri(data, split, allow_local=allow_local)
         self.name = uri.file_name
         """File name, for messages."""
-        self.format = file_format(self.name, data.format, f"spec.dataset.{split}")
         self.columns_seen: dict[str, None] = {}
-        """Names of the columns so far, in order; complete once all records were read."""
-        self._columns = columns
+        """Names of the columns so far, in order: those that the job asks for, and up to 256 others."""
+        self._wanted = frozenset(columns.model_dump().values())
         self._source = Source(uri, air_gapped=air_gapped)
+        start = self._source.stream.peek(_START)
+        self.format = FileFormat(
+            data_format(self.name, data.format, f"spec.dataset.{split}"), compression_of(self.name, start)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -87,40 +97,42 @@ class SplitFile:
         Raises:
             TrainerError: the file cannot be read to its end, or not at all.
         """
-        seen = self.columns_seen
         for record in self._records():
-            if record.fields and len(seen) < _COLUMNS_LIMIT:
-                seen.update(dict.fromkeys(record.fields))
+            if record.fields and not record.fields.keys() <= self.columns_seen.keys():
+                self._note_columns(record.fields)
             yield record
         self._source.drain()
 
+    def _note_columns(self, names: Iterable[str]) -> None:
+        seen = self.columns_seen
+        seen.update((name, None) for name in names if name in self._wanted or len(seen) < _COLUMNS_LIMIT)
+
     def _records(self) -> Iterator[Record]:
-        if self.format.format == "Parquet":
-            return self._parquet()
         stream = decompressed(self._source.stream, self.format.compression, self.name)
+        require_own_kind(stream.peek(_START), self.format, self.name)
+        if self.format.format == "Parquet":
+            return self._parquet(stream)
         if self.format.format == "CSV":
-            return read_csv(stream, self.name, self.columns_seen)
+            return read_csv(stream, self.name, self._wanted, self._note_columns)
         if self.format.format == "JSON":
             return read_json_array(stream, self.name)
         return read_json_lines(stream)
 
-    def _parquet(self) -> Iterator[Record]:
+    def _parquet(self, stream: io.BufferedReader) -> Iterator[Record]:
         from finetune_trainer.data.parquet import ParquetRows, spooled
 
         path = self._source.local_path
-        wanted = self._columns.model_dump().values()
-        if path is not None and self.format.compression is None:
-            self._source.drain()
-            parquet = ParquetRows(path, self.name)
-            self.columns_seen.update(dict.fromkeys(parquet.columns))
-            yield from parquet.records(list(wanted))
-            return
-        with spooled(decompressed(self._source.stream, self.format.compression, self.name), self.name) as file:
-            parquet = ParquetRows(file, self.name)
-            self.columns_seen.update(dict.fromkeys(parquet.columns))
-            yield from parquet.records(list(wanted))
+        with ExitStack() as files:
+            if path is not None and self.format.compression is None:
+                self._source.drain()
+                parquet = ParquetRows(path, self.name)
+            else:
+                parquet = ParquetRows(files.enter_context(spooled(stream, self.name)), self.name)
+            self._note_columns(parquet.columns)
+            yield from parquet.records(self._wanted)
 
 
+_START = 512  # bytes that tell what a file is
 _COLUMNS_LIMIT = 256
 
 

@@ -15,17 +15,19 @@ ROLES: tuple[str, ...] = get_args(Role)
 
 
 class Position(NamedTuple):
-    """Where a row stands: a line (from 1), an element of a JSON array (from 0), or row group and row (from 0)."""
+    """Where a row stands: line (from 1), line and element of a JSON array (from 0), or row group and row (from 0)."""
 
     line: int | None = None
     row_group: int | None = None
     row: int | None = None
 
     def __str__(self) -> str:
-        """As messages say it: `line 17`, `row 3`, `row group 2 row 5`."""
-        if self.line is not None:
+        """As messages say it: `line 17`, `row 3 (line 17)`, `row group 2 row 5`."""
+        if self.row is None:
             return f"line {self.line}"
-        return f"row {self.row}" if self.row_group is None else f"row group {self.row_group} row {self.row}"
+        if self.row_group is not None:
+            return f"row group {self.row_group} row {self.row}"
+        return f"row {self.row}" + ("" if self.line is None else f" (line {self.line})")
 
 
 class Record(NamedTuple):

@@ -4,15 +4,18 @@ Volumes and ConfigMaps are mounted paths; everything else goes through fsspec wi
 It knows nothing about formats or compression.
 """
 
+import difflib
+import errno
 import hashlib
 import io
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from finetune_api.reasons import Reason
-from finetune_api.uris import SCHEME_HELP, Uri
+from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
 from finetune_trainer.errors import TrainerError
 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
@@ -41,6 +44,12 @@ _MISSING_NAMES = (
     "EntryNotFoundError",
     "ResourceNotFoundError",
 )
+_NO_SUCH_NAME = (errno.ELOOP, errno.ENAMETOOLONG)
+_LOCAL_STEP = {
+    Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",
+    Reason.ACCESS_DENIED: "Correct the rights of the file and its folders.",
+    Reason.STORE_UNAVAILABLE: "Check the disk.",
+}
 
 
 class Source:
@@ -123,7 +132,7 @@ def guarded(uri: Uri, action: Callable[[], Any]) -> Any:
 def _open(uri: Uri, *, air_gapped: bool) -> BinaryIO:
     mounted = uri.mounted_path()
     if mounted is not None:
-        stored: BinaryIO = guarded(uri, lambda: Path(mounted).open("rb"))  # noqa: SIM115 - Source closes it
+        stored: BinaryIO = guarded(uri, lambda: _open_mounted(Path(mounted)))
         return stored
     if air_gapped and uri.scheme == "hf":
         raise TrainerError(
@@ -135,9 +144,18 @@ def _open(uri: Uri, *, air_gapped: bool) -> BinaryIO:
     return fetched
 
 
+def _open_mounted(path: Path) -> BinaryIO:
+    """Only a regular file: a pipe or a device might never end, or never begin."""
+    if not path.is_dir() and path.exists() and not path.is_file():
+        message = f"{path.name} is a pipe or a device, not a file"
+        raise TrainerError(Reason.DATASET_NOT_FOUND, message, "Name one file of rows in the uri.")
+    return path.open("rb")
+
+
 def _open_remote(uri: Uri) -> BinaryIO:
     import fsspec
 
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs the traces of what it raises
     # the proxy of the site, where its environment variables name one; the object stores' libraries look by themselves
     options = {"client_kwargs": {"trust_env": True}} if uri.scheme == "https" else {}
     filesystem, path = fsspec.core.url_to_fs(uri.text, **options)
@@ -150,7 +168,7 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
     if isinstance(error, TrainerError):
         return error
     name, place = uri.file_name, f"{uri.scheme}://{uri.root}"
-    if uri.scheme == "file":
+    if uri.scheme == LOCAL_SCHEME:
         place = str(Path(f"/{uri.path}").parent)
     if isinstance(error, IsADirectoryError):
         return TrainerError(
@@ -161,12 +179,28 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         return TrainerError(Reason.SPEC_INVALID, message, "Use an image with the stores extra, or another place.")
     status = next((found for one in _chain(error) if (found := _status(one)) is not None), None)
     said = f" ({type(error).__name__}{f', status {status}' if status else ''})"
+    if uri.mounted_path() is not None:
+        said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
     reason = _reason(error, status)
+    step = _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
     if reason == Reason.DATASET_NOT_FOUND:
-        return TrainerError(reason, f"{name} is not in {place}{said}")
+        return TrainerError(reason, f"{name} is not in {place}{_instead(uri)}{said}", step)
     if reason == Reason.ACCESS_DENIED:
-        return TrainerError(reason, f"{name}: {place} does not let it be read{said}")
-    return TrainerError(reason, f"{name}: {place} does not answer as it should{said}")
+        return TrainerError(reason, f"{name}: {place} does not let it be read{said}", step)
+    return TrainerError(reason, f"{name}: {place} does not answer as it should{said}", step)
+
+
+def _instead(uri: Uri) -> str:
+    """The file in a mounted folder whose name is nearly the one that is not there."""
+    mounted = uri.mounted_path()
+    if mounted is None:
+        return ""
+    try:
+        names = {path.name.lower(): path.name for path in Path(mounted).parent.iterdir() if path.name != uri.file_name}
+    except (OSError, ValueError):
+        return ""
+    near = difflib.get_close_matches(uri.file_name.lower(), names, n=1, cutoff=0.7)
+    return f"; there is {names[near[0]]}" if near else ""
 
 
 def _reason(error: Exception, status: int | None) -> Reason:
@@ -180,7 +214,7 @@ def _reason(error: Exception, status: int | None) -> Reason:
         return Reason.ACCESS_DENIED
     if names & set(_AWAY_NAMES):
         return Reason.STORE_UNAVAILABLE
-    if names & set(_MISSING_NAMES):
+    if names & set(_MISSING_NAMES) or (isinstance(error, OSError) and error.errno in _NO_SUCH_NAME):
         return Reason.DATASET_NOT_FOUND
     return Reason.STORE_UNAVAILABLE
 

@@ -3,13 +3,13 @@
 `check`, `run` and the pod's `train` all use it. It ends in status.dataset, and points at rows without quoting them.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from finetune_api.job import Columns, DataFile, FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedRows, SplitName, SplitVerdict
+from finetune_trainer.data import column_names
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_row
 from finetune_trainer.data.encode import Encoded, Refused, Tally, encode_all
@@ -19,9 +19,6 @@ from finetune_trainer.data.rows import Row
 from finetune_trainer.errors import TrainerError
 
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
-_SPOKEN_COLUMNS = 16
-_OTHER_SEPARATORS = ((";", "';'"), ("\t", "a tab"), ("|", "'|'"))
-_ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "warnings": 16, "name": 256}
 
 
@@ -110,7 +107,7 @@ class _SplitCheck:
         except TrainerError as error:
             self.error = error
         if self.rows and self.columns_seen:
-            self.absent = _absent(columns, self.columns_seen)
+            self.absent = column_names.absent(columns, self.columns_seen)
 
     def _usable(self, file: SplitFile, columns: Columns) -> Iterator[Row]:
         for record in file.records():
@@ -147,6 +144,12 @@ class _SplitCheck:
     @property
     def _has_loss(self) -> bool:
         return self.tokenizer is None or self.tally.rows > self.tally.unlabelled
+
+    @property
+    def _is_no_json(self) -> bool:
+        """Whether no row could be read, of a file that was taken for JSON."""
+        malformed = all(problem.kind == "Malformed" for problem in self.problems)
+        return self.format.startswith("JSON") and 0 < self.rows == self.bad_rows and malformed
 
     def verdict(self) -> SplitVerdict | None:
         """The split's part; None where the file could not be opened."""
@@ -191,22 +194,35 @@ class _SplitCheck:
 
     def _absent_columns(self) -> str:
         wanted = " or ".join(repr(name) for name in self.absent)
-        return (
-            f"{self.file}: none of its {_rows(self.rows)} has a column {wanted}; {_spoken_columns(self.columns_seen)}"
-        )
+        none = "its 1 row has no column" if self.rows == 1 else f"none of its {self.rows:,} rows has a column"
+        return f"{self.file}: {none} {wanted}; {self._spoken_columns()}"
+
+    def _spoken_columns(self) -> str:
+        separator = column_names.other_separator(self.columns_seen)
+        if separator is not None:
+            return f"its cells seem to be separated by {separator}, CSV has commas"
+        maybe_data = self.format.startswith("CSV")
+        return column_names.spoken(self.columns_seen, self.spec.dataset.columns, maybe_data=maybe_data)
 
     def next_step(self) -> str | None:
         """What to do about it, where this place knows better than the reason."""
         if self.error is not None:
             return self.error.next_step
         if self.absent:
-            return (
-                "Map the names with spec.dataset.columns, for example columns: {prompt: NAME, completion: NAME}, and "
-                "apply the job under a new name."
-            )
+            return self._how_to_name_columns()
+        if self._is_no_json:
+            field = f"spec.dataset.{self.split}.format"
+            return f"The file was read as {self.format}: set {field} if it is something else, or write it anew."
         if self.rows and not self.bad_rows:
             return "Raise hyperparameters.maxSequenceLength, or shorten the prompts."
         return None
+
+    def _how_to_name_columns(self) -> str:
+        if column_names.other_separator(self.columns_seen) is not None:
+            return "Write the file with commas between the cells, or as JSON Lines."
+        meant = column_names.meant(self.spec.dataset.columns, self.columns_seen)
+        mapping = column_names.mapping(meant or {"prompt": "NAME", "completion": "NAME"})
+        return f"Map the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
 
     def warnings(self) -> Iterator[str]:
         """What is allowed but probably not meant."""
@@ -214,6 +230,8 @@ class _SplitCheck:
         tally = self.tally
         if self.duplicates:
             yield f"{self.file}: {_rows(self.duplicates)} exactly like an earlier row"
+        if self.rows and (unused := column_names.unused_system(self.spec.dataset.columns, self.columns_seen)):
+            yield f"{self.file}: {unused}"
         if tally.truncated:
             yield f"{self.file}: {_rows(tally.truncated)} longer than maxSequenceLength {length:,}; the end is cut"
         if tally.unlabelled:
@@ -221,12 +239,6 @@ class _SplitCheck:
                 f"{self.file}: {_rows(tally.unlabelled)} without any token of the completion within maxSequenceLength "
                 f"{length:,} (the first: {tally.first_unlabelled}); they are left out of training"
             )
-
-
-def _absent(columns: Columns, seen: tuple[str, ...]) -> tuple[str, ...]:
-    if columns.prompt in seen:
-        return () if columns.completion in seen else (columns.completion,)
-    return () if columns.messages in seen else (columns.prompt, columns.messages)
 
 
 def _refused(row: Refused) -> Unusable:
@@ -240,19 +252,6 @@ def _place(problem: Unusable) -> tuple[int, int, int]:
 
 def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
-
-
-def _spoken_columns(names: Iterable[str]) -> str:
-    """The file's columns, for a message. A name that does not look like one may be data: a CSV without header."""
-    names = list(names)
-    for mark, called in _OTHER_SEPARATORS:
-        if len(names) == 1 and mark in names[0]:
-            return f"its cells seem to be separated by {called}, CSV has commas"
-    ordinary = [name for name in names if _ORDINARY_NAME.fullmatch(name)][:_SPOKEN_COLUMNS]
-    if not ordinary:
-        return "the names of its columns look like data: the header may be missing"
-    more = len(names) - len(ordinary)
-    return f"its columns are {', '.join(ordinary)}{f' and {more} more' if more else ''}"
 
 
 def _verdict(

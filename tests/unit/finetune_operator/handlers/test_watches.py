@@ -31,7 +31,7 @@ async def test_events_are_passed_on_with_type_and_object() -> None:
 
 
 def test_children_are_watched_by_label_and_kopf_posts_and_scans_nothing() -> None:
-    settings = make_settings()
+    settings = make_settings(Settings())
     selectors = settings.watching.label_selectors
     assert set(selectors.values()) == {CHILD_SELECTOR}
     assert {selector.any_name for selector in selectors} == {resource.plural for resource in CHILDREN}

@@ -1,5 +1,6 @@
 """Which objects a change concerns, and how the store is kept as the cluster is."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from finetune_operator.runtime.kube import (
     SERVICES,
     Resource,
 )
+from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
 from tests.unit.finetune_operator.desired.given_names import LONG_NAME
 from tests.unit.finetune_operator.reconcilers.cluster import Cluster, with_running_job
@@ -104,6 +106,25 @@ async def test_a_deletion_that_a_watch_missed_is_found_by_the_next_listing() -> 
     await cluster.settle()
     assert cluster.store.addresses(FINE_TUNE_JOBS) == []
     assert cluster.store.addresses(PODS) == []
+
+
+async def test_a_deletion_before_the_watches_began_is_found_after_they_have_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finetune_operator.handlers.observer.LISTED_SECONDS", 0)
+    cluster = await with_running_job()
+    cluster.restart()
+    await cluster.observer.list_all()
+    cluster.queue.clear()
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    cluster.kube.events.clear()
+    cluster.observer.seen(NAMESPACES, None, {"metadata": {"name": "of-nobody"}})
+    keeping_up = asyncio.create_task(cluster.observer.keep_up(600))
+    async with asyncio.timeout(5):
+        while cluster.store.addresses(PODS):  # noqa: ASYNC110 - nothing tells when a store has changed
+            await asyncio.sleep(0)
+    keeping_up.cancel()
+    assert cluster.queue == [Key("FineTuneJob", "team-a", "sentiment-1")]
 
 
 async def test_a_listing_does_not_forget_what_was_made_while_it_was_read() -> None:

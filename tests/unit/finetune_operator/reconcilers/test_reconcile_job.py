@@ -311,6 +311,20 @@ async def test_an_evicted_trainer_gets_another_attempt_in_the_same_folder() -> N
     assert provider_status["artifactURI"] == folder
 
 
+async def test_an_attempt_that_a_former_leader_starts_late_is_ended() -> None:
+    cluster = await with_running_job()
+    late = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]
+    cluster.change_job(suspend=True)
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    await cluster.settle()
+    assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects
+    cluster.kube.put(JOBS, {"metadata": {**late["metadata"], "uid": ""}, "spec": late["spec"]})
+    cluster.run_pod()
+    await cluster.settle()
+    assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects
+    assert cluster.status()["phase"] == "Suspended"
+
+
 async def test_suspending_ends_the_pod_and_resuming_goes_on() -> None:
     cluster = await with_running_job()
     cluster.change_job(suspend=True)

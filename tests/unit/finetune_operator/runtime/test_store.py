@@ -73,7 +73,8 @@ def test_a_listing_drops_what_it_lacks_and_keeps_what_it_cannot_know() -> None:
     before = known.versions(PODS)
     known.put(PODS, pod("new", 3))
     known.put(PODS, pod("changed", 4))
-    assert known.replace(PODS, [pod("stays", 2)], before) == [("a", "gone")]
+    forgotten = known.replace(PODS, [pod("stays", 2)], before)
+    assert [gone["metadata"]["name"] for gone in forgotten] == ["gone"]
     assert sorted(known.addresses(PODS)) == [("a", "changed"), ("a", "new"), ("a", "stays")]
 
 

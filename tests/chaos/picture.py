@@ -1,0 +1,90 @@
+"""What a namespace holds in the end, told so that two runs of one life can be compared."""
+
+import difflib
+import json
+import re
+from typing import Any
+
+from finetune_api.names import COMPONENT_LABEL
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    DEPLOYMENTS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    SERVICES,
+    Kube,
+)
+
+Manifest = dict[str, Any]
+
+KEPT = (JOBS, DEPLOYMENTS, SERVICES, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, PODS)
+OWN = (CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS)
+
+_DIFFERS = (
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
+    (re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----(\\\\n|\\n)*", re.DOTALL), "CERTIFICATE"),
+    (re.compile(r'"finetune.dev/applied": "\w+"'), '"finetune.dev/applied": "DIGEST"'),
+)
+_UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_OF_THE_SERVER = {"uid", "resourceVersion", "creationTimestamp", "managedFields", "generateName", "generation"}
+
+
+async def picture(kube: Kube, namespace: str) -> dict[str, list[Manifest]]:
+    """Every object that the operator makes or writes, by kind and name, without what differs from run to run.
+
+    A connection that bears the namespace's name counts as the namespace's own.
+    """
+    objects = [(resource, obj) for resource in KEPT for obj in await kube.list(resource, namespace)]
+    connection = await kube.get(CONNECTIONS, namespace)
+    objects += [(CONNECTIONS, connection)] if connection else []
+    named = {obj["metadata"]["uid"]: f"{obj['kind']}-{_name(obj)}" for _, obj in objects}
+    # A version names its job by UID even when that is gone.
+    mentioned = sorted(set(_UID.findall(json.dumps([obj for _, obj in objects]))) | set(named))
+    uids = {uid: named.get(uid, "what is gone") for uid in mentioned}
+    found: dict[str, list[Manifest]] = {}
+    for resource, obj in objects:
+        text = json.dumps(_own(obj) if resource in OWN else _child(obj), sort_keys=True)
+        for uid, meaning in uids.items():
+            text = text.replace(uid, f"UID of {meaning}").replace(uid[:8], f"first 8 of the UID of {meaning}")
+        for pattern, instead in _DIFFERS:
+            text = pattern.sub(instead, text)
+        found.setdefault(f"{obj['kind']}/{_name(obj)}", []).append(json.loads(text.replace(namespace, "NAMESPACE")))
+    return found
+
+
+def difference(wanted: dict[str, list[Manifest]], found: dict[str, list[Manifest]]) -> str:
+    """Nothing, or the lines in which two pictures differ."""
+    lines = [json.dumps(side, indent=1, sort_keys=True).splitlines() for side in (wanted, found)]
+    return "\n".join(difflib.unified_diff(*lines, "undisturbed", "disturbed", lineterm="", n=6))
+
+
+def _name(obj: Manifest) -> str:
+    """A pod's own name is drawn by lot; what it is of is not."""
+    metadata = obj["metadata"]
+    if obj["kind"] == "Pod":
+        return str(metadata["labels"].get("job-name") or metadata["labels"][COMPONENT_LABEL])
+    return str(metadata["name"])
+
+
+def _metadata(obj: Manifest) -> Manifest:
+    kept = {key: value for key, value in obj["metadata"].items() if key not in _OF_THE_SERVER}
+    return {**kept, "name": _name(obj)} | ({"labels": _labels(kept)} if "labels" in kept else {})
+
+
+def _labels(metadata: Manifest) -> Manifest:
+    return {key: value for key, value in metadata["labels"].items() if key != "pod-template-hash"}
+
+
+def _own(obj: Manifest) -> Manifest:
+    return {"metadata": _metadata(obj), "spec": obj["spec"], "status": obj.get("status")}
+
+
+def _child(obj: Manifest) -> Manifest:
+    spec = {key: value for key, value in obj["spec"].items() if not key.startswith("clusterIP")}
+    if obj["kind"] == "Pod":
+        return {"labels": _metadata(obj).get("labels"), "phase": obj["status"]["phase"]}
+    conditions = [(c["type"], c["status"]) for c in obj.get("status", {}).get("conditions") or ()]
+    return {"metadata": _metadata(obj), "spec": spec, "conditions": sorted(conditions)}

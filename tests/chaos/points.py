@@ -1,0 +1,71 @@
+"""Every fault point: each kind of write that the operator's process makes, in the life that comes to it.
+
+Tests compare the list with the calls in the code and with what undisturbed lives did. Reads are no fault points: to be
+killed before or after one is to be killed between two writes.
+"""
+
+from tests.chaos.walk import Fault
+
+POINTS: dict[str, tuple[str, ...]] = {
+    "succeeds": (
+        "create secrets",
+        "create leases",
+        "patch leases",
+        "patch pods",
+        "apply jobs 1",
+        "create events",
+        "patch_status finetunejobs Queued",
+        "patch_status finetunejobs Validating",
+        "create finetunedmodels",
+        "patch_status finetunedmodels registered 1",
+        "patch_status finetunejobs Succeeded",
+        "patch_status finetunedmodels active 1",
+        "apply modeldeployments",
+        "apply services",
+        "apply deployments",
+        "patch_status modeldeployments Deploying",
+        "patch_status modeldeployments Ready",
+        "patch_status finetunedmodels ready 1",
+    ),
+    "retries": (
+        "patch secrets",
+        "patch_status finetunejobs Pending",
+        "apply jobs 2",
+    ),
+    "fails": (
+        "patch_status finetunejobs Failed",
+        "delete jobs 1",
+        "patch_status finetunejobs Pending",
+        "apply jobs 2",
+    ),
+    "is_suspended": (
+        "delete jobs 1",
+        "patch_status finetunejobs Suspended",
+        "apply jobs 2",
+        "delete finetunejobs",
+    ),
+    "is_forgotten": (
+        "patch_status finetunedmodels registered",
+        "patch_status finetunedmodels ready 1 2",
+        "apply jobs prune",
+        "patch_status finetunedmodels ready 2",
+    ),
+    "is_connected": ("patch_status llmconnections Ready",),
+}
+
+MAKES_OR_ENDS = ("create", "apply", "delete")
+"""What would be there twice, or be gone twice, if an operator did not know that it has done it."""
+
+FAULTS: tuple[Fault, ...] = tuple(
+    Fault(life, point, position)
+    for position in ("after", "before")
+    for life, points in POINTS.items()
+    for point in points
+)
+
+QUICK = frozenset(
+    fault for fault in FAULTS
+    if (fault.position == "after" and fault.point.startswith(MAKES_OR_ENDS))
+    or (fault.life, fault.point) == ("is_suspended", "delete jobs 1")
+)  # fmt: skip
+"""What every run of the tests walks; the rest comes with --every-fault (`make test-chaos`)."""

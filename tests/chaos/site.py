@@ -1,0 +1,219 @@
+"""One namespace on a control plane without nodes: the test is its user and its kubelet.
+
+The controller manager is Kubernetes' own: it makes pods of Jobs, notices their ends, and collects orphans.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from finetune_api.names import ATTEMPT_LABEL, COMPONENT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, TRAINER_CONTAINER
+from finetune_api.trainer import Report, termination_message
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    LEASES,
+    MODEL_DEPLOYMENTS,
+    NAMESPACES,
+    PODS,
+    Kube,
+    Resource,
+)
+
+T = TypeVar("T")
+Manifest = dict[str, Any]
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+CONNECTION = "local"
+PATIENCE = 45.0
+POLL_SECONDS = 0.2
+MOMENT = "2026-11-21T10:00:00Z"
+
+
+class Site:
+    """What a team does in its namespace, and what nodes would do there.
+
+    Args:
+        kube: the administrator's.
+        name: of the namespace.
+    """
+
+    def __init__(self, kube: Kube, name: str) -> None:
+        self.kube = kube
+        self.name = name
+
+    async def make(self) -> None:
+        """The namespace, and what its controllers must have made before pods can be."""
+        await self.kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name}})
+        await self.until(lambda: self.kube.get(SERVICE_ACCOUNTS, "default", self.name), "a service account")
+
+    async def until(self, look: Callable[[], Awaitable[T | None]], what: str, seconds: float = PATIENCE) -> T:
+        """What `look` finds, as soon as that is something.
+
+        Raises:
+            TimeoutError: it did not happen.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while not (found := await look()):  # noqa: ASYNC110 - the API has no event for what tests ask
+                    await asyncio.sleep(POLL_SECONDS)
+                return found
+        except TimeoutError:
+            raise TimeoutError(f"{self.name}: {what} did not happen within {seconds:g} s") from None
+
+    async def apply(self, resource: Resource, name: str, spec: Manifest) -> None:
+        """Make an object as a user does."""
+        metadata = {"name": name, **({"namespace": self.name} if resource.namespaced else {})}
+        body = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "spec": spec}
+        await self.kube.create(resource, body)
+
+    async def job(self, name: str = "sentiment-1", **spec: Any) -> None:
+        """Apply a FineTuneJob."""
+        smallest = {
+            "connectionRef": {"name": CONNECTION},
+            "baseModel": "example/tiny",
+            "modelRef": {"name": "sentiment"},
+            "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
+        }
+        await self.apply(FINE_TUNE_JOBS, name, {**smallest, **spec})
+
+    async def edit(self, resource: Resource, name: str, spec: Manifest) -> None:
+        """Merge into an object's spec."""
+        await self.kube.merge_patch(resource, name, self.name, {"spec": spec})
+
+    async def status(self, resource: Resource, name: str) -> Manifest:
+        """An object's status; empty without one."""
+        found = await self.kube.get(resource, name, self.name)
+        status: Manifest = (found or {}).get("status", {})
+        return status
+
+    async def phase(self, phase: str, name: str = "sentiment-1", resource: Resource = FINE_TUNE_JOBS) -> None:
+        """Wait until a job or a deployment says this phase."""
+        await self.says(lambda status: status.get("phase") == phase, f"phase {phase}", resource, name)
+
+    async def ready(self, resource: Resource, name: str = "sentiment") -> None:
+        """Wait until an object is Ready."""
+        await self.says(lambda status: ("Ready", "True") in _conditions(status), "Ready", resource, name)
+
+    async def says(self, holds: Callable[[Manifest], bool], what: str, resource: Resource, name: str) -> None:
+        """Wait until a status is so."""
+
+        async def look() -> bool:
+            return holds(await self.status(resource, name))
+
+        await self.until(look, f"{resource.kind} {name}: {what}")
+
+    async def served(self) -> None:
+        """Bring the server's pod up, and wait until everything is as it should be."""
+        await self.pod_says(await self._pod(f"{DEPLOYMENT_LABEL}=sentiment"), "server", _RUNNING)
+        await self.ready(MODEL_DEPLOYMENTS)
+        await self.ready(FINE_TUNED_MODELS)
+
+    async def trainer(self, attempt: int = 1, job: str = "sentiment-1") -> Manifest:
+        """Wait for the pod of an attempt, and let its container start."""
+        pod = await self._pod(f"{JOB_LABEL}={job},{ATTEMPT_LABEL}={attempt}")
+        await self.pod_says(pod, TRAINER_CONTAINER, _RUNNING)
+        return pod
+
+    async def ends(self, pod: Manifest, code: int = 0, reason: str = "", message: str = "") -> None:
+        """The trainer's container ends."""
+        ended = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message}
+        await self.pod_says(
+            pod, TRAINER_CONTAINER, {"terminated": {**ended, "startedAt": MOMENT, "finishedAt": MOMENT}}
+        )
+
+    async def succeeds(self, attempt: int = 1, job: str = "sentiment-1") -> None:
+        """An attempt runs and makes its artifact."""
+        pod = await self.trainer(attempt, job)
+        await self.phase("Validating", job)
+        await self.ends(pod, message=await self._result(job, attempt))
+
+    async def ends_well(self) -> None:
+        """A job that runs succeeds, and its model is served."""
+        await self.ends(await self.trainer(), message=await self._result("sentiment-1", 1))
+        await self.phase("Succeeded")
+        await self.served()
+
+    async def suspends(self) -> None:
+        """Suspend the job, and wait until nothing of it is left."""
+        await self.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": True})
+        await self.phase("Suspended")
+        await self.no_jobs()
+
+    async def no_jobs(self) -> None:
+        """Wait until there is no batch Job."""
+
+        async def look() -> bool:
+            return not await self.kube.list(JOBS, self.name)
+
+        await self.until(look, "the end of all Jobs")
+
+    async def prunes(self) -> None:
+        """The pod that deletes weights has done so."""
+        pod = await self._pod(f"{COMPONENT_LABEL}=prune")
+        await self.pod_says(pod, "prune", {"terminated": {"exitCode": 0, "startedAt": MOMENT, "finishedAt": MOMENT}})
+
+    async def pod_says(self, pod: Manifest, container: str, state: Manifest) -> None:
+        """What the kubelet writes of a pod with one container."""
+        ended = state.get("terminated")
+        running = ended is None
+        phase = "Running" if running else "Failed" if ended["exitCode"] else "Succeeded"
+        conditions = [{"type": kind, "status": str(running)} for kind in ("Ready", "ContainersReady")]
+        status = {
+            "phase": phase,
+            "conditions": [{"type": "PodScheduled", "status": "True"}, *conditions],
+            "startTime": MOMENT,
+            "containerStatuses": [
+                {
+                    "name": container, "state": state, "ready": running, "started": running, "restartCount": 0,
+                    "image": "i", "imageID": "i",
+                }
+            ],
+        }  # fmt: skip
+        await self.kube.patch_status(PODS, pod["metadata"]["name"], self.name, status)
+
+    async def release_lease(self) -> None:
+        """Let the time of a dead leader's Lease pass at once."""
+        lease = await self.kube.get(LEASES, "finetune-operator", self.name)
+        if lease is not None:
+            await self.kube.merge_patch(LEASES, "finetune-operator", self.name, {"spec": {"holderIdentity": ""}})
+
+    async def _result(self, job: str, attempt: int) -> str:
+        """The termination message of a trainer that has made its artifact."""
+        owner = await self.kube.get(FINE_TUNE_JOBS, job, self.name)
+        assert owner is not None
+        result = {"artifact": {"uri": "pvc://models/x/model", "kind": "Adapter"}, "steps": 10, "trainLoss": 0.4}
+        report = {
+            "namespace": self.name, "name": job, "uid": owner["metadata"]["uid"], "attempt": attempt,
+            "phase": "Succeeded", "result": result,
+        }  # fmt: skip
+        return termination_message(Report.model_validate(report))
+
+    async def _pod(self, selector: str) -> Manifest:
+        async def look() -> Manifest | None:
+            found = await self.kube.list(PODS, self.name, selector)
+            return found[0] if found else None
+
+        return await self.until(look, f"a pod with {selector}")
+
+
+_RUNNING: Manifest = {"running": {"startedAt": MOMENT}}
+
+
+def connection() -> Manifest:
+    """The spec of the connection of all sites."""
+    return {
+        "namespaceSelector": {},
+        "huggingFace": {"trainerImage": "example/trainer:1", "artifacts": {"uri": "pvc://models"}},
+    }
+
+
+async def make_connection(kube: Kube, name: str = CONNECTION) -> None:
+    """Apply a connection, unless it is there."""
+    if await kube.get(CONNECTIONS, name) is None:
+        await Site(kube, "").apply(CONNECTIONS, name, connection())
+
+
+def _conditions(status: Manifest) -> set[tuple[str, str]]:
+    return {(condition["type"], condition["status"]) for condition in status.get("conditions") or ()}

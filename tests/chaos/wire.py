@@ -1,0 +1,242 @@
+"""The wire between one operator and its API server: a proxy on which a test stands and does what a network can do.
+
+The operator is pointed at it by its kubeconfig and knows nothing of it. Every request passes `meddle`, which may pass
+it on, refuse it, keep it, or end the operator before or after the API server has seen it. Every watch passes
+`meddle_watch`, line by line. `freeze` makes all connections of this moment half-open: they stay, and nothing answers.
+"""
+
+import asyncio
+import base64
+import json
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import aiohttp
+import yaml
+from aiohttp import web
+
+Manifest = dict[str, Any]
+
+_VERBS = {"POST": "create", "DELETE": "delete", "PUT": "update"}
+_PATCHES = {"application/apply-patch+yaml": "apply", "application/merge-patch+json": "patch"}
+_HOP_BY_HOP = {"transfer-encoding", "content-length", "connection", "content-encoding", "audit-id", "date"}
+READS = {"get", "list", "watch", "log"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, in the words of the operator's own metrics."""
+
+    verb: str
+    resource: str
+    namespace: str
+    name: str
+    body: Manifest
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes something of the cluster; a token review does not."""
+        return self.verb not in READS and self.resource != "tokenreviews"
+
+    @property
+    def point(self) -> str:
+        """The name of the fault point: verb, resource, and what of the object's life is written."""
+        return " ".join(part for part in (self.verb, self.resource, _of_life(self)) if part)
+
+
+class Answer(NamedTuple):
+    """What comes back."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+class HangUp(Exception):  # noqa: N818
+    """Raised by a meddler: the connection is cut without an answer."""
+
+
+Forward = Callable[[], Awaitable[Answer]]
+Meddle = Callable[[Call, Forward], Awaitable[Answer]]
+Lines = AsyncIterator[bytes]
+MeddleWatch = Callable[[Call, Lines], Lines]
+
+
+async def pass_on(_: Call, forward: Forward) -> Answer:
+    """The meddler that does nothing."""
+    return await forward()
+
+
+def pass_lines_on(_: Call, lines: Lines) -> Lines:
+    """The meddler of watches that does nothing."""
+    return lines
+
+
+def refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> Answer:
+    """A Status object, as the API server refuses."""
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status,
+            "message": f"{reason} by the test", "metadata": {}}  # fmt: skip
+    return Answer(status, json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})})
+
+
+@dataclass
+class Wire:
+    """A proxy in front of one API server. Made by `open_wire`."""
+
+    url: str
+    meddle: Meddle = pass_on
+    meddle_watch: MeddleWatch = pass_lines_on
+    seen: list[Call] = field(default_factory=list)
+    """Every request that changes something, in the order of arrival."""
+    created: Counter[str] = field(default_factory=Counter)
+    """How often an object was made anew, by resource and name."""
+    reads: int = 0
+    _session: aiohttp.ClientSession | None = None
+    _upstream: str = ""
+    _connections: set[asyncio.Transport] = field(default_factory=set)
+    _frozen: set[asyncio.Transport] = field(default_factory=set)
+
+    def freeze(self) -> int:
+        """Nothing that was sent on a connection of this moment is answered any more; how many there are."""
+        self._frozen |= self._connections
+        return len(self._frozen)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        assert isinstance(transport, asyncio.Transport)
+        self._connections.add(transport)
+        if transport in self._frozen:
+            await asyncio.Event().wait()
+        body = await request.read()
+        call = _read(request, body)
+        self.reads += not call.writes
+        if call.writes:
+            self.seen.append(call)
+        if call.verb == "watch":
+            return await self._watch(request, call)
+        try:
+            answer = await self.meddle(call, lambda: self._forward_whole(request, call, body))
+        except (HangUp, aiohttp.ClientError):
+            transport.abort()
+            return web.Response()
+        if transport in self._frozen:
+            await asyncio.Event().wait()
+        return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+
+    async def _forward_whole(self, request: web.Request, call: Call, body: bytes) -> Answer:
+        """What has been sent arrives, whatever becomes of the sender."""
+        return await asyncio.shield(asyncio.ensure_future(self._forward(request, call, body)))
+
+    async def _forward(self, request: web.Request, call: Call, body: bytes) -> Answer:
+        assert self._session is not None
+        url, headers = self._upstream + request.raw_path, _kept(request.headers)
+        async with self._session.request(request.method, url, data=body or None, headers=headers) as answer:
+            text = await answer.read()
+            if answer.status == 201:
+                self.created[f"{call.resource}/{json.loads(text)['metadata'].get('name', '')}"] += 1
+            return Answer(answer.status, text, _kept(answer.headers))
+
+    async def _watch(self, request: web.Request, call: Call) -> web.StreamResponse:
+        assert self._session is not None
+        transport = request.transport
+        assert isinstance(transport, asyncio.Transport)
+        try:
+            url = self._upstream + request.raw_path
+            async with self._session.get(url, headers=_kept(request.headers)) as answer:
+                response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers))
+                await response.prepare(request)
+                async for line in self.meddle_watch(call, _lines(answer.content)):
+                    if transport in self._frozen:
+                        await asyncio.Event().wait()
+                    await response.write(line)
+                await response.write_eof()
+                return response
+        except (HangUp, aiohttp.ClientError, ConnectionError):
+            transport.abort()
+            return web.Response()
+
+
+def _redirected(kubeconfig: Path, url: str, own: Path) -> None:
+    """Write `own`: the same credentials, another way to the server."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    config["clusters"][0]["cluster"] = {"server": url}
+    own.write_text(yaml.safe_dump(config))
+
+
+def _cluster(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
+    """The API server's address, and what is trusted there."""
+    cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
+    authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+    return cluster["server"], ssl.create_default_context(cadata=authority)
+
+
+@asynccontextmanager
+async def open_wire(kubeconfig: Path, own: Path) -> AsyncIterator[Wire]:
+    """A wire to the cluster of `kubeconfig`; `own` is written as the kubeconfig that leads over it."""
+    server, context = _cluster(kubeconfig)
+    connector = aiohttp.TCPConnector(ssl=context, limit=0)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=True) as session:
+        wire = Wire("", _session=session, _upstream=server)
+        app = web.Application(client_max_size=8 * 1024 * 1024)
+        app.router.add_route("*", "/{path:.*}", wire.handle)
+        runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True, access_log=None)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            wire.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            _redirected(kubeconfig, wire.url, own)
+            yield wire
+        finally:
+            await runner.cleanup()
+
+
+def _read(request: web.Request, body: bytes) -> Call:
+    """A request in the words of `Kube`: /api/v1/namespaces/NS/pods/NAME/SUBRESOURCE, or without some of these."""
+    parts = [part for part in urlsplit(request.path).path.split("/") if part]
+    parts = parts[2:] if parts[0] == "api" else parts[3:]
+    namespace = ""
+    if len(parts) > 2 and parts[0] == "namespaces":
+        namespace, parts = parts[1], parts[2:]
+    resource, name, subresource = (*parts, "", "", "")[:3]
+    if request.method == "GET":
+        verb = "watch" if request.query.get("watch") in {"true", "1"} else "get" if name else "list"
+        verb = "log" if subresource == "log" else verb
+    elif request.method == "PATCH":
+        verb = "patch_status" if subresource == "status" else _PATCHES.get(request.content_type, "patch")
+    else:
+        verb = _VERBS[request.method]
+    read = json.loads(body) if body and request.method != "GET" else {}
+    value = next((row["value"] for row in read if row["path"] == "/status"), {}) if isinstance(read, list) else read
+    name = name or (value.get("metadata") or {}).get("name", "")
+    return Call(verb, resource, namespace, name, value)
+
+
+def _of_life(call: Call) -> str:
+    """What a write says of its object: the attempt of a Job, the phase of a status, the versions of a model."""
+    labels = (call.body.get("metadata") or {}).get("labels") or {}
+    if call.resource == "jobs":
+        return str(labels.get("finetune.dev/attempt") or ("prune" if "prune" in call.name else call.name[-1:]))
+    if call.verb != "patch_status":
+        return ""
+    ready = next((c for c in call.body.get("conditions") or () if c["type"] == "Ready"), {})
+    if call.resource != "finetunedmodels":
+        return str(call.body.get("phase") or ready.get("reason"))
+    state = "ready" if ready.get("status") == "True" else "active" if "activeVersion" in call.body else "registered"
+    return " ".join([state, *(str(version["version"]) for version in call.body.get("versions") or ())])
+
+
+async def _lines(stream: aiohttp.StreamReader) -> Lines:
+    while line := await stream.readline():
+        yield line
+
+
+def _kept(headers: Any) -> dict[str, str]:
+    return {key: value for key, value in headers.items() if key.lower() not in _HOP_BY_HOP | {"host"}}

@@ -1,0 +1,1 @@
+"""Real HTTP servers that behave as the cloud providers document, for tests with the providers' own SDKs."""

@@ -1,0 +1,1 @@
+"""What the AWS simulators share: protocols and shapes of botocore's service models, signatures, S3."""

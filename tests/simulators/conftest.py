@@ -1,0 +1,35 @@
+"""A simulator per test, and the check that it never sent what its provider's SDK does not know."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.simulators.server import serve
+from tests.simulators.simulator import Simulator
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Moto's S3."""
+    from moto.server import ThreadedMotoServer  # heavy: only for tests that need it
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[Simulator], str]]:
+    """Starts simulators, gives their addresses, and ends them."""
+    with ExitStack() as stack:
+        started: list[Simulator] = []
+
+        def run(simulator: Simulator) -> str:
+            started.append(simulator)
+            return stack.enter_context(serve(simulator))
+
+        yield run
+        assert [defect for simulator in started for defect in simulator.defects] == []

@@ -1,0 +1,61 @@
+"""What goes wrong on purpose: which call, when, and how."""
+
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Fault(BaseModel):
+    """One planned fault. It meets the calls whose operation matches, but for the first `skip` of them, `times` times.
+
+    `outcome` is what the client sees: an answer with `status` and `code` in the provider's own shape, no answer at all
+    (`hang`: the client's time-out ends it), or a closed connection (`cut`). With `after_commit` the call has had its
+    effect by then. `delay` only makes it slow.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    operation: str = Field(description="name of the operation, or a pattern such as fine_tuning.jobs.*")
+    outcome: Literal["answer", "hang", "cut", "delay"] = "answer"
+    after_commit: bool = False
+    status: int = 500
+    code: str | None = None
+    message: str = "The server had an error while processing your request."
+    headers: dict[str, str] = {}
+    delay_seconds: float = Field(default=0.0, description="real seconds before anything happens")
+    times: int = 1
+    skip: int = 0
+
+
+class FaultPlan:
+    """The faults that are still to come, in the order in which they were planned."""
+
+    def __init__(self) -> None:
+        self._planned: list[Fault] = []
+
+    def plan(self, fault: Fault) -> None:
+        """Add a fault."""
+        self._planned.append(fault.model_copy())
+
+    def clear(self) -> None:
+        """Nothing more goes wrong."""
+        self._planned.clear()
+
+    def pending(self) -> list[Fault]:
+        """What has not happened yet."""
+        return [fault.model_copy() for fault in self._planned]
+
+    def take(self, operation: str) -> Fault | None:
+        """The fault that this call meets, if any."""
+        for fault in self._planned:
+            if not fnmatchcase(operation, fault.operation):
+                continue
+            if fault.skip:
+                fault.skip -= 1
+                continue
+            fault.times -= 1
+            if fault.times <= 0:
+                self._planned.remove(fault)
+            return fault
+        return None

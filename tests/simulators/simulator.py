@@ -1,0 +1,131 @@
+"""What all simulators share: state under a lock, a clock, faults, a bill, and a record of the calls."""
+
+import threading
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from tests.simulators.clock import Clock
+from tests.simulators.faults import Fault, FaultPlan
+from tests.simulators.http import ApiError, Call, Reply, Route
+from tests.simulators.ids import Ids
+from tests.simulators.ledger import Ledger
+
+
+class Settings(BaseModel):
+    """What a test may turn while the simulator runs."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Something that the user has at the provider."""
+
+    kind: str
+    name: str
+    state: str = ""
+
+
+@dataclass
+class Recorded:
+    """A call that was received: what the client saw of it, and whether it had its effect."""
+
+    at: float
+    operation: str
+    committed: bool = False
+    seen: str = ""
+
+
+class Simulator(ABC):
+    """A provider. Everything public may be used by a test while the server answers calls in its own thread."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or Clock()
+        self.ledger = Ledger(self.clock)
+        self.faults = FaultPlan()
+        self.ids = Ids()
+        self.calls: list[Recorded] = []
+        self.defects: list[str] = []
+        self.lock = threading.RLock()
+        self.held = ExitStack()
+
+    @abstractmethod
+    def routes(self) -> list[Route]:
+        """Every operation that is there."""
+
+    @abstractmethod
+    def authorize(self, call: Call) -> None:
+        """Refuse a call whose credentials are not good.
+
+        Raises:
+            ApiError: they are not.
+        """
+
+    @abstractmethod
+    def error(self, error: ApiError, operation: str) -> Reply:
+        """A refusal in the shape that the provider gives to this operation's."""
+
+    @abstractmethod
+    def resources(self) -> list[Resource]:
+        """What the user has at the provider and would have to clean up."""
+
+    def close(self) -> None:
+        """Give back what the simulator holds outside memory."""
+        self.held.close()
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock."""
+        with self.lock:
+            self.clock.advance(seconds)
+
+    def fault(self, operation: str, **fault: Any) -> None:
+        """Plan a fault; see `Fault` for what may be said."""
+        with self.lock:
+            self.faults.plan(Fault(operation=operation, **fault))
+
+    def set(self, **settings: Any) -> None:
+        """Change settings by name."""
+        with self.lock:
+            for name, value in settings.items():
+                setattr(self.settings, name, value)
+
+    def cost(self, resource: str | None = None) -> Decimal:
+        """Dollars so far."""
+        with self.lock:
+            self.clock.catch_up()
+            return self.ledger.total(resource)
+
+    def left(self) -> list[Resource]:
+        """What the user has at the provider by now."""
+        with self.lock:
+            self.clock.catch_up()
+            return self.resources()
+
+    def count(self, operation: str, *, committed: bool = True) -> int:
+        """How often an operation was carried out, or only called."""
+        with self.lock:
+            return sum(call.operation == operation and (call.committed or not committed) for call in self.calls)
+
+    def state(self) -> dict[str, Any]:
+        """All of the above as JSON, for a test in another process."""
+        with self.lock:
+            self.clock.catch_up()
+            return {
+                "now": self.clock.now,
+                "rate": self.clock.rate,
+                "total": self.ledger.total(),
+                "perHour": self.ledger.per_hour(),
+                "running": self.ledger.running(),
+                "lines": [asdict(line) for line in self.ledger.lines()],
+                "left": [asdict(resource) for resource in self.left()],
+                "calls": [asdict(call) for call in self.calls],
+                "faults": [fault.model_dump() for fault in self.faults.pending()],
+                "settings": self.settings.model_dump(mode="json"),
+                "defects": self.defects,
+            }

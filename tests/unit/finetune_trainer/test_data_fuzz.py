@@ -1,0 +1,104 @@
+"""Any bytes, as any format and compression, give a verdict: never a crash, and never a word of the data.
+
+Files are made of nothing, or of a good file that was cut, overwritten and put together anew, before it was compressed
+or after. More of them: pytest --hypothesis-profile=fuzz (make fuzz).
+"""
+
+import gzip
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.verdict import DatasetVerdict
+from finetune_trainer.data import ChatTokenizer, check_dataset
+from tests.assets.tiny_model import NAME
+
+SECRET = "Sekret!"  # no name that a column could have: those are shown, and an edit may put text where a name was
+USER, ANSWER = {"role": "user", "content": f'a "{SECRET}"\n'}, {"role": "assistant", "content": SECRET}
+ROWS = [
+    {"prompt": f"{SECRET} ä,\n", "completion": f"b {SECRET}", "system": None, "messages": None},
+    {"prompt": None, "completion": None, "system": SECRET, "messages": [USER, ANSWER]},
+    {"prompt": SECRET, "completion": "", "system": "", "messages": []},
+]
+
+
+def as_parquet() -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS), sink, row_group_size=2)
+    return sink.getvalue()
+
+
+GOOD = {
+    "csv": f'prompt,completion\n"{SECRET}\n""x""",b\r\n"{SECRET}",\n'.encode(),
+    "jsonl": b"".join(json.dumps(row).encode() + b"\n" for row in ROWS),
+    "json": json.dumps(ROWS, indent=1).encode(),
+    "parquet": as_parquet(),
+}
+COMPRESSED = {
+    "": lambda data: data,
+    ".gz": lambda data: gzip.compress(data, mtime=0),
+    ".zst": zstandard.compress,
+}
+SPLINTERS = [b"", b"\0", b'"', b"\n", b"\r", b",", b"[", b"]", b"{", b"}", b"\\", b"\xff", b"9" * 400, b"PAR1", b"NaN"]
+EDIT = st.tuples(st.floats(0, 1), st.floats(0, 0.2), st.sampled_from(SPLINTERS) | st.binary(max_size=8))
+EDITS = st.lists(EDIT, max_size=4)
+
+
+def edited(data: bytes, edits: list[tuple[float, float, bytes]]) -> bytes:
+    """The data with pieces of it replaced: where, how much of it, and by what."""
+    for place, length, put in edits:
+        start = int(place * len(data))
+        data = data[:start] + put + data[start + int(length * len(data)) :]
+    return data
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model) -> ChatTokenizer:
+    return ChatTokenizer.from_folder(tiny_model / NAME)
+
+
+def verdict_on(folder, name: str, data: bytes, tokenizer: ChatTokenizer | None) -> DatasetVerdict:
+    (folder / name).write_bytes(data)
+    spec = {
+        "connectionRef": {"name": "c"},
+        "baseModel": "m",
+        "modelRef": {"name": "m"},
+        "dataset": {"train": {"uri": f"file://{folder}/{name}"}},
+    }
+    return check_dataset(FineTuneJobSpec.model_validate(spec), tokenizer=tokenizer, allow_local=True)
+
+
+@pytest.mark.parametrize("compression", COMPRESSED)
+@pytest.mark.parametrize("ending", GOOD)
+def test_any_bytes_give_a_verdict_that_quotes_none_of_them(ending, compression, tokenizer, tmp_path):
+    compress = COMPRESSED[compression]
+
+    @settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(
+        st.binary(max_size=300) | EDITS.map(lambda edits: edited(GOOD[ending], edits)),
+        EDITS,
+        st.booleans(),
+    )
+    def check(data, later, counted):
+        verdict = verdict_on(
+            tmp_path, f"t.{ending}{compression}", edited(compress(data), later), tokenizer if counted else None
+        )
+        wire = verdict.model_dump_json(by_alias=True)
+        assert DatasetVerdict.model_validate_json(wire) == verdict
+        assert SECRET not in wire
+        assert verdict.valid or verdict.next_step
+
+    check()
+
+
+def test_the_good_files_are_read_to_their_end(tmp_path):
+    for ending, data in GOOD.items():
+        train = verdict_on(tmp_path, f"good.{ending}", data, None).train
+        assert (train.rows, train.bad_rows) == ((2, 1) if ending == "csv" else (3, 1))

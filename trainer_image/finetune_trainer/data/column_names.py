@@ -1,0 +1,93 @@
+"""Columns that a job asks for and a file has not: which, what is there instead, and which of those was probably meant.
+
+Names of columns only. Where the first line of a CSV file may be data, it is not repeated.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+from finetune_api.job import Columns
+
+_USUAL_NAMES: dict[str, tuple[str, ...]] = {
+    "prompt": ("instruction", "question", "input", "query", "text", "source", "user", "human", "context", "sentence"),
+    "completion": ("output", "answer", "response", "label", "target", "assistant", "chosen", "reply", "summary"),
+    "system": ("instruction", "system_prompt", "context"),
+    "messages": ("conversation", "conversations", "dialog", "dialogue", "chat", "turns"),
+}
+"""What others call these columns, the most usual first."""
+_OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
+_OTHER_SEPARATORS = ((";", "';'"), ("\t", "a tab"), ("|", "'|'"))
+_ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
+_PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
+_SPOKEN = 16
+
+
+def absent(columns: Columns, seen: Sequence[str]) -> tuple[str, ...]:
+    """Names that the job asks for, any one of them, and that no row has; nothing where the file has what it needs."""
+    if columns.prompt in seen:
+        return () if columns.completion in seen else (columns.completion,)
+    return () if columns.messages in seen else (columns.prompt, columns.messages)
+
+
+def meant(columns: Columns, seen: Sequence[str]) -> dict[str, str]:
+    """For each part of a row that is absent, the column that was probably meant: `{"prompt": "question"}`."""
+    asked = columns.model_dump()
+    free = [name for name in seen if name not in asked.values()]
+    found: dict[str, str] = {}
+    for part in ("prompt", "completion"):
+        if asked[part] not in seen and (near := nearest(asked[part], _USUAL_NAMES[part], free)):
+            found[part] = near
+            free.remove(near)
+    if not found and columns.prompt not in seen and (near := nearest(columns.messages, _USUAL_NAMES["messages"], free)):
+        found["messages"] = near
+    return found
+
+
+def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
+    """A sentence on a system column that the job names and no row has; absent, it is left out of every row."""
+    if columns.system in seen or columns.system == Columns().system:
+        return None
+    asked = columns.model_dump().values()
+    near = nearest(columns.system, _USUAL_NAMES["system"], [name for name in seen if name not in asked])
+    return f"no row has a column {columns.system!r} (columns.system)" + (f"; did you mean {near}?" if near else "")
+
+
+def nearest(wanted: str, usual: Sequence[str], names: Iterable[str]) -> str | None:
+    """The name that is spelt nearly like the wanted one, else one that is usual for it."""
+    by_plain = {_plain(name): name for name in reversed(list(names))}
+    close = difflib.get_close_matches(_plain(wanted), by_plain, n=1, cutoff=0.7)
+    return next((by_plain[name] for name in (*close, *map(_plain, usual)) if name in by_plain), None)
+
+
+def mapping(found: dict[str, str]) -> str:
+    """As a manifest has it: `{prompt: question}`."""
+    inside = (f"{part}: {name if _PLAIN_YAML.fullmatch(name) else json.dumps(name)}" for part, name in found.items())
+    return f"{{{', '.join(inside)}}}"
+
+
+def other_separator(names: Sequence[str]) -> str | None:
+    """What separates the cells of a CSV file with one column, where it seems to be no comma."""
+    return next((called for mark, called in _OTHER_SEPARATORS if len(names) == 1 and mark in names[0]), None)
+
+
+def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
+    """The file's columns, for a message. `maybe_data`: the names may be the first row of a CSV without a header."""
+    shown = [name for name in names if _ORDINARY_NAME.fullmatch(name)]
+    if maybe_data and not set(columns.model_dump().values()).intersection(names):
+        shown = [name for name in shown if _is_usual(name)]
+    if not shown:
+        return "the names of its columns look like data: the header may be missing"
+    more = len(names) - len(shown[:_SPOKEN])
+    return f"its columns are {', '.join(shown[:_SPOKEN])}{f' and {more} more' if more else ''}"
+
+
+def _is_usual(name: str) -> bool:
+    """Whether it is the name of a column beyond doubt, or spelt nearly so."""
+    usual = (*_USUAL_NAMES, *(one for names in _USUAL_NAMES.values() for one in names), *_OTHER_USUAL_NAMES)
+    return bool(difflib.get_close_matches(_plain(name), map(_plain, usual), n=1, cutoff=0.8))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()

@@ -1,0 +1,168 @@
+"""YAML and JSON files as kubectl reads them: documents with their lines. What is in a document is not its concern."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+
+_MOST_BYTES = 3 * 1024 * 1024  # what the API server takes as one request
+_STDIN = Path("-")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One object of a file."""
+
+    file_name: str
+    value: dict[str, Any]
+    node: yaml.Node
+
+    @property
+    def kind(self) -> str:
+        """What it says it is."""
+        kind = self.value.get("kind")
+        return kind if isinstance(kind, str) else ""
+
+    def line(self, path: Sequence[str | int]) -> int:
+        """The line of the field that the path leads to, else of the nearest one above it that is there."""
+        node, line = self.node, self.node.start_mark.line
+        for part in path:
+            found = next((pair for pair in _pairs(node) if pair[0] == part), None)
+            if found is None:
+                break
+            _, line, node = found
+        return int(line) + 1
+
+
+def _pairs(node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
+    """Names or indices of what is directly in a node, with the line of each."""
+    if isinstance(node, yaml.MappingNode):
+        yield from ((key.value, key.start_mark.line, value) for key, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        yield from ((index, value.start_mark.line, value) for index, value in enumerate(node.value))
+
+
+def read_documents(path: Path) -> list[Document]:
+    """The objects in a file, those in a List too; what is no object is left out. `-` is standard input.
+
+    Raises:
+        TrainerError: SpecInvalid, the file cannot be read or is no YAML.
+    """
+    name = shown(path)
+    text = _text(path, name)
+    try:
+        loader = _Loader(text)
+        found: list[Document] = []
+        while loader.check_node():
+            node = loader.get_node()
+            assert node is not None  # noqa: S101 - check_node says so
+            found += _objects(name, loader.construct_document(node), node)
+    except RecursionError:
+        raise _wrong(name, ": it is nested too deeply") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _wrong(name, f" line {line}: it has a character that YAML does not allow") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise _wrong(name, _place(error)) from None
+    return found
+
+
+def shown(path: Path) -> str:
+    """A file's name for messages, whatever bytes it is made of."""
+    if path == _STDIN:
+        return "standard input"
+    return os.fsencode(path.name or path.absolute()).decode("utf-8", errors="replace")
+
+
+def _objects(file_name: str, value: Any, node: yaml.Node) -> Iterator[Document]:
+    if not isinstance(value, dict):
+        return
+    items = value.get("items")
+    if str(value.get("kind")).endswith("List") and isinstance(items, list):
+        (listed,) = (inner for name, _, inner in _pairs(node) if name == "items")
+        for item, (_, _, inner) in zip(items, _pairs(listed), strict=True):
+            yield from _objects(file_name, item, inner)
+    else:
+        yield Document(file_name, value, node)
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        if path == _STDIN:
+            raw = b"" if sys.stdin is None else sys.stdin.buffer.read(_MOST_BYTES + 1)
+        else:
+            with path.open("rb") as file:
+                raw = file.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise TrainerError(
+                Reason.SPEC_INVALID,
+                f"{name} is larger than {_MOST_BYTES // 1024**2} MiB, so it is no manifest",
+                "Name the manifest with -f FILE; it names the data.",
+            )
+        return raw.decode("utf-8-sig")
+    except OSError as error:
+        raise TrainerError(
+            Reason.SPEC_INVALID, f"{name} cannot be read: {error.strerror}", "Name the manifest with -f FILE."
+        ) from None
+    except UnicodeDecodeError:
+        raise TrainerError(Reason.SPEC_INVALID, f"{name} is not UTF-8 text", "Save it as UTF-8.") from None
+
+
+def _place(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "it is not valid YAML"
+    return f": {problem}" if mark is None else f" line {mark.line + 1}: {problem}"
+
+
+def _wrong(name: str, what: str) -> TrainerError:
+    return TrainerError(Reason.SPEC_INVALID, name + what, "Correct the YAML; indent with spaces.")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it: a key may not stand twice, a null is left out, a date is text, 2e-4 a number.
+
+    Only what JSON has comes out: text, numbers, true, false, null, lists and objects with text as keys.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way to declare them
+        first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in ("timestamp", "float", "int")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {  # noqa: RUF012 - as above
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        known: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "a key is no text; is it a template that was not filled in?"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            if key.value in known and key.value != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+            known.add(key.value)
+        made = super().construct_mapping(node, deep)
+        return {str(key): value for key, value in made.items() if value is not None}
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """A number with a fraction or exponent; an integer where it is one, as in JSON."""
+        number = super().construct_yaml_float(node)
+        return int(number) if number.is_integer() and abs(number) <= _EXACT else number
+
+
+_EXACT = 1 << 53
+_FLOAT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
+_INTEGER = re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INTEGER, list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
