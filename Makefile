@@ -22,6 +22,8 @@ CLUSTER ?= throw-away
 REGISTRY ?=
 OPERATOR_IMAGE ?=
 TRAINER_IMAGE ?=
+# How many FineTuneJobs `make bench-operator` applies at once; several numbers are runs of their own.
+JOBS ?= 1000
 # More flags for pytest: `make test-unit PYTEST="-k lease -x"`.
 PYTEST ?=
 
@@ -58,6 +60,10 @@ test-cluster: venv programs ## tests on the throw-away control plane: definition
 .PHONY: test-e2e
 test-e2e: venv programs images ## tests with real pods
 	@scripts/tests.sh -m e2e $(PYTEST)
+
+.PHONY: bench-operator
+bench-operator: venv programs ## N jobs at once on nodes that KWOK plays: time, requests, memory (JOBS="1000 5000")
+	@$(BIN)/python -m bench.scale --jobs $(JOBS)
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, yamllint, helm lint

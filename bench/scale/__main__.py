@@ -16,16 +16,20 @@ from bench.scale.load import play
 
 @dataclass(frozen=True)
 class Row:
-    """One run."""
+    """One run. Times in seconds."""
 
     jobs: int
     created_p50: float
+    """From a job's POST until the client's watch shows its batch Job; the same for p99."""
     created_p99: float
     all_complete: float
+    """From the first POST until the last job is Complete."""
     requests_per_job: float
+    """Of the operator, watches left out, its start and restart included."""
     peak_mib: float
     cpu_seconds: float
     restart_seconds: float
+    """From a start of the process with all jobs present until it is ready."""
     failed: int
 
 
@@ -41,8 +45,10 @@ def main() -> int:
 
 def measure(count: int) -> Row:
     """One run on a cluster of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-scale-"))
-    with world.running(f"scale-{os.getpid()}", folder) as made:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-scale-") as temporary,
+        world.running(f"scale-{os.getpid()}", folder := Path(temporary)) as made,
+    ):
         ours.install(made, count)
         with ours.running(made, folder) as pid:
             before = figures.cpu_seconds(pid)
@@ -53,7 +59,7 @@ def measure(count: int) -> Row:
                     path=ours.PATH,
                     jobs_path=f"/apis/batch/v1/namespaces/{world.NAMESPACE}/jobs",
                     owner_of=ours.owner_of,
-                    timeout=60 + count * 0.5,
+                    seconds=60 + count * 0.5,
                 )
             )
             spent = figures.cpu_seconds(pid) - before

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import orjson
 import yaml
 
 WORKERS = 16
-METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 Manifest = dict[str, Any]
 
@@ -45,7 +46,7 @@ class Api:
     @asynccontextmanager
     async def connect(cls, kubeconfig: Path) -> AsyncIterator[Api]:
         """Connects with the kubeconfig's token."""
-        config = yaml.safe_load(kubeconfig.read_text())
+        config = yaml.safe_load(await asyncio.to_thread(kubeconfig.read_text))
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # a throw-away cluster on this machine
@@ -66,16 +67,24 @@ class Api:
                 raise RuntimeError(f"{answer.status}: {await answer.text()}")
 
     async def watch(self, path: str, accept: str = "application/json") -> AsyncIterator[tuple[str, Manifest]]:
-        """Events from the present on; ends with the connection."""
+        """Events from the present on, for ever: a watch that ends is begun anew, and tells again what is there.
+
+        Soon after a definition was made its storage starts anew, and ends watches.
+        """
         parameters = {"watch": "1", "resourceVersion": "0", "timeoutSeconds": "3600"}
-        async with self._session.get(self._server + path, params=parameters, headers={"Accept": accept}) as answer:
-            answer.raise_for_status()
-            rest = b""
-            async for chunk in answer.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    event = orjson.loads(line)
-                    yield event["type"], event["object"]
+        headers = {"Accept": accept}
+        while True:
+            async with self._session.get(self._server + path, params=parameters, headers=headers) as answer:
+                if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+                    await asyncio.sleep(float(answer.headers.get("Retry-After", 1)))
+                    continue
+                answer.raise_for_status()
+                rest = b""
+                async for chunk in answer.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        event = orjson.loads(line)
+                        yield event["type"], event["object"]
 
 
 _JSON = {"Content-Type": "application/json"}
@@ -88,7 +97,7 @@ async def play(
     path: str,
     jobs_path: str,
     owner_of: Callable[[Manifest], str | None],
-    timeout: float,
+    seconds: float,
 ) -> Times:
     """Apply all manifests at once, and return when each is Complete or Failed.
 
@@ -98,13 +107,13 @@ async def play(
         path: where they are created and watched.
         jobs_path: where batch Jobs are watched.
         owner_of: the name of the object that a batch Job was made for.
-        timeout: seconds from the first POST after which those that have not ended count as lost.
+        seconds: from the first POST after which those that have not ended count as lost.
 
     Raises:
         TimeoutError: they did not all end.
     """
     times, waiting = Times(), list(manifests)
-    async with Api.connect(kubeconfig) as api, asyncio.timeout(timeout):
+    async with Api.connect(kubeconfig) as api, asyncio.timeout(seconds):
         wanted = len(waiting)
         watching = [
             asyncio.create_task(_see_ends(api, path, times)),
@@ -117,7 +126,6 @@ async def play(
                 for task in watching:
                     if task.done():
                         task.result()
-                        raise RuntimeError("a watch has ended")
         finally:
             for task in watching:
                 task.cancel()
@@ -144,7 +152,7 @@ async def _see_ends(api: Api, path: str, times: Times) -> None:
 
 
 async def _see_jobs(api: Api, path: str, times: Times, owner_of: Callable[[Manifest], str | None]) -> None:
-    async for kind, obj in api.watch(path, METADATA_ONLY.replace("List", "")):
+    async for kind, obj in api.watch(path, METADATA_ONLY):
         owner = owner_of(obj) if kind == "ADDED" else None
         if owner is not None:
             times.job_created.setdefault(owner, time.monotonic())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,6 @@ import yaml
 
 from bench.scale.world import NAMESPACE, World
 from tests.cluster import processes
-from tests.cluster.control_plane import _ok
 
 ROOT = Path(__file__).parents[2]
 OWN, RELEASE = "finetune-system", "finetune-operator"
@@ -41,6 +42,7 @@ def running(world: World, folder: Path) -> Iterator[int]:
     """The operator's process id while it leads; it is ended afterwards."""
     probe, report = _free_port(), _free_port()
     environment = {
+        "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT / "operator"),
         "FINETUNE_NAMESPACE": OWN,
         "FINETUNE_POD_NAME": "bench",
@@ -51,16 +53,16 @@ def running(world: World, folder: Path) -> Iterator[int]:
         "FINETUNE_REPORT_PORT": str(report),
     }
     log = folder / "operator.log"
-    pid = processes.start(
-        str(world.cluster.folder), "operator", [sys.executable, "-m", "finetune_operator"], log, environment
-    )
+    with log.open("ab") as output:
+        command = [sys.executable, "-m", "finetune_operator"]
+        process = subprocess.Popen(command, env=environment, cwd="/", stdout=output, stderr=output)
     try:
-        processes.wait_until(
-            lambda: _ok(f"http://127.0.0.1:{probe}/readyz"), "the operator", timeout=60, pid=pid, log=log
-        )
-        yield pid
+        ready = f"http://127.0.0.1:{probe}/readyz"
+        processes.wait_until(lambda: _answers(ready), "the operator", timeout=120, pid=process.pid, log=log)
+        yield process.pid
     finally:
-        processes.kill([pid])
+        process.terminate()
+        process.wait(timeout=60)
 
 
 def jobs(count: int) -> Iterator[Manifest]:
@@ -136,3 +138,11 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -53,7 +53,7 @@ def running(name: str, folder: Path) -> Iterator[World]:
     log.unlink(missing_ok=True)
     unlimited = ["--kube-api-qps=1000", "--kube-api-burst=1000"]
     flags = {
-        "kube-apiserver": [f"--audit-policy-file={policy}", f"--audit-log-path={log}", "--audit-log-mode=batch"],
+        "kube-apiserver": [f"--audit-policy-file={policy}", f"--audit-log-path={log}"],
         # A heartbeat that is late because the machine is busy is not a lost node.
         "kube-controller-manager": [*unlimited, "--node-monitor-grace-period=300s"],
         "kube-scheduler": unlimited,
@@ -69,7 +69,7 @@ def running(name: str, folder: Path) -> Iterator[World]:
 
 
 def _start_kwok(cluster: Cluster) -> None:
-    command = [
+    command: list[str | Path] = [
         binaries.program("kwok", "kwok"), f"--kubeconfig={cluster.kubeconfig}", f"--config={KWOK_CONFIG}",
         "--server-address=", "--v=0",
     ]  # fmt: skip

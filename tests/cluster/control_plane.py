@@ -101,7 +101,7 @@ class ControlPlane:
                 processes.wait_until(check, role, timeout=60, pid=started[role], log=self.log(role))
 
     def _start(self, role: str, flags: list[str], before: list[str] | None = None) -> int:
-        command = [*(before or []), self.programs / role, *flags, *self.more_flags.get(role, ())]
+        command: list[str | Path] = [*(before or []), self.programs / role, *flags, *self.more_flags.get(role, ())]
         return processes.start(str(self.folder), role, command, self.log(role))
 
     def _etcd_flags(self) -> list[str]:

@@ -1,0 +1,56 @@
+"""What the benchmark of the operator makes of what it has recorded."""
+
+import json
+import math
+import os
+
+import pytest
+
+from bench.scale import figures
+from bench.scale.load import Times
+from bench.scale.ours import USER, jobs, owner_of
+
+
+@pytest.mark.parametrize(
+    ("values", "part", "expected"),
+    [([3.0, 1.0, 2.0], 0.5, 2.0), ([1.0], 0.99, 1.0), (list(range(1, 101)), 0.99, 99), ([1.0, 2.0], 0.0, 1.0)],
+)
+def test_a_percentile_is_the_value_of_the_nearest_rank(values, part, expected):
+    assert figures.percentile(values, part) == expected
+
+
+def test_no_values_have_no_percentile():
+    assert math.isnan(figures.percentile([], 0.5))
+
+
+def test_requests_are_counted_by_user_and_watches_are_left_out(tmp_path):
+    def event(verb, user, resource, subresource=None):
+        about = {"resource": resource, "subresource": subresource}
+        return json.dumps({"verb": verb, "user": {"username": user}, "objectRef": about, "requestURI": "/x"})
+
+    log = tmp_path / "audit.log"
+    lines = [
+        event("patch", USER, "jobs"),
+        event("patch", USER, "finetunejobs", "status"),
+        event("patch", USER, "finetunejobs", "status"),
+        event("watch", USER, "jobs"),
+        event("patch", "somebody-else", "jobs"),
+    ]
+    log.write_text("\n".join(lines) + "\n")
+    assert figures.requests(log, USER) == {"patch jobs": 1, "patch finetunejobs/status": 2}
+
+
+def test_cpu_time_and_memory_are_those_of_the_process():
+    assert figures.cpu_seconds(os.getpid()) == pytest.approx(sum(os.times()[:2]), abs=0.5)
+    assert 10 < figures.peak_mib(os.getpid()) < 100_000
+
+
+def test_times_run_from_the_post_to_the_event():
+    times = Times(sent={"a": 1.0, "b": 2.0}, job_created={"a": 4.0, "unknown": 5.0})
+    assert times.until(times.job_created) == [3.0]
+
+
+def test_every_job_has_a_name_of_its_own_and_its_batch_job_is_found_by_its_owner():
+    assert len({job["metadata"]["name"] for job in jobs(25)}) == 25
+    assert owner_of({"metadata": {"ownerReferences": [{"kind": "FineTuneJob", "name": "job-3"}]}}) == "job-3"
+    assert owner_of({"metadata": {}}) is None
