@@ -19,6 +19,11 @@ from finetune_api.base import (
 
 OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 Glob = Annotated[str, Field(min_length=1, max_length=256)]
+EndpointGlob = Annotated[
+    str,
+    Field(max_length=512),
+    shaped("^https?://[^/*?]+/", "write scheme and host in full and a path, such as https://HOST/*"),
+]
 ImageName = Annotated[str, Field(min_length=1, max_length=512)]
 HttpUrl = Annotated[
     str, Field(max_length=512), shaped("^https?://[^/]+", "write a whole URL, such as https://HOST or https://HOST/v1")
@@ -61,6 +66,11 @@ class FineTuningPolicy(ApiModel):
     enabled: bool = Field(True, description="Off: new jobs are refused with reason FineTuningDisabled.")
     allowed_models: Annotated[list[Glob], Field(max_length=256)] | None = Field(
         None, description="Globs of base models that may be tuned, for example meta-llama/*. Absent: all."
+    )
+    allowed_endpoints: Annotated[list[EndpointGlob], Field(max_length=64)] | None = Field(
+        None,
+        description="Globs of URLs that evaluation.baselines may send the test set to, for example "
+        "https://api.example.com/*. Services of the cluster always may be asked. Absent: all; where airGapped none.",
     )
 
 

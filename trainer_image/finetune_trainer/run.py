@@ -10,6 +10,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from finetune_api.evaluation import Compared, EvaluationResult, Metric
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.names import ARTIFACT_FOLDER
@@ -106,9 +107,9 @@ class Display:
             self._once("It was finished before: nothing is trained again.")
         elif report.phase == "Evaluating":
             self.close()
-            self._once("Asking the tuned and the base model the test set.")
+            self._once("Asking the tuned model and its baselines the test set.")
         if report.evaluation:
-            self._once(_scores(report))
+            self._once(*_scores(report.evaluation))
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -141,12 +142,26 @@ class Display:
                 outcome.say(line)
 
 
-def _scores(report: Report) -> str:
-    found = report.evaluation
-    if found is None or found.baselines.zero_shot is None:
-        return ""
-    tuned, base = found.tuned.exact_match, found.baselines.zero_shot.exact_match
-    return f"Exact match on {found.rows} rows: {tuned:.3f}, base model {base:.3f}: {found.verdict}."
+def _scores(found: EvaluationResult) -> list[str]:
+    """The deciding metric of everybody, and the verdicts."""
+    baselines = found.baselines
+    named: list[tuple[str, Compared | None]] = [
+        ("base model", baselines.zero_shot),
+        ("base model with examples", baselines.few_shot),
+        ("active version", baselines.active_version),
+        *((one.name, one) for one in baselines.endpoints or ()),
+    ]
+    head = f"{found.metric} on {found.rows} rows: {_number(found.tuned.of(found.metric))} tuned model"
+    return [head, *(_beside(name, one, found.metric) for name, one in named if one and (one.verdict or one.problem))]
+
+
+def _beside(name: str, one: Compared, metric: Metric) -> str:
+    said = [one.verdict and f"the tuned model is: {one.verdict}", one.problem]
+    return f"  {_number(one.of(metric))} {name}; " + "; ".join(part for part in said if part)
+
+
+def _number(value: float | None) -> str:
+    return "  -  " if value is None else f"{value:.3f}"
 
 
 def _say_what_is_next(job: TrainerJob) -> int:
@@ -154,7 +169,7 @@ def _say_what_is_next(job: TrainerJob) -> int:
     serve = ["finetune-trainer", "serve", "--model", str(folder)]
     if job.model_cache:
         serve += ["--model-cache", job.model_cache]
-    where = f"The tuned model is in {folder} (loss curves: {folder / 'loss.svg'})."
+    where = f"The tuned model is in {folder} (report: {folder / 'report.html'})."
     try:
         outcome.print_result(f"{where}\nServe it with: {shlex.join(serve)}")
     except TrainerError as error:

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from finetune_api.base import ApiModel
+from finetune_api.base import ApiModel, SecretKeyRef
 from finetune_api.connection import HuggingFace
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import (
@@ -21,9 +21,10 @@ from finetune_api.names import (
     TOKEN_AUDIENCE,
     TOKEN_PATH,
     TRAINER_CONTAINER,
+    endpoint_key_variable,
 )
-from finetune_api.trainer import ReportTarget, TrainerJob
-from finetune_api.uris import parse_artifact_uri, parse_uri
+from finetune_api.trainer import ActiveVersionRef, ReportTarget, TrainerJob
+from finetune_api.uris import Uri, parse_artifact_uri, parse_uri
 from finetune_operator.desired import names
 from finetune_operator.desired.pod import (
     Manifest,
@@ -41,6 +42,13 @@ GRACE_SECONDS = 120
 TOKEN_SECONDS = 3600
 
 
+class Active(ApiModel):
+    """The active version of the job's model."""
+
+    version: int
+    artifact_uri: str | None
+
+
 class Attempt(ApiModel):
     """What one attempt needs to know beside the job's own manifest."""
 
@@ -48,6 +56,8 @@ class Attempt(ApiModel):
     output_uri: str
     report_url: str
     report_ca: str
+    active: Active | None = None
+    """What the tuned model is to be compared with."""
 
 
 def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
@@ -103,7 +113,21 @@ def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace,
         air_gapped=connection.air_gapped,
         trust_remote_code=connection.trust_remote_code,
         report=ReportTarget(url=attempt.report_url),
+        active_version=_active_version(attempt.active),
     )
+
+
+def _active_version(active: Active | None) -> ActiveVersionRef | None:
+    if active is None:
+        return None
+    uri = _on_a_claim(active)
+    return ActiveVersionRef(version=active.version, folder=names.claim_path(uri) if uri else None)
+
+
+def _on_a_claim(active: Active) -> Uri | None:
+    """Where a version's weights are, if a pod of this namespace can mount them."""
+    uri = active.artifact_uri or ""
+    return parse_artifact_uri(uri) if uri.startswith("pvc://") else None
 
 
 def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
@@ -112,6 +136,9 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attemp
     volumes.dataset(parse_uri(file.uri) for file in (dataset.train, dataset.validation, dataset.test) if file)
     volumes.model_cache(connection)
     volumes.claim(parse_artifact_uri(attempt.output_uri).root, read_only=False)
+    active = attempt.active and _on_a_claim(attempt.active)
+    if active:
+        volumes.claim(active.root, read_only=True)
     volumes.at(TOKEN_PATH.rpartition("/")[0], _token_volume(), read_only=True)
     if spec.resources.gpus_per_node:
         volumes.shared_memory()
@@ -139,11 +166,14 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace
     ]
     if connection.air_gapped:
         variables.append({"name": "HF_HUB_OFFLINE", "value": "1"})
-    token = spec.hub_token_secret_ref
-    if token is not None:
-        reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
-        variables.append({"name": "HF_TOKEN", "valueFrom": reference})
-    return variables
+    if spec.hub_token_secret_ref is not None:
+        variables.append(_from_secret("HF_TOKEN", spec.hub_token_secret_ref))
+    keys = [(one.name, one.api_key_secret_ref) for one in spec.evaluation.endpoints if one.api_key_secret_ref]
+    return variables + [_from_secret(endpoint_key_variable(name), key) for name, key in keys]
+
+
+def _from_secret(name: str, key: SecretKeyRef) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}
 
 
 def _token_volume() -> Manifest:
