@@ -132,12 +132,12 @@ def _beats_base(new: EvaluationResult) -> bool:
 
 
 def _scores_higher(new: EvaluationResult, old: EvaluationResult | None) -> bool:
-    before = old.tuned.of(new.metric) if old is not None else None
-    if old is None or before is None:
+    if old is None:
         return True  # the active version was never measured: beating the base model is more than is known of it
-    after = new.tuned.of(new.metric)
-    comparable = new.metric == old.metric and new.test_sha256 == old.test_sha256
-    return comparable and after is not None and after > before
+    if (new.metric, new.test_sha256) != (old.metric, old.test_sha256):
+        return False
+    before, after = old.tuned.of(new.metric), new.tuned.of(new.metric)
+    return after is not None and (before is None or after > before)
 
 
 def prunable(view: ModelView, active: int | None) -> list[ModelVersion]:

@@ -6,6 +6,7 @@ What a service answers with an error is never repeated in messages: it may quote
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -48,7 +49,7 @@ class Outcome:
         if not self.errors:
             return None
         why = max(self.problems, key=lambda cause: self.problems[cause], default="it was not asked")
-        return f"{self.errors} questions were not answered: {why}"
+        return f"{self.errors} {'row was' if self.errors == 1 else 'rows were'} not answered: {why}"
 
 
 class _FailedError(Exception):
@@ -76,11 +77,18 @@ def ask(
     on_answer: Callable[[Answer], None],
     pause: float = PAUSE_SECONDS,
 ) -> Outcome:
-    """Ask every (row, conversation); `on_answer` hears each answer as it comes, in any order.
+    """Ask every (row, conversation); `on_answer` hears each answer as it comes, in any order and from one other thread.
 
     Whatever the service does ends in the outcome: a baseline that is not there is no reason to lose a tuned model.
+    The caller's thread only waits. What a signal raises there comes through at once; within asyncio it might be lost.
     """
-    return asyncio.run(_Asking(endpoint, key, max_tokens, on_answer, pause).all(asked))
+    asking = _Asking(endpoint, key, max_tokens, on_answer, pause)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="endpoint") as thread:
+        try:
+            return thread.submit(asyncio.run, asking.all(asked)).result()
+        except BaseException:
+            asking.stop()
+            raise
 
 
 class _Asking:
@@ -97,17 +105,29 @@ class _Asking:
         self._outcome = Outcome()
         self._failed_in_a_row = 0
         self._over = False
+        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None] | None = None
+
+    def stop(self) -> None:
+        """From another thread: ask nobody any more, and wait for nobody."""
+        self._over = True
+        if self._running is not None and self._running[1] is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                self._running[0].call_soon_threadsafe(self._running[1].cancel)
 
     async def all(self, asked: Sequence[tuple[int, tuple[Turn, ...]]]) -> Outcome:
+        self._running = asyncio.get_running_loop(), asyncio.current_task()
         waiting = iter(asked)
         async with httpx.AsyncClient(timeout=self._endpoint.timeout_seconds, headers=self._headers) as client:
-            # No TaskGroup: it would wrap Interrupted, which a signal may raise in any of them.
+            # No TaskGroup: it would wrap what on_answer raises.
             await asyncio.gather(*(self._work(client, waiting) for _ in range(self._endpoint.concurrency)))
         self._outcome.errors += sum(1 for _ in waiting)
         return self._outcome
 
     async def _work(self, client: httpx.AsyncClient, waiting: Iterator[tuple[int, tuple[Turn, ...]]]) -> None:
         for row, turns in waiting:
+            if self._over:
+                self._outcome.errors += 1
+                return
             try:
                 answer = await self._one(client, row, turns)
             except _FailedError as error:
@@ -115,8 +135,6 @@ class _Asking:
             else:
                 self._failed_in_a_row = 0
                 self._on_answer(answer)
-            if self._over:
-                return
 
     def _failed(self, error: _FailedError) -> None:
         self._failed_in_a_row += 1
