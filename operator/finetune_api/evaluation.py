@@ -32,6 +32,9 @@ _ENDPOINT_URL = shaped(
 )
 
 
+_NO_FIELDS = ConfigDict(json_schema_extra={"maxProperties": 0})
+
+
 def stays_in_cluster(url: str) -> bool:
     """Whether a URL is that of a Service, by its name."""
     return re.match(CLUSTER_URL, url) is not None
@@ -39,6 +42,8 @@ def stays_in_cluster(url: str) -> bool:
 
 class ZeroShot(ApiModel):
     """The base model, asked as the tuned one is."""
+
+    model_config = _NO_FIELDS
 
 
 class FewShot(ApiModel):
@@ -53,6 +58,8 @@ class FewShot(ApiModel):
 
 class ActiveVersion(ApiModel):
     """The version of the job's model that is active when the attempt starts."""
+
+    model_config = _NO_FIELDS
 
 
 class Endpoint(ApiModel):

@@ -108,7 +108,7 @@ def _exclusive_bounds(node: Schema) -> Schema:
 def _children(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Schema:
     if "items" in node:
         return {"items": _structural(node["items"], defs, defaults=defaults)}
-    if "properties" in node:
+    if node.get("properties"):
         parts = {name: _structural(part, defs, defaults=defaults) for name, part in node["properties"].items()}
         return {"properties": parts}
     values = node.get("additionalProperties")

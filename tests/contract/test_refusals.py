@@ -80,6 +80,7 @@ JOBS: list[Refused] = [
     (JOB, BASELINES, [{}], (f"{BASELINES}[0]", "write one of zeroShot, fewShot, activeVersion, endpoint")),
     (JOB, BASELINES, [{"zeroShot": {}, "fewShot": {}}], (f"{BASELINES}[0]", "write one of zeroShot, fewShot")),
     (JOB, BASELINES, [{"zeroshot": {}}], (f'unknown field "{BASELINES}[0].zeroshot"',)),
+    (JOB, BASELINES, [{"zeroShot": {"examples": 1}}], (f'unknown field "{BASELINES}[0].zeroShot.examples"',)),
     (JOB, BASELINES, [{"zeroShot": {}}] * 2, ("name each of zeroShot, fewShot and activeVersion once",)),
     (JOB, BASELINES, [{"fewShot": {"examples": n}} for n in (1, 2)], ("name each of zeroShot, fewShot and",)),
     (JOB, BASELINES, [{"fewShot": {"examples": 0}}], ("fewShot.examples", "greater than or equal to 1")),

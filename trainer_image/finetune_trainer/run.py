@@ -106,8 +106,8 @@ class Display:
         elif report.phase == "Succeeded" and report.progress is None:
             self._once("It was finished before: nothing is trained again.")
         elif report.phase == "Evaluating":
-            self.close()
             self._once("Asking the tuned model and its baselines the test set.")
+            self._count_answers(report)
         if report.evaluation:
             self._once(*_scores(report.evaluation))
 
@@ -133,6 +133,15 @@ class Display:
         speed = report.progress.tokens_per_second
         bar.set_postfix(shown | ({"tokens/s": f"{speed:.0f}"} if speed else {}), refresh=False)
         bar.update(report.progress.step - bar.n)
+
+    def _count_answers(self, report: Report) -> None:
+        if report.progress is None or report.progress.answers is None:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=report.progress.total_answers, unit="answer")
+        self._bar.update(report.progress.answers - self._bar.n)
 
     def _once(self, *lines: str) -> None:
         for line in lines:

@@ -30,7 +30,7 @@ def test_a_run_says_what_it_does_and_where_the_model_is(tiny_model, tmp_path, ca
     assert "Data: Every row can be used" in err
     assert "15/15" in err
     assert "validation=" in err
-    assert "Exact match on 12 rows: " in err
+    assert "exactMatch on 12 rows: " in err
     model = tmp_path / "output" / "model"
     assert f"The tuned model is in {model}" in out
     assert f"finetune-trainer serve --model {model} --model-cache {tiny_model}" in out

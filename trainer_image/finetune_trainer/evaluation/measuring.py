@@ -101,7 +101,7 @@ class Measuring:
             prompts = material.prompts_with_examples(self._material.questions, shown, base.chat, longest)
         except TemplateRefusedError:
             return self._not_asked("the model's chat template takes no examples before the question")
-        asked = self._ask_with(FEW_SHOT, base, prompts, len(shown), self._tuned.job.spec.hyperparameters.seed)
+        asked = self._ask_with(FEW_SHOT, base, prompts, len(shown), self._learnt)
         asked.notes = {"examples": round(sum(prompt.examples for prompt in prompts) / len(prompts), 2)}
         return asked
 
