@@ -62,14 +62,9 @@ class ActiveVersion(ApiModel):
     model_config = _NO_FIELDS
 
 
-class Endpoint(ApiModel):
-    """Any service with OpenAI's chat completions: another model, or one with retrieval."""
+class Service(ApiModel):
+    """Any service with OpenAI's chat completions."""
 
-    name: Annotated[
-        str,
-        Field(max_length=40),
-        shaped("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "write at most 40 of a-z, 0-9 and -, such as rag"),
-    ] = Field(description="What status and report call it.")
     url: Annotated[str, Field(max_length=512), _ENDPOINT_URL] = Field(
         description="Root of its API, for example http://rag.team-a.svc/v1. Questions leave the pod for it. "
         "An air-gapped connection allows Services of the cluster and what its allowedEndpoints name."
@@ -80,6 +75,25 @@ class Endpoint(ApiModel):
     )
     concurrency: Annotated[int, Field(ge=1, le=64)] = Field(4, description="Requests at the same time.")
     timeout_seconds: Annotated[int, Field(ge=1, le=600)] = Field(60, description="Seconds for one answer.")
+
+
+class Endpoint(Service):
+    """A service that answers: another model, or one with retrieval."""
+
+    name: Annotated[
+        str,
+        Field(max_length=40),
+        shaped("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "write at most 40 of a-z, 0-9 and -, such as rag"),
+    ] = Field(description="What status and report call it.")
+
+
+class Judge(Service):
+    """A service that compares answers."""
+
+    criteria: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
+        None,
+        description="What makes an answer the better one. Default: it is right, complete and to the point.",
+    )
 
 
 class Baseline(ApiModel):
@@ -151,6 +165,11 @@ class Evaluation(ApiModel):
         default_factory=_default_baselines,
         description="What the tuned model is compared with, each on the same rows. Default: zeroShot.",
     )
+    judge: Judge | None = Field(
+        None,
+        description="A model that says which of two answers is the better one: the tuned model's or a baseline's. Each "
+        "pair is shown in both orders, and only what it says in both counts. It does not decide the verdict.",
+    )
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] | None = Field(
         None,
         description="Tokens of an answer at most. Default: what the longest completion of dataset.test takes and an "
@@ -161,6 +180,12 @@ class Evaluation(ApiModel):
     def endpoints(self) -> list[Endpoint]:
         """The endpoints among the baselines."""
         return [one.endpoint for one in self.baselines if one.endpoint is not None]
+
+    @property
+    def services(self) -> dict[str, Service]:
+        """All that is asked over HTTP, by what messages call it."""
+        named: dict[str, Service] = {f"endpoint {one.name}": one for one in self.endpoints}
+        return named | ({"judge": self.judge} if self.judge else {})
 
     @property
     def few_shot(self) -> FewShot | None:
@@ -230,6 +255,18 @@ class Differences(ApiModel):
     json_fields: Interval | None = Field(None, description="Of jsonFields.")
 
 
+class Judged(ApiModel):
+    """What the judge said of the tuned model's answers beside a baseline's. A tie, too, where the order decided."""
+
+    wins: int = Field(description="Rows on which the tuned model's answer is the better one.")
+    ties: int = Field(description="Rows without a better answer.")
+    losses: int = Field(description="Rows on which the baseline's answer is the better one.")
+    errors: int = Field(0, description="Rows on which the judge said nothing that could be read.")
+    verdict: Verdict | None = Field(
+        None, description="Whether the tuned model is better: by the interval of wins minus losses."
+    )
+
+
 class Compared(Scores):
     """A baseline's measures, and whether the tuned model is better than it."""
 
@@ -237,6 +274,7 @@ class Compared(Scores):
         None, description="Whether the tuned model is better, by the interval of the first metric."
     )
     difference: Differences | None = Field(None, description="Tuned minus baseline, 95 % intervals.")
+    judged: Judged | None = Field(None, description="What the judge said.")
     problem: Annotated[str, Field(max_length=300)] | None = Field(
         None, description="Why it was not measured, or only on a part of the rows."
     )

@@ -25,6 +25,7 @@ TERMINATION_MESSAGE_MAX_BYTES = 4096  # the kubelet's own limit
 # The trainer's environment.
 JOB_VARIABLE = "FINETUNE_JOB"  # a TrainerJob as JSON
 REPORT_CA_VARIABLE = "FINETUNE_REPORT_CA"  # PEM
+JUDGE_KEY_VARIABLE = "FINETUNE_JUDGE_KEY"
 _ENDPOINT_KEY_VARIABLE = "FINETUNE_ENDPOINT_KEY_"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105 - a path, not a secret

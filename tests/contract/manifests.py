@@ -37,6 +37,12 @@ EVALUATION: Manifest = {
         },
         {"endpoint": {"name": "big", "url": "https://api.example.com/v1", "model": "big"}},
     ],
+    "judge": {
+        "url": "https://api.example.com/v1",
+        "model": "big",
+        "apiKeySecretRef": {"name": "judge", "key": "api-key"},
+        "criteria": "it is polite",
+    },
     "maxNewTokens": 256,
 }
 MODEL: Manifest = {

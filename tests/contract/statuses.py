@@ -12,6 +12,7 @@ from finetune_api.evaluation import (
     EvaluationResult,
     FewShotScores,
     Interval,
+    Judged,
     Scores,
     TokensPerAnswer,
 )
@@ -63,7 +64,10 @@ EVALUATION = EvaluationResult(
                 json_valid=Interval(low=0.7, high=0.8), json_fields=Interval(low=-0.1, high=0.8),
             ),
         ),
-        few_shot=FewShotScores(exact_match=0.4, verdict="Better", examples=3.9),
+        few_shot=FewShotScores(
+            exact_match=0.4, verdict="Better", examples=3.9,
+            judged=Judged(wins=100, ties=80, losses=18, errors=2, verdict="Better"),
+        ),
         active_version=ActiveVersionScores(exact_match=0.8, verdict="NoDifference", version=2),
         endpoints=[
             EndpointScores(

@@ -93,6 +93,8 @@ JOBS: list[Refused] = [
     (JOB, BASELINES, [endpoint(url="https://host/v1?key=x")], ("endpoint.url", "without credentials and queries")),
     (JOB, BASELINES, [endpoint(apiKeySecretRef={"name": "rag"})], ("endpoint.apiKeySecretRef.key: Required",)),
     (JOB, BASELINES, [endpoint(apiKey="sk")], (f'unknown field "{BASELINES}[0].endpoint.apiKey"',)),
+    (JOB, "spec.evaluation.judge", {"url": "http://api.example.com", "model": "m"}, ("judge.url", "without TLS only")),
+    (JOB, "spec.evaluation.judge", {"url": "https://api.example.com"}, ("spec.evaluation.judge.model: Required",)),
     (JOB, "spec.evaluation.maxNewTokens", 0, ("spec.evaluation.maxNewTokens", "greater than or equal to 1")),
     (JOB, "spec.hubTokenSecretRef", {"name": "hub"}, ("spec.hubTokenSecretRef.key: Required",)),
     (JOB, "spec.activeDeadlineSeconds", 0, ("spec.activeDeadlineSeconds", "greater than or equal to 1")),

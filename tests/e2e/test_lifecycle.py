@@ -74,7 +74,13 @@ def test_the_artifact_is_whole_and_has_the_curves(site: Site, first: dict) -> No
     uri = first["result"]["artifact"]["uri"]
     folder = site.models / uri.removeprefix("pvc://models/")
     names = {path.name for path in folder.iterdir()}
-    assert {"adapter_model.safetensors", "adapter_config.json", "manifest.json", "metrics.jsonl", "report.html"} <= names
+    assert {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "report.html",
+    } <= names
     assert not list(folder.parent.glob("checkpoints/*"))
 
 

@@ -109,12 +109,12 @@ def endpoints_are_allowed(request: Request) -> Failure | None:
     globs = connection.fine_tuning.allowed_endpoints
     if globs is None:
         globs = [] if connection.hugging_face is not None and connection.hugging_face.air_gapped else ["*"]
-    for endpoint in request.spec.evaluation.endpoints:
-        url = endpoint.url.rstrip("/") + "/"
+    for name, service in request.spec.evaluation.services.items():
+        url = service.url.rstrip("/") + "/"
         if not stays_in_cluster(url) and not any(fnmatchcase(url, glob) for glob in globs):
             return Failure.because(
                 Reason.ENDPOINT_NOT_ALLOWED,
-                f"spec.evaluation.baselines: endpoint {endpoint.name} is outside the cluster and not among those that "
+                f"spec.evaluation: {name} is outside the cluster and not among those that "
                 f"LLMConnection {request.spec.connection_ref.name} allows: {', '.join(globs) or 'none'}",
             )
     return None

@@ -1,11 +1,13 @@
 """The batch/v1 Job of one attempt of a FineTuneJob: one pod, no retries of its own."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
 from finetune_api.base import ApiModel, SecretKeyRef
 from finetune_api.connection import HuggingFace
+from finetune_api.evaluation import Evaluation
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import (
     ARTIFACT_FOLDER,
@@ -13,6 +15,7 @@ from finetune_api.names import (
     COMPONENT_LABEL,
     JOB_LABEL,
     JOB_VARIABLE,
+    JUDGE_KEY_VARIABLE,
     MODEL_CACHE_PATH,
     MODEL_LABEL,
     OWNER_ANNOTATION,
@@ -168,8 +171,15 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace
         variables.append({"name": "HF_HUB_OFFLINE", "value": "1"})
     if spec.hub_token_secret_ref is not None:
         variables.append(_from_secret("HF_TOKEN", spec.hub_token_secret_ref))
-    keys = [(one.name, one.api_key_secret_ref) for one in spec.evaluation.endpoints if one.api_key_secret_ref]
-    return variables + [_from_secret(endpoint_key_variable(name), key) for name, key in keys]
+    return variables + list(_keys_of_services(spec.evaluation))
+
+
+def _keys_of_services(evaluation: Evaluation) -> Iterator[Manifest]:
+    for endpoint in evaluation.endpoints:
+        if endpoint.api_key_secret_ref is not None:
+            yield _from_secret(endpoint_key_variable(endpoint.name), endpoint.api_key_secret_ref)
+    if evaluation.judge is not None and evaluation.judge.api_key_secret_ref is not None:
+        yield _from_secret(JUDGE_KEY_VARIABLE, evaluation.judge.api_key_secret_ref)
 
 
 def _from_secret(name: str, key: SecretKeyRef) -> Manifest:

@@ -19,6 +19,7 @@ from finetune_api.evaluation import (
     EvaluationResult,
     FewShotScores,
     Interval,
+    Judged,
     Scores,
     TokensPerAnswer,
 )
@@ -147,7 +148,10 @@ def test_long_curves_keep_their_ends_and_the_words_stay() -> None:
 def test_of_the_largest_evaluation_the_deciding_numbers_are_left() -> None:
     every = dict.fromkeys(FIELD_OF_METRIC.values(), 0.123456) | {"loss": 1234.567891, "perplexity": 123456.789012}
     intervals = Differences(**dict.fromkeys(FIELD_OF_METRIC.values(), Interval(low=-0.123456, high=0.123456)))
-    same: dict[str, Any] = every | {"verdict": "NoDifference", "difference": intervals, "problem": "x" * 300}
+    judged = Judged(wins=10**9, ties=10**9, losses=10**9, errors=10**9, verdict="NoDifference")
+    same: dict[str, Any] = every | {
+        "verdict": "NoDifference", "difference": intervals, "problem": "x" * 300, "judged": judged,
+    }  # fmt: skip
     evaluation = EvaluationResult(
         rows=10**9,
         metric=METRICS[-1],

@@ -7,6 +7,7 @@
       endpoint answers of an OpenAI-compatible service
       kept     answers so far, on disk
     measures   one answer against one completion, metric by metric
+    judge      which of two answers is the better one, by a model
     compare    means, paired bootstrap, verdicts
     contest    all of it together: what is told of whom
     page       report.html

@@ -11,10 +11,12 @@ from finetune_api.evaluation import (
     EndpointScores,
     EvaluationResult,
     FewShotScores,
+    Judged,
     Metric,
     TokensPerAnswer,
 )
 from finetune_trainer.evaluation import compare
+from finetune_trainer.evaluation.judge import Ruling, tally
 from finetune_trainer.evaluation.material import Material
 
 TUNED, ZERO_SHOT, FEW_SHOT, ACTIVE_VERSION = "tuned", "zeroShot", "fewShot", "activeVersion"
@@ -31,6 +33,8 @@ class Contestant:
     """What its scores say of it beside measures."""
     prompt_tokens: float | None = None
     """Mean tokens of a prompt."""
+    rulings: list[Ruling | None] | None = None
+    """What the judge said of the tuned model's answers beside these, where there is a judge."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Contest:
             for name, contestant in self.contestants.items():
                 values = self.measured[name].of_row(place)
                 said[name] = {"answer": contestant.answers[place], **values}
+                if contestant.rulings is not None:
+                    said[name]["judge"] = contestant.rulings[place]
             yield {"row": question.place, "completion": question.completion, "answers": said}
 
 
@@ -70,7 +76,7 @@ def contest(
     measured = {name: compare.measured(metrics, one.answers, completions) for name, one in found.items()}
     compared = {
         name: compare.against(measured[TUNED], measured[name], metrics[0], loss=losses.get(name)).wire()
-        | {"problem": one.problem, **one.notes}
+        | {"problem": one.problem, "judged": _judged(one), **one.notes}
         for name, one in found.items()
         if name != TUNED
     }
@@ -98,6 +104,12 @@ def contest(
         test_sha256=asked.sha256,
     )
     return Contest(asked, metrics, found, measured, result)
+
+
+def _judged(one: Contestant) -> Judged | None:
+    if one.rulings is None:
+        return None
+    return tally(one.rulings, answered=sum(answer is not None for answer in one.answers))
 
 
 def tokens_per_answer(found: Mapping[str, Contestant]) -> TokensPerAnswer | None:

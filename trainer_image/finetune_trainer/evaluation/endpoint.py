@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import orjson
 
-from finetune_api.evaluation import Endpoint
+from finetune_api.evaluation import Service
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.kept import Answer
 
@@ -69,7 +69,7 @@ class _AgainError(Exception):
 
 
 def ask(
-    endpoint: Endpoint,
+    endpoint: Service,
     key: str | None,
     asked: Sequence[tuple[int, tuple[Turn, ...]]],
     *,
@@ -93,7 +93,7 @@ def ask(
 
 class _Asking:
     def __init__(
-        self, endpoint: Endpoint, key: str | None, max_tokens: int, on_answer: Callable[[Answer], None], pause: float
+        self, endpoint: Service, key: str | None, max_tokens: int, on_answer: Callable[[Answer], None], pause: float
     ) -> None:
         self._endpoint = endpoint
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -1,6 +1,6 @@
 """Who answers the test set, one after the other. What was answered is kept until the artifact is whole.
 
-    tuned → base model (with its loss) → base model with examples → active version → endpoints → comparison
+    tuned → base model (with its loss) → base model with examples → active version → endpoints → judge → comparison
 
 A baseline that cannot be asked is told with the reason: it never costs the tuned model.
 """
@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finetune_api.evaluation import Endpoint
+from finetune_api.evaluation import Endpoint, Judge
 from finetune_api.job import Progress
-from finetune_api.names import endpoint_key_variable
+from finetune_api.names import JUDGE_KEY_VARIABLE, endpoint_key_variable
 from finetune_trainer.data import TemplateRefusedError
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import material
@@ -29,6 +29,7 @@ from finetune_trainer.evaluation.contest import (
     endpoint_key,
 )
 from finetune_trainer.evaluation.generate import generated
+from finetune_trainer.evaluation.judge import MAX_TOKENS, pairs, rulings
 from finetune_trainer.evaluation.kept import FOLDER, Answer, KeptAnswers
 from finetune_trainer.evaluation.material import Material, Prompt
 from finetune_trainer.evaluation.models import Model, Tuned, base_of, same_tokens, version_in
@@ -80,6 +81,9 @@ class Measuring:
             found[ACTIVE_VERSION], losses[ACTIVE_VERSION] = self._active_version()
         for one in self._evaluation.endpoints:
             found[endpoint_key(one.name)] = self._endpoint(one)
+        if self._evaluation.judge is not None:
+            for name in [name for name in found if name != TUNED]:
+                self._judge(self._evaluation.judge, name, found[TUNED].answers, found[name])
         self._report(due=True)
         return contest(self._material, self._evaluation.metrics, found, losses)
 
@@ -158,6 +162,22 @@ class Measuring:
         contestant.notes = {"name": one.name, "rows": len(asked) - outcome.errors, "errors": outcome.errors}
         return contestant
 
+    def _judge(self, judge: Judge, name: str, tuned: list[str | None], other: Contestant) -> None:
+        """Have each pair of answers judged, twice; what was not judged counts as an error."""
+        from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client
+
+        if all(answer is None for answer in other.answers):
+            return
+        asked = list(pairs(self._material.questions, tuned, other.answers, judge.criteria))
+        who = "judge-" + name.replace("/", "-")
+        kept = self._kept(who, judge.url, judge.model, judge.criteria, tuned, other.answers)
+        left = [(number, turns) for number, turns in asked if number not in kept.by_row]
+        key = os.environ.get(JUDGE_KEY_VARIABLE)
+        outcome = ask(judge, key, left, max_tokens=MAX_TOKENS, on_answer=lambda one: self._keep(kept, [one], count=0))
+        other.rulings = rulings(tuned, other.answers, {number: said.text for number, said in kept.by_row.items()})
+        if outcome.problem and other.problem is None:
+            other.problem = f"judge: {outcome.problem}"
+
     def _kept(self, who: str, *depends_on: Any) -> KeptAnswers:
         spec, asked = self._tuned.job.spec, self._material
         return KeptAnswers(
@@ -170,11 +190,11 @@ class Measuring:
             *depends_on,
         )
 
-    def _keep(self, kept: KeptAnswers, new: list[Answer]) -> None:
+    def _keep(self, kept: KeptAnswers, new: list[Answer], *, count: int = 1) -> None:
         self._interruption.check()
         self._interruption.before_writing()
         kept.add(new)
-        self._advance(len(new))
+        self._advance(count * len(new))
 
     def _not_asked(self, why: str) -> Contestant:
         self._advance(len(self._material.questions))

@@ -31,7 +31,7 @@ class Model(NamedTuple):
         return artifact.plain_generation(self.net, self.tokenizer, self.chat)
 
     def longest_prompt(self, max_new_tokens: int) -> int:
-        """Tokens of a prompt that leave room for an answer in the model's context; an encoder-decoder has two of them."""
+        """Tokens of a prompt that leave room for an answer in the model's context; an encoder-decoder has two."""
         config = self.net.config
         context: int = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
         return context if getattr(config, "is_encoder_decoder", False) else max(1, context - max_new_tokens)

@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from finetune_api.evaluation import FIELD_OF_METRIC, Compared, EndpointScores, EvaluationResult, Metric, Scores
+from finetune_api.evaluation import FIELD_OF_METRIC, Compared, EndpointScores, EvaluationResult, Judged, Metric, Scores
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.data.audit import Audited, printable
@@ -55,6 +55,7 @@ class Line:
     loss: float | None
     perplexity: float | None
     verdict: str | None
+    judged: Judged | None
     problem: str | None
 
 
@@ -140,7 +141,7 @@ def _line(title: str, scores: Scores, metrics: Sequence[Metric]) -> Line:
         interval = getattr(compared.difference, FIELD_OF_METRIC[metric]) if compared.difference else None
         low, high = (interval.low, interval.high) if interval else (None, None)
         cells.append(Cell(scores.of(metric), low, high))
-    return Line(title, cells, scores.loss, scores.perplexity, compared.verdict, compared.problem)
+    return Line(title, cells, scores.loss, scores.perplexity, compared.verdict, compared.judged, compared.problem)
 
 
 def shown_rows(contest: Contest) -> list[RowShown]:

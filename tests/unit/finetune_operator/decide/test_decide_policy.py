@@ -115,13 +115,16 @@ AIR_GAPPED = {"airGapped": True, "modelCache": {"volume": {"emptyDir": {}}}}
 )
 def test_where_a_test_set_may_be_sent_to(url: str, air_gapped: bool, globs: list[str] | None, allowed: bool) -> None:
     endpoint = {"endpoint": {"name": "rag", "url": url, "model": "m"}}
-    spec = job_spec(evaluation={"baselines": [{"zeroShot": {}}, endpoint]})
     limits = connection(AIR_GAPPED if air_gapped else None, fineTuning={"allowedEndpoints": globs})
-    refusal = policy.refusal(policy.Request(spec, "team-a", {}, limits))
-    assert (refusal is None) is allowed
-    if refusal is not None:
-        assert refusal.reason is Reason.ENDPOINT_NOT_ALLOWED
-        assert "spec.evaluation.baselines: endpoint rag" in refusal.message
+    for evaluation, called in (
+        ({"baselines": [{"zeroShot": {}}, endpoint]}, "endpoint rag"),
+        ({"judge": {"url": url, "model": "m"}}, "judge"),
+    ):
+        refusal = policy.refusal(policy.Request(job_spec(evaluation=evaluation), "team-a", {}, limits))
+        assert (refusal is None) is allowed
+        if refusal is not None:
+            assert refusal.reason is Reason.ENDPOINT_NOT_ALLOWED
+            assert f"spec.evaluation: {called} is outside the cluster" in refusal.message
 
 
 @pytest.mark.parametrize(

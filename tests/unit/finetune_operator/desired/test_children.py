@@ -75,9 +75,12 @@ ENDPOINT = {"name": "my-rag", "url": "http://rag.team-a.svc/v1", "model": "m"}
 
 def test_the_key_of_an_endpoint_comes_from_the_secret_that_the_job_names() -> None:
     keyed = {"endpoint": ENDPOINT | {"apiKeySecretRef": {"name": "rag", "key": "api-key"}}}
-    made = job(evaluation={"baselines": [keyed, {"endpoint": ENDPOINT | {"name": "open"}}]})
-    found = {name: value for name, value in variables(made).items() if name.startswith("FINETUNE_ENDPOINT_KEY_")}
-    assert found == {"FINETUNE_ENDPOINT_KEY_MY_RAG": {"secretKeyRef": {"name": "rag", "key": "api-key"}}}
+    judge = {"url": "https://judge.example.com/v1", "model": "m", "apiKeySecretRef": {"name": "judge", "key": "k"}}
+    made = job(evaluation={"baselines": [keyed, {"endpoint": ENDPOINT | {"name": "open"}}], "judge": judge})
+    assert {name: value for name, value in variables(made).items() if "_KEY" in name} == {
+        "FINETUNE_ENDPOINT_KEY_MY_RAG": {"secretKeyRef": {"name": "rag", "key": "api-key"}},
+        "FINETUNE_JUDGE_KEY": {"secretKeyRef": {"name": "judge", "key": "k"}},
+    }
 
 
 @pytest.mark.parametrize(

@@ -248,3 +248,32 @@ def test_an_endpoint_is_compared_on_the_rows_that_it_answered(tiny_model, tmp_pa
     (found,) = bench.measure().result.baselines.endpoints
     assert (found.exact_match, found.rows, found.errors, found.prompt_tokens) == (1.0, 10, 2, 20.0)
     assert (found.verdict, found.problem) == ("Worse", "2 rows were not answered: HTTP 500")
+
+
+def test_a_judge_compares_with_every_baseline_and_is_asked_once(tiny_model, tmp_path, monkeypatch):
+    from finetune_trainer.evaluation import endpoint as asking
+    from finetune_trainer.evaluation.kept import Answer
+
+    monkeypatch.setenv("FINETUNE_JUDGE_KEY", "sk-2")
+    judge = {"url": "https://judge.example.com/v1", "model": "m"}
+    baselines = [{"zeroShot": {}}, {"fewShot": {}}, {"activeVersion": {}}]
+    bench = Bench(tmp_path, tiny_model, baselines=baselines, judge=judge)
+    asked = []
+
+    def favours_the_tuned_model(service, key, left, *, max_tokens, on_answer):
+        assert (service.model, key, max_tokens) == ("m", "sk-2", 1024)
+        asked.extend(number for number, _ in left)
+        for number, _ in left:
+            on_answer(Answer(number, "A" if number % 2 == 0 else "B"))
+        return asking.Outcome()
+
+    monkeypatch.setattr(asking, "ask", favours_the_tuned_model)
+    contest = bench.measure()
+    found = contest.result.baselines
+    for judged in (found.zero_shot.judged, found.few_shot.judged):
+        assert (judged.wins + judged.ties, judged.losses, judged.errors, judged.verdict) == (12, 0, 0, "Better")
+    assert found.active_version.judged is None
+    assert next(contest.rows())["answers"]["zeroShot"]["judge"] in ("win", "tie")
+    before = len(asked)
+    assert bench.measure().result == contest.result
+    assert len(asked) == before > 20
