@@ -51,12 +51,13 @@ class Contest:
     def rows(self) -> Iterator[dict[str, Any]]:
         """One record per question, for the artifact: it is in the user's own volume and may hold text."""
         for place, question in enumerate(self.material.questions):
-            said: dict[str, dict[str, Any]] = {}
+            said: dict[str, Any] = {}
             for name, contestant in self.contestants.items():
-                values = self.measured[name].of_row(place)
-                said[name] = {"answer": contestant.answers[place], **values}
+                one: dict[str, Any] = {"answer": contestant.answers[place]}
+                one |= self.measured[name].of_row(place)
                 if contestant.rulings is not None:
-                    said[name]["judge"] = contestant.rulings[place]
+                    one["judge"] = contestant.rulings[place]
+                said[name] = one
             yield {"row": question.place, "completion": question.completion, "answers": said}
 
 
