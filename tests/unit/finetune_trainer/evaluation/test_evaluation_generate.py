@@ -76,6 +76,8 @@ def test_an_answer_ends_where_the_template_ends_a_turn(causal, tiny_model):
 
 def test_every_token_that_may_end_an_answer_is_named(tiny_model):
     folder = tiny_model / "test" / "tiny-llama"
-    stub = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=[0, 1], bos_token_id=1))
+    stub = SimpleNamespace(
+        generation_config=SimpleNamespace(eos_token_id=[0, 1], bos_token_id=1, decoder_start_token_id=None)
+    )
     plain = artifact.plain_generation(stub, base_model.load_tokenizer(folder), ChatTokenizer.from_folder(folder))
     assert plain.eos_token_id == [2, 0, 1]
