@@ -25,9 +25,9 @@ class Measured:
 
     values: Mapping[Metric, Numbers]
 
-    def of_row(self, place: int) -> dict[Metric, float]:
-        """The values of one row, without those that it has not."""
-        found = {metric: float(values[place]) for metric, values in self.values.items()}
+    def of_row(self, place: int) -> dict[str, float]:
+        """The values of one row by metric, without those that it has not."""
+        found: dict[str, float] = {metric: float(values[place]) for metric, values in self.values.items()}
         return {metric: value for metric, value in found.items() if not math.isnan(value)}
 
     def mean(self, metric: Metric) -> float | None:

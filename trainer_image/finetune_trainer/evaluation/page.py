@@ -121,8 +121,8 @@ def _lines(result: EvaluationResult, metrics: Sequence[Metric]) -> Iterator[Line
     if found.zero_shot is not None:
         yield _line(_TITLES[ZERO_SHOT], found.zero_shot, metrics)
     if found.few_shot is not None:
-        shown = f", {found.few_shot.examples:g}" if found.few_shot.examples is not None else ""
-        yield _line(_TITLES[FEW_SHOT] + shown, found.few_shot, metrics)
+        shown = f"{found.few_shot.examples:g} " if found.few_shot.examples is not None else ""
+        yield _line(f"base model with {shown}examples", found.few_shot, metrics)
     if found.active_version is not None:
         number = f" {found.active_version.version}" if found.active_version.version else ""
         yield _line(_TITLES[ACTIVE_VERSION] + number, found.active_version, metrics)

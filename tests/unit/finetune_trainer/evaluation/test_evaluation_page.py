@@ -124,7 +124,7 @@ def test_the_page_tells_what_came_out(hostile):
     text = " ".join(hostile[1].text.split())
     for said in (
         "than everything that it was compared with",
-        "base model with examples, 4",
+        "base model with 4 examples",
         "75.0% saved",
         "<b>gone</b>",
         "<u>odd</u>",
