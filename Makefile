@@ -65,6 +65,10 @@ test-e2e: venv programs images ## tests with real pods
 bench-operator: venv programs ## N jobs at once on nodes that KWOK plays: time, requests, memory (JOBS="1000 5000")
 	@$(BIN)/python -m bench.scale --jobs $(JOBS)
 
+.PHONY: fuzz
+fuzz: venv ## hours of made-up bytes as datasets: each must give a verdict
+	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/unit/finetune_trainer/test_data_fuzz.py $(PYTEST)
+
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, yamllint, helm lint
 	@echo "==> ruff";          $(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -4,9 +4,12 @@ Datasets may be file:// here. A run that was stopped goes on from its checkpoint
 """
 
 import argparse
+import fcntl
 import logging
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,14 @@ from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, TrainerJob
 from finetune_trainer import artifact, outcome
+from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.manifest import read_job
 from finetune_trainer.report import Reporter
 from finetune_trainer.train import execute
 
+_LOCK = ".running"
 _ON = ("1", "true", "yes", "on")
 _PATIENCE = (
     "Stopping as soon as a checkpoint is written. Ctrl-C again stops at once and loses what came after the last one."
@@ -65,11 +70,31 @@ def main(args: argparse.Namespace) -> int:
 
 def _execute_here(job: TrainerJob, reporter: Reporter, interruption: Interruption, display: "Display") -> None:
     try:
-        execute(job, reporter, interruption, allow_local=True)
+        with _alone_in(Path(job.output)):
+            execute(job, reporter, interruption, allow_local=True)
     except TrainerError as error:
         raise outcome.with_next_step(error, _NEXT_STEP_HERE) from error
     finally:
         display.close()  # before anything else is said: the bar's line has no end
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep the output folder from a second run. The lock goes with the process, however that ends.
+
+    Raises:
+        TrainerError: ArtifactFailed, another run has the folder, or it cannot be written.
+    """
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"{folder} is being written by another run"
+            raise TrainerError(Reason.ARTIFACT_FAILED, message, "Wait for its end, or name another folder.") from None
+        yield
 
 
 def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | None) -> TrainerJob:
