@@ -3,9 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_args
 
 import aiohttp
@@ -20,14 +18,14 @@ from finetune_operator.runtime.kube import (
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
     MODEL_DEPLOYMENTS,
-    Kube,
     Resource,
 )
-from finetune_operator.runtime.settings import Settings
 from tests.chaos import operators
+from tests.chaos.conftest import Outcome
 from tests.chaos.judges import Sight, columns, kstatus
 from tests.chaos.operators import ROOT
-from tests.chaos.site import MOMENT, Site, connection, make_connection
+from tests.chaos.site import MOMENT, Site, connection
+from tests.chaos.stage import Plays, Stage
 from tests.chaos.wire import open_wire
 from tests.cluster.cluster import Cluster
 
@@ -38,7 +36,7 @@ NEVER_WRITTEN = {"Cancelled", "Deleting"}
 """Phases of the schema that this release does not come to."""
 
 NO_VERSION = "no job has made a version yet"
-"""An application with models that are yet to be filled is well for Argo CD, or no sync would come to its end."""
+"""For Argo CD it is well: a model may stand in an earlier sync wave than the job that makes its first version."""
 
 PULL_FAILS = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
 JOB, MODEL = "sentiment-1", "sentiment"
@@ -151,41 +149,36 @@ async def of_connections(walk: Walkthrough) -> None:
     """Connections, which have no phase."""
     await walk.see(CONNECTIONS, "jobs may use it", "local", Ready="Ready")
     closed = {**connection(), "fineTuning": {"enabled": False}}
-    await walk.site.apply(CONNECTIONS, "closed", closed)
-    await walk.see(CONNECTIONS, "takes no new jobs", "closed", Ready="FineTuningDisabled")
+    await walk.site.apply(CONNECTIONS, walk.site.name, closed)
+    await walk.see(CONNECTIONS, "takes no new jobs", walk.site.name, Ready="FineTuningDisabled")
 
 
-@pytest.fixture(scope="module")
-def sights(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> list[Sight]:
-    """Everything that was seen."""
-    return asyncio.run(_walk_through(cluster, tmp_path_factory.mktemp("table")))
-
-
-async def _walk_through(cluster: Cluster, folder: Path) -> list[Sight]:
-    async with (
-        Kube.connect(Settings(kubeconfig=cluster.kubeconfig)) as kube,
-        _walkthrough(cluster, kube, folder) as walk,
-    ):
-        await make_connection(kube)
-        await of_jobs(walk)
-        await of_models(walk)
-        await of_connections(walk)
-        return walk.sights
-
-
-@asynccontextmanager
-async def _walkthrough(cluster: Cluster, kube: Kube, folder: Path) -> Any:
-    site, own = Site(kube, "status-table"), folder / "kubeconfig"
-    await site.make()
+async def walk_through(stage: Stage) -> list[Sight]:
+    """Everything that is seen on the way."""
+    site, own = stage.site, stage.folder / "kubeconfig"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    async with open_wire(cluster.kubeconfig, own) as wire:
-        operator = operators.fork(operators.environment(site.name, own, report_port=port), folder / "log")
+    async with open_wire(stage.cluster.kubeconfig, own, site.name) as wire:
+        operator = operators.fork(operators.environment(site.name, own, report_port=port), stage.folder / "log")
+        walk = Walkthrough(site, stage.cluster, wire.url, port)
         try:
-            yield Walkthrough(site, cluster, wire.url, port)
+            await of_jobs(walk)
+            await of_models(walk)
+            await of_connections(walk)
         finally:
             await operator.kill()
+    return walk.sights
+
+
+PLAYS = Plays(beside={walk_through: walk_through}, alone={}, always=(walk_through,))
+
+
+@pytest.fixture
+def sights(outcome: Outcome) -> list[Sight]:
+    """What was seen; names of namespaces differ from run to run."""
+    found: list[Sight] = outcome(walk_through)
+    return found
 
 
 def table(sights: list[Sight]) -> str:
@@ -207,6 +200,7 @@ def _table(kind: Resource, rows: list[tuple[Sight, str]]) -> Iterator[str]:
     yield f"|{'---|' * len(head)}"
     for sight, verdict in rows:
         shown = ", ".join(f"{name} {value}" for name, value in sight.columns.items())
+        shown = shown.replace(f".{sight.obj['metadata'].get('namespace')}.", ".team-a.")
         first = (f"`{sight.phase}`", sight.situation) if has_phase else (sight.situation,)
         true = ", ".join(f"`{condition}`" for condition in sight.waits) or "none"
         yield f"| {' | '.join((*first, true, verdict, sight.argo, shown))} |"
@@ -243,6 +237,6 @@ def test_kubectl_wait_returns_for_what_the_table_names(cluster: Cluster, sights:
     ends = [sight for sight in sights if sight.phase in {"Succeeded", "Failed"} and sight.resource is FINE_TUNE_JOBS]
     assert len(ends) == 2
     for sight in ends:
+        name, namespace = sight.obj["metadata"]["name"], sight.obj["metadata"]["namespace"]
         for condition in sight.waits:
-            name = sight.obj["metadata"]["name"]
-            cluster.kubectl("wait", f"--for=condition={condition}", f"ftj/{name}", "-n", "status-table", "--timeout=1s")
+            cluster.kubectl("wait", f"--for=condition={condition}", f"ftj/{name}", "-n", namespace, "--timeout=1s")
