@@ -18,8 +18,8 @@ from tests.chaos.stage import Play, Plays, Stage
 from tests.chaos.walk import made_again, quiet
 from tests.chaos.wire import Answer, Call, Forward, HangUp, Lines, Meddle, Wire, open_wire, pass_on, refusal
 
-LEASE_SECONDS = 6
-TAKEOVER_SECONDS = LEASE_SECONDS + 5.0
+LEASE_SECONDS = 10
+TAKEOVER_SECONDS = LEASE_SECONDS + 6.0
 """The Lease's end, the follower's next look, its first listing, and room for a busy machine."""
 
 FAILED = 1
@@ -75,7 +75,7 @@ async def replica(stage: Stage, name: str) -> AsyncIterator[Replica]:
     async with open_wire(stage.cluster.kubeconfig, own, site.name) as wire:
         settings = operators.environment(
             site.name, own, pod_name=name, lease_duration_seconds=LEASE_SECONDS,
-            lease_renew_seconds=LEASE_SECONDS - 1, lease_retry_seconds=0.5, kube_timeout_seconds=2,
+            lease_renew_seconds=LEASE_SECONDS - 2, lease_retry_seconds=0.5, kube_timeout_seconds=5,
         )  # fmt: skip
         log = stage.folder / f"{name}.log"
         wire.meddle = _deaf_to_labels()
@@ -146,7 +146,7 @@ async def is_told_to_end(pair: Pair) -> None:
     """As at a rolling upgrade: the Lease is given up, so nobody waits for its end."""
     pair.leader.operator.send(signal.SIGTERM)
     assert await pair.leader.operator.ended() == 0
-    await pair.leads(pair.follower, LEASE_SECONDS - 1)
+    await pair.leads(pair.follower, LEASE_SECONDS - 2.0)
     await pair.ends_once()
 
 
@@ -172,6 +172,7 @@ async def is_killed_and_heard_later(pair: Pair) -> None:
     for one in (pair.leader, pair.follower):
         one.wire.meddle = pass_on
     await leader.operator.kill()
+    await site.release_lease()
     await site.trainer(attempt=2)
     await site.suspends()
     arrives.set()
