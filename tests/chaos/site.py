@@ -26,7 +26,7 @@ T = TypeVar("T")
 Manifest = dict[str, Any]
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 CONNECTION = "local"
-PATIENCE = 45.0
+PATIENCE = 60.0
 POLL_SECONDS = 0.2
 MOMENT = "2026-11-21T10:00:00Z"
 

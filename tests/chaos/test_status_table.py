@@ -136,6 +136,7 @@ async def of_models(walk: Walkthrough) -> None:
     await site.pod_says(newer, "server", PULL_FAILS)
     await walk.see(deployments, "answers, and a new version does not come up", MODEL, phase="Degraded")
     await site.edit(models, MODEL, {"deployment": {"template": {"huggingFace": {"replicas": 0}}}})
+    await site.says(lambda status: status.get("replicas") == 0, "no replicas", deployments, MODEL)
     await walk.see(deployments, "stopped by its user", MODEL, phase="Idle")
     await site.edit(models, MODEL, {"activeVersion": 9})
     await walk.see(models, "pinned to a version that does not exist", MODEL, Stalled="VersionNotFound")
