@@ -65,15 +65,13 @@ test-e2e: venv programs images ## tests with real pods
 bench-operator: venv programs ## N jobs at once on nodes that KWOK plays: time, requests, memory (JOBS="1000 5000")
 	@$(BIN)/python -m bench.scale --jobs $(JOBS)
 
-<<<<<<< HEAD
 .PHONY: fuzz
 fuzz: venv ## hours of made-up bytes as datasets: each must give a verdict
 	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/unit/finetune_trainer/test_data_fuzz.py $(PYTEST)
-=======
+
 .PHONY: test-chaos
 test-chaos: venv programs ## kill the operator at every fault point, refuse, cut and freeze (minutes)
 	@scripts/tests.sh --every-fault tests/chaos $(PYTEST)
->>>>>>> trust
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, yamllint, helm lint
