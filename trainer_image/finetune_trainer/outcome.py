@@ -81,14 +81,15 @@ def say(line: str) -> None:
 
 
 def print_result(text: str) -> None:
-    """A result to stdout, as UTF-8 in every locale. A reader that has left, as `head` does, has had enough.
+    """A result to stdout; what its encoding has not is escaped. A reader that has left, as `head` does, has had enough.
 
     Raises:
         TrainerError: ArtifactFailed, stdout is closed or its disk is full.
     """
     try:
         stdout = _stdout()
-        stdout.buffer.write(text.encode("utf-8", errors="backslashreplace") + b"\n")
+        encoding = stdout.encoding or "utf-8"  # none in a notebook
+        stdout.write(text.encode(encoding, errors="backslashreplace").decode(encoding) + "\n")
         stdout.flush()
     except OSError as error:
         if sys.stdout is not None:  # Python would try once more when it ends
