@@ -5,6 +5,7 @@ the first of them, and `outcome` hands a test what became of its own.
 """
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,9 +77,11 @@ async def perform(cluster: Cluster, waves: Waves, folder: Path) -> Outcomes:
     places = asyncio.Semaphore(AT_ONCE)
     outcomes: Outcomes = {}
 
+    numbers = itertools.count()
+
     async def one(name: Name, play: Play) -> None:
         async with places:
-            own = folder / f"{name[0].rpartition('_')[2]}-{len(list(folder.iterdir()))}"
+            own = folder / f"{name[0].rpartition('_')[2]}-{next(numbers)}"
             own.mkdir()
             stage = Stage(cluster, Site(kube, own.name), own)
             try:
