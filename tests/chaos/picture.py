@@ -51,7 +51,8 @@ async def picture(kube: Kube, namespace: str) -> dict[str, list[Manifest]]:
             text = text.replace(uid, f"UID of {meaning}").replace(uid[:8], f"first 8 of the UID of {meaning}")
         for pattern, instead in _DIFFERS:
             text = pattern.sub(instead, text)
-        found.setdefault(f"{obj['kind']}/{_name(obj)}", []).append(json.loads(text.replace(namespace, "NAMESPACE")))
+        key = f"{obj['kind']}/{_name(obj)}".replace(namespace, "NAMESPACE")
+        found.setdefault(key, []).append(json.loads(text.replace(namespace, "NAMESPACE")))
     return found
 
 

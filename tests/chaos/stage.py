@@ -5,8 +5,9 @@ the first of them, and `outcome` hands a test what became of its own.
 """
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from finetune_operator.runtime.settings import Settings
 from tests.chaos.site import Site, make_connection
 from tests.cluster.cluster import Cluster
 
-AT_ONCE = 14
+AT_ONCE = 10
 
 
 @dataclass(frozen=True)
@@ -43,39 +44,44 @@ Name = tuple[str, Hashable]
 class Plays:
     """The plays of a module, by key."""
 
-    beside: Mapping[Hashable, Play]
-    alone: Mapping[Hashable, Play]
-    """Those that take away what the others stand on: one after the other, when these are over."""
+    beside: Mapping[Hashable, Play] = field(default_factory=dict)
+    calm: Mapping[Hashable, Play] = field(default_factory=dict)
+    """Those that keep time: beside each other, when the crowd is over."""
+    alone: Mapping[Hashable, Play] = field(default_factory=dict)
+    """Those that take away what the others stand on: one after the other, at the end."""
     always: tuple[Hashable, ...] = ()
     """Keys of plays that every test of the module is compared with."""
 
 
 Outcomes = dict[Name, Any]
+Waves = tuple[dict[Name, Play], dict[Name, Play], dict[Name, Play]]
 
 
-def selected(items: Iterable[pytest.Item]) -> dict[Name, tuple[Play, bool]]:
-    """The plays of these tests, each with whether it is to be performed alone."""
-    found: dict[Name, tuple[Play, bool]] = {}
+def selected(items: Iterable[pytest.Item]) -> Waves:
+    """The plays of these tests, in the waves in which they are performed."""
+    found: Waves = ({}, {}, {})
     for item in items:
         plays = getattr(getattr(item, "module", None), "PLAYS", None)
         if not isinstance(plays, Plays) or "outcome" not in getattr(item, "fixturenames", ()):
             continue
         asked = item.callspec.params.values() if hasattr(item, "callspec") else ()
         for key in (*plays.always, *asked):
-            for some, alone in ((plays.beside, False), (plays.alone, True)):
+            for wave, some in zip(found, (plays.beside, plays.calm, plays.alone), strict=True):
                 if isinstance(key, Hashable) and key in some:
-                    found[item.module.__name__, key] = (some[key], alone)
+                    wave[item.module.__name__, key] = some[key]
     return found
 
 
-async def perform(cluster: Cluster, plays: Mapping[Name, tuple[Play, bool]], folder: Path) -> Outcomes:
+async def perform(cluster: Cluster, waves: Waves, folder: Path) -> Outcomes:
     """What each play returned, or the exception in which it ended."""
     places = asyncio.Semaphore(AT_ONCE)
     outcomes: Outcomes = {}
 
-    async def one(number: int, name: Name, play: Play) -> None:
+    numbers = itertools.count()
+
+    async def one(name: Name, play: Play) -> None:
         async with places:
-            own = folder / f"{name[0].rpartition('_')[2]}-{number}"
+            own = folder / f"{name[0].rpartition('_')[2]}-{next(numbers)}"
             own.mkdir()
             stage = Stage(cluster, Site(kube, own.name), own)
             try:
@@ -87,9 +93,9 @@ async def perform(cluster: Cluster, plays: Mapping[Name, tuple[Play, bool]], fol
 
     async with Kube.connect(Settings(kubeconfig=cluster.kubeconfig)) as kube:
         await make_connection(kube)
-        numbered = list(enumerate(plays.items()))
-        await asyncio.gather(*(one(number, name, play) for number, (name, (play, alone)) in numbered if not alone))
-        for number, (name, (play, alone)) in numbered:
-            if alone:
-                await one(number, name, play)
+        beside, calm, alone = waves
+        for wave in (beside, calm):
+            await asyncio.gather(*(one(name, play) for name, play in wave.items()))
+        for name, play in alone.items():
+            await one(name, play)
     return outcomes

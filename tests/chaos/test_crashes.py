@@ -27,7 +27,6 @@ def walks(life: str, fault: Fault | None = None) -> Play:
 
 PLAYS = Plays(
     beside={life: walks(life) for life in LIVES} | {fault: walks(fault.life, fault) for fault in FAULTS},
-    alone={},
     always=tuple(LIVES),
 )
 

@@ -209,7 +209,7 @@ def plays(fate: Fate) -> Play:
     return play
 
 
-PLAYS = Plays(beside={fate: plays(fate) for fate in FATES}, alone={})
+PLAYS = Plays(calm={fate: plays(fate) for fate in FATES})
 
 
 async def _holder(site: Site) -> str:

@@ -172,7 +172,7 @@ async def walk_through(stage: Stage) -> list[Sight]:
     return walk.sights
 
 
-PLAYS = Plays(beside={walk_through: walk_through}, alone={}, always=(walk_through,))
+PLAYS = Plays(beside={walk_through: walk_through}, always=(walk_through,))
 
 
 @pytest.fixture

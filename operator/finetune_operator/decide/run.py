@@ -76,6 +76,11 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     return Run("Active", report=report)
 
 
+def has_ended(job: Manifest) -> bool:
+    """Whether a batch Job says that its pods are at their end."""
+    return any(_job_condition(job, kind) for kind in ("Complete", "Failed", "FailureTarget"))
+
+
 def _of_live_pod(pod: Manifest, report: Report | None) -> Run:
     ending = pod["metadata"].get("deletionTimestamp") is not None
     if pod.get("status", {}).get("phase") == "Pending":

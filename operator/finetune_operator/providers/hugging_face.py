@@ -13,7 +13,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.run import Run, is_live, newest, read_run, with_log
+from finetune_operator.decide.run import Run, has_ended, is_live, newest, read_run, with_log
 from finetune_operator.desired import names, training_job
 from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.kube import EVENTS, FINE_TUNED_MODELS, JOBS, PODS, Kube
@@ -26,6 +26,9 @@ Manifest = dict[str, Any]
 
 POD_IS_LATE = timedelta(seconds=10)
 """A Job without a pod after this has been refused one: its events say why."""
+
+BATCH_JOB_LABEL = "batch.kubernetes.io/job-name"
+"""By which the Job controller marks a Job's pods."""
 
 LOG_LINES = 40
 LOG_BYTES = 4096
@@ -92,6 +95,10 @@ class HuggingFaceTraining:
             # Status says that it was started. That it is lost is not said on the word of a watch that is late.
             batch_job = self._own(await self._ask_for(name, namespace), uid)
         pods = self._pods_of(batch_job) if batch_job else []
+        if batch_job and not pods and has_ended(batch_job) and status.completion_time is None:
+            # How an attempt ended is in its pod: that it is gone is not said on the word of a watch that is late.
+            await self._ask_for_pods(batch_job)
+            pods = self._pods_of(batch_job)
         run = read_run(batch_job, pods, self._last_report(uid, max(attempt, 1)), self._clock())
         run = replace(run, job_id=name) if batch_job else run
         pod = newest(pods)
@@ -162,6 +169,11 @@ class HuggingFaceTraining:
         if found is not None:
             self._store.put(JOBS, found)
         return found
+
+    async def _ask_for_pods(self, batch_job: Manifest) -> None:
+        metadata = batch_job["metadata"]
+        for pod in await self._kube.list(PODS, metadata["namespace"], f"{BATCH_JOB_LABEL}={metadata['name']}"):
+            self._store.put(PODS, pod)
 
     def _own(self, child: Manifest | None, uid: str) -> Manifest | None:
         """The child if it is of the owner with this UID; one of an earlier owner of the same name is on its way out."""

@@ -8,7 +8,7 @@ from finetune_api.deployment import DeploymentPhase
 from finetune_api.job import JobPhase
 from finetune_api.names import DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
 from finetune_operator.desired import names
-from finetune_operator.providers.hugging_face import pods_of_job, pods_of_owner
+from finetune_operator.providers.hugging_face import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -28,7 +28,6 @@ from finetune_operator.runtime.store import Store
 Manifest = dict[str, Any]
 
 CHILD_SELECTOR = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
-BATCH_JOB_LABEL = "batch.kubernetes.io/job-name"
 
 OWN_KINDS: tuple[Resource, ...] = (CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, FINE_TUNE_JOBS)
 CHILDREN: tuple[Resource, ...] = (JOBS, PODS, DEPLOYMENTS, SERVICES)

@@ -311,6 +311,19 @@ async def test_an_evicted_trainer_gets_another_attempt_in_the_same_folder() -> N
     assert provider_status["artifactURI"] == folder
 
 
+@pytest.mark.parametrize(("exit_code", "phase"), [(0, "Succeeded"), (1, "Failed")])
+async def test_an_end_that_the_watch_of_pods_has_not_told_yet_is_not_taken_for_an_interruption(
+    exit_code: int, phase: str
+) -> None:
+    cluster = await with_job()
+    cluster.run_pod()
+    cluster.end_pod(exit_code, None if exit_code else cluster.result())
+    cluster.kube.events = [event for event in cluster.kube.events if event[0] is not PODS]
+    await cluster.settle()
+    assert cluster.status()["phase"] == phase
+    assert cluster.status()["provider"]["attempt"] == 1
+
+
 async def test_an_attempt_that_a_former_leader_starts_late_is_ended() -> None:
     cluster = await with_running_job()
     late = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]
