@@ -21,7 +21,7 @@ from finetune_api.base import (
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import DatasetVerdict
 
-Method = Literal["LoRA", "Full"]
+Method = Literal["LoRA", "QLoRA", "Full"]
 Metric = Literal["exactMatch"]
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
 JobPhase = Literal[
@@ -111,6 +111,19 @@ class LoRA(ApiModel):
     target_modules: Annotated[str, Field(min_length=1, max_length=512)] = Field(
         "all-linear", description="all-linear, or names of modules with commas between them, such as q_proj,v_proj."
     )
+    use_rslora: bool = Field(
+        False, alias="useRSLoRA", description="rsLoRA: adapters count alpha / √r, so that a large rank learns as well."
+    )
+    use_dora: bool = Field(
+        False,
+        alias="useDoRA",
+        description="DoRA: lengths and directions of the weights are learnt apart. Slower; better at small ranks.",
+    )
+    lora_plus_ratio: Annotated[float, Field(ge=1, le=1000)] | None = Field(
+        None,
+        alias="loraPlusRatio",
+        description="LoRA+: the adapters' second halves (B) learn at learningRate times this, for example 16.",
+    )
 
     @property
     def targets(self) -> str | list[str]:
@@ -125,7 +138,7 @@ class Hyperparameters(ApiModel):
 
     epochs: Annotated[float, Field(gt=0, le=1000)] = Field(3, description="Passes over the training set.")
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="Peak learning rate. Default: 2e-4 for LoRA, 2e-5 for Full."
+        None, description="Peak learning rate. Default: 2e-4 for LoRA and QLoRA, 2e-5 for Full."
     )
     batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(16, description="Rows per optimizer step, all GPUs.")
     micro_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
@@ -190,8 +203,8 @@ class FineTuneJobSpec(ApiModel):
                 "hyperparameters.microBatchSize must be a divisor of hyperparameters.batchSize",
             ),
             (
-                "self.method == 'LoRA' || !has(self.lora)",
-                "lora has no meaning with this method: remove it or set method: LoRA",
+                "self.method != 'Full' || !has(self.lora)",
+                "lora has no meaning with this method: remove it or set method: LoRA or QLoRA",
             ),
             MODEL_REF_RULE,
         )
@@ -207,8 +220,12 @@ class FineTuneJobSpec(ApiModel):
         description="Rows of prompt and completion, with an optional system message. Guardrails of a connection or "
         "gateway are not applied to them."
     )
-    method: Method = Field("LoRA", description="LoRA: small adapters on a frozen base. Full: all weights.")
-    lora: LoRA | None = Field(None, description="Adapters, for method LoRA.")
+    method: Method = Field(
+        "LoRA",
+        description="LoRA: small adapters on a frozen base. QLoRA: the same on a base of 4-bit numbers (NF4), in a "
+        "quarter of its memory. Full: all weights.",
+    )
+    lora: LoRA | None = Field(None, description="Adapters, for methods LoRA and QLoRA.")
     hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How to learn.")
     resources: Resources = Field(Resources(), description="What the trainer pod asks for.")
     evaluation: Evaluation = Field(Evaluation(), description="How dataset.test is used.")
@@ -225,6 +242,11 @@ class FineTuneJobSpec(ApiModel):
     retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="Change it to start a failed job again, from its last checkpoint."
     )
+
+    @property
+    def adapters(self) -> LoRA | None:
+        """The adapters that are trained; None where all weights are."""
+        return None if self.method == "Full" else self.lora or LoRA()
 
 
 class Progress(ApiModel):
@@ -315,6 +337,10 @@ class ArtifactRef(ApiModel):
         None, alias="providerModelID", description="The provider's name of the model."
     )
     kind: Literal["Adapter", "Full"] | None = Field(None, description="LoRA adapter, or all weights.")
+    architecture: Literal["CausalLM", "Seq2SeqLM"] | None = Field(
+        None,
+        description="CausalLM: goes on with its prompt. Seq2SeqLM: an encoder-decoder, such as T5.",
+    )
     bytes: int | None = Field(None, description="Size of the folder in bytes.")
     sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="sha256", description="SHA-256 of the folder's manifest, which has those of the files."

@@ -87,6 +87,7 @@ def write(
     about = {
         "baseModel": job.spec.base_model,
         "method": job.spec.method,
+        "architecture": "Seq2SeqLM" if chat.encoder_decoder else "CausalLM",
         "datasetSHA256": dataset.train.sha256 if dataset.train else None,
         "job": {"namespace": job.namespace, "name": job.name, "uid": job.uid},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -119,7 +120,7 @@ def save_weights(folder: Path, model: Any) -> None:
 def save_tokenizer(folder: Path, tokenizer: Any, chat: ChatTokenizer) -> None:
     """The base model's tokenizer with the template that was trained with, which it may not have had itself."""
     saved = copy.deepcopy(tokenizer)
-    saved.chat_template = chat.template
+    saved.chat_template = None if chat.encoder_decoder else chat.template
     saved.save_pretrained(folder)
 
 
@@ -145,6 +146,7 @@ def plain_generation(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
     ends = list(dict.fromkeys(token for token in found if token is not None))
     return GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=base.bos_token_id,
+        decoder_start_token_id=base.decoder_start_token_id,
         eos_token_id=ends[0] if len(ends) == 1 else ends or None,
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -159,9 +161,11 @@ def end_of_answer(chat: ChatTokenizer) -> int | None:
 
 def _reference(job: TrainerJob) -> ArtifactRef:
     folder = folder_of(job)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return ArtifactRef(
         uri=job.artifact_uri,
-        kind="Adapter" if job.spec.method == "LoRA" else "Full",
+        kind="Adapter" if job.spec.adapters else "Full",
+        architecture=manifest["architecture"],
         bytes=bytes_of(folder),
         sha256=sha256_of(folder / MANIFEST),
     )

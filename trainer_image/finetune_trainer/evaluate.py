@@ -75,7 +75,10 @@ def answers(
 
 
 def _generate(model: Any, prompts: list[Sequence[int]], generation: Any, limit: int) -> list[list[int]]:
-    """New tokens after each prompt. Prompts are padded on the left and the padding is masked."""
+    """New tokens after each prompt. Prompts are padded on the left and the padding is masked.
+
+    What an encoder-decoder gives begins with its start token instead of the prompt.
+    """
     import torch
 
     longest = max(map(len, prompts))
@@ -93,7 +96,7 @@ def _generate(model: Any, prompts: list[Sequence[int]], generation: Any, limit: 
             attention_mask=mask.to(device),
             generation_config=copied,
         )
-    new: list[list[int]] = output[:, longest:].tolist()
+    new: list[list[int]] = output[:, 1 if model.config.is_encoder_decoder else longest :].tolist()
     return [_until_end(one, generation.eos_token_id) for one in new]
 
 

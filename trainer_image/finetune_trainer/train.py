@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job import ArtifactRef, EvaluationResult, LoRA, TrainingResult
+from finetune_api.job import ArtifactRef, EvaluationResult, TrainingResult
 from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
@@ -45,7 +45,7 @@ from finetune_trainer.token_store import TokenStore
 if TYPE_CHECKING:
     from finetune_trainer.step_trainer import StepTrainer
 
-LEARNING_RATE = {"LoRA": 2e-4, "Full": 2e-5}
+LEARNING_RATE = {"LoRA": 2e-4, "QLoRA": 2e-4, "Full": 2e-5}
 
 # What may differ between two attempts of the same job without changing what is learnt.
 _NOT_LEARNT_FROM = {"suspend", "ttl_seconds_after_finished", "retry_nonce", "resources", "active_deadline_seconds"}
@@ -208,15 +208,17 @@ def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, *, allow_lo
     # Full tuning keeps float32 weights: bfloat16 would round its small updates away. Adapters are float32 in any case.
     model = base_model.load_model(
         folder,
-        dtype=compute_dtype if job.spec.method == "LoRA" else torch.float32,
+        dtype=compute_dtype if job.spec.adapters else torch.float32,
         trust_remote_code=job.trust_remote_code,
+        four_bits=job.spec.method == "QLoRA",
     )
+    base_model.require_positions(folder, model.config, hyper.max_sequence_length)
     chat = ChatTokenizer.from_folder(folder)
     train = _tokenised(job, chat, "train", verdict, allow_local=allow_local)
     validation = _tokenised(job, chat, "validation", verdict, allow_local=allow_local)
     set_seed(hyper.seed)
-    if job.spec.method == "LoRA":
-        model = with_adapters(model, job.spec.lora or LoRA(), job.spec.base_model)
+    if job.spec.adapters:
+        model = with_adapters(model, job.spec.adapters, job.spec.base_model)
     assert train is not None  # noqa: S101 - dataset.train is required
     base_model.require_tokens(model, folder, max(train.largest_id, validation.largest_id if validation else -1))
     return Run(
@@ -256,7 +258,7 @@ def _tokenised(
         expected_sha256=getattr(verdict, split).sha256,
     )
     encoded = encode(rows, chat, job.spec.hyperparameters.max_sequence_length)
-    return TokenStore((row.input_ids, row.labels) for row in encoded)
+    return TokenStore(((row.input_ids, row.labels) for row in encoded), decoder_start=chat.decoder_start)
 
 
 def _fit(model: Any, longest_row: int, compute_dtype: Any) -> memory.Fit:
@@ -264,7 +266,7 @@ def _fit(model: Any, longest_row: int, compute_dtype: Any) -> memory.Fit:
 
     free = None
     if torch.cuda.is_available():
-        weights = sum(value.numel() * value.element_size() for value in model.parameters())
+        weights = sum(value.nbytes for value in model.parameters() if value.device.type == "cpu")  # not there yet
         trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
         free = torch.cuda.mem_get_info()[0] - weights - 3 * 4 * trained  # gradients and AdamW's two moments
     return memory.fit(model.config, longest_row=longest_row, free_bytes=free, bytes_per_number=compute_dtype.itemsize)
@@ -276,7 +278,8 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
     Raises:
         Interrupted: somebody asked to stop; a checkpoint of the last whole step was written.
     """
-    from finetune_trainer.step_trainer import Cut, StepTrainer, arguments, pace_of
+    from finetune_trainer.passes import Cut
+    from finetune_trainer.step_trainer import StepTrainer, arguments, pace_of
 
     hyper, pulse = run.job.spec.hyperparameters, Pulse(run.plan)
 
@@ -314,6 +317,7 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
         metrics=run.metrics,
         interruption=interruption,
         on_step=on_step,
+        lora_plus_ratio=run.job.spec.adapters.lora_plus_ratio if run.job.spec.adapters else None,
     )
     reporter.update(phase="Running", progress=pulse.progress(0))
     with interruption.deferred():
@@ -375,7 +379,7 @@ def _evaluate(
     limit = run.job.spec.evaluation.max_new_tokens
     asked = evaluate.questions(rows, run.chat, _longest_prompt(run.model.config, limit))
     tuned = _answers(run, run.model, asked)
-    if run.job.spec.method == "LoRA":
+    if run.job.spec.adapters:
         with run.model.disable_adapter():
             base = _answers(run, run.model, asked)
     else:
@@ -403,6 +407,6 @@ def _base_again(run: Run) -> Any:
 
 
 def _longest_prompt(config: Any, max_new_tokens: int) -> int:
-    """Tokens of a prompt that leave room for an answer in the model's context."""
-    context = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
-    return max(1, context - max_new_tokens)
+    """Tokens of a prompt that leave room for an answer in the model's context; an encoder-decoder has two contexts."""
+    context: int = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
+    return context if config.is_encoder_decoder else max(1, context - max_new_tokens)

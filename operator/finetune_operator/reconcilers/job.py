@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_api.display import job_display
-from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus, LoRA
+from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.job import Decision, JobView, decide, not_started, recorded_result, refused_by_policy
@@ -189,7 +189,8 @@ def _new_version(view: JobView, number: int) -> ModelVersion:
         connection=spec.connection_ref.name,
         base_model=spec.base_model,
         method=spec.method,
-        lora_rank=(spec.lora or LoRA()).r if spec.method == "LoRA" else None,
+        lora_rank=spec.adapters.r if spec.adapters else None,
+        use_dora=(spec.adapters.use_dora or None) if spec.adapters else None,
         artifact=recorded_result(view, report.result).artifact,
         dataset_sha256=report.result.dataset_sha256,
         train_loss=report.result.train_loss,
