@@ -79,7 +79,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.STORE_UNAVAILABLE: "Try again by setting spec.retryNonce when the store answers.",
     Reason.MODEL_NOT_IN_CACHE: "Put the model into the connection's model cache with `finetune-trainer cache` "
     "(examples/model-cache), or check the spelling of spec.baseModel.",
-    Reason.MODEL_UNUSABLE: "Choose a causal language model with a chat template that transformers can load.",
+    Reason.MODEL_UNUSABLE: "Choose a causal language model, or a T5 or BART, that transformers can load.",
     Reason.OUT_OF_MEMORY: "Ask for more memory in spec.resources, or lower batchSize or maxSequenceLength.",
     Reason.EVICTED: "Set spec.retryNonce to go on from the last checkpoint when the node has room.",
     Reason.NODE_LOST: "Set spec.retryNonce to go on from the last checkpoint.",

@@ -52,10 +52,13 @@ JOBS: list[Refused] = [
     (JOB, "spec.dataset.test.uri", "pvc://x", ("spec.dataset.test", "pvc://CLAIM/PATH")),
     (JOB, "spec.dataset.train.format", "csv", ("spec.dataset.train.format", '"CSV"', '"Parquet"')),
     (JOB, "spec.dataset.columns.prompt", "", ("spec.dataset.columns.prompt", "at least 1")),
-    (JOB, "spec.method", "lora", ("spec.method", '"LoRA"', '"Full"')),
+    (JOB, "spec.method", "lora", ("spec.method", '"LoRA"', '"QLoRA"', '"Full"')),
     (JOB, "spec.method", "DPO", ("spec.method", '"LoRA"', '"Full"')),
     (JOB, "spec.lora.r", 0, ("spec.lora.r", "greater than or equal to 1")),
     (JOB, "spec.lora.dropout", 1, ("spec.lora.dropout", "less than 1")),
+    (JOB, "spec.lora.loraPlusRatio", 0.5, ("spec.lora.loraPlusRatio", "greater than or equal to 1")),
+    (JOB, "spec.lora.useDoRA", "yes", ("spec.lora.useDoRA", "boolean")),
+    (JOB, "spec.lora.use_rslora", True, ('unknown field "spec.lora.use_rslora"',)),
     (JOB, "spec.hyperparameters.epochs", 0, ("spec.hyperparameters.epochs", "greater than 0")),
     (JOB, "spec.hyperparameters.epochs", "three", ("spec.hyperparameters.epochs", "number")),
     (JOB, "spec.hyperparameters.learningRate", 2, ("spec.hyperparameters.learningRate", "less than or equal to 1")),
@@ -189,7 +192,7 @@ def test_several_mistakes_are_told_at_once(server: Server) -> None:
 
 def test_lora_settings_without_lora_are_refused(server: Server) -> None:
     message = server.refusal(changed(changed(JOB, "spec.method", "Full"), "spec.lora", {"r": 8}))
-    assert "lora has no meaning with this method: remove it or set method: LoRA" in message
+    assert "lora has no meaning with this method: remove it or set method: LoRA or QLoRA" in message
 
 
 @pytest.mark.parametrize("kind", ["FineTuneJob", "FineTunedModel", "ModelDeployment", "LLMConnection"])

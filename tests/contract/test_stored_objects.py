@@ -22,6 +22,13 @@ pytestmark = pytest.mark.cluster
 GOOD: list[tuple[str, Manifest, type[Any]]] = [
     ("smallest job", JOB, FineTuneJobSpec),
     ("job of all weights", changed(JOB, "spec.method", "Full"), FineTuneJobSpec),
+    (
+        "job on a 4-bit base",
+        changed(
+            changed(JOB, "spec.method", "QLoRA"), "spec.lora", {"useRSLoRA": True, "useDoRA": True, "loraPlusRatio": 16}
+        ),
+        FineTuneJobSpec,
+    ),
     ("fractions as text", changed(JOB, "spec.resources.cpu", "0.5"), FineTuneJobSpec),
     ("exponents", changed(JOB, "spec.hyperparameters.learningRate", 2.0e-4), FineTuneJobSpec),
     ("versioned model names", changed(JOB, "spec.baseModel", "amazon.nova-lite-v1:0:300k"), FineTuneJobSpec),

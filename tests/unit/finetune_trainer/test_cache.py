@@ -100,7 +100,7 @@ def damaged_weights(folder):
 
 def no_causal_model(folder):
     config = json.loads((folder / "config.json").read_text()) | {
-        "architectures": ["T5ForConditionalGeneration"],
+        "architectures": ["T5EncoderModel"],
         "model_type": "t5",
     }
     (folder / "config.json").write_text(json.dumps(config))
@@ -120,7 +120,7 @@ def no_config(folder):
         (only_pickle, "no weights in safetensors"),
         (no_tokenizer, "no tokenizer.json"),
         (damaged_weights, "model.safetensors is damaged"),
-        (no_causal_model, "T5ForConditionalGeneration is no causal language model"),
+        (no_causal_model, "T5EncoderModel is no language model that answers"),
         (unknown_architecture, "cannot read its configuration"),
         (no_config, "no folder with a config.json"),
     ],

@@ -19,12 +19,16 @@ from tests.unit.finetune_trainer.test_train import do, same_result
 
 SYSTEM, PROMPT, ANSWER = "Answer with one word.", "What colour is number 7 very red?", "red"
 ROW = Row(Position(1), (Turn("system", SYSTEM), Turn("user", PROMPT), Turn("assistant", ANSWER)))
-TEXTS = [("yes", "no"), ("one two three four five", "six"), ("good", "bad happy sad"), ("red green blue?", "yes no yes")]
+TEXTS = [
+    ("yes", "no"),
+    ("one two three four five", "six"),
+    ("good", "bad happy sad"),
+    ("red green blue?", "yes no yes"),
+]
 
 
 @pytest.fixture(scope="module")
-def cache(tiny_model, tmp_path_factory):
-    """A cache with both models; `tiny_model` has imported what they need."""
+def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder-decoders")
     make_tiny_t5(folder)
     make_tiny_bart(folder)
