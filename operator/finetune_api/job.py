@@ -8,6 +8,7 @@ from finetune_api.base import (
     MODEL_REF_RULE,
     ApiModel,
     Conditions,
+    ConfigMapKeyRef,
     Display,
     Name,
     ObjectRef,
@@ -168,6 +169,14 @@ class Hyperparameters(ApiModel):
         return self
 
 
+class Code(ApiModel):
+    """The user's own Python."""
+
+    config_map_ref: ConfigMapKeyRef = Field(
+        description="ConfigMap of the job's namespace and its key. All its keys are beside the code when it runs."
+    )
+
+
 class Resources(ApiModel):
     """What the trainer pod asks for; the connection's podTemplate fills what is left out."""
 
@@ -228,6 +237,11 @@ class FineTuneJobSpec(ApiModel):
     lora: LoRA | None = Field(None, description="Adapters, for methods LoRA and QLoRA.")
     hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How to learn.")
     resources: Resources = Field(Resources(), description="What the trainer pod asks for.")
+    code: Code | None = Field(
+        None,
+        description="Own Python instead of the built-in recipe, run in the training pod. The connection has to allow "
+        "it (fineTuning.allowCode).",
+    )
     evaluation: Evaluation = Field(Evaluation(), description="How dataset.test is used.")
     hub_token_secret_ref: SecretKeyRef | None = Field(
         None, description="Hub token for gated base models: a Secret of the job's namespace."
@@ -341,6 +355,8 @@ class ArtifactRef(ApiModel):
         None,
         description="CausalLM: goes on with its prompt. Seq2SeqLM: an encoder-decoder, such as T5.",
     )
+    lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")
+    use_dora: bool | None = Field(None, alias="useDoRA", description="Whether the adapter is a DoRA.")
     bytes: int | None = Field(None, description="Size of the folder in bytes.")
     sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="sha256", description="SHA-256 of the folder's manifest, which has those of the files."

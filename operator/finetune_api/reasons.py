@@ -29,6 +29,7 @@ class Reason(StrEnum):
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     MODEL_NOT_ALLOWED = "ModelNotAllowed"
     FINE_TUNING_DISABLED = "FineTuningDisabled"
+    CODE_NOT_ALLOWED = "CodeNotAllowed"
     PROVIDER_NOT_SUPPORTED = "ProviderNotSupported"
 
     # The manifest or the data is wrong.
@@ -49,6 +50,7 @@ class Reason(StrEnum):
     INTERRUPTED = "Interrupted"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     TRAINING_DIVERGED = "TrainingDiverged"
+    CODE_FAILED = "CodeFailed"
     ARTIFACT_FAILED = "ArtifactFailed"
     TRAINER_CRASHED = "TrainerCrashed"
 
@@ -70,6 +72,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.NAMESPACE_NOT_ALLOWED: "Ask an admin to let the connection's namespaceSelector match this namespace.",
     Reason.MODEL_NOT_ALLOWED: "Choose a base model that the connection allows, or ask an admin to allow this one.",
     Reason.FINE_TUNING_DISABLED: "Ask an admin to set fineTuning.enabled on the connection, or use another one.",
+    Reason.CODE_NOT_ALLOWED: "Remove spec.code, or ask an admin to set fineTuning.allowCode on the connection.",
     Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace block.",
     Reason.SPEC_INVALID: "Correct the field and apply the job under a new name.",
     Reason.DATASET_INVALID: "Correct the rows, or map the columns with spec.dataset.columns, and apply the job under "
@@ -86,6 +89,8 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.INTERRUPTED: "Set spec.retryNonce to go on from the last checkpoint.",
     Reason.DEADLINE_EXCEEDED: "Apply the job under a new name with a larger activeDeadlineSeconds.",
     Reason.TRAINING_DIVERGED: "Lower hyperparameters.learningRate and apply the job under a new name.",
+    Reason.CODE_FAILED: "Read failure.logTail, correct the code in its ConfigMap and set spec.retryNonce. "
+    "`finetune-trainer run --code` runs it without a cluster.",
     Reason.ARTIFACT_FAILED: "Make room on the volume of the connection's artifacts, then set spec.retryNonce.",
     Reason.TRAINER_CRASHED: "Read failure.logTail; if it is no fault of the job, report it as a bug.",
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the connection's image and its pull secret.",

@@ -88,6 +88,7 @@ def write(
         "baseModel": job.spec.base_model,
         "method": job.spec.method,
         "architecture": "Seq2SeqLM" if chat.encoder_decoder else "CausalLM",
+        "codeSHA256": sha256_of(Path(job.code)) if job.code else None,
         "datasetSHA256": dataset.train.sha256 if dataset.train else None,
         "job": {"namespace": job.namespace, "name": job.name, "uid": job.uid},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -162,10 +163,14 @@ def end_of_answer(chat: ChatTokenizer) -> int | None:
 def _reference(job: TrainerJob) -> ArtifactRef:
     folder = folder_of(job)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    path = folder / "adapter_config.json"
+    adapter = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return ArtifactRef(
         uri=job.artifact_uri,
-        kind="Adapter" if job.spec.adapters else "Full",
+        kind="Adapter" if adapter else "Full",
         architecture=manifest["architecture"],
+        lora_rank=adapter.get("r"),
+        use_dora=adapter.get("use_dora") or None,
         bytes=bytes_of(folder),
         sha256=sha256_of(folder / MANIFEST),
     )

@@ -139,6 +139,7 @@ class StepTrainer(Trainer):
         interruption: Interruption,
         on_step: Callable[[int, int], None],
         lora_plus_ratio: float | None = None,
+        loss: Callable[[Any, Pass], torch.Tensor] | None = None,
     ) -> None:
         steps = Steps(train, plan, cut)
         super().__init__(model=model, args=args, train_dataset=steps, data_collator=_only, callbacks=[_Pacer(self)])
@@ -147,6 +148,7 @@ class StepTrainer(Trainer):
         self.plan, self.pace, self.metrics_record, self.interruption = plan, pace, metrics, interruption
         self._validation, self._cut, self._compute_dtype = validation, cut, compute_dtype
         self._checkpoints, self._fingerprint, self._on_step = checkpoints, fingerprint, on_step
+        self._loss = loss or loss_sum
         self._hyper, self._lora_plus_ratio = hyper, lora_plus_ratio
         self._last_tokens, self._last_completion_tokens = 0, 0
         self._last_loss, self._last_grad_norm = math.nan, math.nan
@@ -236,7 +238,7 @@ class StepTrainer(Trainer):
                 before.restore()
                 raise _StepAbandoned
             with self._autocast():
-                loss = loss_sum(model, self._on_device(batch)) / max(completion_tokens, 1)
+                loss = self._loss(model, self._on_device(batch)) / max(completion_tokens, 1)
             self.accelerator.backward(loss)
             total += loss.detach()
         self._last_loss = float(total)
@@ -292,7 +294,7 @@ class StepTrainer(Trainer):
                     if self.interruption.asked:
                         return None
                     with self._autocast():
-                        total += float(loss_sum(self._net, self._on_device(batch)))
+                        total += float(self._loss(self._net, self._on_device(batch)))
                     tokens += labelled(batch)
         return total / tokens if tokens else None
 

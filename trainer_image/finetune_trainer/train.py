@@ -1,6 +1,7 @@
 """`finetune-trainer train`: what the pod runs. `execute` is the whole recipe, top to bottom; `run` calls it too.
 
     finished before? → find the model → check the data → load → tokenise → train → measure → write the artifact
+                                                         └── or the user's own code ──┘
 
 The job comes from the environment; how it goes leaves by the report. Each step's how is in the file it is named after.
 """
@@ -26,7 +27,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.uris import LOCAL_SCHEME
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
-from finetune_trainer import artifact, base_model, evaluate, memory, outcome
+from finetune_trainer import artifact, base_model, evaluate, memory, outcome, own_code, own_model
 from finetune_trainer.adapters import with_adapters
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer, encode, load_rows
@@ -86,12 +87,8 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
     folder = base_model.locate(job)
     verdict = _checked_data(job, folder, reporter, allow_local=allow_local)
     interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor
-    run = _prepare(job, folder, verdict, allow_local=allow_local)
-    interruption.check()
-    trainer = _train(run, reporter, interruption)
-    result = _result(run, trainer)
-    _free_training_memory(run, trainer)
-    del trainer
+    train = _train_by_own_code if job.spec.code else _train_by_recipe
+    run, result = train(job, folder, verdict, reporter, interruption, allow_local=allow_local)
     evaluation, answers = _evaluate(run, reporter, allow_local=allow_local)
     interruption.check()
     interruption.before_writing()
@@ -107,7 +104,8 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         evaluation=evaluation,
         answers=answers,
     )
-    shutil.rmtree(_checkpoints(job), ignore_errors=True)
+    for rest in (_checkpoints(job), Path(job.output) / own_code.MODEL_FOLDER):
+        shutil.rmtree(rest, ignore_errors=True)
     reporter.update(phase="Succeeded", result=result.model_copy(update={"artifact": reference}))
 
 
@@ -196,29 +194,68 @@ def _checked_data(job: TrainerJob, folder: Path, reporter: Reporter, *, allow_lo
     return verdict
 
 
-def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, *, allow_local: bool) -> Run:
-    """Load the model, tokenise the data, and decide how they go together."""
+def _train_by_recipe(
+    job: TrainerJob,
+    folder: Path,
+    verdict: DatasetVerdict,
+    reporter: Reporter,
+    interruption: Interruption,
+    *,
+    allow_local: bool,
+) -> tuple[Run, TrainingResult]:
+    """The built-in recipe."""
+    base_model.quiet_libraries()
+    run = _prepare(job, folder, verdict, tunable_model(job, folder), allow_local=allow_local)
+    interruption.check()
+    trainer = _train(run, reporter, interruption)
+    result = _result(run, trainer)
+    _free_training_memory(run, trainer)
+    return run, result
+
+
+def _train_by_own_code(
+    job: TrainerJob,
+    folder: Path,
+    verdict: DatasetVerdict,
+    reporter: Reporter,
+    interruption: Interruption,
+    *,
+    allow_local: bool,
+) -> tuple[Run, TrainingResult]:
+    """The user's code; no model is loaded here before it has ended."""
+    result = own_code.train(
+        job, folder, verdict, reporter, interruption, allow_local=allow_local, air_gapped=job.air_gapped
+    )
+    base_model.quiet_libraries()
+    model = own_model.load(job, folder, Path(job.output) / own_code.MODEL_FOLDER, _compute_dtype(job))
+    run = _prepare(job, folder, verdict, model.to(_device()), allow_local=allow_local)
+    interruption.check()
+    return run, result
+
+
+def tunable_model(job: TrainerJob, folder: Path) -> Any:
+    """The base model in `folder`, ready to be trained by the job's method: with new adapters, or as a whole."""
     import torch
     from transformers import set_seed
 
-    base_model.quiet_libraries()
     hyper = job.spec.hyperparameters
-    on_gpu = torch.cuda.is_available()
-    compute_dtype = _compute_dtype(hyper.precision, on_gpu=on_gpu)
     # Full tuning keeps float32 weights: bfloat16 would round its small updates away. Adapters are float32 in any case.
     model = base_model.load_model(
         folder,
-        dtype=compute_dtype if job.spec.adapters else torch.float32,
+        dtype=_compute_dtype(job) if job.spec.adapters else torch.float32,
         trust_remote_code=job.trust_remote_code,
         four_bits=job.spec.method == "QLoRA",
     )
     base_model.require_positions(folder, model.config, hyper.max_sequence_length)
+    set_seed(hyper.seed)
+    return with_adapters(model, job.spec.adapters, job.spec.base_model) if job.spec.adapters else model
+
+
+def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, model: Any, *, allow_local: bool) -> Run:
+    """Tokenise the data, and decide how model and data go together."""
     chat = ChatTokenizer.from_folder(folder)
     train = _tokenised(job, chat, "train", verdict, allow_local=allow_local)
     validation = _tokenised(job, chat, "validation", verdict, allow_local=allow_local)
-    set_seed(hyper.seed)
-    if job.spec.adapters:
-        model = with_adapters(model, job.spec.adapters, job.spec.base_model)
     assert train is not None  # noqa: S101 - dataset.train is required
     base_model.require_tokens(model, folder, max(train.largest_id, validation.largest_id if validation else -1))
     return Run(
@@ -230,18 +267,31 @@ def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, *, allow_lo
         chat=chat,
         train=train,
         validation=validation,
-        plan=Plan(len(train), batch_size=hyper.batch_size, epochs=hyper.epochs, seed=hyper.seed),
-        fit=_fit(model, max(train.longest, validation.longest if validation else 0), compute_dtype),
-        compute_dtype=compute_dtype,
+        plan=plan_of(job, train),
+        fit=fit_of(job, model, train, validation),
+        compute_dtype=_compute_dtype(job),
         metrics=Metrics(Path(job.output) / FILE),
     )
 
 
-def _compute_dtype(precision: str, *, on_gpu: bool) -> Any:
+def plan_of(job: TrainerJob, train: TokenStore) -> Plan:
+    """The order of the training set's rows."""
+    hyper = job.spec.hyperparameters
+    return Plan(len(train), batch_size=hyper.batch_size, epochs=hyper.epochs, seed=hyper.seed)
+
+
+def _device() -> str:
     import torch
 
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _compute_dtype(job: TrainerJob) -> Any:
+    import torch
+
+    precision = job.spec.hyperparameters.precision
     if precision == "Auto":
-        return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if precision == "BFloat16" else torch.float32
 
 
@@ -261,7 +311,8 @@ def _tokenised(
     return TokenStore(((row.input_ids, row.labels) for row in encoded), decoder_start=chat.decoder_start)
 
 
-def _fit(model: Any, longest_row: int, compute_dtype: Any) -> memory.Fit:
+def fit_of(job: TrainerJob, model: Any, train: TokenStore, validation: TokenStore | None) -> memory.Fit:
+    """What one forward and backward pass may hold on this machine."""
     import torch
 
     free = None
@@ -269,7 +320,9 @@ def _fit(model: Any, longest_row: int, compute_dtype: Any) -> memory.Fit:
         weights = sum(value.nbytes for value in model.parameters() if value.device.type == "cpu")  # not there yet
         trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
         free = torch.cuda.mem_get_info()[0] - weights - 3 * 4 * trained  # gradients and AdamW's two moments
-    return memory.fit(model.config, longest_row=longest_row, free_bytes=free, bytes_per_number=compute_dtype.itemsize)
+    longest = max(train.longest, validation.longest if validation else 0)
+    bytes_per_number = _compute_dtype(job).itemsize
+    return memory.fit(model.config, longest_row=longest, free_bytes=free, bytes_per_number=bytes_per_number)
 
 
 def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTrainer":
@@ -278,10 +331,7 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
     Raises:
         Interrupted: somebody asked to stop; a checkpoint of the last whole step was written.
     """
-    from finetune_trainer.passes import Cut
-    from finetune_trainer.step_trainer import StepTrainer, arguments, pace_of
-
-    hyper, pulse = run.job.spec.hyperparameters, Pulse(run.plan)
+    pulse = Pulse(run.plan)
 
     def on_step(step: int, tokens: int) -> None:
         if tokens:
@@ -289,35 +339,16 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
         if reporter.due() or not tokens or step == run.plan.total_steps:
             reporter.update(progress=pulse.progress(step), loss=run.metrics.curves())
 
-    if run.fit.activation_checkpointing:
-        run.model.enable_input_require_grads()  # without it frozen embeddings cut adapters off from their gradients
-    trainer = StepTrainer(
-        model=run.model,
-        args=arguments(
-            hyper,
-            learning_rate=hyper.learning_rate or LEARNING_RATE[run.job.spec.method],
-            total_steps=run.plan.total_steps,
-            output=Path(run.job.output),
-            activation_checkpointing=run.fit.activation_checkpointing,
-        ),
-        hyper=hyper,
-        train=run.train,
-        validation=run.validation,
-        plan=run.plan,
-        pace=pace_of(
-            run.plan,
-            hyper.checkpoint_steps,
-            train_tokens=run.train.tokens,
-            validation_tokens=run.validation.tokens if run.validation else 0,
-        ),
-        cut=Cut(None, hyper.micro_batch_size) if hyper.micro_batch_size else Cut(run.fit.token_budget),
-        compute_dtype=run.compute_dtype,
-        checkpoints=_checkpoints(run.job),
+    trainer = build_trainer(
+        run.job,
+        run.model,
+        run.train,
+        run.validation,
+        fit=run.fit,
         fingerprint=fingerprint(run.job, *_data_hashes(run.verdict)),
         metrics=run.metrics,
         interruption=interruption,
         on_step=on_step,
-        lora_plus_ratio=run.job.spec.adapters.lora_plus_ratio if run.job.spec.adapters else None,
     )
     reporter.update(phase="Running", progress=pulse.progress(0))
     with interruption.deferred():
@@ -325,6 +356,49 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
     interruption.check()
     reporter.update(progress=pulse.progress(run.plan.total_steps), loss=run.metrics.curves())
     return trainer
+
+
+def build_trainer(
+    job: TrainerJob,
+    model: Any,
+    train: TokenStore,
+    validation: TokenStore | None,
+    *,
+    fit: memory.Fit,
+    **others: Any,
+) -> "StepTrainer":
+    """The trainer of a job's hyperparameters; `others` are StepTrainer's own arguments."""
+    from finetune_trainer.passes import Cut
+    from finetune_trainer.step_trainer import StepTrainer, arguments, pace_of
+
+    hyper, plan = job.spec.hyperparameters, plan_of(job, train)
+    if fit.activation_checkpointing:
+        model.enable_input_require_grads()  # without it frozen embeddings cut adapters off from their gradients
+    return StepTrainer(
+        model=model,
+        args=arguments(
+            hyper,
+            learning_rate=hyper.learning_rate or LEARNING_RATE[job.spec.method],
+            total_steps=plan.total_steps,
+            output=Path(job.output),
+            activation_checkpointing=fit.activation_checkpointing,
+        ),
+        hyper=hyper,
+        train=train,
+        validation=validation,
+        plan=plan,
+        pace=pace_of(
+            plan,
+            hyper.checkpoint_steps,
+            train_tokens=train.tokens,
+            validation_tokens=validation.tokens if validation else 0,
+        ),
+        cut=Cut(None, hyper.micro_batch_size) if hyper.micro_batch_size else Cut(fit.token_budget),
+        compute_dtype=_compute_dtype(job),
+        checkpoints=_checkpoints(job),
+        lora_plus_ratio=job.spec.adapters.lora_plus_ratio if job.spec.adapters else None,
+        **others,
+    )
 
 
 def _data_hashes(verdict: DatasetVerdict) -> list[str | None]:
@@ -364,7 +438,7 @@ def _evaluate(
     run: Run, reporter: Reporter, *, allow_local: bool
 ) -> tuple[EvaluationResult | None, Iterable[dict[str, Any]]]:
     """The tuned model beside its base on dataset.test; nothing where the job has none."""
-    if run.job.spec.method == "Full":
+    if run.job.spec.method == "Full" and run.job.spec.code is None:
         run.model.to(run.compute_dtype)  # measured as it is saved
     if run.job.spec.dataset.test is None:
         return None, ()
@@ -379,7 +453,7 @@ def _evaluate(
     limit = run.job.spec.evaluation.max_new_tokens
     asked = evaluate.questions(rows, run.chat, _longest_prompt(run.model.config, limit))
     tuned = _answers(run, run.model, asked)
-    if run.job.spec.adapters:
+    if hasattr(run.model, "peft_config"):
         with run.model.disable_adapter():
             base = _answers(run, run.model, asked)
     else:

@@ -139,7 +139,7 @@ def not_for_vllm(version: ModelVersion) -> str | None:
     """Why vLLM (0.33) cannot serve a version, or None where it can."""
     if version.artifact.architecture == "Seq2SeqLM":
         return "it is an encoder-decoder"
-    if version.use_dora and version.artifact.kind == "Adapter":
+    if version.artifact.use_dora and version.artifact.kind == "Adapter":
         return "it is a DoRA adapter"
     return None
 

@@ -112,7 +112,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("method: QLora", "spec.method: input should be 'LoRA' or 'Full' (LoRA: small adapters"),
+        ("method: QLora", "spec.method: input should be 'LoRA', 'QLoRA' or 'Full' (LoRA: small adapters"),
         ("hyperparameters: {epochs: 0}", "spec.hyperparameters.epochs: input should be greater than 0"),
         ("hyperparameters: {batchsize: 4}", "spec.hyperparameters.batchsize: no such field; did you mean batchSize?"),
         ("hyperparameters: {batchSize: 4, microBatchSize: 3}", "microBatchSize must be a divisor of batchSize"),

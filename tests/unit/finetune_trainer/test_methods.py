@@ -75,11 +75,11 @@ def test_trap_16_adapters_learn_under_activation_checkpointing(tiny_model, tmp_p
     assert do(plain)[0] == ExitCode.OK
     seen = []
 
-    def checkpointed(model, *_args):
+    def checkpointed(_job, model, *_args):
         seen.append(model)
         return memory.Fit(512, activation_checkpointing=True)
 
-    monkeypatch.setattr(train, "_fit", checkpointed)
+    monkeypatch.setattr(train, "fit_of", checkpointed)
     assert do(tight)[0] == ExitCode.OK
     assert any(getattr(module, "gradient_checkpointing", False) for module in seen[0].modules())
     weights, expected = adapter_of(tight)[1], adapter_of(plain)[1]

@@ -158,8 +158,8 @@ def test_the_engine(local: Any, image: str | None, engine: str) -> None:
 
 UNFIT = {
     "encoder-decoder": ({"artifact": {"uri": "pvc://models/x", "kind": "Adapter", "architecture": "Seq2SeqLM"}}, True),
-    "DoRA": ({"artifact": {"uri": "pvc://models/x", "kind": "Adapter"}, "useDoRA": True}, True),
-    "merged DoRA": ({"artifact": {"uri": "pvc://models/x", "kind": "Full"}, "useDoRA": True}, False),
+    "DoRA": ({"artifact": {"uri": "pvc://models/x", "kind": "Adapter", "useDoRA": True}}, True),
+    "merged DoRA": ({"artifact": {"uri": "pvc://models/x", "kind": "Full", "useDoRA": True}}, False),
     "LoRA": ({"artifact": {"uri": "pvc://models/x", "kind": "Adapter", "architecture": "CausalLM"}}, False),
 }
 
