@@ -1,4 +1,4 @@
-"""A training loop of one's own in plain PyTorch: checkpoints, resume, the wish to stop and reports are all spelled out."""
+"""A training loop of one's own in plain PyTorch, with checkpoints, resume, the wish to stop and reports spelled out."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""transformers' own Trainer with all weights, reading the checked JSON Lines itself: code that exists elsewhere, wrapped.
+"""transformers' own Trainer with all weights, reading the checked JSON Lines itself: code from elsewhere, wrapped.
 
 Its checkpoints go into the folder that outlives the pod, and a callback reports and asks whether to stop.
 """

@@ -1,4 +1,4 @@
-"""The built-in recipe in pieces, with one piece replaced: a loss that counts rare, surprising tokens for more (focal loss).
+"""The built-in recipe in pieces, with one piece replaced: a loss that counts surprising tokens for more (focal loss).
 
 Order of the data, schedule, checkpoints, resume, validation and reports stay those of the built-in recipe.
 """

@@ -35,9 +35,12 @@ if TYPE_CHECKING:
 class Context:
     """What the code is told, and how it tells."""
 
-    def __init__(self, told: CodeContext, interruption: Interruption) -> None:
+    def __init__(self, told: CodeContext) -> None:
         self._descriptor = told.report_descriptor
-        self.interruption = interruption
+        self.interruption = Interruption()
+        self._signals = contextlib.ExitStack()  # as long as this lives, signals are asked for, not obeyed
+        self._signals.enter_context(self.interruption.install())
+        self._signals.enter_context(self.interruption.deferred())
         self.job = told.job
         self.spec: FineTuneJobSpec = told.job.spec
         """The job's spec: hyperparameters, method, lora and all else as it was applied."""
@@ -110,11 +113,7 @@ def context() -> Context:
     path = os.environ.get(CONTEXT_VARIABLE)
     if path is None:
         raise RuntimeError("start this code by a job's spec.code, or by `finetune-trainer run --code`")
-    interruption = Interruption()
-    signals = contextlib.ExitStack()
-    signals.enter_context(interruption.install())
-    signals.enter_context(interruption.deferred())
-    return Context(CodeContext.model_validate_json(Path(path).read_bytes()), interruption)
+    return Context(CodeContext.model_validate_json(Path(path).read_bytes()))
 
 
 def chat_tokenizer(run: Context) -> ChatTokenizer:
