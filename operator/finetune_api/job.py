@@ -169,6 +169,16 @@ class Hyperparameters(ApiModel):
         return self
 
 
+class ArtifactOptions(ApiModel):
+    """What the job leaves."""
+
+    merge: bool = Field(
+        False,
+        description="Add the adapter to the base model: the artifact is a whole model in the base's own numbers, with "
+        "QLoRA too, and as large as the base. Off: the adapter alone.",
+    )
+
+
 class Code(ApiModel):
     """The user's own Python."""
 
@@ -215,6 +225,10 @@ class FineTuneJobSpec(ApiModel):
                 "self.method != 'Full' || !has(self.lora)",
                 "lora has no meaning with this method: remove it or set method: LoRA or QLoRA",
             ),
+            (
+                "self.method != 'Full' || !self.artifact.merge",
+                "artifact.merge has no meaning with method Full, which leaves a whole model: remove it",
+            ),
             MODEL_REF_RULE,
         )
     )
@@ -237,6 +251,7 @@ class FineTuneJobSpec(ApiModel):
     lora: LoRA | None = Field(None, description="Adapters, for methods LoRA and QLoRA.")
     hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How to learn.")
     resources: Resources = Field(Resources(), description="What the trainer pod asks for.")
+    artifact: ArtifactOptions = Field(ArtifactOptions(), description="What the job leaves.")
     code: Code | None = Field(
         None,
         description="Own Python instead of the built-in recipe, run in the training pod. The connection has to allow "

@@ -59,6 +59,15 @@ JOBS: list[Refused] = [
     (JOB, "spec.lora.loraPlusRatio", 0.5, ("spec.lora.loraPlusRatio", "greater than or equal to 1")),
     (JOB, "spec.lora.useDoRA", "yes", ("spec.lora.useDoRA", "boolean")),
     (JOB, "spec.lora.use_rslora", True, ('unknown field "spec.lora.use_rslora"',)),
+    (JOB, "spec.code", {}, ("spec.code.configMapRef: Required",)),
+    (JOB, "spec.code", {"configMapRef": {"name": "my-recipe"}}, ("spec.code.configMapRef.key: Required",)),
+    (
+        JOB,
+        "spec.code",
+        {"configMapRef": {"name": "x", "key": "../train.py"}},
+        ("spec.code.configMapRef.key", "letters"),
+    ),
+    (JOB, "spec.artifact.merge", "yes", ("spec.artifact.merge", "boolean")),
     (JOB, "spec.hyperparameters.epochs", 0, ("spec.hyperparameters.epochs", "greater than 0")),
     (JOB, "spec.hyperparameters.epochs", "three", ("spec.hyperparameters.epochs", "number")),
     (JOB, "spec.hyperparameters.learningRate", 2, ("spec.hyperparameters.learningRate", "less than or equal to 1")),
@@ -188,6 +197,11 @@ def test_several_mistakes_are_told_at_once(server: Server) -> None:
     message = server.refusal(changed(changed(JOB, "spec.method", "Lora"), "spec.lora.r", 0))
     assert "spec.method" in message
     assert "spec.lora.r" in message
+
+
+def test_merging_without_an_adapter_is_refused(server: Server) -> None:
+    message = server.refusal(changed(changed(JOB, "spec.method", "Full"), "spec.artifact", {"merge": True}))
+    assert "artifact.merge has no meaning with method Full, which leaves a whole model: remove it" in message
 
 
 def test_lora_settings_without_lora_are_refused(server: Server) -> None:

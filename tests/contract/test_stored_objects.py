@@ -72,6 +72,16 @@ GOOD: list[tuple[str, Manifest, type[Any]]] = [
         ),
         LLMConnectionSpec,
     ),
+    ("connection with code", changed(LOCAL, "spec.fineTuning.allowCode", True), LLMConnectionSpec),
+    (
+        "job with own code and a merged artifact",
+        changed(
+            changed(JOB, "spec.code", {"configMapRef": {"name": "my-recipe", "key": "train.py"}}),
+            "spec.artifact",
+            {"merge": True},
+        ),
+        FineTuneJobSpec,
+    ),
     ("OpenAI connection", OPENAI, LLMConnectionSpec),
     ("Azure connection", AZURE, LLMConnectionSpec),
     ("Bedrock connection", BEDROCK, LLMConnectionSpec),
@@ -131,6 +141,8 @@ ANOTHER: dict[str, Any] = {
     "lora": {"r": 8},
     "hyperparameters": {"epochs": 7},
     "resources": {"cpu": 2},
+    "artifact": {"merge": True},
+    "code": {"configMapRef": {"name": "my-recipe", "key": "train.py"}},
     "evaluation": {"maxNewTokens": 8},
     "hubTokenSecretRef": {"name": "hub", "key": "token"},
     "activeDeadlineSeconds": 60,
@@ -152,7 +164,7 @@ def test_a_jobs_field_cannot_be_changed_or_added(stored_job: Server, field: str)
     assert "under a new name" in message
 
 
-@pytest.mark.parametrize("field", ["lora", "hubTokenSecretRef", "activeDeadlineSeconds"])
+@pytest.mark.parametrize("field", ["lora", "code", "hubTokenSecretRef", "activeDeadlineSeconds"])
 def test_a_jobs_optional_field_cannot_be_taken_away(server: Server, field: str) -> None:
     name = f"without-{field.lower()}"
     server.store(changed(changed(JOB, "metadata.name", name), f"spec.{field}", ANOTHER[field]))

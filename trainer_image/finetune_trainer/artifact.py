@@ -4,6 +4,7 @@
     model*.safetensors, config.json                  method Full
     tokenizer files, chat_template.jinja, generation_config.json
     metrics.jsonl, loss.svg, dataset.json, result.json, evaluation.jsonl (with dataset.test)
+    README.md                                        a model card
     manifest.json                                    base model, method, versions, checksums; written last
 
 It neither trains nor measures.
@@ -24,7 +25,7 @@ from finetune_api.job import ArtifactRef, EvaluationResult, Loss, TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
-from finetune_trainer import metrics
+from finetune_trainer import metrics, model_card
 from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
 from finetune_trainer.durable import MANIFEST, bytes_of, read_manifest, remove_unfinished, sha256_of, whole_folder
 
@@ -87,6 +88,7 @@ def write(
     about = {
         "baseModel": job.spec.base_model,
         "method": job.spec.method,
+        "merged": job.spec.artifact.merge and not hasattr(model, "peft_config"),
         "architecture": "Seq2SeqLM" if chat.encoder_decoder else "CausalLM",
         "codeSHA256": sha256_of(Path(job.code)) if job.code else None,
         "datasetSHA256": dataset.train.sha256 if dataset.train else None,
@@ -99,6 +101,8 @@ def write(
         save_weights(folder, model)
         save_tokenizer(folder, tokenizer, chat)
         generation_config(model, tokenizer, chat).save_pretrained(folder)
+        card = model_card.card(job, about, dataset, numbers, adapter=_adapter_config(folder))
+        (folder / "README.md").write_text(card, encoding="utf-8")
         shutil.copyfile(record.path, folder / metrics.FILE)
         _loss_plot(folder / "loss.svg", record, job)
         (folder / "dataset.json").write_text(json.dumps(dataset.wire(), indent=2) + "\n", encoding="utf-8")
@@ -110,7 +114,7 @@ def write(
 
 
 def save_weights(folder: Path, model: Any) -> None:
-    """Adapter or whole model as safetensors, with its configuration and without a generated model card."""
+    """Adapter or whole model as safetensors, with its configuration and without peft's model card."""
     if hasattr(model, "peft_config"):
         model.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
@@ -163,8 +167,7 @@ def end_of_answer(chat: ChatTokenizer) -> int | None:
 def _reference(job: TrainerJob) -> ArtifactRef:
     folder = folder_of(job)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    path = folder / "adapter_config.json"
-    adapter = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    adapter = _adapter_config(folder) or {}
     return ArtifactRef(
         uri=job.artifact_uri,
         kind="Adapter" if adapter else "Full",
@@ -174,6 +177,11 @@ def _reference(job: TrainerJob) -> ArtifactRef:
         bytes=bytes_of(folder),
         sha256=sha256_of(folder / MANIFEST),
     )
+
+
+def _adapter_config(folder: Path) -> dict[str, Any] | None:
+    path = folder / "adapter_config.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _loss_plot(path: Path, record: metrics.Metrics, job: TrainerJob) -> None:

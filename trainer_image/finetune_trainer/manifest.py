@@ -108,6 +108,9 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     wrong = spec.method == "Full" and spec.lora is not None
     meaningless = f"lora has no meaning with method {spec.method}" if wrong else None
     yield "spec.lora", meaningless, "Remove spec.lora, or set spec.method to LoRA or QLoRA."
+    wrong = spec.method == "Full" and spec.artifact.merge
+    meaningless = "it has no meaning with method Full, which leaves a whole model" if wrong else None
+    yield "spec.artifact.merge", meaningless, "Remove spec.artifact.merge."
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
     yield "spec.modelRef.name", service, "Rename it, for example in small letters."
     for field in ("cpu", "memory", "ephemeralStorage"):

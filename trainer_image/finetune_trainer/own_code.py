@@ -111,7 +111,7 @@ def _require_file(job: TrainerJob) -> Path:
 
 
 def _write_data(job: TrainerJob, verdict: DatasetVerdict, scratch: Path, **reading: bool) -> dict[str, str]:
-    files = {}
+    files: dict[str, str] = {}
     for split in SPLITS:
         found = getattr(verdict, split)
         if found is None:

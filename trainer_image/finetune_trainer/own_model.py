@@ -79,11 +79,10 @@ def _whole(job: TrainerJob, base: Path, folder: Path) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     try:
-        before, after = (
-            AutoConfig.from_pretrained(of, trust_remote_code=job.trust_remote_code) for of in (base, folder)
-        )
+        before = AutoConfig.from_pretrained(base, trust_remote_code=job.trust_remote_code)
+        after = AutoConfig.from_pretrained(folder, trust_remote_code=job.trust_remote_code)
         _require_shape(job, before, after)
-        kind = AutoModelForSeq2SeqLM if before.is_encoder_decoder else AutoModelForCausalLM
+        kind: Any = AutoModelForSeq2SeqLM if before.is_encoder_decoder else AutoModelForCausalLM
         model, found = kind.from_pretrained(
             folder,
             dtype="auto",

@@ -27,7 +27,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.uris import LOCAL_SCHEME
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
-from finetune_trainer import artifact, base_model, evaluate, memory, outcome, own_code, own_model
+from finetune_trainer import artifact, base_model, evaluate, memory, merge, outcome, own_code, own_model
 from finetune_trainer.adapters import with_adapters
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer, encode, load_rows
@@ -90,6 +90,8 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
     train = _train_by_own_code if job.spec.code else _train_by_recipe
     run, result = train(job, folder, verdict, reporter, interruption, allow_local=allow_local)
     evaluation, answers = _evaluate(run, reporter, allow_local=allow_local)
+    interruption.check()
+    _merge(run)
     interruption.check()
     interruption.before_writing()
     reference = artifact.write(
@@ -420,6 +422,15 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
         runtime_seconds=round(trainer.seconds),
         dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
     )
+
+
+def _merge(run: Run) -> None:
+    """Make one model of base and adapter, where the job asks for it and there is an adapter."""
+    from finetune_trainer.passes import padded
+
+    if run.job.spec.artifact.merge and hasattr(run.model, "peft_config"):
+        sample = padded(run.train, list(range(min(4, len(run.train)))))
+        run.model = merge.merged(run.job, run.folder, run.model, sample)
 
 
 def _free_training_memory(run: Run, trainer: "StepTrainer") -> None:

@@ -29,12 +29,10 @@ REFERENCE = {"configMapRef": {"name": "my-recipe", "key": "train.py"}}
 
 
 @pytest.fixture(autouse=True)
-def environment_of_children(monkeypatch, tmp_path_factory):
-    """The trainer is importable, as in the image where it is installed, and libraries are compiled once for all."""
+def environment_of_children(monkeypatch):
+    """The trainer is importable, as in the image where it is installed."""
     root = EXAMPLES.parents[1]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root / "operator"), str(root / "trainer_image")]))
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.getbasetemp() / "bytecode"))
 
 
 @pytest.fixture

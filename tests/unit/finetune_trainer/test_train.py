@@ -68,6 +68,7 @@ def test_an_adapter_artifact_names_its_base_model_and_holds_all_that_serving_nee
     folder = Path(job.output) / "model"
     manifest = read_manifest(folder)
     assert set(manifest["files"]) == {
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
         "chat_template.jinja",

@@ -58,7 +58,7 @@ class ChatTokenizer:
         Raises:
             TrainerError: ModelUnusable, a file is missing or broken.
         """
-        config = _config(folder)
+        config = _json_or_nothing(folder / "tokenizer_config.json")
         special_tokens = _special_tokens(folder, config)
         backend = _backend(folder, config, special_tokens)
         start = _decoder_start(folder)
@@ -143,19 +143,17 @@ class ChatTokenizer:
 
 
 def _decoder_start(folder: Path) -> int | None:
-    """What config.json says of an encoder-decoder; None where the folder's model is causal or not there."""
-    path = folder / "config.json"
-    config = _json(path) if path.is_file() else {}
-    if config.get("is_encoder_decoder") is not True:
+    """The token where the folder has an encoder-decoder, or an adapter on one; None where its model is causal."""
+    config, adapter = _json_or_nothing(folder / "config.json"), _json_or_nothing(folder / "adapter_config.json")
+    if config.get("is_encoder_decoder") is not True and adapter.get("task_type") != "SEQ_2_SEQ_LM":
         return None
-    start = config.get("decoder_start_token_id")
+    start = {**_json_or_nothing(folder / "generation_config.json"), **config}.get("decoder_start_token_id")
     if not isinstance(start, int):
         raise TrainerError(Reason.MODEL_UNUSABLE, "config.json of the base model has no decoder_start_token_id")
     return start
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
+def _json_or_nothing(path: Path) -> dict[str, Any]:
     return _json(path) if path.is_file() else {}
 
 
