@@ -109,6 +109,7 @@ def test_the_order_of_the_checks() -> None:
         "namespace_may_use",
         "fine_tuning_is_on",
         "base_model_is_allowed",
+        "code_is_allowed",
         "provider_is_there",
     ]
 
