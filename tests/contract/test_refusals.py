@@ -74,6 +74,7 @@ JOBS: list[Refused] = [
     (JOB, "spec.hyperparameters.batchSize", 1.5, ("spec.hyperparameters.batchSize", "integer")),
     (JOB, "spec.hyperparameters.microBatchSize", 3, ("microBatchSize must be a divisor of hyperparameters.batchSize",)),
     (JOB, "spec.hyperparameters.schedule", "cosine", ("spec.hyperparameters.schedule", '"Cosine"')),
+    (JOB, "spec.hyperparameters.precision", "Float16", ("spec.hyperparameters.precision", '"BFloat16"', '"Float32"')),
     (JOB, "spec.hyperparameters.seed", -1, ("spec.hyperparameters.seed", "greater than or equal to 0")),
     (JOB, "spec.resources.gpusPerNode", 99, ("spec.resources.gpusPerNode", "less than or equal to 16")),
     (JOB, "spec.resources.memory", "16GB", ("spec.resources.memory", "write a quantity such as 2, 500m or 16Gi")),

@@ -151,7 +151,7 @@ def plain_generation(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
     ends = list(dict.fromkeys(token for token in found if token is not None))
     return GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=base.bos_token_id,
-        decoder_start_token_id=base.decoder_start_token_id,
+        decoder_start_token_id=chat.decoder_start,
         eos_token_id=ends[0] if len(ends) == 1 else ends or None,
         pad_token_id=tokenizer.pad_token_id,
     )

@@ -37,6 +37,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import FILE, Metrics
 from finetune_trainer.report import Reporter
+from finetune_trainer.tuning import checkpoints_of
 
 CONTEXT_VARIABLE = "FINETUNE_CONTEXT"
 MODEL_FOLDER = "code-model"
@@ -86,7 +87,7 @@ def train(
         Interrupted: somebody asked to stop, and the code has ended.
     """
     code = _require_file(job)
-    output, checkpoints = Path(job.output) / MODEL_FOLDER, Path(job.output) / "checkpoints"
+    output, checkpoints = Path(job.output) / MODEL_FOLDER, checkpoints_of(job)
     with write_errors(output):
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir(parents=True)

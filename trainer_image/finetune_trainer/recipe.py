@@ -124,7 +124,7 @@ def chat_tokenizer(run: Context) -> ChatTokenizer:
 def load_model(run: Context) -> Any:
     """The base model as spec.method wants it: with new adapters, in 4 bits for QLoRA, in float32 for Full."""
     from finetune_trainer.base_model import quiet_libraries
-    from finetune_trainer.train import tunable_model
+    from finetune_trainer.tuning import tunable_model
 
     quiet_libraries()
     return tunable_model(run.job, run.base_model)
@@ -159,8 +159,10 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
     Raises:
         SystemExit: the pod is to end; a checkpoint was written.
     """
+    from finetune_trainer.durable import sha256_of
     from finetune_trainer.metrics import FILE, Metrics
-    from finetune_trainer.train import build_trainer, fingerprint, fit_of
+    from finetune_trainer.train import fingerprint
+    from finetune_trainer.tuning import build_trainer, fit_of
 
     train, validation = tokenised(run), tokenised(run, "validation") if "validation" in run.data else None
     record = Metrics(run.checkpoints / FILE)
@@ -175,7 +177,7 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
         model,
         train,
         validation,
-        fingerprint=fingerprint(run.job),
+        fingerprint=fingerprint(run.job, *map(sha256_of, run.data.values())),
         fit=fit_of(run.job, model, train, validation),
         metrics=record,
         interruption=run.interruption,

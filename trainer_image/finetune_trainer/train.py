@@ -28,7 +28,6 @@ from finetune_api.trainer import TrainerJob
 from finetune_api.uris import LOCAL_SCHEME
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
 from finetune_trainer import artifact, base_model, evaluate, memory, merge, outcome, own_code, own_model
-from finetune_trainer.adapters import with_adapters
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer, encode, load_rows
 from finetune_trainer.data.read import dataset_uri
@@ -42,11 +41,18 @@ from finetune_trainer.progress import Pulse
 from finetune_trainer.report import Reporter, pod_reporter
 from finetune_trainer.serving.limits import cpu_threads
 from finetune_trainer.token_store import TokenStore
+from finetune_trainer.tuning import (
+    build_trainer,
+    checkpoints_of,
+    compute_dtype_of,
+    device,
+    fit_of,
+    plan_of,
+    tunable_model,
+)
 
 if TYPE_CHECKING:
     from finetune_trainer.step_trainer import StepTrainer
-
-LEARNING_RATE = {"LoRA": 2e-4, "QLoRA": 2e-4, "Full": 2e-5}
 
 # What may differ between two attempts of the same job without changing what is learnt.
 _NOT_LEARNT_FROM = {"suspend", "ttl_seconds_after_finished", "retry_nonce", "resources", "active_deadline_seconds"}
@@ -106,7 +112,7 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         evaluation=evaluation,
         answers=answers,
     )
-    for rest in (_checkpoints(job), Path(job.output) / own_code.MODEL_FOLDER):
+    for rest in (checkpoints_of(job), Path(job.output) / own_code.MODEL_FOLDER):
         shutil.rmtree(rest, ignore_errors=True)
     reporter.update(phase="Succeeded", result=result.model_copy(update={"artifact": reference}))
 
@@ -229,28 +235,10 @@ def _train_by_own_code(
         job, folder, verdict, reporter, interruption, allow_local=allow_local, air_gapped=job.air_gapped
     )
     base_model.quiet_libraries()
-    model = own_model.load(job, folder, Path(job.output) / own_code.MODEL_FOLDER, _compute_dtype(job))
-    run = _prepare(job, folder, verdict, model.to(_device()), allow_local=allow_local)
+    model = own_model.load(job, folder, Path(job.output) / own_code.MODEL_FOLDER, compute_dtype_of(job))
+    run = _prepare(job, folder, verdict, model.to(device()), allow_local=allow_local)
     interruption.check()
     return run, result
-
-
-def tunable_model(job: TrainerJob, folder: Path) -> Any:
-    """The base model in `folder`, ready to be trained by the job's method: with new adapters, or as a whole."""
-    import torch
-    from transformers import set_seed
-
-    hyper = job.spec.hyperparameters
-    # Full tuning keeps float32 weights: bfloat16 would round its small updates away. Adapters are float32 in any case.
-    model = base_model.load_model(
-        folder,
-        dtype=_compute_dtype(job) if job.spec.adapters else torch.float32,
-        trust_remote_code=job.trust_remote_code,
-        four_bits=job.spec.method == "QLoRA",
-    )
-    base_model.require_positions(folder, model.config, hyper.max_sequence_length)
-    set_seed(hyper.seed)
-    return with_adapters(model, job.spec.adapters, job.spec.base_model) if job.spec.adapters else model
 
 
 def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, model: Any, *, allow_local: bool) -> Run:
@@ -271,30 +259,9 @@ def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, model: Any,
         validation=validation,
         plan=plan_of(job, train),
         fit=fit_of(job, model, train, validation),
-        compute_dtype=_compute_dtype(job),
+        compute_dtype=compute_dtype_of(job),
         metrics=Metrics(Path(job.output) / FILE),
     )
-
-
-def plan_of(job: TrainerJob, train: TokenStore) -> Plan:
-    """The order of the training set's rows."""
-    hyper = job.spec.hyperparameters
-    return Plan(len(train), batch_size=hyper.batch_size, epochs=hyper.epochs, seed=hyper.seed)
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _compute_dtype(job: TrainerJob) -> Any:
-    import torch
-
-    precision = job.spec.hyperparameters.precision
-    if precision == "Auto":
-        return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if precision == "BFloat16" else torch.float32
 
 
 def _tokenised(
@@ -311,20 +278,6 @@ def _tokenised(
     )
     encoded = encode(rows, chat, job.spec.hyperparameters.max_sequence_length)
     return TokenStore(((row.input_ids, row.labels) for row in encoded), decoder_start=chat.decoder_start)
-
-
-def fit_of(job: TrainerJob, model: Any, train: TokenStore, validation: TokenStore | None) -> memory.Fit:
-    """What one forward and backward pass may hold on this machine."""
-    import torch
-
-    free = None
-    if torch.cuda.is_available():
-        weights = sum(value.nbytes for value in model.parameters() if value.device.type == "cpu")  # not there yet
-        trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-        free = torch.cuda.mem_get_info()[0] - weights - 3 * 4 * trained  # gradients and AdamW's two moments
-    longest = max(train.longest, validation.longest if validation else 0)
-    bytes_per_number = _compute_dtype(job).itemsize
-    return memory.fit(model.config, longest_row=longest, free_bytes=free, bytes_per_number=bytes_per_number)
 
 
 def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTrainer":
@@ -360,55 +313,8 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
     return trainer
 
 
-def build_trainer(
-    job: TrainerJob,
-    model: Any,
-    train: TokenStore,
-    validation: TokenStore | None,
-    *,
-    fit: memory.Fit,
-    **others: Any,
-) -> "StepTrainer":
-    """The trainer of a job's hyperparameters; `others` are StepTrainer's own arguments."""
-    from finetune_trainer.passes import Cut
-    from finetune_trainer.step_trainer import StepTrainer, arguments, pace_of
-
-    hyper, plan = job.spec.hyperparameters, plan_of(job, train)
-    if fit.activation_checkpointing:
-        model.enable_input_require_grads()  # without it frozen embeddings cut adapters off from their gradients
-    return StepTrainer(
-        model=model,
-        args=arguments(
-            hyper,
-            learning_rate=hyper.learning_rate or LEARNING_RATE[job.spec.method],
-            total_steps=plan.total_steps,
-            output=Path(job.output),
-            activation_checkpointing=fit.activation_checkpointing,
-        ),
-        hyper=hyper,
-        train=train,
-        validation=validation,
-        plan=plan,
-        pace=pace_of(
-            plan,
-            hyper.checkpoint_steps,
-            train_tokens=train.tokens,
-            validation_tokens=validation.tokens if validation else 0,
-        ),
-        cut=Cut(None, hyper.micro_batch_size) if hyper.micro_batch_size else Cut(fit.token_budget),
-        compute_dtype=_compute_dtype(job),
-        checkpoints=_checkpoints(job),
-        lora_plus_ratio=job.spec.adapters.lora_plus_ratio if job.spec.adapters else None,
-        **others,
-    )
-
-
 def _data_hashes(verdict: DatasetVerdict) -> list[str | None]:
     return [split.sha256 for split in (verdict.train, verdict.validation) if split]
-
-
-def _checkpoints(job: TrainerJob) -> Path:
-    return Path(job.output) / "checkpoints"
 
 
 def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:

@@ -149,7 +149,7 @@ def test_the_4_bit_base_computes_what_its_numbers_say_before_and_after_an_evalua
     from bitsandbytes.nn.modules import Linear4bit
 
     model = quantised(wide / NAME)
-    plain = base_model.load_model(wide / NAME, dtype=torch.float32).eval()
+    plain = base_model.load_model(wide / NAME, dtype=torch.float32).eval().to(model.device)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
     assert len(layers) == 14
     for name, module in layers.items():
@@ -157,7 +157,7 @@ def test_the_4_bit_base_computes_what_its_numbers_say_before_and_after_an_evalua
         numbers = dequantize_4bit(module.weight.data, module.weight.quant_state).float()
         assert (numbers - target.weight).abs().mean() < 0.11 * target.weight.abs().mean()  # NF4's own error is 0.09
         target.weight.data = numbers
-    ids = torch.arange(3, 60)[None]
+    ids = torch.arange(3, 60, device=model.device)[None]
     for training in (False, True, False):
         model.train(training)
         with torch.no_grad():
@@ -169,7 +169,7 @@ def test_the_4_bit_base_computes_what_its_numbers_say_before_and_after_an_evalua
 
 def test_gradients_reach_adapters_on_a_4_bit_base_after_a_validation(wide):
     model = with_adapters(quantised(wide / NAME), LoRA(r=4), NAME)
-    ids = torch.arange(3, 60)[None]
+    ids = torch.arange(3, 60, device=model.device)[None]
     model.eval()
     with torch.no_grad():
         model(ids)
@@ -217,6 +217,16 @@ def test_a_qlora_adapter_is_served_on_the_16_bit_base(wide, tmp_path):
 def test_a_t5_can_be_tuned_on_a_4_bit_base(wide, tmp_path):
     hyper = {"epochs": 2, "maxSequenceLength": 64}
     job = make_job(tmp_path, wide, baseModel=T5, splits=("train",), method="QLoRA", hyperparameters=hyper)
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    assert report.loss.train[-1].value < report.loss.train[0].value
+    assert all(value.abs().max() > 0 for name, value in adapter_of(job)[1].items() if "lora_B" in name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_any_width_is_tuned_in_4_bits_on_a_gpu(tiny_model, tmp_path):
+    job = make_job(tmp_path, tiny_model, splits=("train", "validation"), method="QLoRA")
     code, report, _ = do(job)
     assert code == ExitCode.OK, report.failure
     assert report.loss.train[-1].value < report.loss.train[0].value

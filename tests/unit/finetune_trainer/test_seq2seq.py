@@ -256,6 +256,23 @@ def test_an_encoder_decoder_of_another_kind_is_refused_with_those_that_work(cach
     assert report.failure.next_step
 
 
+def test_trap_15_there_is_no_float16_to_tune_with():
+    from typing import get_args
+
+    from finetune_api.job import Hyperparameters
+
+    precisions = get_args(Hyperparameters.model_fields["precision"].annotation)
+    assert precisions == ("Auto", "BFloat16", "Float32")
+
+
+def test_an_encoder_decoder_can_be_put_into_a_model_cache(cache, tmp_path):
+    from finetune_trainer.__main__ import main
+
+    flags = ["cache", T5, "--model-cache", str(tmp_path), "--from-folder", str(cache / T5)]
+    assert main(flags) == ExitCode.OK
+    assert ChatTokenizer.from_folder(tmp_path / T5).decoder_start == 0
+
+
 def test_rows_longer_than_learnt_positions_are_refused_before_training(cache, tmp_path):
     job = seq2seq_job(tmp_path, cache, BART, splits=("train",), hyperparameters={"maxSequenceLength": 200})
     code, report, _ = do(job)
