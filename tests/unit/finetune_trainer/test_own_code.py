@@ -5,6 +5,7 @@ import os
 import runpy
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,8 @@ def test_the_examples_run_as_they_are(tiny_model, tmp_path, example, kind, metho
     assert sorted(path.name for path in Path(job.output).iterdir()) == ["attempt", "metrics.jsonl", "model"]
 
 
-def test_the_built_in_pieces_as_a_child_learn_what_the_built_in_recipe_learns(tiny_model, tmp_path):
+@pytest.mark.usefixtures("in_this_process")
+def test_the_built_in_pieces_learn_what_the_built_in_recipe_learns(tiny_model, tmp_path):
     code = "from finetune_trainer import recipe\nrun = recipe.context()\nmodel = recipe.load_model(run)\n"
     code += "recipe.fit(run, model)\nrecipe.save(run, model)\n"
     splits = ("train", "validation")
@@ -189,8 +191,10 @@ def test_a_process_that_the_code_leaves_behind_does_not_keep_the_run(tiny_model,
     source = source.replace("/tmp/own-code-child", str(tmp_path / "child"))
     code, *_ = do(job_with(source, tmp_path, tiny_model))
     assert code == ExitCode.CODE_FAILED
-    state = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
-    assert not state.exists() or state.read_text().split(")")[1].split()[0] == "Z"  # only waits for its parent
+    stat, deadline = Path("/proc", (tmp_path / "child").read_text().strip(), "stat"), time.monotonic() + 20
+    while stat.exists() and stat.read_text().split(")")[1].split()[0] != "Z":  # a zombie only waits for its parent
+        assert time.monotonic() < deadline, "it still runs"
+        time.sleep(0.01)
 
 
 def test_what_a_killed_code_means(tiny_model, tmp_path):
