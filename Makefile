@@ -65,6 +65,14 @@ test-e2e: venv programs images ## tests with real pods
 bench-operator: venv programs ## N jobs at once on nodes that KWOK plays: time, requests, memory (JOBS="1000 5000")
 	@$(BIN)/python -m bench.scale --jobs $(JOBS)
 
+.PHONY: fuzz
+fuzz: venv ## hours of made-up bytes as datasets: each must give a verdict
+	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/unit/finetune_trainer/test_data_fuzz.py $(PYTEST)
+
+.PHONY: test-chaos
+test-chaos: venv programs ## kill the operator at every fault point, refuse, cut and freeze (minutes)
+	@scripts/tests.sh --every-fault tests/chaos $(PYTEST)
+
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, yamllint, helm lint
 	@echo "==> ruff";          $(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -92,6 +100,10 @@ lock: ## renew the locked dependencies: what changed in pyproject.toml, or all w
 .PHONY: crds
 crds: venv ## generate crds/ and the chart's copy from operator/finetune_api
 	@$(BIN)/python -m finetune_api.crds crds helm/finetune-operator/files/crds
+
+.PHONY: status-table
+status-table: venv programs ## write the tables of docs/reference/status.md from what a real operator writes
+	@scripts/tests.sh --write-status-table tests/chaos/test_status_table.py $(PYTEST)
 
 .PHONY: images
 images: tools ## build the images of operator and trainer into the throw-away cluster's registry

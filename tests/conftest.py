@@ -20,7 +20,8 @@ class ByCluster(LoadScopeScheduling):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For `make test-chaos`."""
+    """For `make test-chaos` and `make status-table`."""
+    parser.addoption("--write-status-table", action="store_true", help="write docs/reference/status.md anew")
     parser.addoption("--every-fault", action="store_true", help="kill the operator at every fault point (minutes)")
 
 

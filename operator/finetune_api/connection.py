@@ -19,6 +19,11 @@ from finetune_api.base import (
 
 OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 Glob = Annotated[str, Field(min_length=1, max_length=256)]
+EndpointGlob = Annotated[
+    str,
+    Field(max_length=512),
+    shaped("^https?://[^/*?]+/", "write scheme and host in full and a path, such as https://HOST/*"),
+]
 ImageName = Annotated[str, Field(min_length=1, max_length=512)]
 HttpUrl = Annotated[
     str, Field(max_length=512), shaped("^https?://[^/]+", "write a whole URL, such as https://HOST or https://HOST/v1")
@@ -66,6 +71,11 @@ class FineTuningPolicy(ApiModel):
         False,
         description="Whether jobs may bring Python of their own (spec.code). It runs with the training pod's rights: "
         "its volumes, its network, the Secrets that the job names. Off: refused with reason CodeNotAllowed.",
+    )
+    allowed_endpoints: Annotated[list[EndpointGlob], Field(max_length=64)] | None = Field(
+        None,
+        description="Globs of URLs that evaluation.baselines may send the test set to, for example "
+        "https://api.example.com/*. Services of the cluster always may be asked. Absent: all; where airGapped none.",
     )
 
 

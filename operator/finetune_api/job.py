@@ -19,11 +19,11 @@ from finetune_api.base import (
     rules,
     shaped,
 )
+from finetune_api.evaluation import Evaluation, EvaluationResult
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import DatasetVerdict
 
 Method = Literal["LoRA", "QLoRA", "Full"]
-Metric = Literal["exactMatch"]
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
 JobPhase = Literal[
     "Pending", "Validating", "Queued", "Running", "Evaluating", "Suspended", "Succeeded", "Failed", "Cancelled"
@@ -198,19 +198,6 @@ class Resources(ApiModel):
     ephemeral_storage: Quantity | None = Field(None, description="Scratch space request and limit.")
 
 
-def _default_metrics() -> list[Metric]:
-    return ["exactMatch"]
-
-
-class Evaluation(ApiModel):
-    """How the tuned model is measured on dataset.test, beside the base model without examples."""
-
-    metrics: Annotated[list[Metric], Field(min_length=1, max_length=1)] = Field(
-        default_factory=_default_metrics, description="Measures: exactMatch."
-    )
-    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = Field(64, description="Tokens of an answer at most.")
-
-
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
@@ -287,6 +274,10 @@ class Progress(ApiModel):
     percent: Annotated[int, Field(ge=0, le=100)] = Field(0, description="Steps done of all, in percent.")
     tokens_per_second: float | None = Field(None, description="Non-padding tokens per second.")
     eta_seconds: int | None = Field(None, description="Seconds left, as an estimate.")
+    answers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Answers to the test set so far, of the tuned model and its baselines together."
+    )
+    total_answers: Annotated[int, Field(ge=0)] | None = Field(None, description="Answers in all.")
     updated_at: Timestamp | None = Field(None, description="When the trainer said so, RFC 3339.")
 
 
@@ -315,29 +306,6 @@ class Loss(ApiModel):
     def last_validation(self) -> float | None:
         """The newest validation loss."""
         return self.validation[-1].value if self.validation else None
-
-
-class Scores(ApiModel):
-    """Measures of one model on the test set."""
-
-    exact_match: float | None = Field(None, description="Part of answers equal to the completion, 0 to 1.")
-
-
-class Baselines(ApiModel):
-    """What the tuned model is compared with."""
-
-    zero_shot: Scores | None = Field(None, description="The base model, without examples.")
-
-
-class EvaluationResult(ApiModel):
-    """The tuned model beside its baselines."""
-
-    rows: int = Field(description="Rows of the test set.")
-    tuned: Scores = Field(description="The tuned model.")
-    baselines: Baselines = Field(description="The others, on the same rows.")
-    verdict: Literal["Better", "Worse", "NoDifference"] = Field(
-        description="Whether tuning helped: by a paired bootstrap interval of 95 % on the first metric."
-    )
 
 
 class Failure(ApiModel):

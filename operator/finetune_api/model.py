@@ -6,7 +6,8 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, Conditions, Display, Timestamp
 from finetune_api.deployment import DeploymentTemplate
-from finetune_api.job import ArtifactRef, EvaluationResult
+from finetune_api.evaluation import EvaluationResult
+from finetune_api.job import ArtifactRef
 
 
 class ModelDeploymentPolicy(ApiModel):
@@ -25,8 +26,8 @@ class FineTunedModelSpec(ApiModel):
 
     activation: Literal["Automatic", "IfBetter", "Manual"] = Field(
         "Automatic",
-        description="Automatic: the newest version is active. IfBetter: a new version whose evaluation beats its base "
-        "model and the active version. Manual: activeVersion says.",
+        description="Automatic: the newest version is active. IfBetter: a new version that its evaluation found "
+        "better than the active version, or than its base model where none is. Manual: activeVersion says.",
     )
     active_version: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Pins the active version; change it to roll back. Unset: by activation."

@@ -25,6 +25,8 @@ TERMINATION_MESSAGE_MAX_BYTES = 4096  # the kubelet's own limit
 # The trainer's environment.
 JOB_VARIABLE = "FINETUNE_JOB"  # a TrainerJob as JSON
 REPORT_CA_VARIABLE = "FINETUNE_REPORT_CA"  # PEM
+JUDGE_KEY_VARIABLE = "FINETUNE_JUDGE_KEY"
+_ENDPOINT_KEY_VARIABLE = "FINETUNE_ENDPOINT_KEY_"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105 - a path, not a secret
 MODEL_CACHE_PATH = "/var/lib/finetune/model-cache"
@@ -36,3 +38,8 @@ TRAINER_CONTAINER = "trainer"
 ARTIFACT_FOLDER = "model"  # below a job's output folder, beside checkpoints/
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+
+def endpoint_key_variable(endpoint: str) -> str:
+    """The variable with the bearer key of an evaluation endpoint, by the endpoint's name in the job."""
+    return _ENDPOINT_KEY_VARIABLE + endpoint.replace("-", "_").upper()

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     FINE_TUNING_DISABLED = "FineTuningDisabled"
     CODE_NOT_ALLOWED = "CodeNotAllowed"
     PROVIDER_NOT_SUPPORTED = "ProviderNotSupported"
+    ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed"
 
     # The manifest or the data is wrong.
     SPEC_INVALID = "SpecInvalid"
@@ -74,6 +75,8 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.FINE_TUNING_DISABLED: "Ask an admin to set fineTuning.enabled on the connection, or use another one.",
     Reason.CODE_NOT_ALLOWED: "Remove spec.code, or ask an admin to set fineTuning.allowCode on the connection.",
     Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace block.",
+    Reason.ENDPOINT_NOT_ALLOWED: "Leave the endpoint out of evaluation.baselines, or ask an admin to add its URL to "
+    "fineTuning.allowedEndpoints of the connection.",
     Reason.SPEC_INVALID: "Correct the field and apply the job under a new name.",
     Reason.DATASET_INVALID: "Correct the rows, or map the columns with spec.dataset.columns, and apply the job under "
     "a new name. `finetune-trainer check -f job.yaml` shows the same verdict without a cluster.",

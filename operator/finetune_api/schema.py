@@ -33,11 +33,16 @@ class _WithFactories(GenerateJsonSchema):
 
     def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
         if "default_factory" in schema and not schema.get("default_factory_takes_data"):
-            return schema["default_factory"]()  # type: ignore[call-arg]
+            return _as_wire(schema["default_factory"]())  # type: ignore[call-arg]
         default = super().get_default_value(schema)
-        if isinstance(default, ApiModel):
-            return default.wire()
-        return NoDefault if default is None else default
+        return NoDefault if default is None else _as_wire(default)
+
+
+def _as_wire(default: Any) -> Any:
+    """A default as a manifest spells it."""
+    if isinstance(default, list):
+        return [_as_wire(one) for one in default]
+    return default.wire() if isinstance(default, ApiModel) else default
 
 
 def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> Schema:
@@ -103,7 +108,7 @@ def _exclusive_bounds(node: Schema) -> Schema:
 def _children(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Schema:
     if "items" in node:
         return {"items": _structural(node["items"], defs, defaults=defaults)}
-    if "properties" in node:
+    if node.get("properties"):
         parts = {name: _structural(part, defs, defaults=defaults) for name, part in node["properties"].items()}
         return {"properties": parts}
     values = node.get("additionalProperties")

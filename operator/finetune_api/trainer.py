@@ -1,12 +1,14 @@
 """What passes between operator and trainer: the job that a pod gets, and what it reports."""
 
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import Field
 
 from finetune_api.base import ApiModel
-from finetune_api.job import EvaluationResult, Failure, FineTuneJobSpec, Loss, Progress, TrainingResult
+from finetune_api.evaluation import EvaluationResult
+from finetune_api.job import Failure, FineTuneJobSpec, Loss, Progress, TrainingResult
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
 from finetune_api.verdict import DatasetVerdict
 
@@ -18,6 +20,15 @@ class ReportTarget(ApiModel):
     """Where a pod reports to. The CA comes by REPORT_CA_VARIABLE, the token from TOKEN_PATH."""
 
     url: str = Field(description="https URL of the operator's report endpoint.")
+
+
+class ActiveVersionRef(ApiModel):
+    """The version of the job's model that is active when the attempt starts."""
+
+    version: Annotated[int, Field(ge=1)] = Field(description="Its number.")
+    folder: str | None = Field(
+        None, description="Folder of its artifact, mounted read-only; none where it is kept elsewhere."
+    )
 
 
 class TrainerJob(ApiModel):
@@ -37,6 +48,9 @@ class TrainerJob(ApiModel):
     trust_remote_code: bool = Field(False, description="Let models bring code of their own.")
     code: str | None = Field(None, description="File with the code that spec.code names.")
     report: ReportTarget | None = Field(None, description="Where to report to; without a cluster nowhere.")
+    active_version: ActiveVersionRef | None = Field(
+        None, description="What the tuned model is compared with, where the job or its model asks for it."
+    )
 
 
 class Report(ApiModel):
@@ -56,9 +70,9 @@ class Report(ApiModel):
 
 
 def termination_message(report: Report) -> str:
-    """The report in the kubelet's 4096 bytes: curves thinned to their ends, named rows and log shortened as needed."""
+    """The report in the kubelet's 4096 bytes: curves thinned, rows, log and measures shortened as needed."""
     body = report.wire()
-    for shorten in (_shorten_curves, _shorten_problems, _drop_details, _shorten_failure):
+    for shorten in (_shorten_curves, _shorten_problems, _drop_details, partial(_compact, report), _shorten_failure):
         text = orjson.dumps(body)
         if len(text) <= TERMINATION_MESSAGE_MAX_BYTES:
             return text.decode()
@@ -99,6 +113,11 @@ def _shorten_problems(body: dict[str, Any]) -> None:
 def _drop_details(body: dict[str, Any]) -> None:
     body.pop("loss", None)
     body.pop("dataset", None)
+
+
+def _compact(report: Report, body: dict[str, Any]) -> None:
+    if report.evaluation:
+        body["evaluation"] = report.evaluation.compact().wire()
 
 
 def _shorten_failure(body: dict[str, Any]) -> None:

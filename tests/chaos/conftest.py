@@ -1,34 +1,31 @@
 """One control plane for all chaos: API server and controller manager, no scheduler and no nodes."""
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.chaos.operators import ROOT
-from tests.chaos.points import QUICK
-from tests.chaos.walk import Fault
+from tests.chaos.stage import Outcomes, perform, selected
 from tests.cluster.cluster import Cluster
 
 HERE = Path(__file__).parent
+Outcome = Callable[[Hashable], Any]
+"""What became of a play of the test's module; raises what it ended with."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """All tests of this folder need the control plane; the long walks are for those who ask for them."""
+    """All tests of this folder need the control plane; the slow ones are for those who ask for them."""
+    slow: list[pytest.Item] = []
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.cluster)
-    if not config.getoption("every_fault"):
-        long = [item for item in items if fault_of(item) and fault_of(item) not in QUICK]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
-
-
-def fault_of(item: pytest.Item) -> Fault | None:
-    """The fault that a test walks into."""
-    fault: Fault | None = item.callspec.params.get("fault") if hasattr(item, "callspec") else None
-    return fault
+            slow += [item] if item.get_closest_marker("slow") and not config.getoption("every_fault") else []
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +36,22 @@ def cluster() -> Iterator[Cluster]:
         made.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
         made.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         yield made
+
+
+@pytest.fixture(scope="session")
+def outcomes(cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """What became of all plays."""
+    return asyncio.run(perform(cluster, selected(request.session.items), tmp_path_factory.mktemp("chaos")))
+
+
+@pytest.fixture
+def outcome(outcomes: Outcomes, request: pytest.FixtureRequest) -> Outcome:
+    """What became of a play of the test's own module."""
+
+    def find(key: Hashable) -> Any:
+        found = outcomes[request.module.__name__, key]
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    return find

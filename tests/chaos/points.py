@@ -53,9 +53,6 @@ POINTS: dict[str, tuple[str, ...]] = {
     "is_connected": ("patch_status llmconnections Ready",),
 }
 
-MAKES_OR_ENDS = ("create", "apply", "delete")
-"""What would be there twice, or be gone twice, if an operator did not know that it has done it."""
-
 FAULTS: tuple[Fault, ...] = tuple(
     Fault(life, point, position)
     for position in ("after", "before")
@@ -63,9 +60,16 @@ FAULTS: tuple[Fault, ...] = tuple(
     for point in points
 )
 
-QUICK = frozenset(
-    fault for fault in FAULTS
-    if (fault.position == "after" and fault.point.startswith(MAKES_OR_ENDS))
-    or (fault.life, fault.point) == ("is_suspended", "delete jobs 1")
-)  # fmt: skip
-"""What every run of the tests walks; the rest comes with --every-fault (`make test-chaos`)."""
+QUICK = {
+    Fault("succeeds", "apply jobs 1", "after"),
+    Fault("succeeds", "create finetunedmodels", "after"),
+    Fault("succeeds", "patch_status finetunedmodels registered 1", "after"),
+    Fault("succeeds", "patch_status finetunejobs Succeeded", "before"),
+    Fault("succeeds", "apply modeldeployments", "after"),
+    Fault("fails", "delete jobs 1", "after"),
+    Fault("fails", "apply jobs 2", "after"),
+    Fault("is_suspended", "delete jobs 1", "before"),
+    Fault("is_suspended", "delete finetunejobs", "after"),
+    Fault("is_forgotten", "apply jobs prune", "after"),
+}
+"""Where work would be done twice, or a version lost. Every run of the tests walks these; the others are slow ones."""

@@ -26,7 +26,7 @@ T = TypeVar("T")
 Manifest = dict[str, Any]
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 CONNECTION = "local"
-PATIENCE = 45.0
+PATIENCE = 60.0
 POLL_SECONDS = 0.2
 MOMENT = "2026-11-21T10:00:00Z"
 
@@ -106,15 +106,19 @@ class Site:
 
     async def served(self) -> None:
         """Bring the server's pod up, and wait until everything is as it should be."""
-        await self.pod_says(await self._pod(f"{DEPLOYMENT_LABEL}=sentiment"), "server", _RUNNING)
+        await self.pod_says(await self.pod_with(f"{DEPLOYMENT_LABEL}=sentiment"), "server", _RUNNING)
         await self.ready(MODEL_DEPLOYMENTS)
         await self.ready(FINE_TUNED_MODELS)
 
     async def trainer(self, attempt: int = 1, job: str = "sentiment-1") -> Manifest:
         """Wait for the pod of an attempt, and let its container start."""
-        pod = await self._pod(f"{JOB_LABEL}={job},{ATTEMPT_LABEL}={attempt}")
+        pod = await self.pod_of(job, attempt)
         await self.pod_says(pod, TRAINER_CONTAINER, _RUNNING)
         return pod
+
+    async def pod_of(self, job: str, attempt: int = 1) -> Manifest:
+        """Wait for the pod of an attempt."""
+        return await self.pod_with(f"{JOB_LABEL}={job},{ATTEMPT_LABEL}={attempt}")
 
     async def ends(self, pod: Manifest, code: int = 0, reason: str = "", message: str = "") -> None:
         """The trainer's container ends."""
@@ -127,11 +131,11 @@ class Site:
         """An attempt runs and makes its artifact."""
         pod = await self.trainer(attempt, job)
         await self.phase("Validating", job)
-        await self.ends(pod, message=await self._result(job, attempt))
+        await self.ends(pod, message=await self.result(job, attempt))
 
     async def ends_well(self) -> None:
         """A job that runs succeeds, and its model is served."""
-        await self.ends(await self.trainer(), message=await self._result("sentiment-1", 1))
+        await self.ends(await self.trainer(), message=await self.result("sentiment-1", 1))
         await self.phase("Succeeded")
         await self.served()
 
@@ -151,14 +155,13 @@ class Site:
 
     async def prunes(self) -> None:
         """The pod that deletes weights has done so."""
-        pod = await self._pod(f"{COMPONENT_LABEL}=prune")
+        pod = await self.pod_with(f"{COMPONENT_LABEL}=prune")
         await self.pod_says(pod, "prune", {"terminated": {"exitCode": 0, "startedAt": MOMENT, "finishedAt": MOMENT}})
 
     async def pod_says(self, pod: Manifest, container: str, state: Manifest) -> None:
         """What the kubelet writes of a pod with one container."""
-        ended = state.get("terminated")
-        running = ended is None
-        phase = "Running" if running else "Failed" if ended["exitCode"] else "Succeeded"
+        ended, running = state.get("terminated"), "running" in state
+        phase = "Running" if running else "Pending" if ended is None else "Failed" if ended["exitCode"] else "Succeeded"
         conditions = [{"type": kind, "status": str(running)} for kind in ("Ready", "ContainersReady")]
         status = {
             "phase": phase,
@@ -179,18 +182,20 @@ class Site:
         if lease is not None:
             await self.kube.merge_patch(LEASES, "finetune-operator", self.name, {"spec": {"holderIdentity": ""}})
 
-    async def _result(self, job: str, attempt: int) -> str:
+    async def result(self, job: str, attempt: int) -> str:
         """The termination message of a trainer that has made its artifact."""
         owner = await self.kube.get(FINE_TUNE_JOBS, job, self.name)
         assert owner is not None
         result = {"artifact": {"uri": "pvc://models/x/model", "kind": "Adapter"}, "steps": 10, "trainLoss": 0.4}
         report = {
             "namespace": self.name, "name": job, "uid": owner["metadata"]["uid"], "attempt": attempt,
-            "phase": "Succeeded", "result": result,
+            "phase": "Succeeded", "result": result, "progress": {"step": 10, "totalSteps": 10, "percent": 100},
         }  # fmt: skip
         return termination_message(Report.model_validate(report))
 
-    async def _pod(self, selector: str) -> Manifest:
+    async def pod_with(self, selector: str) -> Manifest:
+        """Wait for a pod with these labels."""
+
         async def look() -> Manifest | None:
             found = await self.kube.list(PODS, self.name, selector)
             return found[0] if found else None

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.runtime.kube import Kube
-from finetune_operator.runtime.settings import Settings
 from tests.chaos import operators
+from tests.chaos.conftest import Outcome
 from tests.chaos.operators import Operator
 from tests.chaos.picture import difference, picture
-from tests.chaos.site import Site, make_connection
-from tests.chaos.walk import quiet
+from tests.chaos.site import Site
+from tests.chaos.stage import Play, Plays, Stage
+from tests.chaos.walk import made_again, quiet
 from tests.chaos.wire import Answer, Call, Forward, HangUp, Lines, Wire, open_wire, refusal
 from tests.cluster.cluster import Cluster
 
@@ -198,61 +198,49 @@ async def life(site: Site) -> None:
 
 
 Trouble = Callable[[Scene], Awaitable[None]]
-BESIDE: tuple[Trouble, ...] = (
-    is_left_alone, meets_errors, has_watches_that_are_too_old, has_watches_that_fall_silent, has_watches_that_are_cut,
-    has_half_open_connections,
-)  # fmt: skip
+QUICK: tuple[Trouble, ...] = (is_left_alone, meets_errors, has_watches_that_are_too_old, has_half_open_connections)
+BESIDE: tuple[Trouble, ...] = (*QUICK, has_watches_that_fall_silent, has_watches_that_are_cut)
 ALONE: tuple[Trouble, ...] = (loses_the_api_server, loses_etcd)
-"""Nobody else's lives may depend on what they take away."""
-
-TROUBLES = {trouble.__name__: trouble for trouble in (*BESIDE, *ALONE)}
 
 
 @dataclass
 class Told:
     """How a life ended."""
 
-    picture: dict[str, Any] = field(default_factory=dict)
-    created: Counter[str] = field(default_factory=Counter)
-    error: BaseException | None = None
+    picture: dict[str, Any]
+    created: Counter[str]
 
 
-@pytest.fixture(scope="module")
-def told(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Told]:
-    """How each life ended."""
-    return asyncio.run(_all(cluster, tmp_path_factory.mktemp("troubles")))
+def plays(trouble: Trouble) -> Play:
+    async def play(stage: Stage) -> Told:
+        """A life, disturbed by one trouble."""
+        async with _scene(stage) as scene:
+            try:
+                await trouble(scene)
+                await quiet(scene.wire)
+            except (TimeoutError, AssertionError) as error:
+                error.add_note(f"ended {scene.ends}; {[call.point for call in scene.wire.seen]}")
+                raise
+            return Told(await picture(stage.kube, stage.site.name), scene.wire.created)
+
+    return play
 
 
-async def _all(cluster: Cluster, folder: Path) -> dict[str, Told]:
-    async with Kube.connect(Settings(kubeconfig=cluster.kubeconfig)) as kube:
-        await make_connection(kube)
-        beside = await asyncio.gather(*(_live(cluster, kube, folder, trouble) for trouble in BESIDE))
-        alone = [await _live(cluster, kube, folder, trouble) for trouble in ALONE]
-    return dict(zip(TROUBLES, [*beside, *alone], strict=True))
-
-
-async def _live(cluster: Cluster, kube: Kube, folder: Path, trouble: Trouble) -> Told:
-    site, told = Site(kube, trouble.__name__.replace("_", "-")), Told()
-    async with _scene(cluster, site, folder) as scene:
-        try:
-            await trouble(scene)
-            await quiet(scene.wire)
-            told.picture, told.created = await picture(kube, site.name), scene.wire.created
-        except (Exception, AssertionError) as error:  # noqa: BLE001 - told of this life; the others go on
-            error.add_note(f"{scene.log}: ended {scene.ends}; {[call.point for call in scene.wire.seen]}")
-            told.error = error
-    return told
+PLAYS = Plays(
+    beside={trouble: plays(trouble) for trouble in BESIDE},
+    alone={trouble: plays(trouble) for trouble in ALONE},
+    always=(is_left_alone,),
+)
 
 
 @asynccontextmanager
-async def _scene(cluster: Cluster, site: Site, folder: Path) -> AsyncIterator[Scene]:
-    own, log = folder / f"{site.name}.kubeconfig", folder / f"{site.name}.log"
-    await site.make()
-    async with open_wire(cluster.kubeconfig, own) as wire:
+async def _scene(stage: Stage) -> AsyncIterator[Scene]:
+    own, log = stage.folder / "kubeconfig", stage.folder / "log"
+    async with open_wire(stage.cluster.kubeconfig, own, stage.site.name) as wire:
         settings = operators.environment(
-            site.name, own, watch_silence_seconds=SILENCE_SECONDS, kube_timeout_seconds=ANSWER_SECONDS
+            stage.site.name, own, watch_silence_seconds=SILENCE_SECONDS, kube_timeout_seconds=ANSWER_SECONDS
         )
-        scene = Scene(cluster, site, wire, settings, log, operators.fork(settings, log))
+        scene = Scene(stage.cluster, stage.site, wire, settings, log, operators.fork(settings, log))
         kubelet = asyncio.create_task(scene.restart_forever())
         try:
             yield scene
@@ -262,11 +250,11 @@ async def _scene(cluster: Cluster, site: Site, folder: Path) -> AsyncIterator[Sc
             await scene.operator.kill()
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
-def test_a_life_with_troubles_ends_as_one_without(told: dict[str, Told], trouble: str) -> None:
-    found = told[trouble]
-    if found.error is not None:
-        raise found.error
-    assert not difference(told["is_left_alone"].picture, found.picture)
-    made_again = [name for name, times in found.created.items() if times > 1 and not name.startswith("events/")]
-    assert not made_again
+@pytest.mark.parametrize(
+    "trouble",
+    [pytest.param(t, id=t.__name__, marks=() if t in QUICK else pytest.mark.slow) for t in (*BESIDE, *ALONE)],
+)
+def test_a_life_with_troubles_ends_as_one_without(outcome: Outcome, trouble: Trouble) -> None:
+    told = outcome(trouble)
+    assert not difference(outcome(is_left_alone).picture, told.picture)
+    assert not made_again(told.created)

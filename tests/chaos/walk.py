@@ -3,16 +3,16 @@
 import asyncio
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune_operator.runtime.kube import Kube
 from tests.chaos import operators
 from tests.chaos.lives import LIVES
 from tests.chaos.operators import Operator
 from tests.chaos.picture import picture
 from tests.chaos.site import POLL_SECONDS, Site
+from tests.chaos.stage import Stage
 from tests.chaos.wire import Answer, Call, Forward, HangUp, Wire, open_wire
 
 Position = Literal["before", "after"]
@@ -34,16 +34,25 @@ class Fault:
         return f"{self.life}: {self.position} {self.point}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Told:
     """What is known of a walk when it is over."""
 
-    picture: dict[str, Any] = field(default_factory=dict)
-    points: list[str] = field(default_factory=list)
+    picture: dict[str, Any]
+    points: list[str]
     """Fault points in the order in which they were reached, each as often as it was."""
-    created: Counter[str] = field(default_factory=Counter)
-    killed: bool = False
-    error: str = ""
+    created: Counter[str]
+    killed: bool
+
+    @property
+    def made_again(self) -> list[str]:
+        """What was made once more after it was gone; Events are, by an operator that has forgotten them."""
+        return made_again(self.created)
+
+
+def made_again(created: Counter[str]) -> list[str]:
+    """Objects but Events that were made more than once."""
+    return [name for name, times in created.items() if times > 1 and not name.startswith("events/")]
 
 
 class Killer:
@@ -79,28 +88,26 @@ class Killer:
         self.operator = operators.fork(self._settings, self._log)
 
 
-async def walk(kube: Kube, kubeconfig: Path, folder: Path, life: str, fault: Fault | None = None) -> Told:
-    """Walk through a life; nothing is raised, what went wrong is told."""
-    told = Told()
-    site = Site(kube, folder.name)
-    await site.make()
-    async with open_wire(kubeconfig, folder / "kubeconfig") as wire:
-        settings = operators.environment(site.name, folder / "kubeconfig")
-        killer = Killer(site, settings, folder / "log", fault)
-        wire.meddle = killer
+async def walk(stage: Stage, life: str, fault: Fault | None = None) -> Told:
+    """Walk through a life, killed once where `fault` says.
+
+    Raises:
+        TimeoutError: something that belongs to the life did not happen; with what was reached and what is left.
+    """
+    async with open_wire(stage.cluster.kubeconfig, stage.folder / "kubeconfig", stage.site.name) as wire:
+        settings = operators.environment(stage.site.name, stage.folder / "kubeconfig")
+        wire.meddle = killer = Killer(stage.site, settings, stage.folder / "log", fault)
         try:
-            await LIVES[life](site)
+            await LIVES[life](stage.site)
             await quiet(wire)
-            told.picture = await picture(kube, site.name)
-        except Exception as error:  # noqa: BLE001 - told of this walk; the others go on
-            left = json.dumps(await picture(kube, site.name), indent=1)
-            told.error = f"{error!r}; points: {[c.point for c in wire.seen]}; left: {left}; log: {folder / 'log'}"
+        except TimeoutError as error:
+            left = json.dumps(await picture(stage.kube, stage.site.name), indent=1)
+            error.add_note(f"points: {[call.point for call in wire.seen]}; left: {left}")
+            raise
         finally:
             await killer.operator.kill()
-        told.killed = killer.killed
-        told.points = [call.point for call in wire.seen]
-        told.created = wire.created
-    return told
+        found = await picture(stage.kube, stage.site.name)
+        return Told(found, [call.point for call in wire.seen], wire.created, killer.killed)
 
 
 async def quiet(wire: Wire) -> None:

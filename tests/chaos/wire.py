@@ -78,6 +78,10 @@ def pass_lines_on(_: Call, lines: Lines) -> Lines:
     return lines
 
 
+async def _refuse(_: Call, __: Forward) -> Answer:
+    return refusal(409, "Conflict")
+
+
 def refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> Answer:
     """A Status object, as the API server refuses."""
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status,
@@ -90,6 +94,7 @@ class Wire:
     """A proxy in front of one API server. Made by `open_wire`."""
 
     url: str
+    namespace: str
     meddle: Meddle = pass_on
     meddle_watch: MeddleWatch = pass_lines_on
     seen: list[Call] = field(default_factory=list)
@@ -121,13 +126,18 @@ class Wire:
         if call.verb == "watch":
             return await self._watch(request, call)
         try:
-            answer = await self.meddle(call, lambda: self._forward_whole(request, call, body))
+            meddle = _refuse if self._is_of_others(call) else self.meddle
+            answer = await meddle(call, lambda: self._forward_whole(request, call, body))
         except (HangUp, aiohttp.ClientError):
             transport.abort()
             return web.Response()
         if transport in self._frozen:
             await asyncio.Event().wait()
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+
+    def _is_of_others(self, call: Call) -> bool:
+        """Connections belong to no namespace; on a control plane of its own an operator would not see others'."""
+        return call.writes and call.resource == "llmconnections" and call.name not in {"local", self.namespace}
 
     async def _forward_whole(self, request: web.Request, call: Call, body: bytes) -> Answer:
         """What has been sent arrives, whatever becomes of the sender."""
@@ -177,13 +187,16 @@ def _cluster(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
 
 
 @asynccontextmanager
-async def open_wire(kubeconfig: Path, own: Path) -> AsyncIterator[Wire]:
-    """A wire to the cluster of `kubeconfig`; `own` is written as the kubeconfig that leads over it."""
+async def open_wire(kubeconfig: Path, own: Path, namespace: str) -> AsyncIterator[Wire]:
+    """A wire to the cluster of `kubeconfig`; `own` is written as the kubeconfig that leads over it.
+
+    Of connections, the operator behind it reports on `local` and on the one that bears the namespace's name.
+    """
     server, context = _cluster(kubeconfig)
     connector = aiohttp.TCPConnector(ssl=context, limit=0)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=True) as session:
-        wire = Wire("", _session=session, _upstream=server)
+        wire = Wire("", namespace, _session=session, _upstream=server)
         app = web.Application(client_max_size=8 * 1024 * 1024)
         app.router.add_route("*", "/{path:.*}", wire.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True, access_log=None)

@@ -68,7 +68,9 @@ KWOK = GoModule(
     packages={"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
 )
 
-MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE, KUBECONFORM, KWOK)}
+KSTATUS = GoModule(name="kstatus", folder=REPOSITORY / "tests/chaos/kstatus", packages={"kstatus": "."})
+
+MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE, KUBECONFORM, KSTATUS, KWOK)}
 
 
 def build(name: str = "kube") -> Path:

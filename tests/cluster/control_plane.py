@@ -138,6 +138,8 @@ class ControlPlane:
             f"--service-account-private-key-file={self.keys.service_account_key}",
             "--leader-elect=false", "--enable-hostpath-provisioner",
             "--node-monitor-grace-period=15s",  # as above: a lost node is to be noticed within a test
+            # Tests that make many jobs at once would wait for the default limit of 20 requests per second.
+            "--kube-api-qps=200", "--kube-api-burst=400",
         ]  # fmt: skip
 
     def _scheduler_flags(self) -> list[str]:

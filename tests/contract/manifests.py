@@ -19,6 +19,32 @@ JOB: Manifest = {
         "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
     },
 }
+EVALUATION: Manifest = {
+    "metrics": ["rougeL", "exactMatch", "tokenF1", "chrF", "jsonValid", "jsonFields"],
+    "baselines": [
+        {"zeroShot": {}},
+        {"fewShot": {"examples": 8}},
+        {"activeVersion": {}},
+        {
+            "endpoint": {
+                "name": "rag",
+                "url": "http://rag.team-a.svc/v1",
+                "model": "rag",
+                "apiKeySecretRef": {"name": "rag", "key": "api-key"},
+                "concurrency": 8,
+                "timeoutSeconds": 30,
+            }
+        },
+        {"endpoint": {"name": "big", "url": "https://api.example.com/v1", "model": "big"}},
+    ],
+    "judge": {
+        "url": "https://api.example.com/v1",
+        "model": "big",
+        "apiKeySecretRef": {"name": "judge", "key": "api-key"},
+        "criteria": "it is polite",
+    },
+    "maxNewTokens": 256,
+}
 MODEL: Manifest = {
     "apiVersion": API,
     "kind": "FineTunedModel",

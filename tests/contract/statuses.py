@@ -3,17 +3,27 @@
 from finetune_api.base import Condition, Display
 from finetune_api.connection import LLMConnectionStatus
 from finetune_api.deployment import DeploymentCost, Endpoint, ModelDeploymentStatus
+from finetune_api.evaluation import (
+    ActiveVersionScores,
+    Baselines,
+    Compared,
+    Differences,
+    EndpointScores,
+    EvaluationResult,
+    FewShotScores,
+    Interval,
+    Judged,
+    Scores,
+    TokensPerAnswer,
+)
 from finetune_api.job import (
     ArtifactRef,
-    Baselines,
-    EvaluationResult,
     Failure,
     FineTuneJobStatus,
     Loss,
     LossPoint,
     Progress,
     ProviderStatus,
-    Scores,
     TrainingResult,
 )
 from finetune_api.model import FineTunedModelStatus, ModelVersion
@@ -40,10 +50,36 @@ ARTIFACT = ArtifactRef(
 )  # fmt: skip
 EVALUATION = EvaluationResult(
     rows=200,
-    tuned=Scores(exact_match=0.81),
-    baselines=Baselines(zero_shot=Scores(exact_match=0.05)),
-    verdict="Better",
-)
+    metric="exactMatch",
+    tuned=Scores(
+        exact_match=0.81, token_f1=0.82, rouge_l=0.83, chr_f=0.84, json_valid=0.85, json_fields=0.86, loss=0.4,
+        perplexity=1.5,
+    ),
+    baselines=Baselines(
+        zero_shot=Compared(
+            exact_match=0.05, loss=3.1, perplexity=22.2, verdict="Better",
+            difference=Differences(
+                exact_match=Interval(low=0.7, high=0.8), token_f1=Interval(low=0.7, high=0.8),
+                rouge_l=Interval(low=0.7, high=0.8), chr_f=Interval(low=0.7, high=0.8),
+                json_valid=Interval(low=0.7, high=0.8), json_fields=Interval(low=-0.1, high=0.8),
+            ),
+        ),
+        few_shot=FewShotScores(
+            exact_match=0.4, verdict="Better", examples=3.9,
+            judged=Judged(wins=100, ties=80, losses=18, errors=2, verdict="Better"),
+        ),
+        active_version=ActiveVersionScores(exact_match=0.8, verdict="NoDifference", version=2),
+        endpoints=[
+            EndpointScores(
+                name="rag", exact_match=0.9, verdict="Worse", rows=190, errors=10, prompt_tokens=812.5,
+                problem="10 rows were not answered: HTTP 500",
+            )
+        ],
+    ),
+    verdict="Worse",
+    tokens_per_answer=TokensPerAnswer(tuned=31.0, few_shot=212.0, saved=0.8538),
+    test_sha256=SHA,
+)  # fmt: skip
 FAILURE = Failure(
     reason=Reason.DATASET_INVALID,
     message="train.jsonl: line 17: completion is empty",
@@ -70,7 +106,8 @@ JOB = FineTuneJobStatus(
         Ready=Reason.RUNNING, Reconciling=Reason.RUNNING, Stalled=Reason.RUNNING, DatasetValid=Reason.VALID
     ),
     progress=Progress(
-        step=120, total_steps=225, epoch=1.6, percent=53, tokens_per_second=412.5, eta_seconds=95, updated_at=NOW
+        step=120, total_steps=225, epoch=1.6, percent=53, tokens_per_second=412.5, eta_seconds=95, answers=7,
+        total_answers=800, updated_at=NOW,
     ),
     loss=Loss(
         train=[LossPoint(step=10 * i, value=0.71) for i in range(100)], validation=[LossPoint(step=10, value=0.8)]

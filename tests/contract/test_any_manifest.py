@@ -145,7 +145,7 @@ def _told(status: Manifest, made: Manifest) -> bool:
 
 
 def test_none_of_them_is_looked_at_over_and_over(operator: Operator, store: Store) -> None:
-    assert store.kept > 20, "the test before has left nothing to look at"
+    assert store.kept > 10, "the test before has left nothing to look at"
     before = sum(operator.reconciles().values())
     time.sleep(WATCHED_SECONDS)  # nothing to wait for: it is looked whether nothing happens
     assert sum(operator.reconciles().values()) - before < store.kept

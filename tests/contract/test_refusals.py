@@ -23,7 +23,13 @@ pytestmark = pytest.mark.cluster
 TRAIN = "spec.dataset.train.uri"
 LIMITS = "spec.huggingFace.resources.limits"
 SELECTOR = "spec.namespaceSelector.matchExpressions"
+BASELINES = "spec.evaluation.baselines"
 Refused = tuple[Manifest, str, Any, tuple[str, ...]]
+
+
+def endpoint(**fields: Any) -> Manifest:
+    return {"endpoint": {"name": "rag", "url": "https://rag.example.com/v1", "model": "m"} | fields}
+
 
 JOBS: list[Refused] = [
     (JOB, "spec", REMOVE, ("spec: Required",)),
@@ -82,6 +88,27 @@ JOBS: list[Refused] = [
     (JOB, "spec.resources.cpu", 0.5, ("spec.resources.cpu", "integer,string")),
     (JOB, "spec.evaluation.metrics", ["bleu"], ("spec.evaluation.metrics[0]", '"exactMatch"')),
     (JOB, "spec.evaluation.metrics", [], ("spec.evaluation.metrics", "at least 1")),
+    (JOB, "spec.evaluation.metrics", ["chrF", "chrF"], ("spec.evaluation", "name each metric once")),
+    (JOB, BASELINES, [], (BASELINES, "at least 1")),
+    (JOB, BASELINES, [{}], (f"{BASELINES}[0]", "write one of zeroShot, fewShot, activeVersion, endpoint")),
+    (JOB, BASELINES, [{"zeroShot": {}, "fewShot": {}}], (f"{BASELINES}[0]", "write one of zeroShot, fewShot")),
+    (JOB, BASELINES, [{"zeroshot": {}}], (f'unknown field "{BASELINES}[0].zeroshot"',)),
+    (JOB, BASELINES, [{"zeroShot": {"examples": 1}}], (f'unknown field "{BASELINES}[0].zeroShot.examples"',)),
+    (JOB, BASELINES, [{"zeroShot": {}}] * 2, ("name each of zeroShot, fewShot and activeVersion once",)),
+    (JOB, BASELINES, [{"fewShot": {"examples": n}} for n in (1, 2)], ("name each of zeroShot, fewShot and",)),
+    (JOB, BASELINES, [{"fewShot": {"examples": 0}}], ("fewShot.examples", "greater than or equal to 1")),
+    (JOB, BASELINES, [endpoint(), endpoint()], ("give each endpoint a name of its own",)),
+    (JOB, BASELINES, [endpoint(name=f"e{n}") for n in range(5)], ("a job may name at most 4 endpoints",)),
+    (JOB, BASELINES, [endpoint(name="Rag")], ("endpoint.name", "at most 40 of a-z, 0-9 and -")),
+    (JOB, BASELINES, [endpoint(url="rag.svc/v1")], ("endpoint.url", "such as https://HOST/v1")),
+    (JOB, BASELINES, [endpoint(url="http://api.example.com/v1")], ("endpoint.url", "without TLS only Services")),
+    (JOB, BASELINES, [endpoint(url="https://me:key@host/v1")], ("endpoint.url", "without credentials and queries")),
+    (JOB, BASELINES, [endpoint(url="https://host/v1?key=x")], ("endpoint.url", "without credentials and queries")),
+    (JOB, BASELINES, [endpoint(apiKeySecretRef={"name": "rag"})], ("endpoint.apiKeySecretRef.key: Required",)),
+    (JOB, BASELINES, [endpoint(apiKey="sk")], (f'unknown field "{BASELINES}[0].endpoint.apiKey"',)),
+    (JOB, "spec.evaluation.judge", {"url": "http://api.example.com", "model": "m"}, ("judge.url", "without TLS only")),
+    (JOB, "spec.evaluation.judge", {"url": "https://api.example.com"}, ("spec.evaluation.judge.model: Required",)),
+    (JOB, "spec.evaluation.maxNewTokens", 0, ("spec.evaluation.maxNewTokens", "greater than or equal to 1")),
     (JOB, "spec.hubTokenSecretRef", {"name": "hub"}, ("spec.hubTokenSecretRef.key: Required",)),
     (JOB, "spec.activeDeadlineSeconds", 0, ("spec.activeDeadlineSeconds", "greater than or equal to 1")),
     (JOB, "spec.ttlSecondsAfterFinished", -1, ("spec.ttlSecondsAfterFinished", "greater than or equal to 0")),
@@ -160,6 +187,7 @@ CONNECTIONS: list[Refused] = [
     (LOCAL, "spec.huggingFace.podTemplate.queue", "x", ('unknown field "spec.huggingFace.podTemplate.queue"',)),
     (LOCAL, "spec.fineTuning.allowedModels", "meta-llama/*", ("spec.fineTuning.allowedModels", "array")),
     (LOCAL, "spec.fineTuning.allowedModels", [""], ("spec.fineTuning.allowedModels[0]", "at least 1")),
+    (LOCAL, "spec.fineTuning.allowedEndpoints", ["https://api*/*"], ("allowedEndpoints[0]", "such as https://HOST/*")),
     (LOCAL, SELECTOR, [{"key": "a", "operator": "in"}], ("operator", '"NotIn"', '"Exists"')),
     (LOCAL, SELECTOR, [{"key": "a", "operator": "In"}], ("matchExpressions[0]", "In and NotIn need values")),
     (LOCAL, SELECTOR, [{"key": "a", "operator": "Exists", "values": ["b"]}], ("Exists and DoesNotExist have none",)),

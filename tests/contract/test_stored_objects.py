@@ -15,7 +15,19 @@ from finetune_api.model import FineTunedModelSpec
 from tests.cluster.errors import ClusterError
 from tests.contract import statuses
 from tests.contract.conftest import ROOT, Server
-from tests.contract.manifests import AZURE, BEDROCK, DEPLOYMENT, JOB, LOCAL, MODEL, OPENAI, REMOVE, Manifest, changed
+from tests.contract.manifests import (
+    AZURE,
+    BEDROCK,
+    DEPLOYMENT,
+    EVALUATION,
+    JOB,
+    LOCAL,
+    MODEL,
+    OPENAI,
+    REMOVE,
+    Manifest,
+    changed,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -48,6 +60,7 @@ GOOD: list[tuple[str, Manifest, type[Any]]] = [
         ),
         FineTuneJobSpec,
     ),
+    ("evaluation with all that there is", changed(JOB, "spec.evaluation", EVALUATION), FineTuneJobSpec),
     ("model without a spec", changed(MODEL, "spec", REMOVE), FineTunedModelSpec),
     ("pinned model", changed(MODEL, "spec.activeVersion", 2), FineTunedModelSpec),
     ("model with a template", changed(MODEL, "spec.deployment.template.huggingFace.replicas", 2), FineTunedModelSpec),
@@ -103,7 +116,7 @@ def test_defaults_are_written_out_for_everybody_to_see(server: Server) -> None:
     assert spec["dataset"]["columns"] == {
         "prompt": "prompt", "completion": "completion", "system": "system", "messages": "messages",
     }  # fmt: skip
-    assert spec["evaluation"] == {"metrics": ["exactMatch"], "maxNewTokens": 64}
+    assert spec["evaluation"] == {"metrics": ["exactMatch"], "baselines": [{"zeroShot": {}}]}
 
 
 def test_core_parts_are_taken_as_they_are(server: Server) -> None:
@@ -306,6 +319,7 @@ def test_the_category_lists_all_kinds(reported: Server) -> None:
             "the end of a longer one is cut. Default: 1024",
         ),
         ("ftj.status.failure", "What to do about it"),
+        ("ftj.spec.evaluation.baselines", "Default: zeroShot."),
         ("ftm.spec.activeVersion", "change it to roll back"),
         ("md.spec.version", "Active follows the model's active version"),
         ("llmc.spec.namespaceSelector", "{} is every namespace, absent is none"),

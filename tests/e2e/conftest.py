@@ -116,6 +116,7 @@ def make_site(
         site.make(labels)
         site.write_rows("train.jsonl", 24)
         site.write_rows("validation.jsonl", 8, start=1000)
+        site.write_rows("test.jsonl", 4, start=2000)
         made.append(site)
         return site
 

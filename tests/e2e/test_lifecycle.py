@@ -74,7 +74,13 @@ def test_the_artifact_is_whole_and_has_the_curves(site: Site, first: dict) -> No
     uri = first["result"]["artifact"]["uri"]
     folder = site.models / uri.removeprefix("pvc://models/")
     names = {path.name for path in folder.iterdir()}
-    assert {"adapter_model.safetensors", "adapter_config.json", "manifest.json", "metrics.jsonl", "loss.svg"} <= names
+    assert {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "report.html",
+    } <= names
     assert not list(folder.parent.glob("checkpoints/*"))
 
 
@@ -90,9 +96,12 @@ def test_the_new_model_is_deployed_and_answers(site: Site) -> None:
 
 def test_a_second_job_moves_the_deployment_without_a_failed_request(site: Site) -> None:
     with asking_all_the_while(site, "colours") as errors:
-        site.job("colours-2", dataset={
-            "train": {"uri": "pvc://data/train.jsonl"}, "validation": {"uri": "pvc://data/validation.jsonl"},
-        })  # fmt: skip
+        splits = ("train", "validation", "test")
+        site.job(
+            "colours-2",
+            dataset={split: {"uri": f"pvc://data/{split}.jsonl"} for split in splits},
+            evaluation={"baselines": [{"activeVersion": {}}], "maxNewTokens": 4},
+        )
         status = site.succeeded("colours-2")
         assert status["modelVersion"] == 2
         assert status["evalLoss"] > 0
@@ -100,6 +109,15 @@ def test_a_second_job_moves_the_deployment_without_a_failed_request(site: Site) 
         site.wait("deployment", "colours", lambda s: s.get("servedVersion") == 2, "to serve version 2")
         eventually(lambda: len(site.pods("finetune.dev/deployment=colours")) == 1, "the old pod to go", 60)
     assert errors == []
+
+
+def test_the_second_version_was_compared_with_the_first(site: Site) -> None:
+    evaluation = site.status("job", "colours-2")["evaluation"]
+    compared = evaluation["baselines"]["activeVersion"]
+    assert (compared["version"], "problem" in compared) == (1, False)
+    assert compared["verdict"] in {"Better", "Worse", "NoDifference"}
+    assert evaluation["tuned"]["perplexity"] > 1
+    assert site.status("model", "colours")["versions"][1]["evaluation"]["verdict"] == evaluation["verdict"]
 
 
 def test_rolling_back_is_setting_active_version(site: Site) -> None:

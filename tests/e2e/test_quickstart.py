@@ -33,7 +33,10 @@ def test_the_tuned_model_is_much_better_than_its_base_on_tweets_it_has_not_seen(
     evaluation = status["evaluation"]
     assert evaluation["verdict"] == "Better", json.dumps(evaluation)
     assert evaluation["tuned"]["exactMatch"] >= 0.65
-    assert evaluation["baselines"]["zeroShot"]["exactMatch"] <= 0.45
+    base = evaluation["baselines"]["zeroShot"]
+    assert base["exactMatch"] <= 0.45
+    assert base["difference"]["exactMatch"]["low"] > 0
+    assert evaluation["tuned"]["perplexity"] < base["perplexity"]
     first, last = status["loss"]["validation"][0]["value"], status["loss"]["validation"][-1]["value"]
     assert last < first
     assert status["loss"]["train"]

@@ -44,6 +44,15 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="read a job's datasets and print the verdict as JSON")
     check.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")
     check.add_argument("--model-cache", type=Path, help="folder of the model cache, for token counts")
+    check.add_argument(
+        "--show-rows",
+        type=positive,
+        nargs="?",
+        const=3,
+        metavar="N",
+        help="show the first N rows of the training set (default: 3) with the tokens that carry loss marked; needs the "
+        "model's tokenizer, and prints the data's own text",
+    )
 
     run = commands.add_parser("run", help="do a FineTuneJob here, without a cluster")
     run.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")

@@ -3,6 +3,7 @@
 Nothing is written outside the target, no link or device is made, and size and number of files are bounded.
 """
 
+import errno
 import lzma
 import tarfile
 import zipfile
@@ -117,15 +118,27 @@ def _safe(archive: Path, name: str) -> PurePosixPath:
 
 def _write(file: IO[bytes], path: Path, limit: int, archive: Path) -> int:
     """Copy the file; returns its bytes. What the archive's own headers say about size is not believed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
-    with path.open("xb") as target:
+    with _create(path, archive) as target:
         while block := file.read(_BLOCK):
             written += len(block)
             if written > limit:
                 raise _refused(archive, "it unpacks to more than any model has")
             target.write(block)
     return written
+
+
+def _create(path: Path, archive: Path) -> IO[bytes]:
+    """The new file. What the archive's names are to blame for is said of the archive, not of the disk."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise _refused(archive, "a path in it stands twice") from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise _refused(archive, "a path in it is too long") from error
 
 
 def _refused(archive: Path, why: str) -> TrainerError:

@@ -3,7 +3,7 @@
     adapter_model.safetensors, adapter_config.json   method LoRA
     model*.safetensors, config.json                  method Full
     tokenizer files, chat_template.jinja, generation_config.json
-    metrics.jsonl, loss.svg, dataset.json, result.json, evaluation.jsonl (with dataset.test)
+    metrics.jsonl, loss.svg, dataset.json, result.json, report.html, evaluation.jsonl (with dataset.test)
     README.md                                        a model card
     manifest.json                                    base model, method, versions, checksums; written last
 
@@ -18,16 +18,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune_api import RELEASE
-from finetune_api.job import ArtifactRef, EvaluationResult, Loss, TrainingResult
+from finetune_api.evaluation import EvaluationResult
+from finetune_api.job import ArtifactRef, Loss, TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import metrics, model_card
 from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
 from finetune_trainer.durable import MANIFEST, bytes_of, read_manifest, remove_unfinished, sha256_of, whole_folder
+
+if TYPE_CHECKING:
+    from finetune_trainer.evaluation.contest import Contest
 
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
@@ -76,15 +80,15 @@ def write(
     record: metrics.Metrics,
     dataset: DatasetVerdict,
     result: TrainingResult,
-    evaluation: EvaluationResult | None,
-    answers: Iterable[dict[str, Any]],
+    contest: "Contest | None",
+    page: str,
 ) -> ArtifactRef:
-    """Write the artifact. `result` does not yet name it.
+    """Write the artifact. `result` does not yet name it; `page` is report.html.
 
     Raises:
         TrainerError: ArtifactFailed.
     """
-    numbers = {"training": result.wire(), "evaluation": evaluation.wire() if evaluation else None}
+    numbers = {"training": result.wire(), "evaluation": contest.result.wire() if contest else None}
     about = {
         "baseModel": job.spec.base_model,
         "method": job.spec.method,
@@ -104,12 +108,12 @@ def write(
         card = model_card.card(job, about, dataset, numbers, adapter=_adapter_config(folder))
         (folder / "README.md").write_text(card, encoding="utf-8")
         shutil.copyfile(record.path, folder / metrics.FILE)
-        _loss_plot(folder / "loss.svg", record, job)
+        (folder / "loss.svg").write_text(loss_svg(record, job), encoding="utf-8")
         (folder / "dataset.json").write_text(json.dumps(dataset.wire(), indent=2) + "\n", encoding="utf-8")
         (folder / "result.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-        if evaluation:
-            lines = (json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-            (folder / "evaluation.jsonl").write_text("".join(lines), encoding="utf-8")
+        (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+        if contest:
+            _write_rows(folder / "evaluation.jsonl", contest.rows())
     return _reference(job)
 
 
@@ -184,7 +188,15 @@ def _adapter_config(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _loss_plot(path: Path, record: metrics.Metrics, job: TrainerJob) -> None:
+def loss_svg(record: metrics.Metrics, job: TrainerJob) -> str:
+    """Both loss curves."""
     from finetune_trainer.loss_plot import draw
 
-    draw(path, record, title=f"{job.spec.model_ref.name} · {job.spec.base_model} · {job.spec.method}")
+    return draw(record, title=f"{job.spec.model_ref.name} · {job.spec.base_model} · {job.spec.method}")
+
+
+def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with path.open("wb") as file:
+        for row in rows:
+            # A lone surrogate becomes the escape that JSON has for it.
+            file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", errors="backslashreplace") + b"\n")

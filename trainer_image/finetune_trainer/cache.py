@@ -5,6 +5,7 @@ that is there and whole is left alone. Looking models up is `model_cache.py`.
 """
 
 import argparse
+import json
 import os
 import shutil
 import tempfile
@@ -60,9 +61,20 @@ def cache(args: argparse.Namespace) -> Path:
         if args.from_gguf:
             _convert_gguf(source, folder)
         else:
-            _copy(_model_folder(source), folder)
-        _require_usable(folder)
+            _copy(_model_folder(source, given=args.from_folder or args.from_archive or source), folder)
+        with _called(args.model, folder):
+            _require_usable(folder)
     return final
+
+
+@contextmanager
+def _called(model: str, folder: Path) -> Iterator[None]:
+    """Errors speak of the model by its name: the folder goes away with them."""
+    try:
+        yield
+    except TrainerError as error:
+        message = error.message.replace(f"the model in {folder}", model)
+        raise TrainerError(error.reason, message, error.next_step) from error
 
 
 @contextmanager
@@ -103,15 +115,14 @@ def _require_source(given: Path, *, folder: bool) -> None:
         )
 
 
-def _model_folder(source: Path) -> Path:
-    """The folder with config.json: the source itself, or the one folder in it that has it."""
-    if (source / "config.json").is_file():
-        return source
-    found = sorted(path.parent for path in source.glob("*/config.json"))
+def _model_folder(source: Path, given: Path) -> Path:
+    """The folder with config.json: the source itself, or the one folder in it that has it, up to three deep."""
+    depths = (sorted(source.glob("*/" * depth + "config.json")) for depth in range(4))
+    found = [path.parent for path in next(filter(None, depths), [])]
     if len(found) != 1:
         raise TrainerError(
             Reason.MODEL_UNUSABLE,
-            f"{source.name} has {'no' if not found else 'more than one'} folder with a config.json",
+            f"{given.name} has {'no' if not found else 'more than one'} folder with a config.json",
             "Give the folder that from_pretrained would take, or an archive of it.",
         )
     return found[0]
@@ -152,6 +163,8 @@ def _require_usable(folder: Path) -> None:
     """A model that jobs could not use must not get into the cache."""
     base_model.require_language_model(folder)
     ChatTokenizer.from_folder(folder)
+    base_model.load_tokenizer(folder)
+    _require_all_shards(folder)
     from safetensors import safe_open
 
     for path in sorted(folder.glob("*.safetensors")):
@@ -164,3 +177,21 @@ def _require_usable(folder: Path) -> None:
                 f"{path.name} is damaged: {type(error).__name__}",
                 "Copy or fetch the model anew.",
             ) from error
+
+
+def _require_all_shards(folder: Path) -> None:
+    """A copy that broke off between two files has whole files only: the index tells which are wanted."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return
+    try:
+        wanted = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = next((name for name in wanted if not (folder / Path(name).name).is_file()), None)
+    except FileNotFoundError:
+        missing = "model.safetensors, or its index,"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        missing = f"what {index.name} should list"
+    if missing is not None:
+        raise TrainerError(
+            Reason.MODEL_UNUSABLE, f"the model is incomplete: {missing} is missing", "Copy or fetch the model anew."
+        )

@@ -7,6 +7,7 @@ verdict says so. Imports no torch and no transformers.
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import outcome
+from finetune_trainer.data.audit import as_text, audit
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.manifest import read_jobs
@@ -39,17 +42,19 @@ def _verdicts(args: argparse.Namespace) -> Iterator[tuple[str, DatasetVerdict]]:
         yield shown(args.file), failed(error)
         return
     for job in jobs:
-        yield job.metadata.name, check_job(job, args.model_cache)
+        verdict = check_job(job, args.model_cache)
+        yield job.metadata.name, verdict
+        if args.show_rows and verdict.valid:
+            _show_rows(job, args.model_cache, args.show_rows)
 
 
 def check_job(job: FineTuneJobManifest, model_cache: Path | None) -> DatasetVerdict:
     """The verdict on the datasets of one manifest; file:// is allowed."""
-    air_gapped = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
     try:
         tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
     except TrainerError as error:
         tokenizer, why_not = None, error.message
-    return check_dataset(job.spec, tokenizer=tokenizer, no_tokens=why_not, allow_local=True, air_gapped=air_gapped)
+    return check_dataset(job.spec, tokenizer=tokenizer, no_tokens=why_not, allow_local=True, air_gapped=_air_gapped())
 
 
 def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[ChatTokenizer | None, str]:
@@ -66,6 +71,22 @@ def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[C
     if folder is None:
         return None, f"{spec.base_model} is not in the model cache"
     return ChatTokenizer.from_folder(folder), ""
+
+
+def _show_rows(job: FineTuneJobManifest, model_cache: Path | None, count: int) -> None:
+    """A few rows of the training set with the tokens that carry loss, to stderr: they are the data's own text."""
+    tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
+    if tokenizer is None:
+        outcome.say(f"  rows cannot be shown as tokens: {why_not}")
+        return
+    rows = load_rows(job.spec.dataset, "train", allow_local=True, air_gapped=_air_gapped())
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    for row in audit(rows, tokenizer, job.spec.hyperparameters.max_sequence_length, count):
+        outcome.say(as_text(row, colour=colour))
+
+
+def _air_gapped() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
 def _show(verdict: DatasetVerdict, name: str) -> int:

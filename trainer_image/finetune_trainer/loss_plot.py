@@ -1,8 +1,8 @@
-"""loss.svg: both loss curves of a run, legible in a README. It reads metrics and writes one file."""
+"""loss.svg: both loss curves of a run, legible in a README. It reads metrics and writes no file."""
 
+import io
 import os
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from finetune_trainer.metrics import Metrics
@@ -10,8 +10,8 @@ from finetune_trainer.metrics import Metrics
 _TRAIN, _VALIDATION, _INK = "#8fb3d9", "#c4572e", "#333333"
 
 
-def draw(path: Path, record: Metrics, *, title: str) -> None:
-    """Every step as a faint line, its running mean and the validation points as strong ones."""
+def draw(record: Metrics, *, title: str) -> str:
+    """The picture as SVG: every step as a faint line, its running mean and the validation points as strong ones."""
     os.environ.setdefault("MPLCONFIGDIR", tempfile.gettempdir())  # a pod's home is read-only
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -29,7 +29,9 @@ def draw(path: Path, record: Metrics, *, title: str) -> None:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+        return drawn.getvalue()
 
 
 def _curves(axes: Any, record: Metrics) -> None:

@@ -4,24 +4,30 @@ Datasets may be file:// here. A run that was stopped goes on from its checkpoint
 """
 
 import argparse
+import fcntl
 import logging
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from finetune_api.evaluation import Compared, EvaluationResult, Metric
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, TrainerJob
 from finetune_trainer import artifact, outcome
+from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.manifest import read_job
 from finetune_trainer.report import Reporter
 from finetune_trainer.train import execute
 
+_LOCK = ".running"
 _ON = ("1", "true", "yes", "on")
 _PATIENCE = (
     "Stopping as soon as a checkpoint is written. Ctrl-C again stops at once and loses what came after the last one."
@@ -65,11 +71,31 @@ def main(args: argparse.Namespace) -> int:
 
 def _execute_here(job: TrainerJob, reporter: Reporter, interruption: Interruption, display: "Display") -> None:
     try:
-        execute(job, reporter, interruption, allow_local=True)
+        with _alone_in(Path(job.output)):
+            execute(job, reporter, interruption, allow_local=True)
     except TrainerError as error:
         raise outcome.with_next_step(error, _NEXT_STEP_HERE) from error
     finally:
         display.close()  # before anything else is said: the bar's line has no end
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep the output folder from a second run. The lock goes with the process, however that ends.
+
+    Raises:
+        TrainerError: ArtifactFailed, another run has the folder, or it cannot be written.
+    """
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"{folder} is being written by another run"
+            raise TrainerError(Reason.ARTIFACT_FAILED, message, "Wait for its end, or name another folder.") from None
+        yield
 
 
 def local_job(
@@ -130,10 +156,10 @@ class Display:
         elif report.phase == "Succeeded" and report.progress is None:
             self._once("It was finished before: nothing is trained again.")
         elif report.phase == "Evaluating":
-            self.close()
-            self._once("Asking the tuned and the base model the test set.")
+            self._once("Asking the tuned model and its baselines the test set.")
+            self._count_answers(report)
         if report.evaluation:
-            self._once(_scores(report))
+            self._once(*_scores(report.evaluation))
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -158,6 +184,15 @@ class Display:
         bar.set_postfix(shown | ({"tokens/s": f"{speed:.0f}"} if speed else {}), refresh=False)
         bar.update(report.progress.step - bar.n)
 
+    def _count_answers(self, report: Report) -> None:
+        if report.progress is None or report.progress.answers is None:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=report.progress.total_answers, unit="answer")
+        self._bar.update(report.progress.answers - self._bar.n)
+
     def _once(self, *lines: str) -> None:
         for line in lines:
             if line not in self._said:
@@ -166,12 +201,26 @@ class Display:
                 outcome.say(line)
 
 
-def _scores(report: Report) -> str:
-    found = report.evaluation
-    if found is None or found.baselines.zero_shot is None:
-        return ""
-    tuned, base = found.tuned.exact_match, found.baselines.zero_shot.exact_match
-    return f"Exact match on {found.rows} rows: {tuned:.3f}, base model {base:.3f}: {found.verdict}."
+def _scores(found: EvaluationResult) -> list[str]:
+    """The deciding metric of everybody, and the verdicts."""
+    baselines = found.baselines
+    named: list[tuple[str, Compared | None]] = [
+        ("base model", baselines.zero_shot),
+        ("base model with examples", baselines.few_shot),
+        ("active version", baselines.active_version),
+        *((one.name, one) for one in baselines.endpoints or ()),
+    ]
+    head = f"{found.metric} on {found.rows} rows: {_number(found.tuned.of(found.metric))} tuned model"
+    return [head, *(_beside(name, one, found.metric) for name, one in named if one and (one.verdict or one.problem))]
+
+
+def _beside(name: str, one: Compared, metric: Metric) -> str:
+    said = [one.verdict and f"the tuned model is: {one.verdict}", one.problem]
+    return f"  {_number(one.of(metric))} {name}; " + "; ".join(part for part in said if part)
+
+
+def _number(value: float | None) -> str:
+    return "  -  " if value is None else f"{value:.3f}"
 
 
 def _say_what_is_next(job: TrainerJob) -> int:
@@ -179,7 +228,7 @@ def _say_what_is_next(job: TrainerJob) -> int:
     serve = ["finetune-trainer", "serve", "--model", str(folder)]
     if job.model_cache:
         serve += ["--model-cache", job.model_cache]
-    where = f"The tuned model is in {folder} (loss curves: {folder / 'loss.svg'})."
+    where = f"The tuned model is in {folder} (report: {folder / 'report.html'})."
     try:
         outcome.print_result(f"{where}\nServe it with: {shlex.join(serve)}")
     except TrainerError as error:

@@ -12,6 +12,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from types import FrameType
@@ -19,6 +20,7 @@ from types import FrameType
 import uvicorn
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.reasons import Reason
 from finetune_trainer.base_model import quiet_libraries
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.api_key import KeyFile
@@ -38,6 +40,10 @@ def main(args: argparse.Namespace) -> int:
         key = KeyFile(args.api_key_file) if args.api_key_file else None
     except TrainerError as error:
         return _say(error)
+    try:
+        listening = listen(args.host, args.port)
+    except TrainerError as error:
+        return _say(error)
     room = Room()
     server = uvicorn.Server(
         uvicorn.Config(
@@ -52,12 +58,27 @@ def main(args: argparse.Namespace) -> int:
     )
     loading = _Loading(args, room, server)
     loading.start()
-    _leave_signals_to(server)
+    _leave_signals_to(server, listening)
     if loading.error is not None:
         _say(loading.error)  # last, so that no line of the server stands below it
     if room.served is not None:
         room.served.engine.close(timeout=5)
     return loading.exit_code
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket that the server takes its connections from.
+
+    Raises:
+        TrainerError: SpecInvalid, the address is in use, or none of this machine.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        message = f"--host {host} --port {port}: {error.strerror}"
+        raise TrainerError(
+            Reason.SPEC_INVALID, message, "Name another port with --port, or end what has it."
+        ) from error
 
 
 def prepare_environment(*, allow_hub: bool = False) -> None:
@@ -115,7 +136,7 @@ class _Loading(threading.Thread):
         self._room.served = load(artifact, options)
 
 
-def _leave_signals_to(server: uvicorn.Server) -> None:
+def _leave_signals_to(server: uvicorn.Server, listening: socket.socket) -> None:
     """Run the server. uvicorn raises the signal that ended it once more afterwards: by then it means nothing."""
 
     def ignore(_signal: int, _frame: FrameType | None) -> None:
@@ -123,7 +144,7 @@ def _leave_signals_to(server: uvicorn.Server) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ignore)
-    server.run()
+    server.run(sockets=[listening])
 
 
 def _say(error: TrainerError) -> int:

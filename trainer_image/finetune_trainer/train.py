@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,19 +21,25 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job import ArtifactRef, EvaluationResult, TrainingResult
+from finetune_api.job import ArtifactRef, TrainingResult
 from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.uris import LOCAL_SCHEME
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
-from finetune_trainer import artifact, base_model, evaluate, memory, merge, outcome, own_code, own_model
+from finetune_trainer import artifact, base_model, memory, merge, outcome, own_code, own_model
 from finetune_trainer.batches import Plan
-from finetune_trainer.data import ChatTokenizer, encode, load_rows
+from finetune_trainer.data import ChatTokenizer, Row, encode, load_rows
+from finetune_trainer.data.audit import Audited, audit
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.data.verdict import check_dataset, require_valid
 from finetune_trainer.durable import sha256_of, write_errors
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.evaluation.contest import Contest
+from finetune_trainer.evaluation.material import Material, prepare
+from finetune_trainer.evaluation.measuring import Measuring, forget
+from finetune_trainer.evaluation.models import Model, Tuned
+from finetune_trainer.evaluation.page import page
 from finetune_trainer.fence import Fence
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import FILE, Metrics
@@ -42,6 +48,7 @@ from finetune_trainer.report import Reporter, pod_reporter
 from finetune_trainer.serving.limits import cpu_threads
 from finetune_trainer.token_store import TokenStore
 from finetune_trainer.tuning import (
+    LEARNING_RATE,
     build_trainer,
     checkpoints_of,
     compute_dtype_of,
@@ -53,6 +60,8 @@ from finetune_trainer.tuning import (
 
 if TYPE_CHECKING:
     from finetune_trainer.step_trainer import StepTrainer
+
+AUDITED_ROWS = 3
 
 # What may differ between two attempts of the same job without changing what is learnt.
 _NOT_LEARNT_FROM = {"suspend", "ttl_seconds_after_finished", "retry_nonce", "resources", "active_deadline_seconds"}
@@ -95,7 +104,7 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
     interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor
     train = _train_by_own_code if job.spec.code else _train_by_recipe
     run, result = train(job, folder, verdict, reporter, interruption, allow_local=allow_local)
-    evaluation, answers = _evaluate(run, reporter, allow_local=allow_local)
+    contest = _evaluate(run, reporter, interruption)
     interruption.check()
     _merge(run)
     interruption.check()
@@ -109,11 +118,12 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         record=run.metrics,
         dataset=verdict,
         result=result,
-        evaluation=evaluation,
-        answers=answers,
+        contest=contest,
+        page=_page(run, contest),
     )
     for rest in (checkpoints_of(job), Path(job.output) / own_code.MODEL_FOLDER):
         shutil.rmtree(rest, ignore_errors=True)
+    forget(Path(job.output))
     reporter.update(phase="Succeeded", result=result.model_copy(update={"artifact": reference}))
 
 
@@ -140,6 +150,11 @@ class Run:
     fit: memory.Fit
     compute_dtype: Any
     metrics: Metrics
+    test: TokenStore | None
+    asked: Material | None
+    """The test set, where the job has one."""
+    audited: list[Audited]
+    """A few rows of the training set, with the tokens that carry loss."""
 
 
 def _was_finished(job: TrainerJob, reporter: Reporter, *, allow_local: bool) -> bool:
@@ -246,8 +261,12 @@ def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, model: Any,
     chat = ChatTokenizer.from_folder(folder)
     train = _tokenised(job, chat, "train", verdict, allow_local=allow_local)
     validation = _tokenised(job, chat, "validation", verdict, allow_local=allow_local)
+    test = _tokenised(job, chat, "test", verdict, allow_local=allow_local)
+    asked = prepare(job, chat, verdict, allow_local=allow_local)
+    first = _rows(job, "train", verdict, allow_local=allow_local)
+    audited = audit(first, chat, job.spec.hyperparameters.max_sequence_length, AUDITED_ROWS)
     assert train is not None  # noqa: S101 - dataset.train is required
-    base_model.require_tokens(model, folder, max(train.largest_id, validation.largest_id if validation else -1))
+    base_model.require_tokens(model, folder, max(store.largest_id for store in (train, validation, test) if store))
     return Run(
         job=job,
         folder=folder,
@@ -261,6 +280,9 @@ def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, model: Any,
         fit=fit_of(job, model, train, validation),
         compute_dtype=compute_dtype_of(job),
         metrics=Metrics(Path(job.output) / FILE),
+        test=test,
+        asked=asked,
+        audited=audited,
     )
 
 
@@ -269,15 +291,19 @@ def _tokenised(
 ) -> TokenStore | None:
     if getattr(job.spec.dataset, split) is None:
         return None
-    rows = load_rows(
+    rows = _rows(job, split, verdict, allow_local=allow_local)
+    encoded = encode(rows, chat, job.spec.hyperparameters.max_sequence_length)
+    return TokenStore(((row.input_ids, row.labels) for row in encoded), decoder_start=chat.decoder_start)
+
+
+def _rows(job: TrainerJob, split: SplitName, verdict: DatasetVerdict, *, allow_local: bool) -> Iterator[Row]:
+    return load_rows(
         job.spec.dataset,
         split,
         allow_local=allow_local,
         air_gapped=job.air_gapped,
         expected_sha256=getattr(verdict, split).sha256,
     )
-    encoded = encode(rows, chat, job.spec.hyperparameters.max_sequence_length)
-    return TokenStore(((row.input_ids, row.labels) for row in encoded), decoder_start=chat.decoder_start)
 
 
 def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTrainer":
@@ -351,53 +377,48 @@ def _free_training_memory(run: Run, trainer: "StepTrainer") -> None:
         torch.cuda.empty_cache()
 
 
-def _evaluate(
-    run: Run, reporter: Reporter, *, allow_local: bool
-) -> tuple[EvaluationResult | None, Iterable[dict[str, Any]]]:
-    """The tuned model beside its base on dataset.test; nothing where the job has none."""
+def _evaluate(run: Run, reporter: Reporter, interruption: Interruption) -> Contest | None:
+    """The tuned model beside its baselines on dataset.test; nothing where the job has none."""
     if run.job.spec.method == "Full" and run.job.spec.code is None:
         run.model.to(run.compute_dtype)  # measured as it is saved
-    if run.job.spec.dataset.test is None:
-        return None, ()
-    reporter.update(phase="Evaluating")
-    rows = load_rows(
-        run.job.spec.dataset,
-        "test",
-        allow_local=allow_local,
-        air_gapped=run.job.air_gapped,
-        expected_sha256=run.verdict.test.sha256 if run.verdict.test else None,
+    if run.asked is None or run.test is None:
+        return None
+    tuned = Tuned(
+        job=run.job,
+        folder=run.folder,
+        model=Model(run.model, run.tokenizer, run.chat),
+        compute_dtype=run.compute_dtype,
+        token_budget=run.fit.token_budget,
     )
-    limit = run.job.spec.evaluation.max_new_tokens
-    asked = evaluate.questions(rows, run.chat, _longest_prompt(run.model.config, limit))
-    tuned = _answers(run, run.model, asked)
-    if hasattr(run.model, "peft_config"):
-        with run.model.disable_adapter():
-            base = _answers(run, run.model, asked)
-    else:
-        device = run.model.device
-        run.model.to("cpu")
-        base = _answers(run, _base_again(run).to(device), asked)
-    result = evaluate.result(asked, tuned, base)
-    reporter.update(evaluation=result)
-    return result, evaluate.rows_of_answers(asked, tuned, base)
-
-
-def _answers(run: Run, model: Any, asked: list[evaluate.Question]) -> list[str]:
-    return evaluate.answers(
-        model,
-        asked,
-        run.chat,
-        generation=artifact.plain_generation(run.model, run.tokenizer, run.chat),
-        max_new_tokens=run.job.spec.evaluation.max_new_tokens,
-        token_budget=4 * run.fit.token_budget,  # no gradients, so more fits
+    measuring = Measuring(
+        tuned,
+        asked=run.asked,
+        test=run.test,
+        learnt=fingerprint(run.job, *_data_hashes(run.verdict)),
+        reporter=reporter,
+        interruption=interruption,
     )
+    contest = measuring.measure()
+    reporter.update(evaluation=contest.result)
+    return contest
 
 
-def _base_again(run: Run) -> Any:
-    return base_model.load_model(run.folder, dtype=run.compute_dtype, trust_remote_code=run.job.trust_remote_code)
-
-
-def _longest_prompt(config: Any, max_new_tokens: int) -> int:
-    """Tokens of a prompt that leave room for an answer in the model's context; an encoder-decoder has two contexts."""
-    context: int = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
-    return context if config.is_encoder_decoder else max(1, context - max_new_tokens)
+def _page(run: Run, contest: Contest | None) -> str:
+    hyper = run.job.spec.hyperparameters
+    settings = {
+        "base model": run.job.spec.base_model,
+        "method": run.job.spec.method,
+        "epochs": f"{hyper.epochs:g}",
+        "learning rate": f"{hyper.learning_rate or LEARNING_RATE[run.job.spec.method]:g}",
+        "rows per step": hyper.batch_size,
+        "steps": run.plan.total_steps,
+        "seed": hyper.seed,
+    }
+    return page(
+        run.job,
+        dataset=run.verdict,
+        audited=run.audited,
+        curves=artifact.loss_svg(run.metrics, run.job),
+        contest=contest,
+        settings=settings,
+    )

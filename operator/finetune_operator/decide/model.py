@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_api.job import EvaluationResult
+from finetune_api.evaluation import EvaluationResult
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
@@ -103,18 +103,41 @@ def _best(versions: Sequence[ModelVersion], present: int | None) -> int | None:
         is_first = version.version == 1 or present is None or version.version == present
         if active is None and not is_first and not beats(version.evaluation, None):
             continue
-        if active is None or beats(version.evaluation, active.evaluation):
+        if active is None or beats(version.evaluation, active):
             active = version
     return active.version if active else None
 
 
-def beats(new: EvaluationResult | None, old: EvaluationResult | None) -> bool:
-    """Whether an evaluation is better than its own baseline and than the active version's."""
-    if new is None or new.verdict != "Better":
+def beats(new: EvaluationResult | None, active: ModelVersion | None) -> bool:
+    """Whether a version's evaluation found it better than the active version.
+
+    It was compared with the version that was active when its job started. Where that is another one by now, the first
+    metric decides, if both were measured by the same one on the same rows. Without an active version: better than the
+    base model.
+    """
+    if new is None:
         return False
-    before = old.tuned.exact_match if old else None
-    after = new.tuned.exact_match
-    return before is None or (after is not None and after > before)
+    if active is None:
+        return _beats_base(new)
+    compared = new.baselines.active_version
+    if compared is not None and compared.version == active.version and compared.verdict is not None:
+        return compared.verdict == "Better"
+    return _beats_base(new) and _scores_higher(new, active.evaluation)
+
+
+def _beats_base(new: EvaluationResult) -> bool:
+    """By the verdict against the base model; where it was not asked, by that against all baselines."""
+    base = new.baselines.zero_shot
+    return (base.verdict if base is not None and base.verdict is not None else new.verdict) == "Better"
+
+
+def _scores_higher(new: EvaluationResult, old: EvaluationResult | None) -> bool:
+    if old is None:
+        return True  # the active version was never measured: beating the base model is more than is known of it
+    if (new.metric, new.test_sha256) != (old.metric, old.test_sha256):
+        return False
+    before, after = old.tuned.of(new.metric), new.tuned.of(new.metric)
+    return after is not None and (before is None or after > before)
 
 
 def prunable(view: ModelView, active: int | None) -> list[ModelVersion]:

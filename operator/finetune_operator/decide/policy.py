@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from finetune_api.connection import LabelSelector, LabelSelectorRequirement, LLMConnectionSpec
+from finetune_api.evaluation import stays_in_cluster
 from finetune_api.job import Failure, FineTuneJobSpec
 from finetune_api.reasons import Reason
 
@@ -15,6 +16,7 @@ REASONS = frozenset(
         Reason.MODEL_NOT_ALLOWED,
         Reason.CODE_NOT_ALLOWED,
         Reason.PROVIDER_NOT_SUPPORTED,
+        Reason.ENDPOINT_NOT_ALLOWED,
     }
 )
 """What a refusal by a connection can say."""
@@ -120,12 +122,30 @@ def provider_is_there(request: Request) -> Failure | None:
     )
 
 
+def endpoints_are_allowed(request: Request) -> Failure | None:
+    """Where the test set may be sent to. Without network nothing leaves the cluster unless the admin says so."""
+    connection = request.connection
+    globs = connection.fine_tuning.allowed_endpoints
+    if globs is None:
+        globs = [] if connection.hugging_face is not None and connection.hugging_face.air_gapped else ["*"]
+    for name, service in request.spec.evaluation.services.items():
+        url = service.url.rstrip("/") + "/"
+        if not stays_in_cluster(url) and not any(fnmatchcase(url, glob) for glob in globs):
+            return Failure.because(
+                Reason.ENDPOINT_NOT_ALLOWED,
+                f"spec.evaluation: {name} is outside the cluster and not among those that "
+                f"LLMConnection {request.spec.connection_ref.name} allows: {', '.join(globs) or 'none'}",
+            )
+    return None
+
+
 CHECKS: tuple[Callable[[Request], Failure | None], ...] = (
     namespace_may_use,
     fine_tuning_is_on,
     base_model_is_allowed,
     code_is_allowed,
     provider_is_there,
+    endpoints_are_allowed,
 )
 """In this order: who may not use a connection at all learns nothing about what it allows."""
 

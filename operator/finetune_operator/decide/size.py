@@ -58,12 +58,17 @@ def _no_problems(status: FineTuneJobStatus) -> FineTuneJobStatus:
     return _with_dataset(status, lambda verdict: _shortened(verdict, problems=0, warnings=0, text=1024))
 
 
+def _compact_evaluation(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    return status.model_copy(update={"evaluation": status.evaluation.compact()}) if status.evaluation else status
+
+
 STEPS: tuple[Callable[[FineTuneJobStatus], FineTuneJobStatus], ...] = (
     _fewer_problems,
     _no_old_log,
     _thinner_curves,
     _shorter_texts,
     _no_problems,
+    _compact_evaluation,
 )
 
 

@@ -1,11 +1,13 @@
 """The batch/v1 Job of one attempt of a FineTuneJob: one pod, no retries of its own."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
-from finetune_api.base import ApiModel
+from finetune_api.base import ApiModel, SecretKeyRef
 from finetune_api.connection import HuggingFace
+from finetune_api.evaluation import Evaluation
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import (
     ARTIFACT_FOLDER,
@@ -14,6 +16,7 @@ from finetune_api.names import (
     CONFIG_MAPS_PATH,
     JOB_LABEL,
     JOB_VARIABLE,
+    JUDGE_KEY_VARIABLE,
     MODEL_CACHE_PATH,
     MODEL_LABEL,
     OWNER_ANNOTATION,
@@ -22,9 +25,10 @@ from finetune_api.names import (
     TOKEN_AUDIENCE,
     TOKEN_PATH,
     TRAINER_CONTAINER,
+    endpoint_key_variable,
 )
-from finetune_api.trainer import ReportTarget, TrainerJob
-from finetune_api.uris import parse_artifact_uri, parse_uri
+from finetune_api.trainer import ActiveVersionRef, ReportTarget, TrainerJob
+from finetune_api.uris import Uri, parse_artifact_uri, parse_uri
 from finetune_operator.desired import names
 from finetune_operator.desired.pod import (
     Manifest,
@@ -42,6 +46,13 @@ GRACE_SECONDS = 120
 TOKEN_SECONDS = 3600
 
 
+class Active(ApiModel):
+    """The active version of the job's model."""
+
+    version: int
+    artifact_uri: str | None
+
+
 class Attempt(ApiModel):
     """What one attempt needs to know beside the job's own manifest."""
 
@@ -49,6 +60,8 @@ class Attempt(ApiModel):
     output_uri: str
     report_url: str
     report_ca: str
+    active: Active | None = None
+    """What the tuned model is to be compared with."""
 
 
 def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
@@ -105,6 +118,7 @@ def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace,
         trust_remote_code=connection.trust_remote_code,
         code=_code(spec),
         report=ReportTarget(url=attempt.report_url),
+        active_version=_active_version(attempt.active),
     )
 
 
@@ -112,6 +126,19 @@ def _code(spec: FineTuneJobSpec) -> str | None:
     """Where the pod finds the user's code: a key of a mounted ConfigMap, never a copy."""
     reference = spec.code.config_map_ref if spec.code else None
     return f"{CONFIG_MAPS_PATH}/{reference.name}/{reference.key}" if reference else None
+
+
+def _active_version(active: Active | None) -> ActiveVersionRef | None:
+    if active is None:
+        return None
+    uri = _on_a_claim(active)
+    return ActiveVersionRef(version=active.version, folder=names.claim_path(uri) if uri else None)
+
+
+def _on_a_claim(active: Active) -> Uri | None:
+    """Where a version's weights are, if a pod of this namespace can mount them."""
+    uri = active.artifact_uri or ""
+    return parse_artifact_uri(uri) if uri.startswith("pvc://") else None
 
 
 def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
@@ -122,6 +149,9 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attemp
         volumes.config_map(spec.code.config_map_ref.name)
     volumes.model_cache(connection)
     volumes.claim(parse_artifact_uri(attempt.output_uri).root, read_only=False)
+    active = attempt.active and _on_a_claim(attempt.active)
+    if active:
+        volumes.claim(active.root, read_only=True)
     volumes.at(TOKEN_PATH.rpartition("/")[0], _token_volume(), read_only=True)
     if spec.resources.gpus_per_node:
         volumes.shared_memory()
@@ -149,11 +179,21 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace
     ]
     if connection.air_gapped:
         variables.append({"name": "HF_HUB_OFFLINE", "value": "1"})
-    token = spec.hub_token_secret_ref
-    if token is not None:
-        reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
-        variables.append({"name": "HF_TOKEN", "valueFrom": reference})
-    return variables
+    if spec.hub_token_secret_ref is not None:
+        variables.append(_from_secret("HF_TOKEN", spec.hub_token_secret_ref))
+    return variables + list(_keys_of_services(spec.evaluation))
+
+
+def _keys_of_services(evaluation: Evaluation) -> Iterator[Manifest]:
+    for endpoint in evaluation.endpoints:
+        if endpoint.api_key_secret_ref is not None:
+            yield _from_secret(endpoint_key_variable(endpoint.name), endpoint.api_key_secret_ref)
+    if evaluation.judge is not None and evaluation.judge.api_key_secret_ref is not None:
+        yield _from_secret(JUDGE_KEY_VARIABLE, evaluation.judge.api_key_secret_ref)
+
+
+def _from_secret(name: str, key: SecretKeyRef) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}
 
 
 def _token_volume() -> Manifest:

@@ -16,7 +16,7 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.run import Run, is_live, newest, read_run, with_log
 from finetune_operator.desired import names, training_job
 from finetune_operator.runtime.errors import KubeError
-from finetune_operator.runtime.kube import EVENTS, JOBS, PODS, Kube
+from finetune_operator.runtime.kube import EVENTS, FINE_TUNED_MODELS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
 
@@ -122,6 +122,7 @@ class HuggingFaceTraining:
             output_uri=recorded or self.output_uri(job, spec, connection),
             report_url=f"https://{self._service}{REPORT_PATH}",
             report_ca=self._report_ca(),
+            active=self._compared_with(job["metadata"]["namespace"], spec),
         )
         manifest = training_job.build(job, spec, _settings(connection), attempt)
         self._store.put(JOBS, await self._kube.apply(JOBS, manifest))
@@ -142,6 +143,19 @@ class HuggingFaceTraining:
             if batch_job is not None:
                 await self._kube.delete(JOBS, batch_job_name, namespace, uid=batch_job["metadata"]["uid"])
                 self._store.remove(JOBS, namespace, batch_job_name)
+
+    def _compared_with(self, namespace: str, spec: FineTuneJobSpec) -> training_job.Active | None:
+        """The active version, where the job names it as a baseline or its model's activation rests on it."""
+        model = self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace) or {}
+        if_better = (model.get("spec") or {}).get("activation") == "IfBetter"
+        if spec.dataset.test is None or not (if_better or spec.evaluation.has("activeVersion")):
+            return None
+        status = model.get("status") or {}
+        for version in status.get("versions") or ():
+            if version.get("version") == status.get("activeVersion"):
+                artifact_uri = (version.get("artifact") or {}).get("uri")
+                return training_job.Active(version=version["version"], artifact_uri=artifact_uri)
+        return None
 
     async def _ask_for(self, name: str, namespace: str) -> Manifest | None:
         found = await self._kube.get(JOBS, name, namespace)

@@ -194,7 +194,7 @@ def _new_version(view: JobView, number: int) -> ModelVersion:
         dataset_sha256=report.result.dataset_sha256,
         train_loss=report.result.train_loss,
         eval_loss=report.result.eval_loss,
-        evaluation=report.evaluation,
+        evaluation=report.evaluation.compact() if report.evaluation else None,
         created_at=timestamp(view.now),
     )
 

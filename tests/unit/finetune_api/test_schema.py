@@ -152,6 +152,22 @@ def test_rules_of_a_model_stay_with_the_object_they_are_about() -> None:
     assert schema["x-kubernetes-validations"] == [{"rule": "self.a == 1", "message": "a is 1"}]
 
 
+def test_parts_in_a_default_list_are_spelled_as_in_a_manifest() -> None:
+    class Listed(ApiModel):
+        parts: Annotated[list[Part], Field(max_length=2)] = Field(
+            default_factory=lambda: [Part(size_gb=4)], description="Parts. Default: one."
+        )
+
+    assert structural_schema(Listed)["properties"]["parts"]["default"] == [{"sizeGb": 4}]
+
+
+def test_a_part_without_fields_has_no_list_of_them() -> None:
+    class Empty(ApiModel):
+        """Nothing."""
+
+    assert structural_schema(Empty) == {"type": "object", "description": "Nothing."}
+
+
 def test_a_choice_of_types_is_no_structural_schema() -> None:
     class Odd(ApiModel):
         """Takes a number or a part."""

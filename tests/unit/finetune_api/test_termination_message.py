@@ -7,15 +7,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_api.base import ApiModel
+from finetune_api.evaluation import (
+    ENDPOINTS,
+    FIELD_OF_METRIC,
+    METRICS,
+    ActiveVersionScores,
+    Baselines,
+    Compared,
+    Differences,
+    EndpointScores,
+    EvaluationResult,
+    FewShotScores,
+    Interval,
+    Judged,
+    Scores,
+    TokensPerAnswer,
+)
 from finetune_api.job import (
     ArtifactRef,
-    Baselines,
-    EvaluationResult,
     Failure,
     Loss,
     LossPoint,
     Progress,
-    Scores,
     TrainingResult,
 )
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
@@ -130,6 +143,39 @@ def test_long_curves_keep_their_ends_and_the_words_stay() -> None:
     assert back.failure == failure
     assert back.loss is not None
     assert (back.loss.train[0], back.loss.train[-1], len(back.loss.train)) == (points[0], points[-1], 10)
+
+
+def test_of_the_largest_evaluation_the_deciding_numbers_are_left() -> None:
+    every = dict.fromkeys(FIELD_OF_METRIC.values(), 0.123456) | {"loss": 1234.567891, "perplexity": 123456.789012}
+    intervals = Differences(**dict.fromkeys(FIELD_OF_METRIC.values(), Interval(low=-0.123456, high=0.123456)))
+    judged = Judged(wins=10**9, ties=10**9, losses=10**9, errors=10**9, verdict="NoDifference")
+    same: dict[str, Any] = every | {
+        "verdict": "NoDifference", "difference": intervals, "problem": "x" * 300, "judged": judged,
+    }  # fmt: skip
+    evaluation = EvaluationResult(
+        rows=10**9,
+        metric=METRICS[-1],
+        tuned=Scores(**every),
+        baselines=Baselines(
+            zero_shot=Compared(**same),
+            few_shot=FewShotScores(**same, examples=63.21),
+            active_version=ActiveVersionScores(**same, version=10**6),
+            endpoints=[
+                EndpointScores(**same, name=str(number) * 40, rows=10**9, errors=10**9) for number in range(ENDPOINTS)
+            ],
+        ),
+        verdict="NoDifference",
+        tokens_per_answer=TokensPerAnswer(tuned=12345.67, few_shot=12345.67, saved=0.1234),
+        test_sha256="0" * 64,
+    )
+    failure = Failure(reason=Reason.TRAINER_CRASHED, message="m" * 800)
+    text = termination_message(a_report(evaluation=evaluation, failure=failure))
+    assert len(text.encode()) <= TERMINATION_MESSAGE_MAX_BYTES
+    back = read_termination_message(text)
+    assert back is not None
+    assert back.evaluation == evaluation.compact()
+    assert back.evaluation.tuned.json_fields == evaluation.tuned.json_fields
+    assert [one.verdict for one in back.evaluation.baselines.all()] == ["NoDifference"] * 7
 
 
 def test_a_long_log_goes_before_the_message_does() -> None:

@@ -60,7 +60,7 @@ def test_a_folder_becomes_a_cached_model_that_jobs_find(model, tmp_path):
     assert model_cache.models_in(target) == [NAME]
 
 
-@pytest.mark.parametrize("prefix", ["", "some-model/"])
+@pytest.mark.parametrize("prefix", ["", "models/some-model/"])
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.zst", "zip"])
 def test_every_kind_of_archive_is_taken(model, tmp_path, kind, prefix):
     target = tmp_path / "cache"
@@ -94,6 +94,10 @@ def no_tokenizer(folder):
     (folder / "tokenizer.json").unlink()
 
 
+def tokenizer_without_sense(folder):
+    (folder / "tokenizer_config.json").write_text("[]")
+
+
 def damaged_weights(folder):
     (folder / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
 
@@ -114,13 +118,33 @@ def no_config(folder):
     (folder / "config.json").unlink()
 
 
+def one_shard_of_two(folder):
+    """A copy that broke off after its first file of weights."""
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+
+
+def broken_index(folder):
+    one_shard_of_two(folder)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": ')
+
+
+def no_index(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
+        (one_shard_of_two, "the model is incomplete: model-00002-of-00002.safetensors is missing"),
+        (broken_index, "what model.safetensors.index.json should list is missing"),
+        (no_index, "the model is incomplete: model.safetensors, or its index, is missing"),
         (only_pickle, "no weights in safetensors"),
         (no_tokenizer, "no tokenizer.json"),
+        (tokenizer_without_sense, "org/some-model cannot be used: its tokenizer cannot be loaded"),
         (damaged_weights, "model.safetensors is damaged"),
-        (no_causal_model, "T5EncoderModel is no language model that answers"),
+        (no_causal_model, "org/some-model cannot be used: T5EncoderModel is no language model that answers"),
         (unknown_architecture, "cannot read its configuration"),
         (no_config, "no folder with a config.json"),
     ],
@@ -140,7 +164,9 @@ def test_pickled_weights_beside_safetensors_stay_outside(model, tmp_path):
     assert not (target / NAME / "pytorch_model.bin").exists()
 
 
-@pytest.mark.parametrize("name", ["../escape", "/etc/passwd", "a/../b", "a//b", "", "a b", "a/b/c/d", ".hidden", "ä"])
+@pytest.mark.parametrize(
+    "name", ["../escape", "/etc/passwd", "a/../b", "a//b", "", "a b", "a/b/c/d", ".hidden", "ä", "a" * 256]
+)
 def test_names_that_could_lead_elsewhere_are_refused(tmp_path, name, model):
     args = flags(tmp_path / "cache", from_folder=model)
     args.model = name
@@ -198,6 +224,27 @@ def test_a_zip_with_a_link_or_a_path_out_is_refused(tmp_path):
             file.writestr(info, "/etc/passwd")
         with pytest.raises(TrainerError):
             archive.unpack(path, tmp_path / "target")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [(("a", "a"), "stands twice"), (("a", "a/b"), "stands twice"), (("x" * 300,), "is too long")],
+)
+def test_an_archive_with_names_that_no_folder_takes_is_to_blame_itself(tmp_path, names, words):
+    path = tar_with(tmp_path / "bad.tar", *((member(name), b"ok") for name in names))
+    with pytest.raises(TrainerError, match=rf"bad\.tar: a path in it {words}") as caught:
+        archive.unpack(path, tmp_path / "target")
+    assert caught.value.reason == "ModelUnusable"
+
+
+def test_an_archive_with_no_or_two_models_is_refused_by_its_own_name(model, tmp_path, capsys):
+    for prefixes, words in ((("a/", "b/"), "more than one"), (("a/b/c/d/",), "no folder")):
+        path = tmp_path / "models.tar"
+        with tarfile.open(path, "w") as file:
+            for prefix in prefixes:
+                file.add(model / "config.json", f"{prefix}config.json")
+        assert cache.main(flags(tmp_path / "cache", from_archive=path)) == ExitCode.MODEL_UNUSABLE
+        assert f"ModelUnusable: models.tar has {words}" in capsys.readouterr().err
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):

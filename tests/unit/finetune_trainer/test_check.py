@@ -457,3 +457,20 @@ def test_memory_does_not_grow_with_the_file(tmp_path, name, write, code):
     assert code != ExitCode.OK or json.loads(done.stdout)["train"]["rows"] == rows
     peak = int((tmp_path / "peak").read_text()) >> 10
     assert peak < _LIMIT_MIB, f"{peak} MiB resident"
+
+
+def test_rows_are_shown_with_what_carries_loss_where_somebody_asks_for_it(check, tiny_model):
+    shown = check("--model-cache", tiny_model, "--show-rows", "1", train=("train.jsonl", GOOD))
+    assert "line 1: " in shown.err
+    assert "⟦blue<|im_end|>⟧" in shown.err
+    assert "grass" not in shown.err
+    assert "What colour" not in shown.verdict.model_dump_json()
+    for flags in (("--model-cache", tiny_model), ()):
+        assert "blue" not in check(*flags, train=("train.jsonl", GOOD)).err
+
+
+def test_rows_are_not_shown_without_a_tokenizer_or_of_bad_data(check, tiny_model):
+    assert "cannot be shown as tokens: no model cache" in check("--show-rows", train=("train.jsonl", GOOD)).err
+    bad = check("--model-cache", tiny_model, "--show-rows", train=("train.jsonl", GOOD + '{"prompt": "secret"}'))
+    assert bad.code == ExitCode.DATASET_INVALID
+    assert "secret" not in bad.err

@@ -118,6 +118,17 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("hyperparameters: {batchSize: 4, microBatchSize: 3}", "microBatchSize must be a divisor of batchSize"),
         ("method: Full\n  lora: {r: 8}", "spec.lora: lora has no meaning with method Full"),
         ("lora: {alpha: x}", "spec.lora.alpha: input should be a valid integer"),
+        ("evaluation: {metrics: [chrF, chrF]}", "spec.evaluation: name each metric once"),
+        (
+            "evaluation: {baselines: [{}]}",
+            "spec.evaluation.baselines[0]: write one of zeroShot",
+        ),
+        (
+            "evaluation: {baselines: [{zeroShot: {}}, {zeroShot: {}}]}",
+            "name each of zeroShot, fewShot and activeVersion",
+        ),
+        ("evaluation: {baselines: [{fewShot: {examples: 0}}]}", "spec.evaluation.baselines[0].fewShot.examples: input"),
+        ("evaluation: {judge: {url: 'http://api.example.com', model: m}}", "spec.evaluation.judge.url: "),
         ("evaluation: {metrics: [bleu]}", "spec.evaluation.metrics[0]: input should be 'exactMatch'"),
         ("hyperparameters: {epochs: '3'}", "spec.hyperparameters.epochs: input should be a valid number"),
         ("suspend: 1", "spec.suspend: input should be a valid boolean"),

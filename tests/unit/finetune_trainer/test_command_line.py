@@ -113,3 +113,13 @@ def test_check_says_once_which_file_cannot_be_read(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == ExitCode.SPEC_INVALID
     assert done.stderr.splitlines()[0] == "none.yaml cannot be read: No such file or directory"
+
+
+def test_a_verdict_that_nobody_can_read_is_no_crash(tmp_path):
+    manifest = tmp_path / "job.yaml"
+    manifest.write_text("kind: FineTuneJob\n")
+    command = f"{sys.executable} -m finetune_trainer check -f {manifest}"
+    for redirection, code in ((">/dev/full", 73), (">&-", 73), ("2>&- >/dev/null", 78), ("2>/dev/full | true", 0)):
+        done = subprocess.run(["sh", "-c", f"{command} {redirection}"], capture_output=True, text=True, check=False)
+        assert done.returncode == code, redirection
+        assert "Traceback" not in done.stderr

@@ -19,6 +19,7 @@ from finetune_trainer.data import load_rows
 from finetune_trainer.data.columns import to_row
 from finetune_trainer.data.csv_rows import read_csv
 from finetune_trainer.data.json_array import read_json_array
+from finetune_trainer.data.parquet import batch_rows
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import ROW_LIMIT, Position
 from finetune_trainer.errors import TrainerError
@@ -302,6 +303,20 @@ def test_parquet_counts_the_text_of_conversations_too(tmp_path):
     row = {"messages": [{"role": "user", "content": BIG.decode()}]}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "t.parquet")
     assert records(tmp_path / "t.parquet")[0].problem == "the row is longer than 4 MiB"
+
+
+@pytest.mark.parametrize(
+    ("texts", "group", "most", "least"),
+    [
+        (["x" * 1_000_000] * 300, 300, 70, 1),  # one word of a dictionary: 1 MB in the file, 300 MB in memory
+        (["x" * 1_000_000 + str(n) for n in range(40)], 40, 70, 30),
+        (["short"] * 1000, 1000, 256, 256),
+    ],
+)
+def test_parquet_takes_few_large_rows_at_once_and_many_small_ones(texts, group, most, least):
+    table = pa.table({"messages": [[{"role": "user", "content": text}] for text in texts], "other": texts})
+    file = pq.ParquetFile(io.BytesIO(as_parquet_table(table, row_group_size=group)))
+    assert least <= batch_rows(file.metadata.row_group(0), ["messages"]) <= most
 
 
 def test_parquet_reads_conversations_and_only_the_columns_of_the_job(tmp_path):

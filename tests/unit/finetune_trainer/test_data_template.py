@@ -318,13 +318,22 @@ def test_a_template_that_is_none_is_a_fault_of_the_model():
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("tokenizer.json", None), ("tokenizer.json", "{}"), ("tokenizer_config.json", "nonsense")],
+    [
+        ("tokenizer.json", None),
+        ("tokenizer.json", "{}"),
+        ("tokenizer_config.json", "nonsense"),
+        ("tokenizer_config.json", '{"a":' * 100_000),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "a"}}}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"1": {"content": 1}}}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"1": "a"}}'),
+        ("chat_template.jinja", b"\xff"),
+    ],
 )
 def test_a_broken_model_folder_is_refused_with_the_file(name, content, tmp_path):
     byte_level(CHATML).save_pretrained(tmp_path)
     (tmp_path / name).unlink()
     if content is not None:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(TrainerError, match=name.replace(".", r"\.")) as raised:
         ChatTokenizer.from_folder(tmp_path)
     assert raised.value.reason == "ModelUnusable"

@@ -90,7 +90,7 @@ def test_only_the_first_signal_raises():
     [
         "data.verdict.require_valid",
         "base_model.load_tokenizer",
-        "evaluate.result",
+        "evaluation.measuring.contest",
         "artifact.save_tokenizer",
         "loss_plot.draw",
     ],

@@ -3,6 +3,7 @@
 import argparse
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_a_run_says_what_it_does_and_where_the_model_is(tiny_model, tmp_path, ca
     assert "Data: Every row can be used" in err
     assert "15/15" in err
     assert "validation=" in err
-    assert "Exact match on 12 rows: " in err
+    assert "exactMatch on 12 rows: " in err
     model = tmp_path / "output" / "model"
     assert f"The tuned model is in {model}" in out
     assert f"finetune-trainer serve --model {model} --model-cache {tiny_model}" in out
@@ -77,3 +78,30 @@ def test_without_a_cache_and_a_hub_it_says_that_there_is_neither(tiny_model, tmp
     args.model_cache = None
     assert run.main(args) == ExitCode.MODEL_NOT_FOUND
     assert "there is no model cache and no hub" in capfd.readouterr().err
+
+
+def test_two_runs_do_not_share_a_folder(tiny_model, tmp_path, capfd, monkeypatch):
+    args = flags(tmp_path, tiny_model, splits=("train",), hyperparameters={"epochs": 0.4})
+    codes = []
+
+    def meanwhile(*_args, **_kwargs):
+        monkeypatch.undo()
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        codes.append(run.main(args))
+
+    monkeypatch.setattr(run, "execute", meanwhile)
+    run.main(args)
+    assert codes == [ExitCode.ARTIFACT_FAILED]
+    assert "output is being written by another run. Wait for its end" in capfd.readouterr().err
+    assert run.main(args) == ExitCode.OK
+
+
+def test_a_full_or_closed_stdout_is_said(tiny_model, tmp_path, monkeypatch, capfd):
+    args = flags(tmp_path, tiny_model, splits=("train",), hyperparameters={"epochs": 0.4})
+    assert run.main(args) == ExitCode.OK
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert run.main(args) == ExitCode.ARTIFACT_FAILED
+    monkeypatch.setattr("sys.stdout", None)
+    assert run.main(args) == ExitCode.ARTIFACT_FAILED
+    assert "standard output could not be written: it is closed" in capfd.readouterr().err

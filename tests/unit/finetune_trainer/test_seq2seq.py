@@ -208,7 +208,7 @@ def test_evaluation_gives_what_plain_transformers_generates(tuned_t5, cache):
     job, _, report, _ = tuned_t5
     folder = Path(job.output) / "model"
     tokenizer, model = AutoTokenizer.from_pretrained(folder), PeftModel.from_pretrained(load(cache, T5), folder).eval()
-    answers = [json.loads(line)["tuned"] for line in (folder / "evaluation.jsonl").open()]
+    answers = [json.loads(line)["answers"]["tuned"]["answer"] for line in (folder / "evaluation.jsonl").open()]
     rows = [json.loads(line) for line in (Path(job.output).parent / "test.jsonl").open()]
     for row, answer in zip(rows, answers, strict=True):
         inputs = tokenizer(f"{row['system']}\n{row['prompt']}", return_tensors="pt")

@@ -77,6 +77,7 @@ def test_an_adapter_artifact_names_its_base_model_and_holds_all_that_serving_nee
         "generation_config.json",
         "loss.svg",
         "metrics.jsonl",
+        "report.html",
         "result.json",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -128,9 +129,10 @@ def test_full_tuning_learns_the_task_and_beats_the_base_model(full):
     assert report.evaluation.baselines.zero_shot.exact_match < 0.2
     assert report.evaluation.verdict == "Better"
     answers = [json.loads(line) for line in (Path(job.output) / "model" / "evaluation.jsonl").open()]
-    assert sum(answer["tunedMatches"] for answer in answers) / 12 == pytest.approx(
+    assert sum(answer["answers"]["tuned"]["exactMatch"] for answer in answers) / 12 == pytest.approx(
         report.evaluation.tuned.exact_match, abs=1e-6
     )
+    assert report.evaluation.tuned.perplexity < report.evaluation.baselines.zero_shot.perplexity
     assert report.loss.validation == []
 
 
@@ -140,7 +142,7 @@ def test_a_fully_tuned_model_loads_as_any_other_and_answers_alone_what_it_answer
     job, *_ = full
     folder = Path(job.output) / "model"
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
-    answers = [json.loads(line)["tuned"] for line in (folder / "evaluation.jsonl").open()]
+    answers = [json.loads(line)["answers"]["tuned"]["answer"] for line in (folder / "evaluation.jsonl").open()]
     rows = [json.loads(line) for line in (Path(job.output).parent / "test.jsonl").open()]
     for row, answer in zip(rows, answers, strict=True):
         messages = [{"role": "system", "content": row["system"]}, {"role": "user", "content": row["prompt"]}]

@@ -6,7 +6,7 @@ Encoder-decoders know no chat: their turns are plain text, and the tokenizer its
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -159,11 +159,22 @@ def _json_or_nothing(path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        message = f"{path.name} of the base model cannot be read: {type(error).__name__}"
-        raise TrainerError(Reason.MODEL_UNUSABLE, message) from None
+        value = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from None
     return value if isinstance(value, dict) else {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> TrainerError:
+    message = f"{path.name} of the base model cannot be read: {type(error).__name__}"
+    return TrainerError(Reason.MODEL_UNUSABLE, message)
 
 
 def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
@@ -194,28 +205,34 @@ def _backend(folder: Path, config: Mapping[str, Any], special_tokens: Mapping[st
         message = f"tokenizer.json of the base model cannot be read: {error}"
         raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    backend.add_tokens([token for token in _added_tokens(config) if token.content not in known])
-    known |= {token.content for token in _added_tokens(config)}
+    added = _added_tokens(config)
+    backend.add_tokens([token for token in added if token.content not in known])
+    known |= {token.content for token in added}
     missing = dict.fromkeys(token for token in special_tokens.values() if token not in known)
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
     return backend
 
 
-def _added_tokens(config: Mapping[str, Any]) -> Iterator[AddedToken]:
+def _added_tokens(config: Mapping[str, Any]) -> list[AddedToken]:
     """Tokens that tokenizer_config.json adds, by their id."""
     added = config.get("added_tokens_decoder")
-    for _, token in sorted(added.items(), key=lambda item: int(item[0])) if isinstance(added, Mapping) else ():
-        yield AddedToken(**token)
+    try:
+        by_id = sorted(added.items(), key=lambda item: int(item[0])) if isinstance(added, Mapping) else []
+        return [AddedToken(**token) for _, token in by_id]
+    except (TypeError, ValueError) as error:
+        message = "tokenizer_config.json of the base model cannot be read: added_tokens_decoder"
+        raise TrainerError(Reason.MODEL_UNUSABLE, message) from error
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
     """chat_template.jinja before the config's chat_template, which may be a list of named ones."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return _text(path)
     given = config.get("chat_template")
     if isinstance(given, list):
-        given = next((item.get("template") for item in given if item.get("name") == "default"), None)
+        named = [item for item in given if isinstance(item, Mapping)]
+        given = next((item.get("template") for item in named if item.get("name") == "default"), None)
     return given if isinstance(given, str) else None
 
 

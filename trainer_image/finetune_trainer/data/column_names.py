@@ -34,7 +34,7 @@ def absent(columns: Columns, seen: Sequence[str]) -> tuple[str, ...]:
 def meant(columns: Columns, seen: Sequence[str]) -> dict[str, str]:
     """For each part of a row that is absent, the column that was probably meant: `{"prompt": "question"}`."""
     asked = columns.model_dump()
-    free = [name for name in seen if name not in asked.values()]
+    free = [name for name in seen if name not in asked.values() and _ORDINARY_NAME.fullmatch(name)]
     found: dict[str, str] = {}
     for part in ("prompt", "completion"):
         if asked[part] not in seen and (near := nearest(asked[part], _USUAL_NAMES[part], free)):
@@ -50,7 +50,8 @@ def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
     if columns.system in seen or columns.system == Columns().system:
         return None
     asked = columns.model_dump().values()
-    near = nearest(columns.system, _USUAL_NAMES["system"], [name for name in seen if name not in asked])
+    free = [name for name in seen if name not in asked and _ORDINARY_NAME.fullmatch(name)]
+    near = nearest(columns.system, _USUAL_NAMES["system"], free)
     return f"no row has a column {columns.system!r} (columns.system)" + (f"; did you mean {near}?" if near else "")
 
 

@@ -19,7 +19,9 @@ from finetune_trainer.data.lines import TOO_LONG
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record
 from finetune_trainer.errors import TrainerError
 
-_BATCH = 256
+_BATCH_ROWS = 256
+_BATCH_BYTES = 64 * 1024 * 1024
+_SMALL_GROUP = 16 * 1024 * 1024
 
 
 class ParquetRows:
@@ -53,7 +55,8 @@ class ParquetRows:
             for row in range(self._parquet.metadata.row_group(group).num_rows):
                 yield Record(Position(row_group=group, row=row), {})
             return
-        batches = self._parquet.iter_batches(_BATCH, row_groups=[group], columns=columns)
+        rows = batch_rows(self._parquet.metadata.row_group(group), columns)
+        batches = self._parquet.iter_batches(rows, row_groups=[group], columns=columns)
         row = 0
         while True:
             with self._readable(f"row group {group} is broken after row {row}"):
@@ -70,6 +73,22 @@ class ParquetRows:
             yield
         except (pa.ArrowException, OSError) as error:
             raise broken_file(self._file_name, what) from error
+
+
+def batch_rows(group: Any, columns: Collection[str]) -> int:
+    """Rows of a row group that may be in memory at once.
+
+    A row takes the average, but in a small group it may take all of it: each row may then be the same word of a
+    dictionary, which is stored once and read as often as it stands there.
+    """
+    chunks = (group.column(index) for index in range(group.num_columns))
+    size = sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)
+    )
+    a_row = size if size <= _SMALL_GROUP else size // group.num_rows
+    return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(a_row, 1))))
 
 
 def _record(batch: pa.RecordBatch, index: int, position: Position) -> Record:

@@ -7,6 +7,7 @@ it, and are not supported, are refused by name: a silent default would be a wron
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.serving.api_errors import ApiError, bad_request
@@ -205,7 +206,7 @@ def parse(kind: type[B], raw: bytes) -> B:
 
 def _first_problem(error: ValidationError) -> ApiError:
     """The problem that says most: with unions, the branch that came furthest."""
-    problem = max(error.errors(include_url=False), key=lambda found: len([x for x in found["loc"] if _is_field(x)]))
+    problem = max(error.errors(include_url=False), key=_tells)
     if problem["type"] == "json_invalid":
         return bad_request("The body is not valid JSON.", None)
     param = ""
@@ -215,6 +216,11 @@ def _first_problem(error: ValidationError) -> ApiError:
         elif _is_field(part):
             param += f".{part}" if param else part
     return bad_request(f"{param or 'body'}: {problem['msg']}.", param or None)
+
+
+def _tells(problem: ErrorDetails) -> tuple[bool, int]:
+    """How much a problem says: a list of the wrong length was meant as one, else the deeper the better."""
+    return problem["type"] in ("too_long", "too_short"), sum(_is_field(part) for part in problem["loc"])
 
 
 def _is_field(part: int | str) -> bool:

@@ -58,6 +58,8 @@ def test_the_order_of_the_chain() -> None:
     ]
 
 
+ENDPOINT = {"name": "rag", "url": "https://rag.example.com", "model": "m"}
+
 # What decides, with the phase, the reason of Ready, and what kstatus makes of it: one row per state of a job.
 STATES: dict[str, tuple[JobView, str | None, str, str]] = {
     "just applied": (view(), "Queued", "Queued", "InProgress"),
@@ -85,6 +87,15 @@ STATES: dict[str, tuple[JobView, str | None, str, str]] = {
         view(connection=connection(fineTuning={"allowedModels": ["other/*"]})),
         "Failed",
         "ModelNotAllowed",
+        "Failed",
+    ),
+    "endpoint not allowed": (
+        view(
+            spec=job_spec(evaluation={"baselines": [{"endpoint": ENDPOINT}]}),
+            connection=connection(fineTuning={"allowedEndpoints": []}),
+        ),
+        "Failed",
+        "EndpointNotAllowed",
         "Failed",
     ),
     "fine-tuning off": (

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.evaluation import EvaluationResult
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_operator.decide.model import DeploymentView, ModelView, active_version, beats, decide, prunable
 from tests.unit.finetune_operator.decide.given import NOW, at, condition, kstatus
@@ -28,6 +29,17 @@ def version(number: int, exact: float | None = None, verdict: str = "Better") ->
             "createdAt": "2026-11-21T12:00:00Z",
         }
     )
+
+
+def measured(number: int, exact: float, against: int | None = None, **fields: Any) -> ModelVersion:
+    """A version that was compared with version `against`; `fields` overrides parts of its evaluation."""
+    verdict = fields.pop("verdict", "Better")
+    compared = {"activeVersion": {"version": against, "verdict": verdict}} if against is not None else {}
+    baselines = {"zeroShot": {"exactMatch": 0.1, "verdict": fields.pop("base", "Better")}, **compared}
+    made = version(number, exact, verdict)
+    assert made.evaluation is not None
+    body = made.evaluation.wire() | {"baselines": baselines} | fields
+    return made.model_copy(update={"evaluation": EvaluationResult.model_validate(body)})
 
 
 def spec(**fields: Any) -> FineTunedModelSpec:
@@ -90,6 +102,19 @@ V = [version(1), version(2), version(3)]
         (spec(activation="IfBetter"), [version(1), version(2, 0.6)], 1, 2),
         # History has let version 1 go: number 2, found worse, does not become active for being the oldest.
         (spec(activation="IfBetter"), [version(2, 0.8, "Worse"), version(3, 0.6)], 3, 3),
+        # Compared with the active version: its verdict counts, not the higher number.
+        (spec(activation="IfBetter"), [measured(1, 0.5), measured(2, 0.51, 1, verdict="NoDifference")], 1, 1),
+        (spec(activation="IfBetter"), [measured(1, 0.5), measured(2, 0.49, 1, verdict="Worse")], 1, 1),
+        (spec(activation="IfBetter"), [measured(1, 0.5), measured(2, 0.7, 1)], 1, 2),
+        # Two jobs at once were both compared with version 1: the higher score of the two is active.
+        (spec(activation="IfBetter"), [measured(1, 0.5), measured(2, 0.7, 1), measured(3, 0.8, 1)], 2, 3),
+        (spec(activation="IfBetter"), [measured(1, 0.5), measured(2, 0.8, 1), measured(3, 0.7, 1)], 2, 2),
+        # Other rows, another metric: numbers that do not compare.
+        (spec(activation="IfBetter"), [measured(1, 0.5), measured(2, 0.9, testSHA256="a" * 64)], 1, 1),
+        (spec(activation="IfBetter"), [measured(1, 0.5), measured(2, 0.9, metric="rougeL")], 1, 1),
+        # Worse than an endpoint is no reason to keep an older version.
+        (spec(activation="IfBetter"), [measured(1, 0.5), measured(2, 0.9, verdict="Worse")], 1, 2),
+        (spec(activation="IfBetter"), [measured(1, 0.5), measured(2, 0.9, base="NoDifference")], 1, 1),
         # A pin on a worse one was taken away.
         (spec(activation="IfBetter"), [version(1, 0.5), version(2, 0.6), version(3, 0.4, "Worse")], 3, 2),
     ],
@@ -101,11 +126,11 @@ def test_the_active_version(
 
 
 def test_better_needs_the_verdict_and_a_higher_score() -> None:
-    one, two = version(1, 0.5).evaluation, version(2, 0.6).evaluation
-    assert beats(two, one)
-    assert not beats(one, two)
+    one, two = version(1, 0.5), version(2, 0.6)
+    assert beats(two.evaluation, one)
+    assert not beats(one.evaluation, two)
     assert not beats(None, one)
-    assert beats(two, None)
+    assert beats(two.evaluation, None)
     assert not beats(version(3, 0.9, "Worse").evaluation, None)
 
 

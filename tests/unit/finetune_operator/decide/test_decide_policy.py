@@ -13,6 +13,7 @@ from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import policy
 from finetune_operator.decide.conditions import Fact, merge
 from finetune_operator.decide.size import LIMIT_BYTES, fit
+from tests.contract.statuses import EVALUATION
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
@@ -111,7 +112,42 @@ def test_the_order_of_the_checks() -> None:
         "base_model_is_allowed",
         "code_is_allowed",
         "provider_is_there",
+        "endpoints_are_allowed",
     ]
+
+
+AIR_GAPPED = {"airGapped": True, "modelCache": {"volume": {"emptyDir": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("url", "air_gapped", "globs", "allowed"),
+    [
+        ("https://api.example.com/v1", False, None, True),
+        ("https://api.example.com/v1", True, None, False),
+        ("https://api.example.com/v1", True, ["https://api.example.com/*"], True),
+        ("https://api.example.com", True, ["https://api.example.com/*"], True),
+        ("https://api.example.com.evil.org/v1", True, ["https://api.example.com/*"], False),
+        ("https://api.example.com/v1", False, ["https://other.example.com/*"], False),
+        ("https://api.example.com/v1", False, [], False),
+        ("http://rag.team-b.svc/v1", True, None, True),
+        ("http://rag.team-b.svc.cluster.local:8000/v1", True, None, True),
+        ("http://rag.svc/v1", True, [], True),
+        ("https://rag.svc.evil.org/v1", True, None, False),
+        ("https://evil.org/rag.team-b.svc/v1", True, None, False),
+    ],
+)
+def test_where_a_test_set_may_be_sent_to(url: str, air_gapped: bool, globs: list[str] | None, allowed: bool) -> None:
+    endpoint = {"endpoint": {"name": "rag", "url": url, "model": "m"}}
+    limits = connection(AIR_GAPPED if air_gapped else None, fineTuning={"allowedEndpoints": globs})
+    for evaluation, called in (
+        ({"baselines": [{"zeroShot": {}}, endpoint]}, "endpoint rag"),
+        ({"judge": {"url": url, "model": "m"}}, "judge"),
+    ):
+        refusal = policy.refusal(policy.Request(job_spec(evaluation=evaluation), "team-a", {}, limits))
+        assert (refusal is None) is allowed
+        if refusal is not None:
+            assert refusal.reason is Reason.ENDPOINT_NOT_ALLOWED
+            assert f"spec.evaluation: {called} is outside the cluster" in refusal.message
 
 
 @pytest.mark.parametrize(
@@ -166,6 +202,7 @@ def huge(letter: str) -> FineTuneJobStatus:
         conditions=merge(None, facts, generation=1, now=NOW),
         loss=Loss(train=points, validation=points),
         dataset=DatasetVerdict.model_validate(verdict),
+        evaluation=EVALUATION,
         failure=failure,
         provider=ProviderStatus(last_failure=failure, artifact_uri="u" * 1024),
     )

@@ -70,6 +70,41 @@ def test_one_pod_per_attempt_that_is_never_started_again_by_the_cluster() -> Non
     restricted(pod_of(made))
 
 
+ENDPOINT = {"name": "my-rag", "url": "http://rag.team-a.svc/v1", "model": "m"}
+
+
+def test_the_key_of_an_endpoint_comes_from_the_secret_that_the_job_names() -> None:
+    keyed = {"endpoint": ENDPOINT | {"apiKeySecretRef": {"name": "rag", "key": "api-key"}}}
+    judge = {"url": "https://judge.example.com/v1", "model": "m", "apiKeySecretRef": {"name": "judge", "key": "k"}}
+    made = job(evaluation={"baselines": [keyed, {"endpoint": ENDPOINT | {"name": "open"}}], "judge": judge})
+    assert {name: value for name, value in variables(made).items() if "_KEY" in name} == {
+        "FINETUNE_ENDPOINT_KEY_MY_RAG": {"secretKeyRef": {"name": "rag", "key": "api-key"}},
+        "FINETUNE_JUDGE_KEY": {"secretKeyRef": {"name": "judge", "key": "k"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "claims"),
+    [
+        (f"{OUTPUT}/model", "/var/lib/finetune/claims/models/team-a/sentiment/sentiment-1-11111111/model", {}),
+        ("pvc://old/x/model", "/var/lib/finetune/claims/old/x/model", {"/var/lib/finetune/claims/old": True}),
+        ("s3://bucket/model", None, {}),
+        (None, None, {}),
+    ],
+)
+def test_the_active_version_is_handed_to_the_trainer_read_only(
+    uri: str | None, folder: str | None, claims: dict[str, bool]
+) -> None:
+    active = training_job.Active(version=3, artifact_uri=uri)
+    made = training_job.build(owner(), job_spec(), hugging_face(), attempt().model_copy(update={"active": active}))
+    read = TrainerJob.model_validate_json(variables(made)["FINETUNE_JOB"])
+    assert read.active_version is not None
+    assert (read.active_version.version, read.active_version.folder) == (3, folder)
+    assert mounts(made).items() >= claims.items()
+    assert mounts(made)["/var/lib/finetune/claims/models"] is False
+    assert job_spec() == read.spec
+
+
 def test_the_trainer_reads_its_job_from_the_environment() -> None:
     spec = {"method": "LoRA", "lora": {"r": 8}, "hyperparameters": {"epochs": 1.5, "learningRate": 2e-4}}
     made = job(local={"modelCache": {"volume": {"emptyDir": {}}}, "airGapped": True}, **spec)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_api.deployment import ModelDeploymentStatus
+from finetune_api.trainer import TrainerJob
 from finetune_operator.reconcilers.deployment import headline
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import (
@@ -217,3 +218,28 @@ def test_headlines(old: dict[str, Any], new: dict[str, Any], told: tuple[str, st
 
     found = headline(status(**old), status(**new))
     assert (found[:2] if found else None) == told
+
+
+@pytest.mark.parametrize(
+    ("activation", "baselines", "splits", "handed_over"),
+    [
+        ("IfBetter", [{"zeroShot": {}}], ("train", "test"), True),
+        ("Automatic", [{"activeVersion": {}}], ("train", "test"), True),
+        ("Automatic", [{"zeroShot": {}}], ("train", "test"), False),
+        ("IfBetter", [{"activeVersion": {}}], ("train",), False),
+    ],
+)
+async def test_a_job_gets_the_active_version_to_be_compared_with(
+    activation: str, baselines: list[dict[str, Any]], splits: tuple[str, ...], handed_over: bool
+) -> None:
+    cluster = await with_version(activation=activation)
+    dataset = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in splits}
+    cluster.add_job("sentiment-2", dataset=dataset, evaluation={"baselines": baselines})
+    await cluster.settle()
+    pod = cluster.kube.objects[JOBS, "team-a", "sentiment-2-1"]["spec"]["template"]["spec"]
+    variables = {one["name"]: one.get("value", "") for one in pod["containers"][0]["env"]}
+    handed = TrainerJob.model_validate_json(variables["FINETUNE_JOB"]).active_version
+    assert (handed is not None) is handed_over
+    if handed is not None:
+        recorded = cluster.status(MODEL)["versions"][0]["artifact"]["uri"]
+        assert (handed.version, f"pvc://{handed.folder.removeprefix('/var/lib/finetune/claims/')}") == (1, recorded)

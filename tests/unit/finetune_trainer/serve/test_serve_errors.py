@@ -62,6 +62,18 @@ def test_a_bad_request_is_refused_with_its_field(address, route, body, param):
     assert error["message"]
 
 
+@pytest.mark.parametrize(
+    ("route", "body", "said"),
+    [
+        (CHAT_ROUTE, {**CHAT, "stop": ["a", "b", "c", "d", "e"]}, "stop: List should have at most 4 items"),
+        (TEXT_ROUTE, {**TEXT, "prompt": ["a"] * 65}, "prompt: List should have at most 64 items"),
+        (TEXT_ROUTE, {**TEXT, "prompt": []}, "prompt: List should have at least 1 item"),
+    ],
+)
+def test_a_list_of_the_wrong_length_is_told_its_length(address, route, body, said):
+    assert httpx.post(address + route, json=body).json()["error"]["message"].startswith(said)
+
+
 def test_what_is_no_json_is_refused(address):
     answer = httpx.post(address + CHAT_ROUTE, content=b"{")
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, "The body is not valid JSON.")

@@ -12,6 +12,9 @@ import httpx
 import pytest
 from running_server import wait_until
 
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.serve import listen
+
 ROOT = Path(__file__).parents[4]
 
 
@@ -80,3 +83,13 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_the_reasons_code(st
     assert "ModelNotInCache: test/tiny-llama is not in the model cache; the cache is empty" in said
     assert "next step: Put the model into the connection's model cache" in said
     assert "Traceback" not in said
+
+
+def test_a_port_that_is_taken_is_said_before_a_model_is_loaded():
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(TrainerError, match=f"--host 127.0.0.1 --port {port}: Address already in use") as raised:
+            listen("127.0.0.1", port)
+    assert raised.value.exit_code == 78
+    with pytest.raises(TrainerError, match=r"--host 192\.0\.2\.1 "):  # an address of no machine
+        listen("192.0.2.1", 0)

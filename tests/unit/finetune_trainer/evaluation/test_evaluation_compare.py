@@ -1,0 +1,87 @@
+"""Means, intervals and verdicts: chance is told from difference, and what was not answered counts nowhere."""
+
+import math
+
+import numpy as np
+import pytest
+
+from finetune_api.evaluation import Interval
+from finetune_trainer.evaluation import compare
+
+
+def of(right, metric="exactMatch"):
+    return compare.Measured({metric: np.array(right, dtype=float)})
+
+
+@pytest.mark.parametrize(
+    ("tuned", "baseline", "verdict"),
+    [
+        ([1] * 80 + [0] * 20, [1] * 10 + [0] * 90, "Better"),
+        ([1] * 10 + [0] * 90, [1] * 80 + [0] * 20, "Worse"),
+        ([1] * 50 + [0] * 50, [1] * 50 + [0] * 50, "NoDifference"),
+        ([1] * 52 + [0] * 48, [0] * 48 + [1] * 52, "NoDifference"),
+        ([1] * 3, [0] * 3, "Better"),
+        ([1, 0], [0, 1], "NoDifference"),
+        ([0.1 + 0.2] * 9, [0.3] * 9, "NoDifference"),
+        ([1, 1, 1, math.nan], [0, 0, 0, 1], "Better"),
+        ([], [], None),
+        ([1, 1], [math.nan, math.nan], None),
+    ],
+)
+def test_the_verdict_is_that_of_a_paired_bootstrap(tuned, baseline, verdict):
+    assert compare.against(of(tuned), of(baseline), "exactMatch").verdict == verdict
+
+
+def test_the_interval_is_that_of_drawing_rows():
+    chance = np.random.default_rng(7)
+    differences = chance.normal(0.1, 0.4, size=120)
+    means = [chance.choice(differences, size=120).mean() for _ in range(10_000)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    found = compare.interval(differences)
+    assert found.low == pytest.approx(low, abs=0.005)
+    assert found.high == pytest.approx(high, abs=0.005)
+    assert found == compare.interval(differences)
+
+
+def test_the_first_metric_decides_and_all_have_intervals():
+    tuned = compare.Measured({"exactMatch": np.zeros(30), "rougeL": np.full(30, 0.9)})
+    base = compare.Measured({"exactMatch": np.zeros(30), "rougeL": np.full(30, 0.2)})
+    by_match, by_rouge = (compare.against(tuned, base, one) for one in ("exactMatch", "rougeL"))
+    assert (by_match.verdict, by_rouge.verdict) == ("NoDifference", "Better")
+    assert by_match.difference == by_rouge.difference
+    assert by_match.difference.rouge_l == Interval(low=0.7, high=0.7)
+
+
+def test_rows_without_an_answer_count_nowhere():
+    found = compare.measured(["exactMatch", "jsonFields"], ["red", None, "blue"], ["red", "red", "red"])
+    assert found.mean("exactMatch") == 0.5
+    assert found.mean("jsonFields") is None
+    assert found.of_row(1) == {}
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "overall"),
+    [
+        (["Better"], "Better"),
+        (["Better", "NoDifference"], "NoDifference"),
+        (["Better", None, "Worse", "NoDifference"], "Worse"),
+        ([None], None),
+        ([], None),
+    ],
+)
+def test_tuning_was_worth_it_only_if_nothing_does_as_well(verdicts, overall):
+    assert compare.overall(verdicts) == overall
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (0.0, {"loss": 0.0, "perplexity": 1.0}),
+        (2.0, {"loss": 2.0, "perplexity": 7.389056}),
+        (800.0, {"loss": 800.0, "perplexity": None}),
+        (math.nan, {}),
+        (None, {}),
+    ],
+)
+def test_perplexity_is_the_exponential_of_the_loss(loss, told):
+    assert compare.losses(loss) == told

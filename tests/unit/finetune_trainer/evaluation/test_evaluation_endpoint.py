@@ -1,0 +1,203 @@
+"""Answers of a service over HTTP: bounded, repeated where that can help, counted where it cannot, never quoted."""
+
+import json
+import os
+import signal
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from finetune_api.evaluation import Endpoint
+from finetune_trainer.data import Turn
+from finetune_trainer.evaluation.endpoint import TRIES, ask
+from finetune_trainer.interruption import Interrupted, Interruption
+
+SECRET = "the row's own text"
+
+
+class Service:
+    """An OpenAI-compatible server whose `answer` gets the body of each request: status, body and headers."""
+
+    def __init__(self, answer):
+        self.requests, self.together, self.most = [], 0, 0
+        lock = threading.Lock()
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    service.requests.append((self.path, self.headers.get("Authorization"), body))
+                    service.together += 1
+                    service.most = max(service.most, service.together)
+                status, content, headers = answer(body)
+                with lock:
+                    service.together -= 1
+                data = content if isinstance(content, bytes) else json.dumps(content).encode()
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.handle_error = lambda *_: None  # a client that has gone
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def endpoint(self, **fields):
+        url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        return Endpoint.model_validate({"name": "rag", "url": url, "model": "m", "concurrency": 1} | fields)
+
+
+@pytest.fixture
+def serve():
+    running = []
+
+    def start(answer):
+        running.append(Service(answer))
+        return running[-1]
+
+    yield start
+    for service in running:
+        service.server.shutdown()
+        service.server.server_close()
+
+
+def good(text="red", tokens=7):
+    return 200, {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": tokens}}, {}
+
+
+def bad(status, **headers):
+    return status, {"error": {"message": SECRET}}, {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def put(service, rows=3, key=None, **fields):
+    answers = []
+    asked = [(row, (Turn("system", "s"), Turn("user", f"{SECRET} {row}"))) for row in range(rows)]
+    outcome = ask(service.endpoint(**fields), key, asked, max_tokens=9, on_answer=answers.append, pause=0.001)
+    assert SECRET not in str(outcome.problem)
+    return outcome, sorted(answers)
+
+
+def test_a_question_is_asked_as_openai_has_it(serve):
+    service = serve(lambda _: good(" red\n"))
+    outcome, answers = put(service, rows=2, key="sk-1")
+    assert (outcome.errors, outcome.problem) == (0, None)
+    assert [tuple(answer) for answer in answers] == [(0, "red", 7), (1, "red", 7)]
+    path, authorization, body = service.requests[0]
+    assert (path, authorization) == ("/v1/chat/completions", "Bearer sk-1")
+    assert body == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": f"{SECRET} 0"}],
+        "max_tokens": 9,
+        "temperature": 0,
+    }
+
+
+def test_without_a_key_none_is_sent(serve):
+    service = serve(lambda _: good())
+    put(service, rows=1)
+    assert service.requests[0][1] is None
+
+
+@pytest.mark.parametrize("failure", [bad(500), bad(503), bad(429), bad(429, Retry_After="0"), bad(408)])
+def test_what_may_pass_is_tried_again(serve, failure):
+    left = [failure] * (TRIES - 1)
+    service = serve(lambda _: left.pop() if left else good())
+    outcome, answers = put(service, rows=1)
+    assert (outcome.errors, len(answers), len(service.requests)) == (0, 1, TRIES)
+
+
+@pytest.mark.parametrize(
+    ("failure", "requests", "says"),
+    [
+        (bad(500), 3 * TRIES, "3 rows were not answered: HTTP 500"),
+        (bad(422), 3, "3 rows were not answered: HTTP 422"),
+        (bad(302, Location="http://127.0.0.1:1/"), 3, "HTTP 302"),
+        (bad(401), 1, "3 rows were not answered: HTTP 401: it does not accept the key"),
+        (bad(404), 1, "HTTP 404: there is no such path or model"),
+        ((200, {"choices": []}, {}), 3, "an answer has no choices[0].message.content"),
+        ((200, b"<html>", {}), 3, "an answer has no choices[0].message.content"),
+        ((200, b"x" * (1 << 20) + b"x", {}), 3, "an answer is longer than 1 MiB"),
+    ],
+)
+def test_what_does_not_pass_is_counted_and_told(serve, failure, requests, says):
+    service = serve(lambda _: failure)
+    outcome, answers = put(service)
+    assert (outcome.errors, answers) == (3, [])
+    assert len(service.requests) == requests
+    assert says in outcome.problem
+
+
+def test_some_rows_without_an_answer_cost_only_themselves(serve):
+    service = serve(lambda body: bad(422) if body["messages"][1]["content"].endswith("1") else good())
+    outcome, answers = put(service)
+    assert ([answer.row for answer in answers], outcome.errors) == ([0, 2], 1)
+
+
+def test_a_service_that_is_gone_is_not_asked_to_the_end(serve):
+    service = serve(lambda _: bad(422))
+    outcome, _ = put(service, rows=100)
+    assert len(service.requests) == 20
+    assert outcome.errors == 100
+
+
+def test_no_answer_in_time_is_an_error(serve, monkeypatch):
+    over = threading.Event()
+    monkeypatch.setattr("finetune_trainer.evaluation.endpoint.TRIES", 1)
+    outcome, _ = put(serve(lambda _: (over.wait(30), good())[1]), rows=1, timeoutSeconds=1)
+    over.set()
+    assert outcome.problem == "1 row was not answered: no answer within 1 s"
+
+
+def test_nobody_listening_is_an_error():
+    endpoint = Endpoint(name="rag", url="http://127.0.0.1:1/v1", model="m")
+    outcome = ask(endpoint, None, [(0, (Turn("user", "x"),))], max_tokens=1, on_answer=pytest.fail, pause=0.001)
+    assert outcome.problem == "1 row was not answered: it cannot be reached (ConnectError)"
+
+
+def test_no_more_requests_at_once_than_the_job_allows(serve):
+    def slowly(_):
+        time.sleep(0.02)
+        return good()
+
+    service = serve(slowly)
+    outcome, answers = put(service, rows=20, concurrency=3)
+    assert (outcome.errors, len(answers)) == (0, 20)
+    assert service.most == 3
+
+
+def test_a_model_that_takes_neither_max_tokens_nor_temperature_is_asked_its_way(serve):
+    def answer(body):
+        if "max_tokens" in body:
+            return 400, {"error": {"message": "Unsupported parameter: 'max_tokens'"}}, {}
+        return good()
+
+    service = serve(answer)
+    outcome, answers = put(service, rows=4, concurrency=2)
+    assert (outcome.errors, len(answers)) == (0, 4)
+    assert service.requests[-1][2]["max_completion_tokens"] == 9
+    assert len(service.requests) <= 6
+
+
+def test_sigterm_ends_the_asking_at_once(serve):
+    over = threading.Event()
+
+    def answer(body):
+        if body["messages"][1]["content"].endswith("2"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            over.wait(30)
+        return good()
+
+    service = serve(answer)
+    started = time.monotonic()
+    with Interruption().install(), pytest.raises(Interrupted):
+        put(service, rows=50, concurrency=2)
+    over.set()
+    assert time.monotonic() - started < 10
+    assert len(service.requests) < 50

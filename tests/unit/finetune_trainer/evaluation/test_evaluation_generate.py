@@ -1,0 +1,83 @@
+"""Answers do not depend on how questions are batched, with a decoder alone or behind an encoder."""
+
+import random
+from types import SimpleNamespace
+
+import pytest
+
+from finetune_trainer import artifact, base_model
+from finetune_trainer.data import ChatTokenizer
+from finetune_trainer.evaluation.generate import generated
+
+
+@pytest.fixture(scope="module")
+def causal(tiny_model):
+    import torch
+
+    folder = tiny_model / "test" / "tiny-llama"
+    base_model.quiet_libraries()
+    model = base_model.load_model(folder, dtype=torch.float32)
+    tokenizer, chat = base_model.load_tokenizer(folder), ChatTokenizer.from_folder(folder)
+    return model, artifact.plain_generation(model, tokenizer, chat)
+
+
+@pytest.fixture(scope="module")
+def encoder_decoder():
+    import torch
+    from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=300, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0,
+        initializer_factor=20.0,
+    )  # fmt: skip
+    generation = GenerationConfig(eos_token_id=1, pad_token_id=0, decoder_start_token_id=0)
+    return T5ForConditionalGeneration(config), generation
+
+
+@pytest.fixture(params=["causal", "encoder_decoder"])
+def asked(request):
+    return request.getfixturevalue(request.param)
+
+
+def ask(asked, prompts, **options):
+    model, generation = asked
+    said, batches = {}, 0
+    for batch in generated(model, prompts, generation=generation, **options):
+        said |= dict(batch)
+        batches += 1
+    return [said[place] for place in range(len(prompts))], batches
+
+
+def test_answers_do_not_depend_on_batches(asked):
+    chance = random.Random(5)
+    prompts = [[chance.randint(5, 250) for _ in range(chance.randint(3, 30))] for _ in range(9)]
+    alone, many = ask(asked, prompts, max_new_tokens=6, token_budget=1)
+    together, few = ask(asked, prompts, max_new_tokens=6, token_budget=120)
+    assert together == alone
+    assert len({tuple(ids) for ids in alone}) > 3
+    assert (many, 1 < few < 9) == (9, True)
+
+
+def test_an_answer_stops_before_the_token_that_ends_it(asked):
+    model, generation = asked
+    (said,), _ = ask(asked, [[7, 8, 9]], max_new_tokens=6, token_budget=100)
+    copied = type(generation)(**(generation.to_dict() | {"eos_token_id": [said[2], 299]}))
+    (cut,), _ = ask((model, copied), [[7, 8, 9]], max_new_tokens=6, token_budget=100)
+    assert cut == said[: said.index(said[2])]
+
+
+def test_an_answer_ends_where_the_template_ends_a_turn(causal, tiny_model):
+    folder = tiny_model / "test" / "tiny-llama"
+    chat, tokenizer = ChatTokenizer.from_folder(folder), base_model.load_tokenizer(folder)
+    assert artifact.end_of_answer(chat) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert causal[1].eos_token_id == 2
+
+
+def test_every_token_that_may_end_an_answer_is_named(tiny_model):
+    folder = tiny_model / "test" / "tiny-llama"
+    stub = SimpleNamespace(
+        generation_config=SimpleNamespace(eos_token_id=[0, 1], bos_token_id=1, decoder_start_token_id=None)
+    )
+    plain = artifact.plain_generation(stub, base_model.load_tokenizer(folder), ChatTokenizer.from_folder(folder))
+    assert plain.eos_token_id == [2, 0, 1]

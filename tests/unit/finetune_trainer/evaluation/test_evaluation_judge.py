@@ -1,0 +1,58 @@
+"""A judge that favours a place decides nothing, and one that says nothing clear is counted."""
+
+import pytest
+
+from finetune_trainer.data.rows import Turn
+from finetune_trainer.evaluation.judge import pairs, rulings, tally
+from finetune_trainer.evaluation.material import Question
+
+ASKED = [Question(f"line {n}", (Turn("system", "s"), Turn("user", f"q{n}")), f"right {n}") for n in range(4)]
+
+
+def test_each_pair_is_asked_in_both_orders_and_what_is_alike_not_at_all():
+    asked = dict(pairs(ASKED, ["mine", "same", "mine", "mine"], ["theirs", "same", None, "theirs"], "it is polite"))
+    assert sorted(asked) == [0, 1, 6, 7]
+    first, second = asked[0][1].content, asked[1][1].content
+    assert first.index("mine") < first.index("theirs")
+    assert second.index("theirs") < second.index("mine")
+    for text in (first, second):
+        assert "right 0" in text
+        assert "user: q0" in text
+    assert "it is polite" in asked[0][0].content
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ruling"),
+    [
+        ("A", "B", "win"),
+        ("B", "A", "loss"),
+        ("A", "A", "tie"),
+        ("B", "B", "tie"),
+        ("Tie", "B", "tie"),
+        ("**A**", " b.", "win"),
+        ("A is better", "B, because", "win"),
+        ("TIE", "tie", "tie"),
+        ("Answer A", "B", None),
+        ("Absolutely", "B", None),
+        ("", "B", None),
+        ("A", None, None),
+    ],
+)
+def test_an_answer_wins_only_where_it_wins_in_both_orders(first, second, ruling):
+    said = {order: text for order, text in enumerate((first, second)) if text is not None}
+    assert rulings(["mine"], ["theirs"], said) == [ruling]
+
+
+def test_rows_that_need_no_judge_are_none_of_its_errors():
+    found = rulings(["x", "x", "x"], ["x", None, "y"], {4: "A", 5: "?"})
+    assert found == ["tie", None, None]
+    judged = tally(found, answered=2)
+    assert (judged.wins, judged.ties, judged.losses, judged.errors) == (0, 1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("wins", "ties", "losses", "verdict"),
+    [(30, 10, 5, "Better"), (5, 10, 30, "Worse"), (10, 10, 9, "NoDifference"), (0, 0, 0, None)],
+)
+def test_wins_and_losses_make_a_verdict(wins, ties, losses, verdict):
+    assert tally(["win"] * wins + ["tie"] * ties + ["loss"] * losses, wins + ties + losses).verdict == verdict

@@ -1,0 +1,69 @@
+"""Each metric as its source defines it, on answers of every kind."""
+
+import math
+
+import pytest
+
+from finetune_api.evaluation import METRICS
+from finetune_trainer.evaluation.measures import MEASURES
+
+DEEP = "[" * 1000 + "]" * 1000
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "completion", "value"),
+    [
+        ("exactMatch", " red\n", "red", 1),
+        ("exactMatch", "Red", "red", 0),
+        ("exactMatch", "", "red", 0),
+        # SQuAD's evaluation: articles, punctuation and case do not count, words do, as often as they stand there.
+        ("tokenF1", "The cat!", "a cat", 1),
+        ("tokenF1", "the big cat", "the cat", 2 / 3),
+        ("tokenF1", "cat cat dog", "cat dog dog", 2 / 3),
+        ("tokenF1", "dog", "cat", 0),
+        ("tokenF1", "", "cat", 0),
+        ("tokenF1", "the", "a", 1),
+        ("tokenF1", "theatre", "atre", 0),
+        # Lin 2004, section 3.1.
+        ("rougeL", "police kill the gunman", "police killed the gunman", 0.75),
+        ("rougeL", "the gunman kill police", "police killed the gunman", 0.5),
+        ("rougeL", "the gunman police killed", "police killed the gunman", 0.5),
+        ("rougeL", "Grün, und blau", "grün und blau", 1),
+        ("rougeL", "猫", "犬", 0),
+        ("rougeL", "!", "?", 1),
+        ("rougeL", "", "word", 0),
+        ("chrF", "the cat sat", "the cat sat", 1),
+        ("chrF", "xyz", "abc", 0),
+        ("jsonValid", '{"a": [1, null]}', "", 1),
+        ("jsonValid", " 5 ", "", 1),
+        ("jsonValid", '```json\n{"a": 1}\n```', "", 0),
+        ("jsonValid", '{"a": NaN}', "", 0),
+        ("jsonValid", "{'a': 1}", "", 0),
+        ("jsonValid", "", "", 0),
+        ("jsonFields", '{"b": 2.0, "a": 1}', '{"a": 1, "b": 2}', 1),
+        ("jsonFields", '{"a": 1}', '{"a": 1, "b": 2}', 1 / 2),
+        ("jsonFields", '{"a": 1, "b": 2, "c": 3}', '{"a": 1, "b": 2}', 2 / 3),
+        ("jsonFields", '{"a": {"b": [1, 2]}, "c": []}', '{"a": {"b": [1, 3]}, "c": []}', 2 / 3),
+        ("jsonFields", '{"a": true}', '{"a": 1}', 0),
+        ("jsonFields", "null", "null", 1),
+        ("jsonFields", "no JSON", '{"a": 1}', 0),
+        ("jsonFields", '{"a": 1}', "no JSON", None),
+        ("jsonFields", DEEP, '{"a": 1}', 0),
+        ("jsonValid", "[" * 100_000, "", 0),
+    ],
+)
+def test_a_metric_is_as_its_source_defines_it(metric, answer, completion, value):
+    found = MEASURES[metric](answer, completion)
+    assert found == value if value is None else math.isclose(found, value)
+
+
+def test_chr_f_is_that_of_sacrebleu():
+    from sacrebleu import sentence_chrf
+
+    found = MEASURES["chrF"]("the cat sat on a mat", "a cat sat on the mat")
+    assert found == pytest.approx(sentence_chrf("the cat sat on a mat", ["a cat sat on the mat"]).score / 100)
+    assert 0.5 < found < 1
+
+
+def test_every_metric_of_the_api_is_there():
+    assert set(MEASURES) == set(METRICS)

@@ -1,0 +1,107 @@
+"""Rows as the model sees them, piece by piece: which tokens carry loss. For people; it changes nothing.
+
+It shows the data's own text. So it goes to the terminal of whoever asks for it and into the artifact, and nowhere else.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.encode import IGNORED, Encoded, encode
+from finetune_trainer.data.rows import Position, Row
+
+SHOWN_TOKENS = 2000
+"""Tokens of a row that are shown."""
+
+_HALF = "\N{REPLACEMENT CHARACTER}"
+
+
+class Piece(NamedTuple):
+    """A token as text, or a few that only together are whole characters."""
+
+    text: str
+    carries_loss: bool
+
+
+class Audited(NamedTuple):
+    """One row, taken apart."""
+
+    position: Position
+    pieces: list[Piece]
+    tokens: int
+    """Before the end was cut."""
+    loss_tokens: int
+    truncated: bool
+    hidden: int
+    """Tokens beyond SHOWN_TOKENS."""
+
+
+def audit(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, count: int) -> list[Audited]:
+    """The first `count` rows that can be learnt from, by the code that training uses.
+
+    Raises:
+        TrainerError: DatasetInvalid, the template refuses a row.
+    """
+    found: list[Audited] = []
+    for row in encode(rows, tokenizer, max_length):
+        found.append(_audited(row, tokenizer))
+        if len(found) == count:
+            break
+    return found
+
+
+def _audited(row: Encoded, tokenizer: ChatTokenizer) -> Audited:
+    ids = row.input_ids[:SHOWN_TOKENS].tolist()
+    carries_loss = [label != IGNORED for label in row.labels[:SHOWN_TOKENS]]
+    return Audited(
+        position=row.position,
+        pieces=list(pieces(ids, carries_loss, tokenizer)),
+        tokens=row.tokens,
+        loss_tokens=row.loss_tokens,
+        truncated=row.truncated,
+        hidden=len(row.input_ids) - len(ids),
+    )
+
+
+def pieces(ids: Sequence[int], carries_loss: Sequence[bool], tokenizer: ChatTokenizer) -> Iterator[Piece]:
+    """The ids as text: together exactly what they decode to, special tokens written out.
+
+    What a token adds is found by decoding with and without it: alone, some tokens lose a leading space. A token that
+    is a part of a character waits for the rest of it, unless the loss begins or ends between the two.
+    """
+    text, start = "", 0
+    for end in range(1, len(ids) + 1):
+        so_far = tokenizer.backend.decode(ids[:end], skip_special_tokens=False)
+        last_of_kind = end == len(ids) or carries_loss[end] != carries_loss[start]
+        if so_far.endswith(_HALF) and not last_of_kind:
+            continue
+        if len(so_far) > len(text):
+            yield Piece(so_far[len(text) :], carries_loss[start])
+        text, start = so_far, end
+
+
+def as_text(row: Audited, *, colour: bool) -> str:
+    """One row for a terminal: what carries loss in colour, or between ⟦ and ⟧, control characters written out."""
+    before, after = ("\x1b[1;32m", "\x1b[0m") if colour else ("⟦", "⟧")
+    parts = [f"{before}{text}{after}" if carries_loss else text for text, carries_loss in _joined(row.pieces)]
+    more = f" … {row.hidden} tokens more" if row.hidden else ""
+    cut = ", its end is cut" if row.truncated else ""
+    head = f"{row.position}: {row.tokens} tokens{cut}, {row.loss_tokens} carry loss"
+    return f"{head}\n  " + "".join(parts).replace("\n", "\n  ") + more
+
+
+def _joined(found: Iterable[Piece]) -> Iterator[tuple[str, bool]]:
+    """Neighbours of one kind together, safe to print."""
+    text, kind = "", False
+    for piece in found:
+        if piece.carries_loss != kind and text:
+            yield printable(text), kind
+            text = ""
+        text, kind = text + piece.text, piece.carries_loss
+    if text:
+        yield printable(text), kind
+
+
+def printable(text: str) -> str:
+    """The text without characters that a terminal or a page would obey: rows are anybody's input."""
+    return "".join(one if one == "\n" or one.isprintable() else repr(one)[1:-1] for one in text)

@@ -1,0 +1,123 @@
+"""What was answered → what is told: measures of everybody, intervals, verdicts, and one record per row. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune_api.evaluation import (
+    ActiveVersionScores,
+    Baselines,
+    Compared,
+    EndpointScores,
+    EvaluationResult,
+    FewShotScores,
+    Judged,
+    Metric,
+    TokensPerAnswer,
+)
+from finetune_trainer.evaluation import compare
+from finetune_trainer.evaluation.judge import Ruling, tally
+from finetune_trainer.evaluation.material import Material
+
+TUNED, ZERO_SHOT, FEW_SHOT, ACTIVE_VERSION = "tuned", "zeroShot", "fewShot", "activeVersion"
+
+
+@dataclass
+class Contestant:
+    """One that was asked."""
+
+    answers: list[str | None]
+    """By question; None where there is no answer."""
+    problem: str | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What its scores say of it beside measures."""
+    prompt_tokens: float | None = None
+    """Mean tokens of a prompt."""
+    rulings: list[Ruling | None] | None = None
+    """What the judge said of the tuned model's answers beside these, where there is a judge."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """How it ended."""
+
+    material: Material
+    metrics: Sequence[Metric]
+    contestants: Mapping[str, Contestant]
+    """By name, the tuned model first."""
+    measured: Mapping[str, compare.Measured]
+    result: EvaluationResult
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One record per question, for the artifact: it is in the user's own volume and may hold text."""
+        for place, question in enumerate(self.material.questions):
+            said: dict[str, Any] = {}
+            for name, contestant in self.contestants.items():
+                one: dict[str, Any] = {"answer": contestant.answers[place]}
+                one |= self.measured[name].of_row(place)
+                if contestant.rulings is not None:
+                    one["judge"] = contestant.rulings[place]
+                said[name] = one
+            yield {"row": question.place, "completion": question.completion, "answers": said}
+
+
+def endpoint_key(name: str) -> str:
+    """What an endpoint is called among the contestants."""
+    return f"endpoint/{name}"
+
+
+def contest(
+    asked: Material,
+    metrics: Sequence[Metric],
+    found: Mapping[str, Contestant],
+    losses: Mapping[str, float | None],
+) -> Contest:
+    """Measures, intervals and verdicts of what was answered."""
+    completions = [question.completion for question in asked.questions]
+    measured = {name: compare.measured(metrics, one.answers, completions) for name, one in found.items()}
+    compared = {
+        name: compare.against(measured[TUNED], measured[name], metrics[0], loss=losses.get(name)).wire()
+        | {"problem": one.problem, "judged": _judged(one), **one.notes}
+        for name, one in found.items()
+        if name != TUNED
+    }
+    base = compared.get(ZERO_SHOT, compare.losses(losses.get(ZERO_SHOT)))
+    baselines = Baselines(
+        zero_shot=Compared.model_validate(base) if base else None,
+        few_shot=FewShotScores.model_validate(compared[FEW_SHOT]) if FEW_SHOT in compared else None,
+        active_version=(
+            ActiveVersionScores.model_validate(compared[ACTIVE_VERSION]) if ACTIVE_VERSION in compared else None
+        ),
+        endpoints=[
+            EndpointScores.model_validate(one | {"promptTokens": found[name].prompt_tokens})
+            for name, one in compared.items()
+            if name.startswith(endpoint_key(""))
+        ]
+        or None,
+    )
+    result = EvaluationResult(
+        rows=len(completions),
+        metric=metrics[0],
+        tuned=compare.scores(measured[TUNED], losses.get(TUNED)),
+        baselines=baselines,
+        verdict=compare.overall([one.verdict for one in baselines.all()]),
+        tokens_per_answer=tokens_per_answer(found),
+        test_sha256=asked.sha256,
+    )
+    return Contest(asked, metrics, found, measured, result)
+
+
+def _judged(one: Contestant) -> Judged | None:
+    if one.rulings is None:
+        return None
+    return tally(one.rulings, answered=sum(answer is not None for answer in one.answers))
+
+
+def tokens_per_answer(found: Mapping[str, Contestant]) -> TokensPerAnswer | None:
+    """Prompt tokens of the tuned model beside those with examples, and the part that is saved."""
+    tuned = found[TUNED].prompt_tokens
+    few_shot = found[FEW_SHOT].prompt_tokens if FEW_SHOT in found else None
+    if tuned is None:
+        return None
+    saved = round(1 - tuned / few_shot, 4) if few_shot else None
+    return TokensPerAnswer(tuned=round(tuned, 2), few_shot=few_shot and round(few_shot, 2), saved=saved)

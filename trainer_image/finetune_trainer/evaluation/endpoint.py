@@ -1,0 +1,223 @@
+"""Answers of any service with OpenAI's chat completions: a few at a time, with time-outs, retries and a limit to them.
+
+What a service answers with an error is never repeated in messages: it may quote the question.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import orjson
+
+from finetune_api.evaluation import Service
+from finetune_trainer.data import Turn
+from finetune_trainer.evaluation.kept import Answer
+
+TRIES = 4
+PAUSE_SECONDS = 1.0
+"""Before the second try; it doubles from there on."""
+
+_LONGEST_PAUSE = 30.0
+_LONGEST_RESPONSE = 1 << 20
+_GIVE_UP_AFTER = 20
+"""Rows in a row without an answer: the service is gone, and the rest is not tried."""
+
+_FATAL = {
+    HTTPStatus.UNAUTHORIZED: "it does not accept the key",
+    HTTPStatus.FORBIDDEN: "it does not accept the key",
+    HTTPStatus.NOT_FOUND: "there is no such path or model",
+}
+
+
+@dataclass
+class Outcome:
+    """How it went."""
+
+    errors: int = 0
+    """Questions without an answer, those that were not tried any more among them."""
+    problems: dict[str, int] = field(default_factory=dict)
+    """Why, and how often."""
+
+    @property
+    def problem(self) -> str | None:
+        """The most frequent cause, in words."""
+        if not self.errors:
+            return None
+        why = max(self.problems, key=lambda cause: self.problems[cause], default="it was not asked")
+        return f"{self.errors} {'row was' if self.errors == 1 else 'rows were'} not answered: {why}"
+
+
+class _FailedError(Exception):
+    """One question without an answer; `for_good` where the others need not be tried."""
+
+    def __init__(self, why: str, *, for_good: bool = False) -> None:
+        super().__init__(why)
+        self.for_good = for_good
+
+
+class _AgainError(Exception):
+    """Worth another try, after `seconds` where the service said so."""
+
+    def __init__(self, why: str, seconds: float | None = None) -> None:
+        super().__init__(why)
+        self.seconds = seconds
+
+
+def ask(
+    endpoint: Service,
+    key: str | None,
+    asked: Sequence[tuple[int, tuple[Turn, ...]]],
+    *,
+    max_tokens: int,
+    on_answer: Callable[[Answer], None],
+    pause: float = PAUSE_SECONDS,
+) -> Outcome:
+    """Ask every (row, conversation); `on_answer` hears each answer as it comes, in any order and from one other thread.
+
+    Whatever the service does ends in the outcome: a baseline that is not there is no reason to lose a tuned model.
+    The caller's thread only waits. What a signal raises there comes through at once; within asyncio it might be lost.
+    """
+    asking = _Asking(endpoint, key, max_tokens, on_answer, pause)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="endpoint") as thread:
+        try:
+            return thread.submit(asyncio.run, asking.all(asked)).result()
+        except BaseException:
+            asking.stop()
+            raise
+
+
+class _Asking:
+    def __init__(
+        self, endpoint: Service, key: str | None, max_tokens: int, on_answer: Callable[[Answer], None], pause: float
+    ) -> None:
+        self._endpoint = endpoint
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._limits: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0}
+        self._other_limits: dict[str, Any] = {"max_completion_tokens": max_tokens}
+        """For models that take neither of the two."""
+        self._on_answer = on_answer
+        self._pause = pause
+        self._outcome = Outcome()
+        self._failed_in_a_row = 0
+        self._over = False
+        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None] | None = None
+
+    def stop(self) -> None:
+        """From another thread: ask nobody any more, and wait for nobody."""
+        self._over = True
+        if self._running is not None and self._running[1] is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                self._running[0].call_soon_threadsafe(self._running[1].cancel)
+
+    async def all(self, asked: Sequence[tuple[int, tuple[Turn, ...]]]) -> Outcome:
+        self._running = asyncio.get_running_loop(), asyncio.current_task()
+        waiting = iter(asked)
+        async with httpx.AsyncClient(timeout=self._endpoint.timeout_seconds, headers=self._headers) as client:
+            # No TaskGroup: it would wrap what on_answer raises.
+            await asyncio.gather(*(self._work(client, waiting) for _ in range(self._endpoint.concurrency)))
+        self._outcome.errors += sum(1 for _ in waiting)
+        return self._outcome
+
+    async def _work(self, client: httpx.AsyncClient, waiting: Iterator[tuple[int, tuple[Turn, ...]]]) -> None:
+        for row, turns in waiting:
+            if self._over:
+                self._outcome.errors += 1
+                return
+            try:
+                answer = await self._one(client, row, turns)
+            except _FailedError as error:
+                self._failed(error)
+            else:
+                self._failed_in_a_row = 0
+                self._on_answer(answer)
+
+    def _failed(self, error: _FailedError) -> None:
+        self._failed_in_a_row += 1
+        self._over = self._over or error.for_good or self._failed_in_a_row >= _GIVE_UP_AFTER
+        self._outcome.errors += 1
+        why = str(error)
+        self._outcome.problems[why] = self._outcome.problems.get(why, 0) + 1
+
+    async def _one(self, client: httpx.AsyncClient, row: int, turns: tuple[Turn, ...]) -> Answer:
+        why = ""
+        for attempt in range(TRIES):
+            try:
+                return await self._request(client, row, turns)
+            except _AgainError as error:
+                why = str(error)
+                wait = error.seconds if error.seconds is not None else self._pause * 2**attempt
+            if attempt < TRIES - 1:
+                await asyncio.sleep(min(wait, _LONGEST_PAUSE))
+        raise _FailedError(why)
+
+    async def _request(self, client: httpx.AsyncClient, row: int, turns: tuple[Turn, ...]) -> Answer:
+        limits = self._limits
+        body = {
+            "model": self._endpoint.model,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
+            **limits,
+        }
+        url = self._endpoint.url.rstrip("/") + "/chat/completions"
+        try:
+            async with client.stream("POST", url, json=body) as response:
+                content = await _content(response)
+        except httpx.TimeoutException:
+            raise _AgainError(f"no answer within {self._endpoint.timeout_seconds} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _AgainError(f"it cannot be reached ({type(error).__name__})") from None
+        except UnicodeEncodeError:
+            raise _FailedError("a question is no valid Unicode text") from None
+        if limits is not self._other_limits and _minds_limits(response.status_code, content):
+            self._limits = self._other_limits
+            return await self._request(client, row, turns)
+        _require_ok(response)
+        return _answer(row, content)
+
+
+async def _content(response: httpx.Response) -> bytes:
+    content = b""
+    async for part in response.aiter_bytes():
+        content += part
+        if len(content) > _LONGEST_RESPONSE:
+            raise _FailedError("an answer is longer than 1 MiB")
+    return content
+
+
+def _minds_limits(status: int, content: bytes) -> bool:
+    return status == HTTPStatus.BAD_REQUEST and (b"max_tokens" in content or b"temperature" in content)
+
+
+def _require_ok(response: httpx.Response) -> None:
+    status = response.status_code
+    if status == HTTPStatus.OK:
+        return
+    said = f"HTTP {status}"
+    if (
+        status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT)
+        or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    ):
+        raise _AgainError(said, _seconds(response.headers.get("Retry-After")))
+    if status in _FATAL:
+        raise _FailedError(f"{said}: {_FATAL[HTTPStatus(status)]}", for_good=True)
+    raise _FailedError(said)
+
+
+def _seconds(header: str | None) -> float | None:
+    return float(header) if header is not None and header.isdecimal() else None
+
+
+def _answer(row: int, content: bytes) -> Answer:
+    text: Any = None
+    tokens: Any = None
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+        body = orjson.loads(content)
+        text = body["choices"][0]["message"]["content"]
+        tokens = (body.get("usage") or {}).get("prompt_tokens")
+    if not isinstance(text, str):
+        raise _FailedError("an answer has no choices[0].message.content")
+    return Answer(row, text.strip(), tokens if isinstance(tokens, int) else None)

@@ -1,0 +1,38 @@
+"""Negative log likelihood of the test set's completions, weighted by token: unlike batches count as they should."""
+
+import contextlib
+from typing import Any
+
+import torch
+
+from finetune_trainer.interruption import Interruption
+from finetune_trainer.passes import Cut, labelled, loss_sum, passes_of
+from finetune_trainer.token_store import TokenStore
+
+_ROWS = 256  # that are sorted by length together
+
+
+def loss_on(
+    net: Any, store: TokenStore, *, token_budget: int, compute_dtype: torch.dtype, interruption: Interruption
+) -> float | None:
+    """Nats per labelled token over the whole store; None where no token has a label.
+
+    The sum over all tokens divided by their number, not a mean of batches' means. Rows are cut as in training.
+    """
+    net.eval()
+    device = next(net.parameters()).device
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(store), _ROWS):
+            rows = list(range(start, min(start + _ROWS, len(store))))
+            for batch in passes_of(store, rows, Cut(token_budget)):
+                interruption.check()
+                on_device = {name: value.to(device) for name, value in batch.items()}
+                with _autocast(device, compute_dtype):
+                    total += float(loss_sum(net, on_device))
+                tokens += labelled(batch)
+    return total / tokens if tokens else None
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)

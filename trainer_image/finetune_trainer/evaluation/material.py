@@ -1,0 +1,166 @@
+"""What the contestants are asked: the test set as questions, and rows of the training set as examples.
+
+It is read before training: a test set that cannot be measured, or a spec that does not fit it, ends the run early.
+"""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from finetune_api.evaluation import Evaluation
+from finetune_api.reasons import Reason
+from finetune_api.trainer import TrainerJob
+from finetune_api.verdict import DatasetVerdict, SplitName
+from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, load_rows
+from finetune_trainer.data.fingerprints import fingerprint
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.evaluation.measures import json_valid
+
+_SPARE_TOKENS = 8
+"""An answer that is so much longer than the longest completion cannot be equal to any: it is not written to its end."""
+
+_LONGEST_ANSWER = 1024
+"""Tokens of an answer at most, where the job names no limit."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row of the test set."""
+
+    place: str
+    """Where the row stands, for example `line 17`."""
+    turns: tuple[Turn, ...]
+    """What is asked: system message, earlier turns, and the question."""
+    completion: str
+    """The right answer, without surrounding white space."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that is asked, and with what."""
+
+    questions: list[Question]
+    max_new_tokens: int
+    examples: list[Row] = field(default_factory=list)
+    sha256: str | None = None
+    """Of the test file."""
+
+
+def prepare(job: TrainerJob, chat: ChatTokenizer, verdict: DatasetVerdict, *, allow_local: bool) -> Material | None:
+    """Read what the job's evaluation needs; None where it has no test set.
+
+    Raises:
+        TrainerError: a file cannot be read or has changed; DatasetInvalid, the metrics do not fit the test set.
+    """
+    if job.spec.dataset.test is None:
+        return None
+    evaluation = job.spec.evaluation
+    asked = questions(_rows(job, "test", verdict, allow_local=allow_local))
+    _require_json(evaluation, asked)
+    chosen: list[Row] = []
+    if evaluation.few_shot is not None:
+        rows = _rows(job, "train", verdict, allow_local=allow_local)
+        chosen = examples(rows, asked, evaluation.few_shot.examples, seed=job.spec.hyperparameters.seed)
+    return Material(
+        questions=asked,
+        max_new_tokens=answer_limit(evaluation, [len(ids) for ids in chat.ids([one.completion for one in asked])]),
+        examples=chosen,
+        sha256=verdict.test.sha256 if verdict.test else None,
+    )
+
+
+def _rows(job: TrainerJob, split: SplitName, verdict: DatasetVerdict, *, allow_local: bool) -> Iterator[Row]:
+    known = getattr(verdict, split)
+    return load_rows(
+        job.spec.dataset,
+        split,
+        allow_local=allow_local,
+        air_gapped=job.air_gapped,
+        expected_sha256=known.sha256 if known else None,
+    )
+
+
+def questions(rows: Iterable[Row]) -> list[Question]:
+    """The rows as questions."""
+    return [Question(str(row.position), row.prompt, row.completion.strip()) for row in rows]
+
+
+def _require_json(evaluation: Evaluation, asked: Sequence[Question]) -> None:
+    """Fields of JSON can be compared only where there are some."""
+    if "jsonFields" in evaluation.metrics and not any(json_valid(one.completion, "") for one in asked):
+        raise TrainerError(
+            Reason.DATASET_INVALID,
+            "spec.evaluation.metrics: jsonFields compares fields of JSON, and no completion of dataset.test is JSON",
+            "Leave jsonFields out and apply the job under a new name.",
+        )
+
+
+def answer_limit(evaluation: Evaluation, completion_tokens: Sequence[int]) -> int:
+    """Tokens of an answer at most.
+
+    Exact matches need no more than the longest completion and a little; other measures look at the whole answer.
+    """
+    longest = max(completion_tokens, default=0)
+    wanted = evaluation.max_new_tokens or min(longest + longest // 8 + _SPARE_TOKENS, _LONGEST_ANSWER)
+    return min(wanted, longest + _SPARE_TOKENS) if evaluation.metrics == ["exactMatch"] else wanted
+
+
+def examples(rows: Iterable[Row], asked: Sequence[Question], count: int, *, seed: int) -> list[Row]:
+    """`count` rows drawn with equal chance (reservoir sampling, Vitter 1985), fewer where there are not so many.
+
+    Never one whose prompt stands in the test set: it would give an answer away.
+    """
+    taken = {prompt_fingerprint(one.turns) for one in asked}
+    chance = random.Random(seed)  # noqa: S311 - a draw that can be repeated, no secret
+    chosen: list[Row] = []
+    seen = 0
+    for row in rows:
+        if prompt_fingerprint(row.prompt) in taken:
+            continue
+        seen += 1
+        place = seen - 1 if seen <= count else chance.randrange(seen)
+        if place < count:
+            chosen[place : place + 1] = [row]
+    chance.shuffle(chosen)
+    return chosen
+
+
+def prompt_fingerprint(turns: tuple[Turn, ...]) -> int:
+    """64 bits of what is asked."""
+    return fingerprint(Row(Position(), turns))
+
+
+class Prompt(NamedTuple):
+    """A question as token ids."""
+
+    ids: Sequence[int]
+    examples: int = 0
+    """How many stand before it."""
+
+
+def prompts(asked: Sequence[Question], chat: ChatTokenizer, longest: int) -> list[Prompt]:
+    """Each question as the tuned model is asked. A prompt over `longest` tokens keeps its end: the question itself."""
+    return [Prompt(chat.prompt_ids(one.turns)[-longest:]) for one in asked]
+
+
+def prompts_with_examples(
+    asked: Sequence[Question], shown: Sequence[Row], chat: ChatTokenizer, longest: int
+) -> list[Prompt]:
+    """Each question after as many examples as fit into `longest` tokens."""
+    return [_with_examples(one, shown, chat, longest) for one in asked]
+
+
+def _with_examples(question: Question, shown: Sequence[Row], chat: ChatTokenizer, longest: int) -> Prompt:
+    for count in range(len(shown), -1, -1):
+        ids = chat.prompt_ids(after_examples(question.turns, shown[:count]))
+        if len(ids) <= longest:
+            return Prompt(ids, count)
+    return Prompt(ids[-longest:])
+
+
+def after_examples(turns: tuple[Turn, ...], shown: Sequence[Row]) -> tuple[Turn, ...]:
+    """The conversation with the examples as earlier turns, after the question's own system message."""
+    system = tuple(turn for turn in turns[:1] if turn.role == "system")
+    earlier = tuple(turn for row in shown for turn in row.turns if turn.role != "system")
+    return (*system, *earlier, *turns[len(system) :])

@@ -1,0 +1,132 @@
+"""The base model and the active version, each in the place of the tuned model for a while.
+
+Adapters share their base: it is in memory once. Whole models take turns on the device.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from finetune_api.trainer import TrainerJob
+from finetune_trainer import artifact, base_model
+from finetune_trainer.data import ChatTokenizer
+from finetune_trainer.serving.artifact import Artifact, open_artifact
+
+_OTHER = "other"
+"""Name of a second adapter while it is asked."""
+
+
+class Model(NamedTuple):
+    """A model that can be asked, with the tokenizer that it was tuned with."""
+
+    net: Any
+    tokenizer: Any
+    chat: ChatTokenizer
+
+    @property
+    def generation(self) -> Any:
+        """How to generate: which tokens end an answer."""
+        return artifact.plain_generation(self.net, self.tokenizer, self.chat)
+
+    def longest_prompt(self, max_new_tokens: int) -> int:
+        """Tokens of a prompt that leave room for an answer in the model's context; an encoder-decoder has two."""
+        config = self.net.config
+        context: int = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
+        return context if getattr(config, "is_encoder_decoder", False) else max(1, context - max_new_tokens)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The model of this job, after training."""
+
+    job: TrainerJob
+    folder: Path
+    """Of the base model."""
+    model: Model
+    compute_dtype: Any
+    token_budget: int
+    """Tokens of a batch, with padding."""
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the base model is in it, as it was."""
+        return hasattr(self.model.net, "peft_config")
+
+
+@contextmanager
+def base_of(tuned: Tuned) -> Iterator[Model]:
+    """The base model, asked with the same tokenizer."""
+    if tuned.is_adapter:
+        with tuned.model.net.disable_adapter():
+            yield tuned.model
+        return
+    with _set_aside(tuned) as device:
+        net = _load(tuned, tuned.folder).to(device)
+        yield tuned.model._replace(net=net)
+        del net
+
+
+@contextmanager
+def version_in(tuned: Tuned, folder: Path) -> Iterator[Model]:
+    """An earlier version of the model, from its artifact.
+
+    Raises:
+        TrainerError: the folder is not there, is damaged, or its base model is not at hand.
+    """
+    cache = Path(tuned.job.model_cache) if tuned.job.model_cache else None
+    found = open_artifact(folder, cache, allow_hub=not tuned.job.air_gapped)
+    if found.is_adapter and tuned.is_adapter and found.base.resolve() == tuned.folder.resolve():
+        with _other_adapter(tuned.model.net, folder):
+            yield _with_own_tokenizer(tuned.model.net, found, tuned)
+        return
+    with _set_aside(tuned) as device:
+        net = _load(tuned, found.base)
+        if found.is_adapter:
+            from peft import PeftModel
+
+            net = PeftModel.from_pretrained(net, folder, is_trainable=False)
+        net = net.to(device)
+        yield _with_own_tokenizer(net, found, tuned)
+        del net
+
+
+def _with_own_tokenizer(net: Any, found: Artifact, tuned: Tuned) -> Model:
+    tokenizer = base_model.load_tokenizer(found.tokenizer, trust_remote_code=tuned.job.trust_remote_code)
+    return Model(net, tokenizer, ChatTokenizer.from_folder(found.tokenizer))
+
+
+def same_tokens(one: ChatTokenizer, other: ChatTokenizer) -> bool:
+    """Whether two models see a row as the same tokens: only then do losses per token compare."""
+    if one.template != other.template:
+        return False
+    return bool(one.backend.get_vocab() == other.backend.get_vocab())
+
+
+def _load(tuned: Tuned, folder: Path) -> Any:
+    return base_model.load_model(folder, dtype=tuned.compute_dtype, trust_remote_code=tuned.job.trust_remote_code)
+
+
+@contextmanager
+def _other_adapter(net: Any, folder: Path) -> Iterator[None]:
+    """A second adapter instead of the tuned one; afterwards nothing of it is left."""
+    net.load_adapter(folder, adapter_name=_OTHER, is_trainable=False)
+    try:
+        net.set_adapter(_OTHER)
+        yield
+    finally:
+        net.set_adapter("default")
+        net.delete_adapter(_OTHER)
+
+
+@contextmanager
+def _set_aside(tuned: Tuned) -> Iterator[Any]:
+    """The tuned model waits in the machine's memory; yields the device that is free meanwhile."""
+    net = tuned.model.net
+    device = net.device
+    net.to("cpu")
+    try:
+        yield device
+    finally:
+        net.to(device)

@@ -1,0 +1,197 @@
+"""report.html: curves, scores, answers row by row and the label audit on one page that needs nothing else.
+
+Rows and answers are anybody's input. Everything is escaped, and the page's own policy lets no script run but the one
+that was written here, and nothing be fetched.
+"""
+
+import base64
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from finetune_api.evaluation import FIELD_OF_METRIC, Compared, EndpointScores, EvaluationResult, Judged, Metric, Scores
+from finetune_api.trainer import TrainerJob
+from finetune_api.verdict import SPLITS, DatasetVerdict
+from finetune_trainer.data.audit import Audited, printable
+from finetune_trainer.evaluation.contest import ACTIVE_VERSION, FEW_SHOT, TUNED, ZERO_SHOT, Contest, endpoint_key
+
+SHOWN_ROWS = 500
+"""Rows of the test set on the page; evaluation.jsonl has all."""
+
+_SHOWN_CHARACTERS = 4000
+_NONE = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+_TITLES = {
+    TUNED: "tuned model",
+    ZERO_SHOT: "base model",
+    FEW_SHOT: "base model with examples",
+    ACTIVE_VERSION: "active version",
+}
+_WORDS = {"Better": "better", "Worse": "worse", "NoDifference": "no difference"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A baseline's value of a metric, and how far the tuned model is from it."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One contestant in the table of scores."""
+
+    title: str
+    cells: list[Cell]
+    loss: float | None
+    perplexity: float | None
+    verdict: str | None
+    judged: Judged | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer to one question."""
+
+    title: str
+    text: str | None
+    value: float | None
+    """By the first metric."""
+
+
+@dataclass(frozen=True)
+class RowShown:
+    """One question, what is right, and what everybody said."""
+
+    place: str
+    asked: str
+    completion: str
+    said: list[Said]
+    kind: str
+    """won, lost or same: the tuned model against the first baseline that answered."""
+
+
+def page(
+    job: TrainerJob,
+    *,
+    dataset: DatasetVerdict,
+    audited: Sequence[Audited],
+    curves: str,
+    contest: Contest | None,
+    settings: dict[str, Any],
+) -> str:
+    """The page. `curves` is an SVG of our own making; everything else is escaped."""
+    template, script, style = (_asset(name) for name in ("page.html.jinja", "page.js", "page.css"))
+    return (
+        _environment()
+        .from_string(template)
+        .render(
+            job=job,
+            dataset=[split for name in SPLITS if (split := getattr(dataset, name))],
+            warnings=dataset.warnings,
+            settings=settings,
+            audited=audited,
+            curves=Markup(curves[curves.index("<svg") :]),  # noqa: S704 - drawn here from numbers and checked names
+            evaluation=contest.result if contest else None,
+            lines=list(_lines(contest.result, contest.metrics)) if contest else [],
+            metrics=contest.metrics if contest else [],
+            rows=shown_rows(contest) if contest else [],
+            words=_WORDS,
+            script=Markup(script),  # noqa: S704 - a file of this package
+            style=Markup(style),  # noqa: S704 - a file of this package
+            script_hash=_hash(script),
+            limit=_SHOWN_CHARACTERS,
+        )
+    )
+
+
+def _lines(result: EvaluationResult, metrics: Sequence[Metric]) -> Iterator[Line]:
+    found = result.baselines
+    yield _line(_TITLES[TUNED], result.tuned, metrics)
+    if found.zero_shot is not None:
+        yield _line(_TITLES[ZERO_SHOT], found.zero_shot, metrics)
+    if found.few_shot is not None:
+        shown = f"{found.few_shot.examples:g} " if found.few_shot.examples is not None else ""
+        yield _line(f"base model with {shown}examples", found.few_shot, metrics)
+    if found.active_version is not None:
+        number = f" {found.active_version.version}" if found.active_version.version else ""
+        yield _line(_TITLES[ACTIVE_VERSION] + number, found.active_version, metrics)
+    for one in found.endpoints or ():
+        yield _line(_endpoint_title(one), one, metrics)
+
+
+def _endpoint_title(one: EndpointScores) -> str:
+    return f"{one.name} ({one.rows} rows)" if one.errors else one.name
+
+
+def _line(title: str, scores: Scores, metrics: Sequence[Metric]) -> Line:
+    compared = scores if isinstance(scores, Compared) else Compared()
+    cells = []
+    for metric in metrics:
+        interval = getattr(compared.difference, FIELD_OF_METRIC[metric]) if compared.difference else None
+        low, high = (interval.low, interval.high) if interval else (None, None)
+        cells.append(Cell(scores.of(metric), low, high))
+    return Line(title, cells, scores.loss, scores.perplexity, compared.verdict, compared.judged, compared.problem)
+
+
+def shown_rows(contest: Contest) -> list[RowShown]:
+    """At most SHOWN_ROWS rows, those on which the models differ first, each kind in the order of the file."""
+    rows = [_row(contest, place) for place in range(len(contest.material.questions))]
+    order = {"lost": 0, "won": 1, "same": 2}
+    return sorted(rows, key=lambda row: order[row.kind])[:SHOWN_ROWS]
+
+
+def _row(contest: Contest, place: int) -> RowShown:
+    question = contest.material.questions[place]
+    said = []
+    for name, contestant in contest.contestants.items():
+        if contestant.answers[place] is None and contestant.problem:
+            continue
+        value = float(contest.measured[name].values[contest.metrics[0]][place])
+        title = _TITLES.get(name, name.removeprefix(endpoint_key("")))
+        said.append(Said(title, contestant.answers[place], None if math.isnan(value) else value))
+    asked = "\n".join(f"{turn.role}: {turn.content}" for turn in question.turns)
+    return RowShown(question.place, asked, question.completion, said, _kind(said))
+
+
+def _kind(said: Sequence[Said]) -> str:
+    values = [one.value for one in said if one.value is not None]
+    if len(values) < 2 or values[0] == values[1]:
+        return "same"
+    return "won" if values[0] > values[1] else "lost"
+
+
+def _asset(name: str) -> str:
+    return (files("finetune_trainer.evaluation") / name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["plain"] = _plain
+    environment.filters["percent"] = lambda value: _NONE if value is None else f"{value:.1%}"
+    environment.filters["number"] = lambda value: _NONE if value is None else f"{value:,.3f}"
+    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", _MINUS)
+    return environment
+
+
+def _plain(text: str) -> str:
+    """A row's text with what a browser would obey written out, and cut where it is very long."""
+    shown = printable(text[:_SHOWN_CHARACTERS])
+    return shown if len(text) <= _SHOWN_CHARACTERS else f"{shown} … {len(text) - _SHOWN_CHARACTERS:,} characters more"
