@@ -70,6 +70,7 @@ def operator(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
     finally:
         process.send(signal.SIGKILL)
+        server.kubectl("delete", "llmconnection", "local")  # the server is other tests' too
 
 
 class Store:
