@@ -99,6 +99,17 @@ class SecretKeyRef(ApiModel):
     key: Annotated[str, Field(min_length=1, max_length=253)] = Field(description="Key in the Secret's data.")
 
 
+class ConfigMapKeyRef(ApiModel):
+    """One key of a ConfigMap."""
+
+    name: Name = Field(description="Name of the ConfigMap.")
+    key: Annotated[
+        str,
+        Field(min_length=1, max_length=253),
+        shaped("^[-._a-zA-Z0-9]+$", "a key of a ConfigMap has letters, digits, '-', '_' and '.' only"),
+    ] = Field(description="Key in the ConfigMap's data.")
+
+
 class ResourceRequirements(ApiModel):
     """Compute resources of a container, as in core/v1."""
 

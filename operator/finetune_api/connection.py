@@ -67,6 +67,11 @@ class FineTuningPolicy(ApiModel):
     allowed_models: Annotated[list[Glob], Field(max_length=256)] | None = Field(
         None, description="Globs of base models that may be tuned, for example meta-llama/*. Absent: all."
     )
+    allow_code: bool = Field(
+        False,
+        description="Whether jobs may bring Python of their own (spec.code). It runs with the training pod's rights: "
+        "its volumes, its network, the Secrets that the job names. Off: refused with reason CodeNotAllowed.",
+    )
     allowed_endpoints: Annotated[list[EndpointGlob], Field(max_length=64)] | None = Field(
         None,
         description="Globs of URLs that evaluation.baselines may send the test set to, for example "

@@ -32,6 +32,8 @@ class ExitCode(IntEnum):
     """The loss is no finite number."""
     MODEL_UNUSABLE = 81
     """The base model is there but cannot be tuned or served by this image."""
+    CODE_FAILED = 82
+    """The user's own code ended badly, or left no model that can be served."""
 
 
 REASON_OF_EXIT_CODE = {
@@ -46,4 +48,5 @@ REASON_OF_EXIT_CODE = {
     ExitCode.OUT_OF_MEMORY: Reason.OUT_OF_MEMORY,
     ExitCode.TRAINING_DIVERGED: Reason.TRAINING_DIVERGED,
     ExitCode.MODEL_UNUSABLE: Reason.MODEL_UNUSABLE,
+    ExitCode.CODE_FAILED: Reason.CODE_FAILED,
 }

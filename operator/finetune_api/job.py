@@ -8,6 +8,7 @@ from finetune_api.base import (
     MODEL_REF_RULE,
     ApiModel,
     Conditions,
+    ConfigMapKeyRef,
     Display,
     Name,
     ObjectRef,
@@ -22,7 +23,7 @@ from finetune_api.evaluation import Evaluation, EvaluationResult
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import DatasetVerdict
 
-Method = Literal["LoRA", "Full"]
+Method = Literal["LoRA", "QLoRA", "Full"]
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
 JobPhase = Literal[
     "Pending", "Validating", "Queued", "Running", "Evaluating", "Suspended", "Succeeded", "Failed", "Cancelled"
@@ -111,6 +112,19 @@ class LoRA(ApiModel):
     target_modules: Annotated[str, Field(min_length=1, max_length=512)] = Field(
         "all-linear", description="all-linear, or names of modules with commas between them, such as q_proj,v_proj."
     )
+    use_rslora: bool = Field(
+        False, alias="useRSLoRA", description="rsLoRA: adapters count alpha / √r, so that a large rank learns as well."
+    )
+    use_dora: bool = Field(
+        False,
+        alias="useDoRA",
+        description="DoRA: lengths and directions of the weights are learnt apart. Slower; better at small ranks.",
+    )
+    lora_plus_ratio: Annotated[float, Field(ge=1, le=1000)] | None = Field(
+        None,
+        alias="loraPlusRatio",
+        description="LoRA+: the adapters' second halves (B) learn at learningRate times this, for example 16.",
+    )
 
     @property
     def targets(self) -> str | list[str]:
@@ -125,7 +139,7 @@ class Hyperparameters(ApiModel):
 
     epochs: Annotated[float, Field(gt=0, le=1000)] = Field(3, description="Passes over the training set.")
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="Peak learning rate. Default: 2e-4 for LoRA, 2e-5 for Full."
+        None, description="Peak learning rate. Default: 2e-4 for LoRA and QLoRA, 2e-5 for Full."
     )
     batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(16, description="Rows per optimizer step, all GPUs.")
     micro_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
@@ -155,6 +169,24 @@ class Hyperparameters(ApiModel):
         return self
 
 
+class ArtifactOptions(ApiModel):
+    """What the job leaves."""
+
+    merge: bool = Field(
+        False,
+        description="Add the adapter to the base model: the artifact is a whole model in the base's own numbers, with "
+        "QLoRA too, and as large as the base. Off: the adapter alone.",
+    )
+
+
+class Code(ApiModel):
+    """The user's own Python."""
+
+    config_map_ref: ConfigMapKeyRef = Field(
+        description="ConfigMap of the job's namespace and its key. All its keys are beside the code when it runs."
+    )
+
+
 class Resources(ApiModel):
     """What the trainer pod asks for; the connection's podTemplate fills what is left out."""
 
@@ -177,8 +209,12 @@ class FineTuneJobSpec(ApiModel):
                 "hyperparameters.microBatchSize must be a divisor of hyperparameters.batchSize",
             ),
             (
-                "self.method == 'LoRA' || !has(self.lora)",
-                "lora has no meaning with this method: remove it or set method: LoRA",
+                "self.method != 'Full' || !has(self.lora)",
+                "lora has no meaning with this method: remove it or set method: LoRA or QLoRA",
+            ),
+            (
+                "self.method != 'Full' || !self.artifact.merge",
+                "artifact.merge has no meaning with method Full, which leaves a whole model: remove it",
             ),
             MODEL_REF_RULE,
         )
@@ -194,10 +230,20 @@ class FineTuneJobSpec(ApiModel):
         description="Rows of prompt and completion, with an optional system message. Guardrails of a connection or "
         "gateway are not applied to them."
     )
-    method: Method = Field("LoRA", description="LoRA: small adapters on a frozen base. Full: all weights.")
-    lora: LoRA | None = Field(None, description="Adapters, for method LoRA.")
+    method: Method = Field(
+        "LoRA",
+        description="LoRA: small adapters on a frozen base. QLoRA: the same on a base of 4-bit numbers (NF4), in a "
+        "quarter of its memory. Full: all weights.",
+    )
+    lora: LoRA | None = Field(None, description="Adapters, for methods LoRA and QLoRA.")
     hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How to learn.")
     resources: Resources = Field(Resources(), description="What the trainer pod asks for.")
+    artifact: ArtifactOptions = Field(ArtifactOptions(), description="What the job leaves.")
+    code: Code | None = Field(
+        None,
+        description="Own Python instead of the built-in recipe, run in the training pod. The connection has to allow "
+        "it (fineTuning.allowCode).",
+    )
     evaluation: Evaluation = Field(Evaluation(), description="How dataset.test is used.")
     hub_token_secret_ref: SecretKeyRef | None = Field(
         None, description="Hub token for gated base models: a Secret of the job's namespace."
@@ -212,6 +258,11 @@ class FineTuneJobSpec(ApiModel):
     retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="Change it to start a failed job again, from its last checkpoint."
     )
+
+    @property
+    def adapters(self) -> LoRA | None:
+        """The adapters that are trained; None where all weights are."""
+        return None if self.method == "Full" else self.lora or LoRA()
 
 
 class Progress(ApiModel):
@@ -283,6 +334,12 @@ class ArtifactRef(ApiModel):
         None, alias="providerModelID", description="The provider's name of the model."
     )
     kind: Literal["Adapter", "Full"] | None = Field(None, description="LoRA adapter, or all weights.")
+    architecture: Literal["CausalLM", "Seq2SeqLM"] | None = Field(
+        None,
+        description="CausalLM: goes on with its prompt. Seq2SeqLM: an encoder-decoder, such as T5.",
+    )
+    lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")
+    use_dora: bool | None = Field(None, alias="useDoRA", description="Whether the adapter is a DoRA.")
     bytes: int | None = Field(None, description="Size of the folder in bytes.")
     sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="sha256", description="SHA-256 of the folder's manifest, which has those of the files."

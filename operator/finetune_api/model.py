@@ -47,7 +47,7 @@ class ModelVersion(ApiModel):
     connection: Annotated[str, Field(max_length=253)] = Field(description="LLMConnection it was made with.")
     base_model: Annotated[str, Field(max_length=256)] = Field(description="Model it was tuned from.")
     method: Annotated[str, Field(max_length=32)] = Field(description="Method of tuning.")
-    lora_rank: int | None = Field(None, description="Rank of the adapter, for method LoRA.")
+    lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")
     artifact: ArtifactRef = Field(description="Where the weights are.")
     dataset_sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="datasetSHA256", description="SHA-256 of the training file."

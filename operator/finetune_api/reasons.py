@@ -29,6 +29,7 @@ class Reason(StrEnum):
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     MODEL_NOT_ALLOWED = "ModelNotAllowed"
     FINE_TUNING_DISABLED = "FineTuningDisabled"
+    CODE_NOT_ALLOWED = "CodeNotAllowed"
     PROVIDER_NOT_SUPPORTED = "ProviderNotSupported"
     ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed"
 
@@ -50,6 +51,7 @@ class Reason(StrEnum):
     INTERRUPTED = "Interrupted"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     TRAINING_DIVERGED = "TrainingDiverged"
+    CODE_FAILED = "CodeFailed"
     ARTIFACT_FAILED = "ArtifactFailed"
     TRAINER_CRASHED = "TrainerCrashed"
 
@@ -71,6 +73,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.NAMESPACE_NOT_ALLOWED: "Ask an admin to let the connection's namespaceSelector match this namespace.",
     Reason.MODEL_NOT_ALLOWED: "Choose a base model that the connection allows, or ask an admin to allow this one.",
     Reason.FINE_TUNING_DISABLED: "Ask an admin to set fineTuning.enabled on the connection, or use another one.",
+    Reason.CODE_NOT_ALLOWED: "Remove spec.code, or ask an admin to set fineTuning.allowCode on the connection.",
     Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace block.",
     Reason.ENDPOINT_NOT_ALLOWED: "Leave the endpoint out of evaluation.baselines, or ask an admin to add its URL to "
     "fineTuning.allowedEndpoints of the connection.",
@@ -82,13 +85,15 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.STORE_UNAVAILABLE: "Try again by setting spec.retryNonce when the store answers.",
     Reason.MODEL_NOT_IN_CACHE: "Put the model into the connection's model cache with `finetune-trainer cache` "
     "(examples/model-cache), or check the spelling of spec.baseModel.",
-    Reason.MODEL_UNUSABLE: "Choose a causal language model with a chat template that transformers can load.",
+    Reason.MODEL_UNUSABLE: "Choose a causal language model, or a T5 or BART, that transformers can load.",
     Reason.OUT_OF_MEMORY: "Ask for more memory in spec.resources, or lower batchSize or maxSequenceLength.",
     Reason.EVICTED: "Set spec.retryNonce to go on from the last checkpoint when the node has room.",
     Reason.NODE_LOST: "Set spec.retryNonce to go on from the last checkpoint.",
     Reason.INTERRUPTED: "Set spec.retryNonce to go on from the last checkpoint.",
     Reason.DEADLINE_EXCEEDED: "Apply the job under a new name with a larger activeDeadlineSeconds.",
     Reason.TRAINING_DIVERGED: "Lower hyperparameters.learningRate and apply the job under a new name.",
+    Reason.CODE_FAILED: "Read failure.logTail, correct the code in its ConfigMap and set spec.retryNonce. "
+    "`finetune-trainer run --code` runs it without a cluster.",
     Reason.ARTIFACT_FAILED: "Make room on the volume of the connection's artifacts, then set spec.retryNonce.",
     Reason.TRAINER_CRASHED: "Read failure.logTail; if it is no fault of the job, report it as a bug.",
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the connection's image and its pull secret.",

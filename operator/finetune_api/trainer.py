@@ -46,6 +46,7 @@ class TrainerJob(ApiModel):
     model_cache: str | None = Field(None, description="Folder of the model cache, where the connection has one.")
     air_gapped: bool = Field(False, description="Never reach a hub.")
     trust_remote_code: bool = Field(False, description="Let models bring code of their own.")
+    code: str | None = Field(None, description="File with the code that spec.code names.")
     report: ReportTarget | None = Field(None, description="Where to report to; without a cluster nowhere.")
     active_version: ActiveVersionRef | None = Field(
         None, description="What the tuned model is compared with, where the job or its model asks for it."

@@ -58,16 +58,29 @@ JOBS: list[Refused] = [
     (JOB, "spec.dataset.test.uri", "pvc://x", ("spec.dataset.test", "pvc://CLAIM/PATH")),
     (JOB, "spec.dataset.train.format", "csv", ("spec.dataset.train.format", '"CSV"', '"Parquet"')),
     (JOB, "spec.dataset.columns.prompt", "", ("spec.dataset.columns.prompt", "at least 1")),
-    (JOB, "spec.method", "lora", ("spec.method", '"LoRA"', '"Full"')),
+    (JOB, "spec.method", "lora", ("spec.method", '"LoRA"', '"QLoRA"', '"Full"')),
     (JOB, "spec.method", "DPO", ("spec.method", '"LoRA"', '"Full"')),
     (JOB, "spec.lora.r", 0, ("spec.lora.r", "greater than or equal to 1")),
     (JOB, "spec.lora.dropout", 1, ("spec.lora.dropout", "less than 1")),
+    (JOB, "spec.lora.loraPlusRatio", 0.5, ("spec.lora.loraPlusRatio", "greater than or equal to 1")),
+    (JOB, "spec.lora.useDoRA", "yes", ("spec.lora.useDoRA", "boolean")),
+    (JOB, "spec.lora.use_rslora", True, ('unknown field "spec.lora.use_rslora"',)),
+    (JOB, "spec.code", {}, ("spec.code.configMapRef: Required",)),
+    (JOB, "spec.code", {"configMapRef": {"name": "my-recipe"}}, ("spec.code.configMapRef.key: Required",)),
+    (
+        JOB,
+        "spec.code",
+        {"configMapRef": {"name": "x", "key": "../train.py"}},
+        ("spec.code.configMapRef.key", "letters"),
+    ),
+    (JOB, "spec.artifact.merge", "yes", ("spec.artifact.merge", "boolean")),
     (JOB, "spec.hyperparameters.epochs", 0, ("spec.hyperparameters.epochs", "greater than 0")),
     (JOB, "spec.hyperparameters.epochs", "three", ("spec.hyperparameters.epochs", "number")),
     (JOB, "spec.hyperparameters.learningRate", 2, ("spec.hyperparameters.learningRate", "less than or equal to 1")),
     (JOB, "spec.hyperparameters.batchSize", 1.5, ("spec.hyperparameters.batchSize", "integer")),
     (JOB, "spec.hyperparameters.microBatchSize", 3, ("microBatchSize must be a divisor of hyperparameters.batchSize",)),
     (JOB, "spec.hyperparameters.schedule", "cosine", ("spec.hyperparameters.schedule", '"Cosine"')),
+    (JOB, "spec.hyperparameters.precision", "Float16", ("spec.hyperparameters.precision", '"BFloat16"', '"Float32"')),
     (JOB, "spec.hyperparameters.seed", -1, ("spec.hyperparameters.seed", "greater than or equal to 0")),
     (JOB, "spec.resources.gpusPerNode", 99, ("spec.resources.gpusPerNode", "less than or equal to 16")),
     (JOB, "spec.resources.memory", "16GB", ("spec.resources.memory", "write a quantity such as 2, 500m or 16Gi")),
@@ -215,9 +228,14 @@ def test_several_mistakes_are_told_at_once(server: Server) -> None:
     assert "spec.lora.r" in message
 
 
+def test_merging_without_an_adapter_is_refused(server: Server) -> None:
+    message = server.refusal(changed(changed(JOB, "spec.method", "Full"), "spec.artifact", {"merge": True}))
+    assert "artifact.merge has no meaning with method Full, which leaves a whole model: remove it" in message
+
+
 def test_lora_settings_without_lora_are_refused(server: Server) -> None:
     message = server.refusal(changed(changed(JOB, "spec.method", "Full"), "spec.lora", {"r": 8}))
-    assert "lora has no meaning with this method: remove it or set method: LoRA" in message
+    assert "lora has no meaning with this method: remove it or set method: LoRA or QLoRA" in message
 
 
 @pytest.mark.parametrize("kind", ["FineTuneJob", "FineTunedModel", "ModelDeployment", "LLMConnection"])

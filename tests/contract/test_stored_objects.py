@@ -34,6 +34,13 @@ pytestmark = pytest.mark.cluster
 GOOD: list[tuple[str, Manifest, type[Any]]] = [
     ("smallest job", JOB, FineTuneJobSpec),
     ("job of all weights", changed(JOB, "spec.method", "Full"), FineTuneJobSpec),
+    (
+        "job on a 4-bit base",
+        changed(
+            changed(JOB, "spec.method", "QLoRA"), "spec.lora", {"useRSLoRA": True, "useDoRA": True, "loraPlusRatio": 16}
+        ),
+        FineTuneJobSpec,
+    ),
     ("fractions as text", changed(JOB, "spec.resources.cpu", "0.5"), FineTuneJobSpec),
     ("exponents", changed(JOB, "spec.hyperparameters.learningRate", 2.0e-4), FineTuneJobSpec),
     ("versioned model names", changed(JOB, "spec.baseModel", "amazon.nova-lite-v1:0:300k"), FineTuneJobSpec),
@@ -77,6 +84,16 @@ GOOD: list[tuple[str, Manifest, type[Any]]] = [
             {"persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
         ),
         LLMConnectionSpec,
+    ),
+    ("connection with code", changed(LOCAL, "spec.fineTuning.allowCode", True), LLMConnectionSpec),
+    (
+        "job with own code and a merged artifact",
+        changed(
+            changed(JOB, "spec.code", {"configMapRef": {"name": "my-recipe", "key": "train.py"}}),
+            "spec.artifact",
+            {"merge": True},
+        ),
+        FineTuneJobSpec,
     ),
     ("OpenAI connection", OPENAI, LLMConnectionSpec),
     ("Azure connection", AZURE, LLMConnectionSpec),
@@ -137,6 +154,8 @@ ANOTHER: dict[str, Any] = {
     "lora": {"r": 8},
     "hyperparameters": {"epochs": 7},
     "resources": {"cpu": 2},
+    "artifact": {"merge": True},
+    "code": {"configMapRef": {"name": "my-recipe", "key": "train.py"}},
     "evaluation": {"maxNewTokens": 8},
     "hubTokenSecretRef": {"name": "hub", "key": "token"},
     "activeDeadlineSeconds": 60,
@@ -158,7 +177,7 @@ def test_a_jobs_field_cannot_be_changed_or_added(stored_job: Server, field: str)
     assert "under a new name" in message
 
 
-@pytest.mark.parametrize("field", ["lora", "hubTokenSecretRef", "activeDeadlineSeconds"])
+@pytest.mark.parametrize("field", ["lora", "code", "hubTokenSecretRef", "activeDeadlineSeconds"])
 def test_a_jobs_optional_field_cannot_be_taken_away(server: Server, field: str) -> None:
     name = f"without-{field.lower()}"
     server.store(changed(changed(JOB, "metadata.name", name), f"spec.{field}", ANOTHER[field]))

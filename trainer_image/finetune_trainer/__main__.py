@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")
     run.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the tuned model")
     run.add_argument("--model-cache", type=Path, help="folder of the model cache; without it the hub is asked")
+    run.add_argument("--code", type=Path, help="Python file that spec.code of the job names")
 
     commands.add_parser("train", help="do the job that the environment describes (what a pod runs)")
 

@@ -23,10 +23,12 @@ def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
         _require_modules(model, targets)
     model.name_or_path = base_model  # peft takes the adapter's base model from here: a name, not this machine's path
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
         target_modules=targets,
     )
     try:

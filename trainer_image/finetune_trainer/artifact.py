@@ -4,6 +4,7 @@
     model*.safetensors, config.json                  method Full
     tokenizer files, chat_template.jinja, generation_config.json
     metrics.jsonl, loss.svg, dataset.json, result.json, report.html, evaluation.jsonl (with dataset.test)
+    README.md                                        a model card
     manifest.json                                    base model, method, versions, checksums; written last
 
 It neither trains nor measures.
@@ -25,7 +26,7 @@ from finetune_api.job import ArtifactRef, Loss, TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
-from finetune_trainer import metrics
+from finetune_trainer import metrics, model_card
 from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
 from finetune_trainer.durable import MANIFEST, bytes_of, read_manifest, remove_unfinished, sha256_of, whole_folder
 
@@ -91,6 +92,9 @@ def write(
     about = {
         "baseModel": job.spec.base_model,
         "method": job.spec.method,
+        "merged": job.spec.artifact.merge and not hasattr(model, "peft_config"),
+        "architecture": "Seq2SeqLM" if chat.encoder_decoder else "CausalLM",
+        "codeSHA256": sha256_of(Path(job.code)) if job.code else None,
         "datasetSHA256": dataset.train.sha256 if dataset.train else None,
         "job": {"namespace": job.namespace, "name": job.name, "uid": job.uid},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -101,6 +105,8 @@ def write(
         save_weights(folder, model)
         save_tokenizer(folder, tokenizer, chat)
         generation_config(model, tokenizer, chat).save_pretrained(folder)
+        card = model_card.card(job, about, dataset, numbers, adapter=_adapter_config(folder))
+        (folder / "README.md").write_text(card, encoding="utf-8")
         shutil.copyfile(record.path, folder / metrics.FILE)
         (folder / "loss.svg").write_text(loss_svg(record, job), encoding="utf-8")
         (folder / "dataset.json").write_text(json.dumps(dataset.wire(), indent=2) + "\n", encoding="utf-8")
@@ -112,7 +118,7 @@ def write(
 
 
 def save_weights(folder: Path, model: Any) -> None:
-    """Adapter or whole model as safetensors, with its configuration and without a generated model card."""
+    """Adapter or whole model as safetensors, with its configuration and without peft's model card."""
     if hasattr(model, "peft_config"):
         model.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
@@ -123,7 +129,7 @@ def save_weights(folder: Path, model: Any) -> None:
 def save_tokenizer(folder: Path, tokenizer: Any, chat: ChatTokenizer) -> None:
     """The base model's tokenizer with the template that was trained with, which it may not have had itself."""
     saved = copy.deepcopy(tokenizer)
-    saved.chat_template = chat.template
+    saved.chat_template = None if chat.encoder_decoder else chat.template
     saved.save_pretrained(folder)
 
 
@@ -149,6 +155,7 @@ def plain_generation(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
     ends = list(dict.fromkeys(token for token in found if token is not None))
     return GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=base.bos_token_id,
+        decoder_start_token_id=chat.decoder_start,
         eos_token_id=ends[0] if len(ends) == 1 else ends or None,
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -163,12 +170,22 @@ def end_of_answer(chat: ChatTokenizer) -> int | None:
 
 def _reference(job: TrainerJob) -> ArtifactRef:
     folder = folder_of(job)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    adapter = _adapter_config(folder) or {}
     return ArtifactRef(
         uri=job.artifact_uri,
-        kind="Adapter" if job.spec.method == "LoRA" else "Full",
+        kind="Adapter" if adapter else "Full",
+        architecture=manifest["architecture"],
+        lora_rank=adapter.get("r"),
+        use_dora=adapter.get("use_dora") or None,
         bytes=bytes_of(folder),
         sha256=sha256_of(folder / MANIFEST),
     )
+
+
+def _adapter_config(folder: Path) -> dict[str, Any] | None:
+    path = folder / "adapter_config.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def loss_svg(record: metrics.Metrics, job: TrainerJob) -> str:

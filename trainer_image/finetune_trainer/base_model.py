@@ -1,4 +1,4 @@
-"""The base model: found, fetched and loaded, or refused in words that a person can act on.
+"""The base model, causal or encoder-decoder: found, fetched and loaded, or refused in words that a person can act on.
 
 Weights come from safetensors only, and code only from transformers unless the job trusts the model's own. Adapters,
 training and generation are elsewhere.
@@ -11,10 +11,14 @@ from typing import Any
 
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
+from finetune_trainer import four_bit
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.model_cache import find_model, is_safe_name, not_in_cache
 
 _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+ENCODER_DECODERS = frozenset({"bart", "longt5", "mt5", "t5", "umt5"})
+"""Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
 """What is fetched from a hub: weights without pickle, configuration, tokenizer."""
@@ -56,12 +60,14 @@ def stay_offline() -> None:
 
 def quiet_libraries() -> None:
     """Progress bars of single files and notes to developers are not for those who read a run's log."""
+    import logging
     import warnings
 
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that it would fetch from a hub
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|peft|accelerate|torch")
 
 
@@ -133,23 +139,39 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
-def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False) -> Any:
-    """The causal language model in `folder`, in `dtype`, on the CPU.
+def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, four_bits: bool = False) -> Any:
+    """The language model in `folder`, in `dtype`, on the CPU; with `four_bits` quantised, where it will be trained.
 
     Raises:
-        TrainerError: ModelUnusable: no causal model, unknown architecture, no safetensors, or damaged.
+        TrainerError: ModelUnusable: no language model, unknown architecture, no safetensors, or damaged; SpecInvalid:
+            it cannot be quantised here.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    require_causal(folder, trust_remote_code=trust_remote_code)
+    config = require_language_model(folder, trust_remote_code=trust_remote_code)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    extra = _quantised(dtype) if four_bits else {}
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        model = kind.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **extra
         )
     except MemoryError:
         raise
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of the GPU; only quantised models are loaded onto it
+            raise
         raise _unusable(folder, f"it cannot be loaded: {_first_line(error)}") from error
+    if four_bits:
+        four_bit.prepare(model)
+    return model
+
+
+def _quantised(dtype: Any) -> dict[str, Any]:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    four_bit.require_kernels(device)
+    return {"quantization_config": four_bit.settings(dtype), "device_map": {"": device}}
 
 
 def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
@@ -163,14 +185,29 @@ def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
         raise _unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
 
 
-def require_causal(folder: Path, *, trust_remote_code: bool = False) -> None:
-    """Look at configuration and file names, without loading weights.
+def require_positions(folder: Path, config: Any, length: int) -> None:
+    """Refuse rows longer than an encoder-decoder has positions for: it would end at the first such row.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    known = getattr(config, "max_position_embeddings", None)
+    if config.is_encoder_decoder and known is not None and length > known:
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"hyperparameters.maxSequenceLength: {length} is more than the {known} tokens that the model in {folder} "
+            "can hold",
+            f"Set maxSequenceLength to {known} or less and apply the job under a new name.",
+        )
+
+
+def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """Look at configuration and file names, without loading weights. Returns transformers' configuration.
 
     Raises:
         TrainerError: ModelUnusable.
     """
     import transformers
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -178,15 +215,32 @@ def require_causal(folder: Path, *, trust_remote_code: bool = False) -> None:
         raise _unusable(
             folder, f"transformers {transformers.__version__} cannot read its configuration: {_first_line(error)}"
         ) from error
-    architectures = config.architectures or []
-    own_code = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    causal = {name for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in _names(names)}
-    if architectures and not own_code and not causal.intersection(architectures):
-        raise _unusable(folder, f"{', '.join(architectures)} is no causal language model")
+    _require_kind(folder, config, own_code=trust_remote_code)
     if not any(folder.glob("*.safetensors")):
         raise _unusable(
             folder, "it has no weights in safetensors; pickled ones (.bin, .pt) are not loaded: they can run code"
         )
+    return config
+
+
+def _require_kind(folder: Path, config: Any, *, own_code: bool) -> None:
+    from transformers.models.auto import modeling_auto
+
+    named = ", ".join(config.architectures or [config.model_type])
+    if config.is_encoder_decoder and config.model_type not in ENCODER_DECODERS:
+        raise _unusable(
+            folder,
+            f"{named} is an encoder-decoder; of these only {', '.join(sorted(ENCODER_DECODERS))} can be used",
+        )
+    own_code = own_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    known = (
+        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+        if config.is_encoder_decoder
+        else modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    )
+    usable = {name for names in known.values() for name in _names(names)}
+    if config.architectures and not own_code and not usable.intersection(config.architectures):
+        raise _unusable(folder, f"{named} is no language model that answers")
 
 
 def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:

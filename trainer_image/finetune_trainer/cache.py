@@ -161,7 +161,7 @@ def _convert_gguf(source: Path, target: Path) -> None:
 
 def _require_usable(folder: Path) -> None:
     """A model that jobs could not use must not get into the cache."""
-    base_model.require_causal(folder)
+    base_model.require_language_model(folder)
     ChatTokenizer.from_folder(folder)
     base_model.load_tokenizer(folder)
     _require_all_shards(folder)

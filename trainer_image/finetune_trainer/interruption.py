@@ -36,6 +36,10 @@ class Interruption:
         """Whether somebody wants the run to stop."""
         return self._asked.is_set()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait until somebody asks, for so long at most; whether somebody did. For other threads than the run's own."""
+        return self._asked.wait(seconds)
+
     def ask(self, *, insist: bool = False) -> None:
         """Ask the run to stop; raises Interrupted at once, but only once, unless the present work is deferred.
 

@@ -105,9 +105,12 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     yield "metadata.name", "this is no name of an object" if wrong else None, "Write a-z, 0-9, '-' and '.' only."
     wrong = names.namespace is not None and not _LABEL.fullmatch(names.namespace)
     yield "metadata.namespace", "this is no name of a namespace" if wrong else None, "Write a-z, 0-9 and '-' only."
-    wrong = spec.method != "LoRA" and spec.lora is not None
+    wrong = spec.method == "Full" and spec.lora is not None
     meaningless = f"lora has no meaning with method {spec.method}" if wrong else None
-    yield "spec.lora", meaningless, "Remove spec.lora, or set spec.method to LoRA."
+    yield "spec.lora", meaningless, "Remove spec.lora, or set spec.method to LoRA or QLoRA."
+    wrong = spec.method == "Full" and spec.artifact.merge
+    meaningless = "it has no meaning with method Full, which leaves a whole model" if wrong else None
+    yield "spec.artifact.merge", meaningless, "Remove spec.artifact.merge."
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
     yield "spec.modelRef.name", service, "Rename it, for example in small letters."
     for field in ("cpu", "memory", "ephemeralStorage"):

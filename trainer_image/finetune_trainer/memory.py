@@ -41,6 +41,9 @@ def fit(config: Any, *, longest_row: int, free_bytes: int | None, bytes_per_numb
 def bytes_per_token(config: Any, bytes_per_number: int, *, activation_checkpointing: bool) -> int:
     """Memory of activations for one token: what each layer keeps for its backward pass, and the logits in float32.
 
+    A token of an encoder-decoder goes through one of its stacks only; counting both leaves room for the padding, which
+    is up to twice the tokens where long prompts and long answers meet in one pass.
+
     A layer keeps about 16 vectors of the hidden size (norms, projections, residuals, adapters' inputs) and 4 of the
     intermediate size; with checkpointing one vector, and one layer's worth while it is computed again.
     """
@@ -48,6 +51,13 @@ def bytes_per_token(config: Any, bytes_per_number: int, *, activation_checkpoint
     hidden = text.hidden_size
     intermediate = getattr(text, "intermediate_size", None) or 4 * hidden
     layer = (16 * hidden + 4 * intermediate) * bytes_per_number
-    layers = text.num_hidden_layers
+    layers = text.num_hidden_layers + _decoder_layers(config)
     body = layers * hidden * bytes_per_number + layer if activation_checkpointing else layers * layer
     return int(body + 3 * 4 * text.vocab_size)
+
+
+def _decoder_layers(config: Any) -> int:
+    """Layers beside num_hidden_layers, which counts an encoder-decoder's encoder."""
+    if not getattr(config, "is_encoder_decoder", False):
+        return 0
+    return int(getattr(config, "num_decoder_layers", None) or config.decoder_layers)

@@ -44,6 +44,7 @@ _NEXT_STEP_HERE = {
     "the spelling of spec.baseModel.",
     Reason.OUT_OF_MEMORY: "Lower hyperparameters.microBatchSize or maxSequenceLength.",
     Reason.TRAINING_DIVERGED: "Lower hyperparameters.learningRate and choose another output folder.",
+    Reason.CODE_FAILED: "Read the code's output above, correct it and run the same command again.",
     Reason.ARTIFACT_FAILED: "Make room on the disk, or name a folder that you may write to with --output; then "
     + _AGAIN,
 }
@@ -54,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     """Do the job and say where the model is; the exit code is that of `train`."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        job = local_job(read_job(args.file), args.output, args.model_cache)
+        job = local_job(read_job(args.file), args.output, args.model_cache, args.code)
     except TrainerError as error:
         outcome.complain(error)
         return int(error.exit_code)
@@ -97,9 +98,16 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | None) -> TrainerJob:
-    """The job as the operator would hand it to a pod, with folders of this machine."""
+def local_job(
+    manifest: FineTuneJobManifest, output: Path, model_cache: Path | None, code: Path | None = None
+) -> TrainerJob:
+    """The job as the operator would hand it to a pod, with folders of this machine.
+
+    Raises:
+        TrainerError: SpecInvalid, spec.code and --code do not go together.
+    """
     folder = output.resolve()
+    _require_code(manifest, code)
     return TrainerJob(
         namespace=manifest.metadata.namespace or "local",
         name=manifest.metadata.name,
@@ -110,7 +118,24 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
         artifact_uri=(folder / ARTIFACT_FOLDER).as_uri(),
         model_cache=str(model_cache.resolve()) if model_cache else None,
         air_gapped=os.environ.get("HF_HUB_OFFLINE", "").lower() in _ON,
+        code=str(code.resolve()) if code else None,
     )
+
+
+def _require_code(manifest: FineTuneJobManifest, code: Path | None) -> None:
+    if manifest.spec.code is not None and code is None:
+        key = manifest.spec.code.config_map_ref.key
+        raise TrainerError(
+            Reason.SPEC_INVALID, "spec.code: its ConfigMap is not at hand here", f"Name the file with --code {key}."
+        )
+    if manifest.spec.code is None and code is not None:
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            "--code: the job has no spec.code",
+            "Add code: {configMapRef: {name: …, key: …}} to its spec, or leave --code out.",
+        )
+    if code is not None and not code.is_file():
+        raise TrainerError(Reason.SPEC_INVALID, f"--code: {code} is no file", "Name a Python file.")
 
 
 class Display:

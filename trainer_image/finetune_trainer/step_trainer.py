@@ -3,12 +3,11 @@
     Plan.rows_of(step) -> forward passes of like lengths -> loss summed over labelled tokens, divided by their number
 
 So gradients do not depend on how a step is cut into passes, the order of the data needs no sampler state, and what
-happens between steps (validation, checkpoints, stopping) hangs on step numbers alone. The output head runs on positions
-that carry loss. Loading, adapters and artifacts are elsewhere.
+happens between steps (validation, checkpoints, stopping) hangs on step numbers alone. Forward passes and their loss are
+in `passes.py`; loading, adapters and artifacts are elsewhere.
 """
 
 import contextlib
-import inspect
 import math
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch.nn import functional
+from peft.optimizers import create_loraplus_optimizer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Dataset, SequentialSampler
@@ -27,24 +26,16 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer import checkpoint
-from finetune_trainer.batches import Plan, forward_passes
+from finetune_trainer.batches import Plan
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import Metrics
+from finetune_trainer.passes import Cut, Pass, labelled, loss_sum, passes_of
 from finetune_trainer.schedule import factor, warmup_steps
-from finetune_trainer.token_store import IGNORED, TokenStore
+from finetune_trainer.token_store import TokenStore
 
-Pass = dict[str, torch.Tensor]
 Step = dict[str, Any]
 PASSES = "passes"
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How a step is cut into forward passes: by tokens with padding, or by rows where the job says so."""
-
-    token_budget: int | None
-    rows_each: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,55 +80,6 @@ class Steps(Dataset[Step]):
 
     def __getitem__(self, step: int) -> Step:
         return {PASSES: passes_of(self._store, self._plan.rows_of(step), self._cut)}
-
-
-def passes_of(store: TokenStore, rows: list[int], cut: Cut) -> list[Pass]:
-    """Rows as padded forward passes."""
-    lengths = [int(store.lengths[row]) for row in rows]
-    places = forward_passes(lengths, token_budget=cut.token_budget, rows_each=cut.rows_each)
-    return [padded(store, [rows[place] for place in group]) for group in places]
-
-
-def padded(store: TokenStore, rows: list[int]) -> Pass:
-    """One forward pass: `input_ids` and `labels`, both [rows, longest], padded on the right with 0 and IGNORED.
-
-    Padding on the right needs no attention mask: a causal model never looks to the right.
-    """
-    pairs = [store.row(row) for row in rows]
-    shape = (len(rows), max(len(ids) for ids, _ in pairs))
-    batch = {"input_ids": torch.zeros(shape, dtype=torch.long), "labels": torch.full(shape, IGNORED)}
-    for place, (ids, labels) in enumerate(pairs):
-        batch["input_ids"][place, : len(ids)] = torch.from_numpy(ids)
-        batch["labels"][place, : len(ids)] = torch.from_numpy(labels)
-    batch["tokens"] = torch.tensor(sum(len(ids) for ids, _ in pairs))
-    return batch
-
-
-def loss_sum(model: Any, batch: Pass) -> torch.Tensor:
-    """Negative log likelihood in nats, summed over the labelled tokens of a pass.
-
-    Only positions at which some row has a label go through the output head, where the model can be told so.
-    """
-    targets = batch["labels"][:, 1:]
-    positions = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)
-    only = {"logits_to_keep": positions} if _takes_positions(model) else {}
-    logits: torch.Tensor = model(input_ids=batch["input_ids"], use_cache=False, **only).logits
-    if not only:
-        logits = logits[:, positions]
-    return functional.cross_entropy(
-        logits.flatten(0, 1).float(), targets[:, positions].flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-
-
-def _takes_positions(model: Any) -> bool:
-    """Whether the model can be told to compute logits at some positions only; models' own code may not know it."""
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
-    return "logits_to_keep" in inspect.signature(inner.forward).parameters
-
-
-def labelled(batch: Pass) -> int:
-    """Tokens of a pass that carry loss. The first of a row is never predicted."""
-    return int((batch["labels"][:, 1:] != IGNORED).sum())
 
 
 def arguments(
@@ -196,16 +138,18 @@ class StepTrainer(Trainer):
         metrics: Metrics,
         interruption: Interruption,
         on_step: Callable[[int, int], None],
+        lora_plus_ratio: float | None = None,
+        loss: Callable[[Any, Pass], torch.Tensor] | None = None,
     ) -> None:
-        super().__init__(
-            model=model, args=args, train_dataset=Steps(train, plan, cut), data_collator=_only, callbacks=[_Pacer(self)]
-        )
+        steps = Steps(train, plan, cut)
+        super().__init__(model=model, args=args, train_dataset=steps, data_collator=_only, callbacks=[_Pacer(self)])
         self.remove_callback(PrinterCallback)
         self._net: Any = model
         self.plan, self.pace, self.metrics_record, self.interruption = plan, pace, metrics, interruption
         self._validation, self._cut, self._compute_dtype = validation, cut, compute_dtype
         self._checkpoints, self._fingerprint, self._on_step = checkpoints, fingerprint, on_step
-        self._hyper = hyper
+        self._loss = loss or loss_sum
+        self._hyper, self._lora_plus_ratio = hyper, lora_plus_ratio
         self._last_tokens, self._last_completion_tokens = 0, 0
         self._last_loss, self._last_grad_norm = math.nan, math.nan
         self._saved_step = 0
@@ -251,6 +195,21 @@ class StepTrainer(Trainer):
         steps: Any = train_dataset or self.train_dataset
         return SequentialSampler(steps)
 
+    def create_optimizer(self, model: Any = None) -> Optimizer:
+        """Transformers' AdamW; with LoRA+ the second halves of the adapters get a learning rate of their own."""
+        if self._lora_plus_ratio is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self._net)
+        optimizer: Optimizer = create_loraplus_optimizer(
+            self._net,
+            kind,
+            loraplus_lr_ratio=self._lora_plus_ratio,
+            loraplus_weight_decay=self.args.weight_decay,
+            **options,
+        )
+        self.optimizer = optimizer
+        return optimizer
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
         """Transformers' own schedules begin with a learning rate of 0."""
         part_of_peak = partial(
@@ -279,7 +238,7 @@ class StepTrainer(Trainer):
                 before.restore()
                 raise _StepAbandoned
             with self._autocast():
-                loss = loss_sum(model, self._on_device(batch)) / max(completion_tokens, 1)
+                loss = self._loss(model, self._on_device(batch)) / max(completion_tokens, 1)
             self.accelerator.backward(loss)
             total += loss.detach()
         self._last_loss = float(total)
@@ -335,7 +294,7 @@ class StepTrainer(Trainer):
                     if self.interruption.asked:
                         return None
                     with self._autocast():
-                        total += float(loss_sum(self._net, self._on_device(batch)))
+                        total += float(self._loss(self._net, self._on_device(batch)))
                     tokens += labelled(batch)
         return total / tokens if tokens else None
 

@@ -24,8 +24,19 @@ Tokens = NDArray[np.int64]
 class TokenStore:
     """Rows of token ids and labels, by number."""
 
-    def __init__(self, rows: Iterable[tuple[Sequence[int], Sequence[int]]], *, scratch: Path | None = None) -> None:
-        """Write (ids, labels) pairs to a file of `scratch` (default: the system's) that goes away with the store."""
+    def __init__(
+        self,
+        rows: Iterable[tuple[Sequence[int], Sequence[int]]],
+        *,
+        decoder_start: int | None = None,
+        scratch: Path | None = None,
+    ) -> None:
+        """Write (ids, labels) pairs to a file of `scratch` (default: the system's) that goes away with the store.
+
+        Rows for an encoder-decoder are prompt, without loss, and answer, with loss, behind one another; `decoder_start`
+        is the token that its answers begin after.
+        """
+        self.decoder_start = decoder_start
         folder = scratch or Path(tempfile.gettempdir())
         offsets = array("q", [0])
         self.largest_id = -1

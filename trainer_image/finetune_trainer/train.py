@@ -1,6 +1,7 @@
 """`finetune-trainer train`: what the pod runs. `execute` is the whole recipe, top to bottom; `run` calls it too.
 
     finished before? → find the model → check the data → load → tokenise → train → measure → write the artifact
+                                                         └── or the user's own code ──┘
 
 The job comes from the environment; how it goes leaves by the report. Each step's how is in the file it is named after.
 """
@@ -20,14 +21,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job import ArtifactRef, LoRA, TrainingResult
+from finetune_api.job import ArtifactRef, TrainingResult
 from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.uris import LOCAL_SCHEME
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
-from finetune_trainer import artifact, base_model, memory, outcome
-from finetune_trainer.adapters import with_adapters
+from finetune_trainer import artifact, base_model, memory, merge, outcome, own_code, own_model
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer, Row, encode, load_rows
 from finetune_trainer.data.audit import Audited, audit
@@ -47,13 +47,21 @@ from finetune_trainer.progress import Pulse
 from finetune_trainer.report import Reporter, pod_reporter
 from finetune_trainer.serving.limits import cpu_threads
 from finetune_trainer.token_store import TokenStore
+from finetune_trainer.tuning import (
+    LEARNING_RATE,
+    build_trainer,
+    checkpoints_of,
+    compute_dtype_of,
+    device,
+    fit_of,
+    plan_of,
+    tunable_model,
+)
 
 if TYPE_CHECKING:
     from finetune_trainer.step_trainer import StepTrainer
 
 AUDITED_ROWS = 3
-
-LEARNING_RATE = {"LoRA": 2e-4, "Full": 2e-5}
 
 # What may differ between two attempts of the same job without changing what is learnt.
 _NOT_LEARNT_FROM = {"suspend", "ttl_seconds_after_finished", "retry_nonce", "resources", "active_deadline_seconds"}
@@ -94,13 +102,11 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
     folder = base_model.locate(job)
     verdict = _checked_data(job, folder, reporter, allow_local=allow_local)
     interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor
-    run = _prepare(job, folder, verdict, allow_local=allow_local)
-    interruption.check()
-    trainer = _train(run, reporter, interruption)
-    result = _result(run, trainer)
-    _free_training_memory(run, trainer)
-    del trainer
+    train = _train_by_own_code if job.spec.code else _train_by_recipe
+    run, result = train(job, folder, verdict, reporter, interruption, allow_local=allow_local)
     contest = _evaluate(run, reporter, interruption)
+    interruption.check()
+    _merge(run)
     interruption.check()
     interruption.before_writing()
     reference = artifact.write(
@@ -115,7 +121,8 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         contest=contest,
         page=_page(run, contest),
     )
-    shutil.rmtree(_checkpoints(job), ignore_errors=True)
+    for rest in (checkpoints_of(job), Path(job.output) / own_code.MODEL_FOLDER):
+        shutil.rmtree(rest, ignore_errors=True)
     forget(Path(job.output))
     reporter.update(phase="Succeeded", result=result.model_copy(update={"artifact": reference}))
 
@@ -210,31 +217,54 @@ def _checked_data(job: TrainerJob, folder: Path, reporter: Reporter, *, allow_lo
     return verdict
 
 
-def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, *, allow_local: bool) -> Run:
-    """Load the model, tokenise the data, and decide how they go together."""
-    import torch
-    from transformers import set_seed
-
+def _train_by_recipe(
+    job: TrainerJob,
+    folder: Path,
+    verdict: DatasetVerdict,
+    reporter: Reporter,
+    interruption: Interruption,
+    *,
+    allow_local: bool,
+) -> tuple[Run, TrainingResult]:
+    """The built-in recipe."""
     base_model.quiet_libraries()
-    hyper = job.spec.hyperparameters
-    on_gpu = torch.cuda.is_available()
-    compute_dtype = _compute_dtype(hyper.precision, on_gpu=on_gpu)
-    # Full tuning keeps float32 weights: bfloat16 would round its small updates away. Adapters are float32 in any case.
-    model = base_model.load_model(
-        folder,
-        dtype=compute_dtype if job.spec.method == "LoRA" else torch.float32,
-        trust_remote_code=job.trust_remote_code,
+    run = _prepare(job, folder, verdict, tunable_model(job, folder), allow_local=allow_local)
+    interruption.check()
+    trainer = _train(run, reporter, interruption)
+    result = _result(run, trainer)
+    _free_training_memory(run, trainer)
+    return run, result
+
+
+def _train_by_own_code(
+    job: TrainerJob,
+    folder: Path,
+    verdict: DatasetVerdict,
+    reporter: Reporter,
+    interruption: Interruption,
+    *,
+    allow_local: bool,
+) -> tuple[Run, TrainingResult]:
+    """The user's code; no model is loaded here before it has ended."""
+    result = own_code.train(
+        job, folder, verdict, reporter, interruption, allow_local=allow_local, air_gapped=job.air_gapped
     )
+    base_model.quiet_libraries()
+    model = own_model.load(job, folder, Path(job.output) / own_code.MODEL_FOLDER, compute_dtype_of(job))
+    run = _prepare(job, folder, verdict, model.to(device()), allow_local=allow_local)
+    interruption.check()
+    return run, result
+
+
+def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, model: Any, *, allow_local: bool) -> Run:
+    """Tokenise the data, and decide how model and data go together."""
     chat = ChatTokenizer.from_folder(folder)
     train = _tokenised(job, chat, "train", verdict, allow_local=allow_local)
     validation = _tokenised(job, chat, "validation", verdict, allow_local=allow_local)
     test = _tokenised(job, chat, "test", verdict, allow_local=allow_local)
     asked = prepare(job, chat, verdict, allow_local=allow_local)
     first = _rows(job, "train", verdict, allow_local=allow_local)
-    audited = audit(first, chat, hyper.max_sequence_length, AUDITED_ROWS)
-    set_seed(hyper.seed)
-    if job.spec.method == "LoRA":
-        model = with_adapters(model, job.spec.lora or LoRA(), job.spec.base_model)
+    audited = audit(first, chat, job.spec.hyperparameters.max_sequence_length, AUDITED_ROWS)
     assert train is not None  # noqa: S101 - dataset.train is required
     base_model.require_tokens(model, folder, max(store.largest_id for store in (train, validation, test) if store))
     return Run(
@@ -246,22 +276,14 @@ def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, *, allow_lo
         chat=chat,
         train=train,
         validation=validation,
-        plan=Plan(len(train), batch_size=hyper.batch_size, epochs=hyper.epochs, seed=hyper.seed),
-        fit=_fit(model, max(train.longest, validation.longest if validation else 0), compute_dtype),
-        compute_dtype=compute_dtype,
+        plan=plan_of(job, train),
+        fit=fit_of(job, model, train, validation),
+        compute_dtype=compute_dtype_of(job),
         metrics=Metrics(Path(job.output) / FILE),
         test=test,
         asked=asked,
         audited=audited,
     )
-
-
-def _compute_dtype(precision: str, *, on_gpu: bool) -> Any:
-    import torch
-
-    if precision == "Auto":
-        return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if precision == "BFloat16" else torch.float32
 
 
 def _tokenised(
@@ -271,7 +293,7 @@ def _tokenised(
         return None
     rows = _rows(job, split, verdict, allow_local=allow_local)
     encoded = encode(rows, chat, job.spec.hyperparameters.max_sequence_length)
-    return TokenStore((row.input_ids, row.labels) for row in encoded)
+    return TokenStore(((row.input_ids, row.labels) for row in encoded), decoder_start=chat.decoder_start)
 
 
 def _rows(job: TrainerJob, split: SplitName, verdict: DatasetVerdict, *, allow_local: bool) -> Iterator[Row]:
@@ -284,26 +306,13 @@ def _rows(job: TrainerJob, split: SplitName, verdict: DatasetVerdict, *, allow_l
     )
 
 
-def _fit(model: Any, longest_row: int, compute_dtype: Any) -> memory.Fit:
-    import torch
-
-    free = None
-    if torch.cuda.is_available():
-        weights = sum(value.numel() * value.element_size() for value in model.parameters())
-        trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-        free = torch.cuda.mem_get_info()[0] - weights - 3 * 4 * trained  # gradients and AdamW's two moments
-    return memory.fit(model.config, longest_row=longest_row, free_bytes=free, bytes_per_number=compute_dtype.itemsize)
-
-
 def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTrainer":
     """Train from the newest checkpoint or the start to the end.
 
     Raises:
         Interrupted: somebody asked to stop; a checkpoint of the last whole step was written.
     """
-    from finetune_trainer.step_trainer import Cut, StepTrainer, arguments, pace_of
-
-    hyper, pulse = run.job.spec.hyperparameters, Pulse(run.plan)
+    pulse = Pulse(run.plan)
 
     def on_step(step: int, tokens: int) -> None:
         if tokens:
@@ -311,30 +320,12 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
         if reporter.due() or not tokens or step == run.plan.total_steps:
             reporter.update(progress=pulse.progress(step), loss=run.metrics.curves())
 
-    if run.fit.activation_checkpointing:
-        run.model.enable_input_require_grads()  # without it frozen embeddings cut adapters off from their gradients
-    trainer = StepTrainer(
-        model=run.model,
-        args=arguments(
-            hyper,
-            learning_rate=hyper.learning_rate or LEARNING_RATE[run.job.spec.method],
-            total_steps=run.plan.total_steps,
-            output=Path(run.job.output),
-            activation_checkpointing=run.fit.activation_checkpointing,
-        ),
-        hyper=hyper,
-        train=run.train,
-        validation=run.validation,
-        plan=run.plan,
-        pace=pace_of(
-            run.plan,
-            hyper.checkpoint_steps,
-            train_tokens=run.train.tokens,
-            validation_tokens=run.validation.tokens if run.validation else 0,
-        ),
-        cut=Cut(None, hyper.micro_batch_size) if hyper.micro_batch_size else Cut(run.fit.token_budget),
-        compute_dtype=run.compute_dtype,
-        checkpoints=_checkpoints(run.job),
+    trainer = build_trainer(
+        run.job,
+        run.model,
+        run.train,
+        run.validation,
+        fit=run.fit,
         fingerprint=fingerprint(run.job, *_data_hashes(run.verdict)),
         metrics=run.metrics,
         interruption=interruption,
@@ -352,10 +343,6 @@ def _data_hashes(verdict: DatasetVerdict) -> list[str | None]:
     return [split.sha256 for split in (verdict.train, verdict.validation) if split]
 
 
-def _checkpoints(job: TrainerJob) -> Path:
-    return Path(job.output) / "checkpoints"
-
-
 def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
     curves = run.metrics.curves()
     return TrainingResult(
@@ -367,6 +354,15 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
         runtime_seconds=round(trainer.seconds),
         dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
     )
+
+
+def _merge(run: Run) -> None:
+    """Make one model of base and adapter, where the job asks for it and there is an adapter."""
+    from finetune_trainer.passes import padded
+
+    if run.job.spec.artifact.merge and hasattr(run.model, "peft_config"):
+        sample = padded(run.train, list(range(min(4, len(run.train)))))
+        run.model = merge.merged(run.job, run.folder, run.model, sample)
 
 
 def _free_training_memory(run: Run, trainer: "StepTrainer") -> None:
@@ -383,7 +379,7 @@ def _free_training_memory(run: Run, trainer: "StepTrainer") -> None:
 
 def _evaluate(run: Run, reporter: Reporter, interruption: Interruption) -> Contest | None:
     """The tuned model beside its baselines on dataset.test; nothing where the job has none."""
-    if run.job.spec.method == "Full":
+    if run.job.spec.method == "Full" and run.job.spec.code is None:
         run.model.to(run.compute_dtype)  # measured as it is saved
     if run.asked is None or run.test is None:
         return None

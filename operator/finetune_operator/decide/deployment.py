@@ -114,7 +114,7 @@ def find_target(
 
 
 def choose_engine(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> _Target | Failure:
-    """Auto takes vLLM where a GPU is asked for and the connection has its image."""
+    """Auto takes vLLM where a GPU is asked for, the connection has its image and vLLM can serve the version."""
     local = spec.hugging_face
     image = connection.hugging_face.vllm_image if connection.hugging_face else None
     wanted = local.engine if local else "Auto"
@@ -123,9 +123,25 @@ def choose_engine(spec: ModelDeploymentSpec, version: ModelVersion, connection: 
             Reason.SPEC_INVALID,
             f"spec.huggingFace.engine: vLLM needs huggingFace.vllmImage on LLMConnection {version.connection}",
         )
+    unfit = not_for_vllm(version)
+    if wanted == "vLLM" and unfit:
+        return Failure.because(
+            Reason.SPEC_INVALID,
+            f"spec.huggingFace.engine: vLLM cannot serve version {version.version}: {unfit}; "
+            "write Auto or Transformers instead",
+        )
     gpus = (local.gpus if local else None) or 0
-    engine: Engine = "vLLM" if wanted == "vLLM" or (wanted == "Auto" and gpus > 0 and image) else "Transformers"
-    return _Target(version, connection, engine)
+    automatic = wanted == "Auto" and gpus > 0 and image is not None and unfit is None
+    return _Target(version, connection, "vLLM" if wanted == "vLLM" or automatic else "Transformers")
+
+
+def not_for_vllm(version: ModelVersion) -> str | None:
+    """Why vLLM (0.33) cannot serve a version, or None where it can."""
+    if version.artifact.architecture == "Seq2SeqLM":
+        return "it is an encoder-decoder"
+    if version.artifact.use_dora and version.artifact.kind == "Adapter":
+        return "it is a DoRA adapter"
+    return None
 
 
 def _unsupported(spec: ModelDeploymentSpec) -> Failure | None:

@@ -14,6 +14,7 @@ REASONS = frozenset(
         Reason.NAMESPACE_NOT_ALLOWED,
         Reason.FINE_TUNING_DISABLED,
         Reason.MODEL_NOT_ALLOWED,
+        Reason.CODE_NOT_ALLOWED,
         Reason.PROVIDER_NOT_SUPPORTED,
         Reason.ENDPOINT_NOT_ALLOWED,
     }
@@ -92,6 +93,24 @@ def base_model_is_allowed(request: Request) -> Failure | None:
     )
 
 
+def code_is_allowed(request: Request) -> Failure | None:
+    """Own code runs on this cluster, where an admin has said so."""
+    if request.spec.code is None:
+        return None
+    if request.connection.hugging_face is None:
+        return Failure.because(
+            Reason.PROVIDER_NOT_SUPPORTED,
+            f"spec.code: LLMConnection {request.spec.connection_ref.name} is a {request.connection.provider} "
+            "connection, which runs no code of one's own",
+        )
+    if request.connection.fine_tuning.allow_code:
+        return None
+    return Failure.because(
+        Reason.CODE_NOT_ALLOWED,
+        f"spec.code: LLMConnection {request.spec.connection_ref.name} does not allow code of one's own",
+    )
+
+
 def provider_is_there(request: Request) -> Failure | None:
     """This release tunes on the cluster; the providers of other blocks are refused in plain words."""
     if request.connection.hugging_face is not None:
@@ -124,6 +143,7 @@ CHECKS: tuple[Callable[[Request], Failure | None], ...] = (
     namespace_may_use,
     fine_tuning_is_on,
     base_model_is_allowed,
+    code_is_allowed,
     provider_is_there,
     endpoints_are_allowed,
 )

@@ -142,7 +142,7 @@ def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) ->
     ended = _terminated(pod)
     exit_code = ended.get("exitCode")
     found = _cause(condition, pod, report)
-    wants_log = found.reason is Reason.TRAINER_CRASHED
+    wants_log = found.reason in {Reason.TRAINER_CRASHED, Reason.CODE_FAILED}
     return Run(
         "Failed",
         report=report,

@@ -13,6 +13,7 @@ from finetune_api.names import (
     ARTIFACT_FOLDER,
     ATTEMPT_LABEL,
     COMPONENT_LABEL,
+    CONFIG_MAPS_PATH,
     JOB_LABEL,
     JOB_VARIABLE,
     JUDGE_KEY_VARIABLE,
@@ -115,9 +116,16 @@ def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace,
         model_cache=MODEL_CACHE_PATH if connection.model_cache else None,
         air_gapped=connection.air_gapped,
         trust_remote_code=connection.trust_remote_code,
+        code=_code(spec),
         report=ReportTarget(url=attempt.report_url),
         active_version=_active_version(attempt.active),
     )
+
+
+def _code(spec: FineTuneJobSpec) -> str | None:
+    """Where the pod finds the user's code: a key of a mounted ConfigMap, never a copy."""
+    reference = spec.code.config_map_ref if spec.code else None
+    return f"{CONFIG_MAPS_PATH}/{reference.name}/{reference.key}" if reference else None
 
 
 def _active_version(active: Active | None) -> ActiveVersionRef | None:
@@ -137,6 +145,8 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attemp
     volumes = Volumes()
     dataset = spec.dataset
     volumes.dataset(parse_uri(file.uri) for file in (dataset.train, dataset.validation, dataset.test) if file)
+    if spec.code is not None:
+        volumes.config_map(spec.code.config_map_ref.name)
     volumes.model_cache(connection)
     volumes.claim(parse_artifact_uri(attempt.output_uri).root, read_only=False)
     active = attempt.active and _on_a_claim(attempt.active)

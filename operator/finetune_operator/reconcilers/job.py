@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_api.display import job_display
-from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus, LoRA
+from finetune_api.job import ArtifactRef, FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.job import Decision, JobView, decide, not_started, recorded_result, refused_by_policy
@@ -189,7 +189,7 @@ def _new_version(view: JobView, number: int) -> ModelVersion:
         connection=spec.connection_ref.name,
         base_model=spec.base_model,
         method=spec.method,
-        lora_rank=(spec.lora or LoRA()).r if spec.method == "LoRA" else None,
+        lora_rank=_rank(spec, report.result.artifact),
         artifact=recorded_result(view, report.result).artifact,
         dataset_sha256=report.result.dataset_sha256,
         train_loss=report.result.train_loss,
@@ -197,6 +197,13 @@ def _new_version(view: JobView, number: int) -> ModelVersion:
         evaluation=report.evaluation.compact() if report.evaluation else None,
         created_at=timestamp(view.now),
     )
+
+
+def _rank(spec: FineTuneJobSpec, artifact: ArtifactRef) -> int | None:
+    """The adapter's rank: as its artifact has it, else as the job asked."""
+    if artifact.kind == "Full" or spec.adapters is None:
+        return artifact.lora_rank
+    return artifact.lora_rank or spec.adapters.r
 
 
 def _display(view: JobView, status: FineTuneJobStatus) -> Any:

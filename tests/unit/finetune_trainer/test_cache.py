@@ -104,7 +104,7 @@ def damaged_weights(folder):
 
 def no_causal_model(folder):
     config = json.loads((folder / "config.json").read_text()) | {
-        "architectures": ["T5ForConditionalGeneration"],
+        "architectures": ["T5EncoderModel"],
         "model_type": "t5",
     }
     (folder / "config.json").write_text(json.dumps(config))
@@ -144,7 +144,7 @@ def no_index(folder):
         (no_tokenizer, "no tokenizer.json"),
         (tokenizer_without_sense, "org/some-model cannot be used: its tokenizer cannot be loaded"),
         (damaged_weights, "model.safetensors is damaged"),
-        (no_causal_model, "org/some-model cannot be used: T5ForConditionalGeneration is no causal language model"),
+        (no_causal_model, "org/some-model cannot be used: T5EncoderModel is no language model that answers"),
         (unknown_architecture, "cannot read its configuration"),
         (no_config, "no folder with a config.json"),
     ],

@@ -79,7 +79,7 @@ def test_a_date_is_text(write):
         (("train: {uri:", "train: {url:"), "spec.dataset.train.url: no such field; did you mean uri?"),
         (("train: {uri:", "train: {url:"), "spec.dataset.train.uri is required"),
         (("train:", "trian:"), "spec.dataset.trian: no such field; did you mean train?"),
-        (("dataset:", "zzz:"), "spec.zzz: no such field; there are activeDeadlineSeconds, baseModel"),
+        (("dataset:", "zzz:"), "spec.zzz: no such field; there are activeDeadlineSeconds, artifact, baseModel"),
         (("metadata: {name: sentiment-1, annotations: {a: b}}", "metadata: {}"), "metadata.name is required"),
         (("v1alpha1", "v1"), "apiVersion: input should be 'finetune.dev/v1alpha1'"),
         (("modelRef: {name: sentiment}", "modelRef: sentiment"), "line 7: spec.modelRef: write fields below it: name"),
@@ -112,7 +112,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("method: QLora", "spec.method: input should be 'LoRA' or 'Full' (LoRA: small adapters"),
+        ("method: QLora", "spec.method: input should be 'LoRA', 'QLoRA' or 'Full' (LoRA: small adapters"),
         ("hyperparameters: {epochs: 0}", "spec.hyperparameters.epochs: input should be greater than 0"),
         ("hyperparameters: {batchsize: 4}", "spec.hyperparameters.batchsize: no such field; did you mean batchSize?"),
         ("hyperparameters: {batchSize: 4, microBatchSize: 3}", "microBatchSize must be a divisor of batchSize"),

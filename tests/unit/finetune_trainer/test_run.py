@@ -21,7 +21,7 @@ def flags(folder, cache, splits=("train", "validation", "test"), **spec):
     job = make_job(folder, cache, splits=splits, **spec)
     manifest = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "colours"}}
     (folder / "job.yaml").write_text(json.dumps(manifest | {"spec": job.spec.wire()}))
-    return argparse.Namespace(file=folder / "job.yaml", output=folder / "output", model_cache=cache)
+    return argparse.Namespace(file=folder / "job.yaml", output=folder / "output", model_cache=cache, code=None)
 
 
 def test_a_run_says_what_it_does_and_where_the_model_is(tiny_model, tmp_path, capfd):

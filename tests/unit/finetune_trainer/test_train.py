@@ -68,6 +68,7 @@ def test_an_adapter_artifact_names_its_base_model_and_holds_all_that_serving_nee
     folder = Path(job.output) / "model"
     manifest = read_manifest(folder)
     assert set(manifest["files"]) == {
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
         "chat_template.jinja",
@@ -271,9 +272,9 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_attempt_ends_as_if_nothing_had
     same_result(straight, broken)
 
 
-def same_result(straight, broken):
+def same_result(straight, broken, file="adapter_model.safetensors"):
     """Weights bit by bit, and every line of the record once."""
-    weights = [load_file(Path(job.output) / "model" / "adapter_model.safetensors") for job in (straight, broken)]
+    weights = [load_file(Path(job.output) / "model" / file) for job in (straight, broken)]
     assert weights[0].keys() == weights[1].keys()
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
     assert (Path(straight.output) / "metrics.jsonl").read_text() == (Path(broken.output) / "metrics.jsonl").read_text()

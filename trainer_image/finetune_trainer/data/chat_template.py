@@ -25,6 +25,11 @@ PLAIN_TEMPLATE = (
 )
 """For base models without a template: turns one under the other, the assistant's ended by the end-of-sequence token."""
 
+JOINED_TEMPLATE = (
+    "{% for message in messages %}{% if not loop.first %}{{ '\n' }}{% endif %}{{ message['content'] }}{% endfor %}"
+)
+"""For encoder-decoders: system message, earlier turns and question, one under the other, with nothing around them."""
+
 
 class TemplateRefusedError(Exception):
     """The template does not take this conversation. The text is the template's own, or says that it has none."""

@@ -2,6 +2,7 @@
 
 Built on `tokenizers` alone, so that `check` counts without transformers; training builds it from the transformers
 tokenizer that it saves with the model. The text has all special tokens written out, so none are added a second time.
+Encoder-decoders know no chat: their turns are plain text, and the tokenizer itself puts special tokens around it.
 """
 
 import json
@@ -14,7 +15,7 @@ import jinja2
 from tokenizers import AddedToken, Tokenizer
 
 from finetune_api.reasons import Reason
-from finetune_trainer.data.chat_template import PLAIN_TEMPLATE, compiled, render
+from finetune_trainer.data.chat_template import JOINED_TEMPLATE, PLAIN_TEMPLATE, compiled, render
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.errors import TrainerError
 
@@ -39,6 +40,8 @@ class ChatTokenizer:
     special_tokens: Mapping[str, str]
     """As templates know them: bos_token, eos_token and so on."""
     has_own_template: bool = True
+    decoder_start: int | None = None
+    """Of an encoder-decoder: the token that answers begin after. Prompt and answer are then texts of their own."""
     special_ids: frozenset[int] = field(init=False)
     _blank_ids: dict[int, bool] = field(default_factory=dict, repr=False)
 
@@ -55,13 +58,16 @@ class ChatTokenizer:
         Raises:
             TrainerError: ModelUnusable, a file is missing or broken.
         """
-        config = _config(folder)
+        config = _json_or_nothing(folder / "tokenizer_config.json")
         special_tokens = _special_tokens(folder, config)
         backend = _backend(folder, config, special_tokens)
+        start = _decoder_start(folder)
+        if start is not None:
+            return cls(backend, JOINED_TEMPLATE, special_tokens, decoder_start=start)
         return cls._build(backend, _template(folder, config), special_tokens)
 
     @classmethod
-    def from_transformers(cls, tokenizer: TransformersTokenizer) -> Self:
+    def from_transformers(cls, tokenizer: TransformersTokenizer, *, decoder_start: int | None = None) -> Self:
         """The same from a loaded fast tokenizer. Works on a copy: the given one is left as it is.
 
         Raises:
@@ -71,7 +77,10 @@ class ChatTokenizer:
         if isinstance(template, Mapping):
             template = template.get("default")
         special_tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-        return cls._build(Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), template, special_tokens)
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        if decoder_start is not None:
+            return cls(backend, JOINED_TEMPLATE, special_tokens, decoder_start=decoder_start)
+        return cls._build(backend, template, special_tokens)
 
     @classmethod
     def _build(cls, backend: Tokenizer, template: str | None, special_tokens: Mapping[str, str]) -> Self:
@@ -82,6 +91,11 @@ class ChatTokenizer:
         except jinja2.TemplateError as error:
             raise TrainerError(Reason.MODEL_UNUSABLE, f"the chat template of the model is broken: {error}") from None
         return cls(backend, template, special_tokens)
+
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether it is an encoder-decoder's: plain text in, plain text out."""
+        return self.decoder_start is not None
 
     @property
     def eos_id(self) -> int | None:
@@ -98,8 +112,9 @@ class ChatTokenizer:
         return render(self.template, turns, self.special_tokens, add_generation_prompt=add_generation_prompt)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of rendered texts. No special token is added, those in the text are found."""
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        """Token ids of rendered texts. Special tokens in them are found; only an encoder-decoder's get some added."""
+        encoded = self.backend.encode_batch_fast(texts, add_special_tokens=self.encoder_decoder)
+        return [encoding.ids for encoding in encoded]
 
     def prompt_ids(self, turns: Iterable[Turn]) -> list[int]:
         """What a model is asked with at inference: the turns, and the head of the assistant's answer.
@@ -127,8 +142,18 @@ class ChatTokenizer:
         return known
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
+def _decoder_start(folder: Path) -> int | None:
+    """The token where the folder has an encoder-decoder, or an adapter on one; None where its model is causal."""
+    config, adapter = _json_or_nothing(folder / "config.json"), _json_or_nothing(folder / "adapter_config.json")
+    if config.get("is_encoder_decoder") is not True and adapter.get("task_type") != "SEQ_2_SEQ_LM":
+        return None
+    start = {**_json_or_nothing(folder / "generation_config.json"), **config}.get("decoder_start_token_id")
+    if not isinstance(start, int):
+        raise TrainerError(Reason.MODEL_UNUSABLE, "config.json of the base model has no decoder_start_token_id")
+    return start
+
+
+def _json_or_nothing(path: Path) -> dict[str, Any]:
     return _json(path) if path.is_file() else {}
 
 

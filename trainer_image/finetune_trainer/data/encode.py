@@ -2,6 +2,7 @@
 
 Every assistant turn carries loss, its end-of-turn token included; system and user turns carry none. Where a turn
 begins is not guessed: the text that inference would ask with is tokenised too, and must be a prefix of the whole.
+For an encoder-decoder a row is prompt and last answer, each tokenised alone and with the tokenizer's special tokens.
 """
 
 from array import array
@@ -111,6 +112,9 @@ def encode_all(
     rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]
 ) -> Iterator[Encoded | Refused]:
     """Every row, encoded or refused, in order. Sentences on unusual templates are added to `notes`."""
+    if tokenizer.encoder_decoder:
+        yield from _encode_pairs(rows, tokenizer, max_length, notes)
+        return
     pending: _Pending | None = None
     for piece, ids in _tokenised(_pieces(rows, tokenizer), tokenizer):
         if piece.kind in ("whole", "refused"):
@@ -125,11 +129,52 @@ def encode_all(
         yield pending.encoded(tokenizer, max_length, notes)
 
 
+def _encode_pairs(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Iterator[Encoded]:
+    """Rows for an encoder-decoder: prompt without and answer with loss, each cut to `max_length` tokens."""
+    prompt: list[int] = []
+    for piece, ids in _tokenised(_pairs(rows, tokenizer), tokenizer):
+        if piece.kind == "prompt":
+            prompt = ids
+        else:
+            yield _pair(piece.position, prompt, _ended(ids, tokenizer, notes), tokenizer, max_length)
+
+
+def _pairs(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator["_Piece"]:
+    for row in rows:
+        yield _Piece(row.position, "prompt", tokenizer.render(row.prompt))
+        yield _Piece(row.position, "answer", row.completion)
+
+
+def _pair(
+    position: Position, prompt: list[int], answer: list[int], tokenizer: ChatTokenizer, max_length: int
+) -> Encoded:
+    """A prompt that is cut keeps the special tokens at its end, as at inference; an answer that is cut has no end."""
+    ends = len(prompt) - next((i for i, token in enumerate(reversed(prompt)) if token not in tokenizer.special_ids), 0)
+    kept = array("i", prompt)
+    if len(prompt) > max_length:
+        tail = prompt[ends:][-max_length:]
+        kept = array("i", prompt[: max_length - len(tail)] + tail)
+    learnt = array("i", answer[:max_length])
+    return Encoded(position, kept + learnt, array("i", [IGNORED]) * len(kept) + learnt, len(prompt) + len(answer))
+
+
+def _ended(ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> list[int]:
+    """The ids with the end-of-sequence token behind them, where nothing ends them yet."""
+    if not ids or ids[-1] in tokenizer.special_ids:
+        return ids
+    eos = tokenizer.eos_id
+    notes.add(NOTE_NO_EOS if eos is None else NOTE_EOS)
+    return ids if eos is None else [*ids, eos]
+
+
 class _Piece(NamedTuple):
-    """A text to tokenise: a whole row first, then head and end of its assistant turns; or a row's refusal."""
+    """A text to tokenise: a whole row first, then head and end of its assistant turns; or a row's refusal.
+
+    For an encoder-decoder: a prompt, then its answer.
+    """
 
     position: Position
-    kind: Literal["whole", "head", "end", "refused"]
+    kind: Literal["whole", "head", "end", "refused", "prompt", "answer"]
     text: str
 
 
@@ -195,11 +240,7 @@ class _Pending:
         self._spans.append((self._head, end))
 
     def encoded(self, tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Encoded:
-        ids = self._whole[: tokenizer.end_of_turn(self._whole)]
-        if ids and ids[-1] not in tokenizer.special_ids:
-            eos = tokenizer.eos_id
-            notes.add(NOTE_NO_EOS if eos is None else NOTE_EOS)
-            ids += [] if eos is None else [eos]
+        ids = _ended(self._whole[: tokenizer.end_of_turn(self._whole)], tokenizer, notes)
         kept = array("i", ids[:max_length])
         labels = array("i", [IGNORED]) * len(kept)
         for start, end in [*self._spans, (self._head, len(ids))]:

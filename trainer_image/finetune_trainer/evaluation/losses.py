@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from finetune_trainer.interruption import Interruption
-from finetune_trainer.step_trainer import Cut, labelled, loss_sum, passes_of
+from finetune_trainer.passes import Cut, labelled, loss_sum, passes_of
 from finetune_trainer.token_store import TokenStore
 
 _ROWS = 256  # that are sorted by length together

@@ -2,8 +2,9 @@
 
     app ─▶ requests, answers, api_errors   HTTP: what clients send and get; knows no torch
      └─▶ engine ─▶ batch ─▶ kv_cache       one thread that owns the model; many requests, one forward pass
+           │   └ seq2seq_batch           the same for encoder-decoders
            └─▶ sampling, text              one request: its next token, its text and stop sequences
     load ─▶ artifact, limits               a folder becomes a model in memory
 
-Only `load`, `batch`, `kv_cache` and `sampling` import torch, so that the server listens at once.
+Only `load`, `batch`, `seq2seq_batch`, `kv_cache` and `sampling` import torch, so that the server listens at once.
 """

@@ -132,7 +132,7 @@ class _Routes:
             [_room_for_answer(served, prompt, body) for prompt in prompts],
             sampling=body.sampling(served.sampling, served.vocabulary),
             stops=body.stops,
-            continues_prompt=not in_chat,
+            continues_prompt=not in_chat and not served.encoder_decoder,
         )
         shape = AnswerShape("chat" if in_chat else "completion", served.name)
         usage = Usage(prompt=sum(len(prompt) for prompt in prompts))
@@ -244,8 +244,13 @@ def _tokens(served: Served, prompt: str | list[int]) -> tuple[int, ...]:
 
 
 def _room_for_answer(served: Served, prompt: tuple[int, ...], body: ChatBody | CompletionBody) -> int:
-    """Tokens that the answer may have: what was asked for, at most what the context leaves."""
+    """Tokens that the answer may have: what was asked for, at most what the context leaves.
+
+    An encoder-decoder's prompt takes no room from its answer.
+    """
     left = served.context - len(prompt)
+    if served.encoder_decoder and left >= 0:
+        left = served.context
     if left < 1:
         param = "messages" if isinstance(body, ChatBody) else "prompt"
         raise api_errors.prompt_too_long(len(prompt), served.context, param)

@@ -85,7 +85,7 @@ class Batch:
         row.cached = end
         if row.is_reading:
             return None
-        self._choose([row], logits)
+        choose([row], logits)
         self._join(row, cache)
         self._reading = None
         return row
@@ -102,7 +102,7 @@ class Batch:
         logits = self._forward(ids, mask, lengths[:, None], self._cache)
         for row in rows:
             row.cached += 1
-        self._choose(rows, logits)
+        choose(rows, logits)
         return rows
 
     def drop(self, rows: Sequence[Row]) -> None:
@@ -135,14 +135,16 @@ class Batch:
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
-    @torch.inference_mode()
-    def _choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
-        likeliest = logits.argmax(-1).tolist()
-        for index, row in enumerate(rows):
-            if row.sampler.is_plain_greedy:
-                row.generated.append(likeliest[index])
-            else:
-                row.generated.append(row.sampler.choose(logits[index].float().cpu()))
+
+@torch.inference_mode()
+def choose(rows: Sequence[Row], logits: torch.Tensor) -> None:
+    """Give each row its next token, from logits of shape [rows, vocabulary]."""
+    likeliest = logits.argmax(-1).tolist()
+    for index, row in enumerate(rows):
+        if row.sampler.is_plain_greedy:
+            row.generated.append(likeliest[index])
+        else:
+            row.generated.append(row.sampler.choose(logits[index].float().cpu()))
 
 
 def can_join(model: Any) -> bool:

@@ -8,9 +8,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from finetune_trainer.serving.asks import Ask, FinishReason, Piece, QueueFullError
-from finetune_trainer.serving.batch import Batch, Row
+from finetune_trainer.serving.batch import Row
 from finetune_trainer.serving.text import Decode, TextStream
 
 _log = logging.getLogger(__name__)
@@ -29,10 +30,37 @@ class Capacity:
     """Generations that may wait."""
 
 
+class Generations(Protocol):
+    """What the engine drives: `batch.Batch` for causal models, `seq2seq_batch.Seq2SeqBatch` for encoder-decoders."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, running and reading."""
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a prompt is being read; then no other one can be started."""
+
+    def start(self, ask: Ask) -> None:
+        """Take a generation in."""
+
+    def read(self) -> Row | None:
+        """Read more of the prompt in hand; the row with its first token when it is read."""
+
+    def step(self) -> list[Row]:
+        """One more token for every running row."""
+
+    def drop(self, rows: Sequence[Row]) -> None:
+        """Forget these rows."""
+
+    def clear(self) -> None:
+        """Forget all rows."""
+
+
 class Engine:
     """The queue, the thread and the rows. `decode` turns tokens into text; `ends` are tokens that end an answer."""
 
-    def __init__(self, batch: Batch, *, decode: Decode, ends: frozenset[int], capacity: Capacity) -> None:
+    def __init__(self, batch: Generations, *, decode: Decode, ends: frozenset[int], capacity: Capacity) -> None:
         self._batch = batch
         self._decode = decode
         self._ends = ends

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from finetune_api.reasons import Reason
+from finetune_trainer.base_model import ENCODER_DECODERS
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.serving import seq2seq_batch
 from finetune_trainer.serving.artifact import Artifact
 from finetune_trainer.serving.asks import Ask, Piece, Sampling
 from finetune_trainer.serving.batch import Batch, can_join
-from finetune_trainer.serving.engine import Capacity, Engine
+from finetune_trainer.serving.engine import Capacity, Engine, Generations
 from finetune_trainer.serving.limits import cpu_threads, free_memory
 from finetune_trainer.serving.prompts import Prompts
 from finetune_trainer.serving.served import Served
@@ -53,16 +55,17 @@ def load(artifact: Artifact, options: LoadOptions) -> Served:
     torch.set_num_threads(cpu_threads())
     tokenizer = _load_tokenizer(artifact, options)
     model = _load_model(artifact, options)
+    encoder_decoder = bool(model.config.is_encoder_decoder)
     generation = _generation_config(artifact, model)
     context = _context(model.config, options.max_model_length)
     capacity = _capacity(model, context, options)
     engine = Engine(
-        Batch(model, can_join=can_join(model)),
+        _generations(model),
         decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False),
         ends=_end_tokens(generation, tokenizer),
         capacity=capacity,
     )
-    prompts = Prompts(tokenizer)
+    prompts = Prompts(tokenizer, decoder_start=model.config.decoder_start_token_id if encoder_decoder else None)
     engine.start()
     _warm_up(engine, prompts)
     _log.info(
@@ -76,7 +79,14 @@ def load(artifact: Artifact, options: LoadOptions) -> Served:
         prompts=prompts,
         engine=engine,
         sampling=_default_sampling(artifact),
+        encoder_decoder=encoder_decoder,
     )
+
+
+def _generations(model: Any) -> Generations:
+    if model.config.is_encoder_decoder:
+        return seq2seq_batch.Seq2SeqBatch(model)
+    return Batch(model, can_join=can_join(model))
 
 
 def _load_tokenizer(artifact: Artifact, options: LoadOptions) -> Any:
@@ -97,9 +107,8 @@ def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
         config = AutoConfig.from_pretrained(
             artifact.base, local_files_only=True, trust_remote_code=options.trust_remote_code
         )
-        if getattr(config, "is_encoder_decoder", False):
-            raise TrainerError(Reason.MODEL_UNUSABLE, f"{artifact.base} is a sequence-to-sequence model")
-        model = AutoModelForCausalLM.from_pretrained(
+        kind = _kind(artifact, config)
+        model = kind.from_pretrained(
             artifact.base,
             config=config,
             dtype=choose_dtype(options.dtype, config, artifact.base, device),
@@ -120,6 +129,18 @@ def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
     return model.train(mode=False).requires_grad_(False)
 
 
+def _kind(artifact: Artifact, config: Any) -> Any:
+    if not config.is_encoder_decoder:
+        return AutoModelForCausalLM
+    if config.model_type not in ENCODER_DECODERS or config.decoder_start_token_id is None:
+        raise TrainerError(
+            Reason.MODEL_UNUSABLE,
+            f"{artifact.base} is an encoder-decoder ({config.model_type}) of a kind that is not served",
+            f"Serve one of {', '.join(sorted(ENCODER_DECODERS))}, or a causal model.",
+        )
+    return AutoModelForSeq2SeqLM
+
+
 def _with_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftConfig, PeftModel
 
@@ -137,12 +158,23 @@ def choose_dtype(asked: Dtype, config: Any, base: Path, device: str) -> torch.dt
 
     On an accelerator as they were saved. On a CPU float32 where that takes at most half of the free memory: any CPU is
     quick at it, and its rounding is too fine for an answer to depend on the others in the batch; else bfloat16.
+    Encoder-decoders never compute in float16: T5's sums leave its range.
+
+    Raises:
+        TrainerError: SpecInvalid, float16 was asked for such a model.
     """
+    encoder_decoder = getattr(config, "is_encoder_decoder", False)
+    if encoder_decoder and asked == "float16":
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            "--dtype float16: an encoder-decoder's sums leave its range",
+            "Use bfloat16 or float32.",
+        )
     if asked != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
     saved = getattr(config, "dtype", None) or torch.float32
     if device != "cpu":
-        return saved
+        return torch.bfloat16 if encoder_decoder and saved is torch.float16 else saved
     weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     as_float32 = weights * 4 // saved.itemsize
     return torch.float32 if as_float32 <= free_memory() // 2 else torch.bfloat16
@@ -183,7 +215,8 @@ def _context(config: Any, asked: int | None) -> int:
 
 def _capacity(model: Any, context: int, options: LoadOptions) -> Capacity:
     rows = options.max_batch_size or _ROWS[model.device.type]
-    if not can_join(model):
+    joins = seq2seq_batch.can_join if model.config.is_encoder_decoder else can_join
+    if not joins(model):
         rows = 1
     free = torch.cuda.mem_get_info()[0] if model.device.type == "cuda" else free_memory()
     tokens = int(free * _CACHE_SHARE) // bytes_per_token(model.config, model.dtype)

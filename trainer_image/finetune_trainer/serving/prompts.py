@@ -13,15 +13,16 @@ from finetune_trainer.data.rows import Turn
 class Prompts:
     """Tokenises with the served model's tokenizer and chat template.
 
-    A model without a chat template gets the plain one that training uses for it: turns one under the other.
+    A model without a chat template gets the plain one that training uses for it: turns one under the other. An
+    encoder-decoder (`decoder_start` is its decoder's first token) gets them as one text.
 
     Raises:
         TrainerError: ModelUnusable, the chat template is no template.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, decoder_start: int | None = None) -> None:
         self._tokenizer = tokenizer
-        self._chat = ChatTokenizer.from_transformers(tokenizer)
+        self._chat = ChatTokenizer.from_transformers(tokenizer, decoder_start=decoder_start)
 
     def chat(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """Tokens of the conversation, up to where the assistant's answer starts.

@@ -17,10 +17,12 @@ class Served:
 
     name: str
     context: int
-    """Tokens of prompt and answer together."""
+    """Tokens of prompt and answer together; with `encoder_decoder` of each."""
     vocabulary: int
     prompts: "Prompts"
     engine: "Engine"
     sampling: Sampling
     """What a request's missing settings are."""
+    encoder_decoder: bool = False
+    """Whether an answer is a text of its own, not the prompt's continuation."""
     created: int = field(default_factory=lambda: int(time.time()))

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job import Failure
-from finetune_api.model import FineTunedModelStatus
+from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import DeploymentView, Serving, decide, not_applied, read_serving
 from tests.unit.finetune_operator.decide.given import NOW, at, condition, connection, kstatus, openai_connection
@@ -154,6 +154,33 @@ def test_the_engine(local: Any, image: str | None, engine: str) -> None:
     fields = {"huggingFace": local} if local else {}
     connections = {"local": connection({"vllmImage": image} if image else None)}
     assert decide(view(spec=spec(**fields), connections=connections)).engine == engine
+
+
+UNFIT = {
+    "encoder-decoder": ({"artifact": {"uri": "pvc://models/x", "kind": "Adapter", "architecture": "Seq2SeqLM"}}, True),
+    "DoRA": ({"artifact": {"uri": "pvc://models/x", "kind": "Adapter", "useDoRA": True}}, True),
+    "merged DoRA": ({"artifact": {"uri": "pvc://models/x", "kind": "Full", "useDoRA": True}}, False),
+    "LoRA": ({"artifact": {"uri": "pvc://models/x", "kind": "Adapter", "architecture": "CausalLM"}}, False),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_what_vllm_cannot_serve_is_served_by_transformers_and_refused_where_vllm_is_named(kind: str) -> None:
+    fields, refused = UNFIT[kind]
+    connections = {"local": connection({"vllmImage": "vllm:1"})}
+    made = ModelVersion.model_validate(version(2).wire() | fields)
+    model = FineTunedModelStatus(active_version=2, versions=[made])
+    automatic, named = (
+        decide(view(spec=spec(huggingFace=local), connections=connections, model=model))
+        for local in ({"gpus": 1}, {"gpus": 1, "engine": "vLLM"})
+    )
+    assert automatic.engine == ("Transformers" if refused else "vLLM")
+    assert (named.serve is None) is refused
+    if refused:
+        ready = condition(named.status, "Ready")
+        assert ready.reason == "SpecInvalid"
+        assert "spec.huggingFace.engine: vLLM cannot serve version" in ready.message
+        assert "write Auto or Transformers instead" in ready.message
 
 
 # Reading the server.

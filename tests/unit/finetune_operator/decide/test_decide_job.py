@@ -104,6 +104,12 @@ STATES: dict[str, tuple[JobView, str | None, str, str]] = {
         "FineTuningDisabled",
         "Failed",
     ),
+    "own code that is not allowed": (
+        view(spec=job_spec(code={"configMapRef": {"name": "my-recipe", "key": "train.py"}})),
+        "Failed",
+        "CodeNotAllowed",
+        "Failed",
+    ),
     "provider of another release": (
         view(connection=openai_connection()),
         "Failed",

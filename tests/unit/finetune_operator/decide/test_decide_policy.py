@@ -74,6 +74,28 @@ def test_globs_of_models(globs: list[str] | None, model: str, allowed: bool) -> 
     assert policy.model_allowed(globs, model) is allowed
 
 
+CODE = {"configMapRef": {"name": "my-recipe", "key": "train.py"}}
+
+
+@pytest.mark.parametrize(
+    ("code", "chosen", "reason"),
+    [
+        (CODE, connection(), Reason.CODE_NOT_ALLOWED),
+        (CODE, connection(fineTuning={"allowCode": True}), None),
+        (None, connection(), None),
+        (CODE, openai_connection(), Reason.PROVIDER_NOT_SUPPORTED),
+    ],
+)
+def test_own_code_runs_where_an_admin_has_said_so(
+    code: dict[str, Any] | None, chosen: LLMConnectionSpec, reason: Reason | None
+) -> None:
+    refusal = policy.refusal(policy.Request(job_spec(code=code), "team-a", {"team": "a"}, chosen))
+    assert (refusal.reason if refusal else None) == reason
+    if refusal and reason is Reason.CODE_NOT_ALLOWED:
+        assert "spec.code" in refusal.message
+        assert "fineTuning.allowCode" in str(refusal.next_step)
+
+
 def test_who_may_not_use_a_connection_learns_nothing_about_it() -> None:
     closed = connection(namespaceSelector=None, fineTuning={"enabled": False, "allowedModels": ["secret/model"]})
     refusal = policy.refusal(policy.Request(job_spec(), "team-a", {}, closed))
@@ -88,6 +110,7 @@ def test_the_order_of_the_checks() -> None:
         "namespace_may_use",
         "fine_tuning_is_on",
         "base_model_is_allowed",
+        "code_is_allowed",
         "provider_is_there",
         "endpoints_are_allowed",
     ]

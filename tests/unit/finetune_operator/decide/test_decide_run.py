@@ -101,7 +101,7 @@ def test_why_an_attempt_failed(condition: Any, its_pod: Any, posted: Any, reason
     assert found.state == "Failed"
     assert found.failure.reason is reason
     assert found.failure.message
-    assert found.wants_log == (reason is Reason.TRAINER_CRASHED)
+    assert found.wants_log == (reason in {Reason.TRAINER_CRASHED, Reason.CODE_FAILED})
 
 
 def test_what_the_trainer_said_is_the_failure_and_carries_the_exit_code() -> None:

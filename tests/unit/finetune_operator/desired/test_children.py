@@ -145,6 +145,17 @@ def test_what_a_trainer_mounts() -> None:
     assert token["sources"][0]["serviceAccountToken"]["audience"] == "reports.finetune.dev"
 
 
+def test_own_code_is_a_config_map_mounted_read_only_and_never_copied() -> None:
+    made = job(code={"configMapRef": {"name": "my-recipe", "key": "train.py"}})
+    assert mounts(made)["/var/lib/finetune/configmaps/my-recipe"] is True
+    (volume,) = [v for v in pod_of(made)["volumes"] if "configMap" in v]
+    assert volume["configMap"] == {"name": "my-recipe"}
+    read = TrainerJob.model_validate_json(variables(made)["FINETUNE_JOB"])
+    assert read.code == "/var/lib/finetune/configmaps/my-recipe/train.py"
+    assert TrainerJob.model_validate_json(variables(job())["FINETUNE_JOB"]).code is None
+    restricted(pod_of(made))
+
+
 def test_deadline_and_queue() -> None:
     made = job(local={"podTemplate": {"queueName": "gpu-queue"}}, activeDeadlineSeconds=60)
     assert made["spec"]["activeDeadlineSeconds"] == 60

@@ -145,11 +145,6 @@ def test_weights_that_do_not_fit_their_config_are_refused(whole):
     assert refused(whole, None).reason == Reason.MODEL_UNUSABLE
 
 
-def test_an_encoder_decoder_is_refused(whole):
-    (whole / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True}))
-    assert "sequence-to-sequence" in refused(whole, None).message
-
-
 def test_another_kind_of_adapter_is_refused(copy, tiny_model):
     (copy / "adapter_config.json").write_text(
         json.dumps(

@@ -1,0 +1,112 @@
+"""Merged artifacts, and the card that every artifact has."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune_api.exit_codes import ExitCode
+from finetune_trainer import merge
+from tests.assets.tiny_model import NAME, make_tiny_model
+from tests.assets.tiny_seq2seq import T5, make_tiny_t5
+from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.test_train import do
+
+MERGE = {"merge": True}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Models as hubs have them: in bfloat16."""
+    folder = tmp_path_factory.mktemp("16-bit")
+    for made in (make_tiny_model(folder, width=64), make_tiny_t5(folder, width=64)):
+        weights = {name: value.bfloat16() for name, value in load_file(made / "model.safetensors").items()}
+        save_file(weights, made / "model.safetensors", {"format": "pt"})
+        config = json.loads((made / "config.json").read_text())
+        (made / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        (NAME, {"method": "LoRA", "lora": {"useDoRA": True}}),
+        (NAME, {"method": "QLoRA", "lora": {"useRSLoRA": True}}),
+        (T5, {"method": "LoRA"}),
+    ],
+)
+def test_trap_14_an_adapter_is_merged_into_the_16_bit_base(cache, tmp_path, monkeypatch, name, spec):
+    seen = {}
+    original = merge._require_same
+
+    def compare(expected, got):
+        seen.update(expected=expected, got=got)
+        original(expected, got)
+
+    monkeypatch.setattr(merge, "_require_same", compare)
+    hyper = {"epochs": 2, "maxSequenceLength": 64}
+    job = make_job(tmp_path, cache, splits=("train",), baseModel=name, artifact=MERGE, hyperparameters=hyper, **spec)
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    assert (report.result.artifact.kind, report.result.artifact.lora_rank) == ("Full", None)
+    folder = Path(job.output) / "model"
+    weights, base = load_file(folder / "model.safetensors"), load_file(cache / name / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    assert weights.keys() == base.keys()
+    changed = [key for key in weights if not torch.equal(weights[key], base[key])]
+    assert len(changed) >= 14
+    assert not any("embed" in key or "shared" in key or "lm_head" in key for key in changed)
+    assert json.loads((folder / "manifest.json").read_text())["merged"] is True
+    spread = seen["expected"].std()
+    assert (seen["got"] - seen["expected"]).square().mean().sqrt() < 0.03 * spread
+    assert not list(folder.glob("adapter*"))
+
+
+def test_a_merge_that_would_lose_the_adapter_is_refused(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(merge, "TOLERANCE", 1e-9)
+    job = make_job(tmp_path, cache, splits=("train",), artifact=MERGE, hyperparameters={"epochs": 0.4})
+    code, report, _ = do(job)
+    assert (code, report.failure.reason) == (ExitCode.ARTIFACT_FAILED, "ArtifactFailed")
+    assert "artifact.merge: the adapter cannot be merged: its logits differ" in report.failure.message
+    assert "without artifact.merge" in report.failure.next_step
+
+
+def test_the_card_says_what_on_which_data_how_and_how_well(cache, tmp_path):
+    job = make_job(
+        tmp_path, cache, splits=("train", "validation", "test"), lora={"r": 4}, hyperparameters={"epochs": 0.4},
+        evaluation={"maxNewTokens": 2},
+    )  # fmt: skip
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    card = (Path(job.output) / "model" / "README.md").read_text()
+    head, body = card.removeprefix("---\n").split("---\n", 1)
+    assert 'base_model: "test/tiny-llama"' in head
+    assert 'library_name: "peft"' in head
+    assert 'pipeline_tag: "text-generation"' in head
+    assert f"| train | 40 | {report.dataset.train.tokens} | {report.dataset.train.sha256} |" in body
+    assert "| r | 4 |" in body
+    assert f"| validation loss, nats per completion token | {report.result.eval_loss:.4g} |" in body
+    assert "| measure | tuned | zeroShot |" in body
+    assert "vllm serve test/tiny-llama --enable-lora --max-lora-rank 4 --lora-modules colours=FOLDER" in body
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]
+    assert not any(row["prompt"] in card for row in rows)
+
+
+def test_the_card_of_an_encoder_decoder_has_no_command_of_vllm(cache, tmp_path):
+    hyper = {"epochs": 0.4, "maxSequenceLength": 64}
+    job = make_job(tmp_path, cache, splits=("train",), baseModel=T5, hyperparameters=hyper)
+    assert do(job)[0] == ExitCode.OK
+    card = (Path(job.output) / "model" / "README.md").read_text()
+    assert 'pipeline_tag: "text2text-generation"' in card
+    assert "vllm" not in card
+
+
+def test_the_folder_of_an_adapter_on_an_encoder_decoder_knows_where_answers_begin(cache, tmp_path):
+    from finetune_trainer.data import ChatTokenizer
+
+    hyper = {"epochs": 0.4, "maxSequenceLength": 64}
+    job = make_job(tmp_path, cache, splits=("train",), baseModel=T5, hyperparameters=hyper)
+    assert do(job)[0] == ExitCode.OK
+    assert ChatTokenizer.from_folder(Path(job.output) / "model").decoder_start == 0

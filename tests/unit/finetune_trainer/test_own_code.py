@@ -1,0 +1,344 @@
+"""spec.code: the examples as they are, and what becomes of code that fails, stops, lies or leaves no model."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.trainer import TrainerJob
+from finetune_trainer import outcome, own_code, own_model, recipe
+from finetune_trainer.data import Position, Row, Turn
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.interruption import Interruption
+from finetune_trainer.own_code import canonical
+from finetune_trainer.report import Reporter
+from finetune_trainer.train import execute
+from tests.assets.tiny_model import NAME
+from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.test_train import do
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "custom-code"
+REFERENCE = {"configMapRef": {"name": "my-recipe", "key": "train.py"}}
+
+
+@pytest.fixture(autouse=True)
+def environment_of_children(monkeypatch):
+    """The trainer is importable, as in the image where it is installed."""
+    root = EXAMPLES.parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root / "operator"), str(root / "trainer_image")]))
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Runs the code here, where the large libraries are imported already, and lets a child that does nothing end."""
+
+    def start(code, told, scratch):
+        context = scratch / "context.json"
+        context.write_text(told.model_dump_json(by_alias=True))
+        monkeypatch.setenv(own_code.CONTEXT_VARIABLE, str(context))
+        recipe.context.cache_clear()
+        try:
+            runpy.run_path(str(code), run_name="__main__")
+        finally:
+            recipe.context()._signals.close()
+            recipe.context.cache_clear()
+        return subprocess.Popen(["true"], start_new_session=True)
+
+    monkeypatch.setattr(own_code, "_start", start)
+
+
+def job_with(code: str | Path, folder: Path, cache: Path, **spec) -> TrainerJob:
+    """A job whose ConfigMap is a folder of this machine."""
+    splits = spec.pop("splits", ("train",))
+    job = make_job(folder, cache, splits=splits, code=REFERENCE, **spec)
+    path = folder / "configmap" / "train.py"
+    path.parent.mkdir()
+    path.write_text(code.read_text() if isinstance(code, Path) else code)
+    return job.model_copy(update={"code": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("example", "kind", "method"),
+    [
+        ("snippets.py", "Adapter", "LoRA"),
+        ("own_loop.py", "Adapter", "LoRA"),
+        ("plain_trainer.py", "Full", "Full"),
+    ],
+)
+@pytest.mark.usefixtures("in_this_process")
+def test_the_examples_run_as_they_are(tiny_model, tmp_path, example, kind, method):
+    splits = ("train", "validation", "test")
+    job = job_with(
+        EXAMPLES / example, tmp_path, tiny_model, splits=splits, method=method, hyperparameters={"epochs": 2},
+        evaluation={"maxNewTokens": 4},
+    )  # fmt: skip
+    code, report, phases = do(job)
+    assert code == ExitCode.OK, report.failure
+    assert phases == ["Validating", "Running", "Evaluating", "Succeeded"]
+    assert report.progress.percent == 100
+    assert report.loss.train[-1].value < report.loss.train[0].value
+    assert report.result.artifact.kind == kind
+    assert report.result.steps == report.progress.total_steps == 10
+    assert report.evaluation.rows == 12
+    folder = Path(job.output) / "model"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert len(manifest["codeSHA256"]) == 64
+    assert not list(folder.rglob("*.bin"))
+    assert sorted(path.name for path in Path(job.output).iterdir()) == ["attempt", "metrics.jsonl", "model"]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_the_built_in_pieces_learn_what_the_built_in_recipe_learns(tiny_model, tmp_path):
+    code = "from finetune_trainer import recipe\nrun = recipe.context()\nmodel = recipe.load_model(run)\n"
+    code += "recipe.fit(run, model)\nrecipe.save(run, model)\n"
+    splits = ("train", "validation")
+    own = job_with(code, tmp_path / "own", tiny_model, splits=splits)
+    plain = make_job(tmp_path / "plain", tiny_model, splits=splits)
+    (got, own_report, _), (expected, report, _) = do(own), do(plain)
+    assert got == expected == ExitCode.OK, own_report.failure
+    weights = [load_file(Path(job.output) / "model" / "adapter_model.safetensors") for job in (own, plain)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-5, atol=1e-7)
+    assert [point.step for point in own_report.loss.validation] == [point.step for point in report.loss.validation]
+    assert own_report.loss.last_validation == pytest.approx(report.loss.last_validation, rel=1e-5)
+    assert own_report.result.artifact.lora_rank == 16
+
+
+COUNTING = """
+import json, shutil
+from finetune_trainer import recipe
+
+run = recipe.context()
+note = run.checkpoints / "step.json"
+done = json.loads(note.read_text()) if note.exists() else 0
+limit = 12 if done else 1000000
+for step in range(done + 1, limit + 1):
+    if run.stop_requested:
+        note.write_text(json.dumps(step - 1))
+        run.stop()
+    run.report(step=step, total_steps=limit, loss=1 / step, tokens=3)
+shutil.copytree({model!r}, run.output, dirs_exist_ok=True)
+"""
+
+
+def test_code_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on_from_it(left, tiny_model, tmp_path):
+    job = job_with(COUNTING.format(model=str(left[2])), tmp_path / "job", tiny_model)
+    reporter, interruption = Reporter(job, interval=0.0), Interruption()
+    original = reporter.update
+
+    def update(**fields):
+        original(**fields)
+        if fields.get("progress") and fields["progress"].step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    reporter.update = update
+    work = lambda: execute(job, reporter, interruption, allow_local=True)  # noqa: E731
+    assert outcome.run_to_end(work, reporter, interruption) == ExitCode.INTERRUPTED
+    note = Path(job.output) / "checkpoints" / "step.json"
+    assert json.loads(note.read_text()) >= 5
+    assert not (Path(job.output) / "model").exists()
+
+    note.write_text("5")  # as if it had been stopped right then: what the record has beyond that is done anew
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    record = [json.loads(line)["step"] for line in (Path(job.output) / "metrics.jsonl").open()]
+    assert record == list(range(1, 13))
+    assert (report.result.steps, report.result.tokens) == (12, 36)
+
+
+FAILING = {
+    "an exception": ("raise KeyError('x')", "exit code 1"),
+    "its own exit code": ("import sys; sys.exit(7)", "exit code 7"),
+    "a signal": ("import os, signal; os.kill(os.getpid(), signal.SIGABRT)", "signal SIGABRT"),
+    "no model": (
+        "from finetune_trainer import recipe; recipe.context()",
+        "neither adapter_config.json nor config.json",
+    ),
+    "a report that is none": (
+        "from finetune_trainer import recipe; import os; run = recipe.context(); os.write(run._descriptor, b'{}\\n')",
+        "reported what is no report: step",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FAILING)
+def test_code_that_fails_has_its_own_reason_and_a_next_step(tiny_model, tmp_path, what):
+    source, words = FAILING[what]
+    code, report, _ = do(job_with(source, tmp_path, tiny_model))
+    assert (code, report.failure.reason) == (ExitCode.CODE_FAILED, "CodeFailed")
+    assert words in report.failure.message
+    assert "spec.retryNonce" in report.failure.next_step
+    assert not (Path(tmp_path) / "output" / "model").exists()
+
+
+def test_its_traceback_is_in_the_log(tiny_model, tmp_path, capfd):
+    do(job_with("raise KeyError('of mine')", tmp_path, tiny_model))
+    assert 'train.py", line 1' in (said := capfd.readouterr().err)
+    assert "KeyError: 'of mine'" in said
+
+
+def test_a_process_that_the_code_leaves_behind_does_not_keep_the_run(tiny_model, tmp_path):
+    source = "import subprocess\nprint(subprocess.Popen(['sleep', '600']).pid, file=open('/tmp/own-code-child', 'w'))\n"
+    source = source.replace("/tmp/own-code-child", str(tmp_path / "child"))
+    code, *_ = do(job_with(source, tmp_path, tiny_model))
+    assert code == ExitCode.CODE_FAILED
+    stat, deadline = Path("/proc", (tmp_path / "child").read_text().strip(), "stat"), time.monotonic() + 20
+    while stat.exists() and stat.read_text().split(")")[1].split()[0] != "Z":  # a zombie only waits for its parent
+        assert time.monotonic() < deadline, "it still runs"
+        time.sleep(0.01)
+
+
+def test_what_a_killed_code_means(tiny_model, tmp_path):
+    source = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    code, report, _ = do(job_with(source, tmp_path, tiny_model))
+    assert (code, report.failure.reason) == (ExitCode.OUT_OF_MEMORY, "OutOfMemory")
+
+
+def test_a_key_that_the_config_map_lacks_is_named(tiny_model, tmp_path):
+    job = job_with("", tmp_path, tiny_model)
+    Path(job.code).unlink()
+    code, report, _ = do(job)
+    assert code == ExitCode.SPEC_INVALID
+    assert report.failure.message == "spec.code: ConfigMap my-recipe has no key train.py"
+
+
+def test_the_code_gets_neither_the_operators_job_nor_its_certificate(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("FINETUNE_JOB", "{}")
+    monkeypatch.setenv("FINETUNE_REPORT_CA", "pem")
+    source = f"import os, json; json.dump(sorted(os.environ), open({str(tmp_path / 'seen')!r}, 'w'))"
+    do(job_with(source, tmp_path, tiny_model))
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert "FINETUNE_CONTEXT" in seen
+    assert not {"FINETUNE_JOB", "FINETUNE_REPORT_CA"} & set(seen)
+
+
+def test_rows_reach_the_code_in_one_form():
+    system, user, answer = Turn("system", "s"), Turn("user", "u"), Turn("assistant", "a")
+    assert canonical(Row(Position(1), (user, answer))) == {"prompt": "u", "completion": "a"}
+    assert canonical(Row(Position(1), (system, user, answer))) == {"system": "s", "prompt": "u", "completion": "a"}
+    long = canonical(Row(Position(1), (user, answer, user, answer)))
+    assert [message["role"] for message in long["messages"]] == ["user", "assistant", "user", "assistant"]
+
+
+# What the code leaves.
+
+
+@pytest.fixture
+def left(tiny_model, tmp_path):
+    """A job, the base's folder and a good adapter, as `save_pretrained` writes it."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model / NAME)
+    tuned = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"]))
+    tuned.save_pretrained(tmp_path / "left")
+    return make_job(tmp_path, tiny_model, splits=("train",)), tiny_model / NAME, tmp_path / "left"
+
+
+def spoil_weights(change):
+    def spoil(folder):
+        from safetensors.torch import save_file
+
+        weights = load_file(folder / "adapter_model.safetensors")
+        change(weights)
+        save_file(weights, folder / "adapter_model.safetensors")
+
+    return spoil
+
+
+def edit_config(**fields):
+    def edit(folder):
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return edit
+
+
+def first(weights):
+    return next(iter(weights))
+
+
+SPOILT = {
+    "pickled weights": (
+        lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"),
+        "pickled weights are not loaded",
+    ),
+    "a number that is none": (
+        spoil_weights(lambda weights: weights[first(weights)].fill_(float("nan"))),
+        "holds numbers that are not finite",
+    ),
+    "a weight that is missing": (spoil_weights(lambda weights: weights.pop(first(weights))), "lacks weights"),
+    "a weight of another shape": (
+        spoil_weights(lambda weights: weights.update({first(weights): torch.zeros(2, 2)})),
+        "it cannot be loaded",
+    ),
+    "another base": (
+        edit_config(base_model_name_or_path="test/other"),
+        "an adapter for other, not for test/tiny-llama",
+    ),
+    "another kind of adapter": (edit_config(peft_type="IA3"), "only LoRA is served"),
+    "broken JSON": (
+        lambda folder: (folder / "adapter_config.json").write_text("{"),
+        "adapter_config.json cannot be read",
+    ),
+}
+
+
+def test_a_good_adapter_is_taken_and_names_its_base(left):
+    job, base, folder = left
+    model = own_model.load(job, base, folder, torch.float32)
+    assert model.peft_config["default"].base_model_name_or_path == NAME
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_what_is_no_adapter_on_the_base_is_refused(left, what):
+    spoil, words = SPOILT[what]
+    job, base, folder = left
+    spoil(folder)
+    with pytest.raises(TrainerError) as caught:
+        own_model.load(job, base, folder, torch.float32)
+    assert caught.value.reason == "CodeFailed"
+    assert "left no model that can be served" in caught.value.message
+    assert words in caught.value.message
+
+
+def test_a_whole_model_of_another_shape_or_with_missing_weights_is_refused(tiny_model, tmp_path):
+    from safetensors.torch import save_file
+
+    from tests.assets.tiny_model import make_tiny_model
+
+    job = make_job(tmp_path, tiny_model, splits=("train",))
+    other = make_tiny_model(tmp_path / "other", width=64)
+    with pytest.raises(TrainerError, match="its hidden_size is not that of test/tiny-llama"):
+        own_model.load(job, tiny_model / NAME, other, torch.float32)
+    same = make_tiny_model(tmp_path / "same")
+    weights = load_file(same / "model.safetensors")
+    weights.pop("model.norm.weight")
+    save_file(weights, same / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TrainerError, match=r"not those of its configuration: model\.norm\.weight"):
+        own_model.load(job, tiny_model / NAME, same, torch.float32)
+
+
+def test_run_needs_the_file_that_the_job_names(tiny_model, tmp_path, capsys):
+    from finetune_trainer.__main__ import main
+
+    job = make_job(tmp_path, tiny_model, splits=("train",), code=REFERENCE)
+    manifest = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "x"}}
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps({**manifest, "spec": job.spec.wire()}))
+    flags = ["run", "-f", str(path), "--output", str(tmp_path / "out"), "--model-cache", str(tiny_model)]
+    assert main(flags) == ExitCode.SPEC_INVALID
+    assert "Name the file with --code train.py." in capsys.readouterr().err
+    assert main([*flags, "--code", str(tmp_path / "absent.py")]) == ExitCode.SPEC_INVALID
+    (tmp_path / "code.py").write_text("raise SystemExit(7)")
+    assert main([*flags, "--code", str(tmp_path / "code.py")]) == ExitCode.CODE_FAILED
+    assert "run the same command again" in capsys.readouterr().err

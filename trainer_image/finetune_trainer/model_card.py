@@ -1,0 +1,100 @@
+"""README.md of an artifact: what was tuned from what, on which data, how, and how well. Pure; quotes no row."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from finetune_api.trainer import TrainerJob
+from finetune_api.verdict import SPLITS, DatasetVerdict
+
+Fields = Mapping[str, Any]
+
+
+def card(job: TrainerJob, about: Fields, dataset: DatasetVerdict, numbers: Fields, *, adapter: Fields | None) -> str:
+    """The card as Markdown with the front matter that hubs read.
+
+    Args:
+        job: The job.
+        about: The artifact's manifest, but for its files.
+        dataset: What was found in the data.
+        numbers: result.json: `training` and `evaluation`.
+        adapter: adapter_config.json, where the artifact is an adapter.
+    """
+    parts = [
+        _front_matter(job, about, adapter),
+        f"# {job.spec.model_ref.name}\n\n{job.spec.base_model}, tuned by the FineTuneJob {job.namespace}/{job.name}.\n",
+        "## Data\n\n" + _table(("split", "rows", "tokens", "SHA-256"), _splits(dataset)),
+        "## Training\n\n" + _table(("setting", "value"), _settings(job, about)),
+        "## Results\n\n" + _table(("measure", "value"), _losses(numbers["training"])),
+        _evaluation(numbers["evaluation"]),
+        "## Use\n\n" + _use(job, about, adapter),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _front_matter(job: TrainerJob, about: Fields, adapter: Fields | None) -> str:
+    kind = "text2text-generation" if about["architecture"] == "Seq2SeqLM" else "text-generation"
+    fields = {
+        "base_model": job.spec.base_model,
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": kind,
+        "tags": ["finetune-operator", job.spec.method.lower()],
+    }
+    return "---\n" + "".join(f"{name}: {json.dumps(value)}\n" for name, value in fields.items()) + "---\n"
+
+
+def _splits(dataset: DatasetVerdict) -> Iterator[tuple[Any, ...]]:
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        if split is not None:
+            yield name, split.rows, split.tokens, split.sha256
+
+
+def _settings(job: TrainerJob, about: Fields) -> Iterator[tuple[Any, ...]]:
+    yield "method", job.spec.method + (", merged" if about["merged"] else "")
+    if about["codeSHA256"]:
+        yield "own code, SHA-256", about["codeSHA256"]
+    blocks = (job.spec.adapters, job.spec.hyperparameters)
+    for block in blocks:
+        yield from (block.wire().items() if block else ())
+    yield "software", ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+
+
+def _losses(training: Fields) -> Iterator[tuple[Any, ...]]:
+    for name, said in (("trainLoss", "training loss"), ("evalLoss", "validation loss")):
+        if training.get(name) is not None:
+            yield f"{said}, nats per completion token", _number(training[name])
+    yield "steps", training["steps"]
+
+
+def _evaluation(found: Fields | None) -> str:
+    """The tuned model beside its baselines on the test set, one line per measure."""
+    if found is None:
+        return ""
+    columns = {"tuned": found["tuned"]}
+    for name, baseline in found["baselines"].items():
+        columns |= {one["name"]: one for one in baseline} if isinstance(baseline, list) else {name: baseline}
+    measures = [name for name, value in found["tuned"].items() if isinstance(value, int | float)]
+    rows = ((name, *(_number(column.get(name)) for column in columns.values())) for name in measures)
+    verdict = f"\nVerdict: {found['verdict']}.\n" if found.get("verdict") else ""
+    return f"On {found['rows']} rows of the test set:\n\n" + _table(("measure", *columns), rows) + verdict
+
+
+def _use(job: TrainerJob, about: Fields, adapter: Fields | None) -> str:
+    if about["architecture"] == "Seq2SeqLM":
+        return "Prompts are plain text: the system message, a line break, the prompt.\n"
+    asked = "Prompts go through the chat template of this folder.\n"
+    if not adapter or adapter.get("use_dora"):
+        return asked
+    rank = f"--max-lora-rank {adapter['r']}"
+    name = job.spec.model_ref.name
+    return f"{asked}\n```\nvllm serve {job.spec.base_model} --enable-lora {rank} --lora-modules {name}=FOLDER\n```\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |\n" for line in lines)
+
+
+def _number(value: Any) -> str | None:
+    return f"{value:.4g}" if isinstance(value, int | float) else None

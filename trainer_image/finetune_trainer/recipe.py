@@ -1,0 +1,196 @@
+"""What the code of `spec.code` works with: its context, and the built-in recipe in pieces.
+
+    from finetune_trainer import recipe
+
+    run = recipe.context()                      # paths, spec, reports, the wish to stop
+    model = recipe.load_model(run)              # the base, with adapters unless spec.method is Full
+    recipe.fit(run, model)                      # trains from the newest checkpoint; reports by itself
+    recipe.save(run, model)                     # into run.output
+
+Each piece can be replaced. The one demand is that a model stands in `run.output` at the end, as safetensors: a LoRA
+adapter on the base or all weights, as `save_pretrained` writes them. The tokenizer is the base's, and is added later.
+"""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.verdict import SplitName
+from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
+from finetune_trainer.interruption import Interruption
+from finetune_trainer.own_code import CONTEXT_VARIABLE, CodeContext, CodeReport
+
+if TYPE_CHECKING:
+    from finetune_trainer.passes import Pass
+    from finetune_trainer.token_store import TokenStore
+
+
+class Context:
+    """What the code is told, and how it tells."""
+
+    def __init__(self, told: CodeContext) -> None:
+        self._descriptor = told.report_descriptor
+        self.interruption = Interruption()
+        self._signals = contextlib.ExitStack()  # as long as this lives, signals are asked for, not obeyed
+        self._signals.enter_context(self.interruption.install())
+        self._signals.enter_context(self.interruption.deferred())
+        self.job = told.job
+        self.spec: FineTuneJobSpec = told.job.spec
+        """The job's spec: hyperparameters, method, lora and all else as it was applied."""
+        self.base_model = Path(told.base_model)
+        """Folder of the base model."""
+        self.data = {split: Path(path) for split, path in told.data.items()}
+        """JSON Lines files of `train` and, where the job has them, `validation` and `test`. They are checked."""
+        self.output = Path(told.output)
+        """Where the finished model has to stand: an empty folder."""
+        self.checkpoints = Path(told.checkpoints)
+        """A folder that outlives the pod: what is in it is there when the job goes on."""
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the pod is to end: write a checkpoint, then call `stop`, within 100 seconds."""
+        return self.interruption.asked
+
+    def stop(self) -> None:
+        """End here, after a checkpoint; the next attempt starts the code anew.
+
+        Raises:
+            SystemExit: always.
+        """
+        raise SystemExit(int(ExitCode.INTERRUPTED))
+
+    def rows(self, split: SplitName = "train") -> Iterator[dict[str, Any]]:
+        """Rows of a split: `prompt`, `completion` and perhaps `system`; longer conversations have `messages`."""
+        with self.data[split].open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+    def report(
+        self,
+        *,
+        step: int,
+        total_steps: int | None = None,
+        epoch: float | None = None,
+        loss: float | None = None,
+        validation_loss: float | None = None,
+        tokens: int = 0,
+    ) -> None:
+        """Tell how far the training is: it shows in the job's status, curves and record.
+
+        Args:
+            step: Steps done.
+            total_steps: Steps in all; without it there is no percentage and no time left.
+            epoch: Passes over the data done.
+            loss: Training loss of this step, nats per completion token.
+            validation_loss: Loss on the validation set after this step.
+            tokens: Tokens of this step, without padding; the losses of steps are weighted by them in the curve.
+
+        Raises:
+            ValueError: a loss is no finite number, or a number is negative.
+        """
+        for name, value in (("loss", loss), ("validation_loss", validation_loss)):
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} of step {step} is no finite number")
+        said = CodeReport(
+            step=step, total_steps=total_steps, epoch=epoch, loss=loss, validation_loss=validation_loss, tokens=tokens
+        )
+        os.write(self._descriptor, said.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n")
+
+
+@lru_cache(maxsize=1)
+def context() -> Context:
+    """The context of this process; from now on SIGTERM sets `stop_requested`.
+
+    Raises:
+        RuntimeError: the code was not started by `finetune-trainer`.
+    """
+    path = os.environ.get(CONTEXT_VARIABLE)
+    if path is None:
+        raise RuntimeError("start this code by a job's spec.code, or by `finetune-trainer run --code`")
+    return Context(CodeContext.model_validate_json(Path(path).read_bytes()))
+
+
+def chat_tokenizer(run: Context) -> ChatTokenizer:
+    """The base model's tokenizer with its chat template, as the built-in recipe and the server use it."""
+    return ChatTokenizer.from_folder(run.base_model)
+
+
+def load_model(run: Context) -> Any:
+    """The base model as spec.method wants it: with new adapters, in 4 bits for QLoRA, in float32 for Full."""
+    from finetune_trainer.base_model import quiet_libraries
+    from finetune_trainer.tuning import tunable_model
+
+    quiet_libraries()
+    return tunable_model(run.job, run.base_model)
+
+
+def tokenised(run: Context, split: SplitName = "train") -> "TokenStore":
+    """Token ids and labels of a split, by row: only completions carry loss."""
+    from finetune_trainer.token_store import TokenStore
+
+    chat = chat_tokenizer(run)
+    encoded = encode(map(_as_row, run.rows(split)), chat, run.spec.hyperparameters.max_sequence_length)
+    return TokenStore(((row.input_ids, row.labels) for row in encoded), decoder_start=chat.decoder_start)
+
+
+def _as_row(fields: dict[str, Any]) -> Row:
+    names = (("system", "system"), ("user", "prompt"), ("assistant", "completion"))
+    turns: Any = [Turn(role, fields[name]) for role, name in names if name in fields]  # type: ignore[arg-type]
+    if "messages" in fields:
+        turns = [Turn(message["role"], message["content"]) for message in fields["messages"]]
+    return Row(Position(), tuple(turns))
+
+
+def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | None" = None) -> None:
+    """The built-in training: order, schedule, checkpoints, validation and reports, from the newest checkpoint on.
+
+    Args:
+        run: The context.
+        model: What `load_model` gave, or another model on the base's tokenizer.
+        loss_sum: Loss of one forward pass, summed over the positions whose `batch["targets"]` are not -100; default:
+            negative log likelihood (`passes.loss_sum`).
+
+    Raises:
+        SystemExit: the pod is to end; a checkpoint was written.
+    """
+    from finetune_trainer.durable import sha256_of
+    from finetune_trainer.metrics import FILE, Metrics
+    from finetune_trainer.train import fingerprint
+    from finetune_trainer.tuning import build_trainer, fit_of
+
+    train, validation = tokenised(run), tokenised(run, "validation") if "validation" in run.data else None
+    record = Metrics(run.checkpoints / FILE)
+
+    def on_step(step: int, tokens: int) -> None:
+        last = record.lines[-1]
+        about: dict[str, Any] = {"step": step, "total_steps": trainer.plan.total_steps, "epoch": last["epoch"]}
+        run.report(**about, loss=last.get("loss"), validation_loss=last.get("validationLoss"), tokens=tokens)
+
+    trainer = build_trainer(
+        run.job,
+        model,
+        train,
+        validation,
+        fingerprint=fingerprint(run.job, *map(sha256_of, run.data.values())),
+        fit=fit_of(run.job, model, train, validation),
+        metrics=record,
+        interruption=run.interruption,
+        on_step=on_step,
+        loss=loss_sum,
+    )
+    trainer.run()
+    if run.stop_requested:
+        run.stop()
+
+
+def save(run: Context, model: Any) -> None:
+    """Adapter or whole model into `run.output`."""
+    from finetune_trainer.artifact import save_weights
+
+    save_weights(run.output, model)

@@ -1,0 +1,122 @@
+"""How a job's spec becomes a model, a plan and a trainer: `train.py` goes through it, `recipe.py` offers it to users.
+
+It reads no data and writes nothing. Libraries are imported where they are needed: what is run before must not wait.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_api.trainer import TrainerJob
+from finetune_trainer import base_model, memory
+from finetune_trainer.adapters import with_adapters
+from finetune_trainer.batches import Plan
+from finetune_trainer.token_store import TokenStore
+
+if TYPE_CHECKING:
+    from finetune_trainer.step_trainer import StepTrainer
+
+LEARNING_RATE = {"LoRA": 2e-4, "QLoRA": 2e-4, "Full": 2e-5}
+"""Where the job names none."""
+
+
+def tunable_model(job: TrainerJob, folder: Path) -> Any:
+    """The base model in `folder`, ready to be trained by the job's method: with new adapters, or as a whole."""
+    import torch
+    from transformers import set_seed
+
+    hyper = job.spec.hyperparameters
+    # Full tuning keeps float32 weights: bfloat16 would round its small updates away. Adapters are float32 in any case.
+    model = base_model.load_model(
+        folder,
+        dtype=compute_dtype_of(job) if job.spec.adapters else torch.float32,
+        trust_remote_code=job.trust_remote_code,
+        four_bits=job.spec.method == "QLoRA",
+    )
+    base_model.require_positions(folder, model.config, hyper.max_sequence_length)
+    set_seed(hyper.seed)
+    return with_adapters(model, job.spec.adapters, job.spec.base_model) if job.spec.adapters else model
+
+
+def plan_of(job: TrainerJob, train: TokenStore) -> Plan:
+    """The order of the training set's rows."""
+    hyper = job.spec.hyperparameters
+    return Plan(len(train), batch_size=hyper.batch_size, epochs=hyper.epochs, seed=hyper.seed)
+
+
+def device() -> str:
+    """Where models are trained."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def compute_dtype_of(job: TrainerJob) -> Any:
+    """The dtype of frozen weights and products."""
+    import torch
+
+    precision = job.spec.hyperparameters.precision
+    if precision == "Auto":
+        return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if precision == "BFloat16" else torch.float32
+
+
+def fit_of(job: TrainerJob, model: Any, train: TokenStore, validation: TokenStore | None) -> memory.Fit:
+    """What one forward and backward pass may hold on this machine."""
+    import torch
+
+    free = None
+    if torch.cuda.is_available():
+        weights = sum(value.nbytes for value in model.parameters() if value.device.type == "cpu")  # not there yet
+        trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+        free = torch.cuda.mem_get_info()[0] - weights - 3 * 4 * trained  # gradients and AdamW's two moments
+    longest = max(train.longest, validation.longest if validation else 0)
+    bytes_per_number = compute_dtype_of(job).itemsize
+    return memory.fit(model.config, longest_row=longest, free_bytes=free, bytes_per_number=bytes_per_number)
+
+
+def build_trainer(
+    job: TrainerJob,
+    model: Any,
+    train: TokenStore,
+    validation: TokenStore | None,
+    *,
+    fit: memory.Fit,
+    **others: Any,
+) -> "StepTrainer":
+    """The trainer of a job's hyperparameters; `others` are StepTrainer's own arguments."""
+    from finetune_trainer.passes import Cut
+    from finetune_trainer.step_trainer import StepTrainer, arguments, pace_of
+
+    hyper, plan = job.spec.hyperparameters, plan_of(job, train)
+    if fit.activation_checkpointing:
+        model.enable_input_require_grads()  # without it frozen embeddings cut adapters off from their gradients
+    return StepTrainer(
+        model=model,
+        args=arguments(
+            hyper,
+            learning_rate=hyper.learning_rate or LEARNING_RATE[job.spec.method],
+            total_steps=plan.total_steps,
+            output=Path(job.output),
+            activation_checkpointing=fit.activation_checkpointing,
+        ),
+        hyper=hyper,
+        train=train,
+        validation=validation,
+        plan=plan,
+        pace=pace_of(
+            plan,
+            hyper.checkpoint_steps,
+            train_tokens=train.tokens,
+            validation_tokens=validation.tokens if validation else 0,
+        ),
+        cut=Cut(None, hyper.micro_batch_size) if hyper.micro_batch_size else Cut(fit.token_budget),
+        compute_dtype=compute_dtype_of(job),
+        checkpoints=checkpoints_of(job),
+        lora_plus_ratio=job.spec.adapters.lora_plus_ratio if job.spec.adapters else None,
+        **others,
+    )
+
+
+def checkpoints_of(job: TrainerJob) -> Path:
+    """The folder that outlives a pod."""
+    return Path(job.output) / "checkpoints"
