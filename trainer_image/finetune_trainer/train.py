@@ -128,8 +128,11 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
 
 
 def fingerprint(job: TrainerJob, *data: str | None) -> str:
-    """What a run learns from, as SHA-256: the spec without what only says how it is run, and hashes of the data."""
-    spec = job.spec.model_dump(mode="json", exclude=_NOT_LEARNT_FROM)
+    """What a run learns from, as SHA-256: the spec without what only says how it is run, and hashes of the data.
+
+    Fields that have their default do not count: a release that knows one more must know its predecessor's checkpoints.
+    """
+    spec = job.spec.model_dump(mode="json", exclude=_NOT_LEARNT_FROM, exclude_defaults=True)
     return hashlib.sha256(json.dumps([spec, data], sort_keys=True).encode()).hexdigest()
 
 

@@ -8,11 +8,12 @@ import pytest
 from safetensors.torch import load_file
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.job import FineTuneJobSpec
 from finetune_trainer import outcome, step_trainer
 from finetune_trainer.durable import read_manifest, whole_folder
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter
-from finetune_trainer.train import execute
+from finetune_trainer.train import execute, fingerprint
 from tests.unit.finetune_trainer.jobs import make_job
 
 
@@ -299,3 +300,13 @@ def test_checkpoints_of_other_data_are_refused(tiny_model, tmp_path):
     code, report, _ = do(job)
     assert code == ExitCode.SPEC_INVALID
     assert "another spec or other data" in report.failure.message
+
+
+def test_a_release_that_knows_one_more_field_knows_the_checkpoints_of_the_one_before(tiny_model, tmp_path):
+    class Later(FineTuneJobSpec):
+        one_more: int = 7
+
+    job = make_job(tmp_path, tiny_model, hyperparameters={"seed": 3})
+    same, other = (Later.model_validate({**job.spec.wire(), **more}) for more in ({}, {"oneMore": 8}))
+    assert fingerprint(job.model_copy(update={"spec": same})) == fingerprint(job)
+    assert fingerprint(job.model_copy(update={"spec": other})) != fingerprint(job)
