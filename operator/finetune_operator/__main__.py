@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -181,8 +181,9 @@ class Operator:
 
     async def _become_known(self) -> None:
         """Without the label no report would come as long as this replica leads: it is set until that is done."""
-        while not await self._mark_leader(leading=True):  # noqa: ASYNC110 - the API server tells when it can again
-            await asyncio.sleep(LABEL_RETRY_SECONDS)
+        with suppress(LeadershipLost):
+            while not await self._mark_leader(leading=True):  # noqa: ASYNC110 - nothing tells when it can be done
+                await asyncio.sleep(LABEL_RETRY_SECONDS)
 
     async def _mark_leader(self, *, leading: bool) -> bool:
         """The label by which the report Service finds the leader; False where another try may help.
@@ -192,7 +193,8 @@ class Operator:
         settings = self._settings
         body = {"metadata": {"labels": {LEADER_LABEL: "true" if leading else None}}}
         try:
-            await self._kube.merge_patch(PODS, settings.pod_name, settings.namespace, body)
+            kube = self._guarded if leading else self._kube
+            await kube.merge_patch(PODS, settings.pod_name, settings.namespace, body)
         except KubeError as error:
             logger.warning("pod %s/%s cannot be labelled: %s", settings.namespace, settings.pod_name, error)
             return not isinstance(error, Transient)
