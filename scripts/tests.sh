@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Runs pytest, then looks whether the clusters that the tests started are gone, and ends those that are not.
 #
-# A cluster that was up before stays as it is. pytest's summary is the last thing on stdout.
+# Clusters of anybody else stay as they are, whenever they were started. pytest's summary is the last thing on stdout.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 clusters=${XDG_CACHE_HOME:-$HOME/.cache}/finetune-operator/clusters
 log=$(dirname "$clusters")/logs/tests-down.log
-before=$(ls "$clusters" 2>/dev/null || true)
+export CLUSTER_TESTS_RUN=$$-$(date +%s)
 end_new_clusters() {
-  local name
-  for name in $(ls "$clusters" 2>/dev/null); do
+  local state
+  for state in $(grep -ls "\"run\": \"$CLUSTER_TESTS_RUN\"" "$clusters"/*/state.json); do
     # Quietly: the summary stays the last thing that is read.
-    grep -qxF "$name" <<< "$before" || .venv/bin/python -m tests.cluster down --name "$name" 2>> "$log"
+    .venv/bin/python -m tests.cluster down --name "$(basename "$(dirname "$state")")" 2>> "$log"
   done
 }
 trap end_new_clusters EXIT

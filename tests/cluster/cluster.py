@@ -26,6 +26,8 @@ from tests.cluster.node import IMAGE_HOST, REGISTRY_PORT, Node, cgroup_of, kill_
 from tests.cluster.paths import cache_root, cluster_dir, lock
 
 DEFAULT_NAME = "finetune"
+RUN_VARIABLE = "CLUSTER_TESTS_RUN"
+"""Names the run of the tests that starts a cluster: scripts/tests.sh ends what its own run has left."""
 NODE_ROLES = ("namespaces", "containerd", "kubelet", "kube-proxy")
 
 
@@ -221,6 +223,7 @@ class Cluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         addresses = network.take_addresses(self.folder)
         state = {"block": addresses.block, "mode": asdict(self.mode), "complete": False}
+        state["run"] = os.environ.get(RUN_VARIABLE)
         self._write_state(state)
         names = [node.name for node in self._nodes(programs)]
         credentials.create(self.folder / "keys", names)
