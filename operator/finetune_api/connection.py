@@ -222,6 +222,15 @@ class AzureOpenAI(ApiModel):
     )
     workspace: AzureWorkspace | None = Field(None, description="Resolve endpoint and account from AzureML.")
     credentials: AzureCredentials = Field(description="How the operator signs in.")
+    authority_host: HttpUrl | None = Field(
+        None, description="Entra's address, for Azure clouds of their own. Default: https://login.microsoftonline.com."
+    )
+    management_endpoint: HttpUrl | None = Field(
+        None, description="ARM's address, for Azure clouds of their own. Default: https://management.azure.com."
+    )
+    training_type: Literal["Standard", "GlobalStandard", "DeveloperTier"] = Field(
+        "Standard", description="Where and at which price jobs are run; not every model has every type."
+    )
 
 
 class AwsCredentials(ApiModel):
@@ -259,6 +268,18 @@ class Bedrock(ApiModel):
     credentials: AwsCredentials = Field(description="How the operator signs in.")
 
 
+class CheckPod(ApiModel):
+    """The pod in a job's namespace that checks and converts its data for a provider outside of the cluster."""
+
+    image: ImageName | None = Field(
+        None, description="Image with finetune-trainer; no torch is needed. Default: the operator's setting checkImage."
+    )
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
+        "IfNotPresent", description="When the kubelet pulls the image."
+    )
+    pod_template: PodTemplate | None = Field(None, description="What is added to the pod.")
+
+
 class LLMConnectionSpec(ApiModel):
     """Where models may be tuned, and by whom."""
 
@@ -273,12 +294,19 @@ class LLMConnectionSpec(ApiModel):
                 " || has(self.huggingFace.modelCache)",
                 "huggingFace.airGapped needs huggingFace.modelCache: base models must come from somewhere",
             ),
+            (
+                "!has(self.huggingFace) || !has(self.checkPod)",
+                "checkPod is for providers outside of the cluster: use huggingFace.checkImage and podTemplate",
+            ),
         )
     )
     namespace_selector: LabelSelector | None = Field(
         None, description="Namespaces whose jobs may use the connection. {} is every namespace, absent is none."
     )
     fine_tuning: FineTuningPolicy = Field(FineTuningPolicy(), description="Whether and what may be tuned.")
+    check_pod: CheckPod | None = Field(
+        None, description="Pod that checks a job's data before they go to a provider outside of the cluster."
+    )
     hugging_face: HuggingFace | None = Field(None, description="Train and serve on this cluster.")
     open_ai: OpenAI | None = Field(None, alias="openAI", description="OpenAI, or a service with its API.")
     azure_open_ai: AzureOpenAI | None = Field(None, alias="azureOpenAI", description="Azure OpenAI.")

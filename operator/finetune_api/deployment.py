@@ -12,6 +12,7 @@ from finetune_api.base import (
     ObjectRef,
     ResourceRequirements,
     SecretKeyRef,
+    Timestamp,
     rules,
 )
 
@@ -120,6 +121,9 @@ class ModelDeploymentSpec(DeploymentTemplate):
     version: IntOrString = Field(
         "Active", description="Active follows the model's active version; a number stays with it."
     )
+    retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="Change it to deploy again what a provider has deleted."
+    )
     attach: Attach | None = Field(None, description="Use a deployment that exists already, instead of making one.")
 
 
@@ -128,6 +132,17 @@ class Endpoint(ApiModel):
 
     url: Annotated[str, Field(max_length=512)] = Field(description="Base URL, with /v1.")
     model: Annotated[str, Field(max_length=253)] = Field(description="Name for the request's model field.")
+
+
+class HostedDeployment(ApiModel):
+    """A deployment at a provider that bills for it. Recorded before it is made."""
+
+    name: Annotated[str, Field(max_length=64)] = Field(description="Its name at the provider.")
+    version: Annotated[int, Field(ge=1)] = Field(description="Version of the model that it serves.")
+    connection: Annotated[str, Field(max_length=253)] = Field(description="LLMConnection that it was made with.")
+    created_at: Timestamp = Field(description="When it was asked for, RFC 3339.")
+    answered: bool = Field(False, description="Whether it has answered: from then on the provider has it, or had it.")
+    nonce: Annotated[str, Field(max_length=64)] | None = Field(None, description="retryNonce that it was made for.")
 
 
 class DeploymentCost(ApiModel):
@@ -149,4 +164,7 @@ class ModelDeploymentStatus(ApiModel):
     engine: Annotated[str, Field(max_length=32)] | None = Field(None, description="Engine that serves.")
     replicas: int | None = Field(None, description="Pods that answer.")
     endpoint: Endpoint | None = Field(None, description="How to call it.")
+    hosted: Annotated[list[HostedDeployment], Field(max_length=16)] | None = Field(
+        None, description="Deployments at a provider that were made for this object and are not gone yet."
+    )
     cost: DeploymentCost | None = Field(None, description="What it costs while it stands.")

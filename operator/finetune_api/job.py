@@ -10,6 +10,7 @@ from finetune_api.base import (
     Conditions,
     ConfigMapKeyRef,
     Display,
+    Money,
     Name,
     ObjectRef,
     Quantity,
@@ -21,7 +22,7 @@ from finetune_api.base import (
 )
 from finetune_api.evaluation import Evaluation, EvaluationResult
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_api.verdict import DatasetVerdict
+from finetune_api.verdict import DatasetVerdict, SplitName
 
 Method = Literal["LoRA", "QLoRA", "Full"]
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
@@ -141,6 +142,9 @@ class Hyperparameters(ApiModel):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="Peak learning rate. Default: 2e-4 for LoRA and QLoRA, 2e-5 for Full."
     )
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        None, description="For providers that take a factor on their own rate (OpenAI) instead of learningRate."
+    )
     batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(16, description="Rows per optimizer step, all GPUs.")
     micro_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="Rows per forward pass on one GPU; a divisor of batchSize. Default: chosen by the trainer."
@@ -198,6 +202,19 @@ class Resources(ApiModel):
     ephemeral_storage: Quantity | None = Field(None, description="Scratch space request and limit.")
 
 
+class Adopt(ApiModel):
+    """A job that was made elsewhere."""
+
+    job_id: Annotated[str, Field(min_length=1, max_length=253)] = Field(description="The provider's name of the job.")
+
+
+class Budget(ApiModel):
+    """What the job may cost at a provider that bills for it."""
+
+    max_cost: Money = Field(description="Most that the estimate may be; above it the job is refused before any call.")
+    currency: Annotated[str, Field(min_length=3, max_length=3)] = Field("USD", description="ISO 4217 code.")
+
+
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
@@ -245,6 +262,12 @@ class FineTuneJobSpec(ApiModel):
         "it (fineTuning.allowCode).",
     )
     evaluation: Evaluation = Field(Evaluation(), description="How dataset.test is used.")
+    adopt: Adopt | None = Field(
+        None,
+        description="Make a version of a job that is at the provider already, instead of making one. It is only "
+        "looked at, never cancelled; dataset is recorded and not read.",
+    )
+    budget: Budget | None = Field(None, description="What the job may cost. For providers that bill for tuning.")
     hub_token_secret_ref: SecretKeyRef | None = Field(
         None, description="Hub token for gated base models: a Secret of the job's namespace."
     )
@@ -360,6 +383,24 @@ class TrainingResult(ApiModel):
     )
 
 
+class Cost(ApiModel):
+    """What the job costs at its provider."""
+
+    estimated: Money = Field(description="Before the job: tokens of the data, epochs and list price.")
+    actual: Money | None = Field(None, description="After the job: tokens that the provider billed, at list price.")
+    currency: Annotated[str, Field(max_length=3)] = Field(description="ISO 4217 code.")
+    basis: Annotated[str, Field(max_length=512)] = Field(description="How the figures come about.")
+
+
+class ProviderFile(ApiModel):
+    """A converted data file at the provider."""
+
+    split: SplitName = Field(description="Which split it is.")
+    id: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="The provider's name of the file.")
+    bytes: Annotated[int, Field(ge=0)] = Field(description="Size as uploaded.")
+    sha256: Annotated[str, Field(max_length=64)] = Field(alias="sha256", description="SHA-256 as uploaded.")
+
+
 class ProviderStatus(ApiModel):
     """What runs the job. Written before it is made, so that nothing is ever made twice."""
 
@@ -373,6 +414,12 @@ class ProviderStatus(ApiModel):
     last_failure: Failure | None = Field(None, description="Why the last attempt ended.")
     artifact_uri: Annotated[str, Field(max_length=1024)] | None = Field(
         None, description="Folder of checkpoints and artifact."
+    )
+    files: Annotated[list[ProviderFile], Field(max_length=3)] | None = Field(
+        None, description="Data files at the provider, of the present attempt."
+    )
+    asked_at: Timestamp | None = Field(
+        None, description="When the provider was last asked to make the job; written before it is asked, RFC 3339."
     )
 
 
@@ -393,6 +440,7 @@ class FineTuneJobStatus(ApiModel):
     evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
     failure: Failure | None = Field(None, description="What went wrong, where, and what to do.")
     provider: ProviderStatus | None = Field(None, description="What runs the job.")
+    cost: Cost | None = Field(None, description="What it costs at a provider that bills for it.")
     result: TrainingResult | None = Field(None, description="What the run made.")
     model_version: Annotated[int, Field(ge=1)] | None = Field(None, description="Version of the FineTunedModel.")
     observed_retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(

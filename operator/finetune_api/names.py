@@ -14,12 +14,16 @@ MODEL_LABEL = f"{GROUP}/model"
 DEPLOYMENT_LABEL = f"{GROUP}/deployment"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 SERVED_VERSION_LABEL = f"{GROUP}/version"
+ABANDON_ANNOTATION = f"{GROUP}/abandon"  # "true": let go of what is left at a provider that cannot be asked any more
+PROVIDER_FINALIZER = f"{GROUP}/provider"  # something of this object is outside of the cluster
 OWNER_ANNOTATION = f"{GROUP}/owner"  # the owner's whole name, where a label is too short for it
 
 # A training pod proves who it is with a service-account token that only the report server accepts.
 TOKEN_AUDIENCE = f"reports.{GROUP}"
 REPORT_PATH = "/v1/reports"
 REPORT_MAX_BYTES = 64 * 1024
+UPLOAD_PATH = "/v1/uploads"
+UPLOAD_MAX_BYTES = 512 * 1024 * 1024  # of one file: what OpenAI and Azure OpenAI take
 TERMINATION_MESSAGE_MAX_BYTES = 4096  # the kubelet's own limit
 
 # The trainer's environment.

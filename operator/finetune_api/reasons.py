@@ -33,6 +33,22 @@ class Reason(StrEnum):
     PROVIDER_NOT_SUPPORTED = "ProviderNotSupported"
     ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed"
 
+    # A provider outside of the cluster.
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
+    CREDENTIALS_INVALID = "CredentialsInvalid"
+    PROVIDER_UNAVAILABLE = "ProviderUnavailable"
+    RATE_LIMITED = "RateLimited"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    FINE_TUNING_CLOSED = "FineTuningClosed"
+    MODEL_RETIRED = "ModelRetired"
+    MODEL_RETIRES = "ModelRetires"
+    PROVIDER_REFUSED = "ProviderRefused"
+    PROVIDER_FAILED = "ProviderFailed"
+    CANCELLED_AT_PROVIDER = "CancelledAtProvider"
+    DELETED_AT_PROVIDER = "DeletedAtProvider"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    PRICE_UNKNOWN = "PriceUnknown"
+
     # The manifest or the data is wrong.
     SPEC_INVALID = "SpecInvalid"
     DATASET_INVALID = "DatasetInvalid"
@@ -66,6 +82,7 @@ class Reason(StrEnum):
     VERSION_NOT_FOUND = "VersionNotFound"
     DEPLOYMENT_FAILED = "DeploymentFailed"
     NAME_CONFLICT = "NameConflict"
+    EXPIRED = "Expired"
 
 
 NEXT_STEP: dict[Reason, str] = {
@@ -74,7 +91,21 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.MODEL_NOT_ALLOWED: "Choose a base model that the connection allows, or ask an admin to allow this one.",
     Reason.FINE_TUNING_DISABLED: "Ask an admin to set fineTuning.enabled on the connection, or use another one.",
     Reason.CODE_NOT_ALLOWED: "Remove spec.code, or ask an admin to set fineTuning.allowCode on the connection.",
-    Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace block.",
+    Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace, openAI or azureOpenAI block.",
+    Reason.SECRET_NOT_FOUND: "Ask an admin to make the Secret, with the key, in the operator's own namespace.",
+    Reason.CREDENTIALS_INVALID: "Ask an admin to renew the key in the connection's Secret; it is read again by itself.",
+    Reason.PROVIDER_UNAVAILABLE: "Nothing to do: the provider is asked again. If it lasts, check baseURL and egress.",
+    Reason.RATE_LIMITED: "Nothing to do: the call is made again after the pause that the provider asks for.",
+    Reason.QUOTA_EXCEEDED: "Raise the quota or the credit of the provider's account, or wait for other jobs to end.",
+    Reason.FINE_TUNING_CLOSED: "Use a connection to another provider, or one with a huggingFace block.",
+    Reason.MODEL_RETIRED: "Choose a base model that the provider still runs.",
+    Reason.MODEL_RETIRES: "Tune a newer base model before that day.",
+    Reason.PROVIDER_REFUSED: "Read the message, correct the job and apply it under a new name.",
+    Reason.PROVIDER_FAILED: "Read the message; set spec.retryNonce to pay for another attempt.",
+    Reason.CANCELLED_AT_PROVIDER: "Set spec.retryNonce to start it again, from the beginning and at full price.",
+    Reason.DELETED_AT_PROVIDER: "Apply the job under a new name, or set spec.retryNonce, if it is still wanted.",
+    Reason.BUDGET_EXCEEDED: "Raise budget.maxCost, or use fewer rows or epochs, and apply the job under a new name.",
+    Reason.PRICE_UNKNOWN: "Ask an admin to add the model to the chart's providerCatalogue, or remove budget.",
     Reason.ENDPOINT_NOT_ALLOWED: "Leave the endpoint out of evaluation.baselines, or ask an admin to add its URL to "
     "fineTuning.allowedEndpoints of the connection.",
     Reason.SPEC_INVALID: "Correct the field and apply the job under a new name.",
@@ -103,5 +134,6 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.MODEL_NOT_FOUND: "Name a FineTunedModel of this namespace (kubectl get ftm).",
     Reason.VERSION_NOT_FOUND: "Name a version that status.versions of the FineTunedModel lists.",
     Reason.DEPLOYMENT_FAILED: "Read the message; the version that served before goes on serving.",
+    Reason.EXPIRED: "Set spec.retryNonce to deploy it again; it is billed from then on.",
     Reason.NAME_CONFLICT: "Rename the object, or delete the one that has its name.",
 }

@@ -7,13 +7,21 @@ import orjson
 from pydantic import Field
 
 from finetune_api.base import ApiModel
+from finetune_api.catalogue import Price
 from finetune_api.evaluation import EvaluationResult
-from finetune_api.job import Failure, FineTuneJobSpec, Loss, Progress, TrainingResult
+from finetune_api.job import (
+    Failure,
+    FineTuneJobSpec,
+    Loss,
+    Progress,
+    ProviderFile,
+    TrainingResult,
+)
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
-from finetune_api.verdict import DatasetVerdict
+from finetune_api.verdict import DatasetVerdict, SplitName
 
 T = TypeVar("T")
-RunPhase = Literal["Validating", "Running", "Evaluating", "Succeeded", "Failed", "Interrupted"]
+RunPhase = Literal["Validating", "Checked", "Running", "Evaluating", "Succeeded", "Failed", "Interrupted"]
 
 
 class ReportTarget(ApiModel):
@@ -31,14 +39,28 @@ class ActiveVersionRef(ApiModel):
     )
 
 
-class TrainerJob(ApiModel):
-    """One attempt of a FineTuneJob: all that the trainer needs to know."""
+class AttemptJob(ApiModel):
+    """One attempt of a FineTuneJob: what every pod of one needs to know."""
 
     namespace: str = Field(description="Namespace of the FineTuneJob.")
     name: str = Field(description="Name of the FineTuneJob.")
     uid: str = Field(description="UID of the FineTuneJob.")
     attempt: Annotated[int, Field(ge=1)] = Field(description="Which attempt this is.")
     spec: FineTuneJobSpec = Field(description="The job's spec as it was applied.")
+    report: ReportTarget | None = Field(None, description="Where to report to; without a cluster nowhere.")
+
+
+class PrepareJob(AttemptJob):
+    """An attempt that a provider outside of the cluster runs: its data are checked, converted and passed on here."""
+
+    rules: Annotated[str, Field(max_length=32)] = Field(description="Which provider's rules the data must meet.")
+    upload_url: str = Field(description="https URL of the operator's upload endpoint.")
+    price: Price | None = Field(None, description="Price of tuning the base model, where it is known.")
+
+
+class TrainerJob(AttemptJob):
+    """An attempt that trains here: all that the trainer needs to know."""
+
     output: str = Field(
         description="Folder for checkpoints/, metrics.jsonl and the finished artifact in model/; survives the pod."
     )
@@ -47,10 +69,29 @@ class TrainerJob(ApiModel):
     air_gapped: bool = Field(False, description="Never reach a hub.")
     trust_remote_code: bool = Field(False, description="Let models bring code of their own.")
     code: str | None = Field(None, description="File with the code that spec.code names.")
-    report: ReportTarget | None = Field(None, description="Where to report to; without a cluster nowhere.")
     active_version: ActiveVersionRef | None = Field(
         None, description="What the tuned model is compared with, where the job or its model asks for it."
     )
+
+
+class UploadTarget(ApiModel):
+    """Which file a pod sends: the query of an upload's URL. The body is the file, its length stands in the head."""
+
+    namespace: Annotated[str, Field(max_length=63)] = Field(description="Namespace of the FineTuneJob.")
+    name: Annotated[str, Field(max_length=253)] = Field(description="Name of the FineTuneJob.")
+    uid: Annotated[str, Field(max_length=64)] = Field(description="UID of the FineTuneJob.")
+    attempt: Annotated[int, Field(ge=1)] = Field(description="Which attempt sends it.")
+    split: SplitName = Field(description="Which split it is.")
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = Field(alias="sha256", description="Of the body.")
+
+
+class Checked(ApiModel):
+    """What a check for a provider has come to."""
+
+    files: Annotated[list[ProviderFile], Field(min_length=1, max_length=3)] = Field(
+        description="The converted files at the provider."
+    )
+    tokens: Annotated[int, Field(ge=0)] = Field(description="Tokens of one pass over the training set, estimated.")
 
 
 class Report(ApiModel):
@@ -65,6 +106,7 @@ class Report(ApiModel):
     loss: Loss | None = Field(None, description="Loss curves so far, thinned.")
     dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
     evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
+    checked: Checked | None = Field(None, description="What a provider has been given; with phase Checked.")
     result: TrainingResult | None = Field(None, description="What the run made; with phase Succeeded.")
     failure: Failure | None = Field(None, description="What went wrong; with phase Failed.")
 

@@ -3,27 +3,38 @@
 report and probe servers ─▶ Lease ─▶ first listing ─▶ queue and watches ─▶ until SIGTERM, or the Lease is lost
 """
 
+import argparse
 import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import kopf
 
+from finetune_operator import ask
 from finetune_operator.handlers.observer import Observer
 from finetune_operator.handlers.watches import make_registry, make_settings
+from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.catalogue import CatalogueFile
+from finetune_operator.providers.cloud import CloudTraining
+from finetune_operator.providers.cloud_serving import CloudServing
+from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
+from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
+from finetune_operator.reconcilers.hosted import HostedDeployments
 from finetune_operator.reconcilers.job import JobReconciler
 from finetune_operator.reconcilers.model import ModelReconciler
 from finetune_operator.reconcilers.observed import count_objects, make_store
+from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.reconcilers.uploads import Uploads
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
 from finetune_operator.runtime.connection import NoCluster
@@ -90,7 +101,7 @@ class Operator:
             enqueue=self._queue.add,
             clock=lambda: datetime.now(UTC),
         )
-        training = HuggingFaceTraining(
+        local = HuggingFaceTraining(
             self._guarded,
             self._store,
             last_report=self._reports.last,
@@ -98,11 +109,34 @@ class Operator:
             report_ca=lambda: self._certificates.bundle,
             clock=context.clock,
         )
+        catalogue = CatalogueFile(self._settings.provider_catalogue).read
+        accounts = self._accounts = Accounts(
+            self._guarded,
+            connection=context.connection,
+            namespace=self._settings.namespace,
+            wake=self._queue.add,
+        )
+        remote = CloudTraining(
+            self._guarded,
+            self._store,
+            accounts,
+            pods=local,
+            service=self._settings.report_names[0],
+            report_ca=lambda: self._certificates.bundle,
+            check_image=self._settings.check_image,
+            catalogue=catalogue,
+            clock=context.clock,
+        )
+        self._uploads = Uploads(context, accounts)
+        cloud = CloudJobs(context, remote, self._leadership.assert_held)
+        providers = Providers(local, remote, catalogue)
+        serving = CloudServing(accounts, context.clock)
+        hosted = HostedDeployments(context, Hosting(accounts), catalogue, self._leadership.assert_held)
         return {
-            CONNECTIONS.kind: ConnectionReconciler(context).reconcile,
-            FINE_TUNE_JOBS.kind: JobReconciler(context, training, self._reports).reconcile,
-            FINE_TUNED_MODELS.kind: ModelReconciler(context).reconcile,
-            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context).reconcile,
+            CONNECTIONS.kind: ConnectionReconciler(context, accounts, catalogue).reconcile,
+            FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self._reports, cloud).reconcile,
+            FINE_TUNED_MODELS.kind: ModelReconciler(context, accounts).reconcile,
+            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, catalogue).reconcile,
         }
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -126,6 +160,7 @@ class Operator:
             authorise=self._reports.authorise,
             accept=self._reports.accept,
             is_leader=lambda: self._working and self._leadership.is_held(),
+            upload=self._uploads.accept,
         )
         probes = ProbeServer(
             settings.probe_bind,
@@ -166,6 +201,7 @@ class Operator:
         self._working = False
         listing.cancel()
         drained = await self._queue.drain(settings.shutdown_seconds)
+        await self._accounts.close()
         logger.info("stopping: %s", "all work is done" if drained else "some work was cut off and will be done again")
         stop_kopf.set()
         await asyncio.wait([watching], timeout=settings.shutdown_seconds)
@@ -249,8 +285,18 @@ async def _main(settings: Settings) -> int:
         return FAILED
 
 
-def main() -> int:
-    """Run the operator; the exit code says whether it ended as asked."""
+def parser() -> argparse.ArgumentParser:
+    """The command line. Without a command it is the operator itself, which takes its settings from the environment."""
+    top = argparse.ArgumentParser(prog="finetune-operator", description="The operator, and commands beside it.")
+    ask.add_arguments(top.add_subparsers(dest="command", metavar="COMMAND"))
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the operator, or one command; the exit code says whether it ended as asked."""
+    args = parser().parse_args(argv)
+    if args.command == "ask":
+        return asyncio.run(ask.main(args))
     try:
         settings = Settings.from_environment()
     except SettingsError as error:

@@ -113,4 +113,4 @@ def _become_the_operator(settings: dict[str, str], log: str) -> None:
         os.dup2(output.fileno(), 2)
     from finetune_operator.__main__ import main
 
-    sys.exit(main())
+    sys.exit(main([]))

@@ -1,25 +1,36 @@
 """The operator's process with the chart's rights and no others: it does its work, and the server never says 403."""
 
+import hashlib
+import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import yaml
 
 from finetune_api.job import ArtifactRef
 from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.names import PROVIDER_FINALIZER, TOKEN_AUDIENCE, UPLOAD_PATH
 from tests.cluster.cluster import Cluster
 from tests.cluster.processes import wait_until
 from tests.contract.conftest import ROOT, Server
 from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL, Manifest, changed
+from tests.simulators.clock import Clock
+from tests.simulators.openai import OpenAISimulator
+from tests.simulators.server import serve
 from tests.unit.helm.charts import CHART
 
 pytestmark = pytest.mark.cluster
@@ -49,11 +60,18 @@ def watched(server: Server) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def metrics(server: Server, watched: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def report_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def metrics(
+    server: Server, watched: tuple[str, ...], report_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """The address of the metrics of an operator that runs as the chart's service account."""
     folder = tmp_path_factory.mktemp("operator")
     server.store(own_pod())
-    probe, report = free_port(), free_port()
+    probe = free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT / "operator"),
@@ -63,7 +81,7 @@ def metrics(server: Server, watched: tuple[str, ...], tmp_path_factory: pytest.T
         "FINETUNE_TLS_SECRET": f"{RELEASE}-tls",
         "FINETUNE_KUBECONFIG": str(kubeconfig(server, folder)),
         "FINETUNE_PROBE_PORT": str(probe),
-        "FINETUNE_REPORT_PORT": str(report),
+        "FINETUNE_REPORT_PORT": str(report_port),
         "FINETUNE_WATCH_NAMESPACES": ",".join(watched),
         "FINETUNE_RESYNC_SECONDS": "10",
     }
@@ -129,6 +147,77 @@ def in_team(manifest: Manifest, namespace: str = TEAM) -> Manifest:
     return changed(manifest, "metadata.namespace", namespace)
 
 
+CLOUD_JOB = changed(changed(JOB, "spec.connectionRef.name", "openai"), "spec.baseModel", "gpt-4o-mini-2024-07-18")
+ROWS = "".join(
+    f'{{"messages":[{{"role":"user","content":"q{n}"}},{{"role":"assistant","content":"a{n}"}}]}}\n' for n in range(12)
+).encode()
+
+
+def connect(server: Server, url: str) -> None:
+    data = {"api-key": "sk-simulated"}
+    metadata = {"name": "openai", "namespace": OWN}
+    server.store({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
+    block = {"baseURL": f"{url}/v1", "apiKeySecretRef": {"name": "openai", "key": "api-key"}}
+    server.store(changed(LOCAL, "metadata.name", "openai") | {"spec": {"namespaceSelector": {}, "openAI": block}})
+    wait_until(lambda: "True" in server.kubectl("get", "llmc", "openai"), "a connection that is ready", timeout=60)
+
+
+def run_check(server: Server) -> str:
+    """A pod in the place of the Job controller's, and its token."""
+    batch_job = server.get("jobs", "cloud-1", "-n", TEAM)
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "cloud-1", "uid": batch_job["metadata"]["uid"]}
+    labels = batch_job["spec"]["template"]["metadata"]["labels"] | {"batch.kubernetes.io/job-name": "cloud-1"}
+    metadata = {"name": "cloud-1-x", "namespace": TEAM, "labels": labels, "ownerReferences": [owner]}
+    server.store({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": TEAM}})
+    spec = {"serviceAccountName": "default", "containers": [{"name": "trainer", "image": "none"}]}
+    server.store({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    bound = ("--bound-object-kind", "Pod", "--bound-object-name", "cloud-1-x")
+    return server.kubectl("create", "token", "default", "-n", TEAM, "--audience", TOKEN_AUDIENCE, *bound).strip()
+
+
+def upload(port: int, token: str, uid: str) -> Manifest:
+    """Over the operator's own TLS, whose names are those of its Service."""
+    of = {"namespace": TEAM, "name": "cloud", "uid": uid, "attempt": "1", "split": "train"}
+    query = urlencode(of | {"sha256": hashlib.sha256(ROWS).hexdigest()})
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    request = urllib.request.Request(
+        f"https://127.0.0.1:{port}{UPLOAD_PATH}?{query}", ROWS, {"Authorization": f"Bearer {token}"}, method="PUT"
+    )
+
+    def answer() -> Manifest | None:
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=tls) as response:
+                return dict(json.loads(response.read()))
+        except urllib.error.HTTPError as error:
+            if error.code != 403:  # 403: the operator has not seen the pod yet
+                raise
+            return None
+
+    found: list[Manifest] = []
+    wait_until(lambda: bool((taken := answer()) and not found.append(taken)), "an upload", timeout=60)
+    return found[0]
+
+
+def end_check(server: Server, uid: str, file: Manifest) -> None:
+    """What the kubelet and the Job controller say of a check that has ended well."""
+    checked = {"files": [file], "tokens": 100}
+    report = {"namespace": TEAM, "name": "cloud", "uid": uid, "attempt": 1, "phase": "Checked", "checked": checked}
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ended = {"exitCode": 0, "message": json.dumps(report), "startedAt": now, "finishedAt": now}
+    container = {"name": "trainer", "image": "none", "imageID": "", "ready": False, "restartCount": 0,
+                 "state": {"terminated": ended}}  # fmt: skip
+    pod = {"status": {"phase": "Succeeded", "containerStatuses": [container]}}
+    server.patch("pod", "cloud-1-x", pod, "-n", TEAM, "--subresource=status")
+    done = [{"type": kind, "status": "True"} for kind in ("SuccessCriteriaMet", "Complete")]
+    status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": done}
+    server.patch("job", "cloud-1", {"status": status}, "-n", TEAM, "--subresource=status")
+
+
+def phase(server: Server) -> str:
+    return str(server.get("ftj", "cloud", "-n", TEAM)["status"].get("phase"))
+
+
 def version() -> ModelVersion:
     return ModelVersion(
         version=1, job="earlier", job_uid="u", connection="local", base_model="a/b", method="LoRA",
@@ -157,6 +246,30 @@ def test_the_operator_works_with_the_charts_rights(server: Server) -> None:
     assert server.get("pod", "operator", "-n", OWN)["metadata"]["labels"]["finetune.dev/leader"] == "true"
     assert server.get("secret", f"{RELEASE}-tls", "-n", OWN)["data"]
     assert server.get("lease", RELEASE, "-n", OWN)["spec"]["holderIdentity"]
+
+
+@pytest.mark.usefixtures("metrics")
+def test_a_job_at_a_provider_is_held_checked_made_once_and_tidied_up(server: Server, report_port: int) -> None:
+    provider = OpenAISimulator(clock=Clock(start=time.time()))
+    with serve(provider) as url:
+        connect(server, url)
+        server.store(in_team(changed(changed(CLOUD_JOB, "metadata.name", "cloud"), "spec.modelRef.name", "cloud")))
+        wait_until(lambda: exists(server, "jobs", "cloud-1"), "the check's Job", timeout=60)
+        job = server.get("ftj", "cloud", "-n", TEAM)
+        assert job["metadata"]["finalizers"] == [PROVIDER_FINALIZER]
+        token = run_check(server)
+        file = upload(report_port, token, job["metadata"]["uid"])
+        end_check(server, job["metadata"]["uid"], file)
+        wait_until(lambda: provider.count("fine_tuning.jobs.create") == 1, "a job at the provider", timeout=60)
+        provider.advance(3600)
+        wait_until(lambda: phase(server) == "Succeeded", "the job's success", timeout=60)
+        wait_until(lambda: not server.get("ftj", "cloud", "-n", TEAM)["metadata"].get("finalizers"), "its release",
+                   timeout=60)  # fmt: skip
+        wait_until(lambda: exists(server, "md", "cloud"), "a ModelDeployment", timeout=60)
+        wait_until(lambda: "Ready" in server.kubectl("get", "md", "cloud", "-n", TEAM), "an answer", timeout=60)
+        assert [one.kind for one in provider.left() if one.state == "fine-tune"] == []
+        server.kubectl("delete", "ftm,md,ftj", "cloud", "-n", TEAM)
+        server.kubectl("delete", "llmc", "openai")
 
 
 def test_the_server_never_says_that_something_is_forbidden(metrics: str) -> None:

@@ -157,6 +157,8 @@ ANOTHER: dict[str, Any] = {
     "artifact": {"merge": True},
     "code": {"configMapRef": {"name": "my-recipe", "key": "train.py"}},
     "evaluation": {"maxNewTokens": 8},
+    "adopt": {"jobID": "ftjob-1"},
+    "budget": {"maxCost": "5.00"},
     "hubTokenSecretRef": {"name": "hub", "key": "token"},
     "activeDeadlineSeconds": 60,
 }

@@ -15,11 +15,15 @@ COMMANDS = {
     "check": "finetune_trainer.check",
     "run": "finetune_trainer.run",
     "train": "finetune_trainer.train",
+    "prepare": "finetune_trainer.prepare",
     "serve": "finetune_trainer.serve",
     "cache": "finetune_trainer.cache",
     "prune": "finetune_trainer.prune",
 }
 
+
+PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI")
+"""Names of data.provider_rules, which is not imported before it is needed."""
 
 _ABOUT = "Fine-tune a language model on rows of prompt and completion, and serve the result."
 _EXAMPLE = """\
@@ -54,6 +58,10 @@ def parser() -> argparse.ArgumentParser:
         "model's tokenizer, and prints the data's own text",
     )
 
+    check.add_argument(
+        "--provider", choices=PROVIDERS, help="whose rules the data must meet too, for jobs that are tuned elsewhere"
+    )
+
     run = commands.add_parser("run", help="do a FineTuneJob here, without a cluster")
     run.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")
     run.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the tuned model")
@@ -61,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--code", type=Path, help="Python file that spec.code of the job names")
 
     commands.add_parser("train", help="do the job that the environment describes (what a pod runs)")
+    commands.add_parser("prepare", help="check data and pass them on to a provider (what a pod runs)")
 
     serve = commands.add_parser("serve", help="answer OpenAI requests with a tuned or a base model")
     serve.add_argument("--model", type=Path, required=True, help="folder of an adapter or a whole model")

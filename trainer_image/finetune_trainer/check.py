@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import outcome
 from finetune_trainer.data.audit import as_text, audit
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.provider_rules import RULES, ProviderRules, require_rows
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.manifest import read_jobs
 from finetune_trainer.model_cache import find_model
+from finetune_trainer.prepare import convert_all
 from finetune_trainer.yaml_documents import shown
 
 
@@ -42,19 +45,36 @@ def _verdicts(args: argparse.Namespace) -> Iterator[tuple[str, DatasetVerdict]]:
         yield shown(args.file), failed(error)
         return
     for job in jobs:
-        verdict = check_job(job, args.model_cache)
+        verdict = check_job(job, args.model_cache, args.provider)
         yield job.metadata.name, verdict
         if args.show_rows and verdict.valid:
             _show_rows(job, args.model_cache, args.show_rows)
 
 
-def check_job(job: FineTuneJobManifest, model_cache: Path | None) -> DatasetVerdict:
-    """The verdict on the datasets of one manifest; file:// is allowed."""
+def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str | None = None) -> DatasetVerdict:
+    """The verdict on the datasets of one manifest, by a provider's rules too; file:// is allowed."""
     try:
         tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
     except TrainerError as error:
         tokenizer, why_not = None, error.message
-    return check_dataset(job.spec, tokenizer=tokenizer, no_tokens=why_not, allow_local=True, air_gapped=_air_gapped())
+    verdict = check_dataset(
+        job.spec, tokenizer=tokenizer, no_tokens=why_not, allow_local=True, air_gapped=_air_gapped()
+    )
+    return by_rules(job.spec, verdict, RULES[provider]) if provider and verdict.valid else verdict
+
+
+def by_rules(spec: FineTuneJobSpec, verdict: DatasetVerdict, rules: ProviderRules) -> DatasetVerdict:
+    """The verdict that the pod would come to which prepares the data for the provider; a budget needs its price."""
+    try:
+        require_rows(rules, verdict)
+        with tempfile.TemporaryDirectory() as scratch:
+            files = convert_all(spec, verdict, rules, Path(scratch), allow_local=True)
+    except TrainerError as error:
+        found = {"valid": False, "reason": error.reason, "message": error.message, "next_step": error.next_step}
+        return verdict.model_copy(update=found)
+    size, tokens = sum(file.bytes for file in files), files[0].tokens
+    said = f"{verdict.message}; {rules.title} gets {size:,} bytes, about {tokens:,} tokens for each epoch"
+    return verdict.model_copy(update={"message": said})
 
 
 def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[ChatTokenizer | None, str]:

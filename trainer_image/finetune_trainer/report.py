@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from finetune_api.names import REPORT_CA_VARIABLE, REPORT_MAX_BYTES, TERMINATION_MESSAGE_PATH, TOKEN_PATH
-from finetune_api.trainer import Report, TrainerJob, termination_message, thin
+from finetune_api.trainer import AttemptJob, Report, termination_message, thin
 
 INTERVAL_SECONDS = 2.0
 """Least time between two reports of the same phase."""
@@ -28,7 +28,7 @@ FINAL_SECONDS = 15.0
 
 _REQUEST_SECONDS = 5.0
 _LONGEST_WAIT_SECONDS = 30.0
-_END = ("Succeeded", "Failed", "Interrupted")
+_END = ("Checked", "Succeeded", "Failed", "Interrupted")
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Reporter:
 
     def __init__(
         self,
-        job: TrainerJob,
+        job: AttemptJob,
         *,
         listener: Callable[[Report], None] | None = None,
         interval: float = INTERVAL_SECONDS,
@@ -78,7 +78,7 @@ class Reporter:
             self._sender.close(FINAL_SECONDS)
 
 
-def pod_reporter(job: TrainerJob) -> Reporter:
+def pod_reporter(job: AttemptJob) -> Reporter:
     """The reporter of a pod: to the operator and to the kubelet."""
     return Reporter(job, termination_path=Path(TERMINATION_MESSAGE_PATH))
 
@@ -153,18 +153,18 @@ class _Sender:
 def _post(url: str, report: Report) -> float | None:
     """Send one report. None when the server has it or will never take it, else seconds to wait before another try."""
     try:
-        status, retry_after = _request(url, _body(report))
+        status, pause = _request(url, _body(report))
         if status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            status, retry_after = _request(url, _body(_shortened(report)))
+            status, pause = _request(url, _body(_shortened(report)))
     except (OSError, http.client.HTTPException, ValueError) as error:
         logger.warning("The report did not reach the operator (%s); the run goes on.", error)
         return 0.0
     if status < 300:
         return None
     if status == http.HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
-        return retry_after
+        return pause
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN) and report.phase in _END:
-        return retry_after  # the token may just be being renewed, and there is no later report
+        return pause  # the token may just be being renewed, and there is no later report
     logger.warning("The operator refused a report with status %d; the run goes on.", status)
     return None
 
@@ -172,30 +172,31 @@ def _post(url: str, report: Report) -> float | None:
 def _request(url: str, body: bytes) -> tuple[int, float]:
     """POST the body: status, and the seconds that Retry-After asks for."""
     parts = urlsplit(url)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {_token()}"}
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {pod_token()}"}
     connection = http.client.HTTPSConnection(
-        parts.hostname or "", parts.port or 443, timeout=_REQUEST_SECONDS, context=_tls()
+        parts.hostname or "", parts.port or 443, timeout=_REQUEST_SECONDS, context=operator_tls()
     )
     try:
         connection.request("POST", parts.path or "/", body, headers)
         response = connection.getresponse()
         response.read(1024)
-        return response.status, _seconds(response.getheader("Retry-After"))
+        return response.status, retry_after(response.getheader("Retry-After"))
     finally:
         connection.close()
 
 
-def _token() -> str:
+def pod_token() -> str:
     """The projected token, read each time: the kubelet renews it."""
     return Path(TOKEN_PATH).read_text(encoding="utf-8").strip()
 
 
-def _tls() -> ssl.SSLContext:
+def operator_tls() -> ssl.SSLContext:
+    """Trust in the operator's certificate: by the CA that the pod was given, else by the system's."""
     authority = os.environ.get(REPORT_CA_VARIABLE)
     return ssl.create_default_context(cadata=authority) if authority else ssl.create_default_context()
 
 
-def _seconds(header: str | None) -> float:
+def retry_after(header: str | None) -> float:
     """Retry-After in seconds; its date form counts as one second."""
     if header is None:
         return 0.0

@@ -18,6 +18,10 @@
   value: {{ .Values.clusterDomain | quote }}
 - name: FINETUNE_LOG_LEVEL
   value: {{ .Values.logLevel | quote }}
+- name: FINETUNE_CHECK_IMAGE
+  value: {{ include "finetune.checkImage" . | quote }}
+- name: FINETUNE_PROVIDER_CATALOGUE
+  value: /etc/finetune/catalogue/providers.json
 {{- if .Values.watchNamespaces }}
 - name: FINETUNE_WATCH_NAMESPACES
   value: {{ join "," .Values.watchNamespaces | quote }}

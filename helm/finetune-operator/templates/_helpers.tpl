@@ -45,6 +45,16 @@ app.kubernetes.io/part-of: finetune
 {{- end -}}
 {{- end -}}
 
+{{- define "finetune.checkImage" -}}
+{{- with .Values.checkImage -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "finetune.tlsSecret" -}}
 {{- printf "%s-tls" (include "finetune.fullname" .) -}}
 {{- end -}}

@@ -1,21 +1,60 @@
 """What an LLMConnection's status says."""
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.job import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.decide.conditions import merge, ready, stalled
+from finetune_operator.decide.conditions import Fact, is_true, merge, moment, ready, stalled, timestamp
+
+GOOD_FOR, BAD_FOR = timedelta(hours=1), timedelta(minutes=1)
+"""How long a check's result is believed."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How a check of credentials went."""
+
+    failure: Failure | None = None
+
+
+def check_is_due(status: LLMConnectionStatus, *, generation: int, now: datetime) -> float:
+    """Seconds until the credentials are to be checked, 0 for now. Rarely while they are good: jobs' calls tell, too."""
+    if status.last_checked is None or status.observed_generation != generation:
+        return 0.0
+    every = GOOD_FOR if is_true(status.conditions, "Ready") else BAD_FOR
+    return max(0.0, (moment(status.last_checked) + every - now).total_seconds())
 
 
 def decide(
-    spec: LLMConnectionSpec | None, spec_error: str, status: LLMConnectionStatus, *, generation: int, now: datetime
+    spec: LLMConnectionSpec | None,
+    spec_error: str,
+    status: LLMConnectionStatus,
+    *,
+    generation: int,
+    now: datetime,
+    checked: Checked | None = None,
+    retires: str | None = None,
 ) -> LLMConnectionStatus:
-    """Ready where jobs can use it. A connection to this cluster has no credentials to check."""
+    """Ready where jobs can use it. A connection to this cluster has no credentials to check.
+
+    Args:
+        spec: None where it cannot be read, for the reason `spec_error`.
+        spec_error: which fields do not fit.
+        status: the present one.
+        generation: of the spec.
+        now: the time.
+        checked: what a check of credentials came to; None where none was made, or none is needed.
+        retires: what of the provider ends on a day that is known.
+    """
     if spec is None:
         facts, provider, models = stalled(Reason.SPEC_INVALID, spec_error), status.provider, status.models
     else:
         provider, models = spec.provider, spec.fine_tuning.allowed_models
-        if spec.hugging_face is None:
+        if checked is not None and checked.failure is not None:
+            facts = stalled(checked.failure.reason, checked.failure.message)
+        elif spec.hugging_face is None and checked is None:
             facts = stalled(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {provider} connections")
         elif not spec.fine_tuning.enabled:
             facts = ready(Reason.FINE_TUNING_DISABLED, "deployments are served; new jobs are refused")
@@ -23,11 +62,14 @@ def decide(
             facts = ready(Reason.READY, "no namespace may use it: spec.namespaceSelector is not set")
         else:
             facts = ready(Reason.READY, "jobs may use it")
+    if retires:
+        facts = [*facts, Fact("Retiring", "True", Reason.MODEL_RETIRES, retires)]
     return status.model_copy(
         update={
             "observed_generation": generation,
             "conditions": merge(status.conditions, facts, generation=generation, now=now),
             "provider": provider,
             "models": models,
+            "last_checked": timestamp(now) if checked else status.last_checked,
         }
     )

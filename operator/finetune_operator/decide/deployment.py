@@ -6,14 +6,20 @@ from datetime import datetime
 from typing import Any, Literal
 
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.deployment import DeploymentPhase, Endpoint, ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.deployment import (
+    DeploymentCost,
+    DeploymentPhase,
+    Endpoint,
+    ModelDeploymentSpec,
+    ModelDeploymentStatus,
+)
 from finetune_api.job import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
 
 Manifest = Mapping[str, Any]
-Engine = Literal["vLLM", "Transformers"]
+Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,12 @@ class DeploymentView:
     connections: Mapping[str, LLMConnectionSpec]
     serving: Serving
     now: datetime
+    serves: str | None = None
+    """Name of the deployment at a provider that answers."""
+    cost: DeploymentCost | None = None
+    """What deployments at a provider cost."""
+    retires: str | None = None
+    """What of the provider's model ends on a day that is known."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,9 @@ class DeploymentDecision:
 
 
 @dataclass(frozen=True)
-class _Target:
+class Target:
+    """What to serve, and how."""
+
     version: ModelVersion
     connection: LLMConnectionSpec
     engine: Engine
@@ -76,8 +90,9 @@ def decide(view: DeploymentView) -> DeploymentDecision:
     fields: dict[str, Any] = {
         "target_version": target.version.version,
         "engine": target.engine,
-        "replicas": view.serving.available,
-        "endpoint": Endpoint(url=f"http://{view.name}.{view.namespace}.svc/v1", model=view.name),
+        "replicas": view.serving.available if target.connection.hugging_face else None,
+        "endpoint": _endpoint(view, target),
+        "cost": view.cost,
     }
     phase, facts, served = _reading(view, target.version.version)
     fields |= {"phase": phase, "served_version": served}
@@ -86,7 +101,7 @@ def decide(view: DeploymentView) -> DeploymentDecision:
 
 def find_target(
     spec: ModelDeploymentSpec, model: FineTunedModelStatus | None, connections: Mapping[str, LLMConnectionSpec]
-) -> _Target | Failure:
+) -> Target | Failure:
     """The version to serve, its connection and the engine, or why there is none."""
     if model is None:
         return Failure.because(
@@ -106,14 +121,61 @@ def find_target(
         return Failure.because(
             Reason.CONNECTION_NOT_FOUND, f"LLMConnection {version.connection} of version {number} does not exist"
         )
-    if connection.hugging_face is None:
+    return _on_connection(spec, version, connection)
+
+
+def _on_connection(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> Target | Failure:
+    if connection.open_ai is not None or connection.azure_open_ai is not None:
+        return _at_provider(spec, version, connection)
+    if spec.azure_open_ai is not None:
         return Failure.because(
-            Reason.PROVIDER_NOT_SUPPORTED, f"this release does not serve on {connection.provider} connections"
+            Reason.SPEC_INVALID,
+            f"spec.azureOpenAI: version {version.version} is on {connection.provider}; use its block, or none",
         )
-    return choose_engine(spec, version, connection)
+    if connection.hugging_face is not None:
+        return choose_engine(spec, version, connection)
+    return Failure.because(
+        Reason.PROVIDER_NOT_SUPPORTED, f"this release does not serve on {connection.provider} connections"
+    )
 
 
-def choose_engine(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> _Target | Failure:
+def _at_provider(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> Target | Failure:
+    """A provider that serves what it has tuned itself: there is nothing of a server to set."""
+    set_in_vain = [
+        name
+        for name, value in (("huggingFace", spec.hugging_face), ("apiKeySecretRef", spec.api_key_secret_ref))
+        if value is not None
+    ]
+    if set_in_vain:
+        return Failure.because(
+            Reason.SPEC_INVALID,
+            f"spec.{set_in_vain[0]}: version {version.version} is served by the provider of LLMConnection "
+            f"{version.connection}; leave it out",
+        )
+    if connection.azure_open_ai is not None and spec.azure_open_ai is None:
+        return Failure.because(
+            Reason.SPEC_INVALID,
+            "spec.azureOpenAI: a deployment at Azure is billed by the hour, so nothing is made before it is asked for: "
+            "write azureOpenAI: {sku: Standard}",
+        )
+    if connection.azure_open_ai is not None:
+        return Target(version, connection, "AzureOpenAI")
+    if spec.azure_open_ai is not None:
+        return Failure.because(Reason.SPEC_INVALID, f"spec.azureOpenAI: version {version.version} is at OpenAI")
+    return Target(version, connection, "OpenAI")
+
+
+def _endpoint(view: DeploymentView, target: Target) -> Endpoint:
+    settings, model = target.connection.open_ai, target.version.artifact.provider_model_id
+    azure = target.connection.azure_open_ai
+    if azure is not None:
+        return Endpoint(url=f"{(azure.endpoint or '').rstrip('/')}/openai/v1", model=view.serves or "")
+    if settings is not None:
+        return Endpoint(url=settings.base_url, model=model or "")
+    return Endpoint(url=f"http://{view.name}.{view.namespace}.svc/v1", model=view.name)
+
+
+def choose_engine(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> Target | Failure:
     """Auto takes vLLM where a GPU is asked for, the connection has its image and vLLM can serve the version."""
     local = spec.hugging_face
     image = connection.hugging_face.vllm_image if connection.hugging_face else None
@@ -132,7 +194,7 @@ def choose_engine(spec: ModelDeploymentSpec, version: ModelVersion, connection: 
         )
     gpus = (local.gpus if local else None) or 0
     automatic = wanted == "Auto" and gpus > 0 and image is not None and unfit is None
-    return _Target(version, connection, "vLLM" if wanted == "vLLM" or automatic else "Transformers")
+    return Target(version, connection, "vLLM" if wanted == "vLLM" or automatic else "Transformers")
 
 
 def not_for_vllm(version: ModelVersion) -> str | None:
@@ -148,15 +210,13 @@ def _unsupported(spec: ModelDeploymentSpec) -> Failure | None:
     """What the schema knows and this release does not do: refused in plain words, never ignored."""
     if spec.attach is not None:
         return Failure.because(Reason.PROVIDER_NOT_SUPPORTED, "spec.attach: this release attaches no deployments")
-    if spec.azure_open_ai is not None or spec.bedrock is not None:
-        return Failure.because(
-            Reason.PROVIDER_NOT_SUPPORTED, "spec: this release serves on the cluster only; use huggingFace"
-        )
+    if spec.bedrock is not None:
+        return Failure.because(Reason.PROVIDER_NOT_SUPPORTED, "spec.bedrock: this release does not serve at Bedrock")
     if spec.idle is not None and spec.idle.action != "None":
         return Failure.because(
             Reason.PROVIDER_NOT_SUPPORTED,
-            "spec.idle.action: servers on this cluster are not stopped when idle; use None, or set "
-            "spec.huggingFace.replicas: 0 to stop one",
+            "spec.idle.action: this release stops nothing that is idle; use None, and on the cluster "
+            "spec.huggingFace.replicas: 0 to stop a server",
         )
     return None
 
@@ -178,6 +238,11 @@ def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[F
     return ("Updating" if answering else "Deploying"), facts, answering
 
 
+def going(view: DeploymentView, facts: list[Fact]) -> DeploymentDecision:
+    """The object is being deleted, and what it made at a provider with it."""
+    return DeploymentDecision(_status(view, facts, {"phase": "Deleting", "served_version": None}))
+
+
 def not_applied(view: DeploymentView, failure: Failure) -> DeploymentDecision:
     """The server's objects cannot be made: another one bears the name, or the API server refuses them."""
     return _refused(view, failure)
@@ -195,6 +260,8 @@ def _refused(view: DeploymentView, failure: Failure) -> DeploymentDecision:
 
 
 def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> ModelDeploymentStatus:
+    if view.retires:
+        facts = [*facts, Fact("Retiring", "True", Reason.MODEL_RETIRES, view.retires)]
     conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
     return view.status.model_copy(update={**fields, "conditions": conditions, "observed_generation": view.generation})
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import (
     DataFile,
@@ -72,6 +73,14 @@ class JobView:
     """Version of the model that this job made, once it is registered."""
     artifact_uri: str
     now: datetime
+    remote: bool = False
+    """Whether its provider is outside of the cluster."""
+    held: bool = False
+    """Whether our finalizer is on the job: something of it may be outside of the cluster."""
+    abandoned: bool = False
+    """Whether somebody wants it let go though the provider cannot be asked."""
+    facts: ProviderFacts = field(default_factory=ProviderFacts)
+    """Prices and dates of the provider."""
 
     @property
     def provider(self) -> ProviderStatus:
@@ -101,12 +110,19 @@ class JobView:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the job's status should be and what is to be done, in this order: stop, start, register, delete, status."""
+    """What the job's status should be and what is to be done.
+
+    In this order: stop, start, submit, register, release, delete, status.
+    """
 
     status: FineTuneJobStatus
     stop: bool = False
     start: bool = False
+    submit: bool = False
+    """Have the provider make the job: looked up first, recorded before."""
     register: bool = False
+    release: bool = False
+    """Tidy up at the provider and take our finalizer off."""
     delete: bool = False
     requeue_after: float | None = None
 
@@ -128,7 +144,7 @@ def not_started(view: JobView, message: str) -> Decision:
     """The API server refuses the attempt's objects: a quota, a policy or a field of the connection's podTemplate."""
     failure = Failure.because(Reason.POD_REJECTED, message)
     facts = stalled(failure.reason, failure.message)
-    status = _status(view, Change(facts, {"phase": "Pending", "failure": failure}))
+    status = with_status(view, Change(facts, {"phase": "Pending", "failure": failure}))
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 
@@ -149,7 +165,7 @@ def keep_finished(view: JobView) -> Decision | None:
         return None
     failed = is_true(view.status.conditions, "Failed")
     stop = failed and view.run.state != "Absent"
-    status = _status(view, Change())
+    status = with_status(view, Change())
     ttl = view.spec.ttl_seconds_after_finished if view.spec else None
     if ttl is None or view.status.completion_time is None:
         return Decision(status, stop=stop)
@@ -160,7 +176,7 @@ def keep_finished(view: JobView) -> Decision | None:
 def refuse_invalid_spec(view: JobView) -> Decision | None:
     """What the API server let through and the models do not know."""
     problem = _unreadable_uri(view.spec) if view.spec else view.spec_error
-    return _fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem is not None else None
+    return fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem is not None else None
 
 
 def restart(view: JobView) -> Decision | None:
@@ -168,7 +184,7 @@ def restart(view: JobView) -> Decision | None:
     if not view.finished or view.spec is None:
         return None
     if is_true(view.status.conditions, "Complete"):
-        return Decision(_status(view, Change(fields={"observed_retry_nonce": view.spec.retry_nonce})))
+        return Decision(with_status(view, Change(fields={"observed_retry_nonce": view.spec.retry_nonce})))
     facts = [
         *reconciling(Reason.PENDING, "started again by spec.retryNonce"),
         Fact("Failed", "False", Reason.PENDING),
@@ -181,7 +197,7 @@ def restart(view: JobView) -> Decision | None:
         "observed_retry_nonce": view.spec.retry_nonce,
         "provider": provider,
     }
-    return Decision(_status(view, Change(facts, fields)), stop=True, requeue_after=0)
+    return Decision(with_status(view, Change(facts, fields)), stop=True, requeue_after=0)
 
 
 def suspend(view: JobView) -> Decision | None:
@@ -194,7 +210,7 @@ def suspend(view: JobView) -> Decision | None:
     fields = {"phase": "Suspended", "failure": None, **reported(view.run.report, view.status)}
     if view.begun:
         fields["provider"] = _next_attempt(view)
-    status = _status(view, Change(facts, fields))
+    status = with_status(view, Change(facts, fields))
     return Decision(status, stop=stopping, requeue_after=LAST_POD_CHECK_SECONDS if stopping else None)
 
 
@@ -215,9 +231,9 @@ def wait_for_connection(view: JobView) -> Decision | None:
     left = (view.created + CONNECTION_GRACE - view.now).total_seconds()
     if left > 0:
         facts = reconciling(missing.reason, missing.message)
-        return Decision(_status(view, Change(facts, {"phase": "Pending", "failure": None})), requeue_after=left)
+        return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": None})), requeue_after=left)
     facts = stalled(missing.reason, missing.message)
-    return Decision(_status(view, Change(facts, {"phase": "Pending", "failure": missing})))
+    return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": missing})))
 
 
 def refuse_by_policy(view: JobView) -> Decision | None:
@@ -225,7 +241,7 @@ def refuse_by_policy(view: JobView) -> Decision | None:
     if view.run.state != "Absent" or view.spec is None or view.connection is None:
         return None
     refusal = policy.refusal(policy.Request(view.spec, view.namespace, view.namespace_labels, view.connection))
-    return _fail(view, refusal) if refusal else None
+    return fail(view, refusal) if refusal else None
 
 
 def wait_for_last_pod(view: JobView) -> Decision | None:
@@ -233,7 +249,7 @@ def wait_for_last_pod(view: JobView) -> Decision | None:
     if view.run.state != "Absent" or not view.live_pods:
         return None
     facts = reconciling(Reason.PENDING, "waiting for the last attempt's pod to end")
-    status = _status(view, Change(facts, {"phase": "Pending"}))
+    status = with_status(view, Change(facts, {"phase": "Pending"}))
     return Decision(status, stop=True, requeue_after=LAST_POD_CHECK_SECONDS)
 
 
@@ -243,14 +259,14 @@ def wait_before_retry(view: JobView) -> Decision | None:
     left = (moment(after) - view.now).total_seconds() if after else 0
     if view.run.state != "Absent" or after is None or left <= 0:
         return None
-    return Decision(_status(view, _waiting(view.provider)), requeue_after=left)
+    return Decision(with_status(view, _waiting(view.provider)), requeue_after=left)
 
 
 def start(view: JobView) -> Decision | None:
     """No attempt is under way: start the one that status names. Its name is fixed, so it is never made twice."""
     if view.run.state != "Absent" or view.spec is None:
         return None
-    return Decision(_status(view, _started(view)), start=True)
+    return Decision(with_status(view, _started(view)), start=True)
 
 
 def adopt(view: JobView) -> Decision | None:
@@ -259,7 +275,7 @@ def adopt(view: JobView) -> Decision | None:
         return None
     change = _started(view)
     change.fields["provider"] = change.fields["provider"].model_copy(update={"job_id": view.run.job_id})
-    return Decision(_status(view, change), requeue_after=0)
+    return Decision(with_status(view, change), requeue_after=0)
 
 
 def wait_for_pod(view: JobView) -> Decision | None:
@@ -268,12 +284,12 @@ def wait_for_pod(view: JobView) -> Decision | None:
         return None
     obstacle = view.run.failure
     if obstacle is None:
-        facts = reconciling(Reason.QUEUED, "waiting for a pod")
+        facts = reconciling(Reason.QUEUED, view.run.note or "waiting for a pod")
     elif obstacle.reason is Reason.UNSCHEDULABLE:
         facts = reconciling(obstacle.reason, obstacle.message)
     else:
         facts = stalled(obstacle.reason, obstacle.message)
-    status = _status(view, Change(facts, {"phase": "Queued", "failure": obstacle}))
+    status = with_status(view, Change(facts, {"phase": "Queued", "failure": obstacle}))
     again = view.run.awaiting_pod or view.run.ending
     return Decision(status, requeue_after=LATE_POD_CHECK_SECONDS if again else None)
 
@@ -288,12 +304,13 @@ def follow(view: JobView) -> Decision | None:
     present = view.status.phase if view.status.phase in PHASE_OF_REPORT else begun
     phase = PHASE_OF_REPORT.get(report.phase, present) if report else present
     again = LATE_POD_CHECK_SECONDS if view.run.ending else None
-    seen = view.status.observed_generation == view.generation
-    if seen and phase == view.status.phase and not report_is_due(report, view.status):
+    message = view.run.note or doing(phase)
+    seen = view.status.observed_generation == view.generation and view.status.failure is None
+    if seen and _says(view.status, message) and phase == view.status.phase and not report_is_due(report, view.status):
         return Decision(view.status, requeue_after=again)
-    facts = [*reconciling(Reason(phase), doing(phase)), *dataset_facts(report)]
+    facts = [*reconciling(Reason(phase), message), *dataset_facts(report)]
     fields = {"phase": phase, "failure": None, **reported(view.run.report, view.status)}
-    return Decision(_status(view, Change(facts, fields)), requeue_after=again)
+    return Decision(with_status(view, Change(facts, fields)), requeue_after=again)
 
 
 def retry_or_fail(view: JobView) -> Decision | None:
@@ -304,7 +321,7 @@ def retry_or_fail(view: JobView) -> Decision | None:
     elif view.run.state != "Failed" or failure is None:
         return None
     if failure.reason not in RETRIED:
-        return _fail(view, failure.model_copy(update={"attempt": view.attempt}))
+        return fail(view, failure.model_copy(update={"attempt": view.attempt}))
     return _retry_or_give_up(view, failure)
 
 
@@ -331,7 +348,7 @@ def complete(view: JobView) -> Decision | None:
     }
     fields["train_loss"] = report.result.train_loss if report.result.train_loss is not None else fields["train_loss"]
     fields["eval_loss"] = report.result.eval_loss if report.result.eval_loss is not None else fields["eval_loss"]
-    return Decision(_status(view, Change(facts, fields)), requeue_after=view.spec.ttl_seconds_after_finished)
+    return Decision(with_status(view, Change(facts, fields)), requeue_after=view.spec.ttl_seconds_after_finished)
 
 
 def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:
@@ -363,7 +380,8 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
 """Ended before suspended before allowed before started before followed: a test holds the order."""
 
 
-def _status(view: JobView, change: Change) -> FineTuneJobStatus:
+def with_status(view: JobView, change: Change) -> FineTuneJobStatus:
+    """The job's status with the change, its conditions merged and its size within bounds."""
     status = view.status.model_copy(update=change.fields)
     facts = change.facts
     if not any(fact.type == "Suspended" for fact in facts):
@@ -372,7 +390,8 @@ def _status(view: JobView, change: Change) -> FineTuneJobStatus:
     return fit(status.model_copy(update={"conditions": conditions, "observed_generation": view.generation}))
 
 
-def _fail(view: JobView, failure: Failure) -> Decision:
+def fail(view: JobView, failure: Failure) -> Decision:
+    """End the job for this reason."""
     facts = [
         *stalled(failure.reason, failure.message),
         Fact("Failed", "True", failure.reason, failure.message),
@@ -386,7 +405,7 @@ def _fail(view: JobView, failure: Failure) -> Decision:
         **reported(view.run.report, view.status),
     }
     # The pod is stopped by `keep_finished`, once the failure is safely in status.
-    return Decision(_status(view, Change(facts, fields)), requeue_after=0)
+    return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
 
 
 def _started(view: JobView) -> Change:
@@ -396,7 +415,7 @@ def _started(view: JobView) -> Change:
             "name": view.connection.provider if view.connection else view.provider.name,
             "attempt": view.attempt,
             "retry_after": None,
-            "artifact_uri": _output(view),
+            "artifact_uri": _output(view) or None,
         }
     )
     fields = {
@@ -418,7 +437,9 @@ def _output(view: JobView) -> str:
 def _next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
     """The provider's part of status for the attempt after this one; one that was never started is still to come."""
     number = view.attempt + 1 if view.begun else view.provider.attempt
-    return view.provider.model_copy(update={"attempt": number, "job_id": None, **fields})
+    return view.provider.model_copy(
+        update={"attempt": number, "job_id": None, "files": None, "asked_at": None, **fields}
+    )
 
 
 def _retry_or_give_up(view: JobView, failure: Failure) -> Decision:
@@ -428,7 +449,7 @@ def _retry_or_give_up(view: JobView, failure: Failure) -> Decision:
         return _retry(view, failure)
     given_up = f"; given up after {retries} retries" if retries else ""
     message = failure.message[: 4096 - len(given_up)] + given_up
-    return _fail(view, failure.model_copy(update={"message": message}))
+    return fail(view, failure.model_copy(update={"message": message}))
 
 
 def _retry(view: JobView, failure: Failure) -> Decision:
@@ -438,7 +459,7 @@ def _retry(view: JobView, failure: Failure) -> Decision:
     provider = _next_attempt(view, retries=retries + 1, retry_after=after, last_failure=failure)
     change = _waiting(provider)
     change.fields.update({"provider": provider, **reported(view.run.report, view.status)})
-    return Decision(_status(view, change), requeue_after=delay)
+    return Decision(with_status(view, change), requeue_after=delay)
 
 
 def _waiting(provider: ProviderStatus) -> Change:
@@ -465,6 +486,10 @@ def _unreadable_uri(spec: FineTuneJobSpec) -> str | None:
         except UriError as error:
             return f"spec.dataset.{name}.uri: {error}"
     return None
+
+
+def _says(status: FineTuneJobStatus, message: str) -> bool:
+    return any(c.type == "Reconciling" and c.message == message for c in status.conditions or ())
 
 
 def _not_suspended(view: JobView) -> list[Fact]:

@@ -112,13 +112,29 @@ def code_is_allowed(request: Request) -> Failure | None:
 
 
 def provider_is_there(request: Request) -> Failure | None:
-    """This release tunes on the cluster; the providers of other blocks are refused in plain words."""
-    if request.connection.hugging_face is not None:
+    """The blocks whose shape is settled and which nothing runs yet are refused in plain words."""
+    if request.connection.bedrock is None:
         return None
     return Failure.because(
         Reason.PROVIDER_NOT_SUPPORTED,
         f"spec.connectionRef: LLMConnection {request.spec.connection_ref.name} is a "
         f"{request.connection.provider} connection, which this release cannot tune with",
+    )
+
+
+def fields_fit_the_provider(request: Request) -> Failure | None:
+    """What only a provider outside of the cluster can heed."""
+    if request.connection.hugging_face is None:
+        return None
+    fields = {"adopt": request.spec.adopt, "budget": request.spec.budget}
+    named = [f"spec.{name}" for name, value in fields.items() if value is not None]
+    if request.spec.hyperparameters.learning_rate_multiplier is not None:
+        named.append("spec.hyperparameters.learningRateMultiplier")
+    if not named:
+        return None
+    return Failure.because(
+        Reason.SPEC_INVALID,
+        f"{' and '.join(named)}: LLMConnection {request.spec.connection_ref.name} tunes on this cluster; leave it out",
     )
 
 
@@ -145,6 +161,7 @@ CHECKS: tuple[Callable[[Request], Failure | None], ...] = (
     base_model_is_allowed,
     code_is_allowed,
     provider_is_there,
+    fields_fit_the_provider,
     endpoints_are_allowed,
 )
 """In this order: who may not use a connection at all learns nothing about what it allows."""

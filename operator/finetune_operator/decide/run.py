@@ -13,7 +13,9 @@ from finetune_api.trainer import Report, read_termination_message
 from finetune_operator.decide.conditions import moment
 
 Manifest = Mapping[str, Any]
-RunState = Literal["Absent", "Queued", "Active", "Succeeded", "Failed", "ResultUnknown"]
+RunState = Literal[
+    "Absent", "Queued", "Active", "Checked", "Succeeded", "Failed", "ResultUnknown", "Unseen", "Unreachable"
+]
 
 RETRIED = frozenset({Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
 """Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
@@ -36,7 +38,11 @@ _WAITING_REASONS = {
 
 @dataclass(frozen=True)
 class Run:
-    """The state of the present attempt, whatever provider runs it."""
+    """The state of the present attempt, whatever provider runs it.
+
+    Three states are of providers outside of the cluster: Checked, the data are there and the job can be made; Unseen,
+    nothing has been heard of the job since this process began; Unreachable, the provider cannot be asked (`failure`).
+    """
 
     state: RunState
     report: Report | None = None
@@ -50,6 +56,8 @@ class Run:
     """Whether nothing has been made of the attempt yet: no event will tell, so look again."""
     ending: bool = False
     """Whether the pod has been told to end: a node that does not answer sends no event, so look again."""
+    note: str = ""
+    """What it is doing, where the state alone does not say it."""
 
 
 def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
@@ -65,8 +73,7 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     if pod is not None and is_live(pod, now):
         return _of_live_pod(pod, report)
     if _job_condition(job, "Complete"):
-        finished = report is not None and report.phase == "Succeeded" and report.result is not None
-        return Run("Succeeded" if finished else "ResultUnknown", report=report)
+        return Run(_end(report), report=report)
     # Failed waits for every pod to end, and a pod on a lost node never does: FailureTarget comes before.
     failed = _job_condition(job, "Failed") or _job_condition(job, "FailureTarget")
     if failed:
@@ -74,6 +81,14 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     if pod is None:
         return Run("Queued", report=report)
     return Run("Active", report=report)
+
+
+def _end(report: Report | None) -> RunState:
+    """What a pod that ended well has done, by its own word."""
+    if report is not None and report.phase == "Checked" and report.checked is not None:
+        return "Checked"
+    finished = report is not None and report.phase == "Succeeded" and report.result is not None
+    return "Succeeded" if finished else "ResultUnknown"
 
 
 def has_ended(job: Manifest) -> bool:

@@ -1,9 +1,9 @@
 """What all pods of ours share: the restricted Pod Security Standard, volumes, and what the connection adds."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from finetune_api.connection import HuggingFace
+from finetune_api.connection import HuggingFace, PodTemplate
 from finetune_api.names import (
     CLAIMS_PATH,
     CONFIG_MAPS_PATH,
@@ -15,6 +15,21 @@ from finetune_api.names import (
 from finetune_api.uris import Uri
 
 Manifest = dict[str, Any]
+
+
+class PodSettings(Protocol):
+    """What a connection says of its pods."""
+
+    @property
+    def image_pull_policy(self) -> str:
+        """When the kubelet pulls the image."""
+        ...
+
+    @property
+    def pod_template(self) -> PodTemplate | None:
+        """What is added to the pod."""
+        ...
+
 
 USER_ID = 65532
 
@@ -103,7 +118,7 @@ class Volumes:
         ]
 
 
-def pod_spec(connection: HuggingFace, container: Manifest, volumes: Volumes) -> Manifest:
+def pod_spec(connection: PodSettings, container: Manifest, volumes: Volumes) -> Manifest:
     """A restricted pod with one container, without API rights, with what the connection's podTemplate adds."""
     template = connection.pod_template
     chosen = template.wire() if template else {}
@@ -133,7 +148,7 @@ def pod_spec(connection: HuggingFace, container: Manifest, volumes: Volumes) -> 
     return spec | {key: chosen[key] for key in passed_on if key in chosen}
 
 
-def pod_metadata(connection: HuggingFace, own_labels: Mapping[str, str]) -> Manifest:
+def pod_metadata(connection: PodSettings, own_labels: Mapping[str, str]) -> Manifest:
     """Labels and annotations of a pod: the connection's, and ours where both name one."""
     template = connection.pod_template
     metadata: Manifest = {"labels": {**((template.labels if template else None) or {}), **own_labels}}
@@ -142,7 +157,7 @@ def pod_metadata(connection: HuggingFace, own_labels: Mapping[str, str]) -> Mani
     return metadata
 
 
-def template_resources(connection: HuggingFace) -> Manifest:
+def template_resources(connection: PodSettings) -> Manifest:
     """The connection's default resources."""
     template = connection.pod_template
     return template.resources.wire() if template and template.resources else {}

@@ -152,7 +152,7 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attemp
     active = attempt.active and _on_a_claim(attempt.active)
     if active:
         volumes.claim(active.root, read_only=True)
-    volumes.at(TOKEN_PATH.rpartition("/")[0], _token_volume(), read_only=True)
+    volumes.at(TOKEN_PATH.rpartition("/")[0], token_volume(), read_only=True)
     if spec.resources.gpus_per_node:
         volumes.shared_memory()
     container: Manifest = {
@@ -196,7 +196,8 @@ def _from_secret(name: str, key: SecretKeyRef) -> Manifest:
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}
 
 
-def _token_volume() -> Manifest:
+def token_volume() -> Manifest:
+    """The token by which a pod proves to the report server whose it is."""
     token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_PATH.rpartition("/")[2]}
     return {"projected": {"sources": [{"serviceAccountToken": token}]}}
 

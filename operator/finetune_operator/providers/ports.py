@@ -1,9 +1,15 @@
 """What a provider must be able to do. Whatever runs the training, the reconciler sees a `Run`."""
 
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.deployment import AzureServing
+from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus, ProviderFile, ProviderStatus
+from finetune_operator.decide.hosted import HostedState
+from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.decide.run import Run
 
 Manifest = dict[str, Any]
@@ -32,4 +38,139 @@ class TrainingProvider(Protocol):
 
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """End the attempt that status names, and whatever runs of another one, giving it time for a checkpoint."""
+        ...
+
+
+class RemoteTraining(TrainingProvider, Protocol):
+    """Runs attempts outside of the cluster: a pod checks the data (`start`), then the provider makes a job.
+
+    All of it raises ProviderError's children, as `errors` draws them.
+    """
+
+    async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
+        """Jobs at the provider that are this attempt: none, one, or more after a create whose outcome was unknown."""
+        ...
+
+    async def create(self, job: Manifest, spec: FineTuneJobSpec, provider: ProviderStatus) -> RemoteJob:
+        """Have the job made, by one call that is never repeated here."""
+        ...
+
+    async def cancel(self, job: Manifest, job_id: str) -> None:
+        """End one job at the provider; one that has ended, or is not there, is no error."""
+        ...
+
+    async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
+        """Delete the files that this job's attempts have brought there; a list may still lack those that are known."""
+        ...
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """A job to be made, in nobody's dialect."""
+
+    key: JobKey
+    base_model: str
+    suffix: str
+    """Part of the tuned model's name, where the provider takes one."""
+    epochs: int
+    batch_size: int
+    learning_rate_multiplier: float | None
+    seed: int
+    files: Sequence[ProviderFile]
+
+    def file(self, split: str) -> str | None:
+        """The provider's name of a split's file."""
+        return next((file.id for file in self.files if file.split == split), None)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file at a provider."""
+
+    id: str
+    name: str
+    bytes: int
+    ready: bool = True
+    """Whether a job may use it already."""
+
+
+class HostingApi(Protocol):
+    """Deployments of one account, where a provider bills for them; one call each, no state, no retries.
+
+    All of it raises ProviderError's children.
+    """
+
+    async def list(self) -> dict[str, HostedState]:
+        """The states of all deployments, whoever made them, by name."""
+        ...
+
+    async def make(self, name: str, model: str, serving: AzureServing, owner: str) -> None:
+        """Ask for a deployment; the same again changes nothing."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Ask for its end; one that is not there is no error."""
+        ...
+
+    async def answers(self, name: str) -> bool:
+        """Whether it answers a question."""
+        ...
+
+
+class FineTuningApi(Protocol):
+    """A provider's API with one connection's credentials: one call each, no state, no retries.
+
+    All of it raises ProviderError's children.
+    """
+
+    async def check(self) -> None:
+        """Whether the credentials are good; cheap, and free of charge."""
+        ...
+
+    async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
+        """Pass a file on, without holding it."""
+        ...
+
+    async def file(self, file_id: str) -> RemoteFile:
+        """One file."""
+        ...
+
+    async def files(self, prefix: str) -> list[RemoteFile]:
+        """Files whose names begin so."""
+        ...
+
+    async def delete_file(self, file_id: str) -> None:
+        """Delete a file; one that is not there is no error."""
+        ...
+
+    async def create(self, request: JobRequest) -> RemoteJob:
+        """Make a job, once."""
+        ...
+
+    async def jobs(self, since: datetime, labels: dict[str, str] | None = None) -> list[RemoteJob]:
+        """Jobs that were made since then; with labels those that have them, where the provider can tell."""
+        ...
+
+    async def job(self, job_id: str) -> RemoteJob:
+        """One job."""
+        ...
+
+    async def metrics(self, job: RemoteJob) -> Metrics:
+        """How its loss goes or, once it has ended, went."""
+        ...
+
+    async def cancel(self, job_id: str) -> None:
+        """End a job; one that has ended, or is not there, is no error."""
+        ...
+
+    async def has_model(self, model: str) -> bool:
+        """Whether a model is there to be asked."""
+        ...
+
+    async def delete_model(self, model: str) -> None:
+        """Delete a tuned model; one that is not there is no error."""
+        ...
+
+    def hosting(self) -> HostingApi | None:
+        """Its deployments; None where a tuned model needs none."""
         ...

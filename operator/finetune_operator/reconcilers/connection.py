@@ -1,30 +1,62 @@
 """LLMConnection: observe, decide, write status."""
 
+from collections.abc import Callable
+
+from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_operator.decide import connection as decide_connection
+from finetune_operator.decide.cloud_policy import closes
+from finetune_operator.decide.connection import Checked
+from finetune_operator.providers.accounts import Accounts, catalogue_name, is_remote
+from finetune_operator.providers.errors import Busy, ProviderError
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
 from finetune_operator.runtime.kube import CONNECTIONS
-from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.queue import Key, Requeue
 
 
 class ConnectionReconciler:
     """Tells whether a connection can be used."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, accounts: Accounts, catalogue: Callable[[], Catalogue]) -> None:
         self._context = context
+        self._accounts = accounts
+        self._catalogue = catalogue
 
-    async def reconcile(self, key: Key) -> None:
+    async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a connection."""
         connection = await self._context.read(CONNECTIONS, key)
         if connection is None:
-            return
+            return None
         spec, spec_error = parse_spec(LLMConnectionSpec, connection)
         status = parse_status(LLMConnectionStatus, connection)
+        generation, now = connection["metadata"]["generation"], self._context.clock()
+        checked, again = None, None
+        if spec is not None and is_remote(spec):
+            left = decide_connection.check_is_due(status, generation=generation, now=now)
+            if left > 0:
+                return Requeue(left)
+            try:
+                checked = await self._check(key.name)
+            except Busy as busy:
+                return Requeue(busy.retry_after or 1.0)
+            again = Requeue(decide_connection.BAD_FOR.total_seconds())
         new = decide_connection.decide(
             spec,
             spec_error,
             status,
-            generation=connection["metadata"]["generation"],
-            now=self._context.clock(),
+            generation=generation,
+            now=now,
+            checked=checked,
+            retires=closes(self._catalogue().of(catalogue_name(spec))) if spec is not None else None,
         )
         await self._context.write_status(CONNECTIONS, connection, status, new)
+        return again
+
+    async def _check(self, name: str) -> Checked:
+        try:
+            await self._accounts.of(name).call(lambda api: api.check())
+        except Busy:
+            raise
+        except ProviderError as error:
+            return Checked(error.failure())
+        return Checked()

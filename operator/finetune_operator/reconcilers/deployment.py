@@ -1,17 +1,36 @@
 """ModelDeployment: observe, decide, act, write status."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
 
+from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job import Failure
 from finetune_api.model import FineTunedModelStatus
-from finetune_api.names import FIELD_MANAGER, MANAGED_BY_LABEL, SERVED_VERSION_LABEL
+from finetune_api.names import FIELD_MANAGER, MANAGED_BY_LABEL, PROVIDER_FINALIZER, SERVED_VERSION_LABEL
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, decide, not_applied, read_serving
+from finetune_operator.decide.cloud_job import CHANGES_BY_ITSELF
+from finetune_operator.decide.cloud_policy import shuts_down
+from finetune_operator.decide.deployment import (
+    DeploymentDecision,
+    DeploymentView,
+    Serving,
+    Target,
+    decide,
+    find_target,
+    not_applied,
+    read_serving,
+)
 from finetune_operator.desired import serving
 from finetune_operator.desired.compare import covers, stamped
+from finetune_operator.providers.accounts import catalogue_name, is_remote
+from finetune_operator.providers.cloud_serving import CloudServing
+from finetune_operator.providers.errors import ProviderError
+from finetune_operator.providers.hosting import is_hosted
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
+from finetune_operator.reconcilers.hosted import MOVING_SECONDS, RESTING_SECONDS, HostedDeployments
 from finetune_operator.reconcilers.observed import pods_of_deployment
 from finetune_operator.runtime.errors import Forbidden, Invalid
 from finetune_operator.runtime.kube import (
@@ -38,8 +57,17 @@ class NameTaken(Exception):  # noqa: N818 - named as the API's reasons are
 class DeploymentReconciler:
     """Keeps a server of the wanted version answering, new before old."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(
+        self,
+        context: Context,
+        cloud: CloudServing,
+        hosted: HostedDeployments,
+        catalogue: Callable[[], Catalogue],
+    ) -> None:
         self._context = context
+        self._cloud = cloud
+        self._hosted = hosted
+        self._catalogue = catalogue
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a deployment."""
@@ -47,24 +75,81 @@ class DeploymentReconciler:
         if deployment is None:
             return None
         view = self._observe(deployment)
+        before = view.status
+        target = self._remote_target(view)
+        again: float | None = None
+        if view.deleting and PROVIDER_FINALIZER in deployment["metadata"].get("finalizers", ()):
+            decision = await self._hosted.release(deployment, view)
+            if decision is None:
+                return None
+            again = MOVING_SECONDS
+        elif target is not None:
+            deployment, view, decision, again = await self._remote(deployment, view, target)
+            before = parse_status(ModelDeploymentStatus, deployment)
+        else:
+            decision, again = await self._local(deployment, view)
+        await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status)
+        told = headline(before, decision.status)
+        if told is not None:
+            await self._context.announce(deployment, *told)
+        return None if again is None else Requeue(again)
+
+    async def _local(self, deployment: Manifest, view: DeploymentView) -> tuple[DeploymentDecision, float | None]:
+        """A server on this cluster."""
         decision = decide(view)
-        problem: Failure | None = None
         try:
             if await self._serve(deployment, view, decision):
                 # What was read of the server is of before the change.
-                view = self._observe(deployment)
-                decision = decide(view)
+                decision = decide(self._observe(deployment))
         except NameTaken as taken:
-            problem = Failure.because(Reason.NAME_CONFLICT, str(taken))
+            return not_applied(view, Failure.because(Reason.NAME_CONFLICT, str(taken))), REFUSED_CHECK_SECONDS
         except (Invalid, Forbidden) as refusal:
-            problem = Failure.because(Reason.POD_REJECTED, refusal.message)
-        if problem is not None:
-            decision = not_applied(view, problem)
-        await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, decision.status)
-        told = headline(view.status, decision.status)
-        if told is not None:
-            await self._context.announce(deployment, *told)
-        return Requeue(REFUSED_CHECK_SECONDS) if problem is not None else None
+            return not_applied(view, Failure.because(Reason.POD_REJECTED, refusal.message)), REFUSED_CHECK_SECONDS
+        return decision, None
+
+    async def _remote(
+        self, deployment: Manifest, view: DeploymentView, target: Target
+    ) -> tuple[Manifest, DeploymentView, DeploymentDecision, float]:
+        """A provider outside of the cluster: one that answers by itself, or by deployments that are made there."""
+        facts = self._catalogue().of(catalogue_name(target.connection))
+        view = replace(view, retires=shuts_down(target.version.base_model, facts))
+        if not is_hosted(target.connection):
+            view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
+            return deployment, view, decide(view), self._cloud.good_for(view.serving).total_seconds()
+        try:
+            deployment, view = await self._hosted.serve(deployment, view, target)
+        except ProviderError as error:
+            return self._in_trouble(deployment, view, target, error)
+        resting = view.serving.state == "Serving" and len(view.status.hosted or ()) == 1
+        return deployment, view, decide(view), RESTING_SECONDS if resting else MOVING_SECONDS
+
+    def _in_trouble(
+        self, deployment: Manifest, view: DeploymentView, target: Target, error: ProviderError
+    ) -> tuple[Manifest, DeploymentView, DeploymentDecision, float]:
+        """What answered goes on answering; what passes by itself is no alarm."""
+        metadata = deployment["metadata"]
+        now = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
+        status = parse_status(ModelDeploymentStatus, now)
+        number = target.version.version
+        answering = [one for one in status.hosted or () if one.answered and one.version == status.served_version]
+        state: Literal["Serving", "Rolling"] = "Serving" if answering and status.served_version == number else "Rolling"
+        view = replace(
+            view,
+            status=status,
+            serving=Serving(state, number, len(answering)),
+            serves=answering[0].name if answering else None,
+            cost=status.cost,
+        )
+        passes = error.reason in CHANGES_BY_ITSELF
+        decision = decide(view) if passes else not_applied(view, error.failure())
+        return now, view, decision, error.retry_after or MOVING_SECONDS
+
+    def _remote_target(self, view: DeploymentView) -> Target | None:
+        """What a provider outside of the cluster is to serve, if that is so."""
+        if view.spec is None or view.deleting:
+            return None
+        target = find_target(view.spec, view.model, view.connections)
+        return target if isinstance(target, Target) and is_remote(target.connection) else None
 
     def _observe(self, deployment: Manifest) -> DeploymentView:
         metadata, store = deployment["metadata"], self._context.store
@@ -102,7 +187,7 @@ class DeploymentReconciler:
         if version is None or view.spec is None:
             return False
         connection = view.connections[version.connection].hugging_face
-        if connection is None:
+        if connection is None or decision.engine not in {"vLLM", "Transformers"}:
             return False
         served = serving.Served(version, decision.engine, connection)
         service = await self._ensure(SERVICES, serving.service(deployment, view.spec))

@@ -7,11 +7,15 @@ from typing import Any
 from finetune_api.display import job_display
 from finetune_api.job import ArtifactRef, FineTuneJobSpec, FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_operator.decide import cloud_job
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.job import Decision, JobView, decide, not_started, recorded_result, refused_by_policy
 from finetune_operator.desired import fine_tuned_model
-from finetune_operator.providers.ports import TrainingProvider
+from finetune_operator.providers.errors import Busy, ProviderError
+from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
+from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import Forbidden, Invalid
@@ -26,10 +30,11 @@ Manifest = dict[str, Any]
 class JobReconciler:
     """Makes the world be as a FineTuneJob and its connection ask."""
 
-    def __init__(self, context: Context, provider: TrainingProvider, reports: ReportBox) -> None:
+    def __init__(self, context: Context, providers: Providers, reports: ReportBox, cloud: CloudJobs) -> None:
         self._context = context
-        self._provider = provider
+        self._providers = providers
         self._reports = reports
+        self._cloud = cloud
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a job. Doing it twice, late or after a crash gives the same world."""
@@ -40,8 +45,15 @@ class JobReconciler:
         view, decision = await self._look(job)
         if decision.register:
             view = replace(view, version=await self._register(view))
-            decision = decide(view)
-        decision = await self._act(job, view, decision)
+            decision = decide_about(view)
+        try:
+            job, decision = await self._act(job, view, decision)
+        except Busy as busy:
+            return Requeue(busy.retry_after or 1.0)
+        except ProviderError as error:
+            decision = cloud_job.trouble(view, error.failure(), error.retry_after or cloud_job.ASK_AGAIN_SECONDS)
+        if view.deleting and decision.release:
+            return None
         if decision.delete:
             await self._context.kube.delete(
                 FINE_TUNE_JOBS, key.name, key.namespace, uid=job["metadata"]["uid"], propagation="Background"
@@ -60,12 +72,12 @@ class JobReconciler:
         A namespace, its connection and a job may come in one commit; their watches are not in step.
         """
         view = await self._observe(job)
-        decision = decide(view)
+        decision = decide_about(view)
         if view.spec is not None and not view.finished and refused_by_policy(decision):
             await self._context.refresh(NAMESPACES, view.namespace)
             await self._context.refresh(CONNECTIONS, view.spec.connection_ref.name)
             view = await self._observe(job)
-            decision = decide(view)
+            decision = decide_about(view)
         return view, decision
 
     async def _observe(self, job: Manifest) -> JobView:
@@ -74,7 +86,8 @@ class JobReconciler:
         status = parse_status(FineTuneJobStatus, job)
         connection = self._context.connection(spec.connection_ref.name) if spec else None
         namespace = self._context.store.get(NAMESPACES, metadata["namespace"]) or {"metadata": {}}
-        usable = spec is not None and connection is not None and connection.hugging_face is not None
+        provider = self._providers.of(status, connection)
+        usable = spec is not None and connection is not None and self._providers.know(connection)
         return JobView(
             name=metadata["name"],
             namespace=metadata["namespace"],
@@ -87,11 +100,15 @@ class JobReconciler:
             status=status,
             connection=connection,
             namespace_labels=namespace["metadata"].get("labels", {}),
-            run=await self._provider.observe(job, status),
-            live_pods=self._provider.has_live_pods(job),
+            run=await provider.observe(job, status),
+            live_pods=provider.has_live_pods(job),
             version=self._version(job, spec),
-            artifact_uri=self._provider.output_uri(job, spec, connection) if usable and spec and connection else "",
+            artifact_uri=provider.output_uri(job, spec, connection) if usable and spec and connection else "",
             now=self._context.clock(),
+            remote=self._providers.is_remote(status, connection),
+            held=PROVIDER_FINALIZER in metadata.get("finalizers", ()),
+            abandoned=metadata.get("annotations", {}).get(ABANDON_ANNOTATION) == "true",
+            facts=self._providers.facts(connection),
         )
 
     def _version(self, job: Manifest, spec: FineTuneJobSpec | None) -> int | None:
@@ -100,18 +117,32 @@ class JobReconciler:
         model = self._context.store.get(FINE_TUNED_MODELS, spec.model_ref.name, job["metadata"]["namespace"])
         return find_version(parse_status(FineTunedModelStatus, model), job["metadata"]["uid"]) if model else None
 
-    async def _act(self, job: Manifest, view: JobView, decision: Decision) -> Decision:
-        """Do what was decided, and only then say so; what was done twice after a crash changes nothing."""
+    async def _act(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
+        """Do what was decided, and only then say so; what was done twice after a crash changes nothing.
+
+        Returns:
+            The job as it is by then, and the decision with what was learnt.
+
+        Raises:
+            ProviderError: a provider outside of the cluster did not do its part.
+        """
+        provider = self._providers.of(view.status, view.connection)
+        if decision.release:
+            return await self._cloud.release(job, view, decision)
         if decision.stop:
-            await self._provider.stop(job, view.status)
+            await provider.stop(job, view.status)
+        if decision.submit:
+            return await self._cloud.submit(job, view, decision)
         if not decision.start or view.spec is None or view.connection is None or decision.status.provider is None:
-            return decision
+            return job, decision
+        if view.remote:
+            job = await self._cloud.hold(job)
         try:
-            job_id = await self._provider.start(job, view.spec, view.connection, decision.status)
+            job_id = await provider.start(job, view.spec, view.connection, decision.status)
         except (Invalid, Forbidden) as error:
-            return not_started(view, error.message)
-        provider = decision.status.provider.model_copy(update={"job_id": job_id})
-        return replace(decision, status=decision.status.model_copy(update={"provider": provider}))
+            return job, not_started(view, error.message)
+        recorded = decision.status.provider.model_copy(update={"job_id": job_id})
+        return job, replace(decision, status=decision.status.model_copy(update={"provider": recorded}))
 
     async def _register(self, view: JobView) -> int:
         """Add the job's version to its FineTunedModel, once: the job's UID tells whether it is there.
@@ -152,6 +183,11 @@ class JobReconciler:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
 
 
+def decide_about(view: JobView) -> Decision:
+    """By the chain of jobs that run here, or of those that run at a provider outside of the cluster."""
+    return cloud_job.decide(view) if view.remote else decide(view)
+
+
 def find_version(status: FineTunedModelStatus, job_uid: str) -> int | None:
     """The version that a job made."""
     return next((v.version for v in status.versions or () if v.job_uid == job_uid), None)
@@ -188,8 +224,8 @@ def _new_version(view: JobView, number: int) -> ModelVersion:
         job_uid=view.uid,
         connection=spec.connection_ref.name,
         base_model=spec.base_model,
-        method=spec.method,
-        lora_rank=_rank(spec, report.result.artifact),
+        method="ChosenByProvider" if view.remote else spec.method,
+        lora_rank=None if view.remote else _rank(spec, report.result.artifact),
         artifact=recorded_result(view, report.result).artifact,
         dataset_sha256=report.result.dataset_sha256,
         train_loss=report.result.train_loss,

@@ -1,5 +1,7 @@
 """FineTunedModel: observe, decide, act, write status."""
 
+import logging
+from dataclasses import replace
 from typing import Any
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
@@ -8,10 +10,14 @@ from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVe
 from finetune_operator.decide.model import DeploymentView, ModelView, decide
 from finetune_operator.desired import model_deployment, prune_job
 from finetune_operator.desired.compare import covers, stamped
+from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.errors import ProviderError
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.observed import of_model
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
+
+logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
 
@@ -19,8 +25,9 @@ Manifest = dict[str, Any]
 class ModelReconciler:
     """Keeps exactly one version active, its deployment there, and history within its limit."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, accounts: Accounts) -> None:
         self._context = context
+        self._accounts = accounts
 
     async def reconcile(self, key: Key) -> None:
         """One look at a model."""
@@ -29,8 +36,9 @@ class ModelReconciler:
             return
         view = self._observe(model)
         decision = decide(view)
-        for version in decision.prune:
-            await self._prune(model, version)
+        gone = {version.version for version in decision.prune if await self._prune(model, version)}
+        if gone:
+            decision = decide(replace(view, pruned=view.pruned | gone))
         status = decision.status.model_copy(update={"display": model_display(decision.status)})
         # Status first: the deployment follows status.activeVersion.
         await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
@@ -93,16 +101,27 @@ class ModelReconciler:
         owners = (job or {}).get("metadata", {}).get("ownerReferences") or ()
         return job if any(owner["uid"] == metadata["uid"] for owner in owners) else None
 
-    async def _prune(self, model: Manifest, version: ModelVersion) -> None:
-        """Have the version's folder deleted; the version leaves status once that is done."""
+    async def _prune(self, model: Manifest, version: ModelVersion) -> bool:
+        """Have the version's weights deleted; whether they are gone: then the version leaves status."""
         connection = self._context.connection(version.connection)
+        if version.artifact.provider_model_id is not None:
+            return await self._prune_at_provider(version)
         if connection is None or connection.hugging_face is None:
-            return
+            return False
         manifest = prune_job.build(model, version, connection.hugging_face)
-        if manifest is None:
-            return
-        if self._prune_job(model, version) is None:
+        if manifest is not None and self._prune_job(model, version) is None:
             self._context.store.put(JOBS, await self._context.kube.apply(JOBS, manifest))
+        return False
+
+    async def _prune_at_provider(self, version: ModelVersion) -> bool:
+        """A provider that cannot be asked now is asked at the next look: an old version does no harm meanwhile."""
+        name = version.artifact.provider_model_id or ""
+        try:
+            await self._accounts.of(version.connection).call(lambda api: api.delete_model(name))
+        except ProviderError as error:
+            logger.warning("model %s cannot be deleted at its provider: %s", name, error.message)
+            return False
+        return True
 
     async def _deploy(self, model: Manifest, spec: FineTunedModelSpec) -> None:
         wanted = stamped(model_deployment.build(model, spec))

@@ -8,6 +8,7 @@ from finetune_api.trainer import Report
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
+from finetune_operator.runtime.uploads import Claimed
 
 Manifest = dict[str, Any]
 
@@ -25,8 +26,8 @@ class ReportBox:
         self._enqueue = enqueue
         self._reports: dict[str, Report] = {}
 
-    def authorise(self, identity: TokenIdentity, report: Report) -> str | None:
-        """Why this pod may not make this report, or None: pod, Job, FineTuneJob and attempt must all fit."""
+    def authorise(self, identity: TokenIdentity, report: Claimed) -> str | None:
+        """Why this pod may not speak for this attempt, or None: pod, Job, FineTuneJob and attempt must all fit."""
         if identity.pod_name is None or identity.namespace != report.namespace:
             return "the token is not bound to a pod of the job's namespace"
         pod = self._store.get(PODS, identity.pod_name, identity.namespace)

@@ -314,6 +314,15 @@ class Kube:
             return ""  # no such pod or container, or it has not started
         return tail.decode(errors="ignore")
 
+    async def post_to_service(self, namespace: str, name: str, port: str, path: str, body: bytes) -> bytes:
+        """POST JSON to a Service through the API server's proxy, for who cannot reach the pods' network.
+
+        Raises:
+            Transient: nothing answers there.
+        """
+        where = f"{SERVICES.path(namespace, f'{name}:{port}', 'proxy')}/{path.lstrip('/')}"
+        return await self._wire.send(Request("create", "services/proxy", "POST", where, body=body))
+
     async def review_token(self, token: str, audience: str) -> TokenIdentity | None:
         """Who the token belongs to; None if it is not valid now for that audience."""
         body = {

@@ -8,30 +8,26 @@ logged, nor sent back: an answer names the field that is wrong, not what stood i
 """
 
 import asyncio
-import inspect
 import logging
-import math
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from aiohttp import hdrs, web
 from pydantic import ValidationError
 
-from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE
+from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE, UPLOAD_PATH
 from finetune_api.trainer import Report
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.limits import TokenBucket
 from finetune_operator.runtime.listener import Listener
+from finetune_operator.runtime.refusals import Refusal, settled
 from finetune_operator.runtime.settings import Settings
 from finetune_operator.runtime.tokens import Recent, TokenReviewer, TooManyUnknownTokens
-
-T = TypeVar("T")
+from finetune_operator.runtime.uploads import AcceptUpload, Authorise, UploadRoute
 
 Review = Callable[[str, str], Awaitable[TokenIdentity | None]]
-Authorise = Callable[[TokenIdentity, Report], Awaitable[str | None] | str | None]
 Accept = Callable[[Report], Awaitable[None] | None]
 
 BODY_SECONDS = 10.0
@@ -39,17 +35,6 @@ _PODS_REMEMBERED = 16384
 _PROBLEMS_NAMED = 10
 
 logger = logging.getLogger(__name__)
-
-
-class _Refused(Exception):  # noqa: N818
-    """An answer other than 202."""
-
-    def __init__(self, status: int, sentence: str, retry_after: float | None = None, close: bool = False) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.sentence = sentence
-        self.retry_after = retry_after
-        self.close = close
 
 
 class ReportServer:
@@ -62,6 +47,7 @@ class ReportServer:
         authorise: the reason to refuse this report from this identity, or None; plain or async.
         accept: what is done with a report; plain or async.
         is_leader: reports are taken by the leader alone, as it alone writes.
+        upload: what is done with a file for a provider; None where there are none.
     """
 
     def __init__(
@@ -73,6 +59,7 @@ class ReportServer:
         authorise: Authorise,
         accept: Accept,
         is_leader: Callable[[], bool],
+        upload: AcceptUpload | None = None,
     ) -> None:
         clock = asyncio.get_running_loop().time
         self._settings = settings
@@ -85,6 +72,15 @@ class ReportServer:
         self._in_work = 0
         app = web.Application()
         app.router.add_post(REPORT_PATH, self._answer)
+        if upload is not None:
+            uploads = UploadRoute(
+                identify=self._identify,
+                authorise=authorise,
+                accept=upload,
+                is_leader=is_leader,
+                at_once=settings.upload_concurrency,
+            )
+            app.router.add_put(UPLOAD_PATH, uploads.answer)
         self._listener = Listener(
             app, settings.report_bind, settings.report_port, tls=tls, max_connections=settings.report_connections
         )
@@ -116,42 +112,42 @@ class ReportServer:
     async def _response(self, request: web.Request) -> web.Response:
         try:
             await self._handle(request)
-        except _Refused as refused:
-            return _refusal(refused)
+        except Refusal as refused:
+            return refused.response()
         except (KubeError, LeadershipLost) as error:
             logger.warning("a report could not be taken: %r", error)
-            return _refusal(_Refused(503, "the report cannot be taken now", retry_after=5))
+            return Refusal(503, "the report cannot be taken now", retry_after=5).response()
         return web.Response(status=202)
 
     async def _handle(self, request: web.Request) -> None:
         if not self._is_leader():
-            raise _Refused(503, "this replica does not lead", retry_after=2, close=True)
+            raise Refusal(503, "this replica does not lead", retry_after=2, close=True)
         if self._in_work >= self._settings.report_concurrency:
-            raise _Refused(503, "too many reports at once", retry_after=1, close=True)
+            raise Refusal(503, "too many reports at once", retry_after=1, close=True)
         self._in_work += 1
         try:
             _check_head(request)
             identity = await self._identify(request)
             self._throttle(identity)
             report = _parse(await _body(request))
-            reason = await _settled(self._authorise(identity, report))
+            reason = await settled(self._authorise(identity, report))
             if reason is not None:
                 logger.warning("report of pod %s/%s refused: %s", identity.namespace, identity.pod_name, reason)
-                raise _Refused(403, reason)
-            await _settled(self._accept(report))
+                raise Refusal(403, reason)
+            await settled(self._accept(report))
         finally:
             self._in_work -= 1
 
     async def _identify(self, request: web.Request) -> TokenIdentity:
         scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise _Refused(401, "a bearer token is needed", close=True)
+            raise Refusal(401, "a bearer token is needed", close=True)
         try:
             identity = await self._reviewer.identify(token.strip(), request.remote or "")
         except TooManyUnknownTokens as error:
-            raise _Refused(429, str(error), retry_after=error.retry_after, close=True) from None
+            raise Refusal(429, str(error), retry_after=error.retry_after, close=True) from None
         if identity is None:
-            raise _Refused(401, f"the token is not valid now for audience {TOKEN_AUDIENCE}", close=True)
+            raise Refusal(401, f"the token is not valid now for audience {TOKEN_AUDIENCE}", close=True)
         return identity
 
     def _throttle(self, identity: TokenIdentity) -> None:
@@ -162,7 +158,7 @@ class ReportServer:
             self._buckets.put(pod, bucket)
         wait = bucket.take()
         if wait > 0:
-            raise _Refused(429, "too many reports from this pod", retry_after=wait)
+            raise Refusal(429, "too many reports from this pod", retry_after=wait)
 
 
 def _check_head(request: web.Request) -> None:
@@ -170,7 +166,7 @@ def _check_head(request: web.Request) -> None:
     if request.content_length is not None and request.content_length > REPORT_MAX_BYTES:
         raise _too_large()
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-        raise _Refused(415, "send the report uncompressed", close=True)
+        raise Refusal(415, "send the report uncompressed", close=True)
 
 
 async def _body(request: web.Request) -> bytes:
@@ -183,12 +179,12 @@ async def _body(request: web.Request) -> bytes:
                 if len(body) > REPORT_MAX_BYTES:
                     raise _too_large()
     except TimeoutError:
-        raise _Refused(408, f"the body did not come within {BODY_SECONDS:g} s", close=True) from None
+        raise Refusal(408, f"the body did not come within {BODY_SECONDS:g} s", close=True) from None
     return bytes(body)
 
 
-def _too_large() -> _Refused:
-    return _Refused(413, f"a report has at most {REPORT_MAX_BYTES} bytes", close=True)
+def _too_large() -> Refusal:
+    return Refusal(413, f"a report has at most {REPORT_MAX_BYTES} bytes", close=True)
 
 
 def _parse(body: bytes) -> Report:
@@ -197,19 +193,4 @@ def _parse(body: bytes) -> Report:
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         named = [f"{'.'.join(str(place) for place in p['loc']) or 'body'}: {p['msg']}" for p in problems]
-        raise _Refused(400, "; ".join(named[:_PROBLEMS_NAMED])) from None
-
-
-def _refusal(refused: _Refused) -> web.Response:
-    response = web.json_response({"error": refused.sentence}, status=refused.status)
-    if refused.retry_after is not None:
-        response.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(refused.retry_after)))
-    if refused.status == 401:
-        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-    if refused.close:
-        response.force_close()
-    return response
-
-
-async def _settled(value: Awaitable[T] | T) -> T:
-    return await value if inspect.isawaitable(value) else value
+        raise Refusal(400, "; ".join(named[:_PROBLEMS_NAMED])) from None

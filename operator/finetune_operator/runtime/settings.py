@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from finetune_api import RELEASE
+
 PREFIX = "FINETUNE_"
 # What Kubernetes itself puts into a pod's environment for each Service of the namespace (enableServiceLinks).
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
@@ -87,6 +89,17 @@ class Settings(BaseModel):
     report_burst: int = Field(10, ge=1, description="Reports that one pod may send at once.")
     report_concurrency: int = Field(64, ge=1, description="Reports that are worked on at once; more are told to wait.")
     report_connections: int = Field(2048, ge=1, description="Open connections to the report server at most.")
+
+    upload_concurrency: int = Field(
+        8, ge=1, description="Files that are passed on to providers at once; more are told to wait."
+    )
+    check_image: str = Field(
+        f"ghcr.io/example/finetune-trainer-check:{RELEASE}",
+        description="Image of pods that check data for providers outside of the cluster; a connection may name one.",
+    )
+    provider_catalogue: Path | None = Field(
+        None, description="JSON file with prices and dates of providers; default: none are known."
+    )
 
     tls_secret: str = Field(
         "finetune-operator-tls",

@@ -55,7 +55,8 @@ def test_a_failure_is_one_line(message, step, line):
 def test_next_steps_at_a_shell_do_not_speak_of_a_cluster():
     words = ("spec.retryNonce", "namespace", "under a new name", "kubectl", "Secret", "the connection")
     reasons = {*run._NEXT_STEP_HERE, *(Reason(error.reason) for error in every_error())}
-    for reason in reasons - {Reason.INTERRUPTED}:
+    of_providers = {Reason.BUDGET_EXCEEDED, Reason.PRICE_UNKNOWN, Reason.PROVIDER_REFUSED}
+    for reason in reasons - {Reason.INTERRUPTED} - of_providers:  # `run` trains here
         said = outcome.with_next_step(TrainerError(reason, "x"), run._NEXT_STEP_HERE).next_step
         assert said
         assert not [word for word in words if word in said], reason

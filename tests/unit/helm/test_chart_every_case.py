@@ -116,7 +116,7 @@ def test_pods_meet_the_restricted_standard(case: str) -> None:
         assert context["allowPrivilegeEscalation"] is False
         assert context["readOnlyRootFilesystem"] is True
         assert context["capabilities"] == {"drop": ["ALL"]}
-    assert all(set(volume) <= {"name", "emptyDir", "secret"} for volume in pod["volumes"])
+    assert all(set(volume) <= {"name", "configMap", "emptyDir", "secret"} for volume in pod["volumes"])
 
 
 @every_case

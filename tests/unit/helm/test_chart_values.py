@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from finetune_api.catalogue import Catalogue
 from finetune_api.crds import KINDS, crd
 from finetune_operator.runtime.metrics import REGISTRY
 from finetune_operator.runtime.settings import Settings
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.cluster
 
 BY_CHART = {
     "namespace", "service_name", "cluster_domain", "pod_name", "watch_namespaces", "lease_name", "tls_secret",
-    "tls_dir", "log_level",
+    "tls_dir", "log_level", "check_image", "provider_catalogue",
 }  # fmt: skip
 """Settings that the chart sets by values of other names."""
 FIXED = {"kubeconfig", "report_port", "probe_port", "report_bind", "probe_bind"}
@@ -310,8 +311,42 @@ def test_alerts_speak_of_metrics_that_the_operator_serves(everything: list[Manif
         assert rule["annotations"]["description"]
 
 
+def dashboard_of(manifests: list[Manifest]) -> str:
+    """The dashboard's text."""
+    [text] = [
+        m["data"]["finetune-operator.json"]
+        for m in of_kind(manifests, "ConfigMap")
+        if "-providers" not in m["metadata"]["name"]
+    ]
+    return str(text)
+
+
+def catalogue_of(manifests: list[Manifest]) -> Catalogue:
+    [text] = [m["data"]["providers.json"] for m in of_kind(manifests, "ConfigMap") if "providers.json" in m["data"]]
+    return Catalogue.model_validate_json(text)
+
+
+def test_the_catalogue_can_be_read_and_knows_openai(defaults: list[Manifest]) -> None:
+    facts = catalogue_of(defaults).of("api.openai.com")
+    price = facts.model("gpt-4o-mini-2024-07-18").training
+    assert price is not None
+    assert (price.per_million_tokens, price.currency) == ("3.00", "USD")
+    assert (str(facts.closes), str(facts.model("gpt-4o-mini-2024-07-18").shutdown)) == ("2027-01-06", "2027-01-14")
+
+
+def test_the_catalogue_can_be_corrected_and_added_to() -> None:
+    mini = {"gpt-4o-mini-2024-07-18": {"training": {"perMillionTokens": "9.99", "asOf": "2027-01-01"}}}
+    other = {"models": {"*": {"training": {"perMillionTokens": "0.50", "currency": "EUR", "asOf": "2027-01-01"}}}}
+    catalogue = catalogue_of(render({"providerCatalogue": {"api.openai.com": {"models": mini}, "llm.corp": other}}))
+    facts = catalogue.of("api.openai.com")
+    assert facts.model("gpt-4o-mini-2024-07-18").training.per_million_tokens == "9.99"
+    assert facts.model("gpt-4.1-mini-2025-04-14").training.per_million_tokens == "5.00"
+    assert str(facts.closes) == "2027-01-06"
+    assert catalogue.of("llm.corp").model("anything").training.currency == "EUR"
+
+
 def test_the_dashboard_shows_metrics_that_the_operator_serves(everything: list[Manifest], served: set[str]) -> None:
-    dashboard = json.loads(only(everything, "ConfigMap")["data"]["finetune-operator.json"])
+    dashboard = json.loads(dashboard_of(everything))
     identifiers = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(identifiers)) == len(identifiers)
     for panel in dashboard["panels"]:
@@ -322,12 +357,13 @@ def test_the_dashboard_shows_metrics_that_the_operator_serves(everything: list[M
 
 
 def test_the_dashboard_leaves_no_metric_of_the_work_queue_out(everything: list[Manifest], served: set[str]) -> None:
-    shown = metric_names(only(everything, "ConfigMap")["data"]["finetune-operator.json"])
+    shown = metric_names(dashboard_of(everything))
     assert {name for name in served if name.startswith("finetune_queue_")} <= shown
 
 
 def test_monitoring_is_off_until_it_is_asked_for(defaults: list[Manifest]) -> None:
-    assert not {m["kind"] for m in defaults} & {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ConfigMap"}
+    assert not {m["kind"] for m in defaults} & {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+    assert len(of_kind(defaults, "ConfigMap")) == 1, "the catalogue of providers"
     assert len(of_kind(defaults, "Service")) == 1
 
 

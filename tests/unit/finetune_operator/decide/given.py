@@ -33,6 +33,17 @@ def openai_connection() -> LLMConnectionSpec:
     return LLMConnectionSpec.model_validate({"namespaceSelector": {}, "openAI": {"apiKeySecretRef": key}})
 
 
+def bedrock_connection() -> LLMConnectionSpec:
+    """Of a provider that this release does not have."""
+    block = {
+        "region": "us-east-1",
+        "roleARN": "arn:aws:iam::1:role/a",
+        "s3": {"bucket": "bucket"},
+        "credentials": {"podIdentity": True},
+    }
+    return LLMConnectionSpec.model_validate({"namespaceSelector": {}, "bedrock": block})
+
+
 def job_spec(**fields: Any) -> FineTuneJobSpec:
     manifest = {
         "connectionRef": {"name": "local"},

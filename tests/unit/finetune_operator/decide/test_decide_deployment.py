@@ -10,7 +10,7 @@ from finetune_api.job import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import DeploymentView, Serving, decide, not_applied, read_serving
-from tests.unit.finetune_operator.decide.given import NOW, at, condition, connection, kstatus, openai_connection
+from tests.unit.finetune_operator.decide.given import NOW, at, bedrock_connection, condition, connection, kstatus
 from tests.unit.finetune_operator.decide.test_decide_model import version
 
 LABEL = "finetune.dev/version"
@@ -75,14 +75,14 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
     ),
     "no connection": (view(connections={}), "Pending", "ConnectionNotFound", "InProgress", None),
     "connection of another provider": (
-        view(connections={"local": openai_connection()}),
+        view(connections={"local": bedrock_connection()}),
         "Failed",
         "ProviderNotSupported",
         "Failed",
         None,
     ),
     "attach": (view(spec=spec(attach={"id": "x"})), "Failed", "ProviderNotSupported", "Failed", None),
-    "azure": (view(spec=spec(azureOpenAI={})), "Failed", "ProviderNotSupported", "Failed", None),
+    "azure": (view(spec=spec(azureOpenAI={})), "Failed", "SpecInvalid", "Failed", None),
     "bedrock": (view(spec=spec(bedrock={})), "Failed", "ProviderNotSupported", "Failed", None),
     "idle": (view(spec=spec(idle={"action": "ScaleToZero"})), "Failed", "ProviderNotSupported", "Failed", None),
     "vLLM without its image": (

@@ -13,12 +13,12 @@ from finetune_operator.decide.run import Run
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
+    bedrock_connection,
     condition,
     connection,
     failed,
     job_spec,
     kstatus,
-    openai_connection,
     progress,
     provider,
     report,
@@ -111,7 +111,7 @@ STATES: dict[str, tuple[JobView, str | None, str, str]] = {
         "Failed",
     ),
     "provider of another release": (
-        view(connection=openai_connection()),
+        view(connection=bedrock_connection()),
         "Failed",
         "ProviderNotSupported",
         "Failed",

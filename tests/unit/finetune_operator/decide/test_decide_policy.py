@@ -1,5 +1,6 @@
 """What a connection allows, its own status, and the size of a job's status."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,11 +13,13 @@ from finetune_api.verdict import DatasetVerdict
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import policy
 from finetune_operator.decide.conditions import Fact, merge
+from finetune_operator.decide.connection import Checked
 from finetune_operator.decide.size import LIMIT_BYTES, fit
 from tests.contract.statuses import EVALUATION
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
+    bedrock_connection,
     condition,
     connection,
     job_spec,
@@ -112,6 +115,7 @@ def test_the_order_of_the_checks() -> None:
         "base_model_is_allowed",
         "code_is_allowed",
         "provider_is_there",
+        "fields_fit_the_provider",
         "endpoints_are_allowed",
     ]
 
@@ -156,7 +160,7 @@ def test_where_a_test_set_may_be_sent_to(url: str, air_gapped: bool, globs: list
         (connection(), "Ready", "Current"),
         (connection(namespaceSelector=None), "Ready", "Current"),
         (connection(fineTuning={"enabled": False}), "FineTuningDisabled", "Current"),
-        (openai_connection(), "ProviderNotSupported", "Failed"),
+        (bedrock_connection(), "ProviderNotSupported", "Failed"),
         (None, "SpecInvalid", "Failed"),
     ],
 )
@@ -165,6 +169,43 @@ def test_the_status_of_a_connection(spec: LLMConnectionSpec | None, reason: str,
     assert condition(status, "Ready").reason == reason
     assert kstatus(status, 3) == for_tools
     assert decide_connection.decide(spec, "spec.x: wrong", status, generation=3, now=at(60)) == status
+
+
+CHECKS = {
+    "good": (Checked(), "Ready", "True"),
+    "bad": (Checked(Failure.because(Reason.CREDENTIALS_INVALID, "the key is refused")), "CredentialsInvalid", "False"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_status_of_a_connection_to_a_provider_follows_the_check_of_its_credentials(name: str) -> None:
+    checked, reason, state = CHECKS[name]
+    status = decide_connection.decide(
+        openai_connection(), "", LLMConnectionStatus(), generation=1, now=NOW, checked=checked, retires="it closes"
+    )
+    ready = condition(status, "Ready")
+    assert (ready.reason, ready.status, status.last_checked) == (reason, state, stamp())
+    assert condition(status, "Retiring").message == "it closes"
+    wait = decide_connection.check_is_due(status, generation=1, now=at(50))
+    assert wait == (3550 if state == "True" else 10)
+    assert decide_connection.check_is_due(status, generation=2, now=at(50)) == 0
+
+
+FITTING = {
+    "spec.adopt": {"adopt": {"jobID": "j"}},
+    "spec.budget": {"budget": {"maxCost": "5"}},
+    "spec.hyperparameters.learningRateMultiplier": {"hyperparameters": {"learningRateMultiplier": 2}},
+}
+
+
+@pytest.mark.parametrize("field", FITTING)
+def test_what_only_a_provider_can_heed_is_refused_here(field: str) -> None:
+    asked = policy.Request(job_spec(**FITTING[field]), "team-a", {}, connection())
+    found = policy.refusal(asked)
+    assert found is not None
+    assert found.reason is Reason.SPEC_INVALID
+    assert field in found.message
+    assert policy.refusal(replace(asked, connection=openai_connection())) is None
 
 
 def test_conditions_that_are_not_named_stay() -> None:

@@ -3,11 +3,18 @@
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE
 from finetune_api.reasons import Reason
 from finetune_operator.decide.run import RETRIED
-from tests.unit.finetune_operator.decide import test_decide_deployment, test_decide_job, test_decide_model
+from tests.unit.finetune_operator.decide import (
+    test_decide_cloud_job,
+    test_decide_deployment,
+    test_decide_job,
+    test_decide_model,
+)
 
 FROM_ELSEWHERE = {
     Reason.VALID,  # DatasetValid, as the trainer's verdict says
     Reason.DEADLINE_EXCEEDED,  # of the batch Job: test_decide_run
+    Reason.EXPIRED,  # of a deployment at a provider: test_decide_hosted
+    Reason.MODEL_RETIRES,  # condition Retiring: test_decide_cloud_job
     Reason.TRAINER_CRASHED,  # of an exit code that is nobody's: test_decide_run
 }
 
@@ -16,5 +23,6 @@ def test_each_reason_is_in_a_table_of_states() -> None:
     told = {Reason(row[2]) for row in test_decide_job.STATES.values()}
     told |= {Reason(row[1]) for row in test_decide_model.STATES.values()}
     told |= {Reason(row[2]) for row in test_decide_deployment.STATES.values()}
+    told |= {Reason(row[2]) for row in test_decide_cloud_job.STATES.values()}
     told |= set(REASON_OF_EXIT_CODE.values()) | RETRIED
     assert set(Reason) - told - FROM_ELSEWHERE == set()

@@ -4,16 +4,26 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from finetune_api.catalogue import Catalogue
 from finetune_api.trainer import Report, termination_message
 from finetune_operator.handlers.observer import Observer
+from finetune_operator.providers.accounts import Accounts, Build
+from finetune_operator.providers.cloud import CloudTraining
+from finetune_operator.providers.cloud_serving import CloudServing
+from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
+from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
+from finetune_operator.reconcilers.hosted import HostedDeployments
 from finetune_operator.reconcilers.job import JobReconciler
 from finetune_operator.reconcilers.model import ModelReconciler
 from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.reconcilers.uploads import Uploads
+from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -37,6 +47,9 @@ class Cluster:
     """An operator and its world. `restart` forgets all that the operator has in memory."""
 
     def __init__(self) -> None:
+        self.catalogue = Catalogue()
+        self.leads = True
+        self.build: Build | None = None
         self.kube = FakeKube()
         self.now: datetime = NOW
         self.told: list[tuple[str, str, str]] = []
@@ -58,12 +71,41 @@ class Cluster:
             report_ca=lambda: "CA",
             clock=lambda: self.now,
         )
+        self.accounts = Accounts(
+            self.kube,
+            connection=context.connection,
+            namespace="finetune",
+            wake=self.wake,
+            background=False,
+            build=self.build,
+            clock=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on
+        )
+        remote = CloudTraining(
+            self.kube,
+            self.store,
+            self.accounts,
+            pods=provider,
+            service="reports.finetune.svc",
+            report_ca=lambda: "CA",
+            check_image="check:1",
+            catalogue=lambda: self.catalogue,
+            clock=lambda: self.now,
+        )
+        self.uploads = Uploads(context, self.accounts)
+        cloud = CloudJobs(context, remote, self.guard)
+        providers = Providers(provider, remote, lambda: self.catalogue)
+        serving = CloudServing(self.accounts, lambda: self.now)
+        hosted = HostedDeployments(context, Hosting(self.accounts), lambda: self.catalogue, self.guard)
         self.reconcilers = {
-            FINE_TUNE_JOBS.kind: JobReconciler(context, provider, self.reports),
-            FINE_TUNED_MODELS.kind: ModelReconciler(context),
-            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context),
-            CONNECTIONS.kind: ConnectionReconciler(context),
+            FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self.reports, cloud),
+            FINE_TUNED_MODELS.kind: ModelReconciler(context, self.accounts),
+            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, lambda: self.catalogue),
+            CONNECTIONS.kind: ConnectionReconciler(context, self.accounts, lambda: self.catalogue),
         }
+
+    def guard(self) -> None:
+        if not self.leads:
+            raise LeadershipLost("another replica leads")
 
     def wake(self, key: Key) -> None:
         if key not in self.queue:

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
-from finetune_operator.runtime.errors import Conflict, KubeError, NotFound
+from finetune_operator.runtime.errors import Conflict, KubeError, NotFound, Transient
 from finetune_operator.runtime.kube import PODS, Resource
 
 Manifest = dict[str, Any]
 Event = tuple[Resource, str, Manifest]
+
+
+class Killed(BaseException):
+    """The operator's process is gone, right before a request."""
 
 
 class FakeKube:
@@ -24,6 +28,10 @@ class FakeKube:
         """What watches have still to tell."""
         self.refusals: dict[tuple[str, str], KubeError] = {}
         """Errors to raise, by verb and plural."""
+        self.failing_writes: list[bool] = []
+        """Of the next writes of a status, those that fail."""
+        self.killed_in: int | None = None
+        """Requests that are still answered before the operator is killed."""
         self.log = ""
         self.revision = 100
 
@@ -69,12 +77,26 @@ class FakeKube:
         resource_version: str | None = None,
     ) -> Manifest:
         self._ask("patch_status", resource)
+        if self.failing_writes and self.failing_writes.pop(0):
+            raise Transient(503, "Unavailable", "no")
         present = self.objects.get((resource, namespace or "", name))
         if present is None:
             raise NotFound(404, "NotFound", "gone")
         if resource_version != present["metadata"]["resourceVersion"]:
             raise Conflict(409, "Conflict", "changed meanwhile")
         return self.put(resource, {**present, "status": status})
+
+    async def merge_patch(self, resource: Resource, name: str, namespace: str | None, body: Manifest) -> Manifest:
+        self._ask("patch", resource)
+        present = self.objects.get((resource, namespace or "", name))
+        if present is None:
+            raise NotFound(404, "NotFound", "gone")
+        if body["metadata"].pop("resourceVersion") != present["metadata"]["resourceVersion"]:
+            raise Conflict(409, "Conflict", "changed meanwhile")
+        patched = self.put(resource, _merged(present, body))
+        if "deletionTimestamp" in patched["metadata"] and not patched["metadata"].get("finalizers"):
+            self.drop(resource, name, namespace)
+        return patched
 
     async def delete(
         self,
@@ -91,8 +113,17 @@ class FakeKube:
         present = self.objects.get((resource, namespace or "", name))
         if present is None or uid not in {None, present["metadata"]["uid"]}:
             return False
-        self.drop(resource, name, namespace)
+        if present["metadata"].get("finalizers"):
+            self.mark_deleted(resource, name, namespace)
+        else:
+            self.drop(resource, name, namespace)
         return True
+
+    def mark_deleted(self, resource: Resource, name: str, namespace: str | None = "team-a") -> None:
+        """What a deletion does to an object with finalizers."""
+        present = self.objects[resource, namespace or "", name]
+        metadata = present["metadata"] | {"deletionTimestamp": "2026-11-21T13:00:00Z"}
+        self.put(resource, {**present, "metadata": metadata})
 
     async def pod_log_tail(self, namespace: str, pod: str, container: str, lines: int, max_bytes: int) -> str:
         assert (container, lines > 0, max_bytes > 0) == ("trainer", True, True)
@@ -140,6 +171,11 @@ class FakeKube:
         return self.requests.count((verb, plural))
 
     def _ask(self, verb: str, resource: Resource) -> None:
+        if self.killed_in is not None:
+            self.killed_in -= 1
+            if self.killed_in < 0:
+                self.killed_in = None
+                raise Killed
         self.requests.append((verb, resource.plural))
         if (verb, resource.plural) in self.refusals:
             raise self.refusals[verb, resource.plural]

@@ -1,0 +1,90 @@
+"""What providers charge and until when they go on: a dated table that an admin may override. Estimates, never bills."""
+
+from datetime import date
+from decimal import ROUND_HALF_UP, ROUND_UP, Decimal
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune_api.base import ApiModel, Money
+from finetune_api.deployment import DeploymentCost
+from finetune_api.job import Cost
+
+Day = Annotated[date, Field(description="A day, as 2027-01-06.")]
+
+_MILLION = 1_000_000
+
+
+class Price(ApiModel):
+    """Price of tuning one model."""
+
+    per_million_tokens: Money = Field(description="For a million training tokens, each epoch counted.")
+    currency: Annotated[str, Field(min_length=3, max_length=3)] = Field("USD", description="ISO 4217 code.")
+    as_of: Day = Field(description="The day on which the price was looked up.")
+
+
+class ModelFacts(ApiModel):
+    """What is known of one base model at a provider."""
+
+    training: Price | None = Field(None, description="Price of tuning it.")
+    shutdown: Day | None = Field(None, description="From this day on the model and what was tuned from it are gone.")
+
+
+class ProviderFacts(ApiModel):
+    """What is known of a provider."""
+
+    closes: Day | None = Field(None, description="From this day on it takes no new fine-tuning jobs.")
+    hosting: dict[str, Money] = Field(
+        default_factory=dict, description="Price of an hour of a deployment, by its SKU; of one unit of its capacity."
+    )
+    hosting_currency: Annotated[str, Field(min_length=3, max_length=3)] = Field("USD", description="ISO 4217 code.")
+    models: dict[str, ModelFacts] = Field(default_factory=dict, description="By glob of the base model's name.")
+
+    def model(self, name: str) -> ModelFacts:
+        """The facts of a base model: of the longest glob that matches, nothing where none does."""
+        matching = [glob for glob in self.models if fnmatchcase(name, glob)]
+        return self.models[max(matching, key=len)] if matching else ModelFacts()
+
+
+class Catalogue(ApiModel):
+    """All providers, by their host: prices and dates of api.openai.com say nothing of a compatible service."""
+
+    providers: dict[str, ProviderFacts] = Field(default_factory=dict, description="By host, or by provider block.")
+
+    def of(self, provider: str) -> ProviderFacts:
+        """The facts of a provider; none where it is not listed."""
+        return self.providers.get(provider, ProviderFacts())
+
+
+def estimate(tokens: int, epochs: float, price: Price) -> Cost:
+    """What tuning is likely to cost: tokens of one pass x epochs x list price, rounded up to cents."""
+    amount = _amount(Decimal(tokens) * Decimal(str(epochs)), price, ROUND_UP)
+    basis = (
+        f"about {tokens:,} tokens (estimated from the text's length) x {epochs:g} epochs x "
+        f"{price.per_million_tokens} {price.currency} per million, list price of {price.as_of}"
+    )
+    return Cost(estimated=amount, currency=price.currency, basis=basis)
+
+
+def billed(cost: Cost, tokens: int, price: Price) -> Cost:
+    """The cost with what the provider says it has billed, at list price."""
+    return cost.model_copy(update={"actual": _amount(Decimal(tokens), price, ROUND_HALF_UP)})
+
+
+def hosted(per_unit: str, units: int, hours: float, currency: str) -> DeploymentCost:
+    """What a deployment costs while it stands, and has cost so far, at list price."""
+    per_hour = Decimal(per_unit) * units
+    cent = Decimal("0.01")
+    so_far = (per_hour * Decimal(str(hours))).quantize(cent, rounding=ROUND_HALF_UP)
+    return DeploymentCost(per_hour=str(per_hour.quantize(cent)), since_deployed=str(so_far), currency=currency)
+
+
+def exceeds(cost: Cost, max_cost: str) -> bool:
+    """Whether the estimate is above a budget of the same currency."""
+    return Decimal(cost.estimated) > Decimal(max_cost)
+
+
+def _amount(tokens: Decimal, price: Price, rounding: str) -> str:
+    amount = tokens * Decimal(price.per_million_tokens) / _MILLION
+    return str(amount.quantize(Decimal("0.01"), rounding=rounding))

@@ -1,0 +1,102 @@
+"""`finetune-operator ask MODEL QUESTION`: one way to ask a ModelDeployment, wherever it is served.
+
+A Service of the cluster is asked through the API server, so neither port-forward nor the pods' network is needed; a
+provider is asked with a key of one's own: that of the connection is the operator's alone.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+import orjson
+
+from finetune_api.deployment import Endpoint
+from finetune_operator.runtime.connection import NoCluster
+from finetune_operator.runtime.errors import KubeError
+from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
+from finetune_operator.runtime.settings import Settings
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+SERVICE_PORT = "http"
+OK, FAILED = 0, 1
+
+
+class CannotAsk(Exception):  # noqa: N818 - said as it is
+    """The question reached nobody; the message says why and what to do."""
+
+
+def add_arguments(commands: Any) -> None:
+    """The command's flags."""
+    ask = commands.add_parser("ask", help="ask a model that is deployed, and print its answer")
+    ask.add_argument("model", metavar="MODEL", help="name of a ModelDeployment")
+    ask.add_argument("question", metavar="QUESTION", help="what to ask")
+    ask.add_argument("-n", "--namespace", default="default", help="its namespace (default: default)")
+    ask.add_argument("--system", help="system message")
+    ask.add_argument("--max-tokens", type=int, help="tokens of the answer at most")
+
+
+async def main(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> int:
+    """Ask, and print the answer to stdout or one line to stderr."""
+    try:
+        async with Kube.connect(Settings(kubeconfig=None)) as kube:
+            print(await answer(kube, args, environment))  # noqa: T201 - a command's output
+    except (CannotAsk, NoCluster, KubeError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a command's output
+        return FAILED
+    return OK
+
+
+async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str, str]) -> str:
+    """The model's answer.
+
+    Raises:
+        CannotAsk: there is no such deployment, it does not answer, or a key is needed.
+        KubeError: the API server refuses, or does not answer.
+    """
+    deployment = await kube.get(MODEL_DEPLOYMENTS, args.model, args.namespace)
+    if deployment is None:
+        raise CannotAsk(f"ModelDeployment {args.model} is not in namespace {args.namespace} (kubectl get md -A)")
+    status = deployment.get("status") or {}
+    if status.get("servedVersion") is None or not status.get("endpoint"):
+        raise CannotAsk(
+            f"ModelDeployment {args.model} answers not yet (phase {status.get('phase')}): kubectl describe md"
+        )
+    endpoint = Endpoint.model_validate(status["endpoint"])
+    messages = [{"role": "system", "content": args.system}] if args.system else []
+    body: dict[str, Any] = {
+        "model": endpoint.model,
+        "messages": [*messages, {"role": "user", "content": args.question}],
+    }
+    if args.max_tokens:
+        body["max_tokens"] = args.max_tokens
+    if (urlsplit(endpoint.url).hostname or "").endswith(".svc"):
+        return await _in_cluster(kube, args, body)
+    return await _at_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
+
+
+async def _in_cluster(kube: Kube, args: argparse.Namespace, body: dict[str, Any]) -> str:
+    path = "v1/chat/completions"
+    reply = orjson.loads(await kube.post_to_service(args.namespace, args.model, SERVICE_PORT, path, orjson.dumps(body)))
+    return str(reply["choices"][0]["message"]["content"])
+
+
+async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> str:
+    if not key:
+        raise CannotAsk(f"{endpoint.url} asks for a key: put yours into {KEY_VARIABLE}")
+    async with openai.AsyncOpenAI(base_url=endpoint.url, api_key=key, max_retries=1) as client:
+        try:
+            reply = await client.chat.completions.create(**body)
+        except openai.OpenAIError as error:
+            raise CannotAsk(f"{endpoint.url}: {_said(error)}") from None
+    return reply.choices[0].message.content or ""
+
+
+def _said(error: openai.OpenAIError) -> str:
+    """The provider's words; not those of a refused key, which hold parts of it."""
+    if isinstance(error, openai.AuthenticationError):
+        return f"the key in {KEY_VARIABLE} is refused"
+    return error.message if isinstance(error, openai.APIError) else type(error).__name__

@@ -1,0 +1,327 @@
+"""What to do about a FineTuneJob whose provider is outside of the cluster: the chain of `job`, with steps of its own.
+
+data checked in a pod → within budget? → look up → record that it is asked for → create → follow → version → tidy up
+
+What costs money is made once: a create is recorded before it is made, and while its outcome may still show at the
+provider, nothing is made again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from finetune_api.catalogue import Price, billed, estimate, exceeds
+from finetune_api.job import Failure, FineTuneJobStatus, ProviderStatus
+from finetune_api.reasons import Reason
+from finetune_operator.decide import cloud_policy, job
+from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled, timestamp
+from finetune_operator.decide.job import Change, Decision, JobView
+from finetune_operator.decide.remote import RemoteJob, oldest
+from finetune_operator.decide.reported import dataset_facts
+
+SETTLE = timedelta(seconds=120)
+"""How long a job that was made may be missing from the provider's list. Longer than any call of ours takes."""
+
+LOOK_AGAIN_SECONDS = 15
+ASK_AGAIN_SECONDS = 60
+
+CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED})
+"""Obstacles that pass without anybody doing something."""
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """The job is there: take it for ours, and end what a repeated call has made beside it."""
+
+    job: RemoteJob
+    surplus: tuple[RemoteJob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A create was asked for, and what came of it may not show yet."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Create:
+    """Nothing is there, and nothing can be on its way."""
+
+
+def next_move(view: JobView, found: Sequence[RemoteJob]) -> Adopt | Wait | Create:
+    """What to do about a job that is to be made, from what the provider's look-up has found."""
+    if found:
+        first = oldest(found)
+        return Adopt(first, tuple(one for one in found if one.id != first.id and not one.ended))
+    left = unsettled(view)
+    return Wait(min(left, LOOK_AGAIN_SECONDS)) if left > 0 else Create()
+
+
+def unsettled(view: JobView) -> float:
+    """Seconds for which a create may still show at the provider; 0 where none was asked for, or its job is known."""
+    asked = view.provider.asked_at
+    if asked is None or is_submitted(view.provider):
+        return 0.0
+    return max(0.0, (moment(asked) + SETTLE - view.now).total_seconds())
+
+
+def is_submitted(provider: ProviderStatus) -> bool:
+    """Whether the provider has made the attempt's job: its name there is known."""
+    return provider.asked_at is not None and provider.job_id is not None
+
+
+def decide(view: JobView) -> Decision:
+    """The decision of the first step that has one."""
+    return next(found for step in STEPS if (found := step(view)) is not None)
+
+
+def remember_files(view: JobView) -> Decision | None:
+    """What a pod has brought to the provider, before the pod may go: a list there may lack it for a while."""
+    checked = view.run.report.checked if view.run.report else None
+    if checked is None or view.provider.files is not None or not view.held:
+        return None
+    provider = view.provider.model_copy(update={"files": checked.files})
+    return Decision(view.status.model_copy(update={"provider": provider}), requeue_after=0)
+
+
+def let_go(view: JobView) -> Decision | None:
+    """Being deleted: what runs is ended and what was brought there is deleted, then the object may go."""
+    if not view.deleting:
+        return None
+    if not view.held:
+        return Decision(view.status)
+    return Decision(view.status, stop=not view.finished and not view.abandoned, release=True)
+
+
+def keep_finished(view: JobView) -> Decision | None:
+    """An ended job leaves no files at the provider, and then needs no finalizer any more."""
+    decision = job.keep_finished(view)
+    if decision is None:
+        return None
+    # The attempt at the provider has ended, or was never begun: there is nothing to stop but the check's pod.
+    return replace(decision, stop=decision.stop and not is_submitted(view.provider), release=view.held)
+
+
+def take_over(view: JobView) -> Decision | None:
+    """A job that was made elsewhere is looked at from now on; nothing is made."""
+    adopted = view.spec.adopt if view.spec else None
+    if view.run.state != "Absent" or adopted is None or view.spec is None or view.connection is None:
+        return None
+    provider = view.provider.model_copy(
+        update={
+            "name": view.connection.provider,
+            "attempt": view.attempt,
+            "job_id": adopted.job_id,
+            "asked_at": timestamp(view.now),
+        }
+    )
+    fields = {
+        "phase": "Queued",
+        "failure": None,
+        "provider": provider,
+        "start_time": view.status.start_time or timestamp(view.now),
+        "observed_retry_nonce": view.spec.retry_nonce,
+    }
+    message = f"job {adopted.job_id} at the provider is looked up"
+    return Decision(job.with_status(view, Change(reconciling(Reason.QUEUED, message), fields)), requeue_after=0)
+
+
+def suspend(view: JobView) -> Decision | None:
+    """On request; a job that was made elsewhere is not ours to stop."""
+    return None if _is_adopted(view) else job.suspend(view)
+
+
+def _is_adopted(view: JobView) -> bool:
+    return view.spec is not None and view.spec.adopt is not None
+
+
+def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
+    """Fields that the provider could not heed are refused, not ignored."""
+    if view.run.state != "Absent" or view.spec is None or view.connection is None:
+        return None
+    problem = cloud_policy.meaningless(view.spec, view.connection)
+    return job.fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem else None
+
+
+def refuse_what_has_ended(view: JobView) -> Decision | None:
+    """A provider that has closed, or a base model that is shut down."""
+    if view.run.state not in {"Absent", "Checked"} or view.spec is None or view.provider.asked_at is not None:
+        return None
+    refusal = cloud_policy.retired(view.spec.base_model, view.facts, view.now.date())
+    return job.fail(view, refusal) if refusal else None
+
+
+def say_unreachable(view: JobView) -> Decision | None:
+    """The provider cannot be asked: the job goes on there, and status says why nothing new is known."""
+    failure = view.run.failure
+    if view.run.state != "Unreachable" or failure is None:
+        return None
+    return trouble(view, failure, ASK_AGAIN_SECONDS)
+
+
+def wait_for_news(view: JobView) -> Decision | None:
+    """Nothing is known of the job yet; the provider is being asked."""
+    return Decision(view.status) if view.run.state == "Unseen" else None
+
+
+def enforce_deadline(view: JobView) -> Decision | None:
+    """`activeDeadlineSeconds`, which no provider keeps for us: from when the job was asked for."""
+    seconds = view.spec.active_deadline_seconds if view.spec and not _is_adopted(view) else None
+    asked = view.provider.asked_at
+    if (
+        not is_submitted(view.provider)
+        or seconds is None
+        or asked is None
+        or view.run.state not in {"Queued", "Active"}
+    ):
+        return None
+    left = (moment(asked) + timedelta(seconds=seconds) - view.now).total_seconds()
+    if left > 0:
+        return None
+    message = "the job ran longer than spec.activeDeadlineSeconds and was cancelled"
+    return replace(job.fail(view, Failure.because(Reason.DEADLINE_EXCEEDED, message)), stop=True)
+
+
+def submit(view: JobView) -> Decision | None:
+    """The data are at the provider: have the job made, if it is within its budget."""
+    if view.run.state != "Checked" or view.spec is None:
+        return None
+    after = view.provider.retry_after
+    left = (moment(after) - view.now).total_seconds() if after else 0.0
+    if left > 0:
+        return Decision(view.status, requeue_after=left)
+    checked = view.run.report.checked if view.run.report else None
+    if checked is None:
+        return Decision(_waiting_to_be_made(view), submit=True)
+    price = _price(view)
+    refusal = _over_budget(view, price, checked.tokens)
+    if refusal is not None:
+        return job.fail(view, refusal)
+    status = _waiting_to_be_made(view)
+    cost = estimate(checked.tokens, view.spec.hyperparameters.epochs, price) if price else None
+    return Decision(status.model_copy(update={"cost": cost}), submit=True)
+
+
+def _waiting_to_be_made(view: JobView) -> FineTuneJobStatus:
+    report = view.run.report
+    facts = [
+        *reconciling(Reason.QUEUED, "the data are at the provider; the job is being made there"),
+        *dataset_facts(report),
+        *retirement_facts(view),
+    ]
+    dataset = (report.dataset if report else None) or view.status.dataset
+    fields = {"phase": "Queued", "failure": None, "dataset": dataset}
+    return job.with_status(view, Change(facts, fields))
+
+
+def asked(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """The status that is written right before the provider is asked to make the job."""
+    provider = status.provider or ProviderStatus()
+    # The check is over: from here on jobID is the provider's name, once it is known.
+    fields = {"asked_at": timestamp(view.now), "job_id": None, "retry_after": None}
+    return status.model_copy(update={"provider": provider.model_copy(update=fields)})
+
+
+def submitted(status: FineTuneJobStatus, made: RemoteJob) -> FineTuneJobStatus:
+    """The status once the provider's name of the job is known."""
+    provider = status.provider or ProviderStatus()
+    return status.model_copy(update={"provider": provider.model_copy(update={"job_id": made.id})})
+
+
+def refused(view: JobView, failure: Failure) -> Decision:
+    """The provider will not make this job."""
+    return job.fail(view, failure.model_copy(update={"attempt": view.attempt}))
+
+
+def trouble(view: JobView, failure: Failure, again: float) -> Decision:
+    """Something is in the way: said in status, whose phase stays, and tried again."""
+    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
+    status = job.with_status(view, Change(say(failure.reason, failure.message), {"failure": failure}))
+    return Decision(status, requeue_after=max(1.0, again))
+
+
+def postponed(view: JobView, failure: Failure, again: float) -> Decision:
+    """The provider made nothing and asks for a pause, which no event shortens."""
+    after = timestamp(view.now + timedelta(seconds=max(1.0, again)))
+    provider = view.provider.model_copy(update={"retry_after": after})
+    return trouble(replace(view, status=view.status.model_copy(update={"provider": provider})), failure, again)
+
+
+def not_tidied(view: JobView, failure: Failure) -> Decision:
+    """What is left at the provider cannot be deleted now. A job that has ended stays what it is."""
+    if not view.deleting:
+        return Decision(view.status, requeue_after=ASK_AGAIN_SECONDS)
+    message = (
+        f"what the job left at the provider cannot be deleted: {failure.message}; "
+        "annotate the job with finetune.dev/abandon=true to let it go"
+    )
+    return trouble(view, failure.model_copy(update={"message": message}), ASK_AGAIN_SECONDS)
+
+
+def complete(view: JobView) -> Decision | None:
+    """As anywhere, and with what the provider has billed."""
+    decision = job.complete(view)
+    report, cost, price = view.run.report, view.status.cost, _price(view)
+    if decision is None or decision.register or report is None or report.result is None:
+        return decision
+    tokens = report.result.tokens
+    if cost is None or price is None or tokens is None or price.currency != cost.currency:
+        return decision
+    return replace(decision, status=decision.status.model_copy(update={"cost": billed(cost, tokens, price)}))
+
+
+def retirement_facts(view: JobView) -> list[Fact]:
+    """A warning while there is time: the provider closes, or the base model is shut down, on a day that is known."""
+    said = cloud_policy.retires(view.spec.base_model, view.facts) if view.spec else None
+    return [Fact("Retiring", "True", Reason.MODEL_RETIRES, said)] if said else []
+
+
+def _price(view: JobView) -> Price | None:
+    return view.facts.model(view.spec.base_model).training if view.spec else None
+
+
+def _over_budget(view: JobView, price: Price | None, tokens: int) -> Failure | None:
+    """The pod has refused before it sent anything; a pod's word is not what money is spent on."""
+    if view.spec is None or view.spec.budget is None:
+        return None
+    budget = view.spec.budget
+    if price is None or price.currency != budget.currency:
+        message = f"spec.budget: no price of tuning {view.spec.base_model} in {budget.currency} is known"
+        return Failure.because(Reason.PRICE_UNKNOWN, message)
+    cost = estimate(tokens, view.spec.hyperparameters.epochs, price)
+    if not exceeds(cost, budget.max_cost):
+        return None
+    figures = f"the estimate of {cost.estimated} {cost.currency} is above maxCost {budget.max_cost}"
+    message = f"spec.budget: {figures}: {cost.basis}"
+    return Failure.because(Reason.BUDGET_EXCEEDED, message)
+
+
+STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
+    remember_files,
+    let_go,
+    keep_finished,
+    job.refuse_invalid_spec,
+    job.restart,
+    say_unreachable,
+    wait_for_news,
+    suspend,
+    job.notice_loss,
+    job.wait_for_connection,
+    job.refuse_by_policy,
+    take_over,
+    refuse_what_has_no_meaning,
+    refuse_what_has_ended,
+    job.wait_for_last_pod,
+    job.wait_before_retry,
+    job.start,
+    job.adopt,
+    enforce_deadline,
+    job.wait_for_pod,
+    submit,
+    job.follow,
+    job.retry_or_fail,
+    complete,
+)
+"""As the chain of jobs that train here. What is known comes before what is asked: a job that has succeeded is not
+cancelled. A test holds the order."""

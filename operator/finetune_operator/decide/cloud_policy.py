@@ -1,0 +1,78 @@
+"""What a provider outside of the cluster could not do with a job, and what it will not do any more. Pure."""
+
+from collections.abc import Callable
+from datetime import date
+
+from finetune_api.catalogue import ProviderFacts
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.evaluation import Evaluation
+from finetune_api.job import ArtifactOptions, Failure, FineTuneJobSpec, Resources
+from finetune_api.reasons import Reason
+
+SEED_LIMIT = 2**31 - 1
+
+_CHECKS: tuple[tuple[Callable[[FineTuneJobSpec], bool], str], ...] = (
+    (lambda spec: spec.method != "LoRA", "method: the provider chooses how it tunes; leave it out"),
+    (lambda spec: spec.lora is not None, "lora: the provider chooses how it tunes; leave it out"),
+    (
+        lambda spec: spec.dataset.test is not None,
+        "dataset.test: models at a provider are not measured by this release; leave it out",
+    ),
+    (
+        lambda spec: spec.evaluation != Evaluation(),
+        "evaluation: models at a provider are not measured by this release; leave it out",
+    ),
+    (
+        lambda spec: spec.hyperparameters.learning_rate is not None,
+        "hyperparameters.learningRate: the provider takes a factor on its own rate; write learningRateMultiplier",
+    ),
+    (
+        lambda spec: spec.hyperparameters.epochs != int(spec.hyperparameters.epochs),
+        "hyperparameters.epochs: the provider takes whole epochs",
+    ),
+    (
+        lambda spec: spec.hyperparameters.seed > SEED_LIMIT,
+        f"hyperparameters.seed: the provider takes seeds up to {SEED_LIMIT:,}",
+    ),
+    (lambda spec: spec.code is not None, "code: the provider runs its own; leave it out"),
+    (lambda spec: spec.artifact != ArtifactOptions(), "artifact: the model stays at the provider; leave it out"),
+    (
+        lambda spec: spec.resources != Resources(),
+        "resources: the job needs none of this cluster; leave them out",
+    ),
+)
+"""In the order of the manifest: whether it is in the way, and the field with what to write."""
+
+
+def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | None:
+    """The fields that the provider could not heed, or None."""
+    found = [f"spec.{sentence}" for is_in_the_way, sentence in _CHECKS if is_in_the_way(spec)]
+    return f"for {connection.provider} connections: {'; '.join(found)}" if found else None
+
+
+def retired(base_model: str, facts: ProviderFacts, today: date) -> Failure | None:
+    """Why the job cannot be made any more, from dates that are known."""
+    if facts.closes is not None and today >= facts.closes:
+        return Failure.because(
+            Reason.FINE_TUNING_CLOSED, f"the provider takes no new fine-tuning jobs since {facts.closes}"
+        )
+    shutdown = facts.model(base_model).shutdown
+    if shutdown is not None and today >= shutdown:
+        return Failure.because(Reason.MODEL_RETIRED, f"spec.baseModel: {base_model} was shut down on {shutdown}")
+    return None
+
+
+def retires(base_model: str, facts: ProviderFacts) -> str | None:
+    """What will end and when, or None where nothing is known."""
+    return "; ".join(part for part in (closes(facts), shuts_down(base_model, facts)) if part) or None
+
+
+def closes(facts: ProviderFacts) -> str | None:
+    """Until when the provider takes jobs, where that is known."""
+    return f"the provider takes no new fine-tuning jobs from {facts.closes} on" if facts.closes else None
+
+
+def shuts_down(base_model: str, facts: ProviderFacts) -> str | None:
+    """Until when a model and what was tuned from it answers, where that is known."""
+    shutdown = facts.model(base_model).shutdown
+    return f"{base_model} and what was tuned from it are shut down on {shutdown}" if shutdown else None

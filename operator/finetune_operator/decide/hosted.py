@@ -1,0 +1,140 @@
+"""Deployments at a provider that makes them by name and bills them by the hour: what to make, ask, delete. Pure.
+
+    wanted, not recorded ─▶ recorded ─▶ made ─▶ Ready there ─▶ asked ─▶ answers ─▶ the others are deleted
+                                          ╰─ not there, though it answered once: the provider has deleted it
+
+New before old: what answered before is deleted when the new one answers, and not before.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from finetune_api.deployment import HostedDeployment
+from finetune_api.job import Failure
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import moment, timestamp
+from finetune_operator.decide.deployment import Serving
+
+SETTLE = timedelta(seconds=120)
+"""How long a deployment that was asked for may be missing from the provider's list."""
+
+HostedState = Literal["Creating", "Ready", "Failed", "Deleting"]
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A deployment as its provider shows it."""
+
+    name: str
+    state: HostedState
+    connection: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The deployment that should answer."""
+
+    name: str
+    version: int
+    connection: str
+    prefix: str
+    """How the names of all deployments of this object begin."""
+    nonce: str | None
+    """What has to change for a deployment to be made again that the provider has deleted."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is recorded from now on, what is to be done, and what that makes of the server."""
+
+    recorded: tuple[HostedDeployment, ...]
+    serving: Serving
+    serves: str | None = None
+    """Name of the deployment that answers now."""
+    make: bool = False
+    ask: bool = False
+    delete: tuple[str, ...] = ()
+
+
+def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:
+    """What to do next. `found` is all of the account: while anything of it changes, nothing else may be changed."""
+    others = tuple(one for one in ours(recorded, found, wanted.prefix, now) if one.name != wanted.name)
+    there = found.get(wanted.name)
+    entry = _entry(recorded, wanted, there, now)
+    answering = next((one.name for one in others if one.answered and _is_ready(found, one.name)), None)
+    busy = any(one.state in {"Creating", "Deleting"} for one in found.values())
+    make = ask = False
+    delete: tuple[str, ...] = ()
+    serving = Serving("Rolling", wanted.version, 1 if answering else 0)
+    if there is None and entry.answered:
+        serving = _failing(wanted, answering, _expired(wanted))
+    elif there is None:
+        make = not busy
+    elif there.state == "Failed":
+        serving = _failing(wanted, answering, _failed(wanted))
+    elif there.state == "Ready" and entry.answered:
+        serving, answering = Serving("Serving", wanted.version, 1), wanted.name
+        delete = () if busy else tuple(one.name for one in others if one.name in found)
+    else:
+        ask = there.state == "Ready"
+    return Plan((*others, entry), serving, answering, make, ask, delete)
+
+
+def ours(
+    recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], prefix: str, now: datetime
+) -> list[HostedDeployment]:
+    """What there is of this object: recorded and there, or asked for a moment ago, or only there."""
+    kept = [one for one in recorded if one.name in found or now - moment(one.created_at) < SETTLE]
+    known = {one.name for one in kept}
+    strays = [name for name in found if name.startswith(prefix) and name not in known]
+    return kept + [
+        HostedDeployment(name=name, version=version, connection=found[name].connection, created_at=timestamp(now))
+        for name in strays
+        if (version := _version(name, prefix))
+    ]
+
+
+def _entry(
+    recorded: Sequence[HostedDeployment], wanted: Wanted, there: Hosted | None, now: datetime
+) -> HostedDeployment:
+    entry = next((one for one in recorded if one.name == wanted.name), None)
+    if entry is not None and (there is not None or entry.nonce == wanted.nonce):
+        return entry
+    return HostedDeployment(
+        name=wanted.name,
+        version=wanted.version,
+        connection=wanted.connection,
+        created_at=timestamp(now),
+        nonce=wanted.nonce,
+    )
+
+
+def _is_ready(found: Mapping[str, Hosted], name: str) -> bool:
+    return name in found and found[name].state == "Ready"
+
+
+def _version(name: str, prefix: str) -> int | None:
+    text = name.removeprefix(prefix)
+    return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def answered(recorded: Sequence[HostedDeployment], name: str) -> tuple[HostedDeployment, ...]:
+    """The record once a deployment has answered."""
+    return tuple(one.model_copy(update={"answered": True}) if one.name == name else one for one in recorded)
+
+
+def _failing(wanted: Wanted, answering: str | None, failure: Failure) -> Serving:
+    return Serving("Failing", wanted.version, 1 if answering else 0, failure)
+
+
+def _expired(wanted: Wanted) -> Failure:
+    return Failure.because(
+        Reason.EXPIRED,
+        f"deployment {wanted.name} is not at the provider any more: it was deleted there, or has expired",
+    )
+
+
+def _failed(wanted: Wanted) -> Failure:
+    return Failure.because(Reason.DEPLOYMENT_FAILED, f"deployment {wanted.name} failed at the provider")

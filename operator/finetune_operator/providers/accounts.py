@@ -1,0 +1,247 @@
+"""The providers' accounts behind LLMConnections: who reads their Secrets, and keeps one client for each connection.
+
+A Secret is read from the operator's own namespace, again every minute, so that a renewed key is found. Its value goes
+to the SDK and nowhere else.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.reasons import Reason
+from finetune_operator.providers.azure_openai import SECRET_KEYS, AzureOpenAIApi, credential_of
+from finetune_operator.providers.errors import Refused, TryLater
+from finetune_operator.providers.gate import Gate
+from finetune_operator.providers.openai import OPENAI_HOST, OpenAIApi, client
+from finetune_operator.providers.poll import Poller
+from finetune_operator.providers.ports import FineTuningApi, HostingApi, RemoteFile
+from finetune_operator.runtime.kube import SECRETS, Kube, secret_value
+from finetune_operator.runtime.queue import Key
+
+T = TypeVar("T")
+
+REMOTE = frozenset({"openAI", "azureOpenAI"})
+"""Provider blocks of providers outside of the cluster that this release knows."""
+
+SECRET_SECONDS = 60.0
+"""How long a Secret's value is used before it is read again."""
+
+
+class ClosableApi(FineTuningApi, Protocol):
+    """An API with connections of its own."""
+
+    async def close(self) -> None:
+        """Close them."""
+        ...
+
+
+Build = Callable[[LLMConnectionSpec, Mapping[str, str]], ClosableApi]
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A client and what it was built from."""
+
+    api: ClosableApi
+    spec: LLMConnectionSpec
+    secret: Mapping[str, str]
+    read_at: float
+
+
+UPLOADS_AT_ONCE = 4
+"""Of one connection: files may take minutes each, and creates do not wait behind them."""
+
+
+class Account:
+    """One connection's provider: calls go through its gate, its jobs are watched by its poller."""
+
+    def __init__(
+        self,
+        api: Callable[[], Awaitable[ClosableApi]],
+        wake: Callable[[Key], None],
+        *,
+        background: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._api = api
+        self._gate = Gate(clock=clock)
+        self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
+        self.poller = Poller(api, wake, background=background)
+
+    async def call(self, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
+        """Make one call.
+
+        Raises:
+            ProviderError: it did not do what was asked, or was not made at all.
+        """
+        async with self._gate.passing():
+            return await do(await self._api())
+
+    async def host(self, do: Callable[[HostingApi], Awaitable[T]]) -> T:
+        """Make one call on deployments.
+
+        Raises:
+            ProviderError: as `call`; or the provider has none.
+        """
+
+        async def ask(api: FineTuningApi) -> T:
+            hosting = api.hosting()
+            if hosting is None:
+                raise Refused(Reason.PROVIDER_NOT_SUPPORTED, "the provider has no deployments")
+            return await do(hosting)
+
+        return await self.call(ask)
+
+    async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
+        """Pass a file on, unless the provider has it already, from an upload whose answer was lost.
+
+        Raises:
+            ProviderError: as `call`.
+        """
+        async with self._uploads.passing():
+            api = await self._api()
+            there = next((file for file in await api.files(name) if file.bytes == size), None)
+            if there is None:
+                return await api.upload(name, size, body)
+            async for _ in body:
+                pass  # read to its end, so that the sender gets the answer
+            return there
+
+
+class Accounts:
+    """Accounts by the name of their LLMConnection.
+
+    Args:
+        kube: the API.
+        connection: a connection's spec by its name.
+        namespace: the operator's own, where Secrets of connections are.
+        wake: told of each job that has changed at its provider.
+        background: whether pollers poll by themselves.
+        build: makes the API of a connection with its secret.
+        clock: seconds, never running backwards.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        *,
+        connection: Callable[[str], LLMConnectionSpec | None],
+        namespace: str,
+        wake: Callable[[Key], None],
+        background: bool = True,
+        build: Build | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kube = kube
+        self._connection = connection
+        self._namespace = namespace
+        self._wake = wake
+        self._background = background
+        self._build = build or build_api
+        self._clock = clock
+        self._accounts: dict[str, Account] = {}
+        self._built: dict[str, _Built] = {}
+
+    def of(self, name: str) -> Account:
+        """The account of a connection, whether it can be used or not."""
+        if name not in self._accounts:
+            self._accounts[name] = Account(
+                lambda: self._api(name), self._wake, background=self._background, clock=self._clock
+            )
+        return self._accounts[name]
+
+    def forget(self, key: Key) -> None:
+        """An object has ended or is gone."""
+        for account in self._accounts.values():
+            account.poller.forget(key)
+
+    async def poll(self) -> None:
+        """One round of every poller, for those that do not poll by themselves."""
+        for account in list(self._accounts.values()):
+            await account.poller.round()
+
+    async def close(self) -> None:
+        """End polling and close all connections."""
+        for account in self._accounts.values():
+            await account.poller.close()
+        for built in self._built.values():
+            await built.api.close()
+
+    async def _api(self, name: str) -> ClosableApi:
+        spec = self._connection(name)
+        if spec is None:
+            raise TryLater(Reason.CONNECTION_NOT_FOUND, f"LLMConnection {name} does not exist")
+        built = self._built.get(name)
+        fresh = built is not None and built.spec == spec and self._clock() - built.read_at < SECRET_SECONDS
+        if built is not None and fresh:
+            return built.api
+        secret = await self._secret(spec)
+        if built is not None and built.spec == spec and built.secret == secret:
+            self._built[name] = _Built(built.api, spec, secret, self._clock())
+            return built.api
+        # The one before is left to the garbage collector: calls may still be on their way through it.
+        self._built[name] = _Built(self._build(spec, secret), spec, secret, self._clock())
+        return self._built[name].api
+
+    async def _secret(self, spec: LLMConnectionSpec) -> Mapping[str, str]:
+        """The values of a connection's Secret that are needed, by their keys.
+
+        Raises:
+            TryLater: the Secret, or a key in it, is not there.
+        """
+        needed = secret_of(spec)
+        if needed is None:
+            return {}
+        name, keys = needed
+        secret = await self._kube.get(SECRETS, name, self._namespace)
+        if secret is None:
+            raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} does not exist")
+        values = {key: (secret_value(secret, key) or b"").decode(errors="replace").strip() for key in keys}
+        missing = [key for key, value in values.items() if not value]
+        if missing:
+            raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} has no {', '.join(missing)}")
+        return values
+
+
+def secret_of(spec: LLMConnectionSpec) -> tuple[str, tuple[str, ...]] | None:
+    """Name and keys of a connection's Secret; None where it needs none."""
+    if spec.open_ai is not None:
+        reference = spec.open_ai.api_key_secret_ref
+        return reference.name, (reference.key,)
+    azure = spec.azure_open_ai
+    return (azure.credentials.secret_ref.name, SECRET_KEYS) if azure and azure.credentials.secret_ref else None
+
+
+def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> ClosableApi:
+    """The API of a connection.
+
+    Raises:
+        Refused: this release does not have its provider.
+    """
+    if spec.azure_open_ai is not None:
+        return AzureOpenAIApi(spec.azure_open_ai, credential_of(spec.azure_open_ai, secret))
+    if spec.open_ai is None:
+        raise Refused(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")
+    settings = spec.open_ai
+    key = secret[settings.api_key_secret_ref.key]
+    return OpenAIApi(client(settings.base_url, key, organization=settings.organization, project=settings.project))
+
+
+def is_remote(spec: LLMConnectionSpec | None) -> bool:
+    """Whether the connection's provider is outside of the cluster, and one that this release knows."""
+    return spec is not None and spec.provider in REMOTE
+
+
+def catalogue_name(spec: LLMConnectionSpec) -> str:
+    """What the catalogue of prices and dates calls the provider: prices of one host say nothing of another."""
+    return urlsplit(spec.open_ai.base_url).netloc if spec.open_ai else spec.provider
+
+
+def data_rules(spec: LLMConnectionSpec) -> str:
+    """Whose rules the data must meet: a name in the trainer's provider_rules."""
+    if spec.open_ai is None:
+        return spec.provider
+    return "openAI" if catalogue_name(spec) == OPENAI_HOST else "openAICompatible"

@@ -1,0 +1,99 @@
+"""Azure OpenAI's data plane: OpenAI's API with a training type, shorter names, and tokens of Entra instead of a key."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Protocol
+
+from azure.core.exceptions import AzureError
+from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredential
+
+from finetune_api.connection import AzureOpenAI
+from finetune_api.reasons import Reason
+from finetune_operator.decide.remote import RemoteJob
+from finetune_operator.desired import names
+from finetune_operator.providers.azure_deployments import AzureDeployments
+from finetune_operator.providers.errors import Refused, TryLater
+from finetune_operator.providers.openai import KEY_PAUSE_SECONDS, OpenAIApi, client
+from finetune_operator.providers.ports import HostingApi, JobRequest
+
+SCOPE = "https://cognitiveservices.azure.com/.default"
+SUFFIX_LIMIT = 18
+SECRET_KEYS = ("tenantID", "clientID", "clientSecret")
+TRAINING_TYPES = {"Standard": "Standard", "GlobalStandard": "GlobalStandard", "DeveloperTier": "developerTier"}
+"""Our words and Azure's."""
+
+
+class Credential(Protocol):
+    """What azure-identity's credentials can do."""
+
+    async def get_token(self, *scopes: str) -> Any:
+        """A token, from a cache while it is good."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...
+
+
+def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credential:
+    """The operator's identity at Azure: a client with its secret, or the pod's own federated one."""
+    authority: dict[str, Any] = {}
+    if settings.authority_host is not None:
+        authority = {"authority": settings.authority_host, "disable_instance_discovery": True}
+    if settings.credentials.secret_ref is None:
+        return WorkloadIdentityCredential(**authority)
+    tenant, client_id, client_secret = (secret[key] for key in SECRET_KEYS)
+    return ClientSecretCredential(tenant, client_id, client_secret, **authority)
+
+
+class AzureOpenAIApi(OpenAIApi):
+    """A FineTuningApi over OpenAI's SDK and Azure's `/openai/v1`."""
+
+    def __init__(self, settings: AzureOpenAI, credential: Credential) -> None:
+        if settings.endpoint is None:
+            message = "azureOpenAI.workspace is not resolved by this release: write endpoint and account"
+            raise Refused(Reason.PROVIDER_NOT_SUPPORTED, message)
+        super().__init__(client(f"{settings.endpoint.rstrip('/')}/openai/v1/", token_of(credential)))
+        self._credential = credential
+        self._deployments = AzureDeployments(settings, credential, self._sdk)
+        self._training_type = TRAINING_TYPES[settings.training_type]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await super().close()
+        await self._deployments.close()
+        await self._credential.close()
+
+    async def create(self, request: JobRequest) -> RemoteJob:
+        """As OpenAI's, with a suffix as short as Azure wants it."""
+        return await super().create(replace(request, suffix=names.fit(request.suffix, SUFFIX_LIMIT)))
+
+    async def jobs(self, since: datetime, labels: dict[str, str] | None = None) -> list[RemoteJob]:  # noqa: ARG002
+        """All jobs since then: Azure may keep no labels, and a filter by them would hide what is there."""
+        return await super().jobs(since)
+
+    def hosting(self) -> HostingApi:
+        """Deployments of the account, by ARM."""
+        return self._deployments
+
+    def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - the same for every job
+        """Without a training type Azure says that the base model cannot be tuned."""
+        return {"extra_body": {"trainingType": self._training_type}}
+
+
+def token_of(credential: Credential) -> Callable[[], Awaitable[str]]:
+    """What the SDK calls for each request; azure-identity has its own cache.
+
+    The function raises TryLater where Entra gives no token. Its own words stay away: they may hold parts of a secret.
+    """
+
+    async def token() -> str:
+        try:
+            return str((await credential.get_token(SCOPE)).token)
+        except AzureError as error:
+            kind = type(error).__name__
+            message = f"Entra gives no token for the connection's credentials ({kind})"
+            raise TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS) from None
+
+    return token

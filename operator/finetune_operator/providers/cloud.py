@@ -1,0 +1,235 @@
+"""Training at a provider outside of the cluster: a pod checks the data here, then one job there, watched by polling.
+
+Knows no provider: what one is asked goes through its FineTuningApi.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+from finetune_api.catalogue import Catalogue
+from finetune_api.connection import CheckPod, LLMConnectionSpec
+from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus, ProviderFile, ProviderStatus
+from finetune_api.names import REPORT_PATH, UPLOAD_PATH
+from finetune_api.reasons import Reason
+from finetune_api.trainer import PrepareJob, ReportTarget
+from finetune_operator.decide.cloud_job import SETTLE
+from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.remote import JobKey, RemoteJob, is_of, run_of
+from finetune_operator.decide.run import Run
+from finetune_operator.desired import check_job, names
+from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
+from finetune_operator.providers.errors import Ended, NotThere, Refused, TryLater
+from finetune_operator.providers.hugging_face import HuggingFaceTraining
+from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, Kube
+from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.store import Store
+
+T = TypeVar("T")
+
+CLOCK_SKEW = timedelta(hours=1)
+"""A provider's clock may be behind ours: what it made is looked for from so much earlier on."""
+
+SUFFIX_LIMIT = 40
+
+
+class CloudTraining:
+    """A RemoteTraining over the providers' accounts.
+
+    Args:
+        kube: the API.
+        store: watched Jobs.
+        accounts: the providers.
+        pods: finds and ends the check's Job and pods, which are watched as those of training are.
+        service: DNS name of the report server.
+        report_ca: the CA certificate of the report server now, PEM.
+        check_image: image of the check's pod, where a connection names none.
+        catalogue: prices and dates as they are known now.
+        clock: now, with a time zone.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        store: Store,
+        accounts: Accounts,
+        *,
+        pods: HuggingFaceTraining,
+        service: str,
+        report_ca: Callable[[], str],
+        check_image: str,
+        catalogue: Callable[[], Catalogue],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._kube = kube
+        self._store = store
+        self._accounts = accounts
+        self._pods = pods
+        self._service = service
+        self._report_ca = report_ca
+        self._check_image = check_image
+        self._catalogue = catalogue
+        self._clock = clock
+
+    def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:  # noqa: ARG002
+        """Nowhere: what the job makes stays at the provider."""
+        return ""
+
+    def has_live_pods(self, job: Manifest) -> bool:
+        """Whether a check's pod may still pass data on."""
+        return self._pods.has_live_pods(job)
+
+    async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
+        """The check's pod, until its data are there; then what the poller has seen of the provider's job."""
+        provider = status.provider or ProviderStatus()
+        if provider.asked_at is None:
+            return await self._pods.observe(job, status)
+        if provider.job_id is None:
+            return Run("Checked")
+        if status.completion_time is not None:
+            return Run("Unseen", job_id=provider.job_id)
+        poller = self._accounts.of(_connection(job)).poller
+        seen = poller.watch(provider.job_id, _queue_key(job), moment(provider.asked_at) - SETTLE - CLOCK_SKEW)
+        if poller.trouble is not None:
+            return Run("Unreachable", failure=poller.trouble.failure(), job_id=provider.job_id)
+        if seen is None:
+            return Run("Unseen", job_id=provider.job_id)
+        return run_of(seen.job, seen.metrics, key_of(job, provider), status, self._clock())
+
+    async def start(
+        self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
+    ) -> str:
+        """Apply the Job of the check. Its name is fixed by the attempt: a second call changes nothing."""
+        metadata = job["metadata"]
+        prepare = PrepareJob(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            attempt=status.provider.attempt if status.provider else 1,
+            spec=spec,
+            rules=data_rules(connection),
+            upload_url=f"https://{self._service}{UPLOAD_PATH}",
+            price=self._catalogue().of(catalogue_name(connection)).model(spec.base_model).training,
+            report=ReportTarget(url=f"https://{self._service}{REPORT_PATH}"),
+        )
+        pod = connection.check_pod or CheckPod()
+        manifest = check_job.build(job, prepare, pod, default_image=self._check_image, report_ca=self._report_ca())
+        self._store.put(JOBS, await self._kube.apply(JOBS, manifest))
+        return str(manifest["metadata"]["name"])
+
+    async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
+        """End the check's pod and cancel the provider's job.
+
+        Raises:
+            Ended: the job has succeeded meanwhile.
+            TryLater: a create was asked for a moment ago, and what came of it does not show yet.
+        """
+        await self._pods.stop(job, status)
+        provider = status.provider or ProviderStatus()
+        if provider.asked_at is None or status.completion_time is not None:
+            return
+        if provider.job_id is not None:
+            await self.cancel(job, provider.job_id)
+            await self._require_not_succeeded(job, provider.job_id)
+            return
+        found = await self.find(job, provider)
+        for made in found:
+            await self.cancel(job, made.id)
+        left = (moment(provider.asked_at) + SETTLE - self._clock()).total_seconds()
+        if not found and left > 0:
+            message = "a job was asked for a moment ago; whether there is one to cancel does not show yet"
+            raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, min(left, 15.0))
+
+    async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
+        """By the labels that the job carries, or by its training file where the provider keeps no labels."""
+        key = key_of(job, provider)
+        training_file = next((file.id for file in provider.files or () if file.split == "train"), "")
+        labels = {"uid": key.uid, "attempt": str(key.attempt)}
+        found = await self._call(job, lambda api: api.jobs(key.created - CLOCK_SKEW, labels))
+        return [one for one in found if is_of(one, key, training_file)]
+
+    async def create(self, job: Manifest, spec: FineTuneJobSpec, provider: ProviderStatus) -> RemoteJob:
+        """One call. The files are looked at before: their names say that they are of this attempt."""
+        key = key_of(job, provider)
+        await self._require_own_files(job, key, provider)
+        request = JobRequest(
+            key=key,
+            base_model=spec.base_model,
+            suffix=names.fit(spec.model_ref.name, SUFFIX_LIMIT),
+            epochs=int(spec.hyperparameters.epochs),
+            batch_size=spec.hyperparameters.batch_size,
+            learning_rate_multiplier=spec.hyperparameters.learning_rate_multiplier,
+            seed=spec.hyperparameters.seed,
+            files=provider.files or [],
+        )
+        return await self._call(job, lambda api: api.create(request))
+
+    async def cancel(self, job: Manifest, job_id: str) -> None:
+        """Cancel one job."""
+        await self._call(job, lambda api: api.cancel(job_id))
+
+    async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
+        """Delete the files of all attempts, which their names tell; look at the provider's job no more."""
+        self._accounts.forget(_queue_key(job))
+        prefix = key_of(job, ProviderStatus()).file_prefix
+        listed = {file.id for file in await self._call(job, lambda api: api.files(prefix))}
+        hidden = [file.id for file in known if file.id not in listed]
+        for file_id in [*listed, *[one for one in hidden if await self._has_name(job, one, prefix)]]:
+            await self._call(job, partial(_delete_file, file_id=file_id))
+
+    async def _has_name(self, job: Manifest, file_id: str, prefix: str) -> bool:
+        """Whether a file that a pod told of is there, and of this job."""
+        try:
+            return (await self._call(job, partial(_file, file_id=file_id))).name.startswith(prefix)
+        except NotThere:
+            return False
+
+    async def _require_not_succeeded(self, job: Manifest, job_id: str) -> None:
+        try:
+            made = await self._call(job, lambda api: api.job(job_id))
+        except NotThere:
+            return
+        if made.state == "Succeeded":
+            raise Ended(Reason.SUCCEEDED, f"job {job_id} succeeded before it could be cancelled", 5.0)
+
+    async def _require_own_files(self, job: Manifest, key: JobKey, provider: ProviderStatus) -> None:
+        """A pod told the files' names at the provider: on its word alone, one could tune on somebody else's data."""
+        for file in provider.files or ():
+            found = await self._call(job, partial(_file, file_id=file.id))
+            if found.name != key.file_name(file.split, file.sha256):
+                raise Refused(Reason.PROVIDER_REFUSED, f"file {file.id} at the provider is not of this job")
+            if not found.ready:
+                raise TryLater(Reason.PROVIDER_UNAVAILABLE, "the provider still looks at the files", 10.0)
+
+    async def _call(self, job: Manifest, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
+        return await self._accounts.of(_connection(job)).call(do)
+
+
+def _file(api: FineTuningApi, file_id: str) -> Awaitable[RemoteFile]:
+    return api.file(file_id)
+
+
+def _delete_file(api: FineTuningApi, file_id: str) -> Awaitable[None]:
+    return api.delete_file(file_id)
+
+
+def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
+    """What tells the attempt apart at the provider."""
+    metadata = job["metadata"]
+    return JobKey(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        attempt=max(provider.attempt, 1),
+        created=moment(metadata["creationTimestamp"]),
+    )
+
+
+def _connection(job: Manifest) -> str:
+    return str(job["spec"]["connectionRef"]["name"])
+
+
+def _queue_key(job: Manifest) -> Key:
+    return Key(FINE_TUNE_JOBS.kind, job["metadata"]["namespace"], job["metadata"]["name"])

@@ -1,0 +1,59 @@
+"""Serving by a provider outside of the cluster that needs no deployment: a model that is there answers.
+
+Whether it is there is asked rarely: the answer of a moment ago is good enough, and asking is not free of limits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from finetune_api.job import Failure
+from finetune_api.reasons import Reason
+from finetune_operator.decide.deployment import Serving, Target
+from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.errors import ProviderError, TryLater, Unknown
+
+GOOD_FOR, BAD_FOR = timedelta(minutes=10), timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    serving: Serving
+    at: datetime
+
+
+class CloudServing:
+    """A ServingProvider over the providers' accounts."""
+
+    def __init__(self, accounts: Accounts, clock: Callable[[], datetime]) -> None:
+        self._accounts = accounts
+        self._clock = clock
+        self._probes: dict[tuple[str, str], _Probe] = {}
+
+    async def observe(self, target: Target, served: int | None) -> Serving:
+        """Whether the version's model is there. `served`: the version that was last seen to answer.
+
+        A provider that cannot be asked is no proof that what answered a moment ago has stopped.
+        """
+        number, model = target.version.version, target.version.artifact.provider_model_id or ""
+        before = self._probes.get((target.version.connection, model))
+        if before is not None and self._clock() - before.at < self.good_for(before.serving):
+            return before.serving
+        try:
+            there = await self._accounts.of(target.version.connection).call(lambda api: api.has_model(model))
+        except (TryLater, Unknown) as error:
+            if served == number:
+                return Serving("Serving", number, 1)
+            return Serving("Failing", number, 0, error.failure())
+        except ProviderError as error:
+            found = Serving("Failing", number, 0, error.failure())
+        else:
+            gone = Failure.because(Reason.DELETED_AT_PROVIDER, f"model {model} is not at the provider any more")
+            found = Serving("Serving", number, 1) if there else Serving("Failing", number, 0, gone)
+        self._probes[target.version.connection, model] = _Probe(found, self._clock())
+        return found
+
+    @staticmethod
+    def good_for(serving: Serving) -> timedelta:
+        """How long an observation is believed."""
+        return GOOD_FOR if serving.state == "Serving" else BAD_FOR

@@ -1,0 +1,59 @@
+"""What can go wrong when a provider outside of the cluster is asked.
+
+ProviderError
+├── Refused          it said no, and will again; nothing was done
+│   └── NotThere     what was asked about does not exist (any more)
+├── TryLater         it said no for now: a limit, a quota, a key that somebody has to renew; nothing was done
+│   ├── Busy         nobody was asked: enough is on its way already
+│   └── Ended        what was to be cancelled has succeeded
+└── Unknown          no answer, or one that does not tell: it may have been done
+
+Messages are for people and go into status: they name no secret and quote no data.
+"""
+
+from finetune_api.job import Failure
+from finetune_api.reasons import Reason
+
+
+class ProviderError(Exception):
+    """The call did not do what was asked, as far as is known.
+
+    Args:
+        reason: from the closed set.
+        message: a sentence without secrets.
+        retry_after: seconds after which another try makes sense.
+    """
+
+    def __init__(self, reason: Reason, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+    def failure(self) -> Failure:
+        """The error as status shows it."""
+        return Failure.because(self.reason, self.message)
+
+
+class Refused(ProviderError):  # noqa: N818 - named as what happened
+    """A no that stays one."""
+
+
+class NotThere(Refused):
+    """It does not exist."""
+
+
+class TryLater(ProviderError):  # noqa: N818 - named as what to do
+    """A no for now."""
+
+
+class Busy(TryLater):
+    """Our own limit of the connection."""
+
+
+class Ended(TryLater):
+    """There was nothing to cancel any more: it has succeeded."""
+
+
+class Unknown(ProviderError):  # noqa: N818 - named as what is known
+    """Nobody knows whether it was done."""

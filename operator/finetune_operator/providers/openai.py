@@ -1,0 +1,302 @@
+"""OpenAI's fine-tuning API, and every service that has it: one call per method. What the answers mean is `openai_wire`.
+
+The SDK repeats nothing here: a create that was answered with 500 may have been done, and only the look-up can tell.
+"""
+
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from functools import cache
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+from openai.types import FileObject
+
+from finetune_api.reasons import Reason
+from finetune_operator.decide.remote import Metrics, RemoteJob
+from finetune_operator.providers import openai_wire as wire
+from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
+
+T = TypeVar("T")
+
+OPENAI_HOST = "api.openai.com"
+CALL_SECONDS = 20.0
+UPLOAD_SILENCE_SECONDS = 60.0
+PAGE = 100
+EVENT_PAGES = 10
+RESULTS_MAX_BYTES = 16 * 1024 * 1024
+QUOTA_PAUSE_SECONDS = 300.0
+KEY_PAUSE_SECONDS = 60.0
+FILE_PAUSE_SECONDS = 10.0
+
+
+def client(
+    base_url: str,
+    api_key: str | Callable[[], Awaitable[str]],
+    *,
+    organization: str | None = None,
+    project: str | None = None,
+) -> openai.AsyncOpenAI:
+    """The SDK's client, without its own retries and with short patience."""
+    return openai.AsyncOpenAI(
+        base_url=base_url,
+        api_key=api_key,
+        organization=organization,
+        project=project,
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(verify=_trust(), timeout=httpx2.Timeout(CALL_SECONDS, connect=5.0)),
+    )
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """The system's certificate authorities, read once for all connections."""
+    return ssl.create_default_context()
+
+
+class OpenAIApi:
+    """A FineTuningApi over OpenAI's SDK."""
+
+    def __init__(self, sdk: openai.AsyncOpenAI) -> None:
+        self._sdk = sdk
+        self._host = urlsplit(str(sdk.base_url)).netloc
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._sdk.close()
+
+    async def check(self) -> None:
+        """Ask for one job: the key is good, and fine-tuning is there."""
+        await self._ask(self._sdk.fine_tuning.jobs.list(limit=1))
+
+    async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
+        """POST /files with a body that is passed on as it comes: the SDK's own `create` wants a whole file."""
+        head, tail, content_type = _envelope(name)
+        broken: list[Exception] = []
+
+        async def content() -> AsyncIterator[bytes]:
+            yield head
+            try:
+                async for chunk in body:
+                    yield chunk
+            except Exception as error:
+                broken.append(error)
+                raise
+            yield tail
+
+        headers = {"Content-Type": content_type, "Content-Length": str(len(head) + size + len(tail))}
+        timeout = httpx2.Timeout(UPLOAD_SILENCE_SECONDS, connect=5.0)
+        options: Any = {"headers": headers, "timeout": timeout}
+        try:
+            answer = await self._ask(self._sdk.post("/files", cast_to=FileObject, content=content(), options=options))
+        except Unknown:
+            if broken:
+                raise broken[0] from None  # the sender's fault, and no trouble with the provider
+            raise
+        return wire.file(answer.to_dict())
+
+    async def file(self, file_id: str) -> RemoteFile:
+        """GET /files/ID."""
+        return wire.file((await self._ask(self._sdk.files.retrieve(file_id))).to_dict())
+
+    async def files(self, prefix: str) -> list[RemoteFile]:
+        """GET /files, page by page."""
+        found = []
+        page = await self._ask(self._sdk.files.list(purpose="fine-tune", limit=10 * PAGE))
+        while True:
+            found += [wire.file(one.to_dict()) for one in page.data]
+            if not page.has_next_page():
+                return [file for file in found if file.name.startswith(prefix)]
+            page = await self._ask(page.get_next_page())
+
+    async def delete_file(self, file_id: str) -> None:
+        """DELETE /files/ID."""
+        await self._gone(self._sdk.files.delete(file_id))
+
+    async def create(self, request: JobRequest) -> RemoteJob:
+        """POST /fine_tuning/jobs, once."""
+        hyperparameters: dict[str, Any] = {"n_epochs": request.epochs, "batch_size": request.batch_size}
+        if request.learning_rate_multiplier is not None:
+            hyperparameters["learning_rate_multiplier"] = request.learning_rate_multiplier
+        body: dict[str, Any] = {
+            "model": request.base_model,
+            "training_file": request.file("train"),
+            "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+            "seed": request.seed,
+            "suffix": request.suffix,
+            "metadata": labels(request),
+        }
+        validation = request.file("validation")
+        if validation is not None:
+            body["validation_file"] = validation
+        try:
+            made = await self._ask(self._sdk.fine_tuning.jobs.create(**body, **self._more(request)))
+        except _Forbidden as error:
+            raise self._closed(error) from None
+        return wire.job(made.to_dict())
+
+    async def jobs(self, since: datetime, labels: dict[str, str] | None = None) -> list[RemoteJob]:
+        """GET /fine_tuning/jobs, newest first. A service that knows no filter gives all of them: `is_of` chooses."""
+        found: list[RemoteJob] = []
+        page = await self._ask(self._sdk.fine_tuning.jobs.list(limit=PAGE, metadata=labels or openai.omit))
+        while True:
+            here = [wire.job(one.to_dict()) for one in page.data]
+            found += [job for job in here if job.created >= since]
+            if not page.has_next_page() or any(job.created < since for job in here):
+                return found
+            page = await self._ask(page.get_next_page())
+
+    async def job(self, job_id: str) -> RemoteJob:
+        """GET /fine_tuning/jobs/ID."""
+        return wire.job((await self._ask(self._sdk.fine_tuning.jobs.retrieve(job_id))).to_dict())
+
+    async def metrics(self, job: RemoteJob) -> Metrics:
+        """The results file where there is one, else the newest events, else checkpoints."""
+        if job.results:
+            found = wire.metrics_of_results(await self._content(job.results[0]))
+            if found.train:
+                return found
+        found = wire.metrics_of_events(await self._events(job))
+        if found.train or not job.ended:
+            return found
+        page = await self._ask(self._sdk.fine_tuning.jobs.checkpoints.list(job.id, limit=PAGE))
+        return wire.metrics_of_checkpoints(one.to_dict() for one in page.data)
+
+    async def cancel(self, job_id: str) -> None:
+        """POST /fine_tuning/jobs/ID/cancel. Refused where the job has ended: then that is so."""
+        try:
+            await self._ask(self._sdk.fine_tuning.jobs.cancel(job_id))
+        except NotThere:
+            return
+        except Refused:
+            if not (await self.job(job_id)).ended:
+                raise
+
+    async def has_model(self, model: str) -> bool:
+        """GET /models/NAME."""
+        try:
+            await self._ask(self._sdk.models.retrieve(model))
+        except NotThere:
+            return False
+        return True
+
+    async def delete_model(self, model: str) -> None:
+        """DELETE /models/NAME."""
+        await self._gone(self._sdk.models.delete(model))
+
+    def hosting(self) -> HostingApi | None:
+        """A tuned model is asked by its name."""
+        return None
+
+    async def _events(self, job: RemoteJob) -> list[dict[str, Any]]:
+        """The newest page while a job runs: status keeps the earlier points. All of them, within reason, at its end."""
+        events: list[dict[str, Any]] = []
+        page = await self._ask(self._sdk.fine_tuning.jobs.list_events(job.id, limit=PAGE))
+        for _ in range(EVENT_PAGES if job.ended else 1):
+            events += [one.to_dict() for one in page.data]
+            if not page.has_next_page():
+                break
+            page = await self._ask(page.get_next_page())
+        return events
+
+    async def _content(self, file_id: str) -> bytes:
+        """A file's content, as far as RESULTS_MAX_BYTES."""
+
+        async def read() -> bytes:
+            content = bytearray()
+            async with self._sdk.files.with_streaming_response.content(file_id) as answer:
+                async for chunk in answer.iter_bytes():
+                    content += chunk
+                    if len(content) >= RESULTS_MAX_BYTES:
+                        break
+            return bytes(content)
+
+        return await self._ask(read())
+
+    async def _gone(self, deletion: Awaitable[Any]) -> None:
+        try:
+            await self._ask(deletion)
+        except NotThere:
+            return
+
+    def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - for providers that take more
+        """Arguments of create that only a kindred provider has."""
+        return {}
+
+    def _closed(self, error: "_Forbidden") -> ProviderError:
+        """OpenAI forbids new jobs to those whom it has closed fine-tuning for; their keys are good for all else."""
+        if self._host != OPENAI_HOST and "closed" not in error.code:
+            return error
+        return Refused(Reason.FINE_TUNING_CLOSED, f"the provider takes no new fine-tuning jobs: {error.said}")
+
+    async def _ask(self, call: Awaitable[T]) -> T:
+        """The answer, or the error in our own terms; `from None`, as the SDK's errors carry the request's headers."""
+        try:
+            return await call
+        except openai.APIStatusError as error:
+            raise _translated(error, self._host) from None
+        except (openai.APIError, httpx2.HTTPError) as error:
+            kind = "does not answer in time" if isinstance(error, openai.APITimeoutError) else "does not answer"
+            raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"{self._host} {kind}") from None
+
+
+class _Forbidden(TryLater):
+    """403: the key is good, and may not do this."""
+
+    def __init__(self, reason: Reason, message: str, retry_after: float, code: str, said: str) -> None:
+        super().__init__(reason, message, retry_after)
+        self.code = code
+        self.said = said
+
+
+def labels(request: JobRequest) -> dict[str, str]:
+    """What the job carries at the provider, for look-ups and for people."""
+    key = request.key
+    return {"uid": key.uid, "attempt": str(key.attempt), "namespace": key.namespace, "job": key.name}
+
+
+def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
+    code, said = error.code or "", wire.plain(error.message)
+    pause = _retry_after(error)
+    match error.status_code:
+        case 401:
+            # Not the provider's own words: they hold parts of the key.
+            return TryLater(Reason.CREDENTIALS_INVALID, f"{host} does not accept the API key (401)", KEY_PAUSE_SECONDS)
+        case 403:
+            message = f"{host} does not let this key do that (403): {said}"
+            return _Forbidden(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS, code, said)
+        case 404:
+            return NotThere(Reason.PROVIDER_REFUSED, f"{host} has no such thing (404): {said}")
+        case 429 if "quota" in code or "billing" in code:
+            return TryLater(Reason.QUOTA_EXCEEDED, f"{host}: {code}: {said}", pause or QUOTA_PAUSE_SECONDS)
+        case 429:
+            return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience: {code or said}", pause or 30.0)
+        case status if status >= 500 or status in {408, 409}:
+            return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
+        case 400 if "not ready" in said:
+            return TryLater(Reason.PROVIDER_UNAVAILABLE, f"{host} still looks at the files", FILE_PAUSE_SECONDS)
+    return Refused(Reason.PROVIDER_REFUSED, f"{host} refuses ({error.status_code} {code}): {said}")
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    text = error.response.headers.get("retry-after", "")
+    try:
+        return min(max(float(text), 1.0), 3600.0)
+    except ValueError:
+        return None
+
+
+def _envelope(name: str) -> tuple[bytes, bytes, str]:
+    """What stands before and after a file in a multipart form, and the form's content type. `name` has no quotes."""
+    mark = f"finetune-{secrets.token_hex(16)}"
+    head = (
+        f'--{mark}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+        f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+        "Content-Type: application/jsonl\r\n\r\n"
+    )
+    # Media types have no case (RFC 9110). With a small m the SDK makes a form of its own, which cannot be streamed.
+    return head.encode(), f"\r\n--{mark}--\r\n".encode(), f"Multipart/form-data; boundary={mark}"

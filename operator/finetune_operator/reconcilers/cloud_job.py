@@ -1,0 +1,142 @@
+"""What a FineTuneJob at a provider outside of the cluster needs beside reconciling: hold, submit, release.
+
+Decisions are in `decide.cloud_job`. Order is everything here: hold before anything is outside, record before asking.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from finetune_api.names import PROVIDER_FINALIZER
+from finetune_operator.decide import cloud_job as decide
+from finetune_operator.decide.cloud_job import Adopt, Create, Wait, next_move
+from finetune_operator.decide.job import Decision, JobView
+from finetune_operator.providers.errors import Busy, Ended, ProviderError, Refused, TryLater
+from finetune_operator.providers.ports import RemoteTraining
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS
+
+logger = logging.getLogger(__name__)
+
+Manifest = dict[str, Any]
+
+
+class CloudJobs:
+    """Makes one job at the provider for each attempt, and leaves nothing there.
+
+    Args:
+        context: the world.
+        training: what is asked of providers.
+        guard: raises LeadershipLost where another replica may lead by now.
+    """
+
+    def __init__(self, context: Context, training: RemoteTraining, guard: Callable[[], None]) -> None:
+        self._context = context
+        self._training = training
+        self._guard = guard
+
+    async def hold(self, job: Manifest) -> Manifest:
+        """Put our finalizer on the job: from now on it does not go before what is outside of the cluster has gone."""
+        present = job["metadata"].get("finalizers") or []
+        if PROVIDER_FINALIZER in present:
+            return job
+        return await self._with_finalizers(job, [*present, PROVIDER_FINALIZER])
+
+    async def submit(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
+        """Find the attempt's job at the provider, or have it made.
+
+        Raises:
+            ProviderError: the look-up did not come through; nothing was asked for.
+            Conflict: the object has changed since it was read; nothing was asked for.
+        """
+        provider = decision.status.provider
+        if provider is None:
+            return job, decision
+        move = next_move(view, await self._training.find(job, provider))
+        match move:
+            case Adopt():
+                await self._end_surplus(job, move)
+                status = decide.submitted(decide.asked(view, decision.status), move.job)
+                return job, Decision(status, requeue_after=0)
+            case Wait():
+                return job, replace(decision, requeue_after=move.seconds)
+            case Create():
+                return await self._create(job, view, decision)
+
+    async def release(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
+        """End what runs, delete what was brought there, and take the finalizer off."""
+        try:
+            if decision.stop:
+                await self._stop(job, view)
+            if not view.abandoned:
+                await self._end_strays(job, view)
+                await self._training.clean(job, view.provider.files or ())
+        except Busy as error:
+            return job, Decision(view.status, requeue_after=error.retry_after)
+        except ProviderError as error:
+            logger.warning("what is left at the provider cannot be deleted: %s", error.message)
+            return job, decide.not_tidied(view, error.failure())
+        if view.abandoned:
+            note = "the job is let go; what it left at the provider, and costs there, is not ended"
+            await self._context.announce(job, "Warning", "Abandoned", note)
+        kept = [name for name in job["metadata"].get("finalizers") or () if name != PROVIDER_FINALIZER]
+        return await self._with_finalizers(job, kept), decision
+
+    async def _stop(self, job: Manifest, view: JobView) -> None:
+        try:
+            await self._training.stop(job, view.status)
+        except Ended:
+            logger.info("the provider's job had ended")
+
+    async def _create(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
+        """Record that the provider is asked, then ask it, once."""
+        status = decide.asked(view, decision.status)
+        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status)
+        metadata = job["metadata"]
+        written = self._context.store.get(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"])
+        if view.spec is None or status.provider is None or written is None or written["metadata"]["uid"] != view.uid:
+            return job, Decision(view.status)  # deleted meanwhile
+        self._guard()
+        try:
+            made = await self._training.create(written, view.spec, status.provider)
+        except Refused as error:
+            return written, decide.refused(replace(view, status=status), error.failure())
+        except TryLater as error:
+            # Nothing was done: the next look need not wait for what may still show.
+            before = replace(view, status=decision.status)
+            again = error.retry_after or decide.ASK_AGAIN_SECONDS
+            if isinstance(error, Busy):
+                return written, Decision(decision.status, requeue_after=again)
+            return written, decide.postponed(before, error.failure(), again)
+        except ProviderError as error:
+            logger.warning("whether a job was made is not known: %s", error.message)
+            unknown = replace(view, status=status)
+            return written, decide.trouble(unknown, error.failure(), decide.LOOK_AGAIN_SECONDS)
+        return written, Decision(decide.submitted(status, made), requeue_after=0)
+
+    async def _end_strays(self, job: Manifest, view: JobView) -> None:
+        """What a call whose outcome was never known may have made after all, and a list has hidden for long."""
+        known = view.provider.job_id
+        if view.provider.asked_at is None or known is None or (view.spec is not None and view.spec.adopt is not None):
+            return
+        for made in await self._training.find(job, view.provider):
+            if made.id != known and not made.ended:
+                await self._cancel_surplus(job, made.id, known)
+
+    async def _end_surplus(self, job: Manifest, move: Adopt) -> None:
+        """A provider without an atomic guard may have made two: the oldest stays."""
+        for surplus in move.surplus:
+            await self._cancel_surplus(job, surplus.id, move.job.id)
+
+    async def _cancel_surplus(self, job: Manifest, surplus: str, kept: str) -> None:
+        await self._training.cancel(job, surplus)
+        note = f"job {surplus} at the provider was made beside {kept} and is cancelled"
+        await self._context.announce(job, "Warning", "Duplicate", note)
+
+    async def _with_finalizers(self, job: Manifest, finalizers: list[str]) -> Manifest:
+        metadata = job["metadata"]
+        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
+        patched = await self._context.kube.merge_patch(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], body)
+        self._context.store.put(FINE_TUNE_JOBS, patched)
+        return patched

@@ -1,0 +1,41 @@
+"""Which provider runs a job: by what status has recorded, else by its connection. Chooses only."""
+
+from collections.abc import Callable
+
+from finetune_api.catalogue import Catalogue, ProviderFacts
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job import FineTuneJobStatus
+from finetune_operator.providers.accounts import REMOTE, catalogue_name, is_remote
+from finetune_operator.providers.ports import RemoteTraining, TrainingProvider
+
+
+class Providers:
+    """The providers of this process.
+
+    Args:
+        here: trains on this cluster.
+        remote: has providers outside of it train.
+        catalogue: prices and dates as they are known now.
+    """
+
+    def __init__(self, here: TrainingProvider, remote: RemoteTraining, catalogue: Callable[[], Catalogue]) -> None:
+        self._here = here
+        self._remote = remote
+        self._catalogue = catalogue
+
+    def is_remote(self, status: FineTuneJobStatus, connection: LLMConnectionSpec | None) -> bool:
+        """Whether the attempt runs outside of the cluster; a connection that has gone since changes nothing."""
+        recorded = status.provider.name if status.provider else None
+        return recorded in REMOTE if recorded else is_remote(connection)
+
+    def of(self, status: FineTuneJobStatus, connection: LLMConnectionSpec | None) -> TrainingProvider:
+        """Who runs the job."""
+        return self._remote if self.is_remote(status, connection) else self._here
+
+    def know(self, connection: LLMConnectionSpec) -> bool:
+        """Whether there is a provider for the connection."""
+        return connection.hugging_face is not None or is_remote(connection)
+
+    def facts(self, connection: LLMConnectionSpec | None) -> ProviderFacts:
+        """Prices and dates of the connection's provider."""
+        return self._catalogue().of(catalogue_name(connection)) if connection is not None else ProviderFacts()

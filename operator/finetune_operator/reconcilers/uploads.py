@@ -1,0 +1,75 @@
+"""A file from a check's pod: to the provider of its job's connection, under a name that tells whose it is."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from finetune_api.job import FineTuneJobStatus, ProviderFile, ProviderStatus
+from finetune_api.names import PROVIDER_FINALIZER
+from finetune_api.trainer import UploadTarget
+from finetune_operator.providers.accounts import Accounts, is_remote
+from finetune_operator.providers.cloud import key_of
+from finetune_operator.providers.errors import ProviderError, Refused
+from finetune_operator.reconcilers.context import Context, parse_status
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS
+from finetune_operator.runtime.refusals import Refusal
+
+Manifest = dict[str, Any]
+
+PAUSE_SECONDS = 10.0
+
+
+class Uploads:
+    """Takes files in; who may send what was decided before."""
+
+    def __init__(self, context: Context, accounts: Accounts) -> None:
+        self._context = context
+        self._accounts = accounts
+
+    async def accept(self, target: UploadTarget, size: int, body: AsyncIterator[bytes]) -> ProviderFile:
+        """Pass the body on; the provider has the file when this returns, and has it once.
+
+        Raises:
+            Refusal: with a sentence for the pod's own failure.
+        """
+        job = self._job(target)
+        key = key_of(job, ProviderStatus(attempt=target.attempt))
+        account = self._accounts.of(job["spec"]["connectionRef"]["name"])
+        name = key.file_name(target.split, target.sha256)
+        try:
+            file = await account.upload(name, size, _verified(body, size, target.sha256))
+        except Refused as error:
+            raise Refusal(424, error.message, close=True) from None
+        except ProviderError as error:
+            pause = error.retry_after or PAUSE_SECONDS
+            raise Refusal(503, f"{error.reason.value}: {error.message}", retry_after=pause, close=True) from None
+        return ProviderFile(split=target.split, id=file.id, bytes=size, sha256=target.sha256)
+
+    def _job(self, target: UploadTarget) -> Manifest:
+        """The job, which is held: what is brought outside of the cluster must not be forgotten with it."""
+        job = self._context.store.get(FINE_TUNE_JOBS, target.name, target.namespace)
+        if job is None or not is_remote(self._context.connection(job["spec"]["connectionRef"]["name"])):
+            raise Refusal(403, "the job's connection takes no files", close=True)
+        status = parse_status(FineTuneJobStatus, job)
+        if PROVIDER_FINALIZER not in job["metadata"].get("finalizers", ()) or status.completion_time is not None:
+            raise Refusal(403, "the job is not under way", close=True)
+        if status.provider is None or status.provider.attempt != target.attempt or status.provider.asked_at is not None:
+            raise Refusal(403, "the job is at another attempt", close=True)
+        return job
+
+
+async def _verified(body: AsyncIterator[bytes], size: int, sha256: str) -> AsyncIterator[bytes]:
+    """The body; broken off before its end if it is not what it says to be, so that the provider never gets it whole.
+
+    Raises:
+        Refusal: length or checksum differ.
+    """
+    digest, seen = hashlib.sha256(), 0
+    async for chunk in body:
+        digest.update(chunk)
+        seen += len(chunk)
+        if seen == size and digest.hexdigest() != sha256:
+            raise Refusal(400, "the body does not have the checksum that the request gives", close=True)
+        yield chunk
+    if seen != size:
+        raise Refusal(400, "the body is shorter than the request says", close=True)

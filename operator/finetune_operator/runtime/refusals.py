@@ -1,0 +1,44 @@
+"""What the report server answers when it does not take something: one sentence, and when to come back."""
+
+import inspect
+import math
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from aiohttp import hdrs, web
+
+T = TypeVar("T")
+
+
+class Refusal(Exception):  # noqa: N818
+    """An answer other than that all is well.
+
+    Args:
+        status: HTTP status.
+        sentence: for people; never what stood in the request.
+        retry_after: seconds after which to come back.
+        close: whether the connection is closed: what is still on its way is not read.
+    """
+
+    def __init__(self, status: int, sentence: str, retry_after: float | None = None, close: bool = False) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+        self.retry_after = retry_after
+        self.close = close
+
+    def response(self) -> web.Response:
+        """The answer."""
+        response = web.json_response({"error": self.sentence}, status=self.status)
+        if self.retry_after is not None:
+            response.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(self.retry_after)))
+        if self.status == 401:
+            response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+        if self.close:
+            response.force_close()
+        return response
+
+
+async def settled(value: Awaitable[T] | T) -> T:
+    """The value of what may be async."""
+    return await value if inspect.isawaitable(value) else value

@@ -1,0 +1,109 @@
+"""What is done about deployments at a provider that bills for them: one row for each state of the world."""
+
+from typing import Any
+
+import pytest
+
+from finetune_api.catalogue import hosted
+from finetune_api.deployment import HostedDeployment
+from finetune_api.reasons import Reason
+from finetune_operator.decide.hosted import SETTLE, Hosted, Plan, Wanted, answered, ours, plan
+from tests.unit.finetune_operator.decide.given import at, stamp
+
+WANTED = Wanted("md-v2", 2, "azure", "md-v", None)
+
+
+def entry(version: int = 2, seconds: float = 0, **fields: Any) -> HostedDeployment:
+    base = {"name": f"md-v{version}", "version": version, "connection": "azure", "created_at": stamp(seconds)}
+    return HostedDeployment(**(base | fields))
+
+
+def there(**states: Any) -> dict[str, Hosted]:
+    found = {name.replace("_", "-"): state for name, state in states.items()}
+    return {name: Hosted(name, state, "azure") for name, state in found.items()}
+
+
+OLD = entry(1, answered=True)
+WORLDS: dict[str, tuple[list[HostedDeployment], dict[str, Hosted], str, dict[str, Any]]] = {
+    # recorded, found, state of the server, what is done beside
+    "nothing yet": ([], {}, "Rolling", {"make": True}),
+    "recorded, not made": ([entry()], {}, "Rolling", {"make": True}),
+    "the account is busy": ([], there(other="Creating"), "Rolling", {}),
+    "being made": ([entry()], there(md_v2="Creating"), "Rolling", {}),
+    "made, not asked": ([entry()], there(md_v2="Ready"), "Rolling", {"ask": True}),
+    "answers": ([entry(answered=True)], there(md_v2="Ready"), "Serving", {"serves": "md-v2"}),
+    "failed": ([entry()], there(md_v2="Failed"), "Failing", {}),
+    "deleted there": ([entry(answered=True)], {}, "Failing", {}),
+    "deleted there, asked for again": ([entry(answered=True, nonce="old")], {}, "Rolling", {"make": True}),
+    "old one answers": ([OLD], there(md_v1="Ready"), "Rolling", {"make": True, "serves": "md-v1"}),
+    "both": (
+        [OLD, entry(answered=True)],
+        there(md_v1="Ready", md_v2="Ready"),
+        "Serving",
+        {"serves": "md-v2", "delete": ("md-v1",)},
+    ),
+    "both, the account is busy": (
+        [OLD, entry(answered=True)],
+        there(md_v1="Ready", md_v2="Ready", other="Deleting"),
+        "Serving",
+        {"serves": "md-v2"},
+    ),
+    "new one failed": (
+        [OLD, entry()],
+        there(md_v1="Ready", md_v2="Failed"),
+        "Failing",
+        {"serves": "md-v1"},
+    ),
+    "one that nobody has recorded": (
+        [entry(answered=True)],
+        there(md_v1="Ready", md_v2="Ready"),
+        "Serving",
+        {"serves": "md-v2", "delete": ("md-v1",)},
+    ),
+    "one of somebody else": (
+        [entry(answered=True)],
+        there(md_v2="Ready", md_vintage="Ready", stranger="Ready"),
+        "Serving",
+        {"serves": "md-v2"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_world_has_its_plan(name: str) -> None:
+    recorded, found, state, done = WORLDS[name]
+    made = plan(recorded, found, WANTED, at(0))
+    assert made.serving.state == state
+    assert made.serving.version == 2
+    assert actions(made) == {"make": False, "ask": False, "delete": (), "serves": None} | done
+    assert made.recorded[-1].name == "md-v2"
+
+
+def actions(made: Plan) -> dict[str, Any]:
+    return {"make": made.make, "ask": made.ask, "delete": made.delete, "serves": made.serves}
+
+
+def test_what_failed_and_what_is_gone_have_their_reasons() -> None:
+    failed = plan([entry()], there(md_v2="Failed"), WANTED, at(0)).serving.failure
+    expired = plan([entry(answered=True)], {}, WANTED, at(0)).serving.failure
+    assert failed is not None
+    assert expired is not None
+    assert (failed.reason, expired.reason) == (Reason.DEPLOYMENT_FAILED, Reason.EXPIRED)
+    assert expired.next_step
+
+
+def test_a_deployment_that_was_asked_for_a_moment_ago_is_not_forgotten() -> None:
+    lately, late = at(SETTLE.total_seconds() - 1), at(SETTLE.total_seconds())
+    assert [one.name for one in plan([entry(1)], {}, WANTED, lately).recorded] == ["md-v1", "md-v2"]
+    assert [one.name for one in plan([entry(1)], {}, WANTED, late).recorded] == ["md-v2"]
+    assert ours([entry(1)], {}, "md-v", lately)
+    assert not ours([entry(1)], {}, "md-v", late)
+
+
+def test_an_answer_is_recorded_of_the_one_that_gave_it() -> None:
+    assert [one.answered for one in answered([entry(1), entry(2)], "md-v2")] == [False, True]
+
+
+def test_costs_are_of_the_hours_that_it_stood() -> None:
+    cost = hosted("1.70", 2, 10.5, "USD")
+    assert (cost.per_hour, cost.since_deployed, cost.currency) == ("3.40", "35.70", "USD")

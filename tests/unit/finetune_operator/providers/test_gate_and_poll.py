@@ -1,0 +1,183 @@
+"""How much a provider is asked: the gate of calls, and one poller for all jobs of a connection."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from finetune_api.reasons import Reason
+from finetune_operator.decide.remote import Metrics, RemoteJob
+from finetune_operator.providers.errors import Busy, NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.gate import SILENCE_SECONDS, Gate
+from finetune_operator.providers.poll import Poller
+from finetune_operator.runtime.queue import Key
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+SILENT = Unknown(Reason.PROVIDER_UNAVAILABLE, "no answer")
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def fail(gate: Gate, error: ProviderError) -> None:
+    with pytest.raises(type(error)):
+        async with gate.passing():
+            raise error
+
+
+CLOSING = {
+    "silence": (SILENT, SILENCE_SECONDS),
+    "a limit": (TryLater(Reason.RATE_LIMITED, "slow", 7.0), 7.0),
+    "a bad key": (TryLater(Reason.CREDENTIALS_INVALID, "key", 600.0), SILENCE_SECONDS),
+    "a quota of one call": (TryLater(Reason.QUOTA_EXCEEDED, "jobs", 300.0), 0.0),
+    "a refusal": (Refused(Reason.PROVIDER_REFUSED, "no"), 0.0),
+    "nothing there": (NotThere(Reason.PROVIDER_REFUSED, "404"), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", CLOSING)
+async def test_what_concerns_every_call_closes_the_gate_for_a_while(name: str) -> None:
+    error, seconds = CLOSING[name]
+    time = Time()
+    gate = Gate(clock=time)
+    await fail(gate, error)
+    if seconds:
+        with pytest.raises(TryLater) as closed:
+            async with gate.passing():
+                raise AssertionError("it let a call through")
+        assert (closed.value.reason, closed.value.retry_after) == (error.reason, seconds)
+    time.now += seconds
+    async with gate.passing():
+        pass
+
+
+async def test_no_more_calls_than_may_be_go_out_at_once_and_nobody_waits() -> None:
+    gate, release = Gate(at_once=2, clock=Time()), asyncio.Event()
+
+    async def call() -> None:
+        async with gate.passing():
+            await release.wait()
+
+    calls = [asyncio.create_task(call()) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        async with gate.passing():
+            pass
+    release.set()
+    await asyncio.gather(*calls)
+    async with gate.passing():
+        pass
+
+
+class Provider:
+    """As many jobs as one likes, and a count of what was asked."""
+
+    def __init__(self, count: int) -> None:
+        self.found = {f"j{n}": RemoteJob(id=f"j{n}", state="Queued", created=NOW) for n in range(count)}
+        self.hidden: set[str] = set()
+        self.asked: list[str] = []
+        self.error: ProviderError | None = None
+
+    async def jobs(self, since: datetime) -> list[RemoteJob]:
+        self.asked.append("jobs")
+        if self.error:
+            raise self.error
+        return [job for job in self.found.values() if job.id not in self.hidden and job.created >= since]
+
+    async def job(self, job_id: str) -> RemoteJob:
+        self.asked.append("job")
+        if job_id not in self.found:
+            raise NotThere(Reason.PROVIDER_REFUSED, "404")
+        return self.found[job_id]
+
+    async def metrics(self, _job: RemoteJob) -> Metrics:
+        self.asked.append("metrics")
+        return Metrics(step=1, total_steps=10)
+
+
+def poller(provider: Provider) -> tuple[Poller, list[Key]]:
+    woken: list[Key] = []
+
+    async def api() -> Any:
+        return provider
+
+    return Poller(api, woken.append, background=False), woken
+
+
+def key(job_id: str) -> Key:
+    return Key("FineTuneJob", "team", job_id)
+
+
+async def test_a_thousand_jobs_are_asked_about_in_one_round_and_only_news_wakes() -> None:
+    provider = Provider(1000)
+    polling, woken = poller(provider)
+    for job_id in provider.found:
+        assert polling.watch(job_id, key(job_id), NOW) is None
+    await polling.round()
+    assert (provider.asked, len(woken)) == (["jobs"], 1000)
+    woken.clear()
+    await polling.round()
+    assert woken == []
+    provider.found["j7"] = RemoteJob(id="j7", state="Active", created=NOW)
+    await polling.round()
+    assert woken == [key("j7")]
+    assert polling.watch("j7", key("j7"), NOW).metrics.total_steps == 10
+
+
+async def test_a_job_that_the_list_lacks_is_asked_for_by_name_before_it_counts_as_gone() -> None:
+    provider = Provider(1)
+    provider.hidden = {"j0"}
+    polling, _ = poller(provider)
+    for job_id in ("j0", "never"):
+        polling.watch(job_id, key(job_id), NOW)
+    await polling.round()
+    assert polling.watch("j0", key("j0"), NOW).job.state == "Queued"
+    assert polling.watch("never", key("never"), NOW).job.state == "Gone"
+
+
+async def test_what_has_ended_is_asked_about_no_more() -> None:
+    provider = Provider(1)
+    provider.found["j0"] = RemoteJob(id="j0", state="Succeeded", created=NOW)
+    polling, _ = poller(provider)
+    polling.watch("j0", key("j0"), NOW)
+    await polling.round()
+    provider.asked.clear()
+    await polling.round()
+    assert provider.asked == []
+    polling.forget(key("j0"))
+    assert polling.watch("j0", key("j0"), NOW) is None
+
+
+async def test_trouble_wakes_every_job_once_and_so_does_its_end() -> None:
+    provider = Provider(3)
+    polling, woken = poller(provider)
+    for job_id in provider.found:
+        polling.watch(job_id, key(job_id), NOW - timedelta(days=1))
+    await polling.round()
+    provider.error = SILENT
+    woken.clear()
+    await polling.round()
+    await polling.round()
+    assert (len(woken), polling.trouble) == (3, SILENT)
+    provider.error = None
+    await polling.round()
+    assert (len(woken), polling.trouble) == (6, None)
+
+
+async def test_it_polls_by_itself_soon_after_a_job_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_operator.providers.poll.SOON_SECONDS", 0.01)
+    provider, told = Provider(1), asyncio.Event()
+
+    async def api() -> Any:
+        return provider
+
+    polling = Poller(api, lambda _: told.set())
+    polling.watch("j0", key("j0"), NOW)
+    await asyncio.wait_for(told.wait(), 5)
+    await polling.close()

@@ -1,0 +1,131 @@
+"""OpenAI's objects as they come, and what they mean."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from finetune_api.reasons import Reason
+from finetune_operator.providers import openai_wire as wire
+
+JOB = {
+    "id": "ftjob-1",
+    "created_at": 1_800_000_000,
+    "model": "gpt",
+    "training_file": "file-1",
+    "object": "fine_tuning.job",
+}
+
+STATES = {
+    "validating_files": "Queued",
+    "pending": "Queued",
+    "queued": "Queued",
+    "running": "Active",
+    "pausing": "Active",
+    "paused": "Active",
+    "something new": "Active",
+    "succeeded": "Succeeded",
+    "failed": "Failed",
+    "cancelled": "Cancelled",
+}
+
+
+@pytest.mark.parametrize("status", STATES)
+def test_a_state_that_nobody_knows_goes_on(status: str) -> None:
+    job = wire.job(JOB | {"status": status})
+    assert job.state == STATES[status]
+    assert job.ended == (STATES[status] in {"Succeeded", "Failed", "Cancelled"})
+
+
+def test_what_a_service_leaves_out_is_no_error() -> None:
+    job = wire.job({"id": "j"})
+    assert (job.state, job.model, job.tokens, job.failure, job.labels, job.results) == (
+        "Queued",
+        None,
+        None,
+        None,
+        {},
+        (),
+    )
+    nulls = {"result_files": None, "metadata": None, "error": {"code": None, "message": None, "param": None}}
+    assert wire.job(JOB | nulls | {"status": "running"}).failure is None
+
+
+ERRORS: dict[str, tuple[dict[str, Any], Reason, str]] = {
+    "bad file": (
+        {"code": "invalid_training_file", "message": "Line 17: 'my secret text'", "param": "training_file"},
+        Reason.DATASET_INVALID,
+        "the provider refuses the training_file at line 17 (invalid_training_file)",
+    ),
+    "too few": (
+        {"code": "invalid_n_examples", "message": "Training file has 3 example(s)", "param": "training_file"},
+        Reason.DATASET_INVALID,
+        "the provider refuses the training_file (invalid_n_examples)",
+    ),
+    "only the field": (
+        {"code": "x", "message": "my secret text", "param": "validation_file"},
+        Reason.DATASET_INVALID,
+        "the provider refuses the validation_file (x)",
+    ),
+    "quota": (
+        {"code": "exceeded_quota", "message": "hard limit"},
+        Reason.QUOTA_EXCEEDED,
+        "exceeded_quota: hard limit",
+    ),
+    "their fault": ({"code": "server_error", "message": "oops"}, Reason.PROVIDER_FAILED, "server_error: oops"),
+    "a key in it": (
+        {"code": "c", "message": "key sk-abcdefghijklmnopqrstuv was used"},
+        Reason.PROVIDER_FAILED,
+        "c: key [redacted] was used",
+    ),
+    "nothing": ({}, Reason.PROVIDER_FAILED, "no code: no message"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_failure_has_its_reason_and_never_quotes_the_data(name: str) -> None:
+    error, reason, message = ERRORS[name]
+    failure = wire.job(JOB | {"status": "failed", "error": error}).failure
+    assert failure is not None
+    assert (failure.reason, failure.message) == (reason, message)
+    assert failure.next_step
+
+
+CSV = b"step,train_loss,train_accuracy,valid_loss,valid_accuracy\n1,2.5,0.1,,\n2,1.5,0.2,1.75,0.3\n3,nan,,-1,\n"
+
+
+@pytest.mark.parametrize("content", [CSV, b"\xef\xbb\xbf" + CSV, base64.b64encode(CSV)], ids=["plain", "BOM", "base64"])
+def test_the_results_file_gives_both_curves(content: bytes) -> None:
+    found = wire.metrics_of_results(content)
+    assert [(p.step, p.value) for p in found.train] == [(1, 2.5), (2, 1.5)]
+    assert [(p.step, p.value) for p in found.validation] == [(2, 1.75)]
+    assert (found.step, found.total_steps) == (3, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b"not base64!"])
+def test_a_results_file_that_cannot_be_read_is_no_error(content: bytes) -> None:
+    assert wire.metrics_of_results(content).train == ()
+
+
+def test_events_give_steps_in_order_whatever_order_they_come_in() -> None:
+    events = [
+        {"type": "metrics", "message": "Step 2/9: training loss=1.50", "data": {"step": 2, "train_loss": 1.5}},
+        {"type": "message", "message": "Fine-tuning job started", "data": {}},
+        {"type": "metrics", "message": "", "data": {"step": 1, "train_loss": 2.5, "total_steps": 9, "valid_loss": 3}},
+    ]
+    found = wire.metrics_of_events(events)
+    assert [p.step for p in found.train] == [1, 2]
+    assert [p.value for p in found.validation] == [3]
+    assert (found.step, found.total_steps) == (2, 9)
+
+
+def test_checkpoints_stand_in_where_there_is_no_other_record() -> None:
+    found = wire.metrics_of_checkpoints([{"step_number": 4, "metrics": {"train_loss": 0.5, "full_valid_loss": 0.7}}])
+    assert [(p.step, p.value) for p in (*found.train, *found.validation)] == [(4, 0.5), (4, 0.7)]
+
+
+@pytest.mark.parametrize(
+    ("status", "ready"), [("uploaded", True), ("processed", True), (None, True), ("pending", False)]
+)
+def test_a_file_is_ready_unless_the_provider_still_looks_at_it(status: str | None, ready: bool) -> None:
+    assert wire.file({"id": "f", "filename": "a.jsonl", "bytes": 3, "status": status}).ready is ready

@@ -1,0 +1,187 @@
+"""A cluster whose connection is to a simulated OpenAI, with tests in the place of the check's pod."""
+
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+from azure.core.credentials import AccessToken
+
+from finetune_api.catalogue import Catalogue
+from finetune_api.job import ProviderFile
+from finetune_api.trainer import Checked, Report, UploadTarget
+from finetune_operator.providers.azure_openai import AzureOpenAIApi
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, SECRETS
+from finetune_operator.runtime.queue import Requeue
+from tests.simulators.azure import AzureSimulator
+from tests.simulators.clock import Clock
+from tests.simulators.openai import OpenAISimulator
+from tests.unit.finetune_operator.decide.given import NOW, verdict
+from tests.unit.finetune_operator.reconcilers.cluster import JOB, Cluster
+
+MINI = "gpt-4o-mini-2024-07-18"
+KEY = "sk-simulated"
+TOKENS = 1000
+
+
+def simulator(**settings: Any) -> OpenAISimulator:
+    made = OpenAISimulator(clock=Clock(start=NOW.timestamp()))
+    made.set(**settings)
+    return made
+
+
+def rows(count: int = 12) -> bytes:
+    lines = [
+        {"messages": [{"role": "user", "content": f"question {n}"}, {"role": "assistant", "content": f"answer {n}"}]}
+        for n in range(count)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def catalogue(host: str, price: str = "3.00", **facts: Any) -> Catalogue:
+    model = {"training": {"perMillionTokens": price, "asOf": "2026-11-01"}} | facts.pop("model", {})
+    return Catalogue.model_validate({"providers": {host: {"models": {"gpt-*": model}} | facts}})
+
+
+class CloudCluster(Cluster):
+    """One operator, one provider, one time for both."""
+
+    def __init__(self, provider: OpenAISimulator, url: str) -> None:
+        self.provider = provider
+        self.url = url
+        super().__init__()
+        self.add_namespace()
+        self.connect()
+
+    def connect(self) -> None:
+        """Add the connection, and what is known of its provider."""
+        self.catalogue = catalogue(self.url.removeprefix("http://"))
+        self.set_key(KEY)
+        reference = {"name": "openai", "key": "api-key"}
+        spec = {"namespaceSelector": {}, "openAI": {"baseURL": f"{self.url}/v1", "apiKeySecretRef": reference}}
+        self.kube.put(CONNECTIONS, {"metadata": {"name": "openai"}, "spec": spec})
+
+    def set_key(self, key: str) -> None:
+        data = {"api-key": base64.b64encode(key.encode()).decode()}
+        self.kube.put(SECRETS, {"metadata": {"name": "openai", "namespace": "finetune"}, "data": data})
+
+    def add_cloud_job(self, name: str = "sentiment-1", **fields: Any) -> None:
+        self.add_job(name, **({"connectionRef": {"name": "openai"}, "baseModel": MINI} | fields))
+
+    async def aclose(self) -> None:
+        await self.accounts.close()
+
+    async def pass_time(self, seconds: float) -> None:
+        """For both sides, and then the operator asks the provider."""
+        self.provider.advance(seconds)
+        await self.wait(seconds)
+        await self.poll()
+
+    async def wait(self, seconds: float) -> None:
+        """Only the operator's own time, where a test has not moved the provider's."""
+        self.now += timedelta(seconds=seconds)
+        for key in [key for key, delay in self.delays.items() if delay <= seconds]:
+            self.wake(key)
+        await self.settle()
+
+    async def poll(self) -> None:
+        await self.accounts.poll()
+        await self.settle()
+
+    def target(self, content: bytes, split: Any = "train", attempt: int = 1, job: str = "sentiment-1") -> UploadTarget:
+        return UploadTarget(
+            namespace="team-a",
+            name=job,
+            uid=self.kube.objects[FINE_TUNE_JOBS, "team-a", job]["metadata"]["uid"],
+            attempt=attempt,
+            split=split,
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+
+    async def send(self, content: bytes, **of: Any) -> ProviderFile:
+        """What the check's pod does with one file."""
+        return await self.uploads.accept(self.target(content, **of), len(content), in_chunks(content))
+
+    def checked(self, files: list[ProviderFile], tokens: int = TOKENS, **of: Any) -> Report:
+        checked = Checked(files=files, tokens=tokens)
+        return self.report("Checked", **of, dataset=verdict(), checked=checked)
+
+    async def check(self, content: bytes | None = None, **of: Any) -> None:
+        """The check's pod from its start to its end."""
+        self.run_pod(**of)
+        await self.settle()
+        file = await self.send(content or rows(), **of)
+        self.end_pod(0, self.checked([file], **of), **of)
+
+    async def reconcile_job(self) -> Requeue | None:
+        return await self.reconcile(JOB)
+
+
+class Token:
+    """A credential of Entra that is good."""
+
+    async def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        assert scopes
+        return AccessToken("simulated-token", 2**40)
+
+    async def close(self) -> None:
+        return None
+
+
+class AzureCluster(CloudCluster):
+    """With a connection, of the same name, to a simulated Azure OpenAI."""
+
+    def connect(self) -> None:
+        self.catalogue = catalogue("azureOpenAI", hosting={"Standard": "1.70"})
+        settings = self.provider.settings
+        block = {
+            "endpoint": self.url,
+            "subscriptionID": settings.subscription,
+            "resourceGroup": settings.resource_group,
+            "account": settings.account,
+            "managementEndpoint": self.url,
+            "credentials": {"workloadIdentity": True},
+        }
+        spec = {"namespaceSelector": {}, "azureOpenAI": block}
+        self.kube.put(CONNECTIONS, {"metadata": {"name": "openai"}, "spec": spec})
+
+    def restart(self) -> None:
+        self.build = lambda spec, _: AzureOpenAIApi(spec.azure_open_ai, Token())
+        super().restart()
+
+
+def azure(**settings: Any) -> AzureSimulator:
+    made = AzureSimulator(clock=Clock(start=NOW.timestamp()))
+    made.set(**settings)
+    return made
+
+
+async def with_azure_job(provider: AzureSimulator, url: str, **fields: Any) -> AzureCluster:
+    """A cluster whose operator has started the check of a job's data."""
+    cluster = AzureCluster(provider, url)
+    cluster.add_cloud_job(**fields)
+    await cluster.settle()
+    return cluster
+
+
+async def in_chunks(content: bytes, size: int = 64) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+async def with_cloud_job(provider: OpenAISimulator, url: str, **fields: Any) -> CloudCluster:
+    """A cluster whose operator has started the check of a job's data."""
+    cluster = CloudCluster(provider, url)
+    cluster.add_cloud_job(**fields)
+    await cluster.settle()
+    return cluster
+
+
+async def with_submitted_job(provider: OpenAISimulator, url: str, **fields: Any) -> CloudCluster:
+    """A cluster whose provider has made a job."""
+    cluster = await with_cloud_job(provider, url, **fields)
+    await cluster.check()
+    await cluster.settle()
+    return cluster

@@ -1,0 +1,92 @@
+"""However the operator is killed and whatever Azure does, a version has one deployment, and none is left behind.
+
+As test_exactly_once, for what is billed by the hour.
+"""
+
+import asyncio
+import os
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from tests.simulators.server import serve
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.test_exactly_once import live_step, survive
+
+PUT, GONE, LIST = "deployments.create_or_update", "deployments.delete", "deployments.list"
+ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
+FAULTS = st.sampled_from(
+    [
+        {"operation": PUT, "after_commit": True},
+        {"operation": PUT, "outcome": "cut", "after_commit": True},
+        {"operation": PUT, "status": 503},
+        {"operation": PUT, "status": 409, "code": "RequestConflict"},
+        {"operation": GONE, "after_commit": True},
+        {"operation": GONE, "status": 409, "code": "RequestConflict"},
+        {"operation": LIST, "status": 500},
+        {"operation": "chat.completions.create", "status": 500},
+        {"operation": "*", "status": 429},
+    ]
+)
+STEPS = st.one_of(
+    st.tuples(st.just("fault"), FAULTS),
+    st.tuples(st.just("kill"), st.integers(0, 6)),
+    st.tuples(st.just("wait"), st.sampled_from([20, 300, 700])),
+    st.tuples(st.just("restart"), st.none()),
+)
+COURSES = st.lists(STEPS, min_size=1, max_size=10)
+PROPERTY = settings(
+    max_examples=int(os.environ.get("EXACTLY_ONCE_LIVES", "12")),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+    database=None,
+)
+
+
+async def begin(provider, url: str) -> AzureCluster:
+    """A cluster whose first version is about to be deployed."""
+    cluster = await with_azure_job(provider, url)
+    template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+    await cluster.settle()
+    await cluster.check(b"\xef\xbb\xbf" + rows())
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    return cluster
+
+
+@PROPERTY
+@given(COURSES, st.integers(0, 10))
+@example([("fault", {"operation": PUT, "after_commit": True}), ("kill", 1), ("wait", 300)], 9)
+def test_one_deployment_is_made_and_none_is_left(course, deleted_after) -> None:
+    provider = azure()
+
+    async def run(url: str) -> None:
+        cluster = await begin(provider, url)
+        for step in course[:deleted_after]:
+            await live_step(cluster, step)
+            assert len(provider.deployments.found) <= 1
+        if deleted_after >= len(course):
+            await until(cluster, lambda: cluster.status(DEPLOYMENT).get("phase") == "Ready")
+            assert len(provider.deployments.found) == 1
+        cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+        cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+        for step in course[deleted_after:]:
+            await live_step(cluster, step)
+        await until(cluster, lambda: ADDRESS not in cluster.kube.objects)
+        await cluster.aclose()
+        assert dict(provider.deployments.found) == {}
+
+    async def until(cluster: AzureCluster, condition) -> None:
+        provider.faults.clear()
+        for _ in range(60):
+            if condition():
+                return
+            await survive(cluster, 120)
+        raise AssertionError(f"it does not come to its end: {cluster.status(DEPLOYMENT)}")
+
+    with serve(provider) as url:
+        asyncio.run(run(url))

@@ -1,0 +1,146 @@
+"""What is otherwise at Azure OpenAI: training types, byte order marks, files that take time, metadata that is lost."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from finetune_api.reasons import Reason
+from finetune_operator.providers.azure_openai import token_of
+from finetune_operator.providers.errors import TryLater
+from finetune_operator.runtime.kube import CONNECTIONS, JOBS
+from tests.simulators.azure import AzureSimulator
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+
+__all__ = ["start"]
+
+CREATE = "fine_tuning.jobs.create"
+PUT = "deployments.create_or_update"
+MARKED = b"\xef\xbb\xbf" + rows()
+
+
+@pytest.fixture
+def provider() -> AzureSimulator:
+    return azure()
+
+
+@pytest.fixture
+async def begin(provider: AzureSimulator, start: Any) -> AsyncIterator[Callable[..., Any]]:
+    """Makes the clusters of a test, and ends them."""
+    url, made = start(provider), []
+
+    async def begun(**fields: Any) -> AzureCluster:
+        made.append(await with_azure_job(provider, url, **fields))
+        return made[-1]
+
+    yield begun
+    for cluster in made:
+        await cluster.aclose()
+
+
+async def test_a_job_becomes_a_version(provider, begin):
+    cluster = await begin()
+    prepare = next(str(obj) for (resource, _, _), obj in cluster.kube.objects.items() if resource is JOBS)
+    assert '"rules":"azureOpenAI"' in prepare
+    await cluster.check(MARKED)
+    await cluster.settle()
+    await cluster.poll()
+    assert (cluster.status()["phase"], cluster.condition("Reconciling")["message"]) == (
+        "Queued",
+        "waiting at the provider",
+    )
+    await cluster.pass_time(3600)
+    status = cluster.status()
+    assert (status["phase"], status["modelVersion"]) == ("Succeeded", 1)
+    assert len(status["loss"]["train"]) == 3
+    assert ".ft-" in cluster.status(MODEL)["versions"][0]["artifact"]["providerModelID"]
+    assert [one for one in provider.left() if (one.kind, one.state) == ("file", "fine-tune")] == []
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_job_whose_creation_was_not_answered_is_found_by_its_data(provider, begin, kept):
+    provider.set(keep_metadata=kept, list_lag_seconds=60)
+    cluster = await begin()
+    provider.fault(CREATE, after_commit=True)
+    await cluster.check(MARKED)
+    await cluster.settle()
+    for _ in range(8):
+        await cluster.pass_time(30)
+    assert provider.count(CREATE) == 1
+    assert cluster.status()["provider"]["jobID"].startswith("ftjob-")
+
+
+async def test_files_that_azure_still_looks_at_are_waited_for(provider, begin):
+    provider.set(file_processing_seconds=60)
+    cluster = await begin()
+    await cluster.check(MARKED)
+    await cluster.settle()
+    assert (cluster.status()["phase"], provider.count(CREATE, committed=False)) == ("Queued", 0)
+    for _ in range(4):
+        await cluster.pass_time(30)
+    assert provider.count(CREATE) == 1
+
+
+async def test_a_training_type_that_the_model_does_not_have_is_refused(provider, begin):
+    provider.set(training_types={})
+    cluster = await begin()
+    await cluster.check(MARKED)
+    await cluster.settle()
+    assert cluster.status()["failure"]["reason"] == "ProviderRefused"
+    assert "does not support fine-tuning" in cluster.status()["failure"]["message"]
+
+
+async def test_a_long_name_of_a_model_becomes_a_short_suffix(provider, begin):
+    cluster = await begin(modelRef={"name": "a-model-with-a-name-that-is-rather-long"})
+    await cluster.check(MARKED)
+    await cluster.settle()
+    assert provider.count(CREATE) == 1
+
+
+async def test_rights_that_are_taken_away_are_named(provider, begin):
+    cluster = await begin()
+    await cluster.check(MARKED)
+    await cluster.settle()
+    provider.set(may_tune=False)
+    await cluster.poll()
+    assert cluster.status()["failure"]["reason"] == "CredentialsInvalid"
+    provider.set(may_tune=True)
+    await cluster.pass_time(3600)
+    assert cluster.status()["phase"] == "Succeeded"
+
+
+async def test_a_connection_whose_token_is_refused_is_not_ready(provider, begin):
+    provider.set(static_tokens=frozenset())
+    cluster = await begin()
+    conditions = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"]
+    ready = next(c for c in conditions if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "CredentialsInvalid")
+
+
+async def test_a_refusal_by_entra_says_no_secret():
+    from azure.core.exceptions import ClientAuthenticationError
+
+    class Refusing:
+        async def get_token(self, *_scopes: str) -> Any:
+            raise ClientAuthenticationError("AADSTS7000215: Invalid client secret 'my-secret-value'")
+
+        async def close(self) -> None:
+            return None
+
+    with pytest.raises(TryLater) as refused:
+        await token_of(Refusing())()
+    assert refused.value.reason is Reason.CREDENTIALS_INVALID
+    assert "my-secret-value" not in refused.value.message
+    assert refused.value.__cause__ is None
+
+
+async def test_nothing_that_is_billed_by_the_hour_is_made_before_it_is_asked_for(provider, begin):
+    cluster = await begin()
+    await cluster.check(MARKED)
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["reason"], "billed by the hour" in stalled["message"]) == ("SpecInvalid", True)
+    assert provider.count(PUT, committed=False) == 0

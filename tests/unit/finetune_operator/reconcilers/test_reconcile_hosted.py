@@ -1,0 +1,225 @@
+"""Deployments at Azure OpenAI: made once, new before old, asked before they count, gone before their object goes."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from tests.simulators.azure import AzureSimulator
+from tests.simulators.clock import DAY
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+
+__all__ = ["start"]
+
+PUT, GONE = "deployments.create_or_update", "deployments.delete"
+ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
+
+
+@pytest.fixture
+def provider() -> AzureSimulator:
+    return azure()
+
+
+@pytest.fixture
+async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCluster]:
+    """With a model whose first version is being deployed."""
+    made = await with_azure_job(provider, start(provider))
+    template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
+    made.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+    await tune(made, "sentiment-1")
+    yield made
+    await made.aclose()
+
+
+async def tune(cluster: AzureCluster, job: str) -> None:
+    await cluster.settle()
+    await cluster.check(b"\xef\xbb\xbf" + rows(), job=job)
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    assert cluster.status(DEPLOYMENT)["phase"] in {"Deploying", "Updating"}
+
+
+async def go_on(cluster: AzureCluster, seconds: float, step: float = 60) -> None:
+    for _ in range(int(seconds / step)):
+        await cluster.pass_time(step)
+
+
+async def delete(cluster: AzureCluster) -> None:
+    """As a person would: the model too, which would have it made again."""
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+
+
+def hosts(provider: AzureSimulator) -> list[str]:
+    return sorted(provider.deployments.found)
+
+
+async def deployed(cluster: AzureCluster) -> str:
+    await go_on(cluster, 1200)
+    status = cluster.status(DEPLOYMENT)
+    assert status["phase"] == "Ready", status
+    return str(status["endpoint"]["model"])
+
+
+async def test_it_is_ready_when_it_answers_and_not_when_arm_says_so(cluster, provider):
+    assert cluster.kube.objects[ADDRESS]["metadata"]["finalizers"] == [PROVIDER_FINALIZER]
+    await go_on(cluster, 660)
+    assert provider.deployments.found[hosts(provider)[0]].state == "Succeeded"
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
+    name = await deployed(cluster)
+    status = cluster.status(DEPLOYMENT)
+    assert (hosts(provider), status["servedVersion"], status["engine"]) == ([name], 1, "AzureOpenAI")
+    assert status["endpoint"]["url"] == f"{cluster.url}/openai/v1"
+    assert (provider.count(PUT), status["cost"]["perHour"]) == (1, "1.70")
+
+
+async def test_costs_since_it_was_deployed_are_told(cluster):
+    await deployed(cluster)
+    for _ in range(20):
+        await cluster.pass_time(600)
+    assert float(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]) > 5
+
+
+async def test_a_new_version_answers_before_the_old_one_is_deleted(cluster, provider):
+    first = await deployed(cluster)
+    cluster.add_cloud_job("sentiment-2")
+    await tune(cluster, "sentiment-2")
+    await go_on(cluster, 300)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Updating", 1, first)
+    assert first in hosts(provider)
+    second = await deployed(cluster)
+    assert (second != first, cluster.status(DEPLOYMENT)["servedVersion"]) == (True, 2)
+    await go_on(cluster, 300)
+    assert hosts(provider) == [second]
+    assert [one["name"] for one in cluster.status(DEPLOYMENT)["hosted"]] == [second]
+
+
+async def test_a_new_version_that_fails_leaves_the_old_one_answering(cluster, provider):
+    first = await deployed(cluster)
+    provider.set(fail_next_deployment="no room in the rack")
+    cluster.add_cloud_job("sentiment-2")
+    await tune(cluster, "sentiment-2")
+    await go_on(cluster, 1200)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Degraded", 1, first)
+    assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "DeploymentFailed"
+    assert first in hosts(provider)
+
+
+@pytest.mark.parametrize("fault", [{"after_commit": True}, {"after_commit": True, "outcome": "cut"}, {"status": 503}])
+async def test_a_deployment_that_was_not_answered_is_made_once(cluster, provider, fault):
+    await deployed(cluster)
+    provider.fault(PUT, **fault)
+    cluster.add_cloud_job("sentiment-2")
+    await tune(cluster, "sentiment-2")
+    await go_on(cluster, 1800)
+    assert cluster.status(DEPLOYMENT)["servedVersion"] == 2
+    assert len(hosts(provider)) == 1
+    assert provider.count(PUT) == 2
+
+
+async def test_an_operator_that_is_new_at_every_step_makes_one_deployment(cluster, provider):
+    for _ in range(20):
+        await cluster.aclose()
+        cluster.restart()
+        await cluster.observer.list_all()
+        await cluster.settle()
+        await cluster.pass_time(60)
+    assert (cluster.status(DEPLOYMENT)["phase"], provider.count(PUT)) == ("Ready", 1)
+
+
+async def test_what_azure_has_deleted_for_being_idle_is_made_again_only_when_asked(cluster, provider):
+    name = await deployed(cluster)
+    provider.advance(16 * DAY)
+    await cluster.wait(16 * DAY)
+    await go_on(cluster, 1200, 600)
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["reason"], cluster.status(DEPLOYMENT)["phase"]) == ("Expired", "Failed")
+    assert (hosts(provider), provider.count(PUT)) == ([], 1)
+    spec = cluster.kube.objects[ADDRESS]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": "again"})
+    await cluster.settle()
+    assert await deployed(cluster) == name
+    assert provider.count(PUT) == 2
+
+
+async def test_an_account_that_is_busy_is_waited_for(cluster, provider):
+    provider.fault(PUT, status=409, code="RequestConflict")
+    await deployed(cluster)
+    assert provider.count(PUT) == 1
+
+
+async def test_rights_that_lack_are_named_and_what_answers_goes_on(cluster, provider):
+    first = await deployed(cluster)
+    provider.set(may_deploy=False)
+    cluster.add_cloud_job("sentiment-2")
+    await tune_denied(cluster)
+    assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "CredentialsInvalid"
+    assert cluster.status(DEPLOYMENT)["phase"] == "Degraded"
+    assert hosts(provider) == [first]
+
+
+async def tune_denied(cluster: AzureCluster) -> None:
+    await cluster.settle()
+    await cluster.check(b"\xef\xbb\xbf" + rows(), job="sentiment-2")
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    await go_on(cluster, 300)
+
+
+async def test_deleting_the_object_deletes_what_it_made_and_waits_for_it(cluster, provider):
+    await deployed(cluster)
+    await delete(cluster)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deleting"
+    await go_on(cluster, 300)
+    assert ADDRESS not in cluster.kube.objects
+    assert hosts(provider) == []
+    before = provider.cost()
+    provider.advance(DAY)
+    assert provider.cost() == before, "nothing is billed any more"
+
+
+async def test_deleting_it_while_it_is_made_leaves_nothing(cluster, provider):
+    await delete(cluster)
+    await go_on(cluster, 1500)
+    assert ADDRESS not in cluster.kube.objects
+    assert hosts(provider) == []
+
+
+async def test_what_is_to_be_retained_stays(cluster, provider):
+    name = await deployed(cluster)
+    spec = cluster.kube.objects[ADDRESS]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "deletionPolicy": "Retain"})
+    await delete(cluster)
+    assert ADDRESS not in cluster.kube.objects
+    assert hosts(provider) == [name]
+
+
+async def test_an_object_without_credentials_can_be_let_go(cluster, provider):
+    await deployed(cluster)
+    provider.set(may_deploy=False)
+    await delete(cluster)
+    assert ABANDON_ANNOTATION in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    found = cluster.kube.objects[ADDRESS]
+    annotated = found["metadata"] | {"annotations": {ABANDON_ANNOTATION: "true"}}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {**found, "metadata": annotated})
+    await cluster.settle()
+    assert ADDRESS not in cluster.kube.objects
+    assert ("ModelDeployment", "Warning", "Abandoned") in cluster.told
+
+
+async def test_deployments_of_others_are_left_alone(cluster, provider):
+    first = await deployed(cluster)
+    stranger = {"sku": {"name": "Standard", "capacity": 1}, "properties": {"model": {"name": "gpt-4o-mini-2024-07-18"}}}
+    provider.deployments.put("stranger", stranger, provider.models)
+    provider.advance(1000)
+    await go_on(cluster, 600)
+    await delete(cluster)
+    await go_on(cluster, 300)
+    assert (hosts(provider), first != "stranger") == (["stranger"], True)

@@ -1,0 +1,170 @@
+"""Uploads over real TLS with a real client: who may send, how much, and that nothing is held."""
+
+import asyncio
+import hashlib
+import ssl
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import aiohttp
+import pytest
+
+from finetune_api.job import ProviderFile
+from finetune_api.names import UPLOAD_MAX_BYTES, UPLOAD_PATH
+from finetune_operator.runtime import uploads
+from finetune_operator.runtime.authority import Action, carry_out
+from finetune_operator.runtime.certificates import Certificates
+from finetune_operator.runtime.kube import TokenIdentity
+from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.reports import ReportServer
+from finetune_operator.runtime.settings import Settings
+
+POD = TokenIdentity("system:serviceaccount:team:default", "s", (), "team", "default", "job-1-abc", "pod-uid")
+TOKEN = "head.claims-pod.signature"
+BODY = b"line\n" * 1000
+
+
+def target(body=BODY, **changes):
+    of = {"namespace": "team", "name": "job", "uid": "u1", "attempt": 1, "split": "train"}
+    return {key: str(value) for key, value in (of | {"sha256": hashlib.sha256(body).hexdigest()} | changes).items()}
+
+
+class World:
+    def __init__(self):
+        self.leads = True
+        self.taken = []
+        self.refusal = None
+        self.hold = None
+        self.inside = asyncio.Event()
+
+    async def review(self, asked, _audience):
+        return POD if asked == TOKEN else None
+
+    def authorise(self, identity, claim):
+        return None if (identity.namespace, claim.uid) == (claim.namespace, "u1") else "not this pod's job"
+
+    async def upload(self, of, size, body):
+        if self.refusal:
+            raise self.refusal
+        self.inside.set()
+        if self.hold:
+            await self.hold.wait()
+        chunks = [chunk async for chunk in body]
+        self.taken.append((of.split, size, b"".join(chunks), max(map(len, chunks), default=0)))
+        return ProviderFile(split=of.split, id="file-1", bytes=size, sha256=of.sha256)
+
+    async def send(self, body=BODY, query=None, bearer=TOKEN, headers=None):
+        query = query or target(body if isinstance(body, bytes) else BODY)
+        headers = {"Authorization": f"Bearer {bearer}"} | (headers or {})
+        async with self.session.put(self.url, params=query, data=body, headers=headers, ssl=self.tls) as response:
+            return response.status, response.headers, await response.json()
+
+
+@asynccontextmanager
+async def server(**settings):
+    material = carry_out(Action.MAKE_ALL, None, datetime.now(UTC), ("localhost",))
+
+    class Fixed:
+        async def current(self):
+            return material.bundle, material.serving, material.serving_key
+
+    certificates = Certificates(Fixed())
+    await certificates.load()
+    world = World()
+    made = ReportServer(
+        Settings(report_port=0, report_bind="127.0.0.1", **settings), certificates.context, review=world.review,
+        authorise=world.authorise, accept=lambda _: None, is_leader=lambda: world.leads, upload=world.upload,
+    )  # fmt: skip
+    await made.start()
+    world.url = f"https://localhost:{made.port}{UPLOAD_PATH}"
+    world.tls = ssl.create_default_context(cadata=certificates.bundle)
+    async with aiohttp.ClientSession() as world.session:
+        try:
+            yield world
+        finally:
+            await made.stop()
+
+
+async def test_a_file_is_passed_on_in_small_pieces():
+    large = b"x" * (3 * uploads.CHUNK_BYTES)
+    async with server() as world:
+        status, _, answer = await world.send(large)
+        assert (status, answer["id"], answer["bytes"]) == (200, "file-1", len(large))
+        [(split, size, body, largest)] = world.taken
+        assert (split, size, body == large) == ("train", len(large), True)
+        assert largest <= uploads.CHUNK_BYTES
+
+
+REFUSED = {
+    "no token": ({"bearer": "x"}, 401),
+    "another's job": ({"query": target(uid="u2")}, 403),
+    "no such split": ({"query": target(split="tset")}, 400),
+    "no checksum": ({"query": target(sha256="abc")}, 400),
+    "a field too many": ({"query": target(more="x")}, 400),
+    "another namespace": ({"query": target(namespace="other")}, 403),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_who_may_not_send_is_refused_before_the_body(name):
+    how, expected = REFUSED[name]
+    async with server() as world:
+        status, _, answer = await world.send(**how)
+        assert (status, bool(answer["error"])) == (expected, True)
+        assert world.taken == []
+
+
+async def test_a_body_says_how_long_it_is_and_that_is_not_too_long():
+    async def chunked():
+        yield BODY
+
+    async with server() as world:
+        status, _, _ = await world.send(chunked(), query=target())
+        assert status == 411
+        reader, writer = await asyncio.open_connection(
+            "localhost", world.session and int(world.url.split(":")[2].split("/")[0]), ssl=world.tls
+        )
+        query = "&".join(f"{key}={value}" for key, value in target().items())
+        writer.write(
+            f"PUT {UPLOAD_PATH}?{query} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+            f"Content-Length: {UPLOAD_MAX_BYTES + 1}\r\n\r\n".encode()
+        )
+        assert b" 413 " in await reader.readline()
+        writer.close()
+        assert world.taken == []
+
+
+async def test_only_the_leader_takes_files():
+    async with server() as world:
+        world.leads = False
+        status, headers, _ = await world.send()
+        assert (status, headers["Retry-After"]) == (503, "2")
+
+
+async def test_no_more_uploads_than_may_be_are_worked_on_at_once():
+    async with server(upload_concurrency=1) as world:
+        world.hold = asyncio.Event()
+        first = asyncio.create_task(world.send())
+        await world.inside.wait()
+        assert (await world.send())[0] == 503
+        world.hold.set()
+        assert (await first)[0] == 200
+
+
+async def test_what_the_provider_says_reaches_the_pod():
+    async with server() as world:
+        world.refusal = Refusal(424, "the provider refuses the file", close=True)
+        status, _, answer = await world.send()
+        assert (status, answer["error"]) == (424, "the provider refuses the file")
+
+
+async def test_a_body_that_stands_still_is_given_up(monkeypatch):
+    monkeypatch.setattr(uploads, "SILENCE_SECONDS", 0.05)
+
+    async def slow():
+        yield BODY[:10]
+        await asyncio.sleep(30)
+
+    async with server() as world:
+        status, _, _ = await world.send(slow(), query=target(), headers={"Content-Length": str(len(BODY))})
+        assert status == 408

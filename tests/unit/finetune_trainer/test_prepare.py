@@ -1,0 +1,265 @@
+"""What a pod does for a provider outside of the cluster: rules, conversion, budget, upload."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from finetune_api.catalogue import Catalogue, Price, billed, estimate
+from finetune_api.job import FineTuneJobManifest, ProviderFile
+from finetune_api.names import UPLOAD_PATH
+from finetune_api.reasons import Reason
+from finetune_api.trainer import PrepareJob
+from finetune_trainer import prepare as prepare_module
+from finetune_trainer.__main__ import PROVIDERS
+from finetune_trainer.check import check_job
+from finetune_trainer.data.provider_file import BYTE_ORDER_MARK, convert, estimated_tokens
+from finetune_trainer.data.provider_rules import RULES, ProviderRules
+from finetune_trainer.data.rows import Position, Row, Turn
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.prepare import convert_all, prepare, require_budget
+from finetune_trainer.report import Reporter
+from finetune_trainer.upload import Answer, upload
+
+PRICE = Price.model_validate({"perMillionTokens": "3.00", "asOf": "2026-11-01"})
+OPENAI = RULES["openAI"]
+
+
+def rows(count, content="answer"):
+    return [
+        Row(Position(line=n), (Turn("system", "Be brief."), Turn("user", f"question {n}"), Turn("assistant", content)))
+        for n in range(count)
+    ]
+
+
+def data(folder: Path, count: int, name: str = "train.csv") -> dict[str, str]:
+    path = folder / name
+    path.write_text("prompt,completion\n" + "".join(f"question {n},answer {n}\n" for n in range(count)))
+    return {"uri": path.as_uri()}
+
+
+def job(folder, *, count=12, rules="openAI", **spec):
+    dataset = {"train": data(folder, count), "validation": data(folder, 3, "validation.csv")}
+    return PrepareJob.model_validate(
+        {
+            "namespace": "team",
+            "name": "job",
+            "uid": "u1",
+            "attempt": 2,
+            "rules": rules,
+            "uploadURL": f"https://operator{UPLOAD_PATH}",
+            "price": PRICE.wire(),
+            "spec": {
+                "connectionRef": {"name": "openai"},
+                "baseModel": "gpt-4o-mini",
+                "modelRef": {"name": "m"},
+                "dataset": dataset,
+                **spec,
+            },
+        }
+    )
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Lets file:// be read as in `run`, and takes uploads in."""
+    files = []
+
+    def take(_job, file):
+        files.append((file.split, file.path.read_bytes()))
+        return ProviderFile(split=file.split, id=f"file-{file.split}", bytes=file.bytes, sha256=file.sha256)
+
+    check, load = prepare_module.check_dataset, prepare_module.load_rows
+    monkeypatch.setattr(prepare_module, "upload", take)
+    monkeypatch.setattr(prepare_module, "check_dataset", lambda spec, **more: check(spec, allow_local=True, **more))
+    monkeypatch.setattr(
+        prepare_module, "load_rows", lambda *args, **more: load(*args, **(more | {"allow_local": True}))
+    )
+    return files
+
+
+def run(made, folder):
+    reporter = Reporter(made)
+    prepare(made, RULES[made.rules], reporter, folder)
+    return reporter.report
+
+
+def test_both_files_are_converted_and_passed_on(tmp_path, sent):
+    report = run(job(tmp_path), tmp_path)
+    assert report.phase == "Checked"
+    assert [file.id for file in report.checked.files] == ["file-train", "file-validation"]
+    assert report.dataset.train.rows == 12
+    lines = [json.loads(line) for line in dict(sent)["train"].splitlines()]
+    assert lines[3] == {
+        "messages": [{"role": "user", "content": "question 3"}, {"role": "assistant", "content": "answer 3"}]
+    }
+    assert report.checked.tokens == 158  # two messages a row, of three and two tokens, of three each from the tenth on
+
+
+def test_azure_gets_a_byte_order_mark(tmp_path, sent):
+    run(job(tmp_path, rules="azureOpenAI"), tmp_path)
+    assert all(content.startswith(BYTE_ORDER_MARK) for _, content in sent)
+    for _, content in sent:
+        assert json.loads(content.decode("utf-8-sig").splitlines()[0])["messages"]
+
+
+REFUSED = {
+    "too few rows": ({"count": 9}, Reason.DATASET_INVALID, "9 rows; OpenAI tunes on at least 10"),
+    "over budget": ({"budget": {"maxCost": "0.001"}}, Reason.BUDGET_EXCEEDED, "0.01 USD is above budget.maxCost 0.001"),
+    "another currency": ({"budget": {"maxCost": "9", "currency": "EUR"}}, Reason.PRICE_UNKNOWN, "in EUR"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_nothing_leaves_the_pod_that_breaks_a_rule(tmp_path, sent, name):
+    how, reason, words = REFUSED[name]
+    with pytest.raises(TrainerError) as refused:
+        run(job(tmp_path, **how), tmp_path)
+    assert (refused.value.reason, words in refused.value.message) == (reason, True)
+    assert refused.value.next_step
+    assert sent == []
+
+
+@pytest.mark.usefixtures("sent")
+def test_a_service_with_minima_of_its_own_gets_what_there_is(tmp_path):
+    assert run(job(tmp_path, count=2, rules="openAICompatible"), tmp_path).phase == "Checked"
+
+
+def test_a_file_that_is_too_large_once_converted_is_refused(tmp_path):
+    with pytest.raises(TrainerError) as refused:
+        convert(rows(100), "train", "train.jsonl", ProviderRules("the service", max_bytes=1000), tmp_path)
+    assert refused.value.reason is Reason.DATASET_INVALID
+    assert "train.jsonl" in refused.value.message
+
+
+@pytest.mark.usefixtures("sent")
+def test_a_file_that_changes_after_the_check_is_not_passed_on(tmp_path):
+    made = job(tmp_path)
+    verdict = prepare_module.check_dataset(made.spec, tokenizer=None)
+    data(tmp_path, 13)
+    with pytest.raises(TrainerError, match="has changed since it was checked"):
+        convert_all(made.spec, verdict, OPENAI, tmp_path)
+
+
+def test_checksum_and_size_are_those_of_the_file(tmp_path):
+    made = convert(rows(5, "größer 😀"), "train", "t", OPENAI, tmp_path)
+    content = made.path.read_bytes()
+    assert (made.bytes, made.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert made.tokens == sum(map(estimated_tokens, rows(5, "größer 😀")))
+
+
+def test_an_estimate_is_rounded_up_and_a_bill_to_the_nearest_cent():
+    cost = estimate(1_000, 3, PRICE)
+    assert (cost.estimated, cost.currency) == ("0.01", "USD")
+    assert "2026-11-01" in cost.basis
+    assert billed(cost, 2_001_000, PRICE).actual == "6.00"
+
+
+def test_the_longest_glob_tells_the_price():
+    prices = {"*": "9", "gpt-*": "5", "gpt-4o-mini*": "3"}
+    models = {glob: {"training": {"perMillionTokens": text, "asOf": "2026-11-01"}} for glob, text in prices.items()}
+    facts = Catalogue.model_validate({"providers": {"h": {"models": models}}}).of("h")
+    assert facts.model("gpt-4o-mini-2024").training.per_million_tokens == "3"
+    assert facts.model("gpt-5").training.per_million_tokens == "5"
+    assert Catalogue().of("h").model("gpt-5").training is None
+
+
+def test_without_a_budget_no_price_is_needed(tmp_path):
+    require_budget(job(tmp_path).spec, 10**12, None)
+
+
+class Operator:
+    """Answers in turn; the last one stays."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.urls = []
+        self.now = 0.0
+        self.slept = []
+
+    def send(self, url, _file):
+        self.urls.append(url)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def taken():
+    return Answer(200, json.dumps({"split": "train", "id": "file-1", "bytes": 3, "sha256": "0" * 64}).encode())
+
+
+def refusal(status, pause=0.0):
+    return Answer(status, b'{"error": "because"}', pause)
+
+
+def send(tmp_path, operator):
+    file = convert(rows(1), "train", "t", OPENAI, tmp_path)
+    return upload(job(tmp_path), file, send=operator.send, clock=lambda: operator.now, sleep=operator.sleep)
+
+
+def test_an_upload_says_whose_it_is(tmp_path):
+    operator = Operator(taken())
+    assert send(tmp_path, operator).id == "file-1"
+    [url] = operator.urls
+    assert url.startswith(f"https://operator{UPLOAD_PATH}?")
+    for part in ("namespace=team", "name=job", "uid=u1", "attempt=2", "split=train", "sha256="):
+        assert part in url
+
+
+PASSING = {
+    "a restart": (OSError("reset"), [1.0]),
+    "no leader": (refusal(503, 5.0), [5.0]),
+    "patience": (refusal(429, 9.0), [9.0]),
+    "a pod not seen yet": (refusal(403), [1.0]),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_what_passes_is_waited_for(tmp_path, name):
+    first, slept = PASSING[name]
+    operator = Operator(first, taken())
+    assert send(tmp_path, operator).id == "file-1"
+    assert operator.slept == slept
+
+
+@pytest.mark.parametrize("status", [400, 411, 413, 424])
+def test_a_definite_no_is_said_at_once_in_the_operators_words(tmp_path, status):
+    operator = Operator(refusal(status))
+    with pytest.raises(TrainerError) as refused:
+        send(tmp_path, operator)
+    assert (refused.value.reason, refused.value.message, operator.slept) == (Reason.PROVIDER_REFUSED, "because", [])
+
+
+@pytest.mark.parametrize(("status", "reason"), [(503, Reason.STORE_UNAVAILABLE), (403, Reason.PROVIDER_REFUSED)])
+def test_it_gives_up_in_the_end(tmp_path, status, reason):
+    operator = Operator(refusal(status))
+    with pytest.raises(TrainerError) as given_up:
+        send(tmp_path, operator)
+    assert given_up.value.reason is reason
+    assert operator.now <= 1800
+
+
+def manifest(folder: Path, count: int) -> FineTuneJobManifest:
+    spec = job(folder, count=count).spec
+    metadata = {"name": "job", "namespace": "team"}
+    head = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": metadata}
+    return FineTuneJobManifest.model_validate(head | {"spec": spec.wire()})
+
+
+def test_a_check_without_a_cluster_goes_by_the_same_rules(tmp_path):
+    good = check_job(manifest(tmp_path, 12), None, "openAI")
+    assert (good.valid, "about 158 tokens for each epoch" in good.message) == (True, True)
+    bad = check_job(manifest(tmp_path, 9), None, "openAI")
+    assert (bad.valid, bad.reason, "at least 10" in bad.message) == (False, Reason.DATASET_INVALID, True)
+    assert check_job(manifest(tmp_path, 9), None).valid
+    assert check_job(manifest(tmp_path, 9), None, "openAICompatible").valid
+
+
+def test_the_command_line_knows_every_providers_rules():
+    assert set(PROVIDERS) == set(RULES)

@@ -1,0 +1,67 @@
+"""Rows → the file that a provider gets: JSON lines, one conversation each. Also how many tokens it is likely to be.
+
+Written to the pod's scratch folder, so that an upload that breaks off is repeated without reading the source again.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from finetune_api.verdict import SplitName
+from finetune_trainer.data.provider_rules import ProviderRules, require_size
+from finetune_trainer.data.rows import Row
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+BYTES_PER_TOKEN = 4
+"""Of text in UTF-8, about: English has four letters to a token, other scripts fewer letters of more bytes."""
+
+TOKENS_PER_MESSAGE = 4
+"""What the chat format adds to a message: its role and its two marks."""
+
+
+@dataclass(frozen=True)
+class ConvertedFile:
+    """A split as the provider gets it."""
+
+    split: SplitName
+    path: Path
+    bytes: int
+    sha256: str
+    tokens: int
+    """An estimate, of one pass."""
+
+
+def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRules, folder: Path) -> ConvertedFile:
+    """Write a split as JSON lines of messages.
+
+    Raises:
+        TrainerError: the file is too large for the provider, or whatever reading the rows raises.
+        OSError: the scratch folder has no room.
+    """
+    path = folder / f"{split}.jsonl"
+    digest, size, tokens = hashlib.sha256(), 0, 0
+    with path.open("wb") as file:
+        for part, count in _parts(rows, rules):
+            size += len(part)
+            require_size(rules, name, size)
+            digest.update(part)
+            file.write(part)
+            tokens += count
+    return ConvertedFile(split, path, size, digest.hexdigest(), tokens)
+
+
+def _parts(rows: Iterable[Row], rules: ProviderRules) -> Iterable[tuple[bytes, int]]:
+    if rules.byte_order_mark:
+        yield BYTE_ORDER_MARK, 0
+    for row in rows:
+        messages = [{"role": turn.role, "content": turn.content} for turn in row.turns]
+        yield orjson.dumps({"messages": messages}) + b"\n", estimated_tokens(row)
+
+
+def estimated_tokens(row: Row) -> int:
+    """Tokens of a row by the length of its text: no tokenizer of a closed model is needed, nor at hand."""
+    return sum(-(-len(turn.content.encode()) // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE for turn in row.turns)

@@ -1,0 +1,106 @@
+"""`finetune-trainer prepare`: what a pod does for a job that a provider outside of the cluster runs.
+
+check the data → the provider's rules → convert → estimate the cost → budget? → pass the files on → report
+
+Nothing leaves the pod before all of it has been checked. Needs no torch; the pod holds no credentials of the provider.
+"""
+
+import argparse
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from finetune_api.catalogue import Price, estimate, exceeds
+from finetune_api.exit_codes import ExitCode
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.names import JOB_VARIABLE, SCRATCH_PATH
+from finetune_api.reasons import Reason
+from finetune_api.trainer import Checked, PrepareJob
+from finetune_api.verdict import DatasetVerdict, SplitName, SplitVerdict
+from finetune_trainer import outcome
+from finetune_trainer.data.provider_file import ConvertedFile, convert
+from finetune_trainer.data.provider_rules import RULES, ProviderRules, require_rows
+from finetune_trainer.data.read import load_rows
+from finetune_trainer.data.verdict import check_dataset, require_valid
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.interruption import Interruption
+from finetune_trainer.report import Reporter, pod_reporter
+from finetune_trainer.upload import upload
+
+SENT: tuple[SplitName, ...] = ("train", "validation")
+
+
+def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
+    """Prepare the job that FINETUNE_JOB describes."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        job = PrepareJob.model_validate_json(os.environ.get(JOB_VARIABLE, ""))
+        rules = RULES[job.rules]
+    except (ValidationError, KeyError):
+        outcome.say(f"{Reason.SPEC_INVALID}: {JOB_VARIABLE} holds no job that this image can prepare")
+        return int(ExitCode.SPEC_INVALID)
+    reporter, interruption = pod_reporter(job), Interruption()
+    with tempfile.TemporaryDirectory(dir=SCRATCH_PATH) as scratch:
+        return outcome.run_to_end(lambda: prepare(job, rules, reporter, Path(scratch)), reporter, interruption)
+
+
+def prepare(job: PrepareJob, rules: ProviderRules, reporter: Reporter, scratch: Path) -> None:
+    """Afterwards the report says Checked, and the provider has the files.
+
+    Raises:
+        TrainerError: what the user, or the provider's account, can mend.
+    """
+    verdict = check_dataset(job.spec, tokenizer=None, no_tokens=f"{rules.title} counts them")
+    reporter.update(dataset=verdict)
+    require_valid(verdict)
+    require_rows(rules, verdict)
+    files = convert_all(job.spec, verdict, rules, scratch)
+    tokens = next(file.tokens for file in files if file.split == "train")
+    require_budget(job.spec, tokens, job.price)
+    sent = [upload(job, file) for file in files]
+    reporter.update(phase="Checked", checked=Checked(files=sent, tokens=tokens))
+
+
+def convert_all(
+    spec: FineTuneJobSpec, verdict: DatasetVerdict, rules: ProviderRules, scratch: Path, *, allow_local: bool = False
+) -> list[ConvertedFile]:
+    """The splits that a provider gets, as files.
+
+    Raises:
+        TrainerError: a file is too large, has changed since it was checked, or does not fit into the scratch folder.
+    """
+    found: list[ConvertedFile] = []
+    for split in SENT:
+        checked: SplitVerdict | None = getattr(verdict, split)
+        if checked is None:
+            continue
+        rows = load_rows(spec.dataset, split, allow_local=allow_local, expected_sha256=checked.sha256)
+        try:
+            found.append(convert(rows, split, checked.file, rules, scratch))
+        except OSError as error:
+            message = f"{checked.file} cannot be converted in {SCRATCH_PATH}: {error.strerror}"
+            step = "Ask for more ephemeral storage in the connection's checkPod.podTemplate.resources."
+            raise TrainerError(Reason.ARTIFACT_FAILED, message, step) from error
+    return found
+
+
+def require_budget(spec: FineTuneJobSpec, tokens: int, price: Price | None) -> None:
+    """Go on only where the estimate is within the budget.
+
+    Raises:
+        TrainerError: BudgetExceeded with both figures, or PriceUnknown.
+    """
+    budget = spec.budget
+    if budget is None:
+        return
+    if price is None or price.currency != budget.currency:
+        raise TrainerError(Reason.PRICE_UNKNOWN, f"no price of tuning {spec.base_model} in {budget.currency} is known")
+    cost = estimate(tokens, spec.hyperparameters.epochs, price)
+    if exceeds(cost, budget.max_cost):
+        raise TrainerError(
+            Reason.BUDGET_EXCEEDED,
+            f"the estimate of {cost.estimated} {cost.currency} is above budget.maxCost {budget.max_cost}: {cost.basis}",
+        )
