@@ -248,7 +248,7 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.parquet", b"", "t.parquet: is no Parquet file, or its end is missing"),
         ("t.parquet", PARQUET[:-5], "t.parquet: is no Parquet file, or its end is missing"),
         ("t.parquet", b"PAR1" + b"\xff" * 60 + PARQUET[64:], "t.parquet: row group 0 is broken after row 0"),
-        ("t.jsonl.gz", gzip.compress(GZIP), "t.jsonl.gz: is compressed twice"),
+        ("t.jsonl.gz", gzip.compress(GZIP, mtime=0), "t.jsonl.gz: is compressed twice"),
         ("t.jsonl.zst", WIDE, "t.jsonl.zst: the zstd compression needs a window of more than 128 MiB"),
         ("t.json", b'{"a":1}\n{"a":2}', "t.json: begins with an object, not an array"),
         ("t.json", b"prompt,completion", "t.json: is no JSON array"),
