@@ -1,4 +1,5 @@
-"""How tests are spread over pytest's workers: those with clusters on one, first and in order; others by file."""
+"""How tests are spread over pytest's workers: those with nodes on one, those with an API server alone on the other,
+both first and in order; others by file."""
 
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -7,16 +8,16 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
-ONE_BY_ONE = ("e2e", "cluster", "contract", "chaos")
-"""Folders whose tests start whole clusters, the longest first: two nodes at once are too much for two cores."""
+TOGETHER = {"e2e": "nodes", "cluster": "nodes", "contract": "control planes", "chaos": "control planes"}
+"""Folders whose tests start clusters, the longest first: two nodes at once are too much for two cores."""
 
 
 class ByCluster(LoadScopeScheduling):
-    """The folders of `ONE_BY_ONE` together are one piece of work, any other file is one too."""
+    """The folders of `TOGETHER` with the same word are one piece of work, any other file is one too."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "clusters" if PurePosixPath(file).parts[1] in ONE_BY_ONE else file
+        return TOGETHER.get(PurePosixPath(file).parts[1], file)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,4 +39,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _rank(path: Path) -> int:
     folder = path.relative_to(HERE).parts[0]
-    return ONE_BY_ONE.index(folder) if folder in ONE_BY_ONE else len(ONE_BY_ONE)
+    return list(TOGETHER).index(folder) if folder in TOGETHER else len(TOGETHER)

@@ -53,6 +53,10 @@ POINTS: dict[str, tuple[str, ...]] = {
     "is_connected": ("patch_status llmconnections Ready",),
 }
 
+AT_PROVIDERS = frozenset({"patch finetunejobs", "patch modeldeployments"})
+"""Finalizers of what is outside of the cluster: no life here comes to them. The property tests of exactly-once in
+tests/unit/finetune_operator/reconcilers kill there."""
+
 FAULTS: tuple[Fault, ...] = tuple(
     Fault(life, point, position)
     for position in ("after", "before")
