@@ -45,7 +45,17 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="finetune-trainer", description=_ABOUT, epilog=_EXAMPLE, formatter_class=_Raw)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    check = commands.add_parser("check", help="read a job's datasets and print the verdict as JSON")
+    _check_flags(commands.add_parser("check", help="read a job's datasets and print the verdict as JSON"))
+    _run_flags(commands.add_parser("run", help="do a FineTuneJob here, without a cluster"))
+    commands.add_parser("train", help="do the job that the environment describes (what a pod runs)")
+    commands.add_parser("prepare", help="check data and pass them on to a provider (what a pod runs)")
+    _serve_flags(commands.add_parser("serve", help="answer OpenAI requests with a tuned or a base model"))
+    _cache_flags(commands.add_parser("cache", help="put a base model into a model cache"))
+    _prune_flags(commands.add_parser("prune", help="delete output folders that nothing uses any more"))
+    return top
+
+
+def _check_flags(check: argparse.ArgumentParser) -> None:
     check.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")
     check.add_argument("--model-cache", type=Path, help="folder of the model cache, for token counts")
     check.add_argument(
@@ -57,21 +67,19 @@ def parser() -> argparse.ArgumentParser:
         help="show the first N rows of the training set (default: 3) with the tokens that carry loss marked; needs the "
         "model's tokenizer, and prints the data's own text",
     )
-
     check.add_argument(
         "--provider", choices=PROVIDERS, help="whose rules the data must meet too, for jobs that are tuned elsewhere"
     )
 
-    run = commands.add_parser("run", help="do a FineTuneJob here, without a cluster")
+
+def _run_flags(run: argparse.ArgumentParser) -> None:
     run.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")
     run.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the tuned model")
     run.add_argument("--model-cache", type=Path, help="folder of the model cache; without it the hub is asked")
     run.add_argument("--code", type=Path, help="Python file that spec.code of the job names")
 
-    commands.add_parser("train", help="do the job that the environment describes (what a pod runs)")
-    commands.add_parser("prepare", help="check data and pass them on to a provider (what a pod runs)")
 
-    serve = commands.add_parser("serve", help="answer OpenAI requests with a tuned or a base model")
+def _serve_flags(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--model", type=Path, required=True, help="folder of an adapter or a whole model")
     serve.add_argument("--model-cache", type=Path, help="folder of the model cache, for an adapter's base model")
     serve.add_argument("--name", help="name that requests put into their model field (default: the folder's)")
@@ -94,7 +102,8 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--allow-hub", action="store_true", help="fetch an adapter's base model that the cache lacks")
     serve.add_argument("--trust-remote-code", action="store_true", help="run Python code that the model brings")
 
-    cache = commands.add_parser("cache", help="put a base model into a model cache")
+
+def _cache_flags(cache: argparse.ArgumentParser) -> None:
     cache.add_argument("model", help="name that jobs use, for example HuggingFaceTB/SmolLM2-135M-Instruct")
     cache.add_argument("--model-cache", type=Path, required=True, help="folder of the model cache")
     source = cache.add_mutually_exclusive_group()
@@ -104,10 +113,10 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--from-gguf", type=Path, help="GGUF file; converted to safetensors")
     cache.add_argument("--revision", help="commit, tag or branch on the hub")
 
-    prune = commands.add_parser("prune", help="delete output folders that nothing uses any more")
+
+def _prune_flags(prune: argparse.ArgumentParser) -> None:
     prune.add_argument("folders", nargs="+", type=Path, help="output folders to delete")
     prune.add_argument("--root", type=Path, required=True, help="folder that all of them must be in")
-    return top
 
 
 def positive(text: str) -> int:
