@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.cluster import credentials, processes
 from tests.cluster.credentials import Credentials
 from tests.cluster.network import Addresses
+from tests.cluster.paths import cache_root
 
 NOBODY = 65532
 """The user of the controller manager: it makes the volumes' folders, and they must belong to the user of the pods."""
@@ -68,11 +69,16 @@ class ControlPlane:
 
         Its built-in host-path provisioner makes volumes below /tmp, and nowhere else. Run as the pods' user it makes
         folders that they can write to; two capabilities let it read its own files and delete what other users wrote.
+        A cache that is itself below /tmp is put back where it was: the programs and keys are in it.
         """
-        (self.folder / "volumes").mkdir(exist_ok=True)
+        volumes, cache = self.folder / "volumes", cache_root()
+        volumes.mkdir(exist_ok=True)
+        view = f"exec 9<'{cache}'; mount --bind '{volumes}' /tmp"
+        if cache.is_relative_to("/tmp"):
+            view += f"; mkdir -p '{cache}'; mount --no-canonicalize --bind /proc/self/fd/9 '{cache}'"
         privileges = "+dac_override,+fowner"
         before = [
-            "unshare", "--mount", "sh", "-ec", f"mount --bind '{self.folder}/volumes' /tmp; exec \"$@\"", "sh",
+            "unshare", "--mount", "sh", "-ec", f"{view}; exec 9<&-; exec \"$@\"", "sh",
             "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
             f"--inh-caps={privileges}", f"--ambient-caps={privileges}",
         ]  # fmt: skip
