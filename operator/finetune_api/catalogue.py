@@ -9,7 +9,7 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, Money
 from finetune_api.deployment import DeploymentCost
-from finetune_api.job import Cost
+from finetune_api.job_status import Cost
 
 Day = Annotated[date, Field(description="A day, as 2027-01-06.")]
 

@@ -14,7 +14,8 @@ import yaml
 from finetune_api.base import SERVICE_NAME, ApiModel, rules
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec
+from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus
 from finetune_api.names import CATEGORY, GROUP, VERSION
 from finetune_api.schema import Schema, structural_schema

@@ -1,7 +1,7 @@
 """What `kubectl get` shows of a job and of a model: short names, percent, rounded losses. Pure; decides nothing."""
 
 from finetune_api.base import Display
-from finetune_api.job import FineTuneJobStatus
+from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus
 
 

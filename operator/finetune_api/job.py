@@ -7,32 +7,20 @@ from pydantic import ConfigDict, Field, model_validator
 from finetune_api.base import (
     MODEL_REF_RULE,
     ApiModel,
-    Conditions,
     ConfigMapKeyRef,
-    Display,
     Money,
     Name,
     ObjectRef,
     Quantity,
     SecretKeyRef,
     StringMap,
-    Timestamp,
     rules,
     shaped,
 )
-from finetune_api.evaluation import Evaluation, EvaluationResult
-from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_api.verdict import DatasetVerdict, SplitName
+from finetune_api.evaluation import Evaluation
 
 Method = Literal["LoRA", "QLoRA", "Full"]
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
-JobPhase = Literal[
-    "Pending", "Validating", "Queued", "Running", "Evaluating", "Suspended", "Succeeded", "Failed", "Cancelled"
-]
-
-LOSS_POINTS = 100
-"""Most points of a loss curve that status carries; the whole record is in the artifact."""
-
 MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "retryNonce")
 
 _MODEL_NAME = shaped(
@@ -286,168 +274,6 @@ class FineTuneJobSpec(ApiModel):
     def adapters(self) -> LoRA | None:
         """The adapters that are trained; None where all weights are."""
         return None if self.method == "Full" else self.lora or LoRA()
-
-
-class Progress(ApiModel):
-    """How far the training is."""
-
-    step: Annotated[int, Field(ge=0)] = Field(description="Optimizer steps done.")
-    total_steps: Annotated[int, Field(ge=0)] = Field(description="Optimizer steps in all.")
-    epoch: float = Field(0.0, description="Passes over the data done.")
-    percent: Annotated[int, Field(ge=0, le=100)] = Field(0, description="Steps done of all, in percent.")
-    tokens_per_second: float | None = Field(None, description="Non-padding tokens per second.")
-    eta_seconds: int | None = Field(None, description="Seconds left, as an estimate.")
-    answers: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Answers to the test set so far, of the tuned model and its baselines together."
-    )
-    total_answers: Annotated[int, Field(ge=0)] | None = Field(None, description="Answers in all.")
-    updated_at: Timestamp | None = Field(None, description="When the trainer said so, RFC 3339.")
-
-
-class LossPoint(ApiModel):
-    """One point of a loss curve."""
-
-    step: int = Field(description="Optimizer step.")
-    value: float = Field(description="Mean negative log likelihood per completion token, in nats.")
-
-
-Curve = Annotated[list[LossPoint], Field(max_length=LOSS_POINTS)]
-
-
-class Loss(ApiModel):
-    """Loss curves, thinned to at most 100 points each; the artifact has the full record."""
-
-    train: Curve = Field(default_factory=list, description="Loss on the training set.")
-    validation: Curve = Field(default_factory=list, description="Loss on the validation set.")
-
-    @property
-    def last_train(self) -> float | None:
-        """The newest training loss."""
-        return self.train[-1].value if self.train else None
-
-    @property
-    def last_validation(self) -> float | None:
-        """The newest validation loss."""
-        return self.validation[-1].value if self.validation else None
-
-
-class Failure(ApiModel):
-    """What went wrong, where, and what to do."""
-
-    reason: Annotated[Reason, Field(max_length=64)] = Field(description="One word, from a closed set.")
-    message: Annotated[str, Field(max_length=4096)] = Field(description="What went wrong, and where.")
-    next_step: Annotated[str, Field(max_length=1024)] | None = Field(None, description="What to do about it.")
-    exit_code: int | None = Field(None, description="Exit code of the trainer.")
-    log_tail: Annotated[str, Field(max_length=4096)] | None = Field(
-        None, description="Last lines of the trainer's log, where the reason alone does not explain it."
-    )
-    attempt: int | None = Field(None, description="Which attempt failed, from 1.")
-
-    @classmethod
-    def because(cls, reason: Reason, message: str) -> Self:
-        """A failure with the next step that its reason has; a message beyond the field's limit is cut."""
-        return cls(reason=reason, message=message[:4096], next_step=NEXT_STEP.get(reason))
-
-
-class ArtifactRef(ApiModel):
-    """Where a version's weights are."""
-
-    uri: Annotated[str, Field(max_length=1024)] | None = Field(None, description="Folder with the weights.")
-    provider_model_id: Annotated[str, Field(max_length=512)] | None = Field(
-        None, alias="providerModelID", description="The provider's name of the model."
-    )
-    kind: Literal["Adapter", "Full"] | None = Field(None, description="LoRA adapter, or all weights.")
-    architecture: Literal["CausalLM", "Seq2SeqLM"] | None = Field(
-        None,
-        description="CausalLM: goes on with its prompt. Seq2SeqLM: an encoder-decoder, such as T5.",
-    )
-    lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")
-    use_dora: bool | None = Field(None, alias="useDoRA", description="Whether the adapter is a DoRA.")
-    bytes: int | None = Field(None, description="Size of the folder in bytes.")
-    sha256: Annotated[str, Field(max_length=64)] | None = Field(
-        None, alias="sha256", description="SHA-256 of the folder's manifest, which has those of the files."
-    )
-
-
-class TrainingResult(ApiModel):
-    """What a finished run made."""
-
-    artifact: ArtifactRef = Field(description="The weights.")
-    steps: int = Field(description="Optimizer steps.")
-    tokens: int | None = Field(None, description="Tokens seen, without padding.")
-    train_loss: float | None = Field(None, description="Last training loss.")
-    eval_loss: float | None = Field(None, description="Last validation loss.")
-    runtime_seconds: int | None = Field(None, description="Seconds of training, all attempts.")
-    dataset_sha256: Annotated[str, Field(max_length=64)] | None = Field(
-        None, alias="datasetSHA256", description="SHA-256 of the training file."
-    )
-
-
-class Cost(ApiModel):
-    """What the job costs at its provider."""
-
-    estimated: Money = Field(description="Before the job: tokens of the data, epochs and list price.")
-    actual: Money | None = Field(None, description="After the job: tokens that the provider billed, at list price.")
-    currency: Annotated[str, Field(max_length=3)] = Field(description="ISO 4217 code.")
-    basis: Annotated[str, Field(max_length=512)] = Field(description="How the figures come about.")
-
-
-class ProviderFile(ApiModel):
-    """A converted data file at the provider."""
-
-    split: SplitName = Field(description="Which split it is.")
-    id: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="The provider's name of the file.")
-    bytes: Annotated[int, Field(ge=0)] = Field(description="Size as uploaded.")
-    sha256: Annotated[str, Field(max_length=64)] = Field(alias="sha256", description="SHA-256 as uploaded.")
-
-
-class ProviderStatus(ApiModel):
-    """What runs the job. Written before it is made, so that nothing is ever made twice."""
-
-    name: Annotated[str, Field(max_length=32)] | None = Field(None, description="Provider block of the connection.")
-    job_id: Annotated[str, Field(max_length=253)] | None = Field(
-        None, description="Job of the cluster or of the provider, of the present attempt."
-    )
-    attempt: Annotated[int, Field(ge=0)] = Field(0, description="Attempts so far, each a new pod.")
-    retries: Annotated[int, Field(ge=0)] = Field(0, description="Attempts after a failure, bounded by maxRetries.")
-    retry_after: Timestamp | None = Field(None, description="The next attempt starts then, RFC 3339.")
-    last_failure: Failure | None = Field(None, description="Why the last attempt ended.")
-    artifact_uri: Annotated[str, Field(max_length=1024)] | None = Field(
-        None, description="Folder of checkpoints and artifact."
-    )
-    files: Annotated[list[ProviderFile], Field(max_length=3)] | None = Field(
-        None, description="Data files at the provider, of the present attempt."
-    )
-    asked_at: Timestamp | None = Field(
-        None, description="When the provider was last asked to make the job; written before it is asked, RFC 3339."
-    )
-
-
-class FineTuneJobStatus(ApiModel):
-    """How the job is."""
-
-    observed_generation: int | None = Field(None, description="Generation of the spec that the status speaks of.")
-    phase: JobPhase | None = Field(None, description="For people. Machines read conditions.")
-    display: Display | None = Field(None, description="What kubectl get shows. Made by finetune_api.display.")
-    conditions: Conditions | None = Field(
-        None, description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended."
-    )
-    progress: Progress | None = Field(None, description="How far the training is.")
-    loss: Loss | None = Field(None, description="Loss curves.")
-    train_loss: float | None = Field(None, description="Last training loss.")
-    eval_loss: float | None = Field(None, description="Last validation loss.")
-    dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
-    evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
-    failure: Failure | None = Field(None, description="What went wrong, where, and what to do.")
-    provider: ProviderStatus | None = Field(None, description="What runs the job.")
-    cost: Cost | None = Field(None, description="What it costs at a provider that bills for it.")
-    result: TrainingResult | None = Field(None, description="What the run made.")
-    model_version: Annotated[int, Field(ge=1)] | None = Field(None, description="Version of the FineTunedModel.")
-    observed_retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="retryNonce that the present run answers to."
-    )
-    start_time: Timestamp | None = Field(None, description="When the first pod was asked for, RFC 3339.")
-    completion_time: Timestamp | None = Field(None, description="When the job ended, RFC 3339.")
 
 
 class FineTuneJobManifest(ApiModel):

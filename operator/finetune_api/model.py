@@ -7,7 +7,7 @@ from pydantic import Field
 from finetune_api.base import ApiModel, Conditions, Display, Timestamp
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.evaluation import EvaluationResult
-from finetune_api.job import ArtifactRef
+from finetune_api.job_status import ArtifactRef
 
 
 class ModelDeploymentPolicy(ApiModel):

@@ -9,14 +9,8 @@ from pydantic import Field
 from finetune_api.base import ApiModel
 from finetune_api.catalogue import Price
 from finetune_api.evaluation import EvaluationResult
-from finetune_api.job import (
-    Failure,
-    FineTuneJobSpec,
-    Loss,
-    Progress,
-    ProviderFile,
-    TrainingResult,
-)
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Failure, Loss, Progress, ProviderFile, TrainingResult
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
 from finetune_api.verdict import DatasetVerdict, SplitName
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from finetune_api.deployment import DeploymentPhase
-from finetune_api.job import JobPhase
+from finetune_api.job_status import JobPhase
 from finetune_api.names import DEPLOYMENT_LABEL, REPORT_PATH, TOKEN_AUDIENCE, TRAINER_CONTAINER
 from finetune_operator.runtime.kube import (
     CONNECTIONS,

@@ -16,7 +16,7 @@ from finetune_api.evaluation import (
     Scores,
     TokensPerAnswer,
 )
-from finetune_api.job import (
+from finetune_api.job_status import (
     ArtifactRef,
     Failure,
     FineTuneJobStatus,

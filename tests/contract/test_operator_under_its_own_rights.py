@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 
-from finetune_api.job import ArtifactRef
+from finetune_api.job_status import ArtifactRef
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import PROVIDER_FINALIZER, TOKEN_AUDIENCE, UPLOAD_PATH
 from tests.cluster.cluster import Cluster

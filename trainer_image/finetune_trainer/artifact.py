@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_api import RELEASE
 from finetune_api.evaluation import EvaluationResult
-from finetune_api.job import ArtifactRef, Loss, TrainingResult
+from finetune_api.job_status import ArtifactRef, Loss, TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict

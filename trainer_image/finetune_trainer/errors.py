@@ -4,7 +4,7 @@ It does not print, report or exit: the commands do, with `failure()` and `exit_c
 """
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
-from finetune_api.job import Failure
+from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
 
 _EXIT_CODE_OF_REASON = {reason: code for code, reason in REASON_OF_EXIT_CODE.items()}

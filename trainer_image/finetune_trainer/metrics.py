@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune_api.job import LOSS_POINTS, Loss, LossPoint
+from finetune_api.job_status import LOSS_POINTS, Loss, LossPoint
 from finetune_api.trainer import thin
 from finetune_trainer.durable import sync, write_errors
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job import Failure
+from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interrupted, Interruption

@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from finetune_api.base import ApiModel
-from finetune_api.job import ArtifactRef, Progress, TrainingResult
+from finetune_api.job_status import ArtifactRef, Progress, TrainingResult
 from finetune_api.names import JOB_VARIABLE, REPORT_CA_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob

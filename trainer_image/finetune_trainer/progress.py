@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from finetune_api.job import Progress
+from finetune_api.job_status import Progress
 from finetune_trainer.batches import Plan
 
 _WINDOW_STEPS = 50  # speed is that of the last steps

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job import ArtifactRef, TrainingResult
+from finetune_api.job_status import ArtifactRef, TrainingResult
 from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob

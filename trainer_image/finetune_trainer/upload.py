@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 from pydantic import ValidationError
 
-from finetune_api.job import ProviderFile
+from finetune_api.job_status import ProviderFile
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, UploadTarget
 from finetune_trainer.data.provider_file import ConvertedFile

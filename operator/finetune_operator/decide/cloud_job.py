@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from finetune_api.catalogue import Price, billed, estimate, exceeds
-from finetune_api.job import Failure, FineTuneJobStatus, ProviderStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_policy, job
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled, timestamp
-from finetune_operator.decide.job import Change, Decision, JobView
+from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.remote import RemoteJob, oldest
 from finetune_operator.decide.reported import dataset_facts
 

@@ -6,7 +6,8 @@ from datetime import date
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.evaluation import Evaluation
-from finetune_api.job import ArtifactOptions, Failure, FineTuneJobSpec, Resources
+from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Resources
+from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 
 SEED_LIMIT = 2**31 - 1

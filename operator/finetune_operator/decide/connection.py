@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
-from finetune_api.job import Failure
+from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, moment, ready, stalled, timestamp
 

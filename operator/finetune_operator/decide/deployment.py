@@ -13,7 +13,7 @@ from finetune_api.deployment import (
     ModelDeploymentSpec,
     ModelDeploymentStatus,
 )
-from finetune_api.job import Failure
+from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled

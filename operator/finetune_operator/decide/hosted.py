@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from finetune_api.deployment import HostedDeployment
-from finetune_api.job import Failure
+from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.deployment import Serving

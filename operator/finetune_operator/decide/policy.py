@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 
 from finetune_api.connection import LabelSelector, LabelSelectorRequirement, LLMConnectionSpec
 from finetune_api.evaluation import stays_in_cluster
-from finetune_api.job import Failure, FineTuneJobSpec
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 
 REASONS = frozenset(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Literal
 
-from finetune_api.job import (
+from finetune_api.job_status import (
     LOSS_POINTS,
     ArtifactRef,
     Failure,

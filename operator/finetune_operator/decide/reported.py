@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from finetune_api.job import FineTuneJobStatus
+from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import Fact, moment
 

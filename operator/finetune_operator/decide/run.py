@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
-from finetune_api.job import Failure
+from finetune_api.job_status import Failure
 from finetune_api.names import TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message

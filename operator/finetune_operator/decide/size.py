@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from finetune_api.job import Failure, FineTuneJobStatus, Loss
+from finetune_api.job_status import Failure, FineTuneJobStatus, Loss
 from finetune_api.trainer import thin
 from finetune_api.verdict import DatasetVerdict, SharedRows, SplitVerdict
 

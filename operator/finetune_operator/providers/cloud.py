@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import CheckPod, LLMConnectionSpec
-from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus, ProviderFile, ProviderStatus
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
 from finetune_api.names import REPORT_PATH, UPLOAD_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, ReportTarget

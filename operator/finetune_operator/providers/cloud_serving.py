@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from finetune_api.job import Failure
+from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import Serving, Target
 from finetune_operator.providers.accounts import Accounts

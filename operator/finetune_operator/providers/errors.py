@@ -11,7 +11,7 @@ ProviderError
 Messages are for people and go into status: they name no secret and quote no data.
 """
 
-from finetune_api.job import Failure
+from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 
 

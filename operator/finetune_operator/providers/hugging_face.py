@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
-from finetune_api.job import Failure, FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.names import REPORT_PATH, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report

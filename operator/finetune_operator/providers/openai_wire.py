@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from finetune_api.job import Failure, LossPoint
+from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import Metrics, RemoteJob, RemoteState, at
 from finetune_operator.providers.ports import RemoteFile

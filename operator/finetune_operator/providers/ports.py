@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import AzureServing
-from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus, ProviderFile, ProviderStatus
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
 from finetune_operator.decide.hosted import HostedState
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.decide.run import Run

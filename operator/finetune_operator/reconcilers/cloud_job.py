@@ -11,7 +11,7 @@ from typing import Any
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_operator.decide import cloud_job as decide
 from finetune_operator.decide.cloud_job import Adopt, Create, Wait, next_move
-from finetune_operator.decide.job import Decision, JobView
+from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.providers.errors import Busy, Ended, ProviderError, Refused, TryLater
 from finetune_operator.providers.ports import RemoteTraining
 from finetune_operator.reconcilers.context import Context

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_api.job import Failure
+from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import FIELD_MANAGER, MANAGED_BY_LABEL, PROVIDER_FINALIZER, SERVED_VERSION_LABEL
 from finetune_api.reasons import Reason

@@ -5,12 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_api.display import job_display
-from finetune_api.job import ArtifactRef, FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import ArtifactRef, FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.decide import cloud_job
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.job import Decision, JobView, decide, not_started, recorded_result, refused_by_policy
+from finetune_operator.decide.job import decide, not_started, recorded_result, refused_by_policy
+from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.desired import fine_tuned_model
 from finetune_operator.providers.errors import Busy, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, get_args
 
 from finetune_api.deployment import DeploymentPhase
-from finetune_api.job import JobPhase
+from finetune_api.job_status import JobPhase
 from finetune_api.names import DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face import BATCH_JOB_LABEL, pods_of_job, pods_of_owner

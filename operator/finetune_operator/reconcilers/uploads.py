@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from finetune_api.job import FineTuneJobStatus, ProviderFile, ProviderStatus
+from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.trainer import UploadTarget
 from finetune_operator.providers.accounts import Accounts, is_remote

@@ -14,7 +14,7 @@ from typing import Protocol
 from aiohttp import web
 from pydantic import ValidationError
 
-from finetune_api.job import ProviderFile
+from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_MAX_BYTES
 from finetune_api.trainer import UploadTarget
 from finetune_operator.runtime import metrics

@@ -4,7 +4,7 @@ import pytest
 
 from finetune_api.base import Display
 from finetune_api.display import job_display, model_display, rounded, short_name
-from finetune_api.job import FineTuneJobStatus, Progress
+from finetune_api.job_status import FineTuneJobStatus, Progress
 from finetune_api.model import FineTunedModelStatus
 
 

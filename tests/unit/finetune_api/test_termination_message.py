@@ -23,14 +23,7 @@ from finetune_api.evaluation import (
     Scores,
     TokensPerAnswer,
 )
-from finetune_api.job import (
-    ArtifactRef,
-    Failure,
-    Loss,
-    LossPoint,
-    Progress,
-    TrainingResult,
-)
+from finetune_api.job_status import ArtifactRef, Failure, Loss, LossPoint, Progress, TrainingResult
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message, termination_message, thin

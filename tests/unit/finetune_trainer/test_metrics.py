@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from finetune_api.job import LOSS_POINTS
+from finetune_api.job_status import LOSS_POINTS
 from finetune_trainer import memory
 from finetune_trainer.batches import Plan
 from finetune_trainer.loss_plot import draw, running_mean

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from finetune_api.catalogue import Catalogue, Price, billed, estimate
-from finetune_api.job import FineTuneJobManifest, ProviderFile
+from finetune_api.job import FineTuneJobManifest
+from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from finetune_api.job import Loss, LossPoint, Progress
+from finetune_api.job_status import Loss, LossPoint, Progress
 from finetune_api.names import REPORT_CA_VARIABLE, TERMINATION_MESSAGE_MAX_BYTES
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message

@@ -10,7 +10,8 @@ from lupa.lua51 import LuaRuntime, lua_type
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.crds import KINDS
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_api.job import FineTuneJobSpec, FineTuneJobStatus
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus
 
 ARGOCD = Path(__file__).parents[3] / "helm/argocd"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.evaluation import Endpoint, Judge
-from finetune_api.job import Progress
+from finetune_api.job_status import Progress
 from finetune_api.names import JUDGE_KEY_VARIABLE, endpoint_key_variable
 from finetune_trainer.data import TemplateRefusedError
 from finetune_trainer.errors import TrainerError

@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.job import Failure, FineTuneJobSpec, FineTuneJobStatus, ProviderStatus
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
-from finetune_operator.decide.job import JobView
+from finetune_operator.decide.job_view import JobView
 from finetune_operator.decide.run import Run
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

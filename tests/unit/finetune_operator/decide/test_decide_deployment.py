@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_api.job import Failure
+from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import DeploymentView, Serving, decide, not_applied, read_serving

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from finetune_api.job import Failure, FineTuneJobStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
-from finetune_operator.decide.job import CONNECTION_GRACE, RETRY_DELAYS, STEPS, Decision, JobView, decide
+from finetune_operator.decide.job import CONNECTION_GRACE, RETRY_DELAYS, STEPS, decide
+from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.decide.run import Run
 from tests.unit.finetune_operator.decide.given import (
     NOW,

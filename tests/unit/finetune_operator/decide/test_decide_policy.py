@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from finetune_api.connection import LabelSelector, LLMConnectionSpec, LLMConnectionStatus
-from finetune_api.job import Failure, FineTuneJobStatus, Loss, LossPoint, ProviderStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus, Loss, LossPoint, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_api.verdict import DatasetVerdict
 from finetune_operator.decide import connection as decide_connection

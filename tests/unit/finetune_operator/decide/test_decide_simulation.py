@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_api.job import FineTuneJobStatus
+from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
-from finetune_operator.decide.job import Decision, JobView, decide
+from finetune_operator.decide.job import decide
+from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.decide.run import is_live, read_run
 from tests.unit.finetune_operator.decide.given import (
     at,

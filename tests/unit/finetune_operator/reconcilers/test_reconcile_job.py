@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_api.job import FineTuneJobStatus
+from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.reasons import Reason
 from finetune_operator.reconcilers.job import find_version, headline

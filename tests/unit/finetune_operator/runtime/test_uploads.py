@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import aiohttp
 import pytest
 
-from finetune_api.job import ProviderFile
+from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_MAX_BYTES, UPLOAD_PATH
 from finetune_operator.runtime import uploads
 from finetune_operator.runtime.authority import Action, carry_out

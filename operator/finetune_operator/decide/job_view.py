@@ -1,0 +1,97 @@
+"""What a decision about a FineTuneJob is made of, and what it consists of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from finetune_api.catalogue import ProviderFacts
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
+from finetune_operator.decide.conditions import Fact, is_true
+from finetune_operator.decide.run import Run
+
+
+@dataclass(frozen=True)
+class JobView:
+    """All that is known of a FineTuneJob when a decision is made."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    created: datetime
+    deleting: bool
+    spec: FineTuneJobSpec | None
+    spec_error: str
+    status: FineTuneJobStatus
+    connection: LLMConnectionSpec | None
+    namespace_labels: Mapping[str, str]
+    run: Run
+    live_pods: bool
+    """Whether pods of this job, or of an earlier one of its name, may still write while no attempt is under way."""
+    version: int | None
+    """Version of the model that this job made, once it is registered."""
+    artifact_uri: str
+    now: datetime
+    remote: bool = False
+    """Whether its provider is outside of the cluster."""
+    held: bool = False
+    """Whether our finalizer is on the job: something of it may be outside of the cluster."""
+    abandoned: bool = False
+    """Whether somebody wants it let go though the provider cannot be asked."""
+    facts: ProviderFacts = field(default_factory=ProviderFacts)
+    """Prices and dates of the provider."""
+
+    @property
+    def provider(self) -> ProviderStatus:
+        """What is recorded about the attempts."""
+        return self.status.provider or ProviderStatus()
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that is under way or comes next, from 1."""
+        return max(self.provider.attempt, 1)
+
+    @property
+    def begun(self) -> bool:
+        """Whether that attempt has been started, be it there or gone: its number is used up."""
+        return self.run.state != "Absent" or self.provider.job_id is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job has ended. Nothing but a new retryNonce starts it again."""
+        return is_true(self.status.conditions, "Complete") or is_true(self.status.conditions, "Failed")
+
+    @property
+    def retry_asked(self) -> bool:
+        """Whether retryNonce has changed since the present run began."""
+        return self.spec is not None and self.spec.retry_nonce not in {None, self.status.observed_retry_nonce}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the job's status should be and what is to be done.
+
+    In this order: stop, start, submit, register, release, delete, status.
+    """
+
+    status: FineTuneJobStatus
+    stop: bool = False
+    start: bool = False
+    submit: bool = False
+    """Have the provider make the job: looked up first, recorded before."""
+    register: bool = False
+    release: bool = False
+    """Tidy up at the provider and take our finalizer off."""
+    delete: bool = False
+    requeue_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """New values for status fields, and the facts for its conditions."""
+
+    facts: list[Fact] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
