@@ -29,7 +29,9 @@ class Hosted:
 
     name: str
     state: HostedState
-    connection: str
+    connection: str = ""
+    address: str = ""
+    """What a request names it by, where that is not its name."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Wanted:
     """How the names of all deployments of this object begin."""
     nonce: str | None
     """What has to change for a deployment to be made again that the provider has deleted."""
+    one_at_a_time: bool = True
+    """Whether nothing may be changed while anything of the account changes."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +56,19 @@ class Plan:
     recorded: tuple[HostedDeployment, ...]
     serving: Serving
     serves: str | None = None
-    """Name of the deployment that answers now."""
+    """Name of the deployment that answers now, as requests give it."""
     make: bool = False
     ask: bool = False
     delete: tuple[str, ...] = ()
 
 
 def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:
-    """What to do next. `found` is all of the account: while anything of it changes, nothing else may be changed."""
+    """What to do next. `found` is all of the account: it may take one change at a time."""
     others = tuple(one for one in ours(recorded, found, wanted.prefix, now) if one.name != wanted.name)
     there = found.get(wanted.name)
     entry = _entry(recorded, wanted, there, now)
     answering = next((one.name for one in others if one.answered and _is_ready(found, one.name)), None)
-    busy = any(one.state in {"Creating", "Deleting"} for one in found.values())
+    busy = wanted.one_at_a_time and changes(found)
     make = ask = False
     delete: tuple[str, ...] = ()
     serving = Serving("Rolling", wanted.version, 1 if answering else 0)
@@ -79,7 +83,16 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         delete = () if busy else tuple(one.name for one in others if one.name in found)
     else:
         ask = there.state == "Ready"
-    return Plan((*others, entry), serving, answering, make, ask, delete)
+    return Plan((*others, entry), serving, _address(found, answering), make, ask, delete)
+
+
+def changes(found: Mapping[str, Hosted]) -> bool:
+    """Whether anything of the account is being made or deleted."""
+    return any(one.state in {"Creating", "Deleting"} for one in found.values())
+
+
+def _address(found: Mapping[str, Hosted], name: str | None) -> str | None:
+    return (found[name].address or name) if name is not None and name in found else None
 
 
 def ours(

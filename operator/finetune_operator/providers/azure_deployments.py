@@ -9,11 +9,12 @@ from azure.mgmt.cognitiveservices import models as arm
 from azure.mgmt.cognitiveservices.aio import CognitiveServicesManagementClient
 
 from finetune_api.connection import AzureOpenAI
-from finetune_api.deployment import AzureServing
+from finetune_api.deployment import AzureServing, DeploymentTemplate
 from finetune_api.reasons import Reason
-from finetune_operator.decide.hosted import HostedState
+from finetune_operator.decide.hosted import Hosted, HostedState
 from finetune_operator.providers import openai_wire
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.ports import HostRequest
 
 T = TypeVar("T")
 
@@ -51,25 +52,19 @@ class AzureDeployments:
         """Close the connections."""
         await self._arm.close()
 
-    async def list(self) -> dict[str, HostedState]:
-        """The states of all deployments of the account, by name."""
+    async def list(self) -> list[Hosted]:
+        """All deployments of the account."""
 
-        async def read() -> dict[str, HostedState]:
+        async def read() -> list[Hosted]:
             pages = self._arm.deployments.list(*self._place, **self._options)
-            return {str(one.name): _state(one) async for one in pages}
+            return [Hosted(str(one.name), _state(one)) async for one in pages]
 
         return await _ask(read())
 
-    async def make(self, name: str, model: str, serving: AzureServing, owner: str) -> None:
+    async def make(self, request: HostRequest) -> None:
         """PUT a deployment. It is not waited for: the next look sees how far it is."""
-        wanted = arm.Deployment(
-            sku=arm.Sku(name=serving.sku, capacity=serving.capacity),
-            properties=arm.DeploymentProperties(model=arm.DeploymentModel(format="OpenAI", name=model, version="1")),
-            tags={OWNER_TAG: owner},
-        )
-        await _ask(
-            self._arm.deployments.begin_create_or_update(*self._place, name, wanted, polling=False, **self._options)
-        )
+        put = self._arm.deployments.begin_create_or_update
+        await _ask(put(*self._place, request.name, wanted(request), polling=False, **self._options))
 
     async def delete(self, name: str) -> None:
         """DELETE a deployment; one that is not there is no error."""
@@ -90,6 +85,22 @@ class AzureDeployments:
                 Reason.PROVIDER_UNAVAILABLE, f"deployment {name} does not answer ({type(error).__name__})"
             ) from None
         return True
+
+
+def wanted(request: HostRequest) -> arm.Deployment:
+    """The deployment as ARM's PUT takes it. Pure."""
+    serving = serving_of(request.template)
+    model = arm.DeploymentModel(format="OpenAI", name=request.model, version="1")
+    return arm.Deployment(
+        sku=arm.Sku(name=serving.sku, capacity=serving.capacity),
+        properties=arm.DeploymentProperties(model=model),
+        tags={OWNER_TAG: request.owner},
+    )
+
+
+def serving_of(template: DeploymentTemplate) -> AzureServing:
+    """SKU and capacity; those of the defaults where the template has no block."""
+    return template.azure_open_ai or AzureServing()
 
 
 def _state(one: arm.Deployment) -> HostedState:

@@ -1,14 +1,16 @@
 """Names of a ModelDeployment's deployments at a provider, and the calls on them through the connection's account."""
 
+from dataclasses import replace
+
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.deployment import AzureServing, ModelDeploymentSpec
+from finetune_api.deployment import ModelDeploymentSpec
 from finetune_operator.decide.deployment import Target
 from finetune_operator.decide.hosted import Hosted, Wanted
+from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.ports import Manifest
+from finetune_operator.providers.ports import HostRequest, Manifest
 
-NAME_LIMIT = 64
 _VERSION_DIGITS = 6
 
 
@@ -20,12 +22,12 @@ class Hosting:
 
     async def list(self, connection: str) -> dict[str, Hosted]:
         """All deployments of the account, by name."""
-        states = await self._accounts.of(connection).host(lambda host: host.list())
-        return {name: Hosted(name, state, connection) for name, state in states.items()}
+        found = await self._accounts.of(connection).host(lambda host: host.list())
+        return {one.name: replace(one, connection=connection) for one in found}
 
-    async def make(self, connection: str, name: str, model: str, serving: AzureServing, owner: str) -> None:
+    async def make(self, connection: str, request: HostRequest) -> None:
         """Have a deployment made."""
-        await self._accounts.of(connection).host(lambda host: host.make(name, model, serving, owner))
+        await self._accounts.of(connection).host(lambda host: host.make(request))
 
     async def delete(self, connection: str, name: str) -> None:
         """Have a deployment deleted."""
@@ -43,11 +45,10 @@ def is_hosted(connection: LLMConnectionSpec | None) -> bool:
 
 def prefix(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
     """How the names of an object's deployments begin: its own, or the one that it asks for, and part of its UID."""
-    metadata = deployment["metadata"]
-    chosen = spec.azure_open_ai.name if spec.azure_open_ai else None
+    metadata, terms = deployment["metadata"], terms_of(spec)
     uid = metadata["uid"].replace("-", "")[-6:]
-    room = NAME_LIMIT - _VERSION_DIGITS - len(uid) - 3
-    own = chosen or f"{metadata['namespace']}-{metadata['name']}"
+    room = terms.name_limit - _VERSION_DIGITS - len(uid) - 3
+    own = terms.name or f"{metadata['namespace']}-{metadata['name']}"
     return f"{names.fit(own, room)}-{uid}-v"
 
 
@@ -55,9 +56,23 @@ def wanted(deployment: Manifest, spec: ModelDeploymentSpec, target: Target) -> W
     """The deployment of the version that should answer."""
     begins = prefix(deployment, spec)
     number = target.version.version
-    return Wanted(f"{begins}{number}", number, target.version.connection, begins, spec.retry_nonce)
+    return Wanted(
+        name=f"{begins}{number}",
+        version=number,
+        connection=target.version.connection,
+        prefix=begins,
+        nonce=spec.retry_nonce,
+        one_at_a_time=terms_of(spec).one_at_a_time,
+    )
 
 
-def settings_of(spec: ModelDeploymentSpec) -> AzureServing:
-    """SKU and capacity."""
-    return spec.azure_open_ai or AzureServing()
+def request(deployment: Manifest, spec: ModelDeploymentSpec, target: Target, wanted: Wanted) -> HostRequest:
+    """What the provider is asked to make."""
+    artifact = target.version.artifact
+    return HostRequest(
+        name=wanted.name,
+        model=artifact.provider_model_id or artifact.uri or "",
+        template=spec,
+        owner=str(deployment["metadata"]["uid"]),
+        nonce=wanted.nonce,
+    )

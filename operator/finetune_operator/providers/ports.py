@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Protocol
 
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.deployment import AzureServing
+from finetune_api.deployment import DeploymentTemplate
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
-from finetune_operator.decide.hosted import HostedState
+from finetune_operator.decide.hosted import Hosted
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.decide.run import Run
 
@@ -95,17 +96,36 @@ class RemoteFile:
     """Whether a job may use it already."""
 
 
+@dataclass(frozen=True)
+class HostRequest:
+    """A deployment to be made, in nobody's dialect. What only one provider has is in its block of the template."""
+
+    name: str
+    model: str
+    """What it is to serve: the provider's name of the tuned model, or the URI of an artifact."""
+    template: DeploymentTemplate
+    owner: str
+    """UID of the ModelDeployment."""
+    nonce: str | None = None
+    """What was changed to have it made again."""
+
+    @property
+    def token(self) -> str:
+        """The same for every call that is to make this deployment, and for no other."""
+        return sha256(f"{self.owner}/{self.name}/{self.nonce or ''}".encode()).hexdigest()[:32]
+
+
 class HostingApi(Protocol):
-    """Deployments of one account, where a provider bills for them; one call each, no state, no retries.
+    """Deployments of one account, where a provider makes them; one call each, no state, no retries.
 
     All of it raises ProviderError's children.
     """
 
-    async def list(self) -> dict[str, HostedState]:
-        """The states of all deployments, whoever made them, by name."""
+    async def list(self) -> list[Hosted]:
+        """All deployments, whoever made them; of which connection they are is left out."""
         ...
 
-    async def make(self, name: str, model: str, serving: AzureServing, owner: str) -> None:
+    async def make(self, request: HostRequest) -> None:
         """Ask for a deployment; the same again changes nothing."""
         ...
 

@@ -137,7 +137,7 @@ class DeploymentReconciler:
             view,
             status=status,
             serving=Serving(state, number, len(answering)),
-            serves=answering[0].name if answering else None,
+            serves=status.endpoint.model if answering and status.endpoint else None,
             cost=status.cost,
         )
         passes = error.reason in CHANGES_BY_ITSELF

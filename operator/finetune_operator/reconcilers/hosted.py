@@ -14,6 +14,7 @@ from finetune_operator.decide import hosted as decide
 from finetune_operator.decide.conditions import moment, reconciling, stalled
 from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, Target, going
 from finetune_operator.decide.hosted import Hosted, Plan, Wanted
+from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.providers import hosting
 from finetune_operator.providers.accounts import catalogue_name
 from finetune_operator.providers.errors import ProviderError
@@ -96,7 +97,7 @@ class HostedDeployments:
         found = await self._found({one.connection for one in recorded})
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
         ours = decide.ours(recorded, found, prefix, view.now)
-        busy = any(one.state in {"Creating", "Deleting"} for one in found.values())
+        busy = terms_of(view.spec).one_at_a_time and decide.changes(found)
         first = next((one for one in ours if one.name in found), None)
         if first is not None and not busy:
             await self._calls.delete(first.connection, first.name)
@@ -107,10 +108,7 @@ class HostedDeployments:
             return
         self._guard()
         if plan.make:
-            model = target.version.artifact.provider_model_id or ""
-            owner = str(deployment["metadata"]["uid"])
-            serving = hosting.settings_of(view.spec)
-            await self._calls.make(wanted.connection, wanted.name, model, serving, owner)
+            await self._calls.make(wanted.connection, hosting.request(deployment, view.spec, target, wanted))
         for one in [one for one in plan.recorded if one.name in plan.delete][:1]:
             await self._calls.delete(one.connection, one.name)
 
@@ -123,16 +121,14 @@ class HostedDeployments:
     def _cost(
         self, view: DeploymentView, target: Target, plan: Plan, found: dict[str, Hosted]
     ) -> DeploymentCost | None:
-        """Of all that stands; None where no price of the SKU is known."""
-        facts = self._catalogue().of(catalogue_name(target.connection))
-        settings = hosting.settings_of(view.spec) if view.spec else None
-        price = facts.hosting.get(settings.sku) if settings else None
+        """Of all that stands; None where no price of an hour is known."""
+        facts, terms = self._catalogue().of(catalogue_name(target.connection)), terms_of(view.spec)
+        price = facts.hosting.get(terms.sku)
         standing = [one for one in plan.recorded if one.answered and one.name in found]
-        if price is None or settings is None or not standing:
+        if price is None or not standing:
             return None
-        units = settings.capacity if settings.sku == "ProvisionedManaged" else 1
         hours = sum((_age(view, one) for one in standing), timedelta()).total_seconds() / 3600
-        return hosted(price, units * len(standing), hours / len(standing), facts.hosting_currency)
+        return hosted(price, terms.units * len(standing), hours / len(standing), facts.hosting_currency)
 
     async def _hold(self, deployment: Manifest) -> Manifest:
         present = deployment["metadata"].get("finalizers") or []
