@@ -247,14 +247,31 @@ class AwsCredentials(ApiModel):
     secret_ref: ObjectRef | None = Field(
         None, description="Secret of the operator's namespace with accessKeyID and secretAccessKey."
     )
-    pod_identity: bool | None = Field(None, description="Use the operator's own EKS pod identity.")
+    pod_identity: bool | None = Field(
+        None,
+        description="Use the identity of the operator's own pod: EKS Pod Identity, or a role of its service account.",
+    )
 
 
 class S3Location(ApiModel):
     """A place in S3."""
 
-    bucket: Annotated[str, Field(min_length=3, max_length=63)] = Field(description="Bucket.")
-    prefix: Annotated[str, Field(max_length=512)] | None = Field(None, description="Key prefix.")
+    bucket: Annotated[
+        str,
+        Field(min_length=3, max_length=63),
+        shaped("^[a-z0-9][a-z0-9.-]*[a-z0-9]$", "write the bucket's name alone, without s3:// and without a path"),
+    ] = Field(description="Bucket, in the connection's region.")
+    prefix: (
+        Annotated[
+            str,
+            Field(max_length=256),
+            shaped(
+                "^[0-9A-Za-z!_.*()-]+(/[0-9A-Za-z!_.*()-]+)*$",
+                "write a path such as team/tuning, without a slash at its beginning and end",
+            ),
+        ]
+        | None
+    ) = Field(None, description="Key prefix: everything of the connection is below it. Default: the whole bucket.")
 
 
 class Bedrock(ApiModel):

@@ -39,6 +39,9 @@ class Reason(StrEnum):
     PROVIDER_UNAVAILABLE = "ProviderUnavailable"
     RATE_LIMITED = "RateLimited"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    BUCKET_NOT_FOUND = "BucketNotFound"
+    ROLE_NOT_USABLE = "RoleNotUsable"
+    PROVIDER_BUSY = "ProviderBusy"
     FINE_TUNING_CLOSED = "FineTuningClosed"
     MODEL_RETIRED = "ModelRetired"
     MODEL_RETIRES = "ModelRetires"
@@ -97,6 +100,10 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.PROVIDER_UNAVAILABLE: "Nothing to do: the provider is asked again. If it lasts, check baseURL and egress.",
     Reason.RATE_LIMITED: "Nothing to do: the call is made again after the pause that the provider asks for.",
     Reason.QUOTA_EXCEEDED: "Raise the quota or the credit of the provider's account, or wait for other jobs to end.",
+    Reason.BUCKET_NOT_FOUND: "Ask an admin to make the bucket, in the connection's region, or to correct s3.bucket.",
+    Reason.ROLE_NOT_USABLE: "Ask an admin to correct roleARN: its trust policy must let the service assume it, and the "
+    "operator's identity needs iam:PassRole for it.",
+    Reason.PROVIDER_BUSY: "Nothing to do: it is tried again. If it lasts, end at the provider what the message names.",
     Reason.FINE_TUNING_CLOSED: "Use a connection to another provider, or one with a huggingFace block.",
     Reason.MODEL_RETIRED: "Choose a base model that the provider still runs.",
     Reason.MODEL_RETIRES: "Tune a newer base model before that day.",

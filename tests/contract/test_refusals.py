@@ -216,6 +216,8 @@ CONNECTIONS: list[Refused] = [
     (BEDROCK, "spec.bedrock.roleARN", "bedrock-finetune", ("roleARN", "arn:aws:iam::ACCOUNT:role/NAME")),
     (BEDROCK, "spec.bedrock.s3", REMOVE, ("spec.bedrock.s3: Required",)),
     (BEDROCK, "spec.bedrock.s3.bucket", "b", ("spec.bedrock.s3.bucket", "at least 3")),
+    (BEDROCK, "spec.bedrock.s3.bucket", "s3://data", ("spec.bedrock.s3.bucket", "without s3://")),
+    (BEDROCK, "spec.bedrock.s3.prefix", "/tuning/", ("spec.bedrock.s3.prefix", "without a slash")),
     (BEDROCK, "spec.bedrock.credentials", {"podIdentity": False}, ("either secretRef or podIdentity: true",)),
 ]
 

@@ -15,6 +15,9 @@ FROM_ELSEWHERE = {
     Reason.DEADLINE_EXCEEDED,  # of the batch Job: test_decide_run
     Reason.EXPIRED,  # of a deployment at a provider: test_decide_hosted
     Reason.MODEL_RETIRES,  # condition Retiring: test_decide_cloud_job
+    Reason.BUCKET_NOT_FOUND,  # of AWS's refusals: test_aws_and_s3
+    Reason.ROLE_NOT_USABLE,
+    Reason.PROVIDER_BUSY,
     Reason.TRAINER_CRASHED,  # of an exit code that is nobody's: test_decide_run
 }
 

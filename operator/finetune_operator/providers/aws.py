@@ -1,0 +1,216 @@
+"""AWS for one connection: whose keys sign, calls beside the event loop, and what its refusals mean. Knows no service.
+
+boto3 has no asyncio: each connection has threads of its own, so that one that waits for AWS holds up no other. The
+SDK repeats nothing here: whether a call that was not answered was done, only a look-up can tell.
+"""
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import boto3
+import botocore.session
+from botocore import exceptions as boto
+from botocore.config import Config
+
+from finetune_api.reasons import Reason
+from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.runtime.logs import redact
+
+T = TypeVar("T")
+
+SECRET_KEYS = ("accessKeyID", "secretAccessKey")
+POD_METHODS = frozenset({"assume-role-with-web-identity", "container-role"})
+"""How a pod has an identity of its own. Neither the node's role nor a file in the image is the operator's."""
+
+CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 20.0
+THREADS = 16
+KEY_PAUSE_SECONDS, ROLE_PAUSE_SECONDS, CONFLICT_PAUSE_SECONDS = 60.0, 60.0, 30.0
+THROTTLE_PAUSE_SECONDS, QUOTA_PAUSE_SECONDS = 30.0, 300.0
+MESSAGE_LIMIT = 500
+
+_KEYS = frozenset(
+    {
+        "UnrecognizedClientException",
+        "InvalidClientTokenId",
+        "InvalidAccessKeyId",
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "IncompleteSignature",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidToken",
+        "RequestExpired",
+        "AuthFailure",
+    }
+)
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "OptInRequired", "403"})
+_THROTTLED = frozenset(
+    {
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "SlowDown",
+        "429",
+    }
+)
+_QUOTA = frozenset({"ServiceQuotaExceededException", "LimitExceededException", "ResourceLimitExceeded"})
+_ABSENT = frozenset({"ResourceNotFoundException", "ResourceNotFound", "NoSuchKey", "NoSuchUpload", "NotFound", "404"})
+_CONFLICT = frozenset({"ConflictException", "ResourceInUse", "ResourceInUseException", "409"})
+_ROLE = re.compile(r"(could not|unable to|cannot) assume|iam:PassRole|trust (policy|relationship)", re.IGNORECASE)
+"""In messages about the role that a service is to take: AWS has no code for that."""
+
+
+class Signer(Protocol):
+    """What a connection's block says of credentials."""
+
+    @property
+    def secret_ref(self) -> Any:
+        """The Secret with the keys, or None."""
+        ...
+
+
+def session_of(credentials: Signer, secret: Mapping[str, str], region: str) -> boto3.Session:
+    """A session that signs with the Secret's keys, or with the identity of the operator's own pod."""
+    if credentials.secret_ref is not None:
+        key, value = (secret[name] for name in SECRET_KEYS)
+        return boto3.Session(aws_access_key_id=key, aws_secret_access_key=value, region_name=region)
+    core = botocore.session.get_session()
+    resolver = core.get_component("credential_provider")
+    for method in [provider.METHOD for provider in resolver.providers]:
+        if method not in POD_METHODS:
+            resolver.remove(method)
+    return boto3.Session(botocore_session=core, region_name=region)
+
+
+class Aws:
+    """Calls on AWS's services with one connection's session.
+
+    Args:
+        session: whose keys sign.
+        endpoints: addresses of services where they are not AWS's public ones, by boto3's names of the services.
+    """
+
+    def __init__(self, session: boto3.Session, endpoints: Mapping[str, str] | None = None) -> None:
+        self._session = session
+        self._endpoints = endpoints or {}
+        self._clients: dict[str, Any] = {}
+        self._building = threading.Lock()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
+
+    async def close(self) -> None:
+        """Take no more calls; those on their way end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for client in self._clients.values():
+            client.close()
+
+    async def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        """One call, by boto3's names of service and operation.
+
+        Raises:
+            ProviderError: as `translated` says.
+        """
+        return await self.run(service, lambda client: getattr(client, operation)(**arguments))
+
+    async def pages(self, service: str, operation: str, key: str, **arguments: Any) -> list[dict[str, Any]]:
+        """What a list has under `key`, all pages of it.
+
+        Raises:
+            ProviderError: as `translated` says.
+        """
+
+        def read(client: Any) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = []
+            for page in client.get_paginator(operation).paginate(**arguments):
+                found += page.get(key) or []
+            return found
+
+        return await self.run(service, read)
+
+    async def run(self, service: str, do: Callable[[Any], T]) -> T:
+        """What `do` makes of the service's client, in a thread.
+
+        Raises:
+            ProviderError: as `translated` says.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, partial(self._run, service, do))
+        except (boto.ClientError, boto.BotoCoreError) as error:
+            raise translated(error, service) from None
+
+    def _run(self, service: str, do: Callable[[Any], T]) -> T:
+        return do(self._client(service))
+
+    def _client(self, service: str) -> Any:
+        """Made when it is first asked for, in a thread: reading a service's model takes a while."""
+        with self._building:
+            if service not in self._clients:
+                endpoint = self._endpoints.get(service)
+                config = Config(
+                    connect_timeout=CONNECT_SECONDS,
+                    read_timeout=ANSWER_SECONDS,
+                    retries={"total_max_attempts": 1},
+                    max_pool_connections=THREADS,
+                    s3={"addressing_style": "path"} if endpoint else None,
+                )
+                self._clients[service] = self._session.client(service, endpoint_url=endpoint, config=config)
+            return self._clients[service]
+
+
+def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> ProviderError:
+    """AWS's refusal, or its silence, in our own terms. Raise it `from None`: requests have signatures."""
+    if isinstance(error, boto.ClientError):
+        return _refusal(error, service)
+    kind = type(error).__name__
+    if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
+        message = f"the operator's pod has no identity at AWS ({kind}): check its service account"
+        return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
+    if isinstance(error, boto.ParamValidationError | boto.InvalidRegionError):
+        return Refused(Reason.PROVIDER_REFUSED, f"{service} cannot be asked that ({kind})")
+    return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} does not answer ({kind})")
+
+
+def _refusal(error: boto.ClientError, service: str) -> ProviderError:  # noqa: PLR0911 - a table
+    code, said = str(error.response.get("Error", {}).get("Code", "")), _said(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _KEYS:
+        # Not AWS's own words: they may hold what was signed.
+        message = f"{service} does not accept the connection's keys ({code})"
+        return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
+    if code == "NoSuchBucket":
+        return TryLater(Reason.BUCKET_NOT_FOUND, "the connection's S3 bucket does not exist", ROLE_PAUSE_SECONDS)
+    if _ROLE.search(said):
+        message = f"{service} cannot use the connection's roleARN: {said}"
+        return TryLater(Reason.ROLE_NOT_USABLE, message, ROLE_PAUSE_SECONDS)
+    if code in _DENIED:
+        message = f"{service} does not let the operator's identity {_action(error)} ({code}): {said}"
+        return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
+    if code in _THROTTLED or status == 429:
+        return TryLater(Reason.RATE_LIMITED, f"{service} asks for patience ({code})", THROTTLE_PAUSE_SECONDS)
+    if code in _QUOTA:
+        return TryLater(Reason.QUOTA_EXCEEDED, f"{service}: {said}", QUOTA_PAUSE_SECONDS)
+    if code in _ABSENT:
+        return NotThere(Reason.PROVIDER_REFUSED, f"{service} has no such thing ({code}): {said}")
+    if code in _CONFLICT:
+        return TryLater(Reason.PROVIDER_BUSY, f"{service} ({code}): {said}", CONFLICT_PAUSE_SECONDS)
+    if status >= 500 or not status:
+        return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} answers with status {status} ({code})")
+    return Refused(Reason.PROVIDER_REFUSED, f"{service} refuses ({code}): {said}")
+
+
+def _said(error: boto.ClientError) -> str:
+    return redact(str(error.response.get("Error", {}).get("Message", "")))[:MESSAGE_LIMIT]
+
+
+def _action(error: boto.ClientError) -> str:
+    return str(getattr(error, "operation_name", "")) or "do that"

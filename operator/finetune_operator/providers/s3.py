@@ -1,0 +1,156 @@
+"""A place in S3 as an AWS connection has it: objects by their names below its prefix, written as they come.
+
+A file is passed on in parts, of which one is held at a time, and is there when its last part is, or not at all.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_api.connection import S3Location
+from finetune_api.reasons import Reason
+from finetune_operator.providers.aws import Aws
+from finetune_operator.providers.errors import NotThere, ProviderError, TryLater
+
+PART_BYTES = 8 * 1024 * 1024
+"""S3 takes parts from 5 MiB on, and 10,000 of them: files of up to 80 GB."""
+
+DELETE_AT_ONCE = 1000
+_SERVICE = "s3"
+
+
+@dataclass(frozen=True)
+class S3Object:
+    """An object."""
+
+    name: str
+    """Its key without the place's prefix."""
+    bytes: int
+
+
+class Bucket:
+    """Objects of one place. All of it raises ProviderError's children."""
+
+    def __init__(self, aws: Aws, place: S3Location) -> None:
+        self._aws = aws
+        self._bucket = place.bucket
+        self._prefix = f"{place.prefix}/" if place.prefix else ""
+
+    def uri(self, name: str) -> str:
+        """The s3:// URI of an object, or of a folder."""
+        return f"s3://{self._bucket}/{self._prefix}{name}"
+
+    async def check(self) -> None:
+        """Whether the bucket is there, and may be used; free of charge but for the request."""
+        try:
+            await self._aws.call(_SERVICE, "head_bucket", Bucket=self._bucket)
+        except NotThere:
+            message = f"the connection's S3 bucket {self._bucket} does not exist"
+            raise TryLater(Reason.BUCKET_NOT_FOUND, message, 60.0) from None
+
+    async def objects(self, begins: str) -> list[S3Object]:
+        """Objects whose names begin so, in the order of their names."""
+        found = await self._aws.pages(
+            _SERVICE, "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=self._prefix + begins
+        )
+        return [S3Object(one["Key"].removeprefix(self._prefix), one["Size"]) for one in found]
+
+    async def look(self, name: str) -> S3Object:
+        """One object.
+
+        Raises:
+            NotThere: there is none.
+        """
+        found = await self._aws.call(_SERVICE, "head_object", **self._at(name))
+        return S3Object(name, found["ContentLength"])
+
+    async def read(self, name: str, limit: int) -> bytes:
+        """The content, as far as `limit` bytes.
+
+        Raises:
+            NotThere: there is none.
+        """
+
+        def read(client: Any) -> bytes:
+            with client.get_object(**self._at(name))["Body"] as body:
+                return bytes(body.read(limit))
+
+        return await self._aws.run(_SERVICE, read)
+
+    async def write(self, name: str, body: AsyncIterator[bytes]) -> None:
+        """Pass an object on as it comes. One that broke off is not there, and costs nothing."""
+        parts = in_parts(body, PART_BYTES)
+        first = await anext(parts, b"")
+        second = await anext(parts, None)
+        if second is None:
+            await self._aws.call(_SERVICE, "put_object", Body=first, **self._at(name))
+            return
+        made = await self._aws.call(_SERVICE, "create_multipart_upload", **self._at(name))
+        upload = {**self._at(name), "UploadId": made["UploadId"]}
+        try:
+            tags = [await self._part(upload, 1, first), await self._part(upload, 2, second)]
+            async for part in parts:
+                tags.append(await self._part(upload, len(tags) + 1, part))
+            await self._aws.call(_SERVICE, "complete_multipart_upload", MultipartUpload={"Parts": tags}, **upload)
+        except BaseException:
+            with suppress(ProviderError):  # `delete_all` ends what is left
+                await self._aws.call(_SERVICE, "abort_multipart_upload", **upload)
+            raise
+
+    async def delete(self, name: str) -> None:
+        """Delete an object; one that is not there is no error."""
+        await self._aws.call(_SERVICE, "delete_object", **self._at(name))
+
+    async def delete_all(self, begins: str) -> None:
+        """Delete everything whose name begins so, also parts of uploads that were never ended."""
+        if not begins:
+            raise ValueError("the whole place is nobody's to delete")
+        found = await self._aws.pages(
+            _SERVICE, "list_multipart_uploads", "Uploads", Bucket=self._bucket, Prefix=self._prefix + begins
+        )
+        for one in found:
+            upload = {"Bucket": self._bucket, "Key": one["Key"], "UploadId": one["UploadId"]}
+            with suppress(NotThere):
+                await self._aws.call(_SERVICE, "abort_multipart_upload", **upload)
+        keys = [{"Key": self._prefix + one.name} for one in await self.objects(begins)]
+        for start in range(0, len(keys), DELETE_AT_ONCE):
+            await self._delete_keys(keys[start : start + DELETE_AT_ONCE])
+
+    async def _delete_keys(self, keys: list[dict[str, str]]) -> None:
+        """One call that says of each key what became of it."""
+        asked = {"Objects": keys, "Quiet": True}
+        answer = await self._aws.call(_SERVICE, "delete_objects", Bucket=self._bucket, Delete=asked)
+        refused = answer.get("Errors") or []
+        if refused:
+            message = f"s3 did not delete {len(refused)} of {len(keys)} objects ({refused[0].get('Code')})"
+            raise TryLater(Reason.CREDENTIALS_INVALID, message, 60.0)
+
+    async def _part(self, upload: dict[str, Any], number: int, content: bytes) -> dict[str, Any]:
+        made = await self._aws.call(_SERVICE, "upload_part", PartNumber=number, Body=content, **upload)
+        return {"PartNumber": number, "ETag": made["ETag"]}
+
+    def _at(self, name: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._prefix + name}
+
+
+async def in_parts(body: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
+    """The body in parts of `size` bytes, the last one shorter. Holds one part, and a chunk."""
+    part = bytearray()
+    async for chunk in body:
+        view = memoryview(chunk)
+        while view:
+            room = size - len(part)
+            part += view[:room]
+            view = view[room:]
+            if len(part) == size:
+                yield bytes(part)
+                part.clear()
+    if part:
+        yield bytes(part)
+
+
+def place_of(uri: str) -> tuple[S3Location, str]:
+    """The bucket of an s3:// URI as a place, and the key: for what another place than the connection's holds."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return S3Location(bucket=bucket), key

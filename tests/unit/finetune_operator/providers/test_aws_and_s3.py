@@ -1,0 +1,179 @@
+"""S3 over boto3 and moto's server: nothing half written, nothing left; and what AWS's refusals become."""
+
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from botocore import exceptions as boto
+
+from finetune_api.connection import S3Location
+from finetune_api.reasons import Reason
+from finetune_operator.providers import s3
+from finetune_operator.providers.aws import Aws, session_of, translated
+from finetune_operator.providers.errors import NotThere, Refused, TryLater, Unknown
+from finetune_operator.providers.s3 import Bucket, in_parts, place_of
+from tests.simulators.conftest import s3_endpoint
+
+__all__ = ["s3_endpoint"]
+
+KEYS = {"accessKeyID": "AKIASIMULATED", "secretAccessKey": "simulated-secret"}
+BY_SECRET = SimpleNamespace(secret_ref="aws")
+BY_POD = SimpleNamespace(secret_ref=None)
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def aws(s3_endpoint: str) -> Iterator[Aws]:
+    made = Aws(session_of(BY_SECRET, KEYS, "us-east-1"), {"s3": s3_endpoint})
+    yield made
+    made._threads.shutdown()
+
+
+@pytest.fixture
+async def bucket(aws: Aws, request: pytest.FixtureRequest) -> Bucket:
+    name = request.node.name.partition("[")[0].replace("_", "-")[:60].strip("-")
+    await aws.call("s3", "create_bucket", Bucket=name)
+    return Bucket(aws, S3Location(bucket=name, prefix="team/tuning"))
+
+
+async def chunks(content: bytes, size: int = MIB // 2, fails: bool = False) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+    if fails:
+        raise ConnectionError("the sender is gone")
+
+
+async def uploads(aws: Aws, bucket: Bucket) -> list[dict[str, Any]]:
+    return await aws.pages("s3", "list_multipart_uploads", "Uploads", Bucket=bucket._bucket)
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 * MIB, 8 * MIB + 1, 17 * MIB])
+async def test_what_is_written_is_read_whatever_its_size(bucket: Bucket, aws: Aws, size: int) -> None:
+    content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    await bucket.write(f"file-{size}", chunks(content))
+    assert (await bucket.look(f"file-{size}")).bytes == size
+    assert await bucket.read(f"file-{size}", size + 1) == content
+    assert await uploads(aws, bucket) == []
+
+
+async def test_a_body_is_cut_into_parts_whatever_its_chunks() -> None:
+    parts = [part async for part in in_parts(chunks(b"abcdefghij", 3), 4)]
+    assert parts == [b"abcd", b"efgh", b"ij"]
+
+
+async def test_at_most_two_parts_are_held_while_a_file_passes(bucket: Bucket, monkeypatch: Any) -> None:
+    ahead: list[int] = []
+    given = sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal given
+        for _ in range(64):
+            given += MIB
+            ahead.append(given - sent)
+            yield b"x" * MIB
+
+    async def part(_: dict[str, Any], number: int, content: bytes) -> dict[str, Any]:
+        nonlocal sent
+        sent += len(content)
+        return {"PartNumber": number, "ETag": "x"}
+
+    async def call(*_: Any, **__: Any) -> dict[str, Any]:
+        return {"UploadId": "1"}
+
+    monkeypatch.setattr(bucket, "_part", part)
+    monkeypatch.setattr(bucket, "_aws", SimpleNamespace(call=call))
+    await bucket.write("large", body())
+    assert (sent, max(ahead) <= 2 * s3.PART_BYTES + MIB) == (64 * MIB, True)
+
+
+@pytest.mark.parametrize("size", [MIB, 9 * MIB, 17 * MIB])
+async def test_a_sender_that_breaks_off_leaves_neither_an_object_nor_parts(bucket: Bucket, aws: Aws, size: int) -> None:
+    with pytest.raises(ConnectionError):
+        await bucket.write("half", chunks(b"x" * size, fails=True))
+    with pytest.raises(NotThere):
+        await bucket.look("half")
+    assert await uploads(aws, bucket) == []
+
+
+async def test_names_are_below_the_prefix_and_deleted_by_their_beginning(bucket: Bucket, aws: Aws) -> None:
+    for name in ("job-1-train", "job-1/out/metrics", "job-2-train"):
+        await bucket.write(name, chunks(b"x"))
+    assert [one.name for one in await bucket.objects("job-1")] == ["job-1-train", "job-1/out/metrics"]
+    assert bucket.uri("job-1-train") == f"s3://{bucket._bucket}/team/tuning/job-1-train"
+    at = {"Bucket": bucket._bucket, "Key": "team/tuning/job-1-never-ended"}
+    await aws.call("s3", "create_multipart_upload", **at)
+    await bucket.delete_all("job-1")
+    await bucket.delete("job-1-train")
+    assert [one.name for one in await bucket.objects("")] == ["job-2-train"]
+    assert await uploads(aws, bucket) == []
+
+
+async def test_a_whole_place_is_never_deleted(bucket: Bucket) -> None:
+    with pytest.raises(ValueError, match="nobody's"):
+        await bucket.delete_all("")
+
+
+async def test_a_bucket_that_is_missing_is_said(aws: Aws, bucket: Bucket) -> None:
+    await bucket.check()
+    missing = Bucket(aws, S3Location(bucket="nowhere-at-all"))
+    for ask in (missing.check(), missing.objects("x"), missing.write("x", chunks(b"x"))):
+        with pytest.raises(TryLater) as caught:
+            await ask
+        assert caught.value.reason == Reason.BUCKET_NOT_FOUND
+
+
+def test_a_uri_of_another_place_is_taken_apart() -> None:
+    place, key = place_of("s3://elsewhere/a/b.csv")
+    assert (place.bucket, place.prefix, key) == ("elsewhere", None, "a/b.csv")
+
+
+def refusal(code: str, status: int = 400, message: str = "no") -> boto.ClientError:
+    answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return boto.ClientError(answer, "CreateThing")
+
+
+UNASSUMABLE = "Could not assume provided IAM role."
+NOT_PASSED = "not authorized to perform: iam:PassRole"
+POD = "User: arn:aws:sts::123456789012:assumed-role/pod/x is not authorized to perform: bedrock:CreateThing"
+REFUSALS = {
+    "keys": (refusal("UnrecognizedClientException", 403), TryLater, Reason.CREDENTIALS_INVALID),
+    "signature": (refusal("SignatureDoesNotMatch", 403), TryLater, Reason.CREDENTIALS_INVALID),
+    "rights": (refusal("AccessDeniedException", 403, POD), TryLater, Reason.CREDENTIALS_INVALID),
+    "role": (refusal("ValidationException", message=UNASSUMABLE), TryLater, Reason.ROLE_NOT_USABLE),
+    "pass role": (refusal("AccessDeniedException", 403, NOT_PASSED), TryLater, Reason.ROLE_NOT_USABLE),
+    "bucket": (refusal("NoSuchBucket", 404), TryLater, Reason.BUCKET_NOT_FOUND),
+    "throttled": (refusal("ThrottlingException", 429), TryLater, Reason.RATE_LIMITED),
+    "not ready": (refusal("ModelNotReadyException", 429), TryLater, Reason.RATE_LIMITED),
+    "quota": (refusal("ServiceQuotaExceededException"), TryLater, Reason.QUOTA_EXCEEDED),
+    "absent": (refusal("ResourceNotFoundException", 404), NotThere, Reason.PROVIDER_REFUSED),
+    "conflict": (refusal("ConflictException"), TryLater, Reason.PROVIDER_BUSY),
+    "wrong": (refusal("ValidationException"), Refused, Reason.PROVIDER_REFUSED),
+    "broken": (refusal("InternalServerException", 500), Unknown, Reason.PROVIDER_UNAVAILABLE),
+    "silent": (boto.ReadTimeoutError(endpoint_url="http://x"), Unknown, Reason.PROVIDER_UNAVAILABLE),
+    "cut": (boto.ConnectionClosedError(endpoint_url="http://x"), Unknown, Reason.PROVIDER_UNAVAILABLE),
+    "no identity": (boto.NoCredentialsError(), TryLater, Reason.CREDENTIALS_INVALID),
+    "wrong words": (boto.ParamValidationError(report="x"), Refused, Reason.PROVIDER_REFUSED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "kind", "reason"), REFUSALS.values(), ids=REFUSALS)
+def test_every_refusal_is_one_of_ours(error: Any, kind: type, reason: Reason) -> None:
+    found = translated(error, "bedrock")
+    assert (type(found), found.reason) == (kind, reason)
+    assert found.failure().next_step
+
+
+def test_words_about_a_signature_are_kept_away() -> None:
+    assert "canonical" not in translated(refusal("SignatureDoesNotMatch", 403, "canonical string"), "s3").message
+
+
+def test_a_pod_signs_with_its_own_identity_and_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOFSOMEBODY")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-somebody")
+    assert session_of(BY_POD, {}, "us-east-1").get_credentials() is None
+    signed = session_of(BY_SECRET, KEYS, "us-east-1").get_credentials()
+    assert signed is not None
+    assert signed.access_key == "AKIASIMULATED"
+    assert boto3.Session(region_name="us-east-1").get_credentials().access_key == "AKIAOFSOMEBODY"
