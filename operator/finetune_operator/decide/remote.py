@@ -70,6 +70,8 @@ class RemoteJob:
     """Files with the record of the training."""
     training_file: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    partial: bool = False
+    """From a list that lacks what only a look at the job itself tells: why it failed, say, or what it has written."""
 
     @property
     def ended(self) -> bool:

@@ -10,7 +10,7 @@ from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredentia
 
 from finetune_api.connection import AzureOpenAI
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import RemoteJob
+from finetune_operator.decide.remote import JobKey, RemoteJob
 from finetune_operator.desired import names
 from finetune_operator.providers.azure_deployments import AzureDeployments
 from finetune_operator.providers.errors import Refused, TryLater
@@ -69,9 +69,9 @@ class AzureOpenAIApi(OpenAIApi):
         """As OpenAI's, with a suffix as short as Azure wants it."""
         return await super().create(replace(request, suffix=names.fit(request.suffix, SUFFIX_LIMIT)))
 
-    async def jobs(self, since: datetime, labels: dict[str, str] | None = None) -> list[RemoteJob]:  # noqa: ARG002
+    async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:  # noqa: ARG002 - see there
         """All jobs since then: Azure may keep no labels, and a filter by them would hide what is there."""
-        return await super().jobs(since)
+        return await self.jobs(since)
 
     def hosting(self) -> HostingApi:
         """Deployments of the account, by ARM."""

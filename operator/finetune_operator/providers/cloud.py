@@ -147,8 +147,7 @@ class CloudTraining:
         """By the labels that the job carries, or by its training file where the provider keeps no labels."""
         key = key_of(job, provider)
         training_file = next((file.id for file in provider.files or () if file.split == "train"), "")
-        labels = {"uid": key.uid, "attempt": str(key.attempt)}
-        found = await self._call(job, lambda api: api.jobs(key.created - CLOCK_SKEW, labels))
+        found = await self._call(job, lambda api: api.find(key, key.created - CLOCK_SKEW))
         return [one for one in found if is_of(one, key, training_file)]
 
     async def create(self, job: Manifest, spec: FineTuneJobSpec, provider: ProviderStatus) -> RemoteJob:
@@ -157,12 +156,8 @@ class CloudTraining:
         await self._require_own_files(job, key, provider)
         request = JobRequest(
             key=key,
-            base_model=spec.base_model,
+            spec=spec,
             suffix=names.fit(spec.model_ref.name, SUFFIX_LIMIT),
-            epochs=int(spec.hyperparameters.epochs),
-            batch_size=spec.hyperparameters.batch_size,
-            learning_rate_multiplier=spec.hyperparameters.learning_rate_multiplier,
-            seed=spec.hyperparameters.seed,
             files=provider.files or [],
         )
         return await self._call(job, lambda api: api.create(request))

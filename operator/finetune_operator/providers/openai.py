@@ -16,7 +16,7 @@ import openai
 from openai.types import FileObject
 
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import Metrics, RemoteJob
+from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import openai_wire as wire
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
@@ -119,14 +119,15 @@ class OpenAIApi:
 
     async def create(self, request: JobRequest) -> RemoteJob:
         """POST /fine_tuning/jobs, once."""
-        hyperparameters: dict[str, Any] = {"n_epochs": request.epochs, "batch_size": request.batch_size}
-        if request.learning_rate_multiplier is not None:
-            hyperparameters["learning_rate_multiplier"] = request.learning_rate_multiplier
+        asked = request.spec.hyperparameters
+        hyperparameters: dict[str, Any] = {"n_epochs": int(asked.epochs), "batch_size": asked.batch_size}
+        if asked.learning_rate_multiplier is not None:
+            hyperparameters["learning_rate_multiplier"] = asked.learning_rate_multiplier
         body: dict[str, Any] = {
-            "model": request.base_model,
+            "model": request.spec.base_model,
             "training_file": request.file("train"),
             "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-            "seed": request.seed,
+            "seed": asked.seed,
             "suffix": request.suffix,
             "metadata": labels(request),
         }
@@ -139,8 +140,15 @@ class OpenAIApi:
             raise self._closed(error) from None
         return wire.job(made.to_dict())
 
-    async def jobs(self, since: datetime, labels: dict[str, str] | None = None) -> list[RemoteJob]:
-        """GET /fine_tuning/jobs, newest first. A service that knows no filter gives all of them: `is_of` chooses."""
+    async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:
+        """By the job's labels. A service that knows no such filter gives all jobs: `is_of` chooses."""
+        return await self._jobs(since, {"uid": key.uid, "attempt": str(key.attempt)})
+
+    async def jobs(self, since: datetime) -> list[RemoteJob]:
+        """GET /fine_tuning/jobs, newest first."""
+        return await self._jobs(since, None)
+
+    async def _jobs(self, since: datetime, labels: dict[str, str] | None) -> list[RemoteJob]:
         found: list[RemoteJob] = []
         page = await self._ask(self._sdk.fine_tuning.jobs.list(limit=PAGE, metadata=labels or openai.omit))
         while True:

@@ -127,7 +127,8 @@ class Poller:
         if not wanted:
             return {}
         since = min(self._watched[job_id].created for job_id in wanted)
-        jobs = {job.id: job for job in await api.jobs(since) if job.id in wanted}
+        listed = {job.id: job for job in await api.jobs(since) if job.id in wanted}
+        jobs = {job_id: job for job_id, job in listed.items() if not (job.partial and job.ended)}
         for job_id in wanted - jobs.keys():
             jobs[job_id] = await self._one(api, job_id)
         limit = asyncio.Semaphore(METRICS_AT_ONCE)

@@ -71,13 +71,10 @@ class JobRequest:
     """A job to be made, in nobody's dialect."""
 
     key: JobKey
-    base_model: str
+    spec: FineTuneJobSpec
+    """What the provider could not heed has been refused before."""
     suffix: str
     """Part of the tuned model's name, where the provider takes one."""
-    epochs: int
-    batch_size: int
-    learning_rate_multiplier: float | None
-    seed: int
     files: Sequence[ProviderFile]
 
     def file(self, split: str) -> str | None:
@@ -168,8 +165,12 @@ class FineTuningApi(Protocol):
         """Make a job, once."""
         ...
 
-    async def jobs(self, since: datetime, labels: dict[str, str] | None = None) -> list[RemoteJob]:
-        """Jobs that were made since then; with labels those that have them, where the provider can tell."""
+    async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:
+        """Jobs, made since then, that may be that attempt: by what the provider can look up best."""
+        ...
+
+    async def jobs(self, since: datetime) -> list[RemoteJob]:
+        """Jobs that were made since then."""
         ...
 
     async def job(self, job_id: str) -> RemoteJob:

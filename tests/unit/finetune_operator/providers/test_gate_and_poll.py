@@ -1,6 +1,7 @@
 """How much a provider is asked: the gate of calls, and one poller for all jobs of a connection."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -139,6 +140,24 @@ async def test_a_job_that_the_list_lacks_is_asked_for_by_name_before_it_counts_a
     await polling.round()
     assert polling.watch("j0", key("j0"), NOW).job.state == "Queued"
     assert polling.watch("never", key("never"), NOW).job.state == "Gone"
+
+
+async def test_a_job_that_has_ended_is_looked_at_itself_where_the_list_does_not_tell_all() -> None:
+    provider = Provider(2)
+    whole = {job_id: replace(job, state="Failed", note="whole") for job_id, job in provider.found.items()}
+    provider.found["j0"] = replace(whole["j0"], partial=True, note="")
+    provider.found["j1"] = replace(provider.found["j1"], partial=True)
+    polling, _ = poller(provider)
+
+    async def job(job_id: str) -> RemoteJob:
+        return whole[job_id]
+
+    provider.job = job  # type: ignore[method-assign]
+    for job_id in whole:
+        polling.watch(job_id, key(job_id), NOW)
+    await polling.round()
+    seen = {job_id: polling.watch(job_id, key(job_id), NOW) for job_id in whole}
+    assert {job_id: one.job.note for job_id, one in seen.items() if one} == {"j0": "whole", "j1": ""}
 
 
 async def test_what_has_ended_is_asked_about_no_more() -> None:
