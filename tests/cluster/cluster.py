@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from tests.cluster import binaries, cgroups, credentials, network, packages, processes, registry, shell, sysctls
+from tests.cluster.audit import AuditLog
 from tests.cluster.console import say
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
@@ -78,6 +79,11 @@ class Cluster:
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig file."""
         return self.folder / "kubeconfig"
+
+    @property
+    def audit(self) -> AuditLog:
+        """What service accounts have asked of its API server."""
+        return AuditLog(self.folder)
 
     @property
     def registry(self) -> str:

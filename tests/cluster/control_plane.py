@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster import credentials, processes
+from tests.cluster.audit import AuditLog
 from tests.cluster.credentials import Credentials
 from tests.cluster.network import Addresses
 from tests.cluster.paths import cache_root
@@ -135,6 +136,7 @@ class ControlPlane:
             # Five minutes on a lost node are right in production and too long for a test that loses one on purpose.
             "--default-not-ready-toleration-seconds=15", "--default-unreachable-toleration-seconds=15",
             "--profiling=false",
+            *AuditLog(self.folder).flags(),
         ]  # fmt: skip
 
     def _controller_flags(self) -> list[str]:

@@ -29,13 +29,15 @@ from tests.cluster.processes import wait_until
 from tests.contract.conftest import ROOT, Server
 from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL, Manifest, changed
 from tests.simulators.clock import Clock
-from tests.simulators.openai import OpenAISimulator
+from tests.simulators.openai import OpenAISettings, OpenAISimulator
 from tests.simulators.server import serve
 from tests.unit.helm.charts import CHART
 
 pytestmark = pytest.mark.cluster
 
 RELEASE, OWN, TEAM, OTHER = "finetune-operator", "finetune-system", "team-a", "team-b"
+KEY = "sk-canary-5f2e90"
+"""The connection's key: it may be in its Secret and in calls to the provider, and nowhere else."""
 REQUESTS = re.compile(r'^finetune_api_requests_total\{code="(\d+)",resource="([^"]+)",verb="([^"]+)"\}', re.MULTILINE)
 
 
@@ -65,11 +67,14 @@ def report_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def metrics(
-    server: Server, watched: tuple[str, ...], report_port: int, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def folder(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 - one for each
+    """Kubeconfig and log of the operator on this server."""
+    return tmp_path_factory.mktemp("operator")
+
+
+@pytest.fixture(scope="module")
+def metrics(server: Server, watched: tuple[str, ...], report_port: int, folder: Path) -> Iterator[str]:
     """The address of the metrics of an operator that runs as the chart's service account."""
-    folder = tmp_path_factory.mktemp("operator")
     server.store(own_pod())
     probe = free_port()
     environment = {
@@ -154,7 +159,7 @@ ROWS = "".join(
 
 
 def connect(server: Server, url: str) -> None:
-    data = {"api-key": "sk-simulated"}
+    data = {"api-key": KEY}
     metadata = {"name": "openai", "namespace": OWN}
     server.store({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
     block = {"baseURL": f"{url}/v1", "apiKeySecretRef": {"name": "openai", "key": "api-key"}}
@@ -250,7 +255,7 @@ def test_the_operator_works_with_the_charts_rights(server: Server) -> None:
 
 @pytest.mark.usefixtures("metrics")
 def test_a_job_at_a_provider_is_held_checked_made_once_and_tidied_up(server: Server, report_port: int) -> None:
-    provider = OpenAISimulator(clock=Clock(start=time.time()))
+    provider = OpenAISimulator(OpenAISettings(keys=frozenset({KEY})), Clock(start=time.time()))
     with serve(provider) as url:
         connect(server, url)
         server.store(in_team(changed(changed(CLOUD_JOB, "metadata.name", "cloud"), "spec.modelRef.name", "cloud")))
@@ -277,6 +282,14 @@ def test_the_server_never_says_that_something_is_forbidden(metrics: str) -> None
         requests = REQUESTS.findall(answer.read().decode())
     assert len(requests) > 10
     assert [row for row in requests if row[0] in {"401", "403"}] == []
+
+
+def test_a_connections_key_is_in_no_log_body_or_metric(server: Server, metrics: str, folder: Path) -> None:
+    with urllib.request.urlopen(metrics, timeout=5) as answer:
+        told = {"metrics": answer.read().decode(), "log": (folder / "log").read_text()}
+    told["written bodies"] = server.cluster.audit.path.read_text()
+    assert all(len(text) > 1000 for text in told.values())
+    assert [place for place, text in told.items() if KEY in text] == []
 
 
 @pytest.mark.usefixtures("metrics")

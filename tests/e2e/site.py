@@ -17,6 +17,11 @@ Manifest = dict[str, Any]
 KINDS = {"job": "finetunejobs", "model": "finetunedmodels", "deployment": "modeldeployments"}
 POLL_SECONDS = 0.3
 
+SECRET_CANARY = "canary-7e41d2"
+"""In every Secret of the run; test_whole_run.py looks for it everywhere."""
+DATA_CANARY = "what colour is the sky of day"
+"""In every row of data."""
+
 
 def eventually(look: Callable[[], T | None], what: str, seconds: float, explain: Callable[[], str] = str) -> T:
     """What `look` returns as soon as that is something; fails with `explain`'s words after `seconds`."""
@@ -48,10 +53,16 @@ class Site:
             self.cluster.kubectl("wait", "--for=delete", before, "--timeout=180s")
         shutil.rmtree(self.data.parent, ignore_errors=True)
         self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        self.secret("canary", token=SECRET_CANARY)
         for claim, folder in self.folders.items():
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o777)
             self.cluster.apply(*self._volume(claim, folder))
+
+    def secret(self, name: str, **data: str) -> None:
+        """Apply a Secret."""
+        metadata = {"name": name, "namespace": self.name}
+        self.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
 
     def remove(self) -> None:
         """Have the namespace and its volumes deleted; `make` of the same name waits until they are."""
@@ -88,7 +99,7 @@ class Site:
     def write_rows(self, name: str, count: int, *, start: int = 0) -> None:
         """A JSON Lines file of rows that are all different."""
         rows = (
-            {"prompt": f"row {i}: what colour is the sky of day {i}?", "completion": "blue" if i % 2 else "grey"}
+            {"prompt": f"row {i}: {DATA_CANARY} {i}?", "completion": "blue" if i % 2 else "grey"}
             for i in range(start, start + count)
         )
         (self.data / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -104,6 +115,7 @@ class Site:
                 "baseModel": "test/tiny-llama",
                 "modelRef": {"name": model},
                 "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
+                "hubTokenSecretRef": {"name": "canary", "key": "token"},
                 "hyperparameters": {"epochs": 1, "batchSize": 8, "maxSequenceLength": 64, "learningRate": 0.01},
                 **spec,
             },

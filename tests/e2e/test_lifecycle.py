@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import openai
 import pytest
 
-from tests.e2e.site import Site, condition, eventually
+from tests.e2e.site import SECRET_CANARY, Site, condition, eventually
 
 pytestmark = pytest.mark.usefixtures("first")
 
@@ -137,13 +137,12 @@ def test_a_pin_on_a_version_that_does_not_exist_says_so_and_changes_nothing(site
 
 
 def test_a_deployment_by_hand_serves_the_version_it_names_and_asks_for_its_key(site: Site) -> None:
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key", "namespace": site.name}}
-    site.cluster.apply({**secret, "stringData": {"api-key": "open-sesame"}})
+    site.secret("key", **{"api-key": SECRET_CANARY})
     reference = {"name": "key", "key": "api-key"}
     site.deployment("by-hand", modelRef={"name": "colours"}, version=1, apiKeySecretRef=reference)
     status = site.wait("deployment", "by-hand", lambda s: s.get("phase") == "Ready", "to answer")
     assert status["servedVersion"] == 1
-    assert ask(client(site, "by-hand", "open-sesame"), "by-hand") is not None
+    assert ask(client(site, "by-hand", SECRET_CANARY), "by-hand") is not None
     with pytest.raises(openai.AuthenticationError):
         ask(client(site, "by-hand", "wrong"), "by-hand")
     site.delete("deployment", "by-hand")

@@ -3,6 +3,7 @@
 import json
 
 from tests.cluster import Cluster
+from tests.e2e.conftest import CHART
 from tests.e2e.site import Site, eventually
 
 NAMESPACE = "finetune-system"
@@ -12,6 +13,12 @@ LEADER = "finetune.dev/leader=true"
 def leaders(cluster: Cluster) -> list[str]:
     """Names of the operator's pods that bear the leader's label and run."""
     pods = cluster.get("-n", NAMESPACE, "pods", "-l", LEADER)["items"]
+    return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def operators(cluster: Cluster) -> list[str]:
+    """Names of the operator's pods that are to stay."""
+    pods = cluster.get("-n", NAMESPACE, "pods", "-l", "app.kubernetes.io/name=finetune-operator")["items"]
     return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
 
@@ -28,9 +35,22 @@ def test_the_leader_dies_and_the_job_goes_on_once(site: Site) -> None:
     assert follower != leader
 
 
-def test_weights_beyond_the_history_limit_are_deleted(site: Site) -> None:
+def test_an_upgrade_of_the_chart_in_the_middle_of_a_job_disturbs_nothing(site: Site) -> None:
+    before = set(operators(site.cluster))
     site.job("newer")
-    assert site.succeeded("newer")["modelVersion"] == 2
+    site.wait("job", "newer", lambda s: s.get("phase") in {"Validating", "Running"}, "to start", 60)
+    site.cluster.helm(
+        "upgrade", "finetune-operator", str(CHART), "--namespace", NAMESPACE, "--reuse-values",
+        "--set", "podAnnotations.upgrade=yes", "--wait", "--timeout", "120s",
+    )  # fmt: skip
+    status = site.succeeded("newer")
+    assert (status["provider"]["attempt"], status["provider"].get("retries", 0)) == (1, 0)
+    assert status["modelVersion"] == 2
+    eventually(lambda: len(leaders(site.cluster)) == 1, "one leader", 60)
+    assert not before & set(operators(site.cluster))
+
+
+def test_weights_beyond_the_history_limit_are_deleted(site: Site) -> None:
     site.wait("model", "colours", lambda s: [v["version"] for v in s.get("versions", [])] == [2], "to forget one", 90)
     assert [path.parent.parent.name.partition("-")[0] for path in site.models.rglob("adapter_config.json")] == ["newer"]
     assert site.status("model", "colours")["latestVersion"] == 2

@@ -115,4 +115,4 @@ def test_the_data_itself_is_never_quoted(bad: Site) -> None:
     job = bad.cluster.kubectl("-n", bad.name, "get", "ftj", "secret", "-o", "yaml")
     events = bad.cluster.kubectl("-n", bad.name, "get", "events", "-o", "yaml")
     logs = bad.cluster.kubectl("-n", "finetune-system", "logs", "-l", "app.kubernetes.io/name=finetune-operator")
-    assert "0190" not in job + events + logs
+    assert "0190-666" not in job + events + logs
