@@ -34,6 +34,8 @@ class GoModule:
     """Program name → further names by which the program is called."""
     versions: dict[str, str] = field(default_factory=dict)
     """Linker variable → required module whose version it gets: one without a version is refused."""
+    tags: tuple[str, ...] = ()
+    """Build tags."""
 
 
 KUBERNETES_VERSION_VARIABLES = ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion")
@@ -70,7 +72,14 @@ KWOK = GoModule(
 
 KSTATUS = GoModule(name="kstatus", folder=REPOSITORY / "tests/chaos/kstatus", packages={"kstatus": "."})
 
-MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE, KUBECONFORM, KSTATUS, KWOK)}
+PROMTOOL = GoModule(
+    name="promtool",
+    folder=REPOSITORY / "tests/unit/helm/promtool",
+    packages={"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+    tags=("remove_all_sd",),  # the clients of every cloud, which it would look for targets with
+)
+
+MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE, KUBECONFORM, KSTATUS, KWOK, PROMTOOL)}
 
 
 def build(name: str = "kube") -> Path:
@@ -80,7 +89,7 @@ def build(name: str = "kube") -> Path:
         ClusterError: the build failed, with the log's end.
     """
     module = MODULES[name]
-    target = cache_root() / "bin" / f"{module.name}-{_digest(module)}"
+    target = _target(module)
     with lock(f"build-{module.name}"):
         if not target.exists():
             _build_into(module, target)
@@ -88,14 +97,19 @@ def build(name: str = "kube") -> Path:
     return target
 
 
+def is_built(name: str) -> bool:
+    """Whether the programs of a module are in the cache."""
+    return _target(MODULES[name]).exists()
+
+
 def program(name: str, module: str = "kube") -> Path:
     """The path of one program."""
     return build(module) / name
 
 
-def go_command() -> Path:
-    """A Go toolchain new enough for the modules: the machine's own, or one from PyPI kept in the cache."""
-    needed = max(_wanted_go(module) for module in MODULES.values())
+def go_command(name: str = "kube") -> Path:
+    """A Go toolchain new enough for a module: the machine's own, or one from PyPI kept in the cache."""
+    needed = _wanted_go(MODULES[name])
     own = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin")
     if own and _version_of(Path(own)) >= needed:
         return Path(own)
@@ -130,15 +144,27 @@ def _python_with_pip() -> Path:
     return environment / "bin" / "python"
 
 
+def _target(module: GoModule) -> Path:
+    return cache_root() / "bin" / f"{module.name}-{_digest(module)}"
+
+
 def _build_into(module: GoModule, target: Path) -> None:
     say(f"building {', '.join(module.packages)} from Go modules (minutes the first time; log: {_log(module)})")
     unfinished = target.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local"}
-    go = go_command()
+    go = go_command(module.name)
     for name, package in module.packages.items():
-        flags = ["-trimpath", "-ldflags", _linker_flags(module), "-o", str(unfinished / name)]
+        flags = [
+            "-trimpath",
+            "-tags",
+            ",".join(module.tags),
+            "-ldflags",
+            _linker_flags(module),
+            "-o",
+            str(unfinished / name),
+        ]
         shell.logged([str(go), "build", *flags, package], _log(module), env=environment, cwd=module.folder)
     for name, links in module.links.items():
         for link in links:
@@ -168,7 +194,8 @@ def _required_version(go_mod: str, module: str) -> str:
 
 def _digest(module: GoModule) -> str:
     """Hash of everything that decides the programs: sources, pinned versions, and this table's row."""
-    digest = hashlib.sha256(repr((module.packages, module.links, module.versions)).encode())
+    row = (module.packages, module.links, module.versions, *module.tags)
+    digest = hashlib.sha256(repr(row).encode())
     for path in sorted(module.folder.rglob("*")):
         if path.suffix in {".go", ".mod", ".sum"}:
             digest.update(f"{path.relative_to(module.folder)}\0".encode() + path.read_bytes())
