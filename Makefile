@@ -24,6 +24,8 @@ OPERATOR_IMAGE ?=
 TRAINER_IMAGE ?=
 # How many FineTuneJobs `make bench-operator` applies at once; several numbers are runs of their own.
 JOBS ?= 1000
+# How long `make soak` goes on.
+MINUTES ?= 60
 # More flags for pytest: `make test-unit PYTEST="-k lease -x"`.
 PYTEST ?=
 
@@ -72,6 +74,15 @@ fuzz: venv ## hours of made-up bytes as datasets: each must give a verdict
 .PHONY: test-chaos
 test-chaos: venv programs ## kill the operator at every fault point, refuse, cut and freeze (minutes)
 	@scripts/tests.sh --every-fault tests/chaos $(PYTEST)
+
+.PHONY: soak
+soak: venv programs ## jobs come, fail and go for an hour: memory and connections of the operator (MINUTES=60)
+	@SOAK_MINUTES=$(MINUTES) scripts/tests.sh tests/chaos/test_soak.py $(PYTEST)
+
+.PHONY: test-alerts
+test-alerts: venv programs ## the chart's alerts by Prometheus' own promtool, built the first time (minutes)
+	@$(CLUSTER_TOOL) programs promtool
+	@$(BIN)/python -m pytest tests/unit/helm/test_alerts.py $(PYTEST)
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, yamllint, helm lint

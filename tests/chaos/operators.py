@@ -34,6 +34,11 @@ class Operator:
     _process: Process
     _handle: int
 
+    @property
+    def pid(self) -> int:
+        """Its process id, as long as it runs."""
+        return int(self._process.pid)
+
     async def ended(self, seconds: float = 30) -> int:
         """Wait until the process has ended, whatever ended it; its exit code, negative for a signal."""
         loop = asyncio.get_running_loop()
