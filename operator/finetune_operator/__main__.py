@@ -32,6 +32,7 @@ from finetune_operator.reconcilers.hosted import HostedDeployments
 from finetune_operator.reconcilers.job import JobReconciler
 from finetune_operator.reconcilers.model import ModelReconciler
 from finetune_operator.reconcilers.observed import count_objects, make_store
+from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.reconcilers.uploads import Uploads
@@ -128,14 +129,15 @@ class Operator:
             clock=context.clock,
         )
         self._uploads = Uploads(context, accounts)
+        offers = Offers(self._queue.add_after)
         cloud = CloudJobs(context, remote, self._leadership.assert_held)
         providers = Providers(local, remote, catalogue)
         serving = CloudServing(accounts, context.clock)
         hosted = HostedDeployments(context, Hosting(accounts), catalogue, self._leadership.assert_held)
         return {
             CONNECTIONS.kind: ConnectionReconciler(context, accounts, catalogue).reconcile,
-            FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self._reports, cloud).reconcile,
-            FINE_TUNED_MODELS.kind: ModelReconciler(context, accounts).reconcile,
+            FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self._reports, cloud, offers).reconcile,
+            FINE_TUNED_MODELS.kind: ModelReconciler(context, accounts, offers).reconcile,
             MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, catalogue).reconcile,
         }
 

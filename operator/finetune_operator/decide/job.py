@@ -28,7 +28,7 @@ from finetune_operator.decide.conditions import (
 )
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.reported import PHASE_OF_REPORT, dataset_facts, doing, report_is_due, reported
-from finetune_operator.decide.run import RETRIED
+from finetune_operator.decide.run import RETRIED, STARTING
 from finetune_operator.decide.size import fit
 
 CONNECTION_GRACE = timedelta(seconds=60)
@@ -40,6 +40,9 @@ RETRY_DELAYS = (5, 20, 60, 180, 300)
 LATE_POD_CHECK_SECONDS = 15
 LAST_POD_CHECK_SECONDS = 10
 REJECTED_CHECK_SECONDS = 60
+
+AWAITED = "waiting for the trainer to start"
+"""From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
 
 DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
 
@@ -175,7 +178,8 @@ def start(view: JobView) -> Decision | None:
     """No attempt is under way: start the one that status names. Its name is fixed, so it is never made twice."""
     if view.run.state != "Absent" or view.spec is None:
         return None
-    return Decision(with_status(view, _started(view)), start=True)
+    # Nothing tells of a pod that cannot be made.
+    return Decision(with_status(view, _started(view)), start=True, requeue_after=LATE_POD_CHECK_SECONDS)
 
 
 def adopt(view: JobView) -> Decision | None:
@@ -193,7 +197,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
         return None
     obstacle = view.run.failure
     if obstacle is None:
-        facts = reconciling(Reason.QUEUED, view.run.note or "waiting for a pod")
+        facts = reconciling(Reason.QUEUED, view.run.note or AWAITED)
     elif obstacle.reason is Reason.UNSCHEDULABLE:
         facts = reconciling(obstacle.reason, obstacle.message)
     else:
@@ -207,6 +211,8 @@ def follow(view: JobView) -> Decision | None:
     """The trainer is at work: status says how far it is."""
     if view.run.state != "Active":
         return None
+    if view.run.starting and _says(view.status, AWAITED) and view.status.observed_generation == view.generation:
+        return Decision(view.status, requeue_after=STARTING.total_seconds())
     report = view.run.report
     # Reading the data is what a trainer begins with, before its first report comes.
     begun = "Running" if report else "Validating"
@@ -334,7 +340,7 @@ def _started(view: JobView) -> Change:
         "start_time": view.status.start_time or timestamp(view.now),
         "observed_retry_nonce": view.spec.retry_nonce if view.spec else None,
     }
-    return Change(reconciling(Reason.QUEUED, "waiting for a pod"), fields)
+    return Change(reconciling(Reason.QUEUED, AWAITED), fields)
 
 
 def _output(view: JobView) -> str:

@@ -20,6 +20,9 @@ RunState = Literal[
 RETRIED = frozenset({Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
 """Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
 
+STARTING = timedelta(seconds=15)
+"""A trainer has its say within this time: that its container runs is not worth a write of status before."""
+
 _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 """Exit codes that the shell's rule gives to a program that a signal has ended."""
 
@@ -56,6 +59,8 @@ class Run:
     """Whether nothing has been made of the attempt yet: no event will tell, so look again."""
     ending: bool = False
     """Whether the pod has been told to end: a node that does not answer sends no event, so look again."""
+    starting: bool = False
+    """Whether its pod has just begun and nothing has been heard of the trainer yet: it will speak, so wait."""
     note: str = ""
     """What it is doing, where the state alone does not say it."""
 
@@ -71,16 +76,19 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     pod = newest(pods)
     report = _latest(report, _termination_report(pod))
     if pod is not None and is_live(pod, now):
-        return _of_live_pod(pod, report)
-    if _job_condition(job, "Complete"):
-        return Run(_end(report), report=report)
+        return _of_live_pod(pod, report, now)
     # Failed waits for every pod to end, and a pod on a lost node never does: FailureTarget comes before.
     failed = _job_condition(job, "Failed") or _job_condition(job, "FailureTarget")
     if failed:
         return _failed(failed, pod, report)
-    if pod is None:
-        return Run("Queued", report=report)
-    return Run("Active", report=report)
+    if _job_condition(job, "Complete") or _has_done_it_all(pod, report):
+        return Run(_end(report), report=report)
+    return Run("Active" if pod is not None else "Queued", report=report)
+
+
+def _has_done_it_all(pod: Manifest | None, report: Report | None) -> bool:
+    """Whether the pod has ended well, and its trainer too: the Job's own word follows, on a busy cluster much later."""
+    return pod is not None and pod.get("status", {}).get("phase") == "Succeeded" and _end(report) != "ResultUnknown"
 
 
 def _end(report: Report | None) -> RunState:
@@ -96,11 +104,17 @@ def has_ended(job: Manifest) -> bool:
     return any(_job_condition(job, kind) for kind in ("Complete", "Failed", "FailureTarget"))
 
 
-def _of_live_pod(pod: Manifest, report: Report | None) -> Run:
+def _of_live_pod(pod: Manifest, report: Report | None, now: datetime) -> Run:
     ending = pod["metadata"].get("deletionTimestamp") is not None
     if pod.get("status", {}).get("phase") == "Pending":
         return Run("Queued", report=report, failure=_obstacle(pod), ending=ending)
-    return Run("Active", report=report, ending=ending)
+    return Run("Active", report=report, ending=ending, starting=report is None and _has_just_started(pod, now))
+
+
+def _has_just_started(pod: Manifest, now: datetime) -> bool:
+    """By the node's clock: one that is far ahead of ours says nothing."""
+    started = ((_container(pod).get("state") or {}).get("running") or {}).get("startedAt")
+    return started is not None and timedelta(0) <= now - moment(started) + timedelta(seconds=1) <= STARTING
 
 
 def newest(pods: Sequence[Manifest]) -> Manifest | None:

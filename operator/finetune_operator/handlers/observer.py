@@ -50,7 +50,7 @@ class Observer:
         if event_type == "DELETED":
             self._wake(resource, obj)  # while the store still knows whose it was
             self._store.discard(resource, obj)
-        elif self._store.put(resource, obj):
+        elif self._store.hear(resource, obj):
             self._wake(resource, obj)
 
     async def list_all(self) -> None:
@@ -59,10 +59,13 @@ class Observer:
         Raises:
             KubeError: a listing failed.
         """
-        await self.catch_up()
-        for resource in OWN_KINDS:
-            for namespace, name in self._store.addresses(resource):
-                self._enqueue(Key(resource.kind, namespace, name))
+        try:
+            await self._take_in(told=True)
+        finally:
+            # Also of half a listing: what it has brought is news to nobody any more.
+            for resource in OWN_KINDS:
+                for namespace, name in self._store.addresses(resource):
+                    self._enqueue(Key(resource.kind, namespace, name))
 
     async def catch_up(self) -> None:
         """Take everything in as it is now, and look at what the deletions concern that no watch has told.
@@ -70,10 +73,14 @@ class Observer:
         Raises:
             KubeError: a listing failed.
         """
+        await self._take_in(told=False)
+
+    async def _take_in(self, *, told: bool) -> None:
+        """List everything into the store; `told` where every object of ours is looked at afterwards."""
         for resource in WATCHED:
             before = self._store.versions(resource)
             found = await self._list(resource)
-            for gone in self._store.replace(resource, found, before):
+            for gone in self._store.replace(resource, found, before, told=told):
                 self._wake(resource, gone)
 
     async def keep_up(self, resync_seconds: float) -> None:

@@ -133,7 +133,7 @@ class HuggingFaceTraining:
             active=self._compared_with(job["metadata"]["namespace"], spec),
         )
         manifest = training_job.build(job, spec, _settings(connection), attempt)
-        self._store.put(JOBS, await self._kube.apply(JOBS, manifest))
+        self._store.put(JOBS, await self._kube.apply(JOBS, manifest), told=True)
         return str(manifest["metadata"]["name"])
 
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -41,6 +41,8 @@ class Context:
     announce: Announce
     enqueue: Callable[[Key], None]
     clock: Callable[[], datetime]
+    _connections: dict[str, tuple[int, LLMConnectionSpec | None]] = field(default_factory=dict)
+    """Each connection as it was last read, with its version: every job of it asks for it at every look."""
 
     async def read(self, resource: Resource, key: Key) -> Manifest | None:
         """The object as last seen; where the store has none, the API is asked: a watch may be late."""
@@ -52,14 +54,26 @@ class Context:
                 self.store.put(resource, found)
         return found
 
-    async def write_status(self, resource: Resource, obj: Manifest, old: ApiModel, new: ApiModel) -> None:
+    async def write_status(
+        self, resource: Resource, obj: Manifest, old: ApiModel, new: ApiModel, *, told: bool = False
+    ) -> bool:
         """Write the status if it changed, onto the state that was read.
+
+        Args:
+            resource: the object's.
+            obj: the object as it was read.
+            old: its status then.
+            new: its status from now on.
+            told: whether nobody needs to look again when the watch brings this write back.
+
+        Returns:
+            Whether the object is still there.
 
         Raises:
             Conflict: the object has changed since; the queue looks again.
         """
         if old == new:
-            return
+            return True
         metadata = obj["metadata"]
         namespace = metadata.get("namespace")
         try:
@@ -68,8 +82,9 @@ class Context:
             )
         except NotFound:
             self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
-        else:
-            self.store.put(resource, written)
+            return False
+        self.store.put(resource, written, told=told)
+        return True
 
     async def refresh(self, resource: Resource, name: str, namespace: str | None = None) -> None:
         """Ask the API where an answer for good must not rest on a watch that is a moment late."""
@@ -79,8 +94,17 @@ class Context:
 
     def connection(self, name: str) -> LLMConnectionSpec | None:
         """A connection's spec; None where it is not there or cannot be read (its own status says why)."""
+        version = self.store.version(CONNECTIONS, name)
+        read = self._connections.get(name)
+        if version is not None and read is not None and read[0] == version:
+            return read[1]
         found = self.store.get(CONNECTIONS, name)
-        return parse_spec(LLMConnectionSpec, found)[0] if found else None
+        if found is None or version is None:
+            self._connections.pop(name, None)
+            return None
+        spec = parse_spec(LLMConnectionSpec, found)[0]
+        self._connections[name] = version, spec
+        return spec
 
 
 def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:

@@ -6,17 +6,17 @@ from typing import Any
 
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import ArtifactRef, FineTuneJobStatus
-from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.decide import cloud_job
-from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.job import decide, not_started, recorded_result, refused_by_policy
+from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.job import decide, not_started, refused_by_policy
 from finetune_operator.decide.job_view import Decision, JobView
-from finetune_operator.desired import fine_tuned_model
+from finetune_operator.decide.versions import find_version
 from finetune_operator.providers.errors import Busy, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
+from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime import metrics
@@ -32,11 +32,14 @@ Manifest = dict[str, Any]
 class JobReconciler:
     """Makes the world be as a FineTuneJob and its connection ask."""
 
-    def __init__(self, context: Context, providers: Providers, reports: ReportBox, cloud: CloudJobs) -> None:
+    def __init__(
+        self, context: Context, providers: Providers, reports: ReportBox, cloud: CloudJobs, offers: Offers
+    ) -> None:
         self._context = context
         self._providers = providers
         self._reports = reports
         self._cloud = cloud
+        self._offers = offers
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a job. Doing it twice, late or after a crash gives the same world."""
@@ -45,9 +48,9 @@ class JobReconciler:
             self._reports.forget_named(key.namespace, key.name)
             return None
         view, decision = await self._look(job)
-        if decision.register:
-            view = replace(view, version=await self._register(view))
-            decision = decide_about(view)
+        if decision.register and view.spec is not None:
+            self._offers.make(view, view.spec.model_ref.name)
+            return None
         try:
             job, decision = await self._act(job, view, decision)
         except Busy as busy:
@@ -62,7 +65,8 @@ class JobReconciler:
             )
             return None
         status = decision.status.model_copy(update={"display": _display(view, decision.status)})
-        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status)
+        # What this write tells concerns the job alone, and that has just been looked at.
+        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=not view.remote)
         await self._tell(job, view.status, status)
         if status.completion_time is not None or view.deleting:
             self._reports.forget(view.uid)
@@ -117,7 +121,7 @@ class JobReconciler:
         if spec is None:
             return None
         model = self._context.store.get(FINE_TUNED_MODELS, spec.model_ref.name, job["metadata"]["namespace"])
-        return find_version(parse_status(FineTunedModelStatus, model), job["metadata"]["uid"]) if model else None
+        return find_version(model, job["metadata"]["uid"]) if model else None
 
     async def _act(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Do what was decided, and only then say so; what was done twice after a crash changes nothing.
@@ -146,34 +150,6 @@ class JobReconciler:
         recorded = decision.status.provider.model_copy(update={"job_id": job_id})
         return job, replace(decision, status=decision.status.model_copy(update={"provider": recorded}))
 
-    async def _register(self, view: JobView) -> int:
-        """Add the job's version to its FineTunedModel, once: the job's UID tells whether it is there.
-
-        Raises:
-            Conflict: another job was registered at the same moment; the queue looks again.
-        """
-        if view.spec is None or view.run.report is None or view.run.report.result is None:
-            raise ValueError("only a job with a result makes a version")
-        model = await self._model(view.namespace, view.spec.model_ref.name)
-        status = parse_status(FineTunedModelStatus, model)
-        known = find_version(status, view.uid)
-        if known is not None:
-            self._context.store.put(FINE_TUNED_MODELS, model)
-            return known
-        number = max([status.latest_version or 0, *(v.version for v in status.versions or ())]) + 1
-        versions = [*(status.versions or ()), _new_version(view, number)]
-        new = status.model_copy(update={"versions": versions, "latest_version": number})
-        await self._context.write_status(FINE_TUNED_MODELS, model, status, new)
-        self._context.enqueue(Key(FINE_TUNED_MODELS.kind, view.namespace, view.spec.model_ref.name))
-        return number
-
-    async def _model(self, namespace: str, name: str) -> Manifest:
-        """The model as the API has it now; made where it does not exist."""
-        found = await self._context.kube.get(FINE_TUNED_MODELS, name, namespace)
-        if found is not None:
-            return found
-        return await self._context.kube.create(FINE_TUNED_MODELS, fine_tuned_model.build(namespace, name))
-
     async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
         """An Event for what a person would want to see; failures are counted too."""
         told = headline(old, new)
@@ -190,11 +166,6 @@ def decide_about(view: JobView) -> Decision:
     return cloud_job.decide(view) if view.remote else decide(view)
 
 
-def find_version(status: FineTunedModelStatus, job_uid: str) -> int | None:
-    """The version that a job made."""
-    return next((v.version for v in status.versions or () if v.job_uid == job_uid), None)
-
-
 def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
     """Type, reason and note of the Event that a change of status deserves."""
     retried = new.provider is not None and new.provider.retries > (old.provider.retries if old.provider else 0)
@@ -206,42 +177,12 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         return "Warning", new.failure.reason.value, ". ".join(part.rstrip(".") for part in told if part) + "."
     if new.phase == old.phase or new.phase is None:
         return None
+    # Where it is on its way, status says; an Event for each step would be the larger part of what the API is asked.
     notes = {
-        "Queued": f"attempt {new.provider.attempt if new.provider else 1} waits for a pod",
-        "Running": "the dataset is valid; tuning",
-        "Evaluating": "tuning is done; measuring on the test set",
         "Suspended": "suspended; the checkpoint is kept",
         "Succeeded": f"version {new.model_version} is registered",
     }
     return ("Normal", new.phase, notes[new.phase]) if new.phase in notes else None
-
-
-def _new_version(view: JobView, number: int) -> ModelVersion:
-    report, spec = view.run.report, view.spec
-    if report is None or report.result is None or spec is None:
-        raise ValueError("only a job with a result makes a version")
-    return ModelVersion(
-        version=number,
-        job=view.name,
-        job_uid=view.uid,
-        connection=spec.connection_ref.name,
-        base_model=spec.base_model,
-        method="ChosenByProvider" if view.remote else spec.method,
-        lora_rank=None if view.remote else _rank(spec, report.result.artifact),
-        artifact=recorded_result(view, report.result).artifact,
-        dataset_sha256=report.result.dataset_sha256,
-        train_loss=report.result.train_loss,
-        eval_loss=report.result.eval_loss,
-        evaluation=report.evaluation.compact() if report.evaluation else None,
-        created_at=timestamp(view.now),
-    )
-
-
-def _rank(spec: FineTuneJobSpec, artifact: ArtifactRef) -> int | None:
-    """The adapter's rank: as its artifact has it, else as the job asked."""
-    if artifact.kind == "Full" or spec.adapters is None:
-        return artifact.lora_rank
-    return artifact.lora_rank or spec.adapters.r
 
 
 def _display(view: JobView, status: FineTuneJobStatus) -> Any:

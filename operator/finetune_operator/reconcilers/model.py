@@ -8,12 +8,15 @@ from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.display import model_display
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_operator.decide.model import DeploymentView, ModelView, decide
-from finetune_operator.desired import model_deployment, prune_job
+from finetune_operator.decide.versions import has_versions_of, registered
+from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
 from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.observed import of_model
+from finetune_operator.reconcilers.offers import Offers
+from finetune_operator.runtime.errors import Conflict
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
 
@@ -25,27 +28,46 @@ Manifest = dict[str, Any]
 class ModelReconciler:
     """Keeps exactly one version active, its deployment there, and history within its limit."""
 
-    def __init__(self, context: Context, accounts: Accounts) -> None:
+    def __init__(self, context: Context, accounts: Accounts, offers: Offers) -> None:
         self._context = context
         self._accounts = accounts
+        self._offers = offers
 
     async def reconcile(self, key: Key) -> None:
-        """One look at a model."""
+        """One look at a model; a second one where the store was behind and the write did not fit."""
+        try:
+            await self._look(key)
+        except Conflict:
+            await self._context.refresh(FINE_TUNED_MODELS, key.name, key.namespace)
+            await self._look(key)
+
+    async def _look(self, key: Key) -> None:
+        """Versions that wait and the one that becomes active by them are one write: none is ever there without it."""
+        offered = self._offers.of(key)
         model = await self._context.read(FINE_TUNED_MODELS, key)
+        if model is None and offered:
+            model = await self._context.kube.create(FINE_TUNED_MODELS, fine_tuned_model.build(key.namespace, key.name))
         if model is None:
             return
         view = self._observe(model)
+        before, view = view.status, replace(view, status=registered(view.status, offered))
         decision = decide(view)
-        gone = {version.version for version in decision.prune if await self._prune(model, version)}
+        # Only what is recorded is deleted: after a crash a number that is not may be given to another job's version.
+        recorded = {version.version for version in before.versions or ()}
+        surplus = [version for version in decision.prune if version.version in recorded]
+        gone = {version.version for version in surplus if await self._prune(model, version)}
         if gone:
             decision = decide(replace(view, pruned=view.pruned | gone))
         status = decision.status.model_copy(update={"display": model_display(decision.status)})
         # Status first: the deployment follows status.activeVersion.
-        await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
+        if not await self._context.write_status(FINE_TUNED_MODELS, model, before, status):
+            self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
+            return
+        self._offers.taken(key, has_versions_of(view.status, offered))
         if decision.deploy and view.spec is not None:
             await self._deploy(model, view.spec)
-        if status.active_version != view.status.active_version:
-            note = f"version {status.active_version} is active (before: {view.status.active_version or 'none'})"
+        if status.active_version != before.active_version:
+            note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
             await self._context.announce(model, "Normal", "Activated", note)
 
     def _observe(self, model: Manifest) -> ModelView:

@@ -112,17 +112,45 @@ def _index_phase(obj: Manifest) -> Iterator[str]:
         yield in_phase(phase)
 
 
-def _trim_metadata(metadata: Manifest) -> Manifest:
-    return {key: value for key, value in metadata.items() if key not in {"managedFields", "annotations"}}
+_UNREAD_OF_METADATA = {"managedFields", "annotations", "finalizers", "generateName"}
+_UNREAD_OF_PODS = {"podIP", "podIPs", "hostIP", "hostIPs", "qosClass"}
+_UNREAD_OF_CONTAINERS = {"image", "imageID", "containerID", "resources", "allocatedResources", "volumeMounts", "user"}
+_UNREAD_OF_JOBS = {"active", "ready", "terminating", "uncountedTerminatedPods", "startTime"}
+_UNREAD_CONDITIONS = {"Initialized", "Ready", "ContainersReady", "PodReadyToStartContainers", "SuccessCriteriaMet"}
+"""What nobody here reads, and what changes on the way of every pod: each change would be a look at its owner."""
+
+
+def _without(fields: Mapping[str, Any], unread: set[str]) -> Manifest:
+    return {key: value for key, value in fields.items() if key not in unread}
+
+
+def _telling(conditions: Iterable[Manifest]) -> list[Manifest]:
+    """Conditions that decide something: that a pod has found its node does not, that it has not does."""
+    return [
+        condition
+        for condition in conditions
+        if condition["type"] not in _UNREAD_CONDITIONS and (condition["type"], condition["status"]) != _PLACED
+    ]
+
+
+_PLACED = ("PodScheduled", "True")
 
 
 def _trim_pod(pod: Manifest) -> Manifest:
-    return {"metadata": _trim_metadata(pod["metadata"]), "status": pod.get("status", {})}
+    status = _without(pod.get("status", {}), _UNREAD_OF_PODS)
+    if "conditions" in status:
+        status["conditions"] = _telling(status["conditions"])
+    if "containerStatuses" in status:
+        status["containerStatuses"] = [_without(one, _UNREAD_OF_CONTAINERS) for one in status["containerStatuses"]]
+    return {"metadata": _without(pod["metadata"], _UNREAD_OF_METADATA), "status": status}
 
 
 def _trim_batch_job(job: Manifest) -> Manifest:
     kept = {"suspend": job.get("spec", {}).get("suspend", False)}
-    return {"metadata": _trim_metadata(job["metadata"]), "spec": kept, "status": job.get("status", {})}
+    status = _without(job.get("status", {}), _UNREAD_OF_JOBS)
+    if "conditions" in status:
+        status["conditions"] = _telling(status["conditions"])
+    return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
 
 
 def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterable[Key]:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -70,7 +71,7 @@ class Connection:
         self._base = configuration.host.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=settings.kube_timeout_seconds, sock_connect=_CONNECT_SECONDS)
         self._bucket = TokenBucket(settings.kube_qps, settings.kube_burst, asyncio.get_running_loop().time)
-        self._proxy: str | None = configuration.proxy
+        self._proxy = configuration.proxy or _proxy_from_environment(URL(self._base))
         self._server_name: str | None = configuration.tls_server_name
 
     async def throttle(self) -> None:
@@ -189,9 +190,19 @@ async def connect(settings: Settings) -> AsyncIterator[Connection]:
     configuration = Configuration()
     await load_credentials(configuration, settings.kubeconfig)
     configuration.connection_pool_maxsize = max(32, 2 * settings.workers)
-    configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar(), "auto_decompress": True}
+    configuration.client_session_kwargs = {
+        "cookie_jar": aiohttp.DummyCookieJar(),
+        "auto_decompress": True,
+        # It would read the environment and ~/.netrc in a thread, twice for each request.
+        "trust_env": False,
+    }
     async with _Rest(configuration).session() as session:
         yield Connection(configuration, session, settings)
+
+
+def _proxy_from_environment(server: URL) -> str | None:
+    """HTTPS_PROXY and its like, unless NO_PROXY names the server."""
+    return None if proxy_bypass(server.host or "") else getproxies().get(server.scheme)
 
 
 async def load_credentials(configuration: Configuration, kubeconfig: Path | None) -> None:

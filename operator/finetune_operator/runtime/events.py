@@ -14,11 +14,16 @@ from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost
 from finetune_operator.runtime.kube import EVENTS, Kube
 from finetune_operator.runtime.lease import micro_time
+from finetune_operator.runtime.limits import TokenBucket
 from finetune_operator.runtime.logs import redact
+from finetune_operator.runtime.tokens import Recent
 
 EventType = Literal["Normal", "Warning"]
 
 REPEAT_SECONDS = 600.0
+NORMAL_PER_SECOND = 1.0
+NORMAL_AT_ONCE = 50
+"""Normal Events of a namespace: what comes faster is dropped, as Kubernetes' own clients do. Warnings never are."""
 REMEMBERED = 4096
 CONTROLLER = "finetune.dev/operator"
 _MAX_NOTE = 1024  # the API's own limits
@@ -48,9 +53,13 @@ class Recorder:
         self._instance = instance[:_MAX_WORD]
         self._clock = clock
         self._posted: OrderedDict[bytes, float] = OrderedDict()
+        self._budgets: Recent[TokenBucket] = Recent(REMEMBERED)
 
     async def post(self, kube: Kube, regarding: dict[str, Any], occurrence: Occurrence) -> None:
         """Posts an Event about an object, unless the same one was posted in the last ten minutes. Never raises.
+
+        A Normal one is dropped where its namespace has many of them: when a thousand jobs end at once, their status
+        says so, and the API server has better things to do.
 
         Args:
             kube: the API server.
@@ -59,8 +68,12 @@ class Recorder:
         """
         occurrence = occurrence._replace(note=_shortened(redact(occurrence.note)))
         fingerprint = _fingerprint(regarding, occurrence)
-        if not self._is_new(fingerprint, (self._clock or asyncio.get_running_loop().time)()):
+        clock = self._clock or asyncio.get_running_loop().time
+        if not self._is_new(fingerprint, clock()):
             metrics.EVENTS.labels("repeated").inc()
+            return
+        if occurrence.type == "Normal" and not self._has_room(regarding["metadata"].get("namespace", ""), clock):
+            metrics.EVENTS.labels("dropped").inc()
             return
         try:
             await kube.create(EVENTS, _manifest(self._instance, regarding, occurrence, fingerprint))
@@ -71,6 +84,13 @@ class Recorder:
             self._posted.pop(fingerprint, None)
             metrics.EVENTS.labels("failed").inc()
             logger.warning("event %s could not be posted: %s", occurrence.reason, error)
+
+    def _has_room(self, namespace: str, clock: Callable[[], float]) -> bool:
+        budget = self._budgets.get(namespace)
+        if budget is None:
+            budget = TokenBucket(NORMAL_PER_SECOND, NORMAL_AT_ONCE, clock)
+            self._budgets.put(namespace, budget)
+        return budget.take() == 0
 
     def _is_new(self, fingerprint: bytes, now: float) -> bool:
         posted = self._posted.get(fingerprint)

@@ -101,5 +101,8 @@ CERTIFICATE_EXPIRY = Gauge(
     registry=REGISTRY,
 )
 EVENTS = Counter(
-    "finetune_events", "Kubernetes Events by outcome: posted, repeated, failed.", ("outcome",), registry=REGISTRY
+    "finetune_events",
+    "Kubernetes Events by outcome: posted, repeated, dropped, failed.",
+    ("outcome",),
+    registry=REGISTRY,
 )

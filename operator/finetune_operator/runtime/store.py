@@ -3,6 +3,9 @@
 Objects are kept as JSON, not as dicts: ten thousand of them take a fifth of the memory. Whatever is read may be stale
 by the time of a watch's delay; writes carry a resourceVersion where that matters, and `replace`, called at each
 resync, drops what a watch gap has hidden.
+
+`hear` says whether a watch has told anything new. An operator's own writes come back to it, Kubernetes writes fields
+that nobody here reads, and a listing repeats what is known: none of them is a reason to look at an object again.
 """
 
 from collections import defaultdict
@@ -17,6 +20,25 @@ Manifest = dict[str, Any]
 Indexer = Callable[[Manifest], Iterable[str]]
 Address = tuple[str, str]
 """Namespace ("" where there is none) and name."""
+
+
+class _Kept:
+    """One object: its JSON without its resourceVersion, that version, its index keys, and what was last told of it."""
+
+    __slots__ = ("data", "keys", "told", "version")
+
+    def __init__(self, data: bytes, version: int, keys: tuple[str, ...], told: int | None) -> None:
+        self.data = data
+        self.version = version
+        self.keys = keys
+        self.told = told
+
+    def object(self) -> Manifest:
+        """A copy of the object."""
+        obj: Manifest = orjson.loads(self.data)
+        if self.version:
+            obj["metadata"]["resourceVersion"] = str(self.version)
+        return obj
 
 
 class Store:
@@ -34,48 +56,60 @@ class Store:
     ) -> None:
         self._indexers = indexers or {}
         self._trims = trims or {}
-        self._objects: dict[Resource, dict[Address, bytes]] = defaultdict(dict)
-        self._versions: dict[tuple[Resource, Address], int] = {}
+        self._objects: dict[Resource, dict[Address, _Kept]] = defaultdict(dict)
         self._index: dict[tuple[Resource, str], set[Address]] = defaultdict(set)
-        self._keys: dict[tuple[Resource, Address], tuple[str, ...]] = {}
 
-    def put(self, resource: Resource, obj: Mapping[str, Any]) -> bool:
-        """Keep an object unless a newer state of it is known; whether it was kept."""
-        address = _address(obj)
-        version = _version(obj)
-        known = self._versions.get((resource, address))
-        if known is not None and known > version:
+    def put(self, resource: Resource, obj: Mapping[str, Any], *, told: bool = False) -> bool:
+        """Keep an object unless a newer state of it is known; whether it was kept.
+
+        Args:
+            resource: what it is.
+            obj: its manifest.
+            told: whether all whom it concerns know of this state: a watch that brings it again brings no news.
+        """
+        kept = self._keep(resource, obj)
+        if kept is not None and told:
+            kept.told = hash(kept.data)
+        return kept is not None
+
+    def hear(self, resource: Resource, obj: Mapping[str, Any]) -> bool:
+        """Keep what a watch tells; whether it is news: what is kept of the object is not what was told of it last."""
+        kept = self._keep(resource, obj)
+        if kept is None:
             return False
-        trimmed = self._trims.get(resource, _without_managed_fields)(dict(obj))
-        self._objects[resource][address] = orjson.dumps(trimmed)
-        self._versions[resource, address] = version
-        self._reindex(resource, address, tuple(self._indexers[resource](trimmed)) if resource in self._indexers else ())
-        return True
+        before, kept.told = kept.told, hash(kept.data)
+        return before != kept.told
 
     def remove(self, resource: Resource, namespace: str | None, name: str) -> None:
         """Forget an object that is gone."""
         address = (namespace or "", name)
-        self._objects[resource].pop(address, None)
-        self._versions.pop((resource, address), None)
-        self._reindex(resource, address, ())
+        kept = self._objects[resource].pop(address, None)
+        if kept is not None:
+            self._reindex(resource, address, kept.keys, ())
 
     def discard(self, resource: Resource, obj: Mapping[str, Any]) -> bool:
         """Forget an object that was deleted in this state, unless a newer one of its name is known; whether it was."""
         address = _address(obj)
-        if self._versions.get((resource, address), 0) > _version(obj):
+        kept = self._objects[resource].get(address)
+        if kept is not None and kept.version > _version(obj):
             return False
         self.remove(resource, *address)
         return True
 
     def get(self, resource: Resource, name: str, namespace: str | None = None) -> Manifest | None:
         """An object as it was last seen."""
-        data = self._objects[resource].get((namespace or "", name))
-        return None if data is None else orjson.loads(data)
+        kept = self._objects[resource].get((namespace or "", name))
+        return None if kept is None else kept.object()
+
+    def version(self, resource: Resource, name: str, namespace: str | None = None) -> int | None:
+        """The resourceVersion of an object as it was last seen, without reading it."""
+        kept = self._objects[resource].get((namespace or "", name))
+        return None if kept is None else kept.version
 
     def select(self, resource: Resource, index_key: str) -> list[Manifest]:
         """Objects that have an index key, by namespace and name."""
         found = sorted(self._index.get((resource, index_key), ()))
-        return [orjson.loads(self._objects[resource][address]) for address in found]
+        return [self._objects[resource][address].object() for address in found]
 
     def addresses(self, resource: Resource, index_key: str | None = None) -> list[Address]:
         """Addresses of all objects of a resource, or of those that have an index key."""
@@ -89,10 +123,15 @@ class Store:
 
     def versions(self, resource: Resource) -> dict[Address, int]:
         """Which states of which objects are known: to be taken before a listing and given to `replace` after it."""
-        return {address: self._versions[resource, address] for address in self._objects[resource]}
+        return {address: kept.version for address, kept in self._objects[resource].items()}
 
     def replace(
-        self, resource: Resource, objects: Iterable[Mapping[str, Any]], before: Mapping[Address, int]
+        self,
+        resource: Resource,
+        objects: Iterable[Mapping[str, Any]],
+        before: Mapping[Address, int],
+        *,
+        told: bool = False,
     ) -> list[Manifest]:
         """Take a whole listing in: newer states are kept, objects that it lacks are forgotten and returned.
 
@@ -100,27 +139,45 @@ class Store:
             resource: what was listed.
             objects: all that the listing has.
             before: `versions` of the time before the listing: what has come or changed since it cannot know.
+            told: as in `put`.
         """
-        listed = list(objects)
-        for obj in listed:
-            self.put(resource, obj)
-        gone = before.keys() - {_address(obj) for obj in listed}
-        gone = {address for address in gone if self._versions.get((resource, address)) == before[address]}
-        forgotten = [orjson.loads(self._objects[resource][address]) for address in sorted(gone)]
+        listed = set()
+        for obj in objects:
+            self.put(resource, obj, told=told)
+            listed.add(_address(obj))
+        known = self.versions(resource)
+        gone = {address for address in before.keys() - listed if known.get(address) == before[address]}
+        forgotten = [self._objects[resource][address].object() for address in sorted(gone)]
         for namespace, name in gone:
             self.remove(resource, namespace, name)
         return forgotten
 
-    def _reindex(self, resource: Resource, address: Address, keys: tuple[str, ...]) -> None:
-        for key in self._keys.pop((resource, address), ()):
+    def _keep(self, resource: Resource, obj: Mapping[str, Any]) -> _Kept | None:
+        """What is kept of the object now; None where a newer state of it was known."""
+        address, version = _address(obj), _version(obj)
+        known = self._objects[resource].get(address)
+        if known is not None and known.version > version:
+            return None
+        trim = self._trims.get(resource)
+        trimmed = _plain(trim(dict(obj)) if trim else dict(obj), versioned=bool(version))
+        keys = tuple(self._indexers[resource](trimmed)) if resource in self._indexers else ()
+        data = orjson.dumps(trimmed)
+        if known is None:
+            known = self._objects[resource][address] = _Kept(data, version, (), None)
+        self._reindex(resource, address, known.keys, keys)
+        known.data, known.version, known.keys = data, version, keys
+        return known
+
+    def _reindex(self, resource: Resource, address: Address, before: tuple[str, ...], keys: tuple[str, ...]) -> None:
+        if before == keys:
+            return
+        for key in before:
             members = self._index[resource, key]
             members.discard(address)
             if not members:
                 del self._index[resource, key]
         for key in keys:
             self._index[resource, key].add(address)
-        if keys:
-            self._keys[resource, address] = keys
 
 
 def _address(obj: Mapping[str, Any]) -> Address:
@@ -134,5 +191,7 @@ def _version(obj: Mapping[str, Any]) -> int:
     return int(version) if version.isdecimal() else 0
 
 
-def _without_managed_fields(obj: Manifest) -> Manifest:
-    return {**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k != "managedFields"}}
+def _plain(obj: Manifest, *, versioned: bool) -> Manifest:
+    """The object without what changes though nothing does; a version that is no number stays where it is."""
+    dropped = {"managedFields", "resourceVersion"} if versioned else {"managedFields"}
+    return {**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k not in dropped}}

@@ -20,6 +20,7 @@ from finetune_operator.reconcilers.hosted import HostedDeployments
 from finetune_operator.reconcilers.job import JobReconciler
 from finetune_operator.reconcilers.model import ModelReconciler
 from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.reconcilers.uploads import Uploads
@@ -92,13 +93,14 @@ class Cluster:
             clock=lambda: self.now,
         )
         self.uploads = Uploads(context, self.accounts)
+        offers = Offers(lambda key, _: self.wake(key))
         cloud = CloudJobs(context, remote, self.guard)
         providers = Providers(provider, remote, lambda: self.catalogue)
         serving = CloudServing(self.accounts, lambda: self.now)
         hosted = HostedDeployments(context, Hosting(self.accounts), lambda: self.catalogue, self.guard)
         self.reconcilers = {
-            FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self.reports, cloud),
-            FINE_TUNED_MODELS.kind: ModelReconciler(context, self.accounts),
+            FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self.reports, cloud, offers),
+            FINE_TUNED_MODELS.kind: ModelReconciler(context, self.accounts, offers),
             MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, lambda: self.catalogue),
             CONNECTIONS.kind: ConnectionReconciler(context, self.accounts, lambda: self.catalogue),
         }

@@ -5,7 +5,8 @@ import pytest
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.reasons import Reason
-from finetune_operator.reconcilers.job import find_version, headline
+from finetune_operator.decide.versions import find_version
+from finetune_operator.reconcilers.job import headline
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, Transient
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -31,7 +32,7 @@ async def test_a_job_becomes_a_version() -> None:
     assert [v["job"] for v in model["versions"]] == ["sentiment-1"]
     assert (model["latestVersion"], model["activeVersion"]) == (1, 1)
     assert model["versions"][0]["loraRank"] == 16
-    assert [reason for kind, _, reason in cluster.told if kind == "FineTuneJob"] == ["Queued", "Succeeded"]
+    assert [reason for kind, _, reason in cluster.told if kind == "FineTuneJob"] == ["Succeeded"]
 
 
 async def test_a_job_asks_little_of_the_api_server() -> None:
@@ -419,9 +420,9 @@ def failure(reason: Reason, **fields: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ({}, {"phase": "Queued"}, ("Normal", "Queued")),
-        ({"phase": "Queued"}, {"phase": "Running"}, ("Normal", "Running")),
-        ({"phase": "Running"}, {"phase": "Evaluating"}, ("Normal", "Evaluating")),
+        ({}, {"phase": "Queued"}, None),
+        ({"phase": "Queued"}, {"phase": "Running"}, None),
+        ({"phase": "Running"}, {"phase": "Evaluating"}, None),
         ({"phase": "Running"}, {"phase": "Suspended"}, ("Normal", "Suspended")),
         ({"phase": "Running"}, {"phase": "Succeeded", "modelVersion": 1}, ("Normal", "Succeeded")),
         ({"phase": "Running"}, {"phase": "Failed", "failure": failure(Reason.EVICTED)}, ("Warning", "Evicted")),
@@ -457,7 +458,7 @@ def test_a_version_is_found_by_its_jobs_uid_and_not_by_its_name() -> None:
     artifact = {"uri": "pvc://models/team-a/sentiment/a/model"}
     made = {"job": "a", "connection": "local", "baseModel": "m", "method": "LoRA", "createdAt": "2026-01-01T00:00:00Z"}
     versions = [{**made, "version": n, "jobUID": f"uid-{n}", "artifact": artifact} for n in (1, 2)]
-    status = FineTunedModelStatus.model_validate({"versions": versions})
-    assert find_version(status, "uid-2") == 2
-    assert find_version(status, "a") is None
-    assert find_version(FineTunedModelStatus(), "uid-1") is None
+    model = {"status": FineTunedModelStatus.model_validate({"versions": versions}).wire()}
+    assert find_version(model, "uid-2") == 2
+    assert find_version(model, "a") is None
+    assert find_version({}, "uid-1") is None

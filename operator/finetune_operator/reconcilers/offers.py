@@ -1,0 +1,51 @@
+"""What jobs have made and their models do not say yet: many jobs of one model become versions by one write.
+
+    FineTuneJob ── offers its result ──▶ Offers ── all that wait ──▶ FineTunedModel ── one write of its status
+         ▲                                                                │
+         └───────────── looked at again: it has its version ◀─────────────┘
+
+Only in memory: a job that has no version yet offers its result again at each look, as long as it is not Complete.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from finetune_operator.decide.job_view import JobView
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
+from finetune_operator.runtime.queue import Key
+
+
+GATHER_SECONDS = 0.5
+"""So long a result waits for others of its model: jobs that were applied together end together."""
+
+
+class Offers:
+    """Results of jobs by the model that they are versions of.
+
+    Args:
+        enqueue: has an object looked at in so many seconds: the model when something is offered, the jobs when they
+            have got their version.
+    """
+
+    def __init__(self, enqueue: Callable[[Key, float], None]) -> None:
+        self._enqueue = enqueue
+        self._waiting: dict[Key, dict[str, JobView]] = defaultdict(dict)
+
+    def make(self, job: JobView, model_name: str) -> None:
+        """Have the model take the job's result at its next look."""
+        model = Key(FINE_TUNED_MODELS.kind, job.namespace, model_name)
+        self._waiting[model][job.uid] = job
+        self._enqueue(model, GATHER_SECONDS)
+
+    def of(self, model: Key) -> list[JobView]:
+        """What waits for a model, in the order in which it was offered."""
+        return list(self._waiting.get(model, {}).values())
+
+    def taken(self, model: Key, jobs: Iterable[JobView]) -> None:
+        """These are versions now."""
+        waiting = self._waiting.get(model, {})
+        for job in jobs:
+            waiting.pop(job.uid, None)
+            self._enqueue(Key(FINE_TUNE_JOBS.kind, job.namespace, job.name), 0)
+        if not waiting:
+            self._waiting.pop(model, None)
