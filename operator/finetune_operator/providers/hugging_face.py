@@ -16,8 +16,9 @@ from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.run import Run, has_ended, is_live, newest, read_run, with_log
 from finetune_operator.desired import names, training_job
+from finetune_operator.providers.pod_refusals import PodRefusals
 from finetune_operator.runtime.errors import KubeError
-from finetune_operator.runtime.kube import EVENTS, FINE_TUNED_MODELS, JOBS, PODS, Kube
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
 
@@ -73,6 +74,7 @@ class HuggingFaceTraining:
         self._service = service
         self._report_ca = report_ca
         self._clock = clock
+        self._refusals = PodRefusals(kube, clock)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
         """A folder on the connection's claim."""
@@ -207,12 +209,8 @@ class HuggingFaceTraining:
         late = self._clock() - moment(metadata["creationTimestamp"]) > POD_IS_LATE
         if not late:
             return replace(run, awaiting_pod=True)
-        # By UID: the events of an earlier Job of the same name stay for an hour.
-        events = await self._kube.list(
-            EVENTS, metadata["namespace"], field_selector=f"regarding.uid={metadata['uid']},reason=FailedCreate"
-        )
-        note = max(events, key=lambda e: str(e["metadata"]["creationTimestamp"]), default={}).get("note")
-        failure = Failure.because(Reason.POD_REJECTED, str(note)) if note else None
+        note = await self._refusals.of(batch_job)
+        failure = Failure.because(Reason.POD_REJECTED, note) if note else None
         return replace(run, failure=failure, awaiting_pod=True)
 
 

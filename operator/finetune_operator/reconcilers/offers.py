@@ -14,7 +14,6 @@ from finetune_operator.decide.job_view import JobView
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key
 
-
 GATHER_SECONDS = 0.5
 """So long a result waits for others of its model: jobs that were applied together end together."""
 

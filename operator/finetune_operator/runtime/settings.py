@@ -48,7 +48,7 @@ class Settings(BaseModel):
         (), description="Namespaces to look after, separated by commas; default: all of the cluster."
     )
 
-    workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
+    workers: int = Field(32, ge=1, le=256, description="Reconciles that may run at once.")
     resync_seconds: float = Field(
         600, ge=10, description="Every object is looked at again after this long, with jitter, even if nothing changed."
     )
@@ -69,11 +69,11 @@ class Settings(BaseModel):
         None, description="Path of a kubeconfig; default: the pod's service account, outside of pods $KUBECONFIG."
     )
     kube_qps: float = Field(
-        200,
+        500,
         gt=0,
         description="Requests per second to the API server in the long run; API priority and fairness guards it.",
     )
-    kube_burst: int = Field(400, ge=1, description="Requests to the API server that may go out at once.")
+    kube_burst: int = Field(1000, ge=1, description="Requests to the API server that may go out at once.")
     kube_timeout_seconds: float = Field(30, ge=1, description="An API call without an answer fails after this.")
 
     lease_name: str = Field("finetune-operator", description="The Lease that the leading replica holds.")
