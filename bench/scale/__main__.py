@@ -1,100 +1,128 @@
-"""`make bench-operator`: N FineTuneJobs at once on a control plane whose nodes KWOK plays; prints a Markdown table."""
+"""`make bench-operator`: N FineTuneJobs at once on a control plane whose nodes KWOK plays. Writes Markdown."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import os
+import random
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from bench.scale import figures, ours, world
-from bench.scale.load import play
+from bench.scale import edits, figures, ours, page, pushes, world
+from bench.scale.load import Times, play
+from bench.scale.page import Row
+from tests.cluster import processes
 
-
-@dataclass(frozen=True)
-class Row:
-    """One run. Times in seconds."""
-
-    jobs: int
-    created_p50: float
-    """From a job's POST until the client's watch shows its batch Job; the same for p99."""
-    created_p99: float
-    all_complete: float
-    """From the first POST until the last job is Complete."""
-    requests_per_job: float
-    """Of the operator, watches left out, its start and restart included."""
-    peak_mib: float
-    cpu_seconds: float
-    restart_seconds: float
-    """From a start of the process with all jobs present until it is ready."""
-    failed: int
+EDITS = 200
+RESTART_SECONDS = 300
 
 
 def main() -> int:
-    """Run for each number of jobs, and print a row each."""
+    """Run for each number of jobs, then for the reports, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
-    parser.add_argument("--jobs", type=int, nargs="+", default=[1000])
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1000], help="a run for each")
+    parser.add_argument("--reports", type=int, default=0, help="so many trainers report at once, in a run of its own")
+    parser.add_argument("--write", type=Path, help="where the page is written; default: printed")
     options = parser.parse_args()
     rows = [measure(count) for count in options.jobs]
-    print(table(rows))
+    parts = [page.table(rows)]
+    if options.reports:
+        parts.append(page.pushes(options.reports, measure_reports(options.reports)))
+    text = page.page(parts)
+    if options.write:
+        options.write.parent.mkdir(parents=True, exist_ok=True)
+        options.write.write_text(text)
+    print(text)
     return 1 if any(row.failed for row in rows) else 0
 
 
-def measure(count: int) -> Row:
-    """One run on a cluster of its own."""
+@contextmanager
+def fresh_world() -> Iterator[tuple[world.World, Path]]:
+    """A cluster of its own, and a folder."""
     with (
-        tempfile.TemporaryDirectory(prefix="bench-scale-") as temporary,
-        world.running(f"scale-{os.getpid()}", folder := Path(temporary)) as made,
+        tempfile.TemporaryDirectory(prefix="bench-scale-") as folder,
+        world.running(f"scale-{os.getpid()}", Path(folder)) as made,
     ):
+        yield made, Path(folder)
+
+
+def measure(count: int) -> Row:
+    """One run of jobs, from their POST to their end; then a restart and edits with all of them present."""
+    with fresh_world() as (made, folder):
         ours.install(made, count)
-        with ours.running(made, folder) as pid:
-            before = figures.cpu_seconds(pid)
-            times = asyncio.run(
-                play(
-                    made.cluster.kubeconfig,
-                    ours.jobs(count),
-                    path=ours.PATH,
-                    jobs_path=f"/apis/batch/v1/namespaces/{world.NAMESPACE}/jobs",
-                    owner_of=ours.owner_of,
-                    seconds=60 + count * 0.5,
-                )
-            )
-            spent = figures.cpu_seconds(pid) - before
-            peak = figures.peak_mib(pid)
-        began = time.monotonic()
-        with ours.running(made, folder):
-            restart = time.monotonic() - began
+        with ours.running(made, folder) as operator:
+            before, others = figures.cpu_seconds(operator.pid), _others(made, operator.pid)
+            began = time.monotonic()
+            times = _play(made, count)
+            others = (_others(made, operator.pid) - others) / (time.monotonic() - began)
+            spent, peak = figures.cpu_seconds(operator.pid) - before, figures.peak_mib(operator.pid)
         asked = figures.requests(made.audit_log, ours.USER)
-    for what, number in asked.most_common(20):
+        began = time.monotonic()
+        with ours.running(made, folder) as operator:
+            processes.wait_until(
+                lambda: operator.caught_up(count), "every job looked at", timeout=RESTART_SECONDS, pid=operator.pid
+            )
+            restart = time.monotonic() - began
+            names = [f"job-{number}" for number in range(count)]
+            chosen = random.Random(count).sample(names, min(EDITS, count))
+            edited = asyncio.run(edits.play(made.cluster.kubeconfig, ours.PATH, chosen))
+    for what, number in asked.most_common(12):
         print(f"  {number / count:7.2f} per job  {what}")
     created = times.until(times.job_created)
-    first = min(times.sent.values())
     return Row(
         jobs=count,
         created_p50=figures.percentile(created, 0.50),
         created_p99=figures.percentile(created, 0.99),
-        all_complete=max(times.complete.values()) - first,
+        all_complete=max(times.complete.values()) - min(times.sent.values()),
         requests_per_job=sum(asked.values()) / count,
         peak_mib=peak,
         cpu_seconds=spent,
-        restart_seconds=restart,
+        restart=restart,
+        edit_p50=figures.percentile(edited, 0.50),
+        edit_p99=figures.percentile(edited, 0.99),
+        others=others,
         failed=len(times.failed),
     )
 
 
-def table(rows: list[Row]) -> str:
-    """As Markdown."""
-    head = "| jobs | apply → Job p50 s | p99 s | all Complete s | requests per job | peak MiB | CPU s | restart s |"
-    lines = [head, "|---" * 8 + "|"]
-    lines += [
-        f"| {row.jobs} | {row.created_p50:.1f} | {row.created_p99:.1f} | {row.all_complete:.1f} "
-        f"| {row.requests_per_job:.2f} | {row.peak_mib:.0f} | {row.cpu_seconds:.1f} | {row.restart_seconds:.1f} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def _play(made: world.World, count: int) -> Times:
+    return asyncio.run(
+        play(
+            made.cluster.kubeconfig,
+            ours.jobs(count),
+            path=ours.PATH,
+            jobs_path=f"/apis/batch/v1/namespaces/{world.NAMESPACE}/jobs",
+            owner_of=ours.owner_of,
+            seconds=120 + count,
+        )
+    )
+
+
+def _others(made: world.World, operator: int) -> float:
+    """CPU seconds so far of everything on the machine that does not belong to the run."""
+    own = sum(figures.cpu_seconds(pid) for pid in (*made.pids(), operator, os.getpid()))
+    return figures.machine_seconds() - own
+
+
+def measure_reports(count: int) -> pushes.Pushed:
+    """One run of reports that come at once."""
+    with fresh_world() as (made, folder):
+        ours.install(made, count)
+        with ours.running(made, folder) as operator:
+            return asyncio.run(
+                pushes.play(
+                    made.cluster.kubeconfig,
+                    ours.PATH,
+                    list(ours.jobs(count, ours.LASTING)),
+                    report_port=operator.report_port,
+                    probe_port=operator.probe_port,
+                    seconds=240 + count,
+                )
+            )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,13 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def machine_seconds() -> float:
+    """What all processors together have spent so far on anything but waiting."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    idle, waiting = fields[3], fields[4]
+    return (sum(fields) - idle - waiting) / TICKS
+
+
 def peak_mib(pid: int) -> float:
     """The most memory that a process has had resident, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

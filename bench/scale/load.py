@@ -56,15 +56,23 @@ class Api:
         async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
             yield cls(session, cluster["server"])
 
-    async def create(self, path: str, body: Manifest) -> None:
+    async def create(self, path: str, body: Manifest) -> Manifest:
         """POST one object.
 
         Raises:
             RuntimeError: the server refused it.
         """
         async with self._session.post(self._server + path, data=orjson.dumps(body), headers=_JSON) as answer:
-            if answer.status != 201:
-                raise RuntimeError(f"{answer.status}: {await answer.text()}")
+            return await _object(answer, HTTPStatus.CREATED)
+
+    async def merge(self, path: str, body: Manifest) -> Manifest:
+        """Merge into one object.
+
+        Raises:
+            RuntimeError: the server refused it.
+        """
+        async with self._session.patch(self._server + path, data=orjson.dumps(body), headers=_MERGE) as answer:
+            return await _object(answer, HTTPStatus.OK)
 
     async def watch(self, path: str, accept: str = "application/json") -> AsyncIterator[tuple[str, Manifest]]:
         """Events from the present on, for ever: a watch that ends is begun anew, and tells again what is there.
@@ -88,6 +96,15 @@ class Api:
 
 
 _JSON = {"Content-Type": "application/json"}
+_MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+async def _object(answer: aiohttp.ClientResponse, wanted: HTTPStatus) -> Manifest:
+    body = await answer.read()
+    if answer.status != wanted:
+        raise RuntimeError(f"{answer.status}: {body[:500].decode(errors='replace')}")
+    found: Manifest = orjson.loads(body)
+    return found
 
 
 async def play(
@@ -113,7 +130,7 @@ async def play(
         TimeoutError: they did not all end.
     """
     times, waiting = Times(), list(manifests)
-    async with Api.connect(kubeconfig) as api, asyncio.timeout(seconds):
+    async with Api.connect(kubeconfig) as api, _within(seconds, times):
         wanted = len(waiting)
         watching = [
             asyncio.create_task(_see_ends(api, path, times)),
@@ -130,6 +147,17 @@ async def play(
             for task in watching:
                 task.cancel()
     return times
+
+
+@asynccontextmanager
+async def _within(seconds: float, times: Times) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        seen = f"{len(times.sent)} sent, {len(times.job_created)} have a Job, {len(times.complete)} are Complete"
+        error.add_note(f"after {seconds:g} s: {seen}, {len(times.failed)} Failed")
+        raise
 
 
 async def _submit(api: Api, path: str, waiting: list[Manifest], times: Times) -> None:

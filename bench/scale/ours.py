@@ -9,12 +9,14 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
-from bench.scale.world import NAMESPACE, World
+from bench.scale.world import NAMESPACE, STAYS, World
 from tests.cluster import processes
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +24,8 @@ OWN, RELEASE = "finetune-system", "finetune-operator"
 USER = f"system:serviceaccount:{OWN}:{RELEASE}"
 API = "finetune.dev/v1alpha1"
 JOBS_PER_MODEL = 10
+LASTING = "lasting"
+"""The connection whose pods run until they are deleted."""
 
 PATH = f"/apis/{API}/namespaces/{NAMESPACE}/finetunejobs"
 
@@ -34,12 +38,38 @@ def install(world: World, jobs: int) -> None:
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OWN}})
     cluster.helm("install", RELEASE, str(ROOT / "helm" / "finetune-operator"), "--namespace", OWN)
     cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    cluster.apply(_connection(), _own_pod(), *map(_model, range(-(-jobs // JOBS_PER_MODEL))))
+    cluster.apply(
+        _connection("local"),
+        _connection(LASTING, {STAYS: "true"}),
+        _own_pod(),
+        *map(_model, range(-(-jobs // JOBS_PER_MODEL))),
+    )
+
+
+@dataclass(frozen=True)
+class Running:
+    """One process of the operator."""
+
+    pid: int
+    probe_port: int
+    report_port: int
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.probe_port}/metrics", timeout=30) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        samples = (sample for family in families for sample in family.samples if sample.name == name)
+        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+    def caught_up(self, objects: int) -> bool:
+        """Whether each of so many jobs was looked at, and nothing waits."""
+        looked = self.metric("finetune_reconciles_total", kind="FineTuneJob") >= objects
+        return looked and not self.metric("finetune_queue_ready") and not self.metric("finetune_queue_in_work")
 
 
 @contextmanager
-def running(world: World, folder: Path) -> Iterator[int]:
-    """The operator's process id while it leads; it is ended afterwards."""
+def running(world: World, folder: Path) -> Iterator[Running]:
+    """The operator while it leads; it is ended afterwards."""
     probe, report = _free_port(), _free_port()
     environment = {
         "PATH": os.environ["PATH"],
@@ -59,13 +89,13 @@ def running(world: World, folder: Path) -> Iterator[int]:
     try:
         ready = f"http://127.0.0.1:{probe}/readyz"
         processes.wait_until(lambda: _answers(ready), "the operator", timeout=120, pid=process.pid, log=log)
-        yield process.pid
+        yield Running(process.pid, probe, report)
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def jobs(count: int) -> Iterator[Manifest]:
+def jobs(count: int, connection: str = "local") -> Iterator[Manifest]:
     """FineTuneJobs with nothing but what is required."""
     for number in range(count):
         yield {
@@ -73,7 +103,7 @@ def jobs(count: int) -> Iterator[Manifest]:
             "kind": "FineTuneJob",
             "metadata": {"name": f"job-{number}", "namespace": NAMESPACE},
             "spec": {
-                "connectionRef": {"name": "local"},
+                "connectionRef": {"name": connection},
                 "baseModel": "example/model",
                 "modelRef": {"name": f"model-{number // JOBS_PER_MODEL}"},
                 "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
@@ -87,17 +117,17 @@ def owner_of(batch_job: Manifest) -> str | None:
     return next((owner["name"] for owner in owners if owner["kind"] == "FineTuneJob"), None)
 
 
-def _connection() -> Manifest:
+def _connection(name: str, annotations: dict[str, str] | None = None) -> Manifest:
     small = {"requests": {"cpu": "1m", "memory": "1Mi"}}
     hugging_face = {
         "trainerImage": "fake",
         "artifacts": {"uri": "pvc://models"},
-        "podTemplate": {"resources": small},
+        "podTemplate": {"resources": small, "annotations": annotations or {}},
     }
     return {
         "apiVersion": API,
         "kind": "LLMConnection",
-        "metadata": {"name": "local"},
+        "metadata": {"name": name},
         "spec": {"namespaceSelector": {}, "huggingFace": hugging_face},
     }
 

@@ -12,6 +12,9 @@ from tests.cluster import binaries, processes
 from tests.cluster.cluster import Cluster
 
 NAMESPACE = "bench"
+STAYS = "bench.finetune.dev/stays"
+"""Annotation of pods that do not end by themselves."""
+
 NODES = 20
 PODS_PER_NODE = 1000
 KWOK_CONFIG = Path(__file__).with_name("kwok") / "kwok.yaml"
@@ -35,10 +38,9 @@ class World:
         self.cluster = cluster
         self.audit_log = audit_log
 
-    def pid(self, role: str) -> int:
-        """The process of one part of the control plane."""
-        found = {name: pid for pid, name in processes.running(str(self.cluster.folder)).items()}
-        return found[role]
+    def pids(self) -> list[int]:
+        """The processes of the control plane and of its nodes."""
+        return list(processes.running(str(self.cluster.folder)))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ report and probe servers ─▶ Lease ─▶ first listing ─▶ queue and watc
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -305,6 +306,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)  # noqa: T201 - there is no logging yet
         return MISCONFIGURED
     logs.configure(settings.log_level)
+    # What has been imported stays: without this the collector walks over all of it, again and again.
+    gc.collect()
+    gc.freeze()
     return asyncio.run(_main(settings))
 
 

@@ -25,6 +25,7 @@ class ReportBox:
         self._store = store
         self._enqueue = enqueue
         self._reports: dict[str, Report] = {}
+        self._uids: dict[tuple[str, str], str] = {}
 
     def authorise(self, identity: TokenIdentity, report: Claimed) -> str | None:
         """Why this pod may not speak for this attempt, or None: pod, Job, FineTuneJob and attempt must all fit."""
@@ -48,6 +49,7 @@ class ReportBox:
         known = self._reports.get(report.uid)
         if known is None or known.attempt <= report.attempt:
             self._reports[report.uid] = report
+            self._uids[report.namespace, report.name] = report.uid
         self._enqueue(Key(FINE_TUNE_JOBS.kind, report.namespace, report.name))
 
     def last(self, uid: str, attempt: int) -> Report | None:
@@ -57,12 +59,14 @@ class ReportBox:
 
     def forget(self, uid: str) -> None:
         """Drop what is known of a job that has ended or is gone."""
-        self._reports.pop(uid, None)
+        gone = self._reports.pop(uid, None)
+        if gone is not None and self._uids.get((gone.namespace, gone.name)) == uid:
+            del self._uids[gone.namespace, gone.name]
 
     def forget_named(self, namespace: str, name: str) -> None:
         """Drop what is known of a job that was deleted before it ended."""
-        gone = [uid for uid, report in self._reports.items() if (report.namespace, report.name) == (namespace, name)]
-        for uid in gone:
+        uid = self._uids.get((namespace, name))
+        if uid is not None:
             self.forget(uid)
 
     def _owner(self, pod: Manifest, kind: str, namespace: str) -> Manifest | None:

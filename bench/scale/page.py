@@ -1,0 +1,121 @@
+"""What was measured, as a page of Markdown: the figures, on which machine, with which versions, and how busy it was."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+from bench.scale import figures
+from bench.scale.pushes import Pushed
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run. Times in seconds."""
+
+    jobs: int
+    created_p50: float
+    """From a job's POST until the client's watch shows its batch Job; the same for p99."""
+    created_p99: float
+    all_complete: float
+    """From the first POST until the last job is Complete."""
+    requests_per_job: float
+    """Of the operator, watches left out, its start included."""
+    peak_mib: float
+    cpu_seconds: float
+    restart: float
+    """From a start of the process with all jobs present until each was looked at and nothing waits."""
+    edit_p50: float
+    """From an edit of one of these jobs until its status speaks of it; the same for p99."""
+    edit_p99: float
+    others: float
+    """Processors that other work on the machine took meanwhile."""
+    failed: int
+
+
+def table(rows: list[Row]) -> str:
+    """Runs as Markdown."""
+    head = (
+        "| jobs | apply → Job p50 s | p99 s | all Complete s | requests per job | peak MiB | CPU s "
+        "| restart s | edit p50 ms | p99 ms | others' CPUs |"
+    )
+    lines = [head, "|---" * 11 + "|"]
+    lines += [
+        f"| {row.jobs:,} | {row.created_p50:.1f} | {row.created_p99:.1f} | {row.all_complete:.1f} "
+        f"| {row.requests_per_job:.2f} | {row.peak_mib:.0f} | {row.cpu_seconds:.1f} | {row.restart:.1f} "
+        f"| {1000 * row.edit_p50:.0f} | {1000 * row.edit_p99:.0f} | {row.others:.1f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def pushes(count: int, pushed: Pushed) -> str:
+    """The run of reports as Markdown."""
+    taken, probes = pushed.taken, pushed.probes
+    head = "| trainers | report taken p50 s | p99 s | told to wait | all in status s | probe p50 ms | longest ms |"
+    row = (
+        f"| {count:,} | {figures.percentile(taken, 0.5):.1f} | {figures.percentile(taken, 0.99):.1f} "
+        f"| {pushed.told_to_wait:,} | {pushed.shown:.1f} | {1000 * figures.percentile(probes, 0.5):.0f} "
+        f"| {1000 * max(probes):.0f} |"
+    )
+    return "\n".join([head, "|---" * 7 + "|", row])
+
+
+def page(parts: list[str]) -> str:
+    """The whole page."""
+    return "\n\n".join([_HEAD, "\n".join(f"- {fact}" for fact in facts()), *parts, _FOOT]) + "\n"
+
+
+def facts() -> list[str]:
+    """Where and when, and with what."""
+    memory = int(next(iter(Path("/proc/meminfo").read_text().splitlines())).split()[1]) / 1024**2
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return [
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit.stdout.strip() or 'unknown'}",
+        f"{os.cpu_count()} processors ({_processor()}), {memory:.0f} GiB, Linux {platform.release()}; load of the last "
+        f"minutes at the end: {', '.join(f'{load:.1f}' for load in os.getloadavg())}",
+        f"Kubernetes {_kubernetes()} with etcd without fsync, KWOK {_kwok()}; Python {platform.python_version()}, "
+        f"kopf {version('kopf')}, aiohttp {version('aiohttp')}, pydantic {version('pydantic')}",
+    ]
+
+
+def _processor() -> str:
+    names = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    return next(names, ":").partition(":")[2].strip() or platform.machine()
+
+
+def _required(folder: str, module: str) -> str:
+    """The version of a module that a go.mod requires."""
+    words = (ROOT / folder / "go.mod").read_text().split()
+    return next(after for word, after in pairwise(words) if word == module and after.startswith("v"))
+
+
+def _kubernetes() -> str:
+    return _required("tests/cluster/kube", "k8s.io/kubernetes")
+
+
+def _kwok() -> str:
+    return _required("bench/scale/kwok", "sigs.k8s.io/kwok")
+
+
+_HEAD = """# The operator at N jobs
+
+Written by `make bench-operator`. Control plane, nodes (played by KWOK: a pod runs after 1 s and succeeds 5 s later),
+the operator with its default settings and the client share one machine. Ten jobs make versions of one model; no model
+is served."""
+
+_FOOT = """- **apply → Job**: from the POST of a FineTuneJob until the client's watch has its batch Job.
+- **requests per job**: all that the operator asked of the API server, watches left out, by the audit log.
+- **restart**: from the start of the process, with all objects present, until each job was looked at and nothing waits.
+- **edit**: from a PATCH of one job among all until its status speaks of the new generation.
+- **others' CPUs**: processors that other work on the machine took meanwhile. Times grow with it, requests do not."""
