@@ -114,7 +114,7 @@ def _of_live_pod(pod: Manifest, report: Report | None, now: datetime) -> Run:
 def _has_just_started(pod: Manifest, now: datetime) -> bool:
     """By the node's clock: one that is far ahead of ours says nothing."""
     started = ((_container(pod).get("state") or {}).get("running") or {}).get("startedAt")
-    return started is not None and timedelta(0) <= now - moment(started) + timedelta(seconds=1) <= STARTING
+    return started is not None and timedelta(seconds=-1) <= now - moment(started) <= STARTING
 
 
 def newest(pods: Sequence[Manifest]) -> Manifest | None:

@@ -138,8 +138,7 @@ _PLACED = ("PodScheduled", "True")
 
 def _trim_pod(pod: Manifest) -> Manifest:
     status = _without(pod.get("status", {}), _UNREAD_OF_PODS)
-    if "conditions" in status:
-        status["conditions"] = _telling(status["conditions"])
+    status["conditions"] = _telling(status.get("conditions") or ())
     if "containerStatuses" in status:
         status["containerStatuses"] = [_without(one, _UNREAD_OF_CONTAINERS) for one in status["containerStatuses"]]
     return {"metadata": _without(pod["metadata"], _UNREAD_OF_METADATA), "status": status}
@@ -148,8 +147,7 @@ def _trim_pod(pod: Manifest) -> Manifest:
 def _trim_batch_job(job: Manifest) -> Manifest:
     kept = {"suspend": job.get("spec", {}).get("suspend", False)}
     status = _without(job.get("status", {}), _UNREAD_OF_JOBS)
-    if "conditions" in status:
-        status["conditions"] = _telling(status["conditions"])
+    status["conditions"] = _telling(status.get("conditions") or ())
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
 
 

@@ -71,7 +71,7 @@ class Connection:
         self._base = configuration.host.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=settings.kube_timeout_seconds, sock_connect=_CONNECT_SECONDS)
         self._bucket = TokenBucket(settings.kube_qps, settings.kube_burst, asyncio.get_running_loop().time)
-        self._proxy = configuration.proxy or _proxy_from_environment(URL(self._base))
+        self._proxy = configuration.proxy or proxy_from_environment(URL(self._base))
         self._server_name: str | None = configuration.tls_server_name
 
     async def throttle(self) -> None:
@@ -200,7 +200,7 @@ async def connect(settings: Settings) -> AsyncIterator[Connection]:
         yield Connection(configuration, session, settings)
 
 
-def _proxy_from_environment(server: URL) -> str | None:
+def proxy_from_environment(server: URL) -> str | None:
     """HTTPS_PROXY and its like, unless NO_PROXY names the server."""
     return None if proxy_bypass(server.host or "") else getproxies().get(server.scheme)
 

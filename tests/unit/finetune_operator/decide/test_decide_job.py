@@ -635,3 +635,22 @@ def test_the_artifact_is_where_the_operator_put_it_whatever_the_pod_says() -> No
     found = decide(view(run("Succeeded", report=type(succeeded()).model_validate(elsewhere)), status, version=1))
     assert found.status.result is not None
     assert found.status.result.artifact.uri == "pvc://models/team-a/m/j-1/model"
+
+
+def test_that_a_container_runs_is_not_written_before_its_trainer_has_spoken_or_been_silent_for_long() -> None:
+    queued = decide(view()).status.model_copy(update={"provider": running().provider})
+    waits = decide(view(run("Active", starting=True), queued))
+    assert (waits.status, waits.requeue_after) == (queued, 15)
+    assert decide(view(run("Active", report=report("Validating")), queued)).status.phase == "Validating"
+    assert decide(view(run("Active"), queued)).status.phase == "Validating"
+
+
+def test_a_container_that_runs_at_last_ends_the_alarm_at_once() -> None:
+    status = running(phase="Queued", failure=Failure.because(Reason.UNSCHEDULABLE, "0/2 nodes"))
+    alarmed = decide(view(run("Queued", failure=status.failure), status)).status
+    assert decide(view(run("Active", starting=True), alarmed)).status.failure is None
+
+
+def test_an_attempt_that_was_started_is_looked_at_though_nothing_tells_of_it() -> None:
+    assert decide(view()).start
+    assert decide(view()).requeue_after == 15

@@ -204,3 +204,30 @@ def test_the_log_in_a_failure_is_its_end_and_within_the_field() -> None:
     assert found.failure.log_tail.endswith("the end")
     assert len(found.failure.log_tail) == 4096
     assert with_log(run("Active"), "text").failure is None
+
+
+def started(seconds_ago: float) -> dict[str, Any]:
+    return {"containerStatuses": [{"name": "trainer", "state": {"running": {"startedAt": stamp(-seconds_ago)}}}]}
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "posted", "starting"),
+    [(0, None, True), (15, None, True), (16, None, False), (5, report(), False), (-1, None, True), (-60, None, False)],
+)
+def test_a_trainer_that_has_just_begun_is_given_time_to_speak(seconds_ago: float, posted: Any, starting: bool) -> None:
+    read_now = read(batch_job(), [pod("Running", **started(seconds_ago))], posted)
+    assert (read_now.state, read_now.starting) == ("Active", starting)
+
+
+@pytest.mark.parametrize(
+    ("job", "message", "state"),
+    [
+        (batch_job(), termination_message(succeeded()), "Succeeded"),
+        (batch_job(), "", "Active"),
+        (batch_job(BACKOFF), termination_message(succeeded()), "Failed"),
+    ],
+)
+def test_a_pod_that_has_made_its_artifact_is_believed_before_its_job_says_so(
+    job: dict[str, Any], message: str, state: str
+) -> None:
+    assert read(job, [pod("Succeeded", **ended(0, message=message))]).state == state

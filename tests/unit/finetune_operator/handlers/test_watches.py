@@ -38,3 +38,12 @@ def test_children_are_watched_by_label_and_kopf_posts_and_scans_nothing() -> Non
     assert not settings.posting.enabled
     assert settings.scanning.disabled
     assert settings.peering.standalone
+
+
+def test_kopf_makes_no_copies_of_objects_to_find_out_what_has_changed() -> None:
+    persistence = make_settings(Settings()).persistence
+    body = kopf.Body({"metadata": {"name": "x"}, "spec": {"large": True}})
+    essence = persistence.diffbase_storage.build(body=body)
+    assert essence == {}
+    assert persistence.progress_storage.clear(essence=essence) is essence
+    assert persistence.diffbase_storage.fetch(body=body) is None

@@ -7,6 +7,7 @@ import pytest
 
 from finetune_operator.desired import names
 from finetune_operator.reconcilers.observed import concerned, make_store
+from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -22,7 +23,7 @@ from finetune_operator.runtime.kube import (
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
 from tests.unit.finetune_operator.desired.given_names import LONG_NAME
-from tests.unit.finetune_operator.reconcilers.cluster import Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.cluster import JOB, Cluster, with_job, with_running_job
 
 
 def known() -> Store:
@@ -157,3 +158,53 @@ async def test_only_the_namespaces_that_are_looked_after_are_listed() -> None:
     cluster.observer._namespaces = ("team-b",)
     await cluster.observer.list_all()
     assert cluster.store.addresses(FINE_TUNE_JOBS) == [("team-b", "x")]
+
+
+SCHEDULED = {"type": "PodScheduled", "status": "True"}
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}
+
+
+@pytest.mark.parametrize(
+    ("resource", "name", "status", "woken"),
+    [
+        (PODS, "sentiment-1-1-x", {"phase": "Pending", "conditions": [SCHEDULED]}, False),
+        (PODS, "sentiment-1-1-x", {"phase": "Pending", "podIP": "10.0.0.1", "hostIP": "10.0.0.2"}, False),
+        (PODS, "sentiment-1-1-x", {"phase": "Pending", "conditions": [UNSCHEDULABLE]}, True),
+        (PODS, "sentiment-1-1-x", {"phase": "Running"}, True),
+        (JOBS, "sentiment-1-1", {"active": 1, "ready": 0, "startTime": "2026-11-21T12:00:00Z"}, False),
+        (JOBS, "sentiment-1-1", {"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}, False),
+        (JOBS, "sentiment-1-1", {"conditions": [{"type": "Complete", "status": "True"}]}, True),
+        (JOBS, "sentiment-1-1", {"conditions": [{"type": "FailureTarget", "status": "True"}]}, True),
+    ],
+)
+async def test_only_what_a_decision_rests_on_wakes_a_job(
+    resource: Resource, name: str, status: dict[str, Any], woken: bool
+) -> None:
+    cluster = await with_job()
+    cluster.run_pod(phase="Pending")
+    await cluster.settle()
+    cluster.kube.change(resource, name, status=status)
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    assert (cluster.queue == [JOB]) is woken
+
+
+async def test_a_jobs_own_write_does_not_make_it_be_looked_at_again() -> None:
+    cluster = await with_job()
+    cluster.run_pod(phase="Pending")
+    await cluster.settle()
+    cluster.kube.change(PODS, "sentiment-1-1-x", status={"phase": "Running"})
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    await cluster.reconcile(cluster.queue.pop())
+    (echo,) = cluster.kube.take_events()
+    cluster.observer.seen(*echo)
+    assert (echo[0], cluster.queue) == (FINE_TUNE_JOBS, [])
+
+
+async def test_half_a_listing_has_everything_looked_at_too() -> None:
+    cluster = await with_running_job()
+    cluster.kube.refusals["list", "finetunejobs"] = Transient(503, "Unavailable", "no")
+    with pytest.raises(Transient):
+        await cluster.observer.list_all()
+    assert JOB in cluster.queue

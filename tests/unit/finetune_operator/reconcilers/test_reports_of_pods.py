@@ -86,3 +86,16 @@ async def test_reports_of_ended_jobs_are_not_kept() -> None:
     cluster.end_pod(65)
     await cluster.settle()
     assert cluster.reports.last(told.uid, 1) is None
+
+
+async def test_reports_of_jobs_that_were_deleted_are_not_kept_and_those_of_the_next_of_that_name_are() -> None:
+    cluster = await with_running_job()
+    first = cluster.report("Running")
+    cluster.reports.accept(first)
+    second = first.model_copy(update={"uid": "of-the-next-one"})
+    cluster.reports.accept(second)
+    cluster.reports.forget(first.uid)
+    assert cluster.reports.last(second.uid, 1) == second
+    cluster.reports.forget_named("team-a", "sentiment-1")
+    cluster.reports.forget_named("team-a", "unknown")
+    assert cluster.reports.last(second.uid, 1) is None

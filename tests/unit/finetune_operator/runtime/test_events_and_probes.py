@@ -6,7 +6,7 @@ import aiohttp
 import fake_api
 import pytest
 
-from finetune_operator.runtime import events
+from finetune_operator.runtime import events, metrics
 from finetune_operator.runtime.events import Occurrence, Recorder
 from finetune_operator.runtime.probes import ProbeServer
 
@@ -107,6 +107,25 @@ async def test_what_is_remembered_is_bounded(tmp_path, monkeypatch):
         for number in range(30):
             await recorder.post(kube, JOB, DONE._replace(note=str(number)))
     assert len(recorder._posted) == 10
+
+
+async def test_a_flood_of_normal_events_is_cut_off_for_its_namespace_and_warnings_never_are(tmp_path):
+    clock = Clock()
+    recorder = Recorder("pod", clock)
+    dropped = metrics.EVENTS.labels("dropped")
+    before = dropped._value.get()
+    elsewhere = JOB | {"metadata": JOB["metadata"] | {"namespace": "other"}}
+    async with fake_api.serve(tmp_path) as (api, kube):
+        api.answer({"kind": "Event"}, status=201)
+        for number in range(events.NORMAL_AT_ONCE + 10):
+            await recorder.post(kube, JOB, DONE._replace(note=str(number)))
+        assert len(api.seen) == events.NORMAL_AT_ONCE
+        assert dropped._value.get() == before + 10
+        await recorder.post(kube, JOB, DONE._replace(type="Warning", reason="OutOfMemory"))
+        await recorder.post(kube, elsewhere, DONE)
+        clock.now += 1
+        await recorder.post(kube, JOB, DONE._replace(note="a second later"))
+    assert len(api.seen) == events.NORMAL_AT_ONCE + 3
 
 
 async def probe(path, **checks):

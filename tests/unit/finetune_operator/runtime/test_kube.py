@@ -4,6 +4,7 @@ import asyncio
 
 import fake_api
 import pytest
+from yarl import URL
 
 from finetune_operator.runtime import connection, kube, metrics
 from finetune_operator.runtime.errors import (
@@ -339,3 +340,21 @@ async def test_a_kubeconfig_that_is_not_there_is_named(tmp_path):
     with pytest.raises(kube.NoCluster, match="nowhere"):
         async with kube.Kube.connect(Settings(kubeconfig=tmp_path / "nowhere")):
             pass
+
+
+@pytest.mark.parametrize(
+    ("variables", "proxy"),
+    [
+        ({}, None),
+        ({"https_proxy": "http://proxy:3128"}, "http://proxy:3128"),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": "10.0.0.1,.svc"}, None),
+        ({"http_proxy": "http://proxy:3128"}, None),
+    ],
+)
+def test_the_environments_proxy_is_looked_up_once(monkeypatch, variables, proxy):
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert connection.proxy_from_environment(URL("https://10.0.0.1:443")) == proxy

@@ -1,0 +1,124 @@
+"""Many jobs of one model: one write for all that wait, a number for each, and nothing doubled by what comes between."""
+
+from typing import Any
+
+import pytest
+
+from finetune_api.model import FineTunedModelStatus
+from finetune_operator.decide.versions import MOST_VERSIONS, registered
+from finetune_operator.runtime.errors import Transient
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS
+from finetune_operator.runtime.queue import Key
+from tests.unit.finetune_operator.decide.given import run, succeeded, view
+from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_running_job
+
+NAMES = [f"sentiment-{number}" for number in range(1, 6)]
+
+
+async def with_ended_jobs() -> Cluster:
+    """Five jobs of one model whose pods have all made their artifact; the operator does not know yet."""
+    cluster = await with_running_job()
+    for name in NAMES[1:]:
+        cluster.add_job(name)
+    await cluster.settle()
+    for name in NAMES[1:]:
+        cluster.run_pod(job=name)
+    await cluster.settle()
+    for name in NAMES:
+        cluster.end_pod(0, cluster.result(job=name), job=name)
+    cluster.kube.requests.clear()
+    return cluster
+
+
+def versions(cluster: Cluster) -> dict[str, int]:
+    return {version["job"]: version["version"] for version in cluster.status(MODEL)["versions"]}
+
+
+async def test_jobs_that_end_together_become_versions_and_one_of_them_active_by_one_write() -> None:
+    cluster = await with_ended_jobs()
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {}})
+    await cluster.settle()
+    states = [event for event in cluster.kube.requests if event == ("patch_status", "finetunedmodels")]
+    assert sorted(versions(cluster).values()) == [1, 2, 3, 4, 5]
+    assert cluster.status(MODEL)["activeVersion"] == 5
+    told = {name: cluster.status(Key(JOB.kind, "team-a", name))["modelVersion"] for name in NAMES}
+    assert told == versions(cluster)
+    # One for the versions, one for the deployment that follows.
+    assert len(states) <= 2
+    assert cluster.kube.asked("get", "finetunedmodels") == 0
+
+
+async def test_a_store_that_is_behind_is_asked_for_and_numbers_stay_unique() -> None:
+    cluster = await with_ended_jobs()
+    metadata = {"name": "sentiment", "namespace": "team-a"}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": {}})
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": {}, "status": {"latestVersion": 7}})
+    cluster.kube.events.clear()
+    await cluster.settle()
+    assert sorted(versions(cluster).values()) == [8, 9, 10, 11, 12]
+
+
+@pytest.mark.parametrize("served", [0, 1, 2, 3, 4, 5])
+async def test_a_crash_between_any_two_writes_gives_no_job_a_second_version(served: int) -> None:
+    cluster = await with_ended_jobs()
+    cluster.kube.failing_writes = [False] * served + [True]
+    try:
+        await cluster.settle()
+    except Transient:
+        cluster.restart()
+        await cluster.observer.list_all()
+        await cluster.settle()
+    assert sorted(versions(cluster)) == NAMES
+    assert sorted(versions(cluster).values()) == [1, 2, 3, 4, 5]
+    assert {cluster.status(Key(JOB.kind, "team-a", name))["phase"] for name in NAMES} == {"Succeeded"}
+
+
+async def test_a_model_that_is_deleted_while_versions_are_written_is_made_anew_with_them() -> None:
+    cluster = await with_ended_jobs()
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {}})
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.events.clear()
+    await cluster.settle()
+    assert sorted(versions(cluster)) == NAMES
+
+
+async def test_weights_are_not_deleted_before_their_version_is_recorded() -> None:
+    """A number that no status has may be given to another job's version after a crash."""
+    cluster = await with_ended_jobs()
+    cluster.kube.put(
+        FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {"historyLimit": 1}}
+    )
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    cluster.kube.failing_writes = [True]
+    with pytest.raises(Transient):
+        await cluster.settle()
+    assert not any("prune" in key[2] for key in cluster.kube.objects if key[0] is JOBS)
+
+
+def job(number: int) -> Any:
+    return view(run("Succeeded", report=succeeded()), uid=f"uid-{number}", name=f"job-{number}")
+
+
+def test_what_does_not_fit_into_status_waits() -> None:
+    status = registered(FineTunedModelStatus(), [job(number) for number in range(MOST_VERSIONS + 3)])
+    assert len(status.versions or ()) == MOST_VERSIONS
+    assert registered(status, [job(MOST_VERSIONS)]) == status
+    room = status.model_copy(update={"versions": (status.versions or [])[2:]})
+    again = registered(room, [job(number) for number in (MOST_VERSIONS, MOST_VERSIONS + 1, MOST_VERSIONS + 2)])
+    assert [version.version for version in again.versions or ()][-2:] == [MOST_VERSIONS + 1, MOST_VERSIONS + 2]
+
+
+def test_a_job_that_has_its_version_gets_no_second_one() -> None:
+    status = registered(FineTunedModelStatus(), [job(1)])
+    assert registered(status, [job(1)]) == status
+    assert [version.version for version in registered(status, [job(1), job(2)]).versions or ()] == [1, 2]
+
+
+def test_most_versions_is_what_the_status_holds() -> None:
+    field = FineTunedModelStatus.model_json_schema()["properties"]["versions"]
+    assert next(kind["maxItems"] for kind in field["anyOf"] if "maxItems" in kind) == MOST_VERSIONS
