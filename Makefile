@@ -65,7 +65,7 @@ test-e2e: venv programs images ## tests with real pods
 
 .PHONY: bench-operator
 bench-operator: venv programs ## N jobs at once on nodes that KWOK plays: time, requests, memory (JOBS="1000 5000")
-	@$(BIN)/python -m bench.scale --jobs $(JOBS)
+	@$(BIN)/python -m bench.scale --jobs $(JOBS) --reports 1000 --write bench/results/operator.md
 
 .PHONY: fuzz
 fuzz: venv ## hours of made-up bytes as datasets: each must give a verdict

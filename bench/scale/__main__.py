@@ -24,20 +24,26 @@ RESTART_SECONDS = 300
 def main() -> int:
     """Run for each number of jobs, then for the reports, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
-    parser.add_argument("--jobs", type=int, nargs="+", default=[1000], help="a run for each")
+    parser.add_argument("--jobs", type=int, nargs="*", default=[1000], help="a run for each")
     parser.add_argument("--reports", type=int, default=0, help="so many trainers report at once, in a run of its own")
     parser.add_argument("--write", type=Path, help="where the page is written; default: printed")
     options = parser.parse_args()
-    rows = [measure(count) for count in options.jobs]
-    parts = [page.table(rows)]
+    rows: list[Row] = []
+    for count in options.jobs:
+        rows.append(measure(count))
+        _tell([page.table(rows)], options.write)
     if options.reports:
-        parts.append(page.pushes(options.reports, measure_reports(options.reports)))
-    text = page.page(parts)
-    if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text(text)
-    print(text)
+        _tell([page.table(rows), page.pushes(options.reports, measure_reports(options.reports))], options.write)
     return 1 if any(row.failed for row in rows) else 0
+
+
+def _tell(parts: list[str], file: Path | None) -> None:
+    """After each run: the next one may fail."""
+    text = page.page(parts)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    print(text)
 
 
 @contextmanager

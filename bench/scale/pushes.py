@@ -32,7 +32,7 @@ class Pushed:
     taken: list[float] = field(default_factory=list)
     """From the common start until a report was accepted, waits included."""
     told_to_wait: int = 0
-    """Answers 429 and 503: come back later."""
+    """Answers 429 and 503, and connections that were closed in the middle of a request: come back later."""
     shown: float = 0.0
     """Until the client's watch shows the last job's progress in its status."""
     probes: list[float] = field(default_factory=list)
@@ -136,12 +136,16 @@ class Trainer:
 
     async def _post(self, session: aiohttp.ClientSession, body: bytes) -> float | None:
         """Seconds after which to come back; None: accepted."""
-        async with session.post(self.url, data=body) as answer:
-            if answer.status == HTTPStatus.ACCEPTED:
-                return None
-            if answer.status not in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
-                raise RuntimeError(f"{answer.status}: {await answer.text()}")
-            return float(answer.headers.get("Retry-After", 1))
+        try:
+            async with session.post(self.url, data=body) as answer:
+                if answer.status == HTTPStatus.ACCEPTED:
+                    return None
+                if answer.status not in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+                    raise RuntimeError(f"{answer.status}: {await answer.text()}")
+                return float(answer.headers.get("Retry-After", 1))
+        except aiohttp.ClientConnectionError:
+            # Who is told to wait before the body was read is hung up on.
+            return 1.0
 
 
 async def _shown(api: Api, path: str, count: int) -> float:

@@ -6,9 +6,11 @@ import os
 
 import pytest
 
-from bench.scale import figures
+from bench.scale import figures, page
 from bench.scale.load import Times
-from bench.scale.ours import USER, jobs, owner_of
+from bench.scale.ours import LASTING, USER, jobs, owner_of
+from bench.scale.pushes import Pushed, report_of
+from finetune_api.trainer import Report
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,38 @@ def test_every_job_has_a_name_of_its_own_and_its_batch_job_is_found_by_its_owner
     assert len({job["metadata"]["name"] for job in jobs(25)}) == 25
     assert owner_of({"metadata": {"ownerReferences": [{"kind": "FineTuneJob", "name": "job-3"}]}}) == "job-3"
     assert owner_of({"metadata": {}}) is None
+
+
+def test_the_page_says_on_which_machine_with_which_versions_and_how_busy_it_was(monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (7.5, 0.1, 0.0))
+    row = page.Row(
+        jobs=1000,
+        created_p50=1.25,
+        created_p99=2.0,
+        all_complete=30.0,
+        requests_per_job=3.5,
+        peak_mib=150.0,
+        cpu_seconds=10.0,
+        restart=4.0,
+        edit_p50=0.02,
+        edit_p99=0.05,
+        others=0.5,
+        failed=0,
+    )
+    pushed = Pushed(taken=[1.0, 2.0], told_to_wait=3, shown=4.0, probes=[0.01, 0.2])
+    text = page.page([page.table([row]), page.pushes(1000, pushed)])
+    for expected in ("| 1,000 | 1.2 | 2.0 | 30.0 | 3.50 | 150 | 10.0 | 4.0 | 20 | 50 | 0.5 |", "load", "7.5", "KWOK v"):
+        assert expected in text
+    assert "| 1,000 | 1.0 | 2.0 | 3 | 4.0 | 10 | 200 |" in text
+
+
+def test_a_trainers_report_is_the_one_that_its_pod_may_make():
+    job = {"namespace": "bench", "name": "job-1", "uid": "u", "attempt": 1, "spec": {}}
+    container = {"name": "trainer", "env": [{"name": "FINETUNE_JOB", "value": json.dumps(job)}]}
+    report = Report.model_validate(report_of({"spec": {"containers": [container]}}))
+    assert (report.namespace, report.name, report.uid, report.attempt) == ("bench", "job-1", "u", 1)
+    assert report.progress.step == 50
+
+
+def test_jobs_of_the_lasting_connection_name_it():
+    assert {job["spec"]["connectionRef"]["name"] for job in jobs(3, LASTING)} == {LASTING}
