@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from finetune_api.job import FineTuneJobSpec, Hyperparameters
+
 Format = Literal["Conversation", "Messages", "Pairs"]
 """Bedrock's conversation schema; messages with a system text beside them; prompt and completion alone."""
 
 Bounds = tuple[float, float]
+
+_NOT_ASKED = Hyperparameters()
 
 
 @dataclass(frozen=True)
@@ -59,3 +63,26 @@ def family_of(base_model: str) -> Family | None:
 def known() -> str:
     """The families' titles, for messages."""
     return ", ".join(one.title for one in FAMILIES)
+
+
+def out_of_bounds(spec: FineTuneJobSpec) -> list[str]:
+    """Which fields ask for what the family has not, with what to write; pods would be checked and paid for in vain."""
+    asked, family = spec.hyperparameters, family_of(spec.base_model)
+    if family is None:
+        return []
+    batch_size = None if asked.batch_size == _NOT_ASKED.batch_size else asked.batch_size
+    wanted = (
+        ("epochs", asked.epochs, family.epochs, True),
+        ("learningRate", asked.learning_rate, family.learning_rate, False),
+        ("learningRateMultiplier", asked.learning_rate_multiplier, family.learning_rate_multiplier, False),
+        ("batchSize", batch_size, family.batch_size, False),
+    )
+    found = []
+    for field, value, bounds, always in wanted:
+        if value is None or (always and bounds is None):
+            continue
+        if bounds is None:
+            found.append(f"hyperparameters.{field}: {family.title} takes none; leave it out")
+        elif not bounds[0] <= value <= bounds[1]:
+            found.append(f"hyperparameters.{field}: {family.title} takes {bounds[0]:g} to {bounds[1]:g}")
+    return found

@@ -32,6 +32,8 @@ class Hosted:
     connection: str = ""
     address: str = ""
     """What a request names it by, where that is not its name."""
+    failure: str = ""
+    """Why it failed, in the provider's words."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     elif there is None:
         make = not busy
     elif there.state == "Failed":
-        serving = _failing(wanted, answering, _failed(wanted))
+        serving = _failing(wanted, answering, _failed(wanted, there))
     elif there.state == "Ready" and entry.answered:
         serving, answering = Serving("Serving", wanted.version, 1), wanted.name
         delete = () if busy else tuple(one.name for one in others if one.name in found)
@@ -149,5 +151,6 @@ def _expired(wanted: Wanted) -> Failure:
     )
 
 
-def _failed(wanted: Wanted) -> Failure:
-    return Failure.because(Reason.DEPLOYMENT_FAILED, f"deployment {wanted.name} failed at the provider")
+def _failed(wanted: Wanted, there: Hosted) -> Failure:
+    said = f": {there.failure}" if there.failure else ""
+    return Failure.because(Reason.DEPLOYMENT_FAILED, f"deployment {wanted.name} failed at the provider{said}")

@@ -35,7 +35,6 @@ def openai_connection() -> LLMConnectionSpec:
 
 
 def bedrock_connection() -> LLMConnectionSpec:
-    """Of a provider that this release does not have."""
     block = {
         "region": "us-east-1",
         "roleARN": "arn:aws:iam::1:role/a",
