@@ -35,6 +35,8 @@ class Serving:
     available: int = 0
     """Pods that answer, of any version."""
     failure: Failure | None = None
+    note: str = ""
+    """What is to be said beside, while it serves."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[F
     if serving.state == "Idle" and serving.version == target:
         return "Idle", resting(Reason.READY, "spec.huggingFace.replicas is 0"), None
     if serving.state == "Serving" and serving.version == target:
-        return "Ready", ready(Reason.READY, f"version {target} answers"), target
+        return "Ready", ready(Reason.READY, f"version {target} answers{serving.note}"), target
     answering = before if serving.available else None
     still = f"; version {answering} goes on answering" if answering else ""
     if serving.state == "Failing" and serving.failure and serving.version == target:

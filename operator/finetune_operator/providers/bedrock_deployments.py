@@ -117,4 +117,5 @@ def throughput(shown: Wire) -> Hosted:
         name=shown["provisionedModelName"],
         state=_STATES.get(shown["status"], "Creating"),
         address=shown["provisionedModelArn"],
+        bound_until=shown.get("commitmentExpirationTime"),
     )
