@@ -290,9 +290,13 @@ class BedrockEndpoints(ApiModel):
 class Bedrock(ApiModel):
     """AWS Bedrock model customization."""
 
-    region: Annotated[str, Field(min_length=1, max_length=32)] = Field(description="AWS region.")
+    region: Annotated[
+        str, Field(max_length=32), shaped("^[a-z]{2}(-[a-z]+)+-[0-9]+$", "write a region, such as us-east-1")
+    ] = Field(description="AWS region: of the models, of the bucket and of what is deployed.")
     role_arn: Annotated[
-        str, Field(max_length=2048), shaped("^arn:[^:]+:iam::", "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME")
+        str,
+        Field(max_length=2048),
+        shaped("^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$", "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME"),
     ] = Field(description="Role that Bedrock assumes to read the data and write the results.")
     s3: S3Location = Field(description="Data goes in and results come out through it.")
     credentials: AwsCredentials = Field(description="How the operator signs in.")

@@ -37,7 +37,7 @@ def openai_connection() -> LLMConnectionSpec:
 def bedrock_connection() -> LLMConnectionSpec:
     block = {
         "region": "us-east-1",
-        "roleARN": "arn:aws:iam::1:role/a",
+        "roleARN": "arn:aws:iam::123456789012:role/a",
         "s3": {"bucket": "bucket"},
         "credentials": {"podIdentity": True},
     }
