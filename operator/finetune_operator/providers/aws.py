@@ -18,7 +18,7 @@ from botocore.loaders import Loader, create_loader
 from botocore.session import Session
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.runtime.logs import redact
 
 T = TypeVar("T")
@@ -205,7 +205,7 @@ def _refusal(error: boto.ClientError, service: str) -> ProviderError:  # noqa: P
         return TryLater(Reason.ROLE_NOT_USABLE, message, ROLE_PAUSE_SECONDS)
     if code in _DENIED:
         message = f"{service} does not let the operator's identity {_action(error)} ({code}): {said}"
-        return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
+        return Denied(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
     if code in _THROTTLED or status == 429:
         return TryLater(Reason.RATE_LIMITED, f"{service} asks for patience ({code})", THROTTLE_PAUSE_SECONDS)
     if code in _QUOTA:
