@@ -69,7 +69,7 @@ def steps(found: list[dict[str, Any]]) -> Any:
 OF_JOBS = steps(faults(CREATE, STOP, GET, LIST))
 OF_DEPLOYMENTS = steps(faults(DEPLOY, UNDEPLOY, "ListCustomModelDeployments", "Converse"))
 PROPERTY = settings(
-    max_examples=int(os.environ.get("EXACTLY_ONCE_LIVES", "5")),
+    max_examples=int(os.environ.get("EXACTLY_ONCE_LIVES", "4")),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
