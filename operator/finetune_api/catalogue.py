@@ -28,6 +28,10 @@ class ModelFacts(ApiModel):
     """What is known of one base model at a provider."""
 
     training: Price | None = Field(None, description="Price of tuning it.")
+    hosting: dict[str, Money] = Field(
+        default_factory=dict,
+        description="Price of an hour of a deployment of what was tuned from it, by its SKU, where that depends on it.",
+    )
     shutdown: Day | None = Field(None, description="From this day on the model and what was tuned from it are gone.")
 
 
@@ -40,6 +44,10 @@ class ProviderFacts(ApiModel):
     )
     hosting_currency: Annotated[str, Field(min_length=3, max_length=3)] = Field("USD", description="ISO 4217 code.")
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="By glob of the base model's name.")
+
+    def price_per_hour(self, base_model: str, sku: str) -> str | None:
+        """Price of an hour of one unit of a deployment; None where it is not known, or not billed by the hour."""
+        return self.model(base_model).hosting.get(sku) or self.hosting.get(sku)
 
     def model(self, name: str) -> ModelFacts:
         """The facts of a base model: of the longest glob that matches, nothing where none does."""

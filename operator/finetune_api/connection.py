@@ -274,15 +274,44 @@ class S3Location(ApiModel):
     ) = Field(None, description="Key prefix: everything of the connection is below it. Default: the whole bucket.")
 
 
+class BedrockEndpoints(ApiModel):
+    """Addresses of AWS's services, for private endpoints."""
+
+    control: HttpUrl | None = Field(None, description="Of the service bedrock.")
+    runtime: HttpUrl | None = Field(None, description="Of the service bedrock-runtime, which answers.")
+    s3: HttpUrl | None = Field(None, alias="s3", description="Of S3, with addresses by path.")
+
+    def by_service(self) -> dict[str, str]:
+        """Those that are set, by boto3's names of the services."""
+        found = {"bedrock": self.control, "bedrock-runtime": self.runtime, "s3": self.s3}
+        return {service: url for service, url in found.items() if url is not None}
+
+
 class Bedrock(ApiModel):
     """AWS Bedrock model customization."""
 
-    region: Annotated[str, Field(min_length=1, max_length=32)] = Field(description="AWS region.")
+    region: Annotated[
+        str, Field(max_length=32), shaped("^[a-z]{2}(-[a-z]+)+-[0-9]+$", "write a region, such as us-east-1")
+    ] = Field(description="AWS region: of the models, of the bucket and of what is deployed.")
     role_arn: Annotated[
-        str, Field(max_length=2048), shaped("^arn:[^:]+:iam::", "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME")
+        str,
+        Field(max_length=2048),
+        shaped("^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$", "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME"),
     ] = Field(description="Role that Bedrock assumes to read the data and write the results.")
     s3: S3Location = Field(description="Data goes in and results come out through it.")
     credentials: AwsCredentials = Field(description="How the operator signs in.")
+    endpoints: BedrockEndpoints | None = Field(None, description="Private endpoints. Default: AWS's public ones.")
+    results: Literal["Delete", "Keep"] = Field(
+        "Delete",
+        description="What becomes of the metrics that Bedrock writes to S3 once status has them. Keep: they stay as "
+        "long as the tuned model. The data are deleted when the job has ended, always.",
+    )
+
+    @property
+    def runtime_url(self) -> str:
+        """Where deployed models are asked."""
+        private = self.endpoints.runtime if self.endpoints else None
+        return private or f"https://bedrock-runtime.{self.region}.amazonaws.com"
 
 
 class CheckPod(ApiModel):

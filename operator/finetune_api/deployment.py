@@ -128,10 +128,15 @@ class ModelDeploymentSpec(DeploymentTemplate):
 
 
 class Endpoint(ApiModel):
-    """How to call it: any client of the OpenAI API does."""
+    """How to call it."""
 
-    url: Annotated[str, Field(max_length=512)] = Field(description="Base URL, with /v1.")
-    model: Annotated[str, Field(max_length=253)] = Field(description="Name for the request's model field.")
+    url: Annotated[str, Field(max_length=512)] = Field(description="Base URL; of OpenAI's API with /v1.")
+    model: Annotated[str, Field(max_length=253)] = Field(
+        description="Name for the request's model field; for Converse its modelId."
+    )
+    api: Literal["OpenAI", "Converse"] = Field(
+        "OpenAI", description="Whose clients can ask: any of OpenAI's API, or AWS's SDKs by bedrock-runtime's Converse."
+    )
 
 
 class HostedDeployment(ApiModel):

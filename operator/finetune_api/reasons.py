@@ -94,7 +94,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.MODEL_NOT_ALLOWED: "Choose a base model that the connection allows, or ask an admin to allow this one.",
     Reason.FINE_TUNING_DISABLED: "Ask an admin to set fineTuning.enabled on the connection, or use another one.",
     Reason.CODE_NOT_ALLOWED: "Remove spec.code, or ask an admin to set fineTuning.allowCode on the connection.",
-    Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace, openAI or azureOpenAI block.",
+    Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace, openAI, azureOpenAI or bedrock block.",
     Reason.SECRET_NOT_FOUND: "Ask an admin to make the Secret, with the key, in the operator's own namespace.",
     Reason.CREDENTIALS_INVALID: "Ask an admin to renew the key in the connection's Secret; it is read again by itself.",
     Reason.PROVIDER_UNAVAILABLE: "Nothing to do: the provider is asked again. If it lasts, check baseURL and egress.",

@@ -5,14 +5,17 @@ provider is asked with a key of one's own: that of the connection is the operato
 """
 
 import argparse
+import asyncio
 import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import boto3
 import openai
 import orjson
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from finetune_api.deployment import Endpoint
 from finetune_operator.runtime.connection import NoCluster
@@ -66,6 +69,8 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
             f"ModelDeployment {args.model} answers not yet (phase {status.get('phase')}): kubectl describe md"
         )
     endpoint = Endpoint.model_validate(status["endpoint"])
+    if endpoint.api == "Converse":
+        return await asyncio.to_thread(_by_converse, endpoint, args)
     messages = [{"role": "system", "content": args.system}] if args.system else []
     body: dict[str, Any] = {
         "model": endpoint.model,
@@ -93,6 +98,31 @@ async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> st
         except openai.OpenAIError as error:
             raise CannotAsk(f"{endpoint.url}: {_said(error)}") from None
     return reply.choices[0].message.content or ""
+
+
+def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
+    """Of bedrock-runtime, with credentials of one's own, from wherever boto3 finds them."""
+    asked: dict[str, Any] = {
+        "modelId": endpoint.model,
+        "messages": [{"role": "user", "content": [{"text": args.question}]}],
+    }
+    if args.system:
+        asked["system"] = [{"text": args.system}]
+    if args.max_tokens:
+        asked["inferenceConfig"] = {"maxTokens": args.max_tokens}
+    region = endpoint.model.split(":")[3]
+    try:
+        client = boto3.Session().client("bedrock-runtime", region_name=region, endpoint_url=endpoint.url)
+        reply = client.converse(**asked)
+    except NoCredentialsError:
+        message = f"{endpoint.url} asks for credentials of AWS: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
+        raise CannotAsk(message) from None
+    except ClientError as error:
+        code, said = (error.response["Error"].get(key, "") for key in ("Code", "Message"))
+        raise CannotAsk(f"{endpoint.url}: {code}: {said}") from None
+    except BotoCoreError as error:
+        raise CannotAsk(f"{endpoint.url} does not answer ({type(error).__name__})") from None
+    return "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
 
 
 def _said(error: openai.OpenAIError) -> str:

@@ -28,16 +28,21 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.processes import wait_until
 from tests.contract.conftest import ROOT, Server
 from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL, Manifest, changed
+from tests.simulators.bedrock import BedrockSettings, BedrockSimulator
 from tests.simulators.clock import Clock
+from tests.simulators.conftest import s3_endpoint
 from tests.simulators.openai import OpenAISettings, OpenAISimulator
 from tests.simulators.server import serve
+from tests.unit.finetune_operator.reconcilers.bedrock import NOVA, client, conversations
 from tests.unit.helm.charts import CHART
+
+__all__ = ["s3_endpoint"]
 
 pytestmark = pytest.mark.cluster
 
 RELEASE, OWN, TEAM, OTHER = "finetune-operator", "finetune-system", "team-a", "team-b"
-KEY = "sk-canary-5f2e90"
-"""The connection's key: it may be in its Secret and in calls to the provider, and nowhere else."""
+KEY, AWS_KEY = "sk-canary-5f2e90", "canary/7c41d2AbCdEfGhIjKlMnOpQrStUvWx"
+"""The connections' keys: they may be in their Secrets, the first in calls to the provider, and nowhere else."""
 REQUESTS = re.compile(r'^finetune_api_requests_total\{code="(\d+)",resource="([^"]+)",verb="([^"]+)"\}', re.MULTILINE)
 
 
@@ -167,27 +172,27 @@ def connect(server: Server, url: str) -> None:
     wait_until(lambda: "True" in server.kubectl("get", "llmc", "openai"), "a connection that is ready", timeout=60)
 
 
-def run_check(server: Server) -> str:
+def run_check(server: Server, name: str = "cloud") -> str:
     """A pod in the place of the Job controller's, and its token."""
-    batch_job = server.get("jobs", "cloud-1", "-n", TEAM)
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "cloud-1", "uid": batch_job["metadata"]["uid"]}
-    labels = batch_job["spec"]["template"]["metadata"]["labels"] | {"batch.kubernetes.io/job-name": "cloud-1"}
-    metadata = {"name": "cloud-1-x", "namespace": TEAM, "labels": labels, "ownerReferences": [owner]}
+    batch_job = server.get("jobs", f"{name}-1", "-n", TEAM)
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": f"{name}-1", "uid": batch_job["metadata"]["uid"]}
+    labels = batch_job["spec"]["template"]["metadata"]["labels"] | {"batch.kubernetes.io/job-name": f"{name}-1"}
+    metadata = {"name": f"{name}-1-x", "namespace": TEAM, "labels": labels, "ownerReferences": [owner]}
     server.store({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": TEAM}})
     spec = {"serviceAccountName": "default", "containers": [{"name": "trainer", "image": "none"}]}
     server.store({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    bound = ("--bound-object-kind", "Pod", "--bound-object-name", "cloud-1-x")
+    bound = ("--bound-object-kind", "Pod", "--bound-object-name", f"{name}-1-x")
     return server.kubectl("create", "token", "default", "-n", TEAM, "--audience", TOKEN_AUDIENCE, *bound).strip()
 
 
-def upload(port: int, token: str, uid: str) -> Manifest:
+def upload(port: int, token: str, uid: str, name: str = "cloud", rows: bytes = ROWS) -> Manifest:
     """Over the operator's own TLS, whose names are those of its Service."""
-    of = {"namespace": TEAM, "name": "cloud", "uid": uid, "attempt": "1", "split": "train"}
-    query = urlencode(of | {"sha256": hashlib.sha256(ROWS).hexdigest()})
+    of = {"namespace": TEAM, "name": name, "uid": uid, "attempt": "1", "split": "train"}
+    query = urlencode(of | {"sha256": hashlib.sha256(rows).hexdigest()})
     tls = ssl.create_default_context()
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     request = urllib.request.Request(
-        f"https://127.0.0.1:{port}{UPLOAD_PATH}?{query}", ROWS, {"Authorization": f"Bearer {token}"}, method="PUT"
+        f"https://127.0.0.1:{port}{UPLOAD_PATH}?{query}", rows, {"Authorization": f"Bearer {token}"}, method="PUT"
     )
 
     def answer() -> Manifest | None:
@@ -204,23 +209,23 @@ def upload(port: int, token: str, uid: str) -> Manifest:
     return found[0]
 
 
-def end_check(server: Server, uid: str, file: Manifest) -> None:
+def end_check(server: Server, uid: str, file: Manifest, name: str = "cloud") -> None:
     """What the kubelet and the Job controller say of a check that has ended well."""
     checked = {"files": [file], "tokens": 100}
-    report = {"namespace": TEAM, "name": "cloud", "uid": uid, "attempt": 1, "phase": "Checked", "checked": checked}
+    report = {"namespace": TEAM, "name": name, "uid": uid, "attempt": 1, "phase": "Checked", "checked": checked}
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     ended = {"exitCode": 0, "message": json.dumps(report), "startedAt": now, "finishedAt": now}
     container = {"name": "trainer", "image": "none", "imageID": "", "ready": False, "restartCount": 0,
                  "state": {"terminated": ended}}  # fmt: skip
     pod = {"status": {"phase": "Succeeded", "containerStatuses": [container]}}
-    server.patch("pod", "cloud-1-x", pod, "-n", TEAM, "--subresource=status")
+    server.patch("pod", f"{name}-1-x", pod, "-n", TEAM, "--subresource=status")
     done = [{"type": kind, "status": "True"} for kind in ("SuccessCriteriaMet", "Complete")]
     status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": done}
-    server.patch("job", "cloud-1", {"status": status}, "-n", TEAM, "--subresource=status")
+    server.patch("job", f"{name}-1", {"status": status}, "-n", TEAM, "--subresource=status")
 
 
-def phase(server: Server) -> str:
-    return str(server.get("ftj", "cloud", "-n", TEAM)["status"].get("phase"))
+def phase(server: Server, name: str = "cloud") -> str:
+    return str(server.get("ftj", name, "-n", TEAM)["status"].get("phase"))
 
 
 def version() -> ModelVersion:
@@ -277,6 +282,49 @@ def test_a_job_at_a_provider_is_held_checked_made_once_and_tidied_up(server: Ser
         server.kubectl("delete", "llmc", "openai")
 
 
+def connect_bedrock(server: Server, url: str, s3: str) -> None:
+    data = {"accessKeyID": "AKIASIMULATED", "secretAccessKey": AWS_KEY}
+    metadata = {"name": "aws", "namespace": OWN}
+    server.store({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
+    block = {
+        "region": "us-east-1",
+        "roleARN": "arn:aws:iam::123456789012:role/tuning",
+        "s3": {"bucket": "life"},
+        "credentials": {"secretRef": {"name": "aws"}},
+        "endpoints": {"control": url, "runtime": url, "s3": s3},
+    }
+    server.store(changed(LOCAL, "metadata.name", "bedrock") | {"spec": {"namespaceSelector": {}, "bedrock": block}})
+    wait_until(lambda: "True" in server.kubectl("get", "llmc", "bedrock"), "a connection that is ready", timeout=60)
+
+
+@pytest.mark.skipif(not os.environ.get("FINETUNE_WHOLE_LIVES"), reason="takes two minutes: FINETUNE_WHOLE_LIVES=1")
+@pytest.mark.usefixtures("metrics")
+def test_a_model_of_bedrock_is_tuned_served_and_deleted(server: Server, report_port: int, s3_endpoint: str) -> None:
+    settings = BedrockSettings(s3_endpoint=s3_endpoint, access_keys={"AKIASIMULATED": AWS_KEY})
+    provider = BedrockSimulator(settings, Clock(start=time.time()))
+    bucket = client("s3", s3_endpoint)
+    bucket.create_bucket(Bucket="life")
+    with serve(provider) as url:
+        connect_bedrock(server, url, s3_endpoint)
+        job = changed(changed(JOB, "spec.connectionRef.name", "bedrock"), "spec.baseModel", NOVA)
+        server.store(in_team(changed(changed(job, "metadata.name", "nova"), "spec.modelRef.name", "nova")))
+        wait_until(lambda: exists(server, "jobs", "nova-1"), "the check's Job", timeout=60)
+        uid = server.get("ftj", "nova", "-n", TEAM)["metadata"]["uid"]
+        file = upload(report_port, run_check(server, "nova"), uid, "nova", conversations())
+        end_check(server, uid, file, "nova")
+        wait_until(lambda: provider.count("CreateModelCustomizationJob") == 1, "a job at Bedrock", timeout=60)
+        provider.advance(3600)
+        wait_until(lambda: phase(server, "nova") == "Succeeded", "the job's success", timeout=60)
+        wait_until(lambda: provider.count("CreateCustomModelDeployment") == 1, "a deployment", timeout=60)
+        provider.advance(600)
+        wait_until(lambda: "Ready" in server.kubectl("get", "md", "nova", "-n", TEAM), "an answer", timeout=60)
+        assert server.get("md", "nova", "-n", TEAM)["status"]["endpoint"]["model"] in provider.account.deployments
+        server.kubectl("delete", "ftm,md,ftj", "nova", "-n", TEAM)
+        assert (dict(provider.account.deployments), bucket.list_objects_v2(Bucket="life")["KeyCount"]) == ({}, 0)
+        server.kubectl("delete", "llmc", "bedrock")
+        bucket.delete_bucket(Bucket="life")
+
+
 def test_the_server_never_says_that_something_is_forbidden(metrics: str) -> None:
     with urllib.request.urlopen(metrics, timeout=5) as answer:
         requests = REQUESTS.findall(answer.read().decode())
@@ -289,7 +337,7 @@ def test_a_connections_key_is_in_no_log_body_or_metric(server: Server, metrics: 
         told = {"metrics": answer.read().decode(), "log": (folder / "log").read_text()}
     told["written bodies"] = server.cluster.audit.path.read_text()
     assert all(len(text) > 1000 for text in told.values())
-    assert [place for place, text in told.items() if KEY in text] == []
+    assert [place for place, text in told.items() if KEY in text or AWS_KEY in text] == []
 
 
 @pytest.mark.usefixtures("metrics")

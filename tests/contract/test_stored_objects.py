@@ -98,6 +98,24 @@ GOOD: list[tuple[str, Manifest, type[Any]]] = [
     ("OpenAI connection", OPENAI, LLMConnectionSpec),
     ("Azure connection", AZURE, LLMConnectionSpec),
     ("Bedrock connection", BEDROCK, LLMConnectionSpec),
+    (
+        "Bedrock connection with private endpoints",
+        changed(
+            changed(
+                BEDROCK,
+                "spec.bedrock.endpoints",
+                {"control": "https://vpce-1.example.com", "s3": "https://s3.example.com"},
+            ),
+            "spec.bedrock.results",
+            "Keep",
+        ),
+        LLMConnectionSpec,
+    ),
+    (
+        "Bedrock connection with keys",
+        changed(BEDROCK, "spec.bedrock.credentials", {"secretRef": {"name": "aws"}}),
+        LLMConnectionSpec,
+    ),
 ]
 
 

@@ -87,7 +87,8 @@ def test_the_artifact_is_whole_and_has_the_curves(site: Site, first: dict) -> No
 def test_the_new_model_is_deployed_and_answers(site: Site) -> None:
     status = site.wait("deployment", "colours", lambda s: s.get("phase") == "Ready", "to answer")
     assert status["servedVersion"] == 1
-    assert status["endpoint"] == {"url": f"http://colours.{site.name}.svc/v1", "model": "colours"}
+    url = f"http://colours.{site.name}.svc/v1"
+    assert status["endpoint"] == {"url": url, "model": "colours", "api": "OpenAI"}
     assert ask(client(site, "colours"), "colours") is not None
     model = site.wait("model", "colours", lambda s: condition(s, "Ready").get("status") == "True", "to be ready")
     assert (model["activeVersion"], model["latestVersion"]) == (1, 1)

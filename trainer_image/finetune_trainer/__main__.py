@@ -22,7 +22,7 @@ COMMANDS = {
 }
 
 
-PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI")
+PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI", "bedrock")
 """Names of data.provider_rules, which is not imported before it is needed."""
 
 _ABOUT = "Fine-tune a language model on rows of prompt and completion, and serve the result."

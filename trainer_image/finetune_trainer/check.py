@@ -18,7 +18,7 @@ from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import outcome
 from finetune_trainer.data.audit import as_text, audit
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
-from finetune_trainer.data.provider_rules import RULES, ProviderRules, require_rows
+from finetune_trainer.data.provider_rules import require_rows, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
@@ -60,12 +60,13 @@ def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str 
     verdict = check_dataset(
         job.spec, tokenizer=tokenizer, no_tokens=why_not, allow_local=True, air_gapped=_air_gapped()
     )
-    return by_rules(job.spec, verdict, RULES[provider]) if provider and verdict.valid else verdict
+    return by_rules(job.spec, verdict, provider) if provider and verdict.valid else verdict
 
 
-def by_rules(spec: FineTuneJobSpec, verdict: DatasetVerdict, rules: ProviderRules) -> DatasetVerdict:
+def by_rules(spec: FineTuneJobSpec, verdict: DatasetVerdict, provider: str) -> DatasetVerdict:
     """The verdict that the pod would come to which prepares the data for the provider; a budget needs its price."""
     try:
+        rules = rules_for(provider, spec.base_model)
         require_rows(rules, verdict)
         with tempfile.TemporaryDirectory() as scratch:
             files = convert_all(spec, verdict, rules, Path(scratch), allow_local=True)

@@ -22,7 +22,7 @@ from finetune_api.trainer import Checked, PrepareJob
 from finetune_api.verdict import DatasetVerdict, SplitName, SplitVerdict
 from finetune_trainer import outcome
 from finetune_trainer.data.provider_file import ConvertedFile, convert
-from finetune_trainer.data.provider_rules import RULES, ProviderRules, require_rows
+from finetune_trainer.data.provider_rules import NAMES, ProviderRules, require_rows, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset, require_valid
 from finetune_trainer.errors import TrainerError
@@ -36,23 +36,30 @@ SENT: tuple[SplitName, ...] = ("train", "validation")
 def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
     """Prepare the job that FINETUNE_JOB describes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        job = PrepareJob.model_validate_json(os.environ.get(JOB_VARIABLE, ""))
-        rules = RULES[job.rules]
-    except (ValidationError, KeyError):
+    job = _job()
+    if job is None:
         outcome.say(f"{Reason.SPEC_INVALID}: {JOB_VARIABLE} holds no job that this image can prepare")
         return int(ExitCode.SPEC_INVALID)
     reporter, interruption = pod_reporter(job), Interruption()
     with tempfile.TemporaryDirectory(dir=SCRATCH_PATH) as scratch:
-        return outcome.run_to_end(lambda: prepare(job, rules, reporter, Path(scratch)), reporter, interruption)
+        return outcome.run_to_end(lambda: prepare(job, reporter, Path(scratch)), reporter, interruption)
 
 
-def prepare(job: PrepareJob, rules: ProviderRules, reporter: Reporter, scratch: Path) -> None:
+def _job() -> PrepareJob | None:
+    try:
+        job = PrepareJob.model_validate_json(os.environ.get(JOB_VARIABLE, ""))
+    except ValidationError:
+        return None
+    return job if job.rules in NAMES else None
+
+
+def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:
     """Afterwards the report says Checked, and the provider has the files.
 
     Raises:
         TrainerError: what the user, or the provider's account, can mend.
     """
+    rules = rules_for(job.rules, job.spec.base_model)
     verdict = check_dataset(job.spec, tokenizer=None, no_tokens=f"{rules.title} counts them")
     reporter.update(dataset=verdict)
     require_valid(verdict)

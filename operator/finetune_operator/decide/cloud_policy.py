@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import date
 
+from finetune_api import bedrock
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.evaluation import Evaluation
@@ -12,7 +13,9 @@ from finetune_api.reasons import Reason
 
 SEED_LIMIT = 2**31 - 1
 
-_CHECKS: tuple[tuple[Callable[[FineTuneJobSpec], bool], str], ...] = (
+Check = tuple[Callable[[FineTuneJobSpec], bool], str]
+
+_CHECKS: tuple[Check, ...] = (
     (lambda spec: spec.method != "LoRA", "method: the provider chooses how it tunes; leave it out"),
     (lambda spec: spec.lora is not None, "lora: the provider chooses how it tunes; leave it out"),
     (
@@ -24,16 +27,8 @@ _CHECKS: tuple[tuple[Callable[[FineTuneJobSpec], bool], str], ...] = (
         "evaluation: models at a provider are not measured by this release; leave it out",
     ),
     (
-        lambda spec: spec.hyperparameters.learning_rate is not None,
-        "hyperparameters.learningRate: the provider takes a factor on its own rate; write learningRateMultiplier",
-    ),
-    (
         lambda spec: spec.hyperparameters.epochs != int(spec.hyperparameters.epochs),
         "hyperparameters.epochs: the provider takes whole epochs",
-    ),
-    (
-        lambda spec: spec.hyperparameters.seed > SEED_LIMIT,
-        f"hyperparameters.seed: the provider takes seeds up to {SEED_LIMIT:,}",
     ),
     (lambda spec: spec.code is not None, "code: the provider runs its own; leave it out"),
     (lambda spec: spec.artifact != ArtifactOptions(), "artifact: the model stays at the provider; leave it out"),
@@ -44,10 +39,32 @@ _CHECKS: tuple[tuple[Callable[[FineTuneJobSpec], bool], str], ...] = (
 )
 """In the order of the manifest: whether it is in the way, and the field with what to write."""
 
+_OF_OPENAI: tuple[Check, ...] = (
+    (
+        lambda spec: spec.hyperparameters.learning_rate is not None,
+        "hyperparameters.learningRate: the provider takes a factor on its own rate; write learningRateMultiplier",
+    ),
+    (
+        lambda spec: spec.hyperparameters.seed > SEED_LIMIT,
+        f"hyperparameters.seed: the provider takes seeds up to {SEED_LIMIT:,}",
+    ),
+)
+_OF_BEDROCK: tuple[Check, ...] = (
+    (
+        lambda spec: bedrock.family_of(spec.base_model) is None,
+        f"baseModel: it is of no family that can be tuned at Bedrock ({bedrock.known()})",
+    ),
+    (lambda spec: spec.hyperparameters.seed != 0, "hyperparameters.seed: Bedrock takes none; leave it out"),
+)
+
 
 def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | None:
     """The fields that the provider could not heed, or None."""
-    found = [f"spec.{sentence}" for is_in_the_way, sentence in _CHECKS if is_in_the_way(spec)]
+    checks = _CHECKS + (_OF_BEDROCK if connection.bedrock else _OF_OPENAI)
+    sentences = [sentence for is_in_the_way, sentence in checks if is_in_the_way(spec)]
+    if connection.bedrock:
+        sentences += bedrock.out_of_bounds(spec)
+    found = [f"spec.{sentence}" for sentence in sentences]
     return f"for {connection.provider} connections: {'; '.join(found)}" if found else None
 
 

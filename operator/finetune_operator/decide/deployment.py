@@ -19,7 +19,10 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
 
 Manifest = Mapping[str, Any]
-Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI"]
+Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI", "Bedrock"]
+
+_AT_PROVIDERS: dict[str, Engine] = {"openAI": "OpenAI", "azureOpenAI": "AzureOpenAI", "bedrock": "Bedrock"}
+"""Engine by provider block, of those that serve what they have tuned themselves."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Serving:
     available: int = 0
     """Pods that answer, of any version."""
     failure: Failure | None = None
+    note: str = ""
+    """What is to be said beside, while it serves."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +130,13 @@ def find_target(
 
 
 def _on_connection(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> Target | Failure:
-    if connection.open_ai is not None or connection.azure_open_ai is not None:
+    if connection.provider in _AT_PROVIDERS:
         return _at_provider(spec, version, connection)
-    if spec.azure_open_ai is not None:
+    foreign = _foreign_block(spec, connection)
+    if foreign is not None:
         return Failure.because(
             Reason.SPEC_INVALID,
-            f"spec.azureOpenAI: version {version.version} is on {connection.provider}; use its block, or none",
+            f"spec.{foreign}: version {version.version} is on {connection.provider}; use its block, or none",
         )
     if connection.hugging_face is not None:
         return choose_engine(spec, version, connection)
@@ -141,16 +147,12 @@ def _on_connection(spec: ModelDeploymentSpec, version: ModelVersion, connection:
 
 def _at_provider(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> Target | Failure:
     """A provider that serves what it has tuned itself: there is nothing of a server to set."""
-    set_in_vain = [
-        name
-        for name, value in (("huggingFace", spec.hugging_face), ("apiKeySecretRef", spec.api_key_secret_ref))
-        if value is not None
-    ]
+    set_in_vain = _foreign_block(spec, connection) or ("apiKeySecretRef" if spec.api_key_secret_ref else None)
     if set_in_vain:
         return Failure.because(
             Reason.SPEC_INVALID,
-            f"spec.{set_in_vain[0]}: version {version.version} is served by the provider of LLMConnection "
-            f"{version.connection}; leave it out",
+            f"spec.{set_in_vain}: version {version.version} is served by {connection.provider}, the provider of "
+            f"LLMConnection {version.connection}; leave it out",
         )
     if connection.azure_open_ai is not None and spec.azure_open_ai is None:
         return Failure.because(
@@ -158,16 +160,20 @@ def _at_provider(spec: ModelDeploymentSpec, version: ModelVersion, connection: L
             "spec.azureOpenAI: a deployment at Azure is billed by the hour, so nothing is made before it is asked for: "
             "write azureOpenAI: {sku: Standard}",
         )
-    if connection.azure_open_ai is not None:
-        return Target(version, connection, "AzureOpenAI")
-    if spec.azure_open_ai is not None:
-        return Failure.because(Reason.SPEC_INVALID, f"spec.azureOpenAI: version {version.version} is at OpenAI")
-    return Target(version, connection, "OpenAI")
+    return Target(version, connection, _AT_PROVIDERS[connection.provider])
+
+
+def _foreign_block(spec: ModelDeploymentSpec, connection: LLMConnectionSpec) -> str | None:
+    """A block of the spec that is of another provider than the version's."""
+    blocks = {"huggingFace": spec.hugging_face, "azureOpenAI": spec.azure_open_ai, "bedrock": spec.bedrock}
+    return next((name for name, value in blocks.items() if value is not None and name != connection.provider), None)
 
 
 def _endpoint(view: DeploymentView, target: Target) -> Endpoint:
     settings, model = target.connection.open_ai, target.version.artifact.provider_model_id
-    azure = target.connection.azure_open_ai
+    azure, bedrock = target.connection.azure_open_ai, target.connection.bedrock
+    if bedrock is not None:
+        return Endpoint(url=bedrock.runtime_url, model=view.serves or "", api="Converse")
     if azure is not None:
         return Endpoint(url=f"{(azure.endpoint or '').rstrip('/')}/openai/v1", model=view.serves or "")
     if settings is not None:
@@ -210,8 +216,6 @@ def _unsupported(spec: ModelDeploymentSpec) -> Failure | None:
     """What the schema knows and this release does not do: refused in plain words, never ignored."""
     if spec.attach is not None:
         return Failure.because(Reason.PROVIDER_NOT_SUPPORTED, "spec.attach: this release attaches no deployments")
-    if spec.bedrock is not None:
-        return Failure.because(Reason.PROVIDER_NOT_SUPPORTED, "spec.bedrock: this release does not serve at Bedrock")
     if spec.idle is not None and spec.idle.action != "None":
         return Failure.because(
             Reason.PROVIDER_NOT_SUPPORTED,
@@ -227,7 +231,7 @@ def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[F
     if serving.state == "Idle" and serving.version == target:
         return "Idle", resting(Reason.READY, "spec.huggingFace.replicas is 0"), None
     if serving.state == "Serving" and serving.version == target:
-        return "Ready", ready(Reason.READY, f"version {target} answers"), target
+        return "Ready", ready(Reason.READY, f"version {target} answers{serving.note}"), target
     answering = before if serving.available else None
     still = f"; version {answering} goes on answering" if answering else ""
     if serving.state == "Failing" and serving.failure and serving.version == target:

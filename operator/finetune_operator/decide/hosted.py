@@ -32,6 +32,10 @@ class Hosted:
     connection: str = ""
     address: str = ""
     """What a request names it by, where that is not its name."""
+    failure: str = ""
+    """Why it failed, in the provider's words."""
+    bound_until: datetime | None = None
+    """Until when it cannot be deleted, and is billed."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,12 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     elif there is None:
         make = not busy
     elif there.state == "Failed":
-        serving = _failing(wanted, answering, _failed(wanted))
+        serving = _failing(wanted, answering, _failed(wanted, there))
     elif there.state == "Ready" and entry.answered:
-        serving, answering = Serving("Serving", wanted.version, 1), wanted.name
-        delete = () if busy else tuple(one.name for one in others if one.name in found)
+        bound = [found[one.name] for one in others if one.name in found and _is_bound(found[one.name], now)]
+        serving, answering = Serving("Serving", wanted.version, 1, note=_said_of(bound)), wanted.name
+        free = [one.name for one in others if one.name in found and not _is_bound(found[one.name], now)]
+        delete = () if busy else tuple(free)
     else:
         ask = there.state == "Ready"
     return Plan((*others, entry), serving, _address(found, answering), make, ask, delete)
@@ -89,6 +95,19 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
 def changes(found: Mapping[str, Hosted]) -> bool:
     """Whether anything of the account is being made or deleted."""
     return any(one.state in {"Creating", "Deleting"} for one in found.values())
+
+
+def _is_bound(one: Hosted, now: datetime) -> bool:
+    return one.bound_until is not None and one.bound_until > now
+
+
+def _said_of(bound: Sequence[Hosted]) -> str:
+    """Earlier deployments that go on costing something."""
+    return "".join(
+        f"; {one.name} cannot be deleted, and is billed, until {timestamp(one.bound_until)}: its commitment"
+        for one in bound
+        if one.bound_until is not None
+    )
 
 
 def _address(found: Mapping[str, Hosted], name: str | None) -> str | None:
@@ -149,5 +168,6 @@ def _expired(wanted: Wanted) -> Failure:
     )
 
 
-def _failed(wanted: Wanted) -> Failure:
-    return Failure.because(Reason.DEPLOYMENT_FAILED, f"deployment {wanted.name} failed at the provider")
+def _failed(wanted: Wanted, there: Hosted) -> Failure:
+    said = f": {there.failure}" if there.failure else ""
+    return Failure.because(Reason.DEPLOYMENT_FAILED, f"deployment {wanted.name} failed at the provider{said}")

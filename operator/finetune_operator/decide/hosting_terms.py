@@ -7,6 +7,8 @@ from finetune_api.deployment import DeploymentTemplate
 NAME_LIMIT = 63
 """Letters of a deployment's name that every provider takes."""
 
+_COMMITMENT_LETTER = {"NoCommitment": "n", "OneMonth": "m", "SixMonths": "s"}
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -18,16 +20,23 @@ class Terms:
     """How many times that price."""
     name: str | None = None
     """How its name should begin, where the user says so."""
+    kind: str = ""
+    """Part of its name: another kind of the same version is another deployment, and answers before this one goes."""
     name_limit: int = NAME_LIMIT
+    strict_names: bool = True
+    """Whether no dash may stand beside another."""
     one_at_a_time: bool = False
     """Whether the provider refuses a change while another deployment of the account changes."""
 
 
 def terms_of(template: DeploymentTemplate | None) -> Terms:
     """The terms of the provider's block that a template has."""
-    azure = template.azure_open_ai if template else None
+    azure, bedrock = (template.azure_open_ai, template.bedrock) if template else (None, None)
+    if bedrock is not None and bedrock.type == "ProvisionedThroughput":
+        units, commitment = bedrock.model_units or 1, bedrock.commitment or "NoCommitment"
+        return Terms(commitment, units, kind=f"p{units}{_COMMITMENT_LETTER[commitment]}")
     if azure is not None:
         # Only provisioned units are billed by their number: other capacity is a limit of the rate.
         units = azure.capacity if azure.sku == "ProvisionedManaged" else 1
-        return Terms(azure.sku, units, azure.name, name_limit=64, one_at_a_time=True)
+        return Terms(azure.sku, units, azure.name, name_limit=64, strict_names=False, one_at_a_time=True)
     return Terms()

@@ -112,17 +112,6 @@ def code_is_allowed(request: Request) -> Failure | None:
     )
 
 
-def provider_is_there(request: Request) -> Failure | None:
-    """The blocks whose shape is settled and which nothing runs yet are refused in plain words."""
-    if request.connection.bedrock is None:
-        return None
-    return Failure.because(
-        Reason.PROVIDER_NOT_SUPPORTED,
-        f"spec.connectionRef: LLMConnection {request.spec.connection_ref.name} is a "
-        f"{request.connection.provider} connection, which this release cannot tune with",
-    )
-
-
 def fields_fit_the_provider(request: Request) -> Failure | None:
     """What only a provider outside of the cluster can heed."""
     if request.connection.hugging_face is None:
@@ -161,7 +150,6 @@ CHECKS: tuple[Callable[[Request], Failure | None], ...] = (
     fine_tuning_is_on,
     base_model_is_allowed,
     code_is_allowed,
-    provider_is_there,
     fields_fit_the_provider,
     endpoints_are_allowed,
 )

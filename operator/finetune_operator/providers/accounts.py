@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
+from finetune_operator.providers import aws
 from finetune_operator.providers.azure_openai import SECRET_KEYS, AzureOpenAIApi, credential_of
+from finetune_operator.providers.bedrock import BedrockApi
 from finetune_operator.providers.errors import Refused, TryLater
 from finetune_operator.providers.gate import Gate
 from finetune_operator.providers.openai import OPENAI_HOST, OpenAIApi, client
@@ -23,7 +25,7 @@ from finetune_operator.runtime.queue import Key
 
 T = TypeVar("T")
 
-REMOTE = frozenset({"openAI", "azureOpenAI"})
+REMOTE = frozenset({"openAI", "azureOpenAI", "bedrock"})
 """Provider blocks of providers outside of the cluster that this release knows."""
 
 SECRET_SECONDS = 60.0
@@ -211,6 +213,9 @@ def secret_of(spec: LLMConnectionSpec) -> tuple[str, tuple[str, ...]] | None:
     if spec.open_ai is not None:
         reference = spec.open_ai.api_key_secret_ref
         return reference.name, (reference.key,)
+    if spec.bedrock is not None:
+        own = spec.bedrock.credentials.secret_ref
+        return (own.name, aws.SECRET_KEYS) if own else None
     azure = spec.azure_open_ai
     return (azure.credentials.secret_ref.name, SECRET_KEYS) if azure and azure.credentials.secret_ref else None
 
@@ -223,6 +228,8 @@ def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> ClosableApi
     """
     if spec.azure_open_ai is not None:
         return AzureOpenAIApi(spec.azure_open_ai, credential_of(spec.azure_open_ai, secret))
+    if spec.bedrock is not None:
+        return BedrockApi(spec.bedrock, secret)
     if spec.open_ai is None:
         raise Refused(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")
     settings = spec.open_ai

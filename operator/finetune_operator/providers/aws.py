@@ -9,16 +9,16 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 
-import boto3
-import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
+from botocore.loaders import Loader, create_loader
+from botocore.session import Session
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.runtime.logs import redact
 
 T = TypeVar("T")
@@ -79,17 +79,28 @@ class Signer(Protocol):
         ...
 
 
-def session_of(credentials: Signer, secret: Mapping[str, str], region: str) -> boto3.Session:
-    """A session that signs with the Secret's keys, or with the identity of the operator's own pod."""
+def session_of(credentials: Signer, secret: Mapping[str, str], region: str) -> Session:
+    """A session that signs with the Secret's keys, or with the identity of the operator's own pod.
+
+    boto3's clients are made by botocore's sessions; these, unlike boto3's own, can share what they know of services.
+    """
+    session = Session()
+    session.register_component("data_loader", _loader())
+    session.set_config_variable("region", region)
     if credentials.secret_ref is not None:
-        key, value = (secret[name] for name in SECRET_KEYS)
-        return boto3.Session(aws_access_key_id=key, aws_secret_access_key=value, region_name=region)
-    core = botocore.session.get_session()
-    resolver = core.get_component("credential_provider")
+        session.set_credentials(*(secret[name] for name in SECRET_KEYS))
+        return session
+    resolver = session.get_component("credential_provider")
     for method in [provider.METHOD for provider in resolver.providers]:
         if method not in POD_METHODS:
             resolver.remove(method)
-    return boto3.Session(botocore_session=core, region_name=region)
+    return session
+
+
+@cache
+def _loader() -> Loader:
+    """The services' models, read once for all connections: they take megabytes, and tenths of a second."""
+    return create_loader()
 
 
 class Aws:
@@ -100,7 +111,7 @@ class Aws:
         endpoints: addresses of services where they are not AWS's public ones, by boto3's names of the services.
     """
 
-    def __init__(self, session: boto3.Session, endpoints: Mapping[str, str] | None = None) -> None:
+    def __init__(self, session: Session, endpoints: Mapping[str, str] | None = None) -> None:
         self._session = session
         self._endpoints = endpoints or {}
         self._clients: dict[str, Any] = {}
@@ -163,7 +174,7 @@ class Aws:
                     max_pool_connections=THREADS,
                     s3={"addressing_style": "path"} if endpoint else None,
                 )
-                self._clients[service] = self._session.client(service, endpoint_url=endpoint, config=config)
+                self._clients[service] = self._session.create_client(service, endpoint_url=endpoint, config=config)
             return self._clients[service]
 
 
@@ -194,7 +205,7 @@ def _refusal(error: boto.ClientError, service: str) -> ProviderError:  # noqa: P
         return TryLater(Reason.ROLE_NOT_USABLE, message, ROLE_PAUSE_SECONDS)
     if code in _DENIED:
         message = f"{service} does not let the operator's identity {_action(error)} ({code}): {said}"
-        return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
+        return Denied(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
     if code in _THROTTLED or status == 429:
         return TryLater(Reason.RATE_LIMITED, f"{service} asks for patience ({code})", THROTTLE_PAUSE_SECONDS)
     if code in _QUOTA:

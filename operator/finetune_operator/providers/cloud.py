@@ -172,6 +172,7 @@ class CloudTraining:
         prefix = key_of(job, ProviderStatus()).file_prefix
         listed = {file.id for file in await self._call(job, lambda api: api.files(prefix))}
         hidden = [file.id for file in known if file.id not in listed]
+        await self._call(job, lambda api: api.end_uploads(prefix))
         for file_id in [*listed, *[one for one in hidden if await self._has_name(job, one, prefix)]]:
             await self._call(job, partial(_delete_file, file_id=file_id))
 

@@ -5,6 +5,7 @@ ProviderError
 │   └── NotThere     what was asked about does not exist (any more)
 ├── TryLater         it said no for now: a limit, a quota, a key that somebody has to renew; nothing was done
 │   ├── Busy         nobody was asked: enough is on its way already
+│   ├── Denied       the key is good, and lacks the right to do this
 │   └── Ended        what was to be cancelled has succeeded
 └── Unknown          no answer, or one that does not tell: it may have been done
 
@@ -49,6 +50,10 @@ class TryLater(ProviderError):  # noqa: N818 - named as what to do
 
 class Busy(TryLater):
     """Our own limit of the connection."""
+
+
+class Denied(TryLater):
+    """One right lacks; what else is asked may go well."""
 
 
 class Ended(TryLater):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Busy, ProviderError, TryLater, Unknown
+from finetune_operator.providers.errors import Busy, Denied, ProviderError, TryLater, Unknown
 from finetune_operator.runtime.limits import TokenBucket
 
 CALLS_PER_SECOND = 10.0
@@ -65,5 +65,5 @@ class Gate:
     def _close(self, error: ProviderError) -> None:
         asked = error.retry_after or SILENCE_SECONDS
         seconds = SILENCE_SECONDS if isinstance(error, Unknown) else min(asked, SILENCE_SECONDS)
-        if isinstance(error, Unknown) or error.reason in CLOSING:
+        if isinstance(error, Unknown) or (error.reason in CLOSING and not isinstance(error, Denied)):
             self._closed_until, self._why = self._clock() + seconds, error

@@ -1,5 +1,6 @@
 """Names of a ModelDeployment's deployments at a provider, and the calls on them through the connection's account."""
 
+import re
 from dataclasses import replace
 
 from finetune_api.connection import LLMConnectionSpec
@@ -10,6 +11,9 @@ from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.ports import HostRequest, Manifest
+
+HOSTED = frozenset({"azureOpenAI", "bedrock"})
+"""Provider blocks of those that serve a model only once a deployment of it is made."""
 
 _VERSION_DIGITS = 6
 
@@ -40,16 +44,17 @@ class Hosting:
 
 def is_hosted(connection: LLMConnectionSpec | None) -> bool:
     """Whether the connection's provider serves by deployments that are made and billed."""
-    return connection is not None and connection.azure_open_ai is not None
+    return connection is not None and connection.provider in HOSTED
 
 
 def prefix(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
     """How the names of an object's deployments begin: its own, or the one that it asks for, and part of its UID."""
     metadata, terms = deployment["metadata"], terms_of(spec)
     uid = metadata["uid"].replace("-", "")[-6:]
-    room = terms.name_limit - _VERSION_DIGITS - len(uid) - 3
+    ends = f"-{uid}-{terms.kind}v"
     own = terms.name or f"{metadata['namespace']}-{metadata['name']}"
-    return f"{names.fit(own, room)}-{uid}-v"
+    fitting = names.fit(own, terms.name_limit - _VERSION_DIGITS - len(ends))
+    return (re.sub("-+", "-", fitting) if terms.strict_names else fitting) + ends
 
 
 def wanted(deployment: Manifest, spec: ModelDeploymentSpec, target: Target) -> Wanted:

@@ -117,6 +117,9 @@ class OpenAIApi:
         """DELETE /files/ID."""
         await self._gone(self._sdk.files.delete(file_id))
 
+    async def end_uploads(self, prefix: str) -> None:
+        """An upload that broke off is none."""
+
     async def create(self, request: JobRequest) -> RemoteJob:
         """POST /fine_tuning/jobs, once."""
         asked = request.spec.hyperparameters

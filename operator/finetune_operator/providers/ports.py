@@ -161,6 +161,10 @@ class FineTuningApi(Protocol):
         """Delete a file; one that is not there is no error."""
         ...
 
+    async def end_uploads(self, prefix: str) -> None:
+        """Give up what is there of uploads that broke off, where a provider keeps it; of files whose names begin so."""
+        ...
+
     async def create(self, request: JobRequest) -> RemoteJob:
         """Make a job, once."""
         ...

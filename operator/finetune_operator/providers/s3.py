@@ -41,6 +41,11 @@ class Bucket:
         """The s3:// URI of an object, or of a folder."""
         return f"s3://{self._bucket}/{self._prefix}{name}"
 
+    def name_of(self, uri: str) -> str | None:
+        """The name of what a URI means, where it is of this place."""
+        begins = self.uri("")
+        return uri.removeprefix(begins) if uri.startswith(begins) else None
+
     async def check(self) -> None:
         """Whether the bucket is there, and may be used; free of charge but for the request."""
         try:
@@ -94,7 +99,7 @@ class Bucket:
                 tags.append(await self._part(upload, len(tags) + 1, part))
             await self._aws.call(_SERVICE, "complete_multipart_upload", MultipartUpload={"Parts": tags}, **upload)
         except BaseException:
-            with suppress(ProviderError):  # `delete_all` ends what is left
+            with suppress(ProviderError):  # `end_uploads` ends what is left
                 await self._aws.call(_SERVICE, "abort_multipart_upload", **upload)
             raise
 
@@ -104,6 +109,13 @@ class Bucket:
 
     async def delete_all(self, begins: str) -> None:
         """Delete everything whose name begins so, also parts of uploads that were never ended."""
+        await self.end_uploads(begins)
+        keys = [{"Key": self._prefix + one.name} for one in await self.objects(begins)]
+        for start in range(0, len(keys), DELETE_AT_ONCE):
+            await self._delete_keys(keys[start : start + DELETE_AT_ONCE])
+
+    async def end_uploads(self, begins: str) -> None:
+        """Give up uploads of objects whose names begin so: their parts are billed, and no list of objects has them."""
         if not begins:
             raise ValueError("the whole place is nobody's to delete")
         found = await self._aws.pages(
@@ -113,9 +125,6 @@ class Bucket:
             upload = {"Bucket": self._bucket, "Key": one["Key"], "UploadId": one["UploadId"]}
             with suppress(NotThere):
                 await self._aws.call(_SERVICE, "abort_multipart_upload", **upload)
-        keys = [{"Key": self._prefix + one.name} for one in await self.objects(begins)]
-        for start in range(0, len(keys), DELETE_AT_ONCE):
-            await self._delete_keys(keys[start : start + DELETE_AT_ONCE])
 
     async def _delete_keys(self, keys: list[dict[str, str]]) -> None:
         """One call that says of each key what became of it."""

@@ -123,7 +123,7 @@ class HostedDeployments:
     ) -> DeploymentCost | None:
         """Of all that stands; None where no price of an hour is known."""
         facts, terms = self._catalogue().of(catalogue_name(target.connection)), terms_of(view.spec)
-        price = facts.hosting.get(terms.sku)
+        price = facts.price_per_hour(target.version.base_model, terms.sku)
         standing = [one for one in plan.recorded if one.answered and one.name in found]
         if price is None or not standing:
             return None

@@ -100,6 +100,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         library.setLevel(logging.NOTSET)
     # A line per request or per watch event says nothing in production that the metrics do not say better.
     logging.getLogger("aiohttp.access").setLevel(max(logging.WARNING, root.level))
+    # Below INFO it writes what it sends and gets: rows of datasets, and what is signed.
+    logging.getLogger("botocore").setLevel(max(logging.INFO, root.level))
     if root.level >= logging.INFO:
         logging.getLogger("kopf.objects").setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(capture=True)

@@ -9,13 +9,15 @@ import pytest
 from finetune_operator.__main__ import parser
 from finetune_operator.ask import KEY_VARIABLE, CannotAsk, answer
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
+from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.clock import HOUR
-from tests.simulators.conftest import start
+from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.openai import OpenAISimulator
+from tests.unit.finetune_operator.reconcilers.bedrock import NOVA, ROLE, bedrock, client, conversations
 from tests.unit.finetune_operator.reconcilers.cloud import MINI, rows
 from tests.unit.finetune_operator.reconcilers.fake_kube import FakeKube
 
-__all__ = ["start"]
+__all__ = ["s3_endpoint", "start"]
 
 
 class Cluster(FakeKube):
@@ -30,8 +32,8 @@ class Cluster(FakeKube):
         said = json.loads(body)["messages"][-1]["content"]
         return json.dumps({"choices": [{"message": {"content": f"you said {said}"}}]}).encode()
 
-    def deploy(self, url: str, model: str, served: int | None = 1) -> None:
-        status: dict[str, Any] = {"phase": "Ready", "endpoint": {"url": url, "model": model}}
+    def deploy(self, url: str, model: str, served: int | None = 1, **more: str) -> None:
+        status: dict[str, Any] = {"phase": "Ready", "endpoint": {"url": url, "model": model, **more}}
         if served is not None:
             status["servedVersion"] = served
         self.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "mood", "namespace": "team-a"}, "status": status})
@@ -63,6 +65,47 @@ async def test_a_provider_is_asked_with_ones_own_key(start: Any) -> None:
         with pytest.raises(CannotAsk, match=words) as refused:
             await answer(cluster, args(), environment)
         assert "sk-" not in str(refused.value)
+
+
+async def test_bedrock_is_asked_by_converse_with_ones_own_credentials(
+    start: Any, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = bedrock(s3_endpoint)
+    url = start(simulator)
+    cluster = Cluster()
+    cluster.deploy(url, served_by(simulator, url, s3_endpoint), api="Converse")
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    with pytest.raises(CannotAsk, match="AWS_PROFILE"):
+        await answer(cluster, args(), {})
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASIMULATED")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "simulated-secret")
+    assert await answer(cluster, args("--max-tokens", "9", "--system", "Be brief."), {}) == "answer 3"
+    simulator.set(denied=["Converse"])
+    with pytest.raises(CannotAsk, match="AccessDeniedException"):
+        await answer(cluster, args(), {})
+
+
+def served_by(simulator: BedrockSimulator, url: str, s3_endpoint: str) -> str:
+    """The ARN of a deployment."""
+    client("s3", s3_endpoint).create_bucket(Bucket="asked")
+    client("s3", s3_endpoint).put_object(Bucket="asked", Key="train.jsonl", Body=conversations())
+    control = client("bedrock", url)
+    control.create_model_customization_job(
+        jobName="mood",
+        customModelName="mood",
+        roleArn=ROLE,
+        baseModelIdentifier=NOVA,
+        trainingDataConfig={"s3Uri": "s3://asked/train.jsonl"},
+        outputDataConfig={"s3Uri": "s3://asked/out"},
+    )
+    simulator.advance(HOUR)
+    model = control.get_model_customization_job(jobIdentifier="mood")["outputModelArn"]
+    made = control.create_custom_model_deployment(modelDeploymentName="mood", modelArn=model)
+    simulator.advance(HOUR)
+    return str(made["customModelDeploymentArn"])
 
 
 async def test_what_cannot_answer_is_said() -> None:

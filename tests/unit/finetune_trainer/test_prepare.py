@@ -16,7 +16,7 @@ from finetune_trainer import prepare as prepare_module
 from finetune_trainer.__main__ import PROVIDERS
 from finetune_trainer.check import check_job
 from finetune_trainer.data.provider_file import BYTE_ORDER_MARK, convert, estimated_tokens
-from finetune_trainer.data.provider_rules import RULES, ProviderRules
+from finetune_trainer.data.provider_rules import NAMES, RULES, ProviderRules
 from finetune_trainer.data.rows import Position, Row, Turn
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.prepare import convert_all, prepare, require_budget
@@ -82,7 +82,7 @@ def sent(monkeypatch):
 
 def run(made, folder):
     reporter = Reporter(made)
-    prepare(made, RULES[made.rules], reporter, folder)
+    prepare(made, reporter, folder)
     return reporter.report
 
 
@@ -263,4 +263,4 @@ def test_a_check_without_a_cluster_goes_by_the_same_rules(tmp_path):
 
 
 def test_the_command_line_knows_every_providers_rules():
-    assert set(PROVIDERS) == set(RULES)
+    assert PROVIDERS == NAMES

@@ -4,20 +4,22 @@ Written to the pod's scratch folder, so that an upload that breaks off is repeat
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
 from finetune_api.verdict import SplitName
-from finetune_trainer.data.provider_rules import ProviderRules, require_size
+from finetune_trainer.data.provider_rules import ProviderRules, require_rows_as_wanted, require_size
 from finetune_trainer.data.rows import Row
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 BYTES_PER_TOKEN = 4
 """Of text in UTF-8, about: English has four letters to a token, other scripts fewer letters of more bytes."""
+
+NAMED_ROWS = 5
 
 TOKENS_PER_MESSAGE = 4
 """What the chat format adds to a message: its role and its two marks."""
@@ -36,21 +38,23 @@ class ConvertedFile:
 
 
 def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRules, folder: Path) -> ConvertedFile:
-    """Write a split as JSON lines of messages.
+    """Write a split as JSON lines in the provider's form.
 
     Raises:
-        TrainerError: the file is too large for the provider, or whatever reading the rows raises.
+        TrainerError: the provider would not take all of the rows, or a file so large; or reading them raises it.
         OSError: the scratch folder has no room.
     """
     path = folder / f"{split}.jsonl"
     digest, size, tokens = hashlib.sha256(), 0, 0
+    bad = _BadRows(rules)
     with path.open("wb") as file:
-        for part, count in _parts(rows, rules):
+        for part, count in _parts(bad.passing(rows), rules):
             size += len(part)
             require_size(rules, name, size)
             digest.update(part)
             file.write(part)
             tokens += count
+    require_rows_as_wanted(rules, name, bad.named, bad.count)
     return ConvertedFile(split, path, size, digest.hexdigest(), tokens)
 
 
@@ -58,8 +62,27 @@ def _parts(rows: Iterable[Row], rules: ProviderRules) -> Iterable[tuple[bytes, i
     if rules.byte_order_mark:
         yield BYTE_ORDER_MARK, 0
     for row in rows:
-        messages = [{"role": turn.role, "content": turn.content} for turn in row.turns]
-        yield orjson.dumps({"messages": messages}) + b"\n", estimated_tokens(row)
+        yield orjson.dumps(rules.form(row)) + b"\n", estimated_tokens(row)
+
+
+class _BadRows:
+    """Rows that the provider would not take: all are counted, the first are named."""
+
+    def __init__(self, rules: ProviderRules) -> None:
+        self._problems = rules.problems
+        self.named: list[str] = []
+        self.count = 0
+
+    def passing(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The others."""
+        for row in rows:
+            what = next((found for problem in self._problems if (found := problem(row))), None)
+            if what is None:
+                yield row
+                continue
+            self.count += 1
+            if len(self.named) < NAMED_ROWS:
+                self.named.append(f"{row.position}: {what}")
 
 
 def estimated_tokens(row: Row) -> int:

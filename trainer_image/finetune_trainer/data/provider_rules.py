@@ -1,13 +1,18 @@
-"""What a provider asks of a dataset before it takes it: counts and sizes, checked before a cent is spent.
+"""What a provider asks of a dataset before it takes it, checked before a cent is spent.
 
-What a row must look like is the same everywhere and stands in `columns`; the file to send is made in `provider_file`.
+What every row must have stands in `columns`, what a provider's rows look like in `provider_rows`; the file to send is
+made in `provider_file`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from finetune_api import bedrock
 from finetune_api.names import UPLOAD_MAX_BYTES
 from finetune_api.reasons import Reason
 from finetune_api.verdict import DatasetVerdict
+from finetune_trainer.data import provider_rows
+from finetune_trainer.data.provider_rows import Form, Problem
 from finetune_trainer.errors import TrainerError
 
 MIB = 1024 * 1024
@@ -21,10 +26,17 @@ class ProviderRules:
     """As messages call it."""
     min_rows: int = 1
     """Rows of the training set at least."""
+    max_rows: int | None = None
+    """Rows of all sets together at most."""
+    validation: bool = True
+    """Whether it takes a validation set."""
     max_bytes: int = UPLOAD_MAX_BYTES
     """Bytes of one converted file at most."""
     byte_order_mark: bool = False
     """Whether files begin with the UTF-8 byte order mark."""
+    form: Form = provider_rows.as_messages
+    problems: Sequence[Problem] = ()
+    """What may be wrong with a row, in the order of the checks."""
 
 
 RULES = {
@@ -35,15 +47,59 @@ RULES = {
 }
 """By the name that a PrepareJob carries. OpenAI's and Azure's fine-tuning guides, as of November 2026."""
 
+BEDROCK = "bedrock"
+NAMES = (*RULES, BEDROCK)
+
+_FORMS: dict[bedrock.Format, Form] = {
+    "Conversation": provider_rows.as_conversation,
+    "Messages": provider_rows.as_messages_with_system,
+    "Pairs": provider_rows.as_pair,
+}
+
+
+def rules_for(name: str, base_model: str) -> ProviderRules:
+    """A provider's rules; Bedrock's are those of the base model's family.
+
+    Raises:
+        TrainerError: SpecInvalid, the family is not known.
+        KeyError: nobody has such a name.
+    """
+    if name != BEDROCK:
+        return RULES[name]
+    family = bedrock.family_of(base_model)
+    if family is None:
+        message = f"spec.baseModel: {base_model} is of no family that can be tuned at Bedrock ({bedrock.known()})"
+        raise TrainerError(Reason.SPEC_INVALID, message)
+    shape = provider_rows.not_a_pair if family.format == "Pairs" else provider_rows.not_a_conversation
+    return ProviderRules(
+        f"Bedrock ({family.title})",
+        min_rows=family.min_rows,
+        max_rows=family.max_rows,
+        validation=family.validation,
+        form=_FORMS[family.format],
+        problems=(shape, provider_rows.reserved) if family.reserved_words else (shape,),
+    )
+
 
 def require_rows(rules: ProviderRules, verdict: DatasetVerdict) -> None:
-    """Go on only with enough rows.
+    """Go on only with enough rows, and not with too many.
 
     Raises:
         TrainerError: DatasetInvalid, with both counts.
     """
-    train = verdict.train
-    if train is None or train.rows >= rules.min_rows:
+    train, validation = verdict.train, verdict.validation
+    if train is None:
+        return
+    if validation is not None and not rules.validation:
+        message = f"{validation.file}: {rules.title} takes no validation set"
+        raise TrainerError(Reason.DATASET_INVALID, message, "Remove dataset.validation from the job.")
+    rows = train.rows + (validation.rows if validation else 0)
+    if rules.max_rows is not None and rows > rules.max_rows:
+        message = (
+            f"{train.file}: {rows:,} rows with those of validation; {rules.title} takes at most {rules.max_rows:,}"
+        )
+        raise TrainerError(Reason.DATASET_INVALID, message, "Use fewer rows, and apply the job under a new name.")
+    if train.rows >= rules.min_rows:
         return
     raise TrainerError(
         Reason.DATASET_INVALID,
@@ -64,4 +120,18 @@ def require_size(rules: ProviderRules, name: str, size: int) -> None:
         Reason.DATASET_INVALID,
         f"{name}: more than {rules.max_bytes // MIB:,} MiB as JSON lines; {rules.title} takes no larger file",
         "Use fewer or shorter rows, and apply the job under a new name.",
+    )
+
+
+def require_rows_as_wanted(rules: ProviderRules, name: str, bad: Sequence[str], count: int) -> None:
+    """Go on only with rows that the provider takes; `bad` says what is wrong with the first `count` of them.
+
+    Raises:
+        TrainerError: DatasetInvalid, with the lines.
+    """
+    if not count:
+        return
+    more = "; …" if count > len(bad) else ""
+    raise TrainerError(
+        Reason.DATASET_INVALID, f"{name}: {rules.title} takes {count:,} of the rows not: {'; '.join(bad)}{more}"
     )

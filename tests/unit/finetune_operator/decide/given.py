@@ -35,10 +35,9 @@ def openai_connection() -> LLMConnectionSpec:
 
 
 def bedrock_connection() -> LLMConnectionSpec:
-    """Of a provider that this release does not have."""
     block = {
         "region": "us-east-1",
-        "roleARN": "arn:aws:iam::1:role/a",
+        "roleARN": "arn:aws:iam::123456789012:role/a",
         "s3": {"bucket": "bucket"},
         "credentials": {"podIdentity": True},
     }

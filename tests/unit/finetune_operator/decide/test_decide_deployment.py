@@ -74,16 +74,17 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
         1,
     ),
     "no connection": (view(connections={}), "Pending", "ConnectionNotFound", "InProgress", None),
-    "connection of another provider": (
-        view(connections={"local": bedrock_connection()}),
+    "at bedrock": (view(connections={"local": bedrock_connection()}), "Deploying", "Deploying", "InProgress", None),
+    "at bedrock, azure's block": (
+        view(connections={"local": bedrock_connection()}, spec=spec(azureOpenAI={})),
         "Failed",
-        "ProviderNotSupported",
+        "SpecInvalid",
         "Failed",
         None,
     ),
     "attach": (view(spec=spec(attach={"id": "x"})), "Failed", "ProviderNotSupported", "Failed", None),
     "azure": (view(spec=spec(azureOpenAI={})), "Failed", "SpecInvalid", "Failed", None),
-    "bedrock": (view(spec=spec(bedrock={})), "Failed", "ProviderNotSupported", "Failed", None),
+    "bedrock": (view(spec=spec(bedrock={})), "Failed", "SpecInvalid", "Failed", None),
     "idle": (view(spec=spec(idle={"action": "ScaleToZero"})), "Failed", "ProviderNotSupported", "Failed", None),
     "vLLM without its image": (
         view(spec=spec(huggingFace={"engine": "vLLM"})),

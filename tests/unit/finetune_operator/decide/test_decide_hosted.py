@@ -48,6 +48,18 @@ WORLDS: dict[str, tuple[list[HostedDeployment], dict[str, Hosted], str, dict[str
         "Serving",
         {"serves": "md-v2"},
     ),
+    "both, the old one is bound": (
+        [OLD, entry(answered=True)],
+        there(md_v2="Ready") | {"md-v1": Hosted("md-v1", "Ready", "aws", bound_until=at(1))},
+        "Serving",
+        {"serves": "md-v2"},
+    ),
+    "both, the old one was bound": (
+        [OLD, entry(answered=True)],
+        there(md_v2="Ready") | {"md-v1": Hosted("md-v1", "Ready", "aws", bound_until=at(-1))},
+        "Serving",
+        {"serves": "md-v2", "delete": ("md-v1",)},
+    ),
     "new one failed": (
         [OLD, entry()],
         there(md_v1="Ready", md_v2="Failed"),

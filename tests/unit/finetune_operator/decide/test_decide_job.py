@@ -14,7 +14,6 @@ from finetune_operator.decide.run import Run
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
-    bedrock_connection,
     condition,
     connection,
     failed,
@@ -109,12 +108,6 @@ STATES: dict[str, tuple[JobView, str | None, str, str]] = {
         view(spec=job_spec(code={"configMapRef": {"name": "my-recipe", "key": "train.py"}})),
         "Failed",
         "CodeNotAllowed",
-        "Failed",
-    ),
-    "provider of another release": (
-        view(connection=bedrock_connection()),
-        "Failed",
-        "ProviderNotSupported",
         "Failed",
     ),
     "last pod still there": (view(live_pods=True), "Pending", "Pending", "InProgress"),

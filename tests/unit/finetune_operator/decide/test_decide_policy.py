@@ -114,7 +114,6 @@ def test_the_order_of_the_checks() -> None:
         "fine_tuning_is_on",
         "base_model_is_allowed",
         "code_is_allowed",
-        "provider_is_there",
         "fields_fit_the_provider",
         "endpoints_are_allowed",
     ]

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
+import botocore.session
 import pytest
 from botocore import exceptions as boto
 
@@ -12,7 +12,7 @@ from finetune_api.connection import S3Location
 from finetune_api.reasons import Reason
 from finetune_operator.providers import s3
 from finetune_operator.providers.aws import Aws, session_of, translated
-from finetune_operator.providers.errors import NotThere, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unknown
 from finetune_operator.providers.s3 import Bucket, in_parts, place_of
 from tests.simulators.conftest import s3_endpoint
 
@@ -140,7 +140,7 @@ POD = "User: arn:aws:sts::123456789012:assumed-role/pod/x is not authorized to p
 REFUSALS = {
     "keys": (refusal("UnrecognizedClientException", 403), TryLater, Reason.CREDENTIALS_INVALID),
     "signature": (refusal("SignatureDoesNotMatch", 403), TryLater, Reason.CREDENTIALS_INVALID),
-    "rights": (refusal("AccessDeniedException", 403, POD), TryLater, Reason.CREDENTIALS_INVALID),
+    "rights": (refusal("AccessDeniedException", 403, POD), Denied, Reason.CREDENTIALS_INVALID),
     "role": (refusal("ValidationException", message=UNASSUMABLE), TryLater, Reason.ROLE_NOT_USABLE),
     "pass role": (refusal("AccessDeniedException", 403, NOT_PASSED), TryLater, Reason.ROLE_NOT_USABLE),
     "bucket": (refusal("NoSuchBucket", 404), TryLater, Reason.BUCKET_NOT_FOUND),
@@ -176,4 +176,4 @@ def test_a_pod_signs_with_its_own_identity_and_nobody_elses(monkeypatch: pytest.
     signed = session_of(BY_SECRET, KEYS, "us-east-1").get_credentials()
     assert signed is not None
     assert signed.access_key == "AKIASIMULATED"
-    assert boto3.Session(region_name="us-east-1").get_credentials().access_key == "AKIAOFSOMEBODY"
+    assert botocore.session.get_session().get_credentials().access_key == "AKIAOFSOMEBODY"

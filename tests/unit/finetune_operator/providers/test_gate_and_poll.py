@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import Metrics, RemoteJob
-from finetune_operator.providers.errors import Busy, NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import Busy, Denied, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.gate import SILENCE_SECONDS, Gate
 from finetune_operator.providers.poll import Poller
 from finetune_operator.runtime.queue import Key
@@ -36,6 +36,7 @@ CLOSING = {
     "silence": (SILENT, SILENCE_SECONDS),
     "a limit": (TryLater(Reason.RATE_LIMITED, "slow", 7.0), 7.0),
     "a bad key": (TryLater(Reason.CREDENTIALS_INVALID, "key", 600.0), SILENCE_SECONDS),
+    "a right that lacks": (Denied(Reason.CREDENTIALS_INVALID, "right", 60.0), 0.0),
     "a quota of one call": (TryLater(Reason.QUOTA_EXCEEDED, "jobs", 300.0), 0.0),
     "a refusal": (Refused(Reason.PROVIDER_REFUSED, "no"), 0.0),
     "nothing there": (NotThere(Reason.PROVIDER_REFUSED, "404"), 0.0),

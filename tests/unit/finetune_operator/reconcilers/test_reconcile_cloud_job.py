@@ -73,7 +73,8 @@ async def test_a_job_becomes_a_version_that_is_served(provider, begin):
     assert "loraRank" not in version
     deployment = cluster.status(DEPLOYMENT)
     assert (deployment["phase"], deployment["servedVersion"], deployment["engine"]) == ("Ready", 1, "OpenAI")
-    assert deployment["endpoint"] == {"url": f"{cluster.url}/v1", "model": version["artifact"]["providerModelID"]}
+    model = version["artifact"]["providerModelID"]
+    assert deployment["endpoint"] == {"url": f"{cluster.url}/v1", "model": model, "api": "OpenAI"}
 
 
 async def test_a_job_that_has_ended_leaves_its_model_and_nothing_else(provider, begin):

@@ -16,11 +16,11 @@ PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIB\nabcd\n-----END EC PRIVATE KEY
 
 
 @pytest.fixture
-def lines():
+def lines(request):
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     stream = io.StringIO()
-    logs.configure("INFO", stream)
+    logs.configure(getattr(request, "param", "INFO"), stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -134,6 +134,13 @@ def test_libraries_log_json_too_even_with_handlers_of_their_own(name):
     (line,) = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert line["logger"] == name
     assert "abcdefgh" not in line["message"]
+
+
+@pytest.mark.parametrize("lines", ["DEBUG"], indirect=True)
+def test_what_is_sent_to_aws_is_not_logged_however_much_is(lines):
+    logging.getLogger("botocore.endpoint").debug("Making request with params: %s", {"body": "a row"})
+    logging.getLogger("finetune_operator").debug("as much as this")
+    assert [line["message"] for line in lines()] == ["as much as this"]
 
 
 def test_a_broken_format_string_is_still_a_line():

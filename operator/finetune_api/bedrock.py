@@ -1,0 +1,88 @@
+"""What Bedrock's families of base models want: format of the data, and bounds of what a job may ask.
+
+AWS's user guides as of November 2026. Bounds that the guides do not give are left to Bedrock, which checks them again.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from finetune_api.job import FineTuneJobSpec, Hyperparameters
+
+Format = Literal["Conversation", "Messages", "Pairs"]
+"""Bedrock's conversation schema; messages with a system text beside them; prompt and completion alone."""
+
+Bounds = tuple[float, float]
+
+_NOT_ASKED = Hyperparameters()
+
+
+@dataclass(frozen=True)
+class Family:
+    """Base models that are tuned alike."""
+
+    title: str
+    globs: tuple[str, ...]
+    """Of model IDs."""
+    format: Format
+    epochs: Bounds | None = None
+    batch_size: Bounds | None = None
+    """None: the family takes none."""
+    learning_rate: Bounds | None = None
+    """None: the family takes none."""
+    learning_rate_multiplier: Bounds | None = None
+    """None: the family takes none."""
+    min_rows: int = 1
+    max_rows: int = 10_000
+    """Of training and validation together; a quota of the account that AWS may raise."""
+    reserved_words: bool = False
+    """Whether a row with a role's name and a colon, or a mark of the chat format, fails the job."""
+    validation: bool = True
+
+
+FAMILIES = (
+    Family("Nova 2", ("amazon.nova-2-*",), "Conversation", learning_rate=(0, 1), max_rows=20_000, reserved_words=True,
+           validation=False),
+    Family("Nova", ("amazon.nova-*",), "Conversation", (1, 5), learning_rate=(1e-6, 1e-4), max_rows=20_000,
+           reserved_words=True),
+    Family("Claude 3", ("anthropic.claude-3-*",), "Messages", (1, 10), (4, 256), learning_rate_multiplier=(0.1, 2),
+           min_rows=32),
+    Family("Llama 3.2 and 3.3", ("meta.llama3-2-*", "meta.llama3-3-*"), "Conversation", (1, 10), (1, 1), (0, 0.1)),
+    Family("Llama 3.1", ("meta.llama3-1-*",), "Pairs", (1, 10), (1, 1), (0, 0.1)),
+    Family("Titan and Command", ("amazon.titan-text-*", "cohere.command-*"), "Pairs", batch_size=(1, 64),
+           learning_rate=(0, 0.1)),
+)  # fmt: skip
+
+
+def family_of(base_model: str) -> Family | None:
+    """The family of a model, by its ID or ARN; the first that matches."""
+    name = base_model.rpartition("/")[2]
+    return next((one for one in FAMILIES if any(fnmatchcase(name, glob) for glob in one.globs)), None)
+
+
+def known() -> str:
+    """The families' titles, for messages."""
+    return ", ".join(one.title for one in FAMILIES)
+
+
+def out_of_bounds(spec: FineTuneJobSpec) -> list[str]:
+    """Which fields ask for what the family has not, with what to write; pods would be checked and paid for in vain."""
+    asked, family = spec.hyperparameters, family_of(spec.base_model)
+    if family is None:
+        return []
+    batch_size = None if asked.batch_size == _NOT_ASKED.batch_size else asked.batch_size
+    wanted = (
+        ("epochs", asked.epochs, family.epochs, True),
+        ("learningRate", asked.learning_rate, family.learning_rate, False),
+        ("learningRateMultiplier", asked.learning_rate_multiplier, family.learning_rate_multiplier, False),
+        ("batchSize", batch_size, family.batch_size, False),
+    )
+    found = []
+    for field, value, bounds, always in wanted:
+        if value is None or (always and bounds is None):
+            continue
+        if bounds is None:
+            found.append(f"hyperparameters.{field}: {family.title} takes none; leave it out")
+        elif not bounds[0] <= value <= bounds[1]:
+            found.append(f"hyperparameters.{field}: {family.title} takes {bounds[0]:g} to {bounds[1]:g}")
+    return found

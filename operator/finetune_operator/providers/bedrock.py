@@ -1,0 +1,143 @@
+"""AWS Bedrock's model customization: one call per method. What the answers mean is `bedrock_wire`.
+
+Data go in and results come out through the connection's place in S3. A job's name and its request token follow from the
+attempt: Bedrock makes one job for one token, however often it is asked, and a look-up by name lags behind nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from finetune_api.connection import Bedrock
+from finetune_api.reasons import Reason
+from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
+from finetune_operator.providers import bedrock_wire as wire
+from finetune_operator.providers.aws import Aws, session_of
+from finetune_operator.providers.bedrock_deployments import BedrockDeployments
+from finetune_operator.providers.errors import NotThere, Refused, TryLater
+from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
+from finetune_operator.providers.s3 import Bucket, place_of
+
+SERVICE = "bedrock"
+RESULTS_MAX_BYTES = 16 * 1024 * 1024
+
+
+class BedrockApi:
+    """A FineTuningApi over boto3."""
+
+    def __init__(self, settings: Bedrock, secret: Mapping[str, str]) -> None:
+        self._settings = settings
+        session = session_of(settings.credentials, secret, settings.region)
+        self._aws = Aws(session, settings.endpoints.by_service() if settings.endpoints else None)
+        self._bucket = Bucket(self._aws, settings.s3)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._aws.close()
+
+    async def check(self) -> None:
+        """Ask for one job, and whether the bucket is there."""
+        await self._aws.call(SERVICE, "list_model_customization_jobs", maxResults=1)
+        await self._bucket.check()
+
+    async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
+        """To S3, in parts."""
+        await self._bucket.write(name, body)
+        return RemoteFile(name, name, size)
+
+    async def file(self, file_id: str) -> RemoteFile:
+        """An object. Its name is its ID: the connection says where it is."""
+        return RemoteFile(file_id, file_id, (await self._bucket.look(file_id)).bytes)
+
+    async def files(self, prefix: str) -> list[RemoteFile]:
+        """Objects below the connection's place: data, and results where they are not to be kept."""
+        found = await self._bucket.objects(prefix)
+        keep = self._settings.results == "Keep"
+        return [
+            RemoteFile(one.name, one.name, one.bytes) for one in found if not (keep and wire.is_of_results(one.name))
+        ]
+
+    async def delete_file(self, file_id: str) -> None:
+        """Delete an object."""
+        await self._bucket.delete(file_id)
+
+    async def end_uploads(self, prefix: str) -> None:
+        """Give up uploads that were never ended: S3 bills for their parts."""
+        await self._bucket.end_uploads(prefix)
+
+    async def create(self, request: JobRequest) -> RemoteJob:
+        """CreateModelCustomizationJob, with the attempt's token."""
+        asked = wire.creation(request, self._settings, self._bucket.uri)
+        made = await self._aws.call(SERVICE, "create_model_customization_job", **asked)
+        return RemoteJob(id=made["jobArn"], state="Queued", created=request.key.created)
+
+    async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:  # noqa: ARG002 - the name tells
+        """By the name that no other attempt has."""
+        try:
+            return [wire.job(await self._shown(wire.job_name(key)))]
+        except NotThere:
+            return []
+
+    async def jobs(self, since: datetime) -> list[RemoteJob]:
+        """ListModelCustomizationJobs."""
+        key = "modelCustomizationJobSummaries"
+        found = await self._aws.pages(SERVICE, "list_model_customization_jobs", key, creationTimeAfter=since)
+        return [wire.listed(one) for one in found]
+
+    async def job(self, job_id: str) -> RemoteJob:
+        """GetModelCustomizationJob. It goes on being called as it was asked for: an adopted one perhaps by its name."""
+        return replace(wire.job(await self._shown(job_id)), id=job_id)
+
+    async def metrics(self, job: RemoteJob) -> Metrics:
+        """The two files that Bedrock writes to S3; without them nothing is known yet."""
+        results = job.results or (await self.job(job.id)).results
+        contents = await asyncio.gather(*(self._content(uri) for uri in results))
+        return wire.metrics(contents[0], contents[1] if len(contents) > 1 else b"")
+
+    async def cancel(self, job_id: str) -> None:
+        """StopModelCustomizationJob. Refused where the job has ended: then that is so."""
+        try:
+            await self._aws.call(SERVICE, "stop_model_customization_job", jobIdentifier=job_id)
+        except NotThere:
+            return
+        except (Refused, TryLater) as error:
+            if error.reason not in {Reason.PROVIDER_REFUSED, Reason.PROVIDER_BUSY}:
+                raise
+            if not (await self.job(job_id)).ended:
+                raise
+
+    async def has_model(self, model: str) -> bool:
+        """GetCustomModel."""
+        try:
+            await self._aws.call(SERVICE, "get_custom_model", modelIdentifier=model)
+        except NotThere:
+            return False
+        return True
+
+    async def delete_model(self, model: str) -> None:
+        """The results of its job first, where they were kept: without the model nobody knows where they are."""
+        try:
+            shown = await self._aws.call(SERVICE, "get_custom_model", modelIdentifier=model)
+            folder = self._bucket.name_of(str(shown["outputDataConfig"]["s3Uri"]))
+            if folder is not None and wire.is_of_results(f"{folder}/"):
+                await self._bucket.delete_all(f"{folder}/")
+            await self._aws.call(SERVICE, "delete_custom_model", modelIdentifier=model)
+        except NotThere:
+            return
+
+    def hosting(self) -> HostingApi:
+        """Deployments on demand, and provisioned throughput."""
+        return BedrockDeployments(self._aws)
+
+    async def _shown(self, name_or_arn: str) -> dict[str, Any]:
+        return await self._aws.call(SERVICE, "get_model_customization_job", jobIdentifier=name_or_arn)
+
+    async def _content(self, uri: str) -> bytes:
+        """An object's content, wherever it is: an adopted job may have another bucket. Empty while there is none."""
+        place, name = place_of(uri)
+        try:
+            return await Bucket(self._aws, place).read(name, RESULTS_MAX_BYTES)
+        except NotThere:
+            return b""

@@ -1,0 +1,121 @@
+"""What serves tuned models at Bedrock: deployments on demand, billed by tokens; provisioned throughput, by the hour.
+
+Both have names of ours, and are made once for a request's token.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.deployment import BedrockServing
+from finetune_api.reasons import Reason
+from finetune_operator.decide.hosted import Hosted, HostedState
+from finetune_operator.providers.aws import Aws
+from finetune_operator.providers.errors import NotThere, TryLater
+from finetune_operator.providers.openai_wire import plain
+from finetune_operator.providers.ports import HostRequest
+
+Wire = Mapping[str, Any]
+
+SERVICE, RUNTIME = "bedrock", "bedrock-runtime"
+OWNER_TAG = "finetune-uid"
+
+_STATES: dict[str, HostedState] = {
+    "Creating": "Creating",
+    "Active": "Ready",
+    "InService": "Ready",
+    "Updating": "Ready",  # it goes on answering
+    "Failed": "Failed",
+    "Deleting": "Deleting",
+}
+
+
+class BedrockDeployments:
+    """A HostingApi over boto3."""
+
+    def __init__(self, aws: Aws) -> None:
+        self._aws = aws
+
+    async def list(self) -> list[Hosted]:
+        """ListCustomModelDeployments and ListProvisionedModelThroughputs."""
+        on_demand, provisioned = await asyncio.gather(
+            self._aws.pages(SERVICE, "list_custom_model_deployments", "modelDeploymentSummaries"),
+            self._aws.pages(SERVICE, "list_provisioned_model_throughputs", "provisionedModelSummaries"),
+        )
+        return [*map(deployment, on_demand), *map(throughput, provisioned)]
+
+    async def make(self, request: HostRequest) -> None:
+        """Create one of the two. It is not waited for: the next look sees how far it is."""
+        operation, asked = creation(request)
+        await self._aws.call(SERVICE, operation, **asked)
+
+    async def delete(self, name: str) -> None:
+        """Delete whichever has the name. Throughput within its commitment is refused, and billed until it ends."""
+        try:
+            await self._aws.call(SERVICE, "delete_custom_model_deployment", customModelDeploymentIdentifier=name)
+        except NotThere:
+            pass
+        else:
+            return
+        try:
+            await self._aws.call(SERVICE, "delete_provisioned_model_throughput", provisionedModelId=name)
+        except NotThere:
+            return
+
+    async def answers(self, name: str) -> bool:
+        """Whether it answers a question of one token by Converse: it may say that it is there before it does."""
+        question = [{"role": "user", "content": [{"text": "ok?"}]}]
+        try:
+            address = await self._address(name)
+            await self._aws.call(
+                RUNTIME, "converse", modelId=address, messages=question, inferenceConfig={"maxTokens": 1}
+            )
+        except NotThere:
+            return False
+        except TryLater as error:
+            if error.reason != Reason.RATE_LIMITED:
+                raise
+            return False  # ModelNotReadyException is a 429
+        return True
+
+    async def _address(self, name: str) -> str:
+        try:
+            found = await self._aws.call(SERVICE, "get_custom_model_deployment", customModelDeploymentIdentifier=name)
+        except NotThere:
+            found = await self._aws.call(SERVICE, "get_provisioned_model_throughput", provisionedModelId=name)
+            return str(found["provisionedModelArn"])
+        return str(found["customModelDeploymentArn"])
+
+
+def creation(request: HostRequest) -> tuple[str, dict[str, Any]]:
+    """The operation and what it is asked. Pure."""
+    serving = request.template.bedrock or BedrockServing()
+    shared = {"clientRequestToken": request.token, "tags": [{"key": OWNER_TAG, "value": request.owner}]}
+    if serving.type == "OnDemand":
+        asked = {"modelDeploymentName": request.name, "modelArn": request.model}
+        return "create_custom_model_deployment", asked | shared
+    asked = {"provisionedModelName": request.name, "modelId": request.model}
+    units: dict[str, Any] = {"modelUnits": serving.model_units}
+    if serving.commitment != "NoCommitment":
+        units["commitmentDuration"] = serving.commitment
+    return "create_provisioned_model_throughput", asked | units | shared
+
+
+def deployment(shown: Wire) -> Hosted:
+    """A deployment on demand, from a list's summary."""
+    return Hosted(
+        name=shown["customModelDeploymentName"],
+        state=_STATES.get(shown["status"], "Creating"),
+        address=shown["customModelDeploymentArn"],
+        failure=plain(str(shown.get("failureMessage") or "")),
+    )
+
+
+def throughput(shown: Wire) -> Hosted:
+    """Provisioned throughput, from a list's summary."""
+    return Hosted(
+        name=shown["provisionedModelName"],
+        state=_STATES.get(shown["status"], "Creating"),
+        address=shown["provisionedModelArn"],
+        bound_until=shown.get("commitmentExpirationTime"),
+    )

@@ -1,0 +1,199 @@
+"""Bedrock's customization jobs ↔ ours. Pure: dicts as boto3 gives and takes them; what is missing is no error."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from finetune_api.bedrock import family_of
+from finetune_api.connection import Bedrock
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Failure, LossPoint
+from finetune_api.reasons import Reason
+from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob, RemoteState
+from finetune_operator.desired import names
+from finetune_operator.providers.openai_wire import plain
+from finetune_operator.providers.ports import JobRequest
+
+Wire = Mapping[str, Any]
+
+NAME_LIMIT = 63
+TOKEN_LETTERS = 12
+"""Of a model's name: enough to tell attempts apart."""
+RESULTS = "results"
+
+_STATES: dict[str, RemoteState] = {
+    "InProgress": "Queued",
+    "Stopping": "Active",
+    "Completed": "Succeeded",
+    "Failed": "Failed",
+    "Stopped": "Cancelled",
+}
+_PHASES = {
+    "validationDetails": "Bedrock checks the data",
+    "dataProcessingDetails": "Bedrock prepares the data",
+    "trainingDetails": "",
+}
+_TRAINING = "training_artifacts/step_wise_training_metrics.csv"
+_VALIDATION = "validation_artifacts/post_fine_tuning_validation/validation_metrics.csv"
+_LINE = re.compile(r"\b(?:[Ll]ine|[Rr]ecord|[Rr]ow)s? (\d+)\b")
+_ACCESS = re.compile(r"assume|access|permission|authoriz|denied", re.IGNORECASE)
+_ABSENT = re.compile(r"NoSuchBucket|NoSuchKey|does not exist|not found", re.IGNORECASE)
+
+
+def job_name(key: JobKey) -> str:
+    """The attempt's name at Bedrock: readable, and nobody else's. Jobs cannot be deleted, so it is used up for ever."""
+    return f"{names.fit(f'{key.namespace}-{key.name}', NAME_LIMIT - len(key.token) - 1)}-{key.token}"
+
+
+def results_folder(key: JobKey) -> str:
+    """Below the connection's place; it begins as the names of the job's files do."""
+    return f"{key.file_prefix}{key.attempt}-{RESULTS}"
+
+
+def is_of_results(name: str) -> bool:
+    """Whether an object is one that Bedrock wrote."""
+    return f"-{RESULTS}/" in name
+
+
+def creation(request: JobRequest, settings: Bedrock, uri: Callable[[str], str]) -> dict[str, Any]:
+    """What makes the job. `uri`: of a name below the connection's place."""
+    key, validation = request.key, request.file("validation")
+    tags = [
+        {"key": name, "value": value}
+        for name, value in (
+            ("finetune-uid", key.uid),
+            ("finetune-attempt", str(key.attempt)),
+            ("finetune-namespace", key.namespace),
+            ("finetune-job", key.name),
+        )
+    ]
+    asked: dict[str, Any] = {
+        "jobName": job_name(key),
+        "customModelName": plain_name(f"{request.suffix}-{key.token[:TOKEN_LETTERS]}"),
+        "roleArn": settings.role_arn,
+        "clientRequestToken": key.token,
+        "baseModelIdentifier": request.spec.base_model,
+        "customizationType": "FINE_TUNING",
+        "jobTags": tags,
+        "customModelTags": tags,
+        "trainingDataConfig": {"s3Uri": uri(request.file("train") or "")},
+        "outputDataConfig": {"s3Uri": uri(results_folder(key))},
+        "hyperParameters": hyperparameters(request.spec),
+    }
+    if validation is not None:
+        asked["validationDataConfig"] = {"validators": [{"s3Uri": uri(validation)}]}
+    return asked
+
+
+def plain_name(name: str) -> str:
+    """A name as Bedrock takes it for models and deployments: no dash beside another."""
+    return re.sub("-+", "-", name)
+
+
+def hyperparameters(spec: FineTuneJobSpec) -> dict[str, str]:
+    """What the base model's family takes of them, and has been asked for; the rest is Bedrock's own to choose."""
+    asked, family = spec.hyperparameters, family_of(spec.base_model)
+    found = {"epochCount": str(int(asked.epochs))}
+    if asked.learning_rate is not None:
+        found["learningRate"] = f"{asked.learning_rate:.10f}".rstrip("0")
+    if asked.learning_rate_multiplier is not None:
+        found["learningRateMultiplier"] = f"{asked.learning_rate_multiplier:g}"
+    bounds = family.batch_size if family else None
+    if bounds is not None and bounds[0] <= asked.batch_size <= bounds[1]:
+        found["batchSize"] = str(asked.batch_size)
+    return found
+
+
+def job(shown: Wire) -> RemoteJob:
+    """A job as GetModelCustomizationJob shows it."""
+    results = [_result(shown, _TRAINING)]
+    if (shown.get("validationDataConfig") or {}).get("validators"):
+        results.append(_result(shown, _VALIDATION))
+    return RemoteJob(
+        id=str(shown["jobArn"]),
+        state=_state(shown),
+        created=shown["creationTime"],
+        note=_note(shown),
+        model=shown.get("outputModelArn"),
+        ends=shown.get("endTime"),
+        failure=failure(shown) if shown.get("status") == "Failed" else None,
+        results=tuple(results),
+        training_file=str((shown.get("trainingDataConfig") or {}).get("s3Uri") or "").rpartition("/")[2],
+    )
+
+
+def listed(summary: Wire) -> RemoteJob:
+    """A job as ListModelCustomizationJobs shows it: without its failure and the places of its data."""
+    return RemoteJob(
+        id=str(summary["jobArn"]),
+        state=_state(summary),
+        created=summary["creationTime"],
+        note=_note(summary),
+        model=summary.get("customModelArn"),
+        ends=summary.get("endTime"),
+        partial=True,
+    )
+
+
+def failure(shown: Wire) -> Failure:
+    """Why a job failed. Bedrock's words about the data stay there: they may quote a row."""
+    said = str(shown.get("failureMessage") or "")
+    phase = next((name for name in _PHASES if _phase(shown, name) == "Failed"), "")
+    if phase == "trainingDetails" or not phase:
+        return Failure.because(Reason.PROVIDER_FAILED, plain(said) or "Bedrock gives no reason")
+    if _ABSENT.search(said):
+        message = "Bedrock did not find the data or the place for its results in the connection's s3.bucket"
+        return Failure.because(Reason.BUCKET_NOT_FOUND, message)
+    if _ACCESS.search(said):
+        message = "Bedrock could not read the data, or write its results, with the connection's roleARN"
+        return Failure.because(Reason.ROLE_NOT_USABLE, message)
+    line = _LINE.search(said)
+    where = f" at line {line[1]} of the converted file" if line else ""
+    return Failure.because(Reason.DATASET_INVALID, f"Bedrock refuses the data{where}; its console has its own words")
+
+
+def metrics(training: bytes, validation: bytes) -> Metrics:
+    """From the two files of CSV; steps count from 1 here and from 0 there."""
+    train = _curve(training, "training_loss")
+    last = train[-1].step if train else 0
+    return Metrics(train, _curve(validation, "validation_loss"), last, last)
+
+
+def _state(shown: Wire) -> RemoteState:
+    status = str(shown.get("status") or "InProgress")
+    if status == "InProgress" and _phase(shown, "trainingDetails") not in {"", "NotStarted"}:
+        return "Active"
+    return _STATES.get(status, "Active")
+
+
+def _note(shown: Wire) -> str:
+    status = str(shown.get("status") or "")
+    if status == "Stopping":
+        return "being stopped at Bedrock"
+    if status not in {"", "InProgress"}:
+        return ""
+    return next((said for name, said in _PHASES.items() if _phase(shown, name) == "InProgress"), "waiting at Bedrock")
+
+
+def _phase(shown: Wire, name: str) -> str:
+    return str(((shown.get("statusDetails") or {}).get(name) or {}).get("status") or "")
+
+
+def _result(shown: Wire, path: str) -> str:
+    folder = str((shown.get("outputDataConfig") or {}).get("s3Uri") or "").rstrip("/")
+    return f"{folder}/model-customization-job-{str(shown['jobArn']).rpartition('/')[2]}/{path}"
+
+
+def _curve(content: bytes, column: str) -> tuple[LossPoint, ...]:
+    rows: Sequence[Wire] = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig", errors="replace"))))
+    points = {}
+    for row in rows:
+        try:
+            step, value = int(float(row["step_number"])) + 1, float(row[column])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if abs(value) != float("inf") and value == value:  # noqa: PLR0124 - NaN is not itself
+            points[step] = LossPoint(step=step, value=value)
+    return tuple(points[step] for step in sorted(points))

@@ -1,0 +1,253 @@
+"""Deployments at Bedrock, on demand and provisioned: made once, new before old, asked before they count, then gone."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from tests.simulators.bedrock import BedrockSimulator
+from tests.simulators.clock import DAY, HOUR
+from tests.simulators.conftest import s3_endpoint, start
+from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+
+__all__ = ["s3_endpoint", "start"]
+
+DEPLOY, UNDEPLOY = "CreateCustomModelDeployment", "DeleteCustomModelDeployment"
+PROVISION, RELEASE = "CreateProvisionedModelThroughput", "DeleteProvisionedModelThroughput"
+ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
+HOURLY = {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}
+BOUND = HOURLY | {"commitment": "OneMonth"}
+
+
+@pytest.fixture
+def provider(s3_endpoint: str) -> BedrockSimulator:
+    return bedrock(s3_endpoint)
+
+
+@pytest.fixture
+async def cluster(provider: BedrockSimulator, start: Any) -> AsyncIterator[BedrockCluster]:
+    made = BedrockCluster(provider, start(provider))
+    yield made
+    await made.aclose()
+
+
+async def begin(cluster: BedrockCluster, block: dict[str, Any] | None = None) -> None:
+    """A model whose first version is being deployed."""
+    template = {"deployment": {"template": {"bedrock": block} if block else {}}}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+    await tune(cluster, "sentiment-1")
+
+
+async def tune(cluster: BedrockCluster, job: str) -> None:
+    cluster.add_cloud_job(job)
+    await cluster.settle()
+    await cluster.check(conversations(answer=f"{job} says"), job=job)
+    await cluster.settle()
+    await cluster.pass_time(HOUR)
+
+
+async def go_on(cluster: BedrockCluster, seconds: float, step: float = 60) -> None:
+    for _ in range(int(seconds / step)):
+        await cluster.pass_time(step)
+
+
+async def deployed(cluster: BedrockCluster, seconds: float = 420) -> str:
+    """Its ARN."""
+    await go_on(cluster, seconds)
+    status = cluster.status(DEPLOYMENT)
+    assert status["phase"] == "Ready", status
+    return str(status["endpoint"]["model"])
+
+
+async def delete(cluster: BedrockCluster) -> None:
+    """As a person would: the model too, which would have it made again."""
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+
+
+def change(cluster: BedrockCluster, **fields: Any) -> None:
+    """The model's template: what the operator applies to the deployment."""
+    spec = {"deployment": {"template": fields}}
+    cluster.kube.put(
+        FINE_TUNED_MODELS, {**cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"], "spec": spec}
+    )
+
+
+def hosts(provider: BedrockSimulator) -> list[str]:
+    return [*provider.account.deployments, *provider.account.throughputs]
+
+
+def answer(cluster: BedrockCluster, arn: str) -> str:
+    messages = [{"role": "user", "content": [{"text": "question 3"}]}]
+    reply = cluster.client("bedrock-runtime").converse(modelId=arn, messages=messages)
+    return str(reply["output"]["message"]["content"][0]["text"])
+
+
+async def test_a_version_answers_on_demand_and_costs_nothing_by_the_hour(cluster, provider):
+    await begin(cluster)
+    assert cluster.kube.objects[ADDRESS]["metadata"]["finalizers"] == [PROVIDER_FINALIZER]
+    await go_on(cluster, 240)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
+    arn = await deployed(cluster)
+    status = cluster.status(DEPLOYMENT)
+    assert (hosts(provider), status["servedVersion"], status["engine"], "cost" in status) == (
+        [arn],
+        1,
+        "Bedrock",
+        False,
+    )
+    assert status["endpoint"] == {"url": cluster.url, "model": arn, "api": "Converse"}
+    assert (provider.count(DEPLOY), answer(cluster, arn)) == (1, "sentiment-1 says 3")
+
+
+async def test_provisioned_throughput_has_its_price(cluster, provider):
+    await begin(cluster, HOURLY)
+    arn = await deployed(cluster, 1200)
+    assert ":provisioned-model/" in arn
+    await go_on(cluster, 2 * HOUR, 600)
+    cost = cluster.status(DEPLOYMENT)["cost"]
+    assert (cost["perHour"], float(cost["sinceDeployed"]) > 48) == ("24.00", True)
+    assert (provider.count(PROVISION), answer(cluster, arn)) == (1, "sentiment-1 says 3")
+
+
+async def test_it_is_ready_when_it_answers_and_not_when_bedrock_says_so(cluster, provider):
+    await begin(cluster)
+    provider.fault("Converse", times=3, status=429, code="ModelNotReadyException")
+    await go_on(cluster, 420)
+    assert [one.status for one in provider.account.deployments.values()] == ["Active"]
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
+    await deployed(cluster, 300)
+
+
+@pytest.mark.parametrize("block", [None, HOURLY], ids=["on demand", "provisioned"])
+async def test_a_new_version_answers_before_the_old_one_is_deleted(cluster, provider, block):
+    await begin(cluster, block)
+    first = await deployed(cluster, 1200)
+    await tune(cluster, "sentiment-2")
+    await go_on(cluster, 120)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Updating", 1, first)
+    assert answer(cluster, first) == "sentiment-1 says 3"
+    second = await deployed(cluster, 1200)
+    assert answer(cluster, second) == "sentiment-2 says 3"
+    assert hosts(provider) == [second]
+
+
+async def test_another_kind_of_the_same_version_answers_before_the_first_goes(cluster, provider):
+    await begin(cluster)
+    first = await deployed(cluster)
+    change(cluster, bedrock=HOURLY)
+    await cluster.settle()
+    await go_on(cluster, 300)
+    assert cluster.status(DEPLOYMENT)["endpoint"]["model"] == first
+    second = await deployed(cluster, 900)
+    assert (hosts(provider), ":provisioned-model/" in second) == ([second], True)
+
+
+async def test_a_new_version_that_fails_leaves_the_old_one_answering(cluster, provider):
+    await begin(cluster)
+    first = await deployed(cluster)
+    provider.set(fail_next_deployment="no room in the rack")
+    await tune(cluster, "sentiment-2")
+    await go_on(cluster, 600)
+    status, stalled = cluster.status(DEPLOYMENT), cluster.condition("Stalled", DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Degraded", 1, first)
+    assert stalled["reason"] == "DeploymentFailed"
+    assert first in hosts(provider)
+
+
+@pytest.mark.parametrize("fault", [{"after_commit": True}, {"after_commit": True, "outcome": "cut"}, {"status": 503}])
+async def test_a_deployment_that_was_not_answered_is_made_once(cluster, provider, fault):
+    provider.fault(DEPLOY, **fault)
+    await begin(cluster)
+    await deployed(cluster, 600)
+    assert len(hosts(provider)) == 1
+
+
+async def test_a_list_that_lags_makes_no_second_one(cluster, provider):
+    provider.set(list_lag_seconds=90)
+    await begin(cluster, HOURLY)
+    await deployed(cluster, 1320)
+    assert len(hosts(provider)) == 1
+
+
+async def test_units_that_the_account_may_not_have_are_said(cluster, provider):
+    provider.set(units_without_commitment=0)
+    await begin(cluster, HOURLY)
+    await go_on(cluster, 120)
+    assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "QuotaExceeded"
+
+
+async def test_what_somebody_has_deleted_there_is_made_again_only_when_asked(cluster, provider):
+    await begin(cluster)
+    arn = await deployed(cluster)
+    cluster.client("bedrock").delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
+    await go_on(cluster, 1200, 600)
+    assert (cluster.condition("Stalled", DEPLOYMENT)["reason"], hosts(provider)) == ("Expired", [])
+    spec = cluster.kube.objects[ADDRESS]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": "again"})
+    await cluster.settle()
+    assert await deployed(cluster) != arn
+    assert len(hosts(provider)) == 1
+
+
+@pytest.mark.parametrize("block", [None, HOURLY], ids=["on demand", "provisioned"])
+async def test_deleting_the_object_ends_the_bill(cluster, provider, block):
+    await begin(cluster, block)
+    await deployed(cluster, 1200)
+    await delete(cluster)
+    await go_on(cluster, 300)
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [])
+    arns = [name for name in provider.account.tags if ":provisioned-model/" in name]
+    before = [provider.cost(arn) for arn in arns]
+    provider.advance(DAY)
+    assert [provider.cost(arn) for arn in arns] == before
+
+
+async def test_a_commitment_is_said_to_go_on_and_the_object_can_be_let_go(cluster, provider):
+    await begin(cluster, BOUND)
+    arn = await deployed(cluster, 1200)
+    await delete(cluster)
+    await go_on(cluster, 300)
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["reason"], "commitment" in stalled["message"]) == ("ProviderBusy", True)
+    assert ABANDON_ANNOTATION in stalled["message"]
+    found = cluster.kube.objects[ADDRESS]
+    annotated = found["metadata"] | {"annotations": {ABANDON_ANNOTATION: "true"}}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {**found, "metadata": annotated})
+    await cluster.settle()
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [arn])
+    assert ("ModelDeployment", "Warning", "Abandoned") in cluster.told
+
+
+async def test_a_new_version_answers_though_the_old_one_is_bound(cluster, provider):
+    await begin(cluster, BOUND)
+    first = await deployed(cluster, 1200)
+    await tune(cluster, "sentiment-2")
+    await go_on(cluster, 1200)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"] != first) == ("Ready", 2, True)
+    assert float(status["cost"]["perHour"]) == 42
+    assert "is billed, until 20" in cluster.condition("Ready", DEPLOYMENT)["message"]
+    assert provider.count(RELEASE, committed=False) == 0
+    provider.advance(31 * DAY)
+    await cluster.wait(31 * DAY)
+    await go_on(cluster, 120)
+    assert len(hosts(provider)) == 1
+
+
+async def test_a_model_is_deleted_after_what_serves_it(cluster, provider):
+    await begin(cluster)
+    await deployed(cluster)
+    cluster.kube.put(
+        FINE_TUNED_MODELS,
+        {**cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"], "spec": {"historyLimit": 1}},
+    )
+    await tune(cluster, "sentiment-2")
+    await go_on(cluster, 900)
+    assert [model.job for model in provider.account.models.values()] == [cluster.jobs()[1]]
+    assert len(hosts(provider)) == 1
