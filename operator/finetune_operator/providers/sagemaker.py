@@ -71,12 +71,8 @@ class SageMakerApi:
         return [RemoteFile(id=name, name=name, bytes=size) for name, size in sizes.items()]
 
     async def delete_file(self, file_id: str) -> None:
-        """Delete an object, or a folder once nothing writes to it any more."""
-        if not file_id.endswith("/"):
-            await self._bucket.delete(file_id)
-            return
-        await self._require_stopped(file_id)
-        await self._bucket.delete_all(file_id)
+        """Delete an object, or all of a folder."""
+        await (self._bucket.delete_all if file_id.endswith("/") else self._bucket.delete)(file_id)
 
     async def end_uploads(self, prefix: str) -> None:
         """Give up uploads that were never ended: S3 bills for their parts."""
@@ -135,14 +131,20 @@ class SageMakerApi:
         return _metrics(report)
 
     async def cancel(self, job_id: str) -> None:
-        """StopTrainingJob: the trainer writes a checkpoint first. One that has ended, or is not there, is no error."""
+        """StopTrainingJob; the trainer writes a checkpoint first. One that has ended, or is not there, is no error.
+
+        Raises:
+            TryLater: it has not ended yet. Until then it may write to S3, where the next attempt or nobody should.
+        """
         try:
-            await self._ask("stop_training_job", TrainingJobName=job_id)
+            status = (await self._described(job_id))["TrainingJobStatus"]
+            if status == "InProgress":
+                await self._ask("stop_training_job", TrainingJobName=job_id)
         except NotThere:
             return
-        except Refused:
-            if (await self._described(job_id))["TrainingJobStatus"] == "InProgress":
-                raise
+        if status in {"InProgress", "Stopping"}:
+            message = f"training job {job_id} is being stopped: it writes a checkpoint first"
+            raise TryLater(Reason.PROVIDER_BUSY, message, STOPPING_PAUSE_SECONDS)
 
     async def has_model(self, model: str) -> bool:
         """Whether an artifact is in S3, whole as far as its manifest says that it was."""
@@ -174,17 +176,6 @@ class SageMakerApi:
 
     async def _described(self, name: str) -> dict[str, Any]:
         return await self._ask("describe_training_job", TrainingJobName=name)
-
-    async def _require_stopped(self, folder: str) -> None:
-        """Go on only where no training job of this FineTuneJob may still write a checkpoint."""
-        begins = folder.removesuffix(wire.checkpoints(""))
-        for status in ("InProgress", "Stopping"):
-            found = await self._aws.pages(
-                SERVICE, "list_training_jobs", "TrainingJobSummaries", NameContains=begins, StatusEquals=status
-            )
-            if found:
-                message = f"training job {found[0]['TrainingJobName']} is still being stopped"
-                raise TryLater(Reason.PROVIDER_BUSY, message, STOPPING_PAUSE_SECONDS)
 
     async def _report(self, name: str) -> Report:
         """A report in S3.

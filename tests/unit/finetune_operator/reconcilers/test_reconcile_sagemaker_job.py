@@ -255,8 +255,9 @@ async def test_the_report_of_an_earlier_attempt_is_not_taken_for_this_ones(provi
     await cluster.pass_time(20)
     cluster.change_job(suspend=True)
     await cluster.settle()
-    assert cluster.status()["phase"] == "Suspended"
+    assert "is being stopped" in cluster.condition("Reconciling")["message"]
     await cluster.pass_time(120)
+    assert cluster.status()["phase"] == "Suspended"
     assert [job.status for job in provider.training.found.values()] == ["Stopped"]
     cluster.change_job(suspend=False)
     await cluster.pass_time(60)
@@ -278,7 +279,7 @@ async def test_deleting_a_job_stops_it_and_waits_until_nothing_writes_any_more(p
     cluster.objects.put(checkpoint, b"weights")
     cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
     await cluster.settle()
-    assert "still being stopped" in cluster.condition("Reconciling")["message"]
+    assert "is being stopped" in cluster.condition("Reconciling")["message"]
     cluster.objects.put(checkpoint.replace("step-1", "step-2"), b"weights")
     for _ in range(3):
         await cluster.pass_time(60)
