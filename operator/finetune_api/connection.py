@@ -362,9 +362,13 @@ class SageMaker(ApiModel):
             ),
         )
     )
-    region: Annotated[str, Field(min_length=1, max_length=32)] = Field(description="AWS region.")
+    region: Annotated[
+        str, Field(max_length=32), shaped("^[a-z]{2}(-[a-z]+)+-[0-9]+$", "write a region, such as us-east-1")
+    ] = Field(description="AWS region, of the bucket too.")
     role_arn: Annotated[
-        str, Field(max_length=2048), shaped("^arn:[^:]+:iam::", "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME")
+        str,
+        Field(max_length=2048),
+        shaped("^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$", "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME"),
     ] = Field(description="Role of the containers: it reads the data and base models, and writes the results.")
     trainer_image: Annotated[str, Field(min_length=1, max_length=255)] = Field(
         description="The trainer's image for SageMaker, in ECR."
