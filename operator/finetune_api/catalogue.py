@@ -43,6 +43,7 @@ class ProviderFacts(ApiModel):
         default_factory=dict, description="Price of an hour of a deployment, by its SKU; of one unit of its capacity."
     )
     hosting_currency: Annotated[str, Field(min_length=3, max_length=3)] = Field("USD", description="ISO 4217 code.")
+    hosting_as_of: Day | None = Field(None, description="The day on which the prices of hours were looked up.")
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="By glob of the base model's name.")
 
     def price_per_hour(self, base_model: str, sku: str) -> str | None:

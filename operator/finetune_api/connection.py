@@ -29,7 +29,7 @@ HttpUrl = Annotated[
     str, Field(max_length=512), shaped("^https?://[^/]+", "write a whole URL, such as https://HOST or https://HOST/v1")
 ]
 
-PROVIDERS = ("huggingFace", "openAI", "azureOpenAI", "bedrock")
+PROVIDERS = ("huggingFace", "openAI", "azureOpenAI", "bedrock", "sageMaker")
 _COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in PROVIDERS)
 
 
@@ -314,6 +314,101 @@ class Bedrock(ApiModel):
         return private or f"https://bedrock-runtime.{self.region}.amazonaws.com"
 
 
+class SageMakerSpot(ApiModel):
+    """Spare instances: cheaper, and taken away at any time; a job goes on from its last checkpoint."""
+
+    enabled: bool = Field(False, description="Train on spot instances.")
+    max_wait_seconds: Annotated[int, Field(ge=1, le=2419200)] = Field(
+        172800, description="Seconds that a job may take in all, with waiting for instances."
+    )
+
+
+class SageMakerVpc(ApiModel):
+    """The network of training and serving containers."""
+
+    subnets: Annotated[list[Annotated[str, Field(min_length=1, max_length=32)]], Field(min_length=1, max_length=16)] = (
+        Field(description="Subnets.")
+    )
+    security_group_ids: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=32)]], Field(min_length=1, max_length=5)
+    ] = Field(alias="securityGroupIDs", description="Security groups.")
+
+
+class SageMakerEndpoints(ApiModel):
+    """Addresses of AWS's services, for private endpoints."""
+
+    control: HttpUrl | None = Field(None, description="Of the service sagemaker.")
+    runtime: HttpUrl | None = Field(None, description="Of the service sagemaker-runtime, which answers.")
+    s3: HttpUrl | None = Field(None, alias="s3", description="Of S3, with addresses by path.")
+
+    def by_service(self) -> dict[str, str]:
+        """Those that are set, by boto3's names of the services."""
+        found = {"sagemaker": self.control, "sagemaker-runtime": self.runtime, "s3": self.s3}
+        return {service: url for service, url in found.items() if url is not None}
+
+
+class SageMaker(ApiModel):
+    """Amazon SageMaker: training jobs and endpoints with the trainer image."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!self.spot.enabled || self.spot.maxWaitSeconds >= self.maxRuntimeSeconds",
+                "sageMaker.spot.maxWaitSeconds counts training and waiting: write at least maxRuntimeSeconds",
+            ),
+            (
+                "!self.networkIsolation || has(self.modelCache)",
+                "sageMaker.networkIsolation needs sageMaker.modelCache: base models must come from somewhere",
+            ),
+        )
+    )
+    region: Annotated[
+        str, Field(max_length=32), shaped("^[a-z]{2}(-[a-z]+)+-[0-9]+$", "write a region, such as us-east-1")
+    ] = Field(description="AWS region, of the bucket too.")
+    role_arn: Annotated[
+        str,
+        Field(max_length=2048),
+        shaped("^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$", "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME"),
+    ] = Field(description="Role of the containers: it reads the data and base models, and writes the results.")
+    trainer_image: Annotated[str, Field(min_length=1, max_length=255)] = Field(
+        description="The trainer's image for SageMaker, in ECR."
+    )
+    s3: S3Location = Field(alias="s3", description="Data go in and models come out through it.")
+    instance_types: Annotated[
+        list[Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")]],
+        Field(min_length=1, max_length=16),
+    ] = Field(description="Instance types that jobs may use; the first is the default. One GPU of it is used.")
+    volume_size: Annotated[int, Field(ge=1, le=16384)] = Field(
+        100, description="GiB of an instance's disk: base model, data, checkpoints and artifact."
+    )
+    max_runtime_seconds: Annotated[int, Field(ge=60, le=2419200)] = Field(
+        86400, description="Seconds of training after which SageMaker stops a job that has no activeDeadlineSeconds."
+    )
+    max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        3, description="Attempts after the first when SageMaker has no instances, or takes one away."
+    )
+    spot: SageMakerSpot = Field(SageMakerSpot(), description="Spot instances.")
+    vpc: SageMakerVpc | None = Field(None, description="Network of the containers. Default: SageMaker's own.")
+    kms_key_id: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
+        None, alias="kmsKeyID", description="KMS key of models in S3. Default: the bucket's own encryption."
+    )
+    network_isolation: bool = Field(False, description="Containers reach no network: base models come from modelCache.")
+    model_cache: S3Location | None = Field(
+        None, description="Base models, each in a folder of its name below the prefix. Default: the Hugging Face hub."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Let models bring code of their own. Off by default: it runs with the role's rights."
+    )
+    endpoints: SageMakerEndpoints | None = Field(None, description="Private endpoints. Default: AWS's public ones.")
+    credentials: AwsCredentials = Field(description="How the operator signs in.")
+
+    @property
+    def runtime_url(self) -> str:
+        """Where endpoints are asked."""
+        private = self.endpoints.runtime if self.endpoints else None
+        return private or f"https://runtime.sagemaker.{self.region}.amazonaws.com"
+
+
 class CheckPod(ApiModel):
     """The pod in a job's namespace that checks and converts its data for a provider outside of the cluster."""
 
@@ -333,7 +428,7 @@ class LLMConnectionSpec(ApiModel):
         json_schema_extra=rules(
             (
                 f"({_COUNT}) == 1",
-                "spec needs exactly one provider block: huggingFace, openAI, azureOpenAI or bedrock",
+                "spec needs exactly one provider block: huggingFace, openAI, azureOpenAI, bedrock or sageMaker",
             ),
             (
                 "!has(self.huggingFace) || !has(self.huggingFace.airGapped) || !self.huggingFace.airGapped"
@@ -357,6 +452,9 @@ class LLMConnectionSpec(ApiModel):
     open_ai: OpenAI | None = Field(None, alias="openAI", description="OpenAI, or a service with its API.")
     azure_open_ai: AzureOpenAI | None = Field(None, alias="azureOpenAI", description="Azure OpenAI.")
     bedrock: Bedrock | None = Field(None, description="AWS Bedrock.")
+    sage_maker: SageMaker | None = Field(
+        None, description="Train and serve with the trainer image on instances of Amazon SageMaker."
+    )
 
     @property
     def provider(self) -> str:

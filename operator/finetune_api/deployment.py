@@ -14,13 +14,14 @@ from finetune_api.base import (
     SecretKeyRef,
     Timestamp,
     rules,
+    shaped,
 )
 
 DeploymentPhase = Literal["Pending", "Deploying", "Ready", "Updating", "Idle", "Degraded", "Failed", "Deleting"]
 
-_ENGINES = ("huggingFace", "azureOpenAI", "bedrock")
+_ENGINES = ("huggingFace", "azureOpenAI", "bedrock", "sageMaker")
 _ENGINE_COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in _ENGINES)
-ONE_ENGINE = (f"({_ENGINE_COUNT}) <= 1", "name at most one of huggingFace, azureOpenAI and bedrock")
+ONE_ENGINE = (f"({_ENGINE_COUNT}) <= 1", "name at most one of huggingFace, azureOpenAI, bedrock and sageMaker")
 
 IntOrString = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 16})]
 
@@ -76,6 +77,18 @@ class BedrockServing(ApiModel):
     commitment: Literal["NoCommitment", "OneMonth", "SixMonths"] | None = Field(None, description="Commitment.")
 
 
+class SageMakerServing(ApiModel):
+    """An endpoint of Amazon SageMaker. Its instances are billed until it is deleted."""
+
+    instance_type: Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")] = Field(
+        description="Instance type. It is billed by the hour, so there is no default."
+    )
+    instances: Annotated[int, Field(ge=1, le=100)] = Field(1, description="Instances, each with the whole model.")
+    max_model_length: Annotated[int, Field(ge=16, le=1048576)] | None = Field(
+        None, description="Tokens of prompt and answer together. Default: what the model can."
+    )
+
+
 class DeploymentTemplate(ApiModel):
     """How to serve: what a FineTunedModel's template and a ModelDeployment have in common."""
 
@@ -87,6 +100,7 @@ class DeploymentTemplate(ApiModel):
     hugging_face: LocalServing | None = Field(None, description="A server on this cluster.")
     azure_open_ai: AzureServing | None = Field(None, alias="azureOpenAI", description="A deployment of Azure OpenAI.")
     bedrock: BedrockServing | None = Field(None, description="A deployment of Bedrock.")
+    sage_maker: SageMakerServing | None = Field(None, description="An endpoint of Amazon SageMaker.")
     api_key_secret_ref: SecretKeyRef | None = Field(
         None, description="The server asks for this bearer key: a Secret of the deployment's namespace."
     )
@@ -132,10 +146,12 @@ class Endpoint(ApiModel):
 
     url: Annotated[str, Field(max_length=512)] = Field(description="Base URL; of OpenAI's API with /v1.")
     model: Annotated[str, Field(max_length=253)] = Field(
-        description="Name for the request's model field; for Converse its modelId."
+        description="Name for the request's model field; for Converse its modelId, for InvokeEndpoint its EndpointName."
     )
-    api: Literal["OpenAI", "Converse"] = Field(
-        "OpenAI", description="Whose clients can ask: any of OpenAI's API, or AWS's SDKs by bedrock-runtime's Converse."
+    api: Literal["OpenAI", "Converse", "InvokeEndpoint"] = Field(
+        "OpenAI",
+        description="Whose clients can ask: any of OpenAI's API, or AWS's SDKs by bedrock-runtime's Converse or "
+        "sagemaker-runtime's InvokeEndpoint, whose body is one of OpenAI's API.",
     )
 
 

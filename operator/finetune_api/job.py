@@ -188,6 +188,9 @@ class Resources(ApiModel):
     cpu: Quantity | None = Field(None, description="CPU request and limit, for example 2 or 500m.")
     memory: Quantity | None = Field(None, description="Memory request and limit, for example 16Gi.")
     ephemeral_storage: Quantity | None = Field(None, description="Scratch space request and limit.")
+    instance_type: (
+        Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")] | None
+    ) = Field(None, description="Instance type at SageMaker, one of the connection's. Default: its first.")
 
 
 class Adopt(ApiModel):

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     BUCKET_NOT_FOUND = "BucketNotFound"
     ROLE_NOT_USABLE = "RoleNotUsable"
     PROVIDER_BUSY = "ProviderBusy"
+    NO_CAPACITY = "NoCapacity"
     FINE_TUNING_CLOSED = "FineTuningClosed"
     MODEL_RETIRED = "ModelRetired"
     MODEL_RETIRES = "ModelRetires"
@@ -94,7 +95,8 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.MODEL_NOT_ALLOWED: "Choose a base model that the connection allows, or ask an admin to allow this one.",
     Reason.FINE_TUNING_DISABLED: "Ask an admin to set fineTuning.enabled on the connection, or use another one.",
     Reason.CODE_NOT_ALLOWED: "Remove spec.code, or ask an admin to set fineTuning.allowCode on the connection.",
-    Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace, openAI, azureOpenAI or bedrock block.",
+    Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace, openAI, azureOpenAI, bedrock or sageMaker "
+    "block.",
     Reason.SECRET_NOT_FOUND: "Ask an admin to make the Secret, with the key, in the operator's own namespace.",
     Reason.CREDENTIALS_INVALID: "Ask an admin to renew the key in the connection's Secret; it is read again by itself.",
     Reason.PROVIDER_UNAVAILABLE: "Nothing to do: the provider is asked again. If it lasts, check baseURL and egress.",
@@ -104,6 +106,8 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.ROLE_NOT_USABLE: "Ask an admin to correct roleARN: its trust policy must let the service assume it, and the "
     "operator's identity needs iam:PassRole for it.",
     Reason.PROVIDER_BUSY: "Nothing to do: it is tried again. If it lasts, end at the provider what the message names.",
+    Reason.NO_CAPACITY: "Wait and set spec.retryNonce, or apply the job under a new name with another "
+    "resources.instanceType.",
     Reason.FINE_TUNING_CLOSED: "Use a connection to another provider, or one with a huggingFace block.",
     Reason.MODEL_RETIRED: "Choose a base model that the provider still runs.",
     Reason.MODEL_RETIRES: "Tune a newer base model before that day.",

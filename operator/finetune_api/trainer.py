@@ -58,7 +58,10 @@ class TrainerJob(AttemptJob):
     output: str = Field(
         description="Folder for checkpoints/, metrics.jsonl and the finished artifact in model/; survives the pod."
     )
-    artifact_uri: str = Field(description="What status calls the folder `output`/model.")
+    artifact_uri: str = Field(description="What status calls the artifact's folder.")
+    artifact_folder: str | None = Field(
+        None, description="Folder of the artifact where a platform takes it from there. Default: `output`/model."
+    )
     model_cache: str | None = Field(None, description="Folder of the model cache, where the connection has one.")
     air_gapped: bool = Field(False, description="Never reach a hub.")
     trust_remote_code: bool = Field(False, description="Let models bring code of their own.")

@@ -7,15 +7,16 @@ provider is asked with a key of one's own: that of the connection is the operato
 import argparse
 import asyncio
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
 import openai
 import orjson
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from finetune_api.deployment import Endpoint
 from finetune_operator.runtime.connection import NoCluster
@@ -70,7 +71,7 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
         )
     endpoint = Endpoint.model_validate(status["endpoint"])
     if endpoint.api == "Converse":
-        return await asyncio.to_thread(_by_converse, endpoint, args)
+        return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_converse(endpoint, args))
     messages = [{"role": "system", "content": args.system}] if args.system else []
     body: dict[str, Any] = {
         "model": endpoint.model,
@@ -78,6 +79,8 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
     }
     if args.max_tokens:
         body["max_tokens"] = args.max_tokens
+    if endpoint.api == "InvokeEndpoint":
+        return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_invoke_endpoint(endpoint, body))
     if (urlsplit(endpoint.url).hostname or "").endswith(".svc"):
         return await _in_cluster(kube, args, body)
     return await _at_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
@@ -101,7 +104,7 @@ async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> st
 
 
 def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
-    """Of bedrock-runtime, with credentials of one's own, from wherever boto3 finds them."""
+    """Of bedrock-runtime."""
     asked: dict[str, Any] = {
         "modelId": endpoint.model,
         "messages": [{"role": "user", "content": [{"text": args.question}]}],
@@ -111,18 +114,34 @@ def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
     if args.max_tokens:
         asked["inferenceConfig"] = {"maxTokens": args.max_tokens}
     region = endpoint.model.split(":")[3]
+    client = boto3.Session().client("bedrock-runtime", region_name=region, endpoint_url=endpoint.url)
+    reply = client.converse(**asked)
+    return "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
+
+
+def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any]) -> str:
+    """Of sagemaker-runtime, with a body of OpenAI's API. Of a private endpoint the caller's profile says the region."""
+    public = re.search(r"//runtime\.sagemaker\.([a-z0-9-]+)\.", endpoint.url)
+    region = public[1] if public else None
+    client = boto3.Session().client("sagemaker-runtime", region_name=region, endpoint_url=endpoint.url)
+    reply = client.invoke_endpoint(EndpointName=endpoint.model, ContentType="application/json", Body=orjson.dumps(body))
+    return str(orjson.loads(reply["Body"].read())["choices"][0]["message"]["content"])
+
+
+def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
+    """With credentials of one's own, from wherever boto3 finds them."""
     try:
-        client = boto3.Session().client("bedrock-runtime", region_name=region, endpoint_url=endpoint.url)
-        reply = client.converse(**asked)
+        return ask()
     except NoCredentialsError:
         message = f"{endpoint.url} asks for credentials of AWS: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
         raise CannotAsk(message) from None
+    except NoRegionError:
+        raise CannotAsk(f"{endpoint.url} does not say its region: set AWS_REGION") from None
     except ClientError as error:
         code, said = (error.response["Error"].get(key, "") for key in ("Code", "Message"))
         raise CannotAsk(f"{endpoint.url}: {code}: {said}") from None
     except BotoCoreError as error:
         raise CannotAsk(f"{endpoint.url} does not answer ({type(error).__name__})") from None
-    return "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
 
 
 def _said(error: openai.OpenAIError) -> str:

@@ -90,6 +90,20 @@ BEDROCK: Manifest = LOCAL | {
 }
 
 
+SAGEMAKER: Manifest = LOCAL | {
+    "spec": {
+        "sageMaker": {
+            "region": "us-east-1",
+            "roleARN": "arn:aws:iam::111122223333:role/sagemaker-finetune",
+            "trainerImage": "111122223333.dkr.ecr.us-east-1.amazonaws.com/finetune-trainer:1",
+            "s3": {"bucket": "data", "prefix": "finetune"},
+            "instanceTypes": ["ml.g5.xlarge"],
+            "credentials": {"podIdentity": True},
+        }
+    }
+}
+
+
 def changed(manifest: Manifest, path: str, value: Any) -> Manifest:
     """A copy with one field set, by a path such as `spec.dataset.train.uri`; missing parts are made."""
     copied = copy.deepcopy(manifest)

@@ -14,6 +14,7 @@ from tests.contract.manifests import (
     MODEL,
     OPENAI,
     REMOVE,
+    SAGEMAKER,
     Manifest,
     changed,
 )
@@ -86,6 +87,7 @@ JOBS: list[Refused] = [
     (JOB, "spec.resources.memory", "16GB", ("spec.resources.memory", "write a quantity such as 2, 500m or 16Gi")),
     (JOB, "spec.resources.cpu", "-1", ("spec.resources.cpu", "write a quantity")),
     (JOB, "spec.resources.cpu", 0.5, ("spec.resources.cpu", "integer,string")),
+    (JOB, "spec.resources.instanceType", "g5.xlarge", ("spec.resources.instanceType", "such as ml.g5.xlarge")),
     (JOB, "spec.evaluation.metrics", ["bleu"], ("spec.evaluation.metrics[0]", '"exactMatch"')),
     (JOB, "spec.evaluation.metrics", [], ("spec.evaluation.metrics", "at least 1")),
     (JOB, "spec.adopt", {}, ("spec.adopt.jobID: Required",)),
@@ -142,7 +144,7 @@ MODELS: list[Refused] = [
         MODEL,
         "spec.deployment.template",
         {"huggingFace": {}, "bedrock": {}},
-        ("spec.deployment.template", "at most one of huggingFace, azureOpenAI and bedrock"),
+        ("spec.deployment.template", "at most one of huggingFace, azureOpenAI, bedrock and sageMaker"),
     ),
     (MODEL, "spec.deployment.template.version", 2, ('unknown field "spec.deployment.template.version"',)),
 ]
@@ -179,12 +181,15 @@ DEPLOYMENTS: list[Refused] = [
     (DEPLOYMENT, "spec.azureOpenAI.sku", "Basic", ("spec.azureOpenAI.sku", '"GlobalStandard"')),
     (DEPLOYMENT, "spec.bedrock.type", "ProvisionedThroughput", ("spell out modelUnits and commitment",)),
     (DEPLOYMENT, "spec.bedrock.commitment", "TwoMonths", ("spec.bedrock.commitment", '"OneMonth"')),
+    (DEPLOYMENT, "spec.sageMaker", {}, ("spec.sageMaker.instanceType: Required",)),
+    (DEPLOYMENT, "spec.sageMaker", {"instanceType": "g5.xlarge"}, ("sageMaker.instanceType", "such as ml.g5.xlarge")),
+    (DEPLOYMENT, "spec.sageMaker", {"instanceType": "ml.g5.xlarge", "instances": 0}, ("instances", "equal to 1")),
     (DEPLOYMENT, "spec.replicas", 2, ('unknown field "spec.replicas"',)),
 ]
 
 CONNECTIONS: list[Refused] = [
     (LOCAL, "spec", REMOVE, ("spec: Required",)),
-    (LOCAL, "spec", {}, ("exactly one provider block: huggingFace, openAI, azureOpenAI or bedrock",)),
+    (LOCAL, "spec", {}, ("exactly one provider block: huggingFace, openAI, azureOpenAI, bedrock or sageMaker",)),
     (LOCAL, "spec.openAI", OPENAI["spec"]["openAI"], ("exactly one provider block",)),
     (LOCAL, "spec.bedrock", BEDROCK["spec"]["bedrock"], ("exactly one provider block",)),
     (LOCAL, "spec.huggingface", {}, ('unknown field "spec.huggingface"',)),
@@ -223,6 +228,19 @@ CONNECTIONS: list[Refused] = [
     (BEDROCK, "spec.bedrock.s3.bucket", "s3://data", ("spec.bedrock.s3.bucket", "without s3://")),
     (BEDROCK, "spec.bedrock.s3.prefix", "/tuning/", ("spec.bedrock.s3.prefix", "without a slash")),
     (BEDROCK, "spec.bedrock.credentials", {"podIdentity": False}, ("either secretRef or podIdentity: true",)),
+    (LOCAL, "spec.sageMaker", SAGEMAKER["spec"]["sageMaker"], ("exactly one provider block",)),
+    (SAGEMAKER, "spec.sageMaker.region", "US", ("spec.sageMaker.region", "such as us-east-1")),
+    (SAGEMAKER, "spec.sageMaker.roleARN", "sagemaker", ("roleARN", "arn:aws:iam::ACCOUNT:role/NAME")),
+    (SAGEMAKER, "spec.sageMaker.trainerImage", REMOVE, ("spec.sageMaker.trainerImage: Required",)),
+    (SAGEMAKER, "spec.sageMaker.instanceTypes", [], ("spec.sageMaker.instanceTypes", "at least 1")),
+    (SAGEMAKER, "spec.sageMaker.instanceTypes", ["g5.xlarge"], ("instanceTypes[0]", "such as ml.g5.xlarge")),
+    (SAGEMAKER, "spec.sageMaker.s3.bucket", "s3://data", ("spec.sageMaker.s3.bucket", "without s3://")),
+    (SAGEMAKER, "spec.sageMaker.vpc", {"subnets": []}, ("spec.sageMaker.vpc.securityGroupIDs: Required",)),
+    (SAGEMAKER, "spec.sageMaker.networkIsolation", True, ("networkIsolation needs sageMaker.modelCache",)),
+    (SAGEMAKER, "spec.sageMaker.spot", {"enabled": True, "maxWaitSeconds": 60}, ("write at least maxRuntimeSeconds",)),
+    (SAGEMAKER, "spec.sageMaker.maxRuntimeSeconds", 5, ("maxRuntimeSeconds", "greater than or equal to 60")),
+    (SAGEMAKER, "spec.sageMaker.endpoints", {"control": "vpce"}, ("endpoints.control", "such as https://HOST")),
+    (SAGEMAKER, "spec.sageMaker.credentials", {}, ("either secretRef or podIdentity: true",)),
 ]
 
 

@@ -25,6 +25,7 @@ from tests.contract.manifests import (
     MODEL,
     OPENAI,
     REMOVE,
+    SAGEMAKER,
     Manifest,
     changed,
 )
@@ -98,6 +99,31 @@ GOOD: list[tuple[str, Manifest, type[Any]]] = [
     ("OpenAI connection", OPENAI, LLMConnectionSpec),
     ("Azure connection", AZURE, LLMConnectionSpec),
     ("Bedrock connection", BEDROCK, LLMConnectionSpec),
+    ("SageMaker connection", SAGEMAKER, LLMConnectionSpec),
+    (
+        "SageMaker connection without a network",
+        changed(
+            changed(SAGEMAKER, "spec.sageMaker.networkIsolation", True),
+            "spec.sageMaker.modelCache",
+            {"bucket": "models", "prefix": "cache"},
+        ),
+        LLMConnectionSpec,
+    ),
+    (
+        "SageMaker connection on spot instances in a VPC",
+        changed(
+            changed(SAGEMAKER, "spec.sageMaker.spot", {"enabled": True, "maxWaitSeconds": 90000}),
+            "spec.sageMaker.vpc",
+            {"subnets": ["subnet-1", "subnet-2"], "securityGroupIDs": ["sg-1"]},
+        ),
+        LLMConnectionSpec,
+    ),
+    ("job on an instance type", changed(JOB, "spec.resources.instanceType", "ml.g5.xlarge"), FineTuneJobSpec),
+    (
+        "endpoint of SageMaker",
+        changed(DEPLOYMENT, "spec.sageMaker", {"instanceType": "ml.g5.xlarge", "instances": 2}),
+        ModelDeploymentSpec,
+    ),
     (
         "Bedrock connection with private endpoints",
         changed(

@@ -4,25 +4,29 @@
 """
 
 import argparse
+import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.names import SERVE_FLAGS_VARIABLE
 
 COMMANDS = {
     "check": "finetune_trainer.check",
     "run": "finetune_trainer.run",
     "train": "finetune_trainer.train",
     "prepare": "finetune_trainer.prepare",
+    "sagemaker": "finetune_trainer.sagemaker",
     "serve": "finetune_trainer.serve",
     "cache": "finetune_trainer.cache",
     "prune": "finetune_trainer.prune",
 }
 
 
-PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI", "bedrock")
+PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI", "bedrock", "sageMaker")
 """Names of data.provider_rules, which is not imported before it is needed."""
 
 _ABOUT = "Fine-tune a language model on rows of prompt and completion, and serve the result."
@@ -49,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     _run_flags(commands.add_parser("run", help="do a FineTuneJob here, without a cluster"))
     commands.add_parser("train", help="do the job that the environment describes (what a pod runs)")
     commands.add_parser("prepare", help="check data and pass them on to a provider (what a pod runs)")
+    sagemaker = commands.add_parser("sagemaker", help="do the job of SageMaker's channels (what its container runs)")
+    sagemaker.add_argument("--root", type=Path, default=Path("/opt/ml"), help="SageMaker's folder (default: /opt/ml)")
     _serve_flags(commands.add_parser("serve", help="answer OpenAI requests with a tuned or a base model"))
     _cache_flags(commands.add_parser("cache", help="put a base model into a model cache"))
     _prune_flags(commands.add_parser("prune", help="delete output folders that nothing uses any more"))
@@ -82,6 +88,7 @@ def _run_flags(run: argparse.ArgumentParser) -> None:
 def _serve_flags(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--model", type=Path, required=True, help="folder of an adapter or a whole model")
     serve.add_argument("--model-cache", type=Path, help="folder of the model cache, for an adapter's base model")
+    serve.add_argument("--base", type=Path, help="folder of an adapter's base model, instead of looking it up")
     serve.add_argument("--name", help="name that requests put into their model field (default: the folder's)")
     serve.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's own network
     serve.add_argument("--port", type=port, default=8000, help="port to listen on")
@@ -101,6 +108,7 @@ def _serve_flags(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--verify-checksums", action="store_true", help="compare checksums of folders over 1 GiB too")
     serve.add_argument("--allow-hub", action="store_true", help="fetch an adapter's base model that the cache lacks")
     serve.add_argument("--trust-remote-code", action="store_true", help="run Python code that the model brings")
+    serve.add_argument("--sagemaker", action="store_true", help="answer SageMaker's /ping and /invocations too")
 
 
 def _cache_flags(cache: argparse.ArgumentParser) -> None:
@@ -141,9 +149,15 @@ def port(text: str) -> int:
     return int(text)
 
 
+def with_flags(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """The command line; a platform that says `serve` and no more, as SageMaker does, gives flags by a variable."""
+    given = environment.get(SERVE_FLAGS_VARIABLE, "") if list(argv) == ["serve"] else ""
+    return [*argv, *shlex.split(given)]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its module's `main` gets the parsed flags and returns the exit code."""
-    args = parser().parse_args(argv)
+    args = parser().parse_args(with_flags(sys.argv[1:] if argv is None else argv, os.environ))
     try:
         command: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command]).main
         return command(args)

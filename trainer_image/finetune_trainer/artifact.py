@@ -49,7 +49,7 @@ class Finished:
 
 def folder_of(job: TrainerJob) -> Path:
     """Where the job's artifact is, or will be."""
-    return Path(job.output) / ARTIFACT_FOLDER
+    return Path(job.artifact_folder) if job.artifact_folder else Path(job.output) / ARTIFACT_FOLDER
 
 
 def finished(job: TrainerJob) -> Finished | None:

@@ -19,7 +19,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import JOB_VARIABLE, SCRATCH_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Checked, PrepareJob
-from finetune_api.verdict import DatasetVerdict, SplitName, SplitVerdict
+from finetune_api.verdict import DatasetVerdict, SplitVerdict
 from finetune_trainer import outcome
 from finetune_trainer.data.provider_file import ConvertedFile, convert
 from finetune_trainer.data.provider_rules import NAMES, ProviderRules, require_rows, rules_for
@@ -29,8 +29,6 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter, pod_reporter
 from finetune_trainer.upload import upload
-
-SENT: tuple[SplitName, ...] = ("train", "validation")
 
 
 def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
@@ -80,7 +78,7 @@ def convert_all(
         TrainerError: a file is too large, has changed since it was checked, or does not fit into the scratch folder.
     """
     found: list[ConvertedFile] = []
-    for split in SENT:
+    for split in rules.splits:
         checked: SplitVerdict | None = getattr(verdict, split)
         if checked is None:
             continue

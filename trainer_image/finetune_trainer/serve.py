@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     room = Room()
     server = uvicorn.Server(
         uvicorn.Config(
-            build_app(room, key),
+            build_app(room, key, sagemaker=args.sagemaker),
             host=args.host,
             port=args.port,
             log_config=None,
@@ -119,7 +119,11 @@ class _Loading(threading.Thread):
     def _load(self) -> None:
         args = self._args
         artifact = open_artifact(
-            args.model, args.model_cache, all_checksums=args.verify_checksums, allow_hub=args.allow_hub
+            args.model,
+            args.model_cache,
+            base=args.base,
+            all_checksums=args.verify_checksums,
+            allow_hub=args.allow_hub,
         )
         from finetune_trainer.serving.load import LoadOptions, load  # seconds of imports: only for what can be served
 

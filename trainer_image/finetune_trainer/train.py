@@ -121,7 +121,8 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         contest=contest,
         page=_page(run, contest),
     )
-    for rest in (checkpoints_of(job), Path(job.output) / own_code.MODEL_FOLDER):
+    # An artifact that a platform has yet to take may be lost with the machine: then the checkpoints make it again.
+    for rest in (*([] if job.artifact_folder else [checkpoints_of(job)]), Path(job.output) / own_code.MODEL_FOLDER):
         shutil.rmtree(rest, ignore_errors=True)
     forget(Path(job.output))
     reporter.update(phase="Succeeded", result=result.model_copy(update={"artifact": reference}))

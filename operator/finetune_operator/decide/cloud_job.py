@@ -25,7 +25,7 @@ SETTLE = timedelta(seconds=120)
 LOOK_AGAIN_SECONDS = 15
 ASK_AGAIN_SECONDS = 60
 
-CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED})
+CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED, Reason.PROVIDER_BUSY})
 """Obstacles that pass without anybody doing something."""
 
 

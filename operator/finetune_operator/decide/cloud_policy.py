@@ -5,7 +5,7 @@ from datetime import date
 
 from finetune_api import bedrock
 from finetune_api.catalogue import ProviderFacts
-from finetune_api.connection import LLMConnectionSpec
+from finetune_api.connection import LLMConnectionSpec, SageMaker
 from finetune_api.evaluation import Evaluation
 from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Resources
 from finetune_api.job_status import Failure
@@ -60,12 +60,47 @@ _OF_BEDROCK: tuple[Check, ...] = (
 
 def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | None:
     """The fields that the provider could not heed, or None."""
-    checks = _CHECKS + (_OF_BEDROCK if connection.bedrock else _OF_OPENAI)
+    if connection.sage_maker:
+        checks = _sagemaker_checks(connection.sage_maker)
+    else:
+        checks = _CHECKS + (_OF_BEDROCK if connection.bedrock else _OF_OPENAI)
     sentences = [sentence for is_in_the_way, sentence in checks if is_in_the_way(spec)]
     if connection.bedrock:
         sentences += bedrock.out_of_bounds(spec)
     found = [f"spec.{sentence}" for sentence in sentences]
     return f"for {connection.provider} connections: {'; '.join(found)}" if found else None
+
+
+def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
+    """Our own trainer runs there, so most has a meaning; it has neither this cluster nor this namespace at hand."""
+    types = ", ".join(settings.instance_types)
+    return (
+        (
+            lambda spec: bool(spec.evaluation.services) or spec.evaluation.has("activeVersion"),
+            "evaluation: at SageMaker the trainer asks nobody else, and has no earlier version: use zeroShot, fewShot",
+        ),
+        (
+            lambda spec: spec.hyperparameters.learning_rate_multiplier is not None,
+            "hyperparameters.learningRateMultiplier: write learningRate",
+        ),
+        (
+            lambda spec: spec.resources.model_copy(update={"instance_type": None}) != Resources(),
+            "resources: the instance type says what the job has; write instanceType and leave the rest out",
+        ),
+        (
+            lambda spec: spec.resources.instance_type not in {None, *settings.instance_types},
+            f"resources.instanceType: the connection has {types}",
+        ),
+        (lambda spec: spec.adopt is not None, "adopt: only jobs of this operator leave a model that it can serve"),
+        (
+            lambda spec: spec.budget is not None,
+            "budget: SageMaker bills by the time, which nobody knows before; write activeDeadlineSeconds",
+        ),
+        (
+            lambda spec: spec.hub_token_secret_ref is not None,
+            "hubTokenSecretRef: no Secret leaves the cluster; the connection's modelCache may hold gated models",
+        ),
+    )
 
 
 def retired(base_model: str, facts: ProviderFacts, today: date) -> Failure | None:

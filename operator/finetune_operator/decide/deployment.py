@@ -19,9 +19,14 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
 
 Manifest = Mapping[str, Any]
-Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI", "Bedrock"]
+Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI", "Bedrock", "SageMaker"]
 
-_AT_PROVIDERS: dict[str, Engine] = {"openAI": "OpenAI", "azureOpenAI": "AzureOpenAI", "bedrock": "Bedrock"}
+_AT_PROVIDERS: dict[str, Engine] = {
+    "openAI": "OpenAI",
+    "azureOpenAI": "AzureOpenAI",
+    "bedrock": "Bedrock",
+    "sageMaker": "SageMaker",
+}
 """Engine by provider block, of those that serve what they have tuned themselves."""
 
 
@@ -160,18 +165,31 @@ def _at_provider(spec: ModelDeploymentSpec, version: ModelVersion, connection: L
             "spec.azureOpenAI: a deployment at Azure is billed by the hour, so nothing is made before it is asked for: "
             "write azureOpenAI: {sku: Standard}",
         )
+    if connection.sage_maker is not None and spec.sage_maker is None:
+        return Failure.because(
+            Reason.SPEC_INVALID,
+            "spec.sageMaker: an endpoint is billed by the hour, so nothing is made before it is asked for: "
+            "write sageMaker: {instanceType: ml.g5.xlarge}",
+        )
     return Target(version, connection, _AT_PROVIDERS[connection.provider])
 
 
 def _foreign_block(spec: ModelDeploymentSpec, connection: LLMConnectionSpec) -> str | None:
     """A block of the spec that is of another provider than the version's."""
-    blocks = {"huggingFace": spec.hugging_face, "azureOpenAI": spec.azure_open_ai, "bedrock": spec.bedrock}
+    blocks = {
+        "huggingFace": spec.hugging_face,
+        "azureOpenAI": spec.azure_open_ai,
+        "bedrock": spec.bedrock,
+        "sageMaker": spec.sage_maker,
+    }
     return next((name for name, value in blocks.items() if value is not None and name != connection.provider), None)
 
 
 def _endpoint(view: DeploymentView, target: Target) -> Endpoint:
     settings, model = target.connection.open_ai, target.version.artifact.provider_model_id
     azure, bedrock = target.connection.azure_open_ai, target.connection.bedrock
+    if target.connection.sage_maker is not None:
+        return Endpoint(url=target.connection.sage_maker.runtime_url, model=view.serves or "", api="InvokeEndpoint")
     if bedrock is not None:
         return Endpoint(url=bedrock.runtime_url, model=view.serves or "", api="Converse")
     if azure is not None:

@@ -20,7 +20,8 @@ from finetune_operator.decide.deployment import Serving
 SETTLE = timedelta(seconds=120)
 """How long a deployment that was asked for may be missing from the provider's list."""
 
-HostedState = Literal["Creating", "Ready", "Failed", "Deleting"]
+HostedState = Literal["Creating", "Ready", "Failed", "Deleting", "Partial"]
+"""Partial: parts are there that do not answer and cost nothing, from before it was made or after it was deleted."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     """What to do next. `found` is all of the account: it may take one change at a time."""
     others = tuple(one for one in ours(recorded, found, wanted.prefix, now) if one.name != wanted.name)
     there = found.get(wanted.name)
+    if there is not None and there.state == "Partial":
+        there = None
     entry = _entry(recorded, wanted, there, now)
     answering = next((one.name for one in others if one.answered and _is_ready(found, one.name)), None)
     busy = wanted.one_at_a_time and changes(found)

@@ -1,6 +1,7 @@
 """What a ModelDeployment asks of a provider that makes deployments, in nobody's dialect: name, price, how. Pure."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 from finetune_api.deployment import DeploymentTemplate
 
@@ -39,4 +40,8 @@ def terms_of(template: DeploymentTemplate | None) -> Terms:
         # Only provisioned units are billed by their number: other capacity is a limit of the rate.
         units = azure.capacity if azure.sku == "ProvisionedManaged" else 1
         return Terms(azure.sku, units, azure.name, name_limit=64, strict_names=False, one_at_a_time=True)
+    sagemaker = template.sage_maker if template else None
+    if sagemaker is not None:
+        kind = sha256(sagemaker.model_dump_json().encode()).hexdigest()[:4]
+        return Terms(sagemaker.instance_type, sagemaker.instances, kind=kind)
     return Terms()

@@ -267,8 +267,11 @@ def complete(view: JobView) -> Decision | None:
 
 
 def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:
-    """The result with the artifact where the operator put it: a pod's word does not move it elsewhere."""
-    if result.artifact.uri is None:
+    """The result with the artifact where the operator put it: a pod's word does not move it elsewhere.
+
+    Where a provider has put it, the operator has read there.
+    """
+    if result.artifact.uri is None or view.remote:
         return result
     uri = f"{view.provider.artifact_uri}/{ARTIFACT_FOLDER}"
     return result.model_copy(update={"artifact": result.artifact.model_copy(update={"uri": uri})})
@@ -387,8 +390,9 @@ def _waiting(provider: ProviderStatus) -> Change:
 
 def _retry_limit(view: JobView) -> int:
     """The connection's; while that is gone, the default one: the next attempt waits for the connection anyway."""
-    hugging_face = view.connection.hugging_face if view.connection else None
-    return hugging_face.max_retries if hugging_face else DEFAULT_RETRIES
+    connection = view.connection
+    ours = (connection.hugging_face or connection.sage_maker) if connection else None
+    return ours.max_retries if ours else DEFAULT_RETRIES
 
 
 def _unreadable_uri(spec: FineTuneJobSpec) -> str | None:

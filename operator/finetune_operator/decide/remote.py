@@ -60,7 +60,7 @@ class RemoteJob:
     note: str = ""
     """What it is doing, in words."""
     model: str | None = None
-    """Name of the tuned model, once there is one."""
+    """Name of the tuned model or, where that is files, their URI, once there is one."""
     tokens: int | None = None
     """Tokens that are billed, once they are known."""
     ends: datetime | None = None
@@ -87,6 +87,8 @@ class Metrics:
     validation: tuple[LossPoint, ...] = ()
     step: int = 0
     total_steps: int = 0
+    report: Report | None = None
+    """The whole report, where the provider runs our own trainer."""
 
 
 def is_of(job: RemoteJob, key: JobKey, training_file: str) -> bool:
@@ -107,8 +109,10 @@ def run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobSta
     if job.state == "Cancelled":
         cancelled = Failure.because(Reason.CANCELLED_AT_PROVIDER, f"job {job.id} was cancelled at the provider")
         return Run("Failed", report=_report("Failed", job, metrics, key, status, now), failure=cancelled, job_id=job.id)
-    if job.state == "Failed":
-        failure = job.failure or Failure.because(Reason.PROVIDER_FAILED, f"job {job.id} failed without a reason")
+    told = metrics.report.failure if metrics.report else None
+    if job.state == "Failed" or (job.state == "Succeeded" and told is not None):
+        unknown = Failure.because(Reason.PROVIDER_FAILED, f"job {job.id} failed without a reason")
+        failure = told or job.failure or unknown
         return Run("Failed", report=_report("Failed", job, metrics, key, status, now), failure=failure, job_id=job.id)
     if job.state == "Succeeded":
         return Run("Succeeded", report=_report("Succeeded", job, metrics, key, status, now), job_id=job.id)
@@ -121,6 +125,8 @@ def _report(  # noqa: PLR0917 - what a report is made of
 ) -> Report:
     """What a pod would have reported."""
     loss = merged(status.loss, metrics)
+    if metrics.report is not None:
+        return _own_report(phase, job, metrics.report, key, status, loss)
     return Report(
         namespace=key.namespace,
         name=key.name,
@@ -131,6 +137,34 @@ def _report(  # noqa: PLR0917 - what a report is made of
         loss=loss,
         result=_result(job, metrics, loss, status) if phase == "Succeeded" else None,
     )
+
+
+def _own_report(  # noqa: PLR0917 - what a report is made of
+    phase: RunPhase, job: RemoteJob, said: Report, key: JobKey, status: FineTuneJobStatus, loss: Loss | None
+) -> Report:
+    """What our own trainer has said there. Of the data it saw what a check's pod had made of them: that is not said."""
+    train = status.dataset.train if status.dataset else None
+    result = said.result
+    if result is not None:
+        artifact = result.artifact.model_copy(update={"uri": job.model})
+        result = result.model_copy(
+            update={"artifact": artifact, "dataset_sha256": train.sha256 if train else result.dataset_sha256}
+        )
+    return said.model_copy(
+        update={
+            "namespace": key.namespace,
+            "name": key.name,
+            "uid": key.uid,
+            "attempt": key.attempt,
+            "phase": said.phase if phase == "Running" and said.phase in _AT_WORK else phase,
+            "loss": loss,
+            "dataset": None,
+            "result": result if phase == "Succeeded" else None,
+        }
+    )
+
+
+_AT_WORK = ("Validating", "Running", "Evaluating")
 
 
 def merged(before: Loss | None, metrics: Metrics) -> Loss | None:

@@ -17,7 +17,7 @@ RunState = Literal[
     "Absent", "Queued", "Active", "Checked", "Succeeded", "Failed", "ResultUnknown", "Unseen", "Unreachable"
 ]
 
-RETRIED = frozenset({Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
+RETRIED = frozenset({Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED, Reason.NO_CAPACITY})
 """Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
 
 STARTING = timedelta(seconds=15)

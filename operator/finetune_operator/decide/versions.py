@@ -47,14 +47,15 @@ def new_version(view: JobView, number: int) -> ModelVersion:
     report, spec = view.run.report, view.spec
     if report is None or report.result is None or spec is None:
         raise ValueError("only a job with a result makes a version")
+    by_provider = view.remote and report.result.artifact.uri is None
     return ModelVersion(
         version=number,
         job=view.name,
         job_uid=view.uid,
         connection=spec.connection_ref.name,
         base_model=spec.base_model,
-        method="ChosenByProvider" if view.remote else spec.method,
-        lora_rank=None if view.remote else _rank(spec, report.result.artifact),
+        method="ChosenByProvider" if by_provider else spec.method,
+        lora_rank=None if by_provider else _rank(spec, report.result.artifact),
         artifact=recorded_result(view, report.result).artifact,
         dataset_sha256=report.result.dataset_sha256,
         train_loss=report.result.train_loss,

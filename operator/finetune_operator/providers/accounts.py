@@ -20,12 +20,13 @@ from finetune_operator.providers.gate import Gate
 from finetune_operator.providers.openai import OPENAI_HOST, OpenAIApi, client
 from finetune_operator.providers.poll import Poller
 from finetune_operator.providers.ports import FineTuningApi, HostingApi, RemoteFile
+from finetune_operator.providers.sagemaker import SageMakerApi
 from finetune_operator.runtime.kube import SECRETS, Kube, secret_value
 from finetune_operator.runtime.queue import Key
 
 T = TypeVar("T")
 
-REMOTE = frozenset({"openAI", "azureOpenAI", "bedrock"})
+REMOTE = frozenset({"openAI", "azureOpenAI", "bedrock", "sageMaker"})
 """Provider blocks of providers outside of the cluster that this release knows."""
 
 SECRET_SECONDS = 60.0
@@ -216,6 +217,9 @@ def secret_of(spec: LLMConnectionSpec) -> tuple[str, tuple[str, ...]] | None:
     if spec.bedrock is not None:
         own = spec.bedrock.credentials.secret_ref
         return (own.name, aws.SECRET_KEYS) if own else None
+    if spec.sage_maker is not None:
+        signer = spec.sage_maker.credentials.secret_ref
+        return (signer.name, aws.SECRET_KEYS) if signer else None
     azure = spec.azure_open_ai
     return (azure.credentials.secret_ref.name, SECRET_KEYS) if azure and azure.credentials.secret_ref else None
 
@@ -230,6 +234,8 @@ def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> ClosableApi
         return AzureOpenAIApi(spec.azure_open_ai, credential_of(spec.azure_open_ai, secret))
     if spec.bedrock is not None:
         return BedrockApi(spec.bedrock, secret)
+    if spec.sage_maker is not None:
+        return SageMakerApi(spec.sage_maker, secret)
     if spec.open_ai is None:
         raise Refused(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")
     settings = spec.open_ai

@@ -12,7 +12,7 @@ from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.ports import HostRequest, Manifest
 
-HOSTED = frozenset({"azureOpenAI", "bedrock"})
+HOSTED = frozenset({"azureOpenAI", "bedrock", "sageMaker"})
 """Provider blocks of those that serve a model only once a deployment of it is made."""
 
 _VERSION_DIGITS = 6
@@ -80,4 +80,5 @@ def request(deployment: Manifest, spec: ModelDeploymentSpec, target: Target, wan
         template=spec,
         owner=str(deployment["metadata"]["uid"]),
         nonce=wanted.nonce,
+        base_model=None if artifact.kind == "Full" else target.version.base_model,
     )

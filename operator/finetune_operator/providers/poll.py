@@ -161,7 +161,8 @@ class Poller:
         except NotThere:
             return Seen(job, known)
         # A record that ends does not say how many steps there should have been.
-        return Seen(job, replace(new, total_steps=max(new.total_steps, known.total_steps)) if new.step else known)
+        said = new.step or new.report is not None
+        return Seen(job, replace(new, total_steps=max(new.total_steps, known.total_steps)) if said else known)
 
     def _tell_trouble(self, error: ProviderError) -> None:
         known = self.trouble

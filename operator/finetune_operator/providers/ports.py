@@ -103,6 +103,8 @@ class HostRequest:
     template: DeploymentTemplate
     owner: str
     """UID of the ModelDeployment."""
+    base_model: str | None = None
+    """What the tuned model is an adapter of; None where it is whole."""
     nonce: str | None = None
     """What was changed to have it made again."""
 

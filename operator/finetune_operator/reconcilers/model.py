@@ -11,7 +11,7 @@ from finetune_operator.decide.model import DeploymentView, ModelView, decide
 from finetune_operator.decide.versions import has_versions_of, registered
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
 from finetune_operator.desired.compare import covers, stamped
-from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.observed import of_model
@@ -126,7 +126,7 @@ class ModelReconciler:
     async def _prune(self, model: Manifest, version: ModelVersion) -> bool:
         """Have the version's weights deleted; whether they are gone: then the version leaves status."""
         connection = self._context.connection(version.connection)
-        if version.artifact.provider_model_id is not None:
+        if version.artifact.provider_model_id is not None or is_remote(connection):
             return await self._prune_at_provider(version)
         if connection is None or connection.hugging_face is None:
             return False
@@ -137,7 +137,7 @@ class ModelReconciler:
 
     async def _prune_at_provider(self, version: ModelVersion) -> bool:
         """A provider that cannot be asked now is asked at the next look: an old version does no harm meanwhile."""
-        name = version.artifact.provider_model_id or ""
+        name = version.artifact.provider_model_id or version.artifact.uri or ""
         try:
             await self._accounts.of(version.connection).call(lambda api: api.delete_model(name))
         except ProviderError as error:

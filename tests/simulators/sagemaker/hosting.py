@@ -58,9 +58,11 @@ class Hosting:
         return {
             "CreateModel": self.create_model,
             "DescribeModel": self.describe_model,
+            "ListModels": self.list_models,
             "DeleteModel": self.delete_model,
             "CreateEndpointConfig": self.create_config,
             "DescribeEndpointConfig": self.describe_config,
+            "ListEndpointConfigs": self.list_configs,
             "DeleteEndpointConfig": self.delete_config,
             "CreateEndpoint": self.create_endpoint,
             "DescribeEndpoint": self.describe_endpoint,
@@ -79,6 +81,16 @@ class Hosting:
         found = self._find(self.models, "model", "model", asked["ModelName"])
         kept = {key: value for key, value in found.request.items() if key != "Tags"}
         return kept | {"ModelArn": found.arn, "CreationTime": found.created_at}
+
+    def list_models(self, asked: Asked) -> Asked:
+        shown = [{"ModelName": name, "ModelArn": one.arn, "CreationTime": one.created_at}
+                 for name, one in self.models.items()]  # fmt: skip
+        return page("Models", shown, asked)
+
+    def list_configs(self, asked: Asked) -> Asked:
+        shown = [{"EndpointConfigName": name, "EndpointConfigArn": one.arn, "CreationTime": one.created_at}
+                 for name, one in self.configs.items()]  # fmt: skip
+        return page("EndpointConfigs", shown, asked)
 
     def delete_model(self, asked: Asked) -> Asked:
         self._find(self.models, "model", "model", asked["ModelName"])

@@ -161,11 +161,12 @@ class TrainingJobs:
             if self.container:
                 self.container(job.request)
             self._enter(job, "Uploading", "Uploading generated training model")
-            self._s3.write(artifact(job), _empty_archive())
+            if _is_archived(job):
+                self._s3.write(artifact(job), _empty_archive())
         except MissingError as error:
             self._fail(job, f"ClientError: Artifact upload failed: {error}")
         except Exception as error:  # noqa: BLE001 - whatever a container raises is its failure
-            self._fail(job, f"AlgorithmError: {error}, exit code: 1")
+            self._fail(job, f"AlgorithmError: {error}, exit code: {getattr(error, 'exit_code', 1)}")
         else:
             self._clock.later(job, self._settings.upload_seconds, self._complete)
 
@@ -248,10 +249,11 @@ class TrainingJobs:
     def list(self, asked: Asked) -> Asked:
         seen = self._clock.now - self._settings.list_lag_seconds
         jobs = [job for job in reversed(self.found.values())
-                if job.created_at <= seen and asked.get("NameContains", "") in job.name
+                if asked.get("CreationTimeAfter", 0) <= job.created_at <= seen
+                and asked.get("NameContains", "") in job.name
                 and asked.get("StatusEquals", job.status) == job.status]  # fmt: skip
         shown = [{"TrainingJobName": job.name, "TrainingJobArn": job.arn, "CreationTime": job.created_at,
-                  "TrainingJobStatus": job.status} for job in jobs]  # fmt: skip
+                  "TrainingJobStatus": job.status, "SecondaryStatus": job.secondary} for job in jobs]  # fmt: skip
         return page("TrainingJobSummaries", shown, asked)
 
     def _get(self, asked: Asked) -> TrainingJob:
@@ -269,8 +271,13 @@ def billable_seconds(job: TrainingJob) -> int:
 
 
 def artifact(job: TrainingJob) -> str:
-    """Where a job's archive goes."""
-    return f"{job.request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{job.name}/output/model.tar.gz"
+    """Where a job's model goes: an archive or, without compression, the folder into which the container has written."""
+    place = f"{job.request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{job.name}/output/model"
+    return f"{place}.tar.gz" if _is_archived(job) else f"{place}/"
+
+
+def _is_archived(job: TrainingJob) -> bool:
+    return job.request["OutputDataConfig"].get("CompressionType") != "NONE"
 
 
 def page(key: str, shown: list[Asked], asked: Asked) -> Asked:

@@ -16,6 +16,7 @@ from tests.simulators.openai import OpenAISimulator
 from tests.unit.finetune_operator.reconcilers.bedrock import NOVA, ROLE, bedrock, client, conversations
 from tests.unit.finetune_operator.reconcilers.cloud import MINI, rows
 from tests.unit.finetune_operator.reconcilers.fake_kube import FakeKube
+from tests.unit.finetune_operator.reconcilers.sagemaker import sagemaker
 
 __all__ = ["s3_endpoint", "start"]
 
@@ -85,6 +86,32 @@ async def test_bedrock_is_asked_by_converse_with_ones_own_credentials(
     assert await answer(cluster, args("--max-tokens", "9", "--system", "Be brief."), {}) == "answer 3"
     simulator.set(denied=["Converse"])
     with pytest.raises(CannotAsk, match="AccessDeniedException"):
+        await answer(cluster, args(), {})
+
+
+async def test_sagemaker_is_asked_by_invoke_endpoint_with_ones_own_credentials(
+    start: Any, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = sagemaker(s3_endpoint)
+    hosting, variant = simulator.hosting, {"VariantName": "a", "ModelName": "mood", "InstanceType": "ml.m5.large"}
+    hosting.create_model({"ModelName": "mood"})
+    hosting.create_config({"EndpointConfigName": "mood", "ProductionVariants": [variant]})
+    hosting.create_endpoint({"EndpointName": "mood", "EndpointConfigName": "mood"})
+    simulator.advance(HOUR)
+    cluster = Cluster()
+    cluster.deploy(start(simulator), "mood", api="InvokeEndpoint")
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASIMULATED")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "simulated-secret")
+    with pytest.raises(CannotAsk, match="set AWS_REGION"):
+        await answer(cluster, args(), {})
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert await answer(cluster, args("--max-tokens", "9"), {}) == "question 3"
+    cluster.deploy(cluster.objects[MODEL_DEPLOYMENTS, "team-a", "mood"]["status"]["endpoint"]["url"], "gone",
+                   api="InvokeEndpoint")  # fmt: skip
+    with pytest.raises(CannotAsk, match="not found"):
         await answer(cluster, args(), {})
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from finetune_api import bedrock
 from finetune_api.names import UPLOAD_MAX_BYTES
 from finetune_api.reasons import Reason
-from finetune_api.verdict import DatasetVerdict
+from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
 from finetune_trainer.data import provider_rows
 from finetune_trainer.data.provider_rows import Form, Problem
 from finetune_trainer.errors import TrainerError
@@ -37,6 +37,8 @@ class ProviderRules:
     form: Form = provider_rows.as_messages
     problems: Sequence[Problem] = ()
     """What may be wrong with a row, in the order of the checks."""
+    splits: tuple[SplitName, ...] = ("train", "validation")
+    """What the provider gets."""
 
 
 RULES = {
@@ -44,6 +46,8 @@ RULES = {
     # Services with OpenAI's API have minima of their own: theirs to check, and a refused file costs nothing.
     "openAICompatible": ProviderRules("the service"),
     "azureOpenAI": ProviderRules("Azure OpenAI", min_rows=10, byte_order_mark=True),
+    # Our own trainer, which measures on the test set there.
+    "sageMaker": ProviderRules("the trainer", splits=SPLITS),
 }
 """By the name that a PrepareJob carries. OpenAI's and Azure's fine-tuning guides, as of November 2026."""
 

@@ -1,4 +1,4 @@
-"""The HTTP routes: OpenAI's /v1, and /health and /metrics for the cluster.
+"""The HTTP routes: OpenAI's /v1, /health and /metrics for the cluster, and on request those that SageMaker asks.
 
 It checks, asks the engine and shapes the answer. It starts at once and says 503 until a model is put in.
 """
@@ -21,7 +21,7 @@ from finetune_trainer.serving.api_key import KeyFile
 from finetune_trainer.serving.asks import QueueFullError
 from finetune_trainer.serving.metrics import CountRequests, ServerMetrics
 from finetune_trainer.serving.relay import Relay
-from finetune_trainer.serving.requests import ChatBody, CompletionBody, parse
+from finetune_trainer.serving.requests import ChatBody, CompletionBody, has_prompt, parse
 from finetune_trainer.serving.served import Served
 
 _BODY_LIMIT = 8 << 20
@@ -50,8 +50,8 @@ class Room:
         return self.served
 
 
-def build_app(room: Room, key: KeyFile | None = None) -> FastAPI:
-    """The application. With `key`, every /v1 route asks for it."""
+def build_app(room: Room, key: KeyFile | None = None, *, sagemaker: bool = False) -> FastAPI:
+    """The application. With `key`, every route that answers asks for it; `sagemaker` adds /ping and /invocations."""
     app = FastAPI(title="finetune-trainer serve", docs_url=None, redoc_url=None, openapi_url=None)
     metrics = ServerMetrics(
         waiting=lambda: room.served.engine.waiting if room.served else 0,
@@ -65,6 +65,9 @@ def build_app(room: Room, key: KeyFile | None = None) -> FastAPI:
     app.get("/v1/models/{name:path}")(routes.model)
     app.post("/v1/chat/completions")(routes.chat)
     app.post("/v1/completions")(routes.completions)
+    if sagemaker:
+        app.get("/ping")(routes.health)
+        app.post("/invocations")(routes.invocations)
     app.add_exception_handler(ApiError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
     return app
@@ -106,7 +109,10 @@ class _Routes:
     async def chat(self, request: Request) -> Response:
         """/v1/chat/completions."""
         served = self._admit(request)
-        body = parse(ChatBody, await _read(request))
+        return await self._chat(request, served, await _read(request))
+
+    async def _chat(self, request: Request, served: Served, raw: bytes) -> Response:
+        body = parse(ChatBody, raw)
         _check_name(body.model, served)
         try:
             prompt = await run_in_threadpool(served.prompts.chat, [message.turn for message in body.messages])
@@ -118,7 +124,16 @@ class _Routes:
     async def completions(self, request: Request) -> Response:
         """/v1/completions."""
         served = self._admit(request)
-        body = parse(CompletionBody, await _read(request))
+        return await self._complete(request, served, await _read(request))
+
+    async def invocations(self, request: Request) -> Response:
+        """SageMaker's one route: a body of /v1/completions has a prompt, any other is one of /v1/chat/completions."""
+        served = self._admit(request)
+        raw = await _read(request)
+        return await (self._complete if has_prompt(raw) else self._chat)(request, served, raw)
+
+    async def _complete(self, request: Request, served: Served, raw: bytes) -> Response:
+        body = parse(CompletionBody, raw)
         _check_name(body.model, served)
         prompts = [await run_in_threadpool(_tokens, served, prompt) for prompt in body.prompts]
         return await self._answer(request, served, body, prompts)

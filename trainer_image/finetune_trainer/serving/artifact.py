@@ -49,9 +49,16 @@ class Artifact:
 
 
 def open_artifact(
-    folder: Path, model_cache: Path | None, *, all_checksums: bool = False, allow_hub: bool = False
+    folder: Path,
+    model_cache: Path | None,
+    *,
+    base: Path | None = None,
+    all_checksums: bool = False,
+    allow_hub: bool = False,
 ) -> Artifact:
     """Find the parts of the model in `folder` and check them against its manifest, where it has one.
+
+    `base` is the folder of an adapter's base model, where that is not to be looked up by its name.
 
     Raises:
         TrainerError: ModelNotInCache, the adapter's base is not there (nor on the hub, where that may be asked);
@@ -64,7 +71,7 @@ def open_artifact(
     if (folder / _ADAPTER_CONFIG).is_file():
         if not (folder / _ADAPTER_WEIGHTS).is_file():
             raise _unusable(f"{folder} has no {_ADAPTER_WEIGHTS}; pickled weights are not loaded")
-        base = _base_of(folder, model_cache, allow_hub=allow_hub)
+        base = _given(base) if base else _base_of(folder, model_cache, allow_hub=allow_hub)
     elif (folder / "config.json").is_file():
         base = folder
     else:
@@ -103,6 +110,12 @@ def _manifest_files(folder: Path) -> dict[str, dict[str, Any]]:
         return {name: {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])} for name, entry in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"cannot be read ({type(error).__name__})") from error
+
+
+def _given(base: Path) -> Path:
+    if not (base / "config.json").is_file():
+        raise _unusable(f"{base} has no config.json, so it is no model", "Name the base model's folder with --base.")
+    return base
 
 
 def _base_of(folder: Path, model_cache: Path | None, *, allow_hub: bool) -> Path:

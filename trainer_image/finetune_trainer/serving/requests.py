@@ -6,6 +6,7 @@ it, and are not supported, are refused by name: a silent default would be a wron
 
 from typing import Annotated, Any, Literal, TypeVar
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
@@ -202,6 +203,15 @@ def parse(kind: type[B], raw: bytes) -> B:
     if body.stream_options is not None and not body.stream:
         raise bad_request("stream_options goes with stream: true only.", "stream_options")
     return body
+
+
+def has_prompt(raw: bytes) -> bool:
+    """Whether a body is one of a completion; one that is no JSON is not, and is refused where it is parsed."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(body, dict) and "prompt" in body
 
 
 def _first_problem(error: ValidationError) -> ApiError:

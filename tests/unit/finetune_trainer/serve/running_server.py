@@ -14,10 +14,16 @@ SERVED = "sentiment"
 
 
 @contextmanager
-def running_server(room: Room, key=None) -> Iterator[str]:
+def running_server(room: Room, key=None, *, sagemaker: bool = False) -> Iterator[str]:
     """Serve the room; yield the server's address."""
     server = uvicorn.Server(
-        uvicorn.Config(build_app(room, key), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5)
+        uvicorn.Config(
+            build_app(room, key, sagemaker=sagemaker),
+            host="127.0.0.1",
+            port=0,
+            log_config=None,
+            timeout_graceful_shutdown=5,
+        )
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -1,0 +1,38 @@
+"""What the operator and the trainer's container at SageMaker agree on: names of channels and files, and the job.
+
+No pod and no network is between them: all passes through S3, which SageMaker copies to and from the container.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune_api.trainer import AttemptJob
+
+JOB_CHANNEL = "job"
+"""Input channel with one file: a ContainerJob as JSON."""
+
+BASE_CHANNEL = "base"
+"""Input channel with the folder of the base model, where the connection keeps models in S3."""
+
+REPORT_FILE = "report.json"
+"""The newest Report: among the checkpoints while the job runs, beside the artifact once it is whole."""
+
+TRAIN_COMMAND = "sagemaker"
+"""Of finetune-trainer, in a training container."""
+
+SERVING_PORT = 8080
+"""Where SageMaker asks a serving container."""
+
+MODEL_FOLDER = "/opt/ml/model"
+"""Where SageMaker puts what is to be served."""
+
+BASE_FOLDER = "/opt/ml/additional-model-data-sources/base"
+"""Where it puts the adapter's base model."""
+
+
+class ContainerJob(AttemptJob):
+    """An attempt that runs in a container of SageMaker, whose folders are fixed; data come by one channel a split."""
+
+    artifact_uri: Annotated[str, Field(max_length=1024)] = Field(description="Where the artifact is once it is in S3.")
+    trust_remote_code: bool = Field(False, description="Let models bring code of their own.")

@@ -1,0 +1,218 @@
+"""Endpoints of SageMaker: a model, a configuration and an endpoint of one name, of which the endpoint is billed.
+
+Made in this order and deleted in the other: what is left of one without an endpoint is Partial, and costs nothing.
+"""
+
+import builtins
+import shlex
+from typing import Any
+
+import orjson
+
+from finetune_api.connection import SageMaker
+from finetune_api.names import SERVE_FLAGS_VARIABLE
+from finetune_api.reasons import Reason
+from finetune_api.sagemaker import BASE_CHANNEL, BASE_FOLDER, MODEL_FOLDER, SERVING_PORT
+from finetune_operator.decide.hosted import Hosted, HostedState
+from finetune_operator.providers.aws import Aws
+from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.ports import HostRequest
+from finetune_operator.providers.s3 import Bucket
+from finetune_operator.providers.sagemaker_wire import MISSING, vpc
+from finetune_operator.runtime.logs import redact
+
+SERVICE, RUNTIME = "sagemaker", "sagemaker-runtime"
+PAGE = {"PageSize": 100}
+BUSY_PAUSE_SECONDS = 20.0
+STARTUP_SECONDS = 1800
+"""How long a container may take to load its model."""
+
+_STATES: dict[str, HostedState] = {
+    "InService": "Ready",
+    "Updating": "Ready",
+    "SystemUpdating": "Ready",
+    "RollingBack": "Ready",
+    "Failed": "Failed",
+    "OutOfService": "Failed",
+    "UpdateRollbackFailed": "Failed",
+    "Deleting": "Deleting",
+}
+"""A state that nobody knows is one in which something happens."""
+
+
+class SageMakerEndpoints:
+    """A HostingApi over boto3."""
+
+    def __init__(self, settings: SageMaker, aws: Aws) -> None:
+        self._settings = settings
+        self._aws = aws
+
+    async def list(self) -> builtins.list[Hosted]:
+        """All endpoints of the account, and what is left of those that were."""
+        endpoints = await self._pages("list_endpoints", "Endpoints")
+        found = {one["EndpointName"]: await self._hosted(one) for one in endpoints}
+        for operation, key, name in (
+            ("list_endpoint_configs", "EndpointConfigs", "EndpointConfigName"),
+            ("list_models", "Models", "ModelName"),
+        ):
+            for one in await self._pages(operation, key):
+                found.setdefault(one[name], Hosted(one[name], "Partial"))
+        return list(found.values())
+
+    async def make(self, request: HostRequest) -> None:
+        """Model, configuration and endpoint. The endpoint's name is taken once, and it alone is billed."""
+        if await self._status(request.name) is not None:
+            return
+        base = cached(self._aws, self._settings, request.base_model)
+        await self._anew("model", ModelName=request.name, **model(request, self._settings, base))
+        await self._anew("endpoint_config", EndpointConfigName=request.name, **configuration(request))
+        try:
+            await self._ask(
+                "create_endpoint", EndpointName=request.name, EndpointConfigName=request.name, Tags=tags(request)
+            )
+        except Refused:
+            if await self._status(request.name) is None:
+                raise
+
+    async def delete(self, name: str) -> None:
+        """The endpoint first; once SageMaker says that it is gone, its configuration and its model."""
+        status = await self._status(name)
+        if status is None:
+            await self._gone("delete_endpoint_config", EndpointConfigName=name)
+            await self._gone("delete_model", ModelName=name)
+        elif status in {"Creating", "Updating", "SystemUpdating", "RollingBack"}:
+            message = f"endpoint {name} is {status}: SageMaker deletes it when that has ended"
+            raise TryLater(Reason.PROVIDER_BUSY, message, BUSY_PAUSE_SECONDS)
+        elif status != "Deleting":
+            await self._gone("delete_endpoint", EndpointName=name)
+
+    async def answers(self, name: str) -> bool:
+        """Whether it answers a question of one token."""
+        question = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "ok?"}]}
+        try:
+            await self._aws.call(
+                RUNTIME,
+                "invoke_endpoint",
+                EndpointName=name,
+                ContentType="application/json",
+                Body=orjson.dumps(question),
+            )
+        except Refused as error:
+            if isinstance(absent(error), NotThere):
+                return False
+            raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"endpoint {name} does not answer: {error.message}") from None
+        return True
+
+    async def _hosted(self, one: dict[str, Any]) -> Hosted:
+        name = one["EndpointName"]
+        state = _STATES.get(one["EndpointStatus"], "Creating")
+        if state != "Failed":
+            return Hosted(name, state)
+        try:
+            described = await self._ask("describe_endpoint", EndpointName=name)
+        except NotThere:
+            return Hosted(name, state)
+        return Hosted(name, state, failure=redact(str(described.get("FailureReason") or ""))[:500])
+
+    async def _status(self, name: str) -> str | None:
+        """SageMaker's word for the endpoint's state; None where there is none."""
+        try:
+            return str((await self._ask("describe_endpoint", EndpointName=name))["EndpointStatus"])
+        except NotThere:
+            return None
+
+    async def _anew(self, kind: str, **arguments: Any) -> None:
+        """Create it. What an earlier call has left without an endpoint may have other settings: it goes first."""
+        try:
+            await self._ask(f"create_{kind}", **arguments)
+        except Refused as error:
+            if "already exist" not in error.message:
+                raise
+            name, value = next(iter(arguments.items()))
+            await self._gone(f"delete_{kind}", **{name: value})
+            await self._ask(f"create_{kind}", **arguments)
+
+    async def _gone(self, operation: str, **arguments: Any) -> None:
+        try:
+            await self._ask(operation, **arguments)
+        except NotThere:
+            return
+
+    async def _pages(self, operation: str, key: str) -> builtins.list[dict[str, Any]]:
+        return await self._aws.pages(SERVICE, operation, key, PaginationConfig=PAGE)
+
+    async def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            return await self._aws.call(SERVICE, operation, **arguments)
+        except ProviderError as error:
+            raise absent(error) from None
+
+
+def model(request: HostRequest, settings: SageMaker, base_model: str | None) -> dict[str, Any]:
+    """What CreateModel takes beside the name. Pure. `base_model`: URI of the adapter's base, where a cache has it."""
+    container: dict[str, Any] = {
+        "Image": settings.trainer_image,
+        "ModelDataSource": _files(f"{request.model}/"),
+        "Environment": {SERVE_FLAGS_VARIABLE: shlex.join(_flags(request, settings, base_model))},
+    }
+    if base_model is not None:
+        container["AdditionalModelDataSources"] = [{"ChannelName": BASE_CHANNEL, **_files(base_model)}]
+    asked = {
+        "PrimaryContainer": container,
+        "ExecutionRoleArn": settings.role_arn,
+        "EnableNetworkIsolation": settings.network_isolation,
+        "Tags": tags(request),
+    }
+    return asked | ({"VpcConfig": vpc(settings)} if settings.vpc else {})
+
+
+def _flags(request: HostRequest, settings: SageMaker, base_model: str | None) -> list[str]:
+    flags = ["--sagemaker", "--port", str(SERVING_PORT), "--model", MODEL_FOLDER, "--name", request.name]
+    flags += ["--base", BASE_FOLDER] if base_model is not None else ["--allow-hub"]
+    longest = request.template.sage_maker.max_model_length if request.template.sage_maker else None
+    flags += ["--max-model-length", str(longest)] if longest else []
+    return [*flags, "--trust-remote-code"] if settings.trust_remote_code else flags
+
+
+def _files(uri: str) -> dict[str, Any]:
+    return {"S3DataSource": {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}}
+
+
+def configuration(request: HostRequest) -> dict[str, Any]:
+    """What CreateEndpointConfig takes beside the name. Pure.
+
+    Raises:
+        Refused: the deployment does not say which instances are paid for.
+    """
+    serving = request.template.sage_maker
+    if serving is None:
+        raise Refused(Reason.SPEC_INVALID, "spec.sageMaker: write instanceType")
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": request.name,
+        "InstanceType": serving.instance_type,
+        "InitialInstanceCount": serving.instances,
+        "InitialVariantWeight": 1.0,
+        "ModelDataDownloadTimeoutInSeconds": STARTUP_SECONDS,
+        "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
+    }
+    return {"ProductionVariants": [variant], "Tags": tags(request)}
+
+
+def tags(request: HostRequest) -> list[dict[str, str]]:
+    """Whose it is, for people and bills."""
+    return [{"Key": "finetune-uid", "Value": request.owner}]
+
+
+def cached(aws: Aws, settings: SageMaker, base_model: str | None) -> str | None:
+    """URI of a base model's folder in the connection's cache; None where it has none, or no base model is needed."""
+    if settings.model_cache is None or base_model is None:
+        return None
+    return Bucket(aws, settings.model_cache).uri(f"{base_model}/")
+
+
+def absent(error: ProviderError) -> ProviderError:
+    """The same error, as NotThere where its words say so: SageMaker has no code of its own for that."""
+    if type(error) is Refused and MISSING.search(error.message):
+        return NotThere(error.reason, error.message)
+    return error

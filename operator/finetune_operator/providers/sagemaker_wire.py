@@ -1,0 +1,245 @@
+"""Training jobs of SageMaker ↔ ours. Pure: dicts as boto3 takes and gives them.
+
+Where things are, below the connection's place in S3:
+
+    finetune-UID-ATTEMPT-train-DIGEST.jsonl …   data, and the job beside them        until the job has ended
+    finetune-UID-checkpoints/                   checkpoints and report.json, of all attempts   until then
+    models/JOB/output/model/model/              the artifact, and report.json beside its folder
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.connection import SageMaker
+from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
+from finetune_api.job_status import Failure
+from finetune_api.names import ARTIFACT_FOLDER
+from finetune_api.reasons import Reason
+from finetune_api.sagemaker import BASE_CHANNEL, JOB_CHANNEL, REPORT_FILE, TRAIN_COMMAND, ContainerJob
+from finetune_operator.decide.remote import JobKey, RemoteJob, RemoteState
+from finetune_operator.providers.ports import JobRequest
+from finetune_operator.providers.s3 import Bucket
+from finetune_operator.runtime.logs import redact
+
+Wire = Mapping[str, Any]
+
+NAME_PREFIX = "finetune-"
+MODELS = "models/"
+MESSAGE_LIMIT = 500
+LONGEST_RUN_SECONDS = 2419200
+"""28 days, as long as any job of SageMaker."""
+
+MISSING = re.compile(r"not found|could not find|does not exist", re.IGNORECASE)
+"""In refusals: SageMaker has no code of its own for what is not there."""
+
+_ENDED: dict[str, RemoteState] = {"Completed": "Succeeded", "Failed": "Failed", "Stopped": "Cancelled"}
+_AT_WORK = frozenset({"Training", "Uploading", "Stopping", "Interrupted", "Restarting", "Updating"})
+_NOTES = {
+    "Starting": "SageMaker starts an instance",
+    "Pending": "waiting for an instance of SageMaker",
+    "LaunchingMLInstances": "SageMaker starts an instance",
+    "PreparingTrainingStack": "SageMaker prepares the instance",
+    "Downloading": "SageMaker copies data and base model to the instance",
+    "DownloadingTrainingImage": "SageMaker fetches the trainer image",
+    "Uploading": "SageMaker copies the model to S3",
+    "Interrupted": "the spot instance was taken away; SageMaker waits for another one",
+    "Restarting": "SageMaker starts the job again",
+    "Stopping": "being stopped at SageMaker",
+}
+_LABELS = ("uid", "attempt", "namespace", "job")
+_QUOTED = re.compile(r"\b([A-Z][A-Za-z]+): (.*?)(?:, exit code: -?\d+)?\s*$", re.DOTALL)
+_EXIT_CODE = re.compile(r"exit code:? (\d+)", re.IGNORECASE)
+_REASONS = {reason.value: reason for reason in Reason}
+_KILLED = 137
+
+
+def job_name(key: JobKey) -> str:
+    """Name of an attempt's training job: SageMaker takes it once, and so it guards the create call."""
+    return f"{key.file_prefix}{key.attempt}"
+
+
+def attempt_of(name: str) -> tuple[str, int]:
+    """How all names of the FineTuneJob begin that a training job is of, and the attempt's number."""
+    prefix, dash, attempt = name.rpartition("-")
+    return prefix + dash, int(attempt) if attempt.isdecimal() else 0
+
+
+def job_file(key: JobKey) -> str:
+    """The object that the job's channel brings."""
+    return f"{key.file_prefix}{key.attempt}-job.json"
+
+
+def checkpoints(file_prefix: str) -> str:
+    """Folder of checkpoints and progress, of all attempts."""
+    return f"{file_prefix}checkpoints/"
+
+
+def model_folder(name: str) -> str:
+    """What SageMaker uploads of a training job's /opt/ml/model."""
+    return f"{MODELS}{name}/output/model/"
+
+
+def artifact_folder(name: str) -> str:
+    """The artifact of a training job."""
+    return f"{model_folder(name)}{ARTIFACT_FOLDER}"
+
+
+def final_report(name: str) -> str:
+    """The report that came with the artifact."""
+    return f"{model_folder(name)}{REPORT_FILE}"
+
+
+def progress_report(file_prefix: str) -> str:
+    """The report of a job under way."""
+    return f"{checkpoints(file_prefix)}{REPORT_FILE}"
+
+
+def container_job(request: JobRequest, settings: SageMaker, bucket: Bucket) -> ContainerJob:
+    """What the container is told. The spec goes along whole, without what only the operator needs."""
+    key = request.key
+    return ContainerJob(
+        namespace=key.namespace,
+        name=key.name,
+        uid=key.uid,
+        attempt=key.attempt,
+        spec=request.spec,
+        artifact_uri=bucket.uri(artifact_folder(job_name(key))),
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def training_job(request: JobRequest, settings: SageMaker, bucket: Bucket, base_model: str | None) -> dict[str, Any]:
+    """CreateTrainingJob's arguments. `base_model`: URI of the base model's folder, where a cache has it."""
+    key = request.key
+    kms = {"KmsKeyId": settings.kms_key_id} if settings.kms_key_id else {}
+    sources: dict[str, str] = {JOB_CHANNEL: bucket.uri(job_file(key))}
+    sources |= {one.split: bucket.uri(one.id) for one in request.files}
+    if base_model is not None:
+        sources[BASE_CHANNEL] = base_model
+    asked: dict[str, Any] = {
+        "TrainingJobName": job_name(key),
+        "RoleArn": settings.role_arn,
+        "AlgorithmSpecification": {
+            "TrainingImage": settings.trainer_image,
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": ["finetune-trainer"],
+            "ContainerArguments": [TRAIN_COMMAND],
+        },
+        "InputDataConfig": [_channel(name, uri) for name, uri in sources.items()],
+        "OutputDataConfig": {"S3OutputPath": bucket.uri(MODELS), "CompressionType": "NONE", **kms},
+        "CheckpointConfig": {"S3Uri": bucket.uri(checkpoints(key.file_prefix))},
+        "ResourceConfig": {
+            "InstanceType": request.spec.resources.instance_type or settings.instance_types[0],
+            "InstanceCount": 1,
+            "VolumeSizeInGB": settings.volume_size,
+        },
+        "StoppingCondition": _stopping(request, settings),
+        "HyperParameters": labels(key),
+        "Tags": [{"Key": f"finetune-{name}", "Value": value} for name, value in labels(key).items()],
+        "EnableManagedSpotTraining": settings.spot.enabled,
+        "EnableNetworkIsolation": settings.network_isolation,
+    }
+    return asked | ({"VpcConfig": vpc(settings)} if settings.vpc else {})
+
+
+def labels(key: JobKey) -> dict[str, str]:
+    """What a training job carries, for look-ups and for people."""
+    return dict(zip(_LABELS, (key.uid, str(key.attempt), key.namespace, key.name), strict=True))
+
+
+def vpc(settings: SageMaker) -> dict[str, Any]:
+    """The containers' network; only for settings that have one."""
+    if settings.vpc is None:
+        raise ValueError("the connection has no vpc")
+    return {"Subnets": settings.vpc.subnets, "SecurityGroupIds": settings.vpc.security_group_ids}
+
+
+def _channel(name: str, uri: str) -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
+
+
+def _stopping(request: JobRequest, settings: SageMaker) -> dict[str, int]:
+    longest = min(request.spec.active_deadline_seconds or settings.max_runtime_seconds, LONGEST_RUN_SECONDS)
+    if not settings.spot.enabled:
+        return {"MaxRuntimeInSeconds": longest}
+    return {"MaxRuntimeInSeconds": longest, "MaxWaitTimeInSeconds": max(settings.spot.max_wait_seconds, longest)}
+
+
+def job_of(wire: Wire) -> RemoteJob:
+    """A training job, from its description or its line in a list, which says less."""
+    name, status, secondary = str(wire["TrainingJobName"]), wire["TrainingJobStatus"], wire.get("SecondaryStatus", "")
+    output = str(wire.get("OutputDataConfig", {}).get("S3OutputPath", "")).rstrip("/")
+    state: RemoteState = _ENDED.get(status, "Active" if secondary in _AT_WORK else "Queued")
+    overrun = _overrun(secondary, name) if state == "Cancelled" else None
+    hyperparameters = wire.get("HyperParameters") or {}
+    return RemoteJob(
+        id=name,
+        state="Failed" if overrun else state,
+        created=wire["CreationTime"],
+        note=_NOTES.get(secondary, ""),
+        model=f"{output}/{name}/output/model/{ARTIFACT_FOLDER}" if output else None,
+        ends=wire.get("TrainingEndTime"),
+        failure=overrun or (failure_of(str(wire.get("FailureReason") or "")) if state == "Failed" else None),
+        labels={label: hyperparameters[label] for label in _LABELS if label in hyperparameters},
+        partial=not output,
+    )
+
+
+def _overrun(secondary: str, name: str) -> Failure | None:
+    """SageMaker calls a job stopped that took too long."""
+    if secondary == "MaxRuntimeExceeded":
+        message = f"training job {name} ran longer than spec.activeDeadlineSeconds, or the connection's maximum"
+        return Failure.because(Reason.DEADLINE_EXCEEDED, message)
+    if secondary == "MaxWaitTimeExceeded":
+        message = f"training job {name} was not done within the connection's spot.maxWaitSeconds"
+        return Failure.because(Reason.DEADLINE_EXCEEDED, message)
+    return None
+
+
+def failure_of(said: str) -> Failure:
+    """Why a job failed, from FailureReason: a kind, and for our own container the failure file and the exit code."""
+    kind, _, rest = said.partition(":")
+    text = redact(rest.strip())[:MESSAGE_LIMIT]
+    if kind == "CapacityError" or "Insufficient" in said[:200]:
+        return Failure.because(Reason.NO_CAPACITY, f"SageMaker has no such instance now: {text}")
+    if kind == "ClientError":
+        return _client_failure(text)
+    if kind == "AlgorithmError":
+        return _trainer_failure(rest.strip())
+    return Failure.because(Reason.PROVIDER_FAILED, redact(said)[:MESSAGE_LIMIT] or "SageMaker gives no reason")
+
+
+def _client_failure(text: str) -> Failure:
+    """What SageMaker could not do with what it was given, before or after the container ran."""
+    if re.search(r"access ?denied|not authorized|forbidden|403", text, re.IGNORECASE):
+        return Failure.because(Reason.ROLE_NOT_USABLE, f"the connection's role may not do what the job needs: {text}")
+    if f"/{BASE_CHANNEL}" in text or f"channel {BASE_CHANNEL}" in text:
+        return Failure.because(Reason.MODEL_NOT_IN_CACHE, f"the connection's modelCache has no such base model: {text}")
+    if re.search(r"no such bucket|NoSuchBucket|bucket .*does not exist", text, re.IGNORECASE):
+        return Failure.because(Reason.BUCKET_NOT_FOUND, text)
+    if re.search(r"\b(image|ECR|manifest)\b", text):
+        return Failure.because(Reason.IMAGE_PULL_FAILED, text)
+    return Failure.because(Reason.PROVIDER_FAILED, text)
+
+
+def _trainer_failure(text: str) -> Failure:
+    """The trainer's own words where it could leave some, else what its exit code means."""
+    code = _EXIT_CODE.search(text)
+    number = int(code[1]) if code else None
+    quoted = _QUOTED.search(text)
+    if quoted and quoted[1] in _REASONS:
+        found = Failure.because(_REASONS[quoted[1]], redact(quoted[2]))
+    elif number == _KILLED:
+        found = Failure.because(
+            Reason.OUT_OF_MEMORY, "the trainer was killed: it used more memory than the instance has"
+        )
+    elif number in REASON_OF_EXIT_CODE:
+        known = ExitCode(number)
+        message = f"the trainer ended with exit code {number} ({known.name})"
+        found = Failure.because(REASON_OF_EXIT_CODE[known], message)
+    else:
+        where = "see the training job's log in CloudWatch, /aws/sagemaker/TrainingJobs"
+        found = Failure.because(Reason.TRAINER_CRASHED, f"the trainer ended without a reason ({text[:100]}); {where}")
+    return found.model_copy(update={"exit_code": number})

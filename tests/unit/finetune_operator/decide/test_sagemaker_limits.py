@@ -1,0 +1,56 @@
+"""What a job cannot ask of SageMaker, field by field."""
+
+from typing import Any
+
+import pytest
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_operator.decide.cloud_policy import meaningless
+from tests.unit.finetune_operator.decide.given import job_spec
+
+CONNECTION = LLMConnectionSpec.model_validate(
+    {
+        "sageMaker": {
+            "region": "us-east-1",
+            "roleARN": "arn:aws:iam::123456789012:role/tuning",
+            "trainerImage": "trainer:1",
+            "s3": {"bucket": "tuning"},
+            "instanceTypes": ["ml.g5.xlarge", "ml.g5.2xlarge"],
+            "credentials": {"podIdentity": True},
+        }
+    }
+)
+JUDGE = {"url": "https://judge.example.com/v1", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"resources": {"gpusPerNode": 2}}, "spec.resources: the instance type says what the job has"),
+        ({"resources": {"instanceType": "ml.p5.48xlarge"}}, "the connection has ml.g5.xlarge, ml.g5.2xlarge"),
+        ({"evaluation": {"baselines": [{"activeVersion": {}}]}}, "use zeroShot, fewShot"),
+        ({"evaluation": {"judge": JUDGE}}, "use zeroShot, fewShot"),
+        ({"budget": {"maxCost": "5.00"}}, "write activeDeadlineSeconds"),
+        ({"adopt": {"jobID": "finetune-x-1"}}, "spec.adopt: only jobs of this operator"),
+        ({"hyperparameters": {"learningRateMultiplier": 2}}, "write learningRate"),
+        ({"hubTokenSecretRef": {"name": "hub", "key": "token"}}, "modelCache may hold gated models"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_what_has_no_meaning_is_refused(fields: dict[str, Any], said: str) -> None:
+    assert said in str(meaningless(job_spec(**fields), CONNECTION))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"method": "QLoRA", "lora": {"r": 8}, "hyperparameters": {"epochs": 0.5, "learningRate": 1e-4}},
+        {"method": "Full", "resources": {"instanceType": "ml.g5.2xlarge"}},
+        {"artifact": {"merge": True}, "evaluation": {"baselines": [{"zeroShot": {}}, {"fewShot": {}}]}},
+        {"dataset": {"train": {"uri": "pvc://data/a.csv"}, "test": {"uri": "pvc://data/b.csv"}}},
+    ],
+    ids=str,
+)
+def test_what_the_trainer_can_do_is_allowed(fields: dict[str, Any]) -> None:
+    assert meaningless(job_spec(**fields), CONNECTION) is None

@@ -1,0 +1,87 @@
+"""What SageMaker's words and states become. What it is asked for is in the reconcilers' tests."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from finetune_api.reasons import Reason
+from finetune_operator.decide.remote import JobKey
+from finetune_operator.providers import sagemaker_wire as wire
+
+MADE = datetime(2026, 11, 26, tzinfo=UTC)
+KEY = JobKey("team-a", "sentiment-1", "0b54ae66-0b37-4bd5-9a3d-1f4cf1fcd52f", 12, MADE)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "message"),
+    [
+        ("AlgorithmError: DatasetInvalid: train.jsonl: line 17: completion is empty. Mend it., exit code: 65",
+         Reason.DATASET_INVALID, "train.jsonl: line 17: completion is empty. Mend it."),
+        ("AlgorithmError: , exit code: 137", Reason.OUT_OF_MEMORY, "more memory than the instance has"),
+        ("AlgorithmError: , exit code: 80", Reason.TRAINING_DIVERGED, "exit code 80 (TRAINING_DIVERGED)"),
+        ("AlgorithmError: Please use an instance type with more memory, exit code: 1", Reason.TRAINER_CRASHED,
+         "CloudWatch"),
+        ("AlgorithmError: Ooops: no reason of ours, exit code: 3", Reason.TRAINER_CRASHED, "CloudWatch"),
+        ("CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance "
+         "type.", Reason.NO_CAPACITY, "no such instance now"),
+        ("ClientError: Data download failed: Please ensure that the access is allowed. Access denied (403)",
+         Reason.ROLE_NOT_USABLE, "role may not do"),
+        ("ClientError: Data download failed: no objects under s3://models/base", Reason.MODEL_NOT_IN_CACHE,
+         "modelCache"),
+        ("ClientError: Artifact upload failed: bucket tuning does not exist", Reason.BUCKET_NOT_FOUND, "tuning"),
+        ("ClientError: Cannot pull algorithm container. Either the image does not exist or ECR denies it.",
+         Reason.IMAGE_PULL_FAILED, "algorithm container"),
+        ("ClientError: something else", Reason.PROVIDER_FAILED, "something else"),
+        ("InternalServerError: We encountered an internal error. Try again.", Reason.PROVIDER_FAILED, "internal"),
+        ("", Reason.PROVIDER_FAILED, "no reason"),
+    ],
+)  # fmt: skip
+def test_each_reason_of_a_failure_is_one_of_ours(said: str, reason: Reason, message: str) -> None:
+    found = wire.failure_of(said)
+    assert (found.reason, message in found.message) == (reason, True), found
+    assert found.next_step
+
+
+def described(**fields: Any) -> dict[str, Any]:
+    return {
+        "TrainingJobName": wire.job_name(KEY),
+        "TrainingJobStatus": "InProgress",
+        "SecondaryStatus": "Training",
+        "CreationTime": MADE,
+        "OutputDataConfig": {"S3OutputPath": "s3://b/p/models/"},
+        "HyperParameters": wire.labels(KEY),
+    } | fields
+
+
+@pytest.mark.parametrize(
+    ("status", "secondary", "state", "reason"),
+    [
+        ("InProgress", "Pending", "Queued", None),
+        ("InProgress", "Downloading", "Queued", None),
+        ("InProgress", "Training", "Active", None),
+        ("InProgress", "Interrupted", "Active", None),
+        ("InProgress", "SomethingNew", "Queued", None),
+        ("Stopping", "Stopping", "Active", None),
+        ("Completed", "Completed", "Succeeded", None),
+        ("Stopped", "Stopped", "Cancelled", None),
+        ("Stopped", "MaxRuntimeExceeded", "Failed", Reason.DEADLINE_EXCEEDED),
+        ("Stopped", "MaxWaitTimeExceeded", "Failed", Reason.DEADLINE_EXCEEDED),
+        ("Failed", "Failed", "Failed", Reason.PROVIDER_FAILED),
+    ],
+)
+def test_each_state_is_one_of_ours(status: str, secondary: str, state: str, reason: Reason | None) -> None:
+    found = wire.job_of(described(TrainingJobStatus=status, SecondaryStatus=secondary))
+    assert (found.state, found.failure.reason if found.failure else None) == (state, reason)
+    assert (found.labels, found.model) == (wire.labels(KEY), f"s3://b/p/models/{found.id}/output/model/model")
+
+
+def test_a_job_of_a_list_is_known_to_be_told_in_part_only() -> None:
+    listed = {name: described()[name] for name in ("TrainingJobName", "TrainingJobStatus", "CreationTime")}
+    assert wire.job_of(listed).partial
+    assert not wire.job_of(described()).partial
+
+
+def test_an_attempts_name_is_one_that_sagemaker_takes_and_tells_the_attempt() -> None:
+    assert len(wire.job_name(KEY)) <= 63
+    assert wire.attempt_of(wire.job_name(KEY)) == (KEY.file_prefix, 12)

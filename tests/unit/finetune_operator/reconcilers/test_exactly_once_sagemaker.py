@@ -1,0 +1,168 @@
+"""However the operator is killed and whatever AWS does, one attempt is one training job, one version one endpoint, and
+nothing is left behind. As test_exactly_once; the guard of AWS's own is a name that is taken once.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from tests.simulators.conftest import s3_endpoint
+from tests.simulators.server import serve
+from tests.unit.finetune_operator.reconcilers.cloud import rows
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.sagemaker import SageMakerCluster, sagemaker, with_training_job
+from tests.unit.finetune_operator.reconcilers.test_exactly_once import LAGS, live_step, survive
+
+__all__ = ["s3_endpoint"]
+
+JOB = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
+ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
+CREATE, ENDPOINT = "CreateTrainingJob", "CreateEndpoint"
+
+
+def faults(*creates: str, others: tuple[str, ...]) -> list[dict[str, Any]]:
+    """What may happen to them."""
+    found: list[dict[str, Any]] = [{"operation": "*", "status": 403, "code": "UnrecognizedClientException"}]
+    for create in creates:
+        found += [
+            {"operation": create, "after_commit": True},
+            {"operation": create, "after_commit": True, "outcome": "cut"},
+            {"operation": create, "status": 503},
+            {"operation": create, "status": 400, "code": "ThrottlingException"},
+            {"operation": create, "status": 400, "code": "ResourceLimitExceeded"},
+        ]
+    for other in others:
+        found += [{"operation": other, "status": 500}, {"operation": other, "after_commit": True}]
+    return found
+
+
+def steps(found: list[dict[str, Any]]) -> Any:
+    return st.lists(
+        st.one_of(
+            st.tuples(st.just("fault"), st.sampled_from(found)),
+            st.tuples(st.just("kill"), st.integers(0, 8)),
+            st.tuples(st.just("wait"), st.sampled_from([1, 20, 90, 400])),
+            st.tuples(st.just("restart"), st.none()),
+        ),
+        min_size=1,
+        max_size=10,
+    )
+
+
+OF_JOBS = steps(faults(CREATE, others=("DescribeTrainingJob", "ListTrainingJobs", "StopTrainingJob")))
+OF_ENDPOINTS = steps(
+    faults("CreateModel", "CreateEndpointConfig", ENDPOINT,
+           others=("DescribeEndpoint", "ListEndpoints", "DeleteEndpoint", "DeleteEndpointConfig", "InvokeEndpoint"))
+)  # fmt: skip
+PROPERTY = settings(
+    max_examples=int(os.environ.get("EXACTLY_ONCE_LIVES", "5")),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    database=None,
+)
+UNANSWERED = ("fault", {"operation": CREATE, "after_commit": True})
+
+
+async def until(cluster: SageMakerCluster, condition: Callable[[], bool]) -> None:
+    cluster.provider.faults.clear()
+    for _ in range(60):
+        if condition():
+            return
+        await survive(cluster, 120)
+    raise AssertionError(f"it does not come to its end: {cluster.status()} {cluster.kube.objects.get(ADDRESS)}")
+
+
+def is_over(cluster: SageMakerCluster) -> bool:
+    job = cluster.kube.objects.get(JOB)
+    return job is None or bool(job["status"].get("completionTime") and not job["metadata"].get("finalizers"))
+
+
+async def begin(provider: Any, url: str, lag: float) -> SageMakerCluster:
+    """A cluster whose data are there: the next look makes the training job."""
+    cluster = SageMakerCluster(provider, url)
+    cluster.add_cloud_job()
+    await cluster.settle()
+    provider.set(list_lag_seconds=lag)
+    cluster.run_pod()
+    await cluster.settle()
+    file = await cluster.send(rows())
+    cluster.end_pod(0, cluster.checked([file]))
+    return cluster
+
+
+@PROPERTY
+@given(OF_JOBS, LAGS)
+@example([UNANSWERED, ("wait", 90), ("wait", 90)], 600)
+@example([("kill", 2), ("wait", 90), ("wait", 90)], 600)  # between the call and what status says of it
+def test_a_job_is_made_once_and_leaves_its_model_alone(s3_endpoint, course, lag) -> None:
+    provider = sagemaker(s3_endpoint)
+
+    async def life(url: str) -> None:
+        cluster = await begin(provider, url, lag)
+        for step in course:
+            await live_step(cluster, step)
+        await until(cluster, lambda: is_over(cluster))
+        assert cluster.status()["phase"] == "Succeeded", cluster.status().get("failure")
+        assert (len(provider.training.found), provider.count(CREATE)) == (1, 1)
+        assert {name.split("/")[2] for name in cluster.objects.names()} == {"models"}
+        assert provider.left() == []
+
+    with serve(provider) as url:
+        asyncio.run(life(url))
+
+
+@PROPERTY
+@given(OF_JOBS, LAGS)
+@example([("wait", 1), UNANSWERED, ("wait", 90), ("wait", 90)], 600)
+def test_a_job_that_is_deleted_at_any_moment_leaves_nothing(s3_endpoint, course, lag) -> None:
+    provider = sagemaker(s3_endpoint, train_seconds=100_000)
+
+    async def life(url: str) -> None:
+        cluster = await begin(provider, url, lag)
+        for step in course[: len(course) // 2]:
+            await live_step(cluster, step)
+        if JOB in cluster.kube.objects:
+            cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+        for step in course[len(course) // 2 :]:
+            await live_step(cluster, step)
+        await until(cluster, lambda: is_over(cluster))
+        assert (JOB in cluster.kube.objects, provider.left(), cluster.objects.names()) == (False, [], [])
+        assert provider.count(CREATE) <= 1
+
+    with serve(provider) as url:
+        asyncio.run(life(url))
+
+
+@PROPERTY
+@given(OF_ENDPOINTS, st.integers(0, 10))
+@example([("fault", {"operation": ENDPOINT, "after_commit": True}), ("kill", 1), ("wait", 400)], 9)
+@example([("fault", {"operation": "CreateEndpointConfig", "after_commit": True}), ("kill", 1)], 1)
+def test_one_endpoint_is_made_and_nothing_is_left(s3_endpoint, course, deleted_after) -> None:
+    provider = sagemaker(s3_endpoint)
+
+    async def life(url: str) -> None:
+        cluster = await with_training_job(provider, url)
+        spec = {"deployment": {"template": {"sageMaker": {"instanceType": "ml.g5.xlarge"}}}}
+        cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+        await cluster.pass_time(3600)
+        for step in course[:deleted_after]:
+            await live_step(cluster, step)
+            assert len(provider.hosting.endpoints) <= 1
+        if deleted_after >= len(course):
+            await until(cluster, lambda: cluster.status(DEPLOYMENT).get("phase") == "Ready")
+            assert len(provider.hosting.endpoints) == 1
+        cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+        cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+        for step in course[deleted_after:]:
+            await live_step(cluster, step)
+        await until(cluster, lambda: ADDRESS not in cluster.kube.objects)
+        assert provider.left() == []
+
+    with serve(provider) as url:
+        asyncio.run(life(url))

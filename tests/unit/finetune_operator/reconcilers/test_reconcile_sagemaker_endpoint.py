@@ -1,0 +1,239 @@
+"""Endpoints at SageMaker: made once, new before old, asked before they count, and nothing left of them in the end."""
+
+import json
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from finetune_api.names import ABANDON_ANNOTATION, SERVE_FLAGS_VARIABLE
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_trainer.__main__ import parser
+from tests.simulators.clock import HOUR
+from tests.simulators.conftest import s3_endpoint, start
+from tests.simulators.sagemaker import SageMakerSimulator
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.sagemaker import (
+    BASE,
+    IMAGE,
+    ROLE,
+    SageMakerCluster,
+    sagemaker,
+    with_training_job,
+)
+
+__all__ = ["s3_endpoint", "start"]
+
+CREATE = "CreateEndpoint"
+ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
+
+
+@pytest.fixture
+def provider(s3_endpoint: str) -> SageMakerSimulator:
+    return sagemaker(s3_endpoint)
+
+
+@pytest.fixture
+async def begin(provider: SageMakerSimulator, start: Any) -> Callable[..., Any]:
+    """Makes clusters with a model whose first version is being deployed."""
+    url = start(provider)
+
+    async def begun(**fields: Any) -> SageMakerCluster:
+        cluster = await with_training_job(provider, url, **fields)
+        serve_on(cluster, instanceType="ml.g5.xlarge")
+        await cluster.pass_time(3600)
+        return cluster
+
+    return begun
+
+
+def serve_on(cluster: SageMakerCluster, **serving: Any) -> None:
+    """What somebody writes into the model's template."""
+    spec = {"deployment": {"template": {"sageMaker": serving}}}
+    if (FINE_TUNED_MODELS, "team-a", "sentiment") in cluster.kube.objects:
+        cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=spec)
+    else:
+        cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+
+
+async def tune_again(cluster: SageMakerCluster) -> None:
+    cluster.add_cloud_job("sentiment-2")
+    await cluster.settle()
+    await cluster.check(job="sentiment-2")
+    await cluster.settle()
+    await cluster.pass_time(3600)
+
+
+async def go_on(cluster: SageMakerCluster, seconds: float, step: float = 60) -> None:
+    for _ in range(int(seconds / step)):
+        await cluster.pass_time(step)
+
+
+async def deployed(cluster: SageMakerCluster) -> str:
+    await go_on(cluster, 480)
+    status = cluster.status(DEPLOYMENT)
+    assert status["phase"] == "Ready", status
+    return str(status["endpoint"]["model"])
+
+
+async def delete(cluster: SageMakerCluster) -> None:
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+
+
+async def test_it_is_ready_when_it_answers_and_says_what_it_costs(provider, begin):
+    cluster = await begin(connection={"modelCache": {"bucket": "models", "prefix": "cache"}})
+    provider.fault("InvokeEndpoint", status=424, code="ModelError", times=2)
+    await go_on(cluster, 300)
+    name = next(iter(provider.hosting.endpoints))
+    assert provider.hosting.endpoints[name].status == "InService"
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
+    assert await deployed(cluster) == name
+    await go_on(cluster, HOUR, 600)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["servedVersion"], status["engine"], provider.count(CREATE)) == (1, "SageMaker", 1)
+    assert status["endpoint"] == {"url": cluster.url, "model": name, "api": "InvokeEndpoint"}
+    assert (status["cost"]["perHour"], float(status["cost"]["sinceDeployed"]) > 1.4) == ("1.41", True)
+
+
+async def test_the_container_gets_model_and_base_and_flags_that_the_server_knows(provider, begin):
+    cluster = await begin(connection={"modelCache": {"bucket": "models", "prefix": "cache"}, "networkIsolation": True})
+    name = await deployed(cluster)
+    model, config = provider.hosting.models[name].request, provider.hosting.configs[name].request
+    job = cluster.status()["provider"]["jobID"]
+    container = model["PrimaryContainer"]
+    source = container["ModelDataSource"]["S3DataSource"]
+    assert source["S3Uri"] == f"s3://{cluster.objects.bucket}/team/tuning/models/{job}/output/model/model/"
+    base = container["AdditionalModelDataSources"][0]
+    assert (base["ChannelName"], base["S3DataSource"]["S3Uri"]) == ("base", f"s3://models/cache/{BASE}/")
+    assert (container["Image"], model["ExecutionRoleArn"], model["EnableNetworkIsolation"]) == (IMAGE, ROLE, True)
+    flags = parser().parse_args(["serve", *shlex.split(container["Environment"][SERVE_FLAGS_VARIABLE])])
+    assert (str(flags.model), flags.name, flags.port, flags.sagemaker) == ("/opt/ml/model", name, 8080, True)
+    assert (str(flags.base), flags.allow_hub) == ("/opt/ml/additional-model-data-sources/base", False)
+    variant = config["ProductionVariants"][0]
+    assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.g5.xlarge", 1)
+
+
+async def test_a_new_version_and_new_instances_answer_before_the_old_ones_go(provider, begin):
+    cluster = await begin()
+    first = await deployed(cluster)
+    await tune_again(cluster)
+    await go_on(cluster, 120)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Updating", 1, first)
+    second = await deployed(cluster)
+    await go_on(cluster, 300)
+    assert [one.name for one in provider.left()] == [second] * 3
+    serve_on(cluster, instanceType="ml.g5.2xlarge", instances=2)
+    await cluster.settle()
+    assert cluster.status(DEPLOYMENT)["endpoint"]["model"] == second
+    third = await deployed(cluster)
+    await go_on(cluster, 300)
+    assert [one.name for one in provider.left()] == [third] * 3
+    assert len({first, second, third}) == 3
+    assert cluster.status(DEPLOYMENT)["cost"]["perHour"] == "3.04"
+
+
+async def test_a_version_that_fails_says_why_and_leaves_the_old_one_answering(provider, begin):
+    cluster = await begin()
+    first = await deployed(cluster)
+    provider.set(fail_next_endpoint="The primary container did not pass the ping health check.")
+    await tune_again(cluster)
+    await go_on(cluster, 480)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Degraded", 1, first)
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["reason"], "ping health check" in stalled["message"]) == ("DeploymentFailed", True)
+    await delete(cluster)
+    await go_on(cluster, 480)
+    assert (ADDRESS in cluster.kube.objects, provider.left()) == (False, [])
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [
+        ("CreateModel", {"after_commit": True}),
+        ("CreateEndpointConfig", {"status": 503}),
+        (CREATE, {"after_commit": True, "outcome": "cut"}),
+        (CREATE, {"status": 503}),
+    ],
+)
+async def test_an_endpoint_that_was_not_answered_is_made_once(provider, begin, operation, fault):
+    provider.fault(operation, **fault)
+    cluster = await begin()
+    await go_on(cluster, 240)
+    name = await deployed(cluster)
+    assert ([one.name for one in provider.left()], provider.count(CREATE)) == ([name] * 3, 1)
+
+
+async def test_what_was_deleted_behind_our_back_is_made_again_only_when_asked(provider, begin):
+    cluster = await begin()
+    name = await deployed(cluster)
+    provider.hosting.delete_endpoint({"EndpointName": name})
+    await go_on(cluster, 1200, 600)
+    assert (cluster.condition("Stalled", DEPLOYMENT)["reason"], provider.count(CREATE)) == ("Expired", 1)
+    spec = cluster.kube.objects[ADDRESS]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": "again"})
+    await cluster.settle()
+    assert (await deployed(cluster), provider.count(CREATE)) == (name, 2)
+
+
+async def test_deleting_the_object_deletes_endpoint_configuration_and_model_in_this_order(provider, begin):
+    cluster = await begin()
+    await deployed(cluster)
+    before = len(provider.calls)
+    await delete(cluster)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deleting"
+    await go_on(cluster, 300)
+    assert (ADDRESS in cluster.kube.objects, provider.left()) == (False, [])
+    deleted = [call.operation for call in provider.calls[before:] if call.operation.startswith("Delete")]
+    assert deleted == ["DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel"]
+    bill = provider.cost()
+    provider.advance(HOUR)
+    assert provider.cost() == bill, "nothing is billed any more"
+
+
+async def test_deleting_it_while_it_is_made_waits_and_leaves_nothing(provider, begin):
+    cluster = await begin()
+    await delete(cluster)
+    assert "is Creating" in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    await go_on(cluster, 900)
+    assert (ADDRESS in cluster.kube.objects, provider.left()) == (False, [])
+
+
+async def test_an_object_without_credentials_can_be_let_go(provider, begin):
+    cluster = await begin()
+    await deployed(cluster)
+    provider.set(revoked_keys={"AKIASIMULATED"})
+    await delete(cluster)
+    assert ABANDON_ANNOTATION in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    found = cluster.kube.objects[ADDRESS]
+    annotated = found["metadata"] | {"annotations": {ABANDON_ANNOTATION: "true"}}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {**found, "metadata": annotated})
+    await cluster.settle()
+    assert ADDRESS not in cluster.kube.objects
+
+
+async def test_a_quota_is_named(provider, begin):
+    provider.set(instance_limits={"ml.g5.xlarge": 1})
+    cluster = await begin()
+    serve_on(cluster, instanceType="ml.g5.xlarge", instances=2)
+    await go_on(cluster, 600)
+    assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "QuotaExceeded"
+
+
+async def test_endpoints_of_others_are_left_alone(provider, begin):
+    cluster = await begin()
+    name = await deployed(cluster)
+    hosting, stranger = provider.hosting, {"ModelName": "theirs", "EndpointConfigName": "theirs"}
+    variant = {"VariantName": "a", "ModelName": "theirs", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    hosting.create_model(stranger)
+    hosting.create_config(stranger | {"ProductionVariants": [variant]})
+    hosting.create_endpoint(stranger | {"EndpointName": "theirs"})
+    await delete(cluster)
+    await go_on(cluster, 300)
+    assert {one.name for one in provider.left()} == {"theirs"}
+    assert json.dumps(sorted(hosting.endpoints)) == '["theirs"]'
+    assert name != "theirs"

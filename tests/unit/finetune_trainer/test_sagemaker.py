@@ -1,0 +1,132 @@
+"""The container contract of SageMaker, in a temporary root: channels in, checkpoints and artifact out, failure file."""
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.trainer import Report
+from finetune_trainer import sagemaker
+from finetune_trainer.durable import read_manifest, sha256_of
+from tests.unit.finetune_trainer.jobs import write_rows
+
+ARTIFACT = "s3://bucket/models/job-1/output/model/model"
+
+
+def fill(root: Path, cache: Path, *, attempt: int = 1, rows: int = 160, base: str = "test/tiny-llama") -> None:
+    """What SageMaker and the operator put into a container."""
+    data = root / "input" / "data"
+    for channel in ("job", "train", "validation"):
+        (data / channel).mkdir(parents=True, exist_ok=True)
+    (root / "model").mkdir()
+    (root / "output").mkdir()
+    shutil.copytree(cache / "test/tiny-llama", data / "base")
+    for index, split in enumerate(("train", "validation")):
+        converted = write_rows(
+            data / split / f"finetune-uid-{attempt}-{split}-abc.jsonl", rows >> (2 * index), seed=index
+        )
+        lines = [json.loads(line) for line in converted.open()]
+        roles = {"system": "system", "user": "prompt", "assistant": "completion"}
+        messages = [{"messages": [{"role": r, "content": line[f]} for r, f in roles.items()]} for line in lines]
+        converted.write_text("".join(json.dumps(line) + "\n" for line in messages))
+    spec = {
+        "connectionRef": {"name": "sagemaker"},
+        "baseModel": base,
+        "modelRef": {"name": "colours"},
+        "dataset": {split: {"uri": f"s3://theirs/{split}.csv"} for split in ("train", "validation")},
+        "hyperparameters": {"epochs": 2, "learningRate": 0.01, "batchSize": 8, "checkpointSteps": 5},
+    }
+    job = {"namespace": "team-a", "name": "colours", "uid": "1234", "attempt": attempt, "spec": spec}
+    (data / "job" / f"finetune-uid-{attempt}-job.json").write_text(json.dumps(job | {"artifactURI": ARTIFACT}))
+
+
+def report(path: Path) -> Report | None:
+    return Report.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def steps_done(root: Path) -> int:
+    record = root / "checkpoints" / "metrics.jsonl"
+    return record.read_text().count('"loss"') if record.exists() else 0
+
+
+def test_a_job_that_lost_its_instance_goes_on_in_another_container(tiny_model, tmp_path):
+    root = tmp_path / "ml"
+    fill(root, tiny_model)
+    taken = subprocess.Popen(
+        [sys.executable, "-m", "finetune_trainer", "sagemaker", "--root", root], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while steps_done(root) < 12:
+        assert taken.poll() is None, taken.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    taken.send_signal(signal.SIGTERM)
+    taken.communicate(timeout=60)
+    assert taken.returncode == ExitCode.INTERRUPTED
+    assert not (root / "output" / "failure").exists(), "SageMaker stopped it: that is no failure of the job"
+    assert report(root / "checkpoints" / "report.json").phase == "Interrupted"
+
+    root.rename(tmp_path / "gone")
+    fill(root, tiny_model, attempt=2)
+    shutil.copytree(tmp_path / "gone" / "checkpoints", root / "checkpoints")
+    assert steps_done(root) < 40
+    record = root / "checkpoints" / "metrics.jsonl"
+    first, *others = record.read_text().splitlines()
+    record.write_text("\n".join([json.dumps(json.loads(first) | {"loss": 123.0}), *others]) + "\n")
+    assert sagemaker.main(argparse.Namespace(root=root)) == ExitCode.OK
+
+    found = report(root / "model" / "report.json")
+    assert (found.phase, found.attempt, found.result.steps) == ("Succeeded", 2, 40)
+    assert found.loss.train[0].value == 123.0, "it went on: what was recorded before is not done again"
+    assert found.loss.validation[-1].step == 40
+    folder = root / "model" / "model"
+    assert (found.result.artifact.uri, found.result.artifact.sha256) == (ARTIFACT, sha256_of(folder / "manifest.json"))
+    assert read_manifest(folder)["baseModel"] == "test/tiny-llama"
+    assert sorted(path.name for path in (root / "model").iterdir()) == ["model", "report.json"]
+    assert list((root / "checkpoints" / "checkpoints").iterdir()), "the artifact is not in S3 yet"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "said"),
+    [
+        (lambda root: shutil.rmtree(root / "input/data/job"), ExitCode.SPEC_INVALID, "SpecInvalid: channel job has 0"),
+        (
+            lambda root: next((root / "input/data/job").iterdir()).write_text('{"uid": 1}'),
+            ExitCode.SPEC_INVALID,
+            "SpecInvalid: the job channel holds no job for this image: namespace",
+        ),
+        (lambda root: (root / "input/data/train/more").touch(), ExitCode.SPEC_INVALID, "SpecInvalid: channel train ha"),
+        (
+            lambda root: (root / "input/data/base/config.json").unlink(),
+            ExitCode.MODEL_NOT_FOUND,
+            "ModelNotInCache: test/tiny-llama is not in the model cache",
+        ),
+        (
+            lambda root: next((root / "input/data/train").iterdir()).write_text('{"messages": []}\n'),
+            ExitCode.DATASET_INVALID,
+            "DatasetInvalid: train.jsonl: ",
+        ),
+    ],
+)
+def test_a_failure_is_left_where_sagemaker_quotes_it_from(tiny_model, tmp_path, spoil, code, said):
+    fill(tmp_path, tiny_model)
+    spoil(tmp_path)
+    assert sagemaker.main(argparse.Namespace(root=tmp_path)) == code
+    text = (tmp_path / "output" / "failure").read_text()
+    assert text.startswith(said)
+    assert len(text.encode()) <= 1024
+    assert not (tmp_path / "model" / "report.json").exists()
+
+
+def test_a_report_that_cannot_be_written_stops_nothing(tmp_path, caplog):
+    (tmp_path / "checkpoints").touch()
+    told = Report(namespace="a", name="b", uid="c", attempt=1, phase="Running")
+    sagemaker.leave_report(tmp_path / "checkpoints" / "report.json", told)
+    assert "could not be written" in caplog.text
