@@ -39,7 +39,10 @@ CONFIG_MAPS_PATH = "/var/lib/finetune/configmaps"  # configmap://NAME/KEY is CON
 SCRATCH_PATH = "/tmp"  # noqa: S108 - an emptyDir of the pod
 
 TRAINER_CONTAINER = "trainer"
-ARTIFACT_FOLDER = "model"  # below a job's output folder, beside checkpoints/
+ARTIFACT_FOLDER = "model"  # below a job's output folder, beside checkpoints/; in a store model-ATTEMPT
+ARTIFACTS_PREFIX = "FINETUNE_ARTIFACTS_"  # of variables with the keys of the Secret for the artifacts' store
+OUTPUT_PATH = "/tmp/output"  # noqa: S108 - a job's output folder where it is kept in a store: on the pod's own scratch
+FETCHED_PATH = "/var/lib/finetune/fetched"  # artifacts that a pod fetched from a store
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 

@@ -40,8 +40,8 @@ from finetune_trainer.evaluation.material import Material, prepare
 from finetune_trainer.evaluation.measuring import Measuring, forget
 from finetune_trainer.evaluation.models import Model, Tuned
 from finetune_trainer.evaluation.page import page
-from finetune_trainer.fence import Fence
 from finetune_trainer.interruption import Interruption
+from finetune_trainer.keeping import Keeping, kept
 from finetune_trainer.metrics import FILE, Metrics
 from finetune_trainer.progress import Pulse
 from finetune_trainer.report import Reporter, pod_reporter
@@ -93,12 +93,18 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         TrainerError: what the user can mend.
         Interrupted: somebody asked to stop; the newest checkpoint is whole.
     """
+    with kept(job) as keeping:
+        _execute(keeping, reporter, interruption, allow_local=allow_local)
+
+
+def _execute(keeping: Keeping, reporter: Reporter, interruption: Interruption, *, allow_local: bool) -> None:
+    job = keeping.job
     if _was_finished(job, reporter, allow_local=allow_local):
         return
     _prepare_environment()
     _require_one_gpu(job)
     with write_errors(Path(job.output)):
-        interruption.stop_when_passed(Fence(Path(job.output), job.attempt))
+        interruption.stop_when_passed(keeping.fence)
     folder = base_model.locate(job)
     verdict = _checked_data(job, folder, reporter, allow_local=allow_local)
     interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor
@@ -121,6 +127,7 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         contest=contest,
         page=_page(run, contest),
     )
+    reference = keeping.publish(reference)
     for rest in (checkpoints_of(job), Path(job.output) / own_code.MODEL_FOLDER):
         shutil.rmtree(rest, ignore_errors=True)
     forget(Path(job.output))
