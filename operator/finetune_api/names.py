@@ -47,6 +47,11 @@ FETCHED_PATH = "/var/lib/finetune/fetched"  # artifacts that a pod fetched from 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
+def artifact_folder(attempt: int) -> str:
+    """The folder of an attempt's artifact in a store, below the job's; on a volume it is ARTIFACT_FOLDER."""
+    return f"{ARTIFACT_FOLDER}-{attempt}"
+
+
 def endpoint_key_variable(endpoint: str) -> str:
     """The variable with the bearer key of an evaluation endpoint, by the endpoint's name in the job."""
     return _ENDPOINT_KEY_VARIABLE + endpoint.replace("-", "_").upper()

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from finetune_api.names import ARTIFACT_FOLDER
+from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
 from finetune_api.reasons import Reason
 from finetune_trainer.durable import MANIFEST, UNFINISHED, read_manifest, sha256_of, write_errors
 from finetune_trainer.errors import TrainerError
@@ -24,16 +24,11 @@ _DAMAGED_STEP = "Restore the objects from a backup or an older version of them, 
 _ATTEMPT = re.compile(re.escape(ARTIFACT_FOLDER) + "-([0-9]+)")
 
 
-def folder_of(attempt: int) -> str:
-    """Name of an attempt's artifact in the job's folder."""
-    return f"{ARTIFACT_FOLDER}-{attempt}"
-
-
 def newest(store: Store) -> str | None:
     """The whole artifact of the newest attempt that left one, below a job's folder."""
     whole = (name.partition("/")[0] for name in store.objects() if name.endswith(f"/{MANIFEST}"))
     attempts = [int(found[1]) for name in whole if (found := _ATTEMPT.fullmatch(name))]
-    return folder_of(max(attempts)) if attempts else None
+    return artifact_folder(max(attempts)) if attempts else None
 
 
 def keep(folder: Path, store: Store, name: str) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune_api.job_status import ArtifactRef
-from finetune_api.names import ARTIFACT_FOLDER
+from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
 from finetune_api.trainer import StoreRef, TrainerJob
 from finetune_trainer import artifact_store
 from finetune_trainer.durable import write_errors
@@ -84,7 +84,7 @@ class StoreKeeping(Keeping):
         if not self._fence.take():
             raise Interrupted
         finished = artifact_store.newest(self._store)
-        self._call_artifact(finished or artifact_store.folder_of(self.job.attempt))
+        self._call_artifact(finished or artifact_folder(self.job.attempt))
         if finished:
             artifact_store.fetch(self._store, finished, Path(self.job.output) / ARTIFACT_FOLDER)
         else:

@@ -30,6 +30,8 @@ _STATE = "state"
 _DIGITS = 6
 _TRIES = 5
 
+_Looks = list[tuple[str, int, int]]
+
 logger = logging.getLogger(__name__)
 
 
@@ -53,7 +55,7 @@ class Snapshots:
         self._store, self._output, self._attempt = store, output, attempt
         self._number = 0
         self._there: set[str] = set()
-        self._taken: Any = None
+        self._taken: _Looks = []
 
     def restore(self) -> None:
         """Put back what the newest snapshot holds. Files that are damaged in the store are left out.
@@ -127,9 +129,9 @@ class Snapshots:
             path.unlink()
         return there
 
-    def _looks(self) -> Any:
+    def _looks(self) -> _Looks:
         """Names, sizes and times of what is kept but the record."""
-        looks = []
+        looks: _Looks = []
         for part in KEPT[:-1]:
             for path in _files_in(self._output / part):
                 try:

@@ -5,6 +5,7 @@ Whatever goes wrong becomes a TrainerError; what may pass by itself is tried aga
 
 import functools
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +25,9 @@ PATIENCE_SECONDS = 60.0
 """How long one call is tried again while the store does not answer."""
 
 _LONGEST_PAUSE = 20.0
+_PART = 16 * 1024 * 1024  # bytes; _AT_ONCE of them are in memory
+_AT_ONCE = 4
+_MOST_PARTS = 10_000  # of an object in S3
 _STEPS = {
     Reason.ARTIFACT_FAILED: "Ask an admin to correct artifacts.uri of the connection, or to make the bucket.",
     Reason.ACCESS_DENIED: "Check the Secret of this namespace that the connection's artifacts.secretRef names, or the "
@@ -43,13 +47,13 @@ class Store:
     """The folder that `ref` names, with the keys from the environment.
 
     Every method raises TrainerError: AccessDenied, StoreUnavailable, or ArtifactFailed where there is no such bucket.
-    `patience` is in seconds.
+    `patience` is in seconds; default: PATIENCE_SECONDS.
     """
 
-    def __init__(self, ref: StoreRef, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, ref: StoreRef, patience: float | None = None) -> None:
         self._uri = parse_artifact_uri(ref.uri)
         self._root = f"{self._uri.root}/{self._uri.path}".rstrip("/")
-        self._patience = patience
+        self._patience = PATIENCE_SECONDS if patience is None else patience
         self._files = _filesystem(self._uri, ref.endpoint)
 
     def objects(self, folder: str = "") -> dict[str, int]:
@@ -67,7 +71,7 @@ class Store:
         size = file.stat().st_size
 
         def upload() -> None:
-            self._files.put_file(str(file), self._path(name))
+            self._files.put_file(str(file), self._path(name), chunksize=max(_PART, math.ceil(size / _MOST_PARTS)))
             arrived = self._files.info(self._path(name))["size"]
             if arrived != size:
                 raise ConnectionError(f"{arrived} of {size} bytes arrived")
@@ -131,7 +135,7 @@ class Store:
 def _filesystem(uri: Uri, endpoint: str | None) -> Any:
     """The store as fsspec has it, with keys of its own: those of a dataset's Secret are for the dataset."""
     try:
-        from s3fs import S3FileSystem
+        from s3fs import S3FileSystem  # type: ignore[import-untyped]
     except ImportError as error:
         message = f"artifacts.uri: this image cannot reach {uri.scheme}://: {error.name} is not installed"
         step = "Ask an admin for a trainerImage with the stores extra, or for artifacts on a volume."
@@ -148,6 +152,7 @@ def _filesystem(uri: Uri, endpoint: str | None) -> Any:
         endpoint_url=endpoint,
         client_kwargs={"region_name": region} if (region := own.get("AWS_REGION")) else {},
         config_kwargs={"connect_timeout": 10, "read_timeout": 60},
+        default_block_size=_PART,
+        max_concurrency=_AT_ONCE,
         use_listings_cache=False,
-        skip_instance_cache=True,
     )

@@ -635,3 +635,22 @@ def test_the_artifact_is_where_the_operator_put_it_whatever_the_pod_says() -> No
     found = decide(view(run("Succeeded", report=type(succeeded()).model_validate(elsewhere)), status, version=1))
     assert found.status.result is not None
     assert found.status.result.artifact.uri == "pvc://models/team-a/m/j-1/model"
+
+
+@pytest.mark.parametrize(
+    ("told", "recorded"),
+    [
+        ("s3://tuned/team-a/m/j-1/model-2", "model-2"),
+        ("s3://tuned/team-a/m/j-1/model-1", "model-1"),  # of an attempt that died before it could say so
+        ("s3://elsewhere/x/model-2", "model-2"),
+        ("s3://tuned/team-a/m/j-1/model-3", "model"),
+        ("s3://tuned/team-a/other/j-9", "model"),
+    ],
+)
+def test_in_a_store_the_artifact_is_that_of_one_of_the_attempts(told: str, recorded: str) -> None:
+    said = succeeded(2).model_dump()
+    said["result"]["artifact"]["uri"] = told
+    status = FineTuneJobStatus(provider=provider(2, artifact_uri="s3://tuned/team-a/m/j-1"))
+    found = decide(view(run("Succeeded", 2, report=type(succeeded()).model_validate(said)), status, version=1))
+    assert found.status.result is not None
+    assert found.status.result.artifact.uri == f"s3://tuned/team-a/m/j-1/{recorded}"
