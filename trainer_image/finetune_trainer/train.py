@@ -44,6 +44,7 @@ from finetune_trainer.interruption import Interruption
 from finetune_trainer.keeping import Keeping, kept
 from finetune_trainer.metrics import FILE, Metrics
 from finetune_trainer.progress import Pulse
+from finetune_trainer.push import push_all
 from finetune_trainer.report import Reporter, pod_reporter
 from finetune_trainer.serving.limits import cpu_threads
 from finetune_trainer.token_store import TokenStore
@@ -64,7 +65,12 @@ if TYPE_CHECKING:
 AUDITED_ROWS = 3
 
 # What may differ between two attempts of the same job without changing what is learnt.
-_NOT_LEARNT_FROM = {"suspend", "ttl_seconds_after_finished", "retry_nonce", "resources", "active_deadline_seconds"}
+_NOT_LEARNT_FROM: dict[str, Any] = {
+    **dict.fromkeys(
+        ("suspend", "ttl_seconds_after_finished", "retry_nonce", "resources", "active_deadline_seconds"), True
+    ),
+    "artifact": {"push"},
+}
 
 _ANOTHER_OUTPUT = "Choose another output folder, or delete that one."
 
@@ -131,7 +137,13 @@ def _execute(keeping: Keeping, reporter: Reporter, interruption: Interruption, *
     for rest in (checkpoints_of(job), Path(job.output) / own_code.MODEL_FOLDER):
         shutil.rmtree(rest, ignore_errors=True)
     forget(Path(job.output))
-    reporter.update(phase="Succeeded", result=result.model_copy(update={"artifact": reference}))
+    result = result.model_copy(update={"artifact": reference})
+    reporter.update(phase="Succeeded", result=_with_pushes(job, result))
+
+
+def _with_pushes(job: TrainerJob, result: TrainingResult) -> TrainingResult:
+    """The result with what became of the job's pushes, which are made here: the artifact is whole by now."""
+    return result.model_copy(update={"pushes": push_all(job.spec.artifact.push, artifact.folder_of(job)) or None})
 
 
 def fingerprint(job: TrainerJob, *data: str | None) -> str:
@@ -180,9 +192,8 @@ def _was_finished(job: TrainerJob, reporter: Reporter, *, allow_local: bool) -> 
         )
     if allow_local:  # here the next run may be on rows that were edited; a job of a cluster never learns twice
         _require_same_files(job, done.dataset)
-    reporter.update(
-        phase="Succeeded", dataset=done.dataset, result=done.result, evaluation=done.evaluation, loss=done.curves
-    )
+    reporter.update(dataset=done.dataset, evaluation=done.evaluation, loss=done.curves)
+    reporter.update(phase="Succeeded", result=_with_pushes(job, done.result))
     return True
 
 

@@ -27,7 +27,7 @@ from finetune_operator.decide.conditions import (
     timestamp,
 )
 from finetune_operator.decide.job_view import Change, Decision, JobView
-from finetune_operator.decide.reported import PHASE_OF_REPORT, dataset_facts, doing, report_is_due, reported
+from finetune_operator.decide.reported import PHASE_OF_REPORT, dataset_facts, doing, push_facts, report_is_due, reported
 from finetune_operator.decide.run import RETRIED
 from finetune_operator.decide.size import fit
 
@@ -246,6 +246,7 @@ def complete(view: JobView) -> Decision | None:
         *ready(Reason.SUCCEEDED, message),
         Fact("Complete", "True", Reason.SUCCEEDED, message),
         *dataset_facts(report),
+        *push_facts(report.result),
     ]
     fields = {
         "phase": "Succeeded",

@@ -14,6 +14,7 @@ from finetune_api.names import (
     ATTEMPT_LABEL,
     COMPONENT_LABEL,
     CONFIG_MAPS_PATH,
+    HUB_TOKEN_VARIABLE,
     JOB_LABEL,
     JOB_VARIABLE,
     JUDGE_KEY_VARIABLE,
@@ -22,6 +23,7 @@ from finetune_api.names import (
     OUTPUT_PATH,
     OWNER_ANNOTATION,
     QUEUE_LABEL,
+    REGISTRY_KEYS_VARIABLE,
     REPORT_CA_VARIABLE,
     TOKEN_AUDIENCE,
     TOKEN_PATH,
@@ -29,6 +31,7 @@ from finetune_api.names import (
     artifact_folder,
     endpoint_key_variable,
 )
+from finetune_api.push import Push
 from finetune_api.trainer import ActiveVersionRef, ReportTarget, TrainerJob
 from finetune_api.uris import Uri, parse_artifact_uri, parse_uri
 from finetune_operator.desired import artifacts, names
@@ -46,6 +49,9 @@ GRACE_SECONDS = 120
 """From SIGTERM on the trainer finishes its step and writes a checkpoint."""
 
 TOKEN_SECONDS = 3600
+
+DOCKER_CONFIG_KEY = ".dockerconfigjson"
+"""The one key of a Secret of type kubernetes.io/dockerconfigjson."""
 
 
 class Active(ApiModel):
@@ -193,7 +199,15 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace
         variables.append({"name": "HF_HUB_OFFLINE", "value": "1"})
     if spec.hub_token_secret_ref is not None:
         variables.append(_from_secret("HF_TOKEN", spec.hub_token_secret_ref))
-    return variables + list(_keys_of_services(spec.evaluation))
+    return variables + list(_keys_of_services(spec.evaluation)) + list(_keys_of_pushes(spec.artifact.push))
+
+
+def _keys_of_pushes(push: Push | None) -> Iterator[Manifest]:
+    if push and push.oci and push.oci.secret_ref:
+        key = SecretKeyRef(name=push.oci.secret_ref.name, key=DOCKER_CONFIG_KEY)
+        yield _from_secret(REGISTRY_KEYS_VARIABLE, key)
+    if push and push.hugging_face:
+        yield _from_secret(HUB_TOKEN_VARIABLE, push.hugging_face.token_secret_ref)
 
 
 def _keys_of_services(evaluation: Evaluation) -> Iterator[Manifest]:
