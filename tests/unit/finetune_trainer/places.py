@@ -116,6 +116,7 @@ class FakeHub(Place):
             return 401, {}, b""
         for ending, said in (
             ("/api/repos/create", self._create),
+            ("/api/validate-yaml", lambda _card: {"errors": [], "warnings": []}),
             ("/preupload/main", self._modes),
             ("/info/lfs/objects/batch", self._batch),
             ("/commit/main", self._commit),

@@ -276,7 +276,7 @@ def test_the_command_pushes_a_folder_that_is_there(place, tuned, capsys):
     assert command(tuned, oci(place).oci.uri) == ExitCode.OK
     assert "/team/model:1 is sha256:" in capsys.readouterr().out
     place.fault = lambda _method, _path: 500
-    assert command(tuned, oci(place).oci.uri) == ExitCode.STORE_UNAVAILABLE
+    assert command(tuned, oci(place).oci.uri) == ExitCode.SERVICE_UNAVAILABLE
     assert command(tuned.parent, oci(place).oci.uri) == ExitCode.MODEL_UNUSABLE
 
 

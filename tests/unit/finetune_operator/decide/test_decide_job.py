@@ -654,3 +654,25 @@ def test_in_a_store_the_artifact_is_that_of_one_of_the_attempts(told: str, recor
     found = decide(view(run("Succeeded", 2, report=type(succeeded()).model_validate(said)), status, version=1))
     assert found.status.result is not None
     assert found.status.result.artifact.uri == f"s3://tuned/team-a/m/j-1/{recorded}"
+
+
+PUSHED = {"target": "oci://ghcr.io/team/a:1", "revision": "sha256:ab"}
+UNPUSHED = {"target": "hf://team/a", "message": "the hub does not take it", "nextStep": "Check the token."}
+
+
+@pytest.mark.parametrize(
+    ("pushes", "status", "reason", "said"),
+    [
+        ([PUSHED], "True", "Succeeded", "oci://ghcr.io/team/a:1 is sha256:ab"),
+        ([PUSHED, UNPUSHED], "False", "PushFailed", "hf://team/a: the hub does not take it. The version stands."),
+    ],
+)
+def test_a_push_that_fails_is_said_and_the_version_stands(pushes: Any, status: str, reason: str, said: str) -> None:
+    body = succeeded().wire()
+    body["result"]["pushes"] = pushes
+    found = decide(view(run("Succeeded", report=type(succeeded()).model_validate(body)), running(), version=3)).status
+    assert (found.phase, found.model_version) == ("Succeeded", 3)
+    pushed = condition(found, "Pushed")
+    assert (pushed.status, pushed.reason) == (status, reason)
+    assert said in pushed.message
+    assert condition(found, "Complete").status == "True"
