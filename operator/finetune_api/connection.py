@@ -130,13 +130,30 @@ class Artifacts(ApiModel):
         json_schema_extra=rules(
             (
                 "self.uri.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?$')"
-                " && !self.uri.matches('(^|/)[.][.](/|$)')",
-                "artifacts.uri is pvc://CLAIM or pvc://CLAIM/PREFIX, without a '..' segment",
-            )
+                " || self.uri.matches('^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/.*)?$')",
+                "artifacts.uri is pvc://CLAIM, pvc://CLAIM/PREFIX, s3://BUCKET or s3://BUCKET/PREFIX",
+            ),
+            (
+                "!self.uri.matches('(^|/)[.][.](/|$)')",
+                "artifacts.uri may not have a '..' segment: write the path without it",
+            ),
+            (
+                "self.uri.startsWith('s3://') || (!has(self.endpointURL) && !has(self.secretRef))",
+                "artifacts.endpointURL and artifacts.secretRef are for s3://: a claim needs neither",
+            ),
         )
     )
     uri: Annotated[str, Field(min_length=1, max_length=512)] = Field(
-        description="pvc://CLAIM or pvc://CLAIM/PREFIX. The claim is one of the job's namespace and outlives its pods."
+        description="pvc://CLAIM/PREFIX or s3://BUCKET/PREFIX, the prefix left out or not. The claim is one of the "
+        "job's namespace and outlives its pods. With a store pods work on their own scratch space and upload from it."
+    )
+    endpoint_url: HttpUrl | None = Field(
+        None, description="Address of an S3-compatible store. Default: that of AWS, by the region."
+    )
+    secret_ref: ObjectRef | None = Field(
+        None,
+        description="Secret of the job's namespace with keys of the store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
+        "and, where needed, AWS_SESSION_TOKEN and AWS_REGION. Default: the identity of the pods' service account.",
     )
 
 

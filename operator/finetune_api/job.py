@@ -18,6 +18,7 @@ from finetune_api.base import (
     shaped,
 )
 from finetune_api.evaluation import Evaluation
+from finetune_api.push import Push
 
 Method = Literal["LoRA", "QLoRA", "Full"]
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
@@ -168,6 +169,11 @@ class ArtifactOptions(ApiModel):
         False,
         description="Add the adapter to the base model: the artifact is a whole model in the base's own numbers, with "
         "QLoRA too, and as large as the base. Off: the adapter alone.",
+    )
+    push: Push | None = Field(
+        None,
+        description="Where the artifact goes besides the place where it is kept. A push that fails loses nothing: the "
+        "version stands, and status.result.pushes says why.",
     )
 
 

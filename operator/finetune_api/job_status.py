@@ -6,6 +6,7 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, Conditions, Display, Money, Timestamp
 from finetune_api.evaluation import EvaluationResult
+from finetune_api.push import Pushed
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import DatasetVerdict, SplitName
 
@@ -110,6 +111,9 @@ class TrainingResult(ApiModel):
     dataset_sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="datasetSHA256", description="SHA-256 of the training file."
     )
+    pushes: Annotated[list[Pushed], Field(max_length=4)] | None = Field(
+        None, description="What became of spec.artifact.push."
+    )
 
 
 class Cost(ApiModel):
@@ -159,7 +163,7 @@ class FineTuneJobStatus(ApiModel):
     phase: JobPhase | None = Field(None, description="For people. Machines read conditions.")
     display: Display | None = Field(None, description="What kubectl get shows. Made by finetune_api.display.")
     conditions: Conditions | None = Field(
-        None, description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended."
+        None, description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended, Pushed."
     )
     progress: Progress | None = Field(None, description="How far the training is.")
     loss: Loss | None = Field(None, description="Loss curves.")

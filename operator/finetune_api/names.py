@@ -30,6 +30,9 @@ TERMINATION_MESSAGE_MAX_BYTES = 4096  # the kubelet's own limit
 JOB_VARIABLE = "FINETUNE_JOB"  # a TrainerJob as JSON
 REPORT_CA_VARIABLE = "FINETUNE_REPORT_CA"  # PEM
 SERVE_FLAGS_VARIABLE = "FINETUNE_SERVE_FLAGS"  # flags of `serve`, as a shell reads them
+PUSH_PREFIX = "FINETUNE_PUSH_"
+REGISTRY_KEYS_VARIABLE = f"{PUSH_PREFIX}DOCKER_CONFIG"  # a docker config.json
+HUB_TOKEN_VARIABLE = f"{PUSH_PREFIX}HUB_TOKEN"
 JUDGE_KEY_VARIABLE = "FINETUNE_JUDGE_KEY"
 _ENDPOINT_KEY_VARIABLE = "FINETUNE_ENDPOINT_KEY_"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
@@ -40,9 +43,17 @@ CONFIG_MAPS_PATH = "/var/lib/finetune/configmaps"  # configmap://NAME/KEY is CON
 SCRATCH_PATH = "/tmp"  # noqa: S108 - an emptyDir of the pod
 
 TRAINER_CONTAINER = "trainer"
-ARTIFACT_FOLDER = "model"  # below a job's output folder, beside checkpoints/
+ARTIFACT_FOLDER = "model"  # below a job's output folder, beside checkpoints/; in a store model-ATTEMPT
+ARTIFACTS_PREFIX = "FINETUNE_ARTIFACTS_"  # of variables with the keys of the Secret for the artifacts' store
+OUTPUT_PATH = "/tmp/output"  # noqa: S108 - a job's output folder where it is kept in a store: on the pod's own scratch
+FETCHED_PATH = "/var/lib/finetune/fetched"  # artifacts that a pod fetched from a store
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+
+def artifact_folder(attempt: int) -> str:
+    """The folder of an attempt's artifact in a store, below the job's; on a volume it is ARTIFACT_FOLDER."""
+    return f"{ARTIFACT_FOLDER}-{attempt}"
 
 
 def endpoint_key_variable(endpoint: str) -> str:

@@ -73,6 +73,7 @@ class Reason(StrEnum):
     TRAINING_DIVERGED = "TrainingDiverged"
     CODE_FAILED = "CodeFailed"
     ARTIFACT_FAILED = "ArtifactFailed"
+    PUSH_FAILED = "PushFailed"
     TRAINER_CRASHED = "TrainerCrashed"
 
     # Pods that do not start.
@@ -137,6 +138,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.CODE_FAILED: "Read failure.logTail, correct the code in its ConfigMap and set spec.retryNonce. "
     "`finetune-trainer run --code` runs it without a cluster.",
     Reason.ARTIFACT_FAILED: "Make room on the volume of the connection's artifacts, then set spec.retryNonce.",
+    Reason.PUSH_FAILED: "The version stands. Correct what the message names, and push it with `finetune-trainer push`.",
     Reason.TRAINER_CRASHED: "Read failure.logTail; if it is no fault of the job, report it as a bug.",
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the connection's image and its pull secret.",
     Reason.POD_REJECTED: "Read the message: a quota, a policy or a missing service account refuses the pod.",

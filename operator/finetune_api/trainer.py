@@ -24,6 +24,13 @@ class ReportTarget(ApiModel):
     url: str = Field(description="https URL of the operator's report endpoint.")
 
 
+class StoreRef(ApiModel):
+    """A folder of an object store. Its keys come by variables that begin with ARTIFACTS_PREFIX."""
+
+    uri: str = Field(description="URI of the folder.")
+    endpoint: str | None = Field(None, description="URL of a store that is not the scheme's own.")
+
+
 class ActiveVersionRef(ApiModel):
     """The version of the job's model that is active when the attempt starts."""
 
@@ -31,6 +38,8 @@ class ActiveVersionRef(ApiModel):
     folder: str | None = Field(
         None, description="Folder of its artifact, mounted read-only; none where it is kept elsewhere."
     )
+    store: StoreRef | None = Field(None, description="Its artifact, where it is kept in a store.")
+    sha256: str | None = Field(None, alias="sha256", description="SHA-256 of its manifest.")
 
 
 class AttemptJob(ApiModel):
@@ -61,6 +70,9 @@ class TrainerJob(AttemptJob):
     artifact_uri: str = Field(description="What status calls the artifact's folder.")
     artifact_folder: str | None = Field(
         None, description="Folder of the artifact where a platform takes it from there. Default: `output`/model."
+    )
+    store: StoreRef | None = Field(
+        None, description="Where `output` outlives the pod, if it does not by itself: it is the pod's scratch then."
     )
     model_cache: str | None = Field(None, description="Folder of the model cache, where the connection has one.")
     air_gapped: bool = Field(False, description="Never reach a hub.")

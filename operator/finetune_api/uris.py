@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from finetune_api.names import CLAIMS_PATH, CONFIG_MAPS_PATH
 
 DATASET_SCHEMES = ("pvc", "configmap", "s3", "gs", "abfs", "hf", "https")
+ARTIFACT_SCHEMES = ("pvc", "s3")
 LOCAL_SCHEME = "file"
 SCHEME_HELP = (
     "write pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, gs://BUCKET/KEY, abfs://CONTAINER/PATH, "
@@ -29,6 +30,11 @@ class Uri:
     """The claim, ConfigMap, bucket or host."""
     path: str
     """What follows the root, without a leading slash."""
+
+    @property
+    def is_claim(self) -> bool:
+        """Whether it is on a volume, which pods mount; else it is in a store, from which they fetch."""
+        return self.scheme == "pvc"
 
     @property
     def file_name(self) -> str:
@@ -75,18 +81,20 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
 
 
 def parse_artifact_uri(text: str) -> Uri:
-    """Parse `pvc://CLAIM` or `pvc://CLAIM/PREFIX`, where tuned weights are kept.
+    """Parse where tuned weights are kept: `pvc://CLAIM` or `s3://BUCKET`, with or without a prefix.
 
     Raises:
-        UriError: another scheme, or a `..` segment.
+        UriError: another scheme, credentials inside the URI, or a `..` segment.
     """
     split = _split(text)
     path = split.path.strip("/")
-    if split.scheme != "pvc" or not split.netloc:
-        raise UriError("write pvc://CLAIM or pvc://CLAIM/PREFIX")
+    if split.scheme not in ARTIFACT_SCHEMES or not split.netloc:
+        raise UriError("write pvc://CLAIM, pvc://CLAIM/PREFIX, s3://BUCKET or s3://BUCKET/PREFIX")
+    if "@" in split.netloc:
+        raise UriError("the uri holds credentials; put them into a Secret and name it in artifacts.secretRef")
     if ".." in path.split("/"):
         raise UriError("the uri has a '..' segment; write the path without it")
-    return Uri(text=text, scheme="pvc", root=split.netloc, path=path)
+    return Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
 
 
 def _split(text: str) -> SplitResult:

@@ -27,6 +27,7 @@ from finetune_api.job_status import (
     TrainingResult,
 )
 from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.push import Pushed
 from finetune_api.reasons import Reason
 from finetune_api.verdict import DatasetVerdict, RowProblem, SharedRows, SplitVerdict
 
@@ -128,6 +129,10 @@ JOB = FineTuneJobStatus(
     result=TrainingResult(
         artifact=ARTIFACT, steps=225, tokens=183000, train_loss=0.4, eval_loss=0.44, runtime_seconds=600,
         dataset_sha256=SHA,
+        pushes=[
+            Pushed(target="oci://ghcr.io/team/sentiment:3", revision=f"sha256:{SHA}"),
+            Pushed(target="hf://team/sentiment", message="the hub does not take it", next_step="Check the token."),
+        ],
     ),
     model_version=3,
     observed_retry_nonce="again",

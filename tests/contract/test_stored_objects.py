@@ -32,6 +32,20 @@ from tests.contract.manifests import (
 
 pytestmark = pytest.mark.cluster
 
+PUSH: Manifest = {
+    "oci": {"uri": "oci://ghcr.io/team/sentiment:1", "secretRef": {"name": "registry"}, "plainHTTP": False},
+    "huggingFace": {
+        "repository": "team/sentiment",
+        "private": True,
+        "tokenSecretRef": {"name": "hub", "key": "token"},
+        "endpointURL": "https://hub.example.com",
+    },
+}
+STORE: Manifest = {
+    "uri": "s3://team-models/tuned",
+    "endpointURL": "https://minio.example.com:9000",
+    "secretRef": {"name": "artifact-keys"},
+}
 GOOD: list[tuple[str, Manifest, type[Any]]] = [
     ("smallest job", JOB, FineTuneJobSpec),
     ("job of all weights", changed(JOB, "spec.method", "Full"), FineTuneJobSpec),
@@ -96,6 +110,8 @@ GOOD: list[tuple[str, Manifest, type[Any]]] = [
         ),
         FineTuneJobSpec,
     ),
+    ("job with pushes", changed(JOB, "spec.artifact", {"push": PUSH}), FineTuneJobSpec),
+    ("connection with artifacts in a store", changed(LOCAL, "spec.huggingFace.artifacts", STORE), LLMConnectionSpec),
     ("OpenAI connection", OPENAI, LLMConnectionSpec),
     ("Azure connection", AZURE, LLMConnectionSpec),
     ("Bedrock connection", BEDROCK, LLMConnectionSpec),

@@ -23,6 +23,8 @@ COMMANDS = {
     "serve": "finetune_trainer.serve",
     "cache": "finetune_trainer.cache",
     "prune": "finetune_trainer.prune",
+    "fetch": "finetune_trainer.fetch",
+    "push": "finetune_trainer.push",
 }
 
 
@@ -58,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
     _serve_flags(commands.add_parser("serve", help="answer OpenAI requests with a tuned or a base model"))
     _cache_flags(commands.add_parser("cache", help="put a base model into a model cache"))
     _prune_flags(commands.add_parser("prune", help="delete output folders that nothing uses any more"))
+    _fetch_flags(commands.add_parser("fetch", help="bring a tuned model from an object store, and verify it"))
+    _push_flags(commands.add_parser("push", help="bring a tuned model to a registry or a hub"))
     return top
 
 
@@ -123,8 +127,23 @@ def _cache_flags(cache: argparse.ArgumentParser) -> None:
 
 
 def _prune_flags(prune: argparse.ArgumentParser) -> None:
-    prune.add_argument("folders", nargs="+", type=Path, help="output folders to delete")
-    prune.add_argument("--root", type=Path, required=True, help="folder that all of them must be in")
+    prune.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder to delete, or its s3:// URI")
+    prune.add_argument("--root", required=True, help="folder, or s3:// URI, that all of them must be in")
+    prune.add_argument("--endpoint", help="URL of an S3-compatible store")
+
+
+def _fetch_flags(fetch: argparse.ArgumentParser) -> None:
+    fetch.add_argument("uri", help="where the model is, as the job's status.result.artifact.uri says: s3://BUCKET/PATH")
+    fetch.add_argument("--to", type=Path, required=True, help="folder that the model's files are to be in")
+    fetch.add_argument("--sha256", help="of the model's manifest: another model is refused")
+    fetch.add_argument("--endpoint", help="URL of an S3-compatible store")
+
+
+def _push_flags(push: argparse.ArgumentParser) -> None:
+    push.add_argument("folder", type=Path, help="folder of the tuned model")
+    push.add_argument("--to", required=True, help="oci://REGISTRY/REPOSITORY:TAG or hf://OWNER/NAME")
+    push.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
+    push.add_argument("--public", action="store_true", help="everybody may see it on the hub")
 
 
 def positive(text: str) -> int:

@@ -2,12 +2,28 @@
 
 A node that does not answer may still run its pod. The next attempt puts its number into the output folder when it
 starts; an earlier one reads it before it writes a checkpoint or the artifact, and stops. The number, not the clock,
-decides who is newer.
+decides who is newer. In an object store each attempt leaves an object of its own, so that none is overwritten.
 """
 
 from pathlib import Path
+from typing import Protocol
+
+from finetune_trainer.store import Store
 
 FILE = "attempt"
+FOLDER = "attempts"
+
+
+class Passable(Protocol):
+    """What knows whether a newer attempt has begun."""
+
+    def take(self) -> bool:
+        """Say that this attempt has begun; False where a newer one has said so already."""
+        ...
+
+    def is_passed(self) -> bool:
+        """Whether a newer attempt has begun."""
+        ...
 
 
 class Fence:
@@ -43,3 +59,30 @@ class Fence:
         except FileNotFoundError:
             return False
         return text.isdecimal() and int(text) > self._attempt
+
+
+class StoreFence:
+    """The numbers of a job's attempts, in its folder of an object store."""
+
+    def __init__(self, store: Store, attempt: int) -> None:
+        self._store, self._attempt = store, attempt
+
+    def take(self) -> bool:
+        """Say that this attempt has begun; False where a newer one has said so already.
+
+        Raises:
+            TrainerError: what Store raises.
+        """
+        if self.is_passed():
+            return False
+        self._store.put_bytes(b"", f"{FOLDER}/{self._attempt:06}")
+        return True
+
+    def is_passed(self) -> bool:
+        """Whether a newer attempt has begun.
+
+        Raises:
+            TrainerError: what Store raises.
+        """
+        begun = (name.rpartition("/")[2] for name in self._store.objects(FOLDER))
+        return any(number.isdecimal() and int(number) > self._attempt for number in begun)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from finetune_trainer.fence import Fence
+from finetune_trainer.fence import Passable
 
 
 class Interrupted(BaseException):
@@ -28,7 +28,7 @@ class Interruption:
         self._asked = threading.Event()
         self._deferred = False
         self._raised = False
-        self._fence: Fence | None = None
+        self._fence: Passable | None = None
         self._patience = patience
 
     @property
@@ -73,7 +73,7 @@ class Interruption:
         finally:
             self._deferred = False
 
-    def stop_when_passed(self, fence: Fence) -> None:
+    def stop_when_passed(self, fence: Passable) -> None:
         """From now on, a newer attempt in the same output folder is a reason to stop.
 
         Raises:

@@ -111,6 +111,9 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     wrong = spec.method == "Full" and spec.artifact.merge
     meaningless = "it has no meaning with method Full, which leaves a whole model" if wrong else None
     yield "spec.artifact.merge", meaningless, "Remove spec.artifact.merge."
+    push = spec.artifact.push
+    nowhere = "it names no place" if push and push.oci is None and push.hugging_face is None else None
+    yield "spec.artifact.push", nowhere, "Write oci or huggingFace below it, or both."
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
     yield "spec.modelRef.name", service, "Rename it, for example in small letters."
     for field in ("cpu", "memory", "ephemeralStorage"):

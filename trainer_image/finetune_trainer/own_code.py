@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError
 
 from finetune_api.base import ApiModel
 from finetune_api.job_status import ArtifactRef, Progress, TrainingResult
-from finetune_api.names import JOB_VARIABLE, REPORT_CA_VARIABLE
+from finetune_api.names import ARTIFACTS_PREFIX, JOB_VARIABLE, PUSH_PREFIX, REPORT_CA_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
@@ -47,7 +47,7 @@ STOP_SECONDS = 100
 """What the code has to write a checkpoint after SIGTERM; the pod has 120."""
 
 _MORE_SCRATCH = "Ask for more scratch space with spec.resources.ephemeralStorage."
-_SECRETS = (JOB_VARIABLE, REPORT_CA_VARIABLE)
+_SECRETS = (JOB_VARIABLE, REPORT_CA_VARIABLE, ARTIFACTS_PREFIX, PUSH_PREFIX)  # also as beginnings of names
 
 
 class CodeContext(ApiModel):
@@ -150,7 +150,7 @@ def _run(code: Path, told: CodeContext, scratch: Path, heard: "_Heard", interrup
 def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[bytes]":
     path = scratch / "context.json"
     path.write_text(told.model_dump_json(by_alias=True), encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
     return subprocess.Popen(  # noqa: S603 - an admin has allowed the user's own code on this connection
         [sys.executable, str(code)],
         cwd=scratch,

@@ -1,29 +1,42 @@
 """`finetune-trainer prune FOLDER... --root DIR`: deletes output folders that nothing uses any more.
 
-What is used is the operator's knowledge; here each folder only has to lie inside the root.
+Folders are those of a volume, or s3:// URIs. What is used is the operator's knowledge; here each folder only has to lie
+inside the root.
 """
 
 import argparse
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
+from finetune_api.trainer import StoreRef
 from finetune_trainer import outcome
 from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.fetch import require_store
+from finetune_trainer.store import Store
 
 
 def main(args: argparse.Namespace) -> int:
     """Delete the folders, or none of them where one lies outside the root."""
     try:
-        doomed = [inside(folder, args.root) for folder in args.folders]
-        for folder in doomed:
-            delete(folder)
+        doomed = [_deletion(str(folder), str(args.root), args.endpoint) for folder in args.folders]
+        for delete_one in doomed:
+            delete_one()
     except TrainerError as error:
         outcome.complain(error)
         return int(error.exit_code)
     return int(ExitCode.OK)
+
+
+def _deletion(folder: str, root: str, endpoint: str | None) -> Callable[[], None]:
+    if "://" not in folder:
+        return partial(delete, inside(Path(folder), Path(root)))
+    uri = inside_store(folder, root)
+    return partial(delete_in_store, StoreRef(uri=uri, endpoint=endpoint))
 
 
 def inside(folder: Path, root: Path) -> Path:
@@ -34,10 +47,20 @@ def inside(folder: Path, root: Path) -> Path:
     """
     real, real_root = folder.parent.resolve() / folder.name, root.resolve()
     if folder.name in ("", ".", "..") or real_root not in real.parents:
-        raise TrainerError(
-            Reason.SPEC_INVALID, f"{folder} is not inside {root}", "Nothing was deleted. Name folders inside --root."
-        )
+        raise _outside(str(folder), str(root))
     return real
+
+
+def inside_store(folder: str, root: str) -> str:
+    """The URI of a store's folder, once it is known to lie inside the root, and not to be it.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    found = require_store(folder)
+    if not found.startswith(f"{require_store(root)}/"):
+        raise _outside(folder, root)
+    return found
 
 
 def delete(folder: Path) -> None:
@@ -51,3 +74,19 @@ def delete(folder: Path) -> None:
             folder.unlink(missing_ok=True)
         elif folder.exists():
             shutil.rmtree(folder)
+
+
+def delete_in_store(folder: StoreRef) -> None:
+    """Delete all objects below a folder. One that is gone already is fine.
+
+    Raises:
+        TrainerError: what Store raises.
+    """
+    store = Store(folder)
+    store.remove(store.objects())
+
+
+def _outside(folder: str, root: str) -> TrainerError:
+    return TrainerError(
+        Reason.SPEC_INVALID, f"{folder} is not inside {root}", "Nothing was deleted. Name folders inside --root."
+    )

@@ -40,10 +40,11 @@ from finetune_trainer.evaluation.material import Material, prepare
 from finetune_trainer.evaluation.measuring import Measuring, forget
 from finetune_trainer.evaluation.models import Model, Tuned
 from finetune_trainer.evaluation.page import page
-from finetune_trainer.fence import Fence
 from finetune_trainer.interruption import Interruption
+from finetune_trainer.keeping import Keeping, kept
 from finetune_trainer.metrics import FILE, Metrics
 from finetune_trainer.progress import Pulse
+from finetune_trainer.push import push_all
 from finetune_trainer.report import Reporter, pod_reporter
 from finetune_trainer.serving.limits import cpu_threads
 from finetune_trainer.token_store import TokenStore
@@ -64,7 +65,12 @@ if TYPE_CHECKING:
 AUDITED_ROWS = 3
 
 # What may differ between two attempts of the same job without changing what is learnt.
-_NOT_LEARNT_FROM = {"suspend", "ttl_seconds_after_finished", "retry_nonce", "resources", "active_deadline_seconds"}
+_NOT_LEARNT_FROM: dict[str, Any] = {
+    **dict.fromkeys(
+        ("suspend", "ttl_seconds_after_finished", "retry_nonce", "resources", "active_deadline_seconds"), True
+    ),
+    "artifact": {"push"},
+}
 
 _ANOTHER_OUTPUT = "Choose another output folder, or delete that one."
 
@@ -93,12 +99,18 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         TrainerError: what the user can mend.
         Interrupted: somebody asked to stop; the newest checkpoint is whole.
     """
+    with kept(job) as keeping:
+        _execute(keeping, reporter, interruption, allow_local=allow_local)
+
+
+def _execute(keeping: Keeping, reporter: Reporter, interruption: Interruption, *, allow_local: bool) -> None:
+    job = keeping.job
     if _was_finished(job, reporter, allow_local=allow_local):
         return
     _prepare_environment()
     _require_one_gpu(job)
     with write_errors(Path(job.output)):
-        interruption.stop_when_passed(Fence(Path(job.output), job.attempt))
+        interruption.stop_when_passed(keeping.fence)
     folder = base_model.locate(job)
     verdict = _checked_data(job, folder, reporter, allow_local=allow_local)
     interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor
@@ -121,11 +133,18 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         contest=contest,
         page=_page(run, contest),
     )
+    reference = keeping.publish(reference)
     # An artifact that a platform has yet to take may be lost with the machine: then the checkpoints make it again.
     for rest in (*([] if job.artifact_folder else [checkpoints_of(job)]), Path(job.output) / own_code.MODEL_FOLDER):
         shutil.rmtree(rest, ignore_errors=True)
     forget(Path(job.output))
-    reporter.update(phase="Succeeded", result=result.model_copy(update={"artifact": reference}))
+    result = result.model_copy(update={"artifact": reference})
+    reporter.update(phase="Succeeded", result=_with_pushes(job, result))
+
+
+def _with_pushes(job: TrainerJob, result: TrainingResult) -> TrainingResult:
+    """The result with what became of the job's pushes, which are made here: the artifact is whole by now."""
+    return result.model_copy(update={"pushes": push_all(job.spec.artifact.push, artifact.folder_of(job)) or None})
 
 
 def fingerprint(job: TrainerJob, *data: str | None) -> str:
@@ -174,9 +193,8 @@ def _was_finished(job: TrainerJob, reporter: Reporter, *, allow_local: bool) -> 
         )
     if allow_local:  # here the next run may be on rows that were edited; a job of a cluster never learns twice
         _require_same_files(job, done.dataset)
-    reporter.update(
-        phase="Succeeded", dataset=done.dataset, result=done.result, evaluation=done.evaluation, loss=done.curves
-    )
+    reporter.update(dataset=done.dataset, evaluation=done.evaluation, loss=done.curves)
+    reporter.update(phase="Succeeded", result=_with_pushes(job, done.result))
     return True
 
 

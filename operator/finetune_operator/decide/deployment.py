@@ -330,7 +330,8 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest], version: int | 
 
 
 def _pod_failure(pod: Manifest) -> Failure | None:
-    for container in pod.get("status", {}).get("containerStatuses") or ():
+    status = pod.get("status", {})
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason = str(waiting.get("reason", ""))
         if reason in {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}:

@@ -10,7 +10,7 @@ from typing import Any
 from finetune_api.connection import HuggingFace
 from finetune_api.job import DataFile, FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus, TrainingResult
-from finetune_api.names import ARTIFACT_FOLDER
+from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
 from finetune_api.reasons import Reason
 from finetune_api.uris import UriError, parse_uri
 from finetune_api.verdict import SPLITS
@@ -27,7 +27,7 @@ from finetune_operator.decide.conditions import (
     timestamp,
 )
 from finetune_operator.decide.job_view import Change, Decision, JobView
-from finetune_operator.decide.reported import PHASE_OF_REPORT, dataset_facts, doing, report_is_due, reported
+from finetune_operator.decide.reported import PHASE_OF_REPORT, dataset_facts, doing, push_facts, report_is_due, reported
 from finetune_operator.decide.run import RETRIED, STARTING
 from finetune_operator.decide.size import fit
 
@@ -252,6 +252,7 @@ def complete(view: JobView) -> Decision | None:
         *ready(Reason.SUCCEEDED, message),
         Fact("Complete", "True", Reason.SUCCEEDED, message),
         *dataset_facts(report),
+        *push_facts(report.result),
     ]
     fields = {
         "phase": "Succeeded",
@@ -273,8 +274,16 @@ def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:
     """
     if result.artifact.uri is None or view.remote:
         return result
-    uri = f"{view.provider.artifact_uri}/{ARTIFACT_FOLDER}"
+    uri = f"{view.provider.artifact_uri}/{_folder_told(view, result.artifact.uri)}"
     return result.model_copy(update={"artifact": result.artifact.model_copy(update={"uri": uri})})
+
+
+def _folder_told(view: JobView, uri: str) -> str:
+    """In a store each attempt has a folder of its own, and an earlier one may have left the artifact."""
+    in_store = not (view.provider.artifact_uri or "").startswith("pvc://")
+    told = uri.rpartition("/")[2]
+    known = [artifact_folder(number) for number in range(1, view.attempt + 1)] if in_store else []
+    return told if told in known else ARTIFACT_FOLDER
 
 
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (

@@ -130,6 +130,26 @@ def fields_fit_the_provider(request: Request) -> Failure | None:
     )
 
 
+def pushes_are_possible(request: Request) -> Failure | None:
+    """Artifacts of a provider outside of the cluster stay there, and an air-gapped site reaches no hub."""
+    push, local = request.spec.artifact.push, request.connection.hugging_face
+    if push is None:
+        return None
+    name = request.spec.connection_ref.name
+    if local is None:
+        return Failure.because(
+            Reason.SPEC_INVALID,
+            f"spec.artifact.push: LLMConnection {name} keeps its models at the provider; leave it out",
+        )
+    if local.air_gapped and push.hugging_face is not None:
+        return Failure.because(
+            Reason.SPEC_INVALID,
+            f"spec.artifact.push.huggingFace: LLMConnection {name} is air-gapped and reaches no hub; push to a "
+            "registry inside the site with oci, or leave it out",
+        )
+    return None
+
+
 def endpoints_are_allowed(request: Request) -> Failure | None:
     """Where the test set may be sent to. Without network nothing leaves the cluster unless the admin says so."""
     connection = request.connection
@@ -154,6 +174,7 @@ CHECKS: tuple[Callable[[Request], Failure | None], ...] = (
     code_is_allowed,
     fields_fit_the_provider,
     endpoints_are_allowed,
+    pushes_are_possible,
 )
 """In this order: who may not use a connection at all learns nothing about what it allows."""
 

@@ -3,7 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from finetune_api.job_status import FineTuneJobStatus
+from finetune_api.job_status import FineTuneJobStatus, TrainingResult
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import Fact, moment
 
@@ -42,6 +43,17 @@ def dataset_facts(report: Report | None) -> list[Fact]:
         return []
     verdict = report.dataset
     return [Fact("DatasetValid", "True" if verdict.valid else "False", verdict.reason, verdict.message)]
+
+
+def push_facts(result: TrainingResult) -> list[Fact]:
+    """The condition Pushed, where the job asked for pushes."""
+    if not result.pushes:
+        return []
+    failed = [f"{push.target}: {push.message}" for push in result.pushes if push.message]
+    if failed:
+        return [Fact("Pushed", "False", Reason.PUSH_FAILED, f"{'; '.join(failed)}. {NEXT_STEP[Reason.PUSH_FAILED]}")]
+    done = ", ".join(f"{push.target} is {push.revision}" for push in result.pushes)
+    return [Fact("Pushed", "True", Reason.SUCCEEDED, done)]
 
 
 def doing(phase: str) -> str:

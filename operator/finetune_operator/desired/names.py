@@ -27,7 +27,7 @@ def training_job(job: str, attempt: int) -> str:
 def output_uri(artifacts: Uri, *, namespace: str, model: str, job: str, uid: str) -> str:
     """The folder of a job's checkpoints and artifact; the UID keeps a job of the same name apart."""
     path = join(artifacts.path, namespace, model, f"{fit(job, 54)}-{uid[:8]}")
-    return f"pvc://{artifacts.root}/{path}"
+    return f"{artifacts.scheme}://{artifacts.root}/{path}"
 
 
 def claim_path(uri: Uri) -> str:

@@ -118,22 +118,26 @@ class Volumes:
         ]
 
 
-def pod_spec(connection: PodSettings, container: Manifest, volumes: Volumes) -> Manifest:
-    """A restricted pod with one container, without API rights, with what the connection's podTemplate adds."""
+def pod_spec(
+    connection: PodSettings, container: Manifest, volumes: Volumes, *, before: Manifest | None = None
+) -> Manifest:
+    """A restricted pod with one container, without API rights, with what the connection's podTemplate adds.
+
+    `before` is a container that has to end well before the other starts; it has the same volumes.
+    """
     template = connection.pod_template
+    shared = {
+        "imagePullPolicy": connection.image_pull_policy,
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": volumes.mounts(),
+    }
     chosen = template.wire() if template else {}
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
-        "containers": [
-            {
-                "imagePullPolicy": connection.image_pull_policy,
-                "securityContext": CONTAINER_SECURITY,
-                "volumeMounts": volumes.mounts(),
-                **container,
-            }
-        ],
+        **({"initContainers": [shared | before]} if before else {}),
+        "containers": [shared | container],
         "volumes": volumes.sources(),
     }
     passed_on = (

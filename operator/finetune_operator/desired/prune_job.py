@@ -7,7 +7,7 @@ from finetune_api.connection import HuggingFace
 from finetune_api.model import ModelVersion
 from finetune_api.names import COMPONENT_LABEL, MODEL_LABEL
 from finetune_api.uris import parse_artifact_uri
-from finetune_operator.desired import names
+from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import Manifest, Volumes, labels, owner_reference, pod_metadata, pod_spec
 
 KEPT_SECONDS = 3600
@@ -20,9 +20,9 @@ def name(model: str, version: int) -> str:
 
 
 def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Manifest | None:
-    """The Job, or None where the version's weights are not in a folder of this model's on a volume.
+    """The Job, or None where the version's weights are not in a folder of this model's.
 
-    Where the weights are was told by the pod that made them: nothing else of the claim is ever deleted on its word.
+    Where the weights are was told by the pod that made them: nothing else is ever deleted on its word.
     """
     if version.artifact.uri is None:
         return None
@@ -30,14 +30,18 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
     metadata = owner["metadata"]
     if uri.path.split("/")[-4:-2] != [metadata["namespace"], metadata["name"]]:
         return None
-    folder = dirname(names.claim_path(uri))
-    volumes = Volumes()
-    volumes.claim(uri.root, read_only=False)
+    volumes, flags = Volumes(), []
+    if uri.is_claim:
+        volumes.claim(uri.root, read_only=False)
+    else:
+        flags = artifacts.endpoint_flag(connection.artifacts)
+    folder = dirname(names.claim_path(uri) if uri.is_claim else uri.text)
     own_labels = labels(**{MODEL_LABEL: names.fit(owner["metadata"]["name"]), COMPONENT_LABEL: "prune"})
     container: Manifest = {
         "name": "prune",
         "image": connection.check_image or connection.trainer_image,
-        "args": ["prune", folder, "--root", dirname(folder)],
+        "args": ["prune", folder, "--root", dirname(folder), *flags],
+        **artifacts.environment(None if uri.is_claim else connection.artifacts),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
     }

@@ -6,9 +6,17 @@ from typing import Literal
 from finetune_api.connection import HuggingFace
 from finetune_api.deployment import LocalServing, ModelDeploymentSpec
 from finetune_api.model import ModelVersion
-from finetune_api.names import COMPONENT_LABEL, DEPLOYMENT_LABEL, MODEL_CACHE_PATH, MODEL_LABEL, SERVED_VERSION_LABEL
+from finetune_api.names import (
+    ARTIFACT_FOLDER,
+    COMPONENT_LABEL,
+    DEPLOYMENT_LABEL,
+    FETCHED_PATH,
+    MODEL_CACHE_PATH,
+    MODEL_LABEL,
+    SERVED_VERSION_LABEL,
+)
 from finetune_api.uris import parse_artifact_uri
-from finetune_operator.desired import names
+from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
     Manifest,
     Volumes,
@@ -102,8 +110,14 @@ def _pod(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Serv
     volumes = Volumes()
     folder = _folder(served)
     volumes.model_cache(served.connection)
+    before = None
     if served.version.artifact.uri:
-        volumes.claim(parse_artifact_uri(served.version.artifact.uri).root, read_only=True)
+        uri = parse_artifact_uri(served.version.artifact.uri)
+        if uri.is_claim:
+            volumes.claim(uri.root, read_only=True)
+        else:
+            volumes.at(FETCHED_PATH, {"emptyDir": {}}, read_only=False)
+            before = _fetch(served, folder)
     if spec.api_key_secret_ref is not None:
         key = spec.api_key_secret_ref
         source = {"secret": {"secretName": key.name, "items": [{"key": key.key, "path": "api-key"}]}}
@@ -123,13 +137,28 @@ def _pod(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Serv
         **engine(name, spec, local, served, folder),
     }
     grace = {"terminationGracePeriodSeconds": DRAIN_SECONDS + 120}
-    return pod_spec(served.connection, container, volumes) | grace
+    return pod_spec(served.connection, container, volumes, before=before) | grace
 
 
 def _folder(served: Served) -> str:
     if served.version.artifact.uri is None:
         return f"{MODEL_CACHE_PATH}/{served.version.base_model}"
-    return names.claim_path(parse_artifact_uri(served.version.artifact.uri))
+    uri = parse_artifact_uri(served.version.artifact.uri)
+    return names.claim_path(uri) if uri.is_claim else f"{FETCHED_PATH}/{ARTIFACT_FOLDER}"
+
+
+def _fetch(served: Served, folder: str) -> Manifest:
+    """The container that brings the weights from their store and compares them with their checksums."""
+    connection, artifact = served.connection, served.version.artifact
+    checksum = ["--sha256", artifact.sha256] if artifact.sha256 else []
+    return {
+        "name": "fetch",
+        "image": connection.check_image or connection.trainer_image,
+        "args": ["fetch", artifact.uri, "--to", folder, *checksum, *artifacts.endpoint_flag(connection.artifacts)],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
+        **artifacts.environment(connection.artifacts),
+    }
 
 
 def _transformers(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Served, folder: str) -> Manifest:

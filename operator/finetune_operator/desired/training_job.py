@@ -14,22 +14,27 @@ from finetune_api.names import (
     ATTEMPT_LABEL,
     COMPONENT_LABEL,
     CONFIG_MAPS_PATH,
+    HUB_TOKEN_VARIABLE,
     JOB_LABEL,
     JOB_VARIABLE,
     JUDGE_KEY_VARIABLE,
     MODEL_CACHE_PATH,
     MODEL_LABEL,
+    OUTPUT_PATH,
     OWNER_ANNOTATION,
     QUEUE_LABEL,
+    REGISTRY_KEYS_VARIABLE,
     REPORT_CA_VARIABLE,
     TOKEN_AUDIENCE,
     TOKEN_PATH,
     TRAINER_CONTAINER,
+    artifact_folder,
     endpoint_key_variable,
 )
+from finetune_api.push import Push
 from finetune_api.trainer import ActiveVersionRef, ReportTarget, TrainerJob
 from finetune_api.uris import Uri, parse_artifact_uri, parse_uri
-from finetune_operator.desired import names
+from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
     Manifest,
     Volumes,
@@ -45,12 +50,16 @@ GRACE_SECONDS = 120
 
 TOKEN_SECONDS = 3600
 
+DOCKER_CONFIG_KEY = ".dockerconfigjson"
+"""The one key of a Secret of type kubernetes.io/dockerconfigjson."""
+
 
 class Active(ApiModel):
     """The active version of the job's model."""
 
     version: int
     artifact_uri: str | None
+    sha256: str | None = None
 
 
 class Attempt(ApiModel):
@@ -104,21 +113,23 @@ def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attem
 
 def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> TrainerJob:
     """The attempt as the trainer reads it."""
-    output = parse_artifact_uri(attempt.output_uri)
+    store = artifacts.store(attempt.output_uri, connection.artifacts)
+    folder = artifact_folder(attempt.number) if store else ARTIFACT_FOLDER
     return TrainerJob(
         namespace=owner["metadata"]["namespace"],
         name=owner["metadata"]["name"],
         uid=owner["metadata"]["uid"],
         attempt=attempt.number,
         spec=spec,
-        output=names.claim_path(output),
-        artifact_uri=f"{attempt.output_uri}/{ARTIFACT_FOLDER}",
+        output=OUTPUT_PATH if store else names.claim_path(parse_artifact_uri(attempt.output_uri)),
+        artifact_uri=f"{attempt.output_uri}/{folder}",
+        store=store,
         model_cache=MODEL_CACHE_PATH if connection.model_cache else None,
         air_gapped=connection.air_gapped,
         trust_remote_code=connection.trust_remote_code,
         code=_code(spec),
         report=ReportTarget(url=attempt.report_url),
-        active_version=_active_version(attempt.active),
+        active_version=_active_version(attempt.active, connection),
     )
 
 
@@ -128,17 +139,25 @@ def _code(spec: FineTuneJobSpec) -> str | None:
     return f"{CONFIG_MAPS_PATH}/{reference.name}/{reference.key}" if reference else None
 
 
-def _active_version(active: Active | None) -> ActiveVersionRef | None:
+def _active_version(active: Active | None, connection: HuggingFace) -> ActiveVersionRef | None:
     if active is None:
         return None
-    uri = _on_a_claim(active)
-    return ActiveVersionRef(version=active.version, folder=names.claim_path(uri) if uri else None)
+    uri = active.artifact_uri
+    if uri is None:
+        return ActiveVersionRef(version=active.version)
+    claim = _claim_of(uri)
+    return ActiveVersionRef(
+        version=active.version,
+        folder=names.claim_path(claim) if claim else None,
+        store=artifacts.store(uri, connection.artifacts),
+        sha256=active.sha256,
+    )
 
 
-def _on_a_claim(active: Active) -> Uri | None:
-    """Where a version's weights are, if a pod of this namespace can mount them."""
-    uri = active.artifact_uri or ""
-    return parse_artifact_uri(uri) if uri.startswith("pvc://") else None
+def _claim_of(uri: str) -> Uri | None:
+    """Where it is, if it is on a claim that a pod of this namespace can mount."""
+    found = parse_artifact_uri(uri)
+    return found if found.is_claim else None
 
 
 def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
@@ -148,9 +167,9 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attemp
     if spec.code is not None:
         volumes.config_map(spec.code.config_map_ref.name)
     volumes.model_cache(connection)
-    volumes.claim(parse_artifact_uri(attempt.output_uri).root, read_only=False)
-    active = attempt.active and _on_a_claim(attempt.active)
-    if active:
+    if output := _claim_of(attempt.output_uri):
+        volumes.claim(output.root, read_only=False)
+    if attempt.active and attempt.active.artifact_uri and (active := _claim_of(attempt.active.artifact_uri)):
         volumes.claim(active.root, read_only=True)
     volumes.at(TOKEN_PATH.rpartition("/")[0], token_volume(), read_only=True)
     if spec.resources.gpus_per_node:
@@ -163,8 +182,7 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attemp
         "resources": resources(spec, connection),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    if dataset.secret_ref is not None:
-        container["envFrom"] = [{"secretRef": {"name": dataset.secret_ref.name}}]
+    container |= artifacts.environment(connection.artifacts, dataset.secret_ref)
     return pod_spec(connection, container, volumes) | {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
@@ -181,7 +199,15 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace
         variables.append({"name": "HF_HUB_OFFLINE", "value": "1"})
     if spec.hub_token_secret_ref is not None:
         variables.append(_from_secret("HF_TOKEN", spec.hub_token_secret_ref))
-    return variables + list(_keys_of_services(spec.evaluation))
+    return variables + list(_keys_of_services(spec.evaluation)) + list(_keys_of_pushes(spec.artifact.push))
+
+
+def _keys_of_pushes(push: Push | None) -> Iterator[Manifest]:
+    if push and push.oci and push.oci.secret_ref:
+        key = SecretKeyRef(name=push.oci.secret_ref.name, key=DOCKER_CONFIG_KEY)
+        yield _from_secret(REGISTRY_KEYS_VARIABLE, key)
+    if push and push.hugging_face:
+        yield _from_secret(HUB_TOKEN_VARIABLE, push.hugging_face.token_secret_ref)
 
 
 def _keys_of_services(evaluation: Evaluation) -> Iterator[Manifest]:

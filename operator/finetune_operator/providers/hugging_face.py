@@ -77,7 +77,7 @@ class HuggingFaceTraining:
         self._refusals = PodRefusals(kube, clock)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
-        """A folder on the connection's claim."""
+        """A folder where the connection keeps its artifacts."""
         metadata = job["metadata"]
         return names.output_uri(
             parse_artifact_uri(_settings(connection).artifacts.uri),
@@ -163,8 +163,10 @@ class HuggingFaceTraining:
         status = model.get("status") or {}
         for version in status.get("versions") or ():
             if version.get("version") == status.get("activeVersion"):
-                artifact_uri = (version.get("artifact") or {}).get("uri")
-                return training_job.Active(version=version["version"], artifact_uri=artifact_uri)
+                artifact = version.get("artifact") or {}
+                return training_job.Active(
+                    version=version["version"], artifact_uri=artifact.get("uri"), sha256=artifact.get("sha256")
+                )
         return None
 
     async def _ask_for(self, name: str, namespace: str) -> Manifest | None:

@@ -89,14 +89,22 @@ def test_a_mounted_path_never_leaves_its_claim(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "root", "path"),
-    [("pvc://models", "models", ""), ("pvc://models/", "models", ""), ("pvc://models/a/b/", "models", "a/b")],
+    [
+        ("pvc://models", "models", ""),
+        ("pvc://models/", "models", ""),
+        ("pvc://models/a/b/", "models", "a/b"),
+        ("s3://bucket", "bucket", ""),
+        ("s3://bucket/a/b", "bucket", "a/b"),
+    ],
 )
-def test_an_artifact_uri_is_a_claim_with_an_optional_prefix(text: str, root: str, path: str) -> None:
+def test_an_artifact_uri_is_a_claim_or_a_bucket_with_an_optional_prefix(text: str, root: str, path: str) -> None:
     uri = parse_artifact_uri(text)
     assert (uri.root, uri.path) == (root, path)
 
 
-@pytest.mark.parametrize("text", ["s3://bucket/a", "models", "pvc://", "pvc://models/../x", ""])
+@pytest.mark.parametrize(
+    "text", ["gs://bucket/a", "models", "pvc://", "s3://", "pvc://models/../x", "s3://key:secret@bucket/a", ""]
+)
 def test_other_artifact_uris_are_refused(text: str) -> None:
     with pytest.raises(UriError):
         parse_artifact_uri(text)

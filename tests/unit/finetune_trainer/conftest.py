@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from finetune_api.names import ARTIFACTS_PREFIX
 from tests.assets.tiny_model import make_tiny_model
+from tests.unit.finetune_trainer.stores import KEYS, Bucket, serving
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -27,3 +29,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     gc.freeze()  # training collects garbage three times a run: half a second each over all that was imported
     yield cache
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def _bucket() -> Iterator[Bucket]:
+    with serving() as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def bucket(_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A bucket of a real S3 over HTTP, without faults at first; the environment has its keys."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(f"{ARTIFACTS_PREFIX}{name}", value)
+    _bucket.fault = lambda _method, _path: None
+    _bucket.asked.clear()
+    return _bucket

@@ -20,7 +20,7 @@ def root(tmp_path):
 
 
 def run(root, *folders):
-    return prune.main(argparse.Namespace(folders=list(folders), root=root))
+    return prune.main(argparse.Namespace(folders=list(folders), root=root, endpoint=None))
 
 
 def test_folders_inside_the_root_are_deleted_and_again_is_fine(root):

@@ -5,11 +5,10 @@ It knows nothing about formats or compression.
 """
 
 import difflib
-import errno
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -17,34 +16,9 @@ from typing import Any, BinaryIO, Self
 from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.store_errors import reason_of, status_of
 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
-_DENIED_STATUS = (401, 403, 407)
-_MISSING_STATUS = (404, 410)
-# Errors of the stores' libraries that say "no or wrong credentials" without a number.
-_DENIED_NAMES = (
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "CredentialRetrievalError",
-    "TokenRetrievalError",
-    "UnauthorizedSSOTokenError",
-    "ClientAuthenticationError",
-    "DefaultCredentialsError",
-    "RefreshError",
-    "GatedRepoError",
-    "LocalTokenNotFoundError",
-    "PermissionError",
-)
-_AWAY_NAMES = ("ConnectionError", "ClientConnectionError", "TimeoutError", "HTTPClientError")
-_MISSING_NAMES = (
-    "FileNotFoundError",
-    "NotADirectoryError",
-    "NoSuchBucket",
-    "RepositoryNotFoundError",
-    "EntryNotFoundError",
-    "ResourceNotFoundError",
-)
-_NO_SUCH_NAME = (errno.ELOOP, errno.ENAMETOOLONG)
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",
     Reason.ACCESS_DENIED: "Correct the rights of the file and its folders.",
@@ -177,11 +151,11 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
     if isinstance(error, ImportError):
         message = f"{name}: this image cannot read {uri.scheme}://: {error.name} is not installed"
         return TrainerError(Reason.SPEC_INVALID, message, "Use an image with the stores extra, or another place.")
-    status = next((found for one in _chain(error) if (found := _status(one)) is not None), None)
+    status = status_of(error)
     said = f" ({type(error).__name__}{f', status {status}' if status else ''})"
     if uri.mounted_path() is not None:
         said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-    reason = _reason(error, status)
+    reason = reason_of(error)
     step = _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
     if reason == Reason.DATASET_NOT_FOUND:
         return TrainerError(reason, f"{name} is not in {place}{_instead(uri)}{said}", step)
@@ -201,43 +175,3 @@ def _instead(uri: Uri) -> str:
         return ""
     near = difflib.get_close_matches(uri.file_name.lower(), names, n=1, cutoff=0.7)
     return f"; there is {names[near[0]]}" if near else ""
-
-
-def _reason(error: Exception, status: int | None) -> Reason:
-    """What it means. A status says most; fsspec gives FileNotFoundError for whatever a web server does not deliver."""
-    names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
-    if status is not None:
-        if status in _DENIED_STATUS:
-            return Reason.ACCESS_DENIED
-        return Reason.DATASET_NOT_FOUND if status in _MISSING_STATUS else Reason.STORE_UNAVAILABLE
-    if names & set(_DENIED_NAMES):
-        return Reason.ACCESS_DENIED
-    if names & set(_AWAY_NAMES):
-        return Reason.STORE_UNAVAILABLE
-    if names & set(_MISSING_NAMES) or (isinstance(error, OSError) and error.errno in _NO_SUCH_NAME):
-        return Reason.DATASET_NOT_FOUND
-    return Reason.STORE_UNAVAILABLE
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and those that caused it, at most eight."""
-    following: BaseException | None = error
-    for _ in range(8):
-        if following is None:
-            return
-        yield following
-        following = following.__cause__ or following.__context__
-
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error of aiohttp, requests, botocore, azure or google carries."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):  # botocore
-        response = response.get("ResponseMetadata", {})
-        return response.get("HTTPStatusCode") if isinstance(response, dict) else None
-    for holder in (error, response):
-        for attribute in ("status", "status_code", "code"):
-            value = getattr(holder, attribute, None)
-            if isinstance(value, int):
-                return value
-    return None

@@ -15,6 +15,8 @@ from typing import Any
 from finetune_api.evaluation import Endpoint, Judge
 from finetune_api.job_status import Progress
 from finetune_api.names import JUDGE_KEY_VARIABLE, endpoint_key_variable
+from finetune_api.trainer import ActiveVersionRef
+from finetune_trainer import artifact_store
 from finetune_trainer.data import TemplateRefusedError
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import material
@@ -35,6 +37,7 @@ from finetune_trainer.evaluation.material import Material, Prompt
 from finetune_trainer.evaluation.models import Model, Tuned, base_of, same_tokens, version_in
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter
+from finetune_trainer.store import Store
 from finetune_trainer.token_store import TokenStore
 
 
@@ -113,17 +116,26 @@ class Measuring:
         active = self._active
         if active is None:
             return self._not_asked("the model had no active version when the attempt started"), None
-        if active.folder is None:
-            asked, loss = self._not_asked("its weights are not on a volume that the trainer can mount"), None
+        place = active.folder or (active.store and active.store.uri)
+        if place is None:
+            asked, loss = self._not_asked("its weights are not where the trainer can reach them"), None
         else:
             try:
-                with version_in(self._tuned, Path(active.folder)) as model:
-                    asked = self._ask_model(ACTIVE_VERSION, model, active.version, active.folder)
+                with version_in(self._tuned, self._here(active)) as model:
+                    asked = self._ask_model(ACTIVE_VERSION, model, active.version, place)
                     loss = self._loss(model) if same_tokens(model.chat, self._tuned.model.chat) else None
             except TrainerError as error:
                 asked, loss = self._not_asked(f"{error.reason}: {error.message}"), None
         asked.notes = {"version": active.version}
         return asked, loss
+
+    def _here(self, active: ActiveVersionRef) -> Path:
+        """The folder of its weights, fetched where they are in a store."""
+        if active.store is None:
+            return Path(active.folder or "")
+        folder = Path(self._tuned.job.output) / ACTIVE_VERSION
+        artifact_store.fetch(Store(active.store), "", folder, sha256=active.sha256)
+        return folder
 
     def _ask_with(self, who: str, model: Model, prompts: Sequence[Prompt], *depends_on: Any) -> Contestant:
         kept = self._kept(who, *depends_on)

@@ -197,10 +197,12 @@ def deployment(replicas: int = 1, version: str = "2", generation: int = 1, **sta
     }
 
 
-def pod(waiting: str, version: str = "2", last: dict[str, Any] | None = None) -> dict[str, Any]:
+def pod(
+    waiting: str, version: str = "2", last: dict[str, Any] | None = None, kind: str = "containerStatuses"
+) -> dict[str, Any]:
     state = {"state": {"waiting": {"reason": waiting, "message": "m"}}}
     container = state | ({"lastState": {"terminated": last}} if last else {})
-    return {"metadata": {"labels": {LABEL: version}}, "status": {"containerStatuses": [container]}}
+    return {"metadata": {"labels": {LABEL: version}}, "status": {kind: [container]}}
 
 
 LATE = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
@@ -235,6 +237,12 @@ REFUSED = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
         (
             deployment(availableReplicas=0),
             [pod("CrashLoopBackOff", last={"reason": "Error", "message": "no model"})],
+            "Failing",
+            Reason.DEPLOYMENT_FAILED,
+        ),
+        (
+            deployment(availableReplicas=0),
+            [pod("CrashLoopBackOff", last={"message": "ModelUnusable: …"}, kind="initContainerStatuses")],
             "Failing",
             Reason.DEPLOYMENT_FAILED,
         ),

@@ -647,3 +647,42 @@ def test_a_container_that_runs_at_last_ends_the_alarm_at_once() -> None:
 def test_an_attempt_that_was_started_is_looked_at_though_nothing_tells_of_it() -> None:
     assert decide(view()).start
     assert decide(view()).requeue_after == 15
+@pytest.mark.parametrize(
+    ("told", "recorded"),
+    [
+        ("s3://tuned/team-a/m/j-1/model-2", "model-2"),
+        ("s3://tuned/team-a/m/j-1/model-1", "model-1"),  # of an attempt that died before it could say so
+        ("s3://elsewhere/x/model-2", "model-2"),
+        ("s3://tuned/team-a/m/j-1/model-3", "model"),
+        ("s3://tuned/team-a/other/j-9", "model"),
+    ],
+)
+def test_in_a_store_the_artifact_is_that_of_one_of_the_attempts(told: str, recorded: str) -> None:
+    said = succeeded(2).model_dump()
+    said["result"]["artifact"]["uri"] = told
+    status = FineTuneJobStatus(provider=provider(2, artifact_uri="s3://tuned/team-a/m/j-1"))
+    found = decide(view(run("Succeeded", 2, report=type(succeeded()).model_validate(said)), status, version=1))
+    assert found.status.result is not None
+    assert found.status.result.artifact.uri == f"s3://tuned/team-a/m/j-1/{recorded}"
+
+
+PUSHED = {"target": "oci://ghcr.io/team/a:1", "revision": "sha256:ab"}
+UNPUSHED = {"target": "hf://team/a", "message": "the hub does not take it", "nextStep": "Check the token."}
+
+
+@pytest.mark.parametrize(
+    ("pushes", "status", "reason", "said"),
+    [
+        ([PUSHED], "True", "Succeeded", "oci://ghcr.io/team/a:1 is sha256:ab"),
+        ([PUSHED, UNPUSHED], "False", "PushFailed", "hf://team/a: the hub does not take it. The version stands."),
+    ],
+)
+def test_a_push_that_fails_is_said_and_the_version_stands(pushes: Any, status: str, reason: str, said: str) -> None:
+    body = succeeded().wire()
+    body["result"]["pushes"] = pushes
+    found = decide(view(run("Succeeded", report=type(succeeded()).model_validate(body)), running(), version=3)).status
+    assert (found.phase, found.model_version) == ("Succeeded", 3)
+    pushed = condition(found, "Pushed")
+    assert (pushed.status, pushed.reason) == (status, reason)
+    assert said in pushed.message
+    assert condition(found, "Complete").status == "True"

@@ -116,6 +116,7 @@ def test_the_order_of_the_checks() -> None:
         "code_is_allowed",
         "fields_fit_the_provider",
         "endpoints_are_allowed",
+        "pushes_are_possible",
     ]
 
 
@@ -266,3 +267,23 @@ def test_the_largest_status_fits_and_is_still_valid(letter: str) -> None:
 def test_a_status_that_fits_is_left_as_it_is() -> None:
     status = FineTuneJobStatus(phase="Running", failure=Failure.because(Reason.EVICTED, "x" * 4096))
     assert fit(status) is status
+
+
+HUB = {"huggingFace": {"repository": "team/a", "tokenSecretRef": {"name": "hub", "key": "token"}}}
+REGISTRY = {"oci": {"uri": "oci://registry.internal/team/a:1"}}
+
+
+@pytest.mark.parametrize(
+    ("where", "push", "said"),
+    [
+        (connection(), HUB | REGISTRY, None),
+        (connection(AIR_GAPPED), REGISTRY, None),
+        (connection(AIR_GAPPED), HUB, "artifact.push.huggingFace: LLMConnection local is air-gapped"),
+        (openai_connection(), REGISTRY, "artifact.push: LLMConnection local keeps its models at the provider"),
+        (openai_connection(), None, None),
+    ],
+)
+def test_where_an_artifact_may_be_pushed_to(where: LLMConnectionSpec, push: Any, said: str | None) -> None:
+    spec = job_spec(artifact={"push": push})
+    found = policy.pushes_are_possible(policy.Request(spec, "team-a", {}, where))
+    assert (found is None) if said is None else found is not None and said in found.message

@@ -18,6 +18,7 @@ FROM_ELSEWHERE = {
     Reason.BUCKET_NOT_FOUND,  # of AWS's refusals: test_aws_and_s3
     Reason.ROLE_NOT_USABLE,
     Reason.PROVIDER_BUSY,
+    Reason.PUSH_FAILED,  # condition Pushed: test_decide_job
     Reason.TRAINER_CRASHED,  # of an exit code that is nobody's: test_decide_run
 }
 

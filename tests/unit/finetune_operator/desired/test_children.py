@@ -83,6 +83,19 @@ def test_the_key_of_an_endpoint_comes_from_the_secret_that_the_job_names() -> No
     }
 
 
+def test_keys_of_pushes_come_from_the_secrets_that_the_job_names() -> None:
+    push = {
+        "oci": {"uri": "oci://ghcr.io/team/a:1", "secretRef": {"name": "registry"}},
+        "huggingFace": {"repository": "team/a", "tokenSecretRef": {"name": "hub", "key": "token"}},
+    }
+    made = job(artifact={"push": push})
+    assert {name: value for name, value in variables(made).items() if "_PUSH_" in name} == {
+        "FINETUNE_PUSH_DOCKER_CONFIG": {"secretKeyRef": {"name": "registry", "key": ".dockerconfigjson"}},
+        "FINETUNE_PUSH_HUB_TOKEN": {"secretKeyRef": {"name": "hub", "key": "token"}},
+    }
+    assert not [name for name in variables(job()) if "_PUSH_" in name]
+
+
 @pytest.mark.parametrize(
     ("uri", "folder", "claims"),
     [

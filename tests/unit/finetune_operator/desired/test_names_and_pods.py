@@ -85,9 +85,9 @@ def restricted(spec: dict[str, Any]) -> None:
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
-    for field in ("hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"):
+    for field in ("hostNetwork", "hostPID", "hostIPC", "ephemeralContainers"):
         assert field not in spec
-    for container in spec["containers"]:
+    for container in (*spec.get("initContainers", ()), *spec["containers"]):
         own = container["securityContext"]
         assert own["allowPrivilegeEscalation"] is False
         assert own["readOnlyRootFilesystem"] is True

@@ -198,7 +198,7 @@ def test_a_whole_model_is_compared_with_an_adapter_and_its_base(tiny_model, tmp_
     ("active", "says"),
     [
         (None, "the model had no active version when the attempt started"),
-        (ActiveVersionRef(version=4), "its weights are not on a volume that the trainer can mount"),
+        (ActiveVersionRef(version=4), "its weights are not where the trainer can reach them"),
         (ActiveVersionRef(version=4, folder="/nowhere/model"), "ModelUnusable: /nowhere/model is no folder"),
     ],
 )

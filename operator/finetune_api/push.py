@@ -1,0 +1,71 @@
+"""Where a job's artifact goes besides the place where it is kept: a registry, a hub. And what came of it."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from finetune_api.base import ApiModel, ObjectRef, SecretKeyRef, rules, shaped
+
+_OCI = shaped(
+    r"^oci://[a-z0-9][-a-z0-9.]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+:[A-Za-z0-9_][-A-Za-z0-9._]{0,127}$",
+    "write oci://REGISTRY/REPOSITORY:TAG, such as oci://ghcr.io/team/sentiment:1",
+)
+_REPOSITORY = shaped(
+    r"^[A-Za-z0-9][-A-Za-z0-9._]{0,95}/[A-Za-z0-9][-A-Za-z0-9._]{0,95}$", "write OWNER/NAME, as the hub shows it"
+)
+_HUB_URL = shaped("^https?://[^/@]+$", "write the hub's address alone, such as https://hub.example.com")
+
+
+class PushToRegistry(ApiModel):
+    """An OCI registry."""
+
+    uri: Annotated[str, Field(max_length=512), _OCI] = Field(
+        description="oci://REGISTRY/REPOSITORY:TAG. A tag that is there is moved."
+    )
+    secret_ref: ObjectRef | None = Field(
+        None,
+        description="Secret of the job's namespace, of type kubernetes.io/dockerconfigjson, with keys that may push.",
+    )
+    plain_http: bool = Field(
+        False, alias="plainHTTP", description="The registry has no TLS. For registries inside of the cluster."
+    )
+
+
+class PushToHub(ApiModel):
+    """A Hugging Face hub, or a service with its API."""
+
+    repository: Annotated[str, Field(max_length=193), _REPOSITORY] = Field(
+        description="OWNER/NAME of a model repository; made where it is not there."
+    )
+    private: bool = Field(
+        True, description="Whether only members may see it. On: nothing is pushed to a repository that is public."
+    )
+    token_secret_ref: SecretKeyRef = Field(
+        description="Token that may write: a Secret of the job's namespace and its key."
+    )
+    endpoint_url: Annotated[str, Field(max_length=512), _HUB_URL] | None = Field(
+        None, description="Address of a hub of one's own. Default: https://huggingface.co."
+    )
+
+
+class Push(ApiModel):
+    """Where the artifact is pushed to, once it is whole."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.oci) || has(self.huggingFace)", "push needs oci or huggingFace, or both"),
+        )
+    )
+    oci: PushToRegistry | None = Field(None, description="To an OCI registry, as a model that ModelPack describes.")
+    hugging_face: PushToHub | None = Field(None, description="To a Hugging Face hub.")
+
+
+class Pushed(ApiModel):
+    """What came of a push. The version stands either way."""
+
+    target: Annotated[str, Field(max_length=512)] = Field(description="oci://…, or hf://OWNER/NAME.")
+    revision: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description="Digest in the registry, or commit on the hub; none where the push failed."
+    )
+    message: Annotated[str, Field(max_length=1024)] | None = Field(None, description="Why it failed.")
+    next_step: Annotated[str, Field(max_length=1024)] | None = Field(None, description="What to do about it.")

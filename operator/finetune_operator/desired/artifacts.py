@@ -1,0 +1,34 @@
+"""How pods reach tuned weights: on a claim that they mount, or in a store that they fetch from with its keys."""
+
+from finetune_api.base import ObjectRef
+from finetune_api.connection import Artifacts
+from finetune_api.names import ARTIFACTS_PREFIX
+from finetune_api.trainer import StoreRef
+from finetune_api.uris import parse_artifact_uri
+from finetune_operator.desired.pod import Manifest
+
+
+def store(uri: str, artifacts: Artifacts) -> StoreRef | None:
+    """The folder at `uri` as a store's; None where it is on a claim.
+
+    The endpoint is the connection's of today: it may have moved from a claim to a store, and the versions stay.
+    """
+    return None if parse_artifact_uri(uri).is_claim else StoreRef(uri=uri, endpoint=artifacts.endpoint_url)
+
+
+def environment(artifacts: Artifacts | None, data_secret: ObjectRef | None = None) -> Manifest:
+    """`envFrom` of a container, where there is any: keys of the data as they are, those of the store with a prefix.
+
+    Both Secrets may call their keys alike.
+    """
+    sources: list[Manifest] = []
+    if data_secret is not None:
+        sources.append({"secretRef": {"name": data_secret.name}})
+    if artifacts is not None and artifacts.secret_ref is not None:
+        sources.append({"prefix": ARTIFACTS_PREFIX, "secretRef": {"name": artifacts.secret_ref.name}})
+    return {"envFrom": sources} if sources else {}
+
+
+def endpoint_flag(artifacts: Artifacts) -> list[str]:
+    """The flag of `finetune-trainer`'s commands that names a store of one's own."""
+    return ["--endpoint", artifacts.endpoint_url] if artifacts.endpoint_url else []

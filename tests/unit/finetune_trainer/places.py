@@ -1,0 +1,216 @@
+"""Places that artifacts are pushed to, as small real HTTP servers: an OCI registry with a token service, and a hub."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+USER, PASSWORD, TOKEN = "robot", "push-secret", "hub-token"
+BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class Place:
+    """What both have: every request in `asked`, and faults by method and path ("break", or a status)."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.fault: Callable[[str, str], Any] = lambda _method, _path: None
+        self.address = ""
+
+    def answer(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
+        """What the place says."""
+        raise NotImplementedError
+
+
+class FakeRegistry(Place):
+    """The distribution API: pushes need a token, the token service wants user and password."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blobs: dict[str, bytes] = {}
+        self.manifests: dict[str, bytes] = {}
+        self.scheme = "bearer"
+        self._tokens: set[str] = set()
+
+    def answer(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
+        if path.startswith("/token"):
+            return self._token(path, headers)
+        allowed = self._allowed(method, headers)
+        if allowed is not None:
+            return allowed
+        place, _, query = path.partition("?")
+        if place.endswith("/blobs/uploads/"):
+            return 202, {"Location": "/v2/team/model/blobs/uploads/1?state=x"}, b""
+        if "/blobs/uploads/" in place and method == "PUT":
+            return self._put_blob(query, body)
+        if "/blobs/" in place:
+            return (200 if place.rpartition("/")[2] in self.blobs else 404), {}, b""
+        return self._manifest(method, place.rpartition("/")[2], body)
+
+    def _token(self, path: str, headers: Any) -> Answer:
+        if headers.get("Authorization") != f"Basic {BASIC}":
+            return 401, {}, b""
+        token = f"{len(self._tokens)}-{'push' if 'push' in path else 'pull'}"
+        self._tokens.add(token)
+        return 200, {}, json.dumps({"token": token}).encode()
+
+    def forget_tokens(self) -> None:
+        """They have expired."""
+        self._tokens.clear()
+
+    def _allowed(self, method: str, headers: Any) -> Answer | None:
+        given = headers.get("Authorization", "")
+        if self.scheme == "basic":
+            realm = {"WWW-Authenticate": 'Basic realm="here"'}
+            return None if given == f"Basic {BASIC}" else (401, realm, b"")
+        right = "pull" if method in ("GET", "HEAD") else "push"
+        token = given.removeprefix("Bearer ")
+        if token in self._tokens and (right == "pull" or token.endswith("push")):
+            return None
+        scope = f'scope="repository:team/model:pull{",push" if right == "push" else ""}"'
+        return 401, {"WWW-Authenticate": f'Bearer realm="{self.address}/token",service="registry",{scope}'}, b""
+
+    def _put_blob(self, query: str, body: bytes) -> Answer:
+        found = re.search("digest=sha256(?::|%3A)([0-9a-f]{64})", query)
+        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        if found is None or digest != f"sha256:{found[1]}" or "state=x" not in query:
+            return 400, {}, b""
+        self.blobs[digest] = body
+        return 201, {}, b""
+
+    def _manifest(self, method: str, tag: str, body: bytes) -> Answer:
+        if method == "PUT":
+            said = json.loads(body)
+            named = [said["config"]["digest"], *(layer["digest"] for layer in said["layers"])]
+            if any(digest not in self.blobs for digest in named):
+                return 400, {}, b"MANIFEST_BLOB_UNKNOWN"
+            self.manifests[tag] = body
+        if tag not in self.manifests:
+            return 404, {}, b""
+        digest = f"sha256:{hashlib.sha256(self.manifests[tag]).hexdigest()}"
+        return (201 if method == "PUT" else 200), {"Docker-Content-Digest": digest}, b""
+
+
+class FakeHub(Place):
+    """The part of the hub's API that a commit needs; weights go by LFS, all else within the commit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[str, bytes] = {}
+        self.commits: list[str] = []
+        self.private: bool | None = None
+        self._objects: dict[str, bytes] = {}
+
+    def answer(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
+        if path.startswith("/objects/"):
+            self._objects[path.rpartition("/")[2]] = body
+            return 200, {}, b""
+        if headers.get("Authorization") != f"Bearer {TOKEN}":
+            return 401, {}, b""
+        for ending, said in (
+            ("/api/repos/create", self._create),
+            ("/api/validate-yaml", lambda _card: {"errors": [], "warnings": []}),
+            ("/preupload/main", self._modes),
+            ("/info/lfs/objects/batch", self._batch),
+            ("/commit/main", self._commit),
+        ):
+            if path.partition("?")[0].endswith(ending):
+                return 200, {}, json.dumps(said(body)).encode()
+        if "/api/models/" in path and method == "GET":
+            about = {"id": "team/model", "sha": self.commits[-1] if self.commits else "0" * 40}
+            return 200, {}, json.dumps(about | {"private": self.private, "tags": [], "siblings": []}).encode()
+        return 404, {}, b""
+
+    def _create(self, body: bytes) -> Any:
+        if self.private is None:
+            self.private = json.loads(body).get("private", json.loads(body).get("visibility") == "private")
+        return {"url": f"{self.address}/team/model", "name": "team/model", "id": "1"}
+
+    def _modes(self, body: bytes) -> Any:
+        files = []
+        for asked in json.loads(body)["files"]:
+            name = asked["path"]
+            mode = "lfs" if name.endswith(".safetensors") else "regular"
+            files.append({"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": self._oid(name, mode)})
+        return {"files": files}
+
+    def _oid(self, name: str, mode: str) -> str | None:
+        content = self.files.get(name)
+        if content is None:
+            return None
+        if mode == "lfs":
+            return hashlib.sha256(content).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+    def _batch(self, body: bytes) -> Any:
+        objects = [
+            {
+                "oid": one["oid"],
+                "size": one["size"],
+                "actions": {"upload": {"href": f"{self.address}/objects/{one['oid']}", "header": {}}},
+            }
+            for one in json.loads(body)["objects"]
+        ]
+        return {"transfer": "basic", "objects": objects}
+
+    def _commit(self, body: bytes) -> Any:
+        for line in body.splitlines():
+            said = json.loads(line)
+            if said["key"] == "file":
+                self.files[said["value"]["path"]] = base64.b64decode(said["value"]["content"])
+            elif said["key"] == "lfsFile":
+                self.files[said["value"]["path"]] = self._objects[said["value"]["oid"]]
+        self.commits.append(f"{len(self.commits) + 1:040x}")
+        return {"commitUrl": f"{self.address}/team/model/commit/{self.commits[-1]}", "commitOid": self.commits[-1]}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    place: Place
+
+    def _serve(self) -> None:
+        self.place.asked.append((self.command, self.path))
+        fault = self.place.fault(self.command, self.path)
+        length = int(self.headers.get("Content-Length", 0))
+        if fault == "break":
+            self.rfile.read(length // 2)
+            self.close_connection = True
+            self.connection.close()
+            return
+        body = self.rfile.read(length)
+        status, headers, said = (
+            (fault, {}, b"") if fault else self.place.answer(self.command, self.path, self.headers, body)
+        )
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "0" if self.command == "HEAD" else str(len(said)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(said)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = _serve  # noqa: N815 - http.server's names
+
+    def log_message(self, *_args: Any) -> None:
+        """Requests are in `asked`."""
+
+
+@contextmanager
+def serving(place: Place) -> Iterator[Any]:
+    """The place on a port of this machine."""
+    handler = type("Handler", (_Handler,), {"place": place})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    place.address = f"http://127.0.0.1:{server.server_address[1]}"
+    yield place
+    server.shutdown()
+    server.server_close()

@@ -1,0 +1,119 @@
+"""A real S3 over HTTP (moto's), behind a proxy that can be told to break what passes."""
+
+import http.client
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+import boto3
+
+from finetune_api.trainer import StoreRef
+
+BUCKET = "models"
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+
+Fault = Literal["break", "busy", "denied"]
+STATUS = {"busy": 503, "denied": 403}
+
+
+class Bucket:
+    """The bucket as the tests see it, past the proxy, and the faults of the proxy."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+        self._client: Any = boto3.client("s3", endpoint_url=endpoint, **keys)
+        self._client.create_bucket(Bucket=BUCKET)
+        self.fault: Callable[[str, str], Fault | None] = lambda _method, _path: None
+        """By method and path of a request: what becomes of it."""
+        self.asked: list[tuple[str, str]] = []
+        self.endpoint = ""
+
+    def ref(self, path: str) -> StoreRef:
+        """A folder of the bucket, through the proxy."""
+        return StoreRef(uri=f"s3://{BUCKET}/{path}", endpoint=self.endpoint)
+
+    def names(self, below: str) -> list[str]:
+        """Names of all objects below a folder, relative to it."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{below}/")
+        return sorted(entry["Key"][len(below) + 1 :] for page in pages for entry in page.get("Contents", ()))
+
+    def read(self, name: str) -> bytes:
+        """An object's content."""
+        content: bytes = self._client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace an object."""
+        self._client.put_object(Bucket=BUCKET, Key=name, Body=content)
+
+    def delete(self, name: str) -> None:
+        """Delete an object."""
+        self._client.delete_object(Bucket=BUCKET, Key=name)
+
+    def unfinished_uploads(self) -> int:
+        """Uploads in parts that were neither ended nor given up."""
+        return len(self._client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ()))
+
+
+class _Proxy(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    bucket: ClassVar[Bucket]
+    behind: ClassVar[str]
+
+    def _pass(self) -> None:
+        self.bucket.asked.append((self.command, self.path))
+        fault = self.bucket.fault(self.command, self.path)
+        length = int(self.headers.get("Content-Length", 0))
+        if fault == "break":
+            self.rfile.read(length // 2)
+            self.close_connection = True
+            self.connection.close()
+            return
+        body = self.rfile.read(length)
+        if fault is not None:
+            self._answer(STATUS[fault], [], b"")
+            return
+        behind = http.client.HTTPConnection(urlsplit(self.behind).netloc, timeout=30)
+        behind.request(self.command, self.path, body, dict(self.headers.items()))
+        response = behind.getresponse()
+        self._answer(response.status, response.getheaders(), response.read())
+        behind.close()
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass  # noqa: N815 - http.server's names
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.send_response(status)
+        length = next((value for name, value in headers if name.lower() == "content-length"), str(len(body)))
+        for name, value in headers:
+            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", length if self.command == "HEAD" else str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_args: Any) -> None:
+        """Requests are in `asked`."""
+
+
+@contextmanager
+def serving() -> Iterator[Bucket]:
+    """An empty bucket behind a proxy."""
+    from moto.server import ThreadedMotoServer  # heavy: only for tests that need it
+
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    bucket = Bucket(f"http://{host}:{port}")
+    handler = type("Proxy", (_Proxy,), {"bucket": bucket, "behind": f"http://{host}:{port}"})
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    proxy.daemon_threads = True
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    bucket.endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
+    yield bucket
+    proxy.shutdown()
+    moto.stop()

@@ -1,0 +1,183 @@
+"""Jobs whose output is kept in an object store: each attempt has a node of its own, and nothing gets lost."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.reasons import Reason
+from finetune_trainer import keeping, outcome, store
+from finetune_trainer.artifact_store import fetch
+from finetune_trainer.durable import read_manifest
+from finetune_trainer.fence import StoreFence
+from finetune_trainer.interruption import Interrupted, Interruption
+from finetune_trainer.keeping import StoreKeeping, kept
+from finetune_trainer.report import Reporter
+from finetune_trainer.store import Store
+from finetune_trainer.train import execute
+from tests.unit.finetune_trainer.jobs import make_job
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """The thread looks all the time."""
+    monkeypatch.setattr(keeping, "PERIOD_SECONDS", 0.02)
+
+
+class Killed(BaseException):
+    """The node is gone: nothing more is done."""
+
+
+@pytest.fixture(scope="module")
+def template(tiny_model, tmp_path_factory):
+    return make_job(
+        tmp_path_factory.mktemp("kept"),
+        tiny_model,
+        hyperparameters={"epochs": 4, "checkpointSteps": 4},
+        lora={"dropout": 0.1},
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(template, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed")
+    assert run(template.model_copy(update={"output": str(output)}))[0] == ExitCode.OK
+    return output / "model"
+
+
+def attempt(template, bucket, folder: str, tmp_path: Path, number: int):
+    """An attempt of a job on a node of its own."""
+    scratch = tmp_path / f"node-{number}"
+    changes = {"attempt": number, "output": str(scratch), "store": bucket.ref(folder)}
+    return template.model_copy(update=changes)
+
+
+def run(job, listener=None):
+    interruption = Interruption()
+    reporter = Reporter(job, listener=listener and (lambda report: listener(report, interruption)), interval=0.0)
+    code = outcome.run_to_end(lambda: execute(job, reporter, interruption, allow_local=True), reporter, interruption)
+    return code, reporter.report
+
+
+def at_step(step: int, action):
+    """A listener that does something once, after this step."""
+    done = []
+
+    def listen(report, interruption):
+        if report.progress and report.progress.step >= step and not done:
+            done.append(step)
+            action(interruption)
+
+    return listen
+
+
+def same_learning(bucket, folder: str, uri: str, undisturbed: Path, tmp_path: Path) -> None:
+    back = tmp_path / "back"
+    fetch(Store(bucket.ref(folder)), uri.rpartition("/")[2], back)
+    weights = [load_file(model / "adapter_model.safetensors") for model in (back, undisturbed)]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+    assert (back / "metrics.jsonl").read_text() == (undisturbed / "metrics.jsonl").read_text()
+
+
+def test_a_job_leaves_its_artifact_in_the_store_and_nothing_else(template, bucket, undisturbed, tmp_path):
+    code, report = run(attempt(template, bucket, "plain", tmp_path, 1))
+    assert code == ExitCode.OK
+    assert report.result.artifact.uri == "s3://models/plain/model-1"
+    assert {name.split("/")[0] for name in bucket.names("plain")} == {"model-1", "attempts"}
+    same_learning(bucket, "plain", report.result.artifact.uri, undisturbed, tmp_path)
+
+
+def test_an_interrupted_attempt_is_gone_on_with_on_another_node(template, bucket, undisturbed, tmp_path):
+    first = attempt(template, bucket, "moved", tmp_path, 1)
+    assert run(first, at_step(6, lambda interruption: interruption.ask()))[0] == ExitCode.INTERRUPTED
+    steps = []
+    code, report = run(
+        attempt(template, bucket, "moved", tmp_path, 2),
+        lambda report, _: steps.append(report.progress.step) if report.progress and report.phase == "Running" else None,
+    )
+    assert code == ExitCode.OK
+    assert sorted(steps)[1] >= 6, "what was learnt is not learnt again"
+    assert report.result.artifact.uri == "s3://models/moved/model-2"
+    same_learning(bucket, "moved", report.result.artifact.uri, undisturbed, tmp_path)
+    assert {name.split("/")[0] for name in bucket.names("moved")} == {"model-2", "attempts"}
+
+
+def test_a_killed_attempt_is_gone_on_with_from_what_had_reached_the_store(
+    template, bucket, undisturbed, tmp_path, monkeypatch
+):
+    def die_once_kept(_interruption):
+        until = time.monotonic() + 30
+        while not any(name.endswith(".json") for name in bucket.names("killed/state")):
+            assert time.monotonic() < until, "no snapshot came"
+        raise Killed
+
+    first = attempt(template, bucket, "killed", tmp_path, 1)
+    with monkeypatch.context() as dying:
+        dying.setattr(StoreKeeping, "end", lambda self: self._stop.set())
+        with pytest.raises(Killed):
+            run(first, at_step(9, die_once_kept))
+    code, report = run(attempt(template, bucket, "killed", tmp_path, 2))
+    assert code == ExitCode.OK
+    same_learning(bucket, "killed", report.result.artifact.uri, undisturbed, tmp_path)
+
+
+def test_an_attempt_that_died_after_its_upload_is_reported_and_nothing_is_trained(template, bucket, tmp_path):
+    _, before = run(attempt(template, bucket, "told", tmp_path, 1))
+    code, after = run(attempt(template, bucket, "told", tmp_path, 2))
+    assert code == ExitCode.OK
+    assert after.progress is None
+    assert after.result == before.result
+    assert after.result.artifact.uri == "s3://models/told/model-1"
+    assert read_manifest(tmp_path / "node-2" / "model")
+
+
+def test_an_attempt_that_was_given_up_stops_and_writes_nothing_more(template, bucket, tmp_path):
+    older = attempt(template, bucket, "fenced", tmp_path, 1)
+    code, _ = run(older, at_step(5, lambda _: StoreFence(Store(bucket.ref("fenced")), 2).take()))
+    assert code == ExitCode.INTERRUPTED
+    assert not [name for name in bucket.names("fenced") if "model-" in name]
+    with pytest.raises(Interrupted), kept(older):
+        pytest.fail("it began again")
+
+
+def test_an_artifact_is_not_published_by_an_attempt_that_was_given_up(template, bucket, tmp_path):
+    older = attempt(template, bucket, "late", tmp_path, 1)
+    with kept(older) as keeping_it:
+        StoreFence(Store(bucket.ref("late")), 2).take()
+        with pytest.raises(Interrupted):
+            keeping_it.publish(None)
+    assert not [name for name in bucket.names("late") if not name.startswith("attempts/")]
+
+
+def test_a_store_that_refuses_ends_the_job_before_anything_is_trained(template, bucket, tmp_path):
+    bucket.fault = lambda method, _path: "denied" if method == "PUT" else None
+    phases = []
+    code, report = run(attempt(template, bucket, "denied", tmp_path, 1), lambda report, _: phases.append(report.phase))
+    assert code == ExitCode.ACCESS_DENIED
+    assert report.failure.reason == Reason.ACCESS_DENIED
+    assert "artifacts.secretRef" in report.failure.next_step
+    assert set(phases) == {"Validating", "Failed"}
+
+
+def test_a_store_that_is_away_for_a_while_does_not_stop_the_training(
+    template, bucket, undisturbed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(store, "PATIENCE_SECONDS", 0.0)
+    job = attempt(template, bucket, "away", tmp_path, 1)
+
+    def goes_away(_interruption):
+        bucket.fault = lambda _method, path: "busy" if "/state/" in path else None
+
+    code, report = run(job, at_step(1, goes_away))
+    assert code == ExitCode.OK
+    same_learning(bucket, "away", report.result.artifact.uri, undisturbed, tmp_path)
+
+
+def test_what_status_says_of_the_artifact_fits_what_is_in_the_store(template, bucket, tmp_path):
+    _, report = run(attempt(template, bucket, "fits", tmp_path, 3))
+    back = tmp_path / "back"
+    fetch(Store(bucket.ref("fits")), "model-3", back, sha256=report.result.artifact.sha256)
+    assert json.loads((back / "manifest.json").read_text())["baseModel"] == "test/tiny-llama"

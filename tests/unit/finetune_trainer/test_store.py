@@ -1,0 +1,368 @@
+"""Artifacts in an object store: whole or not at all, whatever breaks on the way."""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from s3fs import S3FileSystem
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.names import ARTIFACTS_PREFIX
+from finetune_api.reasons import Reason
+from finetune_api.trainer import StoreRef
+from finetune_trainer import artifact_store, fetch, prune, store
+from finetune_trainer.durable import read_manifest, whole_folder
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.fence import StoreFence
+from finetune_trainer.snapshots import Snapshots
+from finetune_trainer.store import Store
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """No pauses between tries."""
+    monkeypatch.setattr(store.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(asyncio, "sleep", _no_sleep)
+
+
+async def _no_sleep(_seconds):
+    await _yield(0)
+
+
+_yield = asyncio.sleep
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    folder = tmp_path / "model"
+    with whole_folder(folder, baseModel="tiny/llama") as staging:
+        (staging / "adapter_model.safetensors").write_bytes(os.urandom(200_000))
+        (staging / "adapter_config.json").write_text("{}")
+        (staging / "deep").mkdir()
+        (staging / "deep" / "file").write_bytes(b"")
+    return folder
+
+
+def same(first: Path, second: Path) -> bool:
+    return (first / "manifest.json").read_bytes() == (second / "manifest.json").read_bytes() and bool(
+        read_manifest(second)
+    )
+
+
+def refused(action) -> TrainerError:
+    with pytest.raises(TrainerError) as caught:
+        action()
+    return caught.value
+
+
+def test_an_artifact_comes_back_as_it_was_and_its_manifest_went_last(bucket, tuned, tmp_path):
+    kept = Store(bucket.ref("round"))
+    assert artifact_store.newest(kept) is None
+    artifact_store.keep(tuned, kept, "model-1")
+    uploads = [path for method, path in bucket.asked if method == "PUT"]
+    assert uploads[-1] == "/models/round/model-1/manifest.json"
+    assert artifact_store.newest(kept) == "model-1"
+    artifact_store.fetch(kept, "model-1", tmp_path / "back")
+    assert same(tuned, tmp_path / "back")
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "back"}
+
+
+def test_a_large_file_goes_up_in_parts_and_a_broken_part_leaves_no_rubbish(bucket, tmp_path):
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(36 << 20))
+    broken = Counter()
+
+    def breaks_one_part(method, path):
+        broken[path.partition("?")[2][:12]] += method == "PUT" and "partNumber=2" in path
+        return "break" if broken["partNumber=2"] == 1 and "partNumber=2" in path else None
+
+    bucket.fault = breaks_one_part
+    kept = Store(bucket.ref("parts"))
+    kept.put(large, "large")
+    assert broken["partNumber=2"] > 1
+    assert hashlib.sha256(bucket.read("parts/large")).digest() == hashlib.sha256(large.read_bytes()).digest()
+    assert bucket.unfinished_uploads() == 0
+
+
+@pytest.mark.parametrize("fault", ["break", "busy"])
+def test_an_upload_that_breaks_in_the_middle_is_made_again(bucket, tuned, tmp_path, fault):
+    left = Counter({"weights": 2})
+
+    def breaks_twice(method, path):
+        if method == "PUT" and "safetensors" in path and left["weights"] > 0:
+            left["weights"] -= 1
+            return fault
+        return None
+
+    bucket.fault = breaks_twice
+    kept = Store(bucket.ref(f"again-{fault}"))
+    artifact_store.keep(tuned, kept, "model-1")
+    artifact_store.fetch(kept, "model-1", tmp_path / "back")
+    assert same(tuned, tmp_path / "back")
+
+
+def test_an_upload_that_never_gets_through_leaves_nothing_that_counts_and_can_be_repeated(bucket, tuned, tmp_path):
+    kept = Store(bucket.ref("crash"), patience=0)
+    bucket.fault = lambda method, path: "break" if method == "PUT" and "safetensors" in path else None
+    error = refused(lambda: artifact_store.keep(tuned, kept, "model-1"))
+    assert error.reason == Reason.STORE_UNAVAILABLE
+    assert "adapter_model.safetensors" in error.message
+    assert "goes on from its newest checkpoint" in error.next_step
+    bucket.fault = lambda _method, _path: None
+    assert "model-1/adapter_config.json" in bucket.names("crash")
+    assert artifact_store.newest(kept) is None
+    assert "no manifest.json" in refused(lambda: artifact_store.fetch(kept, "model-1", tmp_path / "back")).message
+    artifact_store.keep(tuned, kept, "model-1")
+    artifact_store.fetch(kept, "model-1", tmp_path / "back")
+    assert same(tuned, tmp_path / "back")
+
+
+def test_an_attempt_that_was_given_up_and_writes_late_spoils_nothing(bucket, tuned, tmp_path):
+    kept = Store(bucket.ref("late-write"))
+    artifact_store.keep(tuned, kept, "model-2")
+    with whole_folder(tmp_path / "other") as staging:
+        (staging / "adapter_model.safetensors").write_bytes(b"other weights")
+    artifact_store.keep(tmp_path / "other", kept, "model-1")
+    assert artifact_store.newest(kept) == "model-2"
+    artifact_store.fetch(kept, "model-2", tmp_path / "back")
+    assert same(tuned, tmp_path / "back")
+    artifact_store.forget_before(kept, 2)
+    assert all(name.startswith("model-2/") for name in bucket.names("late-write"))
+
+
+def spoil(bucket, name: str) -> None:
+    content = bucket.read(name)
+    bucket.write(name, bytes([content[0] ^ 1]) + content[1:])
+
+
+SPOILT = {
+    "a file has another byte": (lambda b: spoil(b, "spoilt/m/adapter_model.safetensors"), "differs from its checksum"),
+    "a file is gone": (lambda b: b.delete("spoilt/m/adapter_config.json"), "adapter_config.json is missing"),
+    "the manifest is gone": (lambda b: b.delete("spoilt/m/manifest.json"), "it has no manifest.json"),
+    "the manifest is no JSON": (lambda b: b.write("spoilt/m/manifest.json", b"{"), "not the one"),
+    "another artifact stands there": (
+        lambda b: b.write("spoilt/m/manifest.json", b'{"files": {}}'),
+        "is not the one that the training left",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_spoilt_artifact_is_refused_and_nothing_stands_in_its_place(bucket, tuned, tmp_path, how):
+    kept = Store(bucket.ref("spoilt"))
+    artifact_store.keep(tuned, kept, "m")
+    sha256 = hashlib.sha256((tuned / "manifest.json").read_bytes()).hexdigest()
+    spoils, said = SPOILT[how]
+    spoils(bucket)
+    error = refused(lambda: artifact_store.fetch(kept, "m", tmp_path / "back", sha256=sha256))
+    assert error.reason == Reason.MODEL_UNUSABLE
+    assert said in error.message
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "a/../../evil", ""])
+def test_a_manifest_cannot_write_outside_of_the_folder(bucket, tmp_path, name):
+    manifest = {"files": {name: {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}}}
+    bucket.write("evil/manifest.json", json.dumps(manifest).encode())
+    bucket.write("evil/evil", b"x")
+    error = refused(lambda: artifact_store.fetch(Store(bucket.ref("evil")), "", tmp_path / "a" / "back"))
+    assert (error.reason, "cannot be read" in error.message) == (Reason.MODEL_UNUSABLE, True)
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "said", "step"),
+    [
+        ("denied", Reason.ACCESS_DENIED, "s3://models refuses its keys for x", "artifacts.secretRef"),
+        ("busy", Reason.STORE_UNAVAILABLE, "does not answer as it should for x", "when the store answers"),
+    ],
+)
+def test_what_the_store_refuses_is_said_with_what_to_do(bucket, fault, reason, said, step):
+    bucket.fault = lambda _method, _path: fault
+    kept = Store(bucket.ref("refused"), patience=0)
+    for action in (lambda: kept.put_bytes(b"x", "x"), lambda: kept.get_bytes("x")):
+        error = refused(action)
+        assert error.reason == reason
+        assert said in error.message
+        assert step in error.next_step
+
+
+def test_a_bucket_that_is_not_there_is_said(bucket):
+    absent = Store(StoreRef(uri="s3://absent/x", endpoint=bucket.endpoint), patience=0)
+    error = refused(lambda: absent.put_bytes(b"", "x"))
+    assert (error.reason, "there is no s3://absent" in error.message) == (Reason.ARTIFACT_FAILED, True)
+    assert "artifacts.uri" in error.next_step
+
+
+def test_a_store_without_keys_of_its_own_takes_those_of_the_service_account(bucket, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(f"{ARTIFACTS_PREFIX}{name}")
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    error = refused(lambda: Store(bucket.ref("own"), patience=0).put_bytes(b"x", "x"))
+    assert error.reason == Reason.ACCESS_DENIED
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    S3FileSystem.clear_instance_cache()  # as in a new pod
+    Store(bucket.ref("own"), patience=0).put_bytes(b"x", "x")
+    assert bucket.read("own/x") == b"x"
+
+
+# Commands of pods.
+
+
+def fetched(bucket, uri, to, sha256=None) -> int:
+    return fetch.main(argparse.Namespace(uri=uri, to=to, sha256=sha256, endpoint=bucket.endpoint))
+
+
+def test_fetch_brings_a_model_and_again_is_fine(bucket, tuned, tmp_path):
+    artifact_store.keep(tuned, Store(bucket.ref("f/job")), "model-1")
+    sha256 = hashlib.sha256((tuned / "manifest.json").read_bytes()).hexdigest()
+    for _ in range(2):
+        assert fetched(bucket, "s3://models/f/job/model-1", tmp_path / "to" / "model", sha256) == ExitCode.OK
+        assert same(tuned, tmp_path / "to" / "model")
+    assert fetched(bucket, "s3://models/f/job/model-1", tmp_path / "other", "0" * 64) == ExitCode.MODEL_UNUSABLE
+
+
+@pytest.mark.parametrize("uri", ["pvc://models/x", "s3://models", "https://host/x", "models", "s3://models/../x"])
+def test_fetch_takes_a_folder_of_a_store_only(bucket, tmp_path, uri, capsys):
+    assert fetched(bucket, uri, tmp_path / "to") == ExitCode.SPEC_INVALID
+    assert "s3://BUCKET/PATH" in capsys.readouterr().err
+
+
+def pruned(bucket, folder) -> int:
+    root = "s3://models/team-a/sentiment"
+    return prune.main(argparse.Namespace(folders=[folder], root=root, endpoint=bucket.endpoint))
+
+
+def test_prune_deletes_a_folder_of_a_store_and_nothing_beside_it(bucket):
+    for name in ("job-1/model-1/a", "job-1/attempts/000001", "job-10/model-1/a"):
+        bucket.write(f"team-a/sentiment/{name}", b"x")
+    for _ in range(2):
+        assert pruned(bucket, "s3://models/team-a/sentiment/job-1") == ExitCode.OK
+        assert bucket.names("team-a") == ["sentiment/job-10/model-1/a"]
+
+
+@pytest.mark.parametrize("folder", ["", "-other/job", "/../other/job", "/job/.."])
+def test_prune_refuses_what_is_outside_of_its_root(bucket, folder):
+    bucket.write("team-a/sentiment/job-3/model-1/a", b"x")
+    bucket.write("team-a/other/job/a", b"x")
+    assert pruned(bucket, f"s3://models/team-a/sentiment{folder}") == ExitCode.SPEC_INVALID
+    assert {"sentiment/job-3/model-1/a", "other/job/a"} <= set(bucket.names("team-a"))
+
+
+# Attempts.
+
+
+def test_an_older_attempt_learns_of_a_newer_one(bucket):
+    kept = Store(bucket.ref("fence"))
+    first, second = StoreFence(kept, 1), StoreFence(kept, 2)
+    assert first.take()
+    assert not first.is_passed()
+    assert second.take()
+    assert first.is_passed()
+    assert not second.is_passed()
+    assert not first.take()
+    assert second.take(), "again is fine"
+
+
+@pytest.fixture
+def output(tmp_path):
+    return write_output(tmp_path / "output", 7)
+
+
+def write_output(output: Path, step: int) -> Path:
+    with whole_folder(output / "checkpoints" / f"step-{step:08}", step=step) as folder:
+        (folder / "model.safetensors").write_bytes(os.urandom(1000))
+    (output / "evaluation").mkdir(exist_ok=True)
+    (output / "evaluation" / "tuned-1.jsonl").write_text("{}\n" * step)
+    (output / "metrics.jsonl").write_text("{}\n" * step)
+    (output / "code-model").mkdir(exist_ok=True)
+    (output / "code-model" / "not-kept").write_text("x")
+    return output
+
+
+def content(output: Path) -> dict[str, bytes]:
+    kept = [path for path in output.rglob("*") if path.is_file() and "code-model" not in path.parts]
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in kept}
+
+
+def test_a_snapshot_comes_back_on_another_node(bucket, output, tmp_path):
+    kept = Store(bucket.ref("snap"))
+    first = Snapshots(kept, output, 1)
+    first.restore()
+    assert first.changed() is False, "what is there when it starts is what came back"
+    write_output(output, 14)
+    assert first.changed()
+    first.take()
+    assert not first.changed()
+    second = Snapshots(kept, tmp_path / "second", 2)
+    second.restore()
+    assert content(tmp_path / "second") == content(output)
+    assert not second.changed()
+
+
+def test_what_stays_the_same_is_uploaded_once_and_what_is_not_used_goes(bucket, output):
+    snapshots = Snapshots(Store(bucket.ref("once")), output, 1)
+    snapshots.take()
+    bucket.asked.clear()
+    shutil.rmtree(output / "evaluation")
+    write_output(output, 14)
+    snapshots.take()
+    uploaded = [path for method, path in bucket.asked if method == "PUT"]
+    assert len(uploaded) == 4, "two files of the new checkpoint, answers that are as the record, and the list"
+    assert len([name for name in bucket.names("once") if name.endswith(".json")]) == 1
+    assert len([name for name in bucket.names("once") if "/objects/" in name]) == 5
+
+
+def test_the_record_alone_is_nothing_new(bucket, output):
+    snapshots = Snapshots(Store(bucket.ref("record")), output, 1)
+    snapshots.take()
+    (output / "metrics.jsonl").write_text("{}\n" * 100)
+    assert not snapshots.changed()
+
+
+def test_a_newer_attempts_snapshot_counts_however_late_an_older_one_writes(bucket, output, tmp_path):
+    kept = Store(bucket.ref("order"))
+    older, newer = Snapshots(kept, output, 1), Snapshots(kept, write_output(tmp_path / "newer", 3), 2)
+    older.take()
+    newer.take()
+    assert not [name for name in bucket.names("order") if name.startswith("state/000001/")], "it is not needed any more"
+    write_output(output, 21)
+    older.take()
+    older.take()
+    third = Snapshots(kept, tmp_path / "third", 3)
+    third.restore()
+    assert content(tmp_path / "third") == content(tmp_path / "newer")
+    older.forget()
+    assert [name for name in bucket.names("order") if name.startswith("state/000002/")]
+
+
+def test_a_damaged_file_is_left_out_and_the_rest_comes_back(bucket, output, tmp_path, caplog):
+    kept = Store(bucket.ref("damaged"))
+    Snapshots(kept, output, 1).take()
+    weights = hashlib.sha256((output / "checkpoints/step-00000007/model.safetensors").read_bytes()).hexdigest()
+    bucket.write(f"damaged/state/000001/objects/{weights}", b"x")
+    Snapshots(kept, tmp_path / "back", 2).restore()
+    assert set(content(output)) - set(content(tmp_path / "back")) == {"checkpoints/step-00000007/model.safetensors"}
+    assert "is damaged in the store" in caplog.text
+
+
+def test_a_snapshot_whose_upload_broke_does_not_count(bucket, output, tmp_path):
+    kept = Store(bucket.ref("torn"), patience=0)
+    Snapshots(kept, output, 1).take()
+    before = content(output)
+    write_output(output, 14)
+    bucket.fault = lambda method, path: "break" if method == "PUT" and path.endswith(".json") else None
+    assert refused(Snapshots(kept, output, 1).take).reason == Reason.STORE_UNAVAILABLE
+    bucket.fault = lambda _method, _path: None
+    Snapshots(kept, tmp_path / "back", 2).restore()
+    assert content(tmp_path / "back") == before

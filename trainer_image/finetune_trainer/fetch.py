@@ -1,0 +1,45 @@
+"""`finetune-trainer fetch URI --to FOLDER`: a tuned model from an object store, compared with its checksums.
+
+Keys come by the environment: FINETUNE_ARTIFACTS_AWS_ACCESS_KEY_ID and so on, else as AWS's own tools find them.
+"""
+
+import argparse
+import logging
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.reasons import Reason
+from finetune_api.trainer import StoreRef
+from finetune_api.uris import UriError, parse_artifact_uri
+from finetune_trainer import artifact_store, outcome
+from finetune_trainer.durable import remove_unfinished
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.store import Store
+
+
+def main(args: argparse.Namespace) -> int:
+    """Fetch the model; the folder is whole or not there afterwards."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        store = Store(StoreRef(uri=require_store(args.uri), endpoint=args.endpoint))
+        remove_unfinished(args.to.parent, args.to.name)
+        artifact_store.fetch(store, "", args.to, sha256=args.sha256)
+    except TrainerError as error:
+        outcome.complain(error)
+        return int(error.exit_code)
+    return int(ExitCode.OK)
+
+
+def require_store(uri: str) -> str:
+    """The URI without a slash at its end, once it is known to be a store's.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    step = "Write s3://BUCKET/PATH."
+    try:
+        found = parse_artifact_uri(uri)
+    except UriError as error:
+        raise TrainerError(Reason.SPEC_INVALID, f"{uri!r}: {error}", step) from error
+    if found.is_claim or not found.path:
+        raise TrainerError(Reason.SPEC_INVALID, f"{uri!r} is no folder of an object store", step)
+    return f"{found.scheme}://{found.root}/{found.path}"

@@ -1,0 +1,82 @@
+"""What the errors of stores mean: fsspec's, and those of the libraries below it. It words no messages."""
+
+import errno
+from collections.abc import Iterator
+
+from finetune_api.reasons import Reason
+
+_DENIED_STATUS = (401, 403, 407)
+_MISSING_STATUS = (404, 410)
+# Errors of the stores' libraries that say "no or wrong credentials" without a number.
+_DENIED_NAMES = (
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
+    "ClientAuthenticationError",
+    "DefaultCredentialsError",
+    "RefreshError",
+    "GatedRepoError",
+    "LocalTokenNotFoundError",
+    "PermissionError",
+)
+_AWAY_NAMES = ("ConnectionError", "ClientConnectionError", "TimeoutError", "HTTPClientError")
+_MISSING_NAMES = (
+    "FileNotFoundError",
+    "NotADirectoryError",
+    "NoSuchBucket",
+    "RepositoryNotFoundError",
+    "EntryNotFoundError",
+    "ResourceNotFoundError",
+)
+_NO_SUCH_NAME = (errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that the error, or one that caused it, carries."""
+    return next((found for one in _chain(error) if (found := _status(one)) is not None), None)
+
+
+def reason_of(error: BaseException) -> Reason:
+    """What it means: DatasetNotFound for what is not there, AccessDenied or StoreUnavailable.
+
+    A status says most; fsspec gives FileNotFoundError for whatever a web server does not deliver.
+    """
+    status = status_of(error)
+    names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
+    if status is not None:
+        if status in _DENIED_STATUS:
+            return Reason.ACCESS_DENIED
+        return Reason.DATASET_NOT_FOUND if status in _MISSING_STATUS else Reason.STORE_UNAVAILABLE
+    if names & set(_DENIED_NAMES):
+        return Reason.ACCESS_DENIED
+    if names & set(_AWAY_NAMES):
+        return Reason.STORE_UNAVAILABLE
+    if names & set(_MISSING_NAMES) or (isinstance(error, OSError) and error.errno in _NO_SUCH_NAME):
+        return Reason.DATASET_NOT_FOUND
+    return Reason.STORE_UNAVAILABLE
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that caused it, at most eight."""
+    following: BaseException | None = error
+    for _ in range(8):
+        if following is None:
+            return
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error of aiohttp, requests, botocore, azure or google carries."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore
+        response = response.get("ResponseMetadata", {})
+        return response.get("HTTPStatusCode") if isinstance(response, dict) else None
+    for holder in (error, response):
+        for attribute in ("status", "status_code", "code"):
+            value = getattr(holder, attribute, None)
+            if isinstance(value, int):
+                return value
+    return None
