@@ -186,10 +186,17 @@ class Code(ApiModel):
 
 
 class Resources(ApiModel):
-    """What the trainer pod asks for; the connection's podTemplate fills what is left out."""
+    """What each trainer pod asks for; the connection's podTemplate fills what is left out."""
 
+    nodes: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1,
+        description="Pods that train together, each with what is asked for here. More than one needs JobSet on the "
+        "cluster, and volumes that pods of several nodes can mount (ReadWriteMany).",
+    )
     gpus_per_node: Annotated[int, Field(ge=0, le=16)] | None = Field(
-        None, description="GPUs of the pod, of the connection's gpuResource. 0: train on CPU."
+        None,
+        description="GPUs of a pod, of the connection's gpuResource; each trains with its own share of a step's rows. "
+        "0: train on CPU.",
     )
     cpu: Quantity | None = Field(None, description="CPU request and limit, for example 2 or 500m.")
     memory: Quantity | None = Field(None, description="Memory request and limit, for example 16Gi.")
@@ -197,6 +204,11 @@ class Resources(ApiModel):
     instance_type: (
         Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")] | None
     ) = Field(None, description="Instance type at SageMaker, one of the connection's. Default: its first.")
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train, as far as the job itself says it."""
+        return self.nodes * max(self.gpus_per_node or 1, 1)
 
 
 class Adopt(ApiModel):
@@ -229,6 +241,16 @@ class FineTuneJobSpec(ApiModel):
             (
                 "self.method != 'Full' || !self.artifact.merge",
                 "artifact.merge has no meaning with method Full, which leaves a whole model: remove it",
+            ),
+            (
+                "self.resources.nodes * (has(self.resources.gpusPerNode) && self.resources.gpusPerNode > 1 ? "
+                "self.resources.gpusPerNode : 1) <= self.hyperparameters.batchSize",
+                "hyperparameters.batchSize must be at least resources.nodes times gpusPerNode: a step's rows are "
+                "shared out whole",
+            ),
+            (
+                "!has(self.code) || self.resources.nodes == 1",
+                "code runs in one pod: remove resources.nodes, or remove code for the built-in recipe",
             ),
             MODEL_REF_RULE,
         )

@@ -10,6 +10,7 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 
 JOB_LABEL = f"{GROUP}/job"  # a child of this FineTuneJob (its name, shortened to a label's limit)
+JOB_UID_LABEL = f"{GROUP}/job-uid"  # of the FineTuneJob, on what it does not own directly
 MODEL_LABEL = f"{GROUP}/model"
 DEPLOYMENT_LABEL = f"{GROUP}/deployment"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
@@ -41,6 +42,9 @@ MODEL_CACHE_PATH = "/var/lib/finetune/model-cache"
 CLAIMS_PATH = "/var/lib/finetune/claims"  # pvc://CLAIM/PATH is CLAIMS_PATH/CLAIM/PATH
 CONFIG_MAPS_PATH = "/var/lib/finetune/configmaps"  # configmap://NAME/KEY is CONFIG_MAPS_PATH/NAME/KEY
 SCRATCH_PATH = "/tmp"  # noqa: S108 - an emptyDir of the pod
+
+NODE_VARIABLE = "JOB_COMPLETION_INDEX"  # Kubernetes' own: which pod of an Indexed Job this is
+RENDEZVOUS_PORT = 29500  # torchrun's own default; pods have addresses of their own
 
 TRAINER_CONTAINER = "trainer"
 ARTIFACT_FOLDER = "model"  # below a job's output folder, beside checkpoints/; in a store model-ATTEMPT

@@ -79,6 +79,7 @@ class Reason(StrEnum):
     # Pods that do not start.
     IMAGE_PULL_FAILED = "ImagePullFailed"
     POD_REJECTED = "PodRejected"
+    JOB_SET_MISSING = "JobSetMissing"
     CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
     UNSCHEDULABLE = "Unschedulable"
 
@@ -142,6 +143,8 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.TRAINER_CRASHED: "Read failure.logTail; if it is no fault of the job, report it as a bug.",
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the connection's image and its pull secret.",
     Reason.POD_REJECTED: "Read the message: a quota, a policy or a missing service account refuses the pod.",
+    Reason.JOB_SET_MISSING: "Ask an admin to install JobSet; the job goes on by itself then. Or apply it under a new "
+    "name with resources.nodes: 1.",
     Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace.",
     Reason.UNSCHEDULABLE: "Wait for room, or ask for fewer resources; kubectl describe the pod shows what lacks.",
     Reason.MODEL_NOT_FOUND: "Name a FineTunedModel of this namespace (kubectl get ftm).",

@@ -78,6 +78,11 @@ class TrainerJob(AttemptJob):
     air_gapped: bool = Field(False, description="Never reach a hub.")
     trust_remote_code: bool = Field(False, description="Let models bring code of their own.")
     code: str | None = Field(None, description="File with the code that spec.code names.")
+    nodes: Annotated[int, Field(ge=1)] = Field(1, description="Pods of the attempt.")
+    ranks_per_node: Annotated[int, Field(ge=1)] = Field(
+        1, description="Processes that train in each pod: one for each GPU, on CPU one."
+    )
+    rendezvous: str | None = Field(None, description="HOST:PORT at which the pods of several nodes meet: the first's.")
     active_version: ActiveVersionRef | None = Field(
         None, description="What the tuned model is compared with, where the job or its model asks for it."
     )

@@ -10,6 +10,7 @@ import pytest
 
 from tests.chaos.operators import ROOT
 from tests.chaos.stage import Outcomes, perform, selected
+from tests.cluster import job_set
 from tests.cluster.cluster import Cluster
 
 HERE = Path(__file__).parent
@@ -35,6 +36,7 @@ def cluster() -> Iterator[Cluster]:
         made.kill("kube-scheduler", "dns")
         made.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
         made.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        job_set.install(made)
         yield made
 
 

@@ -55,6 +55,22 @@ async def is_suspended(site: Site) -> None:
     await site.ready(FINE_TUNED_MODELS)
 
 
+async def is_on_nodes(site: Site) -> None:
+    """Two nodes: suspended while they run, resumed, and both pods end well. JobSet's own controller makes them."""
+    await _unserved_model(site)
+    await site.job(resources={"nodes": 2})
+    await site.trainers(2)
+    await site.phase("Validating")
+    await site.suspends()
+    await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": False})
+    first, second = await site.trainers(2, attempt=2)
+    await site.phase("Validating")
+    await site.ends(second)
+    await site.ends(first, message=await site.result("sentiment-1", 2))
+    await site.phase("Succeeded")
+    await site.ready(FINE_TUNED_MODELS)
+
+
 async def is_forgotten(site: Site) -> None:
     """A second version drives the first one out of a history of one."""
     await _unserved_model(site, historyLimit=1)
@@ -76,7 +92,7 @@ async def is_connected(site: Site) -> None:
 
 
 LIVES: dict[str, Life] = {
-    life.__name__: life for life in (retries, is_forgotten, is_suspended, fails, succeeds, is_connected)
+    life.__name__: life for life in (retries, is_forgotten, is_on_nodes, is_suspended, fails, succeeds, is_connected)
 }
 """Those that take longest come first."""
 

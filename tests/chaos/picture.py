@@ -11,6 +11,7 @@ from finetune_operator.runtime.kube import (
     DEPLOYMENTS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
+    JOB_SETS,
     JOBS,
     MODEL_DEPLOYMENTS,
     PODS,
@@ -20,12 +21,13 @@ from finetune_operator.runtime.kube import (
 
 Manifest = dict[str, Any]
 
-KEPT = (JOBS, DEPLOYMENTS, SERVICES, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, PODS)
+KEPT = (JOB_SETS, JOBS, DEPLOYMENTS, SERVICES, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, PODS)
 OWN = (CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS)
 
 _DIFFERS = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
     (re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----(\\\\n|\\n)*", re.DOTALL), "CERTIFICATE"),
+    (re.compile(r'"jobset.sigs.k8s.io/job-key": "\w+"'), '"jobset.sigs.k8s.io/job-key": "DIGEST"'),
     (re.compile(r'"finetune.dev/applied": "\w+"'), '"finetune.dev/applied": "DIGEST"'),
 )
 _UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -43,6 +43,11 @@ POINTS: dict[str, tuple[str, ...]] = {
         "apply jobs 2",
         "delete finetunejobs",
     ),
+    "is_on_nodes": (
+        "apply jobsets 1",
+        "delete jobsets 1",
+        "apply jobsets 2",
+    ),
     "is_forgotten": (
         "patch_status finetunedmodels registered",
         "patch_status finetunedmodels ready 1 2",
@@ -73,6 +78,7 @@ QUICK = {
     Fault("fails", "apply jobs 2", "after"),
     Fault("is_suspended", "delete jobs 1", "before"),
     Fault("is_suspended", "delete finetunejobs", "after"),
+    Fault("is_on_nodes", "apply jobsets 1", "after"),
     Fault("is_forgotten", "apply jobs prune", "after"),
 }
 """Where work would be done twice, or a version lost. Every run of the tests walks these; the others are slow ones."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from finetune_api.names import ATTEMPT_LABEL, COMPONENT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, TRAINER_CONTAINER
 from finetune_api.trainer import Report, termination_message
+from finetune_operator.decide.run import COMPLETION_INDEX_LABEL
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
@@ -115,6 +116,15 @@ class Site:
         pod = await self.pod_of(job, attempt)
         await self.pod_says(pod, TRAINER_CONTAINER, _RUNNING)
         return pod
+
+    async def trainers(self, nodes: int, attempt: int = 1, job: str = "sentiment-1") -> list[Manifest]:
+        """Wait for the pods of an attempt on several nodes, and let their containers start; in the nodes' order."""
+        selector = f"{JOB_LABEL}={job},{ATTEMPT_LABEL}={attempt}"
+        chosen = [f"{selector},{COMPLETION_INDEX_LABEL}={node}" for node in range(nodes)]
+        pods = [await self.pod_with(one) for one in chosen]
+        for pod in pods:
+            await self.pod_says(pod, TRAINER_CONTAINER, _RUNNING)
+        return pods
 
     async def pod_of(self, job: str, attempt: int = 1) -> Manifest:
         """Wait for the pod of an attempt."""

@@ -36,6 +36,8 @@ class GoModule:
     """Linker variable → required module whose version it gets: one without a version is refused."""
     tags: tuple[str, ...] = ()
     """Build tags."""
+    files: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Further files beside the programs: name → module, and the file's path in it."""
 
 
 KUBERNETES_VERSION_VARIABLES = ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion")
@@ -70,6 +72,14 @@ KWOK = GoModule(
     packages={"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
 )
 
+# On the versions of KUBE, with which it shares what is compiled: k8s.io v0.34 and the libraries below it.
+JOB_SET = GoModule(
+    name="jobset",
+    folder=REPOSITORY / "tests/cluster/jobset",
+    packages={"jobset": "sigs.k8s.io/jobset"},
+    files={"jobsets.yaml": ("sigs.k8s.io/jobset", "config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml")},
+)
+
 KSTATUS = GoModule(name="kstatus", folder=REPOSITORY / "tests/chaos/kstatus", packages={"kstatus": "."})
 
 PROMTOOL = GoModule(
@@ -79,7 +89,7 @@ PROMTOOL = GoModule(
     tags=("remove_all_sd",),  # the clients of every cloud, which it would look for targets with
 )
 
-MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE, KUBECONFORM, KSTATUS, KWOK, PROMTOOL)}
+MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE, KUBECONFORM, KSTATUS, KWOK, PROMTOOL, JOB_SET)}
 
 
 def build(name: str = "kube") -> Path:
@@ -169,6 +179,9 @@ def _build_into(module: GoModule, target: Path) -> None:
     for name, links in module.links.items():
         for link in links:
             (unfinished / link).symlink_to(name)
+    for name, (required, path) in module.files.items():
+        source = shell.run(go, "list", "-m", "-f", "{{.Dir}}", required, env=environment, cwd=module.folder).strip()
+        (unfinished / name).write_bytes(Path(source, path).read_bytes())
     unfinished.rename(target)  # whole or not at all: an interrupted build leaves nothing that looks finished
 
 
@@ -194,7 +207,7 @@ def _required_version(go_mod: str, module: str) -> str:
 
 def _digest(module: GoModule) -> str:
     """Hash of everything that decides the programs: sources, pinned versions, and this table's row."""
-    row = (module.packages, module.links, module.versions, *module.tags)
+    row = (module.packages, module.links, module.versions, *module.tags, *module.files.items())
     digest = hashlib.sha256(repr(row).encode())
     for path in sorted(module.folder.rglob("*")):
         if path.suffix in {".go", ".mod", ".sum"}:

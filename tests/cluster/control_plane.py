@@ -63,7 +63,7 @@ class ControlPlane:
 
     def answers(self) -> bool:
         """Whether the API server calls itself ready."""
-        return _ok(f"{self.server}/readyz", self.keys.ca)
+        return answers(f"{self.server}/readyz", self.keys.ca)
 
     def start_controllers(self) -> None:
         """Start the controller manager in a view of the file system where /tmp is the cluster's own folder.
@@ -98,9 +98,9 @@ class ControlPlane:
     def wait_ready(self) -> None:
         """Return when controller manager, scheduler and DNS answer."""
         checks: dict[str, Callable[[], bool]] = {
-            "kube-controller-manager": lambda: _ok(f"https://{self.addresses.loopback}:10257/healthz"),
-            "kube-scheduler": lambda: _ok(f"https://{self.addresses.loopback}:10259/readyz"),
-            "dns": lambda: _ok(f"http://{self.addresses.host}:8181/ready"),
+            "kube-controller-manager": lambda: answers(f"https://{self.addresses.loopback}:10257/healthz"),
+            "kube-scheduler": lambda: answers(f"https://{self.addresses.loopback}:10259/readyz"),
+            "dns": lambda: answers(f"http://{self.addresses.host}:8181/ready"),
         }
         started = {role: pid for pid, role in processes.running(str(self.folder)).items()}
         for role, check in checks.items():
@@ -185,7 +185,7 @@ cluster.local:53 in-addr.arpa:53 {{
 """
 
 
-def _ok(url: str, ca: Path | None = None) -> bool:
+def answers(url: str, ca: Path | None = None) -> bool:
     """Whether a URL answers 200; without `ca` the certificate is not looked at (health on loopback)."""
     if ca is None:
         context = ssl.create_default_context()

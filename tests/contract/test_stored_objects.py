@@ -213,7 +213,7 @@ ANOTHER: dict[str, Any] = {
     "method": "Full",
     "lora": {"r": 8},
     "hyperparameters": {"epochs": 7},
-    "resources": {"cpu": 2},
+    "resources": {"nodes": 2},
     "artifact": {"merge": True},
     "code": {"configMapRef": {"name": "my-recipe", "key": "train.py"}},
     "evaluation": {"maxNewTokens": 8},

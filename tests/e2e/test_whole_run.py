@@ -25,6 +25,8 @@ UNSEEN: dict[Right, str] = {
     ("", "namespaces", "get"): "where the watch is behind",
     ("", "services", "get"): "where the watch is behind",
     ("apps", "deployments", "get"): "where the watch is behind",
+    ("jobset.x-k8s.io", "jobsets", "get"): "while JobSet has made no Job yet",
+    ("jobset.x-k8s.io", "jobsets", "delete"): "of suspended jobs: tests/chaos has one on several nodes",
     ("batch", "jobs", "get"): "where a Job of this name is refused as one that is there",
 }
 """Rights that the API server's log cannot show, or that a run does not use each time: why, and what uses them."""

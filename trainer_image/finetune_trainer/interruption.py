@@ -55,6 +55,10 @@ class Interruption:
         if insist:
             self._say_patience()
 
+    def spread(self) -> None:
+        """Another rank was asked to stop: so is this one, whose present work is deferred."""
+        self._asked.set()
+
     def _say_patience(self) -> None:
         """By the descriptor: a signal may come while Python's own stderr is in the middle of a line."""
         if self._patience:

@@ -167,3 +167,17 @@ def kept(job: TrainerJob) -> Iterator[Keeping]:
         yield keeping
     finally:
         keeping.end()
+
+
+@contextmanager
+def followed(job: TrainerJob, rank: int) -> Iterator[Keeping]:
+    """The same folder for a rank that writes nothing: in other pods than rank 0's the first one brings it back.
+
+    Raises:
+        TrainerError: the store does not let it, or does not answer.
+    """
+    if job.store is not None and rank >= job.ranks_per_node and rank % job.ranks_per_node == 0:
+        with write_errors(Path(job.output)):
+            Path(job.output).mkdir(parents=True, exist_ok=True)
+        Snapshots(Store(job.store), Path(job.output), job.attempt).restore()
+    yield Keeping(job)

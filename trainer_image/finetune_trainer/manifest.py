@@ -114,6 +114,12 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     push = spec.artifact.push
     nowhere = "it names no place" if push and push.oci is None and push.hugging_face is None else None
     yield "spec.artifact.push", nowhere, "Write oci or huggingFace below it, or both."
+    wrong = spec.resources.ranks > spec.hyperparameters.batch_size
+    idle = f"{spec.resources.ranks} GPUs or nodes are more than a step has rows" if wrong else None
+    yield "spec.hyperparameters.batchSize", idle, "Set it to at least resources.nodes times gpusPerNode."
+    wrong = spec.code is not None and spec.resources.nodes > 1
+    pods = "code runs in one pod" if wrong else None
+    yield "spec.resources.nodes", pods, "Remove it, or remove spec.code for the built-in recipe."
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
     yield "spec.modelRef.name", service, "Rename it, for example in small letters."
     for field in ("cpu", "memory", "ephemeralStorage"):

@@ -78,9 +78,9 @@ class Reporter:
             self._sender.close(FINAL_SECONDS)
 
 
-def pod_reporter(job: AttemptJob) -> Reporter:
-    """The reporter of a pod: to the operator and to the kubelet."""
-    return Reporter(job, termination_path=Path(TERMINATION_MESSAGE_PATH))
+def pod_reporter(job: AttemptJob, message: Path = Path(TERMINATION_MESSAGE_PATH)) -> Reporter:
+    """The reporter of a pod: to the operator and to the kubelet, or to the `message` that becomes the kubelet's."""
+    return Reporter(job, termination_path=message)
 
 
 class _Sender:

@@ -59,6 +59,8 @@ def main(args: argparse.Namespace) -> int:
     except TrainerError as error:
         outcome.complain(error)
         return int(error.exit_code)
+    if job.spec.resources.ranks > 1:
+        outcome.say("resources: one process trains here; nodes and gpusPerNode count on a cluster alone.")
     display, interruption = Display(), Interruption(_PATIENCE)
     reporter = Reporter(job, listener=display.show, interval=0.2)
     code = outcome.run_to_end(lambda: _execute_here(job, reporter, interruption, display), reporter, interruption)

@@ -3,8 +3,9 @@
     Plan.rows_of(step) -> forward passes of like lengths -> loss summed over labelled tokens, divided by their number
 
 So gradients do not depend on how a step is cut into passes, the order of the data needs no sampler state, and what
-happens between steps (validation, checkpoints, stopping) hangs on step numbers alone. Forward passes and their loss are
-in `passes.py`; loading, adapters and artifacts are elsewhere.
+happens between steps (validation, checkpoints, stopping) hangs on step numbers alone. Nor do they depend on how many
+ranks share a step (`ranks.py`). Forward passes and their loss are in `passes.py`; loading, adapters and artifacts are
+elsewhere.
 """
 
 import contextlib
@@ -31,6 +32,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import Metrics
 from finetune_trainer.passes import Cut, Pass, labelled, loss_sum, passes_of
+from finetune_trainer.ranks import ALONE, World
 from finetune_trainer.schedule import factor, warmup_steps
 from finetune_trainer.token_store import TokenStore
 
@@ -70,16 +72,17 @@ def pace_of(plan: Plan, wanted_checkpoint_steps: int | None, *, train_tokens: in
 
 
 class Steps(Dataset[Step]):
-    """Item i is optimizer step i: `passes` are its forward passes as padded tensors."""
+    """Item i is optimizer step i: `passes` are this rank's forward passes of it as padded tensors."""
 
-    def __init__(self, store: TokenStore, plan: Plan, cut: Cut) -> None:
-        self._store, self._plan, self._cut = store, plan, cut
+    def __init__(self, store: TokenStore, plan: Plan, cut: Cut, world: World = ALONE) -> None:
+        self._store, self._plan, self._cut, self._world = store, plan, cut, world
 
     def __len__(self) -> int:
         return self._plan.total_steps
 
     def __getitem__(self, step: int) -> Step:
-        return {PASSES: passes_of(self._store, self._plan.rows_of(step), self._cut)}
+        rows = self._plan.rows_of(step)
+        return {PASSES: passes_of(self._store, self._world.share(rows, self._store.lengths[rows]), self._cut)}
 
 
 def arguments(
@@ -138,13 +141,15 @@ class StepTrainer(Trainer):
         metrics: Metrics,
         interruption: Interruption,
         on_step: Callable[[int, int], None],
+        world: World = ALONE,
         lora_plus_ratio: float | None = None,
         loss: Callable[[Any, Pass], torch.Tensor] | None = None,
     ) -> None:
-        steps = Steps(train, plan, cut)
+        steps = Steps(train, plan, cut, world)
         super().__init__(model=model, args=args, train_dataset=steps, data_collator=_only, callbacks=[_Pacer(self)])
         self.remove_callback(PrinterCallback)
         self._net: Any = model
+        self.world = world
         self.plan, self.pace, self.metrics_record, self.interruption = plan, pace, metrics, interruption
         self._validation, self._cut, self._compute_dtype = validation, cut, compute_dtype
         self._checkpoints, self._fingerprint, self._on_step = checkpoints, fingerprint, on_step
@@ -162,14 +167,15 @@ class StepTrainer(Trainer):
         Raises:
             TrainerError: TrainingDiverged, ArtifactFailed, SpecInvalid (checkpoints of another job).
         """
-        found = checkpoint.newest(self._checkpoints)
+        found = self.world.tell("checkpoint", self._newest)
         if found is None:
             self.metrics_record.keep_until(0)
         else:
             self._resume_notes(*found)
+        self.world.equalise(value for value in self._net.parameters() if value.requires_grad)
         self._started = time.monotonic()
         try:
-            self.train(resume_from_checkpoint=str(found[0]) if found else None)
+            self.train(resume_from_checkpoint=found[0] if found else None)
         except _StepAbandoned:
             if self.state.global_step > self._saved_step:
                 self._save_checkpoint(self._net, None)
@@ -179,11 +185,21 @@ class StepTrainer(Trainer):
         """Seconds of training, all attempts that left a checkpoint."""
         return self.seconds_before + time.monotonic() - self._started
 
-    def _resume_notes(self, folder: Path, step: int, notes: dict[str, Any]) -> None:
+    def stopping(self) -> bool:
+        """Whether somebody asked any rank to stop: then all do, after the same step."""
+        asked = self.world.anyone(self.interruption.asked)
+        if asked:
+            self.interruption.spread()
+        return asked
+
+    def _resume_notes(self, folder: str, step: int, notes: dict[str, Any]) -> None:
+        if not Path(folder).is_dir():  # a claim that only one node can mount, or another one in its place
+            message = f"{folder} is the checkpoint to go on from, and is not there on every node"
+            raise TrainerError(Reason.ARTIFACT_FAILED, message, "Keep artifacts on a ReadWriteMany claim.")
         if notes["fingerprint"] != self._fingerprint:
             raise TrainerError(
                 Reason.SPEC_INVALID,
-                f"{folder.parent} holds checkpoints of a job with another spec or other data",
+                f"{Path(folder).parent} holds checkpoints of a job with another spec or other data",
                 "Choose another output folder, or delete that one.",
             )
         self.seconds_before, self._saved_step = notes["seconds"], step
@@ -222,7 +238,7 @@ class StepTrainer(Trainer):
         return self.lr_scheduler
 
     def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
-        """Forward and backward passes of one optimizer step; returns its loss in nats per labelled token.
+        """Forward and backward passes of one optimizer step; returns this rank's part of its loss per labelled token.
 
         Raises:
             TrainerError: TrainingDiverged, before the optimizer could spoil the weights.
@@ -230,23 +246,30 @@ class StepTrainer(Trainer):
         """
         model.train()
         passes = inputs[PASSES]
-        completion_tokens = sum(map(labelled, passes))
+        mine = sum(map(labelled, passes)), sum(int(batch["tokens"]) for batch in passes)
+        completion_tokens, self._last_tokens = map(int, self.world.sums(*mine))
         total = torch.zeros((), device=self.args.device)
         before = checkpoint.RandomStates.now()
+        self.world.reseed(self._hyper.seed, self.state.global_step)
+        cut_short = False
         for batch in passes:
-            if self.interruption.asked:
-                before.restore()
-                raise _StepAbandoned
+            cut_short = self.interruption.asked
+            if cut_short:
+                break
             with self._autocast():
                 loss = self._loss(model, self._on_device(batch)) / max(completion_tokens, 1)
             self.accelerator.backward(loss)
             total += loss.detach()
-        self._last_loss = float(total)
+        self._last_loss, given_up = self.world.sums(float(total), cut_short)
+        if given_up:
+            self.interruption.spread()
+            before.restore()
+            raise _StepAbandoned
         if not math.isfinite(self._last_loss):
             raise TrainerError(
                 Reason.TRAINING_DIVERGED, f"the training loss of step {self.state.global_step + 1} is no finite number"
             )
-        self._last_tokens = sum(int(batch["tokens"]) for batch in passes)
+        self.world.sum_gradients(self._net.parameters())
         self._last_completion_tokens = completion_tokens
         return total
 
@@ -270,9 +293,13 @@ class StepTrainer(Trainer):
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Measure and write down the validation loss after this step, unless that was done before."""
+        self.world.tell(f"validation {self.state.global_step}", self._validate)
+        return {}
+
+    def _validate(self) -> None:
         step = self.state.global_step
         if self._validation is None or self.metrics_record.has_validation(step):
-            return {}
+            return
         value = self._validation_loss(self._validation)
         if value is not None:
             if not math.isfinite(value):
@@ -281,7 +308,6 @@ class StepTrainer(Trainer):
                 )
             self.metrics_record.add(step=step, epoch=self.plan.epochs_after(step), validationLoss=value)
             self._on_step(step, 0)
-        return {}
 
     def _validation_loss(self, store: TokenStore) -> float | None:
         """Nats per labelled token of the whole set; None when somebody asked to stop before its end."""
@@ -299,6 +325,14 @@ class StepTrainer(Trainer):
         return total / tokens if tokens else None
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002
+        self.world.tell(f"checkpoint {self.state.global_step}", self._write_checkpoint)
+        self._saved_step = self.state.global_step
+
+    def _newest(self) -> tuple[str, int, dict[str, Any]] | None:
+        found = checkpoint.newest(self._checkpoints)
+        return (str(found[0]), *found[1:]) if found else None
+
+    def _write_checkpoint(self) -> None:
         self.interruption.before_writing()
         self.metrics_record.sync()
         checkpoint.save(
@@ -310,7 +344,6 @@ class StepTrainer(Trainer):
             trainer_state=asdict(self.state),
             notes={"fingerprint": self._fingerprint, "seconds": self.seconds},
         )
-        self._saved_step = self.state.global_step
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
         checkpoint.load_model(Path(resume_from_checkpoint), self._net)
@@ -368,7 +401,7 @@ class _Pacer(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:  # noqa: ARG002
         self._trainer.record_step(self._learning_rate)
-        step, stopping = state.global_step, self._trainer.interruption.asked
+        step, stopping = state.global_step, self._trainer.stopping()
         control.should_evaluate = self._trainer.pace.validates(step) and not stopping
         control.should_save = self._trainer.pace.saves(step) or stopping
         control.should_training_stop = control.should_training_stop or stopping

@@ -27,7 +27,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.uris import LOCAL_SCHEME
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
-from finetune_trainer import artifact, base_model, memory, merge, outcome, own_code, own_model
+from finetune_trainer import artifact, base_model, launch, memory, merge, outcome, own_code, own_model
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer, Row, encode, load_rows
 from finetune_trainer.data.audit import Audited, audit
@@ -41,10 +41,11 @@ from finetune_trainer.evaluation.measuring import Measuring, forget
 from finetune_trainer.evaluation.models import Model, Tuned
 from finetune_trainer.evaluation.page import page
 from finetune_trainer.interruption import Interruption
-from finetune_trainer.keeping import Keeping, kept
+from finetune_trainer.keeping import Keeping, followed, kept
 from finetune_trainer.metrics import FILE, Metrics
 from finetune_trainer.progress import Pulse
 from finetune_trainer.push import push_all
+from finetune_trainer.ranks import World, join
 from finetune_trainer.report import Reporter, pod_reporter
 from finetune_trainer.serving.limits import cpu_threads
 from finetune_trainer.token_store import TokenStore
@@ -86,12 +87,14 @@ def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
         where = ", ".join(".".join(map(str, one["loc"])) or "all of it" for one in error.errors())
         outcome.say(f"{Reason.SPEC_INVALID}: {JOB_VARIABLE} holds no job for the trainer: {where}")
         return int(ExitCode.SPEC_INVALID)
-    reporter, interruption = pod_reporter(job), Interruption()
+    if launch.is_needed(job):
+        return launch.main(job)
+    reporter, interruption = pod_reporter(launch.told_to_report(job), launch.message_path()), Interruption()
     return outcome.run_to_end(lambda: execute(job, reporter, interruption), reporter, interruption)
 
 
 def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, allow_local: bool = False) -> None:
-    """Do the job: afterwards the report says Succeeded and the artifact is whole.
+    """Do the job: afterwards the report of rank 0 says Succeeded and the artifact is whole.
 
     `allow_local` lets datasets be files of this machine.
 
@@ -99,23 +102,29 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         TrainerError: what the user can mend.
         Interrupted: somebody asked to stop; the newest checkpoint is whole.
     """
-    with kept(job) as keeping:
-        _execute(keeping, reporter, interruption, allow_local=allow_local)
+    _prepare_environment(job)
+    world = join()
+    with kept(job) if world.is_first else followed(job, world.rank) as keeping:
+        _execute(keeping, world, reporter, interruption, allow_local=allow_local)
 
 
-def _execute(keeping: Keeping, reporter: Reporter, interruption: Interruption, *, allow_local: bool) -> None:
+def _execute(
+    keeping: Keeping, world: World, reporter: Reporter, interruption: Interruption, *, allow_local: bool
+) -> None:
     job = keeping.job
-    if _was_finished(job, reporter, allow_local=allow_local):
+    if world.tell("finished", lambda: _was_finished(job, reporter, allow_local=allow_local)):
         return
-    _prepare_environment()
-    _require_one_gpu(job)
-    with write_errors(Path(job.output)):
-        interruption.stop_when_passed(keeping.fence)
+    if world.is_first:
+        with write_errors(Path(job.output)):
+            interruption.stop_when_passed(keeping.fence)
     folder = base_model.locate(job)
-    verdict = _checked_data(job, folder, reporter, allow_local=allow_local)
+    told = world.tell("data", lambda: _checked_data(job, folder, reporter, allow_local=allow_local).wire())
+    verdict = DatasetVerdict.model_validate(told)
     interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor
     train = _train_by_own_code if job.spec.code else _train_by_recipe
-    run, result = train(job, folder, verdict, reporter, interruption, allow_local=allow_local)
+    run, result = train(job, folder, verdict, reporter, interruption, world=world, allow_local=allow_local)
+    if not world.is_first:
+        return
     contest = _evaluate(run, reporter, interruption)
     interruption.check()
     _merge(run)
@@ -172,7 +181,9 @@ class Run:
     plan: Plan
     fit: memory.Fit
     compute_dtype: Any
+    world: World
     metrics: Metrics
+    """Rank 0's is the run's record; the others' go with their pods."""
     test: TokenStore | None
     asked: Material | None
     """The test set, where the job has one."""
@@ -211,23 +222,14 @@ def _require_same_files(job: TrainerJob, learnt_from: DatasetVerdict) -> None:
             )
 
 
-def _prepare_environment() -> None:
+def _prepare_environment(job: TrainerJob) -> None:
     """Settings that torch reads when it is imported: threads as the CPU quota allows, none of them spinning idly.
 
     Threads that spin while they wait burn the quota and starve whatever else runs on the node.
     """
-    os.environ["OMP_NUM_THREADS"] = str(cpu_threads())
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cpu_threads() // job.ranks_per_node))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def _require_one_gpu(job: TrainerJob) -> None:
-    if (job.spec.resources.gpus_per_node or 0) > 1:
-        raise TrainerError(
-            Reason.SPEC_INVALID,
-            "spec.resources.gpusPerNode: this trainer uses one GPU",
-            "Set gpusPerNode to 1 and apply the job under a new name.",
-        )
 
 
 def _checked_data(job: TrainerJob, folder: Path, reporter: Reporter, *, allow_local: bool) -> DatasetVerdict:
@@ -246,13 +248,16 @@ def _train_by_recipe(
     reporter: Reporter,
     interruption: Interruption,
     *,
+    world: World,
     allow_local: bool,
 ) -> tuple[Run, TrainingResult]:
-    """The built-in recipe."""
+    """The built-in recipe. All that takes long and asks nobody comes before the ranks meet."""
     base_model.quiet_libraries()
-    run = _prepare(job, folder, verdict, tunable_model(job, folder), allow_local=allow_local)
+    run = _prepare(job, folder, verdict, tunable_model(job, folder), world, allow_local=allow_local)
     interruption.check()
+    world.form()
     trainer = _train(run, reporter, interruption)
+    world.part()
     result = _result(run, trainer)
     _free_training_memory(run, trainer)
     return run, result
@@ -265,20 +270,23 @@ def _train_by_own_code(
     reporter: Reporter,
     interruption: Interruption,
     *,
+    world: World,
     allow_local: bool,
 ) -> tuple[Run, TrainingResult]:
-    """The user's code; no model is loaded here before it has ended."""
+    """The user's code; no model is loaded here before it has ended. It has its pod to itself: there are no ranks."""
     result = own_code.train(
         job, folder, verdict, reporter, interruption, allow_local=allow_local, air_gapped=job.air_gapped
     )
     base_model.quiet_libraries()
     model = own_model.load(job, folder, Path(job.output) / own_code.MODEL_FOLDER, compute_dtype_of(job))
-    run = _prepare(job, folder, verdict, model.to(device()), allow_local=allow_local)
+    run = _prepare(job, folder, verdict, model.to(device()), world, allow_local=allow_local)
     interruption.check()
     return run, result
 
 
-def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, model: Any, *, allow_local: bool) -> Run:
+def _prepare(
+    job: TrainerJob, folder: Path, verdict: DatasetVerdict, model: Any, world: World, *, allow_local: bool
+) -> Run:
     """Tokenise the data, and decide how model and data go together."""
     chat = ChatTokenizer.from_folder(folder)
     train = _tokenised(job, chat, "train", verdict, allow_local=allow_local)
@@ -301,7 +309,8 @@ def _prepare(job: TrainerJob, folder: Path, verdict: DatasetVerdict, model: Any,
         plan=plan_of(job, train),
         fit=fit_of(job, model, train, validation),
         compute_dtype=compute_dtype_of(job),
-        metrics=Metrics(Path(job.output) / FILE),
+        world=world,
+        metrics=Metrics((Path(job.output) if world.is_first else launch.scratch()) / FILE),
         test=test,
         asked=asked,
         audited=audited,
@@ -350,6 +359,7 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
         fit=run.fit,
         fingerprint=fingerprint(run.job, *_data_hashes(run.verdict)),
         metrics=run.metrics,
+        world=run.world,
         interruption=interruption,
         on_step=on_step,
     )

@@ -52,9 +52,8 @@ def decide(view: JobView) -> Decision:
     return next(found for step in STEPS if (found := step(view)) is not None)
 
 
-def not_started(view: JobView, message: str) -> Decision:
-    """The API server refuses the attempt's objects: a quota, a policy or a field of the connection's podTemplate."""
-    failure = Failure.because(Reason.POD_REJECTED, message)
+def not_started(view: JobView, failure: Failure) -> Decision:
+    """The API server refuses the attempt's object: a quota, a policy, a field of the podTemplate, or its kind."""
     facts = stalled(failure.reason, failure.message)
     status = with_status(view, Change(facts, {"phase": "Pending", "failure": failure}))
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)

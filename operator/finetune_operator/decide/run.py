@@ -26,6 +26,9 @@ STARTING = timedelta(seconds=15)
 _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 """Exit codes that the shell's rule gives to a program that a signal has ended."""
 
+COMPLETION_INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+"""By which the Job controller tells the pods of several nodes apart."""
+
 _ENDED = frozenset({"Succeeded", "Failed"})
 _NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
 _WAITING_REASONS = {
@@ -66,17 +69,18 @@ class Run:
 
 
 def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
-    """One attempt, from its batch Job, the Job's pods and the last report that came by HTTPS.
+    """One attempt, from its batch Job, the Job's pods, one for each node, and the last report that came by HTTPS.
 
     Jobs and pods are watched apart: a Job that has ended beside a pod that has not is seen before its pod's last
     state, which alone tells how it ended.
     """
     if job is None:
         return Run("Absent", report=report)
-    pod = newest(pods)
-    report = _latest(report, _termination_report(pod))
-    if pod is not None and is_live(pod, now):
-        return _of_live_pod(pod, report, now)
+    report = _latest(report, _termination_report(_first(pods)))
+    live = [pod for pod in _present(pods) if is_live(pod, now)]
+    if live:
+        return _of_live_pods(live, report, now)
+    pod = telling(pods)
     # Failed waits for every pod to end, and a pod on a lost node never does: FailureTarget comes before.
     failed = _job_condition(job, "Failed") or _job_condition(job, "FailureTarget")
     if failed:
@@ -104,11 +108,15 @@ def has_ended(job: Manifest) -> bool:
     return any(_job_condition(job, kind) for kind in ("Complete", "Failed", "FailureTarget"))
 
 
-def _of_live_pod(pod: Manifest, report: Report | None, now: datetime) -> Run:
-    ending = pod["metadata"].get("deletionTimestamp") is not None
-    if pod.get("status", {}).get("phase") == "Pending":
-        return Run("Queued", report=report, failure=_obstacle(pod), ending=ending)
-    return Run("Active", report=report, ending=ending, starting=report is None and _has_just_started(pod, now))
+def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
+    """Pods of several nodes begin together: what keeps one of them from starting keeps all."""
+    ending = any(pod["metadata"].get("deletionTimestamp") is not None for pod in pods)
+    pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
+    if pending:
+        failure = next((found for pod in pending if (found := _obstacle(pod))), None)
+        return Run("Queued", report=report, failure=failure, ending=ending)
+    starting = report is None and any(_has_just_started(pod, now) for pod in pods)
+    return Run("Active", report=report, ending=ending, starting=starting)
 
 
 def _has_just_started(pod: Manifest, now: datetime) -> bool:
@@ -120,6 +128,45 @@ def _has_just_started(pod: Manifest, now: datetime) -> bool:
 def newest(pods: Sequence[Manifest]) -> Manifest | None:
     """The pod that was made last."""
     return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+
+
+def telling(pods: Sequence[Manifest]) -> Manifest | None:
+    """The pod whose end tells most of why an attempt failed: the ends of the others may only be its echo."""
+    return min(_present(pods), key=_echo, default=None)
+
+
+def _present(pods: Sequence[Manifest]) -> list[Manifest]:
+    """The newest pod of each node, in the nodes' order."""
+    by_node: dict[int, list[Manifest]] = {}
+    for pod in pods:
+        by_node.setdefault(_node(pod), []).append(pod)
+    found = (newest(of_node) for _, of_node in sorted(by_node.items()))
+    return [pod for pod in found if pod is not None]
+
+
+def _first(pods: Sequence[Manifest]) -> Manifest | None:
+    """The pod of the first node, whose trainer speaks for all."""
+    return newest([pod for pod in pods if _node(pod) == 0])
+
+
+def _node(pod: Manifest) -> int:
+    """Which node's pod it is; the only one has no such label."""
+    return int((pod["metadata"].get("labels") or {}).get(COMPLETION_INDEX_LABEL, 0))
+
+
+def _echo(pod: Manifest) -> int:
+    """How likely a pod's end is only the echo of another's, from 0 for an end that explains itself."""
+    if _by_cluster(pod) is not None:
+        return 0
+    told = _termination_report(pod)
+    failure = told.failure if told and told.failure else _by_container(pod)
+    if failure.reason not in {Reason.INTERRUPTED, Reason.TRAINER_CRASHED}:
+        return 0
+    if pod["metadata"].get("deletionTimestamp") is not None or _terminated(pod).get("exitCode") == ExitCode.OK:
+        return 4  # it was told to end, or had done its part
+    if told is None and _terminated(pod).get("exitCode") in _SIGNALS:
+        return 1  # somebody ended it from outside
+    return 2 if failure.reason is Reason.TRAINER_CRASHED else 3
 
 
 def is_live(pod: Manifest, now: datetime) -> bool:
@@ -170,7 +217,9 @@ def _termination_report(pod: Manifest | None) -> Report | None:
 def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) -> Run:
     ended = _terminated(pod)
     exit_code = ended.get("exitCode")
-    found = _cause(condition, pod, report)
+    # What the first node's trainer reports is its own end; that of another node has left a message, or none.
+    word = report if pod is None or _node(pod) == 0 else _termination_report(pod)
+    found = _cause(condition, pod, word)
     wants_log = found.reason in {Reason.TRAINER_CRASHED, Reason.CODE_FAILED}
     return Run(
         "Failed",

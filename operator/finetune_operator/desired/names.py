@@ -3,10 +3,13 @@
 from hashlib import sha256
 from posixpath import join
 
-from finetune_api.names import CLAIMS_PATH
+from finetune_api.names import CLAIMS_PATH, RENDEZVOUS_PORT
 from finetune_api.uris import Uri
 
 LABEL_LIMIT = 63
+REPLICATED_JOB = "node"
+JOB_SET_LIMIT = LABEL_LIMIT - len(f"-{REPLICATED_JOB}-0-1023-abcde")
+"""What the names of a JobSet's pods leave for its own."""
 
 
 def fit(name: str, limit: int = LABEL_LIMIT) -> str:
@@ -22,6 +25,35 @@ def training_job(job: str, attempt: int) -> str:
     """The batch Job of one attempt."""
     suffix = f"-{attempt}"
     return fit(job, LABEL_LIMIT - len(suffix)) + suffix
+
+
+def job_set(job: str, attempt: int) -> str:
+    """The JobSet of one attempt on several nodes: a DNS label that begins with a letter, short enough for its pods'."""
+    suffix = f"-{attempt}"
+    if not job[0].isalpha():
+        job = f"j-{sha256(job.encode()).hexdigest()[:8]}-{job}"
+    return fit(job, JOB_SET_LIMIT - len(suffix)) + suffix
+
+
+def attempt(job: str, number: int, nodes: int) -> str:
+    """The object that is made for an attempt: a batch Job, or a JobSet for several nodes."""
+    return training_job(job, number) if nodes == 1 else job_set(job, number)
+
+
+def batch_job(job: str, number: int, nodes: int) -> str:
+    """The batch Job with the pods of an attempt, whoever makes it."""
+    return training_job(job, number) if nodes == 1 else set_job(job_set(job, number))
+
+
+def set_job(job_set_name: str) -> str:
+    """The batch Job that JobSet makes of our JobSet: it has one."""
+    return f"{job_set_name}-{REPLICATED_JOB}-0"
+
+
+def rendezvous(job: str, number: int) -> str:
+    """Where the pods of an attempt on several nodes meet: the first one, by the name that JobSet's Service gives it."""
+    found = job_set(job, number)
+    return f"{set_job(found)}-0.{found}:{RENDEZVOUS_PORT}"
 
 
 def output_uri(artifacts: Uri, *, namespace: str, model: str, job: str, uid: str) -> str:

@@ -1,4 +1,4 @@
-"""The batch/v1 Job of one attempt of a FineTuneJob: one pod, no retries of its own."""
+"""The batch/v1 Job of one attempt of a FineTuneJob: one pod, or one for each node, and no retries of its own."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -74,41 +74,55 @@ class Attempt(ApiModel):
 
 
 def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
-    """The Job of an attempt. `spec.suspend` is left out: it is Kueue's."""
+    """The Job of an attempt on one node. `spec.suspend` is left out: it is Kueue's."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata(owner, spec, connection, attempt),
+        "spec": job_spec(owner, spec, connection, attempt),
+    }
+
+
+def metadata(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
+    """Metadata of the object that is made for an attempt."""
     name = owner["metadata"]["name"]
-    own_labels = labels(
+    template = connection.pod_template
+    queue = {QUEUE_LABEL: template.queue_name} if template and template.queue_name else {}
+    return {
+        "name": names.attempt(name, attempt.number, spec.resources.nodes),
+        "namespace": owner["metadata"]["namespace"],
+        "labels": {**own_labels(owner, spec, attempt), **queue},
+        "annotations": {OWNER_ANNOTATION: name},
+        "ownerReferences": [owner_reference(owner)],
+    }
+
+
+def own_labels(owner: Manifest, spec: FineTuneJobSpec, attempt: Attempt) -> dict[str, str]:
+    """Labels of all that is made for an attempt."""
+    return labels(
         **{
-            JOB_LABEL: names.fit(name),
+            JOB_LABEL: names.fit(owner["metadata"]["name"]),
             MODEL_LABEL: names.fit(spec.model_ref.name),
             ATTEMPT_LABEL: str(attempt.number),
             COMPONENT_LABEL: "trainer",
         }
     )
-    template = connection.pod_template
-    queue = {QUEUE_LABEL: template.queue_name} if template and template.queue_name else {}
-    job_spec: Manifest = {
+
+
+def job_spec(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
+    """The spec of the attempt's batch Job."""
+    made: Manifest = {
         "backoffLimit": 0,
-        "completions": 1,
-        "parallelism": 1,
+        "completions": spec.resources.nodes,
+        "parallelism": spec.resources.nodes,
         "template": {
-            "metadata": pod_metadata(connection, own_labels),
+            "metadata": pod_metadata(connection, own_labels(owner, spec, attempt)),
             "spec": _pod(owner, spec, connection, attempt),
         },
     }
     if spec.active_deadline_seconds is not None:
-        job_spec["activeDeadlineSeconds"] = spec.active_deadline_seconds
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": names.training_job(name, attempt.number),
-            "namespace": owner["metadata"]["namespace"],
-            "labels": {**own_labels, **queue},
-            "annotations": {OWNER_ANNOTATION: name},
-            "ownerReferences": [owner_reference(owner)],
-        },
-        "spec": job_spec,
-    }
+        made["activeDeadlineSeconds"] = spec.active_deadline_seconds
+    return made
 
 
 def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> TrainerJob:
@@ -128,9 +142,22 @@ def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace,
         air_gapped=connection.air_gapped,
         trust_remote_code=connection.trust_remote_code,
         code=_code(spec),
+        nodes=spec.resources.nodes,
+        ranks_per_node=_ranks_per_node(spec, connection),
+        rendezvous=_rendezvous(owner, spec, attempt),
         report=ReportTarget(url=attempt.report_url),
         active_version=_active_version(attempt.active, connection),
     )
+
+
+def _ranks_per_node(spec: FineTuneJobSpec, connection: HuggingFace) -> int:
+    """One for each GPU that the pod asks for, itself or by the connection; code of one's own uses them as it likes."""
+    gpus = str(resources(spec, connection).get("limits", {}).get(connection.gpu_resource, 0))
+    return int(gpus) if gpus.isdecimal() and int(gpus) > 1 and spec.code is None else 1
+
+
+def _rendezvous(owner: Manifest, spec: FineTuneJobSpec, attempt: Attempt) -> str | None:
+    return names.rendezvous(owner["metadata"]["name"], attempt.number) if spec.resources.nodes > 1 else None
 
 
 def _code(spec: FineTuneJobSpec) -> str | None:
@@ -172,7 +199,7 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attemp
     if attempt.active and attempt.active.artifact_uri and (active := _claim_of(attempt.active.artifact_uri)):
         volumes.claim(active.root, read_only=True)
     volumes.at(TOKEN_PATH.rpartition("/")[0], token_volume(), read_only=True)
-    if spec.resources.gpus_per_node:
+    if _ranks_per_node(spec, connection) > 1 or spec.resources.gpus_per_node:
         volumes.shared_memory()
     container: Manifest = {
         "name": TRAINER_CONTAINER,

@@ -16,6 +16,18 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 
 
+class KindMissing(Exception):  # noqa: N818 - named as what is so
+    """This cluster does not know the kind of what is to be made.
+
+    Args:
+        failure: as status shows it.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 class ProviderError(Exception):
     """The call did not do what was asked, as far as is known.
 

@@ -1,4 +1,9 @@
-"""Training on this cluster: one batch/v1 Job per attempt, observed by its Job, its pods and its reports."""
+"""Training on this cluster: one batch/v1 Job per attempt, observed by its Job, its pods and its reports.
+
+On several nodes the Job is made by JobSet, of the JobSet that is made here. JobSets are not watched, so that the
+operator runs where there are none and need not be told when they come: what happens to one shows in its Job, and where
+it has none (yet) the API is asked.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -9,16 +14,17 @@ from typing import Any
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
-from finetune_api.names import REPORT_PATH, TRAINER_CONTAINER
+from finetune_api.names import JOB_UID_LABEL, REPORT_PATH, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.run import Run, has_ended, is_live, newest, read_run, with_log
-from finetune_operator.desired import names, training_job
+from finetune_operator.decide.run import Run, has_ended, is_live, read_run, telling, with_log
+from finetune_operator.desired import jobset, names, training_job
+from finetune_operator.providers.errors import KindMissing
 from finetune_operator.providers.pod_refusals import PodRefusals
-from finetune_operator.runtime.errors import KubeError
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, PODS, Kube
+from finetune_operator.runtime.errors import KubeError, NotFound
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
 
@@ -91,20 +97,22 @@ class HuggingFaceTraining:
         """Job, pods and report of the attempt; for a failure that needs it, the end of the log."""
         namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
         attempt = status.provider.attempt if status.provider else 0
-        name = names.training_job(job["metadata"]["name"], max(attempt, 1))
+        name, job_id = _batch_job(job, max(attempt, 1)), _attempt(job, max(attempt, 1))
         batch_job = self._own(self._store.get(JOBS, name, namespace), uid)
-        recorded = status.provider is not None and status.provider.job_id == name
+        recorded = status.provider is not None and status.provider.job_id == job_id
         if batch_job is None and recorded and status.completion_time is None:
             # Status says that it was started. That it is lost is not said on the word of a watch that is late.
             batch_job = self._own(await self._ask_for(name, namespace), uid)
+            if batch_job is None and _nodes(job) > 1 and await self._job_set(job, max(attempt, 1)):
+                return Run("Queued", job_id=job_id, awaiting_pod=True, note="waiting for JobSet to make the pods' Job")
         pods = self._pods_of(batch_job) if batch_job else []
         if batch_job and not pods and has_ended(batch_job) and status.completion_time is None:
             # How an attempt ended is in its pod: that it is gone is not said on the word of a watch that is late.
             await self._ask_for_pods(batch_job)
             pods = self._pods_of(batch_job)
         run = read_run(batch_job, pods, self._last_report(uid, max(attempt, 1)), self._clock())
-        run = replace(run, job_id=name) if batch_job else run
-        pod = newest(pods)
+        run = replace(run, job_id=job_id) if batch_job else run
+        pod = telling(pods)
         if run.wants_log and pod is not None and status.completion_time is None:
             return with_log(run, await self._log_tail(pod))
         if run.state == "Queued" and pod is None and batch_job is not None:
@@ -115,7 +123,7 @@ class HuggingFaceTraining:
         """Any pod of any attempt that has not ended, or a Job of an earlier FineTuneJob of this name."""
         namespace, label = job["metadata"]["namespace"], names.fit(job["metadata"]["name"])
         attempt = job.get("status", {}).get("provider", {}).get("attempt") or 1
-        present = self._store.get(JOBS, names.training_job(job["metadata"]["name"], attempt), namespace)
+        present = self._store.get(JOBS, _batch_job(job, attempt), namespace)
         if present is not None and self._own(present, job["metadata"]["uid"]) is None:
             return True
         pods = self._store.select(PODS, pods_of_owner(namespace, label))
@@ -124,7 +132,11 @@ class HuggingFaceTraining:
     async def start(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
-        """Apply the attempt's Job. Its name is fixed by the attempt: a second call changes nothing."""
+        """Apply the attempt's Job or JobSet. Its name is fixed by the attempt: a second call changes nothing.
+
+        Raises:
+            KindMissing: there are no JobSets on this cluster.
+        """
         number = status.provider.attempt if status.provider else 1
         recorded = status.provider.artifact_uri if status.provider else None
         attempt = training_job.Attempt(
@@ -134,8 +146,20 @@ class HuggingFaceTraining:
             report_ca=self._report_ca(),
             active=self._compared_with(job["metadata"]["namespace"], spec),
         )
+        if spec.resources.nodes > 1:
+            return await self._start_set(jobset.build(job, spec, _settings(connection), attempt))
         manifest = training_job.build(job, spec, _settings(connection), attempt)
         self._store.put(JOBS, await self._kube.apply(JOBS, manifest), told=True)
+        return str(manifest["metadata"]["name"])
+
+    async def _start_set(self, manifest: Manifest) -> str:
+        try:
+            await self._kube.apply(JOB_SETS, manifest)
+        except NotFound:
+            message = (
+                f"spec.resources.nodes: this cluster has no JobSet ({JOB_SETS.api_version}), which runs the pods of "
+            )
+            raise KindMissing(Failure.because(Reason.JOB_SET_MISSING, message + "several nodes together")) from None
         return str(manifest["metadata"]["name"])
 
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
@@ -148,11 +172,29 @@ class HuggingFaceTraining:
         attempt = max(status.provider.attempt if status.provider else 0, 1)
         pods = self._store.select(PODS, pods_of_owner(namespace, names.fit(name)))
         with_pods = {_batch_job_of(pod) for pod in pods if is_live(pod, self._clock())}
-        for batch_job_name in sorted({names.training_job(name, attempt), *with_pods}):
+        if _nodes(job) > 1 and (found := await self._job_set(job, attempt)):
+            await self._kube.delete(JOB_SETS, found["metadata"]["name"], namespace, uid=found["metadata"]["uid"])
+        for batch_job_name in sorted({_batch_job(job, attempt), *with_pods}):
             batch_job = self._own(self._store.get(JOBS, batch_job_name, namespace), job["metadata"]["uid"])
             if batch_job is not None:
-                await self._kube.delete(JOBS, batch_job_name, namespace, uid=batch_job["metadata"]["uid"])
-                self._store.remove(JOBS, namespace, batch_job_name)
+                await self._end(batch_job)
+
+    async def _end(self, batch_job: Manifest) -> None:
+        """Delete a batch Job, by the JobSet that would make it again where there is one."""
+        metadata = batch_job["metadata"]
+        name, namespace = metadata["name"], metadata["namespace"]
+        for owner in metadata.get("ownerReferences") or ():
+            if owner["kind"] == JOB_SETS.kind:
+                await self._kube.delete(JOB_SETS, owner["name"], namespace, uid=owner["uid"])
+                return  # its Job goes with it, and the watch tells when
+        await self._kube.delete(JOBS, name, namespace, uid=metadata["uid"])
+        self._store.remove(JOBS, namespace, name)
+
+    async def _job_set(self, job: Manifest, attempt: int) -> Manifest | None:
+        """The JobSet of an attempt, as the API has it now."""
+        metadata = job["metadata"]
+        found = await self._kube.get(JOB_SETS, _attempt(job, attempt), metadata["namespace"])
+        return self._own(found, metadata["uid"])
 
     def _compared_with(self, namespace: str, spec: FineTuneJobSpec) -> training_job.Active | None:
         """The active version, where the job names it as a baseline or its model's activation rests on it."""
@@ -182,8 +224,9 @@ class HuggingFaceTraining:
 
     def _own(self, child: Manifest | None, uid: str) -> Manifest | None:
         """The child if it is of the owner with this UID; one of an earlier owner of the same name is on its way out."""
-        owners = (child or {}).get("metadata", {}).get("ownerReferences") or ()
-        return child if any(owner["uid"] == uid for owner in owners) else None
+        metadata = (child or {}).get("metadata", {})
+        owned = any(owner["uid"] == uid for owner in metadata.get("ownerReferences") or ())
+        return child if owned or (metadata.get("labels") or {}).get(JOB_UID_LABEL) == uid else None
 
     def _pods_of(self, batch_job: Manifest) -> list[Manifest]:
         """The Job's own pods; those of an earlier Job of the same name are on their way out."""
@@ -214,6 +257,19 @@ class HuggingFaceTraining:
         note = await self._refusals.of(batch_job)
         failure = Failure.because(Reason.POD_REJECTED, note) if note else None
         return replace(run, failure=failure, awaiting_pod=True)
+
+
+def _nodes(job: Manifest) -> int:
+    """Of a FineTuneJob, which says nothing of them where it wants one."""
+    return int((job.get("spec", {}).get("resources") or {}).get("nodes", 1))
+
+
+def _attempt(job: Manifest, number: int) -> str:
+    return names.attempt(job["metadata"]["name"], number, _nodes(job))
+
+
+def _batch_job(job: Manifest, number: int) -> str:
+    return names.batch_job(job["metadata"]["name"], number, _nodes(job))
 
 
 def _batch_job_of(pod: Manifest) -> str:

@@ -6,14 +6,15 @@ from typing import Any
 
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import FineTuneJobStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job import decide, not_started, refused_by_policy
 from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.decide.versions import find_version
-from finetune_operator.providers.errors import Busy, ProviderError
+from finetune_operator.providers.errors import Busy, KindMissing, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.offers import Offers
@@ -146,7 +147,9 @@ class JobReconciler:
         try:
             job_id = await provider.start(job, view.spec, view.connection, decision.status)
         except (Invalid, Forbidden) as error:
-            return job, not_started(view, error.message)
+            return job, not_started(view, Failure.because(Reason.POD_REJECTED, error.message))
+        except KindMissing as error:
+            return job, not_started(view, error.failure)
         recorded = decision.status.provider.model_copy(update={"job_id": job_id})
         return job, replace(decision, status=decision.status.model_copy(update={"provider": recorded}))
 

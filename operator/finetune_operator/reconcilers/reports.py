@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from finetune_api.names import ATTEMPT_LABEL
+from finetune_api.names import ATTEMPT_LABEL, JOB_LABEL, JOB_UID_LABEL
 from finetune_api.trainer import Report
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
+from finetune_operator.desired import names
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOB_SETS, JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
 from finetune_operator.runtime.uploads import Claimed
@@ -35,7 +36,7 @@ class ReportBox:
         if pod is None or pod["metadata"]["uid"] != identity.pod_uid:
             return "the token's pod is not a training pod"
         batch_job = self._owner(pod, JOBS.kind, report.namespace)
-        if batch_job is None or not _is_owned_by(batch_job, FINE_TUNE_JOBS.kind, report.name, report.uid):
+        if batch_job is None or not _is_of(batch_job, report):
             return "the token's pod belongs to another job"
         if pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL) != str(report.attempt):
             return "the token's pod runs another attempt"
@@ -78,6 +79,12 @@ class ReportBox:
         return None
 
 
-def _is_owned_by(obj: Manifest, kind: str, name: str, uid: str) -> bool:
-    owners = obj["metadata"].get("ownerReferences") or ()
-    return any((o["kind"], o["name"], o["uid"]) == (kind, name, uid) for o in owners)
+def _is_of(batch_job: Manifest, report: Claimed) -> bool:
+    """Whether the report's FineTuneJob owns the batch Job, directly or by a JobSet, which keeps our labels."""
+    metadata = batch_job["metadata"]
+    owners = metadata.get("ownerReferences") or ()
+    owned = any((o["kind"], o["name"], o["uid"]) == (FINE_TUNE_JOBS.kind, report.name, report.uid) for o in owners)
+    labels = metadata.get("labels") or {}
+    by_a_set = any(owner["kind"] == JOB_SETS.kind for owner in owners)
+    named = (labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)) == (names.fit(report.name), report.uid)
+    return owned or (by_a_set and named)

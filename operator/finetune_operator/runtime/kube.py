@@ -37,6 +37,7 @@ __all__ = [
     "FINE_TUNED_MODELS",
     "FINE_TUNE_JOBS",
     "JOBS",
+    "JOB_SETS",
     "LEASES",
     "MODEL_DEPLOYMENTS",
     "NAMESPACES",
@@ -100,6 +101,7 @@ class Resource:
 
 
 JOBS = Resource("batch", "v1", "jobs", "Job")
+JOB_SETS = Resource("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet")
 PODS = Resource("", "v1", "pods", "Pod")
 SERVICES = Resource("", "v1", "services", "Service")
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")

@@ -135,6 +135,13 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("resources: {cpu: lots}", "spec.resources.cpu: this is no quantity"),
         ("resources: {memory: -1Gi}", "spec.resources.memory: this is no quantity"),
         ("resources: {cpu: []}", "spec.resources.cpu: input should be"),
+        ("resources: {nodes: 0}", "spec.resources.nodes: input should be greater than or equal to 1"),
+        ("resources: {nodes: 17}", "spec.hyperparameters.batchSize: 17 GPUs or nodes are more than a step has rows"),
+        ("resources: {nodes: 3, gpusPerNode: 8}", "spec.hyperparameters.batchSize: 24 GPUs or nodes are more than"),
+        (
+            "resources: {nodes: 2}\n  code: {configMapRef: {name: a, key: b.py}}",
+            "spec.resources.nodes: code runs in one pod",
+        ),
         ("resources: {gpus: 1}", "spec.resources.gpus: no such field; there are cpu, ephemeralStorage, gpusPerNode"),
     ],
 )

@@ -80,6 +80,12 @@ def test_without_a_cache_and_a_hub_it_says_that_there_is_neither(tiny_model, tmp
     assert "there is no model cache and no hub" in capfd.readouterr().err
 
 
+def test_nodes_and_gpus_of_a_manifest_are_said_to_count_on_a_cluster(tmp_path, capfd):
+    args = flags(tmp_path, tmp_path / "an empty cache", splits=("train",), resources={"nodes": 2, "gpusPerNode": 4})
+    assert run.main(args) == ExitCode.MODEL_NOT_FOUND
+    assert "one process trains here; nodes and gpusPerNode count on a cluster alone" in capfd.readouterr().err
+
+
 def test_two_runs_do_not_share_a_folder(tiny_model, tmp_path, capfd, monkeypatch):
     args = flags(tmp_path, tiny_model, splits=("train",), hyperparameters={"epochs": 0.4})
     codes = []

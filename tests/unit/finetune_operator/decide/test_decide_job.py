@@ -647,6 +647,8 @@ def test_a_container_that_runs_at_last_ends_the_alarm_at_once() -> None:
 def test_an_attempt_that_was_started_is_looked_at_though_nothing_tells_of_it() -> None:
     assert decide(view()).start
     assert decide(view()).requeue_after == 15
+
+
 @pytest.mark.parametrize(
     ("told", "recorded"),
     [

@@ -14,6 +14,7 @@ FROM_ELSEWHERE = {
     Reason.VALID,  # DatasetValid, as the trainer's verdict says
     Reason.DEADLINE_EXCEEDED,  # of the batch Job: test_decide_run
     Reason.EXPIRED,  # of a deployment at a provider: test_decide_hosted
+    Reason.JOB_SET_MISSING,  # of an attempt on several nodes: test_reconcile_nodes
     Reason.MODEL_RETIRES,  # condition Retiring: test_decide_cloud_job
     Reason.BUCKET_NOT_FOUND,  # of AWS's refusals: test_aws_and_s3
     Reason.ROLE_NOT_USABLE,

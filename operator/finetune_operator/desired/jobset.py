@@ -1,0 +1,40 @@
+"""The JobSet of one attempt on several nodes: one batch Job with a pod for each, which find each other by name.
+
+JobSet (sigs.k8s.io/jobset) makes the Job and the Service that gives pods their names, and Kueue takes it as a whole. It
+restarts nothing: the operator's next attempt does, and knows why the last one ended.
+"""
+
+from finetune_api.connection import HuggingFace
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.names import JOB_UID_LABEL, OWNER_ANNOTATION
+from finetune_operator.desired import names, training_job
+from finetune_operator.desired.pod import Manifest
+
+API_VERSION = "jobset.x-k8s.io/v1alpha2"
+KIND = "JobSet"
+
+
+def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: training_job.Attempt) -> Manifest:
+    """The JobSet of an attempt. `spec.suspend` is left out: it is Kueue's."""
+    own = training_job.own_labels(owner, spec, attempt) | {JOB_UID_LABEL: owner["metadata"]["uid"]}
+    job = training_job.job_spec(owner, spec, connection, attempt)
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": training_job.metadata(owner, spec, connection, attempt),
+        "spec": {
+            # Names have to be known before pods are ready: they become ready by meeting there.
+            "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
+            "failurePolicy": {"maxRestarts": 0},
+            "replicatedJobs": [
+                {
+                    "name": names.REPLICATED_JOB,
+                    "replicas": 1,
+                    "template": {
+                        "metadata": {"labels": own, "annotations": {OWNER_ANNOTATION: owner["metadata"]["name"]}},
+                        "spec": {**job, "completionMode": "Indexed"},
+                    },
+                }
+            ],
+        },
+    }

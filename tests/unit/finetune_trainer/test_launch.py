@@ -1,0 +1,73 @@
+"""torchrun in a pod: what comes out of its ranks comes out of the pod."""
+
+import signal
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.names import JOB_VARIABLE
+from finetune_api.reasons import Reason
+from finetune_api.trainer import Report, TrainerJob, read_termination_message, termination_message
+from finetune_trainer import launch
+from tests.unit.finetune_trainer.jobs import make_job
+
+
+@pytest.fixture
+def job(tmp_path):
+    return make_job(tmp_path, tmp_path / "an empty cache").model_copy(update={"report": None, "ranks_per_node": 2})
+
+
+def test_the_pod_ends_with_code_and_message_of_the_rank_that_failed_first(job, tmp_path, monkeypatch):
+    monkeypatch.setenv(JOB_VARIABLE, job.model_dump_json(by_alias=True, exclude_none=True))
+    monkeypatch.setattr(launch, "TERMINATION_MESSAGE_PATH", str(tmp_path / "message"))
+    before = signal.getsignal(signal.SIGTERM)
+    assert launch.is_needed(job)
+    assert launch.main(job) == ExitCode.MODEL_NOT_FOUND
+    told = read_termination_message((tmp_path / "message").read_text())
+    assert told is not None
+    assert told.failure is not None
+    assert told.failure.reason == Reason.MODEL_NOT_IN_CACHE
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ranks", "environment", "needed"),
+    [(1, 1, {}, False), (2, 1, {}, True), (1, 2, {}, True), (2, 8, {"RANK": "0"}, False)],
+)
+def test_torchrun_is_for_more_than_one_process_and_starts_none_in_a_rank(
+    job, monkeypatch, nodes, ranks, environment, needed
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert launch.is_needed(job.model_copy(update={"nodes": nodes, "ranks_per_node": ranks})) is needed
+
+
+@pytest.mark.parametrize(
+    ("left", "failed", "told"),
+    [
+        ({0: "Succeeded", 1: "Running"}, None, "Succeeded"),
+        ({2: "Failed", 10: "Running"}, 2, "Failed"),
+        ({3: "x"}, 4, None),
+    ],
+)
+def test_the_message_of_a_pod_is_that_of_its_lowest_rank_unless_another_failed(
+    job, tmp_path, monkeypatch, left, failed, told
+):
+    monkeypatch.setattr(launch, "TERMINATION_MESSAGE_PATH", str(tmp_path / "message"))
+    folder = tmp_path / "ranks"
+    folder.mkdir()
+    for rank, phase in left.items():
+        about = {"namespace": job.namespace, "name": job.name, "uid": job.uid, "attempt": 1}
+        text = termination_message(Report(**about, phase=phase)) if phase != "x" else phase
+        (folder / str(rank)).write_text(text)
+    (folder / "finetune-rank-x").mkdir()
+    launch._pass_on(folder, failed)
+    message = tmp_path / "message"
+    assert (read_termination_message(message.read_text()).phase if message.exists() else None) == told
+
+
+def test_only_rank_0_reports_to_the_operator(job, monkeypatch):
+    reporting = TrainerJob.model_validate(job.wire() | {"report": {"url": "https://operator/v1/reports"}})
+    assert launch.told_to_report(reporting).report is not None
+    monkeypatch.setenv("RANK", "1")
+    assert launch.told_to_report(reporting).report is None

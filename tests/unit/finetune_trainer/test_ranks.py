@@ -1,0 +1,230 @@
+"""Several processes learn as one would: the same gradients, the same order, and nothing lost when one of them ends."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import distributed
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.names import NODE_VARIABLE
+from finetune_api.reasons import Reason
+from finetune_api.trainer import TrainerJob, read_termination_message
+from finetune_trainer import launch, train
+from finetune_trainer.batches import Plan
+from finetune_trainer.passes import Cut, labelled, loss_sum
+from finetune_trainer.ranks import World, join
+from finetune_trainer.step_trainer import PASSES, Steps
+from finetune_trainer.token_store import IGNORED, TokenStore
+from tests.unit.finetune_trainer import ranks
+from tests.unit.finetune_trainer.jobs import make_job, write_rows
+
+ROWS = [
+    ([5, 6, 7, 8, 9, 10], [IGNORED, IGNORED, IGNORED, 8, 9, 10]),
+    ([11, 12, 13], [IGNORED, 12, 13]),
+    ([4, 4, 4, 4, 4, 4, 4, 4, 3], [IGNORED] * 8 + [3]),
+    ([7, 2], [IGNORED, 2]),
+    ([1, 2, 3, 4], [IGNORED, IGNORED, 3, 4]),
+]
+
+
+def gradients(world: World, batch_size: int) -> dict[str, torch.Tensor]:
+    """Of the first step, as the trainer comes to them; an unused parameter has none."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config)
+    model.unused = torch.nn.Parameter(torch.ones(3))
+    steps = Steps(TokenStore(ROWS), Plan(len(ROWS), batch_size=batch_size, epochs=1, seed=0), Cut(12), world)
+    passes = steps[0][PASSES]
+    (total,) = world.sums(sum(map(labelled, passes)))
+    for one in passes:
+        (loss_sum(model, one) / total).backward()
+    world.sum_gradients(model.parameters())
+    assert model.unused.grad is None
+    return {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+
+
+def leave_gradients(folder: Path) -> None:
+    world = join()
+    world.form()
+    for batch_size in (len(ROWS), 1):
+        save_file(gradients(world, batch_size), folder / f"{batch_size}-{world.rank}.safetensors")
+    world.part()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_trap_06_gradients_of_several_ranks_are_those_of_one_with_rows_of_unequal_length(tmp_path, size):
+    assert ranks.ended(ranks.start(size, leave_gradients, tmp_path)) == [0] * size
+    for batch_size in (len(ROWS), 1):  # with one row all ranks but one have nothing to do
+        expected = gradients(World(), batch_size)
+        for rank in range(size):
+            got = load_file(tmp_path / f"{batch_size}-{rank}.safetensors")
+            assert got.keys() == expected.keys()
+            for name, value in expected.items():
+                torch.testing.assert_close(got[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"), [([3, 1, 4, 5, 9, 2], 2), ([3, 1, 4, 5, 9, 2], 4), ([7], 3), ([], 2), (list(range(17)), 5)]
+)
+def test_each_row_of_a_step_goes_to_one_rank_and_all_have_about_as_many(rows, size):
+    lengths = [row + 10 for row in rows]
+    shares = [World(rank, size).share(rows, lengths) for rank in range(size)]
+    assert sorted(row for share in shares for row in share) == sorted(rows)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert World().share(rows, lengths) == rows
+
+
+def test_shares_have_about_as_many_tokens():
+    lengths = [100, 90, 50, 40, 30, 20, 10, 9]
+    shares = [World(rank, 2).share(range(8), lengths) for rank in (0, 1)]
+    assert [sum(lengths[row] for row in share) for share in shares] == [179, 170]
+
+
+def job_of(folder: Path, cache: Path, **spec: object) -> TrainerJob:
+    """Epochs of ten steps, the last one short; what is random in them is dropout."""
+    job = make_job(folder, cache, lora={"dropout": 0.1}, **spec)
+    write_rows(folder / "train.jsonl", 75, seed=0)
+    return job.model_copy(update={"report": None})
+
+
+def steps_done(job: TrainerJob) -> int:
+    record = Path(job.output) / "metrics.jsonl"
+    return record.read_text().count('"loss"') if record.exists() else 0
+
+
+def wait_for_step(job: TrainerJob, step: int, processes: list[ranks.BaseProcess]) -> None:
+    end = time.monotonic() + 120
+    while steps_done(job) < step:
+        assert all(process.is_alive() for process in processes), [process.exitcode for process in processes]
+        assert time.monotonic() < end, "it did not get there"
+        time.sleep(0.005)
+
+
+def started(job: TrainerJob, size: int) -> list[ranks.BaseProcess]:
+    messages = Path(job.output).parent / "messages"
+    messages.mkdir(exist_ok=True)
+    return ranks.start(size, ranks.do, job, str(messages))
+
+
+def message(job: TrainerJob, rank: int) -> str | None:
+    told = read_termination_message((Path(job.output).parent / "messages" / str(rank)).read_text())
+    return told.failure.reason if told and told.failure else told and told.phase
+
+
+def learnt(job: TrainerJob) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (Path(job.output) / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_trap_10_ranks_that_are_killed_or_stopped_go_on_in_the_same_order_and_end_the_same(tiny_model, tmp_path):
+    paces = {"hyperparameters": {"epochs": 6, "checkpointSteps": 7}}
+    straight, broken = (job_of(tmp_path / name, tiny_model, **paces) for name in ("straight", "broken"))
+    broken = broken.model_copy(update={"spec": straight.spec})
+    undisturbed = started(straight, 2)
+
+    killed = started(broken, 2)
+    wait_for_step(broken, 13, killed)
+    os.kill(killed[1].pid, signal.SIGKILL)
+    assert ranks.ended(killed) == [ExitCode.INTERRUPTED, -signal.SIGKILL]
+    assert message(broken, 0) == Reason.INTERRUPTED
+    assert not (Path(broken.output) / "model").exists()
+
+    stopped = started(broken, 2)
+    wait_for_step(broken, steps_done(broken) + 3, stopped)
+    os.kill(stopped[1].pid, signal.SIGTERM)
+    assert ranks.ended(stopped) == [ExitCode.INTERRUPTED, ExitCode.INTERRUPTED]
+    done = steps_done(broken)
+    assert max((Path(broken.output) / "checkpoints").iterdir()).name == f"step-{done:08d}"
+
+    alone = broken.model_copy(update={"output": str(tmp_path / "alone" / "output")})
+    shutil.copytree(broken.output, alone.output)
+    assert ranks.ended(undisturbed) == [0, 0]
+    assert ranks.ended(started(broken, 2)) == [0, 0]
+    assert ranks.ended(started(alone, 1)) == [0]
+    weights = [load_file(Path(job.output) / "model" / "adapter_model.safetensors") for job in (straight, broken)]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+    assert learnt(straight) == learnt(broken)
+    order = [[line.get("tokens") for line in learnt(job)] for job in (straight, alone)]
+    assert order[0] == order[1]
+
+
+def test_two_ranks_come_to_the_weights_of_one(tiny_model, tmp_path):
+    jobs = [job_of(tmp_path / name, tiny_model) for name in ("one", "two")]
+    jobs = [job.model_copy(update={"spec": jobs[0].spec.model_copy(update={"lora": None})}) for job in jobs]
+    runs = [started(job, size) for job, size in zip(jobs, (1, 2), strict=True)]
+    assert [ranks.ended(run) for run in runs] == [[0], [0, 0]]
+    one, two = ([line for line in learnt(job) if "loss" in line] for job in jobs)
+    assert [line["tokens"] for line in one] == [line["tokens"] for line in two]
+    assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=1e-3)
+    assert not (tmp_path / "two" / "messages" / "metrics.jsonl").exists()
+
+
+def do_and_note(job: TrainerJob, messages: str) -> None:
+    """Do the job, and write down when data are tokenised and when the process group forms."""
+    notes = Path(messages) / f"order-{os.environ['RANK']}"
+    tokenised, init = train._tokenised, distributed.init_process_group
+
+    def note_tokenised(*args: Any, **kwargs: Any) -> Any:
+        found = tokenised(*args, **kwargs)
+        if found is not None:
+            notes.open("a").write("tokenised\n")
+        return found
+
+    def note_init(*args: Any, **kwargs: Any) -> None:
+        notes.open("a").write("group\n")
+        init(*args, **kwargs)
+
+    train._tokenised, distributed.init_process_group = note_tokenised, note_init
+    ranks.do(job, messages)
+
+
+def test_trap_18_every_rank_tokenises_before_the_process_group_forms(tiny_model, tmp_path):
+    job = job_of(tmp_path, tiny_model, hyperparameters={"epochs": 0.2})
+    messages = tmp_path / "messages"
+    messages.mkdir()
+    assert ranks.ended(ranks.start(2, do_and_note, job, str(messages))) == [0, 0]
+    for rank in (0, 1):
+        assert (messages / f"order-{rank}").read_text().split() == ["tokenised", "tokenised", "group"]
+
+
+def test_bad_rows_are_told_by_the_first_rank_alone(tiny_model, tmp_path):
+    job = job_of(tmp_path, tiny_model)
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"prompt": "no answer"}\n')
+    assert ranks.ended(started(job, 2)) == [ExitCode.DATASET_INVALID, ExitCode.INTERRUPTED]
+    assert (message(job, 0), message(job, 1)) == (Reason.DATASET_INVALID, Reason.INTERRUPTED)
+
+
+def wait_for_others(job: TrainerJob, ready: str) -> None:
+    os.environ[NODE_VARIABLE] = "1"
+    Path(ready).touch()
+    raise SystemExit(launch.main(job))
+
+
+def test_a_pod_that_waits_for_the_others_ends_at_once_when_it_is_told_to(tmp_path):
+    job = make_job(tmp_path, tmp_path / "cache")
+    with socket.socket() as nobody:  # it listens, and never answers
+        nobody.bind(("127.0.0.1", 0))
+        nobody.listen()
+        alone = job.model_copy(update={"nodes": 2, "rendezvous": f"127.0.0.1:{nobody.getsockname()[1]}"})
+        process = ranks.context().Process(target=wait_for_others, args=(alone, str(tmp_path / "ready")))
+        process.start()
+        nobody.settimeout(120)
+        connection, _ = nobody.accept()
+        started = time.monotonic()
+        os.kill(process.pid, signal.SIGTERM)
+        process.join(60)
+        connection.close()
+    assert process.exitcode == ExitCode.INTERRUPTED
+    assert time.monotonic() - started < 30
