@@ -56,6 +56,8 @@ class Run:
     """Whether nothing has been made of the attempt yet: no event will tell, so look again."""
     ending: bool = False
     """Whether the pod has been told to end: a node that does not answer sends no event, so look again."""
+    billed_seconds: int | None = None
+    """Time that the provider bills, once it is known, where it bills by the time."""
     note: str = ""
     """What it is doing, where the state alone does not say it."""
 
