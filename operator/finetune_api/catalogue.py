@@ -14,6 +14,8 @@ from finetune_api.job_status import Cost
 Day = Annotated[date, Field(description="A day, as 2027-01-06.")]
 
 _MILLION = 1_000_000
+_HOUR = 3600
+_CENT = Decimal("0.01")
 
 
 class Price(ApiModel):
@@ -81,12 +83,25 @@ def billed(cost: Cost, tokens: int, price: Price) -> Cost:
     return cost.model_copy(update={"actual": _amount(Decimal(tokens), price, ROUND_HALF_UP)})
 
 
+def longest_time(facts: ProviderFacts, sku: str, per_hour: str, seconds: int) -> Cost:
+    """What the longest time that an instance may run costs: the bound of what nobody can estimate."""
+    amount = (Decimal(per_hour) * seconds / _HOUR).quantize(_CENT, rounding=ROUND_UP)
+    dated = f", list price of {facts.hosting_as_of}" if facts.hosting_as_of else ""
+    basis = f"at most {seconds:,} s of {sku} at {per_hour} {facts.hosting_currency} an hour{dated}"
+    return Cost(estimated=str(amount), currency=facts.hosting_currency, basis=basis)
+
+
+def billed_time(cost: Cost, per_hour: str, seconds: int) -> Cost:
+    """The cost with the seconds that the provider says it has billed, at list price."""
+    amount = (Decimal(per_hour) * seconds / _HOUR).quantize(_CENT, rounding=ROUND_HALF_UP)
+    return cost.model_copy(update={"actual": str(amount)})
+
+
 def hosted(per_unit: str, units: int, hours: float, currency: str) -> DeploymentCost:
     """What a deployment costs while it stands, and has cost so far, at list price."""
     per_hour = Decimal(per_unit) * units
-    cent = Decimal("0.01")
-    so_far = (per_hour * Decimal(str(hours))).quantize(cent, rounding=ROUND_HALF_UP)
-    return DeploymentCost(per_hour=str(per_hour.quantize(cent)), since_deployed=str(so_far), currency=currency)
+    so_far = (per_hour * Decimal(str(hours))).quantize(_CENT, rounding=ROUND_HALF_UP)
+    return DeploymentCost(per_hour=str(per_hour.quantize(_CENT)), since_deployed=str(so_far), currency=currency)
 
 
 def exceeds(cost: Cost, max_cost: str) -> bool:
@@ -96,4 +111,4 @@ def exceeds(cost: Cost, max_cost: str) -> bool:
 
 def _amount(tokens: Decimal, price: Price, rounding: str) -> str:
     amount = tokens * Decimal(price.per_million_tokens) / _MILLION
-    return str(amount.quantize(Decimal("0.01"), rounding=rounding))
+    return str(amount.quantize(_CENT, rounding=rounding))

@@ -119,8 +119,12 @@ class TrainingResult(ApiModel):
 class Cost(ApiModel):
     """What the job costs at its provider."""
 
-    estimated: Money = Field(description="Before the job: tokens of the data, epochs and list price.")
-    actual: Money | None = Field(None, description="After the job: tokens that the provider billed, at list price.")
+    estimated: Money = Field(
+        description="Before the job: tokens of the data, epochs and list price; where time is billed, at most."
+    )
+    actual: Money | None = Field(
+        None, description="After the job: tokens, or time, that the provider billed, at list price."
+    )
     currency: Annotated[str, Field(max_length=3)] = Field(description="ISO 4217 code.")
     basis: Annotated[str, Field(max_length=512)] = Field(description="How the figures come about.")
 

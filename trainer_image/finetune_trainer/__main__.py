@@ -28,7 +28,7 @@ COMMANDS = {
 }
 
 
-PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI", "bedrock", "sageMaker")
+PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI", "sageMaker", "bedrock")
 """Names of data.provider_rules, which is not imported before it is needed."""
 
 _ABOUT = "Fine-tune a language model on rows of prompt and completion, and serve the result."

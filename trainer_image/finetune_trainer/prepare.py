@@ -64,7 +64,8 @@ def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:
     require_rows(rules, verdict)
     files = convert_all(job.spec, verdict, rules, scratch)
     tokens = next(file.tokens for file in files if file.split == "train")
-    require_budget(job.spec, tokens, job.price)
+    if rules.billed_by_tokens:
+        require_budget(job.spec, tokens, job.price)
     sent = [upload(job, file) for file in files]
     reporter.update(phase="Checked", checked=Checked(files=sent, tokens=tokens))
 

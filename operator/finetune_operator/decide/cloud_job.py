@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from finetune_api.catalogue import Price, billed, estimate, exceeds
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
-from finetune_operator.decide import cloud_policy, job
+from finetune_operator.decide import cloud_cost, cloud_policy, job
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled, timestamp
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.remote import RemoteJob, oldest
@@ -194,12 +193,11 @@ def submit(view: JobView) -> Decision | None:
     checked = view.run.report.checked if view.run.report else None
     if checked is None:
         return Decision(_waiting_to_be_made(view), submit=True)
-    price = _price(view)
-    refusal = _over_budget(view, price, checked.tokens)
+    cost = cloud_cost.expected(view, checked.tokens)
+    refusal = cloud_cost.over_budget(view, cost)
     if refusal is not None:
         return job.fail(view, refusal)
     status = _waiting_to_be_made(view)
-    cost = estimate(checked.tokens, view.spec.hyperparameters.epochs, price) if price else None
     return Decision(status.model_copy(update={"cost": cost}), submit=True)
 
 
@@ -262,39 +260,20 @@ def not_tidied(view: JobView, failure: Failure) -> Decision:
 def complete(view: JobView) -> Decision | None:
     """As anywhere, and with what the provider has billed."""
     decision = job.complete(view)
-    report, cost, price = view.run.report, view.status.cost, _price(view)
-    if decision is None or decision.register or report is None or report.result is None:
+    if decision is None or decision.register:
         return decision
-    tokens = report.result.tokens
-    if cost is None or price is None or tokens is None or price.currency != cost.currency:
-        return decision
-    return replace(decision, status=decision.status.model_copy(update={"cost": billed(cost, tokens, price)}))
+    return replace(decision, status=decision.status.model_copy(update={"cost": cloud_cost.with_bill(view)}))
+
+
+def retry_or_fail(view: JobView) -> Decision | None:
+    """As anywhere; what has failed may be billed, too."""
+    return job.retry_or_fail(replace(view, status=view.status.model_copy(update={"cost": cloud_cost.with_bill(view)})))
 
 
 def retirement_facts(view: JobView) -> list[Fact]:
     """A warning while there is time: the provider closes, or the base model is shut down, on a day that is known."""
     said = cloud_policy.retires(view.spec.base_model, view.facts) if view.spec else None
     return [Fact("Retiring", "True", Reason.MODEL_RETIRES, said)] if said else []
-
-
-def _price(view: JobView) -> Price | None:
-    return view.facts.model(view.spec.base_model).training if view.spec else None
-
-
-def _over_budget(view: JobView, price: Price | None, tokens: int) -> Failure | None:
-    """The pod has refused before it sent anything; a pod's word is not what money is spent on."""
-    if view.spec is None or view.spec.budget is None:
-        return None
-    budget = view.spec.budget
-    if price is None or price.currency != budget.currency:
-        message = f"spec.budget: no price of tuning {view.spec.base_model} in {budget.currency} is known"
-        return Failure.because(Reason.PRICE_UNKNOWN, message)
-    cost = estimate(tokens, view.spec.hyperparameters.epochs, price)
-    if not exceeds(cost, budget.max_cost):
-        return None
-    figures = f"the estimate of {cost.estimated} {cost.currency} is above maxCost {budget.max_cost}"
-    message = f"spec.budget: {figures}: {cost.basis}"
-    return Failure.because(Reason.BUDGET_EXCEEDED, message)
 
 
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
@@ -320,7 +299,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     job.wait_for_pod,
     submit,
     job.follow,
-    job.retry_or_fail,
+    retry_or_fail,
     complete,
 )
 """As the chain of jobs that train here. What is known comes before what is asked: a job that has succeeded is not

@@ -93,10 +93,6 @@ def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
         ),
         (lambda spec: spec.adopt is not None, "adopt: only jobs of this operator leave a model that it can serve"),
         (
-            lambda spec: spec.budget is not None,
-            "budget: SageMaker bills by the time, which nobody knows before; write activeDeadlineSeconds",
-        ),
-        (
             lambda spec: spec.hub_token_secret_ref is not None,
             "hubTokenSecretRef: no Secret leaves the cluster; the connection's modelCache may hold gated models",
         ),

@@ -1,7 +1,7 @@
 """A job at a provider outside of the cluster, as every provider's file describes it, and the `Run` that it is. Pure."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Literal
@@ -63,6 +63,8 @@ class RemoteJob:
     """Name of the tuned model or, where that is files, their URI, once there is one."""
     tokens: int | None = None
     """Tokens that are billed, once they are known."""
+    billed_seconds: int | None = None
+    """Time that is billed, once it is known."""
     ends: datetime | None = None
     """When it ended or, while it runs, when the provider expects that."""
     failure: Failure | None = None
@@ -103,6 +105,10 @@ def is_of(job: RemoteJob, key: JobKey, training_file: str) -> bool:
 
 def run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobStatus, now: datetime) -> Run:
     """The attempt's state, from its job at the provider."""
+    return replace(_run_of(job, metrics, key, status, now), billed_seconds=job.billed_seconds)
+
+
+def _run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobStatus, now: datetime) -> Run:
     if job.state == "Gone":
         gone = Failure.because(Reason.DELETED_AT_PROVIDER, f"job {job.id} is not at the provider any more")
         return Run("Failed", failure=gone, job_id=job.id)

@@ -64,6 +64,8 @@ class Run:
     """Whether the pod has been told to end: a node that does not answer sends no event, so look again."""
     starting: bool = False
     """Whether its pod has just begun and nothing has been heard of the trainer yet: it will speak, so wait."""
+    billed_seconds: int | None = None
+    """Time that the provider bills, once it is known, where it bills by the time."""
     note: str = ""
     """What it is doing, where the state alone does not say it."""
 

@@ -17,6 +17,7 @@ from finetune_api.job_status import Failure
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import BASE_CHANNEL, JOB_CHANNEL, REPORT_FILE, TRAIN_COMMAND, ContainerJob
+from finetune_operator.decide.cloud_cost import instance_type, longest_seconds
 from finetune_operator.decide.remote import JobKey, RemoteJob, RemoteState
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.providers.s3 import Bucket
@@ -27,9 +28,6 @@ Wire = Mapping[str, Any]
 NAME_PREFIX = "finetune-"
 MODELS = "models/"
 MESSAGE_LIMIT = 500
-LONGEST_RUN_SECONDS = 2419200
-"""28 days, as long as any job of SageMaker."""
-
 MISSING = re.compile(r"not found|could not find|does not exist", re.IGNORECASE)
 """In refusals: SageMaker has no code of its own for what is not there."""
 
@@ -130,7 +128,7 @@ def training_job(request: JobRequest, settings: SageMaker, bucket: Bucket, base_
         "OutputDataConfig": {"S3OutputPath": bucket.uri(MODELS), "CompressionType": "NONE", **kms},
         "CheckpointConfig": {"S3Uri": bucket.uri(checkpoints(key.file_prefix))},
         "ResourceConfig": {
-            "InstanceType": request.spec.resources.instance_type or settings.instance_types[0],
+            "InstanceType": instance_type(request.spec, settings),
             "InstanceCount": 1,
             "VolumeSizeInGB": settings.volume_size,
         },
@@ -161,7 +159,7 @@ def _channel(name: str, uri: str) -> dict[str, Any]:
 
 
 def _stopping(request: JobRequest, settings: SageMaker) -> dict[str, int]:
-    longest = min(request.spec.active_deadline_seconds or settings.max_runtime_seconds, LONGEST_RUN_SECONDS)
+    longest = longest_seconds(request.spec, settings)
     if not settings.spot.enabled:
         return {"MaxRuntimeInSeconds": longest}
     return {"MaxRuntimeInSeconds": longest, "MaxWaitTimeInSeconds": max(settings.spot.max_wait_seconds, longest)}
@@ -180,6 +178,7 @@ def job_of(wire: Wire) -> RemoteJob:
         created=wire["CreationTime"],
         note=_NOTES.get(secondary, ""),
         model=f"{output}/{name}/output/model/{ARTIFACT_FOLDER}" if output else None,
+        billed_seconds=wire.get("BillableTimeInSeconds"),
         ends=wire.get("TrainingEndTime"),
         failure=overrun or (failure_of(str(wire.get("FailureReason") or "")) if state == "Failed" else None),
         labels={label: hyperparameters[label] for label in _LABELS if label in hyperparameters},

@@ -37,6 +37,8 @@ class ProviderRules:
     form: Form = provider_rows.as_messages
     problems: Sequence[Problem] = ()
     """What may be wrong with a row, in the order of the checks."""
+    billed_by_tokens: bool = True
+    """Whether tokens say what tuning costs."""
     splits: tuple[SplitName, ...] = ("train", "validation")
     """What the provider gets."""
 
@@ -47,7 +49,7 @@ RULES = {
     "openAICompatible": ProviderRules("the service"),
     "azureOpenAI": ProviderRules("Azure OpenAI", min_rows=10, byte_order_mark=True),
     # Our own trainer, which measures on the test set there.
-    "sageMaker": ProviderRules("the trainer", splits=SPLITS),
+    "sageMaker": ProviderRules("the trainer", billed_by_tokens=False, splits=SPLITS),
 }
 """By the name that a PrepareJob carries. OpenAI's and Azure's fine-tuning guides, as of November 2026."""
 

@@ -30,7 +30,6 @@ JUDGE = {"url": "https://judge.example.com/v1", "model": "m"}
         ({"resources": {"instanceType": "ml.p5.48xlarge"}}, "the connection has ml.g5.xlarge, ml.g5.2xlarge"),
         ({"evaluation": {"baselines": [{"activeVersion": {}}]}}, "use zeroShot, fewShot"),
         ({"evaluation": {"judge": JUDGE}}, "use zeroShot, fewShot"),
-        ({"budget": {"maxCost": "5.00"}}, "write activeDeadlineSeconds"),
         ({"adopt": {"jobID": "finetune-x-1"}}, "spec.adopt: only jobs of this operator"),
         ({"hyperparameters": {"learningRateMultiplier": 2}}, "write learningRate"),
         ({"hubTokenSecretRef": {"name": "hub", "key": "token"}}, "modelCache may hold gated models"),

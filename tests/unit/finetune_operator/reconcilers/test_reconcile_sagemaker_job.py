@@ -1,5 +1,6 @@
 """A FineTuneJob's whole life at a simulated SageMaker, over boto3: data, reports and artifact in S3."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,7 @@ async def test_a_job_becomes_a_version_whose_artifact_is_in_s3(provider, begin):
     await cluster.pass_time(3600)
     status = cluster.status()
     assert (status["phase"], status["modelVersion"], status["evalLoss"]) == ("Succeeded", 1, 0.4)
+    assert (status["cost"]["estimated"], status["cost"]["actual"]) == ("33.84", f"{provider.cost():.2f}")
     version = cluster.status(MODEL)["versions"][0]
     uri = f"s3://{cluster.objects.bucket}/team/tuning/models/finetune-{uid}-1/output/model/model"
     assert (version["artifact"]["uri"], version["artifact"]["kind"]) == (uri, "Adapter")
@@ -322,6 +324,36 @@ async def test_fields_without_meaning_there_are_refused_before_a_pod_is_made(pro
     await cluster.settle()
     assert (cluster.status()["phase"], cluster.status()["failure"]["reason"]) == ("Failed", "SpecInvalid")
     assert said in cluster.status()["failure"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"budget": {"maxCost": "5.00"}}, "BudgetExceeded"),
+        ({"budget": {"maxCost": "5.00", "currency": "EUR"}}, "PriceUnknown"),
+        ({"budget": {"maxCost": "5.00"}, "activeDeadlineSeconds": 7200}, None),
+    ],
+    ids=str,
+)
+async def test_a_budget_holds_the_longest_time_that_a_job_may_run(provider, begin, fields, reason):
+    cluster = await begin(**fields)
+    status = cluster.status()
+    assert ((status.get("failure") or {}).get("reason"), provider.count(CREATE)) == (reason, 0 if reason else 1)
+    if reason == "BudgetExceeded":
+        assert "at most 86,400 s of ml.g5.xlarge at 1.41 USD an hour" in status["failure"]["message"]
+
+
+async def test_no_key_is_in_any_status_event_or_log(provider, begin, caplog):
+    caplog.set_level("DEBUG")
+    cluster = await begin()
+    await cluster.pass_time(300)
+    provider.set(revoked_keys={"AKIASIMULATED"})
+    await cluster.pass_time(60)
+    assert cluster.status()["failure"]["reason"] == "CredentialsInvalid"
+    told = json.dumps([cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"], cluster.told])
+    own = "".join(record.getMessage() for record in caplog.records if record.name.startswith("finetune"))
+    assert "simulated-secret" not in told + own
+    assert "simulated-secret" not in json.dumps(cluster.request)
 
 
 async def test_history_deletes_the_model_in_s3(begin):

@@ -1,0 +1,68 @@
+"""What a job at a provider costs: by its tokens or, at SageMaker, by an instance's time. Pure; estimates, no bills."""
+
+from finetune_api.catalogue import Price, billed, billed_time, estimate, exceeds, longest_time
+from finetune_api.connection import SageMaker
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Cost, Failure
+from finetune_api.reasons import Reason
+from finetune_operator.decide.job_view import JobView
+
+LONGEST_RUN_SECONDS = 2419200
+"""28 days, as long as any job of SageMaker."""
+
+
+def instance_type(spec: FineTuneJobSpec, settings: SageMaker) -> str:
+    """What a job at SageMaker runs on."""
+    return spec.resources.instance_type or settings.instance_types[0]
+
+
+def longest_seconds(spec: FineTuneJobSpec, settings: SageMaker) -> int:
+    """When SageMaker stops a job by itself."""
+    return min(spec.active_deadline_seconds or settings.max_runtime_seconds, LONGEST_RUN_SECONDS)
+
+
+def expected(view: JobView, tokens: int) -> Cost | None:
+    """What an attempt is likely to cost or, by time, costs at most; None where no price is known."""
+    if view.spec is None:
+        return None
+    settings = view.connection.sage_maker if view.connection else None
+    if settings is not None:
+        sku, facts = instance_type(view.spec, settings), view.facts
+        per_hour = facts.price_per_hour(view.spec.base_model, sku)
+        return longest_time(facts, sku, per_hour, longest_seconds(view.spec, settings)) if per_hour else None
+    price = _price_of_tokens(view)
+    return estimate(tokens, view.spec.hyperparameters.epochs, price) if price else None
+
+
+def over_budget(view: JobView, cost: Cost | None) -> Failure | None:
+    """The pod has refused what it could before it sent anything; a pod's word is not what money is spent on."""
+    if view.spec is None or view.spec.budget is None:
+        return None
+    budget = view.spec.budget
+    if cost is None or cost.currency != budget.currency:
+        message = f"spec.budget: no price of tuning {view.spec.base_model} in {budget.currency} is known"
+        return Failure.because(Reason.PRICE_UNKNOWN, message)
+    if not exceeds(cost, budget.max_cost):
+        return None
+    figures = f"the estimate of {cost.estimated} {cost.currency} is above maxCost {budget.max_cost}"
+    return Failure.because(Reason.BUDGET_EXCEEDED, f"spec.budget: {figures}: {cost.basis}")
+
+
+def with_bill(view: JobView) -> Cost | None:
+    """The cost in status with what the provider has billed, as far as it says."""
+    cost, report = view.status.cost, view.run.report
+    if cost is None or view.spec is None:
+        return cost
+    settings = view.connection.sage_maker if view.connection else None
+    if settings is not None:
+        per_hour = view.facts.price_per_hour(view.spec.base_model, instance_type(view.spec, settings))
+        seconds = view.run.billed_seconds
+        return billed_time(cost, per_hour, seconds) if per_hour and seconds is not None else cost
+    price, tokens = _price_of_tokens(view), report.result.tokens if report and report.result else None
+    if price is None or tokens is None or price.currency != cost.currency:
+        return cost
+    return billed(cost, tokens, price)
+
+
+def _price_of_tokens(view: JobView) -> Price | None:
+    return view.facts.model(view.spec.base_model).training if view.spec else None
