@@ -34,6 +34,8 @@ class ExitCode(IntEnum):
     """The base model is there but cannot be tuned or served by this image."""
     CODE_FAILED = 82
     """The user's own code ended badly, or left no model that can be served."""
+    INSUFFICIENT_MEMORY = 84
+    """The job cannot fit into this device's memory; nothing was tried."""
     BUDGET_EXCEEDED = 90
     PRICE_UNKNOWN = 91
     PROVIDER_REFUSED = 92
@@ -53,6 +55,7 @@ REASON_OF_EXIT_CODE = {
     ExitCode.TRAINING_DIVERGED: Reason.TRAINING_DIVERGED,
     ExitCode.MODEL_UNUSABLE: Reason.MODEL_UNUSABLE,
     ExitCode.CODE_FAILED: Reason.CODE_FAILED,
+    ExitCode.INSUFFICIENT_MEMORY: Reason.INSUFFICIENT_MEMORY,
     ExitCode.BUDGET_EXCEEDED: Reason.BUDGET_EXCEEDED,
     ExitCode.PRICE_UNKNOWN: Reason.PRICE_UNKNOWN,
     ExitCode.PROVIDER_REFUSED: Reason.PROVIDER_REFUSED,

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, Conditions, Display, Money, Timestamp
 from finetune_api.evaluation import EvaluationResult
+from finetune_api.memory import MemoryUse
 from finetune_api.push import Pushed
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import DatasetVerdict, SplitName
@@ -174,6 +175,7 @@ class FineTuneJobStatus(ApiModel):
     train_loss: float | None = Field(None, description="Last training loss.")
     eval_loss: float | None = Field(None, description="Last validation loss.")
     dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
+    memory: MemoryUse | None = Field(None, description="What training takes of a GPU's or the pod's memory.")
     evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
     failure: Failure | None = Field(None, description="What went wrong, where, and what to do.")
     provider: ProviderStatus | None = Field(None, description="What runs the job.")

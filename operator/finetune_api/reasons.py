@@ -65,6 +65,7 @@ class Reason(StrEnum):
     MODEL_UNUSABLE = "ModelUnusable"
 
     # The training run.
+    INSUFFICIENT_MEMORY = "InsufficientMemory"
     OUT_OF_MEMORY = "OutOfMemory"
     EVICTED = "Evicted"
     NODE_LOST = "NodeLost"
@@ -130,7 +131,10 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.MODEL_NOT_IN_CACHE: "Put the model into the connection's model cache with `finetune-trainer cache` "
     "(examples/model-cache), or check the spelling of spec.baseModel.",
     Reason.MODEL_UNUSABLE: "Choose a causal language model, or a T5 or BART, that transformers can load.",
-    Reason.OUT_OF_MEMORY: "Ask for more memory in spec.resources, or lower batchSize or maxSequenceLength.",
+    Reason.INSUFFICIENT_MEMORY: "Ask for more memory, or change what the message names, and apply the job under a new "
+    "name.",
+    Reason.OUT_OF_MEMORY: "Ask for more memory in spec.resources or a larger GPU, or lower microBatchSize or "
+    "maxSequenceLength.",
     Reason.EVICTED: "Set spec.retryNonce to go on from the last checkpoint when the node has room.",
     Reason.NODE_LOST: "Set spec.retryNonce to go on from the last checkpoint.",
     Reason.INTERRUPTED: "Set spec.retryNonce to go on from the last checkpoint.",

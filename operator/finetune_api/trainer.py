@@ -11,6 +11,7 @@ from finetune_api.catalogue import Price
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, Loss, Progress, ProviderFile, TrainingResult
+from finetune_api.memory import MemoryUse
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
 from finetune_api.verdict import DatasetVerdict, SplitName
 
@@ -119,6 +120,7 @@ class Report(ApiModel):
     progress: Progress | None = Field(None, description="How far the training is.")
     loss: Loss | None = Field(None, description="Loss curves so far, thinned.")
     dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
+    memory: MemoryUse | None = Field(None, description="What training takes of memory.")
     evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
     checked: Checked | None = Field(None, description="What a provider has been given; with phase Checked.")
     result: TrainingResult | None = Field(None, description="What the run made; with phase Succeeded.")
@@ -169,6 +171,7 @@ def _shorten_problems(body: dict[str, Any]) -> None:
 def _drop_details(body: dict[str, Any]) -> None:
     body.pop("loss", None)
     body.pop("dataset", None)
+    body.pop("memory", None)
 
 
 def _compact(report: Report, body: dict[str, Any]) -> None:

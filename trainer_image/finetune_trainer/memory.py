@@ -1,10 +1,25 @@
-"""How many tokens fit into one forward and backward pass, estimated from the model's shape and the memory that is free.
+"""What training takes from a device's memory, from the model's shape alone; and how much one pass may hold of it.
 
-An estimate errs on the safe side; what it gets wrong ends as OutOfMemory with a next step. It measures nothing itself.
+    weights      frozen and trained, as they lie in memory; 4-bit ones with their scales
+    adapters     LoRA's own weights, float32
+    gradients    float32, of what is trained
+    optimizer    AdamW's two moments, float32
+    activations  what a forward pass keeps for its backward pass, the logits, and the 16-bit copies that autocast makes
+    overhead     kernels' workspace; on a CPU the interpreter with its libraries
+
+It measures nothing and knows neither devices nor jobs' data: `room.py` does. How far it is from real peaks is in
+bench/results/memory.md; what it gets wrong ends as OutOfMemory with a next step.
 """
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Literal
+
+from finetune_api.job import LoRA, Method
+from finetune_trainer.model_shape import Matrix, ModelShape, Norm
+
+Device = Literal["GPU", "CPU"]
 
 CPU_TOKENS = 512
 """On a CPU larger passes gain nothing and cost memory."""
@@ -12,7 +27,69 @@ CPU_TOKENS = 512
 GPU_TOKENS = 16384
 """On a GPU larger passes gain nothing."""
 
-_USABLE = 0.7  # of the free memory; the rest is for fragmentation, the loss head and kernels' scratch space
+_USABLE = 0.8
+"""Part of the memory that passes are sized for; the rest is for what the allocator cannot join to one piece."""
+
+_FLOAT32 = 4
+_FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of an NF4 number with its share of the scales: one byte per 64, and one float32 per 256 of those."""
+
+_LOGITS = 12
+"""Bytes per entry of the logits while their gradient is computed: three float32 copies."""
+
+_SCORES = 8
+"""Bytes per pair of positions that capped attention keeps, in each block and head."""
+
+_DROPPED_SCORES = 11
+"""The same of T5's attention on a CPU, whose dropout has no fused kernel there."""
+
+_DORA = 2.2
+"""Outputs that DoRA keeps of a layer: of the base, of the adapter, and what scales them."""
+
+_MASK: dict[Device, int] = {"GPU": 1, "CPU": 4}
+"""Bytes per entry of a dropout's mask."""
+
+_UNCERTAIN = 1.5
+"""How much more an architecture is taken to keep that is not known in every part."""
+
+_OVERHEAD: dict[Device, int] = {"GPU": 96 * 2**20, "CPU": 1100 * 2**20}
+_GELU_BY_HAND = frozenset({"gelu_new", "gated-gelu", "gelu_pytorch_tanh_python"})
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What of a job decides its memory."""
+
+    method: Method
+    adapters: LoRA | None
+    compute_bytes: int
+    """Of the numbers that products are computed in: 2 or 4."""
+    device: Device
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The data, as far as memory depends on it."""
+
+    longest: int
+    """Tokens."""
+    mean: float
+    labelled: float
+    """Part of the tokens that carries loss."""
+    per_step: int
+    """Rows of one optimizer step."""
+    per_pass: int | None = None
+    """Rows of one pass, where the job says so."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass."""
+
+    tokens: int
+    """With padding."""
+    checkpointing: bool
+    """Whether activations are computed again in the backward pass instead of being kept."""
 
 
 @dataclass(frozen=True)
@@ -23,41 +100,211 @@ class Fit:
     activation_checkpointing: bool
 
 
-def fit(config: Any, *, longest_row: int, free_bytes: int | None, bytes_per_number: int) -> Fit:
-    """Tokens with padding per pass; `free_bytes` is what is left beside weights, gradients and optimizer (None: CPU).
+@dataclass(frozen=True)
+class Parts:
+    """Bytes by what they are for."""
 
-    Activation checkpointing is switched on only where the longest row would not fit without it.
-    """
-    if free_bytes is None:
-        return Fit(CPU_TOKENS, activation_checkpointing=False)
-    usable = int(free_bytes * _USABLE)
-    plain = usable // bytes_per_token(config, bytes_per_number, activation_checkpointing=False)
-    if plain >= longest_row:
-        return Fit(min(plain, GPU_TOKENS), activation_checkpointing=False)
-    tight = usable // bytes_per_token(config, bytes_per_number, activation_checkpointing=True)
-    return Fit(max(1, min(tight, GPU_TOKENS)), activation_checkpointing=True)
+    weights: int
+    adapters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    overhead: int
 
+    @property
+    def total(self) -> int:
+        """At the peak."""
+        return sum(int(getattr(self, field.name)) for field in fields(self))
 
-def bytes_per_token(config: Any, bytes_per_number: int, *, activation_checkpointing: bool) -> int:
-    """Memory of activations for one token: what each layer keeps for its backward pass, and the logits in float32.
-
-    A token of an encoder-decoder goes through one of its stacks only; counting both leaves room for the padding, which
-    is up to twice the tokens where long prompts and long answers meet in one pass.
-
-    A layer keeps about 16 vectors of the hidden size (norms, projections, residuals, adapters' inputs) and 4 of the
-    intermediate size; with checkpointing one vector, and one layer's worth while it is computed again.
-    """
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    hidden = text.hidden_size
-    intermediate = getattr(text, "intermediate_size", None) or 4 * hidden
-    layer = (16 * hidden + 4 * intermediate) * bytes_per_number
-    layers = text.num_hidden_layers + _decoder_layers(config)
-    body = layers * hidden * bytes_per_number + layer if activation_checkpointing else layers * layer
-    return int(body + 3 * 4 * text.vocab_size)
+    @property
+    def fixed(self) -> int:
+        """What no choice of passes changes."""
+        return self.total - self.activations
 
 
-def _decoder_layers(config: Any) -> int:
-    """Layers beside num_hidden_layers, which counts an encoder-decoder's encoder."""
-    if not getattr(config, "is_encoder_decoder", False):
-        return 0
-    return int(getattr(config, "num_decoder_layers", None) or config.decoder_layers)
+@dataclass(frozen=True)
+class Need:
+    """The memory of a run as a function of how large its passes are."""
+
+    shape: ModelShape
+    setup: Setup
+    rows: Rows
+
+    def parts(self, one: Pass) -> Parts:
+        """Bytes at the peak of a step whose passes are like this one.
+
+        The peak of a pass is where the logits' gradient stands beside all activations. Later, weights' gradients take
+        the place of activations that are used up; only where a step has several passes are both there at once.
+        """
+        trained, kept = self._trained, self._activations(one)
+        gradients = _FLOAT32 * trained
+        several = one.tokens < self.rows.per_step * self.rows.mean
+        if self.setup.adapters is None and not several:
+            kept = max(0, kept - gradients)
+        return Parts(
+            weights=self._weights,
+            adapters=_FLOAT32 * trained if self.setup.adapters else 0,
+            gradients=gradients,
+            optimizer=2 * _FLOAT32 * trained,
+            activations=int(kept),
+            overhead=_OVERHEAD[self.setup.device],
+        )
+
+    @property
+    def smallest(self) -> Pass:
+        """What is left of a pass where memory is short: one row, or as many as the job asks for."""
+        return Pass((self.rows.per_pass or 1) * self.rows.longest, checkpointing=True)
+
+    def expected(self, fit: Fit) -> Pass:
+        """The largest pass of a usual step under this fit."""
+        if self.rows.per_pass:
+            return Pass(self.rows.per_pass * self.rows.longest, fit.activation_checkpointing)
+        of_a_step = math.ceil(1.5 * self.rows.per_step * self.rows.mean)  # with padding
+        most = min(fit.token_budget, of_a_step, self.rows.per_step * self.rows.longest)
+        return Pass(max(self.rows.longest, most), fit.activation_checkpointing)
+
+    def fit(self, available: int | None) -> Fit:
+        """The largest passes that `available` bytes hold (None: of unknown size, taken for large enough).
+
+        Activation checkpointing is switched on only where the smallest pass would not fit without it.
+        """
+        if self.setup.device == "CPU":
+            return Fit(CPU_TOKENS, activation_checkpointing=False)
+        if available is None:
+            return Fit(GPU_TOKENS, activation_checkpointing=False)
+        usable = int(_USABLE * available)
+        checkpointing = self.parts(Pass(self.smallest.tokens, checkpointing=False)).total > usable
+        return Fit(self._budget(usable, checkpointing=checkpointing), checkpointing)
+
+    def _budget(self, usable: int, *, checkpointing: bool) -> int:
+        low, high = 1, GPU_TOKENS
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.parts(Pass(middle, checkpointing)).total <= usable:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    @cached_property
+    def _targets(self) -> tuple[Matrix, ...]:
+        """Linear layers that get adapters."""
+        lora = self.setup.adapters
+        if lora is None:
+            return ()
+        if isinstance(lora.targets, str):
+            return self.shape.linear
+        ends = tuple(f".{name}" for name in lora.targets)
+        return tuple(one for one in self.shape.linear if f".{one.path}".endswith(ends))
+
+    @cached_property
+    def _trained(self) -> int:
+        """Numbers that are trained: all, or r x (inputs + outputs) for each adapter, and DoRA's magnitudes."""
+        lora = self.setup.adapters
+        if lora is None:
+            return self.shape.parameters
+        magnitudes = sum(one.outputs for one in self._targets) if lora.use_dora else 0
+        return magnitudes + sum(lora.r * (one.inputs + one.outputs) for one in self._targets)
+
+    @cached_property
+    def _weights(self) -> int:
+        if self.setup.adapters is None:
+            return _FLOAT32 * self.shape.parameters
+        linear = self.shape.linear_parameters
+        each = _FOUR_BITS if self.setup.method == "QLoRA" else self.setup.compute_bytes
+        return int(linear * each + (self.shape.parameters - linear) * self.setup.compute_bytes)
+
+    @property
+    def _autocasts(self) -> bool:
+        return self.setup.compute_bytes < _FLOAT32
+
+    def _activations(self, one: Pass) -> float:
+        labelled = max(1.0, self.rows.labelled * one.tokens)
+        logits = _LOGITS * self.shape.vocabulary * labelled
+        body = one.tokens * self._per_token + self._attention(one)
+        body *= 1 if self.shape.certain else _UNCERTAIN
+        last = max(logits, self._largest_product)
+        if not one.checkpointing:
+            return body + last + self._copies
+        blocks = self.shape.blocks
+        stream = _FLOAT32 if self.setup.adapters is None else self.setup.compute_bytes
+        kept = one.tokens * self.shape.hidden * stream * blocks
+        return kept + max(logits, 2 * body / blocks, self._largest_product) + self._copies
+
+    @cached_property
+    def _copies(self) -> int:
+        """16-bit copies of float32 weights, which autocast makes once a pass."""
+        if not self._autocasts:
+            return 0
+        return 2 * (self._trained if self.setup.adapters else self.shape.parameters)
+
+    @cached_property
+    def _largest_product(self) -> int:
+        """4-bit weights become 16-bit ones for their product, a layer at a time."""
+        if self.setup.method != "QLoRA":
+            return 0
+        return max((one.outputs * one.inputs for one in self.shape.matrices), default=0) * self.setup.compute_bytes
+
+    @cached_property
+    def _per_token(self) -> float:
+        """Bytes that one token leaves in all blocks. An encoder-decoder's tokens go through one of its stacks each."""
+        labelled = self.rows.labelled
+        total = 0.0
+        for in_encoder, part in ((True, 1 - labelled), (False, labelled)):
+            stack = self._of_stack(in_encoder=in_encoder)
+            total += stack * (min(1.0, 1.5 * part) if self.shape.is_encoder_decoder else 1)  # with padding
+        return total
+
+    def _of_stack(self, *, in_encoder: bool) -> float:
+        matrices = [one for one in self.shape.matrices if one.in_encoder == in_encoder]
+        norms = [one for one in self.shape.norms if one.in_encoder == in_encoder]
+        return self._inputs(matrices) + self._outputs(matrices) + self._of_norms(norms)
+
+    def _inputs(self, matrices: list[Matrix]) -> float:
+        """What linear layers keep for their weights' gradients; frozen ones keep nothing.
+
+        Autocast makes a 16-bit copy for each layer. Without it, layers with the same input share it.
+        """
+        lora, width = self.setup.adapters, self.setup.compute_bytes
+        learning = matrices if lora is None else [one for one in matrices if one in self._targets]
+        if self._autocasts or (lora and lora.dropout):
+            inputs = sum(one.share * one.inputs for one in learning)
+        else:
+            shared = {(one.parent, one.to_residual, one.inputs): one.share * one.inputs for one in learning}
+            inputs = sum(shared.values())
+        if lora is None:
+            return width * inputs
+        mask = inputs * _MASK[self.setup.device] if lora.dropout else 0
+        dora = _DORA * sum(one.share * one.outputs for one in learning) if lora.use_dora else 0
+        return width * (inputs + lora.r * len(learning) + dora) + mask
+
+    def _outputs(self, matrices: list[Matrix]) -> float:
+        """What attention and feed-forward layers keep of linear layers' outputs.
+
+        Queries, keys and values; the gate, what it becomes, and what it multiplies. Attention's own output is the
+        input of the layer behind it.
+        """
+        width = self.setup.compute_bytes
+        kept = sum(one.share * one.outputs for one in matrices if not one.to_residual)
+        gates = sum(one.share * one.gate for one in matrices)
+        by_hand = self.shape.activation in _GELU_BY_HAND
+        steps = 3 * sum(one.share * one.activated for one in matrices) if by_hand else 0
+        answers = sum(one.inputs for one in matrices if one.ends_attention)
+        own = answers if self._autocasts and self.setup.adapters else 0
+        return width * (kept + gates + steps + own)
+
+    def _of_norms(self, norms: list[Norm]) -> float:
+        """In float32: what goes in; and what comes out, where it is then multiplied by weights that learn."""
+        learns = self.setup.adapters is None
+        return _FLOAT32 * sum(one.width * (2 if learns and not one.has_bias else 1) for one in norms)
+
+    def _attention(self, one: Pass) -> float:
+        """Scores of all pairs of positions: most kinds of attention keep none; T5's on a CPU and capped ones do."""
+        shape, pairs = self.shape, self.shape.heads * one.tokens * self.rows.longest
+        if shape.scores_kept:
+            return _SCORES * pairs * shape.blocks
+        if not shape.biased:
+            return 0
+        dropped = self.setup.device == "CPU" and shape.dropout > 0
+        part = 1 - self.rows.labelled + self.rows.labelled**2  # of the pairs: both stacks, and across
+        return part * pairs * (self.setup.compute_bytes + (_DROPPED_SCORES * shape.blocks / 2 if dropped else 0))

@@ -41,12 +41,16 @@ class TokenStore:
         offsets = array("q", [0])
         self.largest_id = -1
         """The largest token id of all rows: a model has to have an embedding for it."""
+        self.labelled = 0
+        """Tokens that carry loss."""
         with write_errors(folder, _MORE_SCRATCH):
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the store
             for ids, labels in rows:
                 signed = np.asarray(ids, dtype=np.int32)
                 self.largest_id = max(self.largest_id, int(signed.max(initial=-1)))
-                signed = np.where(np.asarray(labels) == IGNORED, -signed - 1, signed).astype(np.int32)
+                unlabelled = np.asarray(labels) == IGNORED
+                self.labelled += len(signed) - int(unlabelled.sum())
+                signed = np.where(unlabelled, -signed - 1, signed).astype(np.int32)
                 self._file.write(signed.tobytes())
                 offsets.append(offsets[-1] + len(signed))
             self._file.flush()

@@ -27,7 +27,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.uris import LOCAL_SCHEME
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
-from finetune_trainer import artifact, base_model, launch, memory, merge, outcome, own_code, own_model
+from finetune_trainer import artifact, base_model, launch, memory, merge, outcome, own_code, own_model, room
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer, Row, encode, load_rows
 from finetune_trainer.data.audit import Audited, audit
@@ -253,11 +253,14 @@ def _train_by_recipe(
 ) -> tuple[Run, TrainingResult]:
     """The built-in recipe. All that takes long and asks nobody comes before the ranks meet."""
     base_model.quiet_libraries()
+    if world.is_first:
+        room.require(job.spec, folder, verdict, reporter, compute_bytes=compute_dtype_of(job).itemsize)
     run = _prepare(job, folder, verdict, tunable_model(job, folder), world, allow_local=allow_local)
     interruption.check()
     world.form()
     trainer = _train(run, reporter, interruption)
     world.part()
+    room.report_peak(reporter)
     result = _result(run, trainer)
     _free_training_memory(run, trainer)
     return run, result

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.trainer import TrainerJob
-from finetune_trainer import base_model, memory
+from finetune_trainer import base_model, memory, model_shape, room
 from finetune_trainer.adapters import with_adapters
 from finetune_trainer.batches import Plan
 from finetune_trainer.token_store import TokenStore
@@ -62,16 +62,15 @@ def compute_dtype_of(job: TrainerJob) -> Any:
 
 def fit_of(job: TrainerJob, model: Any, train: TokenStore, validation: TokenStore | None) -> memory.Fit:
     """What one forward and backward pass may hold on this machine."""
-    import torch
-
-    free = None
-    if torch.cuda.is_available():
-        weights = sum(value.nbytes for value in model.parameters() if value.device.type == "cpu")  # not there yet
-        trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-        free = torch.cuda.mem_get_info()[0] - weights - 3 * 4 * trained  # gradients and AdamW's two moments
+    here, shape = room.room_here(), model_shape.of_model(model)
     longest = max(train.longest, validation.longest if validation else 0)
-    bytes_per_number = compute_dtype_of(job).itemsize
-    return memory.fit(model.config, longest_row=longest, free_bytes=free, bytes_per_number=bytes_per_number)
+    if shape is None:
+        return memory.Fit(longest, activation_checkpointing=False)
+    hyper = job.spec.hyperparameters
+    mean, labelled = train.tokens / max(len(train), 1), train.labelled / max(train.tokens, 1)
+    rows = memory.Rows(longest, mean, labelled, hyper.batch_size, hyper.micro_batch_size)
+    setup = memory.Setup(job.spec.method, job.spec.adapters, compute_dtype_of(job).itemsize, here.device)
+    return memory.Need(shape, setup, rows).fit(here.available)
 
 
 def build_trainer(

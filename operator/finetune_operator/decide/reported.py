@@ -23,6 +23,7 @@ def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]
         "train_loss": loss.last_train if loss else status.train_loss,
         "eval_loss": loss.last_validation if loss else status.eval_loss,
         "dataset": (report and report.dataset) or status.dataset,
+        "memory": (report and report.memory) or status.memory,
         "evaluation": (report and report.evaluation) or status.evaluation,
     }
 

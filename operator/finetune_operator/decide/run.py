@@ -191,7 +191,11 @@ def _latest(posted: Report | None, terminated: Report | None) -> Report | None:
         return terminated
     if posted.phase == terminated.phase:
         return posted
-    longer = {"loss": posted.loss or terminated.loss, "dataset": posted.dataset or terminated.dataset}
+    longer = {
+        "loss": posted.loss or terminated.loss,
+        "dataset": posted.dataset or terminated.dataset,
+        "memory": terminated.memory or posted.memory,
+    }
     return terminated.model_copy(update=longer)
 
 

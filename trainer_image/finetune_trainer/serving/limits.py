@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
 _NO_LIMIT = 1 << 60  # cgroup v1 writes a huge number where there is no limit
 
 
@@ -25,17 +26,38 @@ def cpu_threads(root: Path = _CGROUP, environment: Mapping[str, str] = os.enviro
     return usable if quota is None else max(1, min(usable, math.ceil(quota)))
 
 
-def free_memory(root: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that may still be taken: what is available, or what the cgroup's limit leaves if that is less."""
-    available = _NO_LIMIT
-    for line in _text(meminfo).splitlines():
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
-    limit = _number(root / "memory.max") or _number(root / "memory/memory.limit_in_bytes")
+def free_memory(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int:
+    """Bytes that may still be taken: what is available, or what the cgroup's limit leaves if that is less.
+
+    Files that the kernel keeps in memory count as used there, and are given up for whoever needs the room.
+    """
+    available = _meminfo(meminfo, "MemAvailable") or _NO_LIMIT
+    limit = _limit(root)
     used = _number(root / "memory.current") or _number(root / "memory/memory.usage_in_bytes") or 0
-    if limit is None or limit >= _NO_LIMIT:
+    if limit is None:
         return available
-    return max(0, min(available, limit - used))
+    return max(0, min(available, limit - max(0, used - _cached_files(root))))
+
+
+def memory_limit(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
+    """Bytes that nothing here can exceed: the cgroup's limit, or all that the machine has; None if neither is told."""
+    machine = _meminfo(meminfo, "MemTotal") + _meminfo(meminfo, "SwapTotal")
+    return min((one for one in (_limit(root), machine) if one), default=None)
+
+
+def _limit(root: Path) -> int | None:
+    limit = _number(root / "memory.max") or _number(root / "memory/memory.limit_in_bytes")
+    return limit if limit is not None and limit < _NO_LIMIT else None
+
+
+def _cached_files(root: Path) -> int:
+    lines = (_text(root / "memory.stat") or _text(root / "memory/memory.stat")).splitlines()
+    counts = dict(line.rpartition(" ")[::2] for line in lines)
+    return sum(int(counts.get(f"total_{name}", counts.get(name, 0))) for name in ("active_file", "inactive_file"))
+
+
+def _meminfo(path: Path, name: str) -> int:
+    return next((int(line.split()[1]) * 1024 for line in _text(path).splitlines() if line.startswith(f"{name}:")), 0)
 
 
 def _cpu_quota(root: Path) -> float | None:

@@ -1,0 +1,247 @@
+"""What a base model is made of, from its configuration and the headers of its safetensors: no weights, no torch.
+
+Names decide what a tensor is for: those of transformers' causal models, T5 and BART. Where they say too little the
+shape calls itself uncertain, and nobody is refused on its word. What the figures mean for memory is `memory.py`.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+Tensors = Mapping[str, tuple[int, ...]]
+"""Shapes of the weights by name."""
+
+_BLOCK = re.compile(r"^(.*?\.)?(\d+)\.(.+?)(\.weight)?$")
+_ENCODER = re.compile(r"(^|\.)encoder\.")
+_NORM = re.compile(r"norm|(^|\.)ln_?\w*$|layer_?norm", re.IGNORECASE)
+_TO_RESIDUAL = frozenset(
+    {"o_proj", "out_proj", "dense", "down_proj", "c_proj", "wo", "o", "fc2", "fc_out", "w2", "dense_4h_to_h"}
+)
+_GATES = frozenset({"gate_proj", "wi_0", "w1"})
+_ACTIVATED = frozenset({"fc1", "c_fc", "fc_in", "dense_h_to_4h", "wi"})
+_GATES_WITH_UP = frozenset({"gate_up_proj"})
+_NO_LINEAR = ("relative_attention_bias", "embed", "conv")
+_TRANSPOSED = frozenset({"gpt2"})
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_ODD = ("experts", "A_log", "conv1d", "vision")
+"""Parts of names of tensors whose layers keep another number of activations than is counted here."""
+_HEADS = ("num_attention_heads", "num_heads", "n_head", "encoder_attention_heads")
+_ACTIVATIONS = ("dense_act_fn", "feed_forward_proj", "hidden_act", "activation_function", "hidden_activation")
+_HEADER_LIMIT = 100 * 2**20  # of safetensors itself
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A linear layer of a block, or the same layer of all its experts: `outputs` x `inputs` numbers."""
+
+    path: str
+    outputs: int
+    inputs: int
+    in_encoder: bool = False
+    share: float = 1.0
+    """How often a token goes through it: layers of experts see some tokens only."""
+    is_layer: bool = True
+    """Whether it is a module of its own, which adapters go onto; experts in one tensor are none."""
+
+    @property
+    def name(self) -> str:
+        """The module's own name, as adapters are aimed at it."""
+        return self.path.rsplit(".", 1)[-1]
+
+    @property
+    def parent(self) -> str:
+        """The module that it stands in: what has the same parent mostly has the same input."""
+        return self.path.rpartition(".")[0]
+
+    @property
+    def to_residual(self) -> bool:
+        """Whether its output is only added to the residual stream, which keeps nothing for the backward pass."""
+        return self.name in _TO_RESIDUAL
+
+    @property
+    def ends_attention(self) -> bool:
+        """Whether its input is what attention gives."""
+        return self.to_residual and "att" in self.parent.rpartition(".")[2].lower()
+
+    @property
+    def activated(self) -> int:
+        """Width of its output that a non-linear function goes over."""
+        return self.gate or (self.outputs if self.name in _ACTIVATED else 0)
+
+    @property
+    def gate(self) -> int:
+        """Width of the gate that is its output or a part of it; 0 where it is none."""
+        if self.name in _GATES_WITH_UP:
+            return self.outputs // 2
+        return self.outputs if self.name in _GATES else 0
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalisation of a block: numbers per token that go through it."""
+
+    width: int
+    in_encoder: bool
+    has_bias: bool
+    """A LayerNorm, which is one operation; the others are several."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a model."""
+
+    parameters: int
+    """All, tied ones once."""
+    matrices: tuple[Matrix, ...]
+    norms: tuple[Norm, ...]
+    blocks: int
+    hidden: int
+    vocabulary: int
+    heads: int
+    activation: str
+    """Name of the feed-forward layers' activation."""
+    file_bytes: int
+    """Of the weights as they are stored."""
+    is_encoder_decoder: bool
+    scores_kept: bool
+    """Whether attention keeps its scores of all pairs of positions: those that are capped."""
+    biased: bool
+    """Whether attention adds a bias to all pairs of positions, as T5 does."""
+    dropout: float
+    """Of T5's attention."""
+    certain: bool
+    """Whether all of it is known to be as counted here."""
+
+    @cached_property
+    def linear(self) -> tuple[Matrix, ...]:
+        """The blocks' linear layers."""
+        return tuple(one for one in self.matrices if one.is_layer)
+
+    @cached_property
+    def linear_parameters(self) -> int:
+        """Numbers in the blocks' linear layers: what 4-bit loading shrinks."""
+        return sum(one.outputs * one.inputs for one in self.linear)
+
+
+def of_folder(folder: Path) -> ModelShape | None:
+    """The shape of the model in `folder`; None where configuration or headers cannot be read.
+
+    What is wrong with such a folder is said by those who load it.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tensors, stored, plain = _headers(_weight_files(folder))
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return None
+    return _shape(config, tensors, stored, certain=plain and "auto_map" not in config) if tensors else None
+
+
+def of_model(model: Any) -> ModelShape | None:
+    """The shape of a loaded model, with adapters or 4-bit layers or without: they do not change it."""
+    tensors: dict[str, tuple[int, ...]] = {}
+    for name, value in model.named_parameters():
+        if "lora_" not in name:
+            tensors[name.replace(".base_layer.", ".").removeprefix("base_model.model.")] = tuple(value.shape)
+    for name, module in model.named_modules():
+        if hasattr(module, "in_features") and "lora_" not in name and f"{_plain(name)}.weight" in tensors:
+            tensors[f"{_plain(name)}.weight"] = (module.out_features, module.in_features)  # 4-bit weights are packed
+    return _shape(model.config.to_dict(), tensors, 0, certain=True)
+
+
+def _plain(name: str) -> str:
+    return name.replace(".base_layer", "").removeprefix("base_model.model.")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that transformers would load."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+
+
+def _headers(files: Iterable[Path]) -> tuple[dict[str, tuple[int, ...]], int, bool]:
+    """Shapes by name, bytes of the files, and whether all numbers are plain floating-point ones."""
+    tensors: dict[str, tuple[int, ...]] = {}
+    stored, plain = 0, True
+    for path in files:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _HEADER_LIMIT:
+                raise ValueError(f"{path.name} has no header of safetensors")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        tensors |= {name: tuple(entry["shape"]) for name, entry in header.items()}
+        plain = plain and all(entry["dtype"] in _FLOATS for entry in header.values())
+        stored += path.stat().st_size
+    return tensors, stored, plain
+
+
+def _shape(config: Mapping[str, Any], tensors: Tensors, stored: int, *, certain: bool) -> ModelShape | None:
+    text: Mapping[str, Any] = config.get("text_config") or config
+    hidden, vocabulary = _first(text, "hidden_size", "d_model", "n_embd"), _first(text, "vocab_size")
+    blocks = {match.group(1, 2) for name in tensors if (match := _BLOCK.match(name))}
+    if not hidden or not vocabulary or not blocks:
+        return None
+    flip = config.get("model_type") in _TRANSPOSED
+    experts = _first(text, "num_experts_per_tok", "num_experts_per_token"), _first(text, *_EXPERTS)
+    found = (_matrix(name, shape, flip=flip, experts=experts) for name, shape in tensors.items())
+    matrices = tuple(one for one in found if one)
+    odd = any(part in name for name in tensors for part in _ODD) or "vision_config" in config
+    return ModelShape(
+        parameters=_parameters(config, tensors),
+        matrices=matrices,
+        norms=tuple(_norms(tensors, matrices)),
+        blocks=len(blocks),
+        hidden=hidden,
+        vocabulary=vocabulary,
+        heads=_first(text, *_HEADS) or 1,
+        activation=str(next((text[name] for name in _ACTIVATIONS if text.get(name)), "")),
+        file_bytes=stored,
+        is_encoder_decoder=bool(config.get("is_encoder_decoder")),
+        scores_kept=bool(text.get("attn_logit_softcapping")),
+        biased=any("relative_attention_bias" in name for name in tensors),
+        dropout=float(text.get("dropout_rate") or 0),
+        certain=certain and not odd,
+    )
+
+
+def _first(config: Mapping[str, Any], *names: str) -> int:
+    return next((int(config[name]) for name in names if config.get(name)), 0)
+
+
+def _parameters(config: Mapping[str, Any], tensors: Tensors) -> int:
+    """All numbers; a head that is tied to the embedding is none of its own, even where the file has it twice."""
+    tied = bool(config.get("tie_word_embeddings")) and any("embed" in name or "shared" in name for name in tensors)
+    return sum(prod(shape) for name, shape in tensors.items() if not (tied and name.endswith("lm_head.weight")))
+
+
+def _matrix(name: str, shape: tuple[int, ...], *, flip: bool, experts: tuple[int, int]) -> Matrix | None:
+    """The linear layer that a tensor is the weight of. `experts` says how many of how many a token goes through."""
+    if not _BLOCK.match(name) or len(shape) not in (2, 3) or any(part in name for part in _NO_LINEAR):
+        return None
+    of_experts, (used, there) = "experts." in name and "shared" not in name, experts
+    share = used / there if of_experts and there else 1.0
+    path, in_encoder = name.removesuffix(".weight"), bool(_ENCODER.search(name))
+    if len(shape) == 3:
+        return Matrix(path, shape[1], shape[2], in_encoder, share * shape[0], is_layer=False) if of_experts else None
+    outputs, inputs = (shape[1], shape[0]) if flip else shape
+    return Matrix(path, outputs, inputs, in_encoder, share)
+
+
+def _norms(tensors: Tensors, matrices: Iterable[Matrix]) -> Iterable[Norm]:
+    """One norm for each vector of weights; those of queries and keys go over every head."""
+    outputs = {one.path: one.outputs for one in matrices}
+    for name, shape in tensors.items():
+        found = _BLOCK.match(name)
+        if found is None or len(shape) != 1 or name.endswith(".bias") or not _NORM.search(found.group(3)):
+            continue
+        of_heads = outputs.get(name.removesuffix("_norm.weight") + "_proj", shape[0])
+        yield Norm(of_heads, bool(_ENCODER.search(name)), f"{name.removesuffix('weight')}bias" in tensors)

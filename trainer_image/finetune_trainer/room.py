@@ -1,0 +1,233 @@
+"""Whether a job fits into the memory that there is, said before any weight is loaded: by `train`, `run` and `check`.
+
+A clear no ends the job with figures and what to change. In doubt it warns: an estimate is no measurement, and nobody
+is refused who might have run. Its arithmetic is `memory.py`; where the margins come from is in docs/decisions/.
+"""
+
+import logging
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from finetune_api.job import FineTuneJobSpec, LoRA
+from finetune_api.memory import MemoryParts, MemoryUse
+from finetune_api.reasons import Reason
+from finetune_api.verdict import DatasetVerdict
+from finetune_trainer import model_shape
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.memory import Device, Need, Rows, Setup
+from finetune_trainer.report import Reporter
+from finetune_trainer.serving.limits import free_memory, memory_limit
+
+_REFUSED = 0.8
+"""A job is refused where this part of its least need is more than there could ever be; no real peak was under it."""
+
+_SPARE = 1.1
+"""What an advised change leaves over."""
+
+_SHARE = 0.5
+"""Part of a row's tokens that carries loss, where nobody counted."""
+
+_SHORTEST = 64  # tokens of a row that are worth advising
+
+_GIB = 2**30
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMGT]|[KMGT]i)?")
+
+logger = logging.getLogger(__name__)
+
+Change = tuple[str, Need]
+"""What to write into the spec, and the need that is left."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Memory of a device in bytes; None where it is not known."""
+
+    device: Device
+    available: int | None
+    """What training may take now, with what this process has of it already."""
+    capacity: int | None
+    """What it could take at best, with nobody beside it."""
+
+
+def room_here() -> Room:
+    """The memory of this machine's GPU, or of this container."""
+    import torch
+
+    if torch.cuda.is_available():
+        free, whole = torch.cuda.mem_get_info()
+        return Room("GPU", free + torch.cuda.memory_reserved(), whole)
+    return Room("CPU", free_memory() + _resident("VmRSS"), memory_limit())
+
+
+def require(
+    spec: FineTuneJobSpec, folder: Path, verdict: DatasetVerdict, reporter: Reporter, *, compute_bytes: int
+) -> None:
+    """Report what training will take of this machine's memory.
+
+    Raises:
+        TrainerError: InsufficientMemory, it cannot fit whatever is tried.
+    """
+    here = room_here()
+    need = need_of(spec, folder, verdict, compute_bytes=compute_bytes, device=here.device)
+    if need is None:
+        return
+    use = judge(need, here, spec)
+    reporter.update(memory=use)
+    if refused := refusal(need, here, spec):
+        raise refused
+    if warning := doubt(use):
+        logger.warning("%s", warning)
+
+
+def report_peak(reporter: Reporter) -> None:
+    """Put the real peak beside the estimate."""
+    use = reporter.report.memory
+    if use is None:
+        return
+    peak = max(1, peak_here(use.device))
+    error = round(100 * (use.estimated_bytes / peak - 1))
+    reporter.update(memory=use.model_copy(update={"peak_bytes": peak, "error_percent": error}))
+
+
+def doubt(use: MemoryUse) -> str | None:
+    """A warning where the job may not fit."""
+    if use.fits is not False or use.available_bytes is None:
+        return None
+    least, there = size(use.least_bytes), size(use.available_bytes)
+    return f"memory may not be enough: training takes about {least}, and {there} are free. {use.advice}"
+
+
+def peak_here(device: Device) -> int:
+    """The most bytes that this process had so far: of the GPU since it was last asked to forget, else of memory."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if device == "GPU" else _resident("VmHWM")
+
+
+def _resident(name: str) -> int:
+    """VmRSS or VmHWM of this process in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def need_of(
+    spec: FineTuneJobSpec, folder: Path, verdict: DatasetVerdict, *, compute_bytes: int, device: Device
+) -> Need | None:
+    """The memory that a job needs on a device; None where the model's folder does not tell its shape."""
+    shape = model_shape.of_folder(folder)
+    if shape is None:
+        return None
+    setup = Setup(spec.method, spec.adapters, compute_bytes, device)
+    return Need(shape, setup, _rows(spec, verdict))
+
+
+def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict) -> Rows:
+    """The data as the verdict has them; uncounted rows are as long as they may be."""
+    hyper, limit = spec.hyperparameters, spec.hyperparameters.max_sequence_length
+    longest = max((split.longest_row or limit for split in (verdict.train, verdict.validation) if split), default=limit)
+    train = verdict.train
+    mean, labelled = float(min(longest, limit)), _SHARE
+    if train and train.tokens and train.rows:
+        mean = min(mean, train.tokens / train.rows)
+        labelled = (train.completion_tokens or 0) / train.tokens
+    return Rows(min(longest, limit), mean, labelled, hyper.batch_size, hyper.micro_batch_size)
+
+
+def judge(need: Need, room: Room, spec: FineTuneJobSpec) -> MemoryUse:
+    """The estimate beside what there is, with advice where it does not fit."""
+    fit = need.fit(room.available)
+    one = need.expected(fit)
+    parts, least = need.parts(one), min(need.parts(one).total, need.parts(need.smallest).total)
+    fits = None if room.available is None else least <= room.available
+    return MemoryUse(
+        device=room.device,
+        estimated_bytes=parts.total,
+        least_bytes=least,
+        available_bytes=room.available,
+        fits=fits,
+        parts=MemoryParts(**{name: getattr(parts, name) for name in MemoryParts.model_fields}),
+        pass_tokens=one.tokens,
+        activation_checkpointing=fit.activation_checkpointing,
+        advice=advice(need, room, spec) if fits is False else None,
+    )
+
+
+def refusal(need: Need, room: Room, spec: FineTuneJobSpec) -> TrainerError | None:
+    """Why the job cannot run in this room whatever is tried, or None where it might."""
+    if room.capacity is None:
+        return None
+    least = need.parts(need.smallest)
+    certain = least.total if need.shape.certain else least.weights + least.gradients + least.optimizer
+    if _REFUSED * certain <= room.capacity:
+        return None
+    where = "one GPU" if room.device == "GPU" else "the pod"
+    message = (
+        f"training takes about {size(least.total)} of memory on {where} even with the smallest passes "
+        f"({size(least.weights + least.adapters)} weights, {size(least.gradients + least.optimizer)} gradients and "
+        f"optimizer, {size(least.activations)} activations); there are {size(room.capacity)}"
+    )
+    step = f"{advice(need, room, spec)} Change it and apply the job under a new name."
+    return TrainerError(Reason.INSUFFICIENT_MEMORY, message, step)
+
+
+def advice(need: Need, room: Room, spec: FineTuneJobSpec) -> str:
+    """What to change so that the job fits: each change alone is enough, the mildest of its kind."""
+    limit = room.available if room.available is not None else room.capacity or 0
+
+    def first(changes: Iterable[Change]) -> list[str]:
+        fitting = (text for text, changed in changes if _SPARE * changed.parts(changed.smallest).total <= limit)
+        return list(islice(fitting, 1))
+
+    bases = _smaller_bases(need)
+    enough = [*first(bases), *first(_fewer_rows(need, spec)), *first(_shorter(need))]
+    if not enough:
+        both = ((f"{text} and {more}", other) for text, base in bases for more, other in _shorter(base))
+        enough = first(both)
+    gibibytes = math.ceil(_SPARE * need.parts(need.smallest).total / _GIB)
+    more = f"a GPU with {gibibytes} GiB" if room.device == "GPU" else f"resources.memory: {gibibytes}Gi"
+    return f"Any one of these is enough: {'; '.join([*enough, more])}." if enough else f"It takes {more}."
+
+
+def _smaller_bases(need: Need) -> list[Change]:
+    """Methods that take less, the nearest first. 4-bit numbers save a CPU's memory too, but its kernels are slow."""
+    setup = need.setup
+    adapters = setup.adapters or LoRA()
+    found: list[Change] = []
+    if setup.method == "Full":
+        found.append(("method: LoRA", replace(need, setup=replace(setup, method="LoRA", adapters=adapters))))
+    if setup.method != "QLoRA" and setup.device == "GPU":
+        found.append(("method: QLoRA", replace(need, setup=replace(setup, method="QLoRA", adapters=adapters))))
+    return found
+
+
+def _fewer_rows(need: Need, spec: FineTuneJobSpec) -> Iterator[Change]:
+    """Divisors of batchSize below the microBatchSize that the job sets."""
+    hyper = spec.hyperparameters
+    for rows in range((hyper.micro_batch_size or 1) - 1, 0, -1):
+        if hyper.batch_size % rows == 0:
+            yield f"hyperparameters.microBatchSize: {rows}", replace(need, rows=replace(need.rows, per_pass=rows))
+
+
+def _shorter(need: Need) -> Iterator[Change]:
+    """Shorter rows, by powers of two."""
+    tokens = 2 ** (max(1, need.rows.longest - 1).bit_length() - 1)
+    while tokens >= _SHORTEST:
+        rows = replace(need.rows, longest=tokens, mean=min(need.rows.mean, tokens))
+        yield f"hyperparameters.maxSequenceLength: {tokens}", replace(need, rows=rows)
+        tokens //= 2
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / _GIB:.1f} GiB" if count >= _GIB / 10 else f"{count / 2**20:.0f} MiB"
+
+
+def bytes_of(quantity: str | float) -> int | None:
+    """A Kubernetes quantity of memory in bytes; None where it is none."""
+    found = _QUANTITY.fullmatch(str(quantity).removeprefix("+"))
+    return int(float(found.group(1)) * _UNITS[found.group(2) or ""]) if found else None
