@@ -67,6 +67,10 @@ test-e2e: venv programs images ## tests with real pods
 bench-operator: venv programs ## N jobs at once on nodes that KWOK plays: time, requests, memory (JOBS="1000 5000")
 	@$(BIN)/python -m bench.scale --jobs $(JOBS) --reports 1000 --write bench/results/operator.md
 
+.PHONY: bench-memory
+bench-memory: venv ## what training takes of memory beside its estimate, on this CPU and, where there is one, this GPU
+	@$(BIN)/python -m bench.memory
+
 .PHONY: fuzz
 fuzz: venv ## hours of made-up bytes as datasets: each must give a verdict
 	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/unit/finetune_trainer/test_data_fuzz.py $(PYTEST)

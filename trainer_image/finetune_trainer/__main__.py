@@ -69,6 +69,12 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
     check.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")
     check.add_argument("--model-cache", type=Path, help="folder of the model cache, for token counts")
     check.add_argument(
+        "--gpu-memory",
+        type=quantity,
+        metavar="SIZE",
+        help="memory of the GPU that the job is meant for, such as 24Gi: whether it fits; needs the model in the cache",
+    )
+    check.add_argument(
         "--show-rows",
         type=positive,
         nargs="?",
@@ -155,6 +161,20 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def quantity(text: str) -> int:
+    """Bytes from a Kubernetes quantity, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    from finetune_trainer.room import bytes_of
+
+    found = bytes_of(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write one such as 24Gi")
+    return found
 
 
 def port(text: str) -> int:

@@ -11,9 +11,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
+from finetune_api.memory import MemoryUse
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import outcome
 from finetune_trainer.data.audit import as_text, audit
@@ -25,30 +27,58 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.manifest import read_jobs
 from finetune_trainer.model_cache import find_model
 from finetune_trainer.prepare import convert_all
+from finetune_trainer.room import doubt, in_words, judged, rooms_meant
 from finetune_trainer.yaml_documents import shown
 
 
 def main(args: argparse.Namespace) -> int:
     """Print one verdict for each FineTuneJob in the file; the exit code is that of the first bad one."""
     try:
-        codes = [_show(verdict, name) for name, verdict in _verdicts(args)]
+        codes = [_show(verdict, name, memory) for name, verdict, memory in _verdicts(args)]
     except TrainerError as error:
         outcome.complain(error)
         return int(error.exit_code)
     return next((code for code in codes if code), ExitCode.OK)
 
 
-def _verdicts(args: argparse.Namespace) -> Iterator[tuple[str, DatasetVerdict]]:
+def _verdicts(args: argparse.Namespace) -> Iterator[tuple[str, DatasetVerdict, list[MemoryUse]]]:
     try:
         jobs = read_jobs(args.file)
     except TrainerError as error:
-        yield shown(args.file), failed(error)
+        yield shown(args.file), failed(error), []
         return
     for job in jobs:
-        verdict = check_job(job, args.model_cache, args.provider)
-        yield job.metadata.name, verdict
+        verdict, memory = check_job(job, args.model_cache, args.provider), []
+        if verdict.valid and not args.provider:
+            verdict, memory = by_memory(job.spec, verdict, args.model_cache, args.gpu_memory)
+        yield job.metadata.name, verdict, memory
         if args.show_rows and verdict.valid:
             _show_rows(job, args.model_cache, args.show_rows)
+
+
+def by_memory(
+    spec: FineTuneJobSpec, verdict: DatasetVerdict, model_cache: Path | None, gpu_memory: int | None
+) -> tuple[DatasetVerdict, list[MemoryUse]]:
+    """The verdict that the training pod would come to, and what it would take on the devices that it may be meant for.
+
+    Args:
+        spec: The job's.
+        verdict: On its data, which can be used.
+        model_cache: Where the base model's shape is looked up; without it there is nothing to say.
+        gpu_memory: Bytes of the GPU that is meant.
+    """
+    folder = find_model(model_cache, spec.base_model) if model_cache else None
+    if folder is None or spec.code:
+        return verdict, []
+    found = [judged(spec, folder, verdict, room) for room in rooms_meant(spec, gpu_memory)]
+    refusals = [refused for _, refused in found if refused]
+    if refusals and len(refusals) == len(found):
+        verdict = verdict.model_copy(update=_fields(refusals[0]))
+    return verdict, [use for use, _ in found if use]
+
+
+def _fields(error: TrainerError) -> dict[str, Any]:
+    return {"valid": False, "reason": error.reason, "message": error.message, "next_step": error.next_step}
 
 
 def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str | None = None) -> DatasetVerdict:
@@ -71,8 +101,7 @@ def by_rules(spec: FineTuneJobSpec, verdict: DatasetVerdict, provider: str) -> D
         with tempfile.TemporaryDirectory() as scratch:
             files = convert_all(spec, verdict, rules, Path(scratch), allow_local=True)
     except TrainerError as error:
-        found = {"valid": False, "reason": error.reason, "message": error.message, "next_step": error.next_step}
-        return verdict.model_copy(update=found)
+        return verdict.model_copy(update=_fields(error))
     size, tokens = sum(file.bytes for file in files), files[0].tokens
     said = f"{verdict.message}; {rules.title} gets {size:,} bytes, about {tokens:,} tokens for each epoch"
     return verdict.model_copy(update={"message": said})
@@ -110,15 +139,21 @@ def _air_gapped() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
-def _show(verdict: DatasetVerdict, name: str) -> int:
+def _show(verdict: DatasetVerdict, name: str, memory: list[MemoryUse]) -> int:
     """The verdict as JSON to stdout, the same for people to stderr.
 
     Raises:
         TrainerError: ArtifactFailed, stdout cannot be written.
     """
-    outcome.print_result(json.dumps(verdict.wire(), indent=2, ensure_ascii=False))
+    taken = {"memory": [use.wire() for use in memory]} if memory else {}
+    outcome.print_result(json.dumps(verdict.wire() | taken, indent=2, ensure_ascii=False))
     said = verdict.message if verdict.message.startswith(name) else f"{name}: {verdict.message}"
-    lines = [said, *(f"  warning: {warning}" for warning in verdict.warnings)]
+    lines = [
+        said,
+        *(f"  warning: {warning}" for warning in verdict.warnings),
+        *(f"  {in_words(use)}" for use in memory),
+    ]
+    lines += [f"  warning: {warning}" for use in memory if verdict.valid and (warning := doubt(use))]
     if verdict.next_step:
         lines.append(f"  {verdict.next_step}")
     outcome.say("\n".join(lines))

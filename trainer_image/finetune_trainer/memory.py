@@ -218,6 +218,10 @@ class Need:
     def _autocasts(self) -> bool:
         return self.setup.compute_bytes < _FLOAT32
 
+    @property
+    def _copies_inputs(self) -> bool:
+        return self._autocasts and self.setup.method != "QLoRA"
+
     def _activations(self, one: Pass) -> float:
         labelled = max(1.0, self.rows.labelled * one.tokens)
         logits = _LOGITS * self.shape.vocabulary * labelled
@@ -263,11 +267,12 @@ class Need:
     def _inputs(self, matrices: list[Matrix]) -> float:
         """What linear layers keep for their weights' gradients; frozen ones keep nothing.
 
-        Autocast makes a 16-bit copy for each layer. Without it, layers with the same input share it.
+        Adapters on 16-bit layers make a copy for each of them, as autocast does of float32. Else layers with the same
+        input share it.
         """
         lora, width = self.setup.adapters, self.setup.compute_bytes
         learning = matrices if lora is None else [one for one in matrices if one in self._targets]
-        if self._autocasts or (lora and lora.dropout):
+        if self._copies_inputs or (lora and lora.dropout):
             inputs = sum(one.share * one.inputs for one in learning)
         else:
             shared = {(one.parent, one.to_residual, one.inputs): one.share * one.inputs for one in learning}
@@ -290,7 +295,7 @@ class Need:
         by_hand = self.shape.activation in _GELU_BY_HAND
         steps = 3 * sum(one.share * one.activated for one in matrices) if by_hand else 0
         answers = sum(one.inputs for one in matrices if one.ends_attention)
-        own = answers if self._autocasts and self.setup.adapters else 0
+        own = answers if self._copies_inputs and self.setup.adapters else 0
         return width * (kept + gates + steps + own)
 
     def _of_norms(self, norms: list[Norm]) -> float:

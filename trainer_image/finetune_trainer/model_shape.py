@@ -140,7 +140,9 @@ def of_folder(folder: Path) -> ModelShape | None:
         tensors, stored, plain = _headers(_weight_files(folder))
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
-    return _shape(config, tensors, stored, certain=plain and "auto_map" not in config) if tensors else None
+    if not isinstance(config, dict) or not tensors:
+        return None
+    return _shape(config, tensors, stored, certain=plain and "auto_map" not in config)
 
 
 def of_model(model: Any) -> ModelShape | None:

@@ -1,7 +1,7 @@
 """Whether a job fits into the memory that there is, said before any weight is loaded: by `train`, `run` and `check`.
 
 A clear no ends the job with figures and what to change. In doubt it warns: an estimate is no measurement, and nobody
-is refused who might have run. Its arithmetic is `memory.py`; where the margins come from is in docs/decisions/.
+is refused who might have run. Its arithmetic is `memory.py`; why the margins are what they are: docs/decisions.
 """
 
 import logging
@@ -22,8 +22,11 @@ from finetune_trainer.memory import Device, Need, Rows, Setup
 from finetune_trainer.report import Reporter
 from finetune_trainer.serving.limits import free_memory, memory_limit
 
-_REFUSED = 0.8
-"""A job is refused where this part of its least need is more than there could ever be; no real peak was under it."""
+_SURE = 0.95
+"""Part of weights, gradients and optimizer that is there without doubt: their number is known."""
+
+_SURE_ACTIVATIONS = 0.5
+"""The same of activations: kernels and models differ. An architecture that is not known is given all the doubt."""
 
 _SPARE = 1.1
 """What an advised change leaves over."""
@@ -64,6 +67,36 @@ def room_here() -> Room:
     return Room("CPU", free_memory() + _resident("VmRSS"), memory_limit())
 
 
+def rooms_meant(spec: FineTuneJobSpec, gpu_memory: int | None) -> list[Room]:
+    """The devices that a job may be meant for, as far as its manifest tells."""
+    wanted, memory = spec.resources.gpus_per_node, spec.resources.memory
+    limit = bytes_of(memory) if memory is not None else None
+    cpu, gpu = Room("CPU", limit, limit), Room("GPU", gpu_memory, gpu_memory)
+    if wanted is None and gpu_memory is None:
+        return [gpu, cpu]
+    return [cpu] if wanted == 0 else [gpu]
+
+
+def judged(
+    spec: FineTuneJobSpec, folder: Path, verdict: DatasetVerdict, room: Room, compute_bytes: int | None = None
+) -> tuple[MemoryUse | None, TrainerError | None]:
+    """What training takes of a device, and why it cannot run there if so; nothing where the model's shape is unknown.
+
+    Without `compute_bytes` the numbers are those that hyperparameters.precision means on such a device.
+    """
+    shape = model_shape.of_folder(folder)
+    if shape is None:
+        return None, None
+    width = compute_bytes or _width(spec, room.device)
+    need = Need(shape, Setup(spec.method, spec.adapters, width, room.device), _rows(spec, verdict))
+    return judge(need, room, spec), refusal(need, room, spec)
+
+
+def _width(spec: FineTuneJobSpec, device: Device) -> int:
+    precision = spec.hyperparameters.precision
+    return 2 if precision == "BFloat16" or (precision == "Auto" and device == "GPU") else 4
+
+
 def require(
     spec: FineTuneJobSpec, folder: Path, verdict: DatasetVerdict, reporter: Reporter, *, compute_bytes: int
 ) -> None:
@@ -72,26 +105,24 @@ def require(
     Raises:
         TrainerError: InsufficientMemory, it cannot fit whatever is tried.
     """
-    here = room_here()
-    need = need_of(spec, folder, verdict, compute_bytes=compute_bytes, device=here.device)
-    if need is None:
-        return
-    use = judge(need, here, spec)
-    reporter.update(memory=use)
-    if refused := refusal(need, here, spec):
+    use, refused = judged(spec, folder, verdict, room_here(), compute_bytes)
+    if use is not None:
+        reporter.update(memory=use)
+    if refused is not None:
         raise refused
-    if warning := doubt(use):
+    if use is not None and (warning := doubt(use)):
         logger.warning("%s", warning)
 
 
-def report_peak(reporter: Reporter) -> None:
+def report_peak(reporter: Reporter, halvings: int) -> None:
     """Put the real peak beside the estimate."""
     use = reporter.report.memory
     if use is None:
         return
     peak = max(1, peak_here(use.device))
     error = round(100 * (use.estimated_bytes / peak - 1))
-    reporter.update(memory=use.model_copy(update={"peak_bytes": peak, "error_percent": error}))
+    measured = {"peak_bytes": peak, "error_percent": error, "halvings": halvings or None}
+    reporter.update(memory=use.model_copy(update=measured))
 
 
 def doubt(use: MemoryUse) -> str | None:
@@ -100,6 +131,15 @@ def doubt(use: MemoryUse) -> str | None:
         return None
     least, there = size(use.least_bytes), size(use.available_bytes)
     return f"memory may not be enough: training takes about {least}, and {there} are free. {use.advice}"
+
+
+def in_words(use: MemoryUse) -> str:
+    """The estimate in one line."""
+    named = {name: value for name, value in use.parts.model_dump().items() if value}
+    parts = ", ".join(f"{name} {size(value)}" for name, value in named.items())
+    where = "a GPU" if use.device == "GPU" else "a CPU"
+    there = "" if use.available_bytes is None else f" of {size(use.available_bytes)}"
+    return f"memory on {where}: about {size(use.estimated_bytes)}{there} ({parts})"
 
 
 def peak_here(device: Device) -> int:
@@ -113,17 +153,6 @@ def _resident(name: str) -> int:
     """VmRSS or VmHWM of this process in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
-
-
-def need_of(
-    spec: FineTuneJobSpec, folder: Path, verdict: DatasetVerdict, *, compute_bytes: int, device: Device
-) -> Need | None:
-    """The memory that a job needs on a device; None where the model's folder does not tell its shape."""
-    shape = model_shape.of_folder(folder)
-    if shape is None:
-        return None
-    setup = Setup(spec.method, spec.adapters, compute_bytes, device)
-    return Need(shape, setup, _rows(spec, verdict))
 
 
 def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict) -> Rows:
@@ -162,8 +191,9 @@ def refusal(need: Need, room: Room, spec: FineTuneJobSpec) -> TrainerError | Non
     if room.capacity is None:
         return None
     least = need.parts(need.smallest)
-    certain = least.total if need.shape.certain else least.weights + least.gradients + least.optimizer
-    if _REFUSED * certain <= room.capacity:
+    activations = least.activations if need.shape.certain else 0
+    sure = _SURE * (least.fixed - least.overhead) + _SURE_ACTIVATIONS * activations
+    if sure <= room.capacity:
         return None
     where = "one GPU" if room.device == "GPU" else "the pod"
     message = (
@@ -186,8 +216,8 @@ def advice(need: Need, room: Room, spec: FineTuneJobSpec) -> str:
     bases = _smaller_bases(need)
     enough = [*first(bases), *first(_fewer_rows(need, spec)), *first(_shorter(need))]
     if not enough:
-        both = ((f"{text} and {more}", other) for text, base in bases for more, other in _shorter(base))
-        enough = first(both)
+        further = ((text, other) for text, base in bases for other in (*_fewer_rows(base, spec), *_shorter(base)))
+        enough = first((f"{text} with {more}", changed) for text, (more, changed) in further)
     gibibytes = math.ceil(_SPARE * need.parts(need.smallest).total / _GIB)
     more = f"a GPU with {gibibytes} GiB" if room.device == "GPU" else f"resources.memory: {gibibytes}Gi"
     return f"Any one of these is enough: {'; '.join([*enough, more])}." if enough else f"It takes {more}."

@@ -9,6 +9,8 @@ elsewhere.
 """
 
 import contextlib
+import gc
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -34,10 +36,13 @@ from finetune_trainer.metrics import Metrics
 from finetune_trainer.passes import Cut, Pass, labelled, loss_sum, passes_of
 from finetune_trainer.ranks import ALONE, World
 from finetune_trainer.schedule import factor, warmup_steps
+from finetune_trainer.shortage import Lesson, halved, out_of_memory
 from finetune_trainer.token_store import TokenStore
 
+logger = logging.getLogger(__name__)
+
 Step = dict[str, Any]
-PASSES = "passes"
+PASSES, CUT = "passes", "cut"
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def pace_of(plan: Plan, wanted_checkpoint_steps: int | None, *, train_tokens: in
 
 
 class Steps(Dataset[Step]):
-    """Item i is optimizer step i: `passes` are this rank's forward passes of it as padded tensors."""
+    """Item i is optimizer step i: `passes` are this rank's forward passes of it as padded tensors, by their `cut`."""
 
     def __init__(self, store: TokenStore, plan: Plan, cut: Cut, world: World = ALONE) -> None:
         self._store, self._plan, self._cut, self._world = store, plan, cut, world
@@ -82,7 +87,12 @@ class Steps(Dataset[Step]):
 
     def __getitem__(self, step: int) -> Step:
         rows = self._plan.rows_of(step)
-        return {PASSES: passes_of(self._store, self._world.share(rows, self._store.lengths[rows]), self._cut)}
+        mine = self._world.share(rows, self._store.lengths[rows])
+        return {PASSES: passes_of(self._store, mine, self._cut), CUT: self._cut}
+
+    def recut(self, cut: Cut) -> None:
+        """From here on steps are cut like this; what was read ahead is still cut as before."""
+        self._cut = cut
 
 
 def arguments(
@@ -119,6 +129,14 @@ class _StepAbandoned(Exception):  # noqa: N818 - no error: somebody asked to sto
     """The step under way was given up; the model is as the step before left it."""
 
 
+class _ShortOfMemory(Exception):  # noqa: N818 - becomes OutOfMemory when a checkpoint is written
+    """A step failed for want of memory, twice in this attempt or with nothing left to make smaller."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(tokens)
+        self.tokens = tokens
+
+
 class StepTrainer(Trainer):
     """Trainer whose batch is a whole optimizer step. `run` trains from the newest checkpoint, or from the start."""
 
@@ -142,11 +160,16 @@ class StepTrainer(Trainer):
         interruption: Interruption,
         on_step: Callable[[int, int], None],
         world: World = ALONE,
+        lesson: Lesson | None = None,
         lora_plus_ratio: float | None = None,
         loss: Callable[[Any, Pass], torch.Tensor] | None = None,
     ) -> None:
-        steps = Steps(train, plan, cut, world)
-        super().__init__(model=model, args=args, train_dataset=steps, data_collator=_only, callbacks=[_Pacer(self)])
+        self.lesson, self._retried = lesson or Lesson(), False
+        cut = halved(cut, self.lesson.halvings)
+        self._steps = Steps(train, plan, cut, world)
+        super().__init__(
+            model=model, args=args, train_dataset=self._steps, data_collator=_only, callbacks=[_Pacer(self)]
+        )
         self.remove_callback(PrinterCallback)
         self._net: Any = model
         self.world = world
@@ -157,7 +180,7 @@ class StepTrainer(Trainer):
         self._hyper, self._lora_plus_ratio = hyper, lora_plus_ratio
         self._last_tokens, self._last_completion_tokens = 0, 0
         self._last_loss, self._last_grad_norm = math.nan, math.nan
-        self._saved_step = 0
+        self._saved_step, self._cut_short = 0, False
         self.seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -165,7 +188,7 @@ class StepTrainer(Trainer):
         """Train to the end, or until somebody asks to stop; then a checkpoint was written.
 
         Raises:
-            TrainerError: TrainingDiverged, ArtifactFailed, SpecInvalid (checkpoints of another job).
+            TrainerError: TrainingDiverged, ArtifactFailed, SpecInvalid (checkpoints of another job), OutOfMemory.
         """
         found = self.world.tell("checkpoint", self._newest)
         if found is None:
@@ -177,8 +200,15 @@ class StepTrainer(Trainer):
         try:
             self.train(resume_from_checkpoint=found[0] if found else None)
         except _StepAbandoned:
-            if self.state.global_step > self._saved_step:
-                self._save_checkpoint(self._net, None)
+            self._save_progress()
+        except _ShortOfMemory as short:
+            if self.world.size == 1:  # the others are in the middle of the step
+                self._save_progress()
+            raise out_of_memory(self.state.global_step + 1, short.tokens, self.lesson, self._hyper) from short
+
+    def _save_progress(self) -> None:
+        if self.state.global_step > self._saved_step:
+            self._save_checkpoint(self._net, None)
 
     @property
     def seconds(self) -> float:
@@ -243,24 +273,19 @@ class StepTrainer(Trainer):
         Raises:
             TrainerError: TrainingDiverged, before the optimizer could spoil the weights.
             _StepAbandoned: somebody asked to stop; a step may take longer than a pod has after SIGTERM.
+            _ShortOfMemory: it was not enough, and nothing is left to try in this attempt.
         """
         model.train()
-        passes = inputs[PASSES]
+        passes = self._cut_as_now(inputs)
         mine = sum(map(labelled, passes)), sum(int(batch["tokens"]) for batch in passes)
         completion_tokens, self._last_tokens = map(int, self.world.sums(*mine))
-        total = torch.zeros((), device=self.args.device)
         before = checkpoint.RandomStates.now()
         self.world.reseed(self._hyper.seed, self.state.global_step)
-        cut_short = False
-        for batch in passes:
-            cut_short = self.interruption.asked
-            if cut_short:
-                break
-            with self._autocast():
-                loss = self._loss(model, self._on_device(batch)) / max(completion_tokens, 1)
-            self.accelerator.backward(loss)
-            total += loss.detach()
-        self._last_loss, given_up = self.world.sums(float(total), cut_short)
+        while (total := self._gradients(model, passes, completion_tokens)) is None:
+            before.restore()
+            self.world.reseed(self._hyper.seed, self.state.global_step)
+            passes = self._smaller(passes)
+        self._last_loss, given_up = self.world.sums(float(total), self._cut_short)
         if given_up:
             self.interruption.spread()
             before.restore()
@@ -272,6 +297,54 @@ class StepTrainer(Trainer):
         self.world.sum_gradients(self._net.parameters())
         self._last_completion_tokens = completion_tokens
         return total
+
+    def _cut_as_now(self, inputs: Step) -> list[Pass]:
+        """The passes of this step; what was read ahead of a shortage is cut anew."""
+        step: Step = inputs if inputs[CUT] == self._cut else self._steps[self.state.global_step]
+        passes: list[Pass] = step[PASSES]
+        return passes
+
+    def _gradients(self, model: Any, passes: list[Pass], completion_tokens: int) -> torch.Tensor | None:
+        """This rank's gradients of a step; its part of the loss, or None where memory was short: then none are left.
+
+        What failed is only freed when the exception is gone, so nothing may be tried before this has returned.
+        """
+        total = torch.zeros((), device=self.args.device)
+        try:
+            for batch in passes:
+                self._cut_short = self.interruption.asked
+                if self._cut_short:
+                    break
+                with self._autocast():
+                    loss = self._loss(model, self._on_device(batch)) / max(completion_tokens, 1)
+                self.accelerator.backward(loss)
+                total += loss.detach()
+        except torch.OutOfMemoryError:
+            self._net.zero_grad(set_to_none=True)
+            return None
+        return total
+
+    def _smaller(self, passes: list[Pass]) -> list[Pass]:
+        """The passes of this step at half the size, from now on; what the failed ones took is freed before.
+
+        Raises:
+            _ShortOfMemory: this attempt has done so before, or they cannot be smaller.
+        """
+        gc.collect()
+        torch.cuda.empty_cache()
+        cut = halved(self._cut, 1)
+        self._steps.recut(cut)
+        smaller: list[Pass] = self._steps[self.state.global_step][PASSES]
+        lesson = self.lesson.harder(smaller=_largest(smaller) < _largest(passes))
+        if lesson is not None:
+            lesson.write(self._checkpoints)
+        if self._retried or lesson is None or lesson.halvings == self.lesson.halvings:
+            raise _ShortOfMemory(_largest(passes))
+        self.lesson, self._cut, self._retried = lesson, cut, True
+        logger.warning(
+            "The GPU's memory was not enough: passes are halved, and step %d is done again.", self.state.global_step + 1
+        )
+        return smaller
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """Clips, and looks at the norm: gradients may overflow where the loss does not, and would spoil all weights.
@@ -406,6 +479,11 @@ class _Pacer(TrainerCallback):
         control.should_save = self._trainer.pace.saves(step) or stopping
         control.should_training_stop = control.should_training_stop or stopping
         return control
+
+
+def _largest(passes: list[Pass]) -> int:
+    """Tokens of the largest pass, with padding."""
+    return max(batch["input_ids"].numel() for batch in passes)
 
 
 def _only(items: list[Step]) -> Step:

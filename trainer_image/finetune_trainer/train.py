@@ -260,7 +260,7 @@ def _train_by_recipe(
     world.form()
     trainer = _train(run, reporter, interruption)
     world.part()
-    room.report_peak(reporter)
+    room.report_peak(reporter, trainer.lesson.halvings)
     result = _result(run, trainer)
     _free_training_memory(run, trainer)
     return run, result

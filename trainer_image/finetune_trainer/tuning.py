@@ -84,10 +84,13 @@ def build_trainer(
 ) -> "StepTrainer":
     """The trainer of a job's hyperparameters; `others` are StepTrainer's own arguments."""
     from finetune_trainer.passes import Cut
+    from finetune_trainer.shortage import Lesson
     from finetune_trainer.step_trainer import StepTrainer, arguments, pace_of
 
     hyper, plan = job.spec.hyperparameters, plan_of(job, train)
-    if fit.activation_checkpointing:
+    lesson = Lesson.read(checkpoints_of(job))
+    checkpointing = fit.activation_checkpointing or lesson.checkpointing
+    if checkpointing:
         model.enable_input_require_grads()  # without it frozen embeddings cut adapters off from their gradients
     return StepTrainer(
         model=model,
@@ -96,7 +99,7 @@ def build_trainer(
             learning_rate=hyper.learning_rate or LEARNING_RATE[job.spec.method],
             total_steps=plan.total_steps,
             output=Path(job.output),
-            activation_checkpointing=fit.activation_checkpointing,
+            activation_checkpointing=checkpointing,
         ),
         hyper=hyper,
         train=train,
@@ -111,6 +114,7 @@ def build_trainer(
         cut=Cut(None, hyper.micro_batch_size) if hyper.micro_batch_size else Cut(fit.token_budget),
         compute_dtype=compute_dtype_of(job),
         checkpoints=checkpoints_of(job),
+        lesson=lesson,
         lora_plus_ratio=job.spec.adapters.lora_plus_ratio if job.spec.adapters else None,
         **others,
     )

@@ -1,13 +1,11 @@
 """The record of a run, its curves and its picture; how far a run is; what fits into memory."""
 
 import json
-from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from finetune_api.job_status import LOSS_POINTS
-from finetune_trainer import memory
 from finetune_trainer.batches import Plan
 from finetune_trainer.loss_plot import draw, running_mean
 from finetune_trainer.metrics import Metrics
@@ -92,21 +90,3 @@ def test_speed_and_time_left_follow_from_the_steps_seen():
     assert (progress.step, progress.total_steps, progress.percent, progress.epoch) == (10, 20, 50, 1.0)
     assert progress.tokens_per_second == 25.0
     assert progress.eta_seconds == 20
-
-
-LLAMA_8B = SimpleNamespace(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, vocab_size=128256)
-
-
-@pytest.mark.parametrize(
-    ("free", "longest", "checkpointing", "least"),
-    [
-        (None, 4096, False, 1),
-        (120 * 2**30, 2048, False, 8192),
-        (20 * 2**30, 8192, True, 4096),
-        (1 * 2**30, 32768, True, 1),
-    ],
-)
-def test_passes_fit_the_memory_and_activation_checkpointing_is_the_last_resort(free, longest, checkpointing, least):
-    fit = memory.fit(LLAMA_8B, longest_row=longest, free_bytes=free, bytes_per_number=2)
-    assert fit.activation_checkpointing is checkpointing
-    assert least <= fit.token_budget <= memory.GPU_TOKENS

@@ -40,9 +40,15 @@ def free_memory(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int:
 
 
 def memory_limit(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
-    """Bytes that nothing here can exceed: the cgroup's limit, or all that the machine has; None if neither is told."""
-    machine = _meminfo(meminfo, "MemTotal") + _meminfo(meminfo, "SwapTotal")
-    return min((one for one in (_limit(root), machine) if one), default=None)
+    """Bytes that nothing here can exceed, swap included: the cgroup's limit, or all that the machine has.
+
+    None where neither is told.
+    """
+    swap, own = _meminfo(meminfo, "SwapTotal"), _number(root / "memory.swap.max")
+    limit, machine = _limit(root), _meminfo(meminfo, "MemTotal") + swap
+    if limit is not None:
+        limit += swap if own is None else min(own, swap)
+    return min((one for one in (limit, machine) if one), default=None)
 
 
 def _limit(root: Path) -> int | None:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from finetune_trainer.serving.limits import cpu_threads, free_memory
+from finetune_trainer.serving.limits import cpu_threads, free_memory, memory_limit
 
 CPUS = len(os.sched_getaffinity(0))
 
@@ -50,6 +50,24 @@ def test_threads_follow_the_cpu_quota(tmp_path, files, environment, threads):
             {"memory/memory.limit_in_bytes": 4 << 30, "memory/memory.usage_in_bytes": 1 << 30}, 3 << 30, id="v1"
         ),
         pytest.param({"memory/memory.limit_in_bytes": 9223372036854771712}, 8 << 30, id="v1 without limit"),
+        pytest.param(
+            {
+                "memory.max": 4 << 30,
+                "memory.current": 3 << 30,
+                "memory.stat": f"anon 5\nactive_file {1 << 30}\ninactive_file {1 << 30}",
+            },
+            3 << 30,
+            id="v2, files in the cache",
+        ),
+        pytest.param(
+            {
+                "memory/memory.limit_in_bytes": 4 << 30,
+                "memory/memory.usage_in_bytes": 3 << 30,
+                "memory/memory.stat": f"inactive_file 1\ntotal_inactive_file {2 << 30}",
+            },
+            3 << 30,
+            id="v1, files in the cache",
+        ),
     ],
 )
 def test_free_memory_is_what_machine_and_limit_leave(tmp_path, files, free):
@@ -57,3 +75,25 @@ def test_free_memory_is_what_machine_and_limit_leave(tmp_path, files, free):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text(f"MemTotal: 1 kB\nMemAvailable:   {8 << 20} kB\n")
     assert free_memory(tmp_path, meminfo) == free
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        pytest.param({}, 12 << 30, id="no cgroup"),
+        pytest.param({"memory.max": "max"}, 12 << 30, id="v2 without limit"),
+        pytest.param({"memory.max": 4 << 30, "memory.swap.max": 0}, 4 << 30, id="v2"),
+        pytest.param({"memory.max": 4 << 30, "memory.swap.max": 1 << 30}, 5 << 30, id="v2, with some swap"),
+        pytest.param({"memory.max": 4 << 30, "memory.swap.max": "max"}, 6 << 30, id="v2, with all swap"),
+        pytest.param({"memory.max": 64 << 30, "memory.swap.max": 0}, 12 << 30, id="v2, more than the machine has"),
+    ],
+)
+def test_nothing_exceeds_what_limit_machine_and_swap_allow(tmp_path, files, most):
+    write(tmp_path, files)
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal: {10 << 20} kB\nSwapTotal:   {2 << 20} kB\n")
+    assert memory_limit(tmp_path, meminfo) == most
+
+
+def test_where_nothing_is_told_there_is_no_limit(tmp_path):
+    assert memory_limit(tmp_path, tmp_path / "meminfo") is None

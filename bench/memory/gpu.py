@@ -1,0 +1,131 @@
+"""Two real steps of the trainer on a GPU for each shape, method, length and with and without checkpointing."""
+
+import gc
+import json
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.memory.shapes import config_of, job_of
+from finetune_api.trainer import TrainerJob
+from finetune_trainer import memory, model_shape
+from finetune_trainer.adapters import with_adapters
+from finetune_trainer.interruption import Interruption
+from finetune_trainer.metrics import Metrics
+from finetune_trainer.token_store import IGNORED, TokenStore
+from finetune_trainer.tuning import build_trainer, compute_dtype_of
+
+MODELS = ("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Llama-3.1-8B")
+LENGTHS = (1024, 4096)
+ROWS_PER_PASS, ROWS_PER_STEP, LABELLED = 2, 4, 0.3
+
+
+def measure() -> Iterator[dict[str, Any]]:
+    """One line of the table after the other."""
+    for name in MODELS:
+        for method in ("LoRA", "QLoRA", "Full"):
+            yield from _of_method(name, method)
+
+
+def _of_method(name: str, method: str) -> Iterator[dict[str, Any]]:
+    for length in LENGTHS:
+        for checkpointing in (False, True):
+            about = {"model": name, "method": method, "length": length, "checkpointing": checkpointing}
+            with tempfile.TemporaryDirectory() as folder:
+                found = _case(Path(folder), name, method, length, checkpointing=checkpointing)
+            gc.collect()
+            torch.cuda.empty_cache()
+            yield about | found
+
+
+def _case(folder: Path, name: str, method: str, length: int, *, checkpointing: bool) -> dict[str, Any]:
+    job = job_of(folder, method, batchSize=ROWS_PER_STEP, microBatchSize=ROWS_PER_PASS, maxSequenceLength=length)
+    if estimate(name, method, length, checkpointing=checkpointing) > 1.02 * torch.cuda.mem_get_info()[1]:
+        return {}
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        _train(folder, name, job, length, checkpointing=checkpointing)
+    except torch.OutOfMemoryError:
+        return {"failed": True}
+    torch.cuda.synchronize()
+    return {"peak": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
+
+
+def estimate(name: str, method: str, length: int, *, checkpointing: bool) -> int:
+    """What is thought of the case, in bytes."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        shape = model_shape.of_model(AutoModelForCausalLM.from_config(config_of(name)))
+    assert shape is not None
+    spec = job_of(Path("/bench"), method).spec
+    rows = memory.Rows(length, length, LABELLED, ROWS_PER_STEP, ROWS_PER_PASS)
+    need = memory.Need(shape, memory.Setup(spec.method, spec.adapters, 2, "GPU"), rows)
+    return need.parts(memory.Pass(ROWS_PER_PASS * length, checkpointing)).total
+
+
+def _train(folder: Path, name: str, job: TrainerJob, length: int, *, checkpointing: bool) -> None:
+    model = _model(name, job)
+    first = int(length * (1 - LABELLED))
+    labels = [IGNORED] * first + [7] * (length - first)
+    store = TokenStore([(range(3, 3 + length), labels)] * (2 * ROWS_PER_STEP))
+    trainer = build_trainer(
+        job,
+        model,
+        store,
+        None,
+        fit=memory.Fit(1, activation_checkpointing=checkpointing),
+        fingerprint="bench",
+        metrics=Metrics(folder / "metrics.jsonl"),
+        interruption=Interruption(),
+        on_step=lambda _step, _tokens: None,
+    )
+    trainer._save_checkpoint = lambda *_args: None  # type: ignore[method-assign] # noqa: SLF001 - only memory counts
+    trainer.run()
+    trainer.accelerator.free_memory()
+
+
+def _model(name: str, job: TrainerJob) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("cuda"):
+        dtype = compute_dtype_of(job) if job.spec.adapters else torch.float32
+        model = AutoModelForCausalLM.from_config(config_of(name), dtype=dtype)
+    if job.spec.method == "QLoRA":
+        _quantise(model)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()  # a real base comes in 4 bits, a layer at a time
+    return with_adapters(model, job.spec.adapters, "bench/model") if job.spec.adapters else model
+
+
+def _quantise(model: Any) -> None:
+    """Linear layers in place, as transformers loads them, but for the head."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for path, module in list(model.named_modules()):
+        if not isinstance(module, nn.Linear) or path == "lm_head":
+            continue
+        layer = Linear4bit(
+            module.in_features, module.out_features, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4"
+        )
+        weight = module.weight.data.cpu()
+        layer.weight = Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=True)
+        parent, _, last = path.rpartition(".")
+        setattr(model.get_submodule(parent), last, layer.to("cuda"))
+    model.is_loaded_in_4bit = True  # peft looks for it
+
+
+if __name__ == "__main__":
+    about = {
+        "machine": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+    }
+    print(json.dumps(about), flush=True)
+    for line in measure():
+        print(json.dumps(line), flush=True)

@@ -1,0 +1,384 @@
+"""The estimate of memory against what torch really keeps, and what is said where it does not fit."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+    T5Config,
+)
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.job import FineTuneJobSpec, LoRA
+from finetune_trainer import __main__ as command_line
+from finetune_trainer import base_model, memory, model_shape, room
+from finetune_trainer.adapters import with_adapters
+from finetune_trainer.memory import Need, Pass, Rows, Setup
+from finetune_trainer.room import Room, advice, bytes_of, doubt, judge, refusal, rooms_meant
+from tests.assets.tiny_model import NAME, make_tiny_model
+from tests.assets.tiny_seq2seq import BART, T5, make_tiny_bart, make_tiny_t5
+from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.test_train import do
+
+GIB = 2**30
+TOKENS = 256
+WIDE = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 4, "num_attention_heads": 4}
+WIDE |= {"num_key_value_heads": 2, "head_dim": 16, "vocab_size": 100}
+FAMILIES = {
+    "llama": LlamaConfig(**WIDE),
+    "norms on heads": Qwen3Config(**WIDE),
+    "capped scores": Gemma2Config(**WIDE),
+    "GELU by hand": GPT2Config(
+        vocab_size=100, n_embd=64, n_layer=4, n_head=4, bos_token_id=0, eos_token_id=0, resid_pdrop=0, attn_pdrop=0
+    ),
+    "T5": T5Config(
+        vocab_size=100, d_model=64, d_kv=16, d_ff=160, num_layers=4, num_heads=4, feed_forward_proj="gated-gelu"
+    ),
+    "BART": BartConfig(
+        vocab_size=100,
+        d_model=64,
+        encoder_layers=4,
+        decoder_layers=4,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=256,
+        decoder_ffn_dim=256,
+    ),
+}
+
+
+def saved_bytes(model, call, *, autocast):
+    """Bytes of all tensors that a forward pass keeps for its backward pass, the model's own weights aside."""
+    own = {value.untyped_storage().data_ptr() for value in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage  # keeps it alive, so that no other one gets its place
+        return tensor
+
+    keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with keeping, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        call(model)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def built(config, adapters, dtype):
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = kind.from_config(config, dtype=dtype)
+    if adapters is None:
+        return model.train()
+    task = "SEQ_2_SEQ_LM" if config.is_encoder_decoder else "CAUSAL_LM"
+    lora = LoraConfig(
+        task_type=task,
+        r=adapters.r,
+        target_modules="all-linear",
+        lora_dropout=adapters.dropout,
+        use_dora=adapters.use_dora,
+    )
+    return get_peft_model(model, lora).train()
+
+
+def forward(config):
+    if not config.is_encoder_decoder:
+        last = torch.tensor([TOKENS - 1])
+        return lambda model: model(input_ids=torch.zeros(1, TOKENS, dtype=int), use_cache=False, logits_to_keep=last)
+    prompt, answer = torch.zeros(1, 3 * TOKENS // 4, dtype=int), torch.zeros(1, TOKENS // 4, dtype=int)
+    mask = torch.ones_like(prompt)
+    return lambda model: model(input_ids=prompt, attention_mask=mask, decoder_input_ids=answer, use_cache=False)
+
+
+@pytest.mark.parametrize("autocast", [True, False], ids=["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("family", "adapters"),
+    [
+        ("llama", LoRA(r=4)),
+        ("llama", LoRA(r=4, dropout=0.1)),
+        ("llama", LoRA(r=4, use_dora=True)),
+        ("llama", None),
+        ("norms on heads", LoRA(r=4)),
+        ("norms on heads", None),
+        ("capped scores", LoRA(r=4)),
+        ("GELU by hand", None),
+        ("T5", LoRA(r=4)),
+        ("T5", None),
+        ("BART", LoRA(r=4)),
+    ],
+)
+def test_activations_are_what_torch_keeps(family, adapters, autocast):
+    """Within a tenth, and never far below: what BART keeps beyond the estimate's words is a fused norm's."""
+    config = FAMILIES[family]
+    model = built(config, adapters, torch.bfloat16 if autocast and adapters else torch.float32)
+    kept = saved_bytes(model, forward(config), autocast=autocast)
+    labelled = 0.25 if config.is_encoder_decoder else 1e-9
+    setup = Setup("LoRA" if adapters else "Full", adapters, 2 if autocast else 4, "CPU")
+    need = Need(model_shape.of_model(model), setup, Rows(TOKENS, TOKENS, labelled, 1))
+    parts = need.parts(Pass(TOKENS, checkpointing=False))
+    logits = 12 * 100 * max(1, labelled * TOKENS)
+    overlap = parts.gradients if adapters is None else 0  # gradients take the place of activations
+    assert parts.activations - logits + overlap == pytest.approx(kept, rel=0.35 if family == "BART" else 0.12)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(make_tiny_model, NAME), (make_tiny_t5, T5), (make_tiny_bart, BART)], ids=["llama", "T5", "BART"]
+)
+def test_headers_tell_the_shape_of_the_loaded_model_with_adapters_or_without(make, name, tmp_path):
+    folder = make(tmp_path)
+    told = model_shape.of_folder(folder)
+    model = base_model.load_model(folder, dtype=torch.float32)
+    loaded = sum(value.numel() for value in model.parameters())
+    assert loaded <= told.parameters <= loaded + 400  # BART's file has a bias that is no parameter
+    for seen in (model_shape.of_model(model), model_shape.of_model(with_adapters(model, LoRA(), name))):
+        assert set(seen.matrices) == set(told.matrices)
+        assert sorted(seen.norms, key=str) == sorted(told.norms, key=str)
+        same = ("blocks", "hidden", "vocabulary", "heads", "activation", "is_encoder_decoder", "biased", "certain")
+        assert [getattr(seen, field) for field in same] == [getattr(told, field) for field in same]
+    need = Need(told, Setup("LoRA", LoRA(), 4, "CPU"), Rows(8, 8, 0.5, 1))
+    adapters = sum(value.nbytes for value in model.parameters() if value.requires_grad)
+    assert need.parts(need.smallest).adapters == adapters
+
+
+def test_a_4_bit_model_has_the_shape_that_it_had(tmp_path):
+    folder = make_tiny_model(tmp_path, width=64)
+    model = base_model.load_model(folder, dtype=torch.float32, four_bits=True)
+    assert set(model_shape.of_model(model).matrices) == set(model_shape.of_folder(folder).matrices)
+
+
+def test_experts_count_as_often_as_tokens_meet_them_and_make_the_estimate_uncertain():
+    config = Qwen3MoeConfig(**WIDE, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=32)
+    shape = model_shape.of_model(AutoModelForCausalLM.from_config(config))
+    experts = [one for one in shape.matrices if "experts" in one.path]
+    assert experts
+    assert not shape.certain
+    assert {one.share for one in experts} == {2.0}, "two of eight, all eight in one tensor"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "config.json").unlink(),
+        lambda folder: (folder / "config.json").write_text("{"),
+        lambda folder: (folder / "config.json").write_text("[]"),
+        lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 64),
+        lambda folder: (folder / "model.safetensors").write_bytes(b""),
+        lambda folder: (folder / "model.safetensors").unlink(),
+    ],
+)
+def test_a_folder_that_tells_no_shape_is_left_to_those_who_load_it(tmp_path, spoil):
+    folder = make_tiny_model(tmp_path)
+    spoil(folder)
+    assert model_shape.of_folder(folder) is None
+
+
+def llama(hidden, intermediate, layers, keys, vocabulary):
+    """A Llama's shape from its figures."""
+    blocks = []
+    for number in range(layers):
+        attention, feed = f"layers.{number}.self_attn", f"layers.{number}.mlp"
+        blocks += [
+            model_shape.Matrix(f"{attention}.q_proj", hidden, hidden),
+            model_shape.Matrix(f"{attention}.k_proj", keys, hidden),
+            model_shape.Matrix(f"{attention}.v_proj", keys, hidden),
+            model_shape.Matrix(f"{attention}.o_proj", hidden, hidden),
+            model_shape.Matrix(f"{feed}.gate_proj", intermediate, hidden),
+            model_shape.Matrix(f"{feed}.up_proj", intermediate, hidden),
+            model_shape.Matrix(f"{feed}.down_proj", hidden, intermediate),
+        ]
+    linear = sum(one.outputs * one.inputs for one in blocks)
+    return model_shape.ModelShape(
+        parameters=linear + 2 * vocabulary * hidden,
+        matrices=tuple(blocks),
+        norms=(model_shape.Norm(hidden, False, False),) * 2 * layers,
+        blocks=layers,
+        hidden=hidden,
+        vocabulary=vocabulary,
+        heads=32,
+        activation="silu",
+        file_bytes=0,
+        is_encoder_decoder=False,
+        scores_kept=False,
+        biased=False,
+        dropout=0.0,
+        certain=True,
+    )
+
+
+LLAMA_8B = llama(4096, 14336, 32, 1024, 128256)
+
+
+def spec_of(method="LoRA", **hyper):
+    return FineTuneJobSpec.model_validate(
+        {
+            "connectionRef": {"name": "local"},
+            "baseModel": "meta-llama/Llama-3.1-8B",
+            "modelRef": {"name": "model"},
+            "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
+            "method": method,
+            "hyperparameters": hyper,
+        }
+    )
+
+
+def need_of(spec, longest=2048):
+    rows = Rows(longest, longest / 2, 0.3, spec.hyperparameters.batch_size, spec.hyperparameters.micro_batch_size)
+    return Need(LLAMA_8B, Setup(spec.method, spec.adapters, 2, "GPU"), rows)
+
+
+def gpu(gibibytes):
+    return Room("GPU", int(gibibytes * GIB), int(gibibytes * GIB))
+
+
+@pytest.mark.parametrize(
+    ("available", "longest", "checkpointing", "least"),
+    [(None, 4096, False, 16384), (120, 2048, False, 8192), (26, 8192, True, 7000), (16, 32768, True, 1)],
+)
+def test_passes_fit_the_memory_and_activation_checkpointing_is_the_last_resort(
+    available, longest, checkpointing, least
+):
+    fit = need_of(spec_of(), longest).fit(None if available is None else available * GIB)
+    assert fit.activation_checkpointing is checkpointing
+    assert least <= fit.token_budget <= memory.GPU_TOKENS
+
+
+def test_more_memory_never_makes_smaller_passes():
+    fits = [need_of(spec_of(), 512).fit(size * GIB) for size in range(18, 200, 4)]
+    for checkpointing in (True, False):
+        budgets = [fit.token_budget for fit in fits if fit.activation_checkpointing is checkpointing]
+        assert budgets == sorted(budgets)
+        assert len(set(budgets)) > 1
+    assert fits[-1] == memory.Fit(memory.GPU_TOKENS, activation_checkpointing=False)
+
+
+@pytest.mark.parametrize(
+    ("method", "hyper", "gibibytes", "words"),
+    [
+        ("LoRA", {}, 16, ["method: QLoRA;", "a GPU with 19 GiB"]),
+        ("LoRA", {"microBatchSize": 8}, 24, ["method: QLoRA;", "hyperparameters.microBatchSize: 4;"]),
+        ("Full", {}, 40, ["method: LoRA;", "a GPU with"]),
+        ("QLoRA", {"microBatchSize": 8}, 14, ["hyperparameters.microBatchSize: 4;", "maxSequenceLength: 1024;"]),
+        ("LoRA", {"microBatchSize": 16}, 10, ["method: QLoRA with hyperparameters.microBatchSize: 2;"]),
+        ("LoRA", {}, 4, ["It takes a GPU with 19 GiB."]),
+    ],
+)
+def test_advice_names_the_mildest_changes_that_are_enough(method, hyper, gibibytes, words):
+    spec = spec_of(method, **hyper)
+    said = advice(need_of(spec), gpu(gibibytes), spec)
+    assert [word for word in words if word not in said] == [], said
+
+
+def test_what_is_advised_fits_when_it_is_done():
+    spec = spec_of("LoRA", microBatchSize=8)
+    assert judge(need_of(spec), gpu(24), spec).fits is False
+    for changed, longest in (
+        (spec_of("QLoRA", microBatchSize=8), 2048),
+        (spec_of("LoRA", microBatchSize=4), 2048),
+        (spec_of("LoRA", microBatchSize=8), 1024),
+    ):
+        assert judge(need_of(changed, longest), gpu(24), changed).fits is True
+
+
+def test_only_a_clear_no_is_a_refusal_and_doubt_is_a_warning():
+    spec = spec_of()
+    need = need_of(spec)
+    least = need.parts(need.smallest).total / GIB
+    for part, refused, fits in ((0.8, True, False), (0.95, False, False), (1.02, False, True)):
+        found, use = refusal(need, gpu(part * least), spec), judge(need, gpu(part * least), spec)
+        assert (found is not None, use.fits) == (refused, fits)
+        assert (doubt(use) is not None) is not fits
+    error = refusal(need, gpu(4), spec)
+    assert (error.reason, error.exit_code) == ("InsufficientMemory", ExitCode.INSUFFICIENT_MEMORY)
+    assert "training takes about 17." in error.message
+    assert "there are 4.0 GiB" in error.message
+    assert refusal(need, Room("GPU", None, None), spec) is None
+
+
+def test_activations_of_an_uncertain_architecture_refuse_nobody():
+    spec = spec_of(microBatchSize=16)
+    need = need_of(spec)
+    assert refusal(need, gpu(17), spec)
+    assert refusal(replace(need, shape=replace(LLAMA_8B, certain=False)), gpu(17), spec) is None
+
+
+def refuse_loading(*_args, **_kwargs):
+    raise AssertionError("a model was loaded")
+
+
+def test_a_job_that_cannot_fit_ends_before_its_model_is_loaded(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "room_here", lambda: Room("CPU", 100_000, 100_000))
+    monkeypatch.setattr(base_model, "load_model", refuse_loading)
+    code, report, _ = do(make_job(tmp_path, tiny_model, splits=("train",)))
+    assert (code, report.failure.reason) == (ExitCode.INSUFFICIENT_MEMORY, "InsufficientMemory")
+    assert "there are 0 MiB" in report.failure.message
+    assert "resources.memory: 2Gi" in report.failure.next_step
+    assert report.memory.fits is False
+
+
+def test_a_job_in_doubt_is_warned_and_runs_and_reports_its_peak(tiny_model, tmp_path, monkeypatch, caplog):
+    here = room.room_here()
+    monkeypatch.setattr(room, "room_here", lambda: replace(here, available=64 * 2**20))
+    code, report, _ = do(make_job(tmp_path, tiny_model, splits=("train",), hyperparameters={"epochs": 0.2}))
+    assert code == ExitCode.OK, report.failure
+    assert "memory may not be enough: training takes about 1." in caplog.text
+    use = report.memory
+    assert use.device == ("GPU" if torch.cuda.is_available() else "CPU")
+    assert (use.fits, use.available_bytes) == (False, 64 * 2**20)
+    assert use.estimated_bytes == sum(use.parts.model_dump().values())
+    assert use.peak_bytes > 50 * 2**20
+    assert use.error_percent == round(100 * (use.estimated_bytes / use.peak_bytes - 1))
+
+
+def manifest(folder, cache, **spec):
+    job = make_job(folder, cache, splits=("train",), **spec)
+    path = folder / "job.json"
+    head = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "colours"}}
+    path.write_text(json.dumps(head | {"spec": job.spec.model_dump(by_alias=True, exclude_unset=True)}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("resources", "flags", "devices", "code"),
+    [
+        ({}, [], ["GPU", "CPU"], ExitCode.OK),
+        ({"gpusPerNode": 0, "memory": "4Gi"}, [], ["CPU"], ExitCode.OK),
+        ({"gpusPerNode": 0, "memory": "100k"}, [], ["CPU"], ExitCode.INSUFFICIENT_MEMORY),
+        ({"gpusPerNode": 1, "memory": "64Mi"}, [], ["GPU"], ExitCode.OK),
+        ({}, ["--gpu-memory", "24Gi"], ["GPU"], ExitCode.OK),
+        ({}, ["--gpu-memory", "100k"], ["GPU"], ExitCode.INSUFFICIENT_MEMORY),
+    ],
+)
+def test_check_says_what_training_would_take(tiny_model, tmp_path, capsys, resources, flags, devices, code):
+    path = manifest(tmp_path, tiny_model, resources=resources)
+    assert command_line.main(["check", "-f", path, "--model-cache", str(tiny_model), *flags]) == code
+    out, err = capsys.readouterr()
+    printed = json.loads(out)
+    assert [use["device"] for use in printed["memory"]] == devices
+    assert printed["valid"] is (code == ExitCode.OK)
+    assert err.count("memory on a ") == len(devices)
+
+
+def test_check_says_nothing_of_memory_without_the_model(tiny_model, tmp_path, capsys):
+    assert command_line.main(["check", "-f", manifest(tmp_path, tiny_model)]) == ExitCode.OK
+    assert "memory" not in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("16Gi", 16 * GIB), ("512M", 512_000_000), (1024, 1024), ("1.5Ki", 1536), ("2e9", None), ("much", None)],
+)
+def test_quantities_of_memory(text, expected):
+    assert bytes_of(text) == expected
+
+
+def test_a_job_that_says_nothing_may_be_meant_for_both_devices():
+    assert [one.device for one in rooms_meant(spec_of(), None)] == ["GPU", "CPU"]

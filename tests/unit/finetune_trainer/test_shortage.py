@@ -1,0 +1,129 @@
+"""A GPU whose memory is not enough: passes are halved, the step is done again, and nothing that is learnt changes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune_api.exit_codes import ExitCode
+from finetune_trainer import step_trainer
+from finetune_trainer.passes import Cut, loss_sum
+from finetune_trainer.shortage import FILE, Lesson, halved
+from tests.assets.tiny_model import make_tiny_model
+from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.test_train import do
+
+WIDE = {"epochs": 0.6, "batchSize": 8, "microBatchSize": 8}
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def short_of_memory(monkeypatch, most_rows, *, after=0):
+    """Passes of more rows than `most_rows` fail as on a GPU, in the middle of their way back, from step `after` on."""
+    seen = []
+
+    def fails(model, batch):
+        rows = batch["input_ids"].shape[0]
+        seen.append(rows)
+        loss = loss_sum(model, batch)
+        if rows <= most_rows or len(seen) <= after:
+            return loss
+        loss.backward()  # some gradients are there already
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(step_trainer, "loss_sum", fails)
+    return seen
+
+
+def record(job):
+    """Loss, gradient norm and tokens of each step."""
+    lines = [json.loads(line) for line in (Path(job.output) / "metrics.jsonl").open()]
+    return [[line[name] for name in ("step", "loss", "gradNorm", "tokens")] for line in lines if "loss" in line]
+
+
+def test_after_a_shortage_the_step_is_done_again_in_halves_and_learns_the_same(tiny_model, tmp_path, monkeypatch):
+    plain = make_job(tmp_path / "plain", tiny_model, hyperparameters=WIDE)
+    assert do(plain)[0] == ExitCode.OK
+    seen = short_of_memory(monkeypatch, 4, after=1)
+    short = make_job(tmp_path / "short", tiny_model, hyperparameters=WIDE)
+    code, report, _ = do(short)
+    assert code == ExitCode.OK, report.failure
+    assert seen[:4] == [8, 8, 4, 4]
+    assert set(seen[4:]) == {4}, "and stays so"
+    assert report.memory.halvings == 1
+    assert record(short) == [pytest.approx(line, rel=1e-3) for line in record(plain)]
+
+
+def test_a_second_shortage_ends_the_attempt_and_the_next_one_goes_on_with_a_quarter(tiny_model, tmp_path, monkeypatch):
+    seen = short_of_memory(monkeypatch, 2, after=1)
+    job = make_job(tmp_path, tiny_model, hyperparameters=WIDE)
+    code, report, _ = do(job)
+    assert code == ExitCode.OUT_OF_MEMORY
+    assert report.failure.reason == "OutOfMemory"
+    assert "in step 2, with passes halved 1 times" in report.failure.message
+    assert "microBatchSize below 8" in report.failure.next_step
+    checkpoints = Path(job.output) / "checkpoints"
+    assert json.loads((checkpoints / FILE).read_text()) == {"halvings": 2, "checkpointing": False}
+    assert [path.name for path in checkpoints.glob("step-*")] == ["step-00000001"], "what was learnt is kept"
+
+    seen.clear()
+    code, report, _ = do(job.model_copy(update={"attempt": 2}))
+    assert code == ExitCode.OK, report.failure
+    assert set(seen) == {2}
+    assert report.memory.halvings == 2
+
+
+def test_where_one_row_is_too_much_the_next_attempt_computes_activations_twice(tiny_model, tmp_path, monkeypatch):
+    short_of_memory(monkeypatch, 0)
+    job = make_job(tmp_path, tiny_model, hyperparameters={**WIDE, "microBatchSize": 1})
+    assert do(job)[0] == ExitCode.OUT_OF_MEMORY
+    assert Lesson.read(Path(job.output) / "checkpoints") == Lesson(0, checkpointing=True)
+    code, report, _ = do(job.model_copy(update={"attempt": 2}))
+    assert code == ExitCode.OUT_OF_MEMORY
+    assert "with activations computed twice" in report.failure.message
+    assert "method: QLoRA or a larger GPU" in report.failure.next_step
+    assert "microBatchSize" not in report.failure.next_step
+
+
+@pytest.mark.parametrize(
+    ("cut", "times", "expected"),
+    [
+        (Cut(None, 8), 0, Cut(None, 8)),
+        (Cut(None, 6), 1, Cut(None, 3)),
+        (Cut(None, 1), 3, Cut(None, 1)),
+        (Cut(4096), 2, Cut(1024)),
+        (Cut(1), 2, Cut(1)),
+    ],
+)
+def test_a_cut_is_halved_down_to_single_rows(cut, times, expected):
+    assert halved(cut, times) == expected
+
+
+@pytest.mark.parametrize("text", ["", '{"halv', '{"other": 1}', "[]"])
+def test_a_lesson_that_cannot_be_read_is_none(tmp_path, text):
+    (tmp_path / FILE).write_text(text)
+    assert Lesson.read(tmp_path) == Lesson()
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_real_shortage_on_a_gpu_is_survived_and_memory_is_freed(tmp_path):
+    """Room for half of the passes: the step's second try has to find the first one's memory free."""
+    make_tiny_model(tmp_path / "cache", width=512, layers=4)
+    hyper = {"epochs": 0.3, "batchSize": 16, "microBatchSize": 16, "maxSequenceLength": 512}
+    job = make_job(tmp_path, tmp_path / "cache", splits=("train",), hyperparameters=hyper)
+    rows = [{"prompt": "x" * 300, "completion": "z" * 100}] * 48
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    assert do(job.model_copy(update={"output": str(tmp_path / "free")}))[0] == ExitCode.OK
+    peak = torch.cuda.max_memory_reserved()
+    whole = torch.cuda.mem_get_info()[1]
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.75 * peak / whole)
+    try:
+        code, report, _ = do(job)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert code == ExitCode.OK, report.failure
+    assert report.memory.halvings == 1
