@@ -164,7 +164,8 @@ def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict) -> Rows:
     if train and train.tokens and train.rows:
         mean = min(mean, train.tokens / train.rows)
         labelled = (train.completion_tokens or 0) / train.tokens
-    return Rows(min(longest, limit), mean, labelled, hyper.batch_size, hyper.micro_batch_size)
+    of_a_rank = math.ceil(hyper.batch_size / spec.resources.ranks)
+    return Rows(min(longest, limit), mean, labelled, of_a_rank, hyper.micro_batch_size)
 
 
 def judge(need: Need, room: Room, spec: FineTuneJobSpec) -> MemoryUse:

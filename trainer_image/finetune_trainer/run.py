@@ -42,6 +42,7 @@ _NEXT_STEP_HERE = {
     "an archive or a GGUF file), then " + _AGAIN,
     Reason.MODEL_NOT_IN_CACHE: "Put the model into the folder of --model-cache with `finetune-trainer cache`, or check "
     "the spelling of spec.baseModel.",
+    Reason.INSUFFICIENT_MEMORY: "Use a machine with more memory, or change the manifest.",
     Reason.OUT_OF_MEMORY: "Lower hyperparameters.microBatchSize or maxSequenceLength.",
     Reason.TRAINING_DIVERGED: "Lower hyperparameters.learningRate and choose another output folder.",
     Reason.CODE_FAILED: "Read the code's output above, correct it and run the same command again.",

@@ -85,7 +85,7 @@ def lose_a_file(folder):
 
 
 @pytest.mark.parametrize("damage", [damage_weights, cut_weights, lose_manifest, lose_a_file])
-def test_a_damaged_checkpoint_is_passed_over_and_deleted(tmp_path, damage):
+def test_trap_11_a_damaged_checkpoint_is_passed_over_and_deleted(tmp_path, damage):
     parts = Parts()
     parts.save(tmp_path, 1)
     damage(parts.save(tmp_path, 2))
@@ -93,7 +93,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_deleted(tmp_path, damage):
     assert not (tmp_path / "step-00000002").exists()
 
 
-def test_what_a_killed_writer_left_is_deleted(tmp_path):
+def test_trap_11_what_a_killed_writer_left_is_deleted(tmp_path):
     Parts().save(tmp_path, 1)
     left = tmp_path / ".unfinished-step-00000002-abcd"
     left.mkdir()

@@ -138,7 +138,7 @@ def test_token_ids_are_those_of_transformers(case, turns, tmp_path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_prompt_of_training_is_the_prompt_of_inference(case):
+def test_trap_01_prompt_of_training_is_the_prompt_of_inference(case):
     tokenizer = CASES[case]()
     ours = ChatTokenizer.from_transformers(tokenizer)
     encoded = one(ours, THREE)
@@ -148,7 +148,7 @@ def test_prompt_of_training_is_the_prompt_of_inference(case):
     assert list(encoded.labels[len(prompt) :]) == list(encoded.input_ids[len(prompt) :])
 
 
-def test_one_begin_of_sequence_although_the_tokenizer_would_add_one():
+def test_trap_01_one_begin_of_sequence_although_the_tokenizer_would_add_one():
     tokenizer = sentence_piece(LLAMA)
     assert tokenizer("text").input_ids[0] == tokenizer.bos_token_id
     encoded = one(ChatTokenizer.from_transformers(tokenizer), TWO)
@@ -168,7 +168,7 @@ def test_one_begin_of_sequence_although_the_tokenizer_would_add_one():
         ("marked", THREE, "It is blue.<|im_end|>"),
     ],
 )
-def test_loss_lies_on_answers_and_on_what_ends_them(case, turns, learnt):
+def test_trap_03_loss_lies_on_answers_and_on_what_ends_them_whatever_the_template_marks(case, turns, learnt):
     tokenizer = ChatTokenizer.from_transformers(CASES[case]())
     encoded = one(tokenizer, turns)
     text = labelled(tokenizer, encoded)
@@ -180,7 +180,7 @@ def test_loss_lies_on_answers_and_on_what_ends_them(case, turns, learnt):
     assert encoded.labels[0] == IGNORED
 
 
-def test_end_of_turn_is_learnt_although_padding_is_the_same_token():
+def test_trap_04_end_of_turn_is_learnt_although_padding_is_the_same_token():
     tokenizer = byte_level(CHATML)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     assert one(ChatTokenizer.from_transformers(tokenizer), TWO).labels[-1] == tokenizer.eos_token_id
@@ -195,7 +195,7 @@ def test_earlier_answers_that_the_template_rewrites_carry_no_loss_and_are_noted(
     assert tally.notes == {NOTE_TURNS}
 
 
-def test_a_prompt_that_is_no_prefix_is_noted_and_loss_begins_where_the_texts_part():
+def test_trap_02_a_prompt_that_is_no_prefix_is_noted_and_loss_begins_where_the_texts_part():
     template = (  # as templates do that open a thought in the prompt
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
         "{% if m.role == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
@@ -258,7 +258,7 @@ def test_the_end_of_long_rows_is_cut_and_counted(spare):
     assert tally.tokens == tally.longest == len(whole.input_ids)
 
 
-def test_rows_whose_answer_is_cut_off_are_left_out_and_counted():
+def test_trap_05_rows_whose_answer_is_cut_off_are_left_out_and_counted():
     tokenizer, tally = ChatTokenizer.from_transformers(byte_level(CHATML)), Tally()
     rows = [
         Row(Position(line=1), TWO),

@@ -76,7 +76,7 @@ def test_gradients_that_overflow_end_the_run_although_the_loss_is_a_number(tiny_
     assert not (Path(job.output) / "checkpoints").exists()
 
 
-def test_a_tokenizer_that_knows_more_tokens_than_the_model_is_refused_before_training(own_model, tmp_path):
+def test_trap_13_no_vocabulary_grows_a_tokenizer_with_more_tokens_than_the_model_is_refused(own_model, tmp_path):
     cache, folder = own_model
     weights = load_file(folder / "model.safetensors")
     table = "model.embed_tokens.weight"
@@ -127,7 +127,7 @@ def test_a_base_model_without_template_pad_or_end_of_sequence_is_tuned(own_model
     assert any("the tuned model stops only at its token limit" in warning for warning in report.dataset.warnings)
 
 
-def test_tied_embeddings_stay_tied_in_full_tuning(tiny_model, tmp_path):
+def test_trap_13_tied_embeddings_stay_tied_in_full_tuning(tiny_model, tmp_path):
     from transformers import AutoModelForCausalLM
 
     job = job_with_rows(tmp_path, tiny_model, 8, method="Full", hyperparameters={"epochs": 2, "checkpointSteps": 1})

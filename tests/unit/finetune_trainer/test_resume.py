@@ -43,7 +43,7 @@ def steps_done(output: Path) -> int:
     return record.read_text().count('"loss"') if record.exists() else 0
 
 
-def test_killed_in_the_middle_of_epoch_2_it_ends_as_if_it_had_not_been(tiny_model, tmp_path):
+def test_trap_10_killed_in_the_middle_of_epoch_2_it_ends_as_if_it_had_not_been(tiny_model, tmp_path):
     write_rows(tmp_path / "train.jsonl", 8 * STEPS_PER_EPOCH, seed=1)
     write_rows(tmp_path / "validation.jsonl", 16, seed=2)
     job, straight, killed = manifest(tmp_path), tmp_path / "straight", tmp_path / "killed"

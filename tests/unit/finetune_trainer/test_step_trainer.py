@@ -48,7 +48,7 @@ def test_a_store_gives_back_ids_and_labels(store):
 
 
 @pytest.mark.parametrize("cut", [Cut(None, 1), Cut(None, 2), Cut(12), Cut(1)])
-def test_gradients_do_not_depend_on_how_a_step_is_cut(model, store, cut):
+def test_trap_06_gradients_do_not_depend_on_how_a_step_is_cut(model, store, cut):
     whole = gradients(model, store, Cut(None, 4))
     for expected, got in zip(whole, gradients(model, store, cut), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
@@ -63,7 +63,7 @@ def test_the_loss_is_that_of_transformers_row_by_row(model, store):
     assert got == pytest.approx(expected, rel=1e-5)
 
 
-def test_padding_on_the_right_changes_no_logit(model, store):
+def test_trap_09_rows_of_one_pass_do_not_see_each_other_and_padding_changes_no_logit(model, store):
     batch = padded(store, [2, 1])
     together = model(input_ids=batch["input_ids"]).logits[1, :3]
     alone = model(input_ids=torch.tensor([ROWS[1][0]])).logits[0]

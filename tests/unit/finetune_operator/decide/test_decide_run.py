@@ -127,6 +127,17 @@ def test_the_termination_message_has_the_last_word_and_the_posted_report_the_cur
     assert found.report.dataset.valid, "the posted report had no verdict yet"
 
 
+def test_the_peak_of_memory_comes_from_the_end_and_the_estimate_from_whoever_has_it() -> None:
+    parts = {"weights": 1, "gradients": 1, "optimizer": 1, "activations": 1, "overhead": 1}
+    thought = {"device": "GPU", "estimatedBytes": 5, "leastBytes": 4, "parts": parts, "passTokens": 64}
+    thought |= {"activationCheckpointing": False}
+    posted = report("Running", memory=thought)
+    for ended_with, peak in ((succeeded(memory={**thought, "peakBytes": 6}), 6), (succeeded(), None)):
+        told = termination_message(ended_with)
+        found = read(batch_job(("Complete", "")), [pod("Succeeded", **ended(0, message=told))], posted)
+        assert (found.report.memory.estimated_bytes, found.report.memory.peak_bytes) == (5, peak)
+
+
 @pytest.mark.parametrize("text", ["", "Traceback (most recent call last)", '{"phase": "Succeeded"}', '{"cut of'])
 def test_a_termination_message_that_is_none_leaves_the_posted_report(text: str) -> None:
     posted = succeeded()

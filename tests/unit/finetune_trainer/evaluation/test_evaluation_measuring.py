@@ -97,7 +97,7 @@ def test_everybody_is_asked_and_compared(tiny_model, tmp_path, version_one):
     assert (first["row"], set(first["answers"]["fewShot"])) == ("line 1", {"answer", "chrF", "exactMatch"})
 
 
-def test_losses_are_weighted_by_token_and_do_not_depend_on_batches(tiny_model, tmp_path):
+def test_trap_08_losses_are_weighted_by_token_and_do_not_depend_on_batches(tiny_model, tmp_path):
     bench = Bench(tmp_path, tiny_model)
     net = bench.tuned.model.net
     found = [
