@@ -237,7 +237,11 @@ class AzureOpenAI(ApiModel):
     account: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="Azure OpenAI account; optional with workspace."
     )
-    workspace: AzureWorkspace | None = Field(None, description="Resolve endpoint and account from AzureML.")
+    workspace: AzureWorkspace | None = Field(
+        None,
+        description="Resolve endpoint and account from AzureML, in the same resource group; looked up every hour. What "
+        "is written beside it counts.",
+    )
     credentials: AzureCredentials = Field(description="How the operator signs in.")
     authority_host: HttpUrl | None = Field(
         None, description="Entra's address, for Azure clouds of their own. Default: https://login.microsoftonline.com."
@@ -479,6 +483,17 @@ class LLMConnectionSpec(ApiModel):
         return next(name for name in PROVIDERS if name in self.wire())
 
 
+class AzureResolved(ApiModel):
+    """Where an AzureML workspace connection leads, as ARM said it last."""
+
+    workspace: Name = Field(description="Name of the AzureML workspace.")
+    connection: Name = Field(description="Name of the connection in the workspace.")
+    endpoint: HttpUrl = Field(description="Endpoint of the account.")
+    subscription_id: Annotated[str, Field(max_length=64)] = Field(description="Subscription of the account.")
+    resource_group: Annotated[str, Field(max_length=90)] = Field(description="Resource group of the account.")
+    account: Annotated[str, Field(max_length=64)] = Field(description="Azure OpenAI account.")
+
+
 class LLMConnectionStatus(ApiModel):
     """What the operator knows about the connection."""
 
@@ -489,3 +504,6 @@ class LLMConnectionStatus(ApiModel):
         None, description="Globs of base models that may be tuned."
     )
     last_checked: Timestamp | None = Field(None, description="When the credentials were last checked, RFC 3339.")
+    azure_open_ai: AzureResolved | None = Field(
+        None, alias="azureOpenAI", description="Where spec.azureOpenAI.workspace leads."
+    )
