@@ -301,10 +301,12 @@ class BedrockEndpoints(ApiModel):
     control: HttpUrl | None = Field(None, description="Of the service bedrock.")
     runtime: HttpUrl | None = Field(None, description="Of the service bedrock-runtime, which answers.")
     s3: HttpUrl | None = Field(None, alias="s3", description="Of S3, with addresses by path.")
+    cloudwatch: HttpUrl | None = Field(None, description="Of CloudWatch, which tells when deployments were asked.")
 
     def by_service(self) -> dict[str, str]:
         """Those that are set, by boto3's names of the services."""
         found = {"bedrock": self.control, "bedrock-runtime": self.runtime, "s3": self.s3}
+        found["cloudwatch"] = self.cloudwatch
         return {service: url for service, url in found.items() if url is not None}
 
 
@@ -361,10 +363,16 @@ class SageMakerEndpoints(ApiModel):
     control: HttpUrl | None = Field(None, description="Of the service sagemaker.")
     runtime: HttpUrl | None = Field(None, description="Of the service sagemaker-runtime, which answers.")
     s3: HttpUrl | None = Field(None, alias="s3", description="Of S3, with addresses by path.")
+    cloudwatch: HttpUrl | None = Field(None, description="Of CloudWatch, which tells when deployments were asked.")
 
     def by_service(self) -> dict[str, str]:
         """Those that are set, by boto3's names of the services."""
-        found = {"sagemaker": self.control, "sagemaker-runtime": self.runtime, "s3": self.s3}
+        found = {
+            "sagemaker": self.control,
+            "sagemaker-runtime": self.runtime,
+            "s3": self.s3,
+            "cloudwatch": self.cloudwatch,
+        }
         return {service: url for service, url in found.items() if url is not None}
 
 

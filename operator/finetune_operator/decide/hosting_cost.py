@@ -27,11 +27,12 @@ def billed(
 def _billed(one: HostedDeployment, there: Hosted | None, price: Price, now: datetime) -> HostedDeployment:
     if there is None or there.connection != one.connection:
         return one.model_copy(update={"billed_since": None})
-    if one.billed_since is None and there.state != "Ready":
+    costs = price(there)
+    if costs is None or (one.billed_since is None and there.state != "Ready"):
         return one
     # One that was taken for gone and is there again has its earlier time in `ended`.
     since = one.billed_since or (timestamp(now) if one.per_hour is not None else one.created_at)
-    return one.model_copy(update={"billed_since": since, "per_hour": price(there)})
+    return one.model_copy(update={"billed_since": since, "per_hour": costs})
 
 
 def total(

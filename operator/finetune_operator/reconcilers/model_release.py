@@ -10,8 +10,8 @@ from finetune_operator.decide.conditions import Fact, merge, reconciling, stalle
 from finetune_operator.decide.model import ModelView
 from finetune_operator.decide.model_release import next_step
 from finetune_operator.desired import prune_job
-from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.errors import ProviderError, Refused, TryLater
+from finetune_operator.providers.accounts import Accounts, is_remote
+from finetune_operator.providers.errors import ProviderError, TryLater
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.runtime.errors import Forbidden, Invalid
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, NAMESPACES
@@ -85,16 +85,13 @@ class ModelRelease:
         Raises:
             ProviderError: they cannot be deleted now.
         """
-        name = version.artifact.provider_model_id
-        if name is not None:
+        connection = self._context.connection(version.connection)
+        name = version.artifact.provider_model_id or version.artifact.uri or ""
+        if version.artifact.provider_model_id is not None or is_remote(connection):
             await self._accounts.of(version.connection).call(lambda api: api.delete_model(name))
             return True
-        connection = self._context.connection(version.connection)
-        if connection is None:
-            said = f"LLMConnection {version.connection} does not exist"
-            raise TryLater(Reason.CONNECTION_NOT_FOUND, said)
-        if connection.hugging_face is None:
-            raise Refused(Reason.PROVIDER_NOT_SUPPORTED, f"this release deletes none of {connection.provider}")
+        if connection is None or connection.hugging_face is None:
+            raise TryLater(Reason.CONNECTION_NOT_FOUND, f"LLMConnection {version.connection} does not exist")
         job = prune_job.for_release(model, version, connection.hugging_face)
         return job is None or await self._pruned(job)
 
