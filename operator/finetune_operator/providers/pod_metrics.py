@@ -89,10 +89,9 @@ def use_of(text: str, started: datetime) -> PodUse:
 
 def is_answering(pod: Mapping[str, Any]) -> bool:
     """Whether requests may reach the pod."""
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return "deletionTimestamp" not in pod["metadata"] and any(
-        one["type"] == "Ready" and one["status"] == "True" for one in conditions
-    )
+    containers = pod.get("status", {}).get("containerStatuses") or ()
+    ready = any(one.get("name") == SERVER_CONTAINER and one.get("ready") for one in containers)
+    return ready and "deletionTimestamp" not in pod["metadata"]
 
 
 def running_since(pod: Mapping[str, Any]) -> datetime | None:

@@ -154,7 +154,9 @@ _PLACED = ("PodScheduled", "True")
 
 
 def _trim_pod(pod: Manifest) -> Manifest:
-    status = _without(pod.get("status", {}), _UNREAD_OF_PODS)
+    serves = DEPLOYMENT_LABEL in (pod["metadata"].get("labels") or {})
+    # A server is asked at its address when it was last asked.
+    status = _without(pod.get("status", {}), _UNREAD_OF_PODS - ({"podIP"} if serves else set()))
     status["conditions"] = _telling(status.get("conditions") or ())
     if "containerStatuses" in status:
         status["containerStatuses"] = [_without(one, _UNREAD_OF_CONTAINERS) for one in status["containerStatuses"]]

@@ -50,7 +50,7 @@ def test_what_is_neither_tells_nothing(text: str) -> None:
 
 
 def test_a_pod_answers_when_it_is_ready_and_stays() -> None:
-    ready = {"metadata": {}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    ready = {"metadata": {}, "status": {"containerStatuses": [{"name": "server", "ready": True}]}}
     assert is_answering(ready)
     assert not is_answering({**ready, "metadata": {"deletionTimestamp": "2026-11-01T00:00:00Z"}})
     assert not is_answering({"metadata": {}, "status": {}})

@@ -64,7 +64,7 @@ async def test_it_is_asked_and_its_endpoint_version_and_cost_are_told(cluster, p
     await attach(cluster)
     status = cluster.status(PROD)
     assert (status["phase"], status["servedVersion"], status["engine"]) == ("Ready", 1, "AzureOpenAI")
-    assert status["endpoint"] == {"url": f"{cluster.url}/openai/v1", "model": "by-hand"}
+    assert status["endpoint"] == {"url": f"{cluster.url}/openai/v1", "model": "by-hand", "api": "OpenAI"}
     assert status["cost"]["perHour"] == "1.70"
     assert (provider.count(PUT), provider.count("chat.completions.create")) == (0, 1)
 

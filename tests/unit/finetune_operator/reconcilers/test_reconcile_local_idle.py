@@ -67,15 +67,13 @@ async def serving(servers: dict[str, Any], idle: dict[str, Any] = IDLE) -> Clust
     return cluster
 
 
-def run(cluster: Cluster, name: str, address: str, ready: str = "True") -> None:
-    running = {"name": "server", "state": {"running": {"startedAt": timestamp(cluster.now)}}}
-    status = {
-        "podIP": address,
-        "conditions": [{"type": "Ready", "status": ready}],
-        "containerStatuses": [running],
-    }
+def run(cluster: Cluster, name: str, address: str) -> None:
+    """A server that is ready, as the kubelet tells of it."""
+    state = {"running": {"startedAt": timestamp(cluster.now)}}
+    server = {"name": "server", "ready": True, "state": state}
     labels = {DEPLOYMENT_LABEL: "sentiment", "app.kubernetes.io/managed-by": "finetune-operator"}
-    cluster.kube.put(PODS, {"metadata": {"name": name, "namespace": "team-a", "labels": labels}, "status": status})
+    metadata = {"name": name, "namespace": "team-a", "labels": labels}
+    cluster.kube.put(PODS, {"metadata": metadata, "status": {"podIP": address, "containerStatuses": [server]}})
 
 
 async def go_on(cluster: Cluster, seconds: float, step: float = 120) -> None:
