@@ -8,7 +8,6 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_api.base import ApiModel, Money
-from finetune_api.deployment import DeploymentCost
 from finetune_api.job_status import Cost
 
 Day = Annotated[date, Field(description="A day, as 2027-01-06.")]
@@ -95,13 +94,6 @@ def billed_time(cost: Cost, per_hour: str, seconds: int) -> Cost:
     """The cost with the seconds that the provider says it has billed, at list price."""
     amount = (Decimal(per_hour) * seconds / _HOUR).quantize(_CENT, rounding=ROUND_HALF_UP)
     return cost.model_copy(update={"actual": str(amount)})
-
-
-def hosted(per_unit: str, units: int, hours: float, currency: str) -> DeploymentCost:
-    """What a deployment costs while it stands, and has cost so far, at list price."""
-    per_hour = Decimal(per_unit) * units
-    so_far = (per_hour * Decimal(str(hours))).quantize(_CENT, rounding=ROUND_HALF_UP)
-    return DeploymentCost(per_hour=str(per_hour.quantize(_CENT)), since_deployed=str(so_far), currency=currency)
 
 
 def exceeds(cost: Cost, max_cost: str) -> bool:

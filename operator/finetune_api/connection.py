@@ -237,7 +237,11 @@ class AzureOpenAI(ApiModel):
     account: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="Azure OpenAI account; optional with workspace."
     )
-    workspace: AzureWorkspace | None = Field(None, description="Resolve endpoint and account from AzureML.")
+    workspace: AzureWorkspace | None = Field(
+        None,
+        description="Resolve endpoint and account from AzureML, in the same resource group; looked up every hour. What "
+        "is written beside it counts.",
+    )
     credentials: AzureCredentials = Field(description="How the operator signs in.")
     authority_host: HttpUrl | None = Field(
         None, description="Entra's address, for Azure clouds of their own. Default: https://login.microsoftonline.com."
@@ -297,10 +301,12 @@ class BedrockEndpoints(ApiModel):
     control: HttpUrl | None = Field(None, description="Of the service bedrock.")
     runtime: HttpUrl | None = Field(None, description="Of the service bedrock-runtime, which answers.")
     s3: HttpUrl | None = Field(None, alias="s3", description="Of S3, with addresses by path.")
+    cloudwatch: HttpUrl | None = Field(None, description="Of CloudWatch, which tells when deployments were asked.")
 
     def by_service(self) -> dict[str, str]:
         """Those that are set, by boto3's names of the services."""
         found = {"bedrock": self.control, "bedrock-runtime": self.runtime, "s3": self.s3}
+        found["cloudwatch"] = self.cloudwatch
         return {service: url for service, url in found.items() if url is not None}
 
 
@@ -357,10 +363,16 @@ class SageMakerEndpoints(ApiModel):
     control: HttpUrl | None = Field(None, description="Of the service sagemaker.")
     runtime: HttpUrl | None = Field(None, description="Of the service sagemaker-runtime, which answers.")
     s3: HttpUrl | None = Field(None, alias="s3", description="Of S3, with addresses by path.")
+    cloudwatch: HttpUrl | None = Field(None, description="Of CloudWatch, which tells when deployments were asked.")
 
     def by_service(self) -> dict[str, str]:
         """Those that are set, by boto3's names of the services."""
-        found = {"sagemaker": self.control, "sagemaker-runtime": self.runtime, "s3": self.s3}
+        found = {
+            "sagemaker": self.control,
+            "sagemaker-runtime": self.runtime,
+            "s3": self.s3,
+            "cloudwatch": self.cloudwatch,
+        }
         return {service: url for service, url in found.items() if url is not None}
 
 
@@ -479,6 +491,17 @@ class LLMConnectionSpec(ApiModel):
         return next(name for name in PROVIDERS if name in self.wire())
 
 
+class AzureResolved(ApiModel):
+    """Where an AzureML workspace connection leads, as ARM said it last."""
+
+    workspace: Name = Field(description="Name of the AzureML workspace.")
+    connection: Name = Field(description="Name of the connection in the workspace.")
+    endpoint: HttpUrl = Field(description="Endpoint of the account.")
+    subscription_id: Annotated[str, Field(max_length=64)] = Field(description="Subscription of the account.")
+    resource_group: Annotated[str, Field(max_length=90)] = Field(description="Resource group of the account.")
+    account: Annotated[str, Field(max_length=64)] = Field(description="Azure OpenAI account.")
+
+
 class LLMConnectionStatus(ApiModel):
     """What the operator knows about the connection."""
 
@@ -489,3 +512,6 @@ class LLMConnectionStatus(ApiModel):
         None, description="Globs of base models that may be tuned."
     )
     last_checked: Timestamp | None = Field(None, description="When the credentials were last checked, RFC 3339.")
+    azure_open_ai: AzureResolved | None = Field(
+        None, alias="azureOpenAI", description="Where spec.azureOpenAI.workspace leads."
+    )

@@ -22,6 +22,16 @@ DeploymentPhase = Literal["Pending", "Deploying", "Ready", "Updating", "Idle", "
 _ENGINES = ("huggingFace", "azureOpenAI", "bedrock", "sageMaker")
 _ENGINE_COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in _ENGINES)
 ONE_ENGINE = (f"({_ENGINE_COUNT}) <= 1", "name at most one of huggingFace, azureOpenAI, bedrock and sageMaker")
+_IDLE_ACTION = "!has(self.idle) || self.idle.action"
+IDLE_ON_CLUSTER = (
+    f"!has(self.huggingFace) || {_IDLE_ACTION} != 'Delete'",
+    "idle.action Delete ends a deployment at a provider; a server on this cluster is stopped with ScaleToZero",
+)
+IDLE_AT_PROVIDER = (
+    f"has(self.huggingFace) || ({_ENGINE_COUNT}) == 0 || {_IDLE_ACTION} != 'ScaleToZero'",
+    "idle.action ScaleToZero stops a server on this cluster; a deployment at a provider is ended with Delete, and "
+    "made again when it is woken",
+)
 
 IntOrString = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 16})]
 
@@ -30,7 +40,11 @@ class Idle(ApiModel):
     """What happens to a deployment that nobody asks anything."""
 
     after_seconds: Annotated[int, Field(ge=60, le=31536000)] = Field(7200, description="Seconds without a request.")
-    action: Literal["None", "ScaleToZero", "Delete"] = Field("None", description="What to do then.")
+    action: Literal["None", "ScaleToZero", "Delete"] = Field(
+        "None",
+        description="What to do then. ScaleToZero: stop a server on this cluster. Delete: end a deployment at a "
+        "provider. The object stays, in phase Idle; a changed annotation finetune.dev/wake, or spec, brings it back.",
+    )
 
 
 class LocalServing(ApiModel):
@@ -92,11 +106,11 @@ class SageMakerServing(ApiModel):
 class DeploymentTemplate(ApiModel):
     """How to serve: what a FineTunedModel's template and a ModelDeployment have in common."""
 
-    model_config = ConfigDict(json_schema_extra=rules(ONE_ENGINE))
+    model_config = ConfigDict(json_schema_extra=rules(ONE_ENGINE, IDLE_ON_CLUSTER, IDLE_AT_PROVIDER))
     deletion_policy: Literal["Delete", "Retain"] | None = Field(
         None, description="What becomes of the server when the object is deleted. Default: Delete; attached: Retain."
     )
-    idle: Idle | None = Field(None, description="What happens when nobody asks anything. Cloud deployments only.")
+    idle: Idle | None = Field(None, description="What happens when nobody asks anything. Absent: nothing is stopped.")
     hugging_face: LocalServing | None = Field(None, description="A server on this cluster.")
     azure_open_ai: AzureServing | None = Field(None, alias="azureOpenAI", description="A deployment of Azure OpenAI.")
     bedrock: BedrockServing | None = Field(None, description="A deployment of Bedrock.")
@@ -107,10 +121,11 @@ class DeploymentTemplate(ApiModel):
 
 
 class Attach(ApiModel):
-    """A deployment that exists already."""
+    """A deployment that exists already. It is looked at and asked once, and never changed."""
 
-    id: Annotated[str, Field(min_length=1, max_length=512)] = Field(
-        description="The provider's name of the deployment."
+    id: Annotated[str, Field(min_length=1, max_length=64)] = Field(
+        description="The provider's name of the deployment, in the account of the version's LLMConnection. It must "
+        "serve a version of modelRef."
     )
 
 
@@ -120,14 +135,21 @@ class ModelDeploymentSpec(DeploymentTemplate):
     model_config = ConfigDict(
         json_schema_extra=rules(
             ONE_ENGINE,
+            IDLE_ON_CLUSTER,
+            IDLE_AT_PROVIDER,
             MODEL_REF_RULE,
             (
                 "type(self.version) == string ? self.version == 'Active' : self.version >= 1",
                 "version is Active or a positive number",
             ),
             (
-                "!has(self.attach) || !has(self.huggingFace)",
-                "attach names a cloud deployment that exists; remove huggingFace, or remove attach to have one made",
+                f"!has(self.attach) || ({_ENGINE_COUNT}) == 0",
+                "attach names a cloud deployment that exists; remove huggingFace, azureOpenAI, bedrock and sageMaker, "
+                "or remove attach to have one made",
+            ),
+            (
+                f"!has(self.attach) || {_IDLE_ACTION} == 'None'",
+                "an attached deployment is never stopped by the operator: remove idle.action, or attach",
             ),
         )
     )
@@ -138,7 +160,14 @@ class ModelDeploymentSpec(DeploymentTemplate):
     retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="Change it to deploy again what a provider has deleted."
     )
-    attach: Attach | None = Field(None, description="Use a deployment that exists already, instead of making one.")
+    attach: Attach | None = Field(
+        None, description="A deployment that exists already, instead of one that is made: asked once, never changed."
+    )
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what answers outlives the object. What somebody else has made does, unless they say otherwise."""
+        return (self.deletion_policy or ("Retain" if self.attach else "Delete")) == "Retain"
 
 
 class Endpoint(ApiModel):
@@ -156,7 +185,7 @@ class Endpoint(ApiModel):
 
 
 class HostedDeployment(ApiModel):
-    """A deployment at a provider that bills for it. Recorded before it is made."""
+    """A deployment at a provider that bills for it. Recorded before it is made, or when it was attached."""
 
     name: Annotated[str, Field(max_length=64)] = Field(description="Its name at the provider.")
     version: Annotated[int, Field(ge=1)] = Field(description="Version of the model that it serves.")
@@ -164,14 +193,43 @@ class HostedDeployment(ApiModel):
     created_at: Timestamp = Field(description="When it was asked for, RFC 3339.")
     answered: bool = Field(False, description="Whether it has answered: from then on the provider has it, or had it.")
     nonce: Annotated[str, Field(max_length=64)] | None = Field(None, description="retryNonce that it was made for.")
+    attached: bool = Field(False, description="Whether it was there before: then it is never changed.")
+    per_hour: Money | None = Field(None, description="Its price per hour, where that is known.")
+    billed_since: Timestamp | None = Field(None, description="From when on it is billed; absent where it is not.")
 
 
 class DeploymentCost(ApiModel):
     """What it costs while it stands. An estimate."""
 
     per_hour: Money = Field(description="Price per hour.")
-    since_deployed: Money = Field(description="Price so far.")
+    since_deployed: Money = Field(description="Price so far, with that of deployments that are gone.")
+    ended: Money | None = Field(None, description="The part of it that deployments have cost which are gone.")
     currency: Annotated[str, Field(max_length=3)] = Field(description="ISO 4217 code.")
+
+
+class DeploymentUsage(ApiModel):
+    """When it was last asked, as far as that is known."""
+
+    deployment: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="Deployment at a provider that this speaks of."
+    )
+    last_request_at: Timestamp | None = Field(
+        None, description="The last request, or the start, RFC 3339; written when it has moved by a tenth of the limit."
+    )
+    counted: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Requests that servers had counted by then, where they tell no time."
+    )
+    warned_at: Timestamp | None = Field(None, description="When an Event last said that it is billed while idle.")
+
+
+class Sleep(ApiModel):
+    """It was stopped because nobody asked it."""
+
+    since: Timestamp = Field(description="When that was decided, RFC 3339.")
+    generation: int = Field(description="Generation of the spec by then: another one wakes it.")
+    wake: Annotated[str, Field(max_length=253)] | None = Field(
+        None, description="Annotation finetune.dev/wake by then: another value wakes it."
+    )
 
 
 class ModelDeploymentStatus(ApiModel):
@@ -186,6 +244,8 @@ class ModelDeploymentStatus(ApiModel):
     replicas: int | None = Field(None, description="Pods that answer.")
     endpoint: Endpoint | None = Field(None, description="How to call it.")
     hosted: Annotated[list[HostedDeployment], Field(max_length=16)] | None = Field(
-        None, description="Deployments at a provider that were made for this object and are not gone yet."
+        None, description="Deployments at a provider that are this object's and are not gone yet."
     )
+    usage: DeploymentUsage | None = Field(None, description="When it was last asked.")
+    asleep: Sleep | None = Field(None, description="Set while it is stopped because nobody asked it.")
     cost: DeploymentCost | None = Field(None, description="What it costs while it stands.")

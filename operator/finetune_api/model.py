@@ -36,6 +36,11 @@ class FineTunedModelSpec(ApiModel):
     history_limit: Annotated[int, Field(ge=1, le=100)] = Field(
         10, description="Versions kept. The weights of older ones that are neither active nor served are deleted."
     )
+    deletion_policy: Literal["Delete", "Retain"] = Field(
+        "Retain",
+        description="What becomes of all versions' weights, on volumes and at providers, when the object is deleted. "
+        "Delete: they go first, after the model's deployments, and the object waits for it.",
+    )
 
 
 class ModelVersion(ApiModel):

@@ -16,7 +16,9 @@ DEPLOYMENT_LABEL = f"{GROUP}/deployment"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 SERVED_VERSION_LABEL = f"{GROUP}/version"
 ABANDON_ANNOTATION = f"{GROUP}/abandon"  # "true": let go of what is left at a provider that cannot be asked any more
+WAKE_ANNOTATION = f"{GROUP}/wake"  # another value brings back what was stopped because nobody asked it
 PROVIDER_FINALIZER = f"{GROUP}/provider"  # something of this object is outside of the cluster
+WEIGHTS_FINALIZER = f"{GROUP}/weights"  # weights of this model are to be deleted with it
 OWNER_ANNOTATION = f"{GROUP}/owner"  # the owner's whole name, where a label is too short for it
 
 # A training pod proves who it is with a service-account token that only the report server accepts.

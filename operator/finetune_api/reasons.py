@@ -90,6 +90,12 @@ class Reason(StrEnum):
     DEPLOYMENT_FAILED = "DeploymentFailed"
     NAME_CONFLICT = "NameConflict"
     EXPIRED = "Expired"
+    DEPLOYMENT_NOT_FOUND = "DeploymentNotFound"
+    ATTACHED_DIFFERS = "AttachedDiffers"
+    IDLE = "Idle"
+    IN_USE = "InUse"
+    BILLED_WHILE_IDLE = "BilledWhileIdle"
+    USAGE_UNKNOWN = "UsageUnknown"
 
 
 NEXT_STEP: dict[Reason, str] = {
@@ -155,5 +161,12 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.VERSION_NOT_FOUND: "Name a version that status.versions of the FineTunedModel lists.",
     Reason.DEPLOYMENT_FAILED: "Read the message; the version that served before goes on serving.",
     Reason.EXPIRED: "Set spec.retryNonce to deploy it again; it is billed from then on.",
+    Reason.DEPLOYMENT_NOT_FOUND: "Write the name of a deployment that the provider lists into spec.attach.id.",
+    Reason.ATTACHED_DIFFERS: "Set spec.version to what it serves, attach another one, or remove spec.attach to have "
+    "one made.",
+    Reason.IDLE: "To bring it back: kubectl annotate md NAME --overwrite finetune.dev/wake=$(date +%s).",
+    Reason.BILLED_WHILE_IDLE: "Delete the object, or set spec.idle with action Delete, if nobody needs it.",
+    Reason.USAGE_UNKNOWN: "Let the connection's identity read the provider's usage figures; until then nothing is "
+    "stopped for being idle.",
     Reason.NAME_CONFLICT: "Rename the object, or delete the one that has its name.",
 }

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import kopf
@@ -25,14 +25,16 @@ from finetune_operator.providers.cloud import CloudTraining
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
+from finetune_operator.providers.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
 from finetune_operator.reconcilers.hosted import HostedDeployments
 from finetune_operator.reconcilers.job import JobReconciler
+from finetune_operator.reconcilers.local_idle import LocalIdle
 from finetune_operator.reconcilers.model import ModelReconciler
-from finetune_operator.reconcilers.observed import count_objects, make_store
+from finetune_operator.reconcilers.observed import count_objects, make_store, price_deployments
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
@@ -90,6 +92,7 @@ class Operator:
         self._guarded = kube.guarded(self._leadership.assert_held)
         self._store = make_store()
         count_objects(self._store)
+        price_deployments(self._store)
         self._queue = WorkQueue(self._reconcile, settings.workers, timeout=settings.reconcile_timeout_seconds)
         self._reports = ReportBox(self._store, self._queue.add)
         self._reconcilers = self._make_reconcilers()
@@ -134,12 +137,14 @@ class Operator:
         cloud = CloudJobs(context, remote, self._leadership.assert_held)
         providers = Providers(local, remote, catalogue)
         serving = CloudServing(accounts, context.clock)
-        hosted = HostedDeployments(context, Hosting(accounts), catalogue, self._leadership.assert_held)
+        warn_after = timedelta(seconds=self._settings.billed_idle_seconds)
+        hosted = HostedDeployments(context, Hosting(accounts), catalogue, self._leadership.assert_held, warn_after)
+        idle = LocalIdle(context, PodMetrics())
         return {
             CONNECTIONS.kind: ConnectionReconciler(context, accounts, catalogue).reconcile,
             FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self._reports, cloud, offers).reconcile,
             FINE_TUNED_MODELS.kind: ModelReconciler(context, accounts, offers).reconcile,
-            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, catalogue).reconcile,
+            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, idle, catalogue).reconcile,
         }
 
     async def run(self, stop: asyncio.Event) -> int:

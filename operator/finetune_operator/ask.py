@@ -19,6 +19,7 @@ import orjson
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from finetune_api.deployment import Endpoint
+from finetune_api.names import WAKE_ANNOTATION
 from finetune_operator.runtime.connection import NoCluster
 from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
@@ -65,6 +66,9 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
     if deployment is None:
         raise CannotAsk(f"ModelDeployment {args.model} is not in namespace {args.namespace} (kubectl get md -A)")
     status = deployment.get("status") or {}
+    if status.get("asleep"):
+        wake = f"kubectl -n {args.namespace} annotate md {args.model} --overwrite {WAKE_ANNOTATION}=$(date +%s)"
+        raise CannotAsk(f"ModelDeployment {args.model} was stopped because nobody asked it; bring it back: {wake}")
     if status.get("servedVersion") is None or not status.get("endpoint"):
         raise CannotAsk(
             f"ModelDeployment {args.model} answers not yet (phase {status.get('phase')}): kubectl describe md"

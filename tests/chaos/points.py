@@ -57,9 +57,11 @@ POINTS: dict[str, tuple[str, ...]] = {
     "is_connected": ("patch_status llmconnections Ready",),
 }
 
-AT_PROVIDERS = frozenset({"patch finetunejobs", "patch modeldeployments"})
-"""Finalizers of what is outside of the cluster: no life here comes to them. The property tests of exactly-once in
-tests/unit/finetune_operator/reconcilers kill there."""
+AT_PROVIDERS = frozenset(
+    {"patch finetunejobs", "patch modeldeployments", "patch finetunedmodels", "delete modeldeployments"}
+)
+"""Finalizers, of what is outside of the cluster and of models that take their weights with them: no life here comes to
+them. The tests in tests/unit/finetune_operator/reconcilers kill there."""
 
 FAULTS: tuple[Fault, ...] = tuple(
     Fault(life, point, position)

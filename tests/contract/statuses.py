@@ -1,8 +1,15 @@
 """A status of each kind with every field set: what the API server must keep, and what its columns are made from."""
 
 from finetune_api.base import Condition, Display
-from finetune_api.connection import LLMConnectionStatus
-from finetune_api.deployment import DeploymentCost, Endpoint, ModelDeploymentStatus
+from finetune_api.connection import AzureResolved, LLMConnectionStatus
+from finetune_api.deployment import (
+    DeploymentCost,
+    DeploymentUsage,
+    Endpoint,
+    HostedDeployment,
+    ModelDeploymentStatus,
+    Sleep,
+)
 from finetune_api.evaluation import (
     ActiveVersionScores,
     Baselines,
@@ -165,12 +172,24 @@ DEPLOYMENT = ModelDeploymentStatus(
     engine="Transformers",
     replicas=1,
     endpoint=Endpoint(url="http://sentiment.default.svc/v1", model="sentiment"),
-    cost=DeploymentCost(per_hour="1.70", since_deployed="40.80", currency="USD"),
-)
+    cost=DeploymentCost(per_hour="1.70", since_deployed="40.80", ended="10.2000", currency="USD"),
+    hosted=[
+        HostedDeployment(
+            name="sentiment-v3", version=3, connection="azure", created_at=NOW, answered=True, attached=True,
+            per_hour="1.70", billed_since=NOW,
+        )
+    ],
+    usage=DeploymentUsage(deployment="sentiment-v3", last_request_at=NOW, counted=7, warned_at=NOW),
+    asleep=Sleep(since=NOW, generation=1, wake="1"),
+)  # fmt: skip
 CONNECTION = LLMConnectionStatus(
     observed_generation=1,
     conditions=conditions(Ready=Reason.READY, Reconciling=Reason.READY, Stalled=Reason.READY),
     provider="huggingFace",
     models=["HuggingFaceTB/*", "meta-llama/*"],
     last_checked=NOW,
-)
+    azure_open_ai=AzureResolved(
+        workspace="ml", connection="aoai", endpoint="https://a.openai.azure.com", subscription_id="s",
+        resource_group="g", account="a",
+    ),
+)  # fmt: skip

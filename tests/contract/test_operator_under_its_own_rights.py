@@ -23,7 +23,7 @@ import yaml
 
 from finetune_api.job_status import ArtifactRef
 from finetune_api.model import FineTunedModelStatus, ModelVersion
-from finetune_api.names import PROVIDER_FINALIZER, TOKEN_AUDIENCE, UPLOAD_PATH
+from finetune_api.names import PROVIDER_FINALIZER, TOKEN_AUDIENCE, UPLOAD_PATH, WEIGHTS_FINALIZER
 from tests.cluster.cluster import Cluster
 from tests.cluster.processes import wait_until
 from tests.contract.conftest import ROOT, Server
@@ -228,10 +228,10 @@ def phase(server: Server, name: str = "cloud") -> str:
     return str(server.get("ftj", name, "-n", TEAM)["status"].get("phase"))
 
 
-def version() -> ModelVersion:
+def version(uri: str = "pvc://models/a") -> ModelVersion:
     return ModelVersion(
         version=1, job="earlier", job_uid="u", connection="local", base_model="a/b", method="LoRA",
-        artifact=ArtifactRef(uri="pvc://models/a", kind="Adapter"), created_at="2026-11-21T10:00:00Z",
+        artifact=ArtifactRef(uri=uri, kind="Adapter"), created_at="2026-11-21T10:00:00Z",
     )  # fmt: skip
 
 
@@ -256,6 +256,31 @@ def test_the_operator_works_with_the_charts_rights(server: Server) -> None:
     assert server.get("pod", "operator", "-n", OWN)["metadata"]["labels"]["finetune.dev/leader"] == "true"
     assert server.get("secret", f"{RELEASE}-tls", "-n", OWN)["data"]
     assert server.get("lease", RELEASE, "-n", OWN)["spec"]["holderIdentity"]
+
+
+@pytest.mark.usefixtures("metrics")
+def test_a_model_takes_its_deployment_and_its_weights_with_it(server: Server) -> None:
+    server.store(LOCAL)
+    server.store(in_team(changed(changed(MODEL, "metadata.name", "held"), "spec.deletionPolicy", "Delete")))
+    status = FineTunedModelStatus(versions=[version(f"pvc://models/{TEAM}/held/job-1/model")], latest_version=1)
+    server.patch("ftm", "held", {"status": status.wire()}, "-n", TEAM, "--subresource=status")
+    wait_until(lambda: exists(server, "md", "held"), "its deployment", timeout=60)
+    assert server.get("ftm", "held", "-n", TEAM)["metadata"]["finalizers"] == [WEIGHTS_FINALIZER]
+    server.kubectl("delete", "ftm", "held", "-n", TEAM, "--wait=false")
+    wait_until(lambda: prune_jobs(server) != [], "the Job that deletes its weights", timeout=60)
+    assert not exists(server, "md", "held")
+    assert exists(server, "ftm", "held")
+    [job] = prune_jobs(server)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    done = [{"type": kind, "status": "True"} for kind in ("SuccessCriteriaMet", "Complete")]
+    ended = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": done}
+    server.patch("job", job, {"status": ended}, "-n", TEAM, "--subresource=status")
+    wait_until(lambda: not exists(server, "ftm", "held"), "its end", timeout=60)
+
+
+def prune_jobs(server: Server) -> list[str]:
+    listed = server.get("jobs", "-n", TEAM, "-l", "app.kubernetes.io/component=prune")["items"]
+    return [job["metadata"]["name"] for job in listed]
 
 
 @pytest.mark.usefixtures("metrics")

@@ -360,6 +360,12 @@ def test_wide_output_says_why(reported: Server) -> None:
     assert "train.jsonl: line 17: completion is empty" in wide
 
 
+def test_wide_output_says_what_a_deployment_costs_and_when_it_was_asked(reported: Server) -> None:
+    heading, row = reported.kubectl("get", "md", "sentiment", "-o", "wide").splitlines()
+    assert {"COST", "ASKED"} <= set(heading.split())
+    assert " 1.70 " in row
+
+
 def test_the_category_lists_all_kinds(reported: Server) -> None:
     listed = reported.kubectl("get", "finetune", "-o", "name").split()
     assert {name.partition("/")[0] for name in listed} == {
@@ -383,6 +389,12 @@ def test_the_category_lists_all_kinds(reported: Server) -> None:
         ("ftj.status.failure", "What to do about it"),
         ("ftj.spec.evaluation.baselines", "Default: zeroShot."),
         ("ftm.spec.activeVersion", "change it to roll back"),
+        ("ftm.spec.deletionPolicy", "the object waits for it"),
+        ("md.spec.attach", "never changed"),
+        ("md.spec.idle.action", "finetune.dev/wake"),
+        ("md.spec.deletionPolicy", "Default: Delete; attached: Retain."),
+        ("md.status.asleep", "because nobody asked it"),
+        ("llmc.spec.azureOpenAI.workspace", "looked up every hour"),
         ("md.spec.version", "Active follows the model's active version"),
         ("llmc.spec.namespaceSelector", "{} is every namespace, absent is none"),
     ],

@@ -21,6 +21,7 @@ OWN = ("finetunejobs", "finetunedmodels", "modeldeployments")
 UNSEEN: dict[Right, str] = {
     **{("finetune.dev", f"{kind}/finalizers", "update"): "looked up at admission, never asked for" for kind in OWN},
     **{("finetune.dev", kind, "patch"): "finalizers for clouds: tests/contract has a cloud" for kind in OWN},
+    ("finetune.dev", "modeldeployments", "delete"): "of models that take their weights with them: as above",
     **{("finetune.dev", kind, "get"): "where the watch is behind" for kind in (*OWN, "llmconnections")},
     ("", "namespaces", "get"): "where the watch is behind",
     ("", "services", "get"): "where the watch is behind",

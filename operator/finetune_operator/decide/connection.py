@@ -19,6 +19,19 @@ class Checked:
     failure: Failure | None = None
 
 
+def with_resolved(spec: LLMConnectionSpec, status: LLMConnectionStatus) -> LLMConnectionSpec:
+    """The spec with endpoint and account of its workspace, as far as they were found; what is written counts."""
+    azure, found = spec.azure_open_ai, status.azure_open_ai
+    workspace = azure.workspace if azure else None
+    if azure is None or workspace is None or found is None:
+        return spec
+    if (found.workspace, found.connection) != (workspace.name, workspace.connection):
+        return spec
+    place = {} if azure.account else {"subscription_id": found.subscription_id, "resource_group": found.resource_group}
+    fields = {"endpoint": azure.endpoint or found.endpoint, "account": azure.account or found.account} | place
+    return spec.model_copy(update={"azure_open_ai": azure.model_copy(update=fields)})
+
+
 def check_is_due(status: LLMConnectionStatus, *, generation: int, now: datetime) -> float:
     """Seconds until the credentials are to be checked, 0 for now. Rarely while they are good: jobs' calls tell, too."""
     if status.last_checked is None or status.observed_generation != generation:

@@ -15,6 +15,7 @@ from finetune_api.deployment import (
 )
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.names import WAKE_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
 
@@ -42,6 +43,8 @@ class Serving:
     failure: Failure | None = None
     note: str = ""
     """What is to be said beside, while it serves."""
+    answers: int | None = None
+    """Version that answers now, where that is known and not the one that is meant to."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class DeploymentView:
     """What deployments at a provider cost."""
     retires: str | None = None
     """What of the provider's model ends on a day that is known."""
+    idle: Fact | None = None
+    """Whether anybody asks it, where that was looked at."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,6 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         return DeploymentDecision(view.status)
     if view.spec is None:
         return _refused(view, Failure.because(Reason.SPEC_INVALID, view.spec_error))
-    unsupported = _unsupported(view.spec)
-    if unsupported:
-        return _refused(view, unsupported)
     target = find_target(view.spec, view.model, view.connections)
     if isinstance(target, Failure):
         return _refused(view, target)
@@ -131,7 +133,34 @@ def find_target(
         return Failure.because(
             Reason.CONNECTION_NOT_FOUND, f"LLMConnection {version.connection} of version {number} does not exist"
         )
-    return _on_connection(spec, version, connection)
+    target = _attach_misfit(spec, version, connection) or _on_connection(spec, version, connection)
+    return target if isinstance(target, Failure) else (_idle_misfit(spec, target) or target)
+
+
+def _attach_misfit(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> Failure | None:
+    if spec.attach is None or (connection.hugging_face is None and connection.open_ai is None):
+        return None
+    where = "this cluster" if connection.hugging_face is not None else "a provider without deployments"
+    return Failure.because(
+        Reason.SPEC_INVALID,
+        f"spec.attach: version {version.version} is on {where}, so there is nothing to attach; leave it out",
+    )
+
+
+def _idle_misfit(spec: ModelDeploymentSpec, target: Target) -> Failure | None:
+    """An action that cannot be done where the version is. The API server sees it only where a block says where."""
+    action, where = spec.idle.action if spec.idle else "None", target.version.connection
+    if action == "None":
+        return None
+    if target.connection.open_ai is not None:
+        said = f"LLMConnection {where} serves without a deployment that costs anything; leave it out"
+    elif target.connection.hugging_face is not None and action == "Delete":
+        said = f"version {target.version.version} is served on this cluster; write ScaleToZero"
+    elif target.connection.hugging_face is None and action == "ScaleToZero":
+        said = f"a deployment at the provider of LLMConnection {where} has no zero; write Delete"
+    else:
+        return None
+    return Failure.because(Reason.SPEC_INVALID, f"spec.idle.action: {said}")
 
 
 def _on_connection(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> Target | Failure:
@@ -159,13 +188,13 @@ def _at_provider(spec: ModelDeploymentSpec, version: ModelVersion, connection: L
             f"spec.{set_in_vain}: version {version.version} is served by {connection.provider}, the provider of "
             f"LLMConnection {version.connection}; leave it out",
         )
-    if connection.azure_open_ai is not None and spec.azure_open_ai is None:
+    if connection.azure_open_ai is not None and spec.azure_open_ai is None and spec.attach is None:
         return Failure.because(
             Reason.SPEC_INVALID,
             "spec.azureOpenAI: a deployment at Azure is billed by the hour, so nothing is made before it is asked for: "
             "write azureOpenAI: {sku: Standard}",
         )
-    if connection.sage_maker is not None and spec.sage_maker is None:
+    if connection.sage_maker is not None and spec.sage_maker is None and spec.attach is None:
         return Failure.because(
             Reason.SPEC_INVALID,
             "spec.sageMaker: an endpoint is billed by the hour, so nothing is made before it is asked for: "
@@ -230,27 +259,14 @@ def not_for_vllm(version: ModelVersion) -> str | None:
     return None
 
 
-def _unsupported(spec: ModelDeploymentSpec) -> Failure | None:
-    """What the schema knows and this release does not do: refused in plain words, never ignored."""
-    if spec.attach is not None:
-        return Failure.because(Reason.PROVIDER_NOT_SUPPORTED, "spec.attach: this release attaches no deployments")
-    if spec.idle is not None and spec.idle.action != "None":
-        return Failure.because(
-            Reason.PROVIDER_NOT_SUPPORTED,
-            "spec.idle.action: this release stops nothing that is idle; use None, and on the cluster "
-            "spec.huggingFace.replicas: 0 to stop a server",
-        )
-    return None
-
-
 def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[Fact], int | None]:
     """Phase, conditions and the version that answers, from the server's state."""
     serving, before = view.serving, view.status.served_version
     if serving.state == "Idle" and serving.version == target:
-        return "Idle", resting(Reason.READY, "spec.huggingFace.replicas is 0"), None
+        return "Idle", _at_rest(view), None
     if serving.state == "Serving" and serving.version == target:
         return "Ready", ready(Reason.READY, f"version {target} answers{serving.note}"), target
-    answering = before if serving.available else None
+    answering = (serving.answers or before) if serving.available else None
     still = f"; version {answering} goes on answering" if answering else ""
     if serving.state == "Failing" and serving.failure and serving.version == target:
         reason = serving.failure.reason
@@ -258,6 +274,16 @@ def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[F
         return ("Degraded" if answering else "Failed"), facts, answering
     facts = reconciling(Reason.DEPLOYING, f"version {target} is being deployed{still}")
     return ("Updating" if answering else "Deploying"), facts, answering
+
+
+def _at_rest(view: DeploymentView) -> list[Fact]:
+    if view.status.asleep is None:
+        return resting(Reason.READY, "spec.huggingFace.replicas is 0")
+    return resting(
+        Reason.IDLE,
+        f"it was stopped at {view.status.asleep.since} because nobody asked it: change the annotation "
+        f"{WAKE_ANNOTATION}, or the spec, to bring it back",
+    )
 
 
 def going(view: DeploymentView, facts: list[Fact]) -> DeploymentDecision:
@@ -282,6 +308,8 @@ def _refused(view: DeploymentView, failure: Failure) -> DeploymentDecision:
 
 
 def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> ModelDeploymentStatus:
+    if view.idle is not None:
+        facts = [*facts, view.idle]
     if view.retires:
         facts = [*facts, Fact("Retiring", "True", Reason.MODEL_RETIRES, view.retires)]
     conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)

@@ -37,6 +37,13 @@ class Hosted:
     """Why it failed, in the provider's words."""
     bound_until: datetime | None = None
     """Until when it cannot be deleted, and is billed."""
+    model: str = ""
+    """What it serves, as the provider names the tuned model; "" where the provider does not tell."""
+    sku: str = ""
+    """What the catalogue calls its price of an hour; "" where the provider does not tell."""
+    units: int = 1
+    """How many times that price."""
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Plan:
 
 def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:
     """What to do next. `found` is all of the account: it may take one change at a time."""
-    others = tuple(one for one in ours(recorded, found, wanted.prefix, now) if one.name != wanted.name)
+    others = tuple(one for one in _made(recorded, found, wanted, now) if one.name != wanted.name)
     there = found.get(wanted.name)
     if there is not None and there.state == "Partial":
         there = None
@@ -92,7 +99,22 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         delete = () if busy else tuple(free)
     else:
         ask = there.state == "Ready"
-    return Plan((*others, entry), serving, _address(found, answering), make, ask, delete)
+    return Plan((*others, entry), serving, address(found, answering), make, ask, delete)
+
+
+def sleep(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:
+    """What to do while nothing is to answer: all that was made goes, and what is gone is forgotten."""
+    left = tuple(one for one in _made(recorded, found, wanted, now) if one.name in found or not one.answered)
+    busy = wanted.one_at_a_time and changes(found)
+    free = [one.name for one in left if one.name in found and not _is_bound(found[one.name], now)]
+    return Plan(left, Serving("Idle", wanted.version, 0), delete=() if busy else tuple(free))
+
+
+def _made(
+    recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime
+) -> list[HostedDeployment]:
+    """What was made for the object; what was attached to it is let go of, and not deleted."""
+    return [one for one in ours(recorded, found, wanted.prefix, now) if not one.attached]
 
 
 def changes(found: Mapping[str, Hosted]) -> bool:
@@ -113,7 +135,8 @@ def _said_of(bound: Sequence[Hosted]) -> str:
     )
 
 
-def _address(found: Mapping[str, Hosted], name: str | None) -> str | None:
+def address(found: Mapping[str, Hosted], name: str | None) -> str | None:
+    """What a request names a deployment by; None where it is not there."""
     return (found[name].address or name) if name is not None and name in found else None
 
 

@@ -37,11 +37,15 @@ def terms_of(template: DeploymentTemplate | None) -> Terms:
         units, commitment = bedrock.model_units or 1, bedrock.commitment or "NoCommitment"
         return Terms(commitment, units, kind=f"p{units}{_COMMITMENT_LETTER[commitment]}")
     if azure is not None:
-        # Only provisioned units are billed by their number: other capacity is a limit of the rate.
-        units = azure.capacity if azure.sku == "ProvisionedManaged" else 1
+        units = azure_units(azure.sku, azure.capacity)
         return Terms(azure.sku, units, azure.name, name_limit=64, strict_names=False, one_at_a_time=True)
     sagemaker = template.sage_maker if template else None
     if sagemaker is not None:
         kind = sha256(sagemaker.model_dump_json().encode()).hexdigest()[:4]
         return Terms(sagemaker.instance_type, sagemaker.instances, kind=kind)
     return Terms()
+
+
+def azure_units(sku: str, capacity: int) -> int:
+    """How many times an SKU's price is billed: provisioned units by their number, else capacity is only a rate."""
+    return capacity if sku == "ProvisionedManaged" else 1

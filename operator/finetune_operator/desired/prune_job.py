@@ -19,6 +19,22 @@ def name(model: str, version: int) -> str:
     return f"{names.fit(model, 44)}-prune-{digest}"
 
 
+def release_name(owner: Manifest, version: int) -> str:
+    """The name of a Job for a model that is being deleted: one per model and version, whatever bears its name later."""
+    metadata = owner["metadata"]
+    digest = sha256(f"{metadata['uid']}/{version}".encode()).hexdigest()[:8]
+    return f"{names.fit(metadata['name'], 44)}-prune-{digest}"
+
+
+def for_release(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Manifest | None:
+    """The Job for a model that is being deleted. It has no owner: garbage collection may end it before it is done."""
+    job = build(owner, version, connection)
+    if job is None:
+        return None
+    metadata = {key: value for key, value in job["metadata"].items() if key != "ownerReferences"}
+    return {**job, "metadata": {**metadata, "name": release_name(owner, version.version)}}
+
+
 def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Manifest | None:
     """The Job, or None where the version's weights are not in a folder of this model's.
 

@@ -48,6 +48,8 @@ class Served:
     version: ModelVersion
     engine: Literal["vLLM", "Transformers"]
     connection: HuggingFace
+    asleep: bool = False
+    """Whether no pod is to run, because nobody asks."""
 
 
 def deployment(owner: Manifest, spec: ModelDeploymentSpec, served: Served) -> Manifest:
@@ -68,7 +70,7 @@ def deployment(owner: Manifest, spec: ModelDeploymentSpec, served: Served) -> Ma
         "kind": "Deployment",
         "metadata": _metadata(owner, spec),
         "spec": {
-            "replicas": local.replicas,
+            "replicas": 0 if served.asleep else local.replicas,
             "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector},

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from finetune_api.connection import LLMConnectionSpec
+from finetune_api.connection import AzureOpenAI, AzureResolved, LLMConnectionSpec
 from finetune_api.reasons import Reason
-from finetune_operator.providers import aws
-from finetune_operator.providers.azure_openai import SECRET_KEYS, AzureOpenAIApi, credential_of
+from finetune_operator.providers import aws, azure_workspace
+from finetune_operator.providers.azure_arm import ArmRest
+from finetune_operator.providers.azure_openai import SECRET_KEYS, AzureOpenAIApi, Credential, credential_of
 from finetune_operator.providers.bedrock import BedrockApi
 from finetune_operator.providers.errors import Refused, TryLater
 from finetune_operator.providers.gate import Gate
@@ -42,6 +43,7 @@ class ClosableApi(FineTuningApi, Protocol):
 
 
 Build = Callable[[LLMConnectionSpec, Mapping[str, str]], ClosableApi]
+SignIn = Callable[[AzureOpenAI, Mapping[str, str]], Credential]
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,15 @@ class Account:
 
         return await self.call(ask)
 
+    async def pass_gate(self, do: Callable[[], Awaitable[T]]) -> T:
+        """Make one call that needs no client of the connection.
+
+        Raises:
+            ProviderError: as `call`.
+        """
+        async with self._gate.passing():
+            return await do()
+
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """Pass a file on, unless the provider has it already, from an upload whose answer was lost.
 
@@ -124,6 +135,7 @@ class Accounts:
         wake: told of each job that has changed at its provider.
         background: whether pollers poll by themselves.
         build: makes the API of a connection with its secret.
+        sign_in: makes the credential of an Azure connection with its secret.
         clock: seconds, never running backwards.
     """
 
@@ -136,6 +148,7 @@ class Accounts:
         wake: Callable[[Key], None],
         background: bool = True,
         build: Build | None = None,
+        sign_in: SignIn = credential_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
@@ -144,6 +157,7 @@ class Accounts:
         self._wake = wake
         self._background = background
         self._build = build or build_api
+        self._sign_in = sign_in
         self._clock = clock
         self._accounts: dict[str, Account] = {}
         self._built: dict[str, _Built] = {}
@@ -160,6 +174,24 @@ class Accounts:
         """An object has ended or is gone."""
         for account in self._accounts.values():
             account.poller.forget(key)
+
+    async def resolve(self, name: str, spec: LLMConnectionSpec) -> AzureResolved | None:
+        """Where the AzureML workspace of a connection leads; None where the connection names none.
+
+        Raises:
+            ProviderError: it cannot be found out.
+        """
+        azure = spec.azure_open_ai
+        workspace = azure.workspace if azure else None
+        if azure is None or workspace is None:
+            return None
+        credential = self._sign_in(azure, await self._secret(spec))
+        arm = ArmRest(azure.management_endpoint, credential)
+        try:
+            return await self.of(name).pass_gate(lambda: azure_workspace.resolve(arm, azure, workspace))
+        finally:
+            await arm.close()
+            await credential.close()
 
     async def poll(self) -> None:
         """One round of every poller, for those that do not poll by themselves."""
@@ -199,7 +231,10 @@ class Accounts:
         if needed is None:
             return {}
         name, keys = needed
-        secret = await self._kube.get(SECRETS, name, self._namespace)
+        try:
+            secret = await self._kube.get(SECRETS, name, self._namespace)
+        except ValueError:
+            secret = None  # no Secret can have such a name
         if secret is None:
             raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} does not exist")
         values = {key: (secret_value(secret, key) or b"").decode(errors="replace").strip() for key in keys}

@@ -1,10 +1,9 @@
 """Deployments of an Azure OpenAI account by ARM: listed, made by name, deleted, and asked whether they answer."""
 
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any
 
 import openai
-from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 from azure.mgmt.cognitiveservices import models as arm
 from azure.mgmt.cognitiveservices.aio import CognitiveServicesManagementClient
 
@@ -12,16 +11,14 @@ from finetune_api.connection import AzureOpenAI
 from finetune_api.deployment import AzureServing, DeploymentTemplate
 from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import Hosted, HostedState
-from finetune_operator.providers import openai_wire
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.decide.hosting_terms import azure_units
+from finetune_operator.decide.idle import Figures
+from finetune_operator.providers.azure_arm import CALL_SECONDS, MANAGEMENT, ArmRest, ask
+from finetune_operator.providers.azure_monitor import AzureMonitor
+from finetune_operator.providers.errors import NotThere, Unknown
 from finetune_operator.providers.ports import HostRequest
 
-T = TypeVar("T")
-
-MANAGEMENT = "https://management.azure.com"
 OWNER_TAG = "finetune-uid"
-CONFLICT_PAUSE_SECONDS = 20.0
-CALL_SECONDS = 30
 
 _STATES: dict[str, HostedState] = {
     "Succeeded": "Ready",
@@ -47,29 +44,32 @@ class AzureDeployments:
             credential_scopes=[f"{base.rstrip('/')}/.default"],
         )
         self._sdk = sdk
+        self._rest = ArmRest(base, credential)
+        self._monitor = AzureMonitor(self._rest, account_path(settings))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._arm.close()
+        await self._rest.close()
 
     async def list(self) -> list[Hosted]:
         """All deployments of the account."""
 
         async def read() -> list[Hosted]:
             pages = self._arm.deployments.list(*self._place, **self._options)
-            return [Hosted(str(one.name), _state(one)) async for one in pages]
+            return [shown(one) async for one in pages]
 
-        return await _ask(read())
+        return await ask(read())
 
     async def make(self, request: HostRequest) -> None:
         """PUT a deployment. It is not waited for: the next look sees how far it is."""
         put = self._arm.deployments.begin_create_or_update
-        await _ask(put(*self._place, request.name, wanted(request), polling=False, **self._options))
+        await ask(put(*self._place, request.name, wanted(request), polling=False, **self._options))
 
     async def delete(self, name: str) -> None:
         """DELETE a deployment; one that is not there is no error."""
         try:
-            await _ask(self._arm.deployments.begin_delete(*self._place, name, polling=False, **self._options))
+            await ask(self._arm.deployments.begin_delete(*self._place, name, polling=False, **self._options))
         except NotThere:
             return
 
@@ -85,6 +85,18 @@ class AzureDeployments:
                 Reason.PROVIDER_UNAVAILABLE, f"deployment {name} does not answer ({type(error).__name__})"
             ) from None
         return True
+
+    async def usage(self, name: str, since: datetime, now: datetime) -> Figures:
+        """When a deployment was last asked, by Azure Monitor."""
+        return await self._monitor.usage(name, since, now)
+
+
+def account_path(settings: AzureOpenAI) -> str:
+    """The account's resource identifier."""
+    return (
+        f"/subscriptions/{settings.subscription_id}/resourceGroups/{settings.resource_group}"
+        f"/providers/Microsoft.CognitiveServices/accounts/{settings.account}"
+    )
 
 
 def wanted(request: HostRequest) -> arm.Deployment:
@@ -103,42 +115,22 @@ def serving_of(template: DeploymentTemplate) -> AzureServing:
     return template.azure_open_ai or AzureServing()
 
 
+def shown(one: arm.Deployment) -> Hosted:
+    """A deployment as ARM shows it. Pure."""
+    model = one.properties.model if one.properties else None
+    sku, capacity = (one.sku.name, one.sku.capacity) if one.sku else ("", 1)
+    made = one.system_data.created_at if one.system_data else None
+    return Hosted(
+        str(one.name),
+        _state(one),
+        model=str((model.name if model else None) or ""),
+        sku=sku,
+        units=azure_units(sku, capacity or 1),
+        created_at=made,
+    )
+
+
 def _state(one: arm.Deployment) -> HostedState:
     """A state that nobody knows is one in which something happens."""
     state = one.properties.provisioning_state if one.properties else None
     return _STATES.get(str(getattr(state, "value", state)), "Creating")
-
-
-async def _ask(call: Awaitable[T]) -> T:
-    try:
-        return await call
-    except ResourceNotFoundError as error:
-        raise NotThere(Reason.PROVIDER_REFUSED, f"ARM has no such thing: {_said(error)}") from None
-    except HttpResponseError as error:
-        raise _translated(error) from None
-    except AzureError as error:
-        kind = type(error).__name__
-        if "Authentication" in kind or "Credential" in kind:
-            raise TryLater(Reason.CREDENTIALS_INVALID, f"Entra gives no token for ARM ({kind})", 60.0) from None
-        raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"ARM does not answer ({kind})") from None
-
-
-def _translated(error: HttpResponseError) -> ProviderError:
-    """ARM's refusals; a 409 is another operation on the account, of whomever."""
-    status, code = error.status_code or 0, str(getattr(error.error, "code", "") or "")
-    said = f"{code}: {_said(error)}"
-    if status in {401, 403}:
-        return TryLater(Reason.CREDENTIALS_INVALID, f"ARM refuses the operator's identity ({status} {code})", 60.0)
-    if status == 409:
-        return TryLater(Reason.RATE_LIMITED, "the account is busy with another deployment", CONFLICT_PAUSE_SECONDS)
-    if status == 429:
-        return TryLater(Reason.RATE_LIMITED, "ARM asks for patience", 30.0)
-    if "Quota" in code:
-        return TryLater(Reason.QUOTA_EXCEEDED, f"the account has no room: {said}", 300.0)
-    if status >= 500 or not status:
-        return Unknown(Reason.PROVIDER_UNAVAILABLE, f"ARM answers with status {status}")
-    return Refused(Reason.PROVIDER_REFUSED, f"ARM refuses ({status}): {said}")
-
-
-def _said(error: HttpResponseError) -> str:
-    return openai_wire.plain(str(getattr(error.error, "message", "") or error.reason or ""))

@@ -13,7 +13,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, RemoteJob
 from finetune_operator.desired import names
 from finetune_operator.providers.azure_deployments import AzureDeployments
-from finetune_operator.providers.errors import Refused, TryLater
+from finetune_operator.providers.errors import TryLater
 from finetune_operator.providers.openai import KEY_PAUSE_SECONDS, OpenAIApi, client
 from finetune_operator.providers.ports import HostingApi, JobRequest
 
@@ -52,8 +52,8 @@ class AzureOpenAIApi(OpenAIApi):
 
     def __init__(self, settings: AzureOpenAI, credential: Credential) -> None:
         if settings.endpoint is None:
-            message = "azureOpenAI.workspace is not resolved by this release: write endpoint and account"
-            raise Refused(Reason.PROVIDER_NOT_SUPPORTED, message)
+            message = "azureOpenAI.workspace has not been resolved yet: the status of its LLMConnection says why"
+            raise TryLater(Reason.PROVIDER_UNAVAILABLE, message)
         super().__init__(client(f"{settings.endpoint.rstrip('/')}/openai/v1/", token_of(credential)))
         self._credential = credential
         self._deployments = AzureDeployments(settings, credential, self._sdk)

@@ -5,11 +5,14 @@ Both have names of ours, and are made once for a request's token.
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from finetune_api.deployment import BedrockServing
 from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import Hosted, HostedState
+from finetune_operator.decide.idle import Figures
+from finetune_operator.providers import cloudwatch
 from finetune_operator.providers.aws import Aws
 from finetune_operator.providers.errors import NotThere, TryLater
 from finetune_operator.providers.openai_wire import plain
@@ -78,6 +81,11 @@ class BedrockDeployments:
             return False  # ModelNotReadyException is a 429
         return True
 
+    async def usage(self, name: str, since: datetime, now: datetime) -> Figures:
+        """When it was last asked, by CloudWatch."""
+        address = await self._address(name)
+        return await cloudwatch.usage(self._aws, "AWS/Bedrock", {"ModelId": address}, since, now)
+
     async def _address(self, name: str) -> str:
         try:
             found = await self._aws.call(SERVICE, "get_custom_model_deployment", customModelDeploymentIdentifier=name)
@@ -108,6 +116,8 @@ def deployment(shown: Wire) -> Hosted:
         state=_STATES.get(shown["status"], "Creating"),
         address=shown["customModelDeploymentArn"],
         failure=plain(str(shown.get("failureMessage") or "")),
+        model=str(shown.get("modelArn") or ""),
+        created_at=shown.get("createdAt"),
     )
 
 
@@ -118,4 +128,8 @@ def throughput(shown: Wire) -> Hosted:
         state=_STATES.get(shown["status"], "Creating"),
         address=shown["provisionedModelArn"],
         bound_until=shown.get("commitmentExpirationTime"),
+        model=str(shown.get("modelArn") or ""),
+        sku=shown.get("commitmentDuration") or "NoCommitment",
+        units=shown.get("modelUnits") or 1,
+        created_at=shown.get("creationTime"),
     )

@@ -2,12 +2,14 @@
 
 import re
 from dataclasses import replace
+from datetime import datetime
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_operator.decide.deployment import Target
 from finetune_operator.decide.hosted import Hosted, Wanted
 from finetune_operator.decide.hosting_terms import terms_of
+from finetune_operator.decide.idle import Figures
 from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.ports import HostRequest, Manifest
@@ -41,6 +43,10 @@ class Hosting:
         """Whether a deployment answers."""
         return await self._accounts.of(connection).host(lambda host: host.answers(name))
 
+    async def usage(self, connection: str, name: str, since: datetime, now: datetime) -> Figures:
+        """What the provider's figures tell of a deployment's requests since a time."""
+        return await self._accounts.of(connection).host(lambda host: host.usage(name, since, now))
+
 
 def is_hosted(connection: LLMConnectionSpec | None) -> bool:
     """Whether the connection's provider serves by deployments that are made and billed."""
@@ -58,17 +64,22 @@ def prefix(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
 
 
 def wanted(deployment: Manifest, spec: ModelDeploymentSpec, target: Target) -> Wanted:
-    """The deployment of the version that should answer."""
+    """The deployment of the version that should answer: the attached one, or one that is made for the object."""
     begins = prefix(deployment, spec)
     number = target.version.version
     return Wanted(
-        name=f"{begins}{number}",
+        name=spec.attach.id if spec.attach else f"{begins}{number}",
         version=number,
         connection=target.version.connection,
         prefix=begins,
         nonce=spec.retry_nonce,
-        one_at_a_time=terms_of(spec).one_at_a_time,
+        one_at_a_time=one_at_a_time(spec),
     )
+
+
+def one_at_a_time(spec: ModelDeploymentSpec | None) -> bool:
+    """Whether the account takes one change at a time. Of what is attached nobody says, so it is taken to."""
+    return terms_of(spec).one_at_a_time or (spec is not None and spec.attach is not None)
 
 
 def request(deployment: Manifest, spec: ModelDeploymentSpec, target: Target, wanted: Wanted) -> HostRequest:

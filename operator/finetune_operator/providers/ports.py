@@ -11,6 +11,7 @@ from finetune_api.deployment import DeploymentTemplate
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
 from finetune_operator.decide.hosted import Hosted
+from finetune_operator.decide.idle import Figures
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.decide.run import Run
 
@@ -134,6 +135,10 @@ class HostingApi(Protocol):
 
     async def answers(self, name: str) -> bool:
         """Whether it answers a question."""
+        ...
+
+    async def usage(self, name: str, since: datetime, now: datetime) -> Figures:
+        """When it was last asked since then, by the provider's own figures. Raises where there are none to read."""
         ...
 
 

@@ -5,6 +5,7 @@ Made in this order and deleted in the other: what is left of one without an endp
 
 import builtins
 import shlex
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -14,6 +15,8 @@ from finetune_api.names import SERVE_FLAGS_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import BASE_CHANNEL, BASE_FOLDER, MODEL_FOLDER, SERVING_PORT
 from finetune_operator.decide.hosted import Hosted, HostedState
+from finetune_operator.decide.idle import Figures
+from finetune_operator.providers import cloudwatch
 from finetune_operator.providers.aws import Aws
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostRequest
@@ -22,6 +25,7 @@ from finetune_operator.providers.sagemaker_wire import MISSING, vpc
 from finetune_operator.runtime.logs import redact
 
 SERVICE, RUNTIME = "sagemaker", "sagemaker-runtime"
+VARIANT = "AllTraffic"
 PAGE = {"PageSize": 100}
 BUSY_PAUSE_SECONDS = 20.0
 STARTUP_SECONDS = 1800
@@ -103,11 +107,16 @@ class SageMakerEndpoints:
             raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"endpoint {name} does not answer: {error.message}") from None
         return True
 
+    async def usage(self, name: str, since: datetime, now: datetime) -> Figures:
+        """When it was last asked, by CloudWatch."""
+        dimensions = {"EndpointName": name, "VariantName": VARIANT}
+        return await cloudwatch.usage(self._aws, "AWS/SageMaker", dimensions, since, now)
+
     async def _hosted(self, one: dict[str, Any]) -> Hosted:
         name = one["EndpointName"]
         state = _STATES.get(one["EndpointStatus"], "Creating")
         if state != "Failed":
-            return Hosted(name, state)
+            return Hosted(name, state, created_at=one.get("CreationTime"))
         try:
             described = await self._ask("describe_endpoint", EndpointName=name)
         except NotThere:
@@ -188,7 +197,7 @@ def configuration(request: HostRequest) -> dict[str, Any]:
     if serving is None:
         raise Refused(Reason.SPEC_INVALID, "spec.sageMaker: write instanceType")
     variant = {
-        "VariantName": "AllTraffic",
+        "VariantName": VARIANT,
         "ModelName": request.name,
         "InstanceType": serving.instance_type,
         "InitialInstanceCount": serving.instances,

@@ -1,6 +1,7 @@
 """LLMConnection: observe, decide, write status."""
 
 from collections.abc import Callable
+from typing import Any
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
@@ -12,6 +13,8 @@ from finetune_operator.providers.errors import Busy, ProviderError
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
 from finetune_operator.runtime.kube import CONNECTIONS
 from finetune_operator.runtime.queue import Key, Requeue
+
+Manifest = dict[str, Any]
 
 
 class ConnectionReconciler:
@@ -36,7 +39,7 @@ class ConnectionReconciler:
             if left > 0:
                 return Requeue(left)
             try:
-                checked = await self._check(key.name)
+                connection, status, checked = await self._look(connection, spec, status)
             except Busy as busy:
                 return Requeue(busy.retry_after or 1.0)
             again = Requeue(decide_connection.BAD_FOR.total_seconds())
@@ -52,11 +55,22 @@ class ConnectionReconciler:
         await self._context.write_status(CONNECTIONS, connection, status, new)
         return again
 
-    async def _check(self, name: str) -> Checked:
+    async def _look(
+        self, connection: Manifest, spec: LLMConnectionSpec, status: LLMConnectionStatus
+    ) -> tuple[Manifest, LLMConnectionStatus, Checked]:
+        """Find out where the workspace leads, if there is one, and whether the credentials are good.
+
+        The first is written before the second: all calls rest on it.
+        """
+        name = connection["metadata"]["name"]
         try:
+            found = await self._accounts.resolve(name, spec)
+            resolved = status.model_copy(update={"azure_open_ai": found})
+            await self._context.write_status(CONNECTIONS, connection, status, resolved)
+            connection, status = self._context.store.get(CONNECTIONS, name) or connection, resolved
             await self._accounts.of(name).call(lambda api: api.check())
         except Busy:
             raise
         except ProviderError as error:
-            return Checked(error.failure())
-        return Checked()
+            return connection, status, Checked(error.failure())
+        return connection, status, Checked()

@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 from pydantic import ValidationError
 
 from finetune_api.base import ApiModel
-from finetune_api.connection import LLMConnectionSpec
+from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
+from finetune_operator.decide.connection import with_resolved
 from finetune_operator.runtime.errors import NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, Kube, Resource
 from finetune_operator.runtime.queue import Key
@@ -93,7 +94,7 @@ class Context:
             self.store.put(resource, found)
 
     def connection(self, name: str) -> LLMConnectionSpec | None:
-        """A connection's spec; None where it is not there or cannot be read (its own status says why)."""
+        """A connection's spec, resolved; None where it is not there or cannot be read (its own status says why)."""
         version = self.store.version(CONNECTIONS, name)
         read = self._connections.get(name)
         if version is not None and read is not None and read[0] == version:
@@ -103,6 +104,8 @@ class Context:
             self._connections.pop(name, None)
             return None
         spec = parse_spec(LLMConnectionSpec, found)[0]
+        if spec is not None:
+            spec = with_resolved(spec, parse_status(LLMConnectionStatus, found))
         self._connections[name] = version, spec
         return spec
 

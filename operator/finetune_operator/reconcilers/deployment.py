@@ -23,6 +23,7 @@ from finetune_operator.decide.deployment import (
     not_applied,
     read_serving,
 )
+from finetune_operator.decide.idle import is_asleep
 from finetune_operator.desired import serving
 from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.providers.accounts import catalogue_name, is_remote
@@ -30,7 +31,8 @@ from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
-from finetune_operator.reconcilers.hosted import MOVING_SECONDS, RESTING_SECONDS, HostedDeployments
+from finetune_operator.reconcilers.hosted import MOVING_SECONDS, HostedDeployments, rests_for, wake_of
+from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
 from finetune_operator.reconcilers.observed import pods_of_deployment
 from finetune_operator.runtime.errors import Forbidden, Invalid
 from finetune_operator.runtime.kube import (
@@ -62,11 +64,13 @@ class DeploymentReconciler:
         context: Context,
         cloud: CloudServing,
         hosted: HostedDeployments,
+        idle: LocalIdle,
         catalogue: Callable[[], Catalogue],
     ) -> None:
         self._context = context
         self._cloud = cloud
         self._hosted = hosted
+        self._idle = idle
         self._catalogue = catalogue
 
     async def reconcile(self, key: Key) -> Requeue | None:
@@ -87,25 +91,32 @@ class DeploymentReconciler:
             deployment, view, decision, again = await self._remote(deployment, view, target)
             before = parse_status(ModelDeploymentStatus, deployment)
         else:
-            decision, again = await self._local(deployment, view)
+            deployment, decision, again = await self._local(deployment, view)
+            before = parse_status(ModelDeploymentStatus, deployment)
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status)
         told = headline(before, decision.status)
         if told is not None:
             await self._context.announce(deployment, *told)
         return None if again is None else Requeue(again)
 
-    async def _local(self, deployment: Manifest, view: DeploymentView) -> tuple[DeploymentDecision, float | None]:
+    async def _local(
+        self, deployment: Manifest, view: DeploymentView
+    ) -> tuple[Manifest, DeploymentDecision, float | None]:
         """A server on this cluster."""
+        if not view.deleting:
+            deployment, view = await self._idle.look(deployment, view)
         decision = decide(view)
         try:
             if await self._serve(deployment, view, decision):
                 # What was read of the server is of before the change.
-                decision = decide(self._observe(deployment))
+                decision = decide(replace(view, serving=self._serving_of(view.namespace, view.name)))
         except NameTaken as taken:
-            return not_applied(view, Failure.because(Reason.NAME_CONFLICT, str(taken))), REFUSED_CHECK_SECONDS
+            refused = not_applied(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
+            return deployment, refused, REFUSED_CHECK_SECONDS
         except (Invalid, Forbidden) as refusal:
-            return not_applied(view, Failure.because(Reason.POD_REJECTED, refusal.message)), REFUSED_CHECK_SECONDS
-        return decision, None
+            refused = not_applied(view, Failure.because(Reason.POD_REJECTED, refusal.message))
+            return deployment, refused, REFUSED_CHECK_SECONDS
+        return deployment, decision, looks_again(view)
 
     async def _remote(
         self, deployment: Manifest, view: DeploymentView, target: Target
@@ -120,8 +131,9 @@ class DeploymentReconciler:
             deployment, view = await self._hosted.serve(deployment, view, target)
         except ProviderError as error:
             return self._in_trouble(deployment, view, target, error)
-        resting = view.serving.state == "Serving" and len(view.status.hosted or ()) == 1
-        return deployment, view, decide(view), RESTING_SECONDS if resting else MOVING_SECONDS
+        answers = view.serving.state == "Serving"
+        rests = view.serving.state in {"Serving", "Idle"} and len(view.status.hosted or ()) == int(answers)
+        return deployment, view, decide(view), rests_for(view) if rests else MOVING_SECONDS
 
     def _in_trouble(
         self, deployment: Manifest, view: DeploymentView, target: Target, error: ProviderError
@@ -132,7 +144,11 @@ class DeploymentReconciler:
         status = parse_status(ModelDeploymentStatus, now)
         number = target.version.version
         answering = [one for one in status.hosted or () if one.answered and one.version == status.served_version]
-        state: Literal["Serving", "Rolling"] = "Serving" if answering and status.served_version == number else "Rolling"
+        state: Literal["Serving", "Rolling", "Idle"] = "Rolling"
+        if is_asleep(status.asleep, view.generation, wake_of(deployment)):
+            state = "Idle"
+        elif answering and status.served_version == number:
+            state = "Serving"
         view = replace(
             view,
             status=status,
@@ -167,13 +183,15 @@ class DeploymentReconciler:
             status=parse_status(ModelDeploymentStatus, deployment),
             model=status,
             connections=self._connections(status),
-            serving=read_serving(
-                store.get(DEPLOYMENTS, name, namespace),
-                store.select(PODS, pods_of_deployment(namespace, name)),
-                SERVED_VERSION_LABEL,
-            ),
+            serving=self._serving_of(namespace, name),
             now=self._context.clock(),
         )
+
+    def _serving_of(self, namespace: str, name: str) -> Serving:
+        """The state of the server on this cluster, if there is one."""
+        store = self._context.store
+        pods = store.select(PODS, pods_of_deployment(namespace, name))
+        return read_serving(store.get(DEPLOYMENTS, name, namespace), pods, SERVED_VERSION_LABEL)
 
     def _connections(self, model: FineTunedModelStatus | None) -> dict[str, LLMConnectionSpec]:
         named = {version.connection for version in (model.versions if model else None) or ()}
@@ -189,7 +207,7 @@ class DeploymentReconciler:
         connection = view.connections[version.connection].hugging_face
         if connection is None or decision.engine not in {"vLLM", "Transformers"}:
             return False
-        served = serving.Served(version, decision.engine, connection)
+        served = serving.Served(version, decision.engine, connection, asleep=view.status.asleep is not None)
         service = await self._ensure(SERVICES, serving.service(deployment, view.spec))
         return await self._ensure(DEPLOYMENTS, serving.deployment(deployment, view.spec, served)) or service
 

@@ -1,15 +1,17 @@
 """Deployments at a provider that bills for them: recorded before they are made, gone before their object goes."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
-from finetune_api.catalogue import Catalogue, hosted
-from finetune_api.deployment import DeploymentCost, HostedDeployment
-from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_api.catalogue import Catalogue, ProviderFacts
+from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Sleep
+from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER, WAKE_ANNOTATION
 from finetune_api.reasons import Reason
+from finetune_operator.decide import attached, hosting_cost, idle
 from finetune_operator.decide import hosted as decide
 from finetune_operator.decide.conditions import moment, reconciling, stalled
 from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, Target, going
@@ -30,28 +32,78 @@ MOVING_SECONDS, RESTING_SECONDS = 20.0, 600.0
 """Between two looks, while something changes at the provider and while nothing does."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """What one look at a ModelDeployment rests on."""
+
+    deployment: Manifest
+    view: DeploymentView
+    spec: ModelDeploymentSpec
+    target: Target
+    wanted: Wanted
+    found: dict[str, Hosted]
+    facts: ProviderFacts
+
+    @property
+    def wake(self) -> str | None:
+        """The annotation that brings back what sleeps."""
+        return wake_of(self.deployment)
+
+    def plan(self, recorded: Sequence[HostedDeployment], asleep: Sleep | None) -> Plan:
+        """What to do about what stands."""
+        now = self.view.now
+        if asleep is not None:
+            return decide.sleep(recorded, self.found, self.wanted, now)
+        if self.spec.attach is not None:
+            return attached.plan(recorded, self.found, self.wanted, self._served(), now)
+        return decide.plan(recorded, self.found, self.wanted, now)
+
+    def _served(self) -> attached.Served:
+        versions = (self.view.model.versions if self.view.model else None) or ()
+        names = {
+            version.artifact.provider_model_id: version.version
+            for version in versions
+            if version.connection == self.wanted.connection and version.artifact.provider_model_id
+        }
+        return attached.Served(self.spec.model_ref.name, names)
+
+    def price(self, there: Hosted) -> str | None:
+        """Price of an hour of what stands, as the provider shows it, or else as it was asked for."""
+        terms = terms_of(self.spec)
+        sku, units = (there.sku, there.units) if there.sku else (terms.sku, terms.units)
+        price = self.facts.price_per_hour(self.target.version.base_model, sku)
+        return None if price is None else str(Decimal(price) * units)
+
+
 class HostedDeployments:
-    """Makes, asks and deletes deployments of ModelDeployments.
+    """Makes, asks, measures and deletes deployments of ModelDeployments.
 
     Args:
         context: the world.
         calls: what is asked of providers.
         catalogue: prices as they are known now.
         guard: raises LeadershipLost where another replica may lead by now.
+        warn_after: from when on a deployment that is billed and not asked is warned about.
     """
 
     def __init__(
-        self, context: Context, calls: Hosting, catalogue: Callable[[], Catalogue], guard: Callable[[], None]
+        self,
+        context: Context,
+        calls: Hosting,
+        catalogue: Callable[[], Catalogue],
+        guard: Callable[[], None],
+        warn_after: timedelta,
     ) -> None:
         self._context = context
         self._calls = calls
         self._catalogue = catalogue
         self._guard = guard
+        self._warn_after = warn_after
 
     async def serve(
         self, deployment: Manifest, view: DeploymentView, target: Target
     ) -> tuple[Manifest, DeploymentView]:
-        """Bring the wanted version up, and then take the others down.
+        """Bring the wanted version up, and then take the others down; or all, where nobody asks.
 
         Raises:
             ProviderError: the provider did not do its part.
@@ -59,24 +111,85 @@ class HostedDeployments:
         """
         if view.spec is None:
             return deployment, view
-        wanted = hosting.wanted(deployment, view.spec, target)
-        deployment = await self._hold(deployment)
-        recorded = tuple(view.status.hosted or ())
-        found = await self._found({wanted.connection, *(one.connection for one in recorded)})
-        plan = decide.plan(recorded, found, wanted, view.now)
-        if plan.ask and await self._calls.answers(wanted.connection, wanted.name):
-            plan = decide.plan(decide.answered(plan.recorded, wanted.name), found, wanted, view.now)
-        status = view.status.model_copy(update={"hosted": list(plan.recorded)})
-        deployment = await self._write(deployment, view, status)
-        await self._do(deployment, view, target, wanted, plan)
-        cost = self._cost(view, target, plan, found)
-        return deployment, replace(view, status=status, serving=plan.serving, serves=plan.serves, cost=cost)
+        look = await self._look(await self._hold(deployment), view, view.spec, target)
+        asleep = view.status.asleep
+        if not idle.is_asleep(asleep, view.generation, look.wake):
+            asleep = None
+        plan = look.plan(view.status.hosted or (), asleep)
+        if plan.ask and await self._calls.answers(look.wanted.connection, look.wanted.name):
+            plan = look.plan(decide.answered(plan.recorded, look.wanted.name), asleep)
+        seen = await self._usage(look, plan)
+        if seen is not None and seen.sleeps:
+            asleep = idle.fall_asleep(view.generation, look.wake, view.now)
+            plan = look.plan(plan.recorded, asleep)
+        status = self._status(look, plan, asleep, seen)
+        deployment = await self._write(look.deployment, view, status)
+        await self._tell(deployment, view, asleep, seen)
+        await self._do(look, plan)
+        fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
+        view = replace(view, status=status, serving=plan.serving, serves=plan.serves, cost=status.cost, idle=fact)
+        return deployment, view
+
+    async def _look(
+        self, deployment: Manifest, view: DeploymentView, spec: ModelDeploymentSpec, target: Target
+    ) -> Look:
+        wanted = hosting.wanted(deployment, spec, target)
+        others = {one.connection for one in view.status.hosted or ()} - {wanted.connection}
+        found = await self._found([*sorted(others), wanted.connection])
+        facts = self._catalogue().of(catalogue_name(target.connection))
+        return Look(deployment, view, spec, target, wanted, found, facts)
+
+    async def _usage(self, look: Look, plan: Plan) -> idle.Found | None:
+        """What the provider's figures say of the deployment that answers; None while none does."""
+        entry = next((one for one in plan.recorded if one.name == look.wanted.name and one.answered), None)
+        there = look.found.get(look.wanted.name)
+        if entry is None or there is None or there.state != "Ready" or plan.serving.state == "Idle":
+            return None
+        now, usage = look.view.now, idle.usage_of(look.view.status.usage, entry.name)
+        since = moment(usage.last_request_at or entry.created_at)
+        try:
+            figures = await self._calls.usage(entry.connection, entry.name, since, now)
+            activity = idle.of_figures(figures, usage, moment(entry.created_at))
+        except ProviderError as error:
+            activity = idle.Activity(unknown=error.message)
+        return idle.look(usage, activity, self._limits(look, there), now)
+
+    def _limits(self, look: Look, there: Hosted) -> idle.Limits:
+        price, limit = look.price(there), look.spec.idle
+        if there.bound_until is not None and there.bound_until > look.view.now and limit is not None:
+            limit = limit.model_copy(update={"action": "None"})  # it would be billed all the same
+        by_the_hour = there.sku or terms_of(look.spec).sku
+        if not by_the_hour or (price is not None and not Decimal(price)):
+            return idle.Limits(limit, None)
+        said = f" with {price} {look.facts.hosting_currency} an hour" if price else ""
+        return idle.Limits(limit, self._warn_after, said)
+
+    def _status(self, look: Look, plan: Plan, asleep: Sleep | None, seen: idle.Found | None) -> ModelDeploymentStatus:
+        """What is written before anything is done."""
+        before, now = look.view.status, look.view.now
+        recorded = hosting_cost.billed(plan.recorded, look.found, look.price, now)
+        cost = hosting_cost.total(before.cost, before.hosted or (), recorded, look.facts.hosting_currency, now)
+        usage = seen.usage if seen else before.usage
+        return before.model_copy(update={"hosted": list(recorded), "cost": cost, "asleep": asleep, "usage": usage})
+
+    async def _tell(
+        self, deployment: Manifest, view: DeploymentView, asleep: Sleep | None, seen: idle.Found | None
+    ) -> None:
+        if seen is not None and seen.warns:
+            await self._context.announce(deployment, "Warning", seen.fact.reason, seen.fact.message)
+        if asleep is not None and view.status.asleep != asleep:
+            note = f"{seen.fact.message if seen else 'nobody asks it'}: its deployment is deleted"
+            await self._context.announce(deployment, "Normal", Reason.IDLE, note)
 
     async def release(self, deployment: Manifest, view: DeploymentView) -> DeploymentDecision | None:
         """End what was made, and take the finalizer off once the provider says that it is gone; None when it is."""
         abandoned = deployment["metadata"].get("annotations", {}).get(ABANDON_ANNOTATION) == "true"
-        keep = view.spec is not None and view.spec.deletion_policy == "Retain"
-        if not abandoned and not keep:
+        if abandoned:
+            note = "let go; deployments that it left at the provider are billed until somebody deletes them"
+            await self._context.announce(deployment, "Warning", "Abandoned", note)
+        elif view.spec is not None and view.spec.keeps:
+            await self._tell_retained(deployment, view)
+        else:
             try:
                 left = await self._end(deployment, view)
             except ProviderError as error:
@@ -84,51 +197,43 @@ class HostedDeployments:
                 return going(view, stalled(error.reason, f"its deployments cannot be deleted: {message}"))
             if left:
                 return going(view, reconciling(Reason.PENDING, f"{', '.join(left)} is being deleted at the provider"))
-        if abandoned:
-            note = "let go; deployments that it left at the provider are billed until somebody deletes them"
-            await self._context.announce(deployment, "Warning", "Abandoned", note)
         kept = [name for name in deployment["metadata"].get("finalizers") or () if name != PROVIDER_FINALIZER]
         await self._with_finalizers(deployment, kept)
         return None
 
+    async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
+        names = ", ".join(one.name for one in view.status.hosted or ())
+        if names:
+            note = f"{names} stays at the provider, and is billed there: deletionPolicy is Retain"
+            await self._context.announce(deployment, "Normal", "Retained", note)
+
     async def _end(self, deployment: Manifest, view: DeploymentView) -> list[str]:
         """Ask for the end of one deployment at a time, as the account allows; the names of all that are left."""
-        recorded = view.status.hosted or []
-        found = await self._found({one.connection for one in recorded})
+        chosen = view.spec.attach.id if view.spec and view.spec.attach else None
+        recorded = [one for one in view.status.hosted or () if not one.attached or one.name == chosen]
+        found = await self._found(sorted({one.connection for one in recorded}))
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
         ours = decide.ours(recorded, found, prefix, view.now)
-        busy = terms_of(view.spec).one_at_a_time and decide.changes(found)
+        busy = hosting.one_at_a_time(view.spec) and decide.changes(found)
         first = next((one for one in ours if one.name in found), None)
         if first is not None and not busy:
             await self._calls.delete(first.connection, first.name)
         return [one.name for one in ours]
 
-    async def _do(self, deployment: Manifest, view: DeploymentView, target: Target, wanted: Wanted, plan: Plan) -> None:
-        if view.spec is None:
-            return
+    async def _do(self, look: Look, plan: Plan) -> None:
         self._guard()
         if plan.make:
-            await self._calls.make(wanted.connection, hosting.request(deployment, view.spec, target, wanted))
+            request = hosting.request(look.deployment, look.spec, look.target, look.wanted)
+            await self._calls.make(look.wanted.connection, request)
         for one in [one for one in plan.recorded if one.name in plan.delete][:1]:
             await self._calls.delete(one.connection, one.name)
 
-    async def _found(self, connections: set[str]) -> dict[str, Hosted]:
+    async def _found(self, connections: Sequence[str]) -> dict[str, Hosted]:
+        """All deployments of the accounts, by name; of two with one name that of the account named last."""
         found: dict[str, Hosted] = {}
-        for connection in sorted(connections):
+        for connection in connections:
             found |= await self._calls.list(connection)
         return found
-
-    def _cost(
-        self, view: DeploymentView, target: Target, plan: Plan, found: dict[str, Hosted]
-    ) -> DeploymentCost | None:
-        """Of all that stands; None where no price of an hour is known."""
-        facts, terms = self._catalogue().of(catalogue_name(target.connection)), terms_of(view.spec)
-        price = facts.price_per_hour(target.version.base_model, terms.sku)
-        standing = [one for one in plan.recorded if one.answered and one.name in found]
-        if price is None or not standing:
-            return None
-        hours = sum((_age(view, one) for one in standing), timedelta()).total_seconds() / 3600
-        return hosted(price, terms.units * len(standing), hours / len(standing), facts.hosting_currency)
 
     async def _hold(self, deployment: Manifest) -> Manifest:
         present = deployment["metadata"].get("finalizers") or []
@@ -136,7 +241,7 @@ class HostedDeployments:
             return deployment
         return await self._with_finalizers(deployment, [*present, PROVIDER_FINALIZER])
 
-    async def _write(self, deployment: Manifest, view: DeploymentView, status: Any) -> Manifest:
+    async def _write(self, deployment: Manifest, view: DeploymentView, status: ModelDeploymentStatus) -> Manifest:
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
         metadata = deployment["metadata"]
         return self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
@@ -149,5 +254,13 @@ class HostedDeployments:
         return patched
 
 
-def _age(view: DeploymentView, one: HostedDeployment) -> timedelta:
-    return view.now - moment(one.created_at)
+def rests_for(view: DeploymentView) -> float:
+    """Seconds until the next look at a deployment that answers, or that sleeps: a part of the time to its limit."""
+    limit = view.spec.idle if view.spec else None
+    return RESTING_SECONDS if limit is None else max(MOVING_SECONDS, min(RESTING_SECONDS, limit.after_seconds / 5))
+
+
+def wake_of(deployment: Manifest) -> str | None:
+    """The value of the annotation that brings back what sleeps."""
+    value = (deployment["metadata"].get("annotations") or {}).get(WAKE_ANNOTATION)
+    return None if value is None else str(value)[:253]

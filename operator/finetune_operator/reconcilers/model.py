@@ -14,11 +14,12 @@ from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
+from finetune_operator.reconcilers.model_release import ModelRelease, is_held
 from finetune_operator.reconcilers.observed import of_model
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.runtime.errors import Conflict
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
-from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.queue import Key, Requeue
 
 logger = logging.getLogger(__name__)
 
@@ -32,24 +33,28 @@ class ModelReconciler:
         self._context = context
         self._accounts = accounts
         self._offers = offers
+        self._release = ModelRelease(context, accounts)
 
-    async def reconcile(self, key: Key) -> None:
+    async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a model; a second one where the store was behind and the write did not fit."""
         try:
-            await self._look(key)
+            return await self._look(key)
         except Conflict:
             await self._context.refresh(FINE_TUNED_MODELS, key.name, key.namespace)
-            await self._look(key)
+            return await self._look(key)
 
-    async def _look(self, key: Key) -> None:
+    async def _look(self, key: Key) -> Requeue | None:
         """Versions that wait and the one that becomes active by them are one write: none is ever there without it."""
         offered = self._offers.of(key)
         model = await self._context.read(FINE_TUNED_MODELS, key)
         if model is None and offered:
             model = await self._context.kube.create(FINE_TUNED_MODELS, fine_tuned_model.build(key.namespace, key.name))
         if model is None:
-            return
+            return None
         view = self._observe(model)
+        if view.deleting and is_held(model):
+            return await self._release.release(model, view)
+        model = await self._release.hold(model, view)
         before, view = view.status, replace(view, status=registered(view.status, offered))
         decision = decide(view)
         # Only what is recorded is deleted: after a crash a number that is not may be given to another job's version.
@@ -62,13 +67,14 @@ class ModelReconciler:
         # Status first: the deployment follows status.activeVersion.
         if not await self._context.write_status(FINE_TUNED_MODELS, model, before, status):
             self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
-            return
+            return None
         self._offers.taken(key, has_versions_of(view.status, offered))
         if decision.deploy and view.spec is not None:
             await self._deploy(model, view.spec)
         if status.active_version != before.active_version:
             note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
             await self._context.announce(model, "Normal", "Activated", note)
+        return None
 
     def _observe(self, model: Manifest) -> ModelView:
         metadata = model["metadata"]

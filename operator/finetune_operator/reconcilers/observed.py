@@ -7,6 +7,7 @@ from typing import Any, get_args
 from finetune_api.deployment import DeploymentPhase
 from finetune_api.job_status import JobPhase
 from finetune_api.names import DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
+from finetune_api.reasons import Reason
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
 from finetune_operator.runtime import metrics
@@ -73,6 +74,22 @@ def count_objects(store: Store) -> None:
             gauge.set_function(partial(store.count, resource, in_phase(phase)))
 
 
+def price_deployments(store: Store) -> None:
+    """Have the metrics show what each deployment at a provider costs, read from the store at each scrape."""
+    metrics.DEPLOYMENTS.rows = partial(_priced, store)
+
+
+def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
+    for namespace, name in store.addresses(MODEL_DEPLOYMENTS):
+        status = (store.get(MODEL_DEPLOYMENTS, name, namespace) or {}).get("status") or {}
+        cost = status.get("cost") or {}
+        if cost or status.get("hosted"):
+            reasons = {one["reason"] for one in status.get("conditions") or () if one["status"] == "True"}
+            per_hour = float(cost["perHour"]) if cost else None
+            billed = Reason.BILLED_WHILE_IDLE in reasons
+            yield metrics.DeploymentRow(namespace, name, billed, per_hour, cost.get("currency", ""))
+
+
 def make_store() -> Store:
     """A store with the indexes that reconcilers ask for, keeping of large objects what they read."""
     return Store(
@@ -137,7 +154,9 @@ _PLACED = ("PodScheduled", "True")
 
 
 def _trim_pod(pod: Manifest) -> Manifest:
-    status = _without(pod.get("status", {}), _UNREAD_OF_PODS)
+    serves = DEPLOYMENT_LABEL in (pod["metadata"].get("labels") or {})
+    # A server is asked at its address when it was last asked.
+    status = _without(pod.get("status", {}), _UNREAD_OF_PODS - ({"podIP"} if serves else set()))
     status["conditions"] = _telling(status.get("conditions") or ())
     if "containerStatuses" in status:
         status["containerStatuses"] = [_without(one, _UNREAD_OF_CONTAINERS) for one in status["containerStatuses"]]

@@ -1,9 +1,14 @@
 """Every metric of the operator, with its help text. Records nothing itself."""
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -68,6 +73,49 @@ OBJECTS = Gauge(
     registry=REGISTRY,
 )
 FAILURES = Counter("finetune_job_failures", "FineTuneJobs that failed, by reason.", ("reason",), registry=REGISTRY)
+
+
+@dataclass(frozen=True)
+class DeploymentRow:
+    """What is measured of one ModelDeployment at a provider."""
+
+    namespace: str
+    name: str
+    billed_while_idle: bool
+    cost_per_hour: float | None = None
+    """None where no price is known."""
+    currency: str = ""
+
+
+class PerDeployment(Collector):
+    """Gauges of each ModelDeployment, read anew at each scrape: one that is gone has none."""
+
+    def __init__(self) -> None:
+        self.rows: Callable[[], Iterable[DeploymentRow]] = tuple
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges. Their labels are not `namespace`: that is the operator's own for whoever scrapes it."""
+        names = ["deployment_namespace", "deployment"]
+        cost = GaugeMetricFamily(
+            "finetune_deployment_cost_per_hour",
+            "List price of an hour of a ModelDeployment at a provider, as the leader last saw it.",
+            labels=[*names, "currency"],
+        )
+        idle = GaugeMetricFamily(
+            "finetune_deployment_billed_while_idle",
+            "1 while a ModelDeployment at a provider is billed and nobody asks it, else 0.",
+            labels=names,
+        )
+        for row in self.rows():
+            if row.cost_per_hour is not None:
+                cost.add_metric([row.namespace, row.name, row.currency], row.cost_per_hour)
+            idle.add_metric([row.namespace, row.name], float(row.billed_while_idle))
+        yield cost
+        yield idle
+
+
+DEPLOYMENTS = PerDeployment()
+REGISTRY.register(DEPLOYMENTS)
 
 LEADER = Gauge("finetune_leader", "1 while this replica holds the Lease, else 0.", registry=REGISTRY)
 LEASE_TRANSITIONS = Counter(

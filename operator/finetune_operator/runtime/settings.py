@@ -101,6 +101,12 @@ class Settings(BaseModel):
         None, description="JSON file with prices and dates of providers; default: none are known."
     )
 
+    billed_idle_seconds: float = Field(
+        86400,
+        ge=600,
+        description="A deployment at a provider that is billed and that nobody asks for this long is warned about.",
+    )
+
     tls_secret: str = Field(
         "finetune-operator-tls",
         description="Secret of the operator's namespace with its own CA and serving certificate.",

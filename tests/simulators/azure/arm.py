@@ -39,7 +39,7 @@ class Arm:
 
     def account(self, call: Call) -> Reply:
         """The account, with the endpoint of its data plane."""
-        self._locate(call)
+        self.locate(call)
         settings = self._settings
         body = {"id": self._deployments.account_id, "name": settings.account, "kind": "OpenAI",
                 "type": "Microsoft.CognitiveServices/accounts", "location": settings.location, "sku": {"name": "S0"},
@@ -48,17 +48,17 @@ class Arm:
 
     def list(self, call: Call) -> Reply:
         """All deployments, on one page."""
-        self._locate(call)
+        self.locate(call)
         return Reply.json({"value": [self.shown(found) for found in self._deployments.found.values()]})
 
     def get(self, call: Call) -> Reply:
         """One deployment."""
-        self._locate(call)
+        self.locate(call)
         return Reply.json(self.shown(self._find(call)))
 
     def put(self, call: Call) -> Reply:
         """Create or change a deployment: 201 or 200, and an operation to follow."""
-        self._locate(call)
+        self.locate(call)
         self._may("write", call)
         request = _understood(call)
         deployment, operation, new = self._deployments.put(call.path["deployment"], request, self._models)
@@ -67,7 +67,7 @@ class Arm:
 
     def delete(self, call: Call) -> Reply:
         """Delete a deployment: 202 and an operation to follow, or 204 when there is none."""
-        self._locate(call)
+        self.locate(call)
         self._may("delete", call)
         operation = self._deployments.delete(call.path["deployment"])
         if operation is None:
@@ -115,7 +115,8 @@ class Arm:
         kind = f"Microsoft.CognitiveServices/accounts/{self._settings.account}/deployments"
         raise errors.no_resource(kind, name, self._settings.resource_group)
 
-    def _locate(self, call: Call) -> None:
+    def locate(self, call: Call) -> None:
+        """Refuse a call that is about another account than this one."""
         if "api-version" not in call.query:
             raise ApiError(400, "MissingApiVersionParameter", "The api-version query parameter (?api-version=) is "
                                                               "required for all requests.")  # fmt: skip

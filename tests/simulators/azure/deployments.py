@@ -61,6 +61,8 @@ class Deployments:
     found: dict[str, Deployment] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)
     expired: list[str] = field(default_factory=list)
+    asked: dict[str, list[float]] = field(default_factory=dict)
+    """When each name was asked; it outlives the deployment, as metrics do."""
 
     def is_deployed(self, model: str) -> bool:
         """Whether a model or one of its checkpoints is deployed."""
@@ -115,6 +117,7 @@ class Deployments:
         if deployment is None or deployment.answers_from is None or self.clock.now < deployment.answers_from:
             raise errors.no_deployment()
         deployment.last_used = self.clock.now
+        self.asked.setdefault(name, []).append(self.clock.now)
         return deployment
 
     def _only_one(self) -> None:

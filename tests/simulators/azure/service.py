@@ -8,7 +8,9 @@ from tests.simulators.azure.arm import Arm
 from tests.simulators.azure.data_plane import AzureFiles, AzureJobCalls, AzureModels, AzureNaming, AzureTraining
 from tests.simulators.azure.deployments import Deployments
 from tests.simulators.azure.entra import ARM, DATA_PLANE, Entra
+from tests.simulators.azure.monitor import Monitor
 from tests.simulators.azure.settings import AzureSettings
+from tests.simulators.azure.workspaces import Workspaces
 from tests.simulators.clock import Clock
 from tests.simulators.http import ApiError, Call, Reply, Route
 from tests.simulators.openai.chat import Chat, understood
@@ -38,6 +40,8 @@ class AzureSimulator(Simulator):
         self.jobs = AzureJobCalls(self.clock, naming, settings, self.files, self.models, self.training)
         self.chat = Chat(self.clock, self.ids, self.ledger, self.models)
         self.arm = Arm(settings, self.deployments, self.models)
+        self.monitor = Monitor(settings, self.deployments, self.arm)
+        self.workspaces = Workspaces(settings)
         self.entra = Entra(settings, self.ids)
 
     def routes(self) -> list[Route]:
@@ -45,7 +49,8 @@ class AzureSimulator(Simulator):
             "POST", DATED + "/deployments/{deployment}/chat/completions", "chat.completions.create", self.ask
         )
         tables = [routes(base, self.files, self.jobs, self.models, self.ask) for base in (NEWEST, DATED)]
-        return [*tables[0], by_name, *tables[1], *self.arm.routes(), *self.entra.routes()]
+        others = [route for part in (self.arm, self.monitor, self.workspaces, self.entra) for route in part.routes()]
+        return [*tables[0], by_name, *tables[1], *others]
 
     def ask(self, call: Call) -> Reply:
         """Chat with a deployment: `model` is its name."""
@@ -90,4 +95,4 @@ class AzureSimulator(Simulator):
 
 
 def _is_arm(operation: str) -> bool:
-    return operation.startswith(("accounts.", "deployments.", "operations."))
+    return operation.startswith(("accounts.", "deployments.", "operations.", "metrics.", "workspaces."))

@@ -1,6 +1,7 @@
 """What a test may turn at Azure, and Azure's prices."""
 
 from decimal import Decimal
+from typing import Any
 
 from pydantic import Field
 
@@ -46,11 +47,15 @@ class AzureSettings(OpenAISettings):
     static_tokens: frozenset[str] = frozenset({"simulated-token"})
     may_tune: bool = True
     may_deploy: bool = True
+    may_read_metrics: bool = True
 
     subscription: str = "00000000-0000-0000-0000-000000000001"
     resource_group: str = "models"
     account: str = "simulated"
     location: str = "swedencentral"
+    workspace: str = "ml"
+    workspace_connections: dict[str, dict[str, Any]] = Field(default={})
+    """Properties of the connections of an AzureML workspace in the resource group, by name."""
     skus: frozenset[str] = frozenset(HOURLY)
     deploy_seconds: float = 600.0
     delete_seconds: float = 60.0

@@ -10,6 +10,7 @@ from finetune_api.reasons import NEXT_STEP, Reason
 FINE = {
     Reason.PENDING, Reason.VALIDATING, Reason.QUEUED, Reason.RUNNING, Reason.EVALUATING, Reason.RETRYING,
     Reason.SUSPENDED, Reason.SUCCEEDED, Reason.VALID, Reason.READY, Reason.DEPLOYING, Reason.NO_VERSION,
+    Reason.IN_USE,
 }  # fmt: skip
 """On its way, or where it should be: nobody has to do anything."""
 

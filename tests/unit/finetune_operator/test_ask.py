@@ -144,5 +144,14 @@ async def test_what_cannot_answer_is_said() -> None:
         await answer(cluster, args(), {})
 
 
+async def test_what_sleeps_says_how_it_wakes() -> None:
+    cluster = Cluster()
+    asleep = {"since": "2026-11-01T00:00:00Z", "generation": 1}
+    metadata = {"name": "mood", "namespace": "team-a"}
+    cluster.put(MODEL_DEPLOYMENTS, {"metadata": metadata, "status": {"phase": "Idle", "asleep": asleep}})
+    with pytest.raises(CannotAsk, match=r"annotate md mood --overwrite finetune\.dev/wake="):
+        await answer(cluster, args(), {})
+
+
 def test_without_a_command_it_is_the_operator() -> None:
     assert parser().parse_args([]).command is None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus, Sleep
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
@@ -39,6 +39,7 @@ def view(serving: Serving | None = None, served: int | None = None, **fields: An
 
 BROKEN = Failure.because(Reason.DEPLOYMENT_FAILED, "crashed")
 NO_VERSION = FineTunedModelStatus()
+ASLEEP = Sleep(since="2026-11-01T00:00:00Z", generation=1)
 
 STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
     "nothing there": (view(), "Deploying", "Deploying", "InProgress", None),
@@ -82,10 +83,30 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
         "Failed",
         None,
     ),
-    "attach": (view(spec=spec(attach={"id": "x"})), "Failed", "ProviderNotSupported", "Failed", None),
+    "attach on this cluster": (view(spec=spec(attach={"id": "x"})), "Failed", "SpecInvalid", "Failed", None),
     "azure": (view(spec=spec(azureOpenAI={})), "Failed", "SpecInvalid", "Failed", None),
     "bedrock": (view(spec=spec(bedrock={})), "Failed", "SpecInvalid", "Failed", None),
-    "idle": (view(spec=spec(idle={"action": "ScaleToZero"})), "Failed", "ProviderNotSupported", "Failed", None),
+    "a server here that is to be deleted": (
+        view(spec=spec(idle={"action": "Delete"})),
+        "Failed",
+        "SpecInvalid",
+        "Failed",
+        None,
+    ),
+    "stopped for being idle": (
+        view(Serving("Idle", 2), status=ModelDeploymentStatus(asleep=ASLEEP)),
+        "Idle",
+        "Idle",
+        "InProgress",
+        None,
+    ),
+    "attached, answers with another version": (
+        view(Serving("Failing", 2, 1, BROKEN, answers=1)),
+        "Degraded",
+        "DeploymentFailed",
+        "Failed",
+        1,
+    ),
     "vLLM without its image": (
         view(spec=spec(huggingFace={"engine": "vLLM"})),
         "Failed",

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from finetune_api.catalogue import hosted
 from finetune_api.deployment import HostedDeployment
 from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import SETTLE, Hosted, Plan, Wanted, answered, ours, plan
@@ -114,8 +113,3 @@ def test_a_deployment_that_was_asked_for_a_moment_ago_is_not_forgotten() -> None
 
 def test_an_answer_is_recorded_of_the_one_that_gave_it() -> None:
     assert [one.answered for one in answered([entry(1), entry(2)], "md-v2")] == [False, True]
-
-
-def test_costs_are_of_the_hours_that_it_stood() -> None:
-    cost = hosted("1.70", 2, 10.5, "USD")
-    assert (cost.per_hour, cost.since_deployed, cost.currency) == ("3.40", "35.70", "USD")

@@ -13,6 +13,12 @@ from tests.unit.finetune_operator.decide import (
 FROM_ELSEWHERE = {
     Reason.VALID,  # DatasetValid, as the trainer's verdict says
     Reason.DEADLINE_EXCEEDED,  # of the batch Job: test_decide_run
+    Reason.ATTACHED_DIFFERS,  # of a deployment that somebody else has made: test_decide_attached
+    Reason.DEPLOYMENT_NOT_FOUND,  # as above
+    Reason.BILLED_WHILE_IDLE,  # condition Idle: test_decide_idle
+    Reason.IN_USE,  # as above
+    Reason.USAGE_UNKNOWN,  # as above
+    Reason.PROVIDER_NOT_SUPPORTED,  # own code at a provider: test_decide_policy
     Reason.EXPIRED,  # of a deployment at a provider: test_decide_hosted
     Reason.JOB_SET_MISSING,  # of an attempt on several nodes: test_reconcile_nodes
     Reason.MODEL_RETIRES,  # condition Retiring: test_decide_cloud_job

@@ -80,12 +80,13 @@ class BedrockCluster(CloudCluster):
         providers = {"bedrock": {"models": {"amazon.nova-*": model}}}
         self.catalogue = Catalogue.model_validate({"providers": providers})
         self.set_keys("simulated-secret")
+        moto = self.provider.settings.s3_endpoint
         block = {
             "region": "us-east-1",
             "roleARN": ROLE,
             "s3": {"bucket": self.bucket, "prefix": PREFIX},
             "credentials": {"secretRef": {"name": "aws"}},
-            "endpoints": {"control": self.url, "runtime": self.url, "s3": self.provider.settings.s3_endpoint},
+            "endpoints": {"control": self.url, "runtime": self.url, "s3": moto, "cloudwatch": moto},
         }
         spec = {"namespaceSelector": {}, "bedrock": block | self.block}
         self.kube.put(CONNECTIONS, {"metadata": {"name": "bedrock"}, "spec": spec})

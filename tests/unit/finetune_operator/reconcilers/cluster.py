@@ -7,17 +7,20 @@ from typing import Any
 from finetune_api.catalogue import Catalogue
 from finetune_api.trainer import Report, termination_message
 from finetune_operator.handlers.observer import Observer
-from finetune_operator.providers.accounts import Accounts, Build
+from finetune_operator.providers.accounts import Accounts, Build, SignIn
+from finetune_operator.providers.azure_openai import credential_of
 from finetune_operator.providers.cloud import CloudTraining
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
+from finetune_operator.providers.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
 from finetune_operator.reconcilers.hosted import HostedDeployments
 from finetune_operator.reconcilers.job import JobReconciler
+from finetune_operator.reconcilers.local_idle import LocalIdle
 from finetune_operator.reconcilers.model import ModelReconciler
 from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.reconcilers.offers import Offers
@@ -51,6 +54,8 @@ class Cluster:
         self.catalogue = Catalogue()
         self.leads = True
         self.build: Build | None = None
+        self.sign_in: SignIn = credential_of
+        self.metrics = PodMetrics()
         self.kube = FakeKube()
         self.now: datetime = NOW
         self.told: list[tuple[str, str, str]] = []
@@ -79,6 +84,7 @@ class Cluster:
             wake=self.wake,
             background=False,
             build=self.build,
+            sign_in=self.sign_in,
             clock=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on
         )
         remote = CloudTraining(
@@ -97,11 +103,13 @@ class Cluster:
         cloud = CloudJobs(context, remote, self.guard)
         providers = Providers(provider, remote, lambda: self.catalogue)
         serving = CloudServing(self.accounts, lambda: self.now)
-        hosted = HostedDeployments(context, Hosting(self.accounts), lambda: self.catalogue, self.guard)
+        warn_after = timedelta(days=1)
+        hosted = HostedDeployments(context, Hosting(self.accounts), lambda: self.catalogue, self.guard, warn_after)
+        idle = LocalIdle(context, self.metrics)
         self.reconcilers = {
             FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self.reports, cloud, offers),
             FINE_TUNED_MODELS.kind: ModelReconciler(context, self.accounts, offers),
-            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, lambda: self.catalogue),
+            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, idle, lambda: self.catalogue),
             CONNECTIONS.kind: ConnectionReconciler(context, self.accounts, lambda: self.catalogue),
         }
 

@@ -158,6 +158,7 @@ class SageMakerCluster(CloudCluster):
     def connect(self) -> None:
         hosting = {"ml.g5.xlarge": "1.41", "ml.g5.2xlarge": "1.52"}
         self.catalogue = Catalogue.model_validate({"providers": {"sageMaker": {"hosting": hosting}}})
+        moto = self.provider.settings.s3_endpoint
         block = {
             "region": "us-east-1",
             "roleARN": ROLE,
@@ -165,7 +166,7 @@ class SageMakerCluster(CloudCluster):
             "s3": {"bucket": self.objects.bucket, "prefix": "team/tuning"},
             "instanceTypes": ["ml.g5.xlarge", "ml.g5.2xlarge"],
             "credentials": {"secretRef": {"name": "aws"}},
-            "endpoints": {"control": self.url, "runtime": self.url, "s3": self.provider.settings.s3_endpoint},
+            "endpoints": {"control": self.url, "runtime": self.url, "s3": moto, "cloudwatch": moto},
         }
         data = {key: base64.b64encode(value.encode()).decode() for key, value in KEYS.items()}
         self.kube.put(SECRETS, {"metadata": {"name": "aws", "namespace": "finetune"}, "data": data})

@@ -1,0 +1,90 @@
+"""When a deployment was last asked, by Azure Monitor's metrics of its account. One call, no state, no retries.
+
+The metrics come by ARM's REST interface: one GET does not need an SDK of its own.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from finetune_api.reasons import Reason
+from finetune_operator.decide.idle import Figures
+from finetune_operator.providers.azure_arm import ArmRest
+from finetune_operator.providers.errors import ProviderError, Refused, TryLater
+
+API_VERSION = "2023-10-01"
+METRIC = "AzureOpenAIRequests"
+DIMENSION = "ModelDeploymentName"
+
+LAG = timedelta(minutes=10)
+"""How late a request may show."""
+KEPT = timedelta(days=90)
+"""How long Azure keeps them: 93 days, less a margin."""
+FINE, COARSE = timedelta(minutes=5), timedelta(hours=1)
+FINE_UP_TO = timedelta(days=1)
+
+
+class AzureMonitor:
+    """The metrics of one account.
+
+    Args:
+        arm: calls on ARM.
+        account: the account's resource identifier.
+    """
+
+    def __init__(self, arm: ArmRest, account: str) -> None:
+        self._arm = arm
+        self._account = account
+
+    async def usage(self, deployment: str, since: datetime, now: datetime) -> Figures:
+        """The last request to a deployment.
+
+        Raises:
+            ProviderError: the metrics cannot be read.
+        """
+        path = f"{self._account}/providers/Microsoft.Insights/metrics"
+        try:
+            answer = await self._arm.get(path, question(deployment, since, now))
+        except ProviderError as error:
+            if error.reason == Reason.RATE_LIMITED:
+                raise
+            # That of these figures alone: deployments are made and deleted without them.
+            hint = " (the role Monitoring Reader may lack)" if error.reason == Reason.CREDENTIALS_INVALID else ""
+            said = f"Azure Monitor's metrics cannot be read{hint}: {error.message}"
+            raise TryLater(Reason.USAGE_UNKNOWN, said) from None
+        return figures(answer, _step(since, now), now)
+
+
+def question(deployment: str, since: datetime, now: datetime) -> dict[str, str]:
+    """The query of one deployment's requests. Pure."""
+    begin, quoted = max(since, now - KEPT), deployment.replace("'", "''")
+    return {
+        "api-version": API_VERSION,
+        "metricnames": METRIC,
+        "aggregation": "Total",
+        "interval": "PT5M" if _step(since, now) == FINE else "PT1H",
+        "timespan": f"{_text(begin)}/{_text(now)}",
+        "$filter": f"{DIMENSION} eq '{quoted}'",
+    }
+
+
+def figures(answer: Mapping[str, Any], step: timedelta, now: datetime) -> Figures:
+    """The end of the last span of time that has a request. Pure.
+
+    Raises:
+        Refused: the answer has no such metric.
+    """
+    metric = next((one for one in answer.get("value") or () if one.get("name", {}).get("value") == METRIC), None)
+    if metric is None or metric.get("errorCode", "Success") != "Success":
+        raise Refused(Reason.USAGE_UNKNOWN, f"Azure Monitor tells nothing of {METRIC}")
+    points = [point for series in metric.get("timeseries") or () for point in series.get("data") or ()]
+    asked = [datetime.fromisoformat(point["timeStamp"]) for point in points if point.get("total")]
+    return Figures(min(max(asked) + step, now) if asked else None, now - LAG)
+
+
+def _step(since: datetime, now: datetime) -> timedelta:
+    return FINE if now - since <= FINE_UP_TO else COARSE
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

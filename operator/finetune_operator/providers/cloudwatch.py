@@ -1,0 +1,60 @@
+"""When something at AWS was last asked, by CloudWatch's metric `Invocations`. One call, no state, no retries."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from finetune_api.reasons import Reason
+from finetune_operator.decide.idle import Figures
+from finetune_operator.providers.aws import Aws
+from finetune_operator.providers.errors import ProviderError, TryLater
+
+SERVICE, METRIC = "cloudwatch", "Invocations"
+
+LAG = timedelta(minutes=10)
+"""How late a request may show."""
+KEPT = timedelta(days=59)
+"""GetMetricStatistics gives 1,440 points at most: so many hours, less a margin."""
+FINE, COARSE = timedelta(minutes=5), timedelta(hours=1)
+FINE_UP_TO = timedelta(days=1)
+
+
+async def usage(aws: Aws, namespace: str, dimensions: Mapping[str, str], since: datetime, now: datetime) -> Figures:
+    """The last request to what has these dimensions.
+
+    Raises:
+        ProviderError: the metrics cannot be read.
+    """
+    try:
+        answer = await aws.call(SERVICE, "get_metric_statistics", **question(namespace, dimensions, since, now))
+    except ProviderError as error:
+        if error.reason == Reason.RATE_LIMITED:
+            raise
+        # That of these figures alone: deployments are made and deleted without them.
+        hint = " (cloudwatch:GetMetricStatistics may lack)" if error.reason == Reason.CREDENTIALS_INVALID else ""
+        said = f"CloudWatch's metrics cannot be read{hint}: {error.message}"
+        raise TryLater(Reason.USAGE_UNKNOWN, said) from None
+    return figures(answer.get("Datapoints") or (), _step(since, now), now)
+
+
+def question(namespace: str, dimensions: Mapping[str, str], since: datetime, now: datetime) -> dict[str, Any]:
+    """What GetMetricStatistics is asked. Pure."""
+    return {
+        "Namespace": namespace,
+        "MetricName": METRIC,
+        "Dimensions": [{"Name": name, "Value": value} for name, value in dimensions.items()],
+        "StartTime": max(since, now - KEPT),
+        "EndTime": now,
+        "Period": int(_step(since, now).total_seconds()),
+        "Statistics": ["Sum"],
+    }
+
+
+def figures(points: Iterable[Mapping[str, Any]], step: timedelta, now: datetime) -> Figures:
+    """The end of the last span of time that has a request. Pure."""
+    asked: list[datetime] = [point["Timestamp"].astimezone(UTC) for point in points if point.get("Sum")]
+    return Figures(min(max(asked) + step, now) if asked else None, now - LAG)
+
+
+def _step(since: datetime, now: datetime) -> timedelta:
+    return FINE if now - since <= FINE_UP_TO else COARSE

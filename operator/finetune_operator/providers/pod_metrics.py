@@ -1,0 +1,103 @@
+"""When a serving pod was last asked, by its own /metrics: this project's server, or vLLM.
+
+The pods are reached by their addresses, as Prometheus reaches them: no right on the API is needed for it.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
+
+from finetune_operator.decide.idle import PodUse
+from finetune_operator.desired.serving import PORT, SERVER_CONTAINER
+
+SECONDS = 5.0
+MOST_BYTES = 4 * 1024 * 1024
+
+_LAST, _RUNNING, _WAITING = (
+    f"finetune_server_{name}" for name in ("last_request_timestamp_seconds", "running", "queue_length")
+)
+_VLLM_COUNT, _VLLM_RUNNING, _VLLM_WAITING = (
+    f"vllm:{name}" for name in ("request_success_total", "num_requests_running", "num_requests_waiting")
+)
+
+
+class Unread(Exception):  # noqa: N818 - named as what it is
+    """A server did not tell of its requests; the message says why."""
+
+
+class PodMetrics:
+    """Asks serving pods.
+
+    Args:
+        port: that they serve on.
+    """
+
+    def __init__(self, port: int = PORT) -> None:
+        self._port = port
+
+    async def read(self, pod: Mapping[str, Any]) -> PodUse:
+        """What one pod tells.
+
+        Raises:
+            Unread: it did not.
+        """
+        name, address = pod["metadata"]["name"], pod.get("status", {}).get("podIP")
+        started = running_since(pod)
+        if not address or started is None:
+            raise Unread(f"pod {name} has no address yet")
+        url = URL.build(scheme="http", host=address, port=self._port, path="/metrics")
+        try:
+            return use_of(await _fetch(url), started)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            why = f"/metrics of pod {name} cannot be read from the operator's pod ({type(error).__name__})"
+            raise Unread(why) from None
+        except ValueError:
+            raise Unread(f"/metrics of pod {name} tells nothing of its requests") from None
+
+
+async def _fetch(url: URL) -> str:
+    timeout = aiohttp.ClientTimeout(total=SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, allow_redirects=False) as response:
+        response.raise_for_status()
+        body = await response.content.read(MOST_BYTES)
+        return body.decode(errors="replace")
+
+
+def use_of(text: str, started: datetime) -> PodUse:
+    """What metrics in Prometheus' text format tell. Pure.
+
+    Raises:
+        ValueError: they are neither of the two servers'.
+    """
+    totals: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+    if _LAST in totals:
+        last = datetime.fromtimestamp(totals[_LAST], UTC) if totals[_LAST] else None
+        busy = totals.get(_RUNNING, 0) + totals.get(_WAITING, 0) > 0
+        return PodUse(started, last=last, busy=busy)
+    if _VLLM_RUNNING in totals:
+        busy = totals[_VLLM_RUNNING] + totals.get(_VLLM_WAITING, 0) > 0
+        return PodUse(started, counted=int(totals.get(_VLLM_COUNT, 0)), busy=busy)
+    raise ValueError("no such metrics")
+
+
+def is_answering(pod: Mapping[str, Any]) -> bool:
+    """Whether requests may reach the pod."""
+    containers = pod.get("status", {}).get("containerStatuses") or ()
+    ready = any(one.get("name") == SERVER_CONTAINER and one.get("ready") for one in containers)
+    return ready and "deletionTimestamp" not in pod["metadata"]
+
+
+def running_since(pod: Mapping[str, Any]) -> datetime | None:
+    """When its server started; a server that was restarted knows nothing of before."""
+    for container in pod.get("status", {}).get("containerStatuses") or ():
+        running = (container.get("state") or {}).get("running")
+        if container.get("name") == SERVER_CONTAINER and running and running.get("startedAt"):
+            return datetime.fromisoformat(running["startedAt"])
+    return None

@@ -1,0 +1,74 @@
+"""A server on this cluster that nobody asks: measured by its pods, and stopped where spec.idle says so."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Any
+
+from finetune_api.reasons import Reason
+from finetune_operator.decide import idle
+from finetune_operator.decide.deployment import DeploymentView
+from finetune_operator.providers.pod_metrics import PodMetrics, Unread, is_answering
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.hosted import wake_of
+from finetune_operator.reconcilers.observed import pods_of_deployment
+from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, PODS
+
+Manifest = dict[str, Any]
+
+LOOKS_PER_LIMIT = 5
+SOONEST_SECONDS, LATEST_SECONDS = 10.0, 300.0
+
+
+@dataclass(frozen=True)
+class LocalIdle:
+    """Looks at serving pods.
+
+    Args:
+        context: the world.
+        metrics: asks a pod.
+    """
+
+    context: Context
+    metrics: PodMetrics
+
+    async def look(self, deployment: Manifest, view: DeploymentView) -> tuple[Manifest, DeploymentView]:
+        """The view with what is known of requests; that it is to be stopped is in its status, and written by then."""
+        wake, status = wake_of(deployment), view.status
+        limit = view.spec.idle if view.spec else None
+        if limit is None:
+            looked_at = any(one.type == idle.CONDITION for one in status.conditions or ())
+            status = status.model_copy(update={"asleep": None, "usage": None})
+            return deployment, replace(view, status=status, idle=idle.not_looked_at() if looked_at else None)
+        if status.asleep is not None and idle.is_asleep(status.asleep, view.generation, wake):
+            return deployment, replace(view, idle=idle.sleeping(status.asleep, status.usage))
+        status = status.model_copy(update={"asleep": None})
+        if view.serving.state != "Serving":
+            return deployment, replace(view, status=status, idle=idle.not_yet())
+        activity = await self._activity(view)
+        seen = idle.look(status.usage, activity, idle.Limits(limit, None), view.now)
+        status = status.model_copy(update={"usage": seen.usage})
+        if not seen.sleeps:
+            return deployment, replace(view, status=status, idle=seen.fact)
+        asleep = idle.fall_asleep(view.generation, wake, view.now)
+        status = status.model_copy(update={"asleep": asleep})
+        await self.context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
+        await self.context.announce(deployment, "Normal", Reason.IDLE, f"{seen.fact.message}: its pods are ended")
+        written = self.context.store.get(MODEL_DEPLOYMENTS, view.name, view.namespace) or deployment
+        return written, replace(view, status=status, idle=idle.sleeping(asleep, seen.usage))
+
+    async def _activity(self, view: DeploymentView) -> idle.Activity:
+        pods = self.context.store.select(PODS, pods_of_deployment(view.namespace, view.name))
+        answering = [pod for pod in pods if is_answering(pod)]
+        try:
+            uses = await asyncio.gather(*(self.metrics.read(pod) for pod in answering))
+        except Unread as error:
+            return idle.Activity(unknown=str(error))
+        return idle.of_pods(list(uses), view.status.usage, view.now)
+
+
+def looks_again(view: DeploymentView) -> float | None:
+    """Seconds until the next look at a server that may fall idle; None where nothing is to be looked at."""
+    limit = view.spec.idle if view.spec else None
+    if limit is None or view.status.asleep is not None:
+        return None
+    return max(SOONEST_SECONDS, min(LATEST_SECONDS, limit.after_seconds / LOOKS_PER_LIMIT))

@@ -1,0 +1,157 @@
+"""A FineTunedModel that takes its weights with it: held until they are gone, with a way out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.names import ABANDON_ANNOTATION, WEIGHTS_FINALIZER
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import Fact, merge, reconciling, stalled
+from finetune_operator.decide.model import ModelView
+from finetune_operator.decide.model_release import next_step
+from finetune_operator.desired import prune_job
+from finetune_operator.providers.accounts import Accounts, is_remote
+from finetune_operator.providers.errors import ProviderError, TryLater
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.runtime.errors import Forbidden, Invalid
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, NAMESPACES
+from finetune_operator.runtime.queue import Requeue
+
+Manifest = dict[str, Any]
+
+LOOK_SECONDS, TROUBLE_SECONDS = 5.0, 60.0
+
+
+class ModelRelease:
+    """Puts the finalizer on and takes it off.
+
+    Args:
+        context: the world.
+        accounts: of the providers that have weights.
+    """
+
+    def __init__(self, context: Context, accounts: Accounts) -> None:
+        self._context = context
+        self._accounts = accounts
+
+    async def hold(self, model: Manifest, view: ModelView) -> Manifest:
+        """The finalizer on a model that takes its weights with it, and on no other."""
+        wanted = view.spec is not None and view.spec.deletion_policy == "Delete"
+        if view.deleting or view.spec is None or wanted == is_held(model):
+            return model
+        kept = _others(model)
+        return await self._with_finalizers(model, [*kept, WEIGHTS_FINALIZER] if wanted else kept)
+
+    async def release(self, model: Manifest, view: ModelView) -> Requeue | None:
+        """One step towards the end of a model that is held."""
+        abandoned = (model["metadata"].get("annotations") or {}).get(ABANDON_ANNOTATION) == "true"
+        if abandoned or view.spec is None or view.spec.deletion_policy == "Retain":
+            await self._let_go(model, view.versions)
+            return None
+        step = next_step(view.name, view.deployments)
+        if step.step == "DeleteWeights":
+            return await self._delete_weights(model, view)
+        names = ", ".join(step.deployments)
+        if step.step == "WaitForOthers":
+            said = f"ModelDeployment {names} uses it: delete that first, {_way_out()}"
+            return await self._say(model, view, stalled(Reason.PENDING, said), view.versions, TROUBLE_SECONDS)
+        for name in step.deployments:
+            await self._context.kube.delete(MODEL_DEPLOYMENTS, name, model["metadata"]["namespace"])
+        said = f"its weights are deleted when ModelDeployment {names} is gone"
+        return await self._say(model, view, reconciling(Reason.PENDING, said), view.versions, LOOK_SECONDS)
+
+    async def _delete_weights(self, model: Manifest, view: ModelView) -> Requeue | None:
+        left: list[ModelVersion] = []
+        trouble: ProviderError | None = None
+        for version in view.versions:
+            try:
+                gone = await self._delete(model, version)
+            except ProviderError as error:
+                gone, trouble = False, trouble or error
+            left += [] if gone else [version]
+        if not left:
+            await self._let_go(model, ())
+            return None
+        numbers = ", ".join(str(version.version) for version in left)
+        if trouble is None:
+            facts = reconciling(Reason.PENDING, f"the weights of version {numbers} are being deleted")
+            return await self._say(model, view, facts, left, LOOK_SECONDS)
+        said = f"the weights of version {numbers} cannot be deleted: {trouble.message}; {_way_out()}"
+        return await self._say(model, view, stalled(trouble.reason, said), left, TROUBLE_SECONDS)
+
+    async def _delete(self, model: Manifest, version: ModelVersion) -> bool:
+        """Whether a version's weights are gone, or not this model's to delete.
+
+        Raises:
+            ProviderError: they cannot be deleted now.
+        """
+        connection = self._context.connection(version.connection)
+        name = version.artifact.provider_model_id or version.artifact.uri or ""
+        if version.artifact.provider_model_id is not None or is_remote(connection):
+            await self._accounts.of(version.connection).call(lambda api: api.delete_model(name))
+            return True
+        if connection is None or connection.hugging_face is None:
+            raise TryLater(Reason.CONNECTION_NOT_FOUND, f"LLMConnection {version.connection} does not exist")
+        job = prune_job.for_release(model, version, connection.hugging_face)
+        return job is None or await self._pruned(job)
+
+    async def _pruned(self, job: Manifest) -> bool:
+        """Whether the Job that deletes a folder has done so; it is made where it is not there."""
+        metadata = job["metadata"]
+        present = self._context.store.get(JOBS, metadata["name"], metadata["namespace"])
+        conditions = {one["type"] for one in _conditions(present) if one["status"] == "True"}
+        if "Complete" in conditions:
+            return True
+        if "Failed" in conditions:
+            said = f"Job {metadata['name']} failed; its pod's log says why; delete the Job to have it tried again"
+            raise TryLater(Reason.ARTIFACT_FAILED, said)
+        if present is not None:
+            return False
+        try:
+            self._context.store.put(JOBS, await self._context.kube.apply(JOBS, job))
+        except (Forbidden, Invalid) as refusal:
+            namespace = self._context.store.get(NAMESPACES, metadata["namespace"]) or {}
+            if (namespace.get("status") or {}).get("phase") == "Terminating":
+                return True  # nothing can be made there any more, and its claims go with it
+            raise TryLater(Reason.POD_REJECTED, refusal.message) from None
+        return False
+
+    async def _let_go(self, model: Manifest, left: Sequence[ModelVersion]) -> None:
+        if left:
+            numbers = ", ".join(str(version.version) for version in left)
+            note = f"let go; the weights of version {numbers} stay where they are until somebody deletes them"
+            await self._context.announce(model, "Warning", "Abandoned", note)
+        await self._with_finalizers(model, _others(model))
+
+    async def _say(
+        self, model: Manifest, view: ModelView, facts: list[Fact], left: list[ModelVersion], again: float
+    ) -> Requeue:
+        conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
+        fields: dict[str, Any] = {"conditions": conditions, "versions": left, "observed_generation": view.generation}
+        status: FineTunedModelStatus = view.status.model_copy(update=fields)
+        await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
+        return Requeue(again)
+
+    async def _with_finalizers(self, model: Manifest, finalizers: list[str]) -> Manifest:
+        metadata = model["metadata"]
+        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
+        patched = await self._context.kube.merge_patch(FINE_TUNED_MODELS, metadata["name"], metadata["namespace"], body)
+        self._context.store.put(FINE_TUNED_MODELS, patched)
+        return patched
+
+
+def is_held(model: Mapping[str, Any]) -> bool:
+    """Whether the model waits for its weights to be deleted, or will."""
+    return WEIGHTS_FINALIZER in (model["metadata"].get("finalizers") or ())
+
+
+def _others(model: Manifest) -> list[str]:
+    return [name for name in model["metadata"].get("finalizers") or () if name != WEIGHTS_FINALIZER]
+
+
+def _way_out() -> str:
+    return f"or annotate the model with {ABANDON_ANNOTATION}=true to let it go and leave the weights"
+
+
+def _conditions(job: Manifest | None) -> list[dict[str, Any]]:
+    return (job or {}).get("status", {}).get("conditions") or []

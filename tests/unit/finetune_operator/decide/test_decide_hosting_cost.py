@@ -1,0 +1,61 @@
+"""What deployments at a provider cost: by the hour, and so far, with those that are gone."""
+
+from decimal import Decimal
+
+from finetune_api.deployment import DeploymentCost, HostedDeployment
+from finetune_operator.decide.hosted import Hosted
+from finetune_operator.decide.hosting_cost import billed, total
+from tests.unit.finetune_operator.decide.given import at, stamp
+
+HOUR = 3600.0
+FIRST = HostedDeployment(name="v1", version=1, connection="azure", created_at=stamp(0))
+SECOND = HostedDeployment(name="v2", version=2, connection="azure", created_at=stamp(5 * HOUR))
+
+
+def there(*names: str, state: str = "Ready") -> dict[str, Hosted]:
+    return {name: Hosted(name, state, "azure") for name in names}  # type: ignore[arg-type]
+
+
+def price(_: Hosted) -> str | None:
+    return "1.70"
+
+
+def test_it_is_billed_from_when_it_stands_to_when_it_is_gone() -> None:
+    assert billed([FIRST], there("v1", state="Creating"), price, at(9))[0].billed_since is None
+    standing = billed([FIRST], there("v1"), price, at(600))
+    assert (standing[0].billed_since, standing[0].per_hour) == (stamp(0), "1.70")
+    assert billed(standing, there("v1", state="Deleting"), price, at(HOUR)) == standing
+    assert billed(standing, {}, price, at(HOUR))[0].billed_since is None
+
+
+def test_what_is_gone_stays_in_the_sum_and_is_counted_once() -> None:
+    first = billed([FIRST], there("v1"), price, at(0))
+    cost = total(None, [FIRST], first, "USD", at(10 * HOUR))
+    assert cost == DeploymentCost(per_hour="1.70", since_deployed="17.00", currency="USD")
+    both = billed([*first, SECOND], there("v1", "v2"), price, at(10 * HOUR))
+    cost = total(cost, first, both, "USD", at(10 * HOUR))
+    assert cost is not None
+    assert (cost.per_hour, cost.since_deployed) == ("3.40", "25.50")
+    second = billed(both[1:], there("v2"), price, at(10 * HOUR))
+    for _ in range(3):
+        cost = total(cost, both, second, "USD", at(10 * HOUR))
+        both = second  # type: ignore[assignment]
+        assert cost is not None
+        assert (cost.per_hour, cost.since_deployed, cost.ended) == ("1.70", "25.50", "17.0000")
+    asleep = total(cost, second, billed(second, {}, price, at(10 * HOUR)), "USD", at(10 * HOUR))
+    assert asleep is not None
+    assert (asleep.per_hour, asleep.since_deployed) == ("0.00", "25.50")
+
+
+def test_one_that_was_missing_for_a_moment_is_not_counted_twice() -> None:
+    standing = billed([FIRST], there("v1"), price, at(0))
+    gone = billed(standing, {}, price, at(10 * HOUR))
+    cost = total(None, standing, gone, "USD", at(10 * HOUR))
+    back = billed(gone, there("v1"), price, at(11 * HOUR))
+    cost = total(cost, gone, back, "USD", at(12 * HOUR))
+    assert cost is not None
+    assert Decimal(cost.since_deployed) == Decimal("18.70")
+
+
+def test_without_a_price_there_is_no_cost() -> None:
+    assert total(None, [FIRST], billed([FIRST], there("v1"), lambda _: None, at(0)), "USD", at(HOUR)) is None

@@ -1,0 +1,131 @@
+"""A deployment at Azure OpenAI that was there before: asked, told of, and never changed nor, unasked, deleted."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.queue import Key
+from tests.simulators.azure import AzureSimulator
+from tests.simulators.clock import DAY, HOUR
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
+from tests.unit.finetune_operator.reconcilers.cluster import MODEL
+from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import GONE, PUT, go_on, hosts
+
+__all__ = ["start"]
+
+PROD = Key(MODEL_DEPLOYMENTS.kind, "team-a", "prod")
+ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "prod")
+
+
+@pytest.fixture
+def provider() -> AzureSimulator:
+    return azure()
+
+
+@pytest.fixture
+async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCluster]:
+    """With a model of one version, and a deployment of it that somebody has made by hand."""
+    made = await with_azure_job(provider, start(provider))
+    spec = {"deployment": {"mode": "Manual"}}
+    made.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+    await made.settle()
+    await made.check(b"\xef\xbb\xbf" + rows())
+    await made.settle()
+    await made.pass_time(3600)
+    by_hand(provider, "by-hand", made.status(MODEL)["versions"][0]["artifact"]["providerModelID"])
+    yield made
+    await made.aclose()
+
+
+def by_hand(provider: AzureSimulator, name: str, model: str) -> None:
+    request = {"sku": {"name": "Standard", "capacity": 1}, "properties": {"model": {"name": model}}}
+    provider.deployments.put(name, request, provider.models)
+    provider.advance(1000)
+
+
+async def attach(cluster: AzureCluster, name: str = "by-hand", **fields: Any) -> None:
+    spec = {"modelRef": {"name": "sentiment"}, "attach": {"id": name}, **fields}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "prod", "namespace": "team-a"}, "spec": spec})
+    await cluster.settle()
+    await go_on(cluster, 120)
+
+
+async def delete(cluster: AzureCluster) -> None:
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "prod")
+    await cluster.settle()
+    await go_on(cluster, 300)
+    assert ADDRESS not in cluster.kube.objects
+
+
+async def test_it_is_asked_and_its_endpoint_version_and_cost_are_told(cluster, provider):
+    await attach(cluster)
+    status = cluster.status(PROD)
+    assert (status["phase"], status["servedVersion"], status["engine"]) == ("Ready", 1, "AzureOpenAI")
+    assert status["endpoint"] == {"url": f"{cluster.url}/openai/v1", "model": "by-hand", "api": "OpenAI"}
+    assert status["cost"]["perHour"] == "1.70"
+    assert (provider.count(PUT), provider.count("chat.completions.create")) == (0, 1)
+
+
+async def test_deleting_the_object_leaves_it_and_says_so(cluster, provider):
+    await attach(cluster)
+    await delete(cluster)
+    assert hosts(provider) == ["by-hand"]
+    assert ("ModelDeployment", "Normal", "Retained") in cluster.told
+    assert provider.count(GONE) == 0
+
+
+async def test_it_is_deleted_with_the_object_where_the_user_says_delete(cluster, provider):
+    await attach(cluster, deletionPolicy="Delete")
+    await delete(cluster)
+    assert hosts(provider) == []
+
+
+async def test_what_belongs_to_others_is_neither_attached_nor_deleted(cluster, provider):
+    by_hand(provider, "stranger", "gpt-4o-mini-2024-07-18")
+    await attach(cluster, "stranger", deletionPolicy="Delete")
+    stalled = cluster.condition("Stalled", PROD)
+    assert (stalled["reason"], cluster.status(PROD)["phase"]) == ("AttachedDiffers", "Failed")
+    assert "no version of FineTunedModel sentiment" in stalled["message"]
+    await delete(cluster)
+    assert hosts(provider) == ["by-hand", "stranger"]
+
+
+async def test_one_that_is_not_there_is_named(cluster):
+    await attach(cluster, "by-hnad")
+    assert cluster.condition("Stalled", PROD)["reason"] == "DeploymentNotFound"
+
+
+async def test_one_that_disappears_is_told_of_and_found_again(cluster, provider):
+    await attach(cluster)
+    provider.deployments.delete("by-hand")
+    provider.advance(100)
+    await go_on(cluster, 1200, 600)
+    stalled = cluster.condition("Stalled", PROD)
+    assert (stalled["reason"], cluster.status(PROD)["phase"]) == ("DeletedAtProvider", "Failed")
+    assert "spec.attach.id" in stalled["message"]
+    assert ("ModelDeployment", "Warning", "DeletedAtProvider") in cluster.told
+    assert provider.count(PUT) == 0
+    by_hand(provider, "by-hand", cluster.status(MODEL)["versions"][0]["artifact"]["providerModelID"])
+    await go_on(cluster, 1200, 600)
+    assert cluster.status(PROD)["phase"] == "Ready"
+
+
+async def test_it_is_warned_about_when_nobody_asks_it_and_never_stopped(cluster, provider):
+    await attach(cluster)
+    await go_on(cluster, DAY + HOUR, 1800)
+    assert cluster.condition("Idle", PROD)["reason"] == "BilledWhileIdle"
+    assert hosts(provider) == ["by-hand"]
+
+
+async def test_detaching_makes_one_and_leaves_the_other(cluster, provider):
+    await attach(cluster, deletionPolicy="Delete")
+    spec = {"modelRef": {"name": "sentiment"}, "azureOpenAI": {"sku": "Standard"}, "deletionPolicy": "Delete"}
+    cluster.kube.change(MODEL_DEPLOYMENTS, "prod", spec=spec)
+    await cluster.settle()
+    await go_on(cluster, 1800, 300)
+    assert (cluster.status(PROD)["phase"], len(hosts(provider))) == ("Ready", 2)
+    await delete(cluster)
+    assert hosts(provider) == ["by-hand"]
