@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.deployment import ModelDeploymentSpec
+from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec
 from finetune_operator.decide.deployment import Target
 from finetune_operator.decide.hosted import Hosted, Wanted
 from finetune_operator.decide.hosting_terms import terms_of
@@ -71,14 +71,14 @@ def wanted(deployment: Manifest, spec: ModelDeploymentSpec, target: Target) -> W
     )
 
 
-def request(deployment: Manifest, spec: ModelDeploymentSpec, target: Target, wanted: Wanted) -> HostRequest:
-    """What the provider is asked to make."""
+def request(deployment: Manifest, spec: ModelDeploymentSpec, target: Target, recorded: HostedDeployment) -> HostRequest:
+    """What the provider is asked to make, as it is recorded."""
     artifact = target.version.artifact
     return HostRequest(
-        name=wanted.name,
+        name=recorded.name,
         model=artifact.provider_model_id or artifact.uri or "",
         template=spec,
         owner=str(deployment["metadata"]["uid"]),
-        nonce=wanted.nonce,
+        recorded_at=recorded.created_at,
         base_model=None if artifact.kind == "Full" else target.version.base_model,
     )

@@ -108,7 +108,8 @@ class HostedDeployments:
             return
         self._guard()
         if plan.make:
-            await self._calls.make(wanted.connection, hosting.request(deployment, view.spec, target, wanted))
+            recorded = next(one for one in plan.recorded if one.name == wanted.name)
+            await self._calls.make(wanted.connection, hosting.request(deployment, view.spec, target, recorded))
         for one in [one for one in plan.recorded if one.name in plan.delete][:1]:
             await self._calls.delete(one.connection, one.name)
 
