@@ -97,7 +97,7 @@ class BedrockApi:
         return wire.metrics(contents[0], contents[1] if len(contents) > 1 else b"")
 
     async def cancel(self, job_id: str) -> None:
-        """StopModelCustomizationJob. Refused where the job has ended: then that is so."""
+        """StopModelCustomizationJob. Refused where the job has ended, or is being stopped: then that is so."""
         try:
             await self._aws.call(SERVICE, "stop_model_customization_job", jobIdentifier=job_id)
         except NotThere:
@@ -105,7 +105,7 @@ class BedrockApi:
         except (Refused, TryLater) as error:
             if error.reason not in {Reason.PROVIDER_REFUSED, Reason.PROVIDER_BUSY}:
                 raise
-            if not (await self.job(job_id)).ended:
+            if (await self._shown(job_id)).get("status") == "InProgress":
                 raise
 
     async def has_model(self, model: str) -> bool:

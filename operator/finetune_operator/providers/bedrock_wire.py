@@ -108,15 +108,18 @@ def hyperparameters(spec: FineTuneJobSpec) -> dict[str, str]:
 
 def job(shown: Wire) -> RemoteJob:
     """A job as GetModelCustomizationJob shows it."""
+    state, note, model = _state(shown), _note(shown), shown.get("outputModelArn")
+    if state == "Succeeded" and model is None:
+        state, note = "Active", "Bedrock stores the model"
     results = [_result(shown, _TRAINING)]
     if (shown.get("validationDataConfig") or {}).get("validators"):
         results.append(_result(shown, _VALIDATION))
     return RemoteJob(
         id=str(shown["jobArn"]),
-        state=_state(shown),
+        state=state,
         created=shown["creationTime"],
-        note=_note(shown),
-        model=shown.get("outputModelArn"),
+        note=note,
+        model=model,
         ends=shown.get("endTime"),
         failure=failure(shown) if shown.get("status") == "Failed" else None,
         results=tuple(results),

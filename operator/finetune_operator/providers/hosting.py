@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.deployment import ModelDeploymentSpec
+from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec
 from finetune_operator.decide.deployment import Target
 from finetune_operator.decide.hosted import Hosted, Wanted
 from finetune_operator.decide.hosting_terms import terms_of
@@ -82,14 +82,14 @@ def one_at_a_time(spec: ModelDeploymentSpec | None) -> bool:
     return terms_of(spec).one_at_a_time or (spec is not None and spec.attach is not None)
 
 
-def request(deployment: Manifest, spec: ModelDeploymentSpec, target: Target, wanted: Wanted) -> HostRequest:
-    """What the provider is asked to make."""
+def request(deployment: Manifest, spec: ModelDeploymentSpec, target: Target, recorded: HostedDeployment) -> HostRequest:
+    """What the provider is asked to make, as it is recorded."""
     artifact = target.version.artifact
     return HostRequest(
-        name=wanted.name,
+        name=recorded.name,
         model=artifact.provider_model_id or artifact.uri or "",
         template=spec,
         owner=str(deployment["metadata"]["uid"]),
-        nonce=wanted.nonce,
+        recorded_at=recorded.created_at,
         base_model=None if artifact.kind == "Full" else target.version.base_model,
     )

@@ -106,13 +106,13 @@ class HostRequest:
     """UID of the ModelDeployment."""
     base_model: str | None = None
     """What the tuned model is an adapter of; None where it is whole."""
-    nonce: str | None = None
-    """What was changed to have it made again."""
+    recorded_at: str = ""
+    """When it was recorded that it is to be made. One of a name that was there before is another one."""
 
     @property
     def token(self) -> str:
         """The same for every call that is to make this deployment, and for no other."""
-        return sha256(f"{self.owner}/{self.name}/{self.nonce or ''}".encode()).hexdigest()[:32]
+        return sha256(f"{self.owner}/{self.name}/{self.recorded_at}".encode()).hexdigest()[:32]
 
 
 class HostingApi(Protocol):

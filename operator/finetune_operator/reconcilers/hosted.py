@@ -223,7 +223,8 @@ class HostedDeployments:
     async def _do(self, look: Look, plan: Plan) -> None:
         self._guard()
         if plan.make:
-            request = hosting.request(look.deployment, look.spec, look.target, look.wanted)
+            recorded = next(one for one in plan.recorded if one.name == look.wanted.name)
+            request = hosting.request(look.deployment, look.spec, look.target, recorded)
             await self._calls.make(look.wanted.connection, request)
         for one in [one for one in plan.recorded if one.name in plan.delete][:1]:
             await self._calls.delete(one.connection, one.name)

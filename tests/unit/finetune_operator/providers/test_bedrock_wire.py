@@ -113,6 +113,12 @@ STATES = {
 }
 
 
+def test_a_job_is_no_success_before_its_model_is_there() -> None:
+    found = wire.job(shown("Completed"))
+    assert (found.ended, found.note) == (False, "Bedrock stores the model")
+    assert wire.listed(shown("Completed")).ended, "so that the job itself is looked at"
+
+
 @pytest.mark.parametrize("name", STATES)
 def test_every_state_is_one_of_ours(name: str) -> None:
     given, state, note = STATES[name]

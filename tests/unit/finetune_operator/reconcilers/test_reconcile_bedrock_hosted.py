@@ -137,6 +137,21 @@ async def test_a_new_version_answers_before_the_old_one_is_deleted(cluster, prov
     assert hosts(provider) == [second]
 
 
+@pytest.mark.parametrize("block", [None, HOURLY], ids=["on demand", "provisioned"])
+async def test_going_back_to_an_earlier_version_deploys_it_anew(cluster, provider, block):
+    await begin(cluster, block)
+    await deployed(cluster, 1200)
+    await tune(cluster, "sentiment-2")
+    await go_on(cluster, 1300)
+    assert cluster.status(DEPLOYMENT)["servedVersion"] == 2
+    model = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={**model["spec"], "activeVersion": 1})
+    await cluster.settle()
+    arn = await deployed(cluster, 1300)
+    assert (cluster.status(DEPLOYMENT)["servedVersion"], answer(cluster, arn)) == (1, "sentiment-1 says 3")
+    assert hosts(provider) == [arn]
+
+
 async def test_another_kind_of_the_same_version_answers_before_the_first_goes(cluster, provider):
     await begin(cluster)
     first = await deployed(cluster)

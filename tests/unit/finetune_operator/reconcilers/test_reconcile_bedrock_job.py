@@ -16,6 +16,7 @@ from tests.unit.finetune_operator.reconcilers.bedrock import (
     GET,
     LIST,
     ROLE,
+    STOP,
     BedrockCluster,
     bedrock,
     conversations,
@@ -189,6 +190,21 @@ async def test_deleting_the_job_while_it_runs_stops_it_and_takes_its_files_away(
         await cluster.pass_time(60)
     assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
     assert (cluster.jobs()[0].status, provider.left(), cluster.objects()) == ("Stopped", [], [])
+
+
+@pytest.mark.parametrize("meanwhile", [0, 1, 120], ids=["runs", "is being stopped", "has been stopped"])
+async def test_a_stop_that_bedrock_refuses_is_one_only_while_the_job_runs(provider, begin, meanwhile):
+    cluster = await submitted(begin)
+    await cluster.pass_time(620)
+    if meanwhile:
+        cluster.client("bedrock").stop_model_customization_job(jobIdentifier=cluster.jobs()[0].arn)
+        provider.advance(meanwhile)
+    provider.fault(STOP, status=400, code="ConflictException", times=100)
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    assert ((FINE_TUNE_JOBS, "team-a", "sentiment-1") in cluster.kube.objects) is (meanwhile == 0)
+    if not meanwhile:
+        assert cluster.condition("Stalled")["reason"] == "ProviderBusy"
 
 
 async def test_an_upload_that_broke_off_is_given_up_at_the_end(begin):
