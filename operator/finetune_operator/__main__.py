@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import kopf
@@ -102,6 +102,7 @@ class Operator:
             announce=self._announce,
             enqueue=self._queue.add,
             clock=lambda: datetime.now(UTC),
+            report_interval=timedelta(seconds=self._settings.progress_write_seconds),
         )
         local = HuggingFaceTraining(
             self._guarded,
