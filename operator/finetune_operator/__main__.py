@@ -310,6 +310,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What has been imported stays: without this the collector walks over all of it, again and again.
     gc.collect()
     gc.freeze()
+    # It works the more seldom the more it found the last time: now that is nothing.
+    gc.collect()
     return asyncio.run(_main(settings))
 
 
