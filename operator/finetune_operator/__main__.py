@@ -105,6 +105,7 @@ class Operator:
             announce=self._announce,
             enqueue=self._queue.add,
             clock=lambda: datetime.now(UTC),
+            report_interval=timedelta(seconds=self._settings.progress_write_seconds),
         )
         local = HuggingFaceTraining(
             self._guarded,
@@ -314,6 +315,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What has been imported stays: without this the collector walks over all of it, again and again.
     gc.collect()
     gc.freeze()
+    # It works the more seldom the more it found the last time: now that is nothing.
+    gc.collect()
     return asyncio.run(_main(settings))
 
 

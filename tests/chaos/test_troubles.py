@@ -167,6 +167,7 @@ async def has_half_open_connections(scene: Scene) -> None:
     """Twice, everything that is open at a moment stays open, and nothing comes over it any more."""
     await scene.site.job()
     await scene.site.trainer()
+    await scene.site.until(scene.wire.is_watched, "the watches")
     assert scene.wire.freeze() > 3
     await scene.site.phase("Validating")
     assert scene.wire.freeze() > 3

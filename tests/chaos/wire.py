@@ -107,6 +107,10 @@ class Wire:
     _connections: set[asyncio.Transport] = field(default_factory=set)
     _frozen: set[asyncio.Transport] = field(default_factory=set)
 
+    async def is_watched(self) -> bool:
+        """Whether the operator holds more connections than its own requests need: its watches are open."""
+        return len(self._connections) > 3
+
     def freeze(self) -> int:
         """Nothing that was sent on a connection of this moment is answered any more; how many there are."""
         self._frozen |= self._connections

@@ -220,7 +220,8 @@ def follow(view: JobView) -> Decision | None:
     again = LATE_POD_CHECK_SECONDS if view.run.ending else None
     message = view.run.note or doing(phase)
     seen = view.status.observed_generation == view.generation and view.status.failure is None
-    if seen and _says(view.status, message) and phase == view.status.phase and not report_is_due(report, view.status):
+    said = seen and _says(view.status, message) and phase == view.status.phase
+    if said and not report_is_due(report, view.status, view.report_interval):
         return Decision(view.status, requeue_after=again)
     facts = [*reconciling(Reason(phase), message), *dataset_facts(report)]
     fields = {"phase": phase, "failure": None, **reported(view.run.report, view.status)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.catalogue import ProviderFacts
@@ -10,6 +10,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
 from finetune_operator.decide.conditions import Fact, is_true
+from finetune_operator.decide.reported import REPORT_INTERVAL
 from finetune_operator.decide.run import Run
 
 
@@ -41,6 +42,8 @@ class JobView:
     """Whether our finalizer is on the job: something of it may be outside of the cluster."""
     abandoned: bool = False
     """Whether somebody wants it let go though the provider cannot be asked."""
+    report_interval: timedelta = REPORT_INTERVAL
+    """Least time between two writes of progress."""
     facts: ProviderFacts = field(default_factory=ProviderFacts)
     """Prices and dates of the provider."""
 

@@ -9,7 +9,7 @@ from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import Fact, moment
 
 REPORT_INTERVAL = timedelta(seconds=5)
-"""Progress is written to status no more often; phase changes are written at once."""
+"""Progress is written to status no more often, unless the operator is told otherwise; phases are written at once."""
 
 PHASE_OF_REPORT = {"Validating": "Validating", "Running": "Running", "Evaluating": "Evaluating"}
 
@@ -28,14 +28,14 @@ def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]
     }
 
 
-def report_is_due(report: Report | None, status: FineTuneJobStatus) -> bool:
-    """Whether the report's progress may be written already."""
+def report_is_due(report: Report | None, status: FineTuneJobStatus, interval: timedelta) -> bool:
+    """Whether the report's progress may be written already, `interval` after the last one."""
     new = report.progress if report else None
     old = status.progress
     if new is None or new.updated_at is None or old is None or old.updated_at is None:
         return True
     # Either way: the clocks of two attempts' nodes may differ.
-    return old == new or abs(moment(new.updated_at) - moment(old.updated_at)) >= REPORT_INTERVAL
+    return old == new or abs(moment(new.updated_at) - moment(old.updated_at)) >= interval
 
 
 def dataset_facts(report: Report | None) -> list[Fact]:

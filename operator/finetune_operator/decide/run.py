@@ -87,14 +87,15 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     failed = _job_condition(job, "Failed") or _job_condition(job, "FailureTarget")
     if failed:
         return _failed(failed, pod, report)
-    if _job_condition(job, "Complete") or _has_done_it_all(pod, report):
+    if _job_condition(job, "Complete") or _has_done_it_all(pods, report):
         return Run(_end(report), report=report)
     return Run("Active" if pod is not None else "Queued", report=report)
 
 
-def _has_done_it_all(pod: Manifest | None, report: Report | None) -> bool:
-    """Whether the pod has ended well, and its trainer too: the Job's own word follows, on a busy cluster much later."""
-    return pod is not None and pod.get("status", {}).get("phase") == "Succeeded" and _end(report) != "ResultUnknown"
+def _has_done_it_all(pods: Sequence[Manifest], report: Report | None) -> bool:
+    """Whether the one pod has ended well, and its trainer too: the Job's own word of it may be much later."""
+    ended = [pod.get("status", {}).get("phase") for pod in pods]
+    return ended == ["Succeeded"] and _end(report) != "ResultUnknown"
 
 
 def _end(report: Report | None) -> RunState:

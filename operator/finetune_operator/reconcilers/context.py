@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from finetune_api.base import ApiModel
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_operator.decide.connection import with_resolved
+from finetune_operator.decide.reported import REPORT_INTERVAL
 from finetune_operator.runtime.errors import NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, Kube, Resource
 from finetune_operator.runtime.queue import Key
@@ -42,6 +43,8 @@ class Context:
     announce: Announce
     enqueue: Callable[[Key], None]
     clock: Callable[[], datetime]
+    report_interval: timedelta = REPORT_INTERVAL
+    """Least time between two writes of a job's progress."""
     _connections: dict[str, tuple[int, LLMConnectionSpec | None]] = field(default_factory=dict)
     """Each connection as it was last read, with its version: every job of it asks for it at every look."""
 

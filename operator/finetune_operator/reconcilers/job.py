@@ -112,6 +112,7 @@ class JobReconciler:
             version=self._version(job, spec),
             artifact_uri=provider.output_uri(job, spec, connection) if usable and spec and connection else "",
             now=self._context.clock(),
+            report_interval=self._context.report_interval,
             remote=self._providers.is_remote(status, connection),
             held=PROVIDER_FINALIZER in metadata.get("finalizers", ()),
             abandoned=metadata.get("annotations", {}).get(ABANDON_ANNOTATION) == "true",

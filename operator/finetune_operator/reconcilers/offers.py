@@ -14,7 +14,7 @@ from finetune_operator.decide.job_view import JobView
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key
 
-GATHER_SECONDS = 0.5
+GATHER_SECONDS = 1.0
 """So long a result waits for others of its model: jobs that were applied together end together."""
 
 

@@ -1,6 +1,7 @@
 """What is done about a job: each step of the chain, and what status says of it."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -688,3 +689,11 @@ def test_a_push_that_fails_is_said_and_the_version_stands(pushes: Any, status: s
     assert (pushed.status, pushed.reason) == (status, reason)
     assert said in pushed.message
     assert condition(found, "Complete").status == "True"
+
+
+@pytest.mark.parametrize(("interval", "written"), [(5, False), (2, True)])
+def test_how_often_progress_is_written_is_a_setting(interval: float, written: bool) -> None:
+    first = decide(view(run("Active", report=report("Running", progress=progress(1, 0))), running())).status
+    told = run("Active", report=report("Running", progress=progress(2, 3)))
+    later = decide(view(told, first, report_interval=timedelta(seconds=interval))).status
+    assert (later != first) is written
