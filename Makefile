@@ -24,6 +24,8 @@ OPERATOR_IMAGE ?=
 TRAINER_IMAGE ?=
 # How many FineTuneJobs `make bench-operator` applies at once; several numbers are runs of their own.
 JOBS ?= 1000
+# How many rows `make bench-data` checks; several numbers are runs of their own.
+ROWS ?= 1000000
 # How long `make soak` goes on.
 MINUTES ?= 60
 # More flags for pytest: `make test-unit PYTEST="-k lease -x"`.
@@ -66,6 +68,10 @@ test-e2e: venv programs images ## tests with real pods
 .PHONY: bench-operator
 bench-operator: venv programs ## N jobs at once on nodes that KWOK plays: time, requests, memory (JOBS="1000 5000")
 	@$(BIN)/python -m bench.scale --jobs $(JOBS)
+
+.PHONY: bench-data
+bench-data: venv ## `check` on large files beside datasets and tokenizers (ROWS="1000000 10000000", minutes)
+	@$(BIN)/python -m bench.data --rows $(ROWS)
 
 .PHONY: fuzz
 fuzz: venv ## hours of made-up bytes as datasets: each must give a verdict
