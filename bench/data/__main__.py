@@ -45,6 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.data", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--token-rows", type=int, default=200_000, help="rows whose tokens are counted")
     parser.add_argument("--folder", type=Path, help="where the files are made and left; default: a temporary one")
     options = parser.parse_args()
     python = peers()
@@ -56,7 +57,8 @@ def main() -> int:
             paths = rows.write(folder, count)
             print(f"{count:,} rows, {paths['jsonl'].stat().st_size / count:.0f} bytes each as JSON Lines\n")
             print(reading(paths, python, options.runs))
-            print(counting(paths["jsonl"], model, python, options.runs))
+        sample = rows.write(folder, options.token_rows)["jsonl"]
+        print(f"Tokens of {options.token_rows:,} rows\n\n{counting(sample, model, python, options.runs)}")
     return 0
 
 

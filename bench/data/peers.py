@@ -14,7 +14,7 @@ from pathlib import Path
 
 def by_datasets(path: Path) -> dict[str, float]:
     """Load and filter."""
-    import datasets
+    import datasets  # type: ignore[import-not-found]
 
     datasets.disable_progress_bars()
     kind = {"jsonl": "json"}.get(path.suffix[1:], path.suffix[1:])
@@ -33,12 +33,13 @@ def by_tokenizers(path: Path, model: Path) -> dict[str, float]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    seconds, tokens, count, batch = 0.0, 0, 0, []
+    seconds, tokens, count = 0.0, 0, 0
+    batch: list[str] = []
 
     def encode() -> None:
         nonlocal seconds, tokens
         started = time.perf_counter()
-        tokens += sum(map(len, tokenizer.encode_batch_fast(batch, add_special_tokens=False)))
+        tokens += sum(len(found.ids) for found in tokenizer.encode_batch_fast(batch, add_special_tokens=False))
         seconds += time.perf_counter() - started
         batch.clear()
 

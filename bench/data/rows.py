@@ -1,4 +1,4 @@
-"""Made-up rows of 235 bytes as JSON Lines, and the same rows as CSV, JSON array and Parquet; and a tokenizer for them."""
+"""Made-up rows of 235 bytes as JSON Lines, the same rows in other formats, and a tokenizer for them."""
 
 from __future__ import annotations
 

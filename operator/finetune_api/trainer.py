@@ -12,6 +12,7 @@ from finetune_api.evaluation import EvaluationResult
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, Loss, Progress, ProviderFile, TrainingResult
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
+from finetune_api.trackers import Tracked
 from finetune_api.verdict import DatasetVerdict, SplitName
 
 T = TypeVar("T")
@@ -112,6 +113,7 @@ class Report(ApiModel):
     loss: Loss | None = Field(None, description="Loss curves so far, thinned.")
     dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
     evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
+    trackers: list[Tracked] | None = Field(None, description="How experiment trackers are doing.")
     checked: Checked | None = Field(None, description="What a provider has been given; with phase Checked.")
     result: TrainingResult | None = Field(None, description="What the run made; with phase Succeeded.")
     failure: Failure | None = Field(None, description="What went wrong; with phase Failed.")

@@ -114,6 +114,11 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     push = spec.artifact.push
     nowhere = "it names no place" if push and push.oci is None and push.hugging_face is None else None
     yield "spec.artifact.push", nowhere, "Write oci or huggingFace below it, or both."
+    both = "trackers follow the built-in recipe" if spec.trackers and spec.code else None
+    yield "spec.trackers", both, "Remove them, and log from your own code."
+    trackers = spec.trackers
+    nobody = "it names no tracker" if trackers and trackers.mlflow is None and trackers.tensor_board is None else None
+    yield "spec.trackers", nobody, "Write mlflow or tensorBoard below it, or both."
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
     yield "spec.modelRef.name", service, "Rename it, for example in small letters."
     for field in ("cpu", "memory", "ephemeralStorage"):

@@ -24,6 +24,7 @@ def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]
         "eval_loss": loss.last_validation if loss else status.eval_loss,
         "dataset": (report and report.dataset) or status.dataset,
         "evaluation": (report and report.evaluation) or status.evaluation,
+        "trackers": (report and report.trackers) or status.trackers,
     }
 
 
