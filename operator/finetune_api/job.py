@@ -19,6 +19,7 @@ from finetune_api.base import (
 )
 from finetune_api.evaluation import Evaluation
 from finetune_api.push import Push
+from finetune_api.trackers import Trackers
 
 Method = Literal["LoRA", "QLoRA", "Full"]
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
@@ -252,6 +253,10 @@ class FineTuneJobSpec(ApiModel):
                 "!has(self.code) || self.resources.nodes == 1",
                 "code runs in one pod: remove resources.nodes, or remove code for the built-in recipe",
             ),
+            (
+                "!has(self.code) || !has(self.trackers)",
+                "trackers follow the built-in recipe: remove them and log from your own code",
+            ),
             MODEL_REF_RULE,
         )
     )
@@ -281,6 +286,10 @@ class FineTuneJobSpec(ApiModel):
         "it (fineTuning.allowCode).",
     )
     evaluation: Evaluation = Field(Evaluation(), description="How dataset.test is used.")
+    trackers: Trackers | None = Field(
+        None,
+        description="Experiment trackers that follow the training. They may fail without harm: see status.trackers.",
+    )
     adopt: Adopt | None = Field(
         None,
         description="Make a version of a job that is at the provider already, instead of making one. It is only "

@@ -13,6 +13,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, Loss, Progress, ProviderFile, TrainingResult
 from finetune_api.memory import MemoryUse
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
+from finetune_api.trackers import Tracked
 from finetune_api.verdict import DatasetVerdict, SplitName
 
 T = TypeVar("T")
@@ -122,6 +123,7 @@ class Report(ApiModel):
     dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
     memory: MemoryUse | None = Field(None, description="What training takes of memory.")
     evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
+    trackers: list[Tracked] | None = Field(None, description="How experiment trackers are doing.")
     checked: Checked | None = Field(None, description="What a provider has been given; with phase Checked.")
     result: TrainingResult | None = Field(None, description="What the run made; with phase Succeeded.")
     failure: Failure | None = Field(None, description="What went wrong; with phase Failed.")

@@ -29,6 +29,7 @@ from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import metrics, model_card
 from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
 from finetune_trainer.durable import MANIFEST, bytes_of, read_manifest, remove_unfinished, sha256_of, whole_folder
+from finetune_trainer.trackers import TENSORBOARD_FOLDER
 
 if TYPE_CHECKING:
     from finetune_trainer.evaluation.contest import Contest
@@ -112,6 +113,9 @@ def write(
         (folder / "dataset.json").write_text(json.dumps(dataset.wire(), indent=2) + "\n", encoding="utf-8")
         (folder / "result.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
         (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+        events = Path(job.output) / TENSORBOARD_FOLDER
+        if events.is_dir():
+            shutil.copytree(events, folder / TENSORBOARD_FOLDER)
         if contest:
             _write_rows(folder / "evaluation.jsonl", contest.rows())
     return _reference(job)

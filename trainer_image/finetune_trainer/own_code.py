@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError
 
 from finetune_api.base import ApiModel
 from finetune_api.job_status import ArtifactRef, Progress, TrainingResult
-from finetune_api.names import ARTIFACTS_PREFIX, JOB_VARIABLE, PUSH_PREFIX, REPORT_CA_VARIABLE
+from finetune_api.names import ARTIFACTS_PREFIX, JOB_VARIABLE, PUSH_PREFIX, REPORT_CA_VARIABLE, TRACKERS_PREFIX
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
@@ -47,7 +47,13 @@ STOP_SECONDS = 100
 """What the code has to write a checkpoint after SIGTERM; the pod has 120."""
 
 _MORE_SCRATCH = "Ask for more scratch space with spec.resources.ephemeralStorage."
-_SECRETS = (JOB_VARIABLE, REPORT_CA_VARIABLE, ARTIFACTS_PREFIX, PUSH_PREFIX)  # also as beginnings of names
+_SECRETS = (
+    JOB_VARIABLE,
+    REPORT_CA_VARIABLE,
+    ARTIFACTS_PREFIX,
+    PUSH_PREFIX,
+    TRACKERS_PREFIX,
+)  # also as beginnings of names
 
 
 class CodeContext(ApiModel):

@@ -21,10 +21,14 @@ from finetune_trainer.durable import UNFINISHED, read_manifest, sha256_of, write
 from finetune_trainer.evaluation.kept import FOLDER as ANSWERS
 from finetune_trainer.metrics import FILE as RECORD
 from finetune_trainer.store import Store
+from finetune_trainer.trackers import RUNS_FOLDER, TENSORBOARD_FOLDER
 
 CHECKPOINTS = "checkpoints"
-KEPT = (CHECKPOINTS, ANSWERS, RECORD)
-"""Parts of a job's output folder that a next attempt goes on from. The record is last: it may be ahead of them."""
+NEWS = (CHECKPOINTS, ANSWERS, RUNS_FOLDER)
+"""Parts of a job's output folder that are worth a new snapshot when they change."""
+
+KEPT = (*NEWS, TENSORBOARD_FOLDER, RECORD)
+"""Parts that a next attempt goes on from. Records are last: they may be ahead of the checkpoints, not behind."""
 
 _STATE = "state"
 _DIGITS = 6
@@ -132,7 +136,7 @@ class Snapshots:
     def _looks(self) -> _Looks:
         """Names, sizes and times of what is kept but the record."""
         looks: _Looks = []
-        for part in KEPT[:-1]:
+        for part in NEWS:
             for path in _files_in(self._output / part):
                 try:
                     stat = path.stat()

@@ -27,7 +27,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.uris import LOCAL_SCHEME
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
-from finetune_trainer import artifact, base_model, launch, memory, merge, outcome, own_code, own_model, room
+from finetune_trainer import artifact, base_model, launch, memory, merge, outcome, own_code, own_model, room, trackers
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer, Row, encode, load_rows
 from finetune_trainer.data.audit import Audited, audit
@@ -67,9 +67,12 @@ AUDITED_ROWS = 3
 
 # What may differ between two attempts of the same job without changing what is learnt.
 _NOT_LEARNT_FROM: dict[str, Any] = {
-    **dict.fromkeys(
-        ("suspend", "ttl_seconds_after_finished", "retry_nonce", "resources", "active_deadline_seconds"), True
-    ),
+    "suspend": True,
+    "ttl_seconds_after_finished": True,
+    "retry_nonce": True,
+    "resources": True,
+    "active_deadline_seconds": True,
+    "trackers": True,
     "artifact": {"push"},
 }
 
@@ -114,6 +117,7 @@ def _execute(
     job = keeping.job
     if world.tell("finished", lambda: _was_finished(job, reporter, allow_local=allow_local)):
         return
+    trackers.require(job)
     if world.is_first:
         with write_errors(Path(job.output)):
             interruption.stop_when_passed(keeping.fence)
@@ -143,9 +147,10 @@ def _execute(
         page=_page(run, contest),
     )
     reference = keeping.publish(reference)
-    # An artifact that a platform has yet to take may be lost with the machine: then the checkpoints make it again.
-    for rest in (*([] if job.artifact_folder else [checkpoints_of(job)]), Path(job.output) / own_code.MODEL_FOLDER):
-        shutil.rmtree(rest, ignore_errors=True)
+    for rest in (own_code.MODEL_FOLDER, trackers.RUNS_FOLDER, trackers.TENSORBOARD_FOLDER):
+        shutil.rmtree(Path(job.output) / rest, ignore_errors=True)
+    if not job.artifact_folder:  # one that a platform has yet to take may be lost: then the checkpoints make it again
+        shutil.rmtree(checkpoints_of(job), ignore_errors=True)
     forget(Path(job.output))
     result = result.model_copy(update={"artifact": reference})
     reporter.update(phase="Succeeded", result=_with_pushes(job, result))
@@ -352,7 +357,9 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
         if tokens:
             pulse.saw(step, tokens)
         if reporter.due() or not tokens or step == run.plan.total_steps:
-            reporter.update(progress=pulse.progress(step), loss=run.metrics.curves())
+            reporter.update(progress=pulse.progress(step), loss=run.metrics.curves(), trackers=followers.tracked)
+        if run.world.is_first:
+            followers.log(run.metrics.lines[-1])
 
     trainer = build_trainer(
         run.job,
@@ -367,8 +374,13 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
         on_step=on_step,
     )
     reporter.update(phase="Running", progress=pulse.progress(0))
-    with interruption.deferred():
-        trainer.run()
+    followers = trackers.Trackers(run.job, trainer.args, run.model)
+    try:
+        with interruption.deferred():
+            trainer.run()
+    finally:
+        followers.end()
+        reporter.update(trackers=followers.tracked)
     interruption.check()
     reporter.update(progress=pulse.progress(run.plan.total_steps), loss=run.metrics.curves())
     return trainer

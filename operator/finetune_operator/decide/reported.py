@@ -25,6 +25,7 @@ def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]
         "dataset": (report and report.dataset) or status.dataset,
         "memory": (report and report.memory) or status.memory,
         "evaluation": (report and report.evaluation) or status.evaluation,
+        "trackers": (report and report.trackers) or status.trackers,
     }
 
 

@@ -2,7 +2,8 @@
 
 from finetune_api.base import ObjectRef
 from finetune_api.connection import Artifacts
-from finetune_api.names import ARTIFACTS_PREFIX
+from finetune_api.names import ARTIFACTS_PREFIX, TRACKERS_PREFIX
+from finetune_api.trackers import Trackers
 from finetune_api.trainer import StoreRef
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.desired.pod import Manifest
@@ -16,16 +17,20 @@ def store(uri: str, artifacts: Artifacts) -> StoreRef | None:
     return None if parse_artifact_uri(uri).is_claim else StoreRef(uri=uri, endpoint=artifacts.endpoint_url)
 
 
-def environment(artifacts: Artifacts | None, data_secret: ObjectRef | None = None) -> Manifest:
+def environment(
+    artifacts: Artifacts | None, data_secret: ObjectRef | None = None, trackers: Trackers | None = None
+) -> Manifest:
     """`envFrom` of a container, where there is any: keys of the data as they are, those of the store with a prefix.
 
-    Both Secrets may call their keys alike.
+    The Secrets may call their keys alike. That of a tracker has a prefix too: the trainer takes from it what it knows.
     """
     sources: list[Manifest] = []
     if data_secret is not None:
         sources.append({"secretRef": {"name": data_secret.name}})
     if artifacts is not None and artifacts.secret_ref is not None:
         sources.append({"prefix": ARTIFACTS_PREFIX, "secretRef": {"name": artifacts.secret_ref.name}})
+    if trackers is not None and trackers.mlflow is not None and trackers.mlflow.secret_ref is not None:
+        sources.append({"prefix": TRACKERS_PREFIX, "secretRef": {"name": trackers.mlflow.secret_ref.name}})
     return {"envFrom": sources} if sources else {}
 
 

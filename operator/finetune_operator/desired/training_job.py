@@ -209,7 +209,7 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attemp
         "resources": resources(spec, connection),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    container |= artifacts.environment(connection.artifacts, dataset.secret_ref)
+    container |= artifacts.environment(connection.artifacts, dataset.secret_ref, spec.trackers)
     return pod_spec(connection, container, volumes) | {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_SECONDS,

@@ -1,0 +1,1 @@
+"""How fast datasets are checked, beside the field's own libraries."""

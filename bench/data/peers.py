@@ -1,0 +1,66 @@
+"""The same by others, in a process of the peers' environment: `python peers.py datasets|tokenizers FILE [MODEL]`.
+
+datasets: load the file, which writes its cache of Arrow files, and drop rows with a missing value. tokenizers: encode
+prompt and completion in the chat's frame, a thousand rows at a time; reading is not counted.
+"""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def by_datasets(path: Path) -> dict[str, float]:
+    """Load and filter."""
+    import datasets  # type: ignore[import-not-found]
+
+    datasets.disable_progress_bars()
+    kind = {"jsonl": "json"}.get(path.suffix[1:], path.suffix[1:])
+    with tempfile.TemporaryDirectory() as cache:
+        started = time.perf_counter()
+        loaded = datasets.load_dataset(kind, data_files=str(path), split="train", cache_dir=cache)
+        kept = loaded.filter(
+            lambda batch: [bool(a) and bool(b) for a, b in zip(batch["prompt"], batch["completion"], strict=True)],
+            batched=True,
+        )
+        return {"rows": len(kept), "seconds": time.perf_counter() - started}
+
+
+def by_tokenizers(path: Path, model: Path) -> dict[str, float]:
+    """Encode in batches."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    seconds, tokens, count = 0.0, 0, 0
+    batch: list[str] = []
+
+    def encode() -> None:
+        nonlocal seconds, tokens
+        started = time.perf_counter()
+        tokens += sum(len(found.ids) for found in tokenizer.encode_batch_fast(batch, add_special_tokens=False))
+        seconds += time.perf_counter() - started
+        batch.clear()
+
+    with path.open() as lines:
+        for line in lines:
+            row = json.loads(line)
+            count += 1
+            batch.append(
+                f"<|im_start|>user\n{row['prompt']}<|im_end|>\n<|im_start|>assistant\n{row['completion']}<|im_end|>\n"
+            )
+            if len(batch) == 1000:
+                encode()
+    encode()
+    return {"rows": count, "tokens": tokens, "seconds": seconds}
+
+
+def main() -> None:
+    """Do it and print a line of JSON."""
+    said = by_datasets(Path(sys.argv[2])) if sys.argv[1] == "datasets" else by_tokenizers(*map(Path, sys.argv[2:]))
+    print(json.dumps(said | {"peakMiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Experiment trackers that a job's training is followed in, and what became of that."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from finetune_api.base import ApiModel, ObjectRef, rules, shaped
+
+TrackerName = Literal["mlflow", "tensorBoard"]
+
+_TRACKING_URI = shaped(
+    "^https?://[^/@]+(/.*)?$", "write the server's whole address, such as https://mlflow.example.com"
+)
+
+
+class MLflow(ApiModel):
+    """An MLflow tracking server."""
+
+    tracking_uri: Annotated[str, Field(max_length=512), _TRACKING_URI] = Field(
+        description="Address of the tracking server."
+    )
+    experiment: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="Experiment that the run belongs to; made where it is not there. Default: the model's name."
+    )
+    secret_ref: ObjectRef | None = Field(
+        None,
+        description="Secret of the job's namespace with MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD.",
+    )
+
+
+class TensorBoard(ApiModel):
+    """Event files beside the artifact, in the folder tensorboard."""
+
+
+class Trackers(ApiModel):
+    """Where losses and learning rate are written to besides the job's own record."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.mlflow) || has(self.tensorBoard)", "trackers needs mlflow or tensorBoard, or both"),
+        )
+    )
+    mlflow: MLflow | None = Field(None, description="A run in MLflow.")
+    tensor_board: TensorBoard | None = Field(None, description="Event files for TensorBoard, in the artifact.")
+
+
+class Tracked(ApiModel):
+    """How a tracker is doing. Trouble with one never stops a training."""
+
+    name: TrackerName = Field(description="Which tracker.")
+    url: Annotated[str, Field(max_length=1024)] | None = Field(
+        None, description="The run's page; for TensorBoard the folder of its files below the artifact."
+    )
+    problem: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="What it did not take, if anything. The job's own record has all of it."
+    )

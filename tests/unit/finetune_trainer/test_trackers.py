@@ -1,0 +1,206 @@
+"""Experiment trackers get a run's numbers, once and in one run; what is wrong with them never stops a training."""
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.names import TRACKERS_PREFIX
+from finetune_trainer import trackers
+from finetune_trainer.interruption import Interruption
+from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.places import Place, serving
+from tests.unit.finetune_trainer.test_keeping import at_step, run
+
+
+class FakeMLflow(Place):
+    """MLflow's REST API as far as a run needs it, with a token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: dict[str, dict] = {}
+        self.metrics: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self.experiments: dict[str, str] = {}
+        self.tokens: set[str | None] = set()
+
+    def answer(self, _method, path, headers, body):
+        self.tokens.add(headers.get("Authorization"))
+        call, _, query = path.partition("/api/2.0/mlflow/")[2].partition("?")
+        said = self._said(call, json.loads(body) if body else {}, query)
+        if said is None:
+            missing = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"}
+            return 404, {}, json.dumps(missing).encode()
+        return 200, {}, json.dumps(said).encode()
+
+    def _said(self, call, asked, query):
+        if call == "experiments/get-by-name":
+            name = query.partition("experiment_name=")[2]
+            return {"experiment": self._experiment(name)} if name in self.experiments else None
+        if call == "experiments/create":
+            self.experiments[asked["name"]] = "7"
+            return {"experiment_id": "7"}
+        if call == "experiments/get":
+            return {"experiment": self._experiment(next(iter(self.experiments)))}
+        if call == "runs/create":
+            run_id = f"run{len(self.runs)}"
+            self.runs[run_id] = {"status": "RUNNING", "name": asked.get("run_name"), "tags": asked.get("tags", [])}
+        elif call == "runs/get":
+            run_id = query.partition("run_id=")[2] or query.partition("run_uuid=")[2]
+            run_id = run_id.partition("&")[0]
+        else:
+            run_id = asked["run_id"]
+        if call == "runs/log-batch":
+            for metric in asked.get("metrics", []):
+                self.metrics[metric["key"]].append((int(metric["step"]), metric["value"]))
+            self.runs[run_id]["tags"] += asked.get("tags", [])
+            return {}
+        if call == "runs/set-tag":
+            self.runs[run_id]["tags"].append({"key": asked["key"], "value": asked["value"]})
+            return {}
+        if call == "runs/update":
+            self.runs[run_id]["status"] = asked.get("status", "RUNNING")
+            return {"run_info": self._info(run_id)}
+        return {"run": {"info": self._info(run_id), "data": {}}}
+
+    def _experiment(self, name):
+        return {"experiment_id": self.experiments[name], "name": name, "lifecycle_stage": "active"}
+
+    def _info(self, run_id):
+        about = {"experiment_id": "7", "lifecycle_stage": "active", "artifact_uri": "mlflow-artifacts:/7"}
+        return about | {"run_id": run_id, "run_uuid": run_id, "status": self.runs[run_id]["status"], "start_time": 1}
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """What MLflow keeps in the process, and the environment that it was told."""
+    for name in ("TRACKING_URI", "EXPERIMENT_NAME", "TAGS", "RUN_ID", "TRACKING_TOKEN", "HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.setenv(f"MLFLOW_{name}", "")  # put back afterwards
+        monkeypatch.delenv(f"MLFLOW_{name}")
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    mlflow.set_tracking_uri(None)
+    mlflow.tracking.fluent._active_experiment_id = None
+    monkeypatch.setattr(trackers, "LAST_SECONDS", 60.0)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv(f"{TRACKERS_PREFIX}MLFLOW_TRACKING_TOKEN", "secret-token")
+    monkeypatch.setenv(f"{TRACKERS_PREFIX}LD_PRELOAD", "/evil")
+    with serving(FakeMLflow()) as found:
+        yield found
+
+
+def job(folder: Path, cache: Path, **asked):
+    return make_job(folder, cache, hyperparameters={"epochs": 2, "checkpointSteps": 3}, trackers=asked)
+
+
+def mlflow_at(address: str) -> dict:
+    return {"trackingURI": address, "experiment": "colours", "secretRef": {"name": "mlflow"}}
+
+
+def test_a_run_in_mlflow_has_every_step_and_a_link_in_status(server, tiny_model, tmp_path):
+    code, report = run(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)))
+    assert code == ExitCode.OK
+    (tracked,) = report.trackers
+    assert (tracked.name, tracked.problem) == ("mlflow", None)
+    assert tracked.url == f"{server.address}/#/experiments/7/runs/run0"
+    assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
+    last = server.metrics["eval_loss"][-1]
+    assert last == (10, pytest.approx(report.loss.last_validation))
+    assert server.runs["run0"]["status"] == "FINISHED"
+    assert server.runs["run0"]["name"] == "team-a/colours"
+    assert {"key": "finetune.dev/job", "value": "team-a/colours"} in server.runs["run0"]["tags"]
+    assert server.tokens == {"Bearer secret-token"}
+    assert list(server.experiments) == ["colours"]
+
+
+def test_an_attempt_that_goes_on_goes_on_in_the_same_run(server, tiny_model, tmp_path):
+    asked = job(tmp_path, tiny_model, mlflow=mlflow_at(server.address))
+    assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    assert list(server.runs) == ["run0"]
+    code, report = run(asked.model_copy(update={"attempt": 2}))
+    assert code == ExitCode.OK
+    assert list(server.runs) == ["run0"]
+    assert report.trackers[0].url.endswith("/runs/run0")
+    assert sorted({step for step, _ in server.metrics["loss"]}) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("fault", ["break", 401, 500])
+def test_a_tracker_that_does_not_take_it_is_said_and_the_training_goes_on(server, tiny_model, tmp_path, fault):
+    server.fault = lambda _method, _path: fault
+    code, report = run(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address), tensorBoard={}))
+    assert code == ExitCode.OK
+    followed, board = report.trackers
+    assert "does not answer as it should" in followed.problem
+    assert followed.url is None
+    assert board.problem is None
+    assert report.result.artifact.kind == "Adapter"
+
+
+def test_a_tracker_that_goes_away_in_the_middle_is_said(server, tiny_model, tmp_path):
+    def goes(_interruption):
+        server.fault = lambda _method, path: 500 if "log-batch" in path else None
+
+    code, report = run(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)), at_step(3, goes))
+    assert code == ExitCode.OK
+    assert "some steps are missing" in report.trackers[0].problem
+    assert report.trackers[0].url
+
+
+def test_a_tracker_that_hangs_does_not_hold_up_the_run(server, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers, "LAST_SECONDS", 0.1)
+    hung = []
+
+    def hangs(_method, _path):
+        hung.append(True)
+        time.sleep(8)
+
+    server.fault = hangs
+    code, report = run(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)))
+    assert code == ExitCode.OK
+    assert hung
+    assert report.trackers[0].problem == "it did not answer in time"
+
+
+def test_tensorboard_has_every_step_once_in_the_artifact(tiny_model, tmp_path):
+    asked = job(tmp_path, tiny_model, tensorBoard={})
+    assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    code, report = run(asked.model_copy(update={"attempt": 2}))
+    assert code == ExitCode.OK
+    assert [(one.name, one.url, one.problem) for one in report.trackers] == [("tensorBoard", "tensorboard", None)]
+    found = scalars(Path(asked.output) / "model" / "tensorboard")
+    assert sorted(found["loss"]) == list(range(1, 11))
+    assert found["eval/loss"][10] == pytest.approx(report.loss.last_validation, rel=1e-5)
+    assert not (Path(asked.output) / "tensorboard").exists()
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """What TensorBoard would show: event files are length-framed protobuf messages."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for path in sorted(folder.glob("events.*")):
+        data, place = path.read_bytes(), 0
+        while place < len(data):
+            length = int.from_bytes(data[place : place + 8], "little")
+            event = Event.FromString(data[place + 12 : place + 12 + length])
+            place += 16 + length
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    found[value.tag][event.step] = value.simple_value
+    return {tag.removeprefix("train/"): steps for tag, steps in found.items()}
+
+
+def test_an_image_without_the_library_refuses_before_anything_is_read(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None if name == "mlflow" else name)
+    code, report = run(job(tmp_path, tiny_model, mlflow=mlflow_at("https://mlflow.example.com")))
+    assert code == ExitCode.SPEC_INVALID
+    assert report.failure.message == "spec.trackers.mlflow: this image has no mlflow"
+    assert "trackers extra" in report.failure.next_step
+    assert report.dataset is None
