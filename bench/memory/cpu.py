@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,11 @@ def make(name: str, folder: Path) -> None:
     import torch
     from transformers import LlamaForCausalLM
 
-    from tests.assets.tiny_model import make_tiny_tokenizer
-
+    tokenizer = import_module("tests.assets.tiny_model").make_tiny_tokenizer()
     folder.mkdir(parents=True)
-    LlamaForCausalLM(config_of(name)).to(torch.bfloat16).save_pretrained(folder)
-    make_tiny_tokenizer().save_pretrained(folder)
+    model: Any = LlamaForCausalLM(config_of(name))
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     (folder / "manifest.json").write_text(json.dumps({"model": "bench/model"}))
 
 

@@ -5,6 +5,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,8 @@ def _case(folder: Path, name: str, method: str, length: int, *, checkpointing: b
 
 def estimate(name: str, method: str, length: int, *, checkpointing: bool) -> int:
     """What is thought of the case, in bytes."""
-    from transformers import AutoModelForCausalLM
-
     with torch.device("meta"):
-        shape = model_shape.of_model(AutoModelForCausalLM.from_config(config_of(name)))
+        shape = model_shape.of_model(_built(name, torch.float32))
     assert shape is not None
     spec = job_of(Path("/bench"), method).spec
     rows = memory.Rows(length, length, LABELLED, ROWS_PER_STEP, ROWS_PER_PASS)
@@ -91,11 +90,8 @@ def _train(folder: Path, name: str, job: TrainerJob, length: int, *, checkpointi
 
 
 def _model(name: str, job: TrainerJob) -> Any:
-    from transformers import AutoModelForCausalLM
-
     with torch.device("cuda"):
-        dtype = compute_dtype_of(job) if job.spec.adapters else torch.float32
-        model = AutoModelForCausalLM.from_config(config_of(name), dtype=dtype)
+        model = _built(name, compute_dtype_of(job) if job.spec.adapters else torch.float32)
     if job.spec.method == "QLoRA":
         _quantise(model)
         torch.cuda.empty_cache()
@@ -103,18 +99,25 @@ def _model(name: str, job: TrainerJob) -> Any:
     return with_adapters(model, job.spec.adapters, "bench/model") if job.spec.adapters else model
 
 
+def _built(name: str, dtype: torch.dtype) -> Any:
+    """A model with random weights, on torch's default device."""
+    from transformers import AutoModelForCausalLM
+
+    kind: Any = AutoModelForCausalLM
+    return kind.from_config(config_of(name), dtype=dtype)
+
+
 def _quantise(model: Any) -> None:
     """Linear layers in place, as transformers loads them, but for the head."""
-    from bitsandbytes.nn import Linear4bit, Params4bit
-
+    modules: Any = import_module("bitsandbytes.nn.modules")
     for path, module in list(model.named_modules()):
         if not isinstance(module, nn.Linear) or path == "lm_head":
             continue
-        layer = Linear4bit(
+        layer = modules.Linear4bit(
             module.in_features, module.out_features, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4"
         )
         weight = module.weight.data.cpu()
-        layer.weight = Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=True)
+        layer.weight = modules.Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=True)
         parent, _, last = path.rpartition(".")
         setattr(model.get_submodule(parent), last, layer.to("cuda"))
     model.is_loaded_in_4bit = True  # peft looks for it

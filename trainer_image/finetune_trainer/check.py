@@ -48,7 +48,8 @@ def _verdicts(args: argparse.Namespace) -> Iterator[tuple[str, DatasetVerdict, l
         yield shown(args.file), failed(error), []
         return
     for job in jobs:
-        verdict, memory = check_job(job, args.model_cache, args.provider), []
+        verdict = check_job(job, args.model_cache, args.provider)
+        memory: list[MemoryUse] = []
         if verdict.valid and not args.provider:
             verdict, memory = by_memory(job.spec, verdict, args.model_cache, args.gpu_memory)
         yield job.metadata.name, verdict, memory
