@@ -52,7 +52,7 @@ _MASK: dict[Device, int] = {"GPU": 1, "CPU": 4}
 _UNCERTAIN = 1.5
 """How much more an architecture is taken to keep that is not known in every part."""
 
-_OVERHEAD: dict[Device, int] = {"GPU": 96 * 2**20, "CPU": 1100 * 2**20}
+_OVERHEAD: dict[Device, int] = {"GPU": 96 * 2**20, "CPU": 850 * 2**20}
 _GELU_BY_HAND = frozenset({"gelu_new", "gated-gelu", "gelu_pytorch_tanh_python"})
 
 
