@@ -86,7 +86,8 @@ class BedrockServing(ApiModel):
             ),
             (
                 "self.type != 'OnDemand' || (!has(self.modelUnits) && !has(self.commitment))",
-                "type OnDemand is billed by tokens: remove modelUnits and commitment, or write type: ProvisionedThroughput",
+                "type OnDemand is billed by tokens: remove modelUnits and commitment, or write "
+                "type: ProvisionedThroughput",
             ),
         )
     )
