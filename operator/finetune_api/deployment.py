@@ -83,12 +83,23 @@ class BedrockServing(ApiModel):
             (
                 "self.type == 'OnDemand' || (has(self.modelUnits) && has(self.commitment))",
                 "type ProvisionedThroughput is billed by the hour: spell out modelUnits and commitment",
-            )
+            ),
+            (
+                "self.type != 'OnDemand' || (!has(self.modelUnits) && !has(self.commitment))",
+                "type OnDemand is billed by tokens: remove modelUnits and commitment, or write "
+                "type: ProvisionedThroughput",
+            ),
         )
     )
-    type: Literal["OnDemand", "ProvisionedThroughput"] = Field("OnDemand", description="How it is billed.")
-    model_units: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="Units of throughput.")
-    commitment: Literal["NoCommitment", "OneMonth", "SixMonths"] | None = Field(None, description="Commitment.")
+    type: Literal["OnDemand", "ProvisionedThroughput"] = Field(
+        "OnDemand", description="How it is billed: by tokens, or by the hour whether anybody asks or not."
+    )
+    model_units: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None, description="Model units of throughput. Each has its price per hour."
+    )
+    commitment: Literal["NoCommitment", "OneMonth", "SixMonths"] | None = Field(
+        None, description="For how long it is bought: until then it cannot be deleted, and is billed."
+    )
 
 
 class SageMakerServing(ApiModel):

@@ -257,6 +257,8 @@ DEPLOYMENTS: list[Refused] = [
     (DEPLOYMENT, LIMITS, {f"r{i}": 1 for i in range(17)}, ("limits", "at most 16")),
     (DEPLOYMENT, "spec.azureOpenAI.sku", "Basic", ("spec.azureOpenAI.sku", '"GlobalStandard"')),
     (DEPLOYMENT, "spec.bedrock.type", "ProvisionedThroughput", ("spell out modelUnits and commitment",)),
+    (DEPLOYMENT, "spec.bedrock.modelUnits", 2, ("spec.bedrock", "write type: ProvisionedThroughput")),
+    (DEPLOYMENT, "spec.bedrock.commitment", "OneMonth", ("spec.bedrock", "write type: ProvisionedThroughput")),
     (DEPLOYMENT, "spec.bedrock.commitment", "TwoMonths", ("spec.bedrock.commitment", '"OneMonth"')),
     (DEPLOYMENT, "spec.sageMaker", {}, ("spec.sageMaker.instanceType: Required",)),
     (DEPLOYMENT, "spec.sageMaker", {"instanceType": "g5.xlarge"}, ("sageMaker.instanceType", "such as ml.g5.xlarge")),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.names import WAKE_ANNOTATION
 from finetune_operator.providers.cloudwatch import KEPT, figures, question
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
@@ -71,6 +72,19 @@ async def test_throughput_that_nobody_asks_is_released_and_that_which_is_asked_s
     await go_on(cluster, 3 * HOUR, 600)
     assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Idle", [])
     assert provider.count(PROVISION) == 1
+
+
+async def test_throughput_that_is_woken_is_made_anew_under_its_old_name(cluster, provider):
+    await cluster.pass_time(90 * DAY)  # as below
+    arn = await throughput(cluster, HOURLY)
+    await go_on(cluster, 3 * HOUR, 600)
+    assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Idle", [])
+    asleep = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]
+    metadata = asleep["metadata"] | {"annotations": {WAKE_ANNOTATION: "again"}}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {**asleep, "metadata": metadata})
+    await cluster.settle()
+    again = await deployed(cluster, 1300)
+    assert (again != arn, hosts(provider)) == (True, [again])
 
 
 async def test_throughput_that_is_bound_is_warned_about_and_kept(cluster, provider):
