@@ -21,6 +21,9 @@ REPORT_FILE = "report.json"
 TRAIN_COMMAND = "sagemaker"
 """Of finetune-trainer, in a training container."""
 
+HUB_FOLDER = "/opt/ml/output/hub"
+"""Where a training container keeps what it fetches from a hub: on the disk whose size the connection says."""
+
 SERVING_PORT = 8080
 """Where SageMaker asks a serving container."""
 

@@ -32,8 +32,10 @@ from tests.simulators.bedrock import BedrockSettings, BedrockSimulator
 from tests.simulators.clock import Clock
 from tests.simulators.conftest import s3_endpoint
 from tests.simulators.openai import OpenAISettings, OpenAISimulator
+from tests.simulators.sagemaker import SageMakerSettings, SageMakerSimulator
 from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.bedrock import NOVA, client, conversations
+from tests.unit.finetune_operator.reconcilers.sagemaker import IMAGE, Containers, Objects
 from tests.unit.helm.charts import CHART
 
 __all__ = ["s3_endpoint"]
@@ -307,19 +309,17 @@ def test_a_job_at_a_provider_is_held_checked_made_once_and_tidied_up(server: Ser
         server.kubectl("delete", "llmc", "openai")
 
 
-def connect_bedrock(server: Server, url: str, s3: str) -> None:
+def connect_aws(server: Server, name: str, block: Manifest) -> None:
     data = {"accessKeyID": "AKIASIMULATED", "secretAccessKey": AWS_KEY}
     metadata = {"name": "aws", "namespace": OWN}
     server.store({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
-    block = {
+    common = {
         "region": "us-east-1",
         "roleARN": "arn:aws:iam::123456789012:role/tuning",
-        "s3": {"bucket": "life"},
         "credentials": {"secretRef": {"name": "aws"}},
-        "endpoints": {"control": url, "runtime": url, "s3": s3},
     }
-    server.store(changed(LOCAL, "metadata.name", "bedrock") | {"spec": {"namespaceSelector": {}, "bedrock": block}})
-    wait_until(lambda: "True" in server.kubectl("get", "llmc", "bedrock"), "a connection that is ready", timeout=60)
+    server.store(changed(LOCAL, "metadata.name", "aws") | {"spec": {"namespaceSelector": {}, name: common | block}})
+    wait_until(lambda: "True" in server.kubectl("get", "llmc", "aws"), "a connection that is ready", timeout=60)
 
 
 @pytest.mark.skipif(not os.environ.get("FINETUNE_WHOLE_LIVES"), reason="takes two minutes: FINETUNE_WHOLE_LIVES=1")
@@ -330,8 +330,9 @@ def test_a_model_of_bedrock_is_tuned_served_and_deleted(server: Server, report_p
     bucket = client("s3", s3_endpoint)
     bucket.create_bucket(Bucket="life")
     with serve(provider) as url:
-        connect_bedrock(server, url, s3_endpoint)
-        job = changed(changed(JOB, "spec.connectionRef.name", "bedrock"), "spec.baseModel", NOVA)
+        endpoints = {"control": url, "runtime": url, "s3": s3_endpoint}
+        connect_aws(server, "bedrock", {"s3": {"bucket": "life"}, "endpoints": endpoints})
+        job = changed(changed(JOB, "spec.connectionRef.name", "aws"), "spec.baseModel", NOVA)
         server.store(in_team(changed(changed(job, "metadata.name", "nova"), "spec.modelRef.name", "nova")))
         wait_until(lambda: exists(server, "jobs", "nova-1"), "the check's Job", timeout=60)
         uid = server.get("ftj", "nova", "-n", TEAM)["metadata"]["uid"]
@@ -346,8 +347,46 @@ def test_a_model_of_bedrock_is_tuned_served_and_deleted(server: Server, report_p
         assert server.get("md", "nova", "-n", TEAM)["status"]["endpoint"]["model"] in provider.account.deployments
         server.kubectl("delete", "ftm,md,ftj", "nova", "-n", TEAM)
         assert (dict(provider.account.deployments), bucket.list_objects_v2(Bucket="life")["KeyCount"]) == ({}, 0)
-        server.kubectl("delete", "llmc", "bedrock")
+        server.kubectl("delete", "llmc", "aws")
         bucket.delete_bucket(Bucket="life")
+
+
+@pytest.mark.skipif(not os.environ.get("FINETUNE_WHOLE_LIVES"), reason="takes two minutes: FINETUNE_WHOLE_LIVES=1")
+@pytest.mark.usefixtures("metrics")
+def test_a_model_of_sagemaker_is_trained_served_and_deleted(server: Server, report_port: int, s3_endpoint: str) -> None:
+    settings = SageMakerSettings(s3_endpoint=s3_endpoint, access_keys={"AKIASIMULATED": AWS_KEY})
+    provider = SageMakerSimulator(settings, Clock(start=time.time()))
+    objects = Objects(s3_endpoint)
+    provider.training.container = Containers(objects)
+    with serve(provider) as url:
+        block = {
+            "trainerImage": IMAGE,
+            "s3": {"bucket": objects.bucket, "prefix": "team/tuning"},
+            "instanceTypes": ["ml.g5.xlarge"],
+            "endpoints": {"control": url, "runtime": url, "s3": s3_endpoint},
+        }
+        connect_aws(server, "sageMaker", block)
+        model = changed(changed(MODEL, "metadata.name", "mood"), "spec", {"deployment": {"template": {}}})
+        server.store(in_team(changed(model, "spec.deployment.template.sageMaker", {"instanceType": "ml.g5.xlarge"})))
+        job = changed(changed(JOB, "spec.connectionRef.name", "aws"), "metadata.name", "mood")
+        server.store(in_team(changed(job, "spec.modelRef.name", "mood")))
+        wait_until(lambda: exists(server, "jobs", "mood-1"), "the check's Job", timeout=60)
+        uid = server.get("ftj", "mood", "-n", TEAM)["metadata"]["uid"]
+        end_check(server, uid, upload(report_port, run_check(server, "mood"), uid, "mood"), "mood")
+        wait_until(lambda: provider.count("CreateTrainingJob") == 1, "a training job", timeout=60)
+        provider.advance(3600)
+        wait_until(lambda: phase(server, "mood") == "Succeeded", "the job's success", timeout=60)
+        wait_until(lambda: provider.count("CreateEndpoint") == 1, "an endpoint", timeout=60)
+        provider.advance(600)
+        wait_until(lambda: "Ready" in server.kubectl("get", "md", "mood", "-n", TEAM), "an answer", timeout=60)
+        assert server.get("md", "mood", "-n", TEAM)["status"]["endpoint"]["model"] in provider.hosting.endpoints
+        assert {name.split("/")[2] for name in objects.names()} == {"models"}
+        server.kubectl("delete", "ftm,md,ftj", "mood", "-n", TEAM, "--wait=false")
+        provider.clock.run(60.0)
+        # What was asked for may be missing from a list for two minutes, and is waited for as long.
+        wait_until(lambda: not exists(server, "md", "mood"), "the endpoint's end", timeout=240)
+        assert provider.left() == []
+        server.kubectl("delete", "llmc", "aws")
 
 
 def test_the_server_never_says_that_something_is_forbidden(metrics: str) -> None:

@@ -91,6 +91,10 @@ def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
             lambda spec: spec.resources.instance_type not in {None, *settings.instance_types},
             f"resources.instanceType: the connection has {types}",
         ),
+        (
+            lambda spec: spec.artifact.push is not None,
+            "artifact.push: the keys for it are in this namespace, and stay there; leave it out",
+        ),
         (lambda spec: spec.adopt is not None, "adopt: only jobs of this operator leave a model that it can serve"),
         (
             lambda spec: spec.hub_token_secret_ref is not None,

@@ -16,7 +16,7 @@ from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.job_status import Failure
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
-from finetune_api.sagemaker import BASE_CHANNEL, JOB_CHANNEL, REPORT_FILE, TRAIN_COMMAND, ContainerJob
+from finetune_api.sagemaker import BASE_CHANNEL, HUB_FOLDER, JOB_CHANNEL, REPORT_FILE, TRAIN_COMMAND, ContainerJob
 from finetune_operator.decide.cloud_cost import instance_type, longest_seconds
 from finetune_operator.decide.remote import JobKey, RemoteJob, RemoteState
 from finetune_operator.providers.ports import JobRequest
@@ -134,6 +134,7 @@ def training_job(request: JobRequest, settings: SageMaker, bucket: Bucket, base_
         },
         "StoppingCondition": _stopping(request, settings),
         "HyperParameters": labels(key),
+        "Environment": {"HF_HOME": HUB_FOLDER},
         "Tags": [{"Key": f"finetune-{name}", "Value": value} for name, value in labels(key).items()],
         "EnableManagedSpotTraining": settings.spot.enabled,
         "EnableNetworkIsolation": settings.network_isolation,

@@ -20,6 +20,7 @@ CONNECTION = LLMConnectionSpec.model_validate(
         }
     }
 )
+PUSH = {"oci": {"uri": "oci://registry.example.com/models/mood:1"}}
 JUDGE = {"url": "https://judge.example.com/v1", "model": "m"}
 
 
@@ -30,6 +31,7 @@ JUDGE = {"url": "https://judge.example.com/v1", "model": "m"}
         ({"resources": {"instanceType": "ml.p5.48xlarge"}}, "the connection has ml.g5.xlarge, ml.g5.2xlarge"),
         ({"evaluation": {"baselines": [{"activeVersion": {}}]}}, "use zeroShot, fewShot"),
         ({"evaluation": {"judge": JUDGE}}, "use zeroShot, fewShot"),
+        ({"artifact": {"push": PUSH}}, "spec.artifact.push: the keys for it"),
         ({"adopt": {"jobID": "finetune-x-1"}}, "spec.adopt: only jobs of this operator"),
         ({"hyperparameters": {"learningRateMultiplier": 2}}, "write learningRate"),
         ({"hubTokenSecretRef": {"name": "hub", "key": "token"}}, "modelCache may hold gated models"),

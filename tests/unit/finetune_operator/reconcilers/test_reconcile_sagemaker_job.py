@@ -92,6 +92,7 @@ async def test_what_sagemaker_is_asked_for_follows_from_connection_and_job(begin
     assert asked["VpcConfig"] == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
     assert asked["OutputDataConfig"]["KmsKeyId"] == "alias/tuning"
     assert (asked["EnableManagedSpotTraining"], asked["EnableNetworkIsolation"]) == (True, True)
+    assert asked["Environment"] == {"HF_HOME": "/opt/ml/output/hub"}
     told = cluster.containers.told(asked)
     assert told["spec"]["baseModel"] == "meta-llama/Llama-3.2-1B"
     assert told["artifactURI"].endswith(f"/models/finetune-{uid}-1/output/model/model")
@@ -110,11 +111,11 @@ async def test_a_job_that_has_ended_leaves_its_model_and_nothing_else(provider, 
 
 async def test_an_operator_that_is_new_at_every_step_makes_one_job(provider, begin):
     cluster = await begin()
-    for _ in range(12):
+    for _ in range(6):
         cluster.restart()
         await cluster.observer.list_all()
         await cluster.settle()
-        await cluster.pass_time(120)
+        await cluster.pass_time(240)
     assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 1)
     assert len(cluster.status(MODEL)["versions"]) == 1
 
@@ -167,8 +168,6 @@ async def test_a_name_that_is_taken_by_a_stranger_is_refused(provider, start):
     [
         ({"unassumable_roles": {ROLE}}, "RoleNotUsable", False),
         ({"instance_limits": {"ml.g5.xlarge": 0}}, "QuotaExceeded", False),
-        ({"denied": {CREATE}}, "CredentialsInvalid", False),
-        ({"revoked_keys": {"AKIASIMULATED"}}, "CredentialsInvalid", False),
         ({"fail_next_job": "InternalServerError: We encountered an internal error."}, "ProviderFailed", True),
     ],
     ids=lambda value: str(value)[:60],
