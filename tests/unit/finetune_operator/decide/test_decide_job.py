@@ -691,18 +691,17 @@ def test_a_push_that_fails_is_said_and_the_version_stands(pushes: Any, status: s
     assert condition(found, "Complete").status == "True"
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(("interval", "written"), [(5, False), (2, True)])
 def test_how_often_progress_is_written_is_a_setting(interval: float, written: bool) -> None:
     first = decide(view(run("Active", report=report("Running", progress=progress(1, 0))), running())).status
     told = run("Active", report=report("Running", progress=progress(2, 3)))
     later = decide(view(told, first, report_interval=timedelta(seconds=interval))).status
     assert (later != first) is written
-=======
+
+
 def test_how_trackers_are_doing_is_in_status_and_stays_there() -> None:
     tracked = [{"name": "mlflow", "url": "https://mlflow.example.com/#/experiments/1/runs/a", "problem": "too slow"}]
     said = decide(view(run("Active", report=report(trackers=tracked, progress=progress())), running())).status
     assert [one.wire() for one in said.trackers or ()] == tracked
     again = decide(view(run("Active", report=report(progress=progress(20, 60))), said)).status
     assert again.trackers == said.trackers
->>>>>>> 49a5239 (Trackers: contract tables, guide, example, decision, changelog)
