@@ -32,6 +32,8 @@ class MLflow(ApiModel):
 class TensorBoard(ApiModel):
     """Event files beside the artifact, in the folder tensorboard."""
 
+    model_config = ConfigDict(json_schema_extra={"maxProperties": 0})
+
 
 class Trackers(ApiModel):
     """Where losses and learning rate are written to besides the job's own record."""

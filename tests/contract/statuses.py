@@ -36,6 +36,7 @@ from finetune_api.job_status import (
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.push import Pushed
 from finetune_api.reasons import Reason
+from finetune_api.trackers import Tracked
 from finetune_api.verdict import DatasetVerdict, RowProblem, SharedRows, SplitVerdict
 
 NOW = "2026-11-21T10:00:00Z"
@@ -128,6 +129,7 @@ JOB = FineTuneJobStatus(
         warnings=["w"],
     ),
     evaluation=EVALUATION,
+    trackers=[Tracked(name="mlflow", url="https://mlflow.example.com/#/experiments/1/runs/a", problem="slow")],
     failure=FAILURE,
     provider=ProviderStatus(
         name="huggingFace", job_id="sentiment-1-1", attempt=2, retries=1, retry_after=NOW, last_failure=FAILURE,

@@ -75,6 +75,10 @@ JOBS: list[Refused] = [
         ("spec.code.configMapRef.key", "letters"),
     ),
     (JOB, "spec.artifact.merge", "yes", ("spec.artifact.merge", "boolean")),
+    (JOB, "spec.trackers", {}, ("trackers needs mlflow or tensorBoard, or both",)),
+    (JOB, "spec.trackers", {"wandb": {}}, ('unknown field "spec.trackers.wandb"',)),
+    (JOB, "spec.trackers", {"mlflow": {}}, ("spec.trackers.mlflow.trackingURI: Required",)),
+    (JOB, "spec.trackers", {"mlflow": {"trackingURI": "mlflow.svc"}}, ("mlflow.trackingURI", "whole address")),
     (JOB, "spec.artifact.push", {}, ("push needs oci or huggingFace, or both",)),
     (
         JOB,

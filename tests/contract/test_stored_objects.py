@@ -41,6 +41,14 @@ PUSH: Manifest = {
         "endpointURL": "https://hub.example.com",
     },
 }
+TRACKERS: Manifest = {
+    "mlflow": {
+        "trackingURI": "https://mlflow.example.com/x",
+        "experiment": "sentiment",
+        "secretRef": {"name": "mlflow"},
+    },
+    "tensorBoard": {},
+}
 STORE: Manifest = {
     "uri": "s3://team-models/tuned",
     "endpointURL": "https://minio.example.com:9000",
@@ -110,6 +118,7 @@ GOOD: list[tuple[str, Manifest, type[Any]]] = [
         ),
         FineTuneJobSpec,
     ),
+    ("job with trackers", changed(JOB, "spec.trackers", TRACKERS), FineTuneJobSpec),
     ("job with pushes", changed(JOB, "spec.artifact", {"push": PUSH}), FineTuneJobSpec),
     ("connection with artifacts in a store", changed(LOCAL, "spec.huggingFace.artifacts", STORE), LLMConnectionSpec),
     ("OpenAI connection", OPENAI, LLMConnectionSpec),
@@ -217,6 +226,7 @@ ANOTHER: dict[str, Any] = {
     "artifact": {"merge": True},
     "code": {"configMapRef": {"name": "my-recipe", "key": "train.py"}},
     "evaluation": {"maxNewTokens": 8},
+    "trackers": {"tensorBoard": {}},
     "adopt": {"jobID": "ftjob-1"},
     "budget": {"maxCost": "5.00"},
     "hubTokenSecretRef": {"name": "hub", "key": "token"},

@@ -145,6 +145,9 @@ def test_a_tracker_that_does_not_take_it_is_said_and_the_training_goes_on(server
 
 def test_a_tracker_that_goes_away_in_the_middle_is_said(server, tiny_model, tmp_path):
     def goes(_interruption):
+        until = time.monotonic() + 60
+        while not server.metrics["loss"]:
+            assert time.monotonic() < until, "no step came"
         server.fault = lambda _method, path: 500 if "log-batch" in path else None
 
     code, report = run(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)), at_step(3, goes))

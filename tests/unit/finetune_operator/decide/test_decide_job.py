@@ -697,3 +697,11 @@ def test_how_often_progress_is_written_is_a_setting(interval: float, written: bo
     told = run("Active", report=report("Running", progress=progress(2, 3)))
     later = decide(view(told, first, report_interval=timedelta(seconds=interval))).status
     assert (later != first) is written
+
+
+def test_how_trackers_are_doing_is_in_status_and_stays_there() -> None:
+    tracked = [{"name": "mlflow", "url": "https://mlflow.example.com/#/experiments/1/runs/a", "problem": "too slow"}]
+    said = decide(view(run("Active", report=report(trackers=tracked, progress=progress())), running())).status
+    assert [one.wire() for one in said.trackers or ()] == tracked
+    again = decide(view(run("Active", report=report(progress=progress(20, 60))), said)).status
+    assert again.trackers == said.trackers

@@ -83,6 +83,13 @@ def test_the_key_of_an_endpoint_comes_from_the_secret_that_the_job_names() -> No
     }
 
 
+def test_the_keys_of_a_tracker_have_a_prefix_of_their_own() -> None:
+    mlflow = {"trackingURI": "https://mlflow.example.com", "secretRef": {"name": "mlflow"}}
+    made = job(trackers={"mlflow": mlflow, "tensorBoard": {}})
+    assert container_of(made)["envFrom"] == [{"prefix": "FINETUNE_TRACKERS_", "secretRef": {"name": "mlflow"}}]
+    assert "envFrom" not in container_of(job(trackers={"tensorBoard": {}}))
+
+
 def test_keys_of_pushes_come_from_the_secrets_that_the_job_names() -> None:
     push = {
         "oci": {"uri": "oci://ghcr.io/team/a:1", "secretRef": {"name": "registry"}},
