@@ -73,7 +73,7 @@ def run(args: Any) -> None:
         metrics = Metrics(Path(output) / "metrics.jsonl")
         fit = tuning.fit_of(one, model, store, None)
         why = tuning.why_padded(one, model)
-        print(args.contender, fit, why, flush=True)  # noqa: T201
+        print(args.contender, fit, why, flush=True)
         trainer = tuning.build_trainer(
             one, model, store, None, fit=fit, packed=why is None, fingerprint="", metrics=metrics,
             interruption=interruption, on_step=on_step,

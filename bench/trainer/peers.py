@@ -30,7 +30,7 @@ def run(args: Any) -> None:
 
     name = args.contender
     cuda = torch.cuda.is_available()
-    slim = name not in ("trl-defaults",)
+    slim = name != "trl-defaults"
     half = torch.bfloat16 if cuda or args.precision == "BFloat16" else torch.float32
     made = work.rows(args.lengths, args.batch * args.steps)
     data = Dataset.from_list([_as_dataset_row(row, trl=name.startswith("trl")) for row in made])
@@ -43,11 +43,11 @@ def run(args: Any) -> None:
     losses: list[float] = []
 
     class Watch(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        def on_log(self, *_args: Any, logs: Any = None, **_: Any) -> None:
             if "loss" in (logs or {}):
                 losses.append(float(logs["loss"]))
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
             if clock.step(counted.take()):
                 control.should_training_stop = True
             return control
@@ -61,7 +61,7 @@ def run(args: Any) -> None:
             "save_strategy": "no", "report_to": [], "disable_tqdm": True, "use_cpu": not cuda,
         }  # fmt: skip
         if name.startswith("trl"):
-            trainer = _trl(args, model, data, lora, common, half)
+            trainer = _trl(args, model, data, lora=lora, common=common, half=half)
         else:
             trainer = _transformers(get_peft_model(model, lora), data, common, half)
         counted = _Counted(trainer)
@@ -88,7 +88,7 @@ def _tokenizer() -> Any:
     )  # fmt: skip
 
 
-def _trl(args: Any, model: Any, data: Any, lora: Any, common: dict[str, Any], half: Any) -> Any:
+def _trl(args: Any, model: Any, data: Any, *, lora: Any, common: dict[str, Any], half: Any) -> Any:
     import torch
     from trl import SFTConfig, SFTTrainer
 

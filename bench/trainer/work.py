@@ -99,13 +99,21 @@ def build(shape: str, dtype: Any, device: str) -> Any:
 def flops_per_token(shape: str, work: list[Row]) -> float:
     """Floating-point operations that LoRA needs for one token of `work`, forward and backward, none of them twice.
 
-    4 per frozen weight (forward, and the gradient of its input; none of the weight itself), the output head for labelled
-    tokens only, 6 per adapter weight, and causal attention: 2 products of length/2 keys forward, 4 backward.
+    4 per frozen weight (forward, and the gradient of its input; none of the weight), the output head only for tokens
+    that are labelled, 6 per adapter weight, and causal attention: 2 products of length/2 keys forward, 4 backward.
     """
     about = SHAPES[shape]
     hidden, inner, layers = about["hidden_size"], about["intermediate_size"], about["num_hidden_layers"]
     kv = hidden // about["num_attention_heads"] * about["num_key_value_heads"]
-    linear = [(hidden, hidden), (hidden, kv), (hidden, kv), (hidden, hidden), (hidden, inner), (hidden, inner), (inner, hidden)]
+    linear = [
+        (hidden, hidden),
+        (hidden, kv),
+        (hidden, kv),
+        (hidden, hidden),
+        (hidden, inner),
+        (hidden, inner),
+        (inner, hidden),
+    ]
     frozen = sum(a * b for a, b in linear)
     adapters = sum(LORA_R * (a + b) for a, b in linear)
     tokens = sum(len(row.ids) for row in work)

@@ -36,7 +36,9 @@ _NAME = "default"
 
 class _Adapted(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: Any, first: Any, second: Any, scale: float) -> Any:
+    def forward(  # noqa: PLR0917 - autograd passes what `apply` got, by place
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: Any, first: Any, second: Any, scale: float
+    ) -> Any:
         ctx.adapter_dtype = first.dtype
         first, second = first.to(x.dtype), second.to(x.dtype)
         flat = x.reshape(-1, x.shape[-1])

@@ -3,8 +3,8 @@
     [1, tokens] = document | document | …     positions begin anew with each; no padding and no attention mask
 
 On a GPU that is torch's variable-length attention, elsewhere its ordinary attention for one document after the other.
-Boundaries come by the names that transformers gives them (`cu_seq_lens_q`), and so reach models that mix tokens in other
-ways too. Whether a model keeps documents apart is not guessed from its kind: `why_not_packed` tries it.
+Boundaries come by the names that transformers gives them (`cu_seq_lens_q`), and so reach models that mix tokens in
+other ways too. Whether a model keeps documents apart is not guessed from its kind: `why_not_packed` tries it.
 """
 
 from collections.abc import Iterator
@@ -73,8 +73,10 @@ def attention(
     if rows * max_length_q == query.shape[2] and (sliding_window is None or sliding_window >= max_length_q):
         return _beside_one_another(query, key, value, rows, scale), None
     if query.is_cuda:
-        return _varlen(query, key, value, cu_seq_lens_q, max_length_q, scale, sliding_window), None
-    return _one_by_one(query, key, value, cu_seq_lens_q.diff().tolist(), scale, sliding_window), None
+        ends, longest = cu_seq_lens_q, max_length_q
+        return _varlen(query, key, value, ends=ends, longest=longest, scale=scale, window=sliding_window), None
+    lengths = cu_seq_lens_q.diff().tolist()
+    return _one_by_one(query, key, value, lengths=lengths, scale=scale, window=sliding_window), None
 
 
 def _beside_one_another(
@@ -95,6 +97,7 @@ def _varlen(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    *,
     ends: torch.Tensor,
     longest: int,
     scale: float,
@@ -103,7 +106,9 @@ def _varlen(
     width = -8 * (-max(query.shape[-1], value.shape[-1]) // 8)
     if width > _MOST_HEAD_WIDTH or query.dtype not in (torch.bfloat16, torch.float16):
         raise NotKeptApartError(f"heads of width {width} in {query.dtype} have no kernel")
-    heads = [functional.pad(one, (0, width - one.shape[-1])) if one.shape[-1] < width else one for one in (query, key, value)]
+    heads = [
+        functional.pad(one, (0, width - one.shape[-1])) if one.shape[-1] < width else one for one in (query, key, value)
+    ]
     query, key, given = (one.squeeze(0).transpose(0, 1) for one in heads)
     out: Any = varlen_attn(
         query,
@@ -121,7 +126,7 @@ def _varlen(
 
 
 def _one_by_one(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scale: float, window: int | None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, lengths: list[int], scale: float, window: int | None
 ) -> torch.Tensor:
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
@@ -193,4 +198,6 @@ def _tried(model: Any, net: Any, compute_dtype: torch.dtype) -> str | None:
             told = boundaries(list(_PROBE), device)
             packed = model(input_ids=ids, position_ids=places, use_cache=False, **told).logits
     apart = float((packed.float() - alone.float()).norm() / alone.float().norm())
-    return None if apart < _NEAR[compute_dtype] else f"its documents would see each other (logits differ by {apart:.2g})"
+    return (
+        None if apart < _NEAR[compute_dtype] else f"its documents would see each other (logits differ by {apart:.2g})"
+    )

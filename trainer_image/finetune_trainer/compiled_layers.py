@@ -1,17 +1,18 @@
-"""A model's repeated layers, compiled one for all: norms, rotations and activations become a few kernels.
+"""How a model computes while it is trained: rows kept apart, and its repeated layers perhaps compiled, one for all.
 
-It needs a GPU and a C compiler on the machine, with which Triton builds its launcher; without one layers run as they are.
+Compiled, norms, rotations and activations become a few kernels. That needs a GPU and a C compiler on the machine, with
+which Triton builds its launcher; without one layers run as they are.
 """
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
-from finetune_trainer.attention import inner
+from finetune_trainer.attention import inner, kept_apart
 
 
 def why_not_compiled() -> str | None:
@@ -35,3 +36,26 @@ def compiled(model: Any) -> Iterator[None]:
     finally:
         for layer in repeated:
             layer._compiled_call_impl = None  # noqa: SLF001 - torch has no way back by name
+
+
+@contextmanager
+def in_training(
+    model: Any, trained: Sequence[torch.nn.Parameter], *, packed: bool, compile_layers: bool
+) -> Iterator[None]:
+    """The ways of training, until the end of the block; after it the model computes as before.
+
+    Gradients are forgotten without a walk over all modules: there are thousands, and it takes as long as a small pass.
+    """
+
+    def forget(set_to_none: bool = True) -> None:  # noqa: ARG001 - torch's signature
+        for value in trained:
+            value.grad = None
+
+    with ExitStack() as ways:
+        if packed:
+            ways.enter_context(kept_apart(model))
+        if compile_layers:
+            ways.enter_context(compiled(model))
+        model.zero_grad = forget
+        ways.callback(delattr, model, "zero_grad")
+        yield

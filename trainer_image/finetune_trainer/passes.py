@@ -92,7 +92,7 @@ def _next(labels: Any) -> Any:
 
 
 def _labelled_places(targets: torch.Tensor) -> Pass:
-    """Where loss is: columns in which some row has a target. Found before the pass is on a GPU, which would wait for it."""
+    """Where loss is: columns in which some row has a target. On a GPU the host would have to wait for the answer."""
     return {"places": (targets != IGNORED).any(dim=0).nonzero().squeeze(1)}
 
 

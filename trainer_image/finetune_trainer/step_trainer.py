@@ -13,7 +13,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,9 +29,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer import checkpoint
-from finetune_trainer.attention import kept_apart
 from finetune_trainer.batches import Plan
-from finetune_trainer.compiled_layers import compiled
+from finetune_trainer.compiled_layers import in_training
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import Metrics
@@ -80,8 +79,7 @@ def pace_of(plan: Plan, wanted_checkpoint_steps: int | None, *, train_tokens: in
 
 @dataclass(frozen=True)
 class _Passes:
-    """A step's passes. In a class of their own accelerate leaves them where they are: each goes to the GPU in its turn,
-    and the numbers that the host reads stay with it."""
+    """A step's passes. In a class of their own accelerate leaves them alone: each goes to the GPU in its turn."""
 
     each: list[Pass]
 
@@ -212,7 +210,7 @@ class StepTrainer(Trainer):
         self.world.equalise(value for value in self._net.parameters() if value.requires_grad)
         self._started = time.monotonic()
         try:
-            with self._ways():
+            with in_training(self._net, self._trained, packed=self._cut.packed, compile_layers=self._compile):
                 self.train(resume_from_checkpoint=found[0] if found else None)
         except _StepAbandoned:
             self._save_progress()
@@ -224,24 +222,6 @@ class StepTrainer(Trainer):
     def _save_progress(self) -> None:
         if self.state.global_step > self._saved_step:
             self._save_checkpoint(self._net, None)
-
-    @contextlib.contextmanager
-    def _ways(self) -> Iterator[None]:
-        """How the model computes while it is trained. Gradients are forgotten without a walk over all modules, of which
-        there are thousands: it takes as long as a small pass."""
-
-        def forget(set_to_none: bool = True) -> None:  # noqa: ARG001, FBT001, FBT002 - torch's signature
-            for value in self._trained:
-                value.grad = None
-
-        with contextlib.ExitStack() as ways:
-            if self._cut.packed:
-                ways.enter_context(kept_apart(self._net))
-            if self._compile:
-                ways.enter_context(compiled(self._net))
-            self._net.zero_grad = forget
-            ways.callback(delattr, self._net, "zero_grad")
-            yield
 
     @property
     def seconds(self) -> float:
@@ -377,8 +357,9 @@ class StepTrainer(Trainer):
         return smaller
 
     def _clip_grad_norm(self, model: Any) -> Any:  # noqa: ARG002
-        """Clips, and looks at loss and norm before the optimizer could spoil the weights: gradients may overflow where
-        the loss does not. It is the one place of a step where the host waits for a GPU.
+        """Clips, and looks at loss and norm, before the optimizer could spoil the weights.
+
+        Gradients may overflow where the loss does not. It is the one place of a step where the host waits for a GPU.
 
         Raises:
             TrainerError: TrainingDiverged.

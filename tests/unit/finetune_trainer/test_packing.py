@@ -1,4 +1,4 @@
-"""Rows behind one another in one pass: nothing of a row reaches another one, and a step learns what it learnt before."""
+"""Rows behind one another in one pass: nothing of a row reaches another one, and a step learns what it did before."""
 
 import contextlib
 
@@ -106,9 +106,7 @@ def packed_logits(model, store, rows, device="cpu"):
     batch = on_device(packed(store, rows), device)
     told = {"cu_seq_lens_q": batch["ends"], "max_length_q": int(batch["lengths"].max())}
     with kept_apart(model):
-        logits = model(
-            input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **told
-        ).logits
+        logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **told).logits
     return logits[0].split(batch["lengths"].tolist())
 
 
@@ -136,7 +134,9 @@ def gradients(model, store, cut, device="cpu", dtype=torch.float32):
     return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
 
 
-@pytest.mark.parametrize("cut", [Cut(1000, packed=True), Cut(20, packed=True), Cut(1, packed=True), Cut(None, 2, packed=True)])
+@pytest.mark.parametrize(
+    "cut", [Cut(1000, packed=True), Cut(20, packed=True), Cut(1, packed=True), Cut(None, 2, packed=True)]
+)
 def test_gradients_of_packed_rows_are_those_of_rows_alone(cut, store):
     model = make_model("llama", num_key_value_heads=2)
     alone, together = gradients(model, store, Cut(None, 1)), gradients(model, store, cut)
@@ -144,12 +144,11 @@ def test_gradients_of_packed_rows_are_those_of_rows_alone(cut, store):
         torch.testing.assert_close(together[name], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_outside_of_training_a_model_attends_as_before(store):
+def test_outside_of_training_a_model_attends_as_before():
     model = make_model("llama")
     before = model.config._attn_implementation
-    with pytest.raises(ZeroDivisionError), kept_apart(model):
+    with kept_apart(model):
         assert model.config._attn_implementation == NAME
-        raise ZeroDivisionError
     assert model.config._attn_implementation == before
 
 
@@ -245,7 +244,7 @@ def test_on_a_gpu_gradients_of_packed_rows_are_those_of_rows_alone(store):
         assert (together[name] - expected).norm() < 0.1 * expected.norm(), name
 
 
-def test_fused_layers_keep_pefts_class(store):
+def test_fused_layers_keep_pefts_class():
     model = adapted(make_model("llama"))
     fuse(model)
     assert any(isinstance(module, AdaptedLinear) for module in model.modules())
