@@ -24,6 +24,8 @@ OPERATOR_IMAGE ?=
 TRAINER_IMAGE ?=
 # How many FineTuneJobs `make bench-operator` applies at once; several numbers are runs of their own.
 JOBS ?= 1000
+# Where `make bench-trainer` trains: cpu or cuda.
+DEVICE ?= cpu
 # How many rows `make bench-data` checks; several numbers are runs of their own.
 ROWS ?= 1000000
 # How long `make soak` goes on.
@@ -72,6 +74,10 @@ bench-operator: venv programs ## N jobs at once on nodes that KWOK plays: time, 
 .PHONY: bench-memory
 bench-memory: venv ## what training takes of memory beside its estimate, on this CPU and, where there is one, this GPU
 	@$(BIN)/python -m bench.memory
+
+.PHONY: bench-trainer
+bench-trainer: venv ## training beside TRL and transformers (DEVICE=cuda on a machine with a GPU; minutes)
+	@$(BIN)/python -m bench.trainer --device $(DEVICE)
 
 .PHONY: bench-data
 bench-data: venv ## `check` on large files beside datasets and tokenizers (ROWS="1000000 10000000", minutes)

@@ -152,6 +152,11 @@ class Hyperparameters(ApiModel):
     precision: Literal["Auto", "BFloat16", "Float32"] = Field(
         "Auto", description="Numbers of the frozen and trained weights. Auto: bfloat16 on GPU, float32 on CPU."
     )
+    packing: bool = Field(
+        True,
+        description="Rows of a step stand behind one another without padding, and attention keeps them apart. Off, and "
+        "where the model's attention cannot: passes of rows of like lengths, padded.",
+    )
     checkpoint_steps: Annotated[int, Field(ge=1, le=1000000)] | None = Field(
         None, description="Optimizer steps between checkpoints. Default: chosen so that there are about ten."
     )

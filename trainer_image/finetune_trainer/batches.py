@@ -58,3 +58,23 @@ def _fits(rows: int, longest: int, token_budget: int | None, rows_each: int | No
     if rows_each is not None:
         return rows <= rows_each
     return token_budget is None or rows * longest <= token_budget
+
+
+def packed_rows(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Split one step's rows into forward passes of at most `tokens` tokens, as few as best fit decreasing finds.
+
+    Each row, the longest first, goes where it leaves the least room; a longer one than `tokens` goes alone (Johnson,
+    Near-optimal bin packing algorithms, 1973: at most 11/9 of the fewest, and one). Returns places in `lengths`, the
+    fullest pass first: if memory fails, it fails at once. Ties keep their order.
+    """
+    passes: list[list[int]] = []
+    room: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        fitting = [number for number, left in enumerate(room) if left >= lengths[place]]
+        best = min(fitting, key=room.__getitem__, default=len(passes))
+        if best == len(passes):
+            passes.append([])
+            room.append(tokens)
+        passes[best].append(place)
+        room[best] -= lengths[place]
+    return [passes[number] for number in sorted(range(len(passes)), key=room.__getitem__)]

@@ -1,6 +1,8 @@
-"""One forward pass: rows of a store as padded tensors, and the loss on them. Knows no optimizer and no step.
+"""One forward pass: rows of a store as tensors, and the loss on them. Knows no optimizer and no step.
 
-    causal model       input_ids [rows, longest]; targets are the labels, one place to the left
+    causal, packed     input_ids [1, tokens], rows behind one another; position_ids begin anew with each; lengths [rows]
+    causal, padded     input_ids [rows, longest]
+                       targets of both are the labels, one place to the left within a row
     encoder-decoder    input_ids, attention_mask [rows, longest prompt]; decoder_input_ids is the start token and the
                        completion without its end; targets are the completion
 
@@ -18,34 +20,60 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from finetune_trainer.batches import forward_passes
+from finetune_trainer.batches import forward_passes, packed_rows
 from finetune_trainer.token_store import IGNORED, TokenStore
 
 Pass = dict[str, torch.Tensor]
 
-_INPUTS = ("input_ids", "attention_mask", "decoder_input_ids")
+_INPUTS = ("input_ids", "attention_mask", "decoder_input_ids", "position_ids")
+_READ_BY_THE_HOST = ("tokens", "lengths")
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How a step is cut into forward passes: by tokens with padding, or by rows where the job says so."""
+    """How a step is cut into forward passes: by tokens, or by rows where the job says so; packed or padded."""
 
     token_budget: int | None
     rows_each: int | None = None
+    packed: bool = False
 
 
 def passes_of(store: TokenStore, rows: list[int], cut: Cut) -> list[Pass]:
-    """Rows as padded forward passes."""
+    """Rows as forward passes."""
     lengths = [int(store.lengths[row]) for row in rows]
-    places = forward_passes(lengths, token_budget=cut.token_budget, rows_each=cut.rows_each)
-    return [padded(store, [rows[place] for place in group]) for group in places]
+    if cut.packed and cut.token_budget is not None:
+        places = packed_rows(lengths, cut.token_budget)
+    else:
+        places = forward_passes(lengths, token_budget=cut.token_budget, rows_each=cut.rows_each)
+    made = packed if cut.packed else padded
+    return [made(store, [rows[place] for place in group]) for group in places]
+
+
+def packed(store: TokenStore, rows: list[int]) -> Pass:
+    """One forward pass of these rows behind one another, for a model within `attention.kept_apart`."""
+    pairs = [store.row(row) for row in rows]
+    lengths = [len(ids) for ids, _ in pairs]
+    row_by_row = {
+        "input_ids": [ids for ids, _ in pairs],
+        "targets": [_next(labels) for _, labels in pairs],
+        "position_ids": [np.arange(length) for length in lengths],
+    }
+    batch = {name: torch.from_numpy(np.concatenate(parts))[None] for name, parts in row_by_row.items()}
+    ends = np.cumsum([0, *lengths], dtype=np.int32)
+    return batch | {
+        "ends": torch.from_numpy(ends),
+        "lengths": torch.tensor(lengths),
+        **_labelled_places(batch["targets"]),
+        "tokens": torch.tensor(sum(lengths)),
+    }
 
 
 def padded(store: TokenStore, rows: list[int]) -> Pass:
-    """One forward pass of these rows; `tokens` counts no padding."""
+    """One forward pass of these rows beside one another; `tokens` counts no padding."""
     pairs = [store.row(row) for row in rows]
     start = store.decoder_start
     batch = _causal(pairs) if start is None else _encoder_decoder(pairs, start)
+    batch |= _labelled_places(batch["targets"])
     batch["tokens"] = torch.tensor(sum(len(ids) for ids, _ in pairs))
     return batch
 
@@ -54,8 +82,18 @@ def _causal(pairs: Sequence[tuple[Any, Any]]) -> Pass:
     """Padding on the right needs no attention mask: a causal model never looks to the right."""
     return {
         "input_ids": _stacked([ids for ids, _ in pairs], 0),
-        "targets": _stacked([np.append(labels[1:], IGNORED) for _, labels in pairs], IGNORED),
+        "targets": _stacked([_next(labels) for _, labels in pairs], IGNORED),
     }
+
+
+def _next(labels: Any) -> Any:
+    """What each token of a row is followed by; nothing follows the last one, whatever stands behind it."""
+    return np.append(labels[1:], IGNORED)
+
+
+def _labelled_places(targets: torch.Tensor) -> Pass:
+    """Where loss is: columns in which some row has a target. On a GPU the host would have to wait for the answer."""
+    return {"places": (targets != IGNORED).any(dim=0).nonzero().squeeze(1)}
 
 
 def _encoder_decoder(pairs: Sequence[tuple[Any, Any]], start: int) -> Pass:
@@ -77,21 +115,42 @@ def _stacked(rows: Sequence[Any], padding: int) -> torch.Tensor:
     return stacked
 
 
+def on_device(batch: Pass, device: Any) -> Pass:
+    """The pass on `device`, but for the numbers that the host reads: a GPU would make it wait for them.
+
+    Only copies from pinned memory let the host go on at once.
+    """
+    if torch.device(device).type == "cpu":
+        return batch
+    return {
+        name: value if name in _READ_BY_THE_HOST else value.pin_memory().to(device, non_blocking=True)
+        for name, value in batch.items()
+    }
+
+
 def loss_sum(model: Any, batch: Pass) -> torch.Tensor:
     """Negative log likelihood in nats, summed over the labelled tokens of a pass.
 
     Only positions at which some row has a target go through the output head, where the model can be told so.
     """
-    targets = batch["targets"]
-    positions = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)
-    only = {"logits_to_keep": positions} if _takes_positions(model) else {}
+    targets, places = batch["targets"], batch["places"]
+    only = {"logits_to_keep": places} if _takes_positions(model) else {}
     inputs = {name: batch[name] for name in _INPUTS if name in batch}
-    logits: torch.Tensor = model(**inputs, use_cache=False, **only).logits
+    logits: torch.Tensor = model(**inputs, **_boundaries(batch), use_cache=False, **only).logits
     if not only:
-        logits = logits[:, positions]
+        logits = logits[:, places]
     return functional.cross_entropy(
-        logits.flatten(0, 1).float(), targets[:, positions].flatten(), ignore_index=IGNORED, reduction="sum"
+        logits.flatten(0, 1).float(), targets[:, places].flatten(), ignore_index=IGNORED, reduction="sum"
     )
+
+
+def _boundaries(batch: Pass) -> dict[str, Any]:
+    """Where the rows of a packed pass end, by transformers' names for it."""
+    if "ends" not in batch:
+        return {}
+    longest = int(batch["lengths"].max())
+    ends = batch["ends"]
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
 
 
 def _takes_positions(model: Any) -> bool:

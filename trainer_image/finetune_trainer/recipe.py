@@ -162,7 +162,7 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
     from finetune_trainer.durable import sha256_of
     from finetune_trainer.metrics import FILE, Metrics
     from finetune_trainer.train import fingerprint
-    from finetune_trainer.tuning import build_trainer, fit_of
+    from finetune_trainer.tuning import build_trainer, fit_of, why_padded
 
     train, validation = tokenised(run), tokenised(run, "validation") if "validation" in run.data else None
     record = Metrics(run.checkpoints / FILE)
@@ -179,6 +179,7 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
         validation,
         fingerprint=fingerprint(run.job, *map(sha256_of, run.data.values())),
         fit=fit_of(run.job, model, train, validation),
+        packed=loss_sum is None and why_padded(run.job, model) is None,
         metrics=record,
         interruption=run.interruption,
         on_step=on_step,

@@ -30,10 +30,11 @@ from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer import checkpoint
 from finetune_trainer.batches import Plan
+from finetune_trainer.compiled_layers import in_training
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import Metrics
-from finetune_trainer.passes import Cut, Pass, labelled, loss_sum, passes_of
+from finetune_trainer.passes import Cut, Pass, labelled, loss_sum, on_device, passes_of
 from finetune_trainer.ranks import ALONE, World
 from finetune_trainer.schedule import factor, warmup_steps
 from finetune_trainer.shortage import Lesson, halved, out_of_memory
@@ -76,8 +77,15 @@ def pace_of(plan: Plan, wanted_checkpoint_steps: int | None, *, train_tokens: in
     )
 
 
+@dataclass(frozen=True)
+class _Passes:
+    """A step's passes. In a class of their own accelerate leaves them alone: each goes to the GPU in its turn."""
+
+    each: list[Pass]
+
+
 class Steps(Dataset[Step]):
-    """Item i is optimizer step i: `passes` are this rank's forward passes of it as padded tensors, by their `cut`."""
+    """Item i is optimizer step i: `passes` are this rank's forward passes of it as tensors, by their `cut`."""
 
     def __init__(self, store: TokenStore, plan: Plan, cut: Cut, world: World = ALONE) -> None:
         self._store, self._plan, self._cut, self._world = store, plan, cut, world
@@ -88,7 +96,7 @@ class Steps(Dataset[Step]):
     def __getitem__(self, step: int) -> Step:
         rows = self._plan.rows_of(step)
         mine = self._world.share(rows, self._store.lengths[rows])
-        return {PASSES: passes_of(self._store, mine, self._cut), CUT: self._cut}
+        return {PASSES: _Passes(passes_of(self._store, mine, self._cut)), CUT: self._cut}
 
     def recut(self, cut: Cut) -> None:
         """From here on steps are cut like this; what was read ahead is still cut as before."""
@@ -154,6 +162,7 @@ class StepTrainer(Trainer):
         pace: Pace,
         cut: Cut,
         compute_dtype: torch.dtype,
+        compile_layers: bool,
         checkpoints: Path,
         fingerprint: str,
         metrics: Metrics,
@@ -175,11 +184,14 @@ class StepTrainer(Trainer):
         self.world = world
         self.plan, self.pace, self.metrics_record, self.interruption = plan, pace, metrics, interruption
         self._validation, self._cut, self._compute_dtype = validation, cut, compute_dtype
+        self._compile = compile_layers
         self._checkpoints, self._fingerprint, self._on_step = checkpoints, fingerprint, on_step
         self._loss = loss or loss_sum
         self._hyper, self._lora_plus_ratio = hyper, lora_plus_ratio
         self._last_tokens, self._last_completion_tokens = 0, 0
         self._last_loss, self._last_grad_norm = math.nan, math.nan
+        self._loss_of_step: torch.Tensor | float = math.nan
+        self._trained = [value for value in model.parameters() if value.requires_grad]
         self._saved_step, self._cut_short = 0, False
         self.seconds_before = 0.0
         self._started = time.monotonic()
@@ -198,7 +210,8 @@ class StepTrainer(Trainer):
         self.world.equalise(value for value in self._net.parameters() if value.requires_grad)
         self._started = time.monotonic()
         try:
-            self.train(resume_from_checkpoint=found[0] if found else None)
+            with in_training(self._net, self._trained, packed=self._cut.packed, compile_layers=self._compile):
+                self.train(resume_from_checkpoint=found[0] if found else None)
         except _StepAbandoned:
             self._save_progress()
         except _ShortOfMemory as short:
@@ -271,11 +284,11 @@ class StepTrainer(Trainer):
         """Forward and backward passes of one optimizer step; returns this rank's part of its loss per labelled token.
 
         Raises:
-            TrainerError: TrainingDiverged, before the optimizer could spoil the weights.
             _StepAbandoned: somebody asked to stop; a step may take longer than a pod has after SIGTERM.
             _ShortOfMemory: it was not enough, and nothing is left to try in this attempt.
         """
-        model.train()
+        if not model.training:
+            model.train()
         passes = self._cut_as_now(inputs)
         mine = sum(map(labelled, passes)), sum(int(batch["tokens"]) for batch in passes)
         completion_tokens, self._last_tokens = map(int, self.world.sums(*mine))
@@ -285,23 +298,20 @@ class StepTrainer(Trainer):
             before.restore()
             self.world.reseed(self._hyper.seed, self.state.global_step)
             passes = self._smaller(passes)
-        self._last_loss, given_up = self.world.sums(float(total), self._cut_short)
+        part: Any = total if self.world.size == 1 else float(total)  # alone, nobody waits for the GPU here
+        self._loss_of_step, given_up = self.world.sums(part, self._cut_short)
         if given_up:
             self.interruption.spread()
             before.restore()
             raise _StepAbandoned
-        if not math.isfinite(self._last_loss):
-            raise TrainerError(
-                Reason.TRAINING_DIVERGED, f"the training loss of step {self.state.global_step + 1} is no finite number"
-            )
-        self.world.sum_gradients(self._net.parameters())
+        self.world.sum_gradients(self._trained)
         self._last_completion_tokens = completion_tokens
         return total
 
     def _cut_as_now(self, inputs: Step) -> list[Pass]:
         """The passes of this step; what was read ahead of a shortage is cut anew."""
         step: Step = inputs if inputs[CUT] == self._cut else self._steps[self.state.global_step]
-        passes: list[Pass] = step[PASSES]
+        passes: list[Pass] = step[PASSES].each
         return passes
 
     def _gradients(self, model: Any, passes: list[Pass], completion_tokens: int) -> torch.Tensor | None:
@@ -316,7 +326,7 @@ class StepTrainer(Trainer):
                 if self._cut_short:
                     break
                 with self._autocast():
-                    loss = self._loss(model, self._on_device(batch)) / max(completion_tokens, 1)
+                    loss = self._loss(model, on_device(batch, self.args.device)) / max(completion_tokens, 1)
                 self.accelerator.backward(loss)
                 total += loss.detach()
         except torch.OutOfMemoryError:
@@ -334,7 +344,7 @@ class StepTrainer(Trainer):
         torch.cuda.empty_cache()
         cut = halved(self._cut, 1)
         self._steps.recut(cut)
-        smaller: list[Pass] = self._steps[self.state.global_step][PASSES]
+        smaller: list[Pass] = self._steps[self.state.global_step][PASSES].each
         lesson = self.lesson.harder(smaller=_largest(smaller) < _largest(passes))
         if lesson is not None:
             lesson.write(self._checkpoints)
@@ -346,18 +356,22 @@ class StepTrainer(Trainer):
         )
         return smaller
 
-    def _clip_grad_norm(self, model: Any) -> Any:
-        """Clips, and looks at the norm: gradients may overflow where the loss does not, and would spoil all weights.
+    def _clip_grad_norm(self, model: Any) -> Any:  # noqa: ARG002
+        """Clips, and looks at loss and norm, before the optimizer could spoil the weights.
+
+        Gradients may overflow where the loss does not. It is the one place of a step where the host waits for a GPU.
 
         Raises:
             TrainerError: TrainingDiverged.
         """
-        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
-        self._last_grad_norm = float(norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm)
+        loss = torch.as_tensor(self._loss_of_step, dtype=norm.dtype, device=norm.device)
+        self._last_loss, self._last_grad_norm = torch.stack((loss, norm)).tolist()
+        step = self.state.global_step + 1
+        if not math.isfinite(self._last_loss):
+            raise TrainerError(Reason.TRAINING_DIVERGED, f"the training loss of step {step} is no finite number")
         if not math.isfinite(self._last_grad_norm):
-            raise TrainerError(
-                Reason.TRAINING_DIVERGED, f"the gradients of step {self.state.global_step + 1} are no finite numbers"
-            )
+            raise TrainerError(Reason.TRAINING_DIVERGED, f"the gradients of step {step} are no finite numbers")
         return norm
 
     def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002
@@ -393,7 +407,7 @@ class StepTrainer(Trainer):
                     if self.interruption.asked:
                         return None
                     with self._autocast():
-                        total += float(self._loss(self._net, self._on_device(batch)))
+                        total += float(self._loss(self._net, on_device(batch, self.args.device)))
                     tokens += labelled(batch)
         return total / tokens if tokens else None
 
@@ -433,9 +447,6 @@ class StepTrainer(Trainer):
         if self._compute_dtype is torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.args.device.type, dtype=self._compute_dtype)
-
-    def _on_device(self, batch: Pass) -> Pass:
-        return {name: value.to(self.args.device, non_blocking=True) for name, value in batch.items()}
 
     def record_step(self, learning_rate: float) -> None:
         """Write down the step that was just done."""

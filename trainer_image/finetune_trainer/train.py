@@ -58,6 +58,7 @@ from finetune_trainer.tuning import (
     fit_of,
     plan_of,
     tunable_model,
+    why_padded,
 )
 
 if TYPE_CHECKING:
@@ -192,6 +193,8 @@ class Run:
     test: TokenStore | None
     asked: Material | None
     """The test set, where the job has one."""
+    padded: str | None
+    """Why rows are not packed; None where they are."""
     audited: list[Audited]
     """A few rows of the training set, with the tokens that carry loss."""
 
@@ -261,6 +264,8 @@ def _train_by_recipe(
     if world.is_first:
         room.require(job.spec, folder, verdict, reporter, compute_bytes=compute_dtype_of(job).itemsize)
     run = _prepare(job, folder, verdict, tunable_model(job, folder), world, allow_local=allow_local)
+    run.padded = why_padded(job, run.model)
+    logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
     interruption.check()
     world.form()
     trainer = _train(run, reporter, interruption)
@@ -316,6 +321,7 @@ def _prepare(
         validation=validation,
         plan=plan_of(job, train),
         fit=fit_of(job, model, train, validation),
+        padded=None,
         compute_dtype=compute_dtype_of(job),
         world=world,
         metrics=Metrics((Path(job.output) if world.is_first else launch.scratch()) / FILE),
@@ -367,6 +373,7 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
         run.train,
         run.validation,
         fit=run.fit,
+        packed=run.padded is None,
         fingerprint=fingerprint(run.job, *_data_hashes(run.verdict)),
         metrics=run.metrics,
         world=run.world,
@@ -458,6 +465,7 @@ def _page(run: Run, contest: Contest | None) -> str:
         "epochs": f"{hyper.epochs:g}",
         "learning rate": f"{hyper.learning_rate or LEARNING_RATE[run.job.spec.method]:g}",
         "rows per step": hyper.batch_size,
+        "rows of a pass": "packed" if run.padded is None else f"padded: {run.padded}",
         "steps": run.plan.total_steps,
         "seed": hyper.seed,
     }

@@ -34,7 +34,13 @@ def tunable_model(job: TrainerJob, folder: Path) -> Any:
     )
     base_model.require_positions(folder, model.config, hyper.max_sequence_length)
     set_seed(hyper.seed)
-    return with_adapters(model, job.spec.adapters, job.spec.base_model) if job.spec.adapters else model
+    if job.spec.adapters is None:
+        return model
+    from finetune_trainer.adapted_linear import fuse
+
+    tuned = with_adapters(model, job.spec.adapters, job.spec.base_model)
+    fuse(tuned)
+    return tuned
 
 
 def plan_of(job: TrainerJob, train: TokenStore) -> Plan:
@@ -73,6 +79,17 @@ def fit_of(job: TrainerJob, model: Any, train: TokenStore, validation: TokenStor
     return memory.Need(shape, setup, rows).fit(here.available)
 
 
+def why_padded(job: TrainerJob, model: Any) -> str | None:
+    """Why rows are not packed, or None where they are. Moves the model to where it will be trained, and tries it."""
+    from finetune_trainer.attention import why_not_packed
+
+    if not job.spec.hyperparameters.packing:
+        return "hyperparameters.packing is off"
+    if job.spec.method != "QLoRA":  # which is there already
+        model.to(device())
+    return why_not_packed(model, compute_dtype_of(job))
+
+
 def build_trainer(
     job: TrainerJob,
     model: Any,
@@ -80,9 +97,11 @@ def build_trainer(
     validation: TokenStore | None,
     *,
     fit: memory.Fit,
+    packed: bool,
     **others: Any,
 ) -> "StepTrainer":
     """The trainer of a job's hyperparameters; `others` are StepTrainer's own arguments."""
+    from finetune_trainer.compiled_layers import why_not_compiled
     from finetune_trainer.passes import Cut
     from finetune_trainer.shortage import Lesson
     from finetune_trainer.step_trainer import StepTrainer, arguments, pace_of
@@ -111,13 +130,24 @@ def build_trainer(
             train_tokens=train.tokens,
             validation_tokens=validation.tokens if validation else 0,
         ),
-        cut=Cut(None, hyper.micro_batch_size) if hyper.micro_batch_size else Cut(fit.token_budget),
+        cut=Cut(None if hyper.micro_batch_size else fit.token_budget, hyper.micro_batch_size, packed=packed),
         compute_dtype=compute_dtype_of(job),
+        compile_layers=packed and not checkpointing and _worth_compiling(model, plan, train) and not why_not_compiled(),
         checkpoints=checkpoints_of(job),
         lesson=lesson,
         lora_plus_ratio=job.spec.adapters.lora_plus_ratio if job.spec.adapters else None,
         **others,
     )
+
+
+_WORTH_COMPILING = 1e17
+"""Weights times tokens from which on layers are compiled: twice of what wins back the minute and a half that it takes,
+some 20 minutes of an 8B model on an H200 (docs/decisions/2026-11-26-training-speed.md)."""
+
+
+def _worth_compiling(model: Any, plan: Plan, train: TokenStore) -> bool:
+    tokens = plan.epochs_after(plan.total_steps) * train.tokens
+    return tokens * sum(value.numel() for value in model.parameters()) > _WORTH_COMPILING
 
 
 def checkpoints_of(job: TrainerJob) -> Path:

@@ -46,7 +46,7 @@ def gradients(world: World, batch_size: int) -> dict[str, torch.Tensor]:
     model = LlamaForCausalLM(config)
     model.unused = torch.nn.Parameter(torch.ones(3))
     steps = Steps(TokenStore(ROWS), Plan(len(ROWS), batch_size=batch_size, epochs=1, seed=0), Cut(12), world)
-    passes = steps[0][PASSES]
+    passes = steps[0][PASSES].each
     (total,) = world.sums(sum(map(labelled, passes)))
     for one in passes:
         (loss_sum(model, one) / total).backward()

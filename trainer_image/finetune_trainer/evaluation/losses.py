@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from finetune_trainer.interruption import Interruption
-from finetune_trainer.passes import Cut, labelled, loss_sum, passes_of
+from finetune_trainer.passes import Cut, labelled, loss_sum, on_device, passes_of
 from finetune_trainer.token_store import TokenStore
 
 _ROWS = 256  # that are sorted by length together
@@ -27,9 +27,8 @@ def loss_on(
             rows = list(range(start, min(start + _ROWS, len(store))))
             for batch in passes_of(store, rows, Cut(token_budget)):
                 interruption.check()
-                on_device = {name: value.to(device) for name, value in batch.items()}
                 with _autocast(device, compute_dtype):
-                    total += float(loss_sum(net, on_device))
+                    total += float(loss_sum(net, on_device(batch, device)))
                 tokens += labelled(batch)
     return total / tokens if tokens else None
 

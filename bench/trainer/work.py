@@ -1,0 +1,123 @@
+"""The work: shapes of models with random weights, and rows of token ids. Every contender gets the same."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_QWEN = {"vocab_size": 151936, "rope_theta": 1e6, "tie_word_embeddings": True, "rms_norm_eps": 1e-6}
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512,
+    },
+    "tiny24": {
+        "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 24,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 512,
+    },
+    "135M": {  # SmolLM2-135M
+        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "rope_theta": 1e5,
+        "tie_word_embeddings": True, "rms_norm_eps": 1e-5,
+    },
+    "0.5B": {  # Qwen2.5-0.5B
+        "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+        "num_attention_heads": 14, "num_key_value_heads": 2, **_QWEN,
+    },
+    "1.5B": {  # Qwen2.5-1.5B
+        "model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+        "num_attention_heads": 12, "num_key_value_heads": 2, **_QWEN,
+    },
+    "8B": {  # Llama-3.1-8B
+        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "rope_theta": 5e5,
+        "rms_norm_eps": 1e-5,
+    },
+}  # fmt: skip
+
+LEARNING_RATE = 2e-4
+LORA_R, LORA_ALPHA = 16, 32
+LABELLED = 0.3
+"""Part of a ragged row that carries loss: its end."""
+
+_KNOWN_TOKENS = 256  # rows use few tokens, some far more often than others: that much can be learnt in a few steps
+
+
+class Row(NamedTuple):
+    """Token ids, and how many of them are prompt."""
+
+    ids: list[int]
+    prompt: int
+
+
+class Lengths(NamedTuple):
+    """How long rows are: log-normal with `mean` and at most `longest` tokens, or all the same where both are equal."""
+
+    mean: int
+    longest: int
+
+
+LENGTHS = {"ragged-cpu": Lengths(100, 512), "ragged": Lengths(350, 2048), "fixed": Lengths(4096, 4096)}
+
+
+def rows(lengths: str, count: int) -> list[Row]:
+    """The rows: the same for the same arguments, on every machine."""
+    chance = np.random.default_rng(7)
+    mean, longest = LENGTHS[lengths]
+    if mean == longest:
+        sizes = np.full(count, longest)
+    else:
+        spread = 0.8
+        sizes = np.exp(chance.normal(np.log(mean) - spread**2 / 2, spread, count)).astype(int).clip(8, longest)
+    chances = 1 / np.arange(1, _KNOWN_TOKENS + 1)
+    made = []
+    for size in sizes:
+        ids = chance.choice(_KNOWN_TOKENS, int(size), p=chances / chances.sum()) + 3
+        prompt = 1 if mean == longest else int(size) - max(1, int(LABELLED * size))
+        made.append(Row(ids.tolist(), prompt))
+    return made
+
+
+def build(shape: str, dtype: Any, device: str) -> Any:
+    """The model of a shape with random weights, the same for the same machine."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    about = dict(SHAPES[shape])
+    config = AutoConfig.for_model(about.pop("model_type"), max_position_embeddings=8192, use_cache=False, **about)
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    finally:
+        torch.set_default_dtype(before)
+    return model
+
+
+def flops_per_token(shape: str, work: list[Row]) -> float:
+    """Floating-point operations that LoRA needs for one token of `work`, forward and backward, none of them twice.
+
+    4 per frozen weight (forward, and the gradient of its input; none of the weight), the output head only for tokens
+    that are labelled, 6 per adapter weight, and causal attention: 2 products of length/2 keys forward, 4 backward.
+    """
+    about = SHAPES[shape]
+    hidden, inner, layers = about["hidden_size"], about["intermediate_size"], about["num_hidden_layers"]
+    kv = hidden // about["num_attention_heads"] * about["num_key_value_heads"]
+    linear = [
+        (hidden, hidden),
+        (hidden, kv),
+        (hidden, kv),
+        (hidden, hidden),
+        (hidden, inner),
+        (hidden, inner),
+        (inner, hidden),
+    ]
+    frozen = sum(a * b for a, b in linear)
+    adapters = sum(LORA_R * (a + b) for a, b in linear)
+    tokens = sum(len(row.ids) for row in work)
+    labelled = sum(len(row.ids) - row.prompt for row in work) / tokens
+    keys = sum(len(row.ids) ** 2 for row in work) / tokens / 2
+    attention = 3 * 2 * 2 * hidden * keys
+    return layers * (4 * frozen + 6 * adapters + attention) + labelled * 4 * hidden * about["vocab_size"]

@@ -1,0 +1,250 @@
+"""Rows behind one another in one pass: nothing of a row reaches another one, and a step learns what it did before."""
+
+import contextlib
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from finetune_api.job import LoRA
+from finetune_trainer.adapted_linear import AdaptedLinear, fuse
+from finetune_trainer.adapters import with_adapters
+from finetune_trainer.attention import NAME, kept_apart, why_not_packed
+from finetune_trainer.batches import packed_rows
+from finetune_trainer.passes import Cut, labelled, loss_sum, on_device, packed, passes_of
+from finetune_trainer.token_store import IGNORED, TokenStore
+
+LENGTHS = (6, 3, 9, 2, 30, 1)
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 64, "num_attention_heads": 4}
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+def make_rows():
+    chance = torch.Generator().manual_seed(1)
+    for length in LENGTHS:
+        ids = torch.randint(1, 64, (length,), generator=chance).tolist()
+        yield ids, [IGNORED if place < max(1, length // 2) else token for place, token in enumerate(ids)]
+
+
+@pytest.fixture(scope="module")
+def store():
+    return TokenStore(make_rows())
+
+
+def make_model(kind, **changes):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**SMALL, **changes})
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.mul_(4)  # small random weights attend to all tokens alike, and hide much
+    return model
+
+
+def adapted(model, **lora):
+    torch.manual_seed(3)
+    tuned = with_adapters(model, LoRA(r=4, alpha=8, **lora), "x")
+    with torch.no_grad():
+        for name, value in tuned.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=0.1)
+    return tuned
+
+
+MODELS = {
+    "llama": ("llama", {"num_key_value_heads": 2}),
+    "llama, head width 12": ("llama", {"num_key_value_heads": 1, "head_dim": 12}),
+    "qwen2": ("qwen2", {"num_key_value_heads": 2}),
+    "qwen3": ("qwen3", {"num_key_value_heads": 2, "head_dim": 16}),
+    "mistral with a window": ("mistral", {"num_key_value_heads": 2, "sliding_window": 4}),
+    "gemma3": ("gemma3_text", {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4}),
+    "phi3": ("phi3", {"num_key_value_heads": 2, "pad_token_id": 0}),
+    "learned positions": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tokens", "passes"),
+    [
+        ([4, 4, 4, 4], 8, [[0, 1], [2, 3]]),
+        ([5, 7, 3, 1], 8, [[1, 3], [0, 2]]),
+        ([3, 9, 5], 100, [[1, 2, 0]]),
+        ([100, 2], 10, [[0], [1]]),
+        ([7], 1, [[0]]),
+        ([], 8, []),
+    ],
+)
+def test_packed_rows_leave_little_room_and_begin_with_the_fullest_pass(lengths, tokens, passes):
+    assert packed_rows(lengths, tokens) == passes
+
+
+def test_packed_rows_hold_every_row_once_within_the_limit_and_few_passes():
+    lengths = [(37 * number) % 97 + 3 for number in range(200)]
+    passes = packed_rows(lengths, 256)
+    assert sorted(place for one in passes for place in one) == list(range(200))
+    assert all(sum(lengths[place] for place in one) <= 256 for one in passes)
+    assert len(passes) == -(-sum(lengths) // 256)
+
+
+def test_a_packed_pass_is_the_rows_token_by_token(store):
+    batch = packed(store, [2, 0, 5, 3])
+    start = 0
+    for number in (2, 0, 5, 3):
+        ids, labels = store.row(number)
+        here = slice(start, start + len(ids))
+        assert batch["input_ids"][0, here].tolist() == ids.tolist()
+        assert batch["position_ids"][0, here].tolist() == list(range(len(ids)))
+        assert batch["targets"][0, here].tolist() == [*labels[1:].tolist(), IGNORED]
+        start += len(ids)
+    assert batch["input_ids"].shape == (1, start)
+    assert batch["ends"].tolist() == [0, 9, 15, 16, 18]
+    assert int(batch["tokens"]) == start
+    assert "attention_mask" not in batch
+
+
+def packed_logits(model, store, rows, device="cpu"):
+    batch = on_device(packed(store, rows), device)
+    told = {"cu_seq_lens_q": batch["ends"], "max_length_q": int(batch["lengths"].max())}
+    with kept_apart(model):
+        logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **told).logits
+    return logits[0].split(batch["lengths"].tolist())
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_packed_logits_are_those_of_each_row_alone(kind, store):
+    name, changes = MODELS[kind]
+    model = make_model(name, **changes).eval()
+    assert why_not_packed(model, torch.float32) is None
+    rows = list(range(len(store)))
+    with torch.no_grad():
+        for row, together in zip(rows, packed_logits(model, store, rows), strict=True):
+            alone = model(input_ids=torch.from_numpy(store.row(row)[0])[None], use_cache=False).logits[0]
+            torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
+
+
+def gradients(model, store, cut, device="cpu", dtype=torch.float32):
+    model.zero_grad()
+    passes = passes_of(store, list(range(len(store))), cut)
+    total = sum(map(labelled, passes))
+    with kept_apart(model) if cut.packed else contextlib.nullcontext():
+        for one in passes:
+            with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+                loss = loss_sum(model, on_device(one, device)) / total
+            loss.backward()
+    return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+
+
+@pytest.mark.parametrize(
+    "cut", [Cut(1000, packed=True), Cut(20, packed=True), Cut(1, packed=True), Cut(None, 2, packed=True)]
+)
+def test_gradients_of_packed_rows_are_those_of_rows_alone(cut, store):
+    model = make_model("llama", num_key_value_heads=2)
+    alone, together = gradients(model, store, Cut(None, 1)), gradients(model, store, cut)
+    for name, expected in alone.items():
+        torch.testing.assert_close(together[name], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_outside_of_training_a_model_attends_as_before():
+    model = make_model("llama")
+    before = model.config._attn_implementation
+    with kept_apart(model):
+        assert model.config._attn_implementation == NAME
+    assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "why"),
+    [
+        ("t5", {"d_model": 32, "d_kv": 8, "num_layers": 2, "num_heads": 4, "d_ff": 64}, "encoder-decoder"),
+        ("gemma2", {"num_key_value_heads": 2, "head_dim": 8}, "softcap"),
+        ("mamba", {"state_size": 4}, "cannot be replaced"),
+        ("lfm2", {"num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}, "see each other"),
+        ("recurrent_gemma", {"num_key_value_heads": 1, "lru_width": 32, "head_dim": 8}, "see each other"),
+        ("bloom", {"n_head": 4, "n_layer": 2}, "cannot be replaced"),
+    ],
+)
+def test_models_that_cannot_keep_rows_apart_are_found_out(kind, changes, why):
+    if kind == "t5":
+        model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(kind, vocab_size=64, **changes))
+    else:
+        model = make_model(kind, **changes)
+    assert why in str(why_not_packed(model, torch.float32))
+
+
+@pytest.mark.parametrize("lora", [{}, {"use_rslora": True}, {"target_modules": "q_proj,down_proj"}])
+def test_a_fused_adapter_layer_computes_what_pefts_does(lora, store):
+    model = adapted(make_model("llama", num_key_value_heads=2, attention_bias=True), **lora)
+    expected = gradients(model, store, Cut(None, 2))
+    assert fuse(model) == sum(hasattr(module, "lora_A") for module in model.modules())
+    got = gradients(model, store, Cut(None, 2))
+    assert list(got) == list(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-3, atol=1e-6)
+        assert got[name].dtype == value.dtype
+        assert value.abs().max() > 0
+
+
+def test_a_fused_layer_is_pefts_where_adapters_are_off_or_merged():
+    model = adapted(make_model("llama"))
+    ids = torch.arange(1, 20)[None]
+    with torch.no_grad():
+        tuned = model(input_ids=ids).logits
+        with model.disable_adapter():
+            base = model(input_ids=ids).logits
+        fuse(model)
+        torch.testing.assert_close(model(input_ids=ids).logits, tuned, rtol=1e-3, atol=1e-4)
+        with model.disable_adapter():
+            assert model(input_ids=ids).logits.equal(base)
+        merged = model.merge_and_unload()
+        torch.testing.assert_close(merged(input_ids=ids).logits, tuned, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("lora", [{"dropout": 0.1}, {"use_dora": True}])
+def test_layers_that_do_more_than_lora_keep_pefts_way(lora):
+    assert fuse(adapted(make_model("llama"), **lora)) == 0
+
+
+def test_fused_layers_in_bfloat16_round_no_worse_than_pefts_and_learn_in_float32(store):
+    def learnt(dtype, *, fused):
+        model = adapted(make_model("llama", num_key_value_heads=2).to(dtype))
+        if fused:
+            fuse(model)
+        return gradients(model, store, Cut(None, 2), dtype=dtype)
+
+    exact = learnt(torch.float32, fused=False)
+    errors = {}
+    for fused in (False, True):
+        got = learnt(torch.bfloat16, fused=fused)
+        assert {value.dtype for value in got.values()} == {torch.float32}
+        errors[fused] = sum(float((got[name] - value).norm() / value.norm()) for name, value in exact.items())
+    assert errors[True] < 1.2 * errors[False]
+
+
+@on_gpu
+@pytest.mark.parametrize("kind", MODELS)
+def test_on_a_gpu_packed_logits_are_those_of_each_row_alone(kind, store):
+    name, changes = MODELS[kind]
+    model = make_model(name, **changes).to("cuda", torch.bfloat16).eval()
+    assert why_not_packed(model, torch.bfloat16) is None
+    rows = list(range(len(store)))
+    with torch.no_grad():
+        for row, together in zip(rows, packed_logits(model, store, rows, "cuda"), strict=True):
+            ids = torch.from_numpy(store.row(row)[0])[None].to("cuda")
+            alone = model(input_ids=ids, use_cache=False).logits[0].float()
+            assert (together.float() - alone).norm() < 0.05 * alone.norm()
+
+
+@on_gpu
+def test_on_a_gpu_gradients_of_packed_rows_are_those_of_rows_alone(store):
+    model = adapted(make_model("llama", num_key_value_heads=2)).to("cuda", torch.bfloat16)
+    alone = gradients(model, store, Cut(None, 1), "cuda", torch.bfloat16)
+    fuse(model)
+    together = gradients(model, store, Cut(1000, packed=True), "cuda", torch.bfloat16)
+    for name, expected in alone.items():
+        assert (together[name] - expected).norm() < 0.1 * expected.norm(), name
+
+
+def test_fused_layers_keep_pefts_class():
+    model = adapted(make_model("llama"))
+    fuse(model)
+    assert any(isinstance(module, AdaptedLinear) for module in model.modules())

@@ -1,0 +1,86 @@
+"""A frozen linear layer and its low-rank adapter as one step of the graph: y = xWᵀ + s·(xAᵀ)Bᵀ.
+
+peft's own layer casts x to the adapter's float32 and back for each of the seven layers of a block, keeps all of that
+for the backward pass, and adds the two products in passes of their own over memory. Here x is kept once, as it is.
+"""
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear
+from torch.nn import functional
+
+
+class AdaptedLinear(Linear):
+    """peft's layer with a forward pass of its own while it trains; in all else, and elsewhere, it is peft's."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """[..., in] → [..., out]."""
+        if args or kwargs or self.disable_adapters or self.merged or self.active_adapters != [_NAME]:
+            return super().forward(x, *args, **kwargs)  # type: ignore[no-untyped-call, no-any-return]
+        base = self.base_layer
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        first, second = self.lora_A[_NAME].weight, self.lora_B[_NAME].weight
+        if first.dtype != dtype and not torch.is_autocast_enabled(kind):
+            return super().forward(x)  # type: ignore[no-untyped-call, no-any-return]
+        scale = self.scaling[_NAME]
+        if torch.compiler.is_compiling():  # which joins the sum with what follows it, and decides itself what to keep
+            narrow = functional.linear(x, first) * scale
+            return functional.linear(x, base.weight, base.bias) + functional.linear(narrow, second)
+        return _Adapted.apply(x.to(dtype), base.weight.to(dtype), base.bias, first, second, scale)  # type: ignore[no-any-return]
+
+
+_NAME = "default"
+
+
+class _Adapted(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917 - autograd passes what `apply` got, by place
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: Any, first: Any, second: Any, scale: float
+    ) -> Any:
+        ctx.adapter_dtype = first.dtype
+        first, second = first.to(x.dtype), second.to(x.dtype)
+        flat = x.reshape(-1, x.shape[-1])
+        narrow = flat @ first.T
+        out = functional.linear(flat, weight, None if bias is None else bias.to(x.dtype))
+        out.addmm_(narrow, second.T, alpha=scale)
+        ctx.save_for_backward(flat, weight, first, second, narrow)
+        ctx.scale = scale
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        x, weight, first, second, narrow = ctx.saved_tensors
+        flat = grad.reshape(-1, grad.shape[-1])
+        down = (flat @ second).mul_(ctx.scale)
+        to_first = (down.T @ x).to(ctx.adapter_dtype)
+        to_second = (flat.T @ narrow).mul_(ctx.scale).to(ctx.adapter_dtype)
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = (flat @ weight).addmm_(down, first).view(*grad.shape[:-1], x.shape[-1])
+        return to_x, None, None, to_first, to_second, None
+
+
+def fuse(model: Any) -> int:
+    """Give every layer that qualifies the forward pass above; returns how many did.
+
+    Those with dropout, DoRA, 4-bit weights or several adapters keep peft's.
+    """
+    fitting = [module for module in model.modules() if _fits(module)]
+    for module in fitting:
+        module.__class__ = AdaptedLinear
+    return len(fitting)
+
+
+def _fits(module: Any) -> bool:
+    return (
+        type(module) is Linear
+        and type(module.base_layer) is torch.nn.Linear
+        and list(module.lora_A) == [_NAME]
+        and not module.lora_variant
+        and not module.fan_in_fan_out
+        and not module.lora_bias[_NAME]
+        and isinstance(module.lora_dropout[_NAME], torch.nn.Identity)
+        and not module.base_layer.weight.requires_grad
+    )
