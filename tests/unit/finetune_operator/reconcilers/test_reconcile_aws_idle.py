@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.names import WAKE_ANNOTATION
 from finetune_operator.providers.cloudwatch import KEPT, figures, question
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
@@ -73,6 +74,12 @@ async def test_throughput_that_nobody_asks_is_released_and_that_which_is_asked_s
     await go_on(cluster, 3 * HOUR, 600)
     assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Idle", [])
     assert provider.count(PROVISION) == 1
+    found = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]
+    annotated = found["metadata"] | {"annotations": {**found["metadata"].get("annotations", {}), WAKE_ANNOTATION: "1"}}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {**found, "metadata": annotated})
+    await cluster.settle()
+    await deployed(cluster, 1200)
+    assert provider.count(PROVISION) == 2, "AWS takes no token twice"
 
 
 async def test_throughput_that_is_bound_is_warned_about_and_kept(cluster, provider):
