@@ -7,7 +7,7 @@ import openai
 from azure.mgmt.cognitiveservices import models as arm
 from azure.mgmt.cognitiveservices.aio import CognitiveServicesManagementClient
 
-from finetune_api.connection import AzureOpenAI
+from finetune_api.azure import AzureOpenAI
 from finetune_api.deployment import AzureServing, DeploymentTemplate
 from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import Hosted, HostedState
