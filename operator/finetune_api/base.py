@@ -50,6 +50,10 @@ def shaped(pattern: str, message: str) -> Any:
     return Field(pattern=pattern, json_schema_extra=as_rule)
 
 
+HttpUrl = Annotated[
+    str, Field(max_length=512), shaped("^https?://[^/]+", "write a whole URL, such as https://HOST or https://HOST/v1")
+]
+
 SERVICE_NAME = "^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
 """Names of FineTunedModels and ModelDeployments. A Service gets them: DNS labels that begin with a letter."""
 

@@ -4,9 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.base import (
     ApiModel,
     Conditions,
+    HttpUrl,
     Name,
     ObjectRef,
     ResourceRequirements,
@@ -25,9 +27,6 @@ EndpointGlob = Annotated[
     shaped("^https?://[^/*?]+/", "write scheme and host in full and a path, such as https://HOST/*"),
 ]
 ImageName = Annotated[str, Field(min_length=1, max_length=512)]
-HttpUrl = Annotated[
-    str, Field(max_length=512), shaped("^https?://[^/]+", "write a whole URL, such as https://HOST or https://HOST/v1")
-]
 
 PROVIDERS = ("huggingFace", "openAI", "azureOpenAI", "bedrock", "sageMaker")
 _COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in PROVIDERS)
@@ -194,64 +193,6 @@ class OpenAI(ApiModel):
     api_key_secret_ref: SecretKeyRef = Field(description="API key: a Secret in the operator's own namespace.")
     organization: Annotated[str, Field(max_length=128)] | None = Field(None, description="Organization of the key.")
     project: Annotated[str, Field(max_length=128)] | None = Field(None, description="Project of the key.")
-
-
-class AzureCredentials(ApiModel):
-    """Client secret or workload identity."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                "has(self.secretRef) != (has(self.workloadIdentity) && self.workloadIdentity)",
-                "credentials are either secretRef or workloadIdentity: true",
-            )
-        )
-    )
-    secret_ref: ObjectRef | None = Field(
-        None, description="Secret of the operator's namespace with tenantID, clientID and clientSecret."
-    )
-    workload_identity: bool | None = Field(None, description="Use the operator's own federated identity.")
-
-
-class AzureWorkspace(ApiModel):
-    """An AzureML workspace connection that knows endpoint and account."""
-
-    name: Name = Field(description="Name of the AzureML workspace.")
-    connection: Name = Field(description="Name of the connection in the workspace.")
-
-
-class AzureOpenAI(ApiModel):
-    """Azure OpenAI: tuning by its data plane, deployments by ARM."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                "has(self.workspace) || (has(self.endpoint) && has(self.account))",
-                "azureOpenAI needs endpoint and account, or a workspace that knows them",
-            )
-        )
-    )
-    endpoint: HttpUrl | None = Field(None, description="Endpoint of the resource; optional with workspace.")
-    subscription_id: Annotated[str, Field(max_length=64)] = Field(description="Azure subscription.")
-    resource_group: Annotated[str, Field(max_length=90)] = Field(description="Resource group of the account.")
-    account: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="Azure OpenAI account; optional with workspace."
-    )
-    workspace: AzureWorkspace | None = Field(
-        None,
-        description="Resolve endpoint and account from AzureML, in the same resource group; looked up every hour. What "
-        "is written beside it counts.",
-    )
-    credentials: AzureCredentials = Field(description="How the operator signs in.")
-    authority_host: HttpUrl | None = Field(
-        None, description="Entra's address, for Azure clouds of their own. Default: https://login.microsoftonline.com."
-    )
-    management_endpoint: HttpUrl | None = Field(
-        None, description="ARM's address, for Azure clouds of their own. Default: https://management.azure.com."
-    )
-    training_type: Literal["Standard", "GlobalStandard", "DeveloperTier"] = Field(
-        "Standard", description="Where and at which price jobs are run; not every model has every type."
-    )
 
 
 class AwsCredentials(ApiModel):
@@ -489,17 +430,6 @@ class LLMConnectionSpec(ApiModel):
     def provider(self) -> str:
         """Wire name of the one provider block."""
         return next(name for name in PROVIDERS if name in self.wire())
-
-
-class AzureResolved(ApiModel):
-    """Where an AzureML workspace connection leads, as ARM said it last."""
-
-    workspace: Name = Field(description="Name of the AzureML workspace.")
-    connection: Name = Field(description="Name of the connection in the workspace.")
-    endpoint: HttpUrl = Field(description="Endpoint of the account.")
-    subscription_id: Annotated[str, Field(max_length=64)] = Field(description="Subscription of the account.")
-    resource_group: Annotated[str, Field(max_length=90)] = Field(description="Resource group of the account.")
-    account: Annotated[str, Field(max_length=64)] = Field(description="Azure OpenAI account.")
 
 
 class LLMConnectionStatus(ApiModel):

@@ -204,6 +204,9 @@ class HostedDeployment(ApiModel):
     created_at: Timestamp = Field(description="When it was asked for, RFC 3339.")
     answered: bool = Field(False, description="Whether it has answered: from then on the provider has it, or had it.")
     nonce: Annotated[str, Field(max_length=64)] | None = Field(None, description="retryNonce that it was made for.")
+    terms: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="What was asked for last, where a provider changes it in place: SKU and capacity."
+    )
     attached: bool = Field(False, description="Whether it was there before: then it is never changed.")
     per_hour: Money | None = Field(None, description="Its price per hour, where that is known.")
     billed_since: Timestamp | None = Field(None, description="From when on it is billed; absent where it is not.")

@@ -1,7 +1,8 @@
 """A status of each kind with every field set: what the API server must keep, and what its columns are made from."""
 
+from finetune_api.azure import AzureResolved
 from finetune_api.base import Condition, Display
-from finetune_api.connection import AzureResolved, LLMConnectionStatus
+from finetune_api.connection import LLMConnectionStatus
 from finetune_api.deployment import (
     DeploymentCost,
     DeploymentUsage,

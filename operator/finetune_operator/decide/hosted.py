@@ -44,6 +44,8 @@ class Hosted:
     units: int = 1
     """How many times that price."""
     created_at: datetime | None = None
+    terms: str = ""
+    """How it stands, as `Wanted.terms` has it; "" where the provider changes nothing in place, or does not tell."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Wanted:
     """How the names of all deployments of this object begin."""
     nonce: str | None
     """What has to change for a deployment to be made again that the provider has deleted."""
+    terms: str = ""
+    """What is asked for, where the provider changes that in place."""
+    model: str = ""
+    """What it is to serve, where it can be changed in place: by somebody else, too."""
     one_at_a_time: bool = True
     """Whether nothing may be changed while anything of the account changes."""
 
@@ -83,7 +89,10 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     entry = _entry(recorded, wanted, there, now)
     answering = next((one.name for one in others if one.answered and _is_ready(found, one.name)), None)
     busy = wanted.one_at_a_time and changes(found)
-    make = ask = False
+    ask = False
+    make = not busy and _is_asked_anew(entry, wanted, there)
+    if make:
+        entry = entry.model_copy(update={"terms": wanted.terms, "nonce": wanted.nonce})
     delete: tuple[str, ...] = ()
     serving = Serving("Rolling", wanted.version, 1 if answering else 0)
     if there is None and entry.answered:
@@ -92,14 +101,33 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         make = not busy
     elif there.state == "Failed":
         serving = _failing(wanted, answering, _failed(wanted, there))
+    elif there.state == "Ready" and wanted.model and there.model not in {"", wanted.model}:
+        serving = _failing(wanted, answering, _edited(wanted, there))
     elif there.state == "Ready" and entry.answered:
         bound = [found[one.name] for one in others if one.name in found and _is_bound(found[one.name], now)]
-        serving, answering = Serving("Serving", wanted.version, 1, note=_said_of(bound)), wanted.name
+        note = _said_of(bound) + ("" if make else _said_of_terms(there, wanted))
+        serving, answering = Serving("Serving", wanted.version, 1, note=note), wanted.name
         free = [one.name for one in others if one.name in found and not _is_bound(found[one.name], now)]
-        delete = () if busy else tuple(free)
+        delete = () if busy or make else tuple(free)
+    elif there.state == "Creating" and entry.answered:
+        # It is changed in place, and goes on answering.
+        serving, answering = Serving("Rolling", wanted.version, 1, answers=wanted.version), wanted.name
     else:
         ask = there.state == "Ready"
     return Plan((*others, entry), serving, address(found, answering), make, ask, delete)
+
+
+def _is_asked_anew(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
+    """Whether what stands is to be changed in place: once for each change of what is asked for, and not for ever."""
+    if not wanted.terms or there is None or there.state != "Ready" or entry.terms is None:
+        return False
+    return (entry.terms, entry.nonce) != (wanted.terms, wanted.nonce)
+
+
+def _said_of_terms(there: Hosted, wanted: Wanted) -> str:
+    if not wanted.terms or not there.terms or there.terms.casefold() == wanted.terms.casefold():
+        return ""
+    return f"; it stands as {there.terms}, not as {wanted.terms}: change spec.retryNonce to have it asked for again"
 
 
 def sleep(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:
@@ -166,6 +194,7 @@ def _entry(
         connection=wanted.connection,
         created_at=timestamp(now),
         nonce=wanted.nonce,
+        terms=wanted.terms or None,
     )
 
 
@@ -197,3 +226,8 @@ def _expired(wanted: Wanted) -> Failure:
 def _failed(wanted: Wanted, there: Hosted) -> Failure:
     said = f": {there.failure}" if there.failure else ""
     return Failure.because(Reason.DEPLOYMENT_FAILED, f"deployment {wanted.name} failed at the provider{said}")
+
+
+def _edited(wanted: Wanted, there: Hosted) -> Failure:
+    said = f"deployment {wanted.name} serves {there.model} at the provider, not {wanted.model}: somebody has changed it"
+    return Failure.because(Reason.DEPLOYMENT_FAILED, f"{said} there; change spec.retryNonce to have it changed back")

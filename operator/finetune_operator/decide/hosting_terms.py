@@ -26,6 +26,8 @@ class Terms:
     name_limit: int = NAME_LIMIT
     strict_names: bool = True
     """Whether no dash may stand beside another."""
+    in_place: str = ""
+    """What is asked for, in words, where the provider changes it in place; "" where it does not."""
     one_at_a_time: bool = False
     """Whether the provider refuses a change while another deployment of the account changes."""
 
@@ -38,12 +40,20 @@ def terms_of(template: DeploymentTemplate | None) -> Terms:
         return Terms(commitment, units, kind=f"p{units}{_COMMITMENT_LETTER[commitment]}")
     if azure is not None:
         units = azure_units(azure.sku, azure.capacity)
-        return Terms(azure.sku, units, azure.name, name_limit=64, strict_names=False, one_at_a_time=True)
+        asked = in_words(azure.sku, azure.capacity)
+        return Terms(
+            azure.sku, units, azure.name, name_limit=64, strict_names=False, in_place=asked, one_at_a_time=True
+        )
     sagemaker = template.sage_maker if template else None
     if sagemaker is not None:
         kind = sha256(sagemaker.model_dump_json().encode()).hexdigest()[:4]
         return Terms(sagemaker.instance_type, sagemaker.instances, kind=kind)
     return Terms()
+
+
+def in_words(sku: str, capacity: int) -> str:
+    """SKU and capacity as status shows them."""
+    return f"{sku} x {capacity}"
 
 
 def azure_units(sku: str, capacity: int) -> int:

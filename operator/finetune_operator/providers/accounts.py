@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from finetune_api.connection import AzureOpenAI, AzureResolved, LLMConnectionSpec
+from finetune_api.azure import AzureOpenAI, AzureResolved
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
 from finetune_operator.providers import aws, azure_workspace
 from finetune_operator.providers.azure_arm import ArmRest

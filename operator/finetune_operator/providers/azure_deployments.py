@@ -7,11 +7,11 @@ import openai
 from azure.mgmt.cognitiveservices import models as arm
 from azure.mgmt.cognitiveservices.aio import CognitiveServicesManagementClient
 
-from finetune_api.connection import AzureOpenAI
+from finetune_api.azure import AzureOpenAI
 from finetune_api.deployment import AzureServing, DeploymentTemplate
 from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import Hosted, HostedState
-from finetune_operator.decide.hosting_terms import azure_units
+from finetune_operator.decide.hosting_terms import azure_units, in_words
 from finetune_operator.decide.idle import Figures
 from finetune_operator.providers.azure_arm import CALL_SECONDS, MANAGEMENT, ArmRest, ask
 from finetune_operator.providers.azure_monitor import AzureMonitor
@@ -126,6 +126,7 @@ def shown(one: arm.Deployment) -> Hosted:
         model=str((model.name if model else None) or ""),
         sku=sku,
         units=azure_units(sku, capacity or 1),
+        terms=in_words(sku, capacity) if sku and capacity else "",
         created_at=made,
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from azure.core.exceptions import AzureError
 from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredential
 
-from finetune_api.connection import AzureOpenAI
+from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, RemoteJob
 from finetune_operator.desired import names

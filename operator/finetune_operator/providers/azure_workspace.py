@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.connection import AzureOpenAI, AzureResolved, AzureWorkspace
+from finetune_api.azure import AzureOpenAI, AzureResolved, AzureWorkspace
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure_arm import ArmRest
 from finetune_operator.providers.errors import NotThere, Refused

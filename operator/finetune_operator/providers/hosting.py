@@ -73,6 +73,8 @@ def wanted(deployment: Manifest, spec: ModelDeploymentSpec, target: Target) -> W
         connection=target.version.connection,
         prefix=begins,
         nonce=spec.retry_nonce,
+        terms=terms_of(spec).in_place,
+        model=(target.version.artifact.provider_model_id or "") if terms_of(spec).in_place else "",
         one_at_a_time=one_at_a_time(spec),
     )
 

@@ -1,5 +1,6 @@
 """promtool plays time series to the chart's alerts: each is raised by what it is for, and by nothing less."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,14 @@ def annotated(case: Manifest, rules: dict[str, Manifest]) -> Manifest:
     """The case with the rule's texts as what is expected of them; promtool compares those too."""
     for check in case["alert_rule_test"]:
         for expected in check["exp_alerts"]:
-            expected["exp_annotations"] = {
-                name: str(text).replace("{{ $labels.kind }}", expected["exp_labels"].get("kind", ""))
-                for name, text in rules[check["alertname"]]["annotations"].items()
-            }
+            texts, labels = rules[check["alertname"]]["annotations"], expected["exp_labels"]
+            expected["exp_annotations"] = {name: filled(str(text), labels) for name, text in texts.items()}
     return case
+
+
+def filled(text: str, labels: Manifest) -> str:
+    """A rule's text with the alert's labels, as Prometheus writes it."""
+    return re.sub(r"{{ \$labels\.(\w+) }}", lambda found: str(labels.get(found[1], "")), text)
 
 
 def test_alerts_are_raised_by_what_they_are_for(groups: list[Manifest], tmp_path: Path) -> None:

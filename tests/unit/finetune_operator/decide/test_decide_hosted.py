@@ -1,5 +1,6 @@
 """What is done about deployments at a provider that bills for them: one row for each state of the world."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -71,6 +72,12 @@ WORLDS: dict[str, tuple[list[HostedDeployment], dict[str, Hosted], str, dict[str
         "Serving",
         {"serves": "md-v2", "delete": ("md-v1",)},
     ),
+    "being changed in place": (
+        [entry(answered=True)],
+        there(md_v2="Creating"),
+        "Rolling",
+        {"serves": "md-v2"},
+    ),
     "one of somebody else": (
         [entry(answered=True)],
         there(md_v2="Ready", md_vintage="Ready", stranger="Ready"),
@@ -113,3 +120,25 @@ def test_a_deployment_that_was_asked_for_a_moment_ago_is_not_forgotten() -> None
 
 def test_an_answer_is_recorded_of_the_one_that_gave_it() -> None:
     assert [one.answered for one in answered([entry(1), entry(2)], "md-v2")] == [False, True]
+
+
+CHANGED = replace(WANTED, terms="Standard x 2")
+SHOWN = {"md-v2": Hosted("md-v2", "Ready", "azure", terms="standard x 1")}
+
+
+def test_other_terms_are_asked_for_once_where_they_are_changed_in_place() -> None:
+    before = entry(answered=True, terms="Standard x 1")
+    first = plan([before], SHOWN, CHANGED, at(0))
+    assert (first.make, first.serving.state, first.recorded[-1].terms) == (True, "Serving", "Standard x 2")
+    again = plan(first.recorded, SHOWN, CHANGED, at(60))
+    assert not again.make
+    assert "it stands as standard x 1, not as Standard x 2" in again.serving.note
+    assert plan(first.recorded, SHOWN, replace(CHANGED, nonce="again"), at(120)).make
+
+
+def test_terms_that_are_spelled_otherwise_or_not_told_are_no_change() -> None:
+    same = replace(WANTED, terms="Standard x 1")
+    assert plan([entry(answered=True, terms="Standard x 1")], SHOWN, same, at(0)).serving.note == ""
+    assert not plan([entry(answered=True)], SHOWN, CHANGED, at(0)).make, "a record of the release before"
+    busy = {**SHOWN, "other": Hosted("other", "Creating", "azure")}
+    assert not plan([entry(answered=True, terms="Standard x 1")], busy, CHANGED, at(0)).make

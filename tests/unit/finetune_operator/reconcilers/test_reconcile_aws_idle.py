@@ -15,6 +15,7 @@ from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.decide.given import at
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, client
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.sagemaker import sagemaker, with_training_job
 from tests.unit.finetune_operator.reconcilers.test_reconcile_bedrock_hosted import (
     BOUND,
     DEPLOY,
@@ -27,6 +28,7 @@ from tests.unit.finetune_operator.reconcilers.test_reconcile_bedrock_hosted impo
     hosts,
     tune,
 )
+from tests.unit.finetune_operator.reconcilers.test_reconcile_sagemaker_endpoint import serve_on
 
 __all__ = ["s3_endpoint", "start"]
 
@@ -72,6 +74,12 @@ async def test_throughput_that_nobody_asks_is_released_and_that_which_is_asked_s
     await go_on(cluster, 3 * HOUR, 600)
     assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Idle", [])
     assert provider.count(PROVISION) == 1
+    found = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]
+    annotated = found["metadata"] | {"annotations": {**found["metadata"].get("annotations", {}), WAKE_ANNOTATION: "1"}}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {**found, "metadata": annotated})
+    await cluster.settle()
+    await deployed(cluster, 1200)
+    assert provider.count(PROVISION) == 2, "AWS takes no token twice"
 
 
 async def test_throughput_that_is_woken_is_made_anew_under_its_old_name(cluster, provider):
@@ -125,6 +133,27 @@ async def test_one_on_demand_can_be_attached_and_is_never_called_billed(cluster,
     await cluster.settle()
     assert len(hosts(provider)) == 1
     assert provider.count(DEPLOY) == 1
+
+
+async def test_an_endpoint_of_sagemaker_that_nobody_asks_goes_with_all_of_its_parts(s3_endpoint, start):
+    there = sagemaker(s3_endpoint)
+    made = await with_training_job(there, start(there))
+    serve_on(made, instanceType="ml.g5.xlarge")
+    await made.pass_time(3600)
+    await go_on(made, 1800, 60)
+    status = made.status(DEPLOYMENT)
+    assert status["phase"] == "Ready", status
+    dimensions = [{"Name": "EndpointName", "Value": status["endpoint"]["model"]}]
+    dimensions.append({"Name": "VariantName", "Value": "AllTraffic"})
+    point = {"MetricName": "Invocations", "Dimensions": dimensions, "Value": 1, "Timestamp": made.now}
+    client("cloudwatch", s3_endpoint).put_metric_data(Namespace="AWS/SageMaker", MetricData=[point])
+    spec = {"deployment": {"template": {"sageMaker": {"instanceType": "ml.g5.xlarge"}, "idle": IDLE}}}
+    made.kube.change(FINE_TUNED_MODELS, "sentiment", spec=spec)
+    await made.settle()
+    await go_on(made, 4 * HOUR, 600)
+    assert made.status(DEPLOYMENT)["phase"] == "Idle"
+    assert [one for one in there.left() if one.kind != "job"] == []
+    await made.aclose()
 
 
 WINDOWS = [(at(-3600), 300, at(-3600)), (at(-2 * DAY), 3600, at(-2 * DAY)), (at(-400 * DAY), 3600, at(0) - KEPT)]

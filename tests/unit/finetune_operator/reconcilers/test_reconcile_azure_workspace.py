@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.connection import AzureOpenAI, AzureWorkspace, LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.azure import AzureOpenAI, AzureWorkspace
+from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_operator.decide.connection import with_resolved
 from finetune_operator.providers.azure_workspace import OPENAI_ENDPOINT, account_of, resolved
 from finetune_operator.providers.errors import Refused

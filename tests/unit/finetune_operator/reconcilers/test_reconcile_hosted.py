@@ -223,3 +223,32 @@ async def test_deployments_of_others_are_left_alone(cluster, provider):
     await delete(cluster)
     await go_on(cluster, 300)
     assert (hosts(provider), first != "stranger") == (["stranger"], True)
+
+
+async def test_other_capacity_is_asked_for_once_and_what_stands_goes_on_answering(cluster, provider):
+    name = await deployed(cluster)
+    spec = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["spec"]
+    template = {"azureOpenAI": {"sku": "Standard", "capacity": 7}}
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={**spec, "deployment": {"template": template}})
+    await cluster.settle()
+    await go_on(cluster, 120)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Updating", 1, name)
+    await deployed(cluster)
+    assert (provider.count(PUT), provider.deployments.found[name].capacity) == (2, 7)
+    assert cluster.condition("Ready", DEPLOYMENT)["message"] == "version 1 answers"
+
+
+async def test_one_that_somebody_has_changed_behind_our_back_is_said_and_changed_back_when_asked(cluster, provider):
+    name = await deployed(cluster)
+    model = provider.deployments.found[name].model
+    stranger = {"sku": {"name": "Standard", "capacity": 1}, "properties": {"model": {"name": "gpt-4o-mini-2024-07-18"}}}
+    provider.deployments.put(name, stranger, provider.models)
+    await go_on(cluster, 1200, 600)
+    assert "somebody has changed it there" in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    assert provider.count(PUT) == 1
+    found = cluster.kube.objects[ADDRESS]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**found["spec"], "retryNonce": "back"})
+    await cluster.settle()
+    await deployed(cluster)
+    assert (provider.count(PUT), provider.deployments.found[name].model) == (2, model)

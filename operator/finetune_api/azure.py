@@ -1,0 +1,76 @@
+"""Azure OpenAI's block of an LLMConnection, and what its AzureML workspace leads to."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from finetune_api.base import ApiModel, HttpUrl, Name, ObjectRef, rules
+
+
+class AzureCredentials(ApiModel):
+    """Client secret or workload identity."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.secretRef) != (has(self.workloadIdentity) && self.workloadIdentity)",
+                "credentials are either secretRef or workloadIdentity: true",
+            )
+        )
+    )
+    secret_ref: ObjectRef | None = Field(
+        None, description="Secret of the operator's namespace with tenantID, clientID and clientSecret."
+    )
+    workload_identity: bool | None = Field(None, description="Use the operator's own federated identity.")
+
+
+class AzureWorkspace(ApiModel):
+    """An AzureML workspace connection that knows endpoint and account."""
+
+    name: Name = Field(description="Name of the AzureML workspace.")
+    connection: Name = Field(description="Name of the connection in the workspace.")
+
+
+class AzureOpenAI(ApiModel):
+    """Azure OpenAI: tuning by its data plane, deployments by ARM."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.workspace) || (has(self.endpoint) && has(self.account))",
+                "azureOpenAI needs endpoint and account, or a workspace that knows them",
+            )
+        )
+    )
+    endpoint: HttpUrl | None = Field(None, description="Endpoint of the resource; optional with workspace.")
+    subscription_id: Annotated[str, Field(max_length=64)] = Field(description="Azure subscription.")
+    resource_group: Annotated[str, Field(max_length=90)] = Field(description="Resource group of the account.")
+    account: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="Azure OpenAI account; optional with workspace."
+    )
+    workspace: AzureWorkspace | None = Field(
+        None,
+        description="Resolve endpoint and account from AzureML, in the same resource group; looked up every hour. What "
+        "is written beside it counts.",
+    )
+    credentials: AzureCredentials = Field(description="How the operator signs in.")
+    authority_host: HttpUrl | None = Field(
+        None, description="Entra's address, for Azure clouds of their own. Default: https://login.microsoftonline.com."
+    )
+    management_endpoint: HttpUrl | None = Field(
+        None, description="ARM's address, for Azure clouds of their own. Default: https://management.azure.com."
+    )
+    training_type: Literal["Standard", "GlobalStandard", "DeveloperTier"] = Field(
+        "Standard", description="Where and at which price jobs are run; not every model has every type."
+    )
+
+
+class AzureResolved(ApiModel):
+    """Where an AzureML workspace connection leads, as ARM said it last."""
+
+    workspace: Name = Field(description="Name of the AzureML workspace.")
+    connection: Name = Field(description="Name of the connection in the workspace.")
+    endpoint: HttpUrl = Field(description="Endpoint of the account.")
+    subscription_id: Annotated[str, Field(max_length=64)] = Field(description="Subscription of the account.")
+    resource_group: Annotated[str, Field(max_length=90)] = Field(description="Resource group of the account.")
+    account: Annotated[str, Field(max_length=64)] = Field(description="Azure OpenAI account.")
