@@ -76,7 +76,11 @@ def test_the_page_says_on_which_machine_with_which_versions_and_how_busy_it_was(
     )
     pushed = Pushed(taken=[1.0, 2.0], told_to_wait=3, shown=4.0, probes=[0.01, 0.2])
     text = page.page([page.table([row]), page.pushes(1000, pushed)])
-    for expected in ("| 1,000 | 1.2 | 2.0 | 30.0 | 3.50 | 150 | 10.0 | 4.0 | 20 | 50 | 0.5 |", "load", "7.5", "KWOK v"):
+    for expected in (
+        "load average 7.5",
+        "| 1,000 | 1.2 | 2.0 | 30.0 | 3.50 | 150 | 10.0 | 4.0 | 20 | 50 | 0.5 |",
+        "KWOK v",
+    ):
         assert expected in text
     assert "| 1,000 | 1.0 | 2.0 | 3 | 4.0 | 10 | 200 |" in text
 
