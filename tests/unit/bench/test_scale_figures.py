@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import subprocess
+import sys
 
 import pytest
 
 from bench.scale import figures, page
 from bench.scale.load import Times
-from bench.scale.ours import LASTING, USER, jobs, owner_of
+from bench.scale.ours import LASTING, USER, Running, jobs, owner_of
 from bench.scale.pushes import Pushed, report_of
 from finetune_api.trainer import Report
 
@@ -95,3 +97,12 @@ def test_a_trainers_report_is_the_one_that_its_pod_may_make():
 
 def test_jobs_of_the_lasting_connection_name_it():
     assert {job["spec"]["connectionRef"]["name"] for job in jobs(3, LASTING)} == {LASTING}
+
+
+def test_there_is_no_waiting_for_an_operator_that_has_ended(tmp_path):
+    log = tmp_path / "operator.log"
+    log.write_text("another replica leads now")
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
+    process.wait(timeout=30)
+    with pytest.raises(RuntimeError, match="another replica leads now"):
+        Running(process, log, 1, 2).check()
