@@ -63,7 +63,7 @@ def measure(count: int) -> Row:
         with ours.running(made, folder) as operator:
             before, others = figures.cpu_seconds(operator.pid), _others(made, operator.pid)
             began = time.monotonic()
-            times = _play(made, count)
+            times = _play(made, count, operator)
             others = (_others(made, operator.pid) - others) / (time.monotonic() - began)
             spent, peak = figures.cpu_seconds(operator.pid) - before, figures.peak_mib(operator.pid)
         asked = figures.requests(made.audit_log, ours.USER)
@@ -95,7 +95,7 @@ def measure(count: int) -> Row:
     )
 
 
-def _play(made: world.World, count: int) -> Times:
+def _play(made: world.World, count: int, operator: ours.Running) -> Times:
     return asyncio.run(
         play(
             made.cluster.kubeconfig,
@@ -103,6 +103,7 @@ def _play(made: world.World, count: int) -> Times:
             path=ours.PATH,
             jobs_path=f"/apis/batch/v1/namespaces/{world.NAMESPACE}/jobs",
             owner_of=ours.owner_of,
+            check=operator.check,
             seconds=120 + count,
         )
     )

@@ -114,6 +114,7 @@ async def play(
     path: str,
     jobs_path: str,
     owner_of: Callable[[Manifest], str | None],
+    check: Callable[[], None],
     seconds: float,
 ) -> Times:
     """Apply all manifests at once, and return when each is Complete or Failed.
@@ -124,6 +125,7 @@ async def play(
         path: where they are created and watched.
         jobs_path: where batch Jobs are watched.
         owner_of: the name of the object that a batch Job was made for.
+        check: called now and then; raises where there is no use in waiting.
         seconds: from the first POST after which those that have not ended count as lost.
 
     Raises:
@@ -140,6 +142,7 @@ async def play(
             await asyncio.gather(*(_submit(api, path, waiting, times) for _ in range(WORKERS)))
             while len(times.complete) + len(times.failed) < wanted or len(times.job_created) < wanted:
                 await asyncio.sleep(0.05)
+                check()
                 for task in watching:
                     if task.done():
                         task.result()

@@ -50,9 +50,24 @@ def install(world: World, jobs: int) -> None:
 class Running:
     """One process of the operator."""
 
-    pid: int
+    process: subprocess.Popen[bytes]
+    log: Path
     probe_port: int
     report_port: int
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def check(self) -> None:
+        """Whether it still works.
+
+        Raises:
+            RuntimeError: it has ended; with the end of its log.
+        """
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the operator ended with {self.process.returncode}: {self.log.read_text()[-2000:]}")
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
@@ -89,7 +104,7 @@ def running(world: World, folder: Path) -> Iterator[Running]:
     try:
         ready = f"http://127.0.0.1:{probe}/readyz"
         processes.wait_until(lambda: _answers(ready), "the operator", timeout=120, pid=process.pid, log=log)
-        yield Running(process.pid, probe, report)
+        yield Running(process, log, probe, report)
     finally:
         process.terminate()
         process.wait(timeout=60)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
+from bench.machine import described
 from bench.scale import figures
 from bench.scale.pushes import Pushed
 
@@ -76,22 +74,13 @@ def page(parts: list[str]) -> str:
 
 def facts() -> list[str]:
     """Where and when, and with what."""
-    memory = int(next(iter(Path("/proc/meminfo").read_text().splitlines())).split()[1]) / 1024**2
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     return [
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit.stdout.strip() or 'unknown'}",
-        f"{os.cpu_count()} processors ({_processor()}), {memory:.0f} GiB, Linux {platform.release()}; load of the last "
-        f"minutes at the end: {', '.join(f'{load:.1f}' for load in os.getloadavg())}",
-        f"Kubernetes {_kubernetes()} with etcd without fsync, KWOK {_kwok()}; Python {platform.python_version()}, "
+        f"{described()}; commit {commit or 'unknown'}",
+        f"Kubernetes {_kubernetes()} with etcd without fsync, KWOK {_kwok()}; "
         f"kopf {version('kopf')}, aiohttp {version('aiohttp')}, pydantic {version('pydantic')}",
     ]
-
-
-def _processor() -> str:
-    names = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    return next(names, ":").partition(":")[2].strip() or platform.machine()
 
 
 def _required(folder: str, module: str) -> str:

@@ -48,7 +48,7 @@ class Settings(BaseModel):
         (), description="Namespaces to look after, separated by commas; default: all of the cluster."
     )
 
-    workers: int = Field(32, ge=1, le=256, description="Reconciles that may run at once.")
+    workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
     resync_seconds: float = Field(
         600, ge=10, description="Every object is looked at again after this long, with jitter, even if nothing changed."
     )

@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import subprocess
+import sys
 
 import pytest
 
 from bench.scale import figures, page
 from bench.scale.load import Times
-from bench.scale.ours import LASTING, USER, jobs, owner_of
+from bench.scale.ours import LASTING, USER, Running, jobs, owner_of
 from bench.scale.pushes import Pushed, report_of
 from finetune_api.trainer import Report
 
@@ -76,7 +78,11 @@ def test_the_page_says_on_which_machine_with_which_versions_and_how_busy_it_was(
     )
     pushed = Pushed(taken=[1.0, 2.0], told_to_wait=3, shown=4.0, probes=[0.01, 0.2])
     text = page.page([page.table([row]), page.pushes(1000, pushed)])
-    for expected in ("| 1,000 | 1.2 | 2.0 | 30.0 | 3.50 | 150 | 10.0 | 4.0 | 20 | 50 | 0.5 |", "load", "7.5", "KWOK v"):
+    for expected in (
+        "load average 7.5",
+        "| 1,000 | 1.2 | 2.0 | 30.0 | 3.50 | 150 | 10.0 | 4.0 | 20 | 50 | 0.5 |",
+        "KWOK v",
+    ):
         assert expected in text
     assert "| 1,000 | 1.0 | 2.0 | 3 | 4.0 | 10 | 200 |" in text
 
@@ -91,3 +97,12 @@ def test_a_trainers_report_is_the_one_that_its_pod_may_make():
 
 def test_jobs_of_the_lasting_connection_name_it():
     assert {job["spec"]["connectionRef"]["name"] for job in jobs(3, LASTING)} == {LASTING}
+
+
+def test_there_is_no_waiting_for_an_operator_that_has_ended(tmp_path):
+    log = tmp_path / "operator.log"
+    log.write_text("another replica leads now")
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
+    process.wait(timeout=30)
+    with pytest.raises(RuntimeError, match="another replica leads now"):
+        Running(process, log, 1, 2).check()
