@@ -14,7 +14,7 @@ from finetune_trainer.artifact_store import fetch
 from finetune_trainer.durable import read_manifest
 from finetune_trainer.fence import StoreFence
 from finetune_trainer.interruption import Interrupted, Interruption
-from finetune_trainer.keeping import StoreKeeping, kept
+from finetune_trainer.keeping import StoreKeeping, followed, kept
 from finetune_trainer.report import Reporter
 from finetune_trainer.store import Store
 from finetune_trainer.train import execute
@@ -103,6 +103,18 @@ def test_an_interrupted_attempt_is_gone_on_with_on_another_node(template, bucket
     assert report.result.artifact.uri == "s3://models/moved/model-2"
     same_learning(bucket, "moved", report.result.artifact.uri, undisturbed, tmp_path)
     assert {name.split("/")[0] for name in bucket.names("moved")} == {"model-2", "attempts"}
+
+
+def test_on_several_nodes_each_pod_has_the_checkpoint_and_one_rank_brings_it(template, bucket, tmp_path):
+    first = attempt(template, bucket, "nodes", tmp_path, 1)
+    assert run(first, at_step(6, lambda interruption: interruption.ask()))[0] == ExitCode.INTERRUPTED
+    before = set(bucket.names("nodes"))
+    for rank, comes in {1: False, 2: True, 3: False}.items():
+        job = attempt(template, bucket, "nodes", tmp_path / str(rank), 2).model_copy(update={"ranks_per_node": 2})
+        with followed(job, rank) as keeping:
+            assert keeping.job is job
+            assert bool(list(Path(job.output).rglob("checkpoints/*/manifest.json"))) is comes
+    assert set(bucket.names("nodes")) == before, "only rank 0 writes there"
 
 
 def test_a_killed_attempt_is_gone_on_with_from_what_had_reached_the_store(

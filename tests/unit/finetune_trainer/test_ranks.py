@@ -21,9 +21,10 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob, read_termination_message
 from finetune_trainer import launch, train
 from finetune_trainer.batches import Plan
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.passes import Cut, labelled, loss_sum
 from finetune_trainer.ranks import World, join
-from finetune_trainer.step_trainer import PASSES, Steps
+from finetune_trainer.step_trainer import PASSES, Steps, StepTrainer
 from finetune_trainer.token_store import IGNORED, TokenStore
 from tests.unit.finetune_trainer import ranks
 from tests.unit.finetune_trainer.jobs import make_job, write_rows
@@ -196,6 +197,15 @@ def test_trap_18_every_rank_tokenises_before_the_process_group_forms(tiny_model,
     assert ranks.ended(ranks.start(2, do_and_note, job, str(messages))) == [0, 0]
     for rank in (0, 1):
         assert (messages / f"order-{rank}").read_text().split() == ["tokenised", "tokenised", "group"]
+
+
+def test_a_checkpoint_that_is_not_on_every_node_is_said_to_be_so(tmp_path):
+    with pytest.raises(
+        TrainerError, match="step-7 is the checkpoint to go on from, and is not there on every"
+    ) as refusal:
+        StepTrainer._resume_notes(None, str(tmp_path / "step-7"), 7, {})
+    assert refusal.value.reason == Reason.ARTIFACT_FAILED
+    assert "ReadWriteMany" in refusal.value.next_step
 
 
 def test_bad_rows_are_told_by_the_first_rank_alone(tiny_model, tmp_path):
