@@ -231,7 +231,7 @@ class DeploymentUsage(ApiModel):
         None, description="The last request, or the start, RFC 3339; written when it has moved by a tenth of the limit."
     )
     counted: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Requests that servers had counted by then, where they tell no time."
+        None, description="Requests and tokens of prompts that servers had counted by then, where they tell no time."
     )
     warned_at: Timestamp | None = Field(None, description="When an Event last said that it is billed while idle.")
 

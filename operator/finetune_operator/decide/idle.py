@@ -33,7 +33,7 @@ class Activity:
     unknown: str = ""
     """Why nobody can tell."""
     counted: int | None = None
-    """Requests so far, where servers tell no time."""
+    """What servers have counted so far, where they tell no time."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class PodUse:
     last: datetime | None = None
     """Time of the last one, where the server tells it."""
     counted: int | None = None
-    """Number of all since its start, where it does not."""
+    """What it has counted since its start, where it does not: any change is a request."""
     busy: bool = False
 
 

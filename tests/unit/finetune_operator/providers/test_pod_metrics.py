@@ -26,6 +26,8 @@ vllm:num_requests_waiting{engine="0",model_name="sentiment"} 0.0
 # TYPE vllm:request_success counter
 vllm:request_success_total{engine="0",finished_reason="stop",model_name="sentiment"} 4.0
 vllm:request_success_total{engine="0",finished_reason="abort",model_name="sentiment"} 1.0
+# TYPE vllm:prompt_tokens counter
+vllm:prompt_tokens_total{engine="0",model_name="sentiment"} 100.0
 vllm:request_success_created{engine="0",finished_reason="abort",model_name="sentiment"} 1.7e+09
 """
 
@@ -40,7 +42,7 @@ def test_this_projects_server_tells_the_time() -> None:
 
 def test_vllm_counts() -> None:
     use = use_of(VLLM, STARTED)
-    assert (use.last, use.busy, use.counted) == (None, True, 5)
+    assert (use.last, use.busy, use.counted) == (None, True, 105)
 
 
 @pytest.mark.parametrize("text", ["", "up 1\n", "<html>"])
