@@ -56,7 +56,7 @@ def main() -> int:
         for count in options.rows:
             paths = rows.write(folder, count)
             print(f"{count:,} rows, {paths['jsonl'].stat().st_size / count:.0f} bytes each as JSON Lines\n")
-            print(reading(paths, python, options.runs))
+            print(reading(paths, python, options.runs), flush=True)
         sample = rows.write(folder, options.token_rows)["jsonl"]
         print(f"Tokens of {options.token_rows:,} rows\n\n{counting(sample, model, python, options.runs)}")
     return 0
