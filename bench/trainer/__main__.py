@@ -106,10 +106,11 @@ def page(results: list[dict[str, Any]]) -> str:
     parts = [
         "# Training beside its peers\n",
         "Written by `make bench-trainer`. LoRA with r = 16 on all linear layers, random weights, the same rows for\n"
-        "all; 30 % of a ragged row carry loss. Tokens are counted without padding, of whole steps. MFU counts what LoRA\n"
-        "needs (4 operations per frozen weight, not 6) against 989 TFLOP/s. `ours-eager` is without compiled layers,\n"
-        "`ours-padded-unfused-eager` without packing and fused adapters too. What TRL is told beyond its defaults is\n"
-        "in bench/trainer/peers.py. How to read it, and what is missing: docs/decisions/2026-11-26-training-speed.md.\n",
+        "all; 30 % of a ragged row carry loss. Tokens are counted without padding, of whole steps. MFU counts what\n"
+        "LoRA needs (4 operations per frozen weight, not 6) against 989 TFLOP/s. `ours-eager` is without compiled\n"
+        "layers, `ours-padded-unfused-eager` without packing and fused adapters too. What TRL is told beyond its\n"
+        "defaults is in bench/trainer/peers.py. How to read it, and what is missing:\n"
+        "docs/decisions/2026-11-26-training-speed.md.\n",
     ]
     for setting, some in groupby(results, key=lambda one: str(one["setting"])):
         group = list(some)
