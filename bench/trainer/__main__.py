@@ -105,11 +105,12 @@ def page(results: list[dict[str, Any]]) -> str:
     """The page of bench/results."""
     parts = [
         "# Training beside its peers\n",
-        "Written by `make bench-trainer`. LoRA with r = 16 on all linear layers, random weights, the same rows for all; "
-        "30 % of a ragged row carry loss. Tokens are counted without padding, of whole steps. MFU counts what LoRA needs "
-        "(4 operations per frozen weight, not 6) against 989 TFLOP/s. `ours-eager` is without compiled layers, "
-        "`ours-padded-unfused-eager` without packing and fused adapters: the trainer as it was. What TRL is told beyond "
-        "its defaults is in bench/trainer/peers.py.\n",
+        "Written by `make bench-trainer`. LoRA with r = 16 on all linear layers, random weights, the same rows for\n"
+        "all; 30 % of a ragged row carry loss. Tokens are counted without padding, of whole steps. MFU counts what\n"
+        "LoRA needs (4 operations per frozen weight, not 6) against 989 TFLOP/s. `ours-eager` is without compiled\n"
+        "layers, `ours-padded-unfused-eager` without packing and fused adapters too. What TRL is told beyond its\n"
+        "defaults is in bench/trainer/peers.py. How to read it, and what is missing:\n"
+        "docs/decisions/2026-11-26-training-speed.md.\n",
     ]
     for setting, some in groupby(results, key=lambda one: str(one["setting"])):
         group = list(some)
@@ -120,7 +121,7 @@ def page(results: list[dict[str, Any]]) -> str:
 def _table(setting: str, results: list[dict[str, Any]]) -> str:
     best = max(float(one["tokens_per_second"]) for one in results)
     lines = [
-        "| contender | tokens/s | of the best | steps timed | peak, GiB | to the first step, s | MFU | first and last loss |",
+        "| contender | tokens/s | of the best | steps timed | peak, GiB | first step, s | MFU | first and last loss |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in sorted(results, key=lambda one: -float(one["tokens_per_second"])):

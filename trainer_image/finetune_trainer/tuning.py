@@ -141,8 +141,8 @@ def build_trainer(
 
 
 _WORTH_COMPILING = 1e17
-"""Weights times tokens from which on layers are compiled: twice of what wins back the minute and a half that it takes,
-some 20 minutes of an 8B model on an H200 (docs/decisions/2026-11-26-training-speed.md)."""
+"""Weights times tokens from which on layers are compiled: about twice of what wins back the minute and a half that it
+takes, a quarter of an hour of an 8B model on an H200 (docs/decisions/2026-11-26-training-speed.md)."""
 
 
 def _worth_compiling(model: Any, plan: Plan, train: TokenStore) -> bool:
