@@ -54,7 +54,7 @@ def test_two_pods_learn_as_one_and_go_on_when_one_of_them_was_killed(site: Site)
     eventually(lambda: len(records(site, "pair")) > 25, "epoch two", 180, lambda: site.explain("job", "pair"))
     assert len({pod["status"]["podIP"] for pod in site.pods("finetune.dev/job=pair")}) == 2
     os.kill(rank_process("pair", 1), signal.SIGKILL)
-    status = site.succeeded("pair", 180)
+    status = site.succeeded("pair", 300)
     assert (status["provider"]["attempt"], status["provider"]["lastFailure"]["reason"]) == (2, "Interrupted")
     assert status["provider"]["lastFailure"]["exitCode"] == 128 + signal.SIGKILL
     assert [line["step"] for line in records(site, "pair") if "loss" in line] == list(range(1, 101))
