@@ -59,6 +59,7 @@ def page(here: list[Line], machine: str, of_gpu: tuple[str, list[Line]]) -> str:
         "Made by `make bench-memory`. The estimate comes from the model's shape alone (`finetune_trainer/memory.py`); "
         "weights are random. Error: how far the estimate lies above the peak.",
         "## CPU: the process's largest resident size, whole jobs",
+        "What the program takes without a model is set by the tiny shape: only larger ones test the estimate.",
         machine,
         table(here),
     ]

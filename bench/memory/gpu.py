@@ -19,7 +19,7 @@ from finetune_trainer.adapters import with_adapters
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import Metrics
 from finetune_trainer.token_store import IGNORED, TokenStore
-from finetune_trainer.tuning import build_trainer, compute_dtype_of
+from finetune_trainer.tuning import build_trainer, compute_dtype_of, why_padded
 
 MODELS = ("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Llama-3.1-8B")
 LENGTHS = (1024, 4096)
@@ -79,6 +79,7 @@ def _train(folder: Path, name: str, job: TrainerJob, length: int, *, checkpointi
         store,
         None,
         fit=memory.Fit(1, activation_checkpointing=checkpointing),
+        packed=why_padded(job, model) is None,
         fingerprint="bench",
         metrics=Metrics(folder / "metrics.jsonl"),
         interruption=Interruption(),

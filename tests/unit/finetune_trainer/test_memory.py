@@ -320,7 +320,7 @@ def test_a_job_that_cannot_fit_ends_before_its_model_is_loaded(tiny_model, tmp_p
     code, report, _ = do(make_job(tmp_path, tiny_model, splits=("train",)))
     assert (code, report.failure.reason) == (ExitCode.INSUFFICIENT_MEMORY, "InsufficientMemory")
     assert "there are 0 MiB" in report.failure.message
-    assert "resources.memory: 2Gi" in report.failure.next_step
+    assert "resources.memory: 1Gi" in report.failure.next_step
     assert report.memory.fits is False
 
 
@@ -329,7 +329,7 @@ def test_a_job_in_doubt_is_warned_and_runs_and_reports_its_peak(tiny_model, tmp_
     monkeypatch.setattr(room, "room_here", lambda: replace(here, available=64 * 2**20))
     code, report, _ = do(make_job(tmp_path, tiny_model, splits=("train",), hyperparameters={"epochs": 0.2}))
     assert code == ExitCode.OK, report.failure
-    assert "memory may not be enough: training takes about 1." in caplog.text
+    assert "memory may not be enough: training takes about 0." in caplog.text
     use = report.memory
     assert use.device == ("GPU" if torch.cuda.is_available() else "CPU")
     assert (use.fits, use.available_bytes) == (False, 64 * 2**20)
