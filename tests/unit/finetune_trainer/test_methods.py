@@ -70,8 +70,9 @@ def test_trap_17_magnitudes_of_dora_are_float32_and_learn_on_a_bfloat16_base(tin
 
 @pytest.mark.parametrize("lora", [{}, {"useDoRA": True}])
 def test_trap_16_adapters_learn_under_activation_checkpointing(tiny_model, tmp_path, monkeypatch, lora):
-    plain = make_job(tmp_path / "plain", tiny_model, splits=("train",), hyperparameters=SHORT, lora=lora)
-    tight = make_job(tmp_path / "tight", tiny_model, splits=("train",), hyperparameters=SHORT, lora=lora)
+    exact = {**SHORT, "precision": "Float32"}  # a GPU's bfloat16 differs by more than rounding of one sum
+    plain = make_job(tmp_path / "plain", tiny_model, splits=("train",), hyperparameters=exact, lora=lora)
+    tight = make_job(tmp_path / "tight", tiny_model, splits=("train",), hyperparameters=exact, lora=lora)
     assert do(plain)[0] == ExitCode.OK
     seen = []
 

@@ -1,18 +1,28 @@
 """Rows behind one another in one pass: nothing of a row reaches another one, and a step learns what it did before."""
 
 import contextlib
+import json
+import logging
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from finetune_api.job import LoRA
 from finetune_trainer.adapted_linear import AdaptedLinear, fuse
 from finetune_trainer.adapters import with_adapters
 from finetune_trainer.attention import NAME, kept_apart, why_not_packed
-from finetune_trainer.batches import packed_rows
+from finetune_trainer.batches import Plan, packed_rows
+from finetune_trainer.compiled_layers import in_training
+from finetune_trainer.interruption import Interruption
 from finetune_trainer.passes import Cut, labelled, loss_sum, on_device, packed, passes_of
+from finetune_trainer.report import Reporter
+from finetune_trainer.step_trainer import PASSES, Steps
 from finetune_trainer.token_store import IGNORED, TokenStore
+from finetune_trainer.train import execute
+from tests.unit.finetune_trainer.jobs import make_job
 
 LENGTHS = (6, 3, 9, 2, 30, 1)
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 64, "num_attention_heads": 4}
@@ -248,3 +258,39 @@ def test_fused_layers_keep_pefts_class():
     model = adapted(make_model("llama"))
     fuse(model)
     assert any(isinstance(module, AdaptedLinear) for module in model.modules())
+
+
+def losses_of(folder, cache, **hyperparameters):
+    job = make_job(folder, cache, splits=("train", "validation"), hyperparameters={"epochs": 1, **hyperparameters})
+    reporter, interruption = Reporter(job), Interruption()
+    execute(job, reporter, interruption, allow_local=True)
+    lines = map(json.loads, (Path(job.output) / "metrics.jsonl").read_text().splitlines())
+    return [line.get("loss", line.get("validationLoss")) for line in lines]
+
+
+def test_a_job_has_the_same_losses_whether_its_rows_are_packed_or_padded(tiny_model, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "finetune_trainer.train")
+    packed_losses = losses_of(tmp_path / "packed", tiny_model, precision="Float32")
+    padded_losses = losses_of(tmp_path / "padded", tiny_model, precision="Float32", packing=False)
+    assert packed_losses == pytest.approx(padded_losses, rel=1e-3)
+    said = [record.getMessage() for record in caplog.records if "rows are" in record.getMessage()]
+    if not torch.cuda.is_available():
+        assert said == ["rows are packed", "rows are padded, not packed: hyperparameters.packing is off"]
+
+
+def test_after_training_a_model_forgets_gradients_as_any_other():
+    model = make_model("llama")
+    trained = list(model.parameters())
+    with in_training(model, trained, packed=True, compile_layers=False):
+        model.get_input_embeddings().weight.grad = torch.ones(64, 32)
+        model.zero_grad()
+        assert all(value.grad is None for value in trained)
+        assert model.config._attn_implementation == NAME
+    assert model.config._attn_implementation != NAME
+    assert "zero_grad" not in vars(model)
+
+
+def test_accelerate_leaves_the_passes_of_a_step_where_they_are(store):
+    steps = Steps(store, Plan(len(store), batch_size=3, epochs=1, seed=0), Cut(100, packed=True))
+    batch = send_to_device(steps[0], "meta")[PASSES].each[0]
+    assert {value.device.type for value in batch.values()} == {"cpu"}
