@@ -14,7 +14,7 @@ from pathlib import Path
 
 def by_datasets(path: Path) -> dict[str, float]:
     """Load and filter."""
-    import datasets  # type: ignore[import-not-found]
+    import datasets
 
     datasets.disable_progress_bars()
     kind = {"jsonl": "json"}.get(path.suffix[1:], path.suffix[1:])

@@ -69,7 +69,16 @@ def peers_python() -> Path:
         tools = subprocess.run(["scripts/python-tools.sh"], check=True, capture_output=True, text=True).stdout.strip()
         uv = Path(tools) / "bin/uv"
         subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
-        install = [uv, "pip", "install", "--quiet", "--python", folder / "bin/python", "-c", "locks/dev.txt"]
+        install: list[str | Path] = [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            folder / "bin/python",
+            "-c",
+            "locks/dev.txt",
+        ]
         subprocess.run([*install, "-r", HERE / "peers.txt", "torch", "transformers", "peft", "accelerate"], check=True)
         (folder / "done").touch()
     return folder / "bin/python"

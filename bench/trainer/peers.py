@@ -47,7 +47,7 @@ def run(args: Any) -> None:
             if "loss" in (logs or {}):
                 losses.append(float(logs["loss"]))
 
-        def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
+        def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:  # noqa: ARG002
             if clock.step(counted.take()):
                 control.should_training_stop = True
             return control
@@ -82,7 +82,8 @@ def _tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     words = {"<pad>": 0, "<eos>": 1, "<unk>": 2} | {f"w{number}": number for number in range(3, 512)}
-    return PreTrainedTokenizerFast(
+    made: Any = PreTrainedTokenizerFast
+    return made(
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<unk>")),
         pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
     )  # fmt: skip

@@ -83,6 +83,7 @@ def build(shape: str, dtype: Any, device: str) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    made: Any = AutoModelForCausalLM
     about = dict(SHAPES[shape])
     config = AutoConfig.for_model(about.pop("model_type"), max_position_embeddings=8192, use_cache=False, **about)
     torch.manual_seed(0)
@@ -90,7 +91,7 @@ def build(shape: str, dtype: Any, device: str) -> Any:
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = made.from_config(config, dtype=dtype)
     finally:
         torch.set_default_dtype(before)
     return model
@@ -120,4 +121,4 @@ def flops_per_token(shape: str, work: list[Row]) -> float:
     labelled = sum(len(row.ids) - row.prompt for row in work) / tokens
     keys = sum(len(row.ids) ** 2 for row in work) / tokens / 2
     attention = 3 * 2 * 2 * hidden * keys
-    return layers * (4 * frozen + 6 * adapters + attention) + labelled * 4 * hidden * about["vocab_size"]
+    return float(layers * (4 * frozen + 6 * adapters + attention) + labelled * 4 * hidden * about["vocab_size"])

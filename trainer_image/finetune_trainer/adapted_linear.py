@@ -4,7 +4,7 @@ peft's own layer casts x to the adapter's float32 and back for each of the seven
 for the backward pass, and adds the two products in passes of their own over memory. Here x is kept once, as it is.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora.layer import Linear
@@ -17,13 +17,13 @@ class AdaptedLinear(Linear):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """[..., in] → [..., out]."""
         if args or kwargs or self.disable_adapters or self.merged or self.active_adapters != [_NAME]:
-            return super().forward(x, *args, **kwargs)  # type: ignore[no-untyped-call, no-any-return]
-        base = self.base_layer
+            return super().forward(x, *args, **kwargs)
+        base: Any = self.base_layer
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        first, second = self.lora_A[_NAME].weight, self.lora_B[_NAME].weight
+        first, second = _weight(self.lora_A), _weight(self.lora_B)
         if first.dtype != dtype and not torch.is_autocast_enabled(kind):
-            return super().forward(x)  # type: ignore[no-untyped-call, no-any-return]
+            return super().forward(x)
         scale = self.scaling[_NAME]
         if torch.compiler.is_compiling():  # which joins the sum with what follows it, and decides itself what to keep
             narrow = functional.linear(x, first) * scale
@@ -32,6 +32,10 @@ class AdaptedLinear(Linear):
 
 
 _NAME = "default"
+
+
+def _weight(layers: Any) -> torch.Tensor:
+    return cast("torch.Tensor", layers[_NAME].weight)
 
 
 class _Adapted(torch.autograd.Function):
@@ -50,7 +54,7 @@ class _Adapted(torch.autograd.Function):
         return out.view(*x.shape[:-1], out.shape[-1])
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
         x, weight, first, second, narrow = ctx.saved_tensors
         flat = grad.reshape(-1, grad.shape[-1])
         down = (flat @ second).mul_(ctx.scale)

@@ -87,7 +87,7 @@ def _beside_one_another(
     if query.device.type == "cpu":
         key, value, groups = repeat_kv(key, groups), repeat_kv(value, groups), 1
     q, k, v = (
-        one.squeeze(0).unflatten(1, (rows, -1)).transpose(0, 1) for one in (query, key, value)
+        one.view(one.shape[1], rows, -1, one.shape[-1]).transpose(0, 1) for one in (query, key, value)
     )  # [rows, heads, tokens, width]
     out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=groups > 1)
     return out.transpose(1, 2).flatten(0, 1).unsqueeze(0)
@@ -130,7 +130,7 @@ def _one_by_one(
 ) -> torch.Tensor:
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    parts = zip(*(one.split(lengths, dim=2) for one in (query, key, value)), strict=True)
+    parts = zip(*(torch.split(one, lengths, dim=2) for one in (query, key, value)), strict=True)
     outs = []
     for q, k, v in parts:
         mask = None if window is None or q.shape[2] <= window else _within(q.shape[2], window, q.device)
@@ -145,7 +145,7 @@ def _within(tokens: int, window: int, device: Any) -> torch.Tensor:
     return (back >= 0) & (back < window)
 
 
-AttentionInterface.register(NAME, attention)  # type: ignore[no-untyped-call]
+AttentionInterface.register(NAME, attention)
 
 
 def inner(model: Any) -> Any:
@@ -192,7 +192,9 @@ def _tried(model: Any, net: Any, compute_dtype: torch.dtype) -> str | None:
     limit = net.get_input_embeddings().num_embeddings
     ids = torch.arange(sum(_PROBE), device=device).mul(7919).remainder(limit)[None]
     with torch.autocast(device.type, dtype=compute_dtype, enabled=compute_dtype != torch.float32):
-        alone = torch.cat([model(input_ids=one, use_cache=False).logits for one in ids.split(_PROBE, dim=1)], dim=1)
+        alone = torch.cat(
+            [model(input_ids=one, use_cache=False).logits for one in torch.split(ids, list(_PROBE), dim=1)], dim=1
+        )
         with kept_apart(model):
             places = torch.cat([torch.arange(length, device=device) for length in _PROBE])[None]
             told = boundaries(list(_PROBE), device)

@@ -102,9 +102,10 @@ def build_trainer(
 ) -> "StepTrainer":
     """The trainer of a job's hyperparameters; `others` are StepTrainer's own arguments."""
     from finetune_trainer.compiled_layers import why_not_compiled
+    from finetune_trainer.pace import pace_of
     from finetune_trainer.passes import Cut
     from finetune_trainer.shortage import Lesson
-    from finetune_trainer.step_trainer import StepTrainer, arguments, pace_of
+    from finetune_trainer.step_trainer import StepTrainer, arguments
 
     hyper, plan = job.spec.hyperparameters, plan_of(job, train)
     lesson = Lesson.read(checkpoints_of(job))
@@ -146,8 +147,8 @@ takes, a quarter of an hour of an 8B model on an H200 (docs/decisions/2026-11-26
 
 
 def _worth_compiling(model: Any, plan: Plan, train: TokenStore) -> bool:
-    tokens = plan.epochs_after(plan.total_steps) * train.tokens
-    return tokens * sum(value.numel() for value in model.parameters()) > _WORTH_COMPILING
+    weights = sum(int(value.numel()) for value in model.parameters())
+    return plan.epochs_after(plan.total_steps) * train.tokens * weights > _WORTH_COMPILING
 
 
 def checkpoints_of(job: TrainerJob) -> Path:

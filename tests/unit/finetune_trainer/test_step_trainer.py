@@ -5,8 +5,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_trainer.batches import Plan
+from finetune_trainer.pace import Pace, pace_of
 from finetune_trainer.passes import Cut, labelled, loss_sum, padded, passes_of
-from finetune_trainer.step_trainer import Pace, pace_of
 from finetune_trainer.token_store import IGNORED, TokenStore
 
 ROWS = [
