@@ -28,6 +28,9 @@ UNSEEN: dict[Right, str] = {
     ("apps", "deployments", "get"): "where the watch is behind",
     ("jobset.x-k8s.io", "jobsets", "get"): "while JobSet has made no Job yet",
     ("jobset.x-k8s.io", "jobsets", "delete"): "of suspended jobs: tests/chaos has one on several nodes",
+    ("", "pods/log", "get"): "of trainers that die without a word: tests/chaos has one",
+    ("", "secrets", "patch"): "of certificates that are broken or end: tests/chaos has one",
+    ("events.k8s.io", "events", "list"): "where a Job's pods cannot be made: tests/unit has a quota",
     ("batch", "jobs", "get"): "where a Job of this name is refused as one that is there",
 }
 """Rights that the API server's log cannot show, or that a run does not use each time: why, and what uses them."""

@@ -61,6 +61,8 @@ def main(job: TrainerJob) -> int:
             logger.error("The nodes of this attempt did not meet.", exc_info=error)  # noqa: TRY400 - it is expected
             outcome.say(f"Interrupted: the nodes of this attempt did not meet at {job.rendezvous}.")
             code = int(ExitCode.INTERRUPTED)
+        finally:
+            del os.environ[_FOLDER_VARIABLE]
         _pass_on(Path(folder), first)
     return code
 

@@ -23,7 +23,9 @@ class Checked:
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code = code
-        self.verdict = DatasetVerdict.model_validate_json(out)
+        told = json.loads(out)
+        self.memory = told.pop("memory", [])
+        self.verdict = DatasetVerdict.model_validate(told)
         self.err = err
 
 

@@ -1,5 +1,6 @@
 """torchrun in a pod: what comes out of its ranks comes out of the pod."""
 
+import os
 import signal
 
 import pytest
@@ -28,6 +29,7 @@ def test_the_pod_ends_with_code_and_message_of_the_rank_that_failed_first(job, t
     assert told.failure is not None
     assert told.failure.reason == Reason.MODEL_NOT_IN_CACHE
     assert signal.getsignal(signal.SIGTERM) is before
+    assert "FINETUNE_RANKS" not in os.environ, "what is started next is no rank"
 
 
 @pytest.mark.parametrize(
