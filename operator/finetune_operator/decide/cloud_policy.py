@@ -31,6 +31,7 @@ _CHECKS: tuple[Check, ...] = (
         "hyperparameters.epochs: the provider takes whole epochs",
     ),
     (lambda spec: spec.code is not None, "code: the provider runs its own; leave it out"),
+    (lambda spec: spec.trackers is not None, "trackers: the provider runs no recipe of ours; leave them out"),
     (lambda spec: spec.artifact != ArtifactOptions(), "artifact: the model stays at the provider; leave it out"),
     (
         lambda spec: spec.resources != Resources(),
@@ -94,6 +95,10 @@ def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
         (
             lambda spec: spec.artifact.push is not None,
             "artifact.push: the keys for it are in this namespace, and stay there; leave it out",
+        ),
+        (
+            lambda spec: spec.trackers is not None,
+            "trackers: their keys and claims are in this namespace, and stay there; leave them out",
         ),
         (lambda spec: spec.adopt is not None, "adopt: only jobs of this operator leave a model that it can serve"),
         (

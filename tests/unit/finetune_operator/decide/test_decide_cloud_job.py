@@ -333,7 +333,18 @@ MEANINGLESS = {
     "code": {"code": {"configMapRef": {"name": "recipe", "key": "train.py"}}},
     "artifact": {"artifact": {"merge": True}},
     "resources": {"resources": {"gpusPerNode": 1}},
+    "trackers": {"trackers": {"tensorBoard": {}}},
 }
+HEEDED = {
+    "connectionRef", "baseModel", "modelRef", "adopt", "budget", "suspend", "activeDeadlineSeconds",
+    "ttlSecondsAfterFinished", "retryNonce", "hubTokenSecretRef",
+}  # fmt: skip
+"""Fields that mean the same at a provider, and the token for tokenizers, which the check may need."""
+
+
+def test_of_every_field_it_is_known_whether_a_provider_heeds_it() -> None:
+    fields = {field.alias for field in FineTuneJobSpec.model_fields.values()}
+    assert fields == HEEDED | {field.partition(".")[0] for field in MEANINGLESS}
 
 
 @pytest.mark.parametrize("field", MEANINGLESS)

@@ -32,6 +32,7 @@ JUDGE = {"url": "https://judge.example.com/v1", "model": "m"}
         ({"evaluation": {"baselines": [{"activeVersion": {}}]}}, "use zeroShot, fewShot"),
         ({"evaluation": {"judge": JUDGE}}, "use zeroShot, fewShot"),
         ({"artifact": {"push": PUSH}}, "spec.artifact.push: the keys for it"),
+        ({"trackers": {"tensorBoard": {}}}, "spec.trackers: their keys and claims"),
         ({"adopt": {"jobID": "finetune-x-1"}}, "spec.adopt: only jobs of this operator"),
         ({"hyperparameters": {"learningRateMultiplier": 2}}, "write learningRate"),
         ({"hubTokenSecretRef": {"name": "hub", "key": "token"}}, "modelCache may hold gated models"),
