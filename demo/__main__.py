@@ -80,13 +80,9 @@ def install(target: Target, images: Images, console: Console) -> None:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE, "labels": labels}}
     target.kubectl.apply(namespace)
-    name, _, digest = images.operator.partition("@")
-    repository, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
-    values = [f"image.repository={repository}", f"image.tag={tag}", f"image.digest={digest}"]
-    settings = [argument for value in values for argument in ("--set-string", value)]
     target.helm(
-        "upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE, *settings,
-        "--wait", "--timeout", INSTALL_TIMEOUT,
+        "upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE,
+        *quickstart.image_values(images.operator), "--wait", "--timeout", INSTALL_TIMEOUT,
     )  # fmt: skip
 
 

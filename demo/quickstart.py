@@ -65,6 +65,17 @@ def with_image(manifest: Manifest, image: str) -> Manifest:
     return manifest
 
 
+def image_values(reference: str) -> list[str]:
+    """What tells helm to install this image of the operator.
+
+    As strings: helm takes a tag of digits alone, which a hash or a date may be, for a number, and the chart refuses it.
+    """
+    name, _, digest = reference.partition("@")
+    repository, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
+    values = [f"image.repository={repository}", f"image.tag={tag}", f"image.digest={digest}"]
+    return [argument for value in values for argument in ("--set-string", value)]
+
+
 def next_job(kubectl: Kubectl) -> tuple[Manifest, bool]:
     """The job to follow, and whether it runs already from an interrupted demo.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from demo import quickstart
 from tests.assets.tiny_model import make_tiny_model
 from tests.cluster import Cluster, images
 from tests.cluster.cluster import DEFAULT_NAME
@@ -46,10 +47,9 @@ def cluster(built: images.BuiltImages) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def operator(cluster: Cluster, built: images.BuiltImages) -> Cluster:
     """The cluster with the operator installed by its chart: two replicas, one of them leads."""
-    repository, _, tag = built.operator.rpartition(":")
     cluster.helm(
         "upgrade", "--install", "finetune-operator", str(CHART), "--namespace", "finetune-system", "--create-namespace",
-        "--set", f"image.repository={repository}", "--set", f"image.tag={tag}", "--set", "replicas=2",
+        *quickstart.image_values(built.operator), "--set", "replicas=2",
         "--wait", "--timeout", "120s",
     )  # fmt: skip
     return cluster

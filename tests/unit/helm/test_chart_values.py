@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from demo import quickstart
 from finetune_api.catalogue import Catalogue
 from finetune_api.crds import KINDS, crd
 from finetune_operator.runtime.metrics import REGISTRY
@@ -62,6 +63,17 @@ def environment(manifests: list[Manifest]) -> dict[str, str]:
 @pytest.mark.parametrize("values", [row[2] for row in CASES.values()], ids=list(CASES))
 def test_helm_lint_finds_nothing(values: Values) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", "--kube-version", "1.34.0", str(CHART), values=values)
+
+
+@pytest.mark.parametrize("registry", ["", "localhost:5000/"])
+@pytest.mark.parametrize("version", [":838415075678", ":1e10", ":0755", ":2026.11", ":v1", f"@{DIGEST}"])
+def test_any_version_of_the_image_can_be_installed_the_way_the_guides_say(registry: str, version: str) -> None:
+    image = f"{registry}finetune-operator{version}"
+    text = helm(
+        "template", "x", str(CHART), "--kube-version", "1.34.0", "--show-only", "templates/deployment.yaml",
+        *quickstart.image_values(image),
+    )  # fmt: skip
+    assert yaml.safe_load(text)["spec"]["template"]["spec"]["containers"][0]["image"] == image
 
 
 def test_yamllint_finds_nothing(tmp_path: Path) -> None:
