@@ -203,6 +203,7 @@ class HostedDeployment(ApiModel):
     connection: Annotated[str, Field(max_length=253)] = Field(description="LLMConnection that it was made with.")
     created_at: Timestamp = Field(description="When it was asked for, RFC 3339.")
     answered: bool = Field(False, description="Whether it has answered: from then on the provider has it, or had it.")
+    released: bool = Field(False, description="Whether its deletion was asked for: then it is not missed.")
     nonce: Annotated[str, Field(max_length=64)] | None = Field(None, description="retryNonce that it was made for.")
     terms: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="What was asked for last, where a provider changes it in place: SKU and capacity."

@@ -82,7 +82,7 @@ class Plan:
 
 def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:
     """What to do next. `found` is all of the account: it may take one change at a time."""
-    others = tuple(one for one in _made(recorded, found, wanted, now) if one.name != wanted.name)
+    others = [one for one in _made(recorded, found, wanted, now) if one.name != wanted.name]
     there = found.get(wanted.name)
     if there is not None and there.state == "Partial":
         there = None
@@ -114,7 +114,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         serving, answering = Serving("Rolling", wanted.version, 1, answers=wanted.version), wanted.name
     else:
         ask = there.state == "Ready"
-    return Plan((*others, entry), serving, address(found, answering), make, ask, delete)
+    return Plan((*_released(others, delete), entry), serving, address(found, answering), make, ask, delete)
 
 
 def _is_asked_anew(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
@@ -134,8 +134,13 @@ def sleep(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wan
     """What to do while nothing is to answer: all that was made goes, and what is gone is forgotten."""
     left = tuple(one for one in _made(recorded, found, wanted, now) if one.name in found or not one.answered)
     busy = wanted.one_at_a_time and changes(found)
-    free = [one.name for one in left if one.name in found and not _is_bound(found[one.name], now)]
-    return Plan(left, Serving("Idle", wanted.version, 0), delete=() if busy else tuple(free))
+    free = () if busy else tuple(one.name for one in left if one.name in found and not _is_bound(found[one.name], now))
+    return Plan(_released(left, free), Serving("Idle", wanted.version, 0), delete=free)
+
+
+def _released(recorded: Sequence[HostedDeployment], delete: Sequence[str]) -> tuple[HostedDeployment, ...]:
+    """The record once these are to be deleted: that they are gone later is no surprise then."""
+    return tuple(one.model_copy(update={"released": True}) if one.name in delete else one for one in recorded)
 
 
 def _made(
@@ -172,7 +177,9 @@ def ours(
     recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], prefix: str, now: datetime
 ) -> list[HostedDeployment]:
     """What there is of this object: recorded and there, or asked for a moment ago, or only there."""
-    kept = [one for one in recorded if one.name in found or now - moment(one.created_at) < SETTLE]
+    kept = [
+        one for one in recorded if one.name in found or (not one.released and now - moment(one.created_at) < SETTLE)
+    ]
     known = {one.name for one in kept}
     strays = [name for name in found if name.startswith(prefix) and name not in known]
     return kept + [
@@ -186,7 +193,9 @@ def _entry(
     recorded: Sequence[HostedDeployment], wanted: Wanted, there: Hosted | None, now: datetime
 ) -> HostedDeployment:
     entry = next((one for one in recorded if one.name == wanted.name), None)
-    if entry is not None and (there is not None or entry.nonce == wanted.nonce):
+    if entry is not None and there is not None:
+        return entry if there.state == "Deleting" else entry.model_copy(update={"released": False})
+    if entry is not None and not entry.released and entry.nonce == wanted.nonce:
         return entry
     return HostedDeployment(
         name=wanted.name,

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.deployment import HostedDeployment
 from finetune_api.reasons import Reason
-from finetune_operator.decide.hosted import SETTLE, Hosted, Plan, Wanted, answered, ours, plan
+from finetune_operator.decide.hosted import SETTLE, Hosted, Plan, Wanted, answered, ours, plan, sleep
 from tests.unit.finetune_operator.decide.given import at, stamp
 
 WANTED = Wanted("md-v2", 2, "azure", "md-v", None)
@@ -99,6 +99,33 @@ def test_every_world_has_its_plan(name: str) -> None:
 
 def actions(made: Plan) -> dict[str, Any]:
     return {"make": made.make, "ask": made.ask, "delete": made.delete, "serves": made.serves}
+
+
+BACK_TO_1 = replace(WANTED, name="md-v1", version=1)
+
+
+@pytest.mark.parametrize("seconds", [1, 3600])
+@pytest.mark.parametrize("leaves", [plan, sleep])
+def test_a_version_that_was_left_and_is_wanted_again_is_made_again(leaves: Any, seconds: int) -> None:
+    """It was deleted on our own behalf, so that it is gone is no surprise."""
+    both = there(md_v1="Ready", md_v2="Ready")
+    left = leaves([OLD, entry(answered=True)], both, WANTED, at(seconds)).recorded
+    deleting = plan(left, there(md_v1="Deleting", md_v2="Ready"), BACK_TO_1, at(seconds))
+    assert (deleting.serving.state, deleting.make) == ("Rolling", False)
+    again = plan(deleting.recorded, there(md_v2="Ready"), BACK_TO_1, at(seconds))
+    assert (again.serving.state, again.make) == ("Rolling", True)
+    made = plan(again.recorded, there(md_v1="Creating", md_v2="Ready"), BACK_TO_1, at(seconds))
+    stands = plan(made.recorded, there(md_v1="Ready", md_v2="Ready"), BACK_TO_1, at(seconds))
+    assert stands.ask
+
+
+def test_one_that_was_to_be_deleted_and_still_stands_goes_on() -> None:
+    left = plan([OLD, entry(answered=True)], there(md_v1="Ready", md_v2="Ready"), WANTED, at(0)).recorded
+    back = plan(left, there(md_v1="Ready", md_v2="Ready"), BACK_TO_1, at(1))
+    assert (back.serving.state, back.serves) == ("Serving", "md-v1")
+    gone = plan(back.recorded, there(md_v2="Ready"), BACK_TO_1, at(2)).serving.failure
+    assert gone is not None
+    assert gone.reason == Reason.EXPIRED
 
 
 def test_what_failed_and_what_is_gone_have_their_reasons() -> None:
