@@ -26,18 +26,18 @@ SEED = "quickstart"
 SYSTEM = "Is the tweet positive, negative or neutral? Answer with one word."
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
-_RATED = "hutto_ICWSM_2014/tweets_GroundTruth.txt"  # id, mean of the ratings by 20 people from -4 to 4, text
+_TWEETS = "hutto_ICWSM_2014/tweets_GroundTruth.txt"
 _INNER_ARCHIVE = "additional_resources/hutto_ICWSM_2014.tar.gz"
 
 
-def rated_tweets(sdist: Path) -> Iterator[tuple[float, str]]:
-    """Mean rating and text of each tweet in vaderSentiment's source distribution."""
+def rated_texts(sdist: Path, member: str = _TWEETS) -> Iterator[tuple[float, str]]:
+    """Mean of 20 people's ratings (-4 to 4) and text of each line, in vaderSentiment's source distribution."""
     with tarfile.open(sdist) as outer:
         name = next(name for name in outer.getnames() if name.endswith(_INNER_ARCHIVE))
         packed = outer.extractfile(name)
         assert packed is not None
         with tarfile.open(fileobj=packed, mode="r:gz") as inner:
-            file = inner.extractfile(_RATED)
+            file = inner.extractfile(member)
             assert file is not None
             for line in io.TextIOWrapper(file, encoding="utf-8"):
                 _, rating, text = line.rstrip("\r\n").split("\t")
@@ -53,7 +53,7 @@ def label(rating: float) -> str:
 
 def rows(sdist: Path) -> list[dict[str, str]]:
     """All tweets as rows, each text once, in an order that depends on seed and text alone."""
-    tweets = {text.strip(): rating for rating, text in rated_tweets(sdist)}
+    tweets = {text.strip(): rating for rating, text in rated_texts(sdist)}
     shuffled = sorted(tweets, key=lambda text: hashlib.sha256(f"{SEED}:{text}".encode()).digest())
     return [{"system": SYSTEM, "prompt": text, "completion": label(tweets[text])} for text in shuffled]
 
