@@ -47,6 +47,10 @@ class BedrockDeployments:
         )
         return [*map(deployment, on_demand), *map(throughput, provisioned)]
 
+    async def details(self, hosted: Hosted) -> Hosted:
+        """As it is: the list tells all."""
+        return hosted
+
     async def make(self, request: HostRequest) -> None:
         """Create one of the two. It is not waited for: the next look sees how far it is."""
         operation, asked = creation(request)

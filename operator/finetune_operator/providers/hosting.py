@@ -6,6 +6,7 @@ from datetime import datetime
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec
+from finetune_api.job_status import ArtifactRef
 from finetune_operator.decide.deployment import Target
 from finetune_operator.decide.hosted import Hosted, Wanted
 from finetune_operator.decide.hosting_terms import terms_of
@@ -30,6 +31,10 @@ class Hosting:
         """All deployments of the account, by name."""
         found = await self._accounts.of(connection).host(lambda host: host.list())
         return {one.name: replace(one, connection=connection) for one in found}
+
+    async def details(self, hosted: Hosted) -> Hosted:
+        """A deployment of a list, with what the list does not tell."""
+        return await self._accounts.of(hosted.connection).host(lambda host: host.details(hosted))
 
     async def make(self, connection: str, request: HostRequest) -> None:
         """Have a deployment made."""
@@ -79,6 +84,11 @@ def wanted(deployment: Manifest, spec: ModelDeploymentSpec, target: Target) -> W
     )
 
 
+def named(artifact: ArtifactRef) -> str:
+    """What a provider that serves tuned weights knows them by: their own name there, or their place."""
+    return artifact.provider_model_id or artifact.uri or ""
+
+
 def one_at_a_time(spec: ModelDeploymentSpec | None) -> bool:
     """Whether the account takes one change at a time. Of what is attached nobody says, so it is taken to."""
     return terms_of(spec).one_at_a_time or (spec is not None and spec.attach is not None)
@@ -89,7 +99,7 @@ def request(deployment: Manifest, spec: ModelDeploymentSpec, target: Target, rec
     artifact = target.version.artifact
     return HostRequest(
         name=recorded.name,
-        model=artifact.provider_model_id or artifact.uri or "",
+        model=named(artifact),
         template=spec,
         owner=str(deployment["metadata"]["uid"]),
         recorded_at=recorded.created_at,

@@ -125,6 +125,10 @@ class HostingApi(Protocol):
         """All deployments, whoever made them; of which connection they are is left out."""
         ...
 
+    async def details(self, hosted: Hosted) -> Hosted:
+        """The same one with what it serves and how it is billed, where a list does not tell."""
+        ...
+
     async def make(self, request: HostRequest) -> None:
         """Ask for a deployment; the same again changes nothing."""
         ...

@@ -5,6 +5,7 @@ Made in this order and deleted in the other: what is left of one without an endp
 
 import builtins
 import shlex
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -63,6 +64,21 @@ class SageMakerEndpoints:
                 found.setdefault(one[name], Hosted(one[name], "Partial"))
         return list(found.values())
 
+    async def details(self, hosted: Hosted) -> Hosted:
+        """With the place of its weights, its instances and their number, if it serves one model."""
+        try:
+            endpoint = await self._ask("describe_endpoint", EndpointName=hosted.name)
+            config = await self._ask("describe_endpoint_config", EndpointConfigName=endpoint["EndpointConfigName"])
+            variants = config["ProductionVariants"]
+            if len(variants) != 1 or "ModelName" not in variants[0]:
+                return hosted
+            served = await self._ask("describe_model", ModelName=variants[0]["ModelName"])
+        except NotThere:
+            return hosted
+        running = (endpoint.get("ProductionVariants") or variants)[0]
+        units = running.get("CurrentInstanceCount") or variants[0].get("InitialInstanceCount") or 1
+        return replace(hosted, model=weights(served), sku=variants[0].get("InstanceType") or "", units=units)
+
     async def make(self, request: HostRequest) -> None:
         """Model, configuration and endpoint. The endpoint's name is taken once, and it alone is billed."""
         if await self._status(request.name) is not None:
@@ -109,7 +125,9 @@ class SageMakerEndpoints:
 
     async def usage(self, name: str, since: datetime, now: datetime) -> Figures:
         """When it was last asked, by CloudWatch."""
-        dimensions = {"EndpointName": name, "VariantName": VARIANT}
+        described = await self._ask("describe_endpoint", EndpointName=name)
+        variant = (described.get("ProductionVariants") or [{"VariantName": VARIANT}])[0]["VariantName"]
+        dimensions = {"EndpointName": name, "VariantName": variant}
         return await cloudwatch.usage(self._aws, "AWS/SageMaker", dimensions, since, now)
 
     async def _hosted(self, one: dict[str, Any]) -> Hosted:
@@ -173,6 +191,13 @@ def model(request: HostRequest, settings: SageMaker, base_model: str | None) -> 
         "Tags": tags(request),
     }
     return asked | ({"VpcConfig": vpc(settings)} if settings.vpc else {})
+
+
+def weights(described: dict[str, Any]) -> str:
+    """Where the weights of DescribeModel's model lie, as artifacts are written; "" where it is not one model. Pure."""
+    container = described.get("PrimaryContainer") or {}
+    source = container.get("ModelDataSource", {}).get("S3DataSource", {}).get("S3Uri")
+    return str(source or container.get("ModelDataUrl") or "").rstrip("/")
 
 
 def _flags(request: HostRequest, settings: SageMaker, base_model: str | None) -> list[str]:

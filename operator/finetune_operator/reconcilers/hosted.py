@@ -61,9 +61,9 @@ class Look:
     def _served(self) -> attached.Served:
         versions = (self.view.model.versions if self.view.model else None) or ()
         names = {
-            version.artifact.provider_model_id: version.version
+            hosting.named(version.artifact): version.version
             for version in versions
-            if version.connection == self.wanted.connection and version.artifact.provider_model_id
+            if version.connection == self.wanted.connection and hosting.named(version.artifact)
         }
         return attached.Served(self.spec.model_ref.name, names)
 
@@ -136,6 +136,9 @@ class HostedDeployments:
         wanted = hosting.wanted(deployment, spec, target)
         others = {one.connection for one in view.status.hosted or ()} - {wanted.connection}
         found = await self._found([*sorted(others), wanted.connection])
+        there = found.get(wanted.name)
+        if spec.attach is not None and there is not None and there.connection == wanted.connection:
+            found[wanted.name] = await self._calls.details(there)
         facts = self._catalogue().of(catalogue_name(target.connection))
         return Look(deployment, view, spec, target, wanted, found, facts)
 

@@ -141,7 +141,15 @@ class Hosting:
     def describe_endpoint(self, asked: Asked) -> Asked:
         endpoint = self._endpoint(asked)
         shown = self._summary(endpoint) | {"EndpointConfigName": endpoint.config}
+        if endpoint.status in {"InService", "Updating"} and endpoint.config in self.configs:
+            shown["ProductionVariants"] = self._running(endpoint.config)
         return shown | ({"FailureReason": endpoint.failure} if endpoint.failure else {})
+
+    def _running(self, config: str) -> list[Asked]:
+        return [
+            {"VariantName": one["VariantName"], "CurrentInstanceCount": one.get("InitialInstanceCount", 1)}
+            for one in self.configs[config].request["ProductionVariants"]
+        ]
 
     def _summary(self, endpoint: Endpoint) -> Asked:
         return {"EndpointName": endpoint.name, "EndpointArn": endpoint.arn, "EndpointStatus": endpoint.status,

@@ -9,11 +9,12 @@ import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION, SERVE_FLAGS_VARIABLE
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.queue import Key
 from finetune_trainer.__main__ import parser
 from tests.simulators.clock import HOUR
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.sagemaker import SageMakerSimulator
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import (
     BASE,
     IMAGE,
@@ -26,6 +27,7 @@ from tests.unit.finetune_operator.reconcilers.sagemaker import (
 __all__ = ["s3_endpoint", "start"]
 
 CREATE = "CreateEndpoint"
+PROD = Key(MODEL_DEPLOYMENTS.kind, "team-a", "prod")
 ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
 
 
@@ -237,3 +239,60 @@ async def test_endpoints_of_others_are_left_alone(provider, begin):
     assert {one.name for one in provider.left()} == {"theirs"}
     assert json.dumps(sorted(hosting.endpoints)) == '["theirs"]'
     assert name != "theirs"
+
+
+def by_hand(provider: SageMakerSimulator, name: str, weights: str, **variant: Any) -> None:
+    """An endpoint that somebody else has made, with names of his own for its parts."""
+    source = {"S3DataSource": {"S3Uri": weights, "S3DataType": "S3Prefix", "CompressionType": "None"}}
+    made = {"VariantName": "blue", "ModelName": f"{name}-m", "InstanceType": "ml.g5.2xlarge", "InitialInstanceCount": 2}
+    provider.hosting.create_model({"ModelName": f"{name}-m", "PrimaryContainer": {"ModelDataSource": source}})
+    provider.hosting.create_config({"EndpointConfigName": f"{name}-c", "ProductionVariants": [made | variant]})
+    provider.hosting.create_endpoint({"EndpointName": name, "EndpointConfigName": f"{name}-c"})
+    provider.advance(1000)
+
+
+async def attached(cluster: SageMakerCluster, name: str, **fields: Any) -> None:
+    spec = {"modelRef": {"name": "sentiment"}, "attach": {"id": name}, **fields}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "prod", "namespace": "team-a"}, "spec": spec})
+    await cluster.settle()
+    await go_on(cluster, 120)
+
+
+@pytest.fixture
+async def tuned(provider: SageMakerSimulator, start: Any) -> SageMakerCluster:
+    """A cluster with a version that nothing serves."""
+    cluster = await with_training_job(provider, start(provider))
+    spec = {"deployment": {"mode": "Manual"}}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+    await cluster.pass_time(3600)
+    return cluster
+
+
+@pytest.mark.parametrize("ending", ["", "/"])
+async def test_an_endpoint_with_the_weights_of_a_version_can_be_attached_and_stays(provider, tuned, ending):
+    by_hand(provider, "by-hand", tuned.status(MODEL)["versions"][0]["artifact"]["uri"] + ending)
+    await attached(tuned, "by-hand")
+    status = tuned.status(PROD)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Ready", 1, "by-hand")
+    assert (status["cost"]["perHour"], provider.count(CREATE)) == ("3.04", 0)
+    tuned.kube.mark_deleted(MODEL_DEPLOYMENTS, "prod")
+    await go_on(tuned, 300)
+    assert list(provider.hosting.endpoints) == ["by-hand"]
+
+
+async def test_an_attached_endpoint_goes_with_its_object_where_the_user_says_so(provider, tuned):
+    by_hand(provider, "by-hand", tuned.status(MODEL)["versions"][0]["artifact"]["uri"])
+    await attached(tuned, "by-hand", deletionPolicy="Delete")
+    tuned.kube.mark_deleted(MODEL_DEPLOYMENTS, "prod")
+    await go_on(tuned, 600)
+    assert list(provider.hosting.endpoints) == []
+
+
+async def test_an_endpoint_with_other_weights_is_not_attached(provider, tuned):
+    by_hand(provider, "theirs", "s3://theirs/model/")
+    await attached(tuned, "theirs", deletionPolicy="Delete")
+    stalled = tuned.condition("Stalled", PROD)
+    assert (stalled["reason"], "s3://theirs/model" in stalled["message"]) == ("AttachedDiffers", True)
+    tuned.kube.mark_deleted(MODEL_DEPLOYMENTS, "prod")
+    await go_on(tuned, 600)
+    assert list(provider.hosting.endpoints) == ["theirs"]
