@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,11 +37,27 @@ logger = logging.getLogger(__name__)
 
 def is_needed(job: TrainerJob) -> bool:
     """Whether this process has to start others, and is none of them itself."""
-    return job.nodes * job.ranks_per_node > 1 and RANK_VARIABLE not in os.environ
+    return job.nodes * job.ranks_per_node > 1 and not is_rank()
 
 
-def main(job: TrainerJob) -> int:
-    """Run this node's ranks to their end; the exit code is 0, or that of the first that failed."""
+def is_rank() -> bool:
+    """Whether torchrun has started this process."""
+    return RANK_VARIABLE in os.environ
+
+
+def speaks() -> bool:
+    """Whether this process reports: rank 0 does for all."""
+    return os.environ.get(RANK_VARIABLE, "0") == "0"
+
+
+def main(job: TrainerJob, command: Sequence[str] = ("train",), message: Path = Path(TERMINATION_MESSAGE_PATH)) -> int:
+    """Run this node's ranks to their end; the exit code is 0, or that of the first that failed.
+
+    Args:
+        job: says how many there are.
+        command: what each of them runs, with its flags.
+        message: where the message of the rank that failed first is left.
+    """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, launch_agent
@@ -50,7 +66,7 @@ def main(job: TrainerJob) -> int:
         os.environ[_FOLDER_VARIABLE] = folder
         first: int | None = None
         try:
-            launch_agent(LaunchConfig(**_options(job)), sys.executable, ["-m", "finetune_trainer", "train"])
+            launch_agent(LaunchConfig(**_options(job)), sys.executable, ["-m", "finetune_trainer", *command])
             code = int(ExitCode.OK)
         except ChildFailedError as error:
             first, failure = error.get_first_failure()
@@ -63,19 +79,19 @@ def main(job: TrainerJob) -> int:
             code = int(ExitCode.INTERRUPTED)
         finally:
             del os.environ[_FOLDER_VARIABLE]
-        _pass_on(Path(folder), first)
+        _pass_on(Path(folder), first, message)
     return code
 
 
 def told_to_report(job: TrainerJob) -> TrainerJob:
     """The job as this rank's reporter takes it: rank 0 speaks to the operator, for all."""
-    return job if os.environ.get(RANK_VARIABLE, "0") == "0" else job.model_copy(update={"report": None})
+    return job if speaks() else job.model_copy(update={"report": None})
 
 
-def message_path() -> Path:
-    """Where this process leaves its termination message: the pod has one, for all its ranks."""
+def message_path(alone: Path = Path(TERMINATION_MESSAGE_PATH)) -> Path:
+    """Where this process leaves its termination message: `alone`, unless it is one of several that share it."""
     folder = os.environ.get(_FOLDER_VARIABLE)
-    return Path(folder) / os.environ[RANK_VARIABLE] if folder else Path(TERMINATION_MESSAGE_PATH)
+    return Path(folder) / os.environ[RANK_VARIABLE] if folder else alone
 
 
 def scratch() -> Path:
@@ -83,8 +99,8 @@ def scratch() -> Path:
     return Path(tempfile.mkdtemp(prefix="finetune-rank-", dir=os.environ[_FOLDER_VARIABLE]))
 
 
-def _pass_on(messages: Path, failed: int | None) -> None:
-    """Leave the message of the rank that failed, else of the lowest one, as the pod's."""
+def _pass_on(messages: Path, failed: int | None, message: Path) -> None:
+    """Leave the message of the rank that failed, else of the lowest one, as that of all."""
     left = sorted((path for path in messages.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
     told = next((path for path in left if path.name == str(failed)), None) if failed is not None else None
     if failed is None and left:
@@ -92,9 +108,9 @@ def _pass_on(messages: Path, failed: int | None) -> None:
     if told is None:
         return
     try:
-        shutil.copyfile(told, TERMINATION_MESSAGE_PATH)
+        shutil.copyfile(told, message)
     except OSError as error:
-        logger.info("No termination message was left at %s: %s", TERMINATION_MESSAGE_PATH, error.strerror)
+        logger.info("No termination message was left at %s: %s", message, error.strerror)
 
 
 def _options(job: TrainerJob) -> dict[str, Any]:

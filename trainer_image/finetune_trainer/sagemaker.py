@@ -8,24 +8,27 @@
     /opt/ml/model/model/              the artifact, and its report.json beside it; SageMaker takes them at the end
     /opt/ml/output/failure            why it failed: SageMaker's FailureReason quotes it
 
+An instance with several GPUs is paid for whole: one process trains on each, and they get the job from the one that
+SageMaker has started.
 Data and model get links of fixed names, so that a checkpoint of an earlier attempt is known again.
 """
 
 import argparse
 import logging
+import os
 from pathlib import Path
 
 import orjson
 from pydantic import ValidationError
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job import DataFile, Dataset
-from finetune_api.names import ARTIFACT_FOLDER
+from finetune_api.job import DataFile, Dataset, FineTuneJobSpec
+from finetune_api.names import ARTIFACT_FOLDER, JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import BASE_CHANNEL, JOB_CHANNEL, REPORT_FILE, ContainerJob
 from finetune_api.trainer import Report, TrainerJob
 from finetune_api.verdict import SPLITS
-from finetune_trainer import outcome
+from finetune_trainer import launch, outcome
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.model_cache import model_path
@@ -45,21 +48,36 @@ def main(args: argparse.Namespace) -> int:
     """Do the job that the channels hold; the exit code is that of `train`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     root: Path = args.root
+    failure = root / "output" / "failure"
+    if launch.is_rank():
+        return _train(root, TrainerJob.model_validate_json(os.environ[JOB_VARIABLE]), launch.message_path())
     try:
         job = trainer_job(root)
     except TrainerError as error:
         outcome.complain(error)
-        _leave(root / "output" / "failure", _sentence(error.reason, error.message, error.next_step))
+        _leave(failure, _sentence(error.reason, error.message, error.next_step))
         return int(error.exit_code)
+    if not launch.is_needed(job):
+        return _train(root, job, failure)
+    os.environ[JOB_VARIABLE] = job.model_dump_json(by_alias=True, exclude_none=True)
+    try:
+        return launch.main(job, ("sagemaker", "--root", str(root)), failure)
+    finally:
+        del os.environ[JOB_VARIABLE]
+
+
+def _train(root: Path, job: TrainerJob, failure: Path) -> int:
+    """Do the job, or a rank's share of it; rank 0 leaves the reports of all."""
     report_file = root / "checkpoints" / REPORT_FILE
-    reporter = Reporter(job, listener=lambda report: leave_report(report_file, report), interval=REPORT_SECONDS)
+    listener = (lambda report: leave_report(report_file, report)) if launch.speaks() else None
+    reporter = Reporter(job, listener=listener, interval=REPORT_SECONDS)
     interruption = Interruption()
     code = outcome.run_to_end(lambda: execute(job, reporter, interruption, allow_local=True), reporter, interruption)
-    if code == ExitCode.OK:
+    if code == ExitCode.OK and launch.speaks():
         leave_report(root / "model" / REPORT_FILE, reporter.report)
     if reporter.report.failure is not None:
-        failure = reporter.report.failure
-        _leave(root / "output" / "failure", _sentence(failure.reason, failure.message, failure.next_step))
+        why = reporter.report.failure
+        _leave(failure, _sentence(why.reason, why.message, why.next_step))
     return code
 
 
@@ -89,7 +107,20 @@ def trainer_job(root: Path) -> TrainerJob:
         model_cache=str(cache) if cache else None,
         air_gapped=cache is not None,
         trust_remote_code=job.trust_remote_code,
+        ranks_per_node=_ranks(job.spec),
     )
+
+
+def _ranks(spec: FineTuneJobSpec) -> int:
+    """One for each GPU of the instance, if each of them gets a row of every step."""
+    return max(1, min(gpus(), spec.hyperparameters.batch_size))
+
+
+def gpus() -> int:
+    """GPUs of the instance; torch counts them without touching them."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _only_file(root: Path, channel: str) -> Path:

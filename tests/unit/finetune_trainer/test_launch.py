@@ -20,10 +20,9 @@ def job(tmp_path):
 
 def test_the_pod_ends_with_code_and_message_of_the_rank_that_failed_first(job, tmp_path, monkeypatch):
     monkeypatch.setenv(JOB_VARIABLE, job.model_dump_json(by_alias=True, exclude_none=True))
-    monkeypatch.setattr(launch, "TERMINATION_MESSAGE_PATH", str(tmp_path / "message"))
     before = signal.getsignal(signal.SIGTERM)
     assert launch.is_needed(job)
-    assert launch.main(job) == ExitCode.MODEL_NOT_FOUND
+    assert launch.main(job, message=tmp_path / "message") == ExitCode.MODEL_NOT_FOUND
     told = read_termination_message((tmp_path / "message").read_text())
     assert told is not None
     assert told.failure is not None
@@ -52,10 +51,7 @@ def test_torchrun_is_for_more_than_one_process_and_starts_none_in_a_rank(
         ({3: "x"}, 4, None),
     ],
 )
-def test_the_message_of_a_pod_is_that_of_its_lowest_rank_unless_another_failed(
-    job, tmp_path, monkeypatch, left, failed, told
-):
-    monkeypatch.setattr(launch, "TERMINATION_MESSAGE_PATH", str(tmp_path / "message"))
+def test_the_message_of_a_pod_is_that_of_its_lowest_rank_unless_another_failed(job, tmp_path, left, failed, told):
     folder = tmp_path / "ranks"
     folder.mkdir()
     for rank, phase in left.items():
@@ -63,8 +59,8 @@ def test_the_message_of_a_pod_is_that_of_its_lowest_rank_unless_another_failed(
         text = termination_message(Report(**about, phase=phase)) if phase != "x" else phase
         (folder / str(rank)).write_text(text)
     (folder / "finetune-rank-x").mkdir()
-    launch._pass_on(folder, failed)
     message = tmp_path / "message"
+    launch._pass_on(folder, failed, message)
     assert (read_termination_message(message.read_text()).phase if message.exists() else None) == told
 
 

@@ -125,6 +125,30 @@ def test_a_failure_is_left_where_sagemaker_quotes_it_from(tiny_model, tmp_path, 
     assert not (tmp_path / "model" / "report.json").exists()
 
 
+def test_each_gpu_of_an_instance_trains_and_one_speaks_for_all(tiny_model, tmp_path, monkeypatch):
+    """Here without GPUs: two processes on CPUs, started as on an instance that has two."""
+    root = tmp_path / "ml"
+    fill(root, tiny_model, rows=48)
+    monkeypatch.setattr(sagemaker, "gpus", lambda: 2)
+    assert sagemaker.main(argparse.Namespace(root=root)) == ExitCode.OK
+    said = report(root / "model" / "report.json")
+    assert (said.phase, said.progress.step, said.result.artifact.uri) == ("Succeeded", 12, ARTIFACT)
+    assert read_manifest(root / "model" / "model")
+    assert not (root / "output" / "failure").exists()
+
+
+@pytest.mark.parametrize(("gpus", "rows_of_a_step", "ranks"), [(0, 8, 1), (1, 8, 1), (4, 8, 4), (8, 2, 2)])
+def test_there_are_as_many_processes_as_gpus_that_get_a_row(
+    tiny_model, tmp_path, monkeypatch, gpus, rows_of_a_step, ranks
+):
+    root = tmp_path / "ml"
+    fill(root, tiny_model, rows=8)
+    file = next((root / "input" / "data" / "job").iterdir())
+    file.write_text(file.read_text().replace('"batchSize": 8', f'"batchSize": {rows_of_a_step}'))
+    monkeypatch.setattr(sagemaker, "gpus", lambda: gpus)
+    assert sagemaker.trainer_job(root).ranks_per_node == ranks
+
+
 def test_a_report_that_cannot_be_written_stops_nothing(tmp_path, caplog):
     (tmp_path / "checkpoints").touch()
     told = Report(namespace="a", name="b", uid="c", attempt=1, phase="Running")
