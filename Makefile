@@ -72,8 +72,8 @@ bench-operator: venv programs ## N jobs at once on nodes that KWOK plays: time, 
 	@$(BIN)/python -m bench.scale --jobs $(JOBS) --reports 1000 --write bench/results/operator.md
 
 .PHONY: bench-quality
-bench-quality: venv ## how good tuned models get on rated tweets and reviews, beside the published figures (SEEDS="1 2 3")
-	@$(BIN)/python -m bench.quality $(if $(SEEDS),--seeds $(SEEDS))
+bench-quality: venv ## how good tuned models get on rated tweets and reviews, beside the published figures (ROWS="--train-rows 432 --test-rows 600")
+	@$(BIN)/python -m bench.quality $(ROWS)
 
 .PHONY: bench-memory
 bench-memory: venv ## what training takes of memory beside its estimate, on this CPU and, where there is one, this GPU

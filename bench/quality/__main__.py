@@ -28,9 +28,9 @@ PAGE = ROOT / "bench" / "results" / "quality.md"
 TRAINER = Path(sys.executable).with_name("finetune-trainer")
 
 INTRODUCTION = """\
-Written by `make bench-quality`: SmolLM2-135M-Instruct, tuned by the quickstart's own job (one epoch of LoRA) on half of
-the texts that people have rated, and asked about the other half. A seed decides halves, order of rows and adapters;
-± is the standard deviation over {seeds} seeds. An answer that is not one of the three words is wrong."""
+Written by `make bench-quality`: SmolLM2-135M-Instruct, tuned by the quickstart's own job (one epoch of LoRA) on rows from
+one half of the texts that people have rated, and asked about rows of the other. A seed decides halves, order of rows and
+adapters; ± is the standard deviation over {seeds} seeds. An answer that is not one of the three words is wrong."""
 
 Result = dict[str, Any]
 
@@ -39,11 +39,14 @@ def main() -> None:
     """Tune and ask what has not been, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m bench.quality", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--train-rows", type=int, help="at most so many to learn from; default: half of all")
+    parser.add_argument("--test-rows", type=int, help="at most so many to answer; default: half of all")
     options = parser.parse_args()
+    at_most = {"train": options.train_rows, "test": options.test_rows}
     downloads = quickstart.fetch(Console())
     files = quickstart.prepare(downloads)
     cache = model_cache(files)
-    found = [run(downloads, cache, name, seed) for seed in options.seeds for name in texts.SETS]
+    found = [run(downloads, cache, name, seed, at_most) for seed in options.seeds for name in texts.SETS]
     PAGE.write_text(page(found), encoding="utf-8")
 
 
@@ -57,13 +60,14 @@ def model_cache(files: Path) -> Path:
     return cache
 
 
-def run(downloads: Path, cache: Path, name: str, seed: int) -> Result:
+def run(downloads: Path, cache: Path, name: str, seed: int, at_most: dict[str, int | None]) -> Result:
     """One tuning and its answers; kept, so that it is done once."""
-    folder = OUT / f"{name.replace(' ', '-')}-{seed}"
+    size = "-".join(str(count or "half") for count in at_most.values())
+    folder = OUT / f"{name.replace(' ', '-')}-{size}-{seed}"
     kept = folder / "result.json"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
-    counts = texts.write_halves(texts.rows(downloads, name, seed), folder)
+    counts = texts.write_halves(texts.rows(downloads, name, seed), folder, at_most)
     job, output = folder / "job.json", folder / "tuned"
     job.write_text(json.dumps(manifest(folder, seed)), encoding="utf-8")
     started = time.monotonic()

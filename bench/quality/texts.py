@@ -29,13 +29,19 @@ def rows(downloads: Path, name: str, seed: int) -> list[Row]:
     return [{"system": system, "prompt": text, "completion": prepare["label"](rated[text])} for text in order]
 
 
-def write_halves(all_rows: list[Row], folder: Path) -> dict[str, int]:
-    """Write train, validation (a part of the first half) and test; how many rows each has."""
+def write_halves(all_rows: list[Row], folder: Path, at_most: dict[str, int | None]) -> dict[str, int]:
+    """Write train, validation (a part of the first half) and test; how many rows each has.
+
+    Args:
+        all_rows: in their order.
+        folder: gets a file for each split.
+        at_most: rows of train and test, where not the whole half is wanted.
+    """
     half = len(all_rows) // 2
     splits = {
         "validation": all_rows[:VALIDATION_ROWS],
-        "train": all_rows[VALIDATION_ROWS:half],
-        "test": all_rows[half:],
+        "train": all_rows[VALIDATION_ROWS:half][: at_most["train"]],
+        "test": all_rows[half:][: at_most["test"]],
     }
     folder.mkdir(parents=True, exist_ok=True)
     for split, part in splits.items():
