@@ -28,9 +28,9 @@ PAGE = ROOT / "bench" / "results" / "quality.md"
 TRAINER = Path(sys.executable).with_name("finetune-trainer")
 
 INTRODUCTION = """\
-Written by `make bench-quality`: SmolLM2-135M-Instruct, tuned by the quickstart's own job (one epoch of LoRA) on rows from
-one half of the texts that people have rated, and asked about rows of the other. A seed decides halves, order of rows and
-adapters; ± is the standard deviation over {seeds} seeds. An answer that is not one of the three words is wrong."""
+Written by `make bench-quality`: SmolLM2-135M-Instruct, tuned by the quickstart's own job (one epoch of LoRA) on rows of
+one half of the texts that people have rated, and asked about rows of the other. A seed decides halves, order of rows
+and adapters; ± is the standard deviation over {seeds} seeds. An answer that is not one of the three words is wrong."""
 
 Result = dict[str, Any]
 
