@@ -1,7 +1,7 @@
 """What a job at a provider costs: by its tokens or, at SageMaker, by an instance's time. Pure; estimates, no bills."""
 
+from finetune_api.aws import SageMaker
 from finetune_api.catalogue import Price, billed, billed_time, estimate, exceeds, longest_time
-from finetune_api.connection import SageMaker
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Cost, Failure
 from finetune_api.reasons import Reason

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from datetime import date
 
 from finetune_api import bedrock
+from finetune_api.aws import SageMaker
 from finetune_api.catalogue import ProviderFacts
-from finetune_api.connection import LLMConnectionSpec, SageMaker
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.evaluation import Evaluation
 from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Resources
 from finetune_api.job_status import Failure

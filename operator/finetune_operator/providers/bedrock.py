@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from finetune_api.connection import Bedrock
+from finetune_api.aws import Bedrock
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import bedrock_wire as wire

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from finetune_api.aws import Bedrock
 from finetune_api.bedrock import family_of
-from finetune_api.connection import Bedrock
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.connection import S3Location
+from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws import Aws
 from finetune_operator.providers.errors import NotThere, ProviderError, TryLater

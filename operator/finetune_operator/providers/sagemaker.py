@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from finetune_api.connection import SageMaker
+from finetune_api.aws import SageMaker
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report

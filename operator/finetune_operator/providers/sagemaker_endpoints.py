@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from finetune_api.connection import SageMaker
+from finetune_api.aws import SageMaker
 from finetune_api.names import SERVE_FLAGS_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import BASE_CHANNEL, BASE_FOLDER, MODEL_FOLDER, SERVING_PORT

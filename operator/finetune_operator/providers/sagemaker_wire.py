@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.connection import SageMaker
+from finetune_api.aws import SageMaker
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.job_status import Failure
 from finetune_api.names import ARTIFACT_FOLDER

@@ -8,7 +8,7 @@ import botocore.session
 import pytest
 from botocore import exceptions as boto
 
-from finetune_api.connection import S3Location
+from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
 from finetune_operator.providers import s3
 from finetune_operator.providers.aws import Aws, session_of, translated

@@ -6,7 +6,7 @@ from typing import Any
 import botocore.session
 import pytest
 
-from finetune_api.connection import Bedrock
+from finetune_api.aws import Bedrock
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job_status import ProviderFile
 from finetune_api.verdict import SplitName

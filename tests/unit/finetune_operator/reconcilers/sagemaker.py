@@ -9,8 +9,9 @@ from typing import Any
 
 import boto3
 
+from finetune_api.aws import SageMaker
 from finetune_api.catalogue import Catalogue
-from finetune_api.connection import LLMConnectionSpec, SageMaker
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.exit_codes import ExitCode
 from finetune_api.trainer import Report
 from finetune_operator.providers import aws

@@ -1,0 +1,190 @@
+"""AWS's blocks of an LLMConnection: Bedrock, SageMaker, and what both need."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from finetune_api.base import ApiModel, HttpUrl, ObjectRef, rules, shaped
+
+Region = Annotated[
+    str, Field(max_length=32), shaped("^[a-z]{2}(-[a-z]+)+-[0-9]+$", "write a region, such as us-east-1")
+]
+RoleArn = Annotated[
+    str,
+    Field(max_length=2048),
+    shaped("^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$", "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME"),
+]
+
+
+class AwsCredentials(ApiModel):
+    """Access key or pod identity."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.secretRef) != (has(self.podIdentity) && self.podIdentity)",
+                "credentials are either secretRef or podIdentity: true",
+            )
+        )
+    )
+    secret_ref: ObjectRef | None = Field(
+        None, description="Secret of the operator's namespace with accessKeyID and secretAccessKey."
+    )
+    pod_identity: bool | None = Field(
+        None,
+        description="Use the identity of the operator's own pod: EKS Pod Identity, or a role of its service account.",
+    )
+
+
+class S3Location(ApiModel):
+    """A place in S3."""
+
+    bucket: Annotated[
+        str,
+        Field(min_length=3, max_length=63),
+        shaped("^[a-z0-9][a-z0-9.-]*[a-z0-9]$", "write the bucket's name alone, without s3:// and without a path"),
+    ] = Field(description="Bucket, in the connection's region.")
+    prefix: (
+        Annotated[
+            str,
+            Field(max_length=256),
+            shaped(
+                "^[0-9A-Za-z!_.*()-]+(/[0-9A-Za-z!_.*()-]+)*$",
+                "write a path such as team/tuning, without a slash at its beginning and end",
+            ),
+        ]
+        | None
+    ) = Field(None, description="Key prefix: everything of the connection is below it. Default: the whole bucket.")
+
+
+class AwsEndpoints(ApiModel):
+    """Addresses of AWS's services, for private endpoints."""
+
+    service: ClassVar[str]
+    """boto3's name of the service that tunes; that of what answers is derived from it."""
+
+    control: HttpUrl | None = Field(None, description="Of the service that tunes and deploys.")
+    runtime: HttpUrl | None = Field(None, description="Of its runtime, which answers.")
+    s3: HttpUrl | None = Field(None, alias="s3", description="Of S3, with addresses by path.")
+    cloudwatch: HttpUrl | None = Field(None, description="Of CloudWatch, which tells when deployments were asked.")
+
+    def by_service(self) -> dict[str, str]:
+        """Those that are set, by boto3's names of the services."""
+        found = {
+            self.service: self.control,
+            f"{self.service}-runtime": self.runtime,
+            "s3": self.s3,
+            "cloudwatch": self.cloudwatch,
+        }
+        return {service: url for service, url in found.items() if url is not None}
+
+
+class BedrockEndpoints(AwsEndpoints):
+    """Addresses of bedrock, bedrock-runtime and what they need, for private endpoints."""
+
+    service = "bedrock"
+
+
+class Bedrock(ApiModel):
+    """AWS Bedrock model customization."""
+
+    region: Region = Field(description="AWS region: of the models, of the bucket and of what is deployed.")
+    role_arn: RoleArn = Field(description="Role that Bedrock assumes to read the data and write the results.")
+    s3: S3Location = Field(description="Data goes in and results come out through it.")
+    credentials: AwsCredentials = Field(description="How the operator signs in.")
+    endpoints: BedrockEndpoints | None = Field(None, description="Private endpoints. Default: AWS's public ones.")
+    results: Literal["Delete", "Keep"] = Field(
+        "Delete",
+        description="What becomes of the metrics that Bedrock writes to S3 once status has them. Keep: they stay as "
+        "long as the tuned model. The data are deleted when the job has ended, always.",
+    )
+
+    @property
+    def runtime_url(self) -> str:
+        """Where deployed models are asked."""
+        private = self.endpoints.runtime if self.endpoints else None
+        return private or f"https://bedrock-runtime.{self.region}.amazonaws.com"
+
+
+class SageMakerSpot(ApiModel):
+    """Spare instances: cheaper, and taken away at any time; a job goes on from its last checkpoint."""
+
+    enabled: bool = Field(False, description="Train on spot instances.")
+    max_wait_seconds: Annotated[int, Field(ge=1, le=2419200)] = Field(
+        172800, description="Seconds that a job may take in all, with waiting for instances."
+    )
+
+
+class SageMakerVpc(ApiModel):
+    """The network of training and serving containers."""
+
+    subnets: Annotated[list[Annotated[str, Field(min_length=1, max_length=32)]], Field(min_length=1, max_length=16)] = (
+        Field(description="Subnets.")
+    )
+    security_group_ids: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=32)]], Field(min_length=1, max_length=5)
+    ] = Field(alias="securityGroupIDs", description="Security groups.")
+
+
+class SageMakerEndpoints(AwsEndpoints):
+    """Addresses of sagemaker, sagemaker-runtime and what they need, for private endpoints."""
+
+    service = "sagemaker"
+
+
+class SageMaker(ApiModel):
+    """Amazon SageMaker: training jobs and endpoints with the trainer image."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!self.spot.enabled || self.spot.maxWaitSeconds >= self.maxRuntimeSeconds",
+                "sageMaker.spot.maxWaitSeconds counts training and waiting: write at least maxRuntimeSeconds",
+            ),
+            (
+                "!self.networkIsolation || has(self.modelCache)",
+                "sageMaker.networkIsolation needs sageMaker.modelCache: base models must come from somewhere",
+            ),
+        )
+    )
+    region: Region = Field(description="AWS region, of the bucket too.")
+    role_arn: RoleArn = Field(
+        description="Role of the containers: it reads the data and base models, and writes the results."
+    )
+    trainer_image: Annotated[str, Field(min_length=1, max_length=255)] = Field(
+        description="The trainer's image for SageMaker, in ECR."
+    )
+    s3: S3Location = Field(alias="s3", description="Data go in and models come out through it.")
+    instance_types: Annotated[
+        list[Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")]],
+        Field(min_length=1, max_length=16),
+    ] = Field(description="Instance types that jobs may use; the first is the default. All GPUs of it train.")
+    volume_size: Annotated[int, Field(ge=1, le=16384)] = Field(
+        100, description="GiB of an instance's disk: base model, data, checkpoints and artifact."
+    )
+    max_runtime_seconds: Annotated[int, Field(ge=60, le=2419200)] = Field(
+        86400, description="Seconds of training after which SageMaker stops a job that has no activeDeadlineSeconds."
+    )
+    max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        3, description="Attempts after the first when SageMaker has no instances, or takes one away."
+    )
+    spot: SageMakerSpot = Field(SageMakerSpot(), description="Spot instances.")
+    vpc: SageMakerVpc | None = Field(None, description="Network of the containers. Default: SageMaker's own.")
+    kms_key_id: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
+        None, alias="kmsKeyID", description="KMS key of models in S3. Default: the bucket's own encryption."
+    )
+    network_isolation: bool = Field(False, description="Containers reach no network: base models come from modelCache.")
+    model_cache: S3Location | None = Field(
+        None, description="Base models, each in a folder of its name below the prefix. Default: the Hugging Face hub."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Let models bring code of their own. Off by default: it runs with the role's rights."
+    )
+    endpoints: SageMakerEndpoints | None = Field(None, description="Private endpoints. Default: AWS's public ones.")
+    credentials: AwsCredentials = Field(description="How the operator signs in.")
+
+    @property
+    def runtime_url(self) -> str:
+        """Where endpoints are asked."""
+        private = self.endpoints.runtime if self.endpoints else None
+        return private or f"https://runtime.sagemaker.{self.region}.amazonaws.com"
