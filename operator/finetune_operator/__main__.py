@@ -52,7 +52,8 @@ from finetune_operator.runtime.kube import (
     PODS,
     Kube,
 )
-from finetune_operator.runtime.lease import Leadership, unique_identity
+from finetune_operator.runtime.lease import unique_identity
+from finetune_operator.runtime.lease_thread import LeaseThread, lease_thread
 from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
 from finetune_operator.runtime.reports import ReportServer
@@ -76,19 +77,11 @@ Reconcile = Callable[[Key], Awaitable[Requeue | None]]
 class Operator:
     """One replica: everything that is made once and lives as long as the process."""
 
-    def __init__(self, settings: Settings, kube: Kube, certificates: Certificates) -> None:
+    def __init__(self, settings: Settings, kube: Kube, leadership: LeaseThread, certificates: Certificates) -> None:
         self._settings = settings
         self._kube = kube
+        self._leadership = leadership
         self._certificates = certificates
-        self._leadership = Leadership(
-            kube,
-            settings.namespace,
-            settings.lease_name,
-            unique_identity(settings.pod_name),
-            duration=settings.lease_duration_seconds,
-            renew_deadline=settings.lease_renew_seconds,
-            retry=settings.lease_retry_seconds,
-        )
         self._guarded = kube.guarded(self._leadership.assert_held)
         self._store = make_store()
         count_objects(self._store)
@@ -282,10 +275,11 @@ async def _main(settings: Settings) -> int:
     stop = asyncio.Event()
     _on_signals(stop)
     try:
-        async with Kube.connect(settings) as kube:
+        identity = unique_identity(settings.pod_name)
+        async with Kube.connect(settings) as kube, lease_thread(settings, identity) as leadership:
             certificates = Certificates(source_of(settings, kube))
             await certificates.load()
-            return await Operator(settings, kube, certificates).run(stop)
+            return await Operator(settings, kube, leadership, certificates).run(stop)
     except LeadershipLost:
         logger.warning("another replica leads now")
         return FAILED

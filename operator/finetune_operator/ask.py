@@ -10,13 +10,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import boto3
-import openai
 import orjson
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from finetune_api.deployment import Endpoint
 from finetune_api.names import WAKE_ANNOTATION
@@ -24,6 +21,9 @@ from finetune_operator.runtime.connection import NoCluster
 from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
 from finetune_operator.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    import openai
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 SERVICE_PORT = "http"
@@ -99,6 +99,8 @@ async def _in_cluster(kube: Kube, args: argparse.Namespace, body: dict[str, Any]
 async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> str:
     if not key:
         raise CannotAsk(f"{endpoint.url} asks for a key: put yours into {KEY_VARIABLE}")
+    import openai
+
     async with openai.AsyncOpenAI(base_url=endpoint.url, api_key=key, max_retries=1) as client:
         try:
             reply = await client.chat.completions.create(**body)
@@ -109,6 +111,8 @@ async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> st
 
 def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
     """Of bedrock-runtime."""
+    import boto3
+
     asked: dict[str, Any] = {
         "modelId": endpoint.model,
         "messages": [{"role": "user", "content": [{"text": args.question}]}],
@@ -125,6 +129,8 @@ def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
 
 def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any]) -> str:
     """Of sagemaker-runtime, with a body of OpenAI's API. Of a private endpoint the caller's profile says the region."""
+    import boto3
+
     public = re.search(r"//runtime\.sagemaker\.([a-z0-9-]+)\.", endpoint.url)
     region = public[1] if public else None
     client = boto3.Session().client("sagemaker-runtime", region_name=region, endpoint_url=endpoint.url)
@@ -134,6 +140,8 @@ def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any]) -> str:
 
 def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
     """With credentials of one's own, from wherever boto3 finds them."""
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+
     try:
         return ask()
     except NoCredentialsError:
@@ -148,8 +156,10 @@ def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
         raise CannotAsk(f"{endpoint.url} does not answer ({type(error).__name__})") from None
 
 
-def _said(error: openai.OpenAIError) -> str:
+def _said(error: "openai.OpenAIError") -> str:
     """The provider's words; not those of a refused key, which hold parts of it."""
+    import openai
+
     if isinstance(error, openai.AuthenticationError):
         return f"the key in {KEY_VARIABLE} is refused"
     return error.message if isinstance(error, openai.APIError) else type(error).__name__

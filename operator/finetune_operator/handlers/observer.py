@@ -16,12 +16,16 @@ from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, OWN
 from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.kube import Kube, Resource
 from finetune_operator.runtime.queue import Key
-from finetune_operator.runtime.store import Store
+from finetune_operator.runtime.store import Listing, Store
 
 logger = logging.getLogger(__name__)
 
 LISTED_SECONDS = 1.0
 """kopf's listing is over when it has told of no object for this long."""
+
+
+AT_ONCE = 25
+"""Objects of a listing that are taken in before other work gets its turn."""
 
 
 class Observer:
@@ -78,10 +82,11 @@ class Observer:
     async def _take_in(self, *, told: bool) -> None:
         """List everything into the store; `told` where every object of ours is looked at afterwards."""
         for resource in WATCHED:
-            before = self._store.versions(resource)
-            found = await self._list(resource)
-            for gone in self._store.replace(resource, found, before, told=told):
-                self._wake(resource, gone)
+            for namespace in self._namespaces if self._namespaces and resource.namespaced else (None,):
+                listing = self._store.listing(resource, namespace, told=told)
+                await self._list(listing, resource, namespace)
+                for gone in listing.end():
+                    self._wake(resource, gone)
 
     async def keep_up(self, resync_seconds: float) -> None:
         """List after each of kopf's own listings, and look at everything every `resync_seconds`, until cancelled."""
@@ -108,14 +113,15 @@ class Observer:
             except KubeError as error:
                 logger.warning("the resync could not list everything: %s", error)
 
-    async def _list(self, resource: Resource) -> list[dict[str, Any]]:
+    async def _list(self, listing: Listing, resource: Resource, namespace: str | None) -> None:
+        """Page by page, a few objects at a time: all pods at once would be several times what is kept of them."""
         selector = CHILD_SELECTOR if resource in CHILDREN else None
-        if not self._namespaces or not resource.namespaced:
-            return await self._kube.list(resource, label_selector=selector)
-        found: list[dict[str, Any]] = []
-        for namespace in self._namespaces:
-            found += await self._kube.list(resource, namespace, label_selector=selector)
-        return found
+        async for page in self._kube.pages(resource, namespace, label_selector=selector):
+            if page.anew:
+                listing.begin()
+            for at in range(0, len(page.items), AT_ONCE):
+                listing.take(page.items[at : at + AT_ONCE])
+                await asyncio.sleep(0)
 
     def _wake(self, resource: Resource, obj: Mapping[str, Any]) -> None:
         for key in concerned(resource, obj, self._store):

@@ -7,40 +7,26 @@ to the SDK and nowhere else.
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
-from finetune_operator.providers import aws, azure_workspace
-from finetune_operator.providers.azure_arm import ArmRest
-from finetune_operator.providers.azure_openai import SECRET_KEYS, AzureOpenAIApi, Credential, credential_of
-from finetune_operator.providers.bedrock import BedrockApi
+from finetune_operator.providers import sdks
+from finetune_operator.providers.connection_secret import secret_of
 from finetune_operator.providers.errors import Refused, TryLater
 from finetune_operator.providers.gate import Gate
-from finetune_operator.providers.openai import OPENAI_HOST, OpenAIApi, client
+from finetune_operator.providers.openai_wire import OPENAI_HOST
 from finetune_operator.providers.poll import Poller
-from finetune_operator.providers.ports import FineTuningApi, HostingApi, RemoteFile
-from finetune_operator.providers.sagemaker import SageMakerApi
+from finetune_operator.providers.ports import ClosableApi, Credential, FineTuningApi, HostingApi, RemoteFile
 from finetune_operator.runtime.kube import SECRETS, Kube, secret_value
 from finetune_operator.runtime.queue import Key
 
 T = TypeVar("T")
 
-REMOTE = frozenset({"openAI", "azureOpenAI", "bedrock", "sageMaker"})
-"""Provider blocks of providers outside of the cluster that this release knows."""
-
 SECRET_SECONDS = 60.0
 """How long a Secret's value is used before it is read again."""
-
-
-class ClosableApi(FineTuningApi, Protocol):
-    """An API with connections of its own."""
-
-    async def close(self) -> None:
-        """Close them."""
-        ...
 
 
 Build = Callable[[LLMConnectionSpec, Mapping[str, str]], ClosableApi]
@@ -149,7 +135,7 @@ class Accounts:
         wake: Callable[[Key], None],
         background: bool = True,
         build: Build | None = None,
-        sign_in: SignIn = credential_of,
+        sign_in: SignIn = sdks.credential_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
@@ -157,7 +143,7 @@ class Accounts:
         self._namespace = namespace
         self._wake = wake
         self._background = background
-        self._build = build or build_api
+        self._build = build or sdks.build_api
         self._sign_in = sign_in
         self._clock = clock
         self._accounts: dict[str, Account] = {}
@@ -186,12 +172,11 @@ class Accounts:
         workspace = azure.workspace if azure else None
         if azure is None or workspace is None:
             return None
+        await sdks.imported(spec.provider)
         credential = self._sign_in(azure, await self._secret(spec))
-        arm = ArmRest(azure.management_endpoint, credential)
         try:
-            return await self.of(name).pass_gate(lambda: azure_workspace.resolve(arm, azure, workspace))
+            return await self.of(name).pass_gate(lambda: sdks.resolve(azure, workspace, credential))
         finally:
-            await arm.close()
             await credential.close()
 
     async def poll(self) -> None:
@@ -218,6 +203,7 @@ class Accounts:
         if built is not None and built.spec == spec and built.secret == secret:
             self._built[name] = _Built(built.api, spec, secret, self._clock())
             return built.api
+        await sdks.imported(spec.provider)
         # The one before is left to the garbage collector: calls may still be on their way through it.
         self._built[name] = _Built(self._build(spec, secret), spec, secret, self._clock())
         return self._built[name].api
@@ -245,43 +231,9 @@ class Accounts:
         return values
 
 
-def secret_of(spec: LLMConnectionSpec) -> tuple[str, tuple[str, ...]] | None:
-    """Name and keys of a connection's Secret; None where it needs none."""
-    if spec.open_ai is not None:
-        reference = spec.open_ai.api_key_secret_ref
-        return reference.name, (reference.key,)
-    if spec.bedrock is not None:
-        own = spec.bedrock.credentials.secret_ref
-        return (own.name, aws.SECRET_KEYS) if own else None
-    if spec.sage_maker is not None:
-        signer = spec.sage_maker.credentials.secret_ref
-        return (signer.name, aws.SECRET_KEYS) if signer else None
-    azure = spec.azure_open_ai
-    return (azure.credentials.secret_ref.name, SECRET_KEYS) if azure and azure.credentials.secret_ref else None
-
-
-def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> ClosableApi:
-    """The API of a connection.
-
-    Raises:
-        Refused: this release does not have its provider.
-    """
-    if spec.azure_open_ai is not None:
-        return AzureOpenAIApi(spec.azure_open_ai, credential_of(spec.azure_open_ai, secret))
-    if spec.bedrock is not None:
-        return BedrockApi(spec.bedrock, secret)
-    if spec.sage_maker is not None:
-        return SageMakerApi(spec.sage_maker, secret)
-    if spec.open_ai is None:
-        raise Refused(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")
-    settings = spec.open_ai
-    key = secret[settings.api_key_secret_ref.key]
-    return OpenAIApi(client(settings.base_url, key, organization=settings.organization, project=settings.project))
-
-
 def is_remote(spec: LLMConnectionSpec | None) -> bool:
     """Whether the connection's provider is outside of the cluster, and one that this release knows."""
-    return spec is not None and spec.provider in REMOTE
+    return spec is not None and spec.provider in sdks.REMOTE
 
 
 def catalogue_name(spec: LLMConnectionSpec) -> str:

@@ -18,12 +18,12 @@ from botocore.loaders import Loader, create_loader
 from botocore.session import Session
 
 from finetune_api.reasons import Reason
+from finetune_operator.providers.connection_secret import AWS_KEYS
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.runtime.logs import redact
 
 T = TypeVar("T")
 
-SECRET_KEYS = ("accessKeyID", "secretAccessKey")
 POD_METHODS = frozenset({"assume-role-with-web-identity", "container-role"})
 """How a pod has an identity of its own. Neither the node's role nor a file in the image is the operator's."""
 
@@ -88,7 +88,7 @@ def session_of(credentials: Signer, secret: Mapping[str, str], region: str) -> S
     session.register_component("data_loader", _loader())
     session.set_config_variable("region", region)
     if credentials.secret_ref is not None:
-        session.set_credentials(*(secret[name] for name in SECRET_KEYS))
+        session.set_credentials(*(secret[name] for name in AWS_KEYS))
         return session
     resolver = session.get_component("credential_provider")
     for method in [provider.METHOD for provider in resolver.providers]:

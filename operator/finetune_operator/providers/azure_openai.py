@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from azure.core.exceptions import AzureError
 from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredential
@@ -13,27 +13,15 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, RemoteJob
 from finetune_operator.desired import names
 from finetune_operator.providers.azure_deployments import AzureDeployments
+from finetune_operator.providers.connection_secret import AZURE_KEYS
 from finetune_operator.providers.errors import TryLater
 from finetune_operator.providers.openai import KEY_PAUSE_SECONDS, OpenAIApi, client
-from finetune_operator.providers.ports import HostingApi, JobRequest
+from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
 
 SCOPE = "https://cognitiveservices.azure.com/.default"
 SUFFIX_LIMIT = 18
-SECRET_KEYS = ("tenantID", "clientID", "clientSecret")
 TRAINING_TYPES = {"Standard": "Standard", "GlobalStandard": "GlobalStandard", "DeveloperTier": "developerTier"}
 """Our words and Azure's."""
-
-
-class Credential(Protocol):
-    """What azure-identity's credentials can do."""
-
-    async def get_token(self, *scopes: str) -> Any:
-        """A token, from a cache while it is good."""
-        ...
-
-    async def close(self) -> None:
-        """Close connections."""
-        ...
 
 
 def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credential:
@@ -43,7 +31,7 @@ def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credentia
         authority = {"authority": settings.authority_host, "disable_instance_discovery": True}
     if settings.credentials.secret_ref is None:
         return WorkloadIdentityCredential(**authority)
-    tenant, client_id, client_secret = (secret[key] for key in SECRET_KEYS)
+    tenant, client_id, client_secret = (secret[key] for key in AZURE_KEYS)
     return ClientSecretCredential(tenant, client_id, client_secret, **authority)
 
 

@@ -23,7 +23,6 @@ from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 
 T = TypeVar("T")
 
-OPENAI_HOST = "api.openai.com"
 CALL_SECONDS = 20.0
 UPLOAD_SILENCE_SECONDS = 60.0
 PAGE = 100
@@ -240,7 +239,7 @@ class OpenAIApi:
 
     def _closed(self, error: "_Forbidden") -> ProviderError:
         """OpenAI forbids new jobs to those whom it has closed fine-tuning for; their keys are good for all else."""
-        if self._host != OPENAI_HOST and "closed" not in error.code:
+        if self._host != wire.OPENAI_HOST and "closed" not in error.code:
             return error
         return Refused(Reason.FINE_TUNING_CLOSED, f"the provider takes no new fine-tuning jobs: {error.said}")
 

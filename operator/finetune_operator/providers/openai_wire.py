@@ -19,6 +19,8 @@ from finetune_operator.runtime.logs import redact
 
 Wire = Mapping[str, Any]
 
+OPENAI_HOST = "api.openai.com"
+
 _STATES: dict[str, RemoteState] = {
     "validating_files": "Queued",
     "pending": "Queued",  # Azure's word for a job that was just made

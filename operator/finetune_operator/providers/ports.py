@@ -211,3 +211,23 @@ class FineTuningApi(Protocol):
     def hosting(self) -> HostingApi | None:
         """Its deployments; None where a tuned model needs none."""
         ...
+
+
+class ClosableApi(FineTuningApi, Protocol):
+    """An API with connections of its own."""
+
+    async def close(self) -> None:
+        """Close them."""
+        ...
+
+
+class Credential(Protocol):
+    """What azure-identity's credentials can do."""
+
+    async def get_token(self, *scopes: str) -> Any:
+        """A token, from a cache while it is good."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...

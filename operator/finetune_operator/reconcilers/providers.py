@@ -5,8 +5,9 @@ from collections.abc import Callable
 from finetune_api.catalogue import Catalogue, ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import FineTuneJobStatus
-from finetune_operator.providers.accounts import REMOTE, catalogue_name, is_remote
+from finetune_operator.providers.accounts import catalogue_name, is_remote
 from finetune_operator.providers.ports import RemoteTraining, TrainingProvider
+from finetune_operator.providers.sdks import REMOTE
 
 
 class Providers:

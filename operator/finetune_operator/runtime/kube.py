@@ -54,13 +54,16 @@ __all__ = [
     "LeadershipLost",
     "NoCluster",
     "NotFound",
+    "Page",
     "Resource",
     "TokenIdentity",
     "TooManyRequests",
     "Transient",
 ]
 
-PAGE_SIZE = 500
+PAGE_SIZE = 250
+"""Objects of a page: reading it stops all other work for so long, some 30 ms for pods of this size."""
+
 LOG_READ_MAX_BYTES = 4 * 1024 * 1024
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
@@ -130,6 +133,15 @@ class TokenIdentity:
     pod_uid: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a listing."""
+
+    items: list[dict[str, Any]]
+    anew: bool
+    """Whether the listing begins here: what came before, if anything did, is void."""
+
+
 class Kube:
     """The API server. Made by `connect`; all methods raise KubeError's children as `errors` draws them.
 
@@ -174,29 +186,45 @@ class Kube:
         label_selector: str | None = None,
         field_selector: str | None = None,
     ) -> list[dict[str, Any]]:
-        """All objects (of a namespace, with a label or a field), page by page. Each carries its apiVersion and kind."""
+        """All objects (of a namespace, with a label or a field). Each carries its apiVersion and kind."""
+        items: list[dict[str, Any]] = []
+        async for page in self.pages(resource, namespace, label_selector, field_selector):
+            if page.anew:
+                items.clear()
+            items += page.items
+        return items
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+    ) -> AsyncIterator[Page]:
+        """What `list` gives, in pages, so that nobody has to hold all objects at once."""
+        kind = {"apiVersion": resource.api_version, "kind": resource.kind}
         params = {"limit": str(PAGE_SIZE)}
         if label_selector:
             params["labelSelector"] = label_selector
         if field_selector:
             params["fieldSelector"] = field_selector
-        items: list[dict[str, Any]] = []
+        anew = True
         while True:
             request = Request("list", resource.plural, "GET", resource.path(namespace), dict(params))
             try:
                 page = _object(await self._wire.read(request))
             except Gone:
                 # The snapshot behind the page token was compacted away: read the whole list anew, in one piece.
-                items.clear()
                 params.pop("continue", None)
                 if params.pop("limit", None) is None:
                     raise
+                anew = True
                 continue
-            kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-            items.extend(kind | item for item in page.get("items") or ())
+            yield Page([kind | item for item in page.get("items") or ()], anew)
+            anew = False
             token = (page.get("metadata") or {}).get("continue")
             if not token:
-                return items
+                return
             params["continue"] = token
 
     async def create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The last seen state of watched objects, with indexes. Knows no kinds and decides nothing.
 
 Objects are kept as JSON, not as dicts: ten thousand of them take a fifth of the memory. Whatever is read may be stale
-by the time of a watch's delay; writes carry a resourceVersion where that matters, and `replace`, called at each
+by the time of a watch's delay; writes carry a resourceVersion where that matters, and a `listing`, taken in at each
 resync, drops what a watch gap has hidden.
 
 `hear` says whether a watch has told anything new. An operator's own writes come back to it, Kubernetes writes fields
@@ -121,33 +121,25 @@ class Store:
         """How many objects have an index key."""
         return len(self._index.get((resource, index_key), ()))
 
-    def versions(self, resource: Resource) -> dict[Address, int]:
-        """Which states of which objects are known: to be taken before a listing and given to `replace` after it."""
-        return {address: kept.version for address, kept in self._objects[resource].items()}
-
-    def replace(
-        self,
-        resource: Resource,
-        objects: Iterable[Mapping[str, Any]],
-        before: Mapping[Address, int],
-        *,
-        told: bool = False,
-    ) -> list[Manifest]:
-        """Take a whole listing in: newer states are kept, objects that it lacks are forgotten and returned.
+    def listing(self, resource: Resource, namespace: str | None = None, *, told: bool = False) -> "Listing":
+        """Begin to take a whole listing in: to be called before the API is asked for it.
 
         Args:
-            resource: what was listed.
-            objects: all that the listing has.
-            before: `versions` of the time before the listing: what has come or changed since it cannot know.
+            resource: what is listed.
+            namespace: of which namespace; None for all.
             told: as in `put`.
         """
-        listed = set()
-        for obj in objects:
-            self.put(resource, obj, told=told)
-            listed.add(_address(obj))
-        known = self.versions(resource)
-        gone = {address for address in before.keys() - listed if known.get(address) == before[address]}
-        forgotten = [self._objects[resource][address].object() for address in sorted(gone)]
+        known = self._objects[resource].items()
+        before = {address: kept.version for address, kept in known if namespace in {None, address[0]}}
+        return Listing(self, resource, before, told=told)
+
+    def forget_unlisted(self, resource: Resource, before: Mapping[Address, int], listed: set[Address]) -> list[Manifest]:
+        """Forget, and return, what was known in a state before a listing, still is, and is not in it."""
+        known = self._objects[resource]
+        gone = sorted(
+            address for address in before.keys() - listed if address in known and known[address].version == before[address]
+        )
+        forgotten = [known[address].object() for address in gone]
         for namespace, name in gone:
             self.remove(resource, namespace, name)
         return forgotten
@@ -178,6 +170,31 @@ class Store:
                 del self._index[resource, key]
         for key in keys:
             self._index[resource, key].add(address)
+
+
+class Listing:
+    """A listing on its way into the store, part by part: newer states are kept, and at its end what it lacks goes."""
+
+    def __init__(self, store: Store, resource: Resource, before: Mapping[Address, int], *, told: bool) -> None:
+        self._store = store
+        self._resource = resource
+        self._before = before  # what has come or changed since cannot be known to the listing
+        self._told = told
+        self._listed: set[Address] = set()
+
+    def begin(self) -> None:
+        """What was taken so far is not of this listing."""
+        self._listed.clear()
+
+    def take(self, objects: Iterable[Mapping[str, Any]]) -> None:
+        """A part of it."""
+        for obj in objects:
+            self._store.put(self._resource, obj, told=self._told)
+            self._listed.add(_address(obj))
+
+    def end(self) -> list[Manifest]:
+        """That was all: forget, and return, what the listing lacks."""
+        return self._store.forget_unlisted(self._resource, self._before, self._listed)
 
 
 def _address(obj: Mapping[str, Any]) -> Address:

@@ -3,12 +3,12 @@
 Honest in what it takes and gives; it has no validation, no garbage collection and no controllers: tests play those.
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from copy import deepcopy
 from typing import Any
 
 from finetune_operator.runtime.errors import Conflict, KubeError, NotFound, Transient
-from finetune_operator.runtime.kube import PODS, Resource
+from finetune_operator.runtime.kube import PODS, Page, Resource
 
 Manifest = dict[str, Any]
 Event = tuple[Resource, str, Manifest]
@@ -55,6 +55,11 @@ class FakeKube:
             and _has_labels(obj, label_selector)
             and _has_fields(obj, field_selector)
         ]
+
+    async def pages(
+        self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
+    ) -> AsyncIterator[Page]:
+        yield Page(await self.list(resource, namespace, label_selector), anew=True)
 
     async def create(self, resource: Resource, body: Manifest) -> Manifest:
         self._ask("create", resource)

@@ -1,17 +1,27 @@
 """A process of its own that competes for a Lease and, while it leads, writes its turn into a ConfigMap.
 
-Says on stdout what happens to it: `leads`, then `lost` or `released`.
+Says on stdout what happens to it: `leads`, then `lost` or `released`. With SIGUSR1 it is busy for longer than it may be
+without a renewal, and says `idle` when that is over.
 """
 
 import asyncio
 import signal
 import sys
+import time
 from pathlib import Path
 
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.kube import CONFIG_MAPS, Kube
-from finetune_operator.runtime.lease import Leadership
+from finetune_operator.runtime.lease_thread import lease_thread
 from finetune_operator.runtime.settings import Settings
+
+
+def work() -> None:
+    """Python, without a pause for the event loop."""
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        pass
+    print("idle", flush=True)
 
 
 async def write_in_turns(kube: Kube, identity: str) -> None:
@@ -29,8 +39,10 @@ async def write_in_turns(kube: Kube, identity: str) -> None:
 async def main(kubeconfig: str, name: str, identity: str) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    async with Kube.connect(Settings(kubeconfig=Path(kubeconfig))) as kube:
-        leadership = Leadership(kube, "default", name, identity, duration=3, renew_deadline=2, retry=0.5)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, work)
+    times = {"lease_duration_seconds": 3, "lease_renew_seconds": 2, "lease_retry_seconds": 0.5}
+    settings = Settings(kubeconfig=Path(kubeconfig), namespace="default", lease_name=name, **times)
+    async with Kube.connect(settings) as kube, lease_thread(settings, identity) as leadership:
         await leadership.acquire()
         print("leads", flush=True)
         writing = asyncio.create_task(write_in_turns(kube.guarded(leadership.assert_held), identity))

@@ -298,3 +298,16 @@ async def test_a_frozen_leader_writes_nothing_after_it_wakes(cluster, kube, no_t
             assert await first.process.wait() == 0
             assert await turns(kube) == before
             assert (await kube.get(LEASES, "frozen", "default"))["spec"]["holderIdentity"] == "b"
+
+
+async def test_a_leader_that_is_busy_for_longer_than_its_lease_keeps_it(cluster, kube, no_turns):  # noqa: ARG001
+    async with contender(cluster, "busy", "a") as first:
+        await first.says("leads")
+        async with contender(cluster, "busy", "b"):
+            first.send(signal.SIGUSR1)
+            await first.says("idle")
+            before = await turns(kube)
+            async with asyncio.timeout(20):
+                await until(lambda: turns(kube), lambda written: written > before)
+            lease = (await kube.get(LEASES, "busy", "default"))["spec"]
+            assert (lease["holderIdentity"], lease["leaseTransitions"]) == ("a", 0)

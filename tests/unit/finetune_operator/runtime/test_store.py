@@ -71,12 +71,30 @@ def test_a_listing_drops_what_it_lacks_and_keeps_what_it_cannot_know() -> None:
     known = store()
     for name in ("gone", "stays", "changed"):
         known.put(PODS, pod(name, 1))
-    before = known.versions(PODS)
+    listing = known.listing(PODS)
     known.put(PODS, pod("new", 3))
     known.put(PODS, pod("changed", 4))
-    forgotten = known.replace(PODS, [pod("stays", 2)], before)
-    assert [gone["metadata"]["name"] for gone in forgotten] == ["gone"]
+    listing.take([pod("stays", 2)])
+    assert [gone["metadata"]["name"] for gone in listing.end()] == ["gone"]
     assert sorted(known.addresses(PODS)) == [("a", "changed"), ("a", "new"), ("a", "stays")]
+
+
+def test_a_listing_that_begins_anew_knows_nothing_of_what_it_had() -> None:
+    known = store()
+    for name in ("gone", "stays"):
+        known.put(PODS, pod(name, 1))
+    listing = known.listing(PODS)
+    listing.take([pod("gone", 1)])
+    listing.begin()
+    listing.take([pod("stays", 1)])
+    assert [gone["metadata"]["name"] for gone in listing.end()] == ["gone"]
+
+
+def test_a_listing_of_one_namespace_says_nothing_of_another() -> None:
+    known = store()
+    known.put(PODS, pod("x", 1))
+    assert known.listing(PODS, "another").end() == []
+    assert [gone["metadata"]["name"] for gone in known.listing(PODS, "a").end()] == ["x"]
 
 
 @pytest.mark.parametrize(("deleted", "gone"), [(8, False), (9, True), (10, True)])
@@ -118,7 +136,9 @@ def test_what_everybody_knows_is_no_news_when_the_watch_tells_it() -> None:
     known = store()
     known.put(PODS, pod("x", 1, app="one"), told=True)
     assert not known.hear(PODS, pod("x", 1, app="one"))
-    known.replace(PODS, [pod("y", 2, app="one")], known.versions(PODS), told=True)
+    listing = known.listing(PODS, told=True)
+    listing.take([pod("y", 2, app="one")])
+    listing.end()
     assert not known.hear(PODS, pod("y", 2, app="one"))
     assert known.hear(PODS, pod("x", 3, app="one")), "it was gone, and is another one"
 

@@ -1,0 +1,110 @@
+"""Leadership on a thread of its own, with its own event loop and connection: work that is late does not lose the Lease.
+
+    reconcilers' loop ── is_held, assert_held ──▶ Leadership ◀── renews ── the thread's loop
+                      ◀────────── acquired, lost ──────────
+
+What holds is what `lease` says: the guard goes by the clock, so a process that was frozen writes no more, on whichever
+thread, whether or not this one has run again. That the reconcilers' loop itself is stuck the liveness probe finds.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from finetune_operator.runtime.kube import Kube
+from finetune_operator.runtime.lease import Leadership
+from finetune_operator.runtime.settings import Settings
+
+END_SECONDS = 10.0
+
+
+class LeaseThread:
+    """A Leadership, to be asked from another event loop than the one that it lives in."""
+
+    def __init__(self, leadership: Leadership, loop: asyncio.AbstractEventLoop) -> None:
+        self._leadership = leadership
+        self._loop = loop
+
+    def is_held(self) -> bool:
+        """Whether this replica leads now, as far as can be told without asking."""
+        return self._leadership.is_held()
+
+    def assert_held(self) -> None:
+        """Does nothing while `is_held`.
+
+        Raises:
+            LeadershipLost: the Lease is not held, or was not renewed in time.
+        """
+        self._leadership.assert_held()
+
+    async def acquire(self) -> None:
+        """Waits until this replica leads, however long that takes."""
+        await self._there(self._leadership.acquire())
+
+    async def lost(self) -> None:
+        """Waits until leadership is gone: taken over, not renewed in time, or released."""
+        await self._there(self._leadership.lost())
+
+    async def release(self) -> None:
+        """Gives the Lease up, so that another replica need not wait for its end. Never raises."""
+        await self._there(self._leadership.release())
+
+    def end(self, ended: asyncio.Event) -> None:
+        """Lets the thread end."""
+        with suppress(RuntimeError):  # it has ended already
+            self._loop.call_soon_threadsafe(ended.set)
+
+    async def _there(self, what: Coroutine[Any, Any, None]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(what, self._loop))
+
+
+@asynccontextmanager
+async def lease_thread(settings: Settings, identity: str) -> AsyncIterator[LeaseThread]:
+    """Starts the thread, which ends with the context.
+
+    Args:
+        settings: the Lease's name and times, and how to connect.
+        identity: see `Leadership`.
+
+    Raises:
+        NoCluster: there are no credentials.
+    """
+    started: Future[tuple[LeaseThread, asyncio.Event]] = Future()
+
+    async def live() -> None:
+        async with Kube.connect(settings) as kube:
+            ended = asyncio.Event()
+            started.set_result((LeaseThread(_contender(settings, kube, identity), asyncio.get_running_loop()), ended))
+            await ended.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(live())
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    thread = threading.Thread(target=run, name="lease", daemon=True)
+    thread.start()
+    leadership, ended = await asyncio.wrap_future(started)
+    try:
+        yield leadership
+    finally:
+        leadership.end(ended)
+        await asyncio.to_thread(thread.join, END_SECONDS)
+
+
+def _contender(settings: Settings, kube: Kube, identity: str) -> Leadership:
+    return Leadership(
+        kube,
+        settings.namespace,
+        settings.lease_name,
+        identity,
+        duration=settings.lease_duration_seconds,
+        renew_deadline=settings.lease_renew_seconds,
+        retry=settings.lease_retry_seconds,
+    )

@@ -1,0 +1,36 @@
+"""What the operator keeps in memory for nothing: a fresh interpreter tells."""
+
+import subprocess
+import sys
+
+SDKS = ("openai", "boto3", "botocore", "azure", "httpx2", "msal")
+
+LOCAL = """
+import sys
+from finetune_operator.__main__ import parser
+from finetune_operator.providers import accounts, sdks
+from finetune_api.connection import LLMConnectionSpec
+import asyncio
+parser()
+spec = LLMConnectionSpec.model_validate({"huggingFace": {"trainerImage": "t", "artifacts": {"uri": "pvc://models"}}})
+assert accounts.secret_of(spec) is None and not accounts.is_remote(spec)
+asyncio.run(sdks.imported(spec.provider))
+"""
+
+
+def modules_after(code: str) -> set[str]:
+    """The top-level packages that a fresh interpreter has imported by the end of the code."""
+    told = "\nprint(*{name.partition('.')[0] for name in sys.modules})"
+    command = [sys.executable, "-c", code + told]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_who_trains_on_the_cluster_alone_loads_no_sdk_of_a_provider() -> None:
+    loaded = modules_after(LOCAL)
+    assert "kopf" in loaded
+    assert not loaded & set(SDKS)
+
+
+def test_a_provider_brings_its_own_sdk_and_no_other() -> None:
+    loaded = modules_after(LOCAL + 'asyncio.run(sdks.imported("openAI"))\n')
+    assert loaded & set(SDKS) == {"openai", "httpx2"}
