@@ -20,7 +20,7 @@ from finetune_operator.providers.bedrock import BedrockApi
 from finetune_operator.providers.errors import Refused, TryLater
 from finetune_operator.providers.gate import Gate
 from finetune_operator.providers.openai import OPENAI_HOST, OpenAIApi, client
-from finetune_operator.providers.poll import Poller
+from finetune_operator.providers.poll import POLL_SECONDS, Poller
 from finetune_operator.providers.ports import FineTuningApi, HostingApi, RemoteFile
 from finetune_operator.providers.sagemaker import SageMakerApi
 from finetune_operator.runtime.kube import SECRETS, Kube, secret_value
@@ -70,12 +70,13 @@ class Account:
         wake: Callable[[Key], None],
         *,
         background: bool,
+        poll_seconds: float,
         clock: Callable[[], float],
     ) -> None:
         self._api = api
         self._gate = Gate(clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
-        self.poller = Poller(api, wake, background=background)
+        self.poller = Poller(api, wake, background=background, seconds=poll_seconds)
 
     async def call(self, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
         """Make one call.
@@ -135,6 +136,7 @@ class Accounts:
         namespace: the operator's own, where Secrets of connections are.
         wake: told of each job that has changed at its provider.
         background: whether pollers poll by themselves.
+        poll_seconds: between two rounds of a poller.
         build: makes the API of a connection with its secret.
         sign_in: makes the credential of an Azure connection with its secret.
         clock: seconds, never running backwards.
@@ -148,6 +150,7 @@ class Accounts:
         namespace: str,
         wake: Callable[[Key], None],
         background: bool = True,
+        poll_seconds: float = POLL_SECONDS,
         build: Build | None = None,
         sign_in: SignIn = credential_of,
         clock: Callable[[], float] = time.monotonic,
@@ -157,6 +160,7 @@ class Accounts:
         self._namespace = namespace
         self._wake = wake
         self._background = background
+        self._poll_seconds = poll_seconds
         self._build = build or build_api
         self._sign_in = sign_in
         self._clock = clock
@@ -167,7 +171,11 @@ class Accounts:
         """The account of a connection, whether it can be used or not."""
         if name not in self._accounts:
             self._accounts[name] = Account(
-                lambda: self._api(name), self._wake, background=self._background, clock=self._clock
+                lambda: self._api(name),
+                self._wake,
+                background=self._background,
+                poll_seconds=self._poll_seconds,
+                clock=self._clock,
             )
         return self._accounts[name]
 
