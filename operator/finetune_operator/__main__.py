@@ -114,6 +114,7 @@ class Operator:
             connection=context.connection,
             namespace=self._settings.namespace,
             wake=self._queue.add,
+            poll_seconds=self._settings.provider_poll_seconds,
         )
         remote = CloudTraining(
             self._guarded,
@@ -132,7 +133,14 @@ class Operator:
         providers = Providers(local, remote, catalogue)
         serving = CloudServing(accounts, context.clock)
         warn_after = timedelta(seconds=self._settings.billed_idle_seconds)
-        hosted = HostedDeployments(context, Hosting(accounts), catalogue, self._leadership.assert_held, warn_after)
+        hosted = HostedDeployments(
+            context,
+            Hosting(accounts),
+            catalogue,
+            self._leadership.assert_held,
+            warn_after,
+            self._settings.provider_poll_seconds,
+        )
         idle = LocalIdle(context, PodMetrics())
         return {
             CONNECTIONS.kind: ConnectionReconciler(context, accounts, catalogue).reconcile,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,9 +15,12 @@ from tests.assets.tiny_model import make_tiny_model
 from tests.cluster import Cluster, images
 from tests.cluster.cluster import DEFAULT_NAME
 from tests.e2e.site import Site
+from tests.simulators import certificates
 
 HERE = Path(__file__).parent
 CHART = HERE.parents[1] / "helm" / "finetune-operator"
+NAMESPACE = "finetune-system"
+CA_FOLDER = "/etc/provider-ca"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,18 +42,41 @@ def cluster(built: images.BuiltImages) -> Iterator[Cluster]:
     found = Cluster(os.environ.get("E2E_CLUSTER", DEFAULT_NAME))
     was_up = found.is_up()
     found.up()
-    found.load_image(built.operator, built.check, built.trainer)
+    found.load_image(built.operator, built.check)
     yield found
     if not was_up:
         found.down()
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Cluster, built: images.BuiltImages) -> Cluster:
-    """The cluster with the operator installed by its chart: two replicas, one of them leads."""
+def provider_tls(cluster: Cluster) -> certificates.Tls:
+    """What providers with TLS show; the same one as long as the cluster is up, for the operator read its CA at start."""
+    return certificates.kept(cluster.folder / "provider-tls", (cluster.addresses.host,))
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, built: images.BuiltImages, provider_tls: certificates.Tls) -> Cluster:
+    """The cluster with the operator installed by its chart: two replicas, one of them leads.
+
+    It trusts the CA of simulated providers, and asks them often: tests wait for what they do.
+    """
+    metadata = {"name": "provider-ca", "namespace": NAMESPACE}
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata,
+         "data": {"ca.crt": provider_tls.authority.read_text()}},
+    )  # fmt: skip
+    values = {
+        "extraEnv": [{"name": "SSL_CERT_FILE", "value": f"{CA_FOLDER}/ca.crt"}],
+        "extraVolumes": [{"name": "provider-ca", "configMap": {"name": "provider-ca"}}],
+        "extraVolumeMounts": [{"name": "provider-ca", "mountPath": CA_FOLDER, "readOnly": True}],
+        "settings": {"providerPollSeconds": 1},
+        "replicas": 2,
+    }
     cluster.helm(
-        "upgrade", "--install", "finetune-operator", str(CHART), "--namespace", "finetune-system", "--create-namespace",
-        *quickstart.image_values(built.operator), "--set", "replicas=2",
+        "upgrade", "--install", "finetune-operator", str(CHART), "--namespace", NAMESPACE,
+        *quickstart.image_values(built.operator),
+        *(argument for name, value in values.items() for argument in ("--set-json", f"{name}={json.dumps(value)}")),
         "--wait", "--timeout", "120s",
     )  # fmt: skip
     return cluster
@@ -73,6 +100,7 @@ def model_cache(volumes: Path) -> Path:
 @pytest.fixture(scope="session")
 def connections(operator: Cluster, built: images.BuiltImages) -> None:
     """Air-gapped connections: one that works, one that soon gives up, one switched off, one for other models."""
+    operator.load_image(built.trainer)
     settings = {
         "trainerImage": built.trainer,
         "checkImage": built.check,

@@ -53,6 +53,12 @@ def make(folder: Path, hosts: tuple[str, ...] = ("localhost", "127.0.0.1")) -> T
     return tls
 
 
+def kept(folder: Path, hosts: tuple[str, ...]) -> Tls:
+    """As `make`, once for a folder."""
+    tls = Tls(folder / "ca.pem", folder / "server.pem", folder / "server.key")
+    return tls if tls.key.exists() else make(folder, hosts)
+
+
 def _started(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (

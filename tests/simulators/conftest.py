@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.simulators.aws.moto import moto
 from tests.simulators.server import serve
 from tests.simulators.simulator import Simulator
 
@@ -12,13 +13,8 @@ from tests.simulators.simulator import Simulator
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """Moto's S3."""
-    from moto.server import ThreadedMotoServer  # heavy: only for tests that need it
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with moto() as url:
+        yield url
 
 
 @pytest.fixture

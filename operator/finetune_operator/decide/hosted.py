@@ -176,9 +176,14 @@ def address(found: Mapping[str, Hosted], name: str | None) -> str | None:
 def ours(
     recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], prefix: str, now: datetime
 ) -> list[HostedDeployment]:
-    """What there is of this object: recorded and there, or asked for a moment ago, or only there."""
+    """What there is of this object: recorded and there, or asked for a moment ago, or only there.
+
+    What has answered was in the list by then: where it is not any more, it is gone.
+    """
     kept = [
-        one for one in recorded if one.name in found or (not one.released and now - moment(one.created_at) < SETTLE)
+        one
+        for one in recorded
+        if one.name in found or (not one.answered and not one.released and now - moment(one.created_at) < SETTLE)
     ]
     known = {one.name for one in kept}
     strays = [name for name in found if name.startswith(prefix) and name not in known]

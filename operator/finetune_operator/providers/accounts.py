@@ -18,7 +18,7 @@ from finetune_operator.providers.connection_secret import secret_of
 from finetune_operator.providers.errors import Refused, TryLater
 from finetune_operator.providers.gate import Gate
 from finetune_operator.providers.openai_wire import OPENAI_HOST
-from finetune_operator.providers.poll import Poller
+from finetune_operator.providers.poll import POLL_SECONDS, Poller
 from finetune_operator.providers.ports import ClosableApi, Credential, FineTuningApi, HostingApi, RemoteFile
 from finetune_operator.runtime.kube import SECRETS, Kube, secret_value
 from finetune_operator.runtime.queue import Key
@@ -56,12 +56,13 @@ class Account:
         wake: Callable[[Key], None],
         *,
         background: bool,
+        poll_seconds: float,
         clock: Callable[[], float],
     ) -> None:
         self._api = api
         self._gate = Gate(clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
-        self.poller = Poller(api, wake, background=background)
+        self.poller = Poller(api, wake, background=background, seconds=poll_seconds)
 
     async def call(self, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
         """Make one call.
@@ -121,6 +122,7 @@ class Accounts:
         namespace: the operator's own, where Secrets of connections are.
         wake: told of each job that has changed at its provider.
         background: whether pollers poll by themselves.
+        poll_seconds: between two rounds of a poller.
         build: makes the API of a connection with its secret.
         sign_in: makes the credential of an Azure connection with its secret.
         clock: seconds, never running backwards.
@@ -134,6 +136,7 @@ class Accounts:
         namespace: str,
         wake: Callable[[Key], None],
         background: bool = True,
+        poll_seconds: float = POLL_SECONDS,
         build: Build | None = None,
         sign_in: SignIn = sdks.credential_of,
         clock: Callable[[], float] = time.monotonic,
@@ -143,6 +146,7 @@ class Accounts:
         self._namespace = namespace
         self._wake = wake
         self._background = background
+        self._poll_seconds = poll_seconds
         self._build = build or sdks.build_api
         self._sign_in = sign_in
         self._clock = clock
@@ -153,7 +157,11 @@ class Accounts:
         """The account of a connection, whether it can be used or not."""
         if name not in self._accounts:
             self._accounts[name] = Account(
-                lambda: self._api(name), self._wake, background=self._background, clock=self._clock
+                lambda: self._api(name),
+                self._wake,
+                background=self._background,
+                poll_seconds=self._poll_seconds,
+                clock=self._clock,
             )
         return self._accounts[name]
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from azure.core import AsyncPipelineClient
-from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 from azure.core.rest import HttpRequest
 
@@ -68,12 +68,20 @@ async def ask(call: Awaitable[T]) -> T:
     except ResourceNotFoundError as error:
         raise NotThere(Reason.PROVIDER_REFUSED, f"ARM has no such thing: {_said(error)}") from None
     except HttpResponseError as error:
+        # ARM says 401 or 403; with any other status it is Entra that refused, before ARM was asked.
+        if isinstance(error, ClientAuthenticationError) and error.status_code not in {401, 403}:
+            raise _no_token(error) from None
         raise _translated(error) from None
     except AzureError as error:
         kind = type(error).__name__
         if "Authentication" in kind or "Credential" in kind:
-            raise TryLater(Reason.CREDENTIALS_INVALID, f"Entra gives no token for ARM ({kind})", 60.0) from None
+            raise _no_token(error) from None
         raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"ARM does not answer ({kind})") from None
+
+
+def _no_token(error: AzureError) -> ProviderError:
+    """Without Entra's own words: they may hold parts of a secret."""
+    return TryLater(Reason.CREDENTIALS_INVALID, f"Entra gives no token for ARM ({type(error).__name__})", 60.0)
 
 
 def _translated(error: HttpResponseError) -> ProviderError:

@@ -195,8 +195,21 @@ class OpenAIApi:
         return True
 
     async def delete_model(self, model: str) -> None:
-        """DELETE /models/NAME."""
+        """The results of its job first, which last as long as the model; then DELETE /models/NAME."""
+        for file_id in await self._results_of(model):
+            await self.delete_file(file_id)
         await self._gone(self._sdk.models.delete(model))
+
+    async def _results_of(self, model: str) -> tuple[str, ...]:
+        """Only the job knows them, and it is found by the model's name alone."""
+        page = await self._ask(self._sdk.fine_tuning.jobs.list(limit=PAGE))
+        while True:
+            for made in (wire.job(one.to_dict()) for one in page.data):
+                if made.model == model:
+                    return made.results
+            if not page.has_next_page():
+                return ()
+            page = await self._ask(page.get_next_page())
 
     def hosting(self) -> HostingApi | None:
         """A tuned model is asked by its name."""

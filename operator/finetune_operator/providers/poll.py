@@ -47,14 +47,21 @@ class Poller:
         api: the provider; raises ProviderError where it cannot be asked at all.
         wake: told of each job that has changed.
         background: whether to poll by itself; without it somebody calls `round`.
+        seconds: between two rounds, while the provider is well.
     """
 
     def __init__(
-        self, api: Callable[[], Awaitable[FineTuningApi]], wake: Callable[[Key], None], *, background: bool = True
+        self,
+        api: Callable[[], Awaitable[FineTuningApi]],
+        wake: Callable[[Key], None],
+        *,
+        background: bool = True,
+        seconds: float = POLL_SECONDS,
     ) -> None:
         self._api = api
         self._wake = wake
         self._background = background
+        self._seconds = seconds
         self._watched: dict[str, _Watched] = {}
         self._seen: dict[str, Seen] = {}
         self._task: asyncio.Task[None] | None = None
@@ -110,7 +117,7 @@ class Poller:
             await asyncio.sleep(SOON_SECONDS)
             await self.round()
             failures = failures + 1 if self.trouble else 0
-            longest = min(POLL_SECONDS * 2.0**failures, LONGEST_POLL_SECONDS)
+            longest = min(self._seconds * 2.0**failures, max(self._seconds, LONGEST_POLL_SECONDS))
             pause = max(longest, (self.trouble.retry_after if self.trouble else None) or 0.0)
             await self._rest(pause * random.uniform(0.8, 1.2), wakeful=not failures)  # noqa: S311 - jitter
 

@@ -31,7 +31,7 @@ from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
-from finetune_operator.reconcilers.hosted import MOVING_SECONDS, HostedDeployments, rests_for, wake_of
+from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for, wake_of
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
 from finetune_operator.reconcilers.observed import pods_of_deployment
 from finetune_operator.runtime.errors import Forbidden, Invalid
@@ -86,7 +86,7 @@ class DeploymentReconciler:
             decision = await self._hosted.release(deployment, view)
             if decision is None:
                 return None
-            again = MOVING_SECONDS
+            again = self._hosted.moving_seconds
         elif target is not None:
             deployment, view, decision, again = await self._remote(deployment, view, target)
             before = parse_status(ModelDeploymentStatus, deployment)
@@ -133,7 +133,7 @@ class DeploymentReconciler:
             return self._in_trouble(deployment, view, target, error)
         answers = view.serving.state == "Serving"
         rests = view.serving.state in {"Serving", "Idle"} and len(view.status.hosted or ()) == int(answers)
-        return deployment, view, decide(view), rests_for(view) if rests else MOVING_SECONDS
+        return deployment, view, decide(view), rests_for(view) if rests else self._hosted.moving_seconds
 
     def _in_trouble(
         self, deployment: Manifest, view: DeploymentView, target: Target, error: ProviderError
@@ -158,7 +158,7 @@ class DeploymentReconciler:
         )
         passes = error.reason in CHANGES_BY_ITSELF
         decision = decide(view) if passes else not_applied(view, error.failure())
-        return now, view, decision, error.retry_after or MOVING_SECONDS
+        return now, view, decision, error.retry_after or self._hosted.moving_seconds
 
     def _remote_target(self, view: DeploymentView) -> Target | None:
         """What a provider outside of the cluster is to serve, if that is so."""

@@ -84,6 +84,7 @@ class HostedDeployments:
         catalogue: prices as they are known now.
         guard: raises LeadershipLost where another replica may lead by now.
         warn_after: from when on a deployment that is billed and not asked is warned about.
+        moving_seconds: between two looks while something changes at the provider.
     """
 
     def __init__(
@@ -93,12 +94,14 @@ class HostedDeployments:
         catalogue: Callable[[], Catalogue],
         guard: Callable[[], None],
         warn_after: timedelta,
+        moving_seconds: float = MOVING_SECONDS,
     ) -> None:
         self._context = context
         self._calls = calls
         self._catalogue = catalogue
         self._guard = guard
         self._warn_after = warn_after
+        self.moving_seconds = moving_seconds
 
     async def serve(
         self, deployment: Manifest, view: DeploymentView, target: Target

@@ -101,6 +101,11 @@ class Settings(BaseModel):
         None, description="JSON file with prices and dates of providers; default: none are known."
     )
 
+    provider_poll_seconds: float = Field(
+        20,
+        ge=1,
+        description="Between two looks at what changes at a provider: jobs that run, deployments that come and go.",
+    )
     billed_idle_seconds: float = Field(
         86400,
         ge=600,

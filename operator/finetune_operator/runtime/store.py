@@ -133,11 +133,15 @@ class Store:
         before = {address: kept.version for address, kept in known if namespace in {None, address[0]}}
         return Listing(self, resource, before, told=told)
 
-    def forget_unlisted(self, resource: Resource, before: Mapping[Address, int], listed: set[Address]) -> list[Manifest]:
+    def forget_unlisted(
+        self, resource: Resource, before: Mapping[Address, int], listed: set[Address]
+    ) -> list[Manifest]:
         """Forget, and return, what was known in a state before a listing, still is, and is not in it."""
         known = self._objects[resource]
         gone = sorted(
-            address for address in before.keys() - listed if address in known and known[address].version == before[address]
+            address
+            for address in before.keys() - listed
+            if address in known and known[address].version == before[address]
         )
         forgotten = [known[address].object() for address in gone]
         for namespace, name in gone:

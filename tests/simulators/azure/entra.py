@@ -58,7 +58,8 @@ class Entra:
             raise ApiError(400, "unauthorized_client", f"Application with identifier '{client}' was not found in the "
                            f"directory '{self._settings.tenant}'.", number=700016)  # fmt: skip
         self._proven(form, client)
-        audience = AUDIENCES.get(form.get("scope", "").removesuffix("/.default").rstrip("/"))
+        own = {call.url: ARM}  # an Azure cloud of its own
+        audience = (AUDIENCES | own).get(form.get("scope", "").removesuffix("/.default").rstrip("/"))
         if audience is None:
             raise ApiError(400, "invalid_scope", "The provided value for scope is not valid.", number=70011)
         given = self._ids.new("token-", 40)

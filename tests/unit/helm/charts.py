@@ -24,6 +24,8 @@ EVERYTHING: Values = {
     "logLevel": "DEBUG",
     "settings": {"workers": 4, "kubeQps": 50.5, "resyncSeconds": 3600000},
     "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "company-ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/company-ca", "readOnly": True}],
     "crds": {"annotations": {"argocd.argoproj.io/sync-options": "ServerSideApply=true"}},
     "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/x"}},
     "reports": {"service": {"annotations": {"a": "b"}}, "tls": {"existingSecret": "reports-tls"}},
@@ -75,7 +77,8 @@ CASES: dict[str, tuple[str, str, Values]] = {
     ),
     "nobody reads metrics": ("f", "n", {"networkPolicy": {"metricsFrom": []}}),
     "nulls where maps are": (
-        "f", "n", {"nodeSelector": None, "affinity": None, "tolerations": None, "extraEnv": None, "settings": None},
+        "f", "n", {"nodeSelector": None, "affinity": None, "tolerations": None, "extraEnv": None,
+                   "extraVolumes": None, "extraVolumeMounts": None, "settings": None},
     ),
 }  # fmt: skip
 

@@ -123,6 +123,7 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"terminationGracePeriodSeconds": 0}, "terminationGracePeriodSeconds"),
         ({"fullnameOverride": "Upper"}, "fullnameOverride"),
         ({"extraEnv": [{"value": "x"}]}, "extraEnv"),
+        ({"extraVolumeMounts": [{"name": "ca"}]}, "mountPath"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name: name the account"),
     ],
     ids=json.dumps,

@@ -145,6 +145,10 @@ def test_a_deployment_that_was_asked_for_a_moment_ago_is_not_forgotten() -> None
     assert not ours([entry(1)], {}, "md-v", late)
 
 
+def test_a_deployment_that_has_answered_and_is_not_there_is_gone_at_once() -> None:
+    assert not ours([entry(1, answered=True)], {}, "md-v", at(1))
+
+
 def test_an_answer_is_recorded_of_the_one_that_gave_it() -> None:
     assert [one.answered for one in answered([entry(1), entry(2)], "md-v2")] == [False, True]
 

@@ -427,7 +427,7 @@ async def test_fields_without_meaning_at_the_provider_are_refused_before_a_pod_i
     assert not [key for key in cluster.kube.objects if key[0] is JOBS]
 
 
-async def test_a_new_version_serves_and_history_deletes_the_old_model(provider, begin):
+async def test_a_new_version_serves_and_history_deletes_the_old_model_with_its_results(provider, begin):
     cluster = await begin()
     cluster.kube.put(
         FINE_TUNED_MODELS,
@@ -435,6 +435,7 @@ async def test_a_new_version_serves_and_history_deletes_the_old_model(provider, 
     )
     await cluster.pass_time(3600)
     first = cluster.status(DEPLOYMENT)["endpoint"]["model"]
+    [results] = [one.name for one in provider.left() if one.kind == "file"]
     cluster.add_cloud_job("sentiment-2")
     await cluster.settle()
     await cluster.check(job="sentiment-2")
@@ -446,6 +447,8 @@ async def test_a_new_version_serves_and_history_deletes_the_old_model(provider, 
     models = {resource.name for resource in provider.left() if resource.kind == "model"}
     assert first not in models
     assert cluster.status(DEPLOYMENT)["endpoint"]["model"] in models
+    [file] = [one.name for one in provider.left() if one.kind == "file"]
+    assert file != results
 
 
 async def test_the_operator_asks_little_while_a_job_runs(provider, begin):

@@ -1,0 +1,152 @@
+"""The providers outside of the cluster, each as a simulator and as the LLMConnection that leads to it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from tests.simulators.azure import AzureSettings, AzureSimulator
+from tests.simulators.bedrock import BedrockSettings, BedrockSimulator
+from tests.simulators.certificates import Tls
+from tests.simulators.clock import Clock
+from tests.simulators.openai import OpenAISettings, OpenAISimulator
+from tests.simulators.sagemaker import SageMakerSettings, SageMakerSimulator
+from tests.simulators.server import serve
+from tests.simulators.simulator import Simulator
+from tests.unit.finetune_operator.reconcilers.bedrock import NOVA
+from tests.unit.finetune_operator.reconcilers.bedrock import client as aws_client
+from tests.unit.finetune_operator.reconcilers.sagemaker import IMAGE, ROLE, Containers, Objects
+
+Manifest = dict[str, Any]
+
+OPENAI_KEY, AZURE_SECRET = "sk-canary-5f2e90", "canary-91be7a-azure-client-secret"
+AWS_SECRET = "canary/7c41d2AbCdEfGhIjKlMnOpQrStUvWx"
+CANARIES = (OPENAI_KEY, AZURE_SECRET, AWS_SECRET)
+"""The connections' credentials: they may be in their Secrets and in calls to the provider, and nowhere else."""
+
+AWS_KEYS = {"accessKeyID": "AKIACANARY", "secretAccessKey": AWS_SECRET}
+CALLER = {"AWS_ACCESS_KEY_ID": "AKIACALLER", "AWS_SECRET_ACCESS_KEY": "callers-secret", "AWS_REGION": "us-east-1"}
+GPT = "gpt-4o-mini-2024-07-18"
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """One provider."""
+
+    name: str
+    """Of its LLMConnection, and of the Secret behind that."""
+    simulator: Simulator
+    block: Manifest
+    """The connection's provider block."""
+    secret: dict[str, str]
+    base_model: str
+    creates: str
+    """The operation that makes a job."""
+    caller: dict[str, str]
+    """Environment of somebody who asks the model, with credentials of their own."""
+    asks: str
+    """The operation that asks a model."""
+    undeploys: str | None = None
+    """The operation that ends a deployment; None where models answer by themselves."""
+    template: Manifest = field(default_factory=dict)
+    """How a version is deployed."""
+    per_hour: Decimal = Decimal(0)
+    """Price of an hour of a deployment."""
+    knows_its_data: bool = True
+    """Whether a tuned model of the simulator answers as its data do, or repeats the question."""
+    objects: Callable[[], list[str]] = list
+    """What lies in its bucket."""
+
+
+def _now() -> Clock:
+    """Whole seconds: bills by the second are exact."""
+    return Clock(start=float(int(time.time())))
+
+
+@contextmanager
+def openai(host: str) -> Iterator[Cloud]:
+    """OpenAI, or whoever has its API."""
+    keys = {"api-key": OPENAI_KEY}
+    simulator = OpenAISimulator(OpenAISettings(keys=frozenset({OPENAI_KEY, "sk-caller"})), _now())
+    with serve(simulator, host) as url:
+        block = {"baseURL": f"{url}/v1", "apiKeySecretRef": {"name": "openai", "key": "api-key"}}
+        yield Cloud(
+            "openai", simulator, {"openAI": block}, keys, GPT, "fine_tuning.jobs.create",
+            {"OPENAI_API_KEY": "sk-caller"}, "chat.completions.create",
+        )  # fmt: skip
+
+
+@contextmanager
+def azure(host: str, tls: Tls) -> Iterator[Cloud]:
+    """Azure OpenAI with ARM and Entra. azure-identity speaks to an authority with TLS only, so all of it has TLS."""
+    settings = AzureSettings(clients={"client": AZURE_SECRET}, deploy_seconds=0, delete_seconds=0, spread_seconds=0)
+    simulator = AzureSimulator(settings, _now())
+    with serve(simulator, host, tls=tls) as url:
+        block = {
+            "endpoint": url,
+            "managementEndpoint": url,
+            "authorityHost": url,
+            "subscriptionID": settings.subscription,
+            "resourceGroup": settings.resource_group,
+            "account": settings.account,
+            "credentials": {"secretRef": {"name": "azure"}},
+        }
+        secret = {"tenantID": settings.tenant, "clientID": "client", "clientSecret": AZURE_SECRET}
+        yield Cloud(
+            "azure", simulator, {"azureOpenAI": block}, secret, GPT, "fine_tuning.jobs.create",
+            {"OPENAI_API_KEY": "azure-key", "SSL_CERT_FILE": str(tls.authority)}, "chat.completions.create",
+            "deployments.delete", {"azureOpenAI": {"sku": "Standard"}}, Decimal("1.70"),
+        )  # fmt: skip
+
+
+def _aws(s3: str) -> Manifest:
+    keys = {AWS_KEYS["accessKeyID"]: AWS_SECRET, CALLER["AWS_ACCESS_KEY_ID"]: CALLER["AWS_SECRET_ACCESS_KEY"]}
+    return {"s3_endpoint": s3, "access_keys": keys}
+
+
+def _aws_block(name: str, s3: str, url: str) -> Manifest:
+    return {
+        "region": "us-east-1",
+        "roleARN": ROLE,
+        "credentials": {"secretRef": {"name": name}},
+        "endpoints": {"control": url, "runtime": url, "s3": s3, "cloudwatch": s3},
+    }
+
+
+@contextmanager
+def bedrock(host: str, s3: str) -> Iterator[Cloud]:
+    """Bedrock, its bucket in moto's S3 at the address `s3`."""
+    simulator = BedrockSimulator(BedrockSettings(**_aws(s3), deploy_seconds=0), _now())
+    bucket = aws_client("s3", s3)
+    bucket.create_bucket(Bucket="life-of-bedrock")
+
+    def objects() -> list[str]:
+        return [one["Key"] for one in bucket.list_objects_v2(Bucket="life-of-bedrock").get("Contents", [])]
+
+    with serve(simulator, host) as url:
+        block = _aws_block("bedrock", s3, url) | {"s3": {"bucket": "life-of-bedrock"}}
+        yield Cloud(
+            "bedrock", simulator, {"bedrock": block}, AWS_KEYS, NOVA, "CreateModelCustomizationJob", CALLER, "Converse",
+            "DeleteCustomModelDeployment", objects=objects,
+        )  # fmt: skip
+
+
+@contextmanager
+def sagemaker(host: str, s3: str) -> Iterator[Cloud]:
+    """SageMaker, its bucket in moto's S3 at the address `s3`; a function stands for the training container."""
+    simulator = SageMakerSimulator(SageMakerSettings(**_aws(s3), endpoint_seconds=0, delete_seconds=0), _now())
+    objects = Objects(s3)
+    simulator.training.container = Containers(objects)
+    with serve(simulator, host) as url:
+        block = _aws_block("sagemaker", s3, url) | {
+            "trainerImage": IMAGE,
+            "s3": {"bucket": objects.bucket, "prefix": "team/tuning"},
+            "instanceTypes": ["ml.g5.xlarge"],
+        }
+        yield Cloud(
+            "sagemaker", simulator, {"sageMaker": block}, AWS_KEYS, "tiny/llama", "CreateTrainingJob", CALLER,
+            "InvokeEndpoint", "DeleteEndpoint", {"sageMaker": {"instanceType": "ml.g5.xlarge"}}, Decimal("1.408"),
+            knows_its_data=False, objects=objects.names,
+        )  # fmt: skip

@@ -1,0 +1,18 @@
+"""Moto's server beside the simulators: S3, IAM, STS and CloudWatch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def moto(host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve from a thread; yields the address."""
+    from moto.server import ThreadedMotoServer  # heavy: only for tests that need it
+
+    server = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
+    server.start()
+    try:
+        bound, port = server.get_host_and_port()
+        yield f"http://{bound}:{port}"
+    finally:
+        server.stop()
