@@ -37,6 +37,11 @@ class MemoryUse(ApiModel):
     activation_checkpointing: bool = Field(
         description="Whether activations are computed again on the way back: less memory, a third more time."
     )
+    shards: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="Ranks among which the model is shared out, since it does not fit on each of them (FSDP). Absent: "
+        "each holds all of it.",
+    )
     advice: Annotated[str, Field(max_length=1024)] | None = Field(
         None, description="What would make it fit, where it does not."
     )

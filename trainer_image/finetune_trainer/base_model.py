@@ -139,6 +139,21 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
+def empty_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False) -> Any:
+    """The language model in `folder` without its weights: they take no memory and are to be filled in.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    from accelerate import init_empty_weights
+
+    config = require_language_model(folder, trust_remote_code=trust_remote_code)
+    with init_empty_weights(include_buffers=False):
+        model = _kind(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    model.tie_weights()
+    return model
+
+
 def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, four_bits: bool = False) -> Any:
     """The language model in `folder`, in `dtype`, on the CPU; with `four_bits` quantised, where it will be trained.
 
@@ -146,13 +161,10 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
         TrainerError: ModelUnusable: no language model, unknown architecture, no safetensors, or damaged; SpecInvalid:
             it cannot be quantised here.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     extra = _quantised(dtype) if four_bits else {}
     try:
-        model = kind.from_pretrained(
+        model = _kind(config).from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **extra
         )
     except MemoryError:
@@ -164,6 +176,12 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
     if four_bits:
         four_bit.prepare(model)
     return model
+
+
+def _kind(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def _quantised(dtype: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Checkpoints: what a killed run needs to go on as if nothing had happened. Whole or not at all, and no pickle.
 
     checkpoints/step-00000120/
-      model.safetensors       parameters that are trained
-      optimizer.safetensors   its tensors, as INDEX.NAME
+      model*.safetensors      parameters that are trained, whole however they are shared out, in pieces
+      optimizer*.safetensors  its tensors, as INDEX.NAME
       random.safetensors      torch's random states
       state.json              what is no tensor: optimizer groups, schedule, Python's random state, the run's own notes
       trainer_state.json      transformers' TrainerState
@@ -15,11 +15,14 @@ import json
 import logging
 import random
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -27,9 +30,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from finetune_api.reasons import Reason
 from finetune_trainer.durable import read_manifest, remove_unfinished, whole_folder
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.sharding import gathered, like
 
 KEPT = 2
 """Checkpoints that are kept: the newest may turn out to be damaged."""
+
+_PIECE_BYTES = 2 * 1024**3
+"""Most that is in memory at once of tensors that are shared out among ranks."""
 
 _PREFIX = "step-"
 _CUDA = "cuda"
@@ -58,8 +65,8 @@ def save(
     tensors, groups = _split(optimizer.state_dict())
     random_states = RandomStates.now()
     with whole_folder(final, step=step) as folder:
-        save_file(_trained(model), folder / "model.safetensors")
-        save_file(tensors, folder / "optimizer.safetensors")
+        _save(_trained(model), folder, "model")
+        _save(tensors, folder, "optimizer")
         save_file(random_states.generators, folder / "random.safetensors")
         state = {
             "groups": groups,
@@ -72,6 +79,13 @@ def save(
     for old in _all(root)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def follow(model: torch.nn.Module, optimizer: Optimizer) -> None:
+    """What the other ranks do while rank 0 saves: give their parts of the tensors, in the same order."""
+    for tensors in (_trained(model), _split(optimizer.state_dict())[0]):
+        for value in tensors.values():
+            gathered(value)
 
 
 def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
@@ -92,23 +106,27 @@ def load_model(folder: Path, model: torch.nn.Module) -> None:
     Raises:
         TrainerError: SpecInvalid, the base model is another one by now.
     """
-    saved = load_file(folder / "model.safetensors")
     trained = _trained(model)
-    if _shapes(saved) != _shapes(trained):
-        raise TrainerError(
-            Reason.SPEC_INVALID,
-            f"{folder} is a checkpoint of another base model of the same name",
-            "Choose another output folder, or delete that one.",
-        )
-    with torch.no_grad():
+    with _saved(folder, "model") as saved, torch.no_grad():
+        if {name: saved.shape(name) for name in saved.names} != {
+            name: list(one.shape) for name, one in trained.items()
+        }:
+            raise TrainerError(
+                Reason.SPEC_INVALID,
+                f"{folder} is a checkpoint of another base model of the same name",
+                "Choose another output folder, or delete that one.",
+            )
         for name, parameter in trained.items():
-            parameter.copy_(saved[name])
+            parameter.copy_(like(parameter, saved.tensor(name)))
 
 
 def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -> None:
     """Put the states of optimizer and learning-rate schedule back."""
     state = _state(folder)
-    optimizer.load_state_dict(_join(load_file(folder / "optimizer.safetensors"), state["groups"]))
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    with _saved(folder, "optimizer") as saved:
+        tensors = {name: _as_held(saved.tensor(name), parameters[int(name.split(".", 1)[0])]) for name in saved.names}
+        optimizer.load_state_dict(_join(tensors, state["groups"]))
     scheduler.load_state_dict(state["schedule"])
 
 
@@ -156,8 +174,52 @@ def _trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in tensors.items()}
+def _as_held(saved: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Moments are shared out as their parameter is; a count of steps is everybody's."""
+    return like(parameter, saved) if saved.shape == parameter.shape else saved
+
+
+def _save(tensors: dict[str, torch.Tensor], folder: Path, name: str) -> None:
+    """NAME.safetensors, and NAME-2.safetensors, … where that is too much for one piece."""
+    for number, piece in enumerate(_pieces(tensors.items()), start=1):
+        save_file(piece, folder / f"{name}{f'-{number}' if number > 1 else ''}.safetensors")
+
+
+def _pieces(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
+    piece: dict[str, torch.Tensor] = {}
+    for name, value in tensors:
+        piece[name] = gathered(value).cpu()
+        if sum(one.nbytes for one in piece.values()) >= _PIECE_BYTES:
+            yield piece
+            piece = {}
+    if piece:
+        yield piece
+
+
+class _Saved:
+    """Tensors that `_save` wrote, each read when it is asked for."""
+
+    def __init__(self, files: list[Any]) -> None:
+        self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118 - it is no dict
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._files)
+
+    def shape(self, name: str) -> list[int]:
+        shape: list[int] = self._files[name].get_slice(name).get_shape()
+        return shape
+
+    def tensor(self, name: str) -> torch.Tensor:
+        value: torch.Tensor = self._files[name].get_tensor(name)
+        return value
+
+
+@contextmanager
+def _saved(folder: Path, name: str) -> Iterator[_Saved]:
+    paths = sorted(folder.glob(f"{name}*.safetensors"))
+    with ExitStack() as stack:
+        yield _Saved([stack.enter_context(safe_open(path, framework="pt")) for path in paths])
 
 
 def _split(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:

@@ -94,6 +94,11 @@ def message_path(alone: Path = Path(TERMINATION_MESSAGE_PATH)) -> Path:
     return Path(folder) / os.environ[RANK_VARIABLE] if folder else alone
 
 
+def of_this_node(name: str) -> Path:
+    """A file that all ranks of this pod see, and that goes with them."""
+    return Path(os.environ[_FOLDER_VARIABLE]) / name
+
+
 def scratch() -> Path:
     """A folder of this rank's own that goes with its pod."""
     return Path(tempfile.mkdtemp(prefix="finetune-rank-", dir=os.environ[_FOLDER_VARIABLE]))

@@ -1,6 +1,7 @@
 """What training takes from a device's memory, from the model's shape alone; and how much one pass may hold of it.
 
-    weights      frozen and trained, as they lie in memory; 4-bit ones with their scales
+    weights      frozen and trained, as they lie in memory; 4-bit ones with their scales; with sharding this rank's
+                 part, and the layers that are whole for the moment
     adapters     LoRA's own weights, float32
     gradients    float32, of what is trained
     optimizer    AdamW's two moments, float32
@@ -65,6 +66,8 @@ class Setup:
     compute_bytes: int
     """Of the numbers that products are computed in: 2 or 4."""
     device: Device
+    shards: int = 1
+    """Ranks that each hold a part of the model; 1: each holds all of it."""
 
 
 @dataclass(frozen=True)
@@ -136,16 +139,16 @@ class Need:
         The peak of a pass is where the logits' gradient stands beside all activations. Later, weights' gradients take
         the place of activations that are used up; only where a step has several passes are both there at once.
         """
-        trained, kept = self._trained, self._activations(one)
-        gradients = _FLOAT32 * trained
+        held, kept = self._held, self._activations(one)
+        gradients = _FLOAT32 * held + self._gathered_gradients
         several = one.tokens < self.rows.per_step * self.rows.mean
         if self.setup.adapters is None and not several:
             kept = max(0, kept - gradients)
         return Parts(
-            weights=self._weights,
-            adapters=_FLOAT32 * trained if self.setup.adapters else 0,
+            weights=self._weights // self.setup.shards + self._gathered_weights,
+            adapters=_FLOAT32 * held if self.setup.adapters else 0,
             gradients=gradients,
-            optimizer=2 * _FLOAT32 * trained,
+            optimizer=2 * _FLOAT32 * held,
             activations=int(kept),
             overhead=_OVERHEAD[self.setup.device],
         )
@@ -206,6 +209,29 @@ class Need:
         magnitudes = sum(one.outputs for one in self._targets) if lora.use_dora else 0
         return magnitudes + sum(lora.r * (one.inputs + one.outputs) for one in self._targets)
 
+    @property
+    def _held(self) -> int:
+        """Trained numbers of one rank: adapters are never shared out."""
+        return self._trained if self.setup.adapters else math.ceil(self._trained / self.setup.shards)
+
+    @property
+    def _gathered(self) -> int:
+        """Numbers that are whole beside a rank's own part: a block, the next one, and what is in no block."""
+        if self.setup.shards == 1:
+            return 0
+        shape = self.shape
+        outside = min(shape.parameters - shape.linear_parameters, 2 * shape.vocabulary * shape.hidden)
+        return outside + 2 * (shape.parameters - outside) // max(1, shape.blocks)
+
+    @property
+    def _gathered_weights(self) -> int:
+        return self.setup.compute_bytes * self._gathered
+
+    @property
+    def _gathered_gradients(self) -> int:
+        """Of whole blocks, and as they are summed, which is in float32."""
+        return 0 if self.setup.adapters else (self.setup.compute_bytes + _FLOAT32) * self._gathered
+
     @cached_property
     def _weights(self) -> int:
         if self.setup.adapters is None:
@@ -238,7 +264,7 @@ class Need:
     @cached_property
     def _copies(self) -> int:
         """16-bit copies of float32 weights, which autocast makes once a pass."""
-        if not self._autocasts:
+        if not self._autocasts or (self.setup.shards > 1 and not self.setup.adapters):  # gathered as 16 bits
             return 0
         return 2 * (self._trained if self.setup.adapters else self.shape.parameters)
 

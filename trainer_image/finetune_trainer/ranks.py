@@ -1,9 +1,12 @@
 """The processes that train one model together: who this one is, its share of a step, and what all of them agree on.
 
-    rank 0      reads and checks the data, validates, writes checkpoints, measures, reports; it tells the others
-    every rank  loads the model, tokenises, learns from its share; gradients are summed, so that weights stay equal
+    rank 0      reads and checks the data, writes checkpoints, measures, reports; it tells the others
+    each node   tokenises once: its first rank writes tokens, the others map them
+    every rank  loads the model, learns from and validates its share; gradients are summed, so that weights stay equal
 
-Whatever may take long (data, checkpoints, validation) is waited for on torchrun's store, without an end: a collective
+A model that no rank can hold alone is shared out among them: `sharding.py`.
+
+Whatever may take long (data, checkpoints) is waited for on torchrun's store, without an end: a collective
 would give up after minutes. Collectives are for steps alone. Starting the processes is `launch.py`'s business.
 """
 
@@ -15,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch._C._distributed_c10d import Store
+
+T = TypeVar("T")
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.01, 1.0
 """Seconds between two looks at the store."""
@@ -43,6 +48,8 @@ class World:
     rank: int = 0
     size: int = 1
     store: "Store | None" = None
+    per_node: int = 1
+    """Ranks that share a pod, its folders and its CPUs."""
 
     @property
     def is_first(self) -> bool:
@@ -79,6 +86,24 @@ class World:
         with _others_may_end():
             self._wait_for(name)
             return json.loads(self.store.get(name))
+
+    def once_per_node(self, name: str, work: Callable[[], T], otherwise: Callable[[], T]) -> T:
+        """Have the first rank of each node do `work`, and the others `otherwise` when it is done.
+
+        Raises:
+            TrainerError: Interrupted, one of them has ended.
+        """
+        if self.store is None or self.per_node == 1:
+            return work()
+        done = f"{name} on node {self.rank // self.per_node}"
+        if self.rank % self.per_node == 0:
+            made = work()
+            with _others_may_end():
+                self.store.set(done, "")
+            return made
+        with _others_may_end():
+            self._wait_for(done)
+        return otherwise()
 
     def form(self) -> None:
         """Wait until every rank has come here, and open the ways between them: collectives work from now on.
@@ -123,6 +148,18 @@ class World:
     def anyone(self, asked: bool) -> bool:
         """Whether it holds on any rank."""
         return self.sums(float(asked))[0] > 0
+
+    def most(self, number: int) -> int:
+        """The largest number of all ranks."""
+        if self.store is None:
+            return number
+        import torch
+        from torch import distributed
+
+        with _others_may_end():
+            largest = torch.tensor(number)
+            distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+        return int(largest)
 
     def equalise(self, parameters: Iterable["torch.Tensor"]) -> None:
         """Give every rank the values of rank 0."""
@@ -174,7 +211,7 @@ class World:
 ALONE = World()
 
 
-def join(environment: Mapping[str, str] = os.environ) -> World:
+def join(per_node: int = 1, environment: Mapping[str, str] = os.environ) -> World:
     """The world that torchrun has put this process into, else `ALONE`. No collective is possible before `form`.
 
     accelerate looks at the same variables and would share out the data itself: it must not see them.
@@ -186,7 +223,7 @@ def join(environment: Mapping[str, str] = os.environ) -> World:
     store, rank, size = next(iter(rendezvous("env://")))
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(variable, None)
-    return World(rank, size, store)
+    return World(rank, size, store, per_node)
 
 
 def _buckets(gradients: Sequence["torch.Tensor"]) -> Iterator[list["torch.Tensor"]]:

@@ -36,6 +36,8 @@ _SHARE = 0.5
 
 _SHORTEST = 64  # tokens of a row that are worth advising
 
+_MOST_GPUS = 16  # of a pod that are worth advising
+
 _GIB = 2**30
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMGT]|[KMGT]i)?")
@@ -78,18 +80,57 @@ def rooms_meant(spec: FineTuneJobSpec, gpu_memory: int | None) -> list[Room]:
 
 
 def judged(
-    spec: FineTuneJobSpec, folder: Path, verdict: DatasetVerdict, room: Room, compute_bytes: int | None = None
+    spec: FineTuneJobSpec,
+    folder: Path,
+    verdict: DatasetVerdict,
+    room: Room,
+    *,
+    compute_bytes: int | None = None,
+    ranks: int | None = None,
 ) -> tuple[MemoryUse | None, TrainerError | None]:
     """What training takes of a device, and why it cannot run there if so; nothing where the model's shape is unknown.
 
-    Without `compute_bytes` the numbers are those that hyperparameters.precision means on such a device.
+    Without `compute_bytes` the numbers are those that hyperparameters.precision means on such a device, without `ranks`
+    they are as many as the job says. A model that does not fit on each of several is shared out among them.
     """
     shape = model_shape.of_folder(folder)
     if shape is None:
         return None, None
-    width = compute_bytes or _width(spec, room.device)
-    need = Need(shape, Setup(spec.method, spec.adapters, width, room.device), _rows(spec, verdict))
-    return judge(need, room, spec), refusal(need, room, spec)
+    width, ranks = compute_bytes or _width(spec, room.device), ranks or spec.resources.ranks
+    whole = Need(shape, Setup(spec.method, spec.adapters, width, room.device), _rows(spec, verdict, ranks))
+    need = whole if judge(whole, room, spec).fits is not False else sharded(whole, ranks)
+    return judge(need, room, spec), refusal(need, room, spec) or measuring_refusal(need, room, spec)
+
+
+def sharded(need: Need, ranks: int) -> Need:
+    """The need of each rank when the model is shared out; as it was where that is not possible, or takes more.
+
+    4-bit weights are not shared out: their scales lie in tensors of their own.
+    """
+    if ranks == 1 or need.setup.method == "QLoRA":
+        return need
+    shared = replace(need, setup=replace(need.setup, shards=ranks))
+    return min(need, shared, key=lambda one: one.parts(one.smallest).total)
+
+
+def measuring_refusal(need: Need, room: Room, spec: FineTuneJobSpec) -> TrainerError | None:
+    """Why a model that is shared out cannot be measured: that is done on one device, after training."""
+    if need.setup.shards == 1 or spec.dataset.test is None or room.capacity is None:
+        return None
+    whole = need.setup.compute_bytes * need.shape.parameters
+    if _SURE * whole <= room.capacity:
+        return None
+    return TrainerError(
+        Reason.INSUFFICIENT_MEMORY,
+        f"dataset.test: the tuned model is measured on {_one(room)}, where it takes {size(whole)} even after training; "
+        f"there are {size(room.capacity)}",
+        "Remove dataset.test and measure the model where it is served, or use larger GPUs, and apply the job under a "
+        "new name.",
+    )
+
+
+def _one(room: Room) -> str:
+    return "one GPU" if room.device == "GPU" else "the pod"
 
 
 def _width(spec: FineTuneJobSpec, device: Device) -> int:
@@ -98,20 +139,21 @@ def _width(spec: FineTuneJobSpec, device: Device) -> int:
 
 
 def require(
-    spec: FineTuneJobSpec, folder: Path, verdict: DatasetVerdict, reporter: Reporter, *, compute_bytes: int
-) -> None:
-    """Report what training will take of this machine's memory.
+    spec: FineTuneJobSpec, folder: Path, verdict: DatasetVerdict, reporter: Reporter, *, compute_bytes: int, ranks: int
+) -> int:
+    """Report what training will take of this machine's memory; returns among how many ranks the model is shared out.
 
     Raises:
         TrainerError: InsufficientMemory, it cannot fit whatever is tried.
     """
-    use, refused = judged(spec, folder, verdict, room_here(), compute_bytes)
+    use, refused = judged(spec, folder, verdict, room_here(), compute_bytes=compute_bytes, ranks=ranks)
     if use is not None:
         reporter.update(memory=use)
     if refused is not None:
         raise refused
     if use is not None and (warning := doubt(use)):
         logger.warning("%s", warning)
+    return (use.shards if use else None) or 1
 
 
 def report_peak(reporter: Reporter, halvings: int) -> None:
@@ -139,6 +181,7 @@ def in_words(use: MemoryUse) -> str:
     parts = ", ".join(f"{name} {size(value)}" for name, value in named.items())
     where = "a GPU" if use.device == "GPU" else "a CPU"
     there = "" if use.available_bytes is None else f" of {size(use.available_bytes)}"
+    where += f" of {use.shards} that share the model out" if use.shards else ""
     return f"memory on {where}: about {size(use.estimated_bytes)}{there} ({parts})"
 
 
@@ -155,7 +198,7 @@ def _resident(name: str) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
 
 
-def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict) -> Rows:
+def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict, ranks: int) -> Rows:
     """The data as the verdict has them; uncounted rows are as long as they may be."""
     hyper, limit = spec.hyperparameters, spec.hyperparameters.max_sequence_length
     longest = max((split.longest_row or limit for split in (verdict.train, verdict.validation) if split), default=limit)
@@ -164,7 +207,7 @@ def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict) -> Rows:
     if train and train.tokens and train.rows:
         mean = min(mean, train.tokens / train.rows)
         labelled = (train.completion_tokens or 0) / train.tokens
-    of_a_rank = math.ceil(hyper.batch_size / spec.resources.ranks)
+    of_a_rank = math.ceil(hyper.batch_size / ranks)
     return Rows(min(longest, limit), mean, labelled, of_a_rank, hyper.micro_batch_size)
 
 
@@ -183,6 +226,7 @@ def judge(need: Need, room: Room, spec: FineTuneJobSpec) -> MemoryUse:
         parts=MemoryParts(**{name: getattr(parts, name) for name in MemoryParts.model_fields}),
         pass_tokens=one.tokens,
         activation_checkpointing=fit.activation_checkpointing,
+        shards=need.setup.shards if need.setup.shards > 1 else None,
         advice=advice(need, room, spec) if fits is False else None,
     )
 
@@ -196,7 +240,8 @@ def refusal(need: Need, room: Room, spec: FineTuneJobSpec) -> TrainerError | Non
     sure = _SURE * (least.fixed - least.overhead) + _SURE_ACTIVATIONS * activations
     if sure <= room.capacity:
         return None
-    where = "one GPU" if room.device == "GPU" else "the pod"
+    shards = need.setup.shards
+    where = _one(room) if shards == 1 else f"each of {shards} that share the model out"
     message = (
         f"training takes about {size(least.total)} of memory on {where} even with the smallest passes "
         f"({size(least.weights + least.adapters)} weights, {size(least.gradients + least.optimizer)} gradients and "
@@ -215,7 +260,7 @@ def advice(need: Need, room: Room, spec: FineTuneJobSpec) -> str:
         return list(islice(fitting, 1))
 
     bases = _smaller_bases(need)
-    enough = [*first(bases), *first(_fewer_rows(need, spec)), *first(_shorter(need))]
+    enough = [*first(bases), *first(_more_ranks(need, spec)), *first(_fewer_rows(need, spec)), *first(_shorter(need))]
     if not enough:
         further = ((text, other) for text, base in bases for other in (*_fewer_rows(base, spec), *_shorter(base)))
         enough = first((f"{text} with {more}", changed) for text, (more, changed) in further)
@@ -234,6 +279,18 @@ def _smaller_bases(need: Need) -> list[Change]:
     if setup.method != "QLoRA" and setup.device == "GPU":
         found.append(("method: QLoRA", replace(need, setup=replace(setup, method="QLoRA", adapters=adapters))))
     return found
+
+
+def _more_ranks(need: Need, spec: FineTuneJobSpec) -> Iterator[Change]:
+    """Twice as many GPUs and again, up to what one pod can have; a step has a row for each."""
+    setup, asked = need.setup, spec.resources
+    gpus, rows = max(asked.gpus_per_node or 1, 1), spec.hyperparameters.batch_size
+    if setup.method == "QLoRA" or setup.device != "GPU" or spec.code:
+        return
+    while (gpus := 2 * gpus) <= _MOST_GPUS and gpus * asked.nodes <= rows:
+        of_a_rank = replace(need.rows, per_step=math.ceil(rows / (gpus * asked.nodes)))
+        shared = replace(need, setup=replace(setup, shards=gpus * asked.nodes), rows=of_a_rank)
+        yield f"resources.gpusPerNode: {gpus}", shared
 
 
 def _fewer_rows(need: Need, spec: FineTuneJobSpec) -> Iterator[Change]:

@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import torch
 from peft.optimizers import create_loraplus_optimizer
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Dataset, SequentialSampler
@@ -38,6 +39,7 @@ from finetune_trainer.pace import Pace
 from finetune_trainer.passes import Cut, Pass, labelled, loss_sum, on_device, passes_of
 from finetune_trainer.ranks import ALONE, World
 from finetune_trainer.schedule import factor, warmup_steps
+from finetune_trainer.sharding import gathered, is_sharded
 from finetune_trainer.shortage import Lesson, halved, out_of_memory
 from finetune_trainer.token_store import TokenStore
 
@@ -67,6 +69,10 @@ class Steps(Dataset[Step]):
         rows = self._plan.rows_of(step)
         mine = self._world.share(rows, self._store.lengths[rows])
         return {PASSES: _Passes(passes_of(self._store, mine, self._cut)), CUT: self._cut}
+
+    def idle(self) -> Pass:
+        """A pass as small as there is: for a rank that has to compute along with the others."""
+        return passes_of(self._store, [int(self._store.lengths.argmin())], self._cut)[0]
 
     def recut(self, cut: Cut) -> None:
         """From here on steps are cut like this; what was read ahead is still cut as before."""
@@ -162,6 +168,8 @@ class StepTrainer(Trainer):
         self._last_loss, self._last_grad_norm = math.nan, math.nan
         self._loss_of_step: torch.Tensor | float = math.nan
         self._trained = [value for value in model.parameters() if value.requires_grad]
+        self._sharded = is_sharded(model)
+        self._own = [value for value in self._trained if not isinstance(value, DTensor)]
         self._saved_step, self._cut_short = 0, False
         self.seconds_before = 0.0
         self._started = time.monotonic()
@@ -177,7 +185,7 @@ class StepTrainer(Trainer):
             self.metrics_record.keep_until(0)
         else:
             self._resume_notes(*found)
-        self.world.equalise(value for value in self._net.parameters() if value.requires_grad)
+        self.world.equalise(self._own)
         self._started = time.monotonic()
         try:
             with in_training(self._net, self._trained, packed=self._cut.packed, compile_layers=self._compile):
@@ -274,7 +282,7 @@ class StepTrainer(Trainer):
             self.interruption.spread()
             before.restore()
             raise _StepAbandoned
-        self.world.sum_gradients(self._trained)
+        self.world.sum_gradients(self._own)
         self._last_completion_tokens = completion_tokens
         return total
 
@@ -291,18 +299,30 @@ class StepTrainer(Trainer):
         """
         total = torch.zeros((), device=self.args.device)
         try:
-            for batch in passes:
-                self._cut_short = self.interruption.asked
+            for batch, weight in self._with_idle(passes):
+                self._cut_short = self._asked_within_step()
                 if self._cut_short:
                     break
                 with self._autocast():
-                    loss = self._loss(model, on_device(batch, self.args.device)) / max(completion_tokens, 1)
+                    loss = weight * self._loss(model, on_device(batch, self.args.device)) / max(completion_tokens, 1)
                 self.accelerator.backward(loss)
                 total += loss.detach()
         except torch.OutOfMemoryError:
             self._net.zero_grad(set_to_none=True)
             return None
         return total
+
+    def _with_idle(self, passes: list[Pass]) -> list[tuple[Pass, int]]:
+        """Passes and their weights: layers that are shared out want equally many of all ranks, some of which count
+        for nothing."""
+        weighted = [(one, 1) for one in passes]
+        if not self._sharded:
+            return weighted
+        return weighted + [(self._steps.idle(), 0)] * (self.world.most(len(passes)) - len(passes))
+
+    def _asked_within_step(self) -> bool:
+        """Whether to stop before the next pass: each rank for itself, but where the others wait for it in a layer."""
+        return self.world.anyone(self.interruption.asked) if self._sharded else self.interruption.asked
 
     def _smaller(self, passes: list[Pass]) -> list[Pass]:
         """The passes of this step at half the size, from now on; what the failed ones took is freed before.
@@ -318,7 +338,7 @@ class StepTrainer(Trainer):
         lesson = self.lesson.harder(smaller=_largest(smaller) < _largest(passes))
         if lesson is not None:
             lesson.write(self._checkpoints)
-        if self._retried or lesson is None or lesson.halvings == self.lesson.halvings:
+        if self._sharded or self._retried or lesson is None or lesson.halvings == self.lesson.halvings:
             raise _ShortOfMemory(_largest(passes))
         self.lesson, self._cut, self._retried = lesson, cut, True
         logger.warning(
@@ -334,7 +354,7 @@ class StepTrainer(Trainer):
         Raises:
             TrainerError: TrainingDiverged.
         """
-        norm = torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm)
+        norm = gathered(torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm))
         loss = torch.as_tensor(self._loss_of_step, dtype=norm.dtype, device=norm.device)
         self._last_loss, self._last_grad_norm = torch.stack((loss, norm)).tolist()
         step = self.state.global_step + 1
@@ -350,14 +370,9 @@ class StepTrainer(Trainer):
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Measure and write down the validation loss after this step, unless that was done before."""
-        self.world.tell(f"validation {self.state.global_step}", self._validate)
-        return {}
-
-    def _validate(self) -> None:
-        step = self.state.global_step
-        if self._validation is None or self.metrics_record.has_validation(step):
-            return
-        value = self._validation_loss(self._validation)
+        step, store = self.state.global_step, self._validation
+        known = self.world.tell(f"validation {step}", lambda: self.metrics_record.has_validation(step))
+        value = None if store is None or known else self._validation_loss(store)
         if value is not None:
             if not math.isfinite(value):
                 raise TrainerError(
@@ -365,23 +380,32 @@ class StepTrainer(Trainer):
                 )
             self.metrics_record.add(step=step, epoch=self.plan.epochs_after(step), validationLoss=value)
             self._on_step(step, 0)
+        return {}
 
     def _validation_loss(self, store: TokenStore) -> float | None:
-        """Nats per labelled token of the whole set; None when somebody asked to stop before its end."""
+        """Nats per labelled token of the whole set, of which each rank does its share.
+
+        None when somebody asked to stop before its end.
+        """
         self._net.eval()
-        total, tokens = 0.0, 0
+        total, tokens, given_up = 0.0, 0, False
         with torch.no_grad():
             for start in range(0, len(store), _VALIDATION_ROWS):
-                rows = list(range(start, min(start + _VALIDATION_ROWS, len(store))))
-                for batch in passes_of(store, rows, self._cut):
-                    if self.interruption.asked:
-                        return None
+                rows = range(start, min(start + _VALIDATION_ROWS, len(store)))
+                mine = self.world.share(rows, store.lengths[start : rows.stop])
+                for batch, weight in self._with_idle(passes_of(store, mine, self._cut)):
+                    given_up = given_up or self._asked_within_step()
+                    if given_up:
+                        break
                     with self._autocast():
-                        total += float(self._loss(self._net, on_device(batch, self.args.device)))
-                    tokens += labelled(batch)
-        return total / tokens if tokens else None
+                        total += weight * float(self._loss(self._net, on_device(batch, self.args.device)))
+                    tokens += weight * labelled(batch)
+        total, tokens, stopped = self.world.sums(total, tokens, given_up)
+        return total / tokens if tokens and not stopped else None
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002
+        if self._sharded and not self.world.is_first:
+            checkpoint.follow(self._net, cast("Optimizer", self.optimizer))
         self.world.tell(f"checkpoint {self.state.global_step}", self._write_checkpoint)
         self._saved_step = self.state.global_step
 

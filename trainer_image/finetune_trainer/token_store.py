@@ -7,6 +7,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,21 +31,25 @@ class TokenStore:
         *,
         decoder_start: int | None = None,
         scratch: Path | None = None,
+        path: Path | None = None,
     ) -> None:
         """Write (ids, labels) pairs to a file of `scratch` (default: the system's) that goes away with the store.
+
+        With `path` they go there, and others can `open` them.
 
         Rows for an encoder-decoder are prompt, without loss, and answer, with loss, behind one another; `decoder_start`
         is the token that its answers begin after.
         """
         self.decoder_start = decoder_start
-        folder = scratch or Path(tempfile.gettempdir())
+        folder = path.parent if path else scratch or Path(tempfile.gettempdir())
         offsets = array("q", [0])
         self.largest_id = -1
         """The largest token id of all rows: a model has to have an embedding for it."""
         self.labelled = 0
         """Tokens that carry loss."""
         with write_errors(folder, _MORE_SCRATCH):
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the store
+            # It lives as long as the store.
+            self._file: Any = path.open("w+b") if path else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
             for ids, labels in rows:
                 signed = np.asarray(ids, dtype=np.int32)
                 self.largest_id = max(self.largest_id, int(signed.max(initial=-1)))
@@ -54,9 +59,25 @@ class TokenStore:
                 self._file.write(signed.tobytes())
                 offsets.append(offsets[-1] + len(signed))
             self._file.flush()
-        self._offsets = np.asarray(offsets)
+            if path:
+                about = {"largest_id": np.asarray(self.largest_id), "labelled": np.asarray(self.labelled)}
+                np.savez(_index(path), offsets=np.asarray(offsets), **about)
+        self._map(np.asarray(offsets))
+
+    @classmethod
+    def open(cls, path: Path, *, decoder_start: int | None = None) -> Self:
+        """The rows that another process wrote to `path`."""
+        store = cls.__new__(cls)
+        store.decoder_start, store._file = decoder_start, path.open("rb")
+        with np.load(_index(path)) as index:
+            store.largest_id, store.labelled = int(index["largest_id"]), int(index["labelled"])
+            store._map(index["offsets"])
+        return store
+
+    def _map(self, offsets: Tokens) -> None:
+        self._offsets = offsets
         self._tokens = np.memmap(self._file, dtype=np.int32, mode="r") if offsets[-1] else np.empty(0, np.int32)
-        self.lengths: NDArray[np.int64] = np.diff(self._offsets)
+        self.lengths: NDArray[np.int64] = np.diff(offsets)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -76,3 +97,8 @@ class TokenStore:
     def longest(self) -> int:
         """Tokens of the longest row."""
         return int(self.lengths.max(initial=0))
+
+
+def _index(path: Path) -> Path:
+    """Where rows begin, and what is known of all of them."""
+    return path.with_suffix(".npz")

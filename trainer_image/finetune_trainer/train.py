@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,18 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.uris import LOCAL_SCHEME
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
-from finetune_trainer import artifact, base_model, launch, memory, merge, outcome, own_code, own_model, room, trackers
+from finetune_trainer import (
+    artifact,
+    base_model,
+    launch,
+    memory,
+    merge,
+    outcome,
+    own_code,
+    own_model,
+    room,
+    trackers,
+)
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer, Row, encode, load_rows
 from finetune_trainer.data.audit import Audited, audit
@@ -51,6 +63,7 @@ from finetune_trainer.serving.limits import cpu_threads
 from finetune_trainer.token_store import TokenStore
 from finetune_trainer.tuning import (
     LEARNING_RATE,
+    Held,
     build_trainer,
     checkpoints_of,
     compute_dtype_of,
@@ -107,7 +120,7 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         Interrupted: somebody asked to stop; the newest checkpoint is whole.
     """
     _prepare_environment(job)
-    world = join()
+    world = join(job.ranks_per_node)
     with kept(job) if world.is_first else followed(job, world.rank) as keeping:
         _execute(keeping, world, reporter, interruption, allow_local=allow_local)
 
@@ -261,18 +274,26 @@ def _train_by_recipe(
 ) -> tuple[Run, TrainingResult]:
     """The built-in recipe. All that takes long and asks nobody comes before the ranks meet."""
     base_model.quiet_libraries()
-    if world.is_first:
-        room.require(job.spec, folder, verdict, reporter, compute_bytes=compute_dtype_of(job).itemsize)
-    run = _prepare(job, folder, verdict, tunable_model(job, folder), world, allow_local=allow_local)
-    run.padded = why_padded(job, run.model)
-    logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
+    width = compute_dtype_of(job).itemsize
+    shards = world.tell(
+        "shards", lambda: room.require(job.spec, folder, verdict, reporter, compute_bytes=width, ranks=world.size)
+    )
+    held = Held.sharded(job, folder, world) if shards > 1 else Held(tunable_model(job, folder), None)
+    run = _prepare(job, folder, verdict, held.model, world, shards=shards, allow_local=allow_local)
+    run.padded = why_padded(job, run.model) if shards == 1 else None
     interruption.check()
     world.form()
+    if shards > 1:
+        held.spread(run.compute_dtype)
+        padded = why_padded(job, run.model)  # every rank computes in it
+        run.padded = world.tell("padded", lambda: padded)
+    logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
     trainer = _train(run, reporter, interruption)
-    world.part()
     room.report_peak(reporter, trainer.lesson.halvings)
     result = _result(run, trainer)
     _free_training_memory(run, trainer)
+    run.model = held.gathered(run.compute_dtype)
+    world.part()
     return run, result
 
 
@@ -298,13 +319,20 @@ def _train_by_own_code(
 
 
 def _prepare(
-    job: TrainerJob, folder: Path, verdict: DatasetVerdict, model: Any, world: World, *, allow_local: bool
+    job: TrainerJob,
+    folder: Path,
+    verdict: DatasetVerdict,
+    model: Any,
+    world: World,
+    *,
+    shards: int = 1,
+    allow_local: bool,
 ) -> Run:
     """Tokenise the data, and decide how model and data go together."""
     chat = ChatTokenizer.from_folder(folder)
-    train = _tokenised(job, chat, "train", verdict, allow_local=allow_local)
-    validation = _tokenised(job, chat, "validation", verdict, allow_local=allow_local)
-    test = _tokenised(job, chat, "test", verdict, allow_local=allow_local)
+    tokenised = partial(_tokenised, job, chat, verdict, world, allow_local=allow_local)
+    train, validation = tokenised("train"), tokenised("validation")
+    test = tokenised("test") if world.is_first else None  # the others do not measure
     asked = prepare(job, chat, verdict, allow_local=allow_local)
     first = _rows(job, "train", verdict, allow_local=allow_local)
     audited = audit(first, chat, job.spec.hyperparameters.max_sequence_length, AUDITED_ROWS)
@@ -320,7 +348,7 @@ def _prepare(
         train=train,
         validation=validation,
         plan=plan_of(job, train),
-        fit=fit_of(job, model, train, validation),
+        fit=fit_of(job, model, train, validation, shards),
         padded=None,
         compute_dtype=compute_dtype_of(job),
         world=world,
@@ -332,13 +360,21 @@ def _prepare(
 
 
 def _tokenised(
-    job: TrainerJob, chat: ChatTokenizer, split: SplitName, verdict: DatasetVerdict, *, allow_local: bool
+    job: TrainerJob, chat: ChatTokenizer, verdict: DatasetVerdict, world: World, split: SplitName, *, allow_local: bool
 ) -> TokenStore | None:
+    """The rows of a split, tokenised; where a pod has several ranks, by one of them."""
     if getattr(job.spec.dataset, split) is None:
         return None
-    rows = _rows(job, split, verdict, allow_local=allow_local)
-    encoded = encode(rows, chat, job.spec.hyperparameters.max_sequence_length)
-    return TokenStore(((row.input_ids, row.labels) for row in encoded), decoder_start=chat.decoder_start)
+    path, start = launch.of_this_node(f"{split}.tokens") if world.per_node > 1 else None, chat.decoder_start
+
+    def encoded() -> TokenStore:
+        rows = _rows(job, split, verdict, allow_local=allow_local)
+        found = encode(rows, chat, job.spec.hyperparameters.max_sequence_length)
+        return TokenStore(((row.input_ids, row.labels) for row in found), decoder_start=start, path=path)
+
+    if path is None or split == "test":
+        return encoded()
+    return world.once_per_node(f"tokens of {split}", encoded, lambda: TokenStore.open(path, decoder_start=start))
 
 
 def _rows(job: TrainerJob, split: SplitName, verdict: DatasetVerdict, *, allow_local: bool) -> Iterator[Row]:

@@ -3,13 +3,15 @@
 It reads no data and writes nothing. Libraries are imported where they are needed: what is run before must not wait.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from finetune_api.trainer import TrainerJob
 from finetune_trainer import base_model, memory, model_shape, room
 from finetune_trainer.adapters import with_adapters
 from finetune_trainer.batches import Plan
+from finetune_trainer.ranks import World
 from finetune_trainer.token_store import TokenStore
 
 if TYPE_CHECKING:
@@ -19,19 +21,23 @@ LEARNING_RATE = {"LoRA": 2e-4, "QLoRA": 2e-4, "Full": 2e-5}
 """Where the job names none."""
 
 
-def tunable_model(job: TrainerJob, folder: Path) -> Any:
-    """The base model in `folder`, ready to be trained by the job's method: with new adapters, or as a whole."""
+def tunable_model(job: TrainerJob, folder: Path, *, empty: bool = False) -> Any:
+    """The base model in `folder`, ready to be trained by the job's method: with new adapters, or as a whole.
+
+    An `empty` one has no weights yet (`sharding.py` fills them in).
+    """
     import torch
     from transformers import set_seed
 
     hyper = job.spec.hyperparameters
     # Full tuning keeps float32 weights: bfloat16 would round its small updates away. Adapters are float32 in any case.
-    model = base_model.load_model(
-        folder,
-        dtype=compute_dtype_of(job) if job.spec.adapters else torch.float32,
-        trust_remote_code=job.trust_remote_code,
-        four_bits=job.spec.method == "QLoRA",
-    )
+    dtype = compute_dtype_of(job) if job.spec.adapters else torch.float32
+    if empty:
+        model = base_model.empty_model(folder, dtype=dtype, trust_remote_code=job.trust_remote_code)
+    else:
+        model = base_model.load_model(
+            folder, dtype=dtype, trust_remote_code=job.trust_remote_code, four_bits=job.spec.method == "QLoRA"
+        )
     base_model.require_positions(folder, model.config, hyper.max_sequence_length)
     set_seed(hyper.seed)
     if job.spec.adapters is None:
@@ -41,6 +47,42 @@ def tunable_model(job: TrainerJob, folder: Path) -> Any:
     tuned = with_adapters(model, job.spec.adapters, job.spec.base_model)
     fuse(tuned)
     return tuned
+
+
+@dataclass
+class Held:
+    """The model that is trained; where it is shared out, rank 0 has the whole one beside it: before and after."""
+
+    model: Any
+    whole: Any | None
+
+    @classmethod
+    def sharded(cls, job: TrainerJob, folder: Path, world: World) -> Self:
+        """A model without weights on every rank, and rank 0's with them."""
+        whole = tunable_model(job, folder) if world.is_first else None
+        return cls(tunable_model(job, folder, empty=True), whole)
+
+    def spread(self, compute_dtype: Any) -> None:
+        """Share the model out; every rank has to call it."""
+        from finetune_trainer import sharding
+
+        sharding.spread(self.model, self.whole, device(), compute_dtype)
+
+    def gathered(self, compute_dtype: Any) -> Any:
+        """The model as one rank would have trained it, in rank 0; every rank has to call it.
+
+        It stays on the CPU where it does not fit on the GPU.
+        """
+        from finetune_trainer import sharding
+
+        if not sharding.is_sharded(self.model):
+            return self.model
+        sharding.gather(self.model, self.whole, compute_dtype)
+        if self.whole is None:
+            return self.model
+        available = room.room_here().available
+        fits = available is None or sum(value.nbytes for value in self.whole.parameters()) < available
+        return self.whole.to(device()) if fits else self.whole
 
 
 def plan_of(job: TrainerJob, train: TokenStore) -> Plan:
@@ -66,8 +108,10 @@ def compute_dtype_of(job: TrainerJob) -> Any:
     return torch.bfloat16 if precision == "BFloat16" else torch.float32
 
 
-def fit_of(job: TrainerJob, model: Any, train: TokenStore, validation: TokenStore | None) -> memory.Fit:
-    """What one forward and backward pass may hold on this machine."""
+def fit_of(
+    job: TrainerJob, model: Any, train: TokenStore, validation: TokenStore | None, shards: int = 1
+) -> memory.Fit:
+    """What one forward and backward pass may hold on this machine, whose part of the model is one of `shards`."""
     here, shape = room.room_here(), model_shape.of_model(model)
     longest = max(train.longest, validation.longest if validation else 0)
     if shape is None:
@@ -75,17 +119,18 @@ def fit_of(job: TrainerJob, model: Any, train: TokenStore, validation: TokenStor
     hyper = job.spec.hyperparameters
     mean, labelled = train.tokens / max(len(train), 1), train.labelled / max(train.tokens, 1)
     rows = memory.Rows(longest, mean, labelled, hyper.batch_size, hyper.micro_batch_size)
-    setup = memory.Setup(job.spec.method, job.spec.adapters, compute_dtype_of(job).itemsize, here.device)
+    setup = memory.Setup(job.spec.method, job.spec.adapters, compute_dtype_of(job).itemsize, here.device, shards)
     return memory.Need(shape, setup, rows).fit(here.available)
 
 
 def why_padded(job: TrainerJob, model: Any) -> str | None:
     """Why rows are not packed, or None where they are. Moves the model to where it will be trained, and tries it."""
     from finetune_trainer.attention import why_not_packed
+    from finetune_trainer.sharding import is_sharded
 
     if not job.spec.hyperparameters.packing:
         return "hyperparameters.packing is off"
-    if job.spec.method != "QLoRA":  # which is there already
+    if job.spec.method != "QLoRA" and not is_sharded(model):  # which are there already
         model.to(device())
     return why_not_packed(model, compute_dtype_of(job))
 
@@ -104,6 +149,7 @@ def build_trainer(
     from finetune_trainer.compiled_layers import why_not_compiled
     from finetune_trainer.pace import pace_of
     from finetune_trainer.passes import Cut
+    from finetune_trainer.sharding import is_sharded
     from finetune_trainer.shortage import Lesson
     from finetune_trainer.step_trainer import StepTrainer, arguments
 
@@ -133,7 +179,10 @@ def build_trainer(
         ),
         cut=Cut(None if hyper.micro_batch_size else fit.token_budget, hyper.micro_batch_size, packed=packed),
         compute_dtype=compute_dtype_of(job),
-        compile_layers=packed and not checkpointing and _worth_compiling(model, plan, train) and not why_not_compiled(),
+        compile_layers=packed
+        and not (checkpointing or is_sharded(model))  # both hook into layers; not measured together
+        and _worth_compiling(model, plan, train)
+        and not why_not_compiled(),
         checkpoints=checkpoints_of(job),
         lesson=lesson,
         lora_plus_ratio=job.spec.adapters.lora_plus_ratio if job.spec.adapters else None,

@@ -14,11 +14,13 @@ from finetune_trainer import launch, outcome, train
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter
 
+_LIBRARIES = ["peft", "transformers.models.llama.modeling_llama"]
+
 
 def context() -> ForkServerContext:
     """Processes that need not import torch each for itself."""
     made = get_context("forkserver")
-    made.set_forkserver_preload(["finetune_trainer.step_trainer", __name__])
+    made.set_forkserver_preload([*_LIBRARIES, "finetune_trainer.step_trainer", __name__])
     return made
 
 
