@@ -138,8 +138,8 @@ class Operator:
             Hosting(accounts),
             catalogue,
             self._leadership.assert_held,
-            warn_after,
-            self._settings.provider_poll_seconds,
+            warn_after=warn_after,
+            moving_seconds=self._settings.provider_poll_seconds,
         )
         idle = LocalIdle(context, PodMetrics())
         return {

@@ -93,6 +93,7 @@ class HostedDeployments:
         calls: Hosting,
         catalogue: Callable[[], Catalogue],
         guard: Callable[[], None],
+        *,
         warn_after: timedelta,
         moving_seconds: float = MOVING_SECONDS,
     ) -> None:

@@ -190,7 +190,9 @@ async def test_trouble_wakes_every_job_once_and_so_does_its_end() -> None:
     assert (len(woken), polling.trouble) == (6, None)
 
 
-async def test_it_polls_by_itself_soon_after_a_job_is_watched_and_then_as_often_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_polls_by_itself_soon_after_a_job_is_watched_and_then_as_often_as_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("finetune_operator.providers.poll.SOON_SECONDS", 0.01)
     provider, told = Provider(1), asyncio.Event()
 

@@ -104,7 +104,9 @@ class Cluster:
         providers = Providers(provider, remote, lambda: self.catalogue)
         serving = CloudServing(self.accounts, lambda: self.now)
         warn_after = timedelta(days=1)
-        hosted = HostedDeployments(context, Hosting(self.accounts), lambda: self.catalogue, self.guard, warn_after)
+        hosted = HostedDeployments(
+            context, Hosting(self.accounts), lambda: self.catalogue, self.guard, warn_after=warn_after
+        )
         idle = LocalIdle(context, self.metrics)
         self.reconcilers = {
             FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self.reports, cloud, offers),
