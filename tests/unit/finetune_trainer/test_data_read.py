@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from finetune_api.job import Columns, DataFile, Dataset
 from finetune_trainer.data import load_rows
+from finetune_trainer.data.blocks import one_by_one
 from finetune_trainer.data.columns import to_row
 from finetune_trainer.data.csv_rows import read_csv
 from finetune_trainer.data.json_array import read_json_array
@@ -112,7 +113,7 @@ def test_csv_of_any_text_comes_back_with_the_line_it_begins_on(rows):
     for row in rows:
         begins.append(text.getvalue().count("\n") + 1)
         writer.writerow(row)
-    found = list(read_csv(stream(text.getvalue().encode()), "t.csv"))
+    found = list(one_by_one(read_csv(stream(text.getvalue().encode()), "t.csv")))
     assert [tuple(record.fields.values()) for record in found] == rows
     assert [record.position.line for record in found] == begins
 

@@ -5,14 +5,15 @@ has no prompt). Text is taken as it is: nothing is trimmed, and nothing but text
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from finetune_api.job import Columns
 from finetune_api.verdict import ProblemKind, RowProblem
-from finetune_trainer.data.rows import ROLES, Position, Record, Row, Turn
+from finetune_trainer.data.blocks import Block
+from finetune_trainer.data.rows import ROLES, Position, Record, Row, Rows, Turn
 
 MESSAGES_LIMIT = 256
 """Most messages of one conversation: each answer in it is tokenised with all that comes before."""
@@ -60,6 +61,40 @@ class _UnusableError(Exception):
         self.kind = kind
         self.what = what
         self.field = field
+
+
+def to_rows(found: Iterable[Record | Block], columns: Columns) -> Iterator[Rows | Row | Unusable]:
+    """Every row, in order: by itself, or many together where all of a block are plain prompts and completions."""
+    for one in found:
+        if isinstance(one, Record):
+            yield to_row(one, columns)
+        elif (rows := _plain(one, columns)) is not None:
+            yield rows
+        else:
+            yield from (to_row(record, columns) for record in one.records())
+
+
+def _plain(block: Block, columns: Columns) -> Rows | None:
+    """The rows, where each has a prompt and a completion, and all or none a system message."""
+    prompts, completions = block.column(columns.prompt), block.column(columns.completion)
+    systems = block.column(columns.system)
+    if not _are_text(prompts) or not _are_text(completions):
+        return None
+    if systems.count(None) + systems.count("") == len(systems):
+        return Rows(block.places, ("user", "assistant"), (prompts, completions))
+    if _are_text(systems):
+        return Rows(block.places, ("system", "user", "assistant"), (systems, prompts, completions))
+    return None
+
+
+def _are_text(values: Sequence[Any]) -> bool:
+    """Whether each is text with something in it."""
+    try:
+        if min(values) >= "!" and max(values) <= "~~":  # all begin with a letter, digit or mark of ASCII: soon told
+            return True
+        return None not in map(_VISIBLE.search, values)
+    except TypeError:
+        return False
 
 
 def to_row(record: Record, columns: Columns) -> Row | Unusable:

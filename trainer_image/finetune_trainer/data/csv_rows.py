@@ -1,12 +1,14 @@
-"""CSV as RFC 4180 has it → records: commas, quotes that may span lines, and a header with the columns' names."""
+"""CSV as RFC 4180 has it → rows: commas, quotes that may span lines, and a header with the columns' names."""
 
 import csv
 import io
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 
+from finetune_trainer.data.blocks import Block, Table
 from finetune_trainer.data.formats import broken_file
-from finetune_trainer.data.lines import TOO_LONG, Line, lines
-from finetune_trainer.data.rows import ROW_LIMIT, Position, Record
+from finetune_trainer.data.lines import TOO_LONG, Line, Lines
+from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, line_places
 
 
 def read_csv(
@@ -14,10 +16,11 @@ def read_csv(
     file_name: str,
     wanted: Collection[str] = (),
     tell_header: Callable[[list[str]], None] = lambda _: None,
-) -> Iterator[Record]:
-    """Every row below the header. `line` is where the row begins; all cells are text. Blank lines are passed over.
+) -> Iterator[Record | Block]:
+    """Every row below the header, by itself or in a block. All cells are text; blank lines are passed over.
 
-    `tell_header` gets the header's names before the first row. None of those in `wanted` may stand in it twice.
+    A row's line is the one on which it begins. `tell_header` gets the header's names before the first row. None of
+    those in `wanted` may stand in it twice.
 
     Raises:
         TrainerError: DatasetInvalid, the header cannot be used.
@@ -26,18 +29,63 @@ def read_csv(
         step = "Set the format to JSONLines or JSON, or let the name end in .jsonl or .json."
         raise broken_file(file_name, "begins like JSON, not like CSV", step)
     csv.field_size_limit(ROW_LIMIT)
-    rows = _rows(_Lines(lines(stream)))
-    header = _header(rows, file_name, wanted)
+    source = Lines(stream)
+    one_by_one = _rows(_RowLines(source))
+    header = _header(one_by_one, file_name, wanted)
     tell_header(header)
-    for record in rows:
-        if isinstance(record, Record):
-            yield record
-            continue
-        position, cells = record
-        if len(cells) == len(header):
-            yield Record(position, dict(zip(header, cells, strict=True)))
-        else:
-            yield Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(header)}")
+    while source.more():
+        ahead, count = source.ahead()
+        places, last = line_places(source.number + 1, count), source.number + max(1, count)
+        rows, ends = _together(ahead, count, len(header))
+        if rows:
+            columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+            one_a_line = len(rows) == ends[-1]
+            yield Table(places[: len(rows)] if one_a_line else [places[start] for start in (0, *ends[:-1])], columns)
+            source.skip(ends[-1])
+        while source.number < last and (row := next(one_by_one, None)):
+            yield row if isinstance(row, Record) else _record(*row, header)
+
+
+def _together(lines: bytes, count: int, width: int) -> tuple[list[list[str]], Sequence[int]]:
+    """Rows of some lines up to the first that is not as it should be, and how many lines there are up to their ends."""
+    try:
+        text = lines.decode()
+    except UnicodeDecodeError:
+        return [], []
+    if not text or "\0" in text:
+        return [], []
+    rows = [] if '"' in text else _unquoted(text, count)
+    if set(map(len, rows)) == {width}:
+        return rows, range(1, len(rows) + 1)
+    return _quoted(text, width)
+
+
+def _unquoted(text: str, count: int) -> list[list[str]]:
+    """Rows of lines without quotes, in a third of the time that csv needs; none where blank lines or stray ends are."""
+    end = "\r\n" if text.endswith("\r\n") else "\n"
+    lines = text[: -len(end)].split(end)
+    if len(lines) != count or text.count("\r") != count * (len(end) - 1) or "" in lines:
+        return []
+    return [line.split(",") for line in lines]
+
+
+def _quoted(text: str, width: int) -> tuple[list[list[str]], Sequence[int]]:
+    rows: list[list[str]] = []
+    ends: list[int] = []
+    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
+    with suppress(csv.Error):
+        for row in reader:
+            if len(row) != width:
+                break
+            rows.append(row)
+            ends.append(reader.line_num)
+    return rows, ends
+
+
+def _record(position: Position, cells: list[str], header: list[str]) -> Record:
+    if len(cells) == len(header):
+        return Record(position, dict(zip(header, cells, strict=True)))
+    return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(header)}")
 
 
 def _s(cells: list[str]) -> str:
@@ -59,7 +107,7 @@ def _header(
     return names
 
 
-def _rows(source: "_Lines") -> Iterator["tuple[Position, list[str]] | Record"]:
+def _rows(source: "_RowLines") -> Iterator["tuple[Position, list[str]] | Record"]:
     reader = csv.reader(source, strict=True)
     while True:
         source.begin()
@@ -95,7 +143,7 @@ class _TooLongError(Exception):
     pass
 
 
-class _Lines:
+class _RowLines:
     """Lines as text for csv.reader, which asks for as many as a row needs."""
 
     def __init__(self, source: Iterator[Line]) -> None:
@@ -117,7 +165,7 @@ class _Lines:
         while self._quotes % 2 and (line := next(self._source, None)):
             self._count(line)
 
-    def __iter__(self) -> "_Lines":
+    def __iter__(self) -> "_RowLines":
         return self
 
     def __next__(self) -> str:

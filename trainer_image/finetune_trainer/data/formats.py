@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from finetune_api.job import DataFormat
 from finetune_api.reasons import Reason
+from finetune_trainer.data.source import BUFFER
 from finetune_trainer.errors import TrainerError
 
 Compression = Literal["gzip", "zstd"]
@@ -134,7 +135,7 @@ def decompressed(stream: io.BufferedReader, compression: Compression | None, fil
         import pyarrow as pa
 
         unpacked = pa.CompressedInputStream(pa.PythonFile(_Borrowed(stream), mode="r"), "zstd")
-    return io.BufferedReader(_Unpacked(unpacked.read, compression, file_name), buffer_size=1 << 18)
+    return io.BufferedReader(_Unpacked(unpacked.read, compression, file_name), buffer_size=BUFFER)
 
 
 class _Borrowed:

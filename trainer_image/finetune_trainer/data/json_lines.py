@@ -1,23 +1,52 @@
-"""JSON Lines → records: one object a line. Blank lines are passed over; a bad line does not end the file."""
+"""JSON Lines → rows: one object a line. Blank lines are passed over; a bad line does not end the file."""
 
 import io
 import re
 from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 import msgspec
 
-from finetune_trainer.data.lines import TOO_LONG, lines
-from finetune_trainer.data.rows import Position, Record
+from finetune_trainer.data.blocks import Block, Objects
+from finetune_trainer.data.lines import TOO_LONG, Line, Lines
+from finetune_trainer.data.rows import Position, Record, line_places
 
-_decode = msgspec.json.Decoder().decode
+_decoder = msgspec.json.Decoder()
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _NO_JSON_NUMBER = re.compile(rb"NaN|Inf")
 
 
-def read_json_lines(stream: io.BufferedReader) -> Iterator[Record]:
-    """Every line that is not blank, as a record."""
-    for number, text, _ in lines(stream):
+def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
+    """Every line that is not blank, by itself or in a block."""
+    source = Lines(stream)
+    while source.more():
+        ahead, count = source.ahead()
+        if rows := _objects(ahead, count):
+            yield Objects(line_places(source.number + 1, count), rows)
+            source.skip(count)
+        else:
+            yield from _one_by_one(islice(source, max(1, count)))
+
+
+def _objects(lines: bytes, count: int) -> list[dict[str, Any]]:
+    """The objects of lines that hold one each; nothing where that is not so, or any is broken.
+
+    No JSON has a line break between `}` and `{`, and no string has one at all. So where every break stands there, none
+    is within an object, and there are as many objects as lines only where each line has one.
+    """
+    if not lines.startswith(b"{") or not lines.endswith(b"}\n") or lines.count(b"}\n{") != count - 1:
+        return []
+    try:
+        found = _decoder.decode_lines(lines)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return []
+    return found if len(found) == count else []
+
+
+def _one_by_one(lines: Iterator[Line]) -> Iterator[Record]:
+    for number, text, _ in lines:
         if text is None:
             yield Record(Position(line=number), None, f"the line is {TOO_LONG}")
         elif text and not text.isspace():
@@ -32,7 +61,7 @@ _NO_ARRAYS = "the line begins an array, not an object: for one array of all rows
 def json_record(position: Position, text: bytes | bytearray, called: str) -> Record:
     """The object that `text` is, or what is wrong with it. `called` is what messages call the text."""
     try:
-        fields = _decode(text)
+        fields = _decoder.decode(text)
     except UnicodeDecodeError:
         problem = f"the {called} is not UTF-8 text: save the file as UTF-8"
     except msgspec.DecodeError as error:

@@ -19,16 +19,47 @@ class Line(NamedTuple):
     """How many double quotes a line without text had."""
 
 
-def lines(stream: io.BufferedReader) -> Iterator[Line]:
-    """All lines, numbered from 1. A byte order mark at the beginning is left out."""
-    skip_bom(stream)
-    number = 0
-    while text := stream.readline(ROW_LIMIT + 1):
-        number += 1
+class Lines:
+    """An iterator over all lines, numbered from 1. A byte order mark at the beginning is left out.
+
+    Whole lines that the stream's buffer holds can be looked at, and then be passed over, many at once.
+    """
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        skip_bom(stream)
+        self._stream = stream
+        self.number = 0
+        """Of the last line that was read."""
+        self._ahead, self._count = b"", 0
+
+    def __iter__(self) -> Iterator[Line]:
+        return self
+
+    def __next__(self) -> Line:
+        text = self._stream.readline(ROW_LIMIT + 1)
+        if not text:
+            raise StopIteration
+        self.number += 1
         if len(text) > ROW_LIMIT and not text.endswith(b"\n"):
-            yield Line(number, None, text.count(b'"') + _skip_line(stream))
-        else:
-            yield Line(number, text)
+            return Line(self.number, None, text.count(b'"') + _skip_line(self._stream))
+        return Line(self.number, text)
+
+    def more(self) -> bool:
+        """Whether there is anything left."""
+        return bool(self._stream.peek(1))
+
+    def ahead(self) -> tuple[bytes, int]:
+        """The whole lines that are in the stream's buffer, and how many; they are still to be read."""
+        buffered = self._stream.peek()
+        self._ahead = buffered[: buffered.rfind(b"\n") + 1]
+        self._count = self._ahead.count(b"\n")
+        return self._ahead, self._count
+
+    def skip(self, count: int) -> None:
+        """Pass over the first of the lines that are ahead."""
+        lines = self._ahead if count == self._count else b"\n".join(self._ahead.split(b"\n", count)[:count]) + b"\n"
+        self._stream.read(len(lines))
+        self.number += count
 
 
 def skip_bom(stream: io.BufferedReader) -> None:

@@ -1,4 +1,4 @@
-"""Parquet → records, one small batch of one row group at a time, only the columns that are asked for.
+"""Parquet → rows, one small batch of one row group at a time, only the columns that are asked for.
 
 Parquet is read from its end, so it needs a file: a mounted one as it is, anything else by way of a temporary file.
 Memory is bounded by the pages of the columns that are read, not by rows or row groups.
@@ -6,7 +6,7 @@ Memory is bounded by the pages of the columns that are read, not by rows or row 
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetune_api.reasons import Reason
+from finetune_trainer.data.blocks import Block, Table
 from finetune_trainer.data.formats import broken_file
 from finetune_trainer.data.lines import TOO_LONG
-from finetune_trainer.data.rows import ROW_LIMIT, Position, Record
+from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, group_places
 from finetune_trainer.errors import TrainerError
 
 _BATCH_ROWS = 256
@@ -37,8 +38,8 @@ class ParquetRows:
         """Names of all columns."""
         return list(self._parquet.schema_arrow.names)
 
-    def records(self, wanted: Collection[str]) -> Iterator[Record]:
-        """Every row, with those of the wanted columns that are there.
+    def blocks(self, wanted: Collection[str]) -> Iterator[Record | Block]:
+        """Every row, by itself or in a block, with those of the wanted columns that are there.
 
         Raises:
             TrainerError: DatasetInvalid, a page is broken, or two columns have a wanted name.
@@ -50,7 +51,7 @@ class ParquetRows:
         for group in range(self._parquet.num_row_groups):
             yield from self._row_group(group, present)
 
-    def _row_group(self, group: int, columns: list[str]) -> Iterator[Record]:
+    def _row_group(self, group: int, columns: list[str]) -> Iterator[Record | Block]:
         if not columns:
             for row in range(self._parquet.metadata.row_group(group).num_rows):
                 yield Record(Position(row_group=group, row=row), {})
@@ -63,9 +64,8 @@ class ParquetRows:
                 batch = next(batches, None)
             if batch is None:
                 return
-            for index in range(batch.num_rows):
-                yield _record(batch, index, Position(row_group=group, row=row))
-                row += 1
+            yield from _blocks(batch, group_places(group, row, batch.num_rows))
+            row += batch.num_rows
 
     @contextmanager
     def _readable(self, what: str) -> Iterator[None]:
@@ -89,6 +89,39 @@ def batch_rows(group: Any, columns: Collection[str]) -> int:
     )
     a_row = size if size <= _SMALL_GROUP else size // group.num_rows
     return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(a_row, 1))))
+
+
+def _blocks(batch: pa.RecordBatch, places: Sequence[int]) -> Iterator[Record | Block]:
+    """The batch's rows in blocks, none of which has more text than one row may have; by themselves where need be."""
+    half = len(places) // 2
+    if half and batch.nbytes > ROW_LIMIT:
+        yield from _blocks(batch.slice(0, half), places[:half])
+        yield from _blocks(batch.slice(half), places[half:])
+        return
+    columns = _columns(batch) if batch.nbytes <= ROW_LIMIT else None
+    if columns is not None:
+        yield Table(places, columns)
+    else:
+        yield from (_record(batch, index, Position.unpacked(place)) for index, place in enumerate(places))
+
+
+def _columns(batch: pa.RecordBatch) -> dict[str, list[Any]] | None:
+    """The columns as Python has them; None where one could hold more text than bytes, or what Python has not."""
+    if not all(_is_text(kind) for kind in batch.schema.types):
+        return None
+    try:
+        return {name: batch.column(name).to_pylist() for name in batch.schema.names}
+    except UnicodeDecodeError:
+        return None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether it is text, or lists and objects of text."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_text(kind.value_type)
+    if pa.types.is_struct(kind):
+        return all(_is_text(field.type) for field in kind.fields) and len(set(kind.names)) == kind.num_fields
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
 
 
 def _record(batch: pa.RecordBatch, index: int, position: Position) -> Record:

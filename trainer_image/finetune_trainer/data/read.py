@@ -1,4 +1,4 @@
-"""A dataset file of a job → records and rows, streamed: memory does not grow with the file.
+"""A dataset file of a job → blocks, records and rows, streamed: memory does not grow with the file.
 
 It opens, unpacks and reads. What is wrong with rows is found in `columns`; what is wrong with a dataset in `verdict`.
 """
@@ -16,12 +16,13 @@ from finetune_api.job import Columns, DataFile, Dataset
 from finetune_api.reasons import Reason
 from finetune_api.uris import Uri, UriError, parse_uri
 from finetune_api.verdict import SplitName
-from finetune_trainer.data.columns import Unusable, to_row
+from finetune_trainer.data.blocks import Block, one_by_one
+from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.csv_rows import read_csv
 from finetune_trainer.data.formats import FileFormat, compression_of, data_format, decompressed, require_own_kind
 from finetune_trainer.data.json_array import read_json_array
 from finetune_trainer.data.json_lines import read_json_lines
-from finetune_trainer.data.rows import Record, Row
+from finetune_trainer.data.rows import Record, Row, Rows
 from finetune_trainer.data.source import Source
 from finetune_trainer.errors import TrainerError
 
@@ -56,7 +57,7 @@ def _path_of_this_machine(uri: str) -> Path | None:
 
 
 class SplitFile:
-    """One file of rows, opened: a context manager whose `records` can be read once."""
+    """One file of rows, opened: a context manager that can be read once, by its `blocks` or its `records`."""
 
     def __init__(
         self, data: DataFile, split: SplitName, columns: Columns, *, allow_local: bool, air_gapped: bool
@@ -97,17 +98,27 @@ class SplitFile:
         Raises:
             TrainerError: the file cannot be read to its end, or not at all.
         """
-        for record in self._records():
-            if record.fields and not record.fields.keys() <= self.columns_seen.keys():
-                self._note_columns(record.fields)
-            yield record
+        return one_by_one(self.blocks())
+
+    def blocks(self) -> Iterator[Record | Block]:
+        """The same, rows that could be read together in one block.
+
+        Raises:
+            TrainerError: the file cannot be read to its end, or not at all.
+        """
+        for found in self._blocks():
+            names = found.names() if isinstance(found, Block) else (found.fields or {}).keys()
+            if not self.columns_seen.keys() >= names:
+                for fields in found.fields() if isinstance(found, Block) else (names,):
+                    self._note_columns(fields)
+            yield found
         self._source.drain()
 
     def _note_columns(self, names: Iterable[str]) -> None:
         seen = self.columns_seen
         seen.update((name, None) for name in names if name in self._wanted or len(seen) < _COLUMNS_LIMIT)
 
-    def _records(self) -> Iterator[Record]:
+    def _blocks(self) -> Iterator[Record | Block]:
         stream = decompressed(self._source.stream, self.format.compression, self.name)
         require_own_kind(stream.peek(_START), self.format, self.name)
         if self.format.format == "Parquet":
@@ -118,7 +129,7 @@ class SplitFile:
             return read_json_array(stream, self.name)
         return read_json_lines(stream)
 
-    def _parquet(self, stream: io.BufferedReader) -> Iterator[Record]:
+    def _parquet(self, stream: io.BufferedReader) -> Iterator[Record | Block]:
         from finetune_trainer.data.parquet import ParquetRows, spooled
 
         path = self._source.local_path
@@ -129,7 +140,7 @@ class SplitFile:
             else:
                 parquet = ParquetRows(files.enter_context(spooled(stream, self.name)), self.name)
             self._note_columns(parquet.columns)
-            yield from parquet.records(self._wanted)
+            yield from parquet.blocks(self._wanted)
 
 
 _START = 512  # bytes that tell what a file is
@@ -156,11 +167,10 @@ def load_rows(
     if data is None:
         return
     with SplitFile(data, split, dataset.columns, allow_local=allow_local, air_gapped=air_gapped) as file:
-        for record in file.records():
-            row = to_row(record, dataset.columns)
-            if isinstance(row, Unusable):
-                raise TrainerError(Reason.DATASET_INVALID, f"{file.name}: {row.position}: {row.what}")
-            yield row
+        for found in to_rows(file.blocks(), dataset.columns):
+            if isinstance(found, Unusable):
+                raise TrainerError(Reason.DATASET_INVALID, f"{file.name}: {found.position}: {found.what}")
+            yield from found.rows() if isinstance(found, Rows) else (found,)
         if expected_sha256 not in (None, file.sha256):
             raise TrainerError(
                 Reason.DATASET_INVALID,

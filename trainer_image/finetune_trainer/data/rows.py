@@ -3,9 +3,10 @@
 Only types. Nothing here reads, checks or tokenises.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from itertools import repeat
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 ROW_LIMIT = 4 * 1024 * 1024
 """Most bytes of one row: about the text of 1,048,576 tokens, the largest maxSequenceLength. Bounds the memory."""
@@ -28,6 +29,41 @@ class Position(NamedTuple):
         if self.row_group is not None:
             return f"row group {self.row_group} row {self.row}"
         return f"row {self.row}" + ("" if self.line is None else f" (line {self.line})")
+
+    def packed(self) -> int:
+        """As a number that sorts as the file does; the lowest bits tell which kind it is."""
+        if self.row is None:
+            return (self.line or 0) << _KIND_BITS
+        if self.row_group is not None:
+            return (self.row_group << _GROUP_SHIFT | self.row) << _KIND_BITS | _OF_GROUP
+        most = (1 << _ELEMENT_SHIFT) - 1
+        return (min(self.row, most) << _ELEMENT_SHIFT | min(self.line or 0, most)) << _KIND_BITS | _OF_ARRAY
+
+    @classmethod
+    def unpacked(cls, place: int) -> Self:
+        """The position that was packed."""
+        kind, number = place & ((1 << _KIND_BITS) - 1), place >> _KIND_BITS
+        if kind == _OF_ARRAY:
+            return cls(line=number & ((1 << _ELEMENT_SHIFT) - 1) or None, row=number >> _ELEMENT_SHIFT)
+        if kind == _OF_GROUP:
+            return cls(row_group=number >> _GROUP_SHIFT, row=number & ((1 << _GROUP_SHIFT) - 1))
+        return cls(line=number)
+
+
+_KIND_BITS, _OF_ARRAY, _OF_GROUP = 2, 1, 2
+_GROUP_SHIFT = 40  # a row group holds fewer rows than 2^40
+_ELEMENT_SHIFT = 31  # rows and lines of a JSON array beyond 2^31 are called the last one before
+
+
+def line_places(first: int, count: int) -> Sequence[int]:
+    """Packed positions of rows that stand on lines of their own, one after the other."""
+    return range(first << _KIND_BITS, first + count << _KIND_BITS, 1 << _KIND_BITS)
+
+
+def group_places(group: int, first: int, count: int) -> Sequence[int]:
+    """Packed positions of rows of one row group, one after the other."""
+    start = Position(row_group=group, row=first).packed()
+    return range(start, start + (count << _KIND_BITS), 1 << _KIND_BITS)
 
 
 class Record(NamedTuple):
@@ -62,3 +98,24 @@ class Row:
     def completion(self) -> str:
         """What the model should answer: the last turn."""
         return self.turns[-1].content
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Usable rows that stand one after the other, with the same roles in the same order."""
+
+    places: Sequence[int]
+    """Packed positions."""
+    roles: tuple[Role, ...]
+    contents: tuple[Sequence[str], ...]
+    """For each role what its turn says, row by row."""
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self.places)
+
+    def rows(self) -> Iterator[Row]:
+        """The rows one by one."""
+        turns = (zip(repeat(role), contents) for role, contents in zip(self.roles, self.contents, strict=True))
+        for place, *row in zip(self.places, *turns, strict=True):
+            yield Row(Position.unpacked(place), tuple(map(Turn._make, row)))

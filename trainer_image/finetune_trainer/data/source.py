@@ -19,6 +19,8 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.store_errors import reason_of, status_of
 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
+BUFFER = 1 << 16
+"""Of a stream: rows are looked at by buffers, and what is made of one should stay in the processor's cache."""
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",
     Reason.ACCESS_DENIED: "Correct the rights of the file and its folders.",
@@ -35,7 +37,7 @@ class Source:
     def __init__(self, uri: Uri, *, air_gapped: bool) -> None:
         self.uri = uri
         self._raw = _StoredBytes(uri, _open(uri, air_gapped=air_gapped))
-        self.stream: io.BufferedReader = io.BufferedReader(self._raw, buffer_size=1 << 18)
+        self.stream: io.BufferedReader = io.BufferedReader(self._raw, buffer_size=BUFFER)
 
     @property
     def local_path(self) -> Path | None:

@@ -5,17 +5,18 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from finetune_api.job import Columns, DataFile, FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedRows, SplitName, SplitVerdict
 from finetune_trainer.data import column_names
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
-from finetune_trainer.data.columns import Unusable, to_row
+from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.encode import Encoded, Refused, Tally, encode_all
 from finetune_trainer.data.fingerprints import Fingerprints, Shared
 from finetune_trainer.data.read import SplitFile
-from finetune_trainer.data.rows import Row
+from finetune_trainer.data.rows import Row, Rows
 from finetune_trainer.errors import TrainerError
 
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
@@ -109,21 +110,21 @@ class _SplitCheck:
         if self.rows and self.columns_seen:
             self.absent = column_names.absent(columns, self.columns_seen)
 
-    def _usable(self, file: SplitFile, columns: Columns) -> Iterator[Row]:
-        for record in file.records():
-            self.rows += 1
-            row = to_row(record, columns)
-            if isinstance(row, Unusable):
-                self._bad(row)
-                continue
-            self.fingerprints.add(self.index, row)
-            yield row
+    def _usable(self, file: SplitFile, columns: Columns) -> Iterator[Rows | Row]:
+        for found in to_rows(file.blocks(), columns):
+            self.rows += len(found) if isinstance(found, Rows) else 1
+            if isinstance(found, Unusable):
+                self._bad(found)
+            else:
+                self.fingerprints.add(self.index, found)
+                yield found
 
-    def _count_tokens(self, rows: Iterable[Row]) -> None:
+    def _count_tokens(self, found: Iterable[Rows | Row]) -> None:
         if self.tokenizer is None:
-            for _ in rows:
+            for _ in found:
                 pass
             return
+        rows = chain.from_iterable(one.rows() if isinstance(one, Rows) else (one,) for one in found)
         max_length = self.spec.hyperparameters.max_sequence_length
         for result in encode_all(rows, self.tokenizer, max_length, self.tally.notes):
             if isinstance(result, Encoded):

@@ -1,0 +1,128 @@
+"""Rows that are read and judged many at once get the verdict that they get one by one, whatever the file holds."""
+
+import csv
+import io
+import json
+from contextlib import ExitStack, suppress
+from unittest.mock import patch
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from finetune_api.job import Columns, DataFile, FineTuneJobSpec
+from finetune_trainer.data import check_dataset
+from finetune_trainer.data.blocks import Block, one_by_one
+from finetune_trainer.data.fingerprints import fingerprint, fingerprints
+from finetune_trainer.data.read import SplitFile
+from finetune_trainer.data.rows import Position, Row, Rows, Turn
+from finetune_trainer.errors import TrainerError
+from tests.unit.finetune_trainer.test_data_fuzz import EDITS, edited
+
+READING = "finetune_trainer.data"
+CAREFULLY = {
+    f"{READING}.lines.Lines.ahead": lambda _: (b"", 0),
+    f"{READING}.parquet._columns": lambda _: None,
+    f"{READING}.columns._plain": lambda *_: None,
+}
+"""What makes blocks, and what takes rows together, put out of work."""
+
+TEXT = st.sampled_from(
+    ["a", "b c", "ä", "x,y", 'say "so"', "two\nlines", "a\rb", " lead", "}\n{", "🙂", "", " ", "\u200b", "~~~"]
+)
+ODD = st.none() | st.integers(-9, 9) | st.sampled_from([[], ["a"], {}, True, "\x85"])
+TURN = st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": TEXT})
+PLAIN_ROW = st.fixed_dictionaries({"prompt": TEXT, "completion": TEXT}, optional={"system": TEXT, "id": TEXT})
+ROW = PLAIN_ROW | st.fixed_dictionaries(
+    {}, optional={"prompt": TEXT | ODD, "completion": TEXT | ODD, "system": TEXT | ODD, "messages": st.lists(TURN)}
+)
+ROWS = st.lists(PLAIN_ROW, max_size=12) | st.lists(ROW, max_size=12)
+LINE_END = st.sampled_from(["\n", "\r\n"])
+
+
+def as_json_lines(rows, end):
+    return "".join(json.dumps(row) + end for row in rows).encode()
+
+
+def as_json(rows, end):
+    return ("[" + f",{end}".join(json.dumps(row) for row in rows) + "]").encode()
+
+
+def as_csv(rows, end):
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ["prompt", "completion", "system"], lineterminator=end, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def as_parquet(rows, _end):
+    def column(name):
+        return [row.get(name) if isinstance(row.get(name), str | None) else None for row in rows]
+
+    names = sorted({name for row in rows for name in row} - {"messages"}) or ["prompt"]
+    table = pa.table({name: pa.array(column(name), pa.string()) for name in names})
+    if any("messages" in row for row in rows):
+        turn = pa.struct({"role": pa.string(), "content": pa.string()})
+        table = table.append_column("messages", pa.array([row.get("messages") for row in rows], pa.list_(turn)))
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=5)
+    return sink.getvalue()
+
+
+WRITERS = {"jsonl": as_json_lines, "json": as_json, "csv": as_csv, "parquet": as_parquet}
+
+
+def everything_on(path, data):
+    """The verdict on a job that trains on the file and validates on it too, and all its records."""
+    path.write_bytes(data)
+    same = DataFile(uri=path.as_uri())
+    spec = {"connectionRef": {"name": "c"}, "baseModel": "m", "modelRef": {"name": "m"}}
+    spec = FineTuneJobSpec.model_validate(spec | {"dataset": {"train": same, "validation": same}})
+    verdict = check_dataset(spec, tokenizer=None, allow_local=True)
+    records = []
+    with suppress(TrainerError), SplitFile(same, "train", Columns(), allow_local=True, air_gapped=False) as file:
+        records.extend(file.records())
+    return verdict, records
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_any_file_gets_the_verdict_that_its_rows_get_one_by_one(ending, tmp_path):
+    @settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(ROWS, LINE_END, st.just([]) | EDITS, st.integers(1, 400))
+    @example([{"prompt": "a", "completion": "b"}] * 9, "\n", [], 64)
+    @example([{"prompt": "a", "completion": "b", "system": "c"}] * 9, "\r\n", [(0.9, 0.0, b'"')], 400)
+    def check(rows, end, edits, buffer):
+        data = edited(WRITERS[ending](rows, end), edits)
+        with ExitStack() as stack:
+            stack.enter_context(patch(f"{READING}.source.BUFFER", buffer))
+            together = everything_on(tmp_path / f"t.{ending}", data)
+            for name, instead in CAREFULLY.items():
+                stack.enter_context(patch(name, instead))
+            assert together == everything_on(tmp_path / f"t.{ending}", data)
+
+    check()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_good_rows_are_read_in_blocks(ending, tmp_path):
+    """Else the other tests of this file would compare nothing."""
+    path = tmp_path / f"t.{ending}"
+    path.write_bytes(WRITERS[ending]([{"prompt": "a, b", "completion": "two\nlines"}] * 50, "\n"))
+    with SplitFile(DataFile(uri=path.as_uri()), "train", Columns(), allow_local=True, air_gapped=False) as file:
+        found = list(file.blocks())
+    assert any(isinstance(one, Block) for one in found)
+    assert [record.position for record in one_by_one(found)]
+
+
+def test_rows_together_have_the_fingerprints_that_they_have_alone():
+    roles = ("system", "user", "assistant")
+    rows = Rows([4, 8], roles, (["s", "t"], ["a", "b"], ["x", "y"]))
+    alone = [
+        Row(Position(line=line), tuple(map(Turn, roles, texts)))
+        for line, texts in ((1, ("s", "a", "x")), (2, ("t", "b", "y")))
+    ]
+    assert list(rows.rows()) == alone
+    assert list(fingerprints(rows)) == [fingerprint(row) for row in alone]
