@@ -18,7 +18,7 @@ import kopf
 
 from finetune_operator import ask
 from finetune_operator.handlers.observer import Observer
-from finetune_operator.handlers.watches import make_registry, make_settings
+from finetune_operator.handlers.watches import make_registry, make_settings, watch_all
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import CatalogueFile
 from finetune_operator.providers.cloud import CloudTraining
@@ -188,34 +188,43 @@ class Operator:
         """Lead: list, watch, reconcile. The queue is empty of running work before kopf ends its tasks."""
         settings = self._settings
         observer = Observer(self._kube, self._store, self._queue.add, settings.watch_namespaces)
-        await observer.list_all()
-        registry = make_registry(observer.seen, settings)
+        kopf_settings = make_settings(settings)
         stop_kopf = asyncio.Event()
-        self._queue.start()
-        self._working = True
         before = asyncio.all_tasks()
         tasks = await kopf.spawn_tasks(
-            registry=registry,
-            settings=make_settings(settings),
+            registry=make_registry(settings),
+            settings=kopf_settings,
             standalone=True,
             # Unless it is told who it is, kopf asks the system for its user's name; a pod's user has none.
             identity=cast("Any", settings.pod_name),
-            clusterwide=not settings.watch_namespaces,
-            namespaces=settings.watch_namespaces,
+            clusterwide=True,
             stop_flag=stop_kopf,
         )
         _on_signals(stop)  # kopf has put its own handlers in place, which would end our work in the middle
-        watching = asyncio.create_task(kopf.run_tasks(tasks, ignored=before), name="kopf")
-        listing = asyncio.create_task(observer.keep_up(settings.resync_seconds), name="listings")
-        ended = await _first(stop.wait(), self._leadership.lost(), asyncio.wait([watching]))
+        shell = asyncio.create_task(kopf.run_tasks(tasks, ignored=before), name="kopf")
+        watching = asyncio.create_task(watch_all(kopf_settings, observer), name="watches")
+        leading = asyncio.create_task(self._lead(observer), name="lead")
+        over = asyncio.wait([shell, watching, leading], return_when=asyncio.FIRST_COMPLETED)
+        ended = await _first(stop.wait(), self._leadership.lost(), over)
         self._working = False
-        listing.cancel()
+        leading.cancel()
         drained = await self._queue.drain(settings.shutdown_seconds)
         await self._accounts.close()
         logger.info("stopping: %s", "all work is done" if drained else "some work was cut off and will be done again")
+        watching.cancel()
         stop_kopf.set()
-        await asyncio.wait([watching], timeout=settings.shutdown_seconds)
+        await asyncio.wait([shell, watching], timeout=settings.shutdown_seconds)
+        for task in (watching, leading):
+            if task.done() and not task.cancelled():
+                logger.error("%s ended", task.get_name(), exc_info=task.exception())
         return OK if ended == 0 else FAILED
+
+    async def _lead(self, observer: Observer) -> None:
+        """Work, once the cluster is known."""
+        await observer.begun()
+        self._queue.start()
+        self._working = True
+        await observer.keep_up(self._settings.resync_seconds)
 
     async def _reconcile(self, key: Key) -> Requeue | None:
         with logs.about(key.kind, key.namespace, key.name):

@@ -74,7 +74,7 @@ def test_a_listing_drops_what_it_lacks_and_keeps_what_it_cannot_know() -> None:
     listing = known.listing(PODS)
     known.put(PODS, pod("new", 3))
     known.put(PODS, pod("changed", 4))
-    listing.take([pod("stays", 2)])
+    listing.has(pod("stays", 2))
     assert [gone["metadata"]["name"] for gone in listing.end()] == ["gone"]
     assert sorted(known.addresses(PODS)) == [("a", "changed"), ("a", "new"), ("a", "stays")]
 
@@ -84,9 +84,9 @@ def test_a_listing_that_begins_anew_knows_nothing_of_what_it_had() -> None:
     for name in ("gone", "stays"):
         known.put(PODS, pod(name, 1))
     listing = known.listing(PODS)
-    listing.take([pod("gone", 1)])
+    listing.has(pod("gone", 1))
     listing.begin()
-    listing.take([pod("stays", 1)])
+    listing.has(pod("stays", 1))
     assert [gone["metadata"]["name"] for gone in listing.end()] == ["gone"]
 
 
@@ -136,9 +136,8 @@ def test_what_everybody_knows_is_no_news_when_the_watch_tells_it() -> None:
     known = store()
     known.put(PODS, pod("x", 1, app="one"), told=True)
     assert not known.hear(PODS, pod("x", 1, app="one"))
-    listing = known.listing(PODS, told=True)
-    listing.take([pod("y", 2, app="one")])
-    listing.end()
+    assert known.listing(PODS).end()
+    known.put(PODS, pod("y", 2, app="one"), told=True)
     assert not known.hear(PODS, pod("y", 2, app="one"))
     assert known.hear(PODS, pod("x", 3, app="one")), "it was gone, and is another one"
 
