@@ -12,13 +12,11 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
-
-import kopf
+from typing import Any
 
 from finetune_operator import ask
 from finetune_operator.handlers.observer import Observer
-from finetune_operator.handlers.watches import make_registry, make_settings, watch_all
+from finetune_operator.handlers.watches import start
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import CatalogueFile
 from finetune_operator.providers.cloud import CloudTraining
@@ -41,8 +39,7 @@ from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.reconcilers.uploads import Uploads
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
-from finetune_operator.runtime.connection import NoCluster
-from finetune_operator.runtime.errors import KubeError, LeadershipLost, Transient
+from finetune_operator.runtime.errors import KubeError, LeadershipLost, NoCluster, Transient
 from finetune_operator.runtime.events import record
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -188,21 +185,9 @@ class Operator:
         """Lead: list, watch, reconcile. The queue is empty of running work before kopf ends its tasks."""
         settings = self._settings
         observer = Observer(self._kube, self._store, self._queue.add, settings.watch_namespaces)
-        kopf_settings = make_settings(settings)
         stop_kopf = asyncio.Event()
-        before = asyncio.all_tasks()
-        tasks = await kopf.spawn_tasks(
-            registry=make_registry(settings),
-            settings=kopf_settings,
-            standalone=True,
-            # Unless it is told who it is, kopf asks the system for its user's name; a pod's user has none.
-            identity=cast("Any", settings.pod_name),
-            clusterwide=True,
-            stop_flag=stop_kopf,
-        )
+        shell, watching = await start(settings, observer, stop_kopf)
         _on_signals(stop)  # kopf has put its own handlers in place, which would end our work in the middle
-        shell = asyncio.create_task(kopf.run_tasks(tasks, ignored=before), name="kopf")
-        watching = asyncio.create_task(watch_all(kopf_settings, observer), name="watches")
         leading = asyncio.create_task(self._lead(observer), name="lead")
         over = asyncio.wait([shell, watching, leading], return_when=asyncio.FIRST_COMPLETED)
         ended = await _first(stop.wait(), self._leadership.lost(), over)

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import kopf
 from kopf._cogs.clients.errors import APITooManyRequestsError
@@ -18,6 +18,7 @@ from kopf._cogs.structs import references
 
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN
 from finetune_operator.runtime.kube import Resource
+from finetune_operator.runtime.service_account import ServiceAccount, is_in_cluster
 from finetune_operator.runtime.settings import Settings
 from finetune_operator.runtime.store import Listing
 
@@ -45,6 +46,25 @@ class Listener(Protocol):
     def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
         """All was told; from now on each change is."""
         ...
+
+
+async def start(
+    own: Settings, listener: Listener, stop: asyncio.Event
+) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
+    """Begin: kopf itself, which ends when `stop` is set, and the watches, which end when they are cancelled or fail."""
+    settings = make_settings(own)
+    before = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=make_registry(own),
+        settings=settings,
+        standalone=True,
+        # Unless it is told who it is, kopf asks the system for its user's name; a pod's user has none.
+        identity=cast("Any", own.pod_name),
+        clusterwide=True,
+        stop_flag=stop,
+    )
+    shell = asyncio.create_task(kopf.run_tasks(tasks, ignored=before), name="kopf")
+    return shell, asyncio.create_task(watch_all(settings, listener), name="watches")
 
 
 async def watch_all(settings: kopf.OperatorSettings, listener: Listener) -> None:
@@ -112,12 +132,16 @@ def make_registry(settings: Settings) -> kopf.OperatorRegistry:
     One way to sign in, named: with none, kopf tries every client library that is installed.
     """
     registry = kopf.OperatorRegistry()
+    folder, in_cluster = settings.service_account, settings.kubeconfig is None and is_in_cluster()
     if settings.kubeconfig is not None:
         os.environ["KUBECONFIG"] = str(settings.kubeconfig)
 
     @kopf.on.login(registry=registry, id="login")
     def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+        if not in_cluster:
+            return kopf.login_with_kubeconfig(settings=settings)
+        account = ServiceAccount(folder)
+        return kopf.ConnectionInfo(server=account.server, ca_path=str(account.ca), token=account.token)
 
     return registry
 
