@@ -145,7 +145,8 @@ class Store:
         trim = self._trims.get(resource)
         trimmed = _plain(trim(dict(obj)) if trim else dict(obj), versioned=bool(version))
         keys = tuple(self._indexers[resource](trimmed)) if resource in self._indexers else ()
-        data = orjson.dumps(trimmed)
+        # A copy: orjson's own bytes keep the buffer that they were written into, three times their size.
+        data = bytes(memoryview(orjson.dumps(trimmed)))
         if known is None:
             known = self._objects[resource][address] = _Kept(data, version, (), None)
         self._reindex(resource, address, known.keys, keys)

@@ -1,7 +1,9 @@
 """The store: newest state wins, indexes follow, a listing is the truth of its own time."""
 
+import tracemalloc
 from typing import Any
 
+import orjson
 import pytest
 
 from finetune_operator.runtime.kube import CONNECTIONS, PODS
@@ -149,3 +151,14 @@ def test_versions_are_known_without_reading_and_survive_where_they_are_no_number
     assert known.version(PODS, "x", "a") == 7
     assert known.version(PODS, "z", "a") is None
     assert (known.get(PODS, "y", "a") or {})["metadata"]["resourceVersion"] == "not-a-number"
+
+
+def test_what_is_kept_of_an_object_takes_little_more_than_its_json() -> None:
+    known = Store()
+    objects = [pod(f"pod-{number}", number, note="x" * 1200) for number in range(100)]
+    tracemalloc.start()
+    for obj in objects:
+        known.put(PODS, obj)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 1.5 * sum(len(orjson.dumps(obj)) for obj in objects)
