@@ -66,6 +66,9 @@ LABEL_RETRY_SECONDS = 2
 STUCK_SECONDS = 120
 """A queue that makes no progress for this long needs a restart."""
 
+YOUNG_OBJECTS = 5_000
+"""The collector begins when there are so many new ones. Python's 700 are those of one job, and each run stops all."""
+
 OK, FAILED, MISCONFIGURED = 0, 1, 2
 
 Reconcile = Callable[[Key], Awaitable[Requeue | None]]
@@ -313,6 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.freeze()
     # It works the more seldom the more it found the last time: now that is nothing.
     gc.collect()
+    gc.set_threshold(YOUNG_OBJECTS)
     return asyncio.run(_main(settings))
 
 
