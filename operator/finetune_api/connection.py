@@ -246,7 +246,8 @@ class LLMConnectionSpec(ApiModel):
     @property
     def provider(self) -> str:
         """Wire name of the one provider block."""
-        return next(name for name in PROVIDERS if name in self.wire())
+        blocks = ((field.alias, getattr(self, name)) for name, field in type(self).model_fields.items())
+        return next(name for name, block in blocks if name in PROVIDERS and block is not None)
 
 
 class LLMConnectionStatus(ApiModel):

@@ -70,6 +70,8 @@ _REASON = Column(
     "Reason", '.status.conditions[?(@.type=="Ready")].reason', description="Why it is in this state.", wide=True
 )
 
+_RULES = "x-kubernetes-validations"
+
 KINDS = (
     Kind(
         kind="LLMConnection",
@@ -192,7 +194,7 @@ def object_schema(kind: Kind) -> Schema:
     """Schema of a whole object: what all kinds have, spec, status, and the rules on the object's name."""
     spec = structural_schema(kind.spec)
     if kind.kind == "FineTuneJob":
-        spec["x-kubernetes-validations"] = [*spec["x-kubernetes-validations"], *immutable(spec, MUTABLE_FIELDS)]
+        spec = immutable(spec, MUTABLE_FIELDS)
     properties: dict[str, Schema] = {
         "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}"},
         "kind": {"type": "string", "description": kind.kind},
@@ -208,24 +210,29 @@ def object_schema(kind: Kind) -> Schema:
     return schema | (_name_rule(kind) if kind.names_service else {})
 
 
-def immutable(spec: Schema, mutable: Sequence[str]) -> list[dict[str, str]]:
-    """One rule for each field that may not change; a field that comes or goes has changed too."""
+def immutable(spec: Schema, mutable: Sequence[str]) -> Schema:
+    """The schema with rules for each field that may not change; a field that comes or goes has changed too.
+
+    The API server evaluates them at each write of a status: a rule of the field itself looks nothing up. What may be
+    absent needs one of the spec as well.
+    """
     unknown = set(mutable) - set(spec["properties"])
     if unknown:
         raise KeyError(f"{', '.join(sorted(unknown))}: no such field")
     may = f"{', '.join(mutable[:-1])} and {mutable[-1]}"
-    return [
-        {
-            "rule": f"has(self.{field}) == has(oldSelf.{field})"
-            f" && (!has(self.{field}) || self.{field} == oldSelf.{field})",
-            "message": f"{field} cannot be changed: of a job's spec only {may} can; "
+    fields, of_spec = dict(spec["properties"]), list(spec.get(_RULES, ()))
+    for name in [field for field in fields if field not in mutable]:
+        refused = {
+            "message": f"{name} cannot be changed: of a job's spec only {may} can; "
             "apply the job under a new name to run it with other settings",
             "reason": "FieldValueForbidden",
-            "fieldPath": f".{field}",
         }
-        for field in spec["properties"]
-        if field not in mutable
-    ]
+        field = fields[name]
+        fields[name] = {**field, _RULES: [*field.get(_RULES, ()), {"rule": "self == oldSelf", **refused}]}
+        if name not in spec.get("required", ()) and "default" not in field:
+            rule = f"has(self.{name}) == has(oldSelf.{name})"
+            of_spec.append({"rule": rule, **refused, "fieldPath": f".{name}"})
+    return {**spec, "properties": fields, _RULES: of_spec}
 
 
 def _name_rule(kind: Kind) -> dict[str, Any]:

@@ -12,13 +12,11 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
-
-import kopf
+from typing import Any
 
 from finetune_operator import ask
 from finetune_operator.handlers.observer import Observer
-from finetune_operator.handlers.watches import make_registry, make_settings
+from finetune_operator.handlers.watches import start
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import CatalogueFile
 from finetune_operator.providers.cloud import CloudTraining
@@ -41,8 +39,7 @@ from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.reconcilers.uploads import Uploads
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
-from finetune_operator.runtime.connection import NoCluster
-from finetune_operator.runtime.errors import KubeError, LeadershipLost, Transient
+from finetune_operator.runtime.errors import KubeError, LeadershipLost, NoCluster, Transient
 from finetune_operator.runtime.events import record
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -68,6 +65,9 @@ LABEL_RETRY_SECONDS = 2
 
 STUCK_SECONDS = 120
 """A queue that makes no progress for this long needs a restart."""
+
+YOUNG_OBJECTS = 5_000
+"""The collector begins when there are so many new ones. Python's 700 are those of one job, and each run stops all."""
 
 OK, FAILED, MISCONFIGURED = 0, 1, 2
 
@@ -188,34 +188,31 @@ class Operator:
         """Lead: list, watch, reconcile. The queue is empty of running work before kopf ends its tasks."""
         settings = self._settings
         observer = Observer(self._kube, self._store, self._queue.add, settings.watch_namespaces)
-        await observer.list_all()
-        registry = make_registry(observer.seen, settings)
         stop_kopf = asyncio.Event()
-        self._queue.start()
-        self._working = True
-        before = asyncio.all_tasks()
-        tasks = await kopf.spawn_tasks(
-            registry=registry,
-            settings=make_settings(settings),
-            standalone=True,
-            # Unless it is told who it is, kopf asks the system for its user's name; a pod's user has none.
-            identity=cast("Any", settings.pod_name),
-            clusterwide=not settings.watch_namespaces,
-            namespaces=settings.watch_namespaces,
-            stop_flag=stop_kopf,
-        )
+        shell, watching = await start(settings, observer, stop_kopf)
         _on_signals(stop)  # kopf has put its own handlers in place, which would end our work in the middle
-        watching = asyncio.create_task(kopf.run_tasks(tasks, ignored=before), name="kopf")
-        listing = asyncio.create_task(observer.keep_up(settings.resync_seconds), name="listings")
-        ended = await _first(stop.wait(), self._leadership.lost(), asyncio.wait([watching]))
+        leading = asyncio.create_task(self._lead(observer), name="lead")
+        over = asyncio.wait([shell, watching, leading], return_when=asyncio.FIRST_COMPLETED)
+        ended = await _first(stop.wait(), self._leadership.lost(), over)
         self._working = False
-        listing.cancel()
+        leading.cancel()
         drained = await self._queue.drain(settings.shutdown_seconds)
         await self._accounts.close()
         logger.info("stopping: %s", "all work is done" if drained else "some work was cut off and will be done again")
+        watching.cancel()
         stop_kopf.set()
-        await asyncio.wait([watching], timeout=settings.shutdown_seconds)
+        await asyncio.wait([shell, watching], timeout=settings.shutdown_seconds)
+        for task in (watching, leading):
+            if task.done() and not task.cancelled():
+                logger.error("%s ended", task.get_name(), exc_info=task.exception())
         return OK if ended == 0 else FAILED
+
+    async def _lead(self, observer: Observer) -> None:
+        """Work, once the cluster is known."""
+        await observer.begun()
+        self._queue.start()
+        self._working = True
+        await observer.keep_up(self._settings.resync_seconds)
 
     async def _reconcile(self, key: Key) -> Requeue | None:
         with logs.about(key.kind, key.namespace, key.name):
@@ -319,6 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.freeze()
     # It works the more seldom the more it found the last time: now that is nothing.
     gc.collect()
+    gc.set_threshold(YOUNG_OBJECTS)
     return asyncio.run(_main(settings))
 
 

@@ -17,8 +17,7 @@ import orjson
 
 from finetune_api.deployment import Endpoint
 from finetune_api.names import WAKE_ANNOTATION
-from finetune_operator.runtime.connection import NoCluster
-from finetune_operator.runtime.errors import KubeError
+from finetune_operator.runtime.errors import KubeError, NoCluster
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
 from finetune_operator.runtime.settings import Settings
 

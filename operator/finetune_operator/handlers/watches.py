@@ -1,78 +1,149 @@
-"""kopf as informer: each event goes into the store and wakes the objects it concerns. Nothing is decided here."""
+"""kopf as informer: its login, its watches, its end. What watches tell goes to the observer; nothing is decided here.
 
+Its handlers of events are not used. Each event would pass a queue and a task of its object, copies, causes and a dozen
+records that serve handlers of changes, of which there are none here: half of the operator's work, and of its memory.
+"""
+
+import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Protocol, cast
 
 import kopf
+from kopf._cogs.clients.errors import APITooManyRequestsError
+from kopf._cogs.clients.watching import Bookmark, continuous_watch
+from kopf._cogs.structs import references
 
-from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WATCHED
+from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN
 from finetune_operator.runtime.kube import Resource
+from finetune_operator.runtime.service_account import ServiceAccount, is_in_cluster
 from finetune_operator.runtime.settings import Settings
+from finetune_operator.runtime.store import Listing
 
-Seen = Callable[[Resource, str | None, Mapping[str, Any]], None]
-"""Called for each event with its type (None for objects of the first listing) and the object."""
+logger = logging.getLogger(__name__)
+
+IN_A_ROW = 25
+"""Events that are told before other work gets its turn: a listing comes by the hundreds."""
 
 
-def make_registry(seen: Seen, settings: Settings) -> kopf.OperatorRegistry:
-    """A registry whose handlers only pass events on. No change handlers: kopf writes nothing to any object."""
+class Listener(Protocol):
+    """Who is told."""
+
+    def places(self) -> Iterator[tuple[Resource, str | None]]:
+        """Of what: kinds, and namespaces of them or None for all."""
+        ...
+
+    def listing(self, resource: Resource, namespace: str | None) -> Listing:
+        """All objects will be told of, and then the listing ended: what it lacks then is gone."""
+        ...
+
+    def seen(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
+        """One event with its type (None for objects of a listing) and the object."""
+        ...
+
+    def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
+        """All was told; from now on each change is."""
+        ...
+
+
+async def start(
+    own: Settings, listener: Listener, stop: asyncio.Event
+) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
+    """Begin: kopf itself, which ends when `stop` is set, and the watches, which end when they are cancelled or fail."""
+    settings = make_settings(own)
+    before = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=make_registry(own),
+        settings=settings,
+        standalone=True,
+        # Unless it is told who it is, kopf asks the system for its user's name; a pod's user has none.
+        identity=cast("Any", own.pod_name),
+        clusterwide=True,
+        stop_flag=stop,
+    )
+    shell = asyncio.create_task(kopf.run_tasks(tasks, ignored=before), name="kopf")
+    return shell, asyncio.create_task(watch_all(settings, listener), name="watches")
+
+
+async def watch_all(settings: kopf.OperatorSettings, listener: Listener) -> None:
+    """Tell of everything that is watched, until cancelled.
+
+    To be called in the context of `kopf.spawn_tasks`, whose login is used.
+
+    Raises:
+        Exception: a watch cannot go on: rights were taken away, or a kind is gone.
+    """
+    async with asyncio.TaskGroup() as group:
+        for resource, namespace in listener.places():
+            group.create_task(_watch(settings, listener, resource, namespace), name=f"watch {resource.plural}")
+
+
+async def _watch(
+    settings: kopf.OperatorSettings, listener: Listener, resource: Resource, namespace: str | None
+) -> None:
+    """List and watch; list again where a watch was broken for too long to go on: what was deleted meanwhile is gone."""
+    while True:
+        listing = listener.listing(resource, namespace)
+        with suppress(APITooManyRequestsError):  # kopf has waited and asked again several times
+            await _tell(_stream(settings, resource, namespace), listener, resource, namespace, listing)
+        await asyncio.sleep(settings.watching.reconnect_backoff)
+
+
+async def _tell(
+    stream: AsyncIterator[Any], listener: Listener, resource: Resource, namespace: str | None, listing: Listing
+) -> None:
+    count = 0
+    async for event in stream:
+        if event is Bookmark.LISTED:
+            listener.listed(resource, namespace, listing)
+            continue
+        if event["type"] == "BOOKMARK":
+            continue  # it is of no object
+        if event["type"] is None:
+            listing.has(event["object"])
+        try:
+            listener.seen(resource, event["type"], event["object"])
+        except Exception:
+            # One object that nobody can read must not hide all others; the resync looks at it again.
+            logger.exception("an event of %s was not understood", resource.plural)
+        count += 1
+        if count % IN_A_ROW == 0:
+            await asyncio.sleep(0)
+
+
+def _stream(settings: kopf.OperatorSettings, resource: Resource, namespace: str | None) -> AsyncIterator[Any]:
+    """Of kopf: a listing, then watches that bear broken, silent and half-open connections, until 410 Gone."""
+    reference = references.Resource(
+        resource.group, resource.version, resource.plural, resource.kind, namespaced=resource.namespaced
+    )
+    return continuous_watch(
+        settings=settings,
+        resource=reference,
+        namespace=references.NamespaceName(namespace) if namespace else None,
+        operator_pause_waiter=asyncio.get_running_loop().create_future(),  # it is never paused
+    )
+
+
+def make_registry(settings: Settings) -> kopf.OperatorRegistry:
+    """A registry of one handler: kopf signs in, and writes nothing to any object.
+
+    One way to sign in, named: with none, kopf tries every client library that is installed.
+    """
     registry = kopf.OperatorRegistry()
-    for resource in WATCHED:
-        _watch(registry, resource, seen)
-    _login(registry, settings)
-    return registry
-
-
-def _watch(registry: kopf.OperatorRegistry, resource: Resource, seen: Seen) -> None:
-    @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)
-    async def pass_on(event: Mapping[str, Any], **_: Any) -> None:
-        seen(resource, event["type"], event["object"])
-
-
-def _login(registry: kopf.OperatorRegistry, settings: Settings) -> None:
-    """One way to sign in, named: with none, kopf tries every client library that is installed."""
+    folder, in_cluster = settings.service_account, settings.kubeconfig is None and is_in_cluster()
     if settings.kubeconfig is not None:
         os.environ["KUBECONFIG"] = str(settings.kubeconfig)
 
     @kopf.on.login(registry=registry, id="login")
     def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+        if not in_cluster:
+            return kopf.login_with_kubeconfig(settings=settings)
+        account = ServiceAccount(folder)
+        return kopf.ConnectionInfo(server=account.server, ca_path=str(account.ca), token=account.token)
 
-
-class _NoDiffs(kopf.DiffBaseStorage):
-    """No record of what was handled last: without change handlers nobody asks what has changed.
-
-    Otherwise kopf copies every object of every event three times to find that out: a third of the operator's work.
-    """
-
-    def build(self, **_: Any) -> Any:
-        return {}
-
-    def fetch(self, **_: Any) -> None:
-        return None
-
-    def store(self, **_: Any) -> None:
-        pass
-
-
-class _NoProgress(kopf.ProgressStorage):
-    """No record of how far handlers are: those of events have no progress."""
-
-    def fetch(self, **_: Any) -> None:
-        return None
-
-    def store(self, **_: Any) -> None:
-        pass
-
-    def purge(self, **_: Any) -> None:
-        pass
-
-    def touch(self, **_: Any) -> None:
-        pass
-
-    def clear(self, *, essence: Any) -> Any:
-        return essence
+    return registry
 
 
 def make_settings(own: Settings) -> kopf.OperatorSettings:
@@ -81,15 +152,11 @@ def make_settings(own: Settings) -> kopf.OperatorSettings:
     settings.scanning.disabled = True  # namespaces and kinds are fixed: no rights on CRDs are needed
     settings.posting.enabled = False
     settings.peering.standalone = True
-    settings.persistence.diffbase_storage = _NoDiffs()
-    settings.persistence.progress_storage = _NoProgress()
     settings.networking.request_timeout = 30
     settings.watching.server_timeout = 240
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 250  # a page of pods stops all other work while it is read
     settings.watching.inactivity_timeout = own.watch_silence_seconds
     for resource in CHILDREN:
         selector = (resource.group, resource.version, resource.plural)
         settings.watching.label_selectors[selector] = CHILD_SELECTOR
-    # A line for each event of each object says nothing that status does not.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     return settings

@@ -1,30 +1,28 @@
 """The wire to the API server: one pooled session, credentials, rate limit, time-outs, retries of reads, error mapping.
 
-Sends and receives JSON bytes. What the requests are is `kube`'s matter. Generated model classes are never touched:
-of the official client this uses the configuration (in-cluster and kubeconfig) and the set-up of its session.
+Sends and receives JSON bytes. What the requests are is `kube`'s matter.
 """
 
 import asyncio
 import logging
 import os
 import random
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
-from yaml import YAMLError
 from yarl import URL
 
 from finetune_operator.runtime import metrics
-from finetune_operator.runtime.errors import KubeError, Transient, error_for
+from finetune_operator.runtime.errors import KubeError, NoCluster, Transient, error_for
 from finetune_operator.runtime.limits import TokenBucket
+from finetune_operator.runtime.service_account import ServiceAccount, is_in_cluster
 from finetune_operator.runtime.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,10 +31,6 @@ READ_ATTEMPTS = 4
 LONGEST_READ_DELAY = 10.0  # seconds; a server that asks for more gets its answer from the caller's own backoff
 _CONNECT_SECONDS = 10.0
 _USER_AGENT = "finetune-operator"
-
-
-class NoCluster(Exception):  # noqa: N818 - says what is the case
-    """There are no credentials for a cluster, or they cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +46,53 @@ class Request:
     content_type: str = "application/json"
 
 
-class _Rest(RESTClientObject):
-    """The official client's session (TLS, client certificate, proxy), without its own JSON coding."""
+class Credentials(Protocol):
+    """Who we are, and where the API server is."""
 
-    def session(self) -> aiohttp.ClientSession:
-        """A new session; the caller closes it."""
-        made: aiohttp.ClientSession = self._create_pool_manager()
-        return made
+    @property
+    def server(self) -> str:
+        """Its URL."""
+        ...
+
+    @property
+    def proxy(self) -> str | None:
+        """The proxy on the way, where the credentials name one."""
+        ...
+
+    @property
+    def server_name(self) -> str | None:
+        """The name in its certificate, where that is not the one in its URL."""
+        ...
+
+    def trust(self) -> ssl.SSLContext:
+        """Whose certificates are believed, and our own if there is one."""
+        ...
+
+    async def authorization(self) -> str | None:
+        """The header's value now."""
+        ...
+
+    async def renew(self) -> None:
+        """They were refused: read them anew.
+
+        Raises:
+            NoCluster: they are gone.
+        """
+        ...
 
 
 class Connection:
     """A pooled connection to one API server. Made by `connect`."""
 
-    def __init__(self, configuration: Configuration, session: aiohttp.ClientSession, settings: Settings) -> None:
-        self._configuration = configuration
+    def __init__(self, credentials: Credentials, session: aiohttp.ClientSession, settings: Settings) -> None:
+        self._credentials = credentials
         self._session = session
         self._settings = settings
-        self._base = configuration.host.rstrip("/")
+        self._base = credentials.server.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=settings.kube_timeout_seconds, sock_connect=_CONNECT_SECONDS)
         self._bucket = TokenBucket(settings.kube_qps, settings.kube_burst, asyncio.get_running_loop().time)
-        self._proxy = configuration.proxy or proxy_from_environment(URL(self._base))
-        self._server_name: str | None = configuration.tls_server_name
+        self._proxy = credentials.proxy or proxy_from_environment(URL(self._base))
+        self._server_name = credentials.server_name
 
     async def throttle(self) -> None:
         """Waits for the client's own rate limit."""
@@ -112,7 +132,7 @@ class Connection:
             if error.status != 401:
                 raise
         # The token may have been rotated since it was read. A 401 was not acted upon, so any verb may be sent again.
-        await load_credentials(self._configuration, self._settings.kubeconfig)
+        await self._credentials.renew()
         return await self._send(request)
 
     async def _send(self, request: Request) -> bytes:
@@ -174,9 +194,9 @@ class Connection:
         headers = {"Accept": "application/json", "User-Agent": _USER_AGENT}
         if request.body is not None:
             headers["Content-Type"] = request.content_type
-        token = await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        if token:
-            headers["Authorization"] = token
+        authorization = await self._credentials.authorization()
+        if authorization:
+            headers["Authorization"] = authorization
         return headers
 
 
@@ -187,17 +207,12 @@ async def connect(settings: Settings) -> AsyncIterator[Connection]:
     Raises:
         NoCluster: neither is there, or what is there cannot be read.
     """
-    configuration = Configuration()
-    await load_credentials(configuration, settings.kubeconfig)
-    configuration.connection_pool_maxsize = max(32, 2 * settings.workers)
-    configuration.client_session_kwargs = {
-        "cookie_jar": aiohttp.DummyCookieJar(),
-        "auto_decompress": True,
-        # It would read the environment and ~/.netrc in a thread, twice for each request.
-        "trust_env": False,
-    }
-    async with _Rest(configuration).session() as session:
-        yield Connection(configuration, session, settings)
+    credentials = await credentials_of(settings)
+    connector = aiohttp.TCPConnector(limit=max(32, 2 * settings.workers), ssl=credentials.trust())
+    # Else it would read the environment and ~/.netrc in a thread, twice for each request.
+    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+    async with session:
+        yield Connection(credentials, session, settings)
 
 
 def proxy_from_environment(server: URL) -> str | None:
@@ -205,25 +220,20 @@ def proxy_from_environment(server: URL) -> str | None:
     return None if proxy_bypass(server.host or "") else getproxies().get(server.scheme)
 
 
-async def load_credentials(configuration: Configuration, kubeconfig: Path | None) -> None:
-    """Reads host, CA and credentials into `configuration`; again whenever they may have been rotated.
+async def credentials_of(settings: Settings) -> Credentials:
+    """Those of the pod's service account, or of a kubeconfig.
 
     Raises:
         NoCluster: there are none, or they cannot be read.
     """
-    try:
-        if kubeconfig is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
-            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-            return
-        path = kubeconfig or Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
-        if kubeconfig is not None and not path.is_file():
-            raise NoCluster(f"kubeconfig {path} is not there; FINETUNE_KUBECONFIG names it")
-        await load_kube_config(  # type: ignore[no-untyped-call]
-            config_file=str(path), client_configuration=configuration, persist_config=False
-        )
-    except (ConfigException, YAMLError, OSError, ValueError, AttributeError, TypeError) as error:
-        # A missing or empty kubeconfig ends as a TypeError or AttributeError inside the official client.
-        raise NoCluster(f"no credentials for a cluster: {error}") from error
+    if settings.kubeconfig is None and is_in_cluster():
+        return ServiceAccount(settings.service_account)
+    path = settings.kubeconfig or Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+    if settings.kubeconfig is not None and not path.is_file():
+        raise NoCluster(f"kubeconfig {path} is not there; FINETUNE_KUBECONFIG names it")
+    from finetune_operator.runtime.kubeconfig import Kubeconfig
+
+    return await Kubeconfig.read(path)
 
 
 def _error(response: aiohttp.ClientResponse, body: bytes) -> KubeError:

@@ -9,6 +9,7 @@ KubeError                 any answer that is not a success
 └── Transient             no answer, a time-out, 5xx; may carry the seconds to wait
     └── TooManyRequests   429
 LeadershipLost            another replica leads (or may lead): this one must not write any more
+NoCluster                 there are no credentials
 """
 
 
@@ -79,3 +80,7 @@ def error_for(status: int, reason: str, message: str, retry_after: float | None 
     if status >= 500 or status == 0:
         return Transient(status, reason, message, retry_after)
     return _BY_STATUS.get(status, KubeError)(status, reason, message)
+
+
+class NoCluster(Exception):  # noqa: N818 - says what is the case
+    """There are no credentials for a cluster, or they cannot be read."""

@@ -15,7 +15,7 @@ import orjson
 
 from finetune_api.names import FIELD_MANAGER, GROUP, VERSION
 from finetune_operator.runtime import connection
-from finetune_operator.runtime.connection import Connection, NoCluster, Request
+from finetune_operator.runtime.connection import Connection, Request
 from finetune_operator.runtime.errors import (
     Conflict,
     Forbidden,
@@ -23,6 +23,7 @@ from finetune_operator.runtime.errors import (
     Invalid,
     KubeError,
     LeadershipLost,
+    NoCluster,
     NotFound,
     TooManyRequests,
     Transient,

@@ -68,6 +68,10 @@ class Settings(BaseModel):
     kubeconfig: Path | None = Field(
         None, description="Path of a kubeconfig; default: the pod's service account, outside of pods $KUBECONFIG."
     )
+    service_account: Path = Field(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        description="Folder with the pod's token and the cluster's CA certificate, as the kubelet mounts it.",
+    )
     kube_qps: float = Field(
         500,
         gt=0,

@@ -121,28 +121,16 @@ class Store:
         """How many objects have an index key."""
         return len(self._index.get((resource, index_key), ()))
 
-    def listing(self, resource: Resource, namespace: str | None = None, *, told: bool = False) -> "Listing":
-        """Begin to take a whole listing in: to be called before the API is asked for it.
-
-        Args:
-            resource: what is listed.
-            namespace: of which namespace; None for all.
-            told: as in `put`.
-        """
+    def listing(self, resource: Resource, namespace: str | None = None) -> "Listing":
+        """A whole listing, of a namespace or of all: to be called before the API is asked for it."""
         known = self._objects[resource].items()
         before = {address: kept.version for address, kept in known if namespace in {None, address[0]}}
-        return Listing(self, resource, before, told=told)
+        return Listing(self, resource, before)
 
-    def forget_unlisted(
-        self, resource: Resource, before: Mapping[Address, int], listed: set[Address]
-    ) -> list[Manifest]:
-        """Forget, and return, what was known in a state before a listing, still is, and is not in it."""
+    def forget(self, resource: Resource, addresses: Mapping[Address, int]) -> list[Manifest]:
+        """Forget, and return, those of these objects that have not changed since these versions."""
         known = self._objects[resource]
-        gone = sorted(
-            address
-            for address in before.keys() - listed
-            if address in known and known[address].version == before[address]
-        )
+        gone = sorted(at for at, version in addresses.items() if at in known and known[at].version == version)
         forgotten = [known[address].object() for address in gone]
         for namespace, name in gone:
             self.remove(resource, namespace, name)
@@ -157,7 +145,8 @@ class Store:
         trim = self._trims.get(resource)
         trimmed = _plain(trim(dict(obj)) if trim else dict(obj), versioned=bool(version))
         keys = tuple(self._indexers[resource](trimmed)) if resource in self._indexers else ()
-        data = orjson.dumps(trimmed)
+        # A copy: orjson's own bytes keep the buffer that they were written into, three times their size.
+        data = bytes(memoryview(orjson.dumps(trimmed)))
         if known is None:
             known = self._objects[resource][address] = _Kept(data, version, (), None)
         self._reindex(resource, address, known.keys, keys)
@@ -177,28 +166,27 @@ class Store:
 
 
 class Listing:
-    """A listing on its way into the store, part by part: newer states are kept, and at its end what it lacks goes."""
+    """What a listing has, as it is read: what it lacks at its end is gone."""
 
-    def __init__(self, store: Store, resource: Resource, before: Mapping[Address, int], *, told: bool) -> None:
+    def __init__(self, store: Store, resource: Resource, before: Mapping[Address, int]) -> None:
         self._store = store
         self._resource = resource
         self._before = before  # what has come or changed since cannot be known to the listing
-        self._told = told
         self._listed: set[Address] = set()
 
     def begin(self) -> None:
-        """What was taken so far is not of this listing."""
+        """What came so far is not of this listing."""
         self._listed.clear()
 
-    def take(self, objects: Iterable[Mapping[str, Any]]) -> None:
-        """A part of it."""
-        for obj in objects:
-            self._store.put(self._resource, obj, told=self._told)
-            self._listed.add(_address(obj))
+    def has(self, obj: Mapping[str, Any]) -> None:
+        """One object of it."""
+        self._listed.add(_address(obj))
 
     def end(self) -> list[Manifest]:
-        """That was all: forget, and return, what the listing lacks."""
-        return self._store.forget_unlisted(self._resource, self._before, self._listed)
+        """That was all: have the store forget, and return, what the listing lacks."""
+        unlisted = {address: version for address, version in self._before.items() if address not in self._listed}
+        self._before, self._listed = {}, set()
+        return self._store.forget(self._resource, unlisted)
 
 
 def _address(obj: Mapping[str, Any]) -> Address:

@@ -31,6 +31,13 @@ def test_who_trains_on_the_cluster_alone_loads_no_sdk_of_a_provider() -> None:
     assert not loaded & set(SDKS)
 
 
+def test_a_pod_needs_nothing_of_the_official_client() -> None:
+    loaded = modules_after(LOCAL)
+    assert "kubernetes" not in loaded
+    again = "\nimport finetune_operator.runtime.kubeconfig"
+    assert "kubernetes" in modules_after(LOCAL + again), "a kubeconfig may need its plug-ins"
+
+
 def test_a_provider_brings_its_own_sdk_and_no_other() -> None:
     loaded = modules_after(LOCAL + 'asyncio.run(sdks.imported("openAI"))\n')
     assert loaded & set(SDKS) == {"openai", "httpx2"}

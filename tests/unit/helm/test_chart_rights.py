@@ -19,6 +19,7 @@ Right = tuple[str, str, str]
 VERBS = {
     "get": ("get",),
     "list": ("list",),
+    "pages": ("list",),
     "create": ("create",),
     "apply": ("create", "patch"),
     "merge_patch": ("patch",),
@@ -107,7 +108,7 @@ def test_calls_for_resources_in_variables_are_those_that_are_listed_here() -> No
         if not isinstance(getattr(kube, ast.unparse(node.args[0]), None), Resource)
     }
     assert generic == {
-        ("handlers/observer.py", "list"),
+        ("handlers/observer.py", "pages"),
         ("reconcilers/context.py", "get"),
         ("reconcilers/deployment.py", "apply"),
         ("reconcilers/deployment.py", "get"),

@@ -1,33 +1,134 @@
 """kopf as an informer: what is watched, what is passed on, and that nothing is written to any object."""
 
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import kopf
+import pytest
+from kopf._cogs.clients.errors import APIForbiddenError, APITooManyRequestsError
+from kopf._cogs.clients.watching import Bookmark
 
+from finetune_operator.handlers import watches
 from finetune_operator.handlers.watches import make_registry, make_settings
-from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WATCHED
-from finetune_operator.runtime.kube import PODS
+from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN
+from finetune_operator.runtime.kube import PODS, Resource
 from finetune_operator.runtime.settings import Settings
+from finetune_operator.runtime.store import Listing, Store
+
+Event = Any
 
 
-def registry(seen: Any = lambda *_: None) -> kopf.OperatorRegistry:
-    return make_registry(seen, Settings.from_environment({"POD_NAMESPACE": "finetune", "POD_NAME": "operator-0"}))
+def pod(name: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": "a", "resourceVersion": "1"}}
 
 
-def test_each_watched_kind_has_one_handler_of_events_and_none_of_changes() -> None:
-    made = registry()
-    handlers = made._watching.get_all_handlers()
-    assert sorted(str(handler.id) for handler in handlers) == sorted(resource.plural for resource in WATCHED)
-    for other in (made._changing, made._spawning, made._indexing, made._webhooks):
-        assert list(other.get_all_handlers()) == []
+class Told:
+    """What a listener was told of one kind, in words."""
+
+    def __init__(self, until: int) -> None:
+        self.words: list[str] = []
+        self.store = Store()
+        self._until = until
+        self.enough = asyncio.Event()
+
+    def places(self) -> Iterator[tuple[Resource, str | None]]:
+        yield PODS, "a"
+
+    def listing(self, resource: Resource, namespace: str | None) -> Listing:
+        self._say("listing")
+        return self.store.listing(resource, namespace)
+
+    def seen(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
+        self._say(f"{event_type} {obj['metadata']['name']}")
+        self.store.put(resource, obj)
+
+    def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
+        assert (resource, namespace) == (PODS, "a")
+        self._say(f"without {[gone['metadata']['name'] for gone in listing.end()]}")
+
+    def _say(self, word: str) -> None:
+        self.words.append(word)
+        if len(self.words) == self._until:
+            self.enough.set()
 
 
-async def test_events_are_passed_on_with_type_and_object() -> None:
-    taken: list[Any] = []
-    made = registry(lambda *event: taken.append(event))
-    (pods,) = [handler for handler in made._watching.get_all_handlers() if handler.id == "pods"]
-    await pods.fn(event={"type": None, "object": {"metadata": {"name": "x"}}}, logger=None)  # type: ignore[call-arg]
-    assert taken == [(PODS, None, {"metadata": {"name": "x"}})]
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """kopf's watch tells this, one stream after the other; an exception is raised."""
+
+    def play(*planned: list[Event]) -> None:
+        left = list(planned)
+
+        async def stream(**where: Any) -> AsyncIterator[Event]:
+            assert (where["resource"].plural, where["namespace"]) == ("pods", "a")
+            for event in left.pop(0) if left else []:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+            if not left:
+                await asyncio.Event().wait()
+
+        monkeypatch.setattr(watches, "continuous_watch", stream)
+
+    return play
+
+
+async def told(count: int) -> list[str]:
+    settings = make_settings(Settings())
+    settings.watching.reconnect_backoff = 0
+    listener = Told(count)
+    watching = asyncio.create_task(watches.watch_all(settings, listener))
+    async with asyncio.timeout(5):
+        await listener.enough.wait()
+    watching.cancel()
+    return listener.words
+
+
+async def test_a_listing_and_each_change_are_told(streams: Callable[..., None]) -> None:
+    streams([
+        {"type": None, "object": pod("x")},
+        Bookmark.LISTED,
+        {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}},
+        {"type": "MODIFIED", "object": pod("x")},
+        {"type": "DELETED", "object": pod("x")},
+    ])  # fmt: skip
+    assert await told(5) == ["listing", "None x", "without []", "MODIFIED x", "DELETED x"]
+
+
+async def test_after_a_broken_watch_a_new_listing_tells_what_is_gone(streams: Callable[..., None]) -> None:
+    streams(
+        [{"type": None, "object": pod("x")}, {"type": None, "object": pod("y")}, Bookmark.LISTED],
+        [{"type": None, "object": pod("y")}, Bookmark.LISTED],
+    )
+    assert (await told(7))[4:] == ["listing", "None y", "without ['x']"]
+
+
+async def test_half_a_listing_and_a_server_that_is_busy_are_tried_again(streams: Callable[..., None]) -> None:
+    streams(
+        [{"type": None, "object": pod("x")}],
+        [APITooManyRequestsError({"message": "later"}, status=429, headers={})],
+        [{"type": None, "object": pod("y")}, Bookmark.LISTED],
+    )
+    assert await told(6) == ["listing", "None x", "listing", "listing", "None y", "without ['x']"]
+
+
+async def test_an_object_that_cannot_be_read_hides_no_other(streams: Callable[..., None]) -> None:
+    streams([{"type": "ADDED", "object": {"metadata": {}}}, {"type": "ADDED", "object": pod("x")}])
+    assert await told(2) == ["listing", "ADDED x"]
+
+
+async def test_a_watch_that_cannot_go_on_ends_all(streams: Callable[..., None]) -> None:
+    streams([APIForbiddenError({"message": "no"}, status=403, headers={})])
+    with pytest.raises(ExceptionGroup):
+        await watches.watch_all(make_settings(Settings()), Told(9))
+
+
+def test_kopf_handles_nothing_by_itself() -> None:
+    made = make_registry(Settings.from_environment({"POD_NAMESPACE": "finetune", "POD_NAME": "operator-0"}))
+    for handlers in (made._watching, made._changing, made._spawning, made._indexing, made._webhooks):
+        assert list(handlers.get_all_handlers()) == []
+    assert [handler.id for handler in made._activities.get_all_handlers()] == ["login"]
 
 
 def test_children_are_watched_by_label_and_kopf_posts_and_scans_nothing() -> None:
@@ -38,12 +139,4 @@ def test_children_are_watched_by_label_and_kopf_posts_and_scans_nothing() -> Non
     assert not settings.posting.enabled
     assert settings.scanning.disabled
     assert settings.peering.standalone
-
-
-def test_kopf_makes_no_copies_of_objects_to_find_out_what_has_changed() -> None:
-    persistence = make_settings(Settings()).persistence
-    body = kopf.Body({"metadata": {"name": "x"}, "spec": {"large": True}})
-    essence = persistence.diffbase_storage.build(body=body)
-    assert essence == {}
-    assert persistence.progress_storage.clear(essence=essence) is essence
-    assert persistence.diffbase_storage.fetch(body=body) is None
+    assert isinstance(settings, kopf.OperatorSettings)

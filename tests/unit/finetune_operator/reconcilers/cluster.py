@@ -68,6 +68,8 @@ class Cluster:
         self.store = make_store()
         self.reports = ReportBox(self.store, self.wake)
         self.observer = Observer(self.kube, self.store, self.wake)
+        for place in self.observer.places():
+            self.observer.listed(*place, self.observer.listing(*place))
         context = Context(self.kube, self.store, self.announce, self.wake, lambda: self.now)
         provider = HuggingFaceTraining(
             self.kube,

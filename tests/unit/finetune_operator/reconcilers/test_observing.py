@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.desired import names
+from finetune_operator.handlers.observer import Observer
 from finetune_operator.reconcilers.observed import concerned, make_store
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import (
@@ -109,23 +110,30 @@ async def test_a_deletion_that_a_watch_missed_is_found_by_the_next_listing() -> 
     assert cluster.store.addresses(PODS) == []
 
 
-async def test_a_deletion_before_the_watches_began_is_found_after_they_have_listed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("finetune_operator.handlers.observer.LISTED_SECONDS", 0)
+async def test_a_deletion_that_no_watch_told_is_found_when_kopf_has_listed_again() -> None:
     cluster = await with_running_job()
-    cluster.restart()
-    await cluster.observer.list_all()
-    cluster.queue.clear()
+    listing = cluster.observer.listing(PODS, None)
     cluster.kube.drop(PODS, "sentiment-1-1-x")
     cluster.kube.events.clear()
-    cluster.observer.seen(NAMESPACES, None, {"metadata": {"name": "of-nobody"}})
-    keeping_up = asyncio.create_task(cluster.observer.keep_up(600))
-    async with asyncio.timeout(5):
-        while cluster.store.addresses(PODS):  # noqa: ASYNC110 - nothing tells when a store has changed
-            await asyncio.sleep(0)
-    keeping_up.cancel()
+    cluster.observer.listed(PODS, None, listing)
+    assert cluster.store.addresses(PODS) == []
     assert cluster.queue == [Key("FineTuneJob", "team-a", "sentiment-1")]
+
+
+async def test_nothing_is_looked_at_before_every_kind_was_listed_and_then_everything_is() -> None:
+    cluster = await with_running_job()
+    known, queue = make_store(), list[Key]()
+    observer = Observer(cluster.kube, known, queue.append)  # type: ignore[arg-type]
+    beginning = asyncio.create_task(observer.begun())
+    listings = {place: observer.listing(*place) for place in observer.places()}
+    for (resource, namespace), listing in listings.items():
+        assert (queue, beginning.done()) == ([], False)
+        for found in await cluster.kube.list(resource):
+            observer.seen(resource, None, found)
+        observer.listed(resource, namespace, listing)
+    await beginning
+    assert {key.kind for key in queue} == {"FineTuneJob", "LLMConnection"}
+    assert known.addresses(PODS) == cluster.store.addresses(PODS) != []
 
 
 async def test_a_listing_does_not_forget_what_was_made_while_it_was_read() -> None:

@@ -1,7 +1,9 @@
 """The store: newest state wins, indexes follow, a listing is the truth of its own time."""
 
+import tracemalloc
 from typing import Any
 
+import orjson
 import pytest
 
 from finetune_operator.runtime.kube import CONNECTIONS, PODS
@@ -74,7 +76,7 @@ def test_a_listing_drops_what_it_lacks_and_keeps_what_it_cannot_know() -> None:
     listing = known.listing(PODS)
     known.put(PODS, pod("new", 3))
     known.put(PODS, pod("changed", 4))
-    listing.take([pod("stays", 2)])
+    listing.has(pod("stays", 2))
     assert [gone["metadata"]["name"] for gone in listing.end()] == ["gone"]
     assert sorted(known.addresses(PODS)) == [("a", "changed"), ("a", "new"), ("a", "stays")]
 
@@ -84,9 +86,9 @@ def test_a_listing_that_begins_anew_knows_nothing_of_what_it_had() -> None:
     for name in ("gone", "stays"):
         known.put(PODS, pod(name, 1))
     listing = known.listing(PODS)
-    listing.take([pod("gone", 1)])
+    listing.has(pod("gone", 1))
     listing.begin()
-    listing.take([pod("stays", 1)])
+    listing.has(pod("stays", 1))
     assert [gone["metadata"]["name"] for gone in listing.end()] == ["gone"]
 
 
@@ -136,9 +138,8 @@ def test_what_everybody_knows_is_no_news_when_the_watch_tells_it() -> None:
     known = store()
     known.put(PODS, pod("x", 1, app="one"), told=True)
     assert not known.hear(PODS, pod("x", 1, app="one"))
-    listing = known.listing(PODS, told=True)
-    listing.take([pod("y", 2, app="one")])
-    listing.end()
+    assert known.listing(PODS).end()
+    known.put(PODS, pod("y", 2, app="one"), told=True)
     assert not known.hear(PODS, pod("y", 2, app="one"))
     assert known.hear(PODS, pod("x", 3, app="one")), "it was gone, and is another one"
 
@@ -150,3 +151,14 @@ def test_versions_are_known_without_reading_and_survive_where_they_are_no_number
     assert known.version(PODS, "x", "a") == 7
     assert known.version(PODS, "z", "a") is None
     assert (known.get(PODS, "y", "a") or {})["metadata"]["resourceVersion"] == "not-a-number"
+
+
+def test_what_is_kept_of_an_object_takes_little_more_than_its_json() -> None:
+    known = Store()
+    objects = [pod(f"pod-{number}", number, note="x" * 1200) for number in range(100)]
+    tracemalloc.start()
+    for obj in objects:
+        known.put(PODS, obj)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 1.5 * sum(len(orjson.dumps(obj)) for obj in objects)

@@ -1,0 +1,60 @@
+"""Credentials of a kubeconfig, with all that may be in one: the official client reads it, and runs its plug-ins.
+
+The client is half of what the operator would have in memory: this module is imported outside of pods alone.
+"""
+
+import ssl
+from pathlib import Path
+
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config import ConfigException, load_kube_config
+from yaml import YAMLError
+
+from finetune_operator.runtime.errors import NoCluster
+
+
+class Kubeconfig:
+    """Credentials from a file. Made by `read`."""
+
+    def __init__(self, path: Path, configuration: Configuration) -> None:
+        self._path = path
+        self._configuration = configuration
+        self.server = str(configuration.host)
+        self.proxy: str | None = configuration.proxy
+        self.server_name: str | None = configuration.tls_server_name
+
+    @classmethod
+    async def read(cls, path: Path) -> "Kubeconfig":
+        """The current context of the file.
+
+        Raises:
+            NoCluster: there are no credentials, or they cannot be read.
+        """
+        configuration = Configuration()
+        await _load(path, configuration)
+        return cls(path, configuration)
+
+    def trust(self) -> ssl.SSLContext:
+        """Whose certificates are believed, and our own if there is one."""
+        context: ssl.SSLContext = RESTClientObject(self._configuration).ssl_context
+        return context
+
+    async def authorization(self) -> str | None:
+        """The header's value now."""
+        value: str | None = await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        return value
+
+    async def renew(self) -> None:
+        """The API server refused the token: it may have been rotated since it was read."""
+        await _load(self._path, self._configuration)
+
+
+async def _load(path: Path, configuration: Configuration) -> None:
+    try:
+        await load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=str(path), client_configuration=configuration, persist_config=False
+        )
+    except (ConfigException, YAMLError, OSError, ValueError, AttributeError, TypeError) as error:
+        # A missing or empty kubeconfig ends as a TypeError or AttributeError inside the official client.
+        raise NoCluster(f"no credentials for a cluster: {error}") from error

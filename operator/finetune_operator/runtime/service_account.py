@@ -1,0 +1,81 @@
+"""The pod's own identity at the API server: a token that the kubelet renews, and the cluster's CA."""
+
+import os
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from finetune_operator.runtime.errors import NoCluster
+
+TOKEN_SECONDS = 60.0
+"""How long a token is used before it is read again; the kubelet renews it long before it ends."""
+
+
+class ServiceAccount:
+    """Credentials from a folder.
+
+    Args:
+        folder: holds `token` and `ca.crt`.
+        environment: holds the address of the API server.
+        clock: seconds, never running backwards.
+
+    Raises:
+        NoCluster: one of these is missing.
+    """
+
+    proxy: str | None = None
+    server_name: str | None = None
+
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str] = os.environ,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.server = _server(environment)
+        self.ca = folder / "ca.crt"
+        self._file = folder / "token"
+        self._clock = clock
+        self._read_at = 0.0
+        self.token = ""
+        self._read()
+        if not self.ca.is_file():
+            raise NoCluster(f"{self.ca} is not there: no CA to know the API server by")
+
+    def trust(self) -> ssl.SSLContext:
+        """Whose certificates are believed: the cluster's alone."""
+        return ssl.create_default_context(cafile=self.ca)
+
+    async def authorization(self) -> str | None:
+        """The header's value now."""
+        if self._clock() - self._read_at >= TOKEN_SECONDS:
+            with suppress(NoCluster):  # the one before may be good still; else the API server says so
+                self._read()
+        return f"Bearer {self.token}"
+
+    async def renew(self) -> None:
+        """The API server refused the token."""
+        self._read()
+
+    def _read(self) -> None:
+        try:
+            token = self._file.read_text().strip()
+        except OSError as error:
+            raise NoCluster(f"no token for the API server: {error}") from error
+        if not token:
+            raise NoCluster(f"no token for the API server: {self._file} is empty")
+        self.token, self._read_at = token, self._clock()
+
+
+def is_in_cluster(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process runs in a pod."""
+    return bool(environment.get("KUBERNETES_SERVICE_HOST"))
+
+
+def _server(environment: Mapping[str, str]) -> str:
+    host, port = (environment.get(f"KUBERNETES_SERVICE_{part}") for part in ("HOST", "PORT"))
+    if not host or not port:
+        raise NoCluster("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT do not say where the API server is")
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
