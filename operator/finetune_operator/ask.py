@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import openai
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+REGION_VARIABLE = "AWS_REGION"
+"""As AWS's other tools read it; boto3 itself reads AWS_DEFAULT_REGION, and the profile."""
 SERVICE_PORT = "http"
 OK, FAILED = 0, 1
 
@@ -83,7 +85,8 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
     if args.max_tokens:
         body["max_tokens"] = args.max_tokens
     if endpoint.api == "InvokeEndpoint":
-        return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_invoke_endpoint(endpoint, body))
+        region = environment.get(REGION_VARIABLE)
+        return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_invoke_endpoint(endpoint, body, region))
     if (urlsplit(endpoint.url).hostname or "").endswith(".svc"):
         return await _in_cluster(kube, args, body)
     return await _at_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
@@ -126,12 +129,12 @@ def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
     return "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
 
 
-def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any]) -> str:
-    """Of sagemaker-runtime, with a body of OpenAI's API. Of a private endpoint the caller's profile says the region."""
+def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | None) -> str:
+    """Of sagemaker-runtime, with a body of OpenAI's API. Of a private endpoint the caller says the region."""
     import boto3
 
     public = re.search(r"//runtime\.sagemaker\.([a-z0-9-]+)\.", endpoint.url)
-    region = public[1] if public else None
+    region = public[1] if public else region
     client = boto3.Session().client("sagemaker-runtime", region_name=region, endpoint_url=endpoint.url)
     reply = client.invoke_endpoint(EndpointName=endpoint.model, ContentType="application/json", Body=orjson.dumps(body))
     return str(orjson.loads(reply["Body"].read())["choices"][0]["message"]["content"])
@@ -147,7 +150,7 @@ def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
         message = f"{endpoint.url} asks for credentials of AWS: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
         raise CannotAsk(message) from None
     except NoRegionError:
-        raise CannotAsk(f"{endpoint.url} does not say its region: set AWS_REGION") from None
+        raise CannotAsk(f"{endpoint.url} does not say its region: set {REGION_VARIABLE}") from None
     except ClientError as error:
         code, said = (error.response["Error"].get(key, "") for key in ("Code", "Message"))
         raise CannotAsk(f"{endpoint.url}: {code}: {said}") from None

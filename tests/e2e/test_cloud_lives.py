@@ -91,9 +91,7 @@ def test_a_model_is_tuned_served_renewed_and_deleted_and_nothing_is_left(
     assert cloud.simulator.count(cloud.creates) == 2
     bill = bill_of(cloud)
     assert bill["training"] > 0
-    assert (
-        bill["hosting"] == 4 * cloud.per_hour
-    )  # the first for its hour and that of the second job, the second for one
+    assert bill["hosting"] == 3 * cloud.per_hour  # the first while the second was tuned, too
     assert cloud.simulator.defects == []
 
 

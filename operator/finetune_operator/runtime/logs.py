@@ -99,7 +99,10 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         library.propagate = True
         library.setLevel(logging.NOTSET)
     # A line per request or per watch event says nothing in production that the metrics do not say better.
-    logging.getLogger("aiohttp.access").setLevel(max(logging.WARNING, root.level))
+    for name in ("aiohttp.access", "httpx2", "azure"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    # It warns in Entra's own words, which may hold parts of a secret; what fails is told by us.
+    logging.getLogger("azure.identity").setLevel(max(logging.ERROR, root.level))
     # Below INFO it writes what it sends and gets: rows of datasets, and what is signed.
     logging.getLogger("botocore").setLevel(max(logging.INFO, root.level))
     if root.level >= logging.INFO:

@@ -107,8 +107,10 @@ async def test_sagemaker_is_asked_by_invoke_endpoint_with_ones_own_credentials(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "simulated-secret")
     with pytest.raises(CannotAsk, match="set AWS_REGION"):
         await answer(cluster, args(), {})
+    region = {"AWS_REGION": "us-east-1"}
+    assert await answer(cluster, args("--max-tokens", "9"), region) == "question 3"
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    assert await answer(cluster, args("--max-tokens", "9"), {}) == "question 3"
+    assert await answer(cluster, args(), {}) == "question 3"
     cluster.deploy(cluster.objects[MODEL_DEPLOYMENTS, "team-a", "mood"]["status"]["endpoint"]["url"], "gone",
                    api="InvokeEndpoint")  # fmt: skip
     with pytest.raises(CannotAsk, match="not found"):

@@ -143,6 +143,14 @@ def test_what_is_sent_to_aws_is_not_logged_however_much_is(lines):
     assert [line["message"] for line in lines()] == ["as much as this"]
 
 
+def test_requests_to_providers_are_no_lines_and_neither_are_entras_words(lines):
+    logging.getLogger("httpx2").info('HTTP Request: GET https://api.example/v1/jobs "HTTP/1.1 200 OK"')
+    logging.getLogger("azure.core.pipeline.policies.http_logging_policy").info("Request URL: …")
+    logging.getLogger("azure.identity.aio").warning("get_token failed: what Entra said of the secret")
+    logging.getLogger("azure.core").warning("something is wrong")
+    assert [line["message"] for line in lines()] == ["something is wrong"]
+
+
 def test_a_broken_format_string_is_still_a_line():
     record = logging.LogRecord("x", logging.INFO, __file__, 1, "%d rows", ("many",), None)
     assert json.loads(logs.JsonFormatter().format(record))["message"] == "%d rows ('many',)"
