@@ -50,7 +50,7 @@ def cluster(built: images.BuiltImages) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def provider_tls(cluster: Cluster) -> certificates.Tls:
-    """What providers with TLS show; the same one as long as the cluster is up, for the operator read its CA at start."""
+    """What providers with TLS show; the same as long as the cluster is up: the operator read its CA at start."""
     return certificates.kept(cluster.folder / "provider-tls", (cluster.addresses.host,))
 
 

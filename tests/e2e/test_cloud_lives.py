@@ -113,7 +113,7 @@ def bill_of(cloud: Cloud) -> dict[str, Decimal]:
 
 
 def assert_no_credential_in(team: Site) -> None:
-    """Of the team's objects, events and pods' logs; what the operator wrote and logged is looked at by test_whole_run."""
+    """Of the team's objects, events and pods' logs; test_whole_run looks at what the operator wrote and logged."""
     kinds = "pods,jobs,events,configmaps,secrets,finetunejobs,finetunedmodels,modeldeployments"
     told = {"objects": json.dumps(team.cluster.get("-n", team.name, kinds))}
     for pod in team.pods("app.kubernetes.io/component=check"):
