@@ -1,12 +1,12 @@
 """A model's whole life at each provider outside of the cluster: operator and check in pods, the provider simulated.
 
-The simulators are threads of this process on the cluster's host address, which pods reach: real HTTP, real SDKs.
+The simulators are threads of this process on the cluster's host address, which pods reach: real HTTP, real SDKs. So are
+the lives, all at once, for each mostly waits for its pods.
 """
 
-import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -22,9 +22,9 @@ from tests.lives.life import Life
 from tests.simulators.aws.moto import moto
 from tests.simulators.certificates import Tls
 
-WHOLE = pytest.mark.skipif(not os.environ.get("FINETUNE_WHOLE_LIVES"), reason="half a minute: FINETUNE_WHOLE_LIVES=1")
-PROVIDERS = ("openai", "bedrock", pytest.param("azure", marks=WHOLE), pytest.param("sagemaker", marks=WHOLE))
+PROVIDERS = ("openai", "azure", "bedrock", "sagemaker")
 DATA = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "validation")}
+QUESTION, ANSWER = "row 7: what colour is the sky of day 7?", "blue"
 
 
 @pytest.fixture(scope="module")
@@ -42,32 +42,34 @@ def team(operator: Cluster, volumes: Path) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def s3(operator: Cluster) -> Iterator[str]:
-    """S3 that pods reach."""
-    with moto(operator.addresses.host) as url:
-        yield url
+def lives(team: Site, provider_tls: Tls, built: images.BuiltImages) -> Iterator[dict[str, Future[None]]]:
+    """What becomes of each provider's life."""
+    host = team.cluster.addresses.host
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
+        for name, value in {**clouds.CALLER, "SSL_CERT_FILE": str(provider_tls.authority)}.items():
+            environment.setenv(name, value)
+        s3 = stack.enter_context(moto(host))
+        found = {
+            "openai": stack.enter_context(clouds.openai(host)),
+            "azure": stack.enter_context(clouds.azure(host, provider_tls)),
+            "bedrock": stack.enter_context(clouds.bedrock(host, s3)),
+            "sagemaker": stack.enter_context(clouds.sagemaker(host, s3)),
+        }
+        with ThreadPoolExecutor(len(found)) as threads:
+            yield {name: threads.submit(play, team, cloud, built.check) for name, cloud in found.items()}
 
 
-@pytest.fixture
-def cloud(request: pytest.FixtureRequest, operator: Cluster, provider_tls: Tls) -> Iterator[Cloud]:
-    """The provider that the test is about."""
-    host = operator.addresses.host
-    with ExitStack() as stack:
-        match request.param:
-            case "azure":
-                yield stack.enter_context(clouds.azure(host, provider_tls))
-            case "bedrock" | "sagemaker" as name:
-                yield stack.enter_context(getattr(clouds, name)(host, request.getfixturevalue("s3")))
-            case _:
-                yield stack.enter_context(clouds.openai(host))
-
-
-@pytest.mark.parametrize("cloud", PROVIDERS, indirect=True)
+@pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_model_is_tuned_served_renewed_and_deleted_and_nothing_is_left(
-    team: Site, cloud: Cloud, built: images.BuiltImages
+    lives: dict[str, Future[None]], provider: str
 ) -> None:
+    lives[provider].result()
+
+
+def play(team: Site, cloud: Cloud, check_image: str) -> None:
+    """A life from its first job to the bill."""
     life = Life(team.cluster, cloud, team.name, operator=NAMESPACE, name=f"at-{cloud.name}")
-    life.connect(checkPod={"image": built.check})
+    life.connect(checkPod={"image": check_image})
     life.make_model()
 
     first = life.tune(f"{life.name}-1", DATA)
@@ -82,10 +84,10 @@ def test_a_model_is_tuned_served_renewed_and_deleted_and_nothing_is_left(
     assert second["modelVersion"] == 2
     life.serves(2)
     assert life.ask(QUESTION) == (ANSWER if cloud.knows_its_data else QUESTION)
-    assert cloud.undeploys is None or was_asked_before_the_old_one_went(cloud)
+    assert cloud.undeploys is None or new_answered_before_old_went(cloud)
     life.pass_an_hour()
 
-    assert_no_credential_in(team)
+    assert_no_credential_in(team, life.name)
     life.end()
     assert (cloud.simulator.left(), cloud.objects(), cloud.simulator.ledger.running()) == ([], [], [])
     assert cloud.simulator.count(cloud.creates) == 2
@@ -95,13 +97,11 @@ def test_a_model_is_tuned_served_renewed_and_deleted_and_nothing_is_left(
     assert cloud.simulator.defects == []
 
 
-QUESTION, ANSWER = "row 7: what colour is the sky of day 7?", "blue"
-
-
-def was_asked_before_the_old_one_went(cloud: Cloud) -> bool:
-    """Whether the last call that asked came before the call that ended the old deployment."""
+def new_answered_before_old_went(cloud: Cloud) -> bool:
+    """Whether somebody asked after the second deployment was made and before the first one was deleted."""
     calls = [call.operation for call in cloud.simulator.calls if call.committed]
-    return cloud.asks in calls[: calls.index(str(cloud.undeploys))]
+    made = [place for place, operation in enumerate(calls) if operation == cloud.deploys]
+    return len(made) == 2 and cloud.asks in calls[made[1] : calls.index(str(cloud.undeploys))]
 
 
 def bill_of(cloud: Cloud) -> dict[str, Decimal]:
@@ -112,12 +112,13 @@ def bill_of(cloud: Cloud) -> dict[str, Decimal]:
     return bill
 
 
-def assert_no_credential_in(team: Site) -> None:
+def assert_no_credential_in(team: Site, model: str) -> None:
     """Of the team's objects, events and pods' logs; test_whole_run looks at what the operator wrote and logged."""
     kinds = "pods,jobs,events,configmaps,secrets,finetunejobs,finetunedmodels,modeldeployments"
-    told = {"objects": json.dumps(team.cluster.get("-n", team.name, kinds))}
-    for pod in team.pods("app.kubernetes.io/component=check"):
-        name = pod["metadata"]["name"]
-        told[name] = team.cluster.kubectl("-n", team.name, "logs", name)
-    assert len(told) > 1
+    checks = f"app.kubernetes.io/component=check,finetune.dev/model={model}"
+    told = {
+        "objects": team.cluster.kubectl("-n", team.name, "get", kinds, "-o", "yaml"),
+        "logs": team.cluster.kubectl("-n", team.name, "logs", "-l", checks, "--tail=-1"),
+    }
+    assert len(team.pods(checks)) == 2
     assert [place for place, text in told.items() if any(canary in text for canary in clouds.CANARIES)] == []

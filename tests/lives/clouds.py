@@ -27,7 +27,13 @@ CANARIES = (OPENAI_KEY, AZURE_SECRET, AWS_SECRET)
 """The connections' credentials: they may be in their Secrets and in calls to the provider, and nowhere else."""
 
 AWS_KEYS = {"accessKeyID": "AKIACANARY", "secretAccessKey": AWS_SECRET}
-CALLER = {"AWS_ACCESS_KEY_ID": "AKIACALLER", "AWS_SECRET_ACCESS_KEY": "callers-secret", "AWS_REGION": "us-east-1"}
+CALLER = {
+    "OPENAI_API_KEY": "sk-caller",
+    "AWS_ACCESS_KEY_ID": "AKIACALLER",
+    "AWS_SECRET_ACCESS_KEY": "callers-secret",
+    "AWS_REGION": "us-east-1",
+}
+"""Environment of somebody who asks models, with credentials of their own."""
 GPT = "gpt-4o-mini-2024-07-18"
 
 
@@ -44,12 +50,12 @@ class Cloud:
     base_model: str
     creates: str
     """The operation that makes a job."""
-    caller: dict[str, str]
-    """Environment of somebody who asks the model, with credentials of their own."""
     asks: str
     """The operation that asks a model."""
+    deploys: str | None = None
+    """The operation that makes a deployment; None where models answer by themselves."""
     undeploys: str | None = None
-    """The operation that ends a deployment; None where models answer by themselves."""
+    """The one that ends it."""
     template: Manifest = field(default_factory=dict)
     """How a version is deployed."""
     per_hour: Decimal = Decimal(0)
@@ -69,19 +75,22 @@ def _now() -> Clock:
 def openai(host: str) -> Iterator[Cloud]:
     """OpenAI, or whoever has its API."""
     keys = {"api-key": OPENAI_KEY}
-    simulator = OpenAISimulator(OpenAISettings(keys=frozenset({OPENAI_KEY, "sk-caller"})), _now())
+    simulator = OpenAISimulator(OpenAISettings(keys=frozenset({OPENAI_KEY, CALLER["OPENAI_API_KEY"]})), _now())
     with serve(simulator, host) as url:
         block = {"baseURL": f"{url}/v1", "apiKeySecretRef": {"name": "openai", "key": "api-key"}}
         yield Cloud(
             "openai", simulator, {"openAI": block}, keys, GPT, "fine_tuning.jobs.create",
-            {"OPENAI_API_KEY": "sk-caller"}, "chat.completions.create",
+            "chat.completions.create",
         )  # fmt: skip
 
 
 @contextmanager
 def azure(host: str, tls: Tls) -> Iterator[Cloud]:
     """Azure OpenAI with ARM and Entra. azure-identity speaks to an authority with TLS only, so all of it has TLS."""
-    settings = AzureSettings(clients={"client": AZURE_SECRET}, deploy_seconds=0, delete_seconds=0, spread_seconds=0)
+    settings = AzureSettings(
+        keys=frozenset({CALLER["OPENAI_API_KEY"]}), clients={"client": AZURE_SECRET},
+        deploy_seconds=0, delete_seconds=0, spread_seconds=0,
+    )  # fmt: skip
     simulator = AzureSimulator(settings, _now())
     with serve(simulator, host, tls=tls) as url:
         block = {
@@ -96,8 +105,8 @@ def azure(host: str, tls: Tls) -> Iterator[Cloud]:
         secret = {"tenantID": settings.tenant, "clientID": "client", "clientSecret": AZURE_SECRET}
         yield Cloud(
             "azure", simulator, {"azureOpenAI": block}, secret, GPT, "fine_tuning.jobs.create",
-            {"OPENAI_API_KEY": "azure-key", "SSL_CERT_FILE": str(tls.authority)}, "chat.completions.create",
-            "deployments.delete", {"azureOpenAI": {"sku": "Standard"}}, Decimal("1.70"),
+            "chat.completions.create", "deployments.create_or_update", "deployments.delete",
+            {"azureOpenAI": {"sku": "Standard"}}, Decimal("1.70"),
         )  # fmt: skip
 
 
@@ -128,8 +137,8 @@ def bedrock(host: str, s3: str) -> Iterator[Cloud]:
     with serve(simulator, host) as url:
         block = _aws_block("bedrock", s3, url) | {"s3": {"bucket": "life-of-bedrock"}}
         yield Cloud(
-            "bedrock", simulator, {"bedrock": block}, AWS_KEYS, NOVA, "CreateModelCustomizationJob", CALLER, "Converse",
-            "DeleteCustomModelDeployment", objects=objects,
+            "bedrock", simulator, {"bedrock": block}, AWS_KEYS, NOVA, "CreateModelCustomizationJob", "Converse",
+            "CreateCustomModelDeployment", "DeleteCustomModelDeployment", objects=objects,
         )  # fmt: skip
 
 
@@ -146,7 +155,7 @@ def sagemaker(host: str, s3: str) -> Iterator[Cloud]:
             "instanceTypes": ["ml.g5.xlarge"],
         }
         yield Cloud(
-            "sagemaker", simulator, {"sageMaker": block}, AWS_KEYS, "tiny/llama", "CreateTrainingJob", CALLER,
-            "InvokeEndpoint", "DeleteEndpoint", {"sageMaker": {"instanceType": "ml.g5.xlarge"}}, Decimal("1.408"),
-            knows_its_data=False, objects=objects.names,
+            "sagemaker", simulator, {"sageMaker": block}, AWS_KEYS, "tiny/llama", "CreateTrainingJob",
+            "InvokeEndpoint", "CreateEndpoint", "DeleteEndpoint", {"sageMaker": {"instanceType": "ml.g5.xlarge"}},
+            Decimal("1.408"), knows_its_data=False, objects=objects.names,
         )  # fmt: skip

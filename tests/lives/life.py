@@ -5,7 +5,6 @@ import asyncio
 import os
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 from finetune_operator.ask import answer
 from finetune_operator.runtime.kube import Kube
@@ -94,7 +93,7 @@ class Life:
         return [one["version"] for one in hosted]
 
     def ask(self, question: str) -> str:
-        """What `finetune-operator ask` prints to somebody with credentials of their own."""
+        """What `finetune-operator ask` prints to whoever has credentials of their own in the environment."""
         asked = argparse.Namespace(
             model=self.name, question=question, namespace=self.namespace, system=None, max_tokens=None
         )
@@ -103,8 +102,7 @@ class Life:
             async with Kube.connect(Settings(kubeconfig=self.cluster.kubeconfig)) as kube:
                 return await answer(kube, asked, os.environ)
 
-        with patch.dict(os.environ, self.cloud.caller):
-            return asyncio.run(said())
+        return asyncio.run(said())
 
     def pass_an_hour(self) -> None:
         """At the provider."""
