@@ -18,6 +18,8 @@ Manifest = dict[str, Any]
 
 API = "finetune.dev/v1alpha1"
 HOUR = 3600
+LISTS_OF_JOBS = "*[Jj]obs*"
+"""By which a running job is followed, whatever the provider calls them."""
 SECONDS = 90
 """What one step may take on a busy machine."""
 
@@ -52,8 +54,17 @@ class Life:
         deployment = {"template": self.cloud.template}
         self._apply("FineTunedModel", self.name, {"deletionPolicy": "Delete", "deployment": deployment})
 
-    def tune(self, job: str, dataset: Manifest, check: Callable[[str], None] | None = None) -> Manifest:
-        """A job to its end, an hour later; its status. `check` plays the part of its pod where nothing runs pods."""
+    def tune(
+        self, job: str, dataset: Manifest, check: Callable[[str], None] | None = None, *, trouble: bool = False
+    ) -> Manifest:
+        """A job to its end, an hour later; its status.
+
+        Args:
+            job: its name.
+            dataset: as in its spec.
+            check: plays the part of its pod where nothing runs pods.
+            trouble: the provider fails once while it runs, and quotes the connection's credentials in what it says.
+        """
         cloud, before = self.cloud, self.cloud.simulator.count(self.cloud.creates)
         spec = {
             "connectionRef": {"name": cloud.name},
@@ -67,6 +78,8 @@ class Life:
             check(job)
         wait_until(lambda: cloud.simulator.count(cloud.creates) > before or self._ended(job), f"job {job}",
                    timeout=SECONDS)  # fmt: skip
+        if trouble:
+            cloud.simulator.fault(LISTS_OF_JOBS, status=500, message=" ".join(cloud.secret.values()))
         cloud.simulator.advance(HOUR)
         self._wait("jsonpath={.status.phase}=Succeeded", "ftj", job)
         wait_until(lambda: not self.get("ftj", job)["metadata"].get("finalizers"), f"{job}'s release", timeout=SECONDS)
