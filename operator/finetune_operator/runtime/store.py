@@ -21,6 +21,10 @@ Indexer = Callable[[Manifest], Iterable[str]]
 Address = tuple[str, str]
 """Namespace ("" where there is none) and name."""
 
+DELETIONS = 4096
+"""Of so many deletions it is remembered in which state: an answer of the API that comes after its watch's word, as that
+to a write which took the last finalizer off, does not bring the object back."""
+
 
 class _Kept:
     """One object: its JSON without its resourceVersion, that version, its index keys, and what was last told of it."""
@@ -58,6 +62,7 @@ class Store:
         self._trims = trims or {}
         self._objects: dict[Resource, dict[Address, _Kept]] = defaultdict(dict)
         self._index: dict[tuple[Resource, str], set[Address]] = defaultdict(set)
+        self._deleted: dict[tuple[Resource, Address], int] = {}
 
     def put(self, resource: Resource, obj: Mapping[str, Any], *, told: bool = False) -> bool:
         """Keep an object unless a newer state of it is known; whether it was kept.
@@ -94,6 +99,10 @@ class Store:
         if kept is not None and kept.version > _version(obj):
             return False
         self.remove(resource, *address)
+        self._deleted.pop((resource, address), None)  # lest it keeps its place among the oldest
+        self._deleted[resource, address] = _version(obj)
+        if len(self._deleted) > DELETIONS:
+            del self._deleted[next(iter(self._deleted))]
         return True
 
     def get(self, resource: Resource, name: str, namespace: str | None = None) -> Manifest | None:
@@ -141,6 +150,8 @@ class Store:
         address, version = _address(obj), _version(obj)
         known = self._objects[resource].get(address)
         if known is not None and known.version > version:
+            return None
+        if version and version <= self._deleted.get((resource, address), 0):
             return None
         trim = self._trims.get(resource)
         trimmed = _plain(trim(dict(obj)) if trim else dict(obj), versioned=bool(version))

@@ -108,6 +108,23 @@ def test_a_late_deletion_does_not_take_the_next_object_of_that_name_away(deleted
     assert known.discard(PODS, pod("unknown", 1))
 
 
+@pytest.mark.parametrize(("answered", "back"), [(6, False), (7, False), (8, True)])
+def test_an_answer_that_comes_after_the_deletion_does_not_bring_the_object_back(answered: int, back: bool) -> None:
+    known = store()
+    known.put(PODS, pod("x", 5))
+    known.discard(PODS, pod("x", 7))
+    assert known.put(PODS, pod("x", answered)) is back
+    assert (known.get(PODS, "x", "a") is not None) is back
+
+
+def test_of_deletions_only_the_last_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_operator.runtime.store.DELETIONS", 2)
+    known = store()
+    for name in ("x", "y", "z"):
+        known.discard(PODS, pod(name, 7))
+    assert [known.put(PODS, pod(name, 6)) for name in ("x", "y", "z")] == [True, False, False]
+
+
 def test_a_removed_object_may_come_again_with_any_version() -> None:
     known = store()
     known.put(PODS, pod("x", 9))
