@@ -26,7 +26,7 @@ def compiler(folder: Path, script: str) -> str:
     ("script", "why"),
     [
         (
-            "echo 'tried.c:1:10: fatal error: Python.h: No such file or directory' >&2; exit 1",
+            "echo 'tried.c:1:10: fatal error: Python.h: No such file' >&2; exit 1",
             "error: Python.h: No such",
         ),
         ("exit 1", "it says nothing"),
