@@ -126,7 +126,7 @@ def numbers(job, name):
     return [line[name] for line in ranks.learnt(job) if name in line]
 
 
-def test_a_killed_run_goes_on_with_another_number_of_ranks_and_leaves_what_one_rank_leaves(tiny_model, tmp_path):
+def test_a_killed_or_stopped_run_goes_on_with_another_number_of_ranks_and_leaves_what_one_rank_leaves(tiny_model, tmp_path):
     one, shared = (ranks.job_of(tmp_path / name, tiny_model, **FULL) for name in ("one", "shared"))
     shared = shared.model_copy(update={"spec": one.spec})
     straight = ranks.started(one, 1)
@@ -137,6 +137,13 @@ def test_a_killed_run_goes_on_with_another_number_of_ranks_and_leaves_what_one_r
     assert ranks.ended(killed) == [ExitCode.INTERRUPTED, -signal.SIGKILL, ExitCode.INTERRUPTED]
     assert ranks.message(shared, 0) == Reason.INTERRUPTED
     assert not (Path(shared.output) / "model").exists()
+
+    stopped = ranks.started(shared, 2, ranks.do_sharing)
+    ranks.wait_for_step(shared, ranks.steps_done(shared) + 1, stopped)
+    os.kill(stopped[1].pid, signal.SIGTERM)
+    assert ranks.ended(stopped) == [ExitCode.INTERRUPTED, ExitCode.INTERRUPTED]
+    done = ranks.steps_done(shared)
+    assert max((Path(shared.output) / "checkpoints").iterdir()).name == f"step-{done:08d}"
 
     alone = shared.model_copy(update={"output": str(tmp_path / "alone" / "output")})
     shutil.copytree(shared.output, alone.output)
