@@ -387,7 +387,7 @@ class StepTrainer(Trainer):
         None when somebody asked to stop before its end.
         """
         self._net.eval()
-        total, tokens, given_up = 0.0, 0, False
+        total, tokens, given_up = 0.0, 0.0, False
         with torch.no_grad():
             for start in range(0, len(store), _VALIDATION_ROWS):
                 rows = range(start, min(start + _VALIDATION_ROWS, len(store)))

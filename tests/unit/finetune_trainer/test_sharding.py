@@ -126,7 +126,7 @@ def numbers(job, name):
     return [line[name] for line in ranks.learnt(job) if name in line]
 
 
-def test_a_killed_or_stopped_run_goes_on_with_another_number_of_ranks_and_leaves_what_one_rank_leaves(tiny_model, tmp_path):
+def test_a_killed_or_stopped_run_goes_on_with_another_number_of_ranks_and_ends_as_with_one(tiny_model, tmp_path):
     one, shared = (ranks.job_of(tmp_path / name, tiny_model, **FULL) for name in ("one", "shared"))
     shared = shared.model_copy(update={"spec": one.spec})
     straight = ranks.started(one, 1)
