@@ -145,7 +145,7 @@ def empty_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False) ->
     Raises:
         TrainerError: ModelUnusable.
     """
-    from accelerate import init_empty_weights
+    from accelerate import init_empty_weights  # type: ignore[import-untyped]
 
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
     with init_empty_weights(include_buffers=False):

@@ -108,9 +108,8 @@ def load_model(folder: Path, model: torch.nn.Module) -> None:
     """
     trained = _trained(model)
     with _saved(folder, "model") as saved, torch.no_grad():
-        if {name: saved.shape(name) for name in saved.names} != {
-            name: list(one.shape) for name, one in trained.items()
-        }:
+        shapes = {name: list(value.shape) for name, value in trained.items()}
+        if {name: saved.shape(name) for name in saved.names} != shapes:
             raise TrainerError(
                 Reason.SPEC_INVALID,
                 f"{folder} is a checkpoint of another base model of the same name",

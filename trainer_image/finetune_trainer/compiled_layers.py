@@ -4,14 +4,13 @@ Compiled, norms, rotations and activations become a few kernels. That needs a GP
 which Triton builds its launcher; without one layers run as they are.
 """
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
+from finetune_trainer import c_compiler
 from finetune_trainer.attention import inner, kept_apart
 
 
@@ -19,9 +18,7 @@ def why_not_compiled() -> str | None:
     """Why layers cannot be compiled on this machine, or None where they can."""
     if not torch.cuda.is_available():
         return "there is no GPU"
-    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        return "the machine has no C compiler"
-    return None
+    return c_compiler.why_none()
 
 
 @contextmanager

@@ -125,6 +125,22 @@ class World:
                 backend, store=self.store, rank=self.rank, world_size=self.size, timeout=_TIMEOUT
             )
 
+    @contextmanager
+    def formed(self) -> Iterator[None]:
+        """Collectives work within the block; those too that a model makes whose layers are shared out.
+
+        Raises:
+            TrainerError: Interrupted, one of the ranks has ended.
+        """
+        self.form()
+        try:
+            yield
+        except RuntimeError as error:
+            if self.store is None or not _is_end_of_line(error):
+                raise
+            raise _another_has_ended() from error
+        self.part()
+
     def part(self) -> None:
         """Close the ways between the ranks: from now on each goes on alone."""
         if self.store is None:
@@ -247,4 +263,15 @@ def _others_may_end() -> Iterator[None]:
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise
-        raise TrainerError(Reason.INTERRUPTED, "another process of this attempt has ended") from error
+        raise _another_has_ended() from error
+
+
+def _is_end_of_line(error: RuntimeError) -> bool:
+    """Whether it is torch's word for it, where it may be anything: gloo's errors have no type of their own."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error)
+
+
+def _another_has_ended() -> TrainerError:
+    return TrainerError(Reason.INTERRUPTED, "another process of this attempt has ended")

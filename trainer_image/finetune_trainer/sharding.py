@@ -35,7 +35,8 @@ def spread(model: Any, whole: Any | None, device: str, compute_dtype: torch.dtyp
     Raises:
         TrainerError: InsufficientMemory, the model has no repeated layers that could be shared out one by one.
     """
-    mesh = DeviceMesh.from_group(distributed.group.WORLD, device)
+    everybody: Any = distributed.group.WORLD
+    mesh = DeviceMesh.from_group(everybody, device)
     narrow = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
     policy = MixedPrecisionPolicy() if compute_dtype == torch.float32 else narrow
     adapters = {value for value in model.parameters() if value.requires_grad} if _is_adapted(model) else None
@@ -65,7 +66,9 @@ def gathered(value: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Ten
     """A tensor as a whole, in `dtype` where it was shared out; every rank has to call it."""
     if not isinstance(value, DTensor):
         return value.detach()
-    return value.detach().to(dtype or value.dtype).full_tensor()
+    parts: Any = value.detach().to(dtype or value.dtype)
+    whole: torch.Tensor = parts.full_tensor()
+    return whole
 
 
 def like(value: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:

@@ -313,8 +313,7 @@ class StepTrainer(Trainer):
         return total
 
     def _with_idle(self, passes: list[Pass]) -> list[tuple[Pass, int]]:
-        """Passes and their weights: layers that are shared out want equally many of all ranks, some of which count
-        for nothing."""
+        """Passes and their weights; a model that is shared out wants equally many of all ranks, so some count 0."""
         weighted = [(one, 1) for one in passes]
         if not self._sharded:
             return weighted
@@ -388,7 +387,7 @@ class StepTrainer(Trainer):
         None when somebody asked to stop before its end.
         """
         self._net.eval()
-        total, tokens, given_up = 0.0, 0, False
+        total, tokens, given_up = 0.0, 0.0, False
         with torch.no_grad():
             for start in range(0, len(store), _VALIDATION_ROWS):
                 rows = range(start, min(start + _VALIDATION_ROWS, len(store)))

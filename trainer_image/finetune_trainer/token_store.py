@@ -7,7 +7,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class TokenStore:
     ) -> None:
         """Write (ids, labels) pairs to a file of `scratch` (default: the system's) that goes away with the store.
 
-        With `path` they go there, and others can `open` them.
+        With `path` they go there, for others to map (`MappedTokens`).
 
         Rows for an encoder-decoder are prompt, without loss, and answer, with loss, behind one another; `decoder_start`
         is the token that its answers begin after.
@@ -60,19 +60,8 @@ class TokenStore:
                 offsets.append(offsets[-1] + len(signed))
             self._file.flush()
             if path:
-                about = {"largest_id": np.asarray(self.largest_id), "labelled": np.asarray(self.labelled)}
-                np.savez(_index(path), offsets=np.asarray(offsets), **about)
+                np.savez(_index(path), offsets=offsets, largest_id=self.largest_id, labelled=self.labelled)
         self._map(np.asarray(offsets))
-
-    @classmethod
-    def open(cls, path: Path, *, decoder_start: int | None = None) -> Self:
-        """The rows that another process wrote to `path`."""
-        store = cls.__new__(cls)
-        store.decoder_start, store._file = decoder_start, path.open("rb")
-        with np.load(_index(path)) as index:
-            store.largest_id, store.labelled = int(index["largest_id"]), int(index["labelled"])
-            store._map(index["offsets"])
-        return store
 
     def _map(self, offsets: Tokens) -> None:
         self._offsets = offsets
@@ -97,6 +86,16 @@ class TokenStore:
     def longest(self) -> int:
         """Tokens of the longest row."""
         return int(self.lengths.max(initial=0))
+
+
+class MappedTokens(TokenStore):
+    """Rows that another process wrote to a `path`."""
+
+    def __init__(self, path: Path, *, decoder_start: int | None = None) -> None:
+        self.decoder_start, self._file = decoder_start, path.open("rb")
+        with np.load(_index(path)) as index:
+            self.largest_id, self.labelled = int(index["largest_id"]), int(index["labelled"])
+            self._map(index["offsets"])
 
 
 def _index(path: Path) -> Path:

@@ -60,7 +60,7 @@ from finetune_trainer.push import push_all
 from finetune_trainer.ranks import World, join
 from finetune_trainer.report import Reporter, pod_reporter
 from finetune_trainer.serving.limits import cpu_threads
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.token_store import MappedTokens, TokenStore
 from finetune_trainer.tuning import (
     LEARNING_RATE,
     Held,
@@ -282,18 +282,17 @@ def _train_by_recipe(
     run = _prepare(job, folder, verdict, held.model, world, shards=shards, allow_local=allow_local)
     run.padded = why_padded(job, run.model) if shards == 1 else None
     interruption.check()
-    world.form()
-    if shards > 1:
-        held.spread(run.compute_dtype)
-        padded = why_padded(job, run.model)  # every rank computes in it
-        run.padded = world.tell("padded", lambda: padded)
-    logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
-    trainer = _train(run, reporter, interruption)
-    room.report_peak(reporter, trainer.lesson.halvings)
-    result = _result(run, trainer)
-    _free_training_memory(run, trainer)
-    run.model = held.gathered(run.compute_dtype)
-    world.part()
+    with world.formed():
+        if shards > 1:
+            held.spread(run.compute_dtype)
+            padded = why_padded(job, run.model)  # every rank computes in it
+            run.padded = world.tell("padded", lambda: padded)
+        logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
+        trainer = _train(run, reporter, interruption)
+        room.report_peak(reporter, trainer.lesson.halvings)
+        result = _result(run, trainer)
+        _free_training_memory(run, trainer)
+        run.model = held.gathered(run.compute_dtype)
     return run, result
 
 
@@ -374,7 +373,7 @@ def _tokenised(
 
     if path is None or split == "test":
         return encoded()
-    return world.once_per_node(f"tokens of {split}", encoded, lambda: TokenStore.open(path, decoder_start=start))
+    return world.once_per_node(f"tokens of {split}", encoded, lambda: MappedTokens(path, decoder_start=start))
 
 
 def _rows(job: TrainerJob, split: SplitName, verdict: DatasetVerdict, *, allow_local: bool) -> Iterator[Row]:

@@ -1,26 +1,29 @@
 """Ranks without torchrun: processes that find each other by the variables that it would set, on this machine's CPU."""
 
+import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
-from finetune_api.trainer import TrainerJob
-from finetune_trainer import launch, outcome, train
+from finetune_api.trainer import TrainerJob, read_termination_message
+from finetune_trainer import launch, outcome, room, train
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter
-
-_LIBRARIES = ["peft", "transformers.models.llama.modeling_llama"]
+from tests.unit.finetune_trainer.jobs import make_job, write_rows
 
 
 def context() -> ForkServerContext:
     """Processes that need not import torch each for itself."""
     made = get_context("forkserver")
-    made.set_forkserver_preload([*_LIBRARIES, "finetune_trainer.step_trainer", __name__])
+    made.set_forkserver_preload(["tests.unit.finetune_trainer.warm", __name__])
     return made
 
 
@@ -53,6 +56,51 @@ def do(job: TrainerJob, messages: str) -> None:
     sys.exit(
         outcome.run_to_end(lambda: train.execute(job, reporter, interruption, allow_local=True), reporter, interruption)
     )
+
+
+def do_sharing(job: TrainerJob, messages: str) -> None:
+    """The same where no rank has room for the whole model."""
+    here = room.room_here()
+    room.room_here = lambda: replace(here, available=1)
+    # What is whole for the moment is more than half of a tiny model: the estimate would have none of it.
+    room.sharded = lambda need, size: replace(need, setup=replace(need.setup, shards=size))
+    do(job, messages)
+
+
+def job_of(folder: Path, cache: Path, **spec: object) -> TrainerJob:
+    """Epochs of ten steps, the last one short; what is random in them is dropout."""
+    job = make_job(folder, cache, **{"lora": {"dropout": 0.1}, **spec})
+    write_rows(folder / "train.jsonl", 75, seed=0)
+    return job.model_copy(update={"report": None})
+
+
+def steps_done(job: TrainerJob) -> int:
+    record = Path(job.output) / "metrics.jsonl"
+    return record.read_text().count('"loss"') if record.exists() else 0
+
+
+def wait_for_step(job: TrainerJob, step: int, processes: list[BaseProcess]) -> None:
+    end = time.monotonic() + 120
+    while steps_done(job) < step:
+        assert all(process.is_alive() for process in processes), [process.exitcode for process in processes]
+        assert time.monotonic() < end, "it did not get there"
+        time.sleep(0.005)
+
+
+def started(job: TrainerJob, size: int, work: Callable[[TrainerJob, str], None] | None = None) -> list[BaseProcess]:
+    """The job's ranks under way; what they do is `do` unless it is said."""
+    messages = Path(job.output).parent / "messages"
+    messages.mkdir(exist_ok=True)
+    return start(size, work or do, job, str(messages))
+
+
+def message(job: TrainerJob, rank: int) -> str | None:
+    told = read_termination_message((Path(job.output).parent / "messages" / str(rank)).read_text())
+    return told.failure.reason if told and told.failure else told and told.phase
+
+
+def learnt(job: TrainerJob) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (Path(job.output) / "metrics.jsonl").read_text().splitlines()]
 
 
 def _rank(rank: int, size: int, port: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:

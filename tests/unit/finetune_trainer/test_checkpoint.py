@@ -57,6 +57,19 @@ def test_a_run_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path):
     assert random.random() == expected[1]
 
 
+def test_a_large_checkpoint_is_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_PIECE_BYTES", 8)
+    parts, other = Parts(), Parts(steps=1)
+    folder = parts.save(tmp_path, 3)
+    assert len(list(folder.glob("model*.safetensors"))) == len(list(other.model.parameters()))
+    assert len(list(folder.glob("optimizer*.safetensors"))) > 2
+    checkpoint.load_model(folder, other.model)
+    checkpoint.load_optimizer(folder, other.optimizer, other.scheduler)
+    assert all(torch.equal(*pair) for pair in zip(parts.model.parameters(), other.model.parameters(), strict=True))
+    for one, two in zip(parts.optimizer.state.values(), other.optimizer.state.values(), strict=True):
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_the_two_newest_are_kept_and_the_newest_is_found_with_its_notes(tmp_path):
     parts = Parts()
     for step in (5, 10, 100):

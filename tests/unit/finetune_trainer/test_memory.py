@@ -20,6 +20,7 @@ from transformers import (
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobSpec, LoRA
+from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import __main__ as command_line
 from finetune_trainer import base_model, memory, model_shape, room
 from finetune_trainer.adapters import with_adapters
@@ -265,7 +266,8 @@ def test_more_memory_never_makes_smaller_passes():
     [
         ("LoRA", {}, 16, ["method: QLoRA;", "a GPU with 19 GiB"]),
         ("LoRA", {"microBatchSize": 8}, 24, ["method: QLoRA;", "hyperparameters.microBatchSize: 4;"]),
-        ("Full", {}, 40, ["method: LoRA;", "a GPU with"]),
+        ("Full", {}, 40, ["method: LoRA;", "resources.gpusPerNode: 8;", "a GPU with"]),
+        ("Full", {"batchSize": 2}, 80, ["method: LoRA;", "a GPU with"]),
         ("QLoRA", {"microBatchSize": 8}, 14, ["hyperparameters.microBatchSize: 4;", "maxSequenceLength: 1024;"]),
         ("LoRA", {"microBatchSize": 16}, 10, ["method: QLoRA with hyperparameters.microBatchSize: 2;"]),
         ("LoRA", {}, 4, ["It takes a GPU with 19 GiB."]),
@@ -308,6 +310,58 @@ def test_activations_of_an_uncertain_architecture_refuse_nobody():
     need = need_of(spec)
     assert refusal(need, gpu(17), spec)
     assert refusal(replace(need, shape=replace(LLAMA_8B, certain=False)), gpu(17), spec) is None
+
+
+def judged_8b(monkeypatch, room_, ranks, method, splits=("train",)):
+    monkeypatch.setattr(model_shape, "of_folder", lambda _: LLAMA_8B)
+    data = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in splits}
+    spec = FineTuneJobSpec.model_validate({**spec_of(method).wire(), "dataset": data})
+    verdict = DatasetVerdict(valid=True, reason="Valid", message="")
+    return room.judged(spec, None, verdict, room_, compute_bytes=2, ranks=ranks)
+
+
+@pytest.mark.parametrize(
+    ("method", "gibibytes", "ranks", "shards", "refused"),
+    [
+        ("LoRA", 80, 8, None, False),
+        ("LoRA", 12, 8, 8, False),
+        ("LoRA", 12, 1, None, True),
+        ("Full", 200, 8, None, False),
+        ("Full", 80, 8, 8, False),
+        ("Full", 80, 1, None, True),
+        ("Full", 40, 2, 2, True),
+        ("QLoRA", 4, 8, None, True),
+    ],
+)
+def test_a_model_is_shared_out_where_it_does_not_fit_on_each_rank(
+    method, gibibytes, ranks, shards, refused, monkeypatch
+):
+    use, error = judged_8b(monkeypatch, gpu(gibibytes), ranks, method)
+    assert (use.shards, error is not None) == (shards, refused)
+    assert use.fits is not refused
+    assert ("share the model out" in room.in_words(use)) is (shards is not None)
+    if refused and shards:
+        assert "on each of 2 that share the model out" in error.message
+
+
+def test_a_rank_of_eight_holds_an_eighth_and_what_is_whole_for_the_moment():
+    spec = spec_of("Full")
+    whole, part = need_of(spec), room.sharded(need_of(spec), 8)
+    one, eighth = (need.parts(need.smallest) for need in (whole, part))
+    head = 2 * 128256 * 4096
+    moment = head + 2 * (LLAMA_8B.parameters - head) / 32
+    assert eighth.weights == pytest.approx(one.weights / 8 + 2 * moment, rel=1e-3)
+    assert eighth.optimizer == pytest.approx(one.optimizer / 8, rel=1e-3)
+    assert eighth.gradients == pytest.approx(one.gradients / 8 + 6 * moment, rel=1e-3)
+
+
+def test_a_shared_out_model_that_one_gpu_cannot_measure_is_refused_before_it_is_trained(monkeypatch):
+    assert judged_8b(monkeypatch, gpu(12), 8, "LoRA")[1] is None
+    _, error = judged_8b(monkeypatch, gpu(12), 8, "LoRA", ("train", "test"))
+    assert error.reason == "InsufficientMemory"
+    assert "dataset.test: the tuned model is measured on one GPU, where it takes 15.0 GiB" in error.message
+    assert "Remove dataset.test" in error.next_step
+    assert judged_8b(monkeypatch, gpu(80), 8, "Full", ("train", "test"))[1] is None
 
 
 def refuse_loading(*_args, **_kwargs):

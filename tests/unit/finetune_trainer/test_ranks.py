@@ -1,6 +1,5 @@
 """Several processes learn as one would: the same gradients, the same order, and nothing lost when one of them ends."""
 
-import json
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import NODE_VARIABLE
 from finetune_api.reasons import Reason
-from finetune_api.trainer import TrainerJob, read_termination_message
+from finetune_api.trainer import TrainerJob
 from finetune_trainer import launch, train
 from finetune_trainer.batches import Plan
 from finetune_trainer.errors import TrainerError
@@ -27,7 +26,7 @@ from finetune_trainer.ranks import World, join
 from finetune_trainer.step_trainer import PASSES, Steps, StepTrainer
 from finetune_trainer.token_store import IGNORED, TokenStore
 from tests.unit.finetune_trainer import ranks
-from tests.unit.finetune_trainer.jobs import make_job, write_rows
+from tests.unit.finetune_trainer.jobs import make_job
 
 ROWS = [
     ([5, 6, 7, 8, 9, 10], [IGNORED, IGNORED, IGNORED, 8, 9, 10]),
@@ -93,110 +92,81 @@ def test_shares_have_about_as_many_tokens():
     assert [sum(lengths[row] for row in share) for share in shares] == [179, 170]
 
 
-def job_of(folder: Path, cache: Path, **spec: object) -> TrainerJob:
-    """Epochs of ten steps, the last one short; what is random in them is dropout."""
-    job = make_job(folder, cache, lora={"dropout": 0.1}, **spec)
-    write_rows(folder / "train.jsonl", 75, seed=0)
-    return job.model_copy(update={"report": None})
-
-
-def steps_done(job: TrainerJob) -> int:
-    record = Path(job.output) / "metrics.jsonl"
-    return record.read_text().count('"loss"') if record.exists() else 0
-
-
-def wait_for_step(job: TrainerJob, step: int, processes: list[ranks.BaseProcess]) -> None:
-    end = time.monotonic() + 120
-    while steps_done(job) < step:
-        assert all(process.is_alive() for process in processes), [process.exitcode for process in processes]
-        assert time.monotonic() < end, "it did not get there"
-        time.sleep(0.005)
-
-
-def started(job: TrainerJob, size: int) -> list[ranks.BaseProcess]:
-    messages = Path(job.output).parent / "messages"
-    messages.mkdir(exist_ok=True)
-    return ranks.start(size, ranks.do, job, str(messages))
-
-
-def message(job: TrainerJob, rank: int) -> str | None:
-    told = read_termination_message((Path(job.output).parent / "messages" / str(rank)).read_text())
-    return told.failure.reason if told and told.failure else told and told.phase
-
-
-def learnt(job: TrainerJob) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (Path(job.output) / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_trap_10_ranks_that_are_killed_or_stopped_go_on_in_the_same_order_and_end_the_same(tiny_model, tmp_path):
     paces = {"hyperparameters": {"epochs": 6, "checkpointSteps": 7}}
-    straight, broken = (job_of(tmp_path / name, tiny_model, **paces) for name in ("straight", "broken"))
+    straight, broken = (ranks.job_of(tmp_path / name, tiny_model, **paces) for name in ("straight", "broken"))
     broken = broken.model_copy(update={"spec": straight.spec})
-    undisturbed = started(straight, 2)
+    undisturbed = ranks.started(straight, 2)
 
-    killed = started(broken, 2)
-    wait_for_step(broken, 13, killed)
+    killed = ranks.started(broken, 2)
+    ranks.wait_for_step(broken, 13, killed)
     os.kill(killed[1].pid, signal.SIGKILL)
     assert ranks.ended(killed) == [ExitCode.INTERRUPTED, -signal.SIGKILL]
-    assert message(broken, 0) == Reason.INTERRUPTED
+    assert ranks.message(broken, 0) == Reason.INTERRUPTED
     assert not (Path(broken.output) / "model").exists()
 
-    stopped = started(broken, 2)
-    wait_for_step(broken, steps_done(broken) + 3, stopped)
+    stopped = ranks.started(broken, 2)
+    ranks.wait_for_step(broken, ranks.steps_done(broken) + 3, stopped)
     os.kill(stopped[1].pid, signal.SIGTERM)
     assert ranks.ended(stopped) == [ExitCode.INTERRUPTED, ExitCode.INTERRUPTED]
-    done = steps_done(broken)
+    done = ranks.steps_done(broken)
     assert max((Path(broken.output) / "checkpoints").iterdir()).name == f"step-{done:08d}"
 
     alone = broken.model_copy(update={"output": str(tmp_path / "alone" / "output")})
     shutil.copytree(broken.output, alone.output)
     assert ranks.ended(undisturbed) == [0, 0]
-    assert ranks.ended(started(broken, 2)) == [0, 0]
-    assert ranks.ended(started(alone, 1)) == [0]
+    assert ranks.ended(ranks.started(broken, 2)) == [0, 0]
+    assert ranks.ended(ranks.started(alone, 1)) == [0]
     weights = [load_file(Path(job.output) / "model" / "adapter_model.safetensors") for job in (straight, broken)]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
-    assert learnt(straight) == learnt(broken)
-    order = [[line.get("tokens") for line in learnt(job)] for job in (straight, alone)]
+    assert ranks.learnt(straight) == ranks.learnt(broken)
+    order = [[line.get("tokens") for line in ranks.learnt(job)] for job in (straight, alone)]
     assert order[0] == order[1]
 
 
-def test_two_ranks_come_to_the_weights_of_one(tiny_model, tmp_path):
-    jobs = [job_of(tmp_path / name, tiny_model) for name in ("one", "two")]
-    jobs = [job.model_copy(update={"spec": jobs[0].spec.model_copy(update={"lora": None})}) for job in jobs]
-    runs = [started(job, size) for job, size in zip(jobs, (1, 2), strict=True)]
-    assert [ranks.ended(run) for run in runs] == [[0], [0, 0]]
-    one, two = ([line for line in learnt(job) if "loss" in line] for job in jobs)
-    assert [line["tokens"] for line in one] == [line["tokens"] for line in two]
-    assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=1e-3)
-    assert not (tmp_path / "two" / "messages" / "metrics.jsonl").exists()
-
-
 def do_and_note(job: TrainerJob, messages: str) -> None:
-    """Do the job, and write down when data are tokenised and when the process group forms."""
+    """Do the job, and write down when data are tokenised or mapped and when the process group forms."""
     notes = Path(messages) / f"order-{os.environ['RANK']}"
-    tokenised, init = train._tokenised, distributed.init_process_group
 
-    def note_tokenised(*args: Any, **kwargs: Any) -> Any:
-        found = tokenised(*args, **kwargs)
-        if found is not None:
-            notes.open("a").write("tokenised\n")
-        return found
+    def noting(word: str, work: Any) -> Any:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            notes.open("a").write(f"{word}\n")
+            return work(*args, **kwargs)
 
-    def note_init(*args: Any, **kwargs: Any) -> None:
-        notes.open("a").write("group\n")
-        init(*args, **kwargs)
+        return noted
 
-    train._tokenised, distributed.init_process_group = note_tokenised, note_init
+    train.encode, train.MappedTokens = noting("tokenised", train.encode), noting("mapped", train.MappedTokens)
+    distributed.init_process_group = noting("group", distributed.init_process_group)
     ranks.do(job, messages)
 
 
-def test_trap_18_every_rank_tokenises_before_the_process_group_forms(tiny_model, tmp_path):
-    job = job_of(tmp_path, tiny_model, hyperparameters={"epochs": 0.2})
-    messages = tmp_path / "messages"
-    messages.mkdir()
-    assert ranks.ended(ranks.start(2, do_and_note, job, str(messages))) == [0, 0]
-    for rank in (0, 1):
-        assert (messages / f"order-{rank}").read_text().split() == ["tokenised", "tokenised", "group"]
+def test_two_ranks_come_to_the_weights_of_one_whether_each_holds_the_model_or_both_share_it(tiny_model, tmp_path):
+    names = ("one", "two", "sharing")
+    paces = {"lora": None, "hyperparameters": {"epochs": 1, "microBatchSize": 2}}
+    jobs = [ranks.job_of(tmp_path / name, tiny_model, **paces) for name in names]
+    jobs = [job.model_copy(update={"spec": jobs[0].spec}) for job in jobs]
+    jobs[1] = jobs[1].model_copy(update={"ranks_per_node": 2})
+    works = zip(jobs, (1, 2, 2), (ranks.do, do_and_note, ranks.do_sharing), strict=True)
+    runs = [ranks.started(job, size, work) for job, size, work in works]
+    assert [ranks.ended(run) for run in runs] == [[0], [0, 0], [0, 0]]
+    one, *others = ([line for line in ranks.learnt(job) if "loss" in line] for job in jobs)
+    for lines in others:
+        assert [line["tokens"] for line in lines] == [line["tokens"] for line in one]
+        assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in one], rel=1e-3)
+        assert [line["gradNorm"] for line in lines] == pytest.approx([line["gradNorm"] for line in one], rel=1e-2)
+    validations = [[line["validationLoss"] for line in ranks.learnt(job) if "validationLoss" in line] for job in jobs]
+    assert validations[0] == pytest.approx(validations[1], rel=1e-3) == pytest.approx(validations[2], rel=1e-3)
+    assert not (tmp_path / "two" / "messages" / "metrics.jsonl").exists()
+    adapters = [load_file(Path(job.output) / "model" / "adapter_model.safetensors") for job in jobs]
+    shapes = [{name: (value.shape, value.dtype) for name, value in adapter.items()} for adapter in adapters]
+    assert shapes[0] == shapes[1] == shapes[2]
+    orders = [(tmp_path / "two" / "messages" / f"order-{rank}").read_text().split() for rank in (0, 1)]
+    trap_18_tokenised_once_and_before_the_process_group_forms(*orders)
+
+
+def trap_18_tokenised_once_and_before_the_process_group_forms(first: list[str], second: list[str]) -> None:
+    assert first == ["tokenised", "tokenised", "group"]
+    assert second == ["mapped", "mapped", "group"]
 
 
 def test_a_checkpoint_that_is_not_on_every_node_is_said_to_be_so(tmp_path):
@@ -209,11 +179,11 @@ def test_a_checkpoint_that_is_not_on_every_node_is_said_to_be_so(tmp_path):
 
 
 def test_bad_rows_are_told_by_the_first_rank_alone(tiny_model, tmp_path):
-    job = job_of(tmp_path, tiny_model)
+    job = ranks.job_of(tmp_path, tiny_model)
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write('{"prompt": "no answer"}\n')
-    assert ranks.ended(started(job, 2)) == [ExitCode.DATASET_INVALID, ExitCode.INTERRUPTED]
-    assert (message(job, 0), message(job, 1)) == (Reason.DATASET_INVALID, Reason.INTERRUPTED)
+    assert ranks.ended(ranks.started(job, 2)) == [ExitCode.DATASET_INVALID, ExitCode.INTERRUPTED]
+    assert (ranks.message(job, 0), ranks.message(job, 1)) == (Reason.DATASET_INVALID, Reason.INTERRUPTED)
 
 
 def wait_for_others(job: TrainerJob, ready: str) -> None:
