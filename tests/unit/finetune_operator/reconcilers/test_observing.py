@@ -159,6 +159,18 @@ async def test_a_resync_looks_at_every_object_of_ours() -> None:
     assert {key.kind for key in cluster.queue} == {"FineTuneJob", "LLMConnection"}
 
 
+async def test_a_job_that_is_new_comes_first_and_one_that_has_changed_does_not() -> None:
+    cluster = await with_running_job()
+    urgent: list[Key] = []
+    cluster.observer._first = urgent.append
+    cluster.add_job("new")
+    cluster.change_job(suspend=True)
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    assert urgent == [Key("FineTuneJob", "team-a", "new")]
+    assert JOB in cluster.queue
+
+
 async def test_only_the_namespaces_that_are_looked_after_are_listed() -> None:
     cluster = Cluster()
     cluster.add_job()
