@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -93,7 +95,7 @@ def running(world: World, folder: Path) -> Iterator[Running]:
         "FINETUNE_POD_NAME": "bench",
         "FINETUNE_LEASE_NAME": RELEASE,
         "FINETUNE_TLS_SECRET": f"{RELEASE}-tls",
-        "FINETUNE_KUBECONFIG": str(_kubeconfig(world, folder)),
+        **_service_account(world, folder),
         "FINETUNE_PROBE_PORT": str(probe),
         "FINETUNE_REPORT_PORT": str(report),
     }
@@ -167,16 +169,25 @@ def _own_pod() -> Manifest:
     }
 
 
-def _kubeconfig(world: World, folder: Path) -> Path:
-    """The administrator's kubeconfig with the token of the chart's service account."""
-    config: dict[str, Any] = yaml.safe_load(world.cluster.kubeconfig.read_text())
+def _service_account(world: World, folder: Path) -> dict[str, str]:
+    """What a pod is given: the chart's service account as the kubelet mounts it, and the API server's address."""
+    (cluster,) = (one["cluster"] for one in yaml.safe_load(world.cluster.kubeconfig.read_text())["clusters"])
+    server = urlsplit(cluster["server"])
     token = world.cluster.kubectl("create", "token", RELEASE, "--namespace", OWN, "--duration=24h").strip()
-    for user in config["users"]:
-        user["user"] = {"token": token}
-    path = folder / "operator.kubeconfig"
-    path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump(config))
-    return path
+    (folder / "token").touch(mode=0o600)
+    (folder / "token").write_text(token)
+    (folder / "ca.crt").write_bytes(_authority(cluster))
+    return {
+        "FINETUNE_SERVICE_ACCOUNT": str(folder),
+        "KUBERNETES_SERVICE_HOST": str(server.hostname),
+        "KUBERNETES_SERVICE_PORT": str(server.port),
+    }
+
+
+def _authority(cluster: Manifest) -> bytes:
+    """The CA certificate of a kubeconfig's cluster."""
+    inline = cluster.get("certificate-authority-data")
+    return base64.b64decode(inline) if inline else Path(cluster["certificate-authority"]).read_bytes()
 
 
 def _free_port() -> int:

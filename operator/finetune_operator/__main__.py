@@ -187,7 +187,9 @@ class Operator:
     async def _work(self, stop: asyncio.Event) -> int:
         """Lead: list, watch, reconcile. The queue is empty of running work before kopf ends its tasks."""
         settings = self._settings
-        observer = Observer(self._kube, self._store, self._queue.add, settings.watch_namespaces)
+        observer = Observer(
+            self._kube, self._store, self._queue.add, settings.watch_namespaces, first=self._queue.add_first
+        )
         stop_kopf = asyncio.Event()
         shell, watching = await start(settings, observer, stop_kopf)
         _on_signals(stop)  # kopf has put its own handlers in place, which would end our work in the middle
@@ -248,13 +250,10 @@ class Operator:
         return "the first listing is not done" if self._leadership.is_held() and not self._working else None
 
     def _queue_is_stuck(self) -> str | None:
+        """What waits long because there is much of it is not stuck: a restart would only begin anew."""
         health = self._queue.health()
-        late = self._working and health.oldest_waiting_seconds > STUCK_SECONDS
-        return (
-            f"the oldest of {health.ready} waiting objects is {health.oldest_waiting_seconds:.0f} s overdue"
-            if late
-            else None
-        )
+        stuck = self._working and health.seconds_without_progress > STUCK_SECONDS
+        return f"{health.ready} objects wait, and none was done for {STUCK_SECONDS} s" if stuck else None
 
 
 async def _first(*waits: Coroutine[Any, Any, Any]) -> int:

@@ -23,7 +23,7 @@ from tests.chaos.walk import made_again, quiet
 from tests.chaos.wire import Answer, Call, Forward, HangUp, Lines, Wire, open_wire, refusal
 from tests.cluster.cluster import Cluster
 
-TROUBLED = 0.25
+TROUBLED = 0.35
 """Share of the calls that do not go well."""
 
 SILENCE_SECONDS = 3

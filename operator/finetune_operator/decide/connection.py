@@ -40,6 +40,15 @@ def check_is_due(status: LLMConnectionStatus, *, generation: int, now: datetime)
     return max(0.0, (moment(status.last_checked) + every - now).total_seconds())
 
 
+def says_the_same(before: LLMConnectionStatus, now: LLMConnectionStatus) -> bool:
+    """Whether a change of status, such as the time of a check, is none to the connection's jobs and deployments."""
+
+    def said(status: LLMConnectionStatus) -> object:
+        return status.observed_generation, is_true(status.conditions, "Ready"), status.azure_open_ai
+
+    return said(before) == said(now)
+
+
 def decide(
     spec: LLMConnectionSpec | None,
     spec_error: str,

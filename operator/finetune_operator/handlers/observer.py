@@ -14,7 +14,7 @@ from typing import Any
 
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, OWN_KINDS, WATCHED, concerned
 from finetune_operator.runtime.errors import KubeError
-from finetune_operator.runtime.kube import Kube, Resource
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, Kube, Resource
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Listing, Store
 
@@ -32,14 +32,23 @@ class Observer:
         store: what reconcilers read.
         enqueue: takes the key of an object that is to be looked at.
         namespaces: to look after; empty for all.
+        first: as `enqueue`, for an object that is to be looked at before others: a job that is new. What it needs takes
+            the longest from then on, while of those that run only their status is late.
     """
 
     def __init__(
-        self, kube: Kube, store: Store, enqueue: Callable[[Key], None], namespaces: tuple[str, ...] = ()
+        self,
+        kube: Kube,
+        store: Store,
+        enqueue: Callable[[Key], None],
+        namespaces: tuple[str, ...] = (),
+        *,
+        first: Callable[[Key], None] | None = None,
     ) -> None:
         self._kube = kube
         self._store = store
         self._enqueue = enqueue
+        self._first = first or enqueue
         self._namespaces = namespaces
         self._unlisted = set(self.places())
         self._begun = asyncio.Event()
@@ -64,6 +73,8 @@ class Observer:
             self._wake(resource, obj)  # while the store still knows whose it was
             self._store.discard(resource, obj)
         elif self._store.hear(resource, obj):
+            if event_type == "ADDED" and resource is FINE_TUNE_JOBS and self._begun.is_set():
+                self._first(_key(resource, obj))
             self._wake(resource, obj)
 
     def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
@@ -122,3 +133,7 @@ class Observer:
         if self._begun.is_set():
             for key in concerned(resource, obj, self._store):
                 self._enqueue(key)
+
+
+def _key(resource: Resource, obj: Mapping[str, Any]) -> Key:
+    return Key(resource.kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])

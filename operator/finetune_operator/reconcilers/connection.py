@@ -52,7 +52,9 @@ class ConnectionReconciler:
             checked=checked,
             retires=closes(self._catalogue().of(catalogue_name(spec))) if spec is not None else None,
         )
-        await self._context.write_status(CONNECTIONS, connection, status, new)
+        # Else each check would have all jobs of the connection looked at.
+        told = decide_connection.says_the_same(status, new)
+        await self._context.write_status(CONNECTIONS, connection, status, new, told=told)
         return again
 
     async def _look(

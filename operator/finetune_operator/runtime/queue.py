@@ -19,6 +19,10 @@ __all__ = ["Backoff", "Key", "QueueHealth", "Requeue", "WorkQueue"]
 logger = logging.getLogger(__name__)
 
 
+HEAD_START_SECONDS = 30.0
+"""So much longer than it has, what is added first counts as waiting: it overtakes, and nothing waits for ever."""
+
+
 @dataclass(frozen=True, slots=True)
 class Requeue:
     """What a reconcile returns that wants to run again without an event: in `after_seconds`."""
@@ -47,6 +51,7 @@ class QueueHealth:
     delayed: int
     in_work: int
     oldest_waiting_seconds: float
+    seconds_without_progress: float
     longest_running_seconds: float
     longest_running: Key | None
 
@@ -83,6 +88,7 @@ class WorkQueue:
         self._soon: asyncio.Handle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
+        self._progress_at = 0.0
 
     def start(self) -> None:
         """Starts to work on what was and will be added. Call it inside the event loop, once."""
@@ -97,6 +103,11 @@ class WorkQueue:
     def add(self, key: Key) -> None:
         """Wants `key` reconciled soon: once, however often it is added before its run starts."""
         self.add_after(key, 0.0)
+
+    def add_first(self, key: Key) -> None:
+        """Wants `key` reconciled before all that have waited for less than HEAD_START_SECONDS."""
+        self._schedule.add(key, self._now(), HEAD_START_SECONDS)
+        self._dispatch_soon()
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Wants `key` reconciled in `seconds`; an earlier wish for it wins."""
@@ -134,6 +145,7 @@ class WorkQueue:
             delayed=self._schedule.waiting - ready,
             in_work=len(in_work),
             oldest_waiting_seconds=max(0.0, now - first) if first is not None else 0.0,
+            seconds_without_progress=now - max(first, self._progress_at) if first is not None and first < now else 0.0,
             longest_running_seconds=now - in_work[longest] if longest is not None else 0.0,
             longest_running=longest,
         )
@@ -181,7 +193,7 @@ class WorkQueue:
 
     def _settle(self, key: Key, requeue: Requeue | None, failure: BaseException | None, started: float) -> None:
         """Writes down how a run ended and when the key runs again."""
-        now = self._now()
+        now = self._progress_at = self._now()
         metrics.RECONCILE_SECONDS.labels(key.kind).observe(now - started)
         metrics.RECONCILES.labels(key.kind, _outcome(requeue, failure)).inc()
         if failure is None:

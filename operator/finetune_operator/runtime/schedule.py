@@ -21,9 +21,10 @@ class Key(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    due: float
+    rank: float  # when it is due, less its head start
     order: int  # first come, first served among equals
     key: Key
+    due: float
 
 
 class Schedule:
@@ -37,23 +38,27 @@ class Schedule:
         self._not_before: dict[Key, float] = {}
         self._order = 0
 
-    def add(self, key: Key, due: float) -> None:
-        """Wants `key` run at `due`; of several wishes the earliest counts, held back only by `hold_back`."""
+    def add(self, key: Key, due: float, head_start: float = 0.0) -> None:
+        """Wants `key` run at `due`; of several wishes the earliest counts, held back only by `hold_back`.
+
+        With a head start, which is for what is due at once, it comes before all that have waited less long than that.
+        """
         if key in self._in_work:
             self._again[key] = min(due, self._again.get(key, due))
             return
-        due = max(due, self._not_before.get(key, due))
+        held = max(due, self._not_before.get(key, due))
+        rank = held if held > due else due - head_start
         known = self._waiting.get(key)
-        if known is not None and known.due <= due:
+        if known is not None and known.rank <= rank:
             return
         self._order += 1
-        entry = _Entry(due, self._order, key)
+        entry = _Entry(rank, self._order, key, held if known is None else min(held, known.due))
         self._waiting[key] = entry
         heapq.heappush(self._heap, entry)
         self._compact()
 
     def take(self, now: float) -> Key | None:
-        """The longest due key, which is in work from now on; None if none is due."""
+        """The due key whose turn it is, which is in work from now on; None if none is due."""
         entry = self._first()
         if entry is None or entry.due > now:
             return None
@@ -78,7 +83,7 @@ class Schedule:
             self.add(key, min(wishes))
 
     def next_due(self) -> float | None:
-        """When the next waiting key is due; None if none waits."""
+        """When the waiting key whose turn is next is due; None if none waits."""
         entry = self._first()
         return None if entry is None else entry.due
 

@@ -113,6 +113,16 @@ async def test_half_a_listing_and_a_server_that_is_busy_are_tried_again(streams:
     assert await told(6) == ["listing", "None x", "listing", "listing", "None y", "without ['x']"]
 
 
+async def test_other_work_gets_its_turn_while_a_listing_is_told(streams: Callable[..., None]) -> None:
+    listed = 10 * watches.IN_A_ROW
+    streams([{"type": None, "object": pod(f"pod-{number}")} for number in range(listed)])
+    telling, turns = asyncio.create_task(told(1 + listed)), 0
+    while not telling.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 10
+
+
 async def test_an_object_that_cannot_be_read_hides_no_other(streams: Callable[..., None]) -> None:
     streams([{"type": "ADDED", "object": {"metadata": {}}}, {"type": "ADDED", "object": pod("x")}])
     assert await told(2) == ["listing", "ADDED x"]

@@ -1,12 +1,13 @@
 """Which objects a change concerns, and how the store is kept as the cluster is."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
 from finetune_operator.desired import names
-from finetune_operator.handlers.observer import Observer
+from finetune_operator.handlers.observer import AT_ONCE, Observer
 from finetune_operator.reconcilers.observed import concerned, make_store
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import (
@@ -153,10 +154,39 @@ async def test_a_listing_does_not_forget_what_was_made_while_it_was_read() -> No
     assert cluster.store.get(FINE_TUNE_JOBS, "made-meanwhile", "team-a") is not None
 
 
+async def turns_during(work: Awaitable[None]) -> int:
+    """How often the event loop has gone round until the work is done."""
+    working, turns = asyncio.ensure_future(work), 0
+    while not working.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await working
+    return turns
+
+
+async def test_other_work_gets_its_turn_while_a_listing_is_taken_in() -> None:
+    cluster = Cluster()
+    for number in range(20 * AT_ONCE):
+        cluster.add_job(f"job-{number}")
+    assert await turns_during(cluster.observer.list_all()) >= 20
+
+
 async def test_a_resync_looks_at_every_object_of_ours() -> None:
     cluster = await with_running_job()
     await cluster.observer.list_all()
     assert {key.kind for key in cluster.queue} == {"FineTuneJob", "LLMConnection"}
+
+
+async def test_a_job_that_is_new_comes_first_and_one_that_has_changed_does_not() -> None:
+    cluster = await with_running_job()
+    urgent: list[Key] = []
+    cluster.observer._first = urgent.append
+    cluster.add_job("new")
+    cluster.change_job(suspend=True)
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    assert urgent == [Key("FineTuneJob", "team-a", "new")]
+    assert JOB in cluster.queue
 
 
 async def test_only_the_namespaces_that_are_looked_after_are_listed() -> None:

@@ -34,6 +34,25 @@ def test_first_come_first_served_among_equally_due():
     assert taken(schedule, 5.0) == [C, A, B]
 
 
+def test_a_head_start_overtakes_those_that_have_waited_less_long_and_no_others():
+    schedule = Schedule()
+    schedule.add(A, 0.0)
+    schedule.add(B, 25.0)
+    schedule.add(C, 40.0, head_start=30.0)
+    assert taken(schedule, 40.0) == [A, C, B]
+
+
+def test_a_head_start_makes_nothing_due_before_its_time():
+    schedule = Schedule()
+    schedule.add(A, 0.0)
+    schedule.take(0.0)
+    schedule.finish(A, due=60.0, not_before=10.0)
+    schedule.add(A, 5.0, head_start=30.0)
+    schedule.add(B, 6.0)
+    assert taken(schedule, 9.0) == [B], "A is held back"
+    assert taken(schedule, 10.0) == [A]
+
+
 def test_a_key_added_while_in_work_runs_once_more_and_never_beside_itself():
     schedule = Schedule()
     schedule.add(A, 0.0)
@@ -79,6 +98,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.schedule = Schedule()
         self.now = 0.0
         self.waiting: dict[Key, float] = {}
+        self.rank: dict[Key, float] = {}
         self.in_work: set[Key] = set()
         self.again: dict[Key, float] = {}
         self.floor: dict[Key, float] = {}
@@ -92,6 +112,14 @@ class ScheduleMachine(RuleBasedStateMachine):
         else:
             self._wish(key, due)
 
+    @rule(key=st.sampled_from([A, B, C]))
+    def add_first(self, key):
+        self.schedule.add(key, self.now, head_start=30.0)
+        if key in self.in_work:
+            self.again[key] = min(self.now, self.again.get(key, self.now))
+        else:
+            self._wish(key, self.now, head_start=30.0)
+
     @rule(seconds=st.sampled_from([0.1, 1.0, 60.0]))
     def time_passes(self, seconds):
         self.now += seconds
@@ -103,8 +131,9 @@ class ScheduleMachine(RuleBasedStateMachine):
             assert all(due > self.now for due in self.waiting.values())
             return None
         assert key not in self.in_work, "two runs of one key at once"
-        assert self.waiting[key] == min(self.waiting.values()) <= self.now, "not the longest due"
-        del self.waiting[key]
+        assert self.waiting[key] <= self.now, "not due"
+        assert self.rank[key] == min(self.rank.values()), "not its turn"
+        del self.waiting[key], self.rank[key]
         self.in_work.add(key)
         return key
 
@@ -124,9 +153,11 @@ class ScheduleMachine(RuleBasedStateMachine):
             if wish is not None:
                 self._wish(key, wish)
 
-    def _wish(self, key, due):
-        due = max(due, self.floor.get(key, due))
-        self.waiting[key] = min(due, self.waiting.get(key, due))
+    def _wish(self, key, due, head_start=0.0):
+        held = max(due, self.floor.get(key, due))
+        rank = held if held > due else due - head_start
+        self.rank[key] = min(rank, self.rank.get(key, rank))
+        self.waiting[key] = min(held, self.waiting.get(key, held))
 
     @invariant()
     def nothing_is_lost_and_nothing_is_twice(self):
@@ -134,7 +165,10 @@ class ScheduleMachine(RuleBasedStateMachine):
             return
         assert set(self.schedule) == set(self.waiting)
         assert set(self.schedule.in_work) == self.in_work
-        assert self.schedule.next_due() == min(self.waiting.values(), default=None)
+        next_due = self.schedule.next_due()
+        assert (next_due is None) == (not self.waiting)
+        if next_due is not None and next_due > self.now:
+            assert next_due == min(self.waiting.values()), "a timer for it would come too late"
         assert not self.in_work & set(self.waiting)
 
 

@@ -232,6 +232,49 @@ def test_health_tells_how_long_the_longest_waiting_key_is_overdue():
     assert fake_time.run(main()) == (20.0, 1, 1, 1)
 
 
+def test_what_is_added_first_comes_before_what_has_waited_less_long():
+    new = Key("FineTuneJob", "team", "new")
+
+    async def main():
+        reconcile = Recorded(seconds=1)
+        queue = queue_of(reconcile, workers=1)
+        queue.add(A)
+        queue.add(B)
+        await asyncio.sleep(0.5)
+        queue.add_first(new)
+        await asyncio.sleep(5)
+        return reconcile.runs
+
+    assert [key for key, _ in fake_time.run(main())] == [A, new, B]
+
+
+def test_a_long_queue_that_moves_is_no_standstill():
+    async def main():
+        queue = queue_of(Recorded(seconds=30), workers=1)
+        for number in range(10):
+            queue.add(Key("FineTuneJob", "team", str(number)))
+        await asyncio.sleep(205)
+        health = queue.health()
+        await queue.drain(0)
+        return health.oldest_waiting_seconds, health.seconds_without_progress
+
+    assert fake_time.run(main()) == (205.0, 25.0)
+
+
+def test_a_queue_whose_workers_hang_stands_still():
+    async def main():
+        queue = queue_of(Recorded(seconds=1000), workers=1)
+        queue.add(A)
+        await asyncio.sleep(50)
+        queue.add(B)
+        await asyncio.sleep(200)
+        health = queue.health()
+        await queue.drain(0)
+        return health.seconds_without_progress
+
+    assert fake_time.run(main()) == 200.0
+
+
 @pytest.mark.parametrize(
     ("failure", "outcome", "level"),
     [
