@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,16 +34,21 @@ Manifest = dict[str, Any]
 
 def install(world: World, jobs: int) -> None:
     """Definitions, rights, a connection, and the models whose versions the jobs make."""
+    install_chart(world)
+    world.cluster.apply(
+        _connection("local"),
+        _connection(LASTING, {STAYS: "true"}),
+        *map(model, range(-(-jobs // JOBS_PER_MODEL))),
+    )
+
+
+def install_chart(world: World) -> None:
+    """Definitions and rights, and the pod that the operator labels as the leader's."""
     cluster = world.cluster
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OWN}})
     cluster.helm("install", RELEASE, str(ROOT / "helm" / "finetune-operator"), "--namespace", OWN)
     cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    cluster.apply(
-        _connection("local"),
-        _connection(LASTING, {STAYS: "true"}),
-        _own_pod(),
-        *map(_model, range(-(-jobs // JOBS_PER_MODEL))),
-    )
+    cluster.apply(_own_pod())
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,11 @@ class Running:
 
 
 @contextmanager
-def running(world: World, folder: Path) -> Iterator[Running]:
-    """The operator while it leads; it is ended afterwards."""
-    probe, report = _free_port(), _free_port()
+def running(world: World, folder: Path, more: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """The operator while it leads; it is ended afterwards. `more`: variables of its environment."""
+    probe, report = free_port(), free_port()
     environment = {
+        **(more or {}),
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT / "operator"),
         "FINETUNE_NAMESPACE": OWN,
@@ -147,11 +153,12 @@ def _connection(name: str, annotations: dict[str, str] | None = None) -> Manifes
     }
 
 
-def _model(number: int) -> Manifest:
+def model(number: int, prefix: str = "model") -> Manifest:
+    """A model that is not served."""
     return {
         "apiVersion": API,
         "kind": "FineTunedModel",
-        "metadata": {"name": f"model-{number}", "namespace": NAMESPACE},
+        "metadata": {"name": f"{prefix}-{number}", "namespace": NAMESPACE},
         "spec": {"deployment": {"mode": "Manual"}},
     }
 
@@ -179,7 +186,8 @@ def _kubeconfig(world: World, folder: Path) -> Path:
     return path
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

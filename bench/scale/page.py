@@ -74,13 +74,17 @@ def page(parts: list[str]) -> str:
 
 def facts() -> list[str]:
     """Where and when, and with what."""
-    command = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     return [
-        f"{described()}; commit {commit or 'unknown'}",
-        f"Kubernetes {_kubernetes()} with etcd without fsync, KWOK {_kwok()}; "
+        f"{described()}; commit {commit()}",
+        f"Kubernetes {kubernetes()} with etcd without fsync, KWOK {_kwok()}; "
         f"kopf {version('kopf')}, aiohttp {version('aiohttp')}, pydantic {version('pydantic')}",
     ]
+
+
+def commit() -> str:
+    """The commit that is checked out."""
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def _required(folder: str, module: str) -> str:
@@ -89,7 +93,8 @@ def _required(folder: str, module: str) -> str:
     return next(after for word, after in pairwise(words) if word == module and after.startswith("v"))
 
 
-def _kubernetes() -> str:
+def kubernetes() -> str:
+    """The version of the control plane."""
     return _required("tests/cluster/kube", "k8s.io/kubernetes")
 
 

@@ -99,7 +99,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         library.propagate = True
         library.setLevel(logging.NOTSET)
     # A line per request or per watch event says nothing in production that the metrics do not say better.
-    logging.getLogger("aiohttp.access").setLevel(max(logging.WARNING, root.level))
+    for name in ("aiohttp.access", "httpx2", "azure.core"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     # Below INFO it writes what it sends and gets: rows of datasets, and what is signed.
     logging.getLogger("botocore").setLevel(max(logging.INFO, root.level))
     if root.level >= logging.INFO:
