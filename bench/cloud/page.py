@@ -138,8 +138,7 @@ processes of their own, over HTTP; pods that check data are played: each sends a
 tries again as the trainer does. The slow provider answers after 2 s. The dead one takes connections and never answers:
 it dies after its connection was Ready, and half of its jobs have brought it their data before."""
 
-_FOOT = """- **submitted**: from the POST of a FineTuneJob until its status has the provider's name of the job: data are sent,
-  the job is looked up, recorded and made.
+_FOOT = """- **submitted**: from a job's POST until its status has the provider's name of it; its data are sent before.
 - **all Complete**: from the moment when all jobs have ended at their providers; by then versions are registered.
-- **calls**: by the providers' own record of the second run, S3 left out; of a job's whole life, with its share of polls.
+- **calls**: by the providers' own record of the second run, S3 left out; of a job's whole life, its share of polls too.
 - The limit of a connection is ten calls a second."""
