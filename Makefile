@@ -68,8 +68,8 @@ test-e2e: venv programs images ## tests with real pods
 	@scripts/tests.sh -m e2e $(PYTEST)
 
 .PHONY: bench-operator
-bench-operator: venv programs ## N jobs at once on nodes that KWOK plays: time, requests, memory (JOBS="1000 5000")
-	@$(BIN)/python -m bench.scale --jobs $(JOBS) --reports 1000 --write bench/results/operator.md
+bench-operator: venv programs ## N jobs at once on nodes that KWOK plays (JOBS="1000 5000"), beside Kubeflow Trainer (PEER=1)
+	@$(BIN)/python -m bench.scale --jobs $(JOBS) $(if $(PEER),--peer) --reports 1000 --write bench/results/operator.md
 
 .PHONY: bench-quality
 bench-quality: venv ## how good tuned models get on rated tweets and reviews, beside the published figures (ROWS="--train-rows 432 --test-rows 600")

@@ -99,7 +99,7 @@ def running(world: World, folder: Path, more: Mapping[str, str] | None = None) -
         "FINETUNE_POD_NAME": "bench",
         "FINETUNE_LEASE_NAME": RELEASE,
         "FINETUNE_TLS_SECRET": f"{RELEASE}-tls",
-        "FINETUNE_KUBECONFIG": str(_kubeconfig(world, folder)),
+        "FINETUNE_KUBECONFIG": str(account_kubeconfig(world, folder / "operator.kubeconfig", OWN, RELEASE)),
         "FINETUNE_PROBE_PORT": str(probe),
         "FINETUNE_REPORT_PORT": str(report),
     }
@@ -174,13 +174,12 @@ def _own_pod() -> Manifest:
     }
 
 
-def _kubeconfig(world: World, folder: Path) -> Path:
-    """The administrator's kubeconfig with the token of the chart's service account."""
+def account_kubeconfig(world: World, path: Path, namespace: str, account: str) -> Path:
+    """The administrator's kubeconfig with the token of a service account."""
     config: dict[str, Any] = yaml.safe_load(world.cluster.kubeconfig.read_text())
-    token = world.cluster.kubectl("create", "token", RELEASE, "--namespace", OWN, "--duration=24h").strip()
+    token = world.cluster.kubectl("create", "token", account, "--namespace", namespace, "--duration=24h").strip()
     for user in config["users"]:
         user["user"] = {"token": token}
-    path = folder / "operator.kubeconfig"
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(config))
     return path

@@ -22,6 +22,7 @@ from bench.scale.ours import account_kubeconfig
 from bench.scale.world import NAMESPACE, World
 from tests.cluster import binaries, processes
 from tests.cluster.control_plane import answers
+from tests.cluster.errors import ClusterError
 
 API = "trainer.kubeflow.org/v1alpha1"
 PATH = f"/apis/{API}/namespaces/{NAMESPACE}/trainjobs"
@@ -157,10 +158,21 @@ def _started(world: World, manager: Manager, folder: Path) -> Iterator[tuple[int
     log = folder / f"{manager.program}.log"
     view = f"mount --bind '{certificates}' '{CERTIFICATES}'; exec \"$@\""
     program = binaries.program(manager.program, "kubeflow")
-    command: list[str | Path] = ["unshare", "--mount", "sh", "-ec", view, "sh", program, *_flags(world, manager, folder)]
+    command: list[str | Path] = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-ec",
+        view,
+        "sh",
+        program,
+        *_flags(world, manager, folder),
+    ]
     pid = processes.start(str(world.cluster.folder), f"peer-{manager.program}", command, log)
     try:
-        processes.wait_until(lambda: _certified(world, manager, certificates), "certificates", timeout=60, pid=pid, log=log)
+        processes.wait_until(
+            lambda: _certified(world, manager, certificates), "certificates", timeout=60, pid=pid, log=log
+        )
         yield pid, log
     finally:
         processes.kill([pid])
@@ -196,7 +208,7 @@ def _certified(world: World, manager: Manager, folder: Path) -> bool:
 def _accepted(world: World) -> bool:
     try:
         world.cluster.apply(_runtime())
-    except processes.ClusterError:
+    except ClusterError:
         return False
     return True
 

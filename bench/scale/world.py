@@ -17,6 +17,8 @@ STAYS = "bench.finetune.dev/stays"
 
 NODES = 20
 PODS_PER_NODE = 1000
+ETCD_BYTES = 8 * 1024**3
+"""Ten thousand jobs and all that was written about them, until it is compacted after five minutes."""
 KWOK_CONFIG = Path(__file__).with_name("kwok") / "kwok.yaml"
 
 AUDIT_POLICY = {
@@ -24,11 +26,17 @@ AUDIT_POLICY = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
-        {"level": "Metadata", "userGroups": ["system:serviceaccounts:finetune-system"]},
+        {
+            "level": "Metadata",
+            "userGroups": [
+                f"system:serviceaccounts:{namespace}"
+                for namespace in ("finetune-system", "kubeflow-system", "jobset-system")
+            ],
+        },
         {"level": "None"},
     ],
 }
-"""Who asked for what, without bodies, and of the operator alone: the log is to cost little."""
+"""Who asked for what, without bodies, and of operators alone: the log is to cost little."""
 
 
 class World:
@@ -52,7 +60,9 @@ def running(name: str, folder: Path) -> Iterator[World]:
     log, audited = _audit(folder)
     unlimited = ["--kube-api-qps=1000", "--kube-api-burst=1000"]
     flags = {
-        "kube-apiserver": audited,
+        # Webhooks are called at their endpoints: nobody here makes a Service's address lead to them.
+        "kube-apiserver": [*audited, "--enable-aggregator-routing=true"],
+        "etcd": [f"--quota-backend-bytes={ETCD_BYTES}"],
         # A heartbeat that is late because the machine is busy is not a lost node.
         "kube-controller-manager": [*unlimited, "--node-monitor-grace-period=300s"],
         "kube-scheduler": unlimited,
@@ -84,7 +94,7 @@ def _audit(folder: Path) -> tuple[Path, list[str]]:
     policy, log = folder / "audit-policy.json", folder / "audit.log"
     policy.write_text(json.dumps(AUDIT_POLICY))
     log.unlink(missing_ok=True)
-    return log, [f"--audit-policy-file={policy}", f"--audit-log-path={log}"]
+    return log, [f"--audit-policy-file={policy}", f"--audit-log-path={log}", "--audit-log-maxsize=10000"]
 
 
 def _start_kwok(cluster: Cluster) -> None:

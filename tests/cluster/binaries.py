@@ -210,6 +210,7 @@ def _build_into(module: GoModule, target: Path) -> None:
             (unfinished / link).symlink_to(name)
     for name, (required, path) in module.files.items():
         _copy(_source(module, go, environment, required) / path, unfinished / name)
+    shutil.rmtree(unfinished / "source", ignore_errors=True)
     unfinished.rename(target)  # whole or not at all: an interrupted build leaves nothing that looks finished
 
 
