@@ -60,12 +60,15 @@ def _described(result: Result) -> list[str]:
 
 
 def _runs(result: Result) -> str:
-    head = "| run | jobs | healthy: all submitted s | all Complete s | API requests per job | CPU s | peak MiB |"
-    lines = [head, "|---" * 7 + "|"]
+    columns = (
+        "run | jobs | healthy: all submitted s | all Complete s | tidied up s | API requests per job | CPU s | peak MiB"
+    )
+    lines = [f"| {columns} |", "|---" * 8 + "|"]
     for name, phase in (("healthy alone", result.alone), ("slow and dead beside", result.beside)):
+        times = " | ".join(f"{one:.1f}" for one in (phase.submitted_after, phase.finished_after, phase.tidied_after))
         lines.append(
-            f"| {name} | {len(phase.jobs):,} | {phase.submitted_after:.1f} | {phase.finished_after:.1f} "
-            f"| {phase.requests / len(phase.jobs):.1f} | {phase.cpu_seconds:.1f} | {phase.peak_mib:.0f} |"
+            f"| {name} | {len(phase.jobs):,} | {times} | {phase.requests / len(phase.jobs):.1f} "
+            f"| {phase.cpu_seconds:.1f} | {phase.peak_mib:.0f} |"
         )
     return "\n".join(lines)
 
@@ -139,6 +142,7 @@ tries again as the trainer does. The slow provider answers after 2 s. The dead o
 it dies after its connection was Ready, and half of its jobs have brought it their data before."""
 
 _FOOT = """- **submitted**: from a job's POST until its status has the provider's name of it; its data are sent before.
-- **all Complete**: from the moment when all jobs have ended at their providers; by then versions are registered.
+- **all Complete**, **tidied up**: from the moment when all jobs have ended at their providers; versions are registered,
+  and then files are deleted.
 - **calls**: by the providers' own record of the second run, S3 left out; of a job's whole life, its share of polls too.
 - The limit of a connection is ten calls a second."""

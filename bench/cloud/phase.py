@@ -30,6 +30,8 @@ class Job:
     sent: float = 0.0
     submitted: float | None = None
     complete: float | None = None
+    released: bool = False
+    """Whether nothing of it is left to be done: its files are deleted."""
     failure: str = ""
 
 
@@ -59,6 +61,7 @@ class Phase:
     peak_mib: float
     submitted_after: float
     finished_after: float
+    tidied_after: float
     waits: int
 
     def of(self, cloud: str) -> list[Job]:
@@ -89,6 +92,8 @@ class _Watched:
             job = self.jobs.get(obj["metadata"]["name"])
             if job is not None and kind in {"ADDED", "MODIFIED"}:
                 self._see(job, obj.get("status") or {})
+                job.released = job.complete is not None and not obj["metadata"].get("finalizers")
+                self.news.set()
 
     def _see(self, job: Job, status: Manifest) -> None:
         now, provider = time.monotonic(), status.get("provider") or {}
@@ -99,7 +104,6 @@ class _Watched:
             job.complete = now
         if "Failed" in true:
             job.failure = str((status.get("failure") or {}).get("message"))
-        self.news.set()
 
     async def until(self, what: str, seconds: float, done: Any) -> float:
         """Wait until `done` holds of each healthy connection's job; the moment.
@@ -175,7 +179,12 @@ async def _live(api: Api, plan: Plan, manifests: list[Manifest], watched: _Watch
         await asyncio.to_thread(cloud.finish)
     finishing = time.monotonic()
     finished = await watched.until("complete", plan.patience, lambda job: job.complete is not None)
-    return Phase(watched.jobs, {}, while_training, 0, 0.0, 0.0, submitted - began, finished - finishing, checks.waits)
+    tidied = await watched.until("tidied up", plan.patience, lambda job: job.released)
+    return Phase(
+        watched.jobs, {}, while_training, 0, 0.0, 0.0,
+        submitted_after=submitted - began, finished_after=finished - finishing, tidied_after=tidied - finishing,
+        waits=checks.waits,
+    )  # fmt: skip
 
 
 async def _train(healthy: list[Cloud], seconds: float) -> dict[str, float]:

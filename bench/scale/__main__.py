@@ -42,7 +42,7 @@ def main() -> int:
     if options.reports:
         pushed = page.pushes(options.reports, measure_reports(options.reports))
         _tell([*_parts(rows, others), pushed], options.write)
-    return 1 if any(row.failed for row in (*rows, *others)) else 0
+    return 1 if any(row.failed for row in rows) or any(row.failed for row in others) else 0
 
 
 def _parts(rows: list[Row], others: list[PeerRow]) -> list[str]:

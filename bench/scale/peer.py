@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,8 @@ def running(world: World, folder: Path) -> Iterator[Running]:
         started = [stack.enter_context(_started(world, manager, folder)) for manager in MANAGERS]
         made = Running(tuple(pid for pid, _ in started), tuple(log for _, log in started))
         for manager, (pid, log) in zip(MANAGERS, started, strict=True):
-            ready = f"http://{world.cluster.addresses.loopback}:{manager.health_port}/readyz"
-            processes.wait_until(lambda url=ready: answers(url), manager.program, timeout=120, pid=pid, log=log)
+            ready = partial(answers, f"http://{world.cluster.addresses.loopback}:{manager.health_port}/readyz")
+            processes.wait_until(ready, manager.program, timeout=120, pid=pid, log=log)
         # A webhook is ready a moment after it says so.
         processes.wait_until(lambda: _accepted(world), "the runtime", timeout=60)
         yield made

@@ -133,9 +133,9 @@ class CloudTraining:
         if provider.asked_at is None or status.completion_time is not None:
             return
         async with self.turn(job):
-            await self._end_remote(job, provider)
+            await self._end_remote(job, provider, moment(provider.asked_at))
 
-    async def _end_remote(self, job: Manifest, provider: ProviderStatus) -> None:
+    async def _end_remote(self, job: Manifest, provider: ProviderStatus, asked_at: datetime) -> None:
         if provider.job_id is not None:
             await self.cancel(job, provider.job_id)
             await self._require_not_succeeded(job, provider.job_id)
@@ -143,7 +143,7 @@ class CloudTraining:
         found = await self.find(job, provider)
         for made in found:
             await self.cancel(job, made.id)
-        left = (moment(provider.asked_at) + SETTLE - self._clock()).total_seconds()
+        left = (asked_at + SETTLE - self._clock()).total_seconds()
         if not found and left > 0:
             message = "a job was asked for a moment ago; whether there is one to cancel does not show yet"
             raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, min(left, 15.0))

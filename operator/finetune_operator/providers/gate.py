@@ -19,6 +19,9 @@ AT_ONCE = 4
 SILENCE_SECONDS = 30.0
 """How long a provider that did not answer, or asked for patience, is left alone at most."""
 
+TRUST_SECONDS = 60.0
+"""How long an answer says that the next call will be answered too."""
+
 CLOSING = frozenset({Reason.RATE_LIMITED, Reason.CREDENTIALS_INVALID, Reason.SECRET_NOT_FOUND})
 """What concerns every call. A quota of jobs, say, must not keep others from being cancelled."""
 
@@ -57,13 +60,13 @@ class Gate:
         self._clock = clock
         self._closed_until = 0.0
         self._why: ProviderError | None = None
-        self._silent = False
+        self._answered_at = float("-inf")
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """A place for a task that asks several things in a row: it has it until the end, and is not sent away between.
 
-        After silence there is one place, until there was an answer: a dead provider holds up no more than that.
+        There is one place alone until there was an answer lately: a dead provider holds up no more than that.
 
         Raises:
             Busy: as many as may be are inside.
@@ -74,7 +77,8 @@ class Gate:
             yield
             return
         self._require_open()
-        if len(self._inside) >= (1 if self._silent else self._at_once):
+        answers = self._clock() - self._answered_at < TRUST_SECONDS
+        if len(self._inside) >= (self._at_once if answers else 1):
             message = "other calls of this connection come first"
             raise Busy(Reason.RATE_LIMITED, message, max(1.0, self._turns.reserve()))
         self._inside.add(task)
@@ -98,10 +102,10 @@ class Gate:
                 self._close(error)
                 raise
             except Refused:
-                self._silent = False
+                self._answered_at = self._clock()
                 raise
             else:
-                self._silent = False
+                self._answered_at = self._clock()
 
     def _require_open(self) -> None:
         left = self._closed_until - self._clock()
@@ -111,7 +115,8 @@ class Gate:
     def _close(self, error: ProviderError) -> None:
         asked = error.retry_after or SILENCE_SECONDS
         silence = isinstance(error, Unknown)
-        self._silent = self._silent or silence
+        if silence:
+            self._answered_at = float("-inf")
         seconds = SILENCE_SECONDS if silence else min(asked, SILENCE_SECONDS)
         if silence or (error.reason in CLOSING and not isinstance(error, Denied)):
             self._closed_until, self._why = self._clock() + seconds, error

@@ -33,7 +33,7 @@ def given_phase(late=1.0, ill=False):
         )
     ]
     calls = {cloud.name: phase.calls_of(recorded) for cloud in clouds}
-    return Phase(jobs, calls, {"open": 0.5}, 40, 12.0, 150.0, 5.0, 6.0, 3)
+    return Phase(jobs, calls, {"open": 0.5}, 40, 12.0, 150.0, 5.0, 6.0, 7.0, 3)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import Metrics, RemoteJob
 from finetune_operator.providers.errors import Busy, Denied, NotThere, ProviderError, Refused, TryLater, Unknown
-from finetune_operator.providers.gate import SILENCE_SECONDS, Gate, Pace
+from finetune_operator.providers.gate import SILENCE_SECONDS, TRUST_SECONDS, Gate, Pace
 from finetune_operator.providers.poll import METRICS_PER_ROUND, Poller
 from finetune_operator.runtime.queue import Key
 
@@ -24,6 +24,11 @@ class Time:
 
     def __call__(self) -> float:
         return self.now
+
+
+async def succeed(gate: Gate) -> None:
+    async with gate.passing():
+        pass
 
 
 async def fail(gate: Gate, error: ProviderError) -> None:
@@ -61,6 +66,7 @@ async def test_what_concerns_every_call_closes_the_gate_for_a_while(name: str) -
 
 async def test_no_more_calls_than_may_be_go_out_at_once_and_nobody_waits() -> None:
     gate, release = Gate(at_once=2, clock=Time()), asyncio.Event()
+    await succeed(gate)
 
     async def call() -> None:
         async with gate.passing():
@@ -113,11 +119,16 @@ async def test_those_who_are_sent_away_come_back_one_after_the_other_and_no_fast
     assert sum(wait > 5.0 for wait in told) == pytest.approx(50, abs=1)
 
 
-async def test_after_silence_one_goes_in_until_there_was_an_answer() -> None:
+@pytest.mark.parametrize("before", ["nothing", "silence", "an answer long ago"])
+async def test_one_goes_in_until_there_was_an_answer(before: str) -> None:
     time = Time()
     gate, answer = Gate(at_once=4, clock=time), asyncio.Event()
-    await fail(gate, SILENT)
-    time.now += SILENCE_SECONDS
+    if before == "silence":
+        await fail(gate, SILENT)
+        time.now += SILENCE_SECONDS
+    elif before != "nothing":
+        await succeed(gate)
+        time.now += TRUST_SECONDS
 
     async def call() -> None:
         async with gate.passing():
