@@ -149,6 +149,8 @@ class Poller:
 
         async def look(job_id: str) -> None:
             async with limit:
+                if job_id not in self._watched:
+                    return  # forgotten meanwhile
                 self._see(await self._look(api, job_id, listed.get(job_id)), again=again)
 
         await _together(look(job_id) for job_id in sorted(chosen, key=lambda job_id: self._asked.get(job_id, 0)))
@@ -185,10 +187,11 @@ class Poller:
 
     async def _one(self, api: FineTuningApi, job_id: str) -> RemoteJob:
         """A job that the list lacks: a list may lag behind, so it is asked for by its name."""
+        created = self._watched[job_id].created
         try:
             return await api.job(job_id)
         except NotThere:
-            return RemoteJob(id=job_id, state="Gone", created=self._watched[job_id].created)
+            return RemoteJob(id=job_id, state="Gone", created=created)
 
     async def _with_metrics(self, api: FineTuningApi, job: RemoteJob) -> Seen:
         known = self._metrics(job.id)

@@ -247,6 +247,25 @@ async def test_all_that_have_ended_are_asked_about_and_each_is_told_at_once() ->
     assert asked[-1] >= 240, "nobody waits for all others"
 
 
+async def test_jobs_that_are_forgotten_while_they_wait_for_their_turn_are_not_asked_about() -> None:
+    provider = Provider(0)
+    polling, woken = poller(provider)
+    names = [f"gone-{n}" for n in range(20)]
+
+    async def job(_: str) -> RemoteJob:
+        provider.asked.append("job")
+        for name in names:
+            polling.forget(key(name))
+        await asyncio.sleep(0)
+        raise NotThere(Reason.PROVIDER_REFUSED, "404")
+
+    provider.job = job  # type: ignore[method-assign]
+    for name in names:
+        polling.watch(name, key(name), NOW)
+    await polling.round()
+    assert (provider.asked.count("job") < 20, woken, polling.trouble) == (True, [], None)
+
+
 async def test_a_provider_that_breaks_off_in_a_round_is_in_trouble() -> None:
     provider = Provider(3)
     for job_id, job in provider.found.items():
