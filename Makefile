@@ -22,7 +22,7 @@ CLUSTER ?= throw-away
 REGISTRY ?=
 OPERATOR_IMAGE ?=
 TRAINER_IMAGE ?=
-# How many FineTuneJobs `make bench-operator` applies at once; several numbers are runs of their own.
+# How many FineTuneJobs `make bench-operator` applies at once; several numbers are runs of their own. `make bench-cloud` takes one.
 JOBS ?= 1000
 # Where `make bench-trainer` trains: cpu or cuda.
 DEVICE ?= cpu
@@ -68,12 +68,16 @@ test-e2e: venv programs images ## tests with real pods
 	@scripts/tests.sh -m e2e $(PYTEST)
 
 .PHONY: bench-operator
-bench-operator: venv programs ## N jobs at once on nodes that KWOK plays: time, requests, memory (JOBS="1000 5000")
-	@$(BIN)/python -m bench.scale --jobs $(JOBS) --reports 1000 --write bench/results/operator.md
+bench-operator: venv programs ## N jobs at once on nodes that KWOK plays (JOBS="1000 5000"), beside Kubeflow Trainer (PEER=1)
+	@$(BIN)/python -m bench.scale --jobs $(JOBS) $(if $(PEER),--peer) --reports 1000 --write bench/results/operator.md
 
 .PHONY: bench-quality
 bench-quality: venv ## how good tuned models get on rated tweets and reviews, beside the published figures (ROWS="--train-rows 432 --test-rows 600")
 	@$(BIN)/python -m bench.quality $(ROWS)
+
+.PHONY: bench-cloud
+bench-cloud: venv programs ## N jobs at simulated providers, one slow and one dead: calls, rates, who is late (JOBS=1000)
+	@$(BIN)/python -m bench.cloud --jobs $(JOBS) --write bench/results/cloud.md
 
 .PHONY: bench-memory
 bench-memory: venv ## what training takes of memory beside its estimate, on this CPU and, where there is one, this GPU

@@ -8,13 +8,15 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
-from bench.scale import edits, figures, ours, page, pushes, world
-from bench.scale.load import Times, play
-from bench.scale.page import Row
+from bench.scale import bars, edits, figures, ours, page, peer, pushes, world
+from bench.scale.load import Manifest, Times, play
+from bench.scale.page import PeerRow, Row
 from tests.cluster import processes
 
 EDITS = 200
@@ -22,19 +24,30 @@ RESTART_SECONDS = 300
 
 
 def main() -> int:
-    """Run for each number of jobs, then for the reports, and write the page."""
+    """Run for each number of jobs, then for the reports, and write the page; the exit code says whether all is met."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     parser.add_argument("--jobs", type=int, nargs="*", default=[1000], help="a run for each")
+    parser.add_argument("--peer", action="store_true", help="run Kubeflow Trainer with JobSet beside each of them")
     parser.add_argument("--reports", type=int, default=0, help="so many trainers report at once, in a run of its own")
     parser.add_argument("--write", type=Path, help="where the page is written; default: printed")
     options = parser.parse_args()
     rows: list[Row] = []
+    others: list[PeerRow] = []
     for count in options.jobs:
         rows.append(measure(count))
-        _tell([page.table(rows)], options.write)
+        _tell(_parts(rows, others), options.write)
+        if options.peer:
+            others.append(measure_peer(count))
+            _tell(_parts(rows, others), options.write)
     if options.reports:
-        _tell([page.table(rows), page.pushes(options.reports, measure_reports(options.reports))], options.write)
-    return 1 if any(row.failed for row in rows) else 0
+        pushed = page.pushes(options.reports, measure_reports(options.reports))
+        _tell([*_parts(rows, others), pushed], options.write)
+    return 1 if any(row.failed for row in rows) or any(row.failed for row in others) else 0
+
+
+def _parts(rows: list[Row], others: list[PeerRow]) -> list[str]:
+    beside = [page.peers(others), bars.table(bars.judged(rows, others))] if others else []
+    return [page.table(rows), *beside]
 
 
 def _tell(parts: list[str], file: Path | None) -> None:
@@ -63,7 +76,7 @@ def measure(count: int) -> Row:
         with ours.running(made, folder) as operator:
             before, others = figures.cpu_seconds(operator.pid), _others(made, operator.pid)
             began = time.monotonic()
-            times = _play(made, count, operator)
+            times = _play(made, count, ours, operator.check)
             others = (_others(made, operator.pid) - others) / (time.monotonic() - began)
             spent, peak = figures.cpu_seconds(operator.pid) - before, figures.peak_mib(operator.pid)
         asked = figures.requests(made.audit_log, ours.USER)
@@ -95,23 +108,61 @@ def measure(count: int) -> Row:
     )
 
 
-def _play(made: world.World, count: int, operator: ours.Running) -> Times:
+def measure_peer(count: int) -> PeerRow:
+    """One run of the peer's jobs, from their POST to their end."""
+    with fresh_world() as (made, folder):
+        peer.install(made)
+        with peer.running(made, folder) as managers:
+            began, others = time.monotonic(), _others(made)
+            spent = sum(map(figures.cpu_seconds, managers.pids))
+            times = _play(made, count, peer, managers.check)
+            spent = sum(map(figures.cpu_seconds, managers.pids)) - spent
+            others = (_others(made) - others) / (time.monotonic() - began)
+            peak = sum(map(figures.peak_mib, managers.pids))
+        asked = sum((figures.requests(made.audit_log, manager.user) for manager in peer.MANAGERS), Counter())
+    for what, number in asked.most_common(12):
+        print(f"  {number / count:7.2f} per job  {what}")
+    created = times.until(times.job_created)
+    return PeerRow(
+        jobs=count,
+        created_p50=figures.percentile(created, 0.50),
+        created_p99=figures.percentile(created, 0.99),
+        all_complete=max(times.complete.values()) - min(times.sent.values()),
+        requests_per_job=sum(asked.values()) / count,
+        peak_mib=peak,
+        cpu_seconds=spent,
+        others=others,
+        failed=len(times.failed),
+    )
+
+
+class _Contender(Protocol):
+    """A module that has N jobs of an operator."""
+
+    PATH: str
+
+    def jobs(self, count: int) -> Iterator[Manifest]: ...
+
+    def owner_of(self, batch_job: Manifest) -> str | None: ...
+
+
+def _play(made: world.World, count: int, contender: _Contender, check: Callable[[], None]) -> Times:
     return asyncio.run(
         play(
             made.cluster.kubeconfig,
-            ours.jobs(count),
-            path=ours.PATH,
+            contender.jobs(count),
+            path=contender.PATH,
             jobs_path=f"/apis/batch/v1/namespaces/{world.NAMESPACE}/jobs",
-            owner_of=ours.owner_of,
-            check=operator.check,
+            owner_of=contender.owner_of,
+            check=check,
             seconds=120 + count,
         )
     )
 
 
-def _others(made: world.World, operator: int) -> float:
+def _others(made: world.World, *operators: int) -> float:
     """CPU seconds so far of everything on the machine that does not belong to the run."""
-    own = sum(figures.cpu_seconds(pid) for pid in (*made.pids(), operator, os.getpid()))
+    own = sum(figures.cpu_seconds(pid) for pid in {*made.pids(), *operators, os.getpid()})
     return figures.machine_seconds() - own
 
 

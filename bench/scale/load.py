@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -105,6 +106,18 @@ async def _object(answer: aiohttp.ClientResponse, wanted: HTTPStatus) -> Manifes
         raise RuntimeError(f"{answer.status}: {body[:500].decode(errors='replace')}")
     found: Manifest = orjson.loads(body)
     return found
+
+
+async def in_turns(items: Iterable[Any], do: Callable[[Any], Awaitable[Any]]) -> list[Any]:
+    """What `do` makes of each item, in no order; so many at once as the client has workers."""
+    waiting, done = deque(items), []
+
+    async def work() -> None:
+        while waiting:
+            done.append(await do(waiting.popleft()))
+
+    await asyncio.gather(*(work() for _ in range(WORKERS)))
+    return done
 
 
 async def play(

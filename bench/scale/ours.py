@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +36,21 @@ Manifest = dict[str, Any]
 
 def install(world: World, jobs: int) -> None:
     """Definitions, rights, a connection, and the models whose versions the jobs make."""
+    install_chart(world)
+    world.cluster.apply(
+        _connection("local"),
+        _connection(LASTING, {STAYS: "true"}),
+        *map(model, range(-(-jobs // JOBS_PER_MODEL))),
+    )
+
+
+def install_chart(world: World) -> None:
+    """Definitions and rights, and the pod that the operator labels as the leader's."""
     cluster = world.cluster
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OWN}})
     cluster.helm("install", RELEASE, str(ROOT / "helm" / "finetune-operator"), "--namespace", OWN)
     cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    cluster.apply(
-        _connection("local"),
-        _connection(LASTING, {STAYS: "true"}),
-        _own_pod(),
-        *map(_model, range(-(-jobs // JOBS_PER_MODEL))),
-    )
+    cluster.apply(_own_pod())
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,11 @@ class Running:
 
 
 @contextmanager
-def running(world: World, folder: Path) -> Iterator[Running]:
-    """The operator while it leads; it is ended afterwards."""
-    probe, report = _free_port(), _free_port()
+def running(world: World, folder: Path, more: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """The operator while it leads; it is ended afterwards. `more`: variables of its environment."""
+    probe, report = free_port(), free_port()
     environment = {
+        **(more or {}),
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT / "operator"),
         "FINETUNE_NAMESPACE": OWN,
@@ -149,11 +155,12 @@ def _connection(name: str, annotations: dict[str, str] | None = None) -> Manifes
     }
 
 
-def _model(number: int) -> Manifest:
+def model(number: int, prefix: str = "model") -> Manifest:
+    """A model that is not served."""
     return {
         "apiVersion": API,
         "kind": "FineTunedModel",
-        "metadata": {"name": f"model-{number}", "namespace": NAMESPACE},
+        "metadata": {"name": f"{prefix}-{number}", "namespace": NAMESPACE},
         "spec": {"deployment": {"mode": "Manual"}},
     }
 
@@ -173,7 +180,7 @@ def _service_account(world: World, folder: Path) -> dict[str, str]:
     """What a pod is given: the chart's service account as the kubelet mounts it, and the API server's address."""
     (cluster,) = (one["cluster"] for one in yaml.safe_load(world.cluster.kubeconfig.read_text())["clusters"])
     server = urlsplit(cluster["server"])
-    token = world.cluster.kubectl("create", "token", RELEASE, "--namespace", OWN, "--duration=24h").strip()
+    token = _token(world, OWN, RELEASE)
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text(token)
     (folder / "ca.crt").write_bytes(_authority(cluster))
@@ -184,13 +191,30 @@ def _service_account(world: World, folder: Path) -> dict[str, str]:
     }
 
 
+def _token(world: World, namespace: str, account: str) -> str:
+    """Of a service account, for a day."""
+    return world.cluster.kubectl("create", "token", account, "--namespace", namespace, "--duration=24h").strip()
+
+
 def _authority(cluster: Manifest) -> bytes:
     """The CA certificate of a kubeconfig's cluster."""
     inline = cluster.get("certificate-authority-data")
     return base64.b64decode(inline) if inline else Path(cluster["certificate-authority"]).read_bytes()
 
 
-def _free_port() -> int:
+def account_kubeconfig(world: World, path: Path, namespace: str, account: str) -> Path:
+    """The administrator's kubeconfig with the token of a service account."""
+    config: dict[str, Any] = yaml.safe_load(world.cluster.kubeconfig.read_text())
+    token = _token(world, namespace, account)
+    for user in config["users"]:
+        user["user"] = {"token": token}
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

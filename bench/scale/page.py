@@ -39,6 +39,21 @@ class Row:
     failed: int
 
 
+@dataclass(frozen=True)
+class PeerRow:
+    """One run of the peer's two managers; as `Row`, both together."""
+
+    jobs: int
+    created_p50: float
+    created_p99: float
+    all_complete: float
+    requests_per_job: float
+    peak_mib: float
+    cpu_seconds: float
+    others: float
+    failed: int
+
+
 def table(rows: list[Row]) -> str:
     """Runs as Markdown."""
     head = (
@@ -53,6 +68,20 @@ def table(rows: list[Row]) -> str:
         for row in rows
     ]
     return "\n".join(lines)
+
+
+def peers(rows: list[PeerRow]) -> str:
+    """Runs of the peer as Markdown."""
+    columns = (
+        "TrainJobs | apply → Job p50 s | p99 s | all Complete s | requests per job | peak MiB | CPU s | others' CPUs"
+    )
+    lines = [f"| {columns} |", "|---" * 8 + "|"]
+    lines += [
+        f"| {row.jobs:,} | {row.created_p50:.1f} | {row.created_p99:.1f} | {row.all_complete:.1f} "
+        f"| {row.requests_per_job:.2f} | {row.peak_mib:.0f} | {row.cpu_seconds:.1f} | {row.others:.1f} |"
+        for row in rows
+    ]
+    return "\n".join([f"Kubeflow Trainer {_kubeflow()}, both managers together:\n", *lines])
 
 
 def pushes(count: int, pushed: Pushed) -> str:
@@ -74,13 +103,22 @@ def page(parts: list[str]) -> str:
 
 def facts() -> list[str]:
     """Where and when, and with what."""
-    command = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     return [
-        f"{described()}; commit {commit or 'unknown'}",
-        f"Kubernetes {_kubernetes()} with etcd without fsync, KWOK {_kwok()}; "
+        f"{described()}; commit {commit()}",
+        f"Kubernetes {kubernetes()} with etcd without fsync, KWOK {_kwok()}; "
         f"kopf {version('kopf')}, aiohttp {version('aiohttp')}, pydantic {version('pydantic')}",
     ]
+
+
+def _kubeflow() -> str:
+    trainer = _required("bench/scale/kubeflow", "github.com/kubeflow/trainer/v2")
+    return f"{trainer} with JobSet {_required('bench/scale/kubeflow', 'sigs.k8s.io/jobset')}"
+
+
+def commit() -> str:
+    """The commit that is checked out."""
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def _required(folder: str, module: str) -> str:
@@ -89,7 +127,8 @@ def _required(folder: str, module: str) -> str:
     return next(after for word, after in pairwise(words) if word == module and after.startswith("v"))
 
 
-def _kubernetes() -> str:
+def kubernetes() -> str:
+    """The version of the control plane."""
     return _required("tests/cluster/kube", "k8s.io/kubernetes")
 
 
@@ -105,6 +144,8 @@ is served."""
 
 _FOOT = """- **apply → Job**: from the POST of a FineTuneJob until the client's watch has its batch Job.
 - **requests per job**: all that the operator asked of the API server, watches left out, by the audit log.
+  Of the peer: from a TrainJob's POST, and all that both of its managers asked. Its webhooks are on, each operator has
+  a fresh control plane, and no client's rate is limited but JobSet's own 500 a second.
 - **restart**: from the start of the process, with all objects present, until each job was looked at and nothing waits.
 - **edit**: from a PATCH of one job among all until its status speaks of the new generation.
 - **others' CPUs**: processors that other work on the machine took meanwhile. Times grow with it, requests do not."""

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from bench.scale.load import WORKERS, Api
+from bench.scale.load import Api, in_turns
 from bench.scale.world import NAMESPACE
 from finetune_api.names import JOB_LABEL, JOB_VARIABLE, REPORT_PATH, TOKEN_AUDIENCE
 
@@ -49,9 +49,9 @@ async def play(
     """
     pushed = Pushed()
     async with Api.connect(kubeconfig) as api, asyncio.timeout(seconds):
-        await _in_turns(jobs, lambda job: api.create(path, job))
+        await in_turns(jobs, lambda job: api.create(path, job))
         pods = await _running_pods(api, len(jobs))
-        tokens = dict(await _in_turns(pods, lambda pod: _token(api, pod)))
+        tokens = dict(await in_turns(pods, lambda pod: token_of(api, pod)))
         began = time.monotonic()
         probing = asyncio.create_task(_probe(probe_port, pushed))
         showing = asyncio.create_task(_shown(api, path, len(jobs)))
@@ -69,17 +69,6 @@ async def play(
     return pushed
 
 
-async def _in_turns(items: list[Any], do: Any) -> list[Any]:
-    waiting, done = list(items), []
-
-    async def work() -> None:
-        while waiting:
-            done.append(await do(waiting.pop()))
-
-    await asyncio.gather(*(work() for _ in range(WORKERS)))
-    return done
-
-
 async def _running_pods(api: Api, count: int) -> list[Manifest]:
     running: dict[str, Manifest] = {}
     async for _, pod in api.watch(PODS):
@@ -90,7 +79,7 @@ async def _running_pods(api: Api, count: int) -> list[Manifest]:
     return list(running.values())
 
 
-async def _token(api: Api, pod: Manifest) -> tuple[str, str]:
+async def token_of(api: Api, pod: Manifest) -> tuple[str, str]:
     """What the kubelet mounts: a token that is bound to the pod and means the operator alone."""
     metadata = pod["metadata"]
     bound = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}

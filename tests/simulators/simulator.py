@@ -1,9 +1,10 @@
 """What all simulators share: state under a lock, a clock, faults, a bill, and a record of the calls."""
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -39,6 +40,8 @@ class Recorded:
     operation: str
     committed: bool = False
     seen: str = ""
+    received: float = field(default_factory=time.time)
+    """By the real clock, in seconds since 1970."""
 
 
 class Simulator(ABC):

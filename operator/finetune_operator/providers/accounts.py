@@ -6,6 +6,7 @@ to the SDK and nowhere else.
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers import sdks
 from finetune_operator.providers.connection_secret import secret_of
 from finetune_operator.providers.errors import Refused, TryLater
-from finetune_operator.providers.gate import Gate
+from finetune_operator.providers.gate import CALLS_PER_SECOND, Gate, Pace
 from finetune_operator.providers.openai_wire import OPENAI_HOST
 from finetune_operator.providers.poll import POLL_SECONDS, Poller
 from finetune_operator.providers.ports import ClosableApi, Credential, FineTuningApi, HostingApi, RemoteFile
@@ -48,7 +49,7 @@ UPLOADS_AT_ONCE = 4
 
 
 class Account:
-    """One connection's provider: calls go through its gate, its jobs are watched by its poller."""
+    """One connection's provider: who asks passes its gate, its jobs are watched by its poller, all at one pace."""
 
     def __init__(
         self,
@@ -63,6 +64,10 @@ class Account:
         self._gate = Gate(clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
         self.poller = Poller(api, wake, background=background, seconds=poll_seconds)
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """A place for a task that makes several calls: see `Gate.turn`."""
+        return self._gate.turn()
 
     async def call(self, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
         """Make one call.
@@ -126,6 +131,7 @@ class Accounts:
         build: makes the API of a connection with its secret.
         sign_in: makes the credential of an Azure connection with its secret.
         clock: seconds, never running backwards.
+        rate: calls per second of each connection.
     """
 
     def __init__(
@@ -140,6 +146,7 @@ class Accounts:
         build: Build | None = None,
         sign_in: SignIn = sdks.credential_of,
         clock: Callable[[], float] = time.monotonic,
+        rate: float = CALLS_PER_SECOND,
     ) -> None:
         self._kube = kube
         self._connection = connection
@@ -150,7 +157,9 @@ class Accounts:
         self._build = build or sdks.build_api
         self._sign_in = sign_in
         self._clock = clock
+        self._rate = rate
         self._accounts: dict[str, Account] = {}
+        self._paces: dict[str, Pace] = {}
         self._built: dict[str, _Built] = {}
 
     def of(self, name: str) -> Account:
@@ -213,8 +222,10 @@ class Accounts:
             return built.api
         await sdks.imported(spec.provider)
         # The one before is left to the garbage collector: calls may still be on their way through it.
-        self._built[name] = _Built(self._build(spec, secret), spec, secret, self._clock())
-        return self._built[name].api
+        api = self._build(spec, secret)
+        api.keep_pace(self._paces.setdefault(name, Pace(self._rate)).wait)
+        self._built[name] = _Built(api, spec, secret, self._clock())
+        return api
 
     async def _secret(self, spec: LLMConnectionSpec) -> Mapping[str, str]:
         """The values of a connection's Secret that are needed, by their keys.

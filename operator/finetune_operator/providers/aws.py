@@ -7,7 +7,7 @@ SDK repeats nothing here: whether a call that was not answered was done, only a 
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, Protocol, TypeVar
@@ -29,6 +29,7 @@ POD_METHODS = frozenset({"assume-role-with-web-identity", "container-role"})
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 20.0
 THREADS = 16
+STORE = "s3"
 KEY_PAUSE_SECONDS, ROLE_PAUSE_SECONDS, CONFLICT_PAUSE_SECONDS = 60.0, 60.0, 30.0
 THROTTLE_PAUSE_SECONDS, QUOTA_PAUSE_SECONDS = 30.0, 300.0
 MESSAGE_LIMIT = 500
@@ -115,6 +116,7 @@ class Aws:
         self._session = session
         self._endpoints = endpoints or {}
         self._clients: dict[str, Any] = {}
+        self._turn: Callable[[], Awaitable[None]] | None = None
         self._building = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
 
@@ -123,6 +125,10 @@ class Aws:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for client in self._clients.values():
             client.close()
+
+    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Each request waits, but for those to S3: its limits are a thousand times as high, and nobody else's."""
+        self._turn = wait
 
     async def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
         """One call, by boto3's names of service and operation.
@@ -138,14 +144,17 @@ class Aws:
         Raises:
             ProviderError: as `translated` says.
         """
+        pages: Iterator[dict[str, Any]] | None = None
 
-        def read(client: Any) -> list[dict[str, Any]]:
-            found: list[dict[str, Any]] = []
-            for page in client.get_paginator(operation).paginate(**arguments):
-                found += page.get(key) or []
-            return found
+        def read(client: Any) -> dict[str, Any] | None:
+            nonlocal pages
+            pages = pages or iter(client.get_paginator(operation).paginate(**arguments))
+            return next(pages, None)
 
-        return await self.run(service, read)
+        found: list[dict[str, Any]] = []
+        while (page := await self.run(service, read)) is not None:
+            found += page.get(key) or []
+        return found
 
     async def run(self, service: str, do: Callable[[Any], T]) -> T:
         """What `do` makes of the service's client, in a thread.
@@ -153,6 +162,8 @@ class Aws:
         Raises:
             ProviderError: as `translated` says.
         """
+        if self._turn is not None and service != STORE:
+            await self._turn()
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, partial(self._run, service, do))

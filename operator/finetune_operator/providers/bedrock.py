@@ -5,7 +5,7 @@ attempt: Bedrock makes one job for one token, however often it is asked, and a l
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -36,6 +36,10 @@ class BedrockApi:
     async def close(self) -> None:
         """Close the connections."""
         await self._aws.close()
+
+    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Each request waits, but for S3's."""
+        self._aws.keep_pace(wait)
 
     async def check(self) -> None:
         """Ask for one job, and whether the bucket is there."""

@@ -4,6 +4,7 @@ Knows no provider: what one is asked goes through its FineTuningApi.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -131,6 +132,10 @@ class CloudTraining:
         provider = status.provider or ProviderStatus()
         if provider.asked_at is None or status.completion_time is not None:
             return
+        async with self.turn(job):
+            await self._end_remote(job, provider, moment(provider.asked_at))
+
+    async def _end_remote(self, job: Manifest, provider: ProviderStatus, asked_at: datetime) -> None:
         if provider.job_id is not None:
             await self.cancel(job, provider.job_id)
             await self._require_not_succeeded(job, provider.job_id)
@@ -138,10 +143,14 @@ class CloudTraining:
         found = await self.find(job, provider)
         for made in found:
             await self.cancel(job, made.id)
-        left = (moment(provider.asked_at) + SETTLE - self._clock()).total_seconds()
+        left = (asked_at + SETTLE - self._clock()).total_seconds()
         if not found and left > 0:
             message = "a job was asked for a moment ago; whether there is one to cancel does not show yet"
             raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, min(left, 15.0))
+
+    def turn(self, job: Manifest) -> AbstractAsyncContextManager[None]:
+        """At the gate of the job's connection."""
+        return self._accounts.of(_connection(job)).turn()
 
     async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
         """By the labels that the job carries, or by its training file where the provider keeps no labels."""

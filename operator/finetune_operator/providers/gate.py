@@ -1,69 +1,122 @@
 """How much one connection's provider is asked at once, and whether it is asked at all while it does not answer.
 
-A provider that is slow or dead must not hold up the others: who finds the gate closed is told so at once.
+A provider that is slow or dead must not hold up the others: who finds the gate closed is told so at once, and when to
+come back. They come back one after the other, and no faster than calls may go out.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Busy, Denied, ProviderError, TryLater, Unknown
+from finetune_operator.providers.errors import Busy, Denied, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.runtime.limits import TokenBucket
 
 CALLS_PER_SECOND = 10.0
-CALLS_AT_ONCE = 4
+AT_ONCE = 4
 SILENCE_SECONDS = 30.0
 """How long a provider that did not answer, or asked for patience, is left alone at most."""
+
+TRUST_SECONDS = 60.0
+"""How long an answer says that the next call will be answered too."""
 
 CLOSING = frozenset({Reason.RATE_LIMITED, Reason.CREDENTIALS_INVALID, Reason.SECRET_NOT_FOUND})
 """What concerns every call. A quota of jobs, say, must not keep others from being cancelled."""
 
 
+class Pace:
+    """The rate of a connection's calls, whoever makes them.
+
+    Args:
+        rate: calls per second in the long run; as many as may be on their way at once go out without waiting.
+        clock: seconds, never running backwards.
+    """
+
+    def __init__(self, rate: float = CALLS_PER_SECOND, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bucket = TokenBucket(rate, AT_ONCE, clock)
+
+    async def wait(self) -> None:
+        """Return when it is this call's turn: first come, first served."""
+        seconds = self._bucket.reserve()
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+
+
 class Gate:
-    """Every call of a connection goes through its gate."""
+    """Those who ask a connection's provider, one call or several in a row, pass its gate."""
 
     def __init__(
         self,
         *,
+        at_once: int = AT_ONCE,
         rate: float = CALLS_PER_SECOND,
-        at_once: int = CALLS_AT_ONCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._bucket = TokenBucket(rate, 2 * rate, clock)
-        self._free = at_once
+        self._inside: set[asyncio.Task[Any] | None] = set()
+        self._at_once = at_once
+        self._turns = TokenBucket(rate, at_once, clock)
         self._clock = clock
         self._closed_until = 0.0
         self._why: ProviderError | None = None
+        self._answered_at = float("-inf")
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A place for a task that asks several things in a row: it has it until the end, and is not sent away between.
+
+        There is one place alone until there was an answer lately: a dead provider holds up no more than that.
+
+        Raises:
+            Busy: as many as may be are inside.
+            TryLater: the provider did not answer, or asked for a pause, a moment ago.
+        """
+        task = asyncio.current_task()
+        if task in self._inside:
+            yield
+            return
+        self._require_open()
+        answers = self._clock() - self._answered_at < TRUST_SECONDS
+        if len(self._inside) >= (self._at_once if answers else 1):
+            message = "other calls of this connection come first"
+            raise Busy(Reason.RATE_LIMITED, message, max(1.0, self._turns.reserve()))
+        self._inside.add(task)
+        try:
+            yield
+        finally:
+            self._inside.discard(task)
 
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:
-        """Let one call through.
+        """Let one call through, in the task's turn or as one of its own.
 
         Raises:
-            Busy: as many calls as may be are on their way.
-            TryLater: the provider did not answer, or asked for a pause, a moment ago.
+            Busy, TryLater: as `turn`.
         """
-        self._require_open()
-        wait = self._bucket.take() if self._free > 0 else 1.0
-        if wait > 0:
-            raise Busy(Reason.RATE_LIMITED, "other calls of this connection come first", wait)
-        self._free -= 1
-        try:
-            yield
-        except (Unknown, TryLater) as error:
-            self._close(error)
-            raise
-        finally:
-            self._free += 1
+        async with self.turn():
+            self._require_open()
+            try:
+                yield
+            except (Unknown, TryLater) as error:
+                self._close(error)
+                raise
+            except Refused:
+                self._answered_at = self._clock()
+                raise
+            else:
+                self._answered_at = self._clock()
 
     def _require_open(self) -> None:
         left = self._closed_until - self._clock()
         if self._why is not None and left > 0:
-            raise TryLater(self._why.reason, self._why.message, left)
+            raise TryLater(self._why.reason, self._why.message, left + self._turns.reserve())
 
     def _close(self, error: ProviderError) -> None:
         asked = error.retry_after or SILENCE_SECONDS
-        seconds = SILENCE_SECONDS if isinstance(error, Unknown) else min(asked, SILENCE_SECONDS)
-        if isinstance(error, Unknown) or (error.reason in CLOSING and not isinstance(error, Denied)):
+        silence = isinstance(error, Unknown)
+        if silence:
+            self._answered_at = float("-inf")
+        seconds = SILENCE_SECONDS if silence else min(asked, SILENCE_SECONDS)
+        if silence or (error.reason in CLOSING and not isinstance(error, Denied)):
             self._closed_until, self._why = self._clock() + seconds, error

@@ -62,11 +62,16 @@ class OpenAIApi:
 
     def __init__(self, sdk: openai.AsyncOpenAI) -> None:
         self._sdk = sdk
+        self._turn: Callable[[], Awaitable[None]] | None = None
         self._host = urlsplit(str(sdk.base_url)).netloc
 
     async def close(self) -> None:
         """Close the connections."""
         await self._sdk.close()
+
+    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Each request waits."""
+        self._turn = wait
 
     async def check(self) -> None:
         """Ask for one job: the key is good, and fine-tuning is there."""
@@ -259,6 +264,8 @@ class OpenAIApi:
     async def _ask(self, call: Awaitable[T]) -> T:
         """The answer, or the error in our own terms; `from None`, as the SDK's errors carry the request's headers."""
         try:
+            if self._turn is not None:
+                await self._turn()
             return await call
         except openai.APIStatusError as error:
             raise _translated(error, self._host) from None

@@ -1,15 +1,17 @@
 """Asks one connection's provider how its jobs are, for all of them together, and has those that changed looked at.
 
 A provider sends no events, so this stands in for a watch: what it has seen is a cache that a restart may empty. A job
-is asked about by the list where the list has it, so that a thousand jobs cost ten calls a round.
+is asked about by the list where the list has it, so that a thousand jobs cost ten calls a round. What only its own
+answer has is asked for when it has ended, and in turns while it runs.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from finetune_operator.decide.remote import Metrics, RemoteJob
 from finetune_operator.providers.errors import NotThere, ProviderError
@@ -20,7 +22,11 @@ POLL_SECONDS = 20.0
 LONGEST_POLL_SECONDS = 300.0
 SOON_SECONDS = 1.0
 """A job that was just made is asked about after this; others that come meanwhile go along."""
+PAUSE_FOR_EACH_SECOND = 4.0
+"""Where jobs are made all the time, polling leaves the most of a connection's calls to those who make them."""
 METRICS_AT_ONCE = 4
+METRICS_PER_ROUND = 100
+"""Of jobs that run: half of the calls that a connection may make until the next round."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +70,8 @@ class Poller:
         self._seconds = seconds
         self._watched: dict[str, _Watched] = {}
         self._seen: dict[str, Seen] = {}
+        self._asked: dict[str, int] = {}
+        self._turn = 0
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self.trouble: ProviderError | None = None
@@ -86,6 +94,7 @@ class Poller:
             if not watched.keys:
                 del self._watched[job_id]
                 self._seen.pop(job_id, None)
+                self._asked.pop(job_id, None)
 
     async def close(self) -> None:
         """Ask no more."""
@@ -98,54 +107,79 @@ class Poller:
         if not self._watched:
             return
         try:
-            api = await self._api()
-            found = await self._ask(api)
+            await self._ask(await self._api())
         except ProviderError as error:
             self._tell_trouble(error)
-            return
-        was_troubled, self.trouble = self.trouble is not None, None
-        for job_id, seen in found.items():
-            watched = self._watched.get(job_id)
-            if watched is not None and (was_troubled or self._seen.get(job_id) != seen):
-                self._seen[job_id] = seen
-                self._wake_all(watched)
 
     async def _run(self) -> None:
-        failures = 0
+        loop, failures = asyncio.get_running_loop(), 0
         while self._watched:
             self._news.clear()
             await asyncio.sleep(SOON_SECONDS)
+            began = loop.time()
             await self.round()
+            took = loop.time() - began
             failures = failures + 1 if self.trouble else 0
             longest = min(self._seconds * 2.0**failures, max(self._seconds, LONGEST_POLL_SECONDS))
             pause = max(longest, (self.trouble.retry_after if self.trouble else None) or 0.0)
-            await self._rest(pause * random.uniform(0.8, 1.2), wakeful=not failures)  # noqa: S311 - jitter
+            at_least = pause if failures else min(took * PAUSE_FOR_EACH_SECOND, self._seconds)
+            await self._rest(at_least, pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
-    async def _rest(self, seconds: float, *, wakeful: bool) -> None:
-        """Until the next round; a new job is not made to wait, unless the provider is in trouble."""
+    async def _rest(self, at_least: float, seconds: float) -> None:
+        """Until the next round; a new job is not made to wait longer than `at_least`."""
+        await asyncio.sleep(min(at_least, seconds))
         try:
-            async with asyncio.timeout(seconds):
-                await (self._news.wait() if wakeful else asyncio.Event().wait())
+            async with asyncio.timeout(max(0.0, seconds - at_least)):
+                await self._news.wait()
         except TimeoutError:
             return
 
-    async def _ask(self, api: FineTuningApi) -> dict[str, Seen]:
+    async def _ask(self, api: FineTuningApi) -> None:
+        """By the list; then each that has ended or lacks there, and some of those that run."""
         wanted = {job_id for job_id in self._watched if not self._is_over(job_id)}
-        if not wanted:
-            return {}
-        since = min(self._watched[job_id].created for job_id in wanted)
-        listed = {job.id: job for job in await api.jobs(since) if job.id in wanted}
-        jobs = {job_id: job for job_id, job in listed.items() if not (job.partial and job.ended)}
-        for job_id in wanted - jobs.keys():
-            jobs[job_id] = await self._one(api, job_id)
+        listed: dict[str, RemoteJob] = {}
+        if wanted:
+            since = min(self._watched[job_id].created for job_id in wanted)
+            listed = {job.id: job for job in await api.jobs(since) if job.id in wanted}
+        again, self.trouble = self.trouble is not None, None
+        chosen = self._choose(wanted, listed)
+        for job_id in wanted - chosen:
+            self._see(Seen(listed[job_id], self._metrics(job_id)), again=again)
         limit = asyncio.Semaphore(METRICS_AT_ONCE)
 
-        async def with_metrics(job: RemoteJob) -> Seen:
+        async def look(job_id: str) -> None:
             async with limit:
-                return await self._with_metrics(api, job)
+                if job_id not in self._watched:
+                    return  # forgotten meanwhile
+                self._see(await self._look(api, job_id, listed.get(job_id)), again=again)
 
-        found = await asyncio.gather(*(with_metrics(job) for job in jobs.values()))
-        return {seen.job.id: seen for seen in found}
+        await _together(look(job_id) for job_id in sorted(chosen, key=lambda job_id: self._asked.get(job_id, 0)))
+
+    def _choose(self, wanted: set[str], listed: Mapping[str, RemoteJob]) -> set[str]:
+        """Whom to ask about by name. Of a thousand that run each has its turn: its loss is no news for anybody else."""
+        running = [job_id for job_id in wanted & listed.keys() if listed[job_id].state == "Active"]
+        in_turn = sorted(running, key=lambda job_id: self._asked.get(job_id, 0))[:METRICS_PER_ROUND]
+        unsure = {job_id for job_id in wanted if job_id not in listed or listed[job_id].ended}
+        return unsure.union(in_turn)
+
+    async def _look(self, api: FineTuningApi, job_id: str, listed: RemoteJob | None) -> Seen:
+        """One job, with its metrics."""
+        self._turn += 1
+        self._asked[job_id] = self._turn
+        job = listed if listed is not None and not (listed.partial and listed.ended) else await self._one(api, job_id)
+        return await self._with_metrics(api, job)
+
+    def _see(self, seen: Seen, *, again: bool) -> None:
+        """Have those who want to know told, if it is news or if there was trouble before."""
+        job_id = seen.job.id
+        watched = self._watched.get(job_id)
+        if watched is not None and (again or self._seen.get(job_id) != seen):
+            self._seen[job_id] = seen
+            self._wake_all(watched)
+
+    def _metrics(self, job_id: str) -> Metrics:
+        before = self._seen.get(job_id)
+        return before.metrics if before else Metrics()
 
     def _is_over(self, job_id: str) -> bool:
         seen = self._seen.get(job_id)
@@ -153,14 +187,14 @@ class Poller:
 
     async def _one(self, api: FineTuningApi, job_id: str) -> RemoteJob:
         """A job that the list lacks: a list may lag behind, so it is asked for by its name."""
+        created = self._watched[job_id].created
         try:
             return await api.job(job_id)
         except NotThere:
-            return RemoteJob(id=job_id, state="Gone", created=self._watched[job_id].created)
+            return RemoteJob(id=job_id, state="Gone", created=created)
 
     async def _with_metrics(self, api: FineTuningApi, job: RemoteJob) -> Seen:
-        before = self._seen.get(job.id)
-        known = before.metrics if before else Metrics()
+        known = self._metrics(job.id)
         if job.state in {"Queued", "Gone"}:
             return Seen(job, known)
         try:
@@ -182,3 +216,20 @@ class Poller:
     def _wake_all(self, watched: _Watched) -> None:
         for key in watched.keys:
             self._wake(key)
+
+
+async def _together(looks: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """All of them, or up to the first trouble, which then is the trouble of them all.
+
+    Raises:
+        ProviderError: the provider cannot be asked.
+    """
+    trouble: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in looks:
+                group.create_task(one)
+    except* ProviderError as troubles:
+        trouble = troubles.exceptions[0]
+    if trouble is not None:
+        raise trouble

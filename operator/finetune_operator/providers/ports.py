@@ -1,6 +1,7 @@
 """What a provider must be able to do. Whatever runs the training, the reconciler sees a `Run`."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -49,6 +50,10 @@ class RemoteTraining(TrainingProvider, Protocol):
 
     All of it raises ProviderError's children, as `errors` draws them.
     """
+
+    def turn(self, job: Manifest) -> AbstractAsyncContextManager[None]:
+        """A place among those who may ask the job's provider; once inside, a look is not sent away halfway through."""
+        ...
 
     async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
         """Jobs at the provider that are this attempt: none, one, or more after a create whose outcome was unknown."""
@@ -215,6 +220,10 @@ class FineTuningApi(Protocol):
 
 class ClosableApi(FineTuningApi, Protocol):
     """An API with connections of its own."""
+
+    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Have each call wait for its turn first; what moves data to and from a store need not."""
+        ...
 
     async def close(self) -> None:
         """Close them."""

@@ -10,14 +10,13 @@ from typing import Any
 
 from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
-from finetune_operator.providers.aws import Aws
+from finetune_operator.providers.aws import STORE, Aws
 from finetune_operator.providers.errors import NotThere, ProviderError, TryLater
 
 PART_BYTES = 8 * 1024 * 1024
 """S3 takes parts from 5 MiB on, and 10,000 of them: files of up to 80 GB."""
 
 DELETE_AT_ONCE = 1000
-_SERVICE = "s3"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Bucket:
     async def check(self) -> None:
         """Whether the bucket is there, and may be used; free of charge but for the request."""
         try:
-            await self._aws.call(_SERVICE, "head_bucket", Bucket=self._bucket)
+            await self._aws.call(STORE, "head_bucket", Bucket=self._bucket)
         except NotThere:
             message = f"the connection's S3 bucket {self._bucket} does not exist"
             raise TryLater(Reason.BUCKET_NOT_FOUND, message, 60.0) from None
@@ -57,7 +56,7 @@ class Bucket:
     async def objects(self, begins: str) -> list[S3Object]:
         """Objects whose names begin so, in the order of their names."""
         found = await self._aws.pages(
-            _SERVICE, "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=self._prefix + begins
+            STORE, "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=self._prefix + begins
         )
         return [S3Object(one["Key"].removeprefix(self._prefix), one["Size"]) for one in found]
 
@@ -67,7 +66,7 @@ class Bucket:
         Raises:
             NotThere: there is none.
         """
-        found = await self._aws.call(_SERVICE, "head_object", **self._at(name))
+        found = await self._aws.call(STORE, "head_object", **self._at(name))
         return S3Object(name, found["ContentLength"])
 
     async def read(self, name: str, limit: int) -> bytes:
@@ -81,7 +80,7 @@ class Bucket:
             with client.get_object(**self._at(name))["Body"] as body:
                 return bytes(body.read(limit))
 
-        return await self._aws.run(_SERVICE, read)
+        return await self._aws.run(STORE, read)
 
     async def write(self, name: str, body: AsyncIterator[bytes]) -> None:
         """Pass an object on as it comes. One that broke off is not there, and costs nothing."""
@@ -89,23 +88,23 @@ class Bucket:
         first = await anext(parts, b"")
         second = await anext(parts, None)
         if second is None:
-            await self._aws.call(_SERVICE, "put_object", Body=first, **self._at(name))
+            await self._aws.call(STORE, "put_object", Body=first, **self._at(name))
             return
-        made = await self._aws.call(_SERVICE, "create_multipart_upload", **self._at(name))
+        made = await self._aws.call(STORE, "create_multipart_upload", **self._at(name))
         upload = {**self._at(name), "UploadId": made["UploadId"]}
         try:
             tags = [await self._part(upload, 1, first), await self._part(upload, 2, second)]
             async for part in parts:
                 tags.append(await self._part(upload, len(tags) + 1, part))
-            await self._aws.call(_SERVICE, "complete_multipart_upload", MultipartUpload={"Parts": tags}, **upload)
+            await self._aws.call(STORE, "complete_multipart_upload", MultipartUpload={"Parts": tags}, **upload)
         except BaseException:
             with suppress(ProviderError):  # `end_uploads` ends what is left
-                await self._aws.call(_SERVICE, "abort_multipart_upload", **upload)
+                await self._aws.call(STORE, "abort_multipart_upload", **upload)
             raise
 
     async def delete(self, name: str) -> None:
         """Delete an object; one that is not there is no error."""
-        await self._aws.call(_SERVICE, "delete_object", **self._at(name))
+        await self._aws.call(STORE, "delete_object", **self._at(name))
 
     async def delete_all(self, begins: str) -> None:
         """Delete everything whose name begins so, also parts of uploads that were never ended."""
@@ -119,24 +118,24 @@ class Bucket:
         if not begins:
             raise ValueError("the whole place is nobody's to delete")
         found = await self._aws.pages(
-            _SERVICE, "list_multipart_uploads", "Uploads", Bucket=self._bucket, Prefix=self._prefix + begins
+            STORE, "list_multipart_uploads", "Uploads", Bucket=self._bucket, Prefix=self._prefix + begins
         )
         for one in found:
             upload = {"Bucket": self._bucket, "Key": one["Key"], "UploadId": one["UploadId"]}
             with suppress(NotThere):
-                await self._aws.call(_SERVICE, "abort_multipart_upload", **upload)
+                await self._aws.call(STORE, "abort_multipart_upload", **upload)
 
     async def _delete_keys(self, keys: list[dict[str, str]]) -> None:
         """One call that says of each key what became of it."""
         asked = {"Objects": keys, "Quiet": True}
-        answer = await self._aws.call(_SERVICE, "delete_objects", Bucket=self._bucket, Delete=asked)
+        answer = await self._aws.call(STORE, "delete_objects", Bucket=self._bucket, Delete=asked)
         refused = answer.get("Errors") or []
         if refused:
             message = f"s3 did not delete {len(refused)} of {len(keys)} objects ({refused[0].get('Code')})"
             raise TryLater(Reason.CREDENTIALS_INVALID, message, 60.0)
 
     async def _part(self, upload: dict[str, Any], number: int, content: bytes) -> dict[str, Any]:
-        made = await self._aws.call(_SERVICE, "upload_part", PartNumber=number, Body=content, **upload)
+        made = await self._aws.call(STORE, "upload_part", PartNumber=number, Body=content, **upload)
         return {"PartNumber": number, "ETag": made["ETag"]}
 
     def _at(self, name: str) -> dict[str, Any]:

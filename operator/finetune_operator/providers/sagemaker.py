@@ -5,7 +5,7 @@ Data, checkpoints and artifact are in S3. So is the report: no container reaches
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -46,6 +46,10 @@ class SageMakerApi:
     async def close(self) -> None:
         """Close the connections."""
         await self._aws.close()
+
+    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Each request waits, but for S3's."""
+        self._aws.keep_pace(wait)
 
     async def check(self) -> None:
         """Ask for one job and for the bucket: the keys are good for both."""

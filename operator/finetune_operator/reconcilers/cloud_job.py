@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from finetune_api.job_status import ProviderStatus
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_operator.decide import cloud_job as decide
 from finetune_operator.decide.cloud_job import Adopt, Create, Wait, next_move
@@ -53,6 +54,12 @@ class CloudJobs:
         provider = decision.status.provider
         if provider is None:
             return job, decision
+        async with self._training.turn(job):
+            return await self._find_or_create(job, view, decision, provider)
+
+    async def _find_or_create(
+        self, job: Manifest, view: JobView, decision: Decision, provider: ProviderStatus
+    ) -> tuple[Manifest, Decision]:
         move = next_move(view, await self._training.find(job, provider))
         match move:
             case Adopt():
@@ -70,8 +77,9 @@ class CloudJobs:
             if decision.stop:
                 await self._stop(job, view)
             if not view.abandoned:
-                await self._end_strays(job, view)
-                await self._training.clean(job, view.provider.files or ())
+                async with self._training.turn(job):
+                    await self._end_strays(job, view)
+                    await self._training.clean(job, view.provider.files or ())
         except Busy as error:
             return job, Decision(view.status, requeue_after=error.retry_after)
         except ProviderError as error:
@@ -106,8 +114,6 @@ class CloudJobs:
             # Nothing was done: the next look need not wait for what may still show.
             before = replace(view, status=decision.status)
             again = error.retry_after or decide.ASK_AGAIN_SECONDS
-            if isinstance(error, Busy):
-                return written, Decision(decision.status, requeue_after=again)
             return written, decide.postponed(before, error.failure(), again)
         except ProviderError as error:
             logger.warning("whether a job was made is not known: %s", error.message)

@@ -95,7 +95,7 @@ class Settings(BaseModel):
     report_connections: int = Field(2048, ge=1, description="Open connections to the report server at most.")
 
     upload_concurrency: int = Field(
-        8, ge=1, description="Files that are passed on to providers at once; more are told to wait."
+        16, ge=1, description="Files passed on to providers at once, 4 of a connection; more are told to wait."
     )
     check_image: str = Field(
         f"ghcr.io/example/finetune-trainer-check:{RELEASE}",

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bench.scale import figures, page
+from bench.scale import bars, figures, page, peer
 from bench.scale.load import Times
 from bench.scale.ours import LASTING, USER, Running, jobs, owner_of
 from bench.scale.pushes import Pushed, report_of
@@ -106,3 +106,71 @@ def test_there_is_no_waiting_for_an_operator_that_has_ended(tmp_path):
     process.wait(timeout=30)
     with pytest.raises(RuntimeError, match="another replica leads now"):
         Running(process, log, 1, 2).check()
+
+
+def given_row(count=1000, **fields):
+    good = {
+        "jobs": count,
+        "created_p50": 5.0 * count / 1000,
+        "created_p99": 10.0 * count / 1000,
+        "all_complete": 30.0 * count / 1000,
+        "requests_per_job": 3.5,
+        "peak_mib": 150.0,
+        "cpu_seconds": 10.0 * count / 1000,
+        "restart": 2.0 * count / 1000,
+        "edit_p50": 0.02,
+        "edit_p99": 0.05,
+        "others": 0.0,
+        "failed": 0,
+    }
+    return page.Row(**good | fields)
+
+
+def given_peer(count=1000):
+    return page.PeerRow(
+        jobs=count, created_p50=50.0 * count / 1000, created_p99=100.0 * count / 1000, all_complete=60.0 * count / 1000,
+        requests_per_job=7.0, peak_mib=200.0, cpu_seconds=16.0, others=0.0, failed=0,
+    )  # fmt: skip
+
+
+MISSES = {
+    "apply → Job p50 / peer's": {"created_p50": 10.1},
+    "apply → Job p99 / peer's": {"created_p99": 20.1},
+    "all Complete / peer's": {"all_complete": 30.1},
+    "peak memory / peer's": {"peak_mib": 201.0},
+    "requests per job": {"requests_per_job": 4.01},
+    "cold restart": {"restart": 15.1},
+    "an edit, p99": {"edit_p99": 0.101},
+}
+
+
+@pytest.mark.parametrize("what", MISSES)
+def test_a_bar_that_is_missed_is_called_so_and_no_other(what):
+    assert [bar.what for bar in bars.judged([given_row()], [given_peer()]) if not bar.met] == []
+    missed = [bar for bar in bars.judged([given_row(**MISSES[what])], [given_peer()]) if not bar.met]
+    assert [bar.what for bar in missed] == [what]
+    assert "| missed |" in bars.table(missed)
+
+
+def test_more_is_asked_of_many_jobs_and_memory_has_a_limit_of_its_own_there():
+    many = bars.judged([given_row(5000, peak_mib=191.0, created_p50=30.1)], [given_peer(5000)])
+    assert {bar.what for bar in many if not bar.met} == {"apply → Job p50 / peer's", "peak memory"}
+    [memory] = [bar for bar in bars.judged([given_row(10_000, peak_mib=286.0)], []) if bar.what == "peak memory"]
+    assert (memory.met, memory.limit) == (True, 300.0)
+
+
+def test_a_time_that_grows_faster_than_the_number_of_jobs_is_found():
+    rows = [given_row(5000, created_p99=60.0, peak_mib=100.0), given_row()]
+    missed = [bar for bar in bars.judged(rows, []) if not bar.met]
+    assert [(bar.jobs, bar.what.partition(",")[0], bar.figure) for bar in missed] == [(5000, "apply → Job p99", 1.2)]
+
+
+def test_the_page_has_the_peer_with_its_versions():
+    text = page.peers([given_peer()])
+    assert "Kubeflow Trainer v2.0.0 with JobSet v0.8.2" in text
+    assert "| 1,000 | 50.0 | 100.0 | 60.0 | 7.00 | 200 | 16.0 | 0.0 |" in text
+
+
+def test_a_trainjobs_batch_job_is_found_by_its_jobset():
+    assert peer.owner_of({"metadata": {"ownerReferences": [{"kind": "JobSet", "name": "job-3"}]}}) == "job-3"
+    assert len({job["metadata"]["name"] for job in peer.jobs(25)}) == 25

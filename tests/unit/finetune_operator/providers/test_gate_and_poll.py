@@ -10,8 +10,8 @@ import pytest
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import Metrics, RemoteJob
 from finetune_operator.providers.errors import Busy, Denied, NotThere, ProviderError, Refused, TryLater, Unknown
-from finetune_operator.providers.gate import SILENCE_SECONDS, Gate
-from finetune_operator.providers.poll import Poller
+from finetune_operator.providers.gate import SILENCE_SECONDS, TRUST_SECONDS, Gate, Pace
+from finetune_operator.providers.poll import METRICS_PER_ROUND, Poller
 from finetune_operator.runtime.queue import Key
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -24,6 +24,11 @@ class Time:
 
     def __call__(self) -> float:
         return self.now
+
+
+async def succeed(gate: Gate) -> None:
+    async with gate.passing():
+        pass
 
 
 async def fail(gate: Gate, error: ProviderError) -> None:
@@ -61,6 +66,7 @@ async def test_what_concerns_every_call_closes_the_gate_for_a_while(name: str) -
 
 async def test_no_more_calls_than_may_be_go_out_at_once_and_nobody_waits() -> None:
     gate, release = Gate(at_once=2, clock=Time()), asyncio.Event()
+    await succeed(gate)
 
     async def call() -> None:
         async with gate.passing():
@@ -75,6 +81,78 @@ async def test_no_more_calls_than_may_be_go_out_at_once_and_nobody_waits() -> No
     await asyncio.gather(*calls)
     async with gate.passing():
         pass
+
+
+async def test_a_task_that_is_inside_is_not_sent_away_between_its_calls() -> None:
+    gate, inside = Gate(at_once=1, clock=Time()), asyncio.Event()
+
+    async def look() -> None:
+        async with gate.turn():
+            for _ in range(3):
+                async with gate.passing():
+                    inside.set()
+                    await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    await inside.wait()
+    with pytest.raises(Busy):
+        async with gate.passing():
+            raise AssertionError("there is no place")
+    await looking
+    async with gate.passing():
+        pass
+
+
+async def test_those_who_are_sent_away_come_back_one_after_the_other_and_no_faster_than_calls_may_go_out() -> None:
+    gate, told = Gate(at_once=1, rate=10.0, clock=Time()), []
+
+    async def ask() -> None:
+        try:
+            async with gate.passing():
+                raise AssertionError("there is no place")
+        except Busy as busy:
+            told.append(busy.retry_after)
+
+    async with gate.turn():
+        await asyncio.gather(*(asyncio.create_task(ask()) for _ in range(101)))
+    assert max(told) == pytest.approx(10.0)
+    assert sum(wait > 5.0 for wait in told) == pytest.approx(50, abs=1)
+
+
+@pytest.mark.parametrize("before", ["nothing", "silence", "an answer long ago"])
+async def test_one_goes_in_until_there_was_an_answer(before: str) -> None:
+    time = Time()
+    gate, answer = Gate(at_once=4, clock=time), asyncio.Event()
+    if before == "silence":
+        await fail(gate, SILENT)
+        time.now += SILENCE_SECONDS
+    elif before != "nothing":
+        await succeed(gate)
+        time.now += TRUST_SECONDS
+
+    async def call() -> None:
+        async with gate.passing():
+            await answer.wait()
+
+    first = asyncio.create_task(call())
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        async with gate.passing():
+            raise AssertionError("the provider may be dead still")
+    answer.set()
+    await first
+    answer.clear()
+    calls = [asyncio.create_task(call()) for _ in range(4)]
+    await asyncio.sleep(0)
+    answer.set()
+    await asyncio.gather(*calls)
+
+
+async def test_calls_go_out_at_the_pace_of_the_connection_whoever_makes_them() -> None:
+    pace, loop = Pace(rate=100.0), asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.gather(*(pace.wait() for _ in range(24)))
+    assert loop.time() - began >= 0.199
 
 
 class Provider:
@@ -130,6 +208,78 @@ async def test_a_thousand_jobs_are_asked_about_in_one_round_and_only_news_wakes(
     await polling.round()
     assert woken == [key("j7")]
     assert polling.watch("j7", key("j7"), NOW).metrics.total_steps == 10
+
+
+async def test_of_a_thousand_that_run_a_part_is_asked_for_its_loss_in_each_round_and_in_turns() -> None:
+    provider = Provider(250)
+    for job_id, job in provider.found.items():
+        provider.found[job_id] = replace(job, state="Active")
+    polling, woken = poller(provider)
+    for job_id in provider.found:
+        polling.watch(job_id, key(job_id), NOW)
+    await polling.round()
+    assert len(set(woken)) == 250
+    assert provider.asked.count("metrics") == METRICS_PER_ROUND
+    for _ in range(2):
+        await polling.round()
+    seen = [polling.watch(job_id, key(job_id), NOW) for job_id in provider.found]
+    assert all(one is not None and one.metrics.total_steps == 10 for one in seen)
+    assert provider.asked.count("jobs") == 3
+
+
+async def test_all_that_have_ended_are_asked_about_and_each_is_told_at_once() -> None:
+    provider = Provider(250)
+    for job_id, job in provider.found.items():
+        provider.found[job_id] = replace(job, state="Succeeded")
+    polling, woken = poller(provider)
+    asked: list[int] = []
+
+    async def metrics(_: RemoteJob) -> Metrics:
+        asked.append(len(woken))
+        await asyncio.sleep(0)
+        return Metrics(step=1, total_steps=1)
+
+    provider.metrics = metrics  # type: ignore[method-assign]
+    for job_id in provider.found:
+        polling.watch(job_id, key(job_id), NOW)
+    await polling.round()
+    assert len(set(woken)) == 250
+    assert asked[-1] >= 240, "nobody waits for all others"
+
+
+async def test_jobs_that_are_forgotten_while_they_wait_for_their_turn_are_not_asked_about() -> None:
+    provider = Provider(0)
+    polling, woken = poller(provider)
+    names = [f"gone-{n}" for n in range(20)]
+
+    async def job(_: str) -> RemoteJob:
+        provider.asked.append("job")
+        for name in names:
+            polling.forget(key(name))
+        await asyncio.sleep(0)
+        raise NotThere(Reason.PROVIDER_REFUSED, "404")
+
+    provider.job = job  # type: ignore[method-assign]
+    for name in names:
+        polling.watch(name, key(name), NOW)
+    await polling.round()
+    assert (provider.asked.count("job") < 20, woken, polling.trouble) == (True, [], None)
+
+
+async def test_a_provider_that_breaks_off_in_a_round_is_in_trouble() -> None:
+    provider = Provider(3)
+    for job_id, job in provider.found.items():
+        provider.found[job_id] = replace(job, state="Active")
+    polling, _ = poller(provider)
+
+    async def metrics(_: RemoteJob) -> Metrics:
+        raise SILENT
+
+    provider.metrics = metrics  # type: ignore[method-assign]
+    for job_id in provider.found:
+        polling.watch(job_id, key(job_id), NOW)
+    await polling.round()
+    assert polling.trouble is SILENT
 
 
 async def test_a_job_that_the_list_lacks_is_asked_for_by_name_before_it_counts_as_gone() -> None:

@@ -88,6 +88,7 @@ class Cluster:
             build=self.build,
             sign_in=self.sign_in,
             clock=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on
+            rate=1e6,
         )
         remote = CloudTraining(
             self.kube,
