@@ -37,7 +37,7 @@ BY_CHART = {
     "tls_dir", "log_level", "check_image", "provider_catalogue",
 }  # fmt: skip
 """Settings that the chart sets by values of other names."""
-FIXED = {"kubeconfig", "report_port", "probe_port", "report_bind", "probe_bind"}
+FIXED = {"kubeconfig", "service_account", "report_port", "probe_port", "report_bind", "probe_bind"}
 """Settings that make no sense in a pod of the chart."""
 
 
