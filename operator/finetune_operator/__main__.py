@@ -16,7 +16,7 @@ from typing import Any
 
 from finetune_operator import ask
 from finetune_operator.handlers.observer import Observer
-from finetune_operator.handlers.watches import start
+from finetune_operator.handlers.watches import CannotWatch, start
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import CatalogueFile
 from finetune_operator.providers.cloud import CloudTraining
@@ -205,8 +205,9 @@ class Operator:
         stop_kopf.set()
         await asyncio.wait([shell, watching], timeout=settings.shutdown_seconds)
         for task in (watching, leading):
-            if task.done() and not task.cancelled():
-                logger.error("%s ended", task.get_name(), exc_info=task.exception())
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                # A sentence says it all of what the API server refuses, and a traceback of what nobody foresaw.
+                logger.error("cannot go on: %s", error, exc_info=None if isinstance(error, CannotWatch) else error)
         return OK if ended == 0 else FAILED
 
     async def _lead(self, observer: Observer) -> None:

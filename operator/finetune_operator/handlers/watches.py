@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Protocol, cast
 
 import kopf
-from kopf._cogs.clients.errors import APITooManyRequestsError
+from kopf._cogs.clients.errors import APIError, APIServerError, APITooManyRequestsError
 from kopf._cogs.clients.watching import Bookmark, continuous_watch
 from kopf._cogs.structs import references
 
@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 IN_A_ROW = 25
 """Events that are told before other work gets its turn: a listing comes by the hundreds."""
+
+
+class CannotWatch(Exception):  # noqa: N818 - says what is the case
+    """The API server refuses to list or watch a kind: rights were taken away, or the kind is gone."""
 
 
 class Listener(Protocol):
@@ -73,11 +77,14 @@ async def watch_all(settings: kopf.OperatorSettings, listener: Listener) -> None
     To be called in the context of `kopf.spawn_tasks`, whose login is used.
 
     Raises:
-        Exception: a watch cannot go on: rights were taken away, or a kind is gone.
+        CannotWatch: a watch cannot go on.
     """
-    async with asyncio.TaskGroup() as group:
-        for resource, namespace in listener.places():
-            group.create_task(_watch(settings, listener, resource, namespace), name=f"watch {resource.plural}")
+    try:
+        async with asyncio.TaskGroup() as group:
+            for resource, namespace in listener.places():
+                group.create_task(_watch(settings, listener, resource, namespace), name=f"watch {resource.plural}")
+    except* CannotWatch as several:
+        raise several.exceptions[0] from None
 
 
 async def _watch(
@@ -86,8 +93,11 @@ async def _watch(
     """List and watch; list again where a watch was broken for too long to go on: what was deleted meanwhile is gone."""
     while True:
         listing = listener.listing(resource, namespace)
-        with suppress(APITooManyRequestsError):  # kopf has waited and asked again several times
-            await _tell(_stream(settings, resource, namespace), listener, resource, namespace, listing)
+        try:
+            with suppress(APITooManyRequestsError, APIServerError):  # kopf has waited and asked again several times
+                await _tell(_stream(settings, resource, namespace), listener, resource, namespace, listing)
+        except APIError as error:
+            raise CannotWatch(f"{resource.plural}: {error.status} {error.message}") from error
         await asyncio.sleep(settings.watching.reconnect_backoff)
 
 

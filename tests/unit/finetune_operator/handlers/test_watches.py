@@ -6,7 +6,7 @@ from typing import Any
 
 import kopf
 import pytest
-from kopf._cogs.clients.errors import APIForbiddenError, APITooManyRequestsError
+from kopf._cogs.clients.errors import APIError, APIForbiddenError, APIServerError, APITooManyRequestsError
 from kopf._cogs.clients.watching import Bookmark
 
 from finetune_operator.handlers import watches
@@ -104,10 +104,13 @@ async def test_after_a_broken_watch_a_new_listing_tells_what_is_gone(streams: Ca
     assert (await told(7))[4:] == ["listing", "None y", "without ['x']"]
 
 
-async def test_half_a_listing_and_a_server_that_is_busy_are_tried_again(streams: Callable[..., None]) -> None:
+@pytest.mark.parametrize(("error", "status"), [(APITooManyRequestsError, 429), (APIServerError, 503)])
+async def test_half_a_listing_and_a_server_that_is_busy_are_tried_again(
+    streams: Callable[..., None], error: type[APIError], status: int
+) -> None:
     streams(
         [{"type": None, "object": pod("x")}],
-        [APITooManyRequestsError({"message": "later"}, status=429, headers={})],
+        [error({"message": "later"}, status=status, headers={})],
         [{"type": None, "object": pod("y")}, Bookmark.LISTED],
     )
     assert await told(6) == ["listing", "None x", "listing", "listing", "None y", "without ['x']"]
@@ -130,7 +133,7 @@ async def test_an_object_that_cannot_be_read_hides_no_other(streams: Callable[..
 
 async def test_a_watch_that_cannot_go_on_ends_all(streams: Callable[..., None]) -> None:
     streams([APIForbiddenError({"message": "no"}, status=403, headers={})])
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(watches.CannotWatch, match="pods: 403 no"):
         await watches.watch_all(make_settings(Settings()), Told(9))
 
 
