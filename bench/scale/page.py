@@ -144,8 +144,10 @@ is served."""
 
 _FOOT = """- **apply → Job**: from the POST of a FineTuneJob until the client's watch has its batch Job.
 - **requests per job**: all that the operator asked of the API server, watches left out, by the audit log.
-  Of the peer: from a TrainJob's POST, and all that both of its managers asked. Its webhooks are on, each operator has
-  a fresh control plane, and no client's rate is limited but JobSet's own 500 a second.
+- **the peer**: from a TrainJob's POST; requests, memory and CPU are those of both managers. Its webhooks are on. Each
+  operator has a fresh control plane to itself, one after the other. Trainer's client has its rate raised from 20 to
+  1,000 requests a second, for which it has no setting; JobSet's has its default, 500. Bars are those of 1,000 jobs,
+  and from 5,000 on those of 5,000 and 10,000.
 - **restart**: from the start of the process, with all objects present, until each job was looked at and nothing waits.
 - **edit**: from a PATCH of one job among all until its status speaks of the new generation.
 - **others' CPUs**: processors that other work on the machine took meanwhile. Times grow with it, requests do not."""
