@@ -22,15 +22,18 @@ def environment(
 ) -> Manifest:
     """`envFrom` of a container, where there is any: keys of the data as they are, those of the store with a prefix.
 
-    The Secrets may call their keys alike. That of a tracker has a prefix too: the trainer takes from it what it knows.
+    The Secrets may call their keys alike. Those of trackers have a prefix too: the trainer takes what it knows.
     """
     sources: list[Manifest] = []
     if data_secret is not None:
         sources.append({"secretRef": {"name": data_secret.name}})
     if artifacts is not None and artifacts.secret_ref is not None:
         sources.append({"prefix": ARTIFACTS_PREFIX, "secretRef": {"name": artifacts.secret_ref.name}})
-    if trackers is not None and trackers.mlflow is not None and trackers.mlflow.secret_ref is not None:
-        sources.append({"prefix": TRACKERS_PREFIX, "secretRef": {"name": trackers.mlflow.secret_ref.name}})
+    sources.extend(
+        {"prefix": TRACKERS_PREFIX, "secretRef": {"name": tracker.secret_ref.name}}
+        for tracker in ((trackers.mlflow, trackers.wandb) if trackers is not None else ())
+        if tracker is not None and tracker.secret_ref is not None
+    )
     return {"envFrom": sources} if sources else {}
 
 
