@@ -19,6 +19,7 @@ from finetune_api.base import (
     rules,
     shaped,
 )
+from finetune_api.uris import ARTIFACT_HELP, ARTIFACT_SHAPES
 
 OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 Glob = Annotated[str, Field(min_length=1, max_length=256)]
@@ -129,31 +130,38 @@ class Artifacts(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "self.uri.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?$')"
-                " || self.uri.matches('^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/.*)?$')",
-                "artifacts.uri is pvc://CLAIM, pvc://CLAIM/PREFIX, s3://BUCKET or s3://BUCKET/PREFIX",
+                " || ".join(
+                    f"self.uri.matches('^{scheme}://{shape}(/.*)?$')" for scheme, shape in ARTIFACT_SHAPES.items()
+                ),
+                f"artifacts.uri: {ARTIFACT_HELP}",
             ),
             (
                 "!self.uri.matches('(^|/)[.][.](/|$)')",
                 "artifacts.uri may not have a '..' segment: write the path without it",
             ),
             (
-                "self.uri.startsWith('s3://') || (!has(self.endpointURL) && !has(self.secretRef))",
-                "artifacts.endpointURL and artifacts.secretRef are for s3://: a claim needs neither",
+                "!self.uri.startsWith('pvc://') || (!has(self.endpointURL) && !has(self.secretRef))",
+                "artifacts.endpointURL and artifacts.secretRef are for object stores: a claim needs neither",
             ),
         )
     )
     uri: Annotated[str, Field(min_length=1, max_length=512)] = Field(
-        description="pvc://CLAIM/PREFIX or s3://BUCKET/PREFIX, the prefix left out or not. The claim is one of the "
+        description="pvc://CLAIM/PREFIX, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or "
+        "abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX, the prefix left out or not. The claim is one of the "
         "job's namespace and outlives its pods. With a store pods work on their own scratch space and upload from it."
     )
     endpoint_url: HttpUrl | None = Field(
-        None, description="Address of an S3-compatible store. Default: that of AWS, by the region."
+        None,
+        description="Address of the store: an S3-compatible one, a private endpoint, for abfs:// that of the blob "
+        "service. Default: the provider's own.",
     )
     secret_ref: ObjectRef | None = Field(
         None,
-        description="Secret of the job's namespace with keys of the store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
-        "and, where needed, AWS_SESSION_TOKEN and AWS_REGION. Default: the identity of the pods' service account.",
+        description="Secret of the job's namespace with keys of the store. s3://: AWS_ACCESS_KEY_ID, "
+        "AWS_SECRET_ACCESS_KEY and, where needed, AWS_SESSION_TOKEN and AWS_REGION. gs://: "
+        "GOOGLE_APPLICATION_CREDENTIALS_JSON, a service account's key. abfs://: AZURE_STORAGE_ACCOUNT_KEY, or "
+        "AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_TENANT_ID, AZURE_STORAGE_CLIENT_ID and AZURE_STORAGE_CLIENT_SECRET. "
+        "Default: the identity of the pods' service account.",
     )
 
 

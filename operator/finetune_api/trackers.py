@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, ObjectRef, rules, shaped
+from finetune_api.base import ApiModel, HttpUrl, ObjectRef, rules, shaped
 
-TrackerName = Literal["mlflow", "tensorBoard"]
+TrackerName = Literal["mlflow", "tensorBoard", "wandb"]
 
 _TRACKING_URI = shaped(
     "^https?://[^/@]+(/.*)?$", "write the server's whole address, such as https://mlflow.example.com"
@@ -35,16 +35,33 @@ class TensorBoard(ApiModel):
     model_config = ConfigDict(json_schema_extra={"maxProperties": 0})
 
 
+class WandB(ApiModel):
+    """A project of Weights & Biases. Losses, learning rate and settings go there, and nothing of the data."""
+
+    secret_ref: ObjectRef = Field(description="Secret of the job's namespace with WANDB_API_KEY.")
+    entity: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None, description="Team or user that the project belongs to. Default: the key's own."
+    )
+    project: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None, description="Project of the run; made where it is not there. Default: the model's name."
+    )
+    base_url: HttpUrl | None = Field(None, description="Address of a server of one's own. Default: the public service.")
+
+
 class Trackers(ApiModel):
     """Where losses and learning rate are written to besides the job's own record."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            ("has(self.mlflow) || has(self.tensorBoard)", "trackers needs mlflow or tensorBoard, or both"),
+            (
+                "has(self.mlflow) || has(self.tensorBoard) || has(self.wandb)",
+                "trackers needs mlflow, tensorBoard or wandb, or several of them",
+            ),
         )
     )
     mlflow: MLflow | None = Field(None, description="A run in MLflow.")
     tensor_board: TensorBoard | None = Field(None, description="Event files for TensorBoard, in the artifact.")
+    wandb: WandB | None = Field(None, description="A run in Weights & Biases.")
 
 
 class Tracked(ApiModel):

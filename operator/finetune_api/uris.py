@@ -8,7 +8,18 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from finetune_api.names import CLAIMS_PATH, CONFIG_MAPS_PATH
 
 DATASET_SCHEMES = ("pvc", "configmap", "s3", "gs", "abfs", "hf", "https")
-ARTIFACT_SCHEMES = ("pvc", "s3")
+ARTIFACT_SHAPES = {
+    "pvc": "[a-z0-9]([-a-z0-9.]*[a-z0-9])?",
+    "s3": "[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]",
+    "gs": "[a-z0-9][-_a-z0-9.]{1,220}[a-z0-9]",
+    "abfs": "[a-z0-9][-a-z0-9]{1,61}[a-z0-9]@[a-z0-9]{3,24}[.]dfs[.][-a-z0-9.]+",
+}
+"""What stands between scheme and path of the places that artifacts are kept in, as regular expressions."""
+
+ARTIFACT_HELP = (
+    "write pvc://CLAIM, s3://BUCKET, gs://BUCKET or abfs://CONTAINER@ACCOUNT.dfs.core.windows.net, "
+    "with or without /PREFIX"
+)
 LOCAL_SCHEME = "file"
 SCHEME_HELP = (
     "write pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, gs://BUCKET/KEY, abfs://CONTAINER/PATH, "
@@ -81,17 +92,18 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
 
 
 def parse_artifact_uri(text: str) -> Uri:
-    """Parse where tuned weights are kept: `pvc://CLAIM` or `s3://BUCKET`, with or without a prefix.
+    """Parse where tuned weights are kept: a claim or a bucket, with or without a prefix. An Azure account is named.
 
     Raises:
         UriError: another scheme, credentials inside the URI, or a `..` segment.
     """
     split = _split(text)
     path = split.path.strip("/")
-    if split.scheme not in ARTIFACT_SCHEMES or not split.netloc:
-        raise UriError("write pvc://CLAIM, pvc://CLAIM/PREFIX, s3://BUCKET or s3://BUCKET/PREFIX")
-    if "@" in split.netloc:
+    shape = ARTIFACT_SHAPES.get(split.scheme)
+    if shape is not None and "@" in split.netloc and split.scheme != "abfs":
         raise UriError("the uri holds credentials; put them into a Secret and name it in artifacts.secretRef")
+    if shape is None or not re.fullmatch(shape, split.netloc):
+        raise UriError(ARTIFACT_HELP)
     if ".." in path.split("/"):
         raise UriError("the uri has a '..' segment; write the path without it")
     return Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)

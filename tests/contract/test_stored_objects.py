@@ -48,6 +48,12 @@ TRACKERS: Manifest = {
         "secretRef": {"name": "mlflow"},
     },
     "tensorBoard": {},
+    "wandb": {
+        "secretRef": {"name": "wandb"},
+        "entity": "team-a",
+        "project": "sentiment",
+        "baseURL": "https://wandb.example.com",
+    },
 }
 STORE: Manifest = {
     "uri": "s3://team-models/tuned",

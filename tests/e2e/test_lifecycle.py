@@ -1,15 +1,24 @@
-"""A team's ordinary month: a job, a model that answers, a second job, a roll-back, a deployment by hand."""
+"""A team's ordinary month: a job, a model that answers, a second job, a roll-back, a deployment by hand, the end.
+
+Weights are in S3 (moto's, on the cluster's host address): trainers upload them, servers and comparisons fetch them.
+"""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import boto3
 import openai
 import pytest
 
+from tests.cluster import Cluster
 from tests.e2e.site import SECRET_CANARY, Site, condition, eventually
+from tests.simulators.aws.moto import moto
 
 pytestmark = pytest.mark.usefixtures("first")
+
+BUCKET = "team-models"
+IN_S3 = {"connectionRef": {"name": "in-s3"}}
 
 
 def client(site: Site, name: str, key: str = "none") -> openai.OpenAI:
@@ -55,9 +64,29 @@ def asking_all_the_while(site: Site, name: str) -> Iterator[list[Exception]]:
 
 
 @pytest.fixture(scope="module")
-def first(site: Site) -> dict:
+def bucket(operator: Cluster, site: Site) -> Iterator[Callable[[], set[str]]]:
+    """Where a connection keeps its artifacts; tells the names of what is there."""
+    with moto(operator.addresses.host) as url:
+        keys = {"aws_access_key_id": "pods", "aws_secret_access_key": SECRET_CANARY, "region_name": "us-east-1"}
+        s3 = boto3.client("s3", endpoint_url=url, **keys)
+        s3.create_bucket(Bucket=BUCKET)
+        site.secret("keys", **{name.upper(): value for name, value in keys.items() if name.startswith("aws")},
+                    AWS_REGION="us-east-1")  # fmt: skip
+        connection = operator.get("llmconnection", "tiny")["spec"]
+        connection["huggingFace"]["artifacts"] = {
+            "uri": f"s3://{BUCKET}/tuned",
+            "endpointURL": url,
+            "secretRef": {"name": "keys"},
+        }
+        kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "LLMConnection"}
+        operator.apply({**kind, "metadata": {"name": "in-s3"}, "spec": connection})
+        yield lambda: {entry["Key"] for entry in s3.list_objects_v2(Bucket=BUCKET).get("Contents", ())}
+
+
+@pytest.fixture(scope="module")
+def first(site: Site, bucket: Callable[[], set[str]]) -> dict:  # noqa: ARG001 - the connection keeps its artifacts there
     """A job without a validation set, on a model that nobody has made."""
-    site.job("colours-1")
+    site.job("colours-1", **IN_S3)
     return site.succeeded("colours-1")
 
 
@@ -70,10 +99,9 @@ def test_a_job_without_a_validation_set_makes_version_one(first: dict) -> None:
     assert first["dataset"]["train"]["rows"] == 24
 
 
-def test_the_artifact_is_whole_and_has_the_curves(site: Site, first: dict) -> None:
-    uri = first["result"]["artifact"]["uri"]
-    folder = site.models / uri.removeprefix("pvc://models/")
-    names = {path.name for path in folder.iterdir()}
+def test_the_artifact_is_whole_and_has_the_curves(bucket: Callable[[], set[str]], first: dict) -> None:
+    folder = first["result"]["artifact"]["uri"].removeprefix(f"s3://{BUCKET}/")
+    names = {name.removeprefix(f"{folder}/") for name in bucket()}
     assert {
         "adapter_model.safetensors",
         "adapter_config.json",
@@ -81,7 +109,7 @@ def test_the_artifact_is_whole_and_has_the_curves(site: Site, first: dict) -> No
         "metrics.jsonl",
         "report.html",
     } <= names
-    assert not list(folder.parent.glob("checkpoints/*"))
+    assert not [name for name in bucket() if "/state/" in name], "snapshots are not needed any more"
 
 
 def test_the_new_model_is_deployed_and_answers(site: Site) -> None:
@@ -100,6 +128,7 @@ def test_a_second_job_moves_the_deployment_without_a_failed_request(site: Site) 
         splits = ("train", "validation", "test")
         site.job(
             "colours-2",
+            **IN_S3,
             dataset={split: {"uri": f"pvc://data/{split}.jsonl"} for split in splits},
             evaluation={"baselines": [{"activeVersion": {}}], "maxNewTokens": 4},
         )
@@ -154,3 +183,11 @@ def test_deleting_the_model_takes_its_deployment_along_and_leaves_the_weights(si
     site.delete("model", "colours")
     eventually(lambda: not site.pods("finetune.dev/deployment=colours"), "the pods to go", 60)
     assert list(site.models.rglob("adapter_model.safetensors"))
+
+
+def test_a_model_that_is_deleted_takes_its_weights_out_of_the_store(site: Site, bucket: Callable[[], set[str]]) -> None:
+    assert len({name.split("/")[3] for name in bucket()}) == 2, "a folder for each job"
+    site.patch("model", "colours", {"deletionPolicy": "Delete"})
+    site.delete("model", "colours")
+    eventually(lambda: not bucket(), "the weights to go", 60, lambda: str(bucket()))
+    assert not site.cluster.get("-n", site.name, "modeldeployments")["items"]

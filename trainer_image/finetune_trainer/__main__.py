@@ -133,13 +133,13 @@ def _cache_flags(cache: argparse.ArgumentParser) -> None:
 
 
 def _prune_flags(prune: argparse.ArgumentParser) -> None:
-    prune.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder to delete, or its s3:// URI")
-    prune.add_argument("--root", required=True, help="folder, or s3:// URI, that all of them must be in")
+    prune.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder to delete, or its URI in a store")
+    prune.add_argument("--root", required=True, help="folder, or URI of a store, that all of them must be in")
     prune.add_argument("--endpoint", help="URL of an S3-compatible store")
 
 
 def _fetch_flags(fetch: argparse.ArgumentParser) -> None:
-    fetch.add_argument("uri", help="where the model is, as the job's status.result.artifact.uri says: s3://BUCKET/PATH")
+    fetch.add_argument("uri", help="where the model is, as the job's status.result.artifact.uri says")
     fetch.add_argument("--to", type=Path, required=True, help="folder that the model's files are to be in")
     fetch.add_argument("--sha256", help="of the model's manifest: another model is refused")
     fetch.add_argument("--endpoint", help="URL of an S3-compatible store")

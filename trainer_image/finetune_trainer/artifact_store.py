@@ -40,7 +40,7 @@ def keep(folder: Path, store: Store, name: str) -> None:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     for file in manifest["files"]:
         store.put(folder / file, f"{name}/{file}")
-    store.put_bytes((folder / MANIFEST).read_bytes(), f"{name}/{MANIFEST}")
+    store.put_last((folder / MANIFEST).read_bytes(), f"{name}/{MANIFEST}")
 
 
 def forget_before(store: Store, attempt: int) -> None:

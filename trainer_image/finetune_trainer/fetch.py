@@ -1,6 +1,7 @@
 """`finetune-trainer fetch URI --to FOLDER`: a tuned model from an object store, compared with its checksums.
 
-Keys come by the environment: FINETUNE_ARTIFACTS_AWS_ACCESS_KEY_ID and so on, else as AWS's own tools find them.
+Keys come by the environment: FINETUNE_ARTIFACTS_AWS_ACCESS_KEY_ID and so on, else as the provider's own
+tools find them.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def require_store(uri: str) -> str:
     Raises:
         TrainerError: SpecInvalid.
     """
-    step = "Write s3://BUCKET/PATH."
+    step = "Write s3://BUCKET/PATH, gs://BUCKET/PATH or abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH."
     try:
         found = parse_artifact_uri(uri)
     except UriError as error:

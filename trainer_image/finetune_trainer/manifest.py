@@ -123,8 +123,8 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     both = "trackers follow the built-in recipe" if spec.trackers and spec.code else None
     yield "spec.trackers", both, "Remove them, and log from your own code."
     trackers = spec.trackers
-    nobody = "it names no tracker" if trackers and trackers.mlflow is None and trackers.tensor_board is None else None
-    yield "spec.trackers", nobody, "Write mlflow or tensorBoard below it, or both."
+    nobody = "it names no tracker" if trackers and not trackers.wire() else None
+    yield "spec.trackers", nobody, "Write mlflow, tensorBoard or wandb below it, or several of them."
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
     yield "spec.modelRef.name", service, "Rename it, for example in small letters."
     for field in ("cpu", "memory", "ephemeralStorage"):

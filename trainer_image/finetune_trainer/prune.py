@@ -1,7 +1,7 @@
 """`finetune-trainer prune FOLDER... --root DIR`: deletes output folders that nothing uses any more.
 
-Folders are those of a volume, or s3:// URIs. What is used is the operator's knowledge; here each folder only has to lie
-inside the root.
+Folders are those of a volume, or URIs of a store. What is used is the operator's knowledge; here each folder only has
+to lie inside the root.
 """
 
 import argparse

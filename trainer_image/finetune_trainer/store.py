@@ -5,18 +5,16 @@ Whatever goes wrong becomes a TrainerError; what may pass by itself is tried aga
 
 import functools
 import logging
-import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from finetune_api.names import ARTIFACTS_PREFIX
 from finetune_api.reasons import Reason
 from finetune_api.trainer import StoreRef
-from finetune_api.uris import Uri, parse_artifact_uri
+from finetune_api.uris import parse_artifact_uri
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.store_clients import Client, connect
 from finetune_trainer.store_errors import reason_of, status_of
 
 T = TypeVar("T")
@@ -25,9 +23,6 @@ PATIENCE_SECONDS = 60.0
 """How long one call is tried again while the store does not answer."""
 
 _LONGEST_PAUSE = 20.0
-_PART = 16 * 1024 * 1024  # bytes; _AT_ONCE of them are in memory
-_AT_ONCE = 4
-_MOST_PARTS = 10_000  # of an object in S3
 _STEPS = {
     Reason.ARTIFACT_FAILED: "Ask an admin to correct artifacts.uri of the connection, or to make the bucket.",
     Reason.ACCESS_DENIED: "Check the Secret of this namespace that the connection's artifacts.secretRef names, or the "
@@ -35,6 +30,7 @@ _STEPS = {
     Reason.STORE_UNAVAILABLE: "Set spec.retryNonce when the store answers: the job goes on from its newest "
     "checkpoint there. If it lasts, check artifacts.endpointURL of the connection and the way out of this namespace.",
 }
+_TWIN_STEP = "Two pods ran one attempt. Set spec.retryNonce: the next attempt has a folder of its own."
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +47,13 @@ class Store:
     """
 
     def __init__(self, ref: StoreRef, patience: float | None = None) -> None:
-        self._uri = parse_artifact_uri(ref.uri)
-        self._root = f"{self._uri.root}/{self._uri.path}".rstrip("/")
+        self._uri, self._endpoint = parse_artifact_uri(ref.uri), ref.endpoint
         self._patience = PATIENCE_SECONDS if patience is None else patience
-        self._files = _filesystem(self._uri, ref.endpoint)
 
     def objects(self, folder: str = "") -> dict[str, int]:
         """All objects below the folder, by name as the other methods take it, with their size in bytes."""
         found = self._try(lambda: self._files.find(self._path(folder), detail=True), folder)
-        cut = len(self._root) + 1
+        cut = len(self._path("")) + 1
         return {path[cut:]: int(entry["size"]) for path, entry in found.items()}
 
     def put(self, file: Path, name: str) -> None:
@@ -71,7 +65,7 @@ class Store:
         size = file.stat().st_size
 
         def upload() -> None:
-            self._files.put_file(str(file), self._path(name), chunksize=max(_PART, math.ceil(size / _MOST_PARTS)))
+            self._files.put_file(str(file), self._path(name), **self._client.file_options(size))
             arrived = self._files.info(self._path(name))["size"]
             if arrived != size:
                 raise ConnectionError(f"{arrived} of {size} bytes arrived")
@@ -80,7 +74,26 @@ class Store:
 
     def put_bytes(self, content: bytes, name: str) -> None:
         """Write an object at once: it is there as a whole or not at all."""
-        self._try(lambda: self._files.pipe_file(self._path(name), content), name)
+        self._try(lambda: self._files.pipe_file(self._path(name), content, **self._client.object_options), name)
+
+    def put_last(self, content: bytes, name: str) -> None:
+        """Write the object that makes others count. Where the store can refuse it, another one is never replaced.
+
+        Raises:
+            TrainerError: ArtifactFailed, too, where another content has this name.
+        """
+
+        def write() -> None:
+            options = {**self._client.object_options, **self._client.unless_there}
+            try:
+                self._files.pipe_file(self._path(name), content, **options)
+            except FileExistsError as error:  # this write's earlier try may have got through
+                if bytes(self._files.cat_file(self._path(name))) != content:
+                    raise TrainerError(
+                        Reason.ARTIFACT_FAILED, f"artifacts: another pod has written {name} before", _TWIN_STEP
+                    ) from error
+
+        self._try(write, name)
 
     def get(self, name: str, file: Path) -> bool:
         """Download an object; False where there is none of that name."""
@@ -95,8 +108,17 @@ class Store:
         for name in names:
             self._if_there(functools.partial(self._files.rm_file, self._path(name)), name)
 
+    @functools.cached_property
+    def _client(self) -> Client:
+        """Made when it is first used: some stores are asked for a token by then."""
+        return connect(self._uri, self._endpoint)
+
+    @property
+    def _files(self) -> Any:
+        return self._client.files
+
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}".rstrip("/")
+        return "/".join(part for part in (self._client.bucket, self._uri.path, name) if part)
 
     def _if_there(self, action: Callable[[], T], name: str) -> T | None:
         try:
@@ -110,6 +132,8 @@ class Store:
         while True:
             try:
                 return action()
+            except TrainerError:
+                raise
             except Exception as error:
                 reason = reason_of(error)
                 if reason != Reason.STORE_UNAVAILABLE or time.monotonic() + pause > until:
@@ -130,29 +154,3 @@ class Store:
         else:
             message = f"artifacts: {place} does not answer as it should for {name or self._uri.path}{said}"
         return TrainerError(reason, message, _STEPS[reason])
-
-
-def _filesystem(uri: Uri, endpoint: str | None) -> Any:
-    """The store as fsspec has it, with keys of its own: those of a dataset's Secret are for the dataset."""
-    try:
-        from s3fs import S3FileSystem  # type: ignore[import-untyped]
-    except ImportError as error:
-        message = f"artifacts.uri: this image cannot reach {uri.scheme}://: {error.name} is not installed"
-        step = "Ask an admin for a trainerImage with the stores extra, or for artifacts on a volume."
-        raise TrainerError(Reason.SPEC_INVALID, message, step) from error
-    own = {
-        name.removeprefix(ARTIFACTS_PREFIX): value
-        for name, value in os.environ.items()
-        if name.startswith(ARTIFACTS_PREFIX)
-    }
-    return S3FileSystem(
-        key=own.get("AWS_ACCESS_KEY_ID"),
-        secret=own.get("AWS_SECRET_ACCESS_KEY"),
-        token=own.get("AWS_SESSION_TOKEN"),
-        endpoint_url=endpoint,
-        client_kwargs={"region_name": region} if (region := own.get("AWS_REGION")) else {},
-        config_kwargs={"connect_timeout": 10, "read_timeout": 60},
-        default_block_size=_PART,
-        max_concurrency=_AT_ONCE,
-        use_listings_cache=False,
-    )

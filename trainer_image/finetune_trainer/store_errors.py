@@ -21,6 +21,7 @@ _DENIED_NAMES = (
     "LocalTokenNotFoundError",
     "PermissionError",
 )
+_DENIED_BY_GCSFS = "Forbidden: "  # how its OSError begins for status 403
 _AWAY_NAMES = ("ConnectionError", "ClientConnectionError", "TimeoutError", "HTTPClientError")
 _MISSING_NAMES = (
     "FileNotFoundError",
@@ -49,7 +50,7 @@ def reason_of(error: BaseException) -> Reason:
         if status in _DENIED_STATUS:
             return Reason.ACCESS_DENIED
         return Reason.DATASET_NOT_FOUND if status in _MISSING_STATUS else Reason.STORE_UNAVAILABLE
-    if names & set(_DENIED_NAMES):
+    if names & set(_DENIED_NAMES) or any(str(one).startswith(_DENIED_BY_GCSFS) for one in _chain(error)):
         return Reason.ACCESS_DENIED
     if names & set(_AWAY_NAMES):
         return Reason.STORE_UNAVAILABLE

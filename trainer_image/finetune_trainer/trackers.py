@@ -20,6 +20,7 @@ from finetune_api.names import TRACKERS_PREFIX
 from finetune_api.reasons import Reason
 from finetune_api.trackers import MLflow, Tracked, TrackerName
 from finetune_api.trainer import TrainerJob
+from finetune_trainer import weights_and_biases
 from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError
 
@@ -34,7 +35,7 @@ LAST_SECONDS = 30.0
 
 _MOST_WAITING = 10_000
 _NAMES = {"loss": "loss", "learningRate": "learning_rate", "gradNorm": "grad_norm", "validationLoss": "eval_loss"}
-_MODULES: dict[TrackerName, str] = {"mlflow": "mlflow", "tensorBoard": "tensorboardX"}
+_MODULES: dict[TrackerName, str] = {"mlflow": "mlflow", "tensorBoard": "tensorboardX", "wandb": "wandb"}
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +158,8 @@ def _state(step: int) -> Any:
 
 def _said(error: Exception) -> str:
     """A library's own text may quote addresses with keys."""
+    if isinstance(error, weights_and_biases.NotReachableError):
+        return str(error)
     return f"it does not answer as it should ({type(error).__name__})"
 
 
@@ -221,8 +224,13 @@ def _tensor_board(job: TrainerJob, step: int) -> Any:
     return TensorBoardCallback(writer)  # type: ignore[no-untyped-call]
 
 
-_MAKERS: dict[TrackerName, Callable[[TrainerJob, int], Any]] = {"mlflow": _mlflow, "tensorBoard": _tensor_board}
+_MAKERS: dict[TrackerName, Callable[[TrainerJob, int], Any]] = {
+    "mlflow": _mlflow,
+    "tensorBoard": _tensor_board,
+    "wandb": weights_and_biases.integration,
+}
 _URLS: dict[TrackerName, Callable[[TrainerJob], str]] = {
     "mlflow": _mlflow_url,
     "tensorBoard": lambda _job: TENSORBOARD_FOLDER,
+    "wandb": weights_and_biases.url,
 }

@@ -12,9 +12,9 @@ from finetune_operator.desired.pod import Manifest
 def store(uri: str, artifacts: Artifacts) -> StoreRef | None:
     """The folder at `uri` as a store's; None where it is on a claim.
 
-    The endpoint is the connection's of today: it may have moved from a claim to a store, and the versions stay.
+    The endpoint is the connection's of today: it may have moved to another kind of place, and the versions stay.
     """
-    return None if parse_artifact_uri(uri).is_claim else StoreRef(uri=uri, endpoint=artifacts.endpoint_url)
+    return None if parse_artifact_uri(uri).is_claim else StoreRef(uri=uri, endpoint=_endpoint(uri, artifacts))
 
 
 def environment(
@@ -22,18 +22,28 @@ def environment(
 ) -> Manifest:
     """`envFrom` of a container, where there is any: keys of the data as they are, those of the store with a prefix.
 
-    The Secrets may call their keys alike. That of a tracker has a prefix too: the trainer takes from it what it knows.
+    The Secrets may call their keys alike. Those of trackers have a prefix too: the trainer takes what it knows.
     """
     sources: list[Manifest] = []
     if data_secret is not None:
         sources.append({"secretRef": {"name": data_secret.name}})
     if artifacts is not None and artifacts.secret_ref is not None:
         sources.append({"prefix": ARTIFACTS_PREFIX, "secretRef": {"name": artifacts.secret_ref.name}})
-    if trackers is not None and trackers.mlflow is not None and trackers.mlflow.secret_ref is not None:
-        sources.append({"prefix": TRACKERS_PREFIX, "secretRef": {"name": trackers.mlflow.secret_ref.name}})
+    sources.extend(
+        {"prefix": TRACKERS_PREFIX, "secretRef": {"name": tracker.secret_ref.name}}
+        for tracker in ((trackers.mlflow, trackers.wandb) if trackers is not None else ())
+        if tracker is not None and tracker.secret_ref is not None
+    )
     return {"envFrom": sources} if sources else {}
 
 
-def endpoint_flag(artifacts: Artifacts) -> list[str]:
-    """The flag of `finetune-trainer`'s commands that names a store of one's own."""
-    return ["--endpoint", artifacts.endpoint_url] if artifacts.endpoint_url else []
+def endpoint_flag(uri: str | None, artifacts: Artifacts) -> list[str]:
+    """The flag of `finetune-trainer`'s commands that names the address of the store with `uri`."""
+    endpoint = _endpoint(uri, artifacts) if uri else None
+    return ["--endpoint", endpoint] if endpoint else []
+
+
+def _endpoint(uri: str, artifacts: Artifacts) -> str | None:
+    """The connection's, where it is one of such a store."""
+    same_kind = parse_artifact_uri(uri).scheme == parse_artifact_uri(artifacts.uri).scheme
+    return artifacts.endpoint_url if same_kind else None

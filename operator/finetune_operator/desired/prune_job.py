@@ -50,7 +50,7 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
     if uri.is_claim:
         volumes.claim(uri.root, read_only=False)
     else:
-        flags = artifacts.endpoint_flag(connection.artifacts)
+        flags = artifacts.endpoint_flag(version.artifact.uri, connection.artifacts)
     folder = dirname(names.claim_path(uri) if uri.is_claim else uri.text)
     own_labels = labels(**{MODEL_LABEL: names.fit(owner["metadata"]["name"]), COMPONENT_LABEL: "prune"})
     container: Manifest = {

@@ -153,10 +153,11 @@ def _fetch(served: Served, folder: str) -> Manifest:
     """The container that brings the weights from their store and compares them with their checksums."""
     connection, artifact = served.connection, served.version.artifact
     checksum = ["--sha256", artifact.sha256] if artifact.sha256 else []
+    flags = [*checksum, *artifacts.endpoint_flag(artifact.uri, connection.artifacts)]
     return {
         "name": "fetch",
         "image": connection.check_image or connection.trainer_image,
-        "args": ["fetch", artifact.uri, "--to", folder, *checksum, *artifacts.endpoint_flag(connection.artifacts)],
+        "args": ["fetch", artifact.uri, "--to", folder, *flags],
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
         **artifacts.environment(connection.artifacts),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.uris import UriError, parse_artifact_uri, parse_uri
+from finetune_api.uris import ARTIFACT_HELP, UriError, parse_artifact_uri, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,8 @@ def test_a_mounted_path_never_leaves_its_claim(path: str) -> None:
         ("pvc://models/a/b/", "models", "a/b"),
         ("s3://bucket", "bucket", ""),
         ("s3://bucket/a/b", "bucket", "a/b"),
+        ("gs://bucket/a/b/", "bucket", "a/b"),
+        ("abfs://models@account.dfs.core.windows.net/a", "models@account.dfs.core.windows.net", "a"),
     ],
 )
 def test_an_artifact_uri_is_a_claim_or_a_bucket_with_an_optional_prefix(text: str, root: str, path: str) -> None:
@@ -103,8 +105,18 @@ def test_an_artifact_uri_is_a_claim_or_a_bucket_with_an_optional_prefix(text: st
 
 
 @pytest.mark.parametrize(
-    "text", ["gs://bucket/a", "models", "pvc://", "s3://", "pvc://models/../x", "s3://key:secret@bucket/a", ""]
+    "text",
+    [
+        *("hf://bucket/a", "models", "pvc://", "s3://", "gs://", "pvc://models/../x", ""),
+        *("s3://key:secret@bucket/a", "gs://key@bucket", "s3://bucket:9000/a", "gs://Bucket"),
+        *("abfs://models/a", "abfs://models@account/a", "abfs://m:key@account.dfs.core.windows.net/a"),
+    ],
 )
 def test_other_artifact_uris_are_refused(text: str) -> None:
     with pytest.raises(UriError):
         parse_artifact_uri(text)
+
+
+@pytest.mark.parametrize("text", ["pvc://c", "s3://b", "gs://b", "abfs://c@account.dfs.core.windows.net"])
+def test_the_help_on_artifact_uris_names_each_kind_of_place(text: str) -> None:
+    assert text.partition("://")[0] + "://" in ARTIFACT_HELP

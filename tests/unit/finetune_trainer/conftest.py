@@ -4,13 +4,19 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
 
 from finetune_api.names import ARTIFACTS_PREFIX
 from tests.assets.tiny_model import make_tiny_model
-from tests.unit.finetune_trainer.stores import KEYS, Bucket, serving
+from tests.unit.finetune_trainer.azure_store import AzureBucket
+from tests.unit.finetune_trainer.google_store import GoogleBucket
+from tests.unit.finetune_trainer.object_server import MemoryBucket, served
+from tests.unit.finetune_trainer.stores import Bucket, serving
+
+AnyBucket = TypeVar("AnyBucket", Bucket, GoogleBucket, AzureBucket)
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -37,11 +43,50 @@ def _bucket() -> Iterator[Bucket]:
         yield bucket
 
 
+@pytest.fixture(scope="session")
+def _google() -> Iterator[GoogleBucket]:
+    bucket = GoogleBucket()
+    with served(bucket):
+        yield bucket
+
+
+@pytest.fixture(scope="session")
+def _azure() -> Iterator[AzureBucket]:
+    bucket = AzureBucket()
+    with served(bucket):
+        yield bucket
+
+
+def _fresh(bucket: AnyBucket, monkeypatch: pytest.MonkeyPatch) -> AnyBucket:
+    for name, value in bucket.keys.items():
+        monkeypatch.setenv(f"{ARTIFACTS_PREFIX}{name}", value)
+    bucket.fault = lambda _method, _path: None
+    bucket.asked.clear()
+    return bucket
+
+
 @pytest.fixture
 def bucket(_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """A bucket of a real S3 over HTTP, without faults at first; the environment has its keys."""
-    for name, value in KEYS.items():
-        monkeypatch.setenv(f"{ARTIFACTS_PREFIX}{name}", value)
-    _bucket.fault = lambda _method, _path: None
-    _bucket.asked.clear()
-    return _bucket
+    return _fresh(_bucket, monkeypatch)
+
+
+@pytest.fixture
+def google(_google: GoogleBucket, monkeypatch: pytest.MonkeyPatch) -> GoogleBucket:
+    """An empty bucket of Google Cloud Storage over HTTP."""
+    _google.objects.clear()
+    return _fresh(_google, monkeypatch)
+
+
+@pytest.fixture
+def azure(_azure: AzureBucket, monkeypatch: pytest.MonkeyPatch) -> AzureBucket:
+    """An empty container of Azure Blob Storage over HTTP."""
+    _azure.objects.clear()
+    return _fresh(_azure, monkeypatch)
+
+
+@pytest.fixture(params=["bucket", "google", "azure"])
+def any_bucket(request: pytest.FixtureRequest) -> Bucket | MemoryBucket:
+    """Each kind of store in turn."""
+    bucket: Bucket | MemoryBucket = request.getfixturevalue(request.param)
+    return bucket

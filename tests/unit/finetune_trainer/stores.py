@@ -15,12 +15,19 @@ from finetune_api.trainer import StoreRef
 BUCKET = "models"
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
-Fault = Literal["break", "busy", "denied"]
+Fault = Literal["break", "busy", "denied", "lost"]
+"""Broken off before it arrives, refused with a status, or done without an answer (not by the S3 here)."""
+
 STATUS = {"busy": 503, "denied": 403}
 
 
 class Bucket:
     """The bucket as the tests see it, past the proxy, and the faults of the proxy."""
+
+    root: ClassVar[str] = f"s3://{BUCKET}"
+    """The bucket's URI."""
+    keys: ClassVar[dict[str, str]] = KEYS
+    """What a Secret for it has."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -34,7 +41,7 @@ class Bucket:
 
     def ref(self, path: str) -> StoreRef:
         """A folder of the bucket, through the proxy."""
-        return StoreRef(uri=f"s3://{BUCKET}/{path}", endpoint=self.endpoint)
+        return StoreRef(uri=f"{self.root}/{path}", endpoint=self.endpoint)
 
     def names(self, below: str) -> list[str]:
         """Names of all objects below a folder, relative to it."""

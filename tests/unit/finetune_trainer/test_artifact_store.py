@@ -16,12 +16,13 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import ARTIFACTS_PREFIX
 from finetune_api.reasons import Reason
 from finetune_api.trainer import StoreRef
-from finetune_trainer import artifact_store, fetch, prune, store
+from finetune_trainer import artifact_store, fetch, prune, store, store_clients
 from finetune_trainer.durable import read_manifest, whole_folder
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.fence import StoreFence
 from finetune_trainer.snapshots import Snapshots
 from finetune_trainer.store import Store
+from tests.unit.finetune_trainer.azure_store import SIGNATURE
 
 
 @pytest.fixture(autouse=True)
@@ -61,11 +62,11 @@ def refused(action) -> TrainerError:
     return caught.value
 
 
-def test_an_artifact_comes_back_as_it_was_and_its_manifest_went_last(bucket, tuned, tmp_path):
-    kept = Store(bucket.ref("round"))
+def test_an_artifact_comes_back_as_it_was_and_its_manifest_went_last(any_bucket, tuned, tmp_path):
+    kept = Store(any_bucket.ref("round"))
     assert artifact_store.newest(kept) is None
     artifact_store.keep(tuned, kept, "model-1")
-    uploads = [path for method, path in bucket.asked if method == "PUT"]
+    uploads = [path for method, path in any_bucket.asked if method == "PUT"]
     assert uploads[-1] == "/models/round/model-1/manifest.json"
     assert artifact_store.newest(kept) == "model-1"
     artifact_store.fetch(kept, "model-1", tmp_path / "back")
@@ -73,25 +74,27 @@ def test_an_artifact_comes_back_as_it_was_and_its_manifest_went_last(bucket, tun
     assert {path.name for path in tmp_path.iterdir()} == {"model", "back"}
 
 
-def test_a_large_file_goes_up_in_parts_and_a_broken_part_leaves_no_rubbish(bucket, tmp_path):
+def test_a_large_file_goes_up_in_parts_and_a_broken_part_leaves_no_rubbish(any_bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_clients, "_PART", 6 << 20)  # S3 takes none below 5 MiB but the last
+    S3FileSystem.clear_instance_cache()
     large = tmp_path / "large"
-    large.write_bytes(os.urandom(36 << 20))
+    large.write_bytes(os.urandom(13 << 20))
     broken = Counter()
 
     def breaks_one_part(method, path):
         broken[path.partition("?")[2][:12]] += method == "PUT" and "partNumber=2" in path
         return "break" if broken["partNumber=2"] == 1 and "partNumber=2" in path else None
 
-    bucket.fault = breaks_one_part
-    kept = Store(bucket.ref("parts"))
+    any_bucket.fault = breaks_one_part
+    kept = Store(any_bucket.ref("parts"))
     kept.put(large, "large")
     assert broken["partNumber=2"] > 1
-    assert hashlib.sha256(bucket.read("parts/large")).digest() == hashlib.sha256(large.read_bytes()).digest()
-    assert bucket.unfinished_uploads() == 0
+    assert hashlib.sha256(any_bucket.read("parts/large")).digest() == hashlib.sha256(large.read_bytes()).digest()
+    assert any_bucket.unfinished_uploads() == 0
 
 
 @pytest.mark.parametrize("fault", ["break", "busy"])
-def test_an_upload_that_breaks_in_the_middle_is_made_again(bucket, tuned, tmp_path, fault):
+def test_an_upload_that_breaks_in_the_middle_is_made_again(any_bucket, tuned, tmp_path, fault):
     left = Counter({"weights": 2})
 
     def breaks_twice(method, path):
@@ -100,22 +103,22 @@ def test_an_upload_that_breaks_in_the_middle_is_made_again(bucket, tuned, tmp_pa
             return fault
         return None
 
-    bucket.fault = breaks_twice
-    kept = Store(bucket.ref(f"again-{fault}"))
+    any_bucket.fault = breaks_twice
+    kept = Store(any_bucket.ref(f"again-{fault}"))
     artifact_store.keep(tuned, kept, "model-1")
     artifact_store.fetch(kept, "model-1", tmp_path / "back")
     assert same(tuned, tmp_path / "back")
 
 
-def test_an_upload_that_never_gets_through_leaves_nothing_that_counts_and_can_be_repeated(bucket, tuned, tmp_path):
-    kept = Store(bucket.ref("crash"), patience=0)
-    bucket.fault = lambda method, path: "break" if method == "PUT" and "safetensors" in path else None
+def test_an_upload_that_never_gets_through_leaves_nothing_that_counts_and_can_be_repeated(any_bucket, tuned, tmp_path):
+    kept = Store(any_bucket.ref("crash"), patience=0)
+    any_bucket.fault = lambda method, path: "break" if method == "PUT" and "safetensors" in path else None
     error = refused(lambda: artifact_store.keep(tuned, kept, "model-1"))
     assert error.reason == Reason.STORE_UNAVAILABLE
     assert "adapter_model.safetensors" in error.message
     assert "goes on from its newest checkpoint" in error.next_step
-    bucket.fault = lambda _method, _path: None
-    assert "model-1/adapter_config.json" in bucket.names("crash")
+    any_bucket.fault = lambda _method, _path: None
+    assert "model-1/adapter_config.json" in any_bucket.names("crash")
     assert artifact_store.newest(kept) is None
     assert "no manifest.json" in refused(lambda: artifact_store.fetch(kept, "model-1", tmp_path / "back")).message
     artifact_store.keep(tuned, kept, "model-1")
@@ -123,8 +126,8 @@ def test_an_upload_that_never_gets_through_leaves_nothing_that_counts_and_can_be
     assert same(tuned, tmp_path / "back")
 
 
-def test_an_attempt_that_was_given_up_and_writes_late_spoils_nothing(bucket, tuned, tmp_path):
-    kept = Store(bucket.ref("late-write"))
+def test_an_attempt_that_was_given_up_and_writes_late_spoils_nothing(any_bucket, tuned, tmp_path):
+    kept = Store(any_bucket.ref("late-write"))
     artifact_store.keep(tuned, kept, "model-2")
     with whole_folder(tmp_path / "other") as staging:
         (staging / "adapter_model.safetensors").write_bytes(b"other weights")
@@ -133,7 +136,7 @@ def test_an_attempt_that_was_given_up_and_writes_late_spoils_nothing(bucket, tun
     artifact_store.fetch(kept, "model-2", tmp_path / "back")
     assert same(tuned, tmp_path / "back")
     artifact_store.forget_before(kept, 2)
-    assert all(name.startswith("model-2/") for name in bucket.names("late-write"))
+    assert all(name.startswith("model-2/") for name in any_bucket.names("late-write"))
 
 
 def spoil(bucket, name: str) -> None:
@@ -154,12 +157,12 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_a_spoilt_artifact_is_refused_and_nothing_stands_in_its_place(bucket, tuned, tmp_path, how):
-    kept = Store(bucket.ref("spoilt"))
+def test_a_spoilt_artifact_is_refused_and_nothing_stands_in_its_place(any_bucket, tuned, tmp_path, how):
+    kept = Store(any_bucket.ref("spoilt"))
     artifact_store.keep(tuned, kept, "m")
     sha256 = hashlib.sha256((tuned / "manifest.json").read_bytes()).hexdigest()
     spoils, said = SPOILT[how]
-    spoils(bucket)
+    spoils(any_bucket)
     error = refused(lambda: artifact_store.fetch(kept, "m", tmp_path / "back", sha256=sha256))
     assert error.reason == Reason.MODEL_UNUSABLE
     assert said in error.message
@@ -179,24 +182,25 @@ def test_a_manifest_cannot_write_outside_of_the_folder(bucket, tmp_path, name):
 @pytest.mark.parametrize(
     ("fault", "reason", "said", "step"),
     [
-        ("denied", Reason.ACCESS_DENIED, "s3://models refuses its keys for x", "artifacts.secretRef"),
+        ("denied", Reason.ACCESS_DENIED, "{root} refuses its keys for x", "artifacts.secretRef"),
         ("busy", Reason.STORE_UNAVAILABLE, "does not answer as it should for x", "when the store answers"),
     ],
 )
-def test_what_the_store_refuses_is_said_with_what_to_do(bucket, fault, reason, said, step):
-    bucket.fault = lambda _method, _path: fault
-    kept = Store(bucket.ref("refused"), patience=0)
+def test_what_the_store_refuses_is_said_with_what_to_do(any_bucket, fault, reason, said, step):
+    any_bucket.fault = lambda _method, _path: fault
+    kept = Store(any_bucket.ref("refused"), patience=0)
     for action in (lambda: kept.put_bytes(b"x", "x"), lambda: kept.get_bytes("x")):
         error = refused(action)
         assert error.reason == reason
-        assert said in error.message
+        assert said.format(root=any_bucket.root) in error.message
         assert step in error.next_step
 
 
-def test_a_bucket_that_is_not_there_is_said(bucket):
-    absent = Store(StoreRef(uri="s3://absent/x", endpoint=bucket.endpoint), patience=0)
+def test_a_bucket_that_is_not_there_is_said(any_bucket):
+    root = any_bucket.root.replace("models", "absent", 1)
+    absent = Store(StoreRef(uri=f"{root}/x", endpoint=any_bucket.endpoint), patience=0)
     error = refused(lambda: absent.put_bytes(b"", "x"))
-    assert (error.reason, "there is no s3://absent" in error.message) == (Reason.ARTIFACT_FAILED, True)
+    assert (error.reason, f"there is no {root}" in error.message) == (Reason.ARTIFACT_FAILED, True)
     assert "artifacts.uri" in error.next_step
 
 
@@ -216,6 +220,68 @@ def test_a_store_without_keys_of_its_own_takes_those_of_the_service_account(buck
     assert bucket.read("own/x") == b"x"
 
 
+def test_keys_that_are_none_are_said_and_not_quoted(google, azure, monkeypatch):
+    for text in ("{", "{}", "[]", '{"type": "service_account", "private_key": "hush"}'):
+        monkeypatch.setenv(f"{ARTIFACTS_PREFIX}GOOGLE_APPLICATION_CREDENTIALS_JSON", text)
+        error = refused(lambda: Store(google.ref("keys"), patience=0).put_bytes(b"x", "x"))
+        assert error.reason == Reason.ACCESS_DENIED
+        assert "GOOGLE_APPLICATION_CREDENTIALS_JSON is no key of a service account" in error.message
+        assert "hush" not in error.message + error.next_step
+    monkeypatch.delenv(f"{ARTIFACTS_PREFIX}AZURE_STORAGE_ACCOUNT_KEY")
+    monkeypatch.setenv(f"{ARTIFACTS_PREFIX}AZURE_STORAGE_CLIENT_ID", "id")
+    error = refused(lambda: Store(azure.ref("keys"), patience=0).put_bytes(b"x", "x"))
+    assert (error.reason, "AZURE_STORAGE_TENANT_ID" in error.message) == (Reason.ACCESS_DENIED, True)
+
+
+def test_google_without_a_secret_is_reached_as_the_pods_service_account(google, monkeypatch, tmp_path):
+    key = tmp_path / "key.json"
+    key.write_text(google.keys["GOOGLE_APPLICATION_CREDENTIALS_JSON"])
+    monkeypatch.delenv(f"{ARTIFACTS_PREFIX}GOOGLE_APPLICATION_CREDENTIALS_JSON")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    Store(google.ref("own"), patience=0).put_bytes(b"x", "x")
+    assert google.read("own/x") == b"x"
+    key.unlink()
+    error = refused(lambda: Store(google.ref("own"), patience=0).put_bytes(b"x", "x"))
+    assert (error.reason, "artifacts.secretRef" in error.next_step) == (Reason.ACCESS_DENIED, True)
+
+
+def test_azure_takes_the_artifacts_keys_and_not_those_of_the_data(azure, monkeypatch):
+    monkeypatch.delenv(f"{ARTIFACTS_PREFIX}AZURE_STORAGE_ACCOUNT_KEY")
+    monkeypatch.setenv(f"{ARTIFACTS_PREFIX}AZURE_STORAGE_SAS_TOKEN", f"?sv=2026-01-01&sig={SIGNATURE}")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "b3RoZXI=")
+    monkeypatch.setenv(
+        "AZURE_STORAGE_CONNECTION_STRING", "DefaultEndpointsProtocol=https;AccountName=o;AccountKey=bw=="
+    )
+    Store(azure.ref("sas"), patience=0).put_bytes(b"x", "x")
+    assert (azure.read("sas/x"), azure.signed_by) == (b"x", "sas")
+
+
+@pytest.mark.parametrize("store_name", ["google", "azure"])
+def test_a_manifest_that_is_there_is_not_replaced_where_the_store_can_refuse_it(request, store_name):
+    remote = request.getfixturevalue(store_name)
+    kept = Store(remote.ref("once"), patience=0)
+    kept.put_last(b"first", "manifest.json")
+    kept.put_last(b"first", "manifest.json")
+    error = refused(lambda: kept.put_last(b"other", "manifest.json"))
+    assert (error.reason, remote.read("once/manifest.json")) == (Reason.ARTIFACT_FAILED, b"first")
+    assert "retryNonce" in error.next_step
+
+
+@pytest.mark.parametrize("store_name", ["google", "azure"])
+def test_a_manifest_whose_answer_got_lost_is_known_again(request, store_name):
+    remote = request.getfixturevalue(store_name)
+    left = Counter({"answers": 1})
+
+    def loses_the_answer(method, _path):
+        left["answers"] -= method == "PUT"
+        return "lost" if method == "PUT" and left["answers"] == 0 else None
+
+    remote.fault = loses_the_answer
+    Store(remote.ref("lost")).put_last(b"first", "manifest.json")
+    assert left["answers"] < 0, "it was written once more"
+    assert remote.read("lost/manifest.json") == b"first"
+
+
 # Commands of pods.
 
 
@@ -223,13 +289,15 @@ def fetched(bucket, uri, to, sha256=None) -> int:
     return fetch.main(argparse.Namespace(uri=uri, to=to, sha256=sha256, endpoint=bucket.endpoint))
 
 
-def test_fetch_brings_a_model_and_again_is_fine(bucket, tuned, tmp_path):
-    artifact_store.keep(tuned, Store(bucket.ref("f/job")), "model-1")
+def test_fetch_brings_a_model_and_again_is_fine(any_bucket, tuned, tmp_path):
+    artifact_store.keep(tuned, Store(any_bucket.ref("f/job")), "model-1")
     sha256 = hashlib.sha256((tuned / "manifest.json").read_bytes()).hexdigest()
     for _ in range(2):
-        assert fetched(bucket, "s3://models/f/job/model-1", tmp_path / "to" / "model", sha256) == ExitCode.OK
+        assert fetched(any_bucket, f"{any_bucket.root}/f/job/model-1", tmp_path / "to" / "model", sha256) == ExitCode.OK
         assert same(tuned, tmp_path / "to" / "model")
-    assert fetched(bucket, "s3://models/f/job/model-1", tmp_path / "other", "0" * 64) == ExitCode.MODEL_UNUSABLE
+    assert (
+        fetched(any_bucket, f"{any_bucket.root}/f/job/model-1", tmp_path / "other", "0" * 64) == ExitCode.MODEL_UNUSABLE
+    )
 
 
 @pytest.mark.parametrize("uri", ["pvc://models/x", "s3://models", "https://host/x", "models", "s3://models/../x"])
@@ -239,16 +307,16 @@ def test_fetch_takes_a_folder_of_a_store_only(bucket, tmp_path, uri, capsys):
 
 
 def pruned(bucket, folder) -> int:
-    root = "s3://models/team-a/sentiment"
+    root = f"{bucket.root}/team-a/sentiment"
     return prune.main(argparse.Namespace(folders=[folder], root=root, endpoint=bucket.endpoint))
 
 
-def test_prune_deletes_a_folder_of_a_store_and_nothing_beside_it(bucket):
+def test_prune_deletes_a_folder_of_a_store_and_nothing_beside_it(any_bucket):
     for name in ("job-1/model-1/a", "job-1/attempts/000001", "job-10/model-1/a"):
-        bucket.write(f"team-a/sentiment/{name}", b"x")
+        any_bucket.write(f"team-a/sentiment/{name}", b"x")
     for _ in range(2):
-        assert pruned(bucket, "s3://models/team-a/sentiment/job-1") == ExitCode.OK
-        assert bucket.names("team-a") == ["sentiment/job-10/model-1/a"]
+        assert pruned(any_bucket, f"{any_bucket.root}/team-a/sentiment/job-1") == ExitCode.OK
+        assert any_bucket.names("team-a") == ["sentiment/job-10/model-1/a"]
 
 
 @pytest.mark.parametrize("folder", ["", "-other/job", "/../other/job", "/job/.."])
@@ -262,8 +330,8 @@ def test_prune_refuses_what_is_outside_of_its_root(bucket, folder):
 # Attempts.
 
 
-def test_an_older_attempt_learns_of_a_newer_one(bucket):
-    kept = Store(bucket.ref("fence"))
+def test_an_older_attempt_learns_of_a_newer_one(any_bucket):
+    kept = Store(any_bucket.ref("fence"))
     first, second = StoreFence(kept, 1), StoreFence(kept, 2)
     assert first.take()
     assert not first.is_passed()
@@ -295,8 +363,8 @@ def content(output: Path) -> dict[str, bytes]:
     return {path.relative_to(output).as_posix(): path.read_bytes() for path in kept}
 
 
-def test_a_snapshot_comes_back_on_another_node(bucket, output, tmp_path):
-    kept = Store(bucket.ref("snap"))
+def test_a_snapshot_comes_back_on_another_node(any_bucket, output, tmp_path):
+    kept = Store(any_bucket.ref("snap"))
     first = Snapshots(kept, output, 1)
     first.restore()
     assert first.changed() is False, "what is there when it starts is what came back"
@@ -310,32 +378,34 @@ def test_a_snapshot_comes_back_on_another_node(bucket, output, tmp_path):
     assert not second.changed()
 
 
-def test_what_stays_the_same_is_uploaded_once_and_what_is_not_used_goes(bucket, output):
-    snapshots = Snapshots(Store(bucket.ref("once")), output, 1)
+def test_what_stays_the_same_is_uploaded_once_and_what_is_not_used_goes(any_bucket, output):
+    snapshots = Snapshots(Store(any_bucket.ref("once")), output, 1)
     snapshots.take()
-    bucket.asked.clear()
+    any_bucket.asked.clear()
     shutil.rmtree(output / "evaluation")
     write_output(output, 14)
     snapshots.take()
-    uploaded = [path for method, path in bucket.asked if method == "PUT"]
+    uploaded = [path for method, path in any_bucket.asked if method == "PUT"]
     assert len(uploaded) == 4, "two files of the new checkpoint, answers that are as the record, and the list"
-    assert len([name for name in bucket.names("once") if name.endswith(".json")]) == 1
-    assert len([name for name in bucket.names("once") if "/objects/" in name]) == 5
+    assert len([name for name in any_bucket.names("once") if name.endswith(".json")]) == 1
+    assert len([name for name in any_bucket.names("once") if "/objects/" in name]) == 5
 
 
-def test_the_record_alone_is_nothing_new(bucket, output):
-    snapshots = Snapshots(Store(bucket.ref("record")), output, 1)
+def test_the_record_alone_is_nothing_new(any_bucket, output):
+    snapshots = Snapshots(Store(any_bucket.ref("record")), output, 1)
     snapshots.take()
     (output / "metrics.jsonl").write_text("{}\n" * 100)
     assert not snapshots.changed()
 
 
-def test_a_newer_attempts_snapshot_counts_however_late_an_older_one_writes(bucket, output, tmp_path):
-    kept = Store(bucket.ref("order"))
+def test_a_newer_attempts_snapshot_counts_however_late_an_older_one_writes(any_bucket, output, tmp_path):
+    kept = Store(any_bucket.ref("order"))
     older, newer = Snapshots(kept, output, 1), Snapshots(kept, write_output(tmp_path / "newer", 3), 2)
     older.take()
     newer.take()
-    assert not [name for name in bucket.names("order") if name.startswith("state/000001/")], "it is not needed any more"
+    assert not [name for name in any_bucket.names("order") if name.startswith("state/000001/")], (
+        "it is not needed any more"
+    )
     write_output(output, 21)
     older.take()
     older.take()
@@ -343,26 +413,26 @@ def test_a_newer_attempts_snapshot_counts_however_late_an_older_one_writes(bucke
     third.restore()
     assert content(tmp_path / "third") == content(tmp_path / "newer")
     older.forget()
-    assert [name for name in bucket.names("order") if name.startswith("state/000002/")]
+    assert [name for name in any_bucket.names("order") if name.startswith("state/000002/")]
 
 
-def test_a_damaged_file_is_left_out_and_the_rest_comes_back(bucket, output, tmp_path, caplog):
-    kept = Store(bucket.ref("damaged"))
+def test_a_damaged_file_is_left_out_and_the_rest_comes_back(any_bucket, output, tmp_path, caplog):
+    kept = Store(any_bucket.ref("damaged"))
     Snapshots(kept, output, 1).take()
     weights = hashlib.sha256((output / "checkpoints/step-00000007/model.safetensors").read_bytes()).hexdigest()
-    bucket.write(f"damaged/state/000001/objects/{weights}", b"x")
+    any_bucket.write(f"damaged/state/000001/objects/{weights}", b"x")
     Snapshots(kept, tmp_path / "back", 2).restore()
     assert set(content(output)) - set(content(tmp_path / "back")) == {"checkpoints/step-00000007/model.safetensors"}
     assert "is damaged in the store" in caplog.text
 
 
-def test_a_snapshot_whose_upload_broke_does_not_count(bucket, output, tmp_path):
-    kept = Store(bucket.ref("torn"), patience=0)
+def test_a_snapshot_whose_upload_broke_does_not_count(any_bucket, output, tmp_path):
+    kept = Store(any_bucket.ref("torn"), patience=0)
     Snapshots(kept, output, 1).take()
     before = content(output)
     write_output(output, 14)
-    bucket.fault = lambda method, path: "break" if method == "PUT" and path.endswith(".json") else None
+    any_bucket.fault = lambda method, path: "break" if method == "PUT" and path.endswith(".json") else None
     assert refused(Snapshots(kept, output, 1).take).reason == Reason.STORE_UNAVAILABLE
-    bucket.fault = lambda _method, _path: None
+    any_bucket.fault = lambda _method, _path: None
     Snapshots(kept, tmp_path / "back", 2).restore()
     assert content(tmp_path / "back") == before

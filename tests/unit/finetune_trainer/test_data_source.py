@@ -171,6 +171,7 @@ def _caused():
         (StatusError(status_code=503), "StoreUnavailable"),
         (StatusError(response={"ResponseMetadata": {"HTTPStatusCode": 403}}), "AccessDenied"),
         (StatusError(response=StatusError(status_code=404)), "DatasetNotFound"),
+        (OSError("Forbidden: https://storage.googleapis.com/secret"), "AccessDenied"),  # as gcsfs words it
         (RefreshError(), "AccessDenied"),
         (_caused(), "AccessDenied"),
         (ImportError("x", name="gcsfs"), "SpecInvalid"),
@@ -264,3 +265,25 @@ def test_https_is_checked_by_the_command(path, code, reason, https, store, tmp_p
     assert "Traceback" not in done.stderr
     if code == ExitCode.OK:
         assert verdict["train"]["sha256"] == hashlib.sha256(DATA).hexdigest()
+
+
+def read(uri) -> bytes:
+    with Source(parse_uri(uri), air_gapped=False) as source:
+        return source.stream.read()
+
+
+def test_data_at_google_are_read_with_the_key_in_the_datas_secret(google, monkeypatch):
+    google.write("data/train.jsonl", DATA)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google.endpoint)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS_JSON", google.keys["GOOGLE_APPLICATION_CREDENTIALS_JSON"])
+    assert read("gs://models/data/train.jsonl") == DATA
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS_JSON", "{}")
+    with pytest.raises(TrainerError, match=r"dataset\.secretRef: GOOGLE_APPLICATION_CREDENTIALS_JSON is no key"):
+        read("gs://models/data/train.jsonl")
+
+
+def test_data_at_azure_are_read_with_the_key_in_the_datas_secret(azure, monkeypatch):
+    azure.write("data/train.jsonl", DATA)
+    account = f"AccountName=modelstore;AccountKey={azure.keys['AZURE_STORAGE_ACCOUNT_KEY']}"
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", f"{account};BlobEndpoint={azure.endpoint}")
+    assert read("abfs://models/data/train.jsonl") == DATA

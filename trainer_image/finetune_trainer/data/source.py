@@ -7,7 +7,7 @@ It knows nothing about formats or compression.
 import difflib
 import hashlib
 import io
-import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Self
 from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.store_clients import GOOGLE_KEY, google_files
 from finetune_trainer.store_errors import reason_of, status_of
 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
@@ -129,12 +130,15 @@ def _open_mounted(path: Path) -> BinaryIO:
 
 
 def _open_remote(uri: Uri) -> BinaryIO:
-    import fsspec
+    if uri.scheme == "gs":
+        key = os.environ.get(GOOGLE_KEY)
+        filesystem, path = google_files(key, "dataset.secretRef", default=None), f"{uri.root}/{uri.path}"
+    else:
+        import fsspec
 
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs the traces of what it raises
-    # the proxy of the site, where its environment variables name one; the object stores' libraries look by themselves
-    options = {"client_kwargs": {"trust_env": True}} if uri.scheme == "https" else {}
-    filesystem, path = fsspec.core.url_to_fs(uri.text, **options)
+        # the proxy of the site, where its environment variables name one; the stores' libraries look by themselves
+        options = {"client_kwargs": {"trust_env": True}} if uri.scheme == "https" else {}
+        filesystem, path = fsspec.core.url_to_fs(uri.text, **options)
     opened: BinaryIO = filesystem.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
     return opened
 

@@ -88,6 +88,8 @@ def test_the_keys_of_a_tracker_have_a_prefix_of_their_own() -> None:
     made = job(trackers={"mlflow": mlflow, "tensorBoard": {}})
     assert container_of(made)["envFrom"] == [{"prefix": "FINETUNE_TRACKERS_", "secretRef": {"name": "mlflow"}}]
     assert "envFrom" not in container_of(job(trackers={"tensorBoard": {}}))
+    both = container_of(job(trackers={"mlflow": mlflow, "wandb": {"secretRef": {"name": "wandb"}}}))["envFrom"]
+    assert [source["secretRef"]["name"] for source in both] == ["mlflow", "wandb"]
 
 
 def test_keys_of_pushes_come_from_the_secrets_that_the_job_names() -> None:

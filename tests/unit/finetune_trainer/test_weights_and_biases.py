@@ -1,0 +1,113 @@
+"""Runs in Weights & Biases, by its real client over HTTP: one run per job, numbers only, no training that waits."""
+
+import os
+import time
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.names import TRACKERS_PREFIX
+from finetune_trainer import trackers, weights_and_biases
+from finetune_trainer.interruption import Interruption
+from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.places import serving
+from tests.unit.finetune_trainer.test_keeping import at_step, run
+from tests.unit.finetune_trainer.wandb_server import KEY, FakeWandB
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv(f"{TRACKERS_PREFIX}WANDB_API_KEY", KEY)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("WANDB_LOG_MODEL", "WANDB_WATCH", "WANDB_ERROR_REPORTING"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+    monkeypatch.setattr(trackers, "LAST_SECONDS", 60.0)
+    with serving(FakeWandB()) as found:
+        yield found
+    import wandb
+
+    wandb.teardown()
+
+
+def job(folder, cache, server, **asked):
+    wandb = {"secretRef": {"name": "wandb"}, "project": "colours", "entity": "team", "baseURL": server.address}
+    return make_job(
+        folder, cache, hyperparameters={"epochs": 2, "checkpointSteps": 3}, trackers={"wandb": wandb | asked}
+    )
+
+
+def steps(server, name: str) -> list[int]:
+    return [line["train/global_step"] for line in server.history if name in line]
+
+
+def test_a_run_has_every_step_and_a_link_and_nothing_of_the_data(server, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("FINETUNE_ARTIFACTS_AWS_SECRET_ACCESS_KEY", "hush-hush")
+    code, report = run(job(tmp_path, tiny_model, server))
+    assert code == ExitCode.OK
+    (tracked,) = report.trackers
+    assert (tracked.name, tracked.problem) == ("wandb", None)
+    assert tracked.url == f"{server.address}/team/colours/runs/1234"
+    assert steps(server, "train/loss") == list(range(1, 11))
+    assert server.history[-1]["eval/loss"] == pytest.approx(report.loss.last_validation)
+    assert (list(server.runs), server.runs["1234"]["displayName"]) == (["1234"], "team-a/colours")
+    assert server.runs["1234"]["states"] == [0]
+    sent = b"\n".join(server.bodies)
+    for never in (b"What colour", b"Answer with one word", b"hush-hush", KEY.encode(), os.uname().nodename.encode()):
+        assert never not in sent
+    assert set(server.files) <= {"config.yaml", "wandb-summary.json"}
+
+
+def test_an_attempt_that_goes_on_goes_on_in_the_same_run(server, tiny_model, tmp_path):
+    asked = job(tmp_path, tiny_model, server)
+    assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    code, report = run(asked.model_copy(update={"attempt": 2}))
+    assert (code, report.trackers[0].problem) == (ExitCode.OK, None)
+    assert list(server.runs) == ["1234"]
+    assert sorted(set(steps(server, "train/loss"))) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("fault", ["break", 401])
+def test_a_server_that_does_not_take_it_is_said_and_the_training_goes_on(
+    server, tiny_model, tmp_path, monkeypatch, fault
+):
+    monkeypatch.setattr(weights_and_biases, "INIT_SECONDS", 2.0)
+    server.fault = lambda _method, _path: fault
+    code, report = run(job(tmp_path, tiny_model, server))
+    assert code == ExitCode.OK
+    assert "does not answer as it should" in report.trackers[0].problem
+    assert report.trackers[0].url is None
+
+
+def test_a_server_that_takes_the_run_and_not_its_steps_is_said(server, tiny_model, tmp_path):
+    server.fault = lambda _method, path: 403 if "file_stream" in path else None
+    code, report = run(job(tmp_path, tiny_model, server))
+    assert code == ExitCode.OK
+    assert "some steps are missing" in report.trackers[0].problem
+    assert report.trackers[0].url
+
+
+def test_a_server_that_goes_away_in_the_middle_is_said(server, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_and_biases, "FINISH_SECONDS", 2.0)
+
+    def goes(_interruption):
+        until = time.monotonic() + 60
+        while not server.runs:
+            assert time.monotonic() < until, "no run came"
+        server.fault = lambda _method, _path: 500
+
+    code, report = run(job(tmp_path, tiny_model, server), at_step(3, goes))
+    assert code == ExitCode.OK
+    assert "some steps are missing" in report.trackers[0].problem
+
+
+def test_an_air_gapped_site_asks_nobody_outside(server, tiny_model, tmp_path):
+    code, report = run(job(tmp_path, tiny_model, server, baseURL=None))
+    assert code == ExitCode.OK
+    assert report.trackers[0].problem.startswith("this site is air-gapped: name a server inside")
+    assert not server.asked
+
+
+def test_a_secret_without_the_key_is_said(server, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.delenv(f"{TRACKERS_PREFIX}WANDB_API_KEY")
+    code, report = run(job(tmp_path, tiny_model, server))
+    assert (code, report.trackers[0].problem) == (ExitCode.OK, "the Secret of trackers.wandb has no WANDB_API_KEY")

@@ -1,0 +1,184 @@
+"""How the kinds of object stores are reached: fsspec's filesystems, with keys of their own from the environment.
+
+What differs between the stores is here, as options of their filesystems; what is done with objects is not.
+"""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from finetune_api.names import ARTIFACTS_PREFIX
+from finetune_api.reasons import Reason
+from finetune_api.uris import Uri
+from finetune_trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from google.oauth2.service_account import Credentials
+
+GOOGLE_KEY = "GOOGLE_APPLICATION_CREDENTIALS_JSON"
+"""Variable with the key of a service account, as Google gives it: an environment has no files."""
+
+_PART = 16 * 1024 * 1024  # bytes; _AT_ONCE of them are in memory
+_AT_ONCE = 4
+_MOST_PARTS = 10_000  # of an object in S3
+_CONNECT_SECONDS = 10
+_READ_SECONDS = 60
+_GOOGLE_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+
+
+@dataclass(frozen=True)
+class Client:
+    """A store by fsspec, and how it is told what the stores call differently.
+
+    With `file_options` and `object_options` it refuses a part that arrives changed.
+    """
+
+    files: Any
+    bucket: str
+    """What paths begin with."""
+    file_options: Callable[[int], dict[str, Any]]
+    """Of an upload from a file of this size, in bytes."""
+    object_options: dict[str, Any] = field(default_factory=dict)
+    """Of an upload from memory."""
+    unless_there: dict[str, Any] = field(default_factory=dict)
+    """Of one that must not replace anything, where the store has such a thing: it raises FileExistsError then."""
+
+
+def connect(uri: Uri, endpoint: str | None) -> Client:
+    """The client for the store of this URI. Some keys are first tried out here: whatever a library raises may come.
+
+    Raises:
+        TrainerError: SpecInvalid, the image has no library for it; AccessDenied, keys that cannot be read.
+    """
+    own = {
+        name.removeprefix(ARTIFACTS_PREFIX): value
+        for name, value in os.environ.items()
+        if name.startswith(ARTIFACTS_PREFIX)
+    }
+    try:
+        return _CONNECTORS[uri.scheme](uri, endpoint, own)
+    except ImportError as error:
+        message = f"artifacts.uri: this image cannot reach {uri.scheme}://: {error.name} is not installed"
+        step = "Ask an admin for a trainerImage with the stores extra, or for artifacts on a volume."
+        raise TrainerError(Reason.SPEC_INVALID, message, step) from error
+
+
+def google_files(key: str | None, secret: str, *, default: str | None, endpoint: str | None = None) -> Any:
+    """Google Cloud Storage by its JSON API alone.
+
+    What fsspec takes for gs:// asks for the kind of each bucket by gRPC first, which waits for minutes where only the
+    store's own address, or a proxy, can be reached.
+
+    Args:
+        key: of a service account, in JSON as Google gives it; None: as `default` says.
+        secret: the field of the manifest that names the Secret with the key.
+        default: gcsfs's name for a way to be known without a key; None: all that it knows, the last as nobody.
+        endpoint: of the store. Default: Google's own.
+
+    Raises:
+        TrainerError: AccessDenied, the key is none.
+    """
+    from gcsfs.core import GCSFileSystem  # type: ignore[import-untyped]
+
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs the traces of what it raises
+    return GCSFileSystem(
+        token=_google_credentials(key, secret) if key else default,
+        access="read_write",
+        endpoint_url=endpoint,
+        session_kwargs={"trust_env": True},  # the proxy of the site
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+
+
+def _google_credentials(key: str, secret: str) -> "Credentials":
+    from google.auth.exceptions import MalformedError
+    from google.oauth2.service_account import Credentials
+
+    try:
+        made = Credentials.from_service_account_info(json.loads(key), scopes=[_GOOGLE_SCOPE])  # type: ignore[no-untyped-call]
+        return cast("Credentials", made)
+    except (MalformedError, ValueError, AttributeError, TypeError) as error:
+        message = f"{secret}: {GOOGLE_KEY} is no key of a service account in JSON"
+        step = "Put the file that Google gave you for the service account into the Secret, under this name, as it is."
+        raise TrainerError(Reason.ACCESS_DENIED, message, step) from error
+
+
+def _s3(uri: Uri, endpoint: str | None, own: dict[str, str]) -> Client:
+    from s3fs import S3FileSystem  # type: ignore[import-untyped]
+
+    files = S3FileSystem(
+        key=own.get("AWS_ACCESS_KEY_ID"),
+        secret=own.get("AWS_SECRET_ACCESS_KEY"),
+        token=own.get("AWS_SESSION_TOKEN"),
+        endpoint_url=endpoint,
+        client_kwargs={"region_name": region} if (region := own.get("AWS_REGION")) else {},
+        config_kwargs={"connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS},
+        default_block_size=_PART,
+        max_concurrency=_AT_ONCE,
+        use_listings_cache=False,
+    )
+    return Client(files, uri.root, lambda size: {"chunksize": max(_PART, math.ceil(size / _MOST_PARTS))})
+
+
+def _gs(uri: Uri, endpoint: str | None, own: dict[str, str]) -> Client:
+    files = google_files(own.get(GOOGLE_KEY), "artifacts.secretRef", default="google_default", endpoint=endpoint)
+    checked = {"consistency": "md5"}
+    return Client(files, uri.root, lambda _size: {"chunksize": _PART, **checked}, checked, {"mode": "create"})
+
+
+def _abfs(uri: Uri, endpoint: str | None, own: dict[str, str]) -> Client:
+    from adlfs import AzureBlobFileSystem  # type: ignore[import-untyped]
+    from azure.storage.blob.aio import BlobServiceClient, LinearRetry
+
+    container, _, host = uri.root.partition("@")
+    account = host.partition(".")[0]
+
+    class OwnKeys(AzureBlobFileSystem):  # type: ignore[misc]
+        """adlfs takes keys that it is not given from the environment: those are of the data."""
+
+        def do_connect(self) -> None:
+            self.account_url = endpoint or f"https://{host.replace('.dfs.', '.blob.', 1)}"
+            self.service_client = BlobServiceClient(
+                self.account_url,
+                credential=self.credential,
+                retry_policy=LinearRetry(backoff=1, retry_total=2),
+                connection_timeout=_CONNECT_SECONDS,
+                read_timeout=_READ_SECONDS,
+                max_single_put_size=_PART,
+                max_block_size=_PART,
+            )
+
+    files = OwnKeys(
+        account_name=account,
+        credential=_azure_credential(account, own),
+        max_concurrency=_AT_ONCE,
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+    checked = {"validate_content": True}
+    return Client(files, container, lambda _size: checked, checked, {"mode": "create"})
+
+
+def _azure_credential(account: str, own: dict[str, str]) -> Any:
+    from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
+    from azure.identity.aio import ClientSecretCredential, DefaultAzureCredential
+
+    if key := own.get("AZURE_STORAGE_ACCOUNT_KEY"):
+        return AzureNamedKeyCredential(account, key)
+    if token := own.get("AZURE_STORAGE_SAS_TOKEN"):
+        return AzureSasCredential(token.removeprefix("?"))
+    if client := own.get("AZURE_STORAGE_CLIENT_ID"):
+        tenant, secret = own.get("AZURE_STORAGE_TENANT_ID"), own.get("AZURE_STORAGE_CLIENT_SECRET")
+        if not tenant or not secret:
+            message = "artifacts.secretRef: AZURE_STORAGE_CLIENT_ID needs AZURE_STORAGE_TENANT_ID and _CLIENT_SECRET"
+            raise TrainerError(Reason.ACCESS_DENIED, message, "Put all three into the Secret.")
+        return ClientSecretCredential(tenant, client, secret)
+    return DefaultAzureCredential()
+
+
+_CONNECTORS: dict[str, Callable[[Uri, str | None, dict[str, str]], Client]] = {"s3": _s3, "gs": _gs, "abfs": _abfs}
