@@ -93,7 +93,7 @@ def test_shares_have_about_as_many_tokens():
 
 
 def test_trap_10_ranks_that_are_killed_or_stopped_go_on_in_the_same_order_and_end_the_same(tiny_model, tmp_path):
-    paces = {"hyperparameters": {"epochs": 6, "checkpointSteps": 7}}
+    paces = {"hyperparameters": {"epochs": 3, "checkpointSteps": 7}}
     straight, broken = (ranks.job_of(tmp_path / name, tiny_model, **paces) for name in ("straight", "broken"))
     broken = broken.model_copy(update={"spec": straight.spec})
     undisturbed = ranks.started(straight, 2)
@@ -154,8 +154,9 @@ def test_two_ranks_come_to_the_weights_of_one_whether_each_holds_the_model_or_bo
         assert [line["tokens"] for line in lines] == [line["tokens"] for line in one]
         assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in one], rel=1e-3)
         assert [line["gradNorm"] for line in lines] == pytest.approx([line["gradNorm"] for line in one], rel=1e-2)
-    validations = [[line["validationLoss"] for line in ranks.learnt(job) if "validationLoss" in line] for job in jobs]
-    assert validations[0] == pytest.approx(validations[1], rel=1e-3) == pytest.approx(validations[2], rel=1e-3)
+    first, *rest = ([line["validationLoss"] for line in ranks.learnt(job) if "loss" not in line] for job in jobs)
+    assert first
+    assert rest == [pytest.approx(first, rel=1e-3)] * 2
     assert not (tmp_path / "two" / "messages" / "metrics.jsonl").exists()
     adapters = [load_file(Path(job.output) / "model" / "adapter_model.safetensors") for job in jobs]
     shapes = [{name: (value.shape, value.dtype) for name, value in adapter.items()} for adapter in adapters]
