@@ -1,16 +1,21 @@
-"""A trainer that is killed with SIGKILL goes on from its checkpoint and ends with the very same model and losses."""
+"""A trainer that is killed with SIGKILL goes on from its checkpoint and ends with the very same model and losses.
+
+What has to be killed is a process of its own; all else is the same command in this one, which has torch already.
+"""
 
 import json
-import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors.torch import load_file
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import JOB_VARIABLE
+from finetune_trainer.__main__ import main
 from tests.unit.finetune_trainer.jobs import make_job, write_rows
 
 STEPS_PER_EPOCH = 20
@@ -33,9 +38,20 @@ def manifest(folder: Path) -> Path:
     return path
 
 
-def start(job: Path, output: Path, cache: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "finetune_trainer", "run", "-f", job, "--output", output, "--model-cache", cache]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def command(job: Path, output: Path, cache: Path) -> list[str]:
+    return ["run", "-f", str(job), "--output", str(output), "--model-cache", str(cache)]
+
+
+@contextmanager
+def process_of(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """The command as a process, which is killed at the end of the block."""
+    started = [sys.executable, "-m", "finetune_trainer", *arguments]
+    process = subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def steps_done(output: Path) -> int:
@@ -43,56 +59,39 @@ def steps_done(output: Path) -> int:
     return record.read_text().count('"loss"') if record.exists() else 0
 
 
-def test_trap_10_killed_in_the_middle_of_epoch_2_it_ends_as_if_it_had_not_been(tiny_model, tmp_path):
+def test_trap_10_killed_in_the_middle_of_epoch_2_it_ends_as_if_it_had_not_been(tiny_model, tmp_path, capfd):
     write_rows(tmp_path / "train.jsonl", 8 * STEPS_PER_EPOCH, seed=1)
     write_rows(tmp_path / "validation.jsonl", 16, seed=2)
     job, straight, killed = manifest(tmp_path), tmp_path / "straight", tmp_path / "killed"
 
-    process = start(job, killed, tiny_model)
-    deadline = time.monotonic() + 120
-    while steps_done(killed) < 1.3 * STEPS_PER_EPOCH:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "it did not get to epoch 2"
-        time.sleep(0.005)
-    process.kill()
-    process.communicate()
+    with process_of(command(job, killed, tiny_model)) as process:
+        deadline = time.monotonic() + 300
+        while steps_done(killed) < 1.3 * STEPS_PER_EPOCH:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "it did not get to epoch 2"
+            time.sleep(0.005)
     assert STEPS_PER_EPOCH < steps_done(killed) < 2 * STEPS_PER_EPOCH
     assert not (killed / "model").exists()
 
-    again, whole = start(job, killed, tiny_model), start(job, straight, tiny_model)
-    for process in (again, whole):
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == ExitCode.OK, err
-        assert "finetune-trainer serve --model" in out
+    for output in (killed, straight):
+        assert main(command(job, output, tiny_model)) == ExitCode.OK
+        assert "finetune-trainer serve --model" in capfd.readouterr().out
     weights = [load_file(output / "model" / "adapter_model.safetensors") for output in (straight, killed)]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
     assert (straight / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
 
 
-def test_train_takes_its_job_from_the_environment(tiny_model, tmp_path):
+def test_train_takes_its_job_from_the_environment(tiny_model, tmp_path, monkeypatch, capfd):
     job = make_job(tmp_path, tiny_model, splits=("train",)).wire()
     job["spec"]["dataset"]["train"]["uri"] = "pvc://data/absent.jsonl"
-    environment = os.environ | {JOB_VARIABLE: json.dumps(job)}
-    done = subprocess.run(
-        [sys.executable, "-m", "finetune_trainer", "train"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == ExitCode.DATASET_NOT_FOUND
-    assert "DatasetNotFound: " in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.setenv(JOB_VARIABLE, json.dumps(job))
+    assert main(["train"]) == ExitCode.DATASET_NOT_FOUND
+    said = capfd.readouterr().err
+    assert "DatasetNotFound: " in said
+    assert "Traceback" not in said
 
 
-def test_train_without_a_job_says_so():
-    environment = os.environ | {JOB_VARIABLE: '{"name": 1}'}
-    done = subprocess.run(
-        [sys.executable, "-m", "finetune_trainer", "train"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == ExitCode.SPEC_INVALID
-    assert "FINETUNE_JOB holds no job for the trainer: namespace" in done.stderr
+def test_train_without_a_job_says_so(monkeypatch, capfd):
+    monkeypatch.setenv(JOB_VARIABLE, '{"name": 1}')
+    assert main(["train"]) == ExitCode.SPEC_INVALID
+    assert "FINETUNE_JOB holds no job for the trainer: namespace" in capfd.readouterr().err
