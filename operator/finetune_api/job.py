@@ -18,6 +18,7 @@ from finetune_api.base import (
     shaped,
 )
 from finetune_api.evaluation import Evaluation
+from finetune_api.preference import Preference
 from finetune_api.push import Push
 from finetune_api.trackers import Trackers
 
@@ -76,6 +77,29 @@ class Columns(ApiModel):
     messages: Annotated[str, Field(min_length=1, max_length=128)] = Field(
         "messages", description="Column with a whole conversation, used where there is no prompt column."
     )
+    chosen: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None, description="With preference: column with the better answer. Default: chosen."
+    )
+    rejected: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None, description="With preference: column with the worse answer. Default: rejected."
+    )
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """What a row has to have, by the names of these fields."""
+        return ("prompt", "completion") if self.chosen is None else ("prompt", "chosen", "rejected")
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What the columns of a row are called, by what they hold: one answer or, of a pair, two."""
+        names: dict[str, str] = self.model_dump(exclude_none=True)
+        if self.chosen is not None:
+            del names["completion"]
+        return names
+
+    def of_pairs(self) -> Self:
+        """The same for rows with two answers: both have a name."""
+        return self.model_copy(update={"chosen": self.chosen or "chosen", "rejected": self.rejected or "rejected"})
 
 
 class Dataset(ApiModel):
@@ -130,7 +154,9 @@ class Hyperparameters(ApiModel):
 
     epochs: Annotated[float, Field(gt=0, le=1000)] = Field(3, description="Passes over the training set.")
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="Peak learning rate. Default: 2e-4 for LoRA and QLoRA, 2e-5 for Full."
+        None,
+        description="Peak learning rate. Default: 2e-4 for LoRA and QLoRA, 2e-5 for Full; with preference 1e-5 and "
+        "1e-6.",
     )
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         None, description="For providers that take a factor on their own rate (OpenAI) instead of learningRate."
@@ -262,6 +288,15 @@ class FineTuneJobSpec(ApiModel):
                 "!has(self.code) || !has(self.trackers)",
                 "trackers follow the built-in recipe: remove them and log from your own code",
             ),
+            (
+                "has(self.preference) || !has(self.dataset.columns.chosen) && !has(self.dataset.columns.rejected)",
+                "dataset.columns.chosen and rejected are for learning from two answers: write preference: {}, or "
+                "remove them",
+            ),
+            (
+                "!has(self.preference) || !has(self.code)",
+                "preference is a part of the built-in recipe: remove it, or remove code",
+            ),
             MODEL_REF_RULE,
         )
     )
@@ -282,6 +317,11 @@ class FineTuneJobSpec(ApiModel):
         "quarter of its memory. Full: all weights.",
     )
     lora: LoRA | None = Field(None, description="Adapters, for methods LoRA and QLoRA.")
+    preference: Preference | None = Field(
+        None,
+        description="Learn which of two answers is the better one (DPO), by any method: rows have prompt, chosen and "
+        "rejected. Write {} for the defaults. Absent: completions are learnt.",
+    )
     hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How to learn.")
     resources: Resources = Field(Resources(), description="What the trainer pod asks for.")
     artifact: ArtifactOptions = Field(ArtifactOptions(), description="What the job leaves.")
@@ -319,6 +359,13 @@ class FineTuneJobSpec(ApiModel):
     def adapters(self) -> LoRA | None:
         """The adapters that are trained; None where all weights are."""
         return None if self.method == "Full" else self.lora or LoRA()
+
+    @property
+    def data(self) -> Dataset:
+        """The dataset as it is read: with preference its columns name two answers."""
+        if self.preference is None:
+            return self.dataset
+        return self.dataset.model_copy(update={"columns": self.dataset.columns.of_pairs()})
 
 
 class FineTuneJobManifest(ApiModel):

@@ -40,7 +40,16 @@ class LossPoint(ApiModel):
     """One point of a loss curve."""
 
     step: int = Field(description="Optimizer step.")
-    value: float = Field(description="Mean negative log likelihood per completion token, in nats.")
+    value: float = Field(
+        description="Mean negative log likelihood per completion token, in nats; with preference the mean DPO loss of "
+        "a row."
+    )
+    reward_accuracy: float | None = Field(
+        None, description="With preference: part of the rows whose chosen answer has gained on the rejected one."
+    )
+    reward_margin: float | None = Field(
+        None, description="With preference: beta times how many nats it has gained, as a mean of the rows."
+    )
 
 
 Curve = Annotated[list[LossPoint], Field(max_length=LOSS_POINTS)]
@@ -109,6 +118,10 @@ class TrainingResult(ApiModel):
     tokens: int | None = Field(None, description="Tokens seen, without padding.")
     train_loss: float | None = Field(None, description="Last training loss.")
     eval_loss: float | None = Field(None, description="Last validation loss.")
+    reward_accuracy: float | None = Field(
+        None, description="With preference: the last one, on the validation set where there is one."
+    )
+    reward_margin: float | None = Field(None, description="With preference: the same of the margin.")
     runtime_seconds: int | None = Field(None, description="Seconds of training, all attempts.")
     dataset_sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="datasetSHA256", description="SHA-256 of the training file."

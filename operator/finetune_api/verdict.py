@@ -13,7 +13,7 @@ NAMED_PROBLEMS = 20
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
-ProblemKind = Literal["Missing", "Empty", "NotText", "Malformed", "NoCompletion"]
+ProblemKind = Literal["Missing", "Empty", "NotText", "Malformed", "NoCompletion", "SameAnswers"]
 
 
 class RowProblem(ApiModel):

@@ -66,6 +66,17 @@ JOBS: list[Refused] = [
     (JOB, "spec.lora.loraPlusRatio", 0.5, ("spec.lora.loraPlusRatio", "greater than or equal to 1")),
     (JOB, "spec.lora.useDoRA", "yes", ("spec.lora.useDoRA", "boolean")),
     (JOB, "spec.lora.use_rslora", True, ('unknown field "spec.lora.use_rslora"',)),
+    (JOB, "spec.preference", {"beta": 0}, ("spec.preference.beta", "greater than 0")),
+    (JOB, "spec.preference", {"labelSmoothing": 0.5}, ("spec.preference.labelSmoothing", "less than or equal to 0.49")),
+    (JOB, "spec.preference", {"lossType": "sigmoid"}, ('unknown field "spec.preference.lossType"',)),
+    (JOB, "spec.dataset.columns", {"chosen": "good"}, ("two answers: write preference: {}, or remove them",)),
+    (JOB, "spec.dataset.columns", {"rejected": "bad"}, ("two answers: write preference: {}, or remove them",)),
+    (
+        changed(JOB, "spec.code", {"configMapRef": {"name": "my-recipe", "key": "train.py"}}),
+        "spec.preference",
+        {},
+        ("preference is a part of the built-in recipe: remove it, or remove code",),
+    ),
     (JOB, "spec.code", {}, ("spec.code.configMapRef: Required",)),
     (JOB, "spec.code", {"configMapRef": {"name": "my-recipe"}}, ("spec.code.configMapRef.key: Required",)),
     (

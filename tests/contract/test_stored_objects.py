@@ -70,6 +70,16 @@ GOOD: list[tuple[str, Manifest, type[Any]]] = [
         ),
         FineTuneJobSpec,
     ),
+    ("job that learns from two answers", changed(JOB, "spec.preference", {}), FineTuneJobSpec),
+    (
+        "columns of two answers",
+        changed(
+            changed(JOB, "spec.preference", {"beta": 0.5, "labelSmoothing": 0.1}),
+            "spec.dataset.columns",
+            {"chosen": "good", "rejected": "bad"},
+        ),
+        FineTuneJobSpec,
+    ),
     ("fractions as text", changed(JOB, "spec.resources.cpu", "0.5"), FineTuneJobSpec),
     ("exponents", changed(JOB, "spec.hyperparameters.learningRate", 2.0e-4), FineTuneJobSpec),
     ("versioned model names", changed(JOB, "spec.baseModel", "amazon.nova-lite-v1:0:300k"), FineTuneJobSpec),
@@ -227,6 +237,7 @@ ANOTHER: dict[str, Any] = {
     "dataset": {"test": {"uri": "pvc://data/test.csv"}},
     "method": "Full",
     "lora": {"r": 8},
+    "preference": {"beta": 0.5},
     "hyperparameters": {"epochs": 7},
     "resources": {"nodes": 2},
     "artifact": {"merge": True},
@@ -255,7 +266,7 @@ def test_a_jobs_field_cannot_be_changed_or_added(stored_job: Server, field: str)
     assert "under a new name" in message
 
 
-@pytest.mark.parametrize("field", ["lora", "code", "hubTokenSecretRef", "activeDeadlineSeconds"])
+@pytest.mark.parametrize("field", ["lora", "preference", "code", "hubTokenSecretRef", "activeDeadlineSeconds"])
 def test_a_jobs_optional_field_cannot_be_taken_away(server: Server, field: str) -> None:
     name = f"without-{field.lower()}"
     server.store(changed(changed(JOB, "metadata.name", name), f"spec.{field}", ANOTHER[field]))

@@ -18,7 +18,7 @@ from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.memory import MemoryUse
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import outcome
-from finetune_trainer.data.audit import as_text, audit
+from finetune_trainer.data.audit import as_text, audit, audit_pairs
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.provider_rules import require_rows, rules_for
 from finetune_trainer.data.read import load_rows
@@ -130,9 +130,10 @@ def _show_rows(job: FineTuneJobManifest, model_cache: Path | None, count: int) -
     if tokenizer is None:
         outcome.say(f"  rows cannot be shown as tokens: {why_not}")
         return
-    rows = load_rows(job.spec.dataset, "train", allow_local=True, air_gapped=_air_gapped())
+    rows = load_rows(job.spec.data, "train", allow_local=True, air_gapped=_air_gapped())
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    for row in audit(rows, tokenizer, job.spec.hyperparameters.max_sequence_length, count):
+    look = audit if job.spec.preference is None else audit_pairs
+    for row in look(rows, tokenizer, job.spec.hyperparameters.max_sequence_length, count):
         outcome.say(as_text(row, colour=colour))
 
 

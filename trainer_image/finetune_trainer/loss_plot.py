@@ -23,7 +23,7 @@ def draw(record: Metrics, *, title: str) -> str:
         _curves(axes, record)
         axes.set_title(title, color=_INK, fontsize=11, loc="left")
         axes.set_xlabel("optimizer step")
-        axes.set_ylabel("loss (nats per completion token)")
+        axes.set_ylabel(f"loss ({unit(record)})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(color="#e6e6e6")
         axes.set_axisbelow(True)
@@ -32,6 +32,11 @@ def draw(record: Metrics, *, title: str) -> str:
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
         return drawn.getvalue()
+
+
+def unit(record: Metrics) -> str:
+    """What a loss of the record is in."""
+    return "nats per pair" if any("pairs" in line for line in record.lines) else "nats per completion token"
 
 
 def _curves(axes: Any, record: Metrics) -> None:

@@ -122,6 +122,11 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     yield "spec.resources.nodes", pods, "Remove it, or remove spec.code for the built-in recipe."
     both = "trackers follow the built-in recipe" if spec.trackers and spec.code else None
     yield "spec.trackers", both, "Remove them, and log from your own code."
+    answers = spec.dataset.columns.chosen or spec.dataset.columns.rejected
+    alone = "names of two answers are for learning from both" if answers and spec.preference is None else None
+    yield "spec.dataset.columns", alone, "Write spec.preference: {}, or remove chosen and rejected."
+    both = "it is a part of the built-in recipe" if spec.preference and spec.code else None
+    yield "spec.preference", both, "Remove it, or remove spec.code."
     trackers = spec.trackers
     nobody = "it names no tracker" if trackers and not trackers.wire() else None
     yield "spec.trackers", nobody, "Write mlflow, tensorBoard or wandb below it, or several of them."

@@ -83,6 +83,8 @@ class Rows:
     """Rows of one optimizer step."""
     per_pass: int | None = None
     """Rows of one pass, where the job says so."""
+    texts: int = 1
+    """Texts that a row is: of preferences two, whose tokens count together."""
 
 
 @dataclass(frozen=True)
@@ -331,7 +333,7 @@ class Need:
 
     def _attention(self, one: Pass) -> float:
         """Scores of all pairs of positions: most kinds of attention keep none; T5's on a CPU and capped ones do."""
-        shape, pairs = self.shape, self.shape.heads * one.tokens * self.rows.longest
+        shape, pairs = self.shape, self.shape.heads * one.tokens * (self.rows.longest // self.rows.texts)
         if shape.scores_kept:
             return _SCORES * pairs * shape.blocks
         if not shape.biased:

@@ -1,7 +1,9 @@
 """The full record of a run, metrics.jsonl: one line per optimizer step, one per validation.
 
 Lines are {"step", "epoch", "loss", "learningRate", "gradNorm", "tokens", "completionTokens"} and
-{"step", "epoch", "validationLoss"}. Losses are nats per completion token. It draws nothing.
+{"step", "epoch", "validationLoss"}. Losses are nats per completion token. Where two answers are learnt from, there are
+"pairs" instead of "completionTokens", losses are per pair, and lines of both kinds have "rewardAccuracy" and
+"rewardMargin". It draws nothing.
 """
 
 import json
@@ -14,6 +16,7 @@ from finetune_api.trainer import thin
 from finetune_trainer.durable import sync, write_errors
 
 FILE = "metrics.jsonl"
+_MEASURES = ("rewardAccuracy", "rewardMargin")
 
 
 class Metrics:
@@ -55,10 +58,10 @@ class Metrics:
         return sum(line.get("tokens", 0) for line in self.lines)
 
     def curves(self) -> Loss:
-        """Both curves with at most LOSS_POINTS points: training as token-weighted means of windows of equal length."""
+        """Both curves with at most LOSS_POINTS points: training as weighted means of windows of equal length."""
         steps = [line for line in self.lines if "loss" in line]
         checks = [line for line in self.lines if "validationLoss" in line]
-        validation = [LossPoint(step=line["step"], value=line["validationLoss"]) for line in checks]
+        validation = [_point(line["step"], line["validationLoss"], line) for line in checks]
         return Loss(train=_windows(steps), validation=thin(validation, LOSS_POINTS))
 
 
@@ -69,9 +72,18 @@ def _windows(steps: list[dict[str, Any]]) -> list[LossPoint]:
 
 
 def _mean(window: list[dict[str, Any]]) -> LossPoint:
-    weights = sum(line["completionTokens"] for line in window)
-    total = sum(line["loss"] * line["completionTokens"] for line in window)
-    return LossPoint(step=window[-1]["step"], value=total / weights)
+    weights = [line["pairs"] if "pairs" in line else line["completionTokens"] for line in window]
+    means = {
+        name: sum(line[name] * weight for line, weight in zip(window, weights, strict=True)) / sum(weights)
+        for name in ("loss", *_MEASURES)
+        if name in window[0]
+    }
+    return _point(window[-1]["step"], means["loss"], means)
+
+
+def _point(step: int, loss: float, measures: dict[str, Any]) -> LossPoint:
+    accuracy, margin = (measures.get(name) for name in _MEASURES)
+    return LossPoint(step=step, value=loss, reward_accuracy=accuracy, reward_margin=margin)
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:

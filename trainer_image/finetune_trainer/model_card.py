@@ -25,7 +25,7 @@ def card(job: TrainerJob, about: Fields, dataset: DatasetVerdict, numbers: Field
         f"# {job.spec.model_ref.name}\n\n{job.spec.base_model}, tuned by the FineTuneJob {job.namespace}/{job.name}.\n",
         "## Data\n\n" + _table(("split", "rows", "tokens", "SHA-256"), _splits(dataset)),
         "## Training\n\n" + _table(("setting", "value"), _settings(job, about)),
-        "## Results\n\n" + _table(("measure", "value"), _losses(numbers["training"])),
+        "## Results\n\n" + _table(("measure", "value"), _losses(job, numbers["training"])),
         _evaluation(numbers["evaluation"]),
         "## Use\n\n" + _use(job, about, adapter),
     ]
@@ -38,7 +38,7 @@ def _front_matter(job: TrainerJob, about: Fields, adapter: Fields | None) -> str
         "base_model": job.spec.base_model,
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": kind,
-        "tags": ["finetune-operator", job.spec.method.lower()],
+        "tags": ["finetune-operator", job.spec.method.lower(), *(["dpo"] if job.spec.preference else [])],
     }
     return "---\n" + "".join(f"{name}: {json.dumps(value)}\n" for name, value in fields.items()) + "---\n"
 
@@ -52,18 +52,24 @@ def _splits(dataset: DatasetVerdict) -> Iterator[tuple[Any, ...]]:
 
 def _settings(job: TrainerJob, about: Fields) -> Iterator[tuple[Any, ...]]:
     yield "method", job.spec.method + (", merged" if about["merged"] else "")
+    if job.spec.preference:
+        yield "objective", "DPO (arXiv 2305.18290) on rows with a chosen and a rejected answer"
     if about["codeSHA256"]:
         yield "own code, SHA-256", about["codeSHA256"]
-    blocks = (job.spec.adapters, job.spec.hyperparameters)
+    blocks = (job.spec.preference, job.spec.adapters, job.spec.hyperparameters)
     for block in blocks:
         yield from (block.wire().items() if block else ())
     yield "software", ", ".join(f"{name} {version}" for name, version in about["versions"].items())
 
 
-def _losses(training: Fields) -> Iterator[tuple[Any, ...]]:
+def _losses(job: TrainerJob, training: Fields) -> Iterator[tuple[Any, ...]]:
+    unit = "DPO loss per row" if job.spec.preference else "nats per completion token"
     for name, said in (("trainLoss", "training loss"), ("evalLoss", "validation loss")):
         if training.get(name) is not None:
-            yield f"{said}, nats per completion token", _number(training[name])
+            yield f"{said}, {unit}", _number(training[name])
+    for name, said in (("rewardAccuracy", "reward accuracy"), ("rewardMargin", "reward margin")):
+        if training.get(name) is not None:
+            yield said, _number(training[name])
     yield "steps", training["steps"]
 
 

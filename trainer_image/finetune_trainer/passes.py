@@ -129,9 +129,29 @@ def on_device(batch: Pass, device: Any) -> Pass:
 
 
 def loss_sum(model: Any, batch: Pass) -> torch.Tensor:
-    """Negative log likelihood in nats, summed over the labelled tokens of a pass.
+    """Negative log likelihood in nats, summed over the labelled tokens of a pass."""
+    logits, targets = _logits(model, batch)
+    return functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
 
-    Only positions at which some row has a target go through the output head, where the model can be told so.
+
+def document_log_likelihoods(model: Any, batch: Pass, documents: int) -> torch.Tensor:
+    """Log likelihood in nats of each of the pass's documents, summed over its labelled tokens: [documents], float32."""
+    logits, targets = _logits(model, batch)
+    losses = functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    if "ends" not in batch:  # a document is a row
+        return -losses.view(targets.shape).sum(dim=1)
+    document = torch.searchsorted(batch["ends"][1:].to(torch.int64), batch["places"], right=True)
+    return torch.zeros(documents, device=losses.device).index_add(0, document, -losses)
+
+
+def _logits(model: Any, batch: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and targets of the positions at which some row has a target: [rows, places, words], [rows, places].
+
+    Only these positions go through the output head, where the model can be told so.
     """
     targets, places = batch["targets"], batch["places"]
     only = {"logits_to_keep": places} if _takes_positions(model) else {}
@@ -139,9 +159,7 @@ def loss_sum(model: Any, batch: Pass) -> torch.Tensor:
     logits: torch.Tensor = model(**inputs, **_boundaries(batch), use_cache=False, **only).logits
     if not only:
         logits = logits[:, places]
-    return functional.cross_entropy(
-        logits.flatten(0, 1).float(), targets[:, places].flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+    return logits, targets[:, places]
 
 
 def _boundaries(batch: Pass) -> dict[str, Any]:

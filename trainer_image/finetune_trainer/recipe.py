@@ -161,6 +161,7 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
     """
     from finetune_trainer.durable import sha256_of
     from finetune_trainer.metrics import FILE, Metrics
+    from finetune_trainer.objective import by_loss
     from finetune_trainer.train import fingerprint
     from finetune_trainer.tuning import build_trainer, fit_of, why_padded
 
@@ -183,7 +184,7 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
         metrics=record,
         interruption=run.interruption,
         on_step=on_step,
-        loss=loss_sum,
+        objective=by_loss(loss_sum) if loss_sum else None,
     )
     trainer.run()
     if run.stop_requested:

@@ -202,13 +202,13 @@ def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict, ranks: int) -> Rows:
     """The data as the verdict has them; uncounted rows are as long as they may be."""
     hyper, limit = spec.hyperparameters, spec.hyperparameters.max_sequence_length
     longest = max((split.longest_row or limit for split in (verdict.train, verdict.validation) if split), default=limit)
-    train = verdict.train
-    mean, labelled = float(min(longest, limit)), _SHARE
+    train, texts = verdict.train, 1 if spec.preference is None else 2
+    mean, labelled = float(texts * min(longest, limit)), _SHARE
     if train and train.tokens and train.rows:
         mean = min(mean, train.tokens / train.rows)
         labelled = (train.completion_tokens or 0) / train.tokens
     of_a_rank = math.ceil(hyper.batch_size / ranks)
-    return Rows(min(longest, limit), mean, labelled, of_a_rank, hyper.micro_batch_size)
+    return Rows(texts * min(longest, limit), mean, labelled, of_a_rank, hyper.micro_batch_size, texts)
 
 
 def judge(need: Need, room: Room, spec: FineTuneJobSpec) -> MemoryUse:
@@ -303,9 +303,10 @@ def _fewer_rows(need: Need, spec: FineTuneJobSpec) -> Iterator[Change]:
 
 def _shorter(need: Need) -> Iterator[Change]:
     """Shorter rows, by powers of two."""
-    tokens = 2 ** (max(1, need.rows.longest - 1).bit_length() - 1)
+    texts = need.rows.texts
+    tokens = 2 ** (max(1, need.rows.longest // texts - 1).bit_length() - 1)
     while tokens >= _SHORTEST:
-        rows = replace(need.rows, longest=tokens, mean=min(need.rows.mean, tokens))
+        rows = replace(need.rows, longest=texts * tokens, mean=min(need.rows.mean, texts * tokens))
         yield f"hyperparameters.maxSequenceLength: {tokens}", replace(need, rows=rows)
         tokens //= 2
 

@@ -1,11 +1,11 @@
 """transformers' Trainer, made to count: one batch of its loop is one optimizer step, whatever fits into memory.
 
-    Plan.rows_of(step) -> forward passes of like lengths -> loss summed over labelled tokens, divided by their number
+    Plan.rows_of(step) -> forward passes of like lengths -> sums of the objective, divided by what it is a mean over
 
 So gradients do not depend on how a step is cut into passes, the order of the data needs no sampler state, and what
 happens between steps (validation, checkpoints, stopping) hangs on step numbers alone. Nor do they depend on how many
-ranks share a step (`ranks.py`). Forward passes and their loss are in `passes.py`; loading, adapters and artifacts are
-elsewhere.
+ranks share a step (`ranks.py`). Forward passes are in `passes.py`, what is minimised in `objective.py`; loading,
+adapters and artifacts are elsewhere.
 """
 
 import contextlib
@@ -13,18 +13,19 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from peft.optimizers import create_loraplus_optimizer
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from finetune_api.job import Hyperparameters
@@ -35,48 +36,18 @@ from finetune_trainer.compiled_layers import in_training
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import Metrics
+from finetune_trainer.objective import LIKELIHOOD, Objective
 from finetune_trainer.pace import Pace
-from finetune_trainer.passes import Cut, Pass, labelled, loss_sum, on_device, passes_of
+from finetune_trainer.pair_store import PairStore
+from finetune_trainer.passes import Cut, Pass, on_device
 from finetune_trainer.ranks import ALONE, World
+from finetune_trainer.reference import Reference
 from finetune_trainer.schedule import factor, warmup_steps
 from finetune_trainer.sharding import gathered, is_sharded
 from finetune_trainer.shortage import Lesson, halved, out_of_memory
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.steps import CUT, PASSES, Step, Steps, Store, largest, only
 
 logger = logging.getLogger(__name__)
-
-Step = dict[str, Any]
-PASSES, CUT = "passes", "cut"
-
-
-@dataclass(frozen=True)
-class _Passes:
-    """A step's passes. In a class of their own accelerate leaves them alone: each goes to the GPU in its turn."""
-
-    each: list[Pass]
-
-
-class Steps(Dataset[Step]):
-    """Item i is optimizer step i: `passes` are this rank's forward passes of it as tensors, by their `cut`."""
-
-    def __init__(self, store: TokenStore, plan: Plan, cut: Cut, world: World = ALONE) -> None:
-        self._store, self._plan, self._cut, self._world = store, plan, cut, world
-
-    def __len__(self) -> int:
-        return self._plan.total_steps
-
-    def __getitem__(self, step: int) -> Step:
-        rows = self._plan.rows_of(step)
-        mine = self._world.share(rows, self._store.lengths[rows])
-        return {PASSES: _Passes(passes_of(self._store, mine, self._cut)), CUT: self._cut}
-
-    def idle(self) -> Pass:
-        """A pass as small as there is: for a rank that has to compute along with the others."""
-        return passes_of(self._store, [int(self._store.lengths.argmin())], self._cut)[0]
-
-    def recut(self, cut: Cut) -> None:
-        """From here on steps are cut like this; what was read ahead is still cut as before."""
-        self._cut = cut
 
 
 def arguments(
@@ -132,8 +103,8 @@ class StepTrainer(Trainer):
         model: Any,
         args: TrainingArguments,
         hyper: Hyperparameters,
-        train: TokenStore,
-        validation: TokenStore | None,
+        train: Store,
+        validation: Store | None,
         plan: Plan,
         pace: Pace,
         cut: Cut,
@@ -147,26 +118,27 @@ class StepTrainer(Trainer):
         world: World = ALONE,
         lesson: Lesson | None = None,
         lora_plus_ratio: float | None = None,
-        loss: Callable[[Any, Pass], torch.Tensor] | None = None,
+        objective: Objective = LIKELIHOOD,
     ) -> None:
         self.lesson, self._retried = lesson or Lesson(), False
         cut = halved(cut, self.lesson.halvings)
-        self._steps = Steps(train, plan, cut, world)
+        self._steps = Steps(train, plan, cut, world, objective)
         super().__init__(
-            model=model, args=args, train_dataset=self._steps, data_collator=_only, callbacks=[_Pacer(self)]
+            model=model, args=args, train_dataset=self._steps, data_collator=only, callbacks=[_Pacer(self)]
         )
         self.remove_callback(PrinterCallback)
         self._net: Any = model
         self.world = world
         self.plan, self.pace, self.metrics_record, self.interruption = plan, pace, metrics, interruption
-        self._validation, self._cut, self._compute_dtype = validation, cut, compute_dtype
+        self._train, self._validation = train, validation
+        self._cut, self._compute_dtype = cut, compute_dtype
         self._compile = compile_layers
         self._checkpoints, self._fingerprint, self._on_step = checkpoints, fingerprint, on_step
-        self._loss = loss or loss_sum
+        self._objective = objective
         self._hyper, self._lora_plus_ratio = hyper, lora_plus_ratio
-        self._last_tokens, self._last_completion_tokens = 0, 0
-        self._last_loss, self._last_grad_norm = math.nan, math.nan
-        self._loss_of_step: torch.Tensor | float = math.nan
+        self._last_tokens, self._last_weight = 0, 0
+        self._last_means, self._last_grad_norm = [math.nan], math.nan
+        self._means_of_step: Sequence[torch.Tensor | float] = (math.nan,)
         self._trained = [value for value in model.parameters() if value.requires_grad]
         self._sharded = is_sharded(model)
         self._own = [value for value in self._trained if not isinstance(value, DTensor)]
@@ -189,13 +161,35 @@ class StepTrainer(Trainer):
         self._started = time.monotonic()
         try:
             with in_training(self._net, self._trained, packed=self._cut.packed, compile_layers=self._compile):
+                self._refer()
                 self.train(resume_from_checkpoint=found[0] if found else None)
         except _StepAbandoned:
             self._save_progress()
         except _ShortOfMemory as short:
             if self.world.size == 1:  # the others are in the middle of the step
                 self._save_progress()
-            raise out_of_memory(self.state.global_step + 1, short.tokens, self.lesson, self._hyper) from short
+            tokens = short.tokens // self._objective.texts
+            raise out_of_memory(self.state.global_step + 1, tokens, self.lesson, self._hyper) from short
+
+    def _refer(self) -> None:
+        """Have the model as it is before training say what rows with two answers are compared with."""
+        if not isinstance(self._train, PairStore):
+            return
+        reference = Reference(
+            self._net,
+            self._checkpoints,
+            self._fingerprint,
+            cut=self._cut,
+            autocast=self._autocast,
+            with_idle=self._with_idle,
+            asked=self._asked_within_step,
+            device=self.args.device,
+            world=self.world,
+            interruption=self.interruption,
+        )
+        reference.fill("train", self._train)
+        if isinstance(self._validation, PairStore):
+            reference.fill("validation", self._validation)
 
     def _save_progress(self) -> None:
         if self.state.global_step > self._saved_step:
@@ -259,7 +253,7 @@ class StepTrainer(Trainer):
         return self.lr_scheduler
 
     def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
-        """Forward and backward passes of one optimizer step; returns this rank's part of its loss per labelled token.
+        """Forward and backward passes of one optimizer step; returns this rank's part of its mean loss.
 
         Raises:
             _StepAbandoned: somebody asked to stop; a step may take longer than a pod has after SIGTERM.
@@ -268,23 +262,23 @@ class StepTrainer(Trainer):
         if not model.training:
             model.train()
         passes = self._cut_as_now(inputs)
-        mine = sum(map(labelled, passes)), sum(int(batch["tokens"]) for batch in passes)
-        completion_tokens, self._last_tokens = map(int, self.world.sums(*mine))
+        mine = sum(map(self._objective.weight, passes)), sum(int(batch["tokens"]) for batch in passes)
+        weight, self._last_tokens = map(int, self.world.sums(*mine))
         before = checkpoint.RandomStates.now()
         self.world.reseed(self._hyper.seed, self.state.global_step)
-        while (total := self._gradients(model, passes, completion_tokens)) is None:
+        while (means := self._gradients(model, passes, weight)) is None:
             before.restore()
             self.world.reseed(self._hyper.seed, self.state.global_step)
             passes = self._smaller(passes)
-        part: Any = total if self.world.size == 1 else float(total)  # alone, nobody waits for the GPU here
-        self._loss_of_step, given_up = self.world.sums(part, self._cut_short)
+        part: Any = means if self.world.size == 1 else means.tolist()  # alone, nobody waits for the GPU here
+        *self._means_of_step, given_up = self.world.sums(*part, self._cut_short)
         if given_up:
             self.interruption.spread()
             before.restore()
             raise _StepAbandoned
         self.world.sum_gradients(self._own)
-        self._last_completion_tokens = completion_tokens
-        return total
+        self._last_weight = weight
+        return means[0]
 
     def _cut_as_now(self, inputs: Step) -> list[Pass]:
         """The passes of this step; what was read ahead of a shortage is cut anew."""
@@ -292,21 +286,21 @@ class StepTrainer(Trainer):
         passes: list[Pass] = step[PASSES].each
         return passes
 
-    def _gradients(self, model: Any, passes: list[Pass], completion_tokens: int) -> torch.Tensor | None:
-        """This rank's gradients of a step; its part of the loss, or None where memory was short: then none are left.
+    def _gradients(self, model: Any, passes: list[Pass], weight: int) -> torch.Tensor | None:
+        """This rank's gradients of a step; its part of the means, or None where memory was short: then none are left.
 
         What failed is only freed when the exception is gone, so nothing may be tried before this has returned.
         """
-        total = torch.zeros((), device=self.args.device)
+        total = torch.zeros(1 + len(self._objective.measures), device=self.args.device)
         try:
-            for batch, weight in self._with_idle(passes):
+            for batch, counts in self._with_idle(passes):
                 self._cut_short = self._asked_within_step()
                 if self._cut_short:
                     break
                 with self._autocast():
-                    loss = weight * self._loss(model, on_device(batch, self.args.device)) / max(completion_tokens, 1)
-                self.accelerator.backward(loss)
-                total += loss.detach()
+                    means = counts * self._objective.sums(model, on_device(batch, self.args.device)) / max(weight, 1)
+                self.accelerator.backward(means[0])
+                total += means.detach()
         except torch.OutOfMemoryError:
             self._net.zero_grad(set_to_none=True)
             return None
@@ -334,11 +328,11 @@ class StepTrainer(Trainer):
         cut = halved(self._cut, 1)
         self._steps.recut(cut)
         smaller: list[Pass] = self._steps[self.state.global_step][PASSES].each
-        lesson = self.lesson.harder(smaller=_largest(smaller) < _largest(passes))
+        lesson = self.lesson.harder(smaller=largest(smaller) < largest(passes))
         if lesson is not None:
             lesson.write(self._checkpoints)
         if self._sharded or self._retried or lesson is None or lesson.halvings == self.lesson.halvings:
-            raise _ShortOfMemory(_largest(passes))
+            raise _ShortOfMemory(largest(passes))
         self.lesson, self._cut, self._retried = lesson, cut, True
         logger.warning(
             "The GPU's memory was not enough: passes are halved, and step %d is done again.", self.state.global_step + 1
@@ -354,10 +348,10 @@ class StepTrainer(Trainer):
             TrainerError: TrainingDiverged.
         """
         norm = gathered(torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm))
-        loss = torch.as_tensor(self._loss_of_step, dtype=norm.dtype, device=norm.device)
-        self._last_loss, self._last_grad_norm = torch.stack((loss, norm)).tolist()
+        means = [torch.as_tensor(mean, dtype=norm.dtype, device=norm.device) for mean in self._means_of_step]
+        *self._last_means, self._last_grad_norm = torch.stack((*means, norm)).tolist()
         step = self.state.global_step + 1
-        if not math.isfinite(self._last_loss):
+        if not math.isfinite(self._last_means[0]):
             raise TrainerError(Reason.TRAINING_DIVERGED, f"the training loss of step {step} is no finite number")
         if not math.isfinite(self._last_grad_norm):
             raise TrainerError(Reason.TRAINING_DIVERGED, f"the gradients of step {step} are no finite numbers")
@@ -371,36 +365,38 @@ class StepTrainer(Trainer):
         """Measure and write down the validation loss after this step, unless that was done before."""
         step, store = self.state.global_step, self._validation
         known = self.world.tell(f"validation {step}", lambda: self.metrics_record.has_validation(step))
-        value = None if store is None or known else self._validation_loss(store)
-        if value is not None:
-            if not math.isfinite(value):
+        means = None if store is None or known else self._validation_means(store)
+        if means is not None:
+            if not math.isfinite(means[0]):
                 raise TrainerError(
                     Reason.TRAINING_DIVERGED, f"the validation loss after step {step} is no finite number"
                 )
-            self.metrics_record.add(step=step, epoch=self.plan.epochs_after(step), validationLoss=value)
+            measures = dict(zip(self._objective.measures, means[1:], strict=True))
+            self.metrics_record.add(step=step, epoch=self.plan.epochs_after(step), validationLoss=means[0], **measures)
             self._on_step(step, 0)
         return {}
 
-    def _validation_loss(self, store: TokenStore) -> float | None:
-        """Nats per labelled token of the whole set, of which each rank does its share.
+    def _validation_means(self, store: Store) -> list[float] | None:
+        """Loss and measures over the whole set, of which each rank does its share.
 
-        None when somebody asked to stop before its end.
+        None without rows, and when somebody asked to stop before its end.
         """
         self._net.eval()
-        total, tokens, given_up = 0.0, 0.0, False
+        sums, weight, given_up = np.zeros(1 + len(self._objective.measures)), 0, False
         with torch.no_grad():
             for start in range(0, len(store), _VALIDATION_ROWS):
                 rows = range(start, min(start + _VALIDATION_ROWS, len(store)))
                 mine = self.world.share(rows, store.lengths[start : rows.stop])
-                for batch, weight in self._with_idle(passes_of(store, mine, self._cut)):
+                for batch, counts in self._with_idle(self._objective.passes(store, mine, self._cut)):
                     given_up = given_up or self._asked_within_step()
                     if given_up:
                         break
                     with self._autocast():
-                        total += weight * float(self._loss(self._net, on_device(batch, self.args.device)))
-                    tokens += weight * labelled(batch)
-        total, tokens, stopped = self.world.sums(total, tokens, given_up)
-        return total / tokens if tokens and not stopped else None
+                        of_pass = self._objective.sums(self._net, on_device(batch, self.args.device)).tolist()
+                    sums += counts * np.asarray(of_pass)
+                    weight += counts * self._objective.weight(batch)
+        *of_all, rows_or_tokens, stopped = self.world.sums(*sums.tolist(), weight, given_up)
+        return [value / rows_or_tokens for value in of_all] if rows_or_tokens and not stopped else None
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002
         if self._sharded and not self.world.is_first:
@@ -447,11 +443,12 @@ class StepTrainer(Trainer):
         self.metrics_record.add(
             step=step,
             epoch=self.plan.epochs_after(step),
-            loss=self._last_loss,
+            loss=self._last_means[0],
+            **dict(zip(self._objective.measures, self._last_means[1:], strict=True)),
             learningRate=learning_rate,
             gradNorm=self._last_grad_norm,
             tokens=self._last_tokens,
-            completionTokens=self._last_completion_tokens,
+            **{self._objective.unit: self._last_weight},
         )
         self._on_step(step, self._last_tokens)
 
@@ -483,13 +480,3 @@ class _Pacer(TrainerCallback):
         control.should_save = self._trainer.pace.saves(step) or stopping
         control.should_training_stop = control.should_training_stop or stopping
         return control
-
-
-def _largest(passes: list[Pass]) -> int:
-    """Tokens of the largest pass, with padding."""
-    return max(batch["input_ids"].numel() for batch in passes)
-
-
-def _only(items: list[Step]) -> Step:
-    """The collator: a batch is one item."""
-    return items[0]

@@ -34,7 +34,14 @@ LAST_SECONDS = 30.0
 """How long a run waits for its trackers at the end."""
 
 _MOST_WAITING = 10_000
-_NAMES = {"loss": "loss", "learningRate": "learning_rate", "gradNorm": "grad_norm", "validationLoss": "eval_loss"}
+_NAMES = {
+    "loss": "loss",
+    "learningRate": "learning_rate",
+    "gradNorm": "grad_norm",
+    "validationLoss": "eval_loss",
+    "rewardAccuracy": "rewards/accuracies",
+    "rewardMargin": "rewards/margins",
+}
 _MODULES: dict[TrackerName, str] = {"mlflow": "mlflow", "tensorBoard": "tensorboardX", "wandb": "wandb"}
 
 logger = logging.getLogger(__name__)
@@ -91,7 +98,8 @@ class Trackers:
             self._arguments.run_name = f"{self._job.namespace}/{self._job.name}"
             self._thread.start()
             self._put(lambda: self._begin(line["step"]))
-        numbers = {_NAMES[name]: value for name, value in line.items() if name in _NAMES}
+        of = "eval_" if "validationLoss" in line else ""
+        numbers = {f"{of}{_NAMES[name].removeprefix(of)}": value for name, value in line.items() if name in _NAMES}
         state = _state(line["step"])
         self._put(lambda: self._each(lambda one: one.on_log(self._arguments, state, None, logs=dict(numbers))))
 

@@ -13,21 +13,19 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job_status import ArtifactRef, TrainingResult
+from finetune_api.job_status import ArtifactRef, Loss, TrainingResult
 from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.uris import LOCAL_SCHEME
-from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
+from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer import (
     artifact,
     base_model,
@@ -41,8 +39,8 @@ from finetune_trainer import (
     trackers,
 )
 from finetune_trainer.batches import Plan
-from finetune_trainer.data import ChatTokenizer, Row, encode, load_rows
-from finetune_trainer.data.audit import Audited, audit
+from finetune_trainer.data import ChatTokenizer
+from finetune_trainer.data.audit import Audited
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.data.verdict import check_dataset, require_valid
 from finetune_trainer.durable import sha256_of, write_errors
@@ -60,15 +58,16 @@ from finetune_trainer.push import push_all
 from finetune_trainer.ranks import World, join
 from finetune_trainer.report import Reporter, pod_reporter
 from finetune_trainer.serving.limits import cpu_threads
-from finetune_trainer.token_store import MappedTokens, TokenStore
+from finetune_trainer.token_store import TokenStore
+from finetune_trainer.tokenised import Tokenised
 from finetune_trainer.tuning import (
-    LEARNING_RATE,
     Held,
     build_trainer,
     checkpoints_of,
     compute_dtype_of,
     device,
     fit_of,
+    learning_rate_of,
     plan_of,
     tunable_model,
     why_padded,
@@ -76,8 +75,7 @@ from finetune_trainer.tuning import (
 
 if TYPE_CHECKING:
     from finetune_trainer.step_trainer import StepTrainer
-
-AUDITED_ROWS = 3
+    from finetune_trainer.steps import Store
 
 # What may differ between two attempts of the same job without changing what is learnt.
 _NOT_LEARNT_FROM: dict[str, Any] = {
@@ -195,8 +193,8 @@ class Run:
     model: Any
     tokenizer: Any
     chat: ChatTokenizer
-    train: TokenStore
-    validation: TokenStore | None
+    train: "Store"
+    validation: "Store | None"
     plan: Plan
     fit: memory.Fit
     compute_dtype: Any
@@ -329,12 +327,10 @@ def _prepare(
 ) -> Run:
     """Tokenise the data, and decide how model and data go together."""
     chat = ChatTokenizer.from_folder(folder)
-    tokenised = partial(_tokenised, job, chat, verdict, world, allow_local=allow_local)
-    train, validation = tokenised("train"), tokenised("validation")
-    test = tokenised("test") if world.is_first else None  # the others do not measure
+    data = Tokenised(job, chat, verdict, world, allow_local=allow_local)
+    train, validation = data.learnt("train"), data.learnt("validation")
+    test = data.answers("test") if world.is_first else None  # the others do not measure
     asked = prepare(job, chat, verdict, allow_local=allow_local)
-    first = _rows(job, "train", verdict, allow_local=allow_local)
-    audited = audit(first, chat, job.spec.hyperparameters.max_sequence_length, AUDITED_ROWS)
     assert train is not None  # noqa: S101 - dataset.train is required
     base_model.require_tokens(model, folder, max(store.largest_id for store in (train, validation, test) if store))
     return Run(
@@ -354,35 +350,7 @@ def _prepare(
         metrics=Metrics((Path(job.output) if world.is_first else launch.scratch()) / FILE),
         test=test,
         asked=asked,
-        audited=audited,
-    )
-
-
-def _tokenised(
-    job: TrainerJob, chat: ChatTokenizer, verdict: DatasetVerdict, world: World, split: SplitName, *, allow_local: bool
-) -> TokenStore | None:
-    """The rows of a split, tokenised; where a pod has several ranks, by one of them."""
-    if getattr(job.spec.dataset, split) is None:
-        return None
-    path, start = launch.of_this_node(f"{split}.tokens") if world.per_node > 1 else None, chat.decoder_start
-
-    def encoded() -> TokenStore:
-        rows = _rows(job, split, verdict, allow_local=allow_local)
-        found = encode(rows, chat, job.spec.hyperparameters.max_sequence_length)
-        return TokenStore(((row.input_ids, row.labels) for row in found), decoder_start=start, path=path)
-
-    if path is None or split == "test":
-        return encoded()
-    return world.once_per_node(f"tokens of {split}", encoded, lambda: MappedTokens(path, decoder_start=start))
-
-
-def _rows(job: TrainerJob, split: SplitName, verdict: DatasetVerdict, *, allow_local: bool) -> Iterator[Row]:
-    return load_rows(
-        job.spec.dataset,
-        split,
-        allow_local=allow_local,
-        air_gapped=job.air_gapped,
-        expected_sha256=getattr(verdict, split).sha256,
+        audited=data.audited(),
     )
 
 
@@ -440,9 +408,16 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
         tokens=run.metrics.tokens,
         train_loss=curves.last_train,
         eval_loss=curves.last_validation,
+        **_rewards(curves),
         runtime_seconds=round(trainer.seconds),
         dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
     )
+
+
+def _rewards(curves: Loss) -> dict[str, float | None]:
+    """How well the two answers are told apart in the end."""
+    last = (curves.validation or curves.train)[-1]
+    return {"reward_accuracy": last.reward_accuracy, "reward_margin": last.reward_margin}
 
 
 def _merge(run: Run) -> None:
@@ -450,7 +425,8 @@ def _merge(run: Run) -> None:
     from finetune_trainer.passes import padded
 
     if run.job.spec.artifact.merge and hasattr(run.model, "peft_config"):
-        sample = padded(run.train, list(range(min(4, len(run.train)))))
+        texts = run.train if isinstance(run.train, TokenStore) else run.train.documents
+        sample = padded(texts, list(range(min(4, len(texts)))))
         run.model = merge.merged(run.job, run.folder, run.model, sample)
 
 
@@ -497,8 +473,9 @@ def _page(run: Run, contest: Contest | None) -> str:
     settings = {
         "base model": run.job.spec.base_model,
         "method": run.job.spec.method,
+        **({"preference": str(run.job.spec.preference)} if run.job.spec.preference else {}),
         "epochs": f"{hyper.epochs:g}",
-        "learning rate": f"{hyper.learning_rate or LEARNING_RATE[run.job.spec.method]:g}",
+        "learning rate": f"{learning_rate_of(run.job.spec):g}",
         "rows per step": hyper.batch_size,
         "rows of a pass": "packed" if run.padded is None else f"padded: {run.padded}",
         "steps": run.plan.total_steps,

@@ -7,18 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.trainer import TrainerJob
 from finetune_trainer import base_model, memory, model_shape, room
 from finetune_trainer.adapters import with_adapters
 from finetune_trainer.batches import Plan
 from finetune_trainer.ranks import World
-from finetune_trainer.token_store import TokenStore
 
 if TYPE_CHECKING:
+    from finetune_trainer.objective import Objective
     from finetune_trainer.step_trainer import StepTrainer
+    from finetune_trainer.steps import Store
 
-LEARNING_RATE = {"LoRA": 2e-4, "QLoRA": 2e-4, "Full": 2e-5}
-"""Where the job names none."""
+_LEARNING_RATE = {"LoRA": 2e-4, "QLoRA": 2e-4, "Full": 2e-5}
+_LEARNING_RATE_OF_PREFERENCE = {"LoRA": 1e-5, "QLoRA": 1e-5, "Full": 1e-6}
+
+
+def learning_rate_of(spec: FineTuneJobSpec) -> float:
+    """The peak: the job's own, or what is usual for its method. Two answers need far smaller steps than one."""
+    usual = _LEARNING_RATE if spec.preference is None else _LEARNING_RATE_OF_PREFERENCE
+    return spec.hyperparameters.learning_rate or usual[spec.method]
 
 
 def tunable_model(job: TrainerJob, folder: Path, *, empty: bool = False) -> Any:
@@ -85,7 +93,7 @@ class Held:
         return self.whole.to(device()) if fits else self.whole
 
 
-def plan_of(job: TrainerJob, train: TokenStore) -> Plan:
+def plan_of(job: TrainerJob, train: "Store") -> Plan:
     """The order of the training set's rows."""
     hyper = job.spec.hyperparameters
     return Plan(len(train), batch_size=hyper.batch_size, epochs=hyper.epochs, seed=hyper.seed)
@@ -108,9 +116,7 @@ def compute_dtype_of(job: TrainerJob) -> Any:
     return torch.bfloat16 if precision == "BFloat16" else torch.float32
 
 
-def fit_of(
-    job: TrainerJob, model: Any, train: TokenStore, validation: TokenStore | None, shards: int = 1
-) -> memory.Fit:
+def fit_of(job: TrainerJob, model: Any, train: "Store", validation: "Store | None", shards: int = 1) -> memory.Fit:
     """What one forward and backward pass may hold on this machine, whose part of the model is one of `shards`."""
     here, shape = room.room_here(), model_shape.of_model(model)
     longest = max(train.longest, validation.longest if validation else 0)
@@ -118,7 +124,8 @@ def fit_of(
         return memory.Fit(longest, activation_checkpointing=False)
     hyper = job.spec.hyperparameters
     mean, labelled = train.tokens / max(len(train), 1), train.labelled / max(train.tokens, 1)
-    rows = memory.Rows(longest, mean, labelled, hyper.batch_size, hyper.micro_batch_size)
+    texts = 1 if job.spec.preference is None else 2
+    rows = memory.Rows(longest, mean, labelled, hyper.batch_size, hyper.micro_batch_size, texts)
     setup = memory.Setup(job.spec.method, job.spec.adapters, compute_dtype_of(job).itemsize, here.device, shards)
     return memory.Need(shape, setup, rows).fit(here.available)
 
@@ -138,15 +145,17 @@ def why_padded(job: TrainerJob, model: Any) -> str | None:
 def build_trainer(
     job: TrainerJob,
     model: Any,
-    train: TokenStore,
-    validation: TokenStore | None,
+    train: "Store",
+    validation: "Store | None",
     *,
     fit: memory.Fit,
     packed: bool,
+    objective: "Objective | None" = None,
     **others: Any,
 ) -> "StepTrainer":
-    """The trainer of a job's hyperparameters; `others` are StepTrainer's own arguments."""
+    """The trainer of a job's hyperparameters, by the job's objective or another; `others` are StepTrainer's own."""
     from finetune_trainer.compiled_layers import why_not_compiled
+    from finetune_trainer.objective import objective_of
     from finetune_trainer.pace import pace_of
     from finetune_trainer.passes import Cut
     from finetune_trainer.sharding import is_sharded
@@ -162,7 +171,7 @@ def build_trainer(
         model=model,
         args=arguments(
             hyper,
-            learning_rate=hyper.learning_rate or LEARNING_RATE[job.spec.method],
+            learning_rate=learning_rate_of(job.spec),
             total_steps=plan.total_steps,
             output=Path(job.output),
             activation_checkpointing=checkpointing,
@@ -185,6 +194,7 @@ def build_trainer(
         and not why_not_compiled(),
         checkpoints=checkpoints_of(job),
         lesson=lesson,
+        objective=objective or objective_of(job.spec.preference),
         lora_plus_ratio=job.spec.adapters.lora_plus_ratio if job.spec.adapters else None,
         **others,
     )
@@ -195,7 +205,7 @@ _WORTH_COMPILING = 1e17
 takes, a quarter of an hour of an 8B model on an H200 (docs/decisions/2026-11-26-training-speed.md)."""
 
 
-def _worth_compiling(model: Any, plan: Plan, train: TokenStore) -> bool:
+def _worth_compiling(model: Any, plan: Plan, train: "Store") -> bool:
     weights = sum(int(value.numel()) for value in model.parameters())
     return plan.epochs_after(plan.total_steps) * train.tokens * weights > _WORTH_COMPILING
 

@@ -20,6 +20,10 @@ _CHECKS: tuple[Check, ...] = (
     (lambda spec: spec.method != "LoRA", "method: the provider chooses how it tunes; leave it out"),
     (lambda spec: spec.lora is not None, "lora: the provider chooses how it tunes; leave it out"),
     (
+        lambda spec: spec.preference is not None,
+        "preference: models at a provider learn from one answer for each prompt in this release; leave it out",
+    ),
+    (
         lambda spec: spec.dataset.test is not None,
         "dataset.test: models at a provider are not measured by this release; leave it out",
     ),

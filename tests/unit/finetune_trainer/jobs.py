@@ -52,3 +52,26 @@ def make_job(
             },
         }
     )
+
+
+def write_pairs(path: Path, count: int, *, seed: int) -> Path:
+    """Rows of various lengths whose chosen answer is the colour that the prompt names; the rejected one avoids it."""
+    chance = random.Random(seed)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(count):
+            chosen, rejected = chance.choice(COLOURS), "that is hard to say" + " indeed" * chance.randint(0, 3)
+            prompt = f"What colour is number {chance.randint(0, 99999)}{' very' * chance.randint(0, 12)} {chosen}?"
+            row = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "system": "Answer with one word."}
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def make_preference_job(
+    folder: Path, cache: Path, *, splits: tuple[str, ...] = ("train", "validation"), **spec: Any
+) -> TrainerJob:
+    """The same with rows of two answers."""
+    spec = {"preference": {}, **spec}
+    job = make_job(folder, cache, splits=splits, **spec)
+    for index, split in enumerate(splits):
+        write_pairs(folder / f"{split}.jsonl", 40 if split == "train" else 12, seed=index)
+    return job

@@ -117,6 +117,12 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("hyperparameters: {batchsize: 4}", "spec.hyperparameters.batchsize: no such field; did you mean batchSize?"),
         ("hyperparameters: {batchSize: 4, microBatchSize: 3}", "microBatchSize must be a divisor of batchSize"),
         ("method: Full\n  lora: {r: 8}", "spec.lora: lora has no meaning with method Full"),
+        ("preference: {beta: 0}", "spec.preference.beta: input should be greater than 0"),
+        ("preference: {loss: ipo}", "spec.preference.loss: no such field; there are beta, labelSmoothing"),
+        (
+            "preference: {}\n  code: {configMapRef: {name: a, key: b.py}}",
+            "spec.preference: it is a part of the built-in recipe",
+        ),
         ("lora: {alpha: x}", "spec.lora.alpha: input should be a valid integer"),
         ("evaluation: {metrics: [chrF, chrF]}", "spec.evaluation: name each metric once"),
         (

@@ -3,8 +3,9 @@
 import pytest
 
 from finetune_api.job import Columns
-from finetune_trainer.data.columns import MESSAGES_LIMIT, Unusable, to_row
+from finetune_trainer.data.columns import Unusable, to_row
 from finetune_trainer.data.rows import Position, Record
+from finetune_trainer.data.turns import MESSAGES_LIMIT
 
 LINE = Position(line=17)
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}

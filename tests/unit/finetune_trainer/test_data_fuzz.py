@@ -64,13 +64,14 @@ def tokenizer(tiny_model) -> ChatTokenizer:
     return ChatTokenizer.from_folder(tiny_model / NAME)
 
 
-def verdict_on(folder, name: str, data: bytes, tokenizer: ChatTokenizer | None) -> DatasetVerdict:
+def verdict_on(folder, name: str, data: bytes, tokenizer: ChatTokenizer | None, **more) -> DatasetVerdict:
     (folder / name).write_bytes(data)
     spec = {
         "connectionRef": {"name": "c"},
         "baseModel": "m",
         "modelRef": {"name": "m"},
         "dataset": {"train": {"uri": f"file://{folder}/{name}"}},
+        **more,
     }
     return check_dataset(FineTuneJobSpec.model_validate(spec), tokenizer=tokenizer, allow_local=True)
 
@@ -93,6 +94,25 @@ def test_any_bytes_give_a_verdict_that_quotes_none_of_them(ending, compression, 
         wire = verdict.model_dump_json(by_alias=True)
         assert DatasetVerdict.model_validate_json(wire) == verdict
         assert SECRET not in wire
+        assert verdict.valid or verdict.next_step
+
+    check()
+
+
+VALUES = st.sampled_from(
+    [None, SECRET, f"{SECRET} 2", "", 3, [], [USER], [ANSWER], [USER, ANSWER], {"messages": [USER]}]
+)
+
+
+def test_any_rows_with_two_answers_give_a_verdict_that_quotes_none_of_them(tokenizer, tmp_path):
+    names = st.sampled_from(["prompt", "messages", "system", "chosen", "rejected"])
+
+    @settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.dictionaries(names, VALUES), max_size=3), EDITS)
+    def check(rows, edits):
+        data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+        verdict = verdict_on(tmp_path, "t.jsonl", edited(data, edits), tokenizer, preference={})
+        assert SECRET not in verdict.model_dump_json(by_alias=True)
         assert verdict.valid or verdict.next_step
 
     check()

@@ -7,9 +7,11 @@ import sys
 import pytest
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import outcome, step_trainer
+from finetune_trainer import objective, outcome
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interrupted, Interruption
+from finetune_trainer.objective import by_loss
+from finetune_trainer.passes import loss_sum
 from finetune_trainer.report import Reporter
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.test_train import do, same_result
@@ -124,16 +126,15 @@ def test_a_long_step_is_given_up_and_the_next_attempt_does_it_as_if_for_the_firs
     assert do(straight)[0] == ExitCode.OK
 
     passes = []
-    original = step_trainer.loss_sum
 
     def counted(*args):
         passes.append(len(passes))
         if len(passes) == 7:  # a step has four: this is the third of the second
             terminate()
-        return original(*args)
+        return loss_sum(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(step_trainer, "loss_sum", counted)
+        patch.setattr(objective, "LIKELIHOOD", by_loss(counted))
         assert do(broken)[0] == ExitCode.INTERRUPTED
     assert len(passes) == 7
     assert [path.name for path in (tmp_path / "broken/output/checkpoints").iterdir()] == ["step-00000001"]

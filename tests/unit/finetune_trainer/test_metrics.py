@@ -56,6 +56,22 @@ def test_curves_are_short_end_with_the_last_step_and_keep_the_mean(tmp_path, ste
     assert curve[0].value == pytest.approx(mean)
 
 
+def test_curves_of_preferences_are_means_over_pairs_with_accuracy_and_margin(tmp_path):
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    for step in range(1, 151):
+        measures = {"rewardAccuracy": step / 150, "rewardMargin": step - 75.0}
+        metrics.add(step=step, epoch=step / 10, loss=1 / step, tokens=20, pairs=1 + step % 2, **measures)
+    metrics.add(step=150, epoch=15, validationLoss=0.25, rewardAccuracy=0.75, rewardMargin=1.5)
+    curves = metrics.curves()
+    assert len(curves.train) <= LOSS_POINTS
+    assert curves.train[0].value == pytest.approx((2 * 1 + 1 / 2) / 3)
+    assert curves.train[0].reward_margin == pytest.approx((2 * -74 - 73) / 3)
+    assert curves.train[-1].reward_accuracy == pytest.approx((2 * 149 + 150) / 3 / 150)
+    (last,) = curves.validation
+    assert (last.value, last.reward_accuracy, last.reward_margin) == (0.25, 0.75, 1.5)
+    assert "<!-- loss (nats per pair) -->" in draw(metrics, title="preferences")
+
+
 def test_the_picture_names_its_curves_and_axes(tmp_path):
     metrics = record(tmp_path / "metrics.jsonl", 60)
     comments = draw(metrics, title="sentiment")

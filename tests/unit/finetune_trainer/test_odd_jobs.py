@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import step_trainer
+from finetune_trainer import objective, step_trainer
+from finetune_trainer.objective import by_loss
+from finetune_trainer.passes import loss_sum
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job, write_rows
 from tests.unit.finetune_trainer.test_train import do
@@ -67,8 +69,7 @@ def test_gradients_that_overflow_end_the_run_although_the_loss_is_a_number(tiny_
         def backward(_context, gradient):
             return gradient * float("inf")
 
-    original = step_trainer.loss_sum
-    monkeypatch.setattr(step_trainer, "loss_sum", lambda *args: Overflow.apply(original(*args)))
+    monkeypatch.setattr(objective, "LIKELIHOOD", by_loss(lambda *args: Overflow.apply(loss_sum(*args))))
     job = job_with_rows(tmp_path, tiny_model, 4)
     code, report, _ = do(job)
     assert (code, report.failure.reason) == (ExitCode.TRAINING_DIVERGED, "TrainingDiverged")

@@ -18,12 +18,13 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import NODE_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
-from finetune_trainer import launch, train
+from finetune_trainer import launch, tokenised
 from finetune_trainer.batches import Plan
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.passes import Cut, labelled, loss_sum
 from finetune_trainer.ranks import World, join
-from finetune_trainer.step_trainer import PASSES, Steps, StepTrainer
+from finetune_trainer.step_trainer import StepTrainer
+from finetune_trainer.steps import PASSES, Steps
 from finetune_trainer.token_store import IGNORED, TokenStore
 from tests.unit.finetune_trainer import ranks
 from tests.unit.finetune_trainer.jobs import make_job
@@ -135,7 +136,8 @@ def do_and_note(job: TrainerJob, messages: str) -> None:
 
         return noted
 
-    train.encode, train.MappedTokens = noting("tokenised", train.encode), noting("mapped", train.MappedTokens)
+    tokenised.encode = noting("tokenised", tokenised.encode)
+    tokenised.MappedTokens = noting("mapped", tokenised.MappedTokens)
     distributed.init_process_group = noting("group", distributed.init_process_group)
     ranks.do(job, messages)
 

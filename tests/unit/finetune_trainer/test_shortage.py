@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import step_trainer
+from finetune_trainer import objective
+from finetune_trainer.objective import by_loss
 from finetune_trainer.passes import Cut, loss_sum
 from finetune_trainer.shortage import FILE, Lesson, halved
 from tests.assets.tiny_model import make_tiny_model
@@ -31,7 +32,7 @@ def short_of_memory(monkeypatch, most_rows, *, after=0):
         loss.backward()  # some gradients are there already
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(step_trainer, "loss_sum", fails)
+    monkeypatch.setattr(objective, "LIKELIHOOD", by_loss(fails))
     return seen
 
 

@@ -9,9 +9,11 @@ from safetensors.torch import load_file
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobSpec
-from finetune_trainer import outcome, step_trainer
+from finetune_trainer import objective, outcome, step_trainer
 from finetune_trainer.durable import read_manifest, whole_folder
 from finetune_trainer.interruption import Interruption
+from finetune_trainer.objective import by_loss
+from finetune_trainer.passes import loss_sum
 from finetune_trainer.report import Reporter
 from finetune_trainer.train import execute, fingerprint
 from tests.unit.finetune_trainer.jobs import make_job
@@ -187,7 +189,7 @@ def test_a_refused_target_names_the_modules_that_there_are(tiny_model, tmp_path)
     assert "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj" in report.failure.next_step
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tiny_model, tmp_path):
+def test_a_loss_that_is_no_number_ends_the_run(tiny_model, tmp_path, monkeypatch):
     job = make_job(
         tmp_path,
         tiny_model,
@@ -197,12 +199,9 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny_model, tmp_path):
     )
     import torch
 
-    original = step_trainer.loss_sum
-    try:
-        step_trainer.loss_sum = lambda *args: original(*args) * torch.tensor(float("nan"))
-        code, report, _ = do(job)
-    finally:
-        step_trainer.loss_sum = original
+    no_number = by_loss(lambda *args: loss_sum(*args) * torch.tensor(float("nan")))
+    monkeypatch.setattr(objective, "LIKELIHOOD", no_number)
+    code, report, _ = do(job)
     assert code == ExitCode.TRAINING_DIVERGED
     assert report.failure.message == "the training loss of step 1 is no finite number"
     assert "learningRate" in report.failure.next_step
@@ -226,7 +225,7 @@ def test_out_of_device_memory_has_its_own_reason(tiny_model, tmp_path, monkeypat
     def too_large(*_args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(step_trainer, "loss_sum", too_large)
+    monkeypatch.setattr(objective, "LIKELIHOOD", by_loss(too_large))
     code, report, _ = do(make_job(tmp_path, tiny_model, splits=("train",)))
     assert code == ExitCode.OUT_OF_MEMORY
     assert report.failure.reason == "OutOfMemory"
@@ -236,7 +235,7 @@ def test_a_bug_is_reported_without_the_words_of_its_error(tiny_model, tmp_path, 
     def bug(*_args):
         raise KeyError("somebody's secret text")
 
-    monkeypatch.setattr(step_trainer, "loss_sum", bug)
+    monkeypatch.setattr(objective, "LIKELIHOOD", by_loss(bug))
     code, report, _ = do(make_job(tmp_path, tiny_model, splits=("train",)))
     assert code == ExitCode.CRASHED
     assert report.failure.reason == "TrainerCrashed"

@@ -17,7 +17,7 @@ base model without one gets a plain one (`has_own_template` is False), which has
 
 from finetune_trainer.data.chat_template import TemplateRefusedError
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
-from finetune_trainer.data.encode import IGNORED, Encoded, Tally, encode
+from finetune_trainer.data.encode import IGNORED, Encoded, EncodedPair, Tally, encode, encode_pairs
 from finetune_trainer.data.read import SplitFile, load_rows
 from finetune_trainer.data.rows import Position, Row, Turn
 from finetune_trainer.data.verdict import check_dataset, require_valid
@@ -26,6 +26,7 @@ __all__ = [
     "IGNORED",
     "ChatTokenizer",
     "Encoded",
+    "EncodedPair",
     "Position",
     "Row",
     "SplitFile",
@@ -34,6 +35,7 @@ __all__ = [
     "Turn",
     "check_dataset",
     "encode",
+    "encode_pairs",
     "load_rows",
     "require_valid",
 ]

@@ -4,10 +4,11 @@ It shows the data's own text. So it goes to the terminal of whoever asks for it 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from itertools import islice
+from typing import Literal, NamedTuple
 
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
-from finetune_trainer.data.encode import IGNORED, Encoded, encode
+from finetune_trainer.data.encode import IGNORED, Encoded, encode, encode_pairs
 from finetune_trainer.data.rows import Position, Row
 
 SHOWN_TOKENS = 2000
@@ -27,6 +28,8 @@ class Audited(NamedTuple):
     """One row, taken apart."""
 
     position: Position
+    answer: Literal["chosen", "rejected"] | None
+    """Which of two answers it is."""
     pieces: list[Piece]
     tokens: int
     """Before the end was cut."""
@@ -42,19 +45,30 @@ def audit(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, count:
     Raises:
         TrainerError: DatasetInvalid, the template refuses a row.
     """
-    found: list[Audited] = []
-    for row in encode(rows, tokenizer, max_length):
-        found.append(_audited(row, tokenizer))
-        if len(found) == count:
-            break
-    return found
+    return [_audited(row, None, tokenizer) for row in islice(encode(rows, tokenizer, max_length), count)]
 
 
-def _audited(row: Encoded, tokenizer: ChatTokenizer) -> Audited:
+def audit_pairs(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, count: int) -> list[Audited]:
+    """The same of rows with two answers: each is two texts.
+
+    Raises:
+        TrainerError: DatasetInvalid, the template refuses a row.
+    """
+    return [
+        audited
+        for pair in islice(encode_pairs(rows, tokenizer, max_length), count)
+        for audited in (
+            _audited(pair.chosen, "chosen", tokenizer), _audited(pair.rejected, "rejected", tokenizer),
+        )
+    ]  # fmt: skip
+
+
+def _audited(row: Encoded, answer: Literal["chosen", "rejected"] | None, tokenizer: ChatTokenizer) -> Audited:
     ids = row.input_ids[:SHOWN_TOKENS].tolist()
     carries_loss = [label != IGNORED for label in row.labels[:SHOWN_TOKENS]]
     return Audited(
         position=row.position,
+        answer=answer,
         pieces=list(pieces(ids, carries_loss, tokenizer)),
         tokens=row.tokens,
         loss_tokens=row.loss_tokens,
@@ -86,7 +100,8 @@ def as_text(row: Audited, *, colour: bool) -> str:
     parts = [f"{before}{text}{after}" if carries_loss else text for text, carries_loss in _joined(row.pieces)]
     more = f" … {row.hidden} tokens more" if row.hidden else ""
     cut = ", its end is cut" if row.truncated else ""
-    head = f"{row.position}: {row.tokens} tokens{cut}, {row.loss_tokens} carry loss"
+    which = f", {row.answer}" if row.answer else ""
+    head = f"{row.position}{which}: {row.tokens} tokens{cut}, {row.loss_tokens} carry loss"
     return f"{head}\n  " + "".join(parts).replace("\n", "\n  ") + more
 
 

@@ -15,6 +15,8 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "completion": ("output", "answer", "response", "label", "target", "assistant", "chosen", "reply", "summary"),
     "system": ("instruction", "system_prompt", "context"),
     "messages": ("conversation", "conversations", "dialog", "dialogue", "chat", "turns"),
+    "chosen": ("preferred", "preferred_output", "chosen_response", "winner"),
+    "rejected": ("non_preferred_output", "dispreferred", "rejected_response", "loser"),
 }
 """What others call these columns, the most usual first."""
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
@@ -24,8 +26,16 @@ _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
 _SPOKEN = 16
 
 
-def absent(columns: Columns, seen: Sequence[str]) -> tuple[str, ...]:
-    """Names that the job asks for, any one of them, and that no row has; nothing where the file has what it needs."""
+def absent(columns: Columns, seen: Sequence[str], *, usable: bool = False) -> tuple[str, ...]:
+    """Names that the job asks for, any one of them, and that no row has; nothing where the file has what it needs.
+
+    `usable`: some rows can be used, so nothing that all of them need is missing. Two answers may bring their prompt.
+    """
+    if columns.chosen is not None and columns.rejected is not None:
+        answer = next((name for name in (columns.chosen, columns.rejected) if name not in seen), None)
+        if answer is not None:
+            return (answer,)
+        return () if usable or {columns.prompt, columns.messages} & set(seen) else (columns.prompt, columns.messages)
     if columns.prompt in seen:
         return () if columns.completion in seen else (columns.completion,)
     return () if columns.messages in seen else (columns.prompt, columns.messages)
@@ -33,10 +43,10 @@ def absent(columns: Columns, seen: Sequence[str]) -> tuple[str, ...]:
 
 def meant(columns: Columns, seen: Sequence[str]) -> dict[str, str]:
     """For each part of a row that is absent, the column that was probably meant: `{"prompt": "question"}`."""
-    asked = columns.model_dump()
+    asked = columns.named
     free = [name for name in seen if name not in asked.values() and _ORDINARY_NAME.fullmatch(name)]
     found: dict[str, str] = {}
-    for part in ("prompt", "completion"):
+    for part in columns.needed:
         if asked[part] not in seen and (near := nearest(asked[part], _USUAL_NAMES[part], free)):
             found[part] = near
             free.remove(near)
@@ -49,7 +59,7 @@ def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
     """A sentence on a system column that the job names and no row has; absent, it is left out of every row."""
     if columns.system in seen or columns.system == Columns().system:
         return None
-    asked = columns.model_dump().values()
+    asked = columns.named.values()
     free = [name for name in seen if name not in asked and _ORDINARY_NAME.fullmatch(name)]
     near = nearest(columns.system, _USUAL_NAMES["system"], free)
     return f"no row has a column {columns.system!r} (columns.system)" + (f"; did you mean {near}?" if near else "")
@@ -76,7 +86,7 @@ def other_separator(names: Sequence[str]) -> str | None:
 def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
     """The file's columns, for a message. `maybe_data`: the names may be the first row of a CSV without a header."""
     shown = [name for name in names if _ORDINARY_NAME.fullmatch(name)]
-    if maybe_data and not set(columns.model_dump().values()).intersection(names):
+    if maybe_data and not set(columns.named.values()).intersection(names):
         shown = [name for name in shown if _is_usual(name)]
     if not shown:
         return "the names of its columns look like data: the header may be missing"

@@ -1,14 +1,15 @@
 """Rows → token ids and labels: what `check` counts is what training learns from.
 
-Every assistant turn carries loss, its end-of-turn token included; system and user turns carry none. Where a turn
-begins is not guessed: the text that inference would ask with is tokenised too, and must be a prefix of the whole.
+Every assistant turn carries loss, its end-of-turn token included; system and user turns carry none. Two answers to one
+prompt are two texts, in which nothing else carries loss. Where a turn begins is not guessed: the text that inference
+would ask with is tokenised too, and must be a prefix of the whole.
 For an encoder-decoder a row is prompt and last answer, each tokenised alone and with the tokenizer's special tokens.
 """
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from finetune_api.reasons import Reason
 from finetune_trainer.data.chat_template import TemplateRefusedError
@@ -43,6 +44,49 @@ class Encoded(NamedTuple):
         """Tokens that carry loss."""
         return len(self.labels) - self.labels.count(IGNORED)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text, before its end was cut: of the only one."""
+        return self.tokens
+
+
+class EncodedPair(NamedTuple):
+    """One row with two answers, as two texts that the model sees."""
+
+    chosen: Encoded
+    rejected: Encoded
+
+    @property
+    def position(self) -> Position:
+        """Where the row stands."""
+        return self.chosen.position
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both before their ends were cut."""
+        return self.chosen.tokens + self.rejected.tokens
+
+    @property
+    def truncated(self) -> bool:
+        """Whether an end was cut."""
+        return self.chosen.truncated or self.rejected.truncated
+
+    @property
+    def loss_tokens(self) -> int:
+        """Tokens of both that carry loss."""
+        return self.chosen.loss_tokens + self.rejected.loss_tokens
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longer one, before its end was cut."""
+        return max(self.chosen.tokens, self.rejected.tokens)
+
+    @property
+    def learnable(self) -> bool:
+        """Whether both answers are there, and still differ, where their ends were cut."""
+        both = self.chosen.loss_tokens and self.rejected.loss_tokens
+        return bool(both) and self.chosen.input_ids != self.rejected.input_ids
+
 
 class Refused(NamedTuple):
     """A row that the model's chat template does not take."""
@@ -63,20 +107,20 @@ class Tally:
     longest: int = 0
     truncated: int = 0
     unlabelled: int = 0
-    """Rows with no loss left once their end was cut: they cannot be learnt from and are left out."""
+    """Rows with nothing to learn left once their end was cut: they are left out."""
     first_unlabelled: Position | None = None
     notes: set[str] = field(default_factory=set)
     """What is unusual about the template; sentences for people."""
 
-    def add(self, row: Encoded) -> bool:
+    def add(self, row: Encoded | EncodedPair) -> bool:
         """Count the row; whether it can be learnt from."""
         loss_tokens = row.loss_tokens
         self.rows += 1
         self.tokens += row.tokens
         self.loss_tokens += loss_tokens
-        self.longest = max(self.longest, row.tokens)
+        self.longest = max(self.longest, row.longest)
         self.truncated += row.truncated
-        if loss_tokens:
+        if row.learnable if isinstance(row, EncodedPair) else loss_tokens:
             return True
         self.unlabelled += 1
         self.first_unlabelled = self.first_unlabelled or row.position
@@ -100,12 +144,45 @@ def encode(
         TrainerError: DatasetInvalid, the template refuses a row.
     """
     tally = Tally() if tally is None else tally
-    for result in encode_all(rows, tokenizer, max_length, tally.notes):
+    yield from _learnable(encode_all(rows, tokenizer, max_length, tally.notes), tally)
+
+
+def encode_pairs(
+    rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, tally: Tally | None = None
+) -> Iterator[EncodedPair]:
+    """The same for rows with two answers. Only the answers carry loss: the rest of a conversation is theirs in common.
+
+    Raises:
+        TrainerError: DatasetInvalid, the template refuses a row.
+    """
+    tally = Tally() if tally is None else tally
+    yield from _learnable(encode_all_pairs(rows, tokenizer, max_length, tally.notes), tally)
+
+
+_AnyEncoded = TypeVar("_AnyEncoded", Encoded, EncodedPair)
+
+
+def _learnable(results: Iterable["_AnyEncoded | Refused"], tally: Tally) -> Iterator[_AnyEncoded]:
+    for result in results:
         if isinstance(result, Refused):
             message = f"{result.position}: the model's chat template refuses the conversation: {result.why}"
             raise TrainerError(Reason.DATASET_INVALID, message)
         if tally.add(result):
             yield result
+
+
+def encode_all_pairs(
+    rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]
+) -> Iterator[EncodedPair | Refused]:
+    """Every row with two answers, encoded or refused, in order."""
+    texts = encode_all((one for row in rows for one in (row, row.swapped)), tokenizer, max_length, notes)
+    for chosen, rejected in zip(texts, texts, strict=True):
+        if isinstance(chosen, Refused):
+            yield chosen
+        elif isinstance(rejected, Refused):
+            yield rejected
+        else:
+            yield EncodedPair(chosen, rejected)
 
 
 def encode_all(
@@ -189,7 +266,7 @@ def _pieces(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator[_Piece]:
             continue
         yield _Piece(row.position, "whole", whole)
         for index, turn in enumerate(row.turns[:last]):
-            if turn.role == "assistant" and index:
+            if turn.role == "assistant" and index and row.rejected is None:
                 yield from _earlier_turn(row, index, tokenizer)
         yield _Piece(row.position, "head", head)
 

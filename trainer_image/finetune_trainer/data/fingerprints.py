@@ -88,8 +88,11 @@ def _standing_in(later: tuple[pa.Array, pa.Array], earlier: pa.Array) -> pa.Arra
 
 
 def fingerprint(row: Row) -> int:
-    """64 bits of the conversation: roles, texts, and where each text ends. Good for this process only."""
-    return hash(tuple(chain.from_iterable(row.turns)))
+    """64 bits of the conversation: roles, texts, and where each text ends. Good for this process only.
+
+    Of a row with two answers both count.
+    """
+    return hash((*chain.from_iterable(row.turns), *(() if row.rejected is None else (row.rejected,))))
 
 
 def fingerprints(rows: Rows) -> Iterator[int]:

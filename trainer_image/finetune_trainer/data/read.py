@@ -67,7 +67,7 @@ class SplitFile:
         """File name, for messages."""
         self.columns_seen: dict[str, None] = {}
         """Names of the columns so far, in order: those that the job asks for, and up to 256 others."""
-        self._wanted = frozenset(columns.model_dump().values())
+        self._wanted = frozenset(columns.named.values())
         self._source = Source(uri, air_gapped=air_gapped)
         start = self._source.stream.peek(_START)
         self.format = FileFormat(

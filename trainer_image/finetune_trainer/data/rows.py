@@ -88,6 +88,8 @@ class Row:
 
     position: Position
     turns: tuple[Turn, ...]
+    rejected: str | None = None
+    """Of a row with two answers the worse one; `completion` is the better."""
 
     @property
     def prompt(self) -> tuple[Turn, ...]:
@@ -98,6 +100,13 @@ class Row:
     def completion(self) -> str:
         """What the model should answer: the last turn."""
         return self.turns[-1].content
+
+    @property
+    def swapped(self) -> "Row":
+        """The same row with its worse answer in the place of the better."""
+        if self.rejected is None:
+            raise ValueError("a row with one answer has none to swap it with")
+        return Row(self.position, (*self.prompt, Turn("assistant", self.rejected)), self.completion)
 
 
 @dataclass(frozen=True, slots=True)

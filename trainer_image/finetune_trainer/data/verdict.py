@@ -13,7 +13,7 @@ from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedR
 from finetune_trainer.data import column_names
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
-from finetune_trainer.data.encode import Encoded, Refused, Tally, encode_all
+from finetune_trainer.data.encode import Refused, Tally, encode_all, encode_all_pairs
 from finetune_trainer.data.fingerprints import Fingerprints, Shared
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Row, Rows
@@ -43,6 +43,8 @@ def check_dataset(
     Returns:
         The verdict. What is wrong with data or stores is in it and is never raised.
     """
+    if spec.preference is not None and tokenizer is not None and tokenizer.encoder_decoder:
+        return failed(_no_pairs_for(spec.base_model))
     given = [(name, data) for name in SPLITS if (data := getattr(spec.dataset, name)) is not None]
     with Fingerprints(len(given)) as fingerprints:
         checks = [
@@ -69,6 +71,14 @@ def require_valid(verdict: DatasetVerdict) -> None:
 def failed(error: TrainerError) -> DatasetVerdict:
     """The verdict where nothing could be read at all."""
     return DatasetVerdict(valid=False, reason=error.reason, message=error.message, next_step=error.next_step)
+
+
+def _no_pairs_for(base_model: str) -> TrainerError:
+    return TrainerError(
+        Reason.SPEC_INVALID,
+        f"spec.preference: {base_model} is an encoder-decoder; two answers can be learnt from by causal models only",
+        "Remove spec.preference, or set spec.baseModel to a causal model, and apply the job under a new name.",
+    )
 
 
 @dataclass
@@ -98,7 +108,7 @@ class _SplitCheck:
 
     def read(self, *, allow_local: bool, air_gapped: bool) -> None:
         """Read the whole file."""
-        columns = self.spec.dataset.columns
+        columns = self.spec.data.columns
         try:
             with SplitFile(self.data, self.split, columns, allow_local=allow_local, air_gapped=air_gapped) as file:
                 self.file, self.format = file.name[: _LIMITS["name"]], str(file.format)
@@ -108,7 +118,7 @@ class _SplitCheck:
         except TrainerError as error:
             self.error = error
         if self.rows and self.columns_seen:
-            self.absent = column_names.absent(columns, self.columns_seen)
+            self.absent = column_names.absent(columns, self.columns_seen, usable=self.bad_rows < self.rows)
 
     def _usable(self, file: SplitFile, columns: Columns) -> Iterator[Rows | Row]:
         for found in to_rows(file.blocks(), columns):
@@ -126,11 +136,12 @@ class _SplitCheck:
             return
         rows = chain.from_iterable(one.rows() if isinstance(one, Rows) else (one,) for one in found)
         max_length = self.spec.hyperparameters.max_sequence_length
-        for result in encode_all(rows, self.tokenizer, max_length, self.tally.notes):
-            if isinstance(result, Encoded):
-                self.tally.add(result)
-            else:
+        encoded = encode_all if self.spec.preference is None else encode_all_pairs
+        for result in encoded(rows, self.tokenizer, max_length, self.tally.notes):
+            if isinstance(result, Refused):
                 self._bad(_refused(result))
+            else:
+                self.tally.add(result)
 
     def _bad(self, problem: Unusable) -> None:
         self.bad_rows += 1
@@ -184,7 +195,8 @@ class _SplitCheck:
         if self.bad_rows:
             return self._bad_rows()
         length = self.spec.hyperparameters.max_sequence_length
-        return f"{self.file}: no row has a token of its completion within maxSequenceLength {length:,}"
+        what = "a token of its completion" if self.spec.preference is None else "two different answers"
+        return f"{self.file}: no row has {what} within maxSequenceLength {length:,}"
 
     def _bad_rows(self) -> str:
         named = [f"{problem.position}: {problem.what}" for problem in sorted(self.problems, key=_place)]
@@ -203,7 +215,7 @@ class _SplitCheck:
         if separator is not None:
             return f"its cells seem to be separated by {separator}, CSV has commas"
         maybe_data = self.format.startswith("CSV")
-        return column_names.spoken(self.columns_seen, self.spec.dataset.columns, maybe_data=maybe_data)
+        return column_names.spoken(self.columns_seen, self.spec.data.columns, maybe_data=maybe_data)
 
     def next_step(self) -> str | None:
         """What to do about it, where this place knows better than the reason."""
@@ -221,8 +233,8 @@ class _SplitCheck:
     def _how_to_name_columns(self) -> str:
         if column_names.other_separator(self.columns_seen) is not None:
             return "Write the file with commas between the cells, or as JSON Lines."
-        meant = column_names.meant(self.spec.dataset.columns, self.columns_seen)
-        mapping = column_names.mapping(meant or {"prompt": "NAME", "completion": "NAME"})
+        meant = column_names.meant(self.spec.data.columns, self.columns_seen)
+        mapping = column_names.mapping(meant or dict.fromkeys(self.spec.data.columns.needed, "NAME"))
         return f"Map the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
 
     def warnings(self) -> Iterator[str]:
@@ -231,13 +243,14 @@ class _SplitCheck:
         tally = self.tally
         if self.duplicates:
             yield f"{self.file}: {_rows(self.duplicates)} exactly like an earlier row"
-        if self.rows and (unused := column_names.unused_system(self.spec.dataset.columns, self.columns_seen)):
+        if self.rows and (unused := column_names.unused_system(self.spec.data.columns, self.columns_seen)):
             yield f"{self.file}: {unused}"
         if tally.truncated:
             yield f"{self.file}: {_rows(tally.truncated)} longer than maxSequenceLength {length:,}; the end is cut"
         if tally.unlabelled:
+            without = "any token of the completion" if self.spec.preference is None else "two different answers"
             yield (
-                f"{self.file}: {_rows(tally.unlabelled)} without any token of the completion within maxSequenceLength "
+                f"{self.file}: {_rows(tally.unlabelled)} without {without} within maxSequenceLength "
                 f"{length:,} (the first: {tally.first_unlabelled}); they are left out of training"
             )
 

@@ -73,7 +73,7 @@ def prepare(job: TrainerJob, chat: ChatTokenizer, verdict: DatasetVerdict, *, al
 def _rows(job: TrainerJob, split: SplitName, verdict: DatasetVerdict, *, allow_local: bool) -> Iterator[Row]:
     known = getattr(verdict, split)
     return load_rows(
-        job.spec.dataset,
+        job.spec.data,
         split,
         allow_local=allow_local,
         air_gapped=job.air_gapped,

@@ -198,7 +198,7 @@ class Measuring:
             asked.sha256,
             asked.max_new_tokens,
             spec.base_model,
-            spec.dataset.columns.wire(),
+            spec.data.columns.wire(),
             *depends_on,
         )
 

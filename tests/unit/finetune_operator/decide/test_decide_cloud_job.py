@@ -325,6 +325,7 @@ def test_a_provider_closes_on_its_day(name: str) -> None:
 MEANINGLESS = {
     "method": {"method": "Full"},
     "lora": {"lora": {"r": 8}},
+    "preference": {"preference": {}},
     "dataset.test": {"dataset": {"train": {"uri": "pvc://d/t.jsonl"}, "test": {"uri": "pvc://d/e.jsonl"}}},
     "evaluation": {"evaluation": {"maxNewTokens": 8}},
     "hyperparameters.learningRate": {"hyperparameters": {"learningRate": 0.1}},

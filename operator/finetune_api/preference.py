@@ -1,0 +1,24 @@
+"""spec.preference: learning which of two answers is the better one, instead of the answers themselves."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune_api.base import ApiModel
+
+
+class Preference(ApiModel):
+    """Direct preference optimisation (DPO): without a reward model, and near the base model."""
+
+    beta: Annotated[float, Field(gt=0, le=10)] = Field(
+        0.1, description="How near the tuned model stays to the base model: a smaller number lets it go further."
+    )
+    label_smoothing: Annotated[float, Field(ge=0, le=0.49)] = Field(  # below 0.5: the API server would refuse a plain 0
+        0.0,
+        description="Part of the rows in which chosen and rejected are thought to be confused (conservative DPO).",
+    )
+
+    def __str__(self) -> str:
+        """As reports say it."""
+        smoothing = f", label smoothing {self.label_smoothing:g}" if self.label_smoothing else ""
+        return f"DPO, beta {self.beta:g}{smoothing}"

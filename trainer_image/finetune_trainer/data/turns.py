@@ -1,0 +1,111 @@
+"""Values of a record → text and turns, or what is wrong with them. Never quotes a row; knows no layout of rows."""
+
+import re
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from finetune_api.verdict import ProblemKind
+from finetune_trainer.data.rows import ROLES, Turn
+
+MESSAGES_LIMIT = 256
+"""Most messages of one conversation: each answer in it is tokenised with all that comes before."""
+
+_KINDS = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    Decimal: "a number",
+    list: "a list",
+    dict: "an object",
+    bytes: "bytes",
+    datetime: "a time",
+    date: "a date",
+}
+VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f-\xa0\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""Text has something in it where one character is neither white space, nor a control, nor of no width."""
+
+
+class UnusableError(Exception):
+    """A value that cannot be used: of which kind, in words, and the column."""
+
+    def __init__(self, kind: ProblemKind, what: str, field: str) -> None:
+        super().__init__(what)
+        self.kind = kind
+        self.what = what
+        self.field = field
+
+
+def text(value: Any, what: str, column: str) -> str:
+    """The value, where it is text with something in it; `what` is what messages call it."""
+    if value is None:
+        raise UnusableError("Missing", f"{what} is missing", column)
+    if not isinstance(value, str):
+        kind = _KINDS.get(type(value), "of another type")
+        raise UnusableError("NotText", f"{what} is {kind}, not text", column)
+    if is_blank(value):
+        raise UnusableError("Empty", f"{what} is empty", column)
+    return value
+
+
+def is_blank(value: Any) -> bool:
+    """Whether there is nothing, or text without anything to see."""
+    return value is None or (isinstance(value, str) and VISIBLE.search(value) is None)
+
+
+def called(what: str, column: str) -> str:
+    """What messages call a column's value."""
+    return what if what == column else f"{what} (column {column})"
+
+
+def conversation(messages: Any, column: str) -> tuple[Turn, ...]:
+    """The turns of a list of messages that ends with the assistant's.
+
+    Raises:
+        UnusableError: it is none.
+    """
+    turns = listed(messages, "messages", column)
+    require_answer(turns, column)
+    return turns
+
+
+def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
+    """The turns of a list of messages; `what` is what messages of ours call it.
+
+    Raises:
+        UnusableError: it is none.
+    """
+    if messages is None:
+        raise UnusableError("Missing", f"{called(what, column)} is missing", column)
+    if not isinstance(messages, list):
+        raise UnusableError("Malformed", f"{called(what, column)} is no list of messages", column)
+    if not messages:
+        raise UnusableError("Empty", f"{called(what, column)} is empty", column)
+    if len(messages) > MESSAGES_LIMIT:
+        raise UnusableError("Malformed", f"more than {MESSAGES_LIMIT} messages in one row", column)
+    return tuple(turn for index, message in enumerate(messages, 1) if (turn := _turn(message, index, column)))
+
+
+def _turn(message: Any, index: int, column: str) -> Turn | None:
+    """One message; None for a system message without text."""
+    if not isinstance(message, dict):
+        raise UnusableError("Malformed", f"message {index} is no object with role and content", column)
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise UnusableError("Malformed", f"message {index} has a role other than {', '.join(ROLES)}", column)
+    if role == "system" and is_blank(content):
+        return None
+    return Turn(role, text(content, f"content of message {index}", column))
+
+
+def require_answer(turns: Sequence[Turn], column: str) -> None:
+    """Refuse a conversation that does not end with the assistant's answer to a user.
+
+    Raises:
+        UnusableError: NoCompletion, Missing.
+    """
+    if not turns or turns[-1].role != "assistant":
+        raise UnusableError("NoCompletion", "the last message is not the assistant's: nothing to learn", column)
+    if all(turn.role != "user" for turn in turns):
+        raise UnusableError("Missing", "no message of the user before the answer", column)
