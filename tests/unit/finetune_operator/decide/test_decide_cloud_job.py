@@ -199,6 +199,7 @@ def test_the_order_of_the_chain() -> None:
         "submit",
         "follow",
         "retry_or_fail",
+        "measure",
         "complete",
     ]
 
