@@ -66,7 +66,8 @@ def record(view: JobView) -> Decision | None:
     if _pod(view).state != "Measured" or report is None:
         return None
     change = _change(view, reconciling(Reason.EVALUATING, "the tuned model was measured"), ended=True, failure=None)
-    change.fields.update({"evaluation": report.evaluation, "failure": None})
+    progress = report.progress or view.status.progress
+    change.fields.update({"evaluation": report.evaluation, "progress": progress, "failure": None})
     return Decision(with_status(view, change), requeue_after=0)
 
 
