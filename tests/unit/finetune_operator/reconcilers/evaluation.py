@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class MeasuredCluster(CloudCluster):
         monkeypatch.setattr("finetune_trainer.report.TOKEN_PATH", str(self.folder / "token"))
         monkeypatch.setattr("finetune_api.uris.CLAIMS_PATH", str(self.folder))
         monkeypatch.setattr("finetune_operator.desired.names.CLAIMS_PATH", str(self.folder))
-        monkeypatch.setattr("finetune_trainer.evaluation.endpoint.PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr("finetune_trainer.evaluation.endpoint._LONGEST_PAUSE", 0.01)
         await self.listen()
 
     async def listen(self) -> None:
@@ -138,7 +138,8 @@ class MeasuredCluster(CloudCluster):
 
         running = asyncio.create_task(asyncio.to_thread(work))
         while not running.done():
-            await asyncio.wait([running], timeout=0.05)
+            await asyncio.wait([running], timeout=0.02)
+            self.now += timedelta(seconds=1)
             await self.settle()
         running.result()
         return reporter.report
@@ -155,6 +156,14 @@ class MeasuredCluster(CloudCluster):
         self.finish_pod(last, 0 if last.phase == "Measured" else 1)
         await self.settle()
         return last
+
+    async def begin_anew(self) -> None:
+        """Another process leads: what the first one had in memory is gone."""
+        await self.accounts.close()
+        self.restart()
+        await self.observer.list_all()
+        await self.listen()
+        await self.settle()
 
     @property
     def evaluation(self) -> dict[str, Any]:
