@@ -66,7 +66,7 @@ def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:
     tokens = next(file.tokens for file in files if file.split == "train")
     if rules.billed_by_tokens:
         require_budget(job.spec, tokens, job.price)
-    size = evaluation_size(job.spec, verdict)
+    size = evaluation_size(job.spec, verdict) if rules.billed_by_tokens else None
     sent = [upload(job, file) for file in files]
     reporter.update(phase="Checked", checked=Checked(files=sent, tokens=tokens, evaluation=size))
 

@@ -66,7 +66,7 @@ class World:
 
 
 @asynccontextmanager
-async def server(**settings):
+async def server(answering=None, **settings):
     material = carry_out(Action.MAKE_ALL, None, datetime.now(UTC), ("localhost",))
 
     class Fixed:
@@ -79,7 +79,7 @@ async def server(**settings):
     options = {"report_port": 0, "report_bind": "127.0.0.1", "report_burst": 100} | settings
     made = ReportServer(
         Settings(**options), certificates.context, review=world.review, authorise=world.authorise,
-        accept=world.accept, is_leader=lambda: world.leads,
+        accept=world.accept, is_leader=lambda: world.leads, answering=answering,
     )  # fmt: skip
     await made.start()
     world.port = made.port
