@@ -241,7 +241,6 @@ class FineTuningApi(Protocol):
         """Its deployments; None where a tuned model needs none."""
         ...
 
-
     def answering(self) -> AnsweringApi | None:
         """Its models; None where a tuned model needs a deployment."""
         ...
