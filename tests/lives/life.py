@@ -81,6 +81,8 @@ class Life:
         if trouble:
             cloud.simulator.fault(LISTS_OF_JOBS, status=500, message=" ".join(cloud.secret.values()))
         cloud.simulator.advance(HOUR)
+        if measure is not None:
+            measure(job)
         self._wait("jsonpath={.status.phase}=Succeeded", "ftj", job)
         wait_until(lambda: not self.get("ftj", job)["metadata"].get("finalizers"), f"{job}'s release", timeout=SECONDS)
         status: Manifest = self.get("ftj", job)["status"]
