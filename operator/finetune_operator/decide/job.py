@@ -27,7 +27,15 @@ from finetune_operator.decide.conditions import (
     timestamp,
 )
 from finetune_operator.decide.job_view import Change, Decision, JobView
-from finetune_operator.decide.reported import PHASE_OF_REPORT, dataset_facts, doing, push_facts, report_is_due, reported
+from finetune_operator.decide.reported import (
+    PHASE_OF_REPORT,
+    dataset_facts,
+    doing,
+    evaluation_facts,
+    push_facts,
+    report_is_due,
+    reported,
+)
 from finetune_operator.decide.run import RETRIED, STARTING
 from finetune_operator.decide.size import fit
 
@@ -253,6 +261,7 @@ def complete(view: JobView) -> Decision | None:
         Fact("Complete", "True", Reason.SUCCEEDED, message),
         *dataset_facts(report),
         *push_facts(report.result),
+        *evaluation_facts(report),
     ]
     fields = {
         "phase": "Succeeded",

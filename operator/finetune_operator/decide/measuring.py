@@ -201,13 +201,10 @@ def started(status: FineTuneJobStatus, job_id: str) -> FineTuneJobStatus:
 
 
 def facts(view: JobView) -> list[Fact]:
-    """The condition Evaluated, of a job whose model was to be measured."""
-    evaluation = view.provider.evaluation
-    if evaluation is None or not evaluation.ended:
-        return []
-    failure = evaluation.failure
+    """The condition Evaluated of a job whose model could not be measured."""
+    failure = view.provider.evaluation.failure if view.provider.evaluation else None
     if failure is None:
-        return [Fact("Evaluated", "True", Reason.SUCCEEDED, "the tuned model was measured on dataset.test")]
+        return []
     message = f"the model was made and is not measured: {failure.message}"
     return [Fact("Evaluated", "False", failure.reason, message)]
 

@@ -35,9 +35,9 @@ ACTIVE = ModelVersion.model_validate(
 )  # fmt: skip
 
 
-def made(pod: Run | None = None, **fields: Any) -> Run:
+def made(pod: Run | None = None, evaluation: Any = None, **fields: Any) -> Run:
     """The provider's job has ended well."""
-    told = report("Succeeded", result=RESULT)
+    told = report("Succeeded", result=RESULT, evaluation=evaluation)
     return Run("Succeeded", report=told, job_id="ftjob-1", measuring=pod, **fields)
 
 
@@ -129,7 +129,7 @@ def test_what_came_out_is_in_status_before_the_version_is_made() -> None:
     assert evaluation(decision.status).ended
     after = decide(given(made(), decision.status))
     assert after.register
-    done = decide(given(made(), decision.status, version=1)).status
+    done = decide(given(made(evaluation=EVALUATION), decision.status, version=1)).status
     assert (done.phase, condition(done, "Evaluated").status) == ("Succeeded", "True")
 
 
