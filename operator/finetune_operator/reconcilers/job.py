@@ -209,6 +209,10 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         return "Warning", new.failure.reason.value, ". ".join(part.rstrip(".") for part in told if part) + "."
     if new.phase == old.phase or new.phase is None:
         return None
+    unmeasured = new.provider.evaluation.failure if new.provider and new.provider.evaluation else None
+    if new.phase == "Succeeded" and unmeasured is not None:
+        note = f"version {new.model_version} is registered, and is not measured: {unmeasured.message}"
+        return "Warning", unmeasured.reason.value, note
     # Where it is on its way, status says; an Event for each step would be the larger part of what the API is asked.
     notes = {
         "Suspended": "suspended; the checkpoint is kept",

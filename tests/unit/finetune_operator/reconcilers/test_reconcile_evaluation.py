@@ -1,5 +1,6 @@
 """A model at a simulated OpenAI is measured: the pod's own program, the operator's own server, the provider's SDK."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -138,6 +139,21 @@ async def test_what_was_answered_is_not_asked_again_where_there_is_a_place_for_i
     assert "question 3" in page
 
 
+async def test_an_operator_that_is_new_at_every_step_measures_once(provider, begin):
+    cluster = await begin()
+    await cluster.begin_anew()
+    job = cluster.start_pod()
+    await cluster.begin_anew()
+    last = await cluster.ask(job.model_copy(update={"answers_url": here(cluster, job)}))
+    await cluster.begin_anew()
+    cluster.finish_pod(last)
+    await cluster.begin_anew()
+    assert (cluster.status()["phase"], cluster.status()["evaluation"]["verdict"]) == ("Succeeded", "Better")
+    assert cluster.evaluation["tries"] == 1
+    assert provider.count(CHAT) == 2 * ROWS
+    assert len(cluster.status(MODEL)["versions"]) == 1
+
+
 async def test_a_model_that_cannot_be_measured_is_a_version_all_the_same(provider, begin, monkeypatch):
     monkeypatch.setattr("finetune_trainer.evaluation.operator_way.TRIES", 1)
     cluster = await begin()
@@ -152,6 +168,7 @@ async def test_a_model_that_cannot_be_measured_is_a_version_all_the_same(provide
     assert (told["status"], told["reason"]) == ("False", "QuotaExceeded")
     assert "failure" not in status
     assert "evaluation" not in cluster.status(MODEL)["versions"][0]
+    assert ("FineTuneJob", "Warning", "QuotaExceeded") in cluster.told
     assert (JOBS, "team-a", "sentiment-1-1-eval4") not in cluster.kube.objects
 
 
@@ -253,6 +270,11 @@ async def test_a_job_that_is_deleted_ends_its_evaluation(begin):
     await cluster.settle()
     assert (JOBS, "team-a", "sentiment-1-1-eval1") not in cluster.kube.objects
     assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
+
+
+def here(cluster: MeasuredCluster, job: MeasureJob) -> str:
+    """Where the Service leads to by now: the port of the process that leads."""
+    return re.sub(r"localhost:\d+", f"localhost:{cluster.port}", job.answers_url)
 
 
 def asker(job: MeasureJob) -> Asker:
