@@ -60,7 +60,7 @@ class Answers:
         """
         job = self._context.store.get(FINE_TUNE_JOBS, asker.name, asker.namespace)
         spec = parse_spec(FineTuneJobSpec, job)[0] if job else None
-        if job is None or spec is None:
+        if job is None or spec is None or job["metadata"]["uid"] != asker.uid:
             raise Refusal(403, "the job does not exist", close=True)
         status = parse_status(FineTuneJobStatus, job)
         evaluation = _under_way(status, asker)
