@@ -72,7 +72,8 @@ class Account:
         self._api = api
         self._gate = Gate(clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
-        self._answers = Gate(rate=ANSWERS_PER_SECOND, at_once=ANSWERS_AT_ONCE, silence=ANSWER_SILENCE, clock=clock)
+        self._answers = Gate(at_once=ANSWERS_AT_ONCE, rate=ANSWERS_PER_SECOND, silence=ANSWER_SILENCE, clock=clock)
+        self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
         self.poller = Poller(api, wake, background=background, seconds=poll_seconds)
 
     def turn(self) -> AbstractAsyncContextManager[None]:
@@ -110,6 +111,7 @@ class Account:
             ProviderError: as `call`; or the provider's models need deployments.
         """
         async with self._answers.passing():
+            await self._answers_pace.wait()
             answering = (await self._api()).answering()
             if answering is None:
                 raise Refused(Reason.PROVIDER_NOT_SUPPORTED, "the provider's models answer in deployments only")

@@ -6,6 +6,7 @@ What a service answers with an error is never repeated in messages: it may quote
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -43,11 +44,10 @@ class Way:
     headers: Callable[[], dict[str, str]] = dict
     """Of a request; asked for each one anew, as keys may be renewed."""
     trust: ssl.SSLContext | bool = True
-    tries: int = TRIES
-    require_ok: "Callable[[httpx.Response, bytes], None] | None" = None
+    require_ok: Callable[[httpx.Response, bytes], None] | None = None
     """Raises FailedError or AgainError for what is no answer; None: as any service's status codes mean it."""
-    insists: bool = False
-    """Whether a question that had all its tries is the last: the service is gone then."""
+    patience_seconds: float | None = None
+    """How long one question is tried; then the service is gone, and no other is asked. None: TRIES times, each."""
 
 
 @dataclass
@@ -167,18 +167,21 @@ class _Asking:
         self._outcome.problems[why] = self._outcome.problems.get(why, 0) + 1
 
     async def _one(self, client: httpx.AsyncClient, row: int, turns: tuple[Turn, ...]) -> Answer:
-        why, reason = "", None
-        for attempt in range(self._way.tries):
+        began, tries = time.monotonic(), 0
+        while True:
             try:
                 return await self._request(client, row, turns)
             except AgainError as error:
-                why, reason = str(error), error.reason
-                wait = error.seconds if error.seconds is not None else self._pause * 2.0 ** min(attempt, 10)
-            if self._over:
-                break
-            if attempt < self._way.tries - 1:
-                await asyncio.sleep(min(wait, _LONGEST_PAUSE))
-        raise FailedError(why, for_good=self._way.insists, reason=reason)
+                tries += 1
+                wait = error.seconds if error.seconds is not None else self._pause * 2.0 ** min(tries - 1, 10)
+                if self._over or self._has_tried_enough(tries, began):
+                    for_good = self._way.patience_seconds is not None
+                    raise FailedError(str(error), for_good=for_good, reason=error.reason) from None
+            await asyncio.sleep(min(wait, _LONGEST_PAUSE))
+
+    def _has_tried_enough(self, tries: int, began: float) -> bool:
+        patience = self._way.patience_seconds
+        return tries >= TRIES if patience is None else time.monotonic() - began >= patience
 
     async def _request(self, client: httpx.AsyncClient, row: int, turns: tuple[Turn, ...]) -> Answer:
         limits = self._limits

@@ -15,8 +15,8 @@ from finetune_api.reasons import Reason
 from finetune_trainer.evaluation.endpoint import AgainError, FailedError, Way
 from finetune_trainer.report import operator_tls, pod_token, retry_after
 
-TRIES = 36
-"""With pauses that double up to half a minute: a quarter of an hour for one question."""
+PATIENCE_SECONDS = 900.0
+"""How long one question is tried: the operator may restart, and other evaluations may come first."""
 
 ADMISSION_SECONDS = 60.0
 """How long a refused token is tried again: the operator may not have seen this pod yet."""
@@ -39,9 +39,8 @@ def operator_way(*, clock: Callable[[], float] = time.monotonic) -> Way:
     return Way(
         headers=lambda: {"Authorization": f"Bearer {pod_token()}"},
         trust=operator_tls(),
-        tries=TRIES,
         require_ok=require_ok,
-        insists=True,
+        patience_seconds=PATIENCE_SECONDS,
     )
 
 

@@ -117,7 +117,7 @@ async def test_a_provider_that_stumbles_costs_no_answer(provider, begin):
 async def test_what_was_answered_is_not_asked_again_where_there_is_a_place_for_it(
     provider, begin, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("finetune_trainer.evaluation.operator_way.TRIES", 1)
+    monkeypatch.setattr("finetune_trainer.evaluation.operator_way.PATIENCE_SECONDS", 0.0)
     cluster = await begin(evaluation={"output": {"uri": "pvc://reports/tweets"}})
     provider.fault(CHAT, status=503, skip=ROWS + 5, times=50)
     first = await cluster.measure()
@@ -155,7 +155,7 @@ async def test_an_operator_that_is_new_at_every_step_measures_once(provider, beg
 
 
 async def test_a_model_that_cannot_be_measured_is_a_version_all_the_same(provider, begin, monkeypatch):
-    monkeypatch.setattr("finetune_trainer.evaluation.operator_way.TRIES", 1)
+    monkeypatch.setattr("finetune_trainer.evaluation.operator_way.PATIENCE_SECONDS", 0.0)
     cluster = await begin()
     provider.fault(CHAT, status=429, code="insufficient_quota", times=1000)
     for number, wait in ((1, 61), (2, 601), (3, 0)):

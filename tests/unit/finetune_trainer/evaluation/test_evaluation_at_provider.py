@@ -76,14 +76,14 @@ def made(service, folder: Path, monkeypatch, **more):
     return MeasureJob.model_validate(body | {"dataset": dataset, "answersURL": url} | more)
 
 
-def run(job, tries=2):
+def run(job):
     from finetune_trainer.evaluation import operator_way
 
     def require_ok(response, content):
         operator_way.explain(response, content, patient=False)
 
     reporter = Reporter(job)
-    measure(job, Way(tries=tries, require_ok=require_ok, insists=True), reporter, Interruption())
+    measure(job, Way(require_ok=require_ok, patience_seconds=0.0), reporter, Interruption())
     return reporter.report
 
 
@@ -172,17 +172,29 @@ def test_what_the_operator_means(name):
         assert error.value.reason is reason
 
 
-def test_once_patience_is_over_nobody_else_waits(serve, monkeypatch):
-    monkeypatch.setattr(endpoint, "_LONGEST_PAUSE", 0.0)
-    service = serve(lambda _: told(503, "RateLimited: patience"))
-    asked = [(row, (Turn("user", "x"),)) for row in range(20)]
+def put(service, count, **way):
+    answers = []
+    asked = [(row, (Turn("user", f"question {row}"),)) for row in range(count)]
 
     def require_ok(response, content):
         explain(response, content, patient=False)
 
-    way = Way(tries=3, require_ok=require_ok, insists=True)
-    outcome = endpoint.ask(service.endpoint(), None, asked, max_tokens=1, on_answer=print, way=way)
-    assert (outcome.errors, outcome.reason, len(service.requests)) == (20, Reason.RATE_LIMITED, 3)
+    made_way = Way(require_ok=require_ok, **way)
+    return endpoint.ask(service.endpoint(), None, asked, max_tokens=1, on_answer=answers.append, way=made_way), answers
+
+
+def test_once_patience_is_over_nobody_else_waits(serve):
+    service = serve(lambda _: told(503, "RateLimited: patience"))
+    outcome, _ = put(service, 20, patience_seconds=0.0)
+    assert (outcome.errors, outcome.reason, len(service.requests)) == (20, Reason.RATE_LIMITED, 1)
+
+
+def test_patience_is_a_matter_of_time_and_not_of_tries(serve, monkeypatch):
+    monkeypatch.setattr(endpoint, "_LONGEST_PAUSE", 0.0)
+    busy = iter(range(3 * endpoint.TRIES))
+    service = serve(lambda _: told(503, "RateLimited: patience") if next(busy, None) is not None else said("red"))
+    outcome, answers = put(service, 1, patience_seconds=600.0)
+    assert (outcome.errors, [answer.text for answer in answers]) == (0, ["red"])
 
 
 def test_measuring_imports_neither_torch_nor_transformers():
