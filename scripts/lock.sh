@@ -18,5 +18,5 @@ compile() {
 
 compile locks/dev.txt pyproject.toml trainer_image/pyproject.toml --group dev --extra full "$@"
 compile locks/operator.txt pyproject.toml --constraints locks/dev.txt "$@"
-compile trainer_image/locks/check.txt trainer_image/pyproject.toml --extra stores --constraints locks/dev.txt "$@"
+compile trainer_image/locks/check.txt trainer_image/pyproject.toml --extra stores --extra measure --constraints locks/dev.txt "$@"
 compile trainer_image/locks/full.txt trainer_image/pyproject.toml --extra full --constraints locks/dev.txt "$@"

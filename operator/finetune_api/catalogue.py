@@ -25,10 +25,27 @@ class Price(ApiModel):
     as_of: Day = Field(description="The day on which the price was looked up.")
 
 
+class TokenPrice(ApiModel):
+    """Price of asking a model."""
+
+    input: Money = Field(description="For a million tokens of questions.")
+    output: Money = Field(description="For a million tokens of answers.")
+
+
+class AnswerPrices(ApiModel):
+    """Prices of asking a base model, and what was tuned from it."""
+
+    base: TokenPrice = Field(description="The base model.")
+    tuned: TokenPrice = Field(description="What was tuned from it.")
+    currency: Annotated[str, Field(min_length=3, max_length=3)] = Field("USD", description="ISO 4217 code.")
+    as_of: Day = Field(description="The day on which the prices were looked up.")
+
+
 class ModelFacts(ApiModel):
     """What is known of one base model at a provider."""
 
     training: Price | None = Field(None, description="Price of tuning it.")
+    answers: AnswerPrices | None = Field(None, description="Prices of asking it, and what was tuned from it.")
     hosting: dict[str, Money] = Field(
         default_factory=dict,
         description="Price of an hour of a deployment of what was tuned from it, by its SKU, where that depends on it.",

@@ -96,6 +96,19 @@ class Judge(Service):
     )
 
 
+class Output(ApiModel):
+    """Where a report is left."""
+
+    uri: Annotated[
+        str,
+        Field(max_length=512),
+        shaped(
+            "^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/.][^/]*)+$",
+            "write pvc://CLAIM/FOLDER with a claim of the job's namespace, no part of the path beginning with a dot",
+        ),
+    ] = Field(description="pvc://CLAIM/FOLDER, of a claim of the job's namespace.")
+
+
 class Baseline(ApiModel):
     """One thing that the tuned model is compared with."""
 
@@ -174,6 +187,13 @@ class Evaluation(ApiModel):
         None,
         description="Tokens of an answer at most. Default: what the longest completion of dataset.test takes and an "
         "eighth more, at most 1024.",
+    )
+
+    output: Output | None = Field(
+        None,
+        description="Folder for report.html and evaluation.jsonl of a model that stays at its provider, in a folder of "
+        "the job's own name. Answers are kept there as they come: a pod that is interrupted asks nothing twice. Jobs "
+        "that leave an artifact have both in it.",
     )
 
     @property
@@ -338,6 +358,9 @@ class EvaluationResult(ApiModel):
         "tuned model is better than each of them.",
     )
     tokens_per_answer: TokensPerAnswer | None = Field(None, description="Prompt tokens per answer.")
+    missing: Annotated[str, Field(max_length=500)] | None = Field(
+        None, description="What was not measured of the tuned model, and why."
+    )
     test_sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="testSHA256", description="SHA-256 of the test file: results of unlike files do not compare."
     )

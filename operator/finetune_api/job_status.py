@@ -137,6 +137,9 @@ class Cost(ApiModel):
     estimated: Money = Field(
         description="Before the job: tokens of the data, epochs and list price; where time is billed, at most."
     )
+    evaluation: Money | None = Field(
+        None, description="Part of the estimate that is for asking the models at the provider, where that is known."
+    )
     actual: Money | None = Field(
         None, description="After the job: tokens, or time, that the provider billed, at list price."
     )
@@ -151,6 +154,37 @@ class ProviderFile(ApiModel):
     id: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="The provider's name of the file.")
     bytes: Annotated[int, Field(ge=0)] = Field(description="Size as uploaded.")
     sha256: Annotated[str, Field(max_length=64)] = Field(alias="sha256", description="SHA-256 as uploaded.")
+
+
+class Asked(ApiModel):
+    """What a model at a provider was asked, and what is billed for it."""
+
+    answers: Annotated[int, Field(ge=0)] = Field(0, description="Requests that were passed on and may be billed.")
+    prompt_tokens: Annotated[int, Field(ge=0)] = Field(0, description="Tokens of the questions.")
+    completion_tokens: Annotated[int, Field(ge=0)] = Field(0, description="Tokens of the answers.")
+
+
+class ComparedVersion(ApiModel):
+    """The version that was active when the evaluation began."""
+
+    version: Annotated[int, Field(ge=1)] = Field(description="Its number.")
+    model: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="The provider's name of it; none where it is not at this job's provider."
+    )
+
+
+class ProviderEvaluation(ApiModel):
+    """The evaluation of a model that stays at its provider: a pod here asks it, through the operator."""
+
+    job_id: Annotated[str, Field(max_length=253)] | None = Field(None, description="Job of the pod that asks.")
+    tries: Annotated[int, Field(ge=1)] = Field(1, description="Which pod asks, from 1.")
+    failures: Annotated[int, Field(ge=0)] = Field(0, description="Pods that ended without a result.")
+    retry_after: Timestamp | None = Field(None, description="The next pod starts then, RFC 3339.")
+    active_version: ComparedVersion | None = Field(None, description="The version that it is compared with.")
+    tuned: Asked | None = Field(None, description="What the tuned model, and the active version, were asked.")
+    base: Asked | None = Field(None, description="What the base model was asked.")
+    ended: bool = Field(False, description="Whether it is over, with a result or without.")
+    failure: Failure | None = Field(None, description="Why the last pod ended without a result.")
 
 
 class ProviderStatus(ApiModel):
@@ -173,6 +207,9 @@ class ProviderStatus(ApiModel):
     asked_at: Timestamp | None = Field(
         None, description="When the provider was last asked to make the job; written before it is asked, RFC 3339."
     )
+    evaluation: ProviderEvaluation | None = Field(
+        None, description="How the model that the provider made is measured, of the present attempt."
+    )
 
 
 class FineTuneJobStatus(ApiModel):
@@ -182,7 +219,7 @@ class FineTuneJobStatus(ApiModel):
     phase: JobPhase | None = Field(None, description="For people. Machines read conditions.")
     display: Display | None = Field(None, description="What kubectl get shows. Made by finetune_api.display.")
     conditions: Conditions | None = Field(
-        None, description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended, Pushed."
+        None, description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended, Pushed, Evaluated."
     )
     progress: Progress | None = Field(None, description="How far the training is.")
     loss: Loss | None = Field(None, description="Loss curves.")

@@ -26,6 +26,7 @@ TOKEN_AUDIENCE = f"reports.{GROUP}"
 REPORT_PATH = "/v1/reports"
 REPORT_MAX_BYTES = 64 * 1024
 UPLOAD_PATH = "/v1/uploads"
+ANSWERS_PATH = "/v1/answers"
 UPLOAD_MAX_BYTES = 512 * 1024 * 1024  # of one file: what OpenAI and Azure OpenAI take
 TERMINATION_MESSAGE_MAX_BYTES = 4096  # the kubelet's own limit
 

@@ -17,7 +17,7 @@ from finetune_api.trackers import Tracked
 from finetune_api.verdict import DatasetVerdict, SplitName
 
 T = TypeVar("T")
-RunPhase = Literal["Validating", "Checked", "Running", "Evaluating", "Succeeded", "Failed", "Interrupted"]
+RunPhase = Literal["Validating", "Checked", "Running", "Evaluating", "Measured", "Succeeded", "Failed", "Interrupted"]
 
 
 class ReportTarget(ApiModel):
@@ -63,6 +63,21 @@ class PrepareJob(AttemptJob):
     price: Price | None = Field(None, description="Price of tuning the base model, where it is known.")
 
 
+class MeasureJob(AttemptJob):
+    """An attempt whose model stays at its provider: it is asked the test set from here."""
+
+    answers_url: str = Field(description="https root of the operator's API for this attempt's models.")
+    dataset: DatasetVerdict = Field(description="What was found in the data before the training.")
+    active_version: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Number of the version that the tuned model is compared with, where there is one to ask."
+    )
+    missing: Annotated[str, Field(max_length=300)] | None = Field(
+        None, description="Why the active version cannot be asked, where it is to be compared with."
+    )
+    progress: Progress | None = Field(None, description="How far the training came.")
+    output: str | None = Field(None, description="Folder for answers and report, where the job names one.")
+
+
 class TrainerJob(AttemptJob):
     """An attempt that trains here: all that the trainer needs to know."""
 
@@ -101,6 +116,14 @@ class UploadTarget(ApiModel):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = Field(alias="sha256", description="Of the body.")
 
 
+class EvaluationSize(ApiModel):
+    """How much is asked of each model that is measured, estimated from the text's length."""
+
+    rows: Annotated[int, Field(ge=0)] = Field(description="Rows of the test set.")
+    prompt_tokens: Annotated[int, Field(ge=0)] = Field(description="Tokens of its questions.")
+    completion_tokens: Annotated[int, Field(ge=0)] = Field(description="Tokens of its answers.")
+
+
 class Checked(ApiModel):
     """What a check for a provider has come to."""
 
@@ -108,6 +131,7 @@ class Checked(ApiModel):
         description="The converted files at the provider."
     )
     tokens: Annotated[int, Field(ge=0)] = Field(description="Tokens of one pass over the training set, estimated.")
+    evaluation: EvaluationSize | None = Field(None, description="What the test set comes to, where there is one.")
 
 
 class Report(ApiModel):

@@ -24,6 +24,7 @@ from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
 from finetune_operator.providers.pod_metrics import PodMetrics
+from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
@@ -129,8 +130,9 @@ class Operator:
         )
         self._uploads = Uploads(context, accounts)
         offers = Offers(self._queue.add_after)
-        cloud = CloudJobs(context, remote, self._leadership.assert_held)
         providers = Providers(local, remote, catalogue)
+        self._answers = Answers(context, accounts, self._reports, providers)
+        cloud = CloudJobs(context, remote, self._leadership.assert_held, self._answers)
         serving = CloudServing(accounts, context.clock)
         warn_after = timedelta(seconds=self._settings.billed_idle_seconds)
         hosted = HostedDeployments(
@@ -171,6 +173,7 @@ class Operator:
             accept=self._reports.accept,
             is_leader=lambda: self._working and self._leadership.is_held(),
             upload=self._uploads.accept,
+            answering=self._answers,
         )
         probes = ProbeServer(
             settings.probe_bind,

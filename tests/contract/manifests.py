@@ -21,6 +21,7 @@ JOB: Manifest = {
 }
 EVALUATION: Manifest = {
     "metrics": ["rougeL", "exactMatch", "tokenF1", "chrF", "jsonValid", "jsonFields"],
+    "output": {"uri": "pvc://reports/team-a/tweets"},
     "baselines": [
         {"zeroShot": {}},
         {"fewShot": {"examples": 8}},

@@ -26,11 +26,14 @@ from finetune_api.evaluation import (
 )
 from finetune_api.job_status import (
     ArtifactRef,
+    Asked,
+    ComparedVersion,
     Failure,
     FineTuneJobStatus,
     Loss,
     LossPoint,
     Progress,
+    ProviderEvaluation,
     ProviderStatus,
     TrainingResult,
 )
@@ -88,6 +91,7 @@ EVALUATION = EvaluationResult(
     ),
     verdict="Worse",
     tokens_per_answer=TokensPerAnswer(tuned=31.0, few_shot=212.0, saved=0.8538),
+    missing="loss and perplexity are not measured: they are not available from a provider",
     test_sha256=SHA,
 )  # fmt: skip
 FAILURE = Failure(
@@ -135,6 +139,11 @@ JOB = FineTuneJobStatus(
     provider=ProviderStatus(
         name="huggingFace", job_id="sentiment-1-1", attempt=2, retries=1, retry_after=NOW, last_failure=FAILURE,
         artifact_uri="pvc://models/a/b",
+        evaluation=ProviderEvaluation(
+            job_id="sentiment-1-1-eval2", tries=2, failures=1, retry_after=NOW, ended=True, failure=FAILURE,
+            active_version=ComparedVersion(version=2, model="ft:gpt-4o-mini:acme::a"),
+            tuned=Asked(answers=400, prompt_tokens=12000, completion_tokens=800), base=Asked(answers=200),
+        ),
     ),
     result=TrainingResult(
         artifact=ARTIFACT, steps=225, tokens=183000, train_loss=0.4, eval_loss=0.44, runtime_seconds=600,

@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 
+from finetune_api.asking import COMPLETIONS, Asker
 from finetune_api.job_status import ArtifactRef
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import PROVIDER_FINALIZER, TOKEN_AUDIENCE, UPLOAD_PATH, WEIGHTS_FINALIZER
@@ -164,15 +165,20 @@ def check(server: Server, port: int, name: str) -> None:
 
 
 def run_check(server: Server, name: str) -> str:
+    """The check's pod, and its token."""
+    return run_pod(server, f"{name}-1")
+
+
+def run_pod(server: Server, job: str) -> str:
     """A pod in the place of the Job controller's, and its token."""
-    batch_job = server.get("jobs", f"{name}-1", "-n", TEAM)
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": f"{name}-1", "uid": batch_job["metadata"]["uid"]}
-    labels = batch_job["spec"]["template"]["metadata"]["labels"] | {"batch.kubernetes.io/job-name": f"{name}-1"}
-    metadata = {"name": f"{name}-1-x", "namespace": TEAM, "labels": labels, "ownerReferences": [owner]}
+    batch_job = server.get("jobs", job, "-n", TEAM)
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": batch_job["metadata"]["uid"]}
+    labels = batch_job["spec"]["template"]["metadata"]["labels"] | {"batch.kubernetes.io/job-name": job}
+    metadata = {"name": f"{job}-x", "namespace": TEAM, "labels": labels, "ownerReferences": [owner]}
     server.store({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": TEAM}})
     spec = {"serviceAccountName": "default", "containers": [{"name": "trainer", "image": "none"}]}
     server.store({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    bound = ("--bound-object-kind", "Pod", "--bound-object-name", f"{name}-1-x")
+    bound = ("--bound-object-kind", "Pod", "--bound-object-name", f"{job}-x")
     return server.kubectl("create", "token", "default", "-n", TEAM, "--audience", TOKEN_AUDIENCE, *bound).strip()
 
 
@@ -180,11 +186,26 @@ def upload(port: int, token: str, uid: str, name: str) -> Manifest:
     """Over the operator's own TLS, whose names are those of its Service."""
     of = {"namespace": TEAM, "name": name, "uid": uid, "attempt": "1", "split": "train"}
     query = urlencode(of | {"sha256": hashlib.sha256(ROWS).hexdigest()})
+    return sent(
+        urllib.request.Request(
+            f"https://127.0.0.1:{port}{UPLOAD_PATH}?{query}", ROWS, {"Authorization": f"Bearer {token}"}, method="PUT"
+        )
+    )
+
+
+def ask(port: int, token: str, uid: str, text: str, name: str) -> str:
+    """One question to the tuned model, as the evaluation's pod asks it."""
+    place = Asker(namespace=TEAM, name=name, uid=uid, attempt=1).root(f"127.0.0.1:{port}")
+    asked = {"model": "tuned", "messages": [{"role": "user", "content": text}], "max_tokens": 8, "temperature": 0}
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    reply = sent(urllib.request.Request(f"{place}/{COMPLETIONS}", json.dumps(asked).encode(), headers, method="POST"))
+    return str(reply["choices"][0]["message"]["content"])
+
+
+def sent(request: urllib.request.Request) -> Manifest:
+    """What the operator answers."""
     tls = ssl.create_default_context()
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    request = urllib.request.Request(
-        f"https://127.0.0.1:{port}{UPLOAD_PATH}?{query}", ROWS, {"Authorization": f"Bearer {token}"}, method="PUT"
-    )
 
     def answer() -> Manifest | None:
         try:
@@ -196,23 +217,29 @@ def upload(port: int, token: str, uid: str, name: str) -> Manifest:
             return None
 
     found: list[Manifest] = []
-    wait_until(lambda: bool((taken := answer()) and not found.append(taken)), "an upload", timeout=60)
+    wait_until(lambda: bool((taken := answer()) and not found.append(taken)), "an answer", timeout=60)
     return found[0]
 
 
 def end_check(server: Server, uid: str, file: Manifest, name: str) -> None:
-    """What the kubelet and the Job controller say of a check that has ended well."""
-    checked = {"files": [file], "tokens": 100}
-    report = {"namespace": TEAM, "name": name, "uid": uid, "attempt": 1, "phase": "Checked", "checked": checked}
+    """A check that has ended well."""
+    test = {"file": "test.jsonl", "format": "JSON lines", "rows": 12}
+    dataset = {"valid": True, "reason": "Valid", "message": "good", "test": test}
+    end_pod(server, f"{name}-1", uid, "Checked", name, checked={"files": [file], "tokens": 100}, dataset=dataset)
+
+
+def end_pod(server: Server, job: str, uid: str, phase: str, name: str, **told: Any) -> None:
+    """What the kubelet and the Job controller say of a pod that has ended well."""
+    report = {"namespace": TEAM, "name": name, "uid": uid, "attempt": 1, "phase": phase} | told
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     ended = {"exitCode": 0, "message": json.dumps(report), "startedAt": now, "finishedAt": now}
     container = {"name": "trainer", "image": "none", "imageID": "", "ready": False, "restartCount": 0,
                  "state": {"terminated": ended}}  # fmt: skip
     pod = {"status": {"phase": "Succeeded", "containerStatuses": [container]}}
-    server.patch("pod", f"{name}-1-x", pod, "-n", TEAM, "--subresource=status")
+    server.patch("pod", f"{job}-x", pod, "-n", TEAM, "--subresource=status")
     done = [{"type": kind, "status": "True"} for kind in ("SuccessCriteriaMet", "Complete")]
     status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": done}
-    server.patch("job", f"{name}-1", {"status": status}, "-n", TEAM, "--subresource=status")
+    server.patch("job", job, {"status": status}, "-n", TEAM, "--subresource=status")
 
 
 def version(uri: str = "pvc://models/a") -> ModelVersion:
@@ -276,10 +303,29 @@ def test_a_model_at_a_provider_is_tuned_served_and_deleted(server: Server, repor
         life = Life(server.cluster, cloud, TEAM, operator=OWN, name="cloud")
         life.connect()
         life.make_model()
-        life.tune("cloud-1", JOB["spec"]["dataset"], lambda job: check(server, report_port, job))
+        dataset = JOB["spec"]["dataset"] | {"test": {"uri": "pvc://data/test.jsonl"}}
+        told = life.tune(
+            "cloud-1",
+            dataset,
+            lambda job: check(server, report_port, job),
+            lambda job: measure(server, report_port, job),
+        )
+        assert told["evaluation"]["verdict"] == "Better"
         life.serves(1)
         life.end()
         assert cloud.simulator.left() == []
+
+
+def measure(server: Server, port: int, name: str) -> None:
+    """What the evaluation's pod does, with one question for all."""
+    pod = f"{name}-1-eval1"
+    wait_until(lambda: exists(server, "jobs", pod), "the evaluation's Job", timeout=60)
+    job = server.get("ftj", name, "-n", TEAM)
+    assert (job["status"]["phase"], "modelVersion" in job["status"]) == ("Evaluating", False)
+    uid = job["metadata"]["uid"]
+    assert ask(port, run_pod(server, pod), uid, "q7", name) == "a7"
+    result = {"rows": 12, "tuned": {"exactMatch": 1.0}, "baselines": {}, "verdict": "Better"}
+    end_pod(server, pod, uid, "Measured", name, evaluation=result)
 
 
 def test_the_server_never_says_that_something_is_forbidden(metrics: str) -> None:

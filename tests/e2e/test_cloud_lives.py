@@ -24,6 +24,8 @@ from tests.simulators.certificates import Tls
 
 PROVIDERS = ("openai", "azure", "bedrock", "sagemaker")
 DATA = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "validation")}
+MEASURED = {"openai": DATA | {"test": {"uri": "pvc://data/test.jsonl"}}}
+"""Where a model answers without a deployment, a pod measures it before it is a version."""
 QUESTION, ANSWER = "row 7: what colour is the sky of day 7?", "blue"
 
 
@@ -34,6 +36,7 @@ def team(operator: Cluster, volumes: Path) -> Iterator[Site]:
     site.make()
     site.write_rows("train.jsonl", 24)
     site.write_rows("validation.jsonl", 8, start=1000)
+    site.write_rows("test.jsonl", 8)
     yield site
     # What a life that broke off has left would wait for its provider for ever.
     kinds = "finetunejobs,finetunedmodels,modeldeployments"
@@ -73,15 +76,17 @@ def play(team: Site, cloud: Cloud, check_image: str) -> None:
     life.connect(checkPod={"image": check_image})
     life.make_model()
 
-    first = life.tune(f"{life.name}-1", DATA)
+    data = MEASURED.get(cloud.name, DATA)
+    first = life.tune(f"{life.name}-1", data)
     assert (first["modelVersion"], first["dataset"]["train"]["rows"]) == (1, 24)
     assert first["loss"]["train"]
+    assert first.get("evaluation", {}).get("verdict") == ("Better" if "test" in data else None)
     cost = life.serves(1).get("cost", {"perHour": "0.00"})
     assert cost["perHour"] == f"{cloud.per_hour:.2f}"
     assert life.ask(QUESTION) == (ANSWER if cloud.knows_its_data else QUESTION)
     life.pass_an_hour()
 
-    second = life.tune(f"{life.name}-2", DATA, trouble=True)
+    second = life.tune(f"{life.name}-2", data, trouble=True)
     assert second["modelVersion"] == 2
     life.serves(2)
     assert life.ask(QUESTION) == (ANSWER if cloud.knows_its_data else QUESTION)

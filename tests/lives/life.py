@@ -55,7 +55,13 @@ class Life:
         self._apply("FineTunedModel", self.name, {"deletionPolicy": "Delete", "deployment": deployment})
 
     def tune(
-        self, job: str, dataset: Manifest, check: Callable[[str], None] | None = None, *, trouble: bool = False
+        self,
+        job: str,
+        dataset: Manifest,
+        check: Callable[[str], None] | None = None,
+        measure: Callable[[str], None] | None = None,
+        *,
+        trouble: bool = False,
     ) -> Manifest:
         """A job to its end, an hour later; its status.
 
@@ -63,6 +69,7 @@ class Life:
             job: its name.
             dataset: as in its spec.
             check: plays the part of its pod where nothing runs pods.
+            measure: the same of the pod that asks the model the test set, where there is one.
             trouble: the provider fails once while it runs, and quotes the connection's credentials in what it says.
         """
         cloud, before = self.cloud, self.cloud.simulator.count(self.cloud.creates)
@@ -81,6 +88,8 @@ class Life:
         if trouble:
             cloud.simulator.fault(LISTS_OF_JOBS, status=500, message=" ".join(cloud.secret.values()))
         cloud.simulator.advance(HOUR)
+        if measure is not None:
+            measure(job)
         self._wait("jsonpath={.status.phase}=Succeeded", "ftj", job)
         wait_until(lambda: not self.get("ftj", job)["metadata"].get("finalizers"), f"{job}'s release", timeout=SECONDS)
         status: Manifest = self.get("ftj", job)["status"]

@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "finetune_trainer.run",
     "train": "finetune_trainer.train",
     "prepare": "finetune_trainer.prepare",
+    "measure": "finetune_trainer.measure",
     "sagemaker": "finetune_trainer.sagemaker",
     "serve": "finetune_trainer.serve",
     "cache": "finetune_trainer.cache",
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     _run_flags(commands.add_parser("run", help="do a FineTuneJob here, without a cluster"))
     commands.add_parser("train", help="do the job that the environment describes (what a pod runs)")
     commands.add_parser("prepare", help="check data and pass them on to a provider (what a pod runs)")
+    commands.add_parser("measure", help="ask a model at a provider the test set (what a pod runs)")
     sagemaker = commands.add_parser("sagemaker", help="do the job of SageMaker's channels (what its container runs)")
     sagemaker.add_argument("--root", type=Path, default=Path("/opt/ml"), help="SageMaker's folder (default: /opt/ml)")
     _serve_flags(commands.add_parser("serve", help="answer OpenAI requests with a tuned or a base model"))

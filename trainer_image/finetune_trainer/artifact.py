@@ -13,7 +13,6 @@ It neither trains nor measures.
 import copy
 import json
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -117,7 +116,7 @@ def write(
         if events.is_dir():
             shutil.copytree(events, folder / TENSORBOARD_FOLDER)
         if contest:
-            _write_rows(folder / "evaluation.jsonl", contest.rows())
+            contest.write_rows(folder / "evaluation.jsonl")
     return _reference(job)
 
 
@@ -197,10 +196,3 @@ def loss_svg(record: metrics.Metrics, job: TrainerJob) -> str:
     from finetune_trainer.loss_plot import draw
 
     return draw(record, title=f"{job.spec.model_ref.name} · {job.spec.base_model} · {job.spec.method}")
-
-
-def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with path.open("wb") as file:
-        for row in rows:
-            # A lone surrogate becomes the escape that JSON has for it.
-            file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", errors="backslashreplace") + b"\n")

@@ -18,10 +18,10 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import JOB_VARIABLE, SCRATCH_PATH
 from finetune_api.reasons import Reason
-from finetune_api.trainer import Checked, PrepareJob
+from finetune_api.trainer import Checked, EvaluationSize, PrepareJob
 from finetune_api.verdict import DatasetVerdict, SplitVerdict
 from finetune_trainer import outcome
-from finetune_trainer.data.provider_file import ConvertedFile, convert
+from finetune_trainer.data.provider_file import ConvertedFile, convert, tokens_of
 from finetune_trainer.data.provider_rules import NAMES, ProviderRules, require_rows, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset, require_valid
@@ -66,8 +66,9 @@ def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:
     tokens = next(file.tokens for file in files if file.split == "train")
     if rules.billed_by_tokens:
         require_budget(job.spec, tokens, job.price)
+    size = evaluation_size(job.spec, verdict) if rules.billed_by_tokens else None
     sent = [upload(job, file) for file in files]
-    reporter.update(phase="Checked", checked=Checked(files=sent, tokens=tokens))
+    reporter.update(phase="Checked", checked=Checked(files=sent, tokens=tokens, evaluation=size))
 
 
 def convert_all(
@@ -91,6 +92,23 @@ def convert_all(
             step = "Ask for more ephemeral storage in the connection's checkPod.podTemplate.resources."
             raise TrainerError(Reason.ARTIFACT_FAILED, message, step) from error
     return found
+
+
+def evaluation_size(spec: FineTuneJobSpec, verdict: DatasetVerdict) -> EvaluationSize | None:
+    """How much each model is asked once there is one, by the length of the test set's text.
+
+    Raises:
+        TrainerError: the file has changed since it was checked.
+    """
+    checked = verdict.test
+    if checked is None:
+        return None
+    rows, prompt_tokens, completion_tokens = 0, 0, 0
+    for row in load_rows(spec.dataset, "test", allow_local=False, expected_sha256=checked.sha256):
+        rows += 1
+        completion_tokens += tokens_of(row.turns[-1])
+        prompt_tokens += sum(map(tokens_of, row.turns[:-1]))
+    return EvaluationSize(rows=rows, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
 
 def require_budget(spec: FineTuneJobSpec, tokens: int, price: Price | None) -> None:

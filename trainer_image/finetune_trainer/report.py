@@ -28,7 +28,7 @@ FINAL_SECONDS = 15.0
 
 _REQUEST_SECONDS = 5.0
 _LONGEST_WAIT_SECONDS = 30.0
-_END = ("Checked", "Succeeded", "Failed", "Interrupted")
+_END = ("Checked", "Measured", "Succeeded", "Failed", "Interrupted")
 
 logger = logging.getLogger(__name__)
 

@@ -46,8 +46,9 @@ from finetune_trainer.data.verdict import check_dataset, require_valid
 from finetune_trainer.durable import sha256_of, write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.contest import Contest
+from finetune_trainer.evaluation.kept import forget
 from finetune_trainer.evaluation.material import Material, prepare
-from finetune_trainer.evaluation.measuring import Measuring, forget
+from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned
 from finetune_trainer.evaluation.page import page
 from finetune_trainer.interruption import Interruption

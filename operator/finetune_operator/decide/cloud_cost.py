@@ -1,10 +1,14 @@
 """What a job at a provider costs: by its tokens or, at SageMaker, by an instance's time. Pure; estimates, no bills."""
 
+from decimal import Decimal
+
 from finetune_api.aws import SageMaker
-from finetune_api.catalogue import Price, billed, billed_time, estimate, exceeds, longest_time
+from finetune_api.catalogue import AnswerPrices, Price, billed, billed_time, estimate, exceeds, longest_time
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Cost, Failure
 from finetune_api.reasons import Reason
+from finetune_api.trainer import Checked
+from finetune_operator.decide import asking_cost, measuring
 from finetune_operator.decide.job_view import JobView
 
 LONGEST_RUN_SECONDS = 2419200
@@ -21,8 +25,11 @@ def longest_seconds(spec: FineTuneJobSpec, settings: SageMaker) -> int:
     return min(spec.active_deadline_seconds or settings.max_runtime_seconds, LONGEST_RUN_SECONDS)
 
 
-def expected(view: JobView, tokens: int) -> Cost | None:
-    """What an attempt is likely to cost or, by time, costs at most; None where no price is known."""
+def expected(view: JobView, checked: Checked) -> Cost | None:
+    """What an attempt is likely to cost or, by time, costs at most; None where no price is known.
+
+    Where the price of asking the model is not known, the evaluation is not in it.
+    """
     if view.spec is None:
         return None
     settings = view.connection.sage_maker if view.connection else None
@@ -31,16 +38,28 @@ def expected(view: JobView, tokens: int) -> Cost | None:
         per_hour = facts.price_per_hour(view.spec.base_model, sku)
         return longest_time(facts, sku, per_hour, longest_seconds(view.spec, settings)) if per_hour else None
     price = _price_of_tokens(view)
-    return estimate(tokens, view.spec.hyperparameters.epochs, price) if price else None
+    cost = estimate(checked.tokens, view.spec.hyperparameters.epochs, price) if price else None
+    prices = _price_of_answers(view)
+    if cost is None or checked.evaluation is None or prices is None:
+        return cost
+    train = view.run.report.dataset.train if view.run.report and view.run.report.dataset else None
+    row_tokens = checked.tokens / train.rows if train and train.rows else 0.0
+    versions = measuring.compares_versions(view)
+    amount = asking_cost.expected(view.spec, checked.evaluation, row_tokens, prices, versions=versions)
+    return asking_cost.with_expected(cost, amount, checked.evaluation, prices)
 
 
-def over_budget(view: JobView, cost: Cost | None) -> Failure | None:
+def over_budget(view: JobView, cost: Cost | None, checked: Checked) -> Failure | None:
     """The pod has refused what it could before it sent anything; a pod's word is not what money is spent on."""
     if view.spec is None or view.spec.budget is None:
         return None
     budget = view.spec.budget
     if cost is None or cost.currency != budget.currency:
         message = f"spec.budget: no price of tuning {view.spec.base_model} in {budget.currency} is known"
+        return Failure.because(Reason.PRICE_UNKNOWN, message)
+    prices = _price_of_answers(view)
+    if checked.evaluation is not None and measuring.is_wanted(view) and prices is None:
+        message = f"spec.budget: no price of asking {view.spec.base_model} in {budget.currency} is known"
         return Failure.because(Reason.PRICE_UNKNOWN, message)
     if not exceeds(cost, budget.max_cost):
         return None
@@ -61,7 +80,17 @@ def with_bill(view: JobView) -> Cost | None:
     price, tokens = _price_of_tokens(view), report.result.tokens if report and report.result else None
     if price is None or tokens is None or price.currency != cost.currency:
         return cost
-    return billed(cost, tokens, price)
+    prices = _price_of_answers(view)
+    asked = asking_cost.spent(view.provider.evaluation, prices) if prices else Decimal(0)
+    return asking_cost.with_spent(billed(cost, tokens, price), asked)
+
+
+def _price_of_answers(view: JobView) -> AnswerPrices | None:
+    """In the currency of the training's price: one figure cannot have two."""
+    facts = view.facts.model(view.spec.base_model) if view.spec else None
+    if facts is None or facts.answers is None or facts.training is None:
+        return None
+    return facts.answers if facts.answers.currency == facts.training.currency else None
 
 
 def _price_of_tokens(view: JobView) -> Price | None:

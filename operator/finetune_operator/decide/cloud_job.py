@@ -12,8 +12,8 @@ from datetime import timedelta
 
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
-from finetune_operator.decide import cloud_cost, cloud_policy, job
-from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled, timestamp
+from finetune_operator.decide import cloud_cost, cloud_policy, job, measuring
+from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, stalled, timestamp
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.remote import RemoteJob, oldest
 from finetune_operator.decide.reported import dataset_facts
@@ -193,8 +193,8 @@ def submit(view: JobView) -> Decision | None:
     checked = view.run.report.checked if view.run.report else None
     if checked is None:
         return Decision(_waiting_to_be_made(view), submit=True)
-    cost = cloud_cost.expected(view, checked.tokens)
-    refusal = cloud_cost.over_budget(view, cost)
+    cost = cloud_cost.expected(view, checked)
+    refusal = cloud_cost.over_budget(view, cost, checked)
     if refusal is not None:
         return job.fail(view, refusal)
     status = _waiting_to_be_made(view)
@@ -262,7 +262,10 @@ def complete(view: JobView) -> Decision | None:
     decision = job.complete(view)
     if decision is None or decision.register:
         return decision
-    return replace(decision, status=decision.status.model_copy(update={"cost": cloud_cost.with_bill(view)}))
+    status = decision.status
+    conditions = merge(status.conditions, measuring.facts(view), generation=view.generation, now=view.now)
+    more = {"cost": cloud_cost.with_bill(view), "conditions": conditions}
+    return replace(decision, status=status.model_copy(update=more))
 
 
 def retry_or_fail(view: JobView) -> Decision | None:
@@ -300,6 +303,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     submit,
     job.follow,
     retry_or_fail,
+    measuring.measure,
     complete,
 )
 """As the chain of jobs that train here. What is known comes before what is asked: a job that has succeeded is not

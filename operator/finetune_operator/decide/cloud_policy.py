@@ -24,14 +24,6 @@ _CHECKS: tuple[Check, ...] = (
         "preference: models at a provider learn from one answer for each prompt in this release; leave it out",
     ),
     (
-        lambda spec: spec.dataset.test is not None,
-        "dataset.test: models at a provider are not measured by this release; leave it out",
-    ),
-    (
-        lambda spec: spec.evaluation != Evaluation(),
-        "evaluation: models at a provider are not measured by this release; leave it out",
-    ),
-    (
         lambda spec: spec.hyperparameters.epochs != int(spec.hyperparameters.epochs),
         "hyperparameters.epochs: the provider takes whole epochs",
     ),
@@ -44,6 +36,24 @@ _CHECKS: tuple[Check, ...] = (
     ),
 )
 """In the order of the manifest: whether it is in the way, and the field with what to write."""
+
+_UNMEASURED = (
+    "such a model answers only once it is deployed, which is billed by the hour, and no deployment is made for a "
+    "comparison; leave it out, and ask the version that is deployed with finetune-operator ask"
+)
+_NOT_MEASURED: tuple[Check, ...] = (
+    (lambda spec: spec.dataset.test is not None, f"dataset.test: {_UNMEASURED}"),
+    (lambda spec: spec.evaluation != Evaluation(), f"evaluation: {_UNMEASURED}"),
+)
+"""Where a tuned model needs a deployment."""
+
+_OF_MODELS: tuple[Check, ...] = (
+    (
+        lambda spec: spec.adopt is not None and spec.dataset.test is not None,
+        "dataset.test: the data of a job that is adopted are not read; leave it out",
+    ),
+)
+"""Where a tuned model answers by its name."""
 
 _OF_OPENAI: tuple[Check, ...] = (
     (
@@ -69,7 +79,8 @@ def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | N
     if connection.sage_maker:
         checks = _sagemaker_checks(connection.sage_maker)
     else:
-        checks = _CHECKS + (_OF_BEDROCK if connection.bedrock else _OF_OPENAI)
+        of_provider = _OF_BEDROCK if connection.bedrock else _OF_OPENAI
+        checks = _CHECKS + (_OF_MODELS if connection.open_ai else _NOT_MEASURED) + of_provider
     sentences = [sentence for is_in_the_way, sentence in checks if is_in_the_way(spec)]
     if connection.bedrock:
         sentences += bedrock.out_of_bounds(spec)
@@ -84,6 +95,10 @@ def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
         (
             lambda spec: bool(spec.evaluation.services) or spec.evaluation.has("activeVersion"),
             "evaluation: at SageMaker the trainer asks nobody else, and has no earlier version: use zeroShot, fewShot",
+        ),
+        (
+            lambda spec: spec.evaluation.output is not None,
+            "evaluation.output: the report is in the artifact; leave it out",
         ),
         (
             lambda spec: spec.hyperparameters.learning_rate_multiplier is not None,

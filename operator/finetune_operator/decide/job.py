@@ -27,7 +27,15 @@ from finetune_operator.decide.conditions import (
     timestamp,
 )
 from finetune_operator.decide.job_view import Change, Decision, JobView
-from finetune_operator.decide.reported import PHASE_OF_REPORT, dataset_facts, doing, push_facts, report_is_due, reported
+from finetune_operator.decide.reported import (
+    PHASE_OF_REPORT,
+    dataset_facts,
+    doing,
+    evaluation_facts,
+    push_facts,
+    report_is_due,
+    reported,
+)
 from finetune_operator.decide.run import RETRIED, STARTING
 from finetune_operator.decide.size import fit
 
@@ -253,6 +261,7 @@ def complete(view: JobView) -> Decision | None:
         Fact("Complete", "True", Reason.SUCCEEDED, message),
         *dataset_facts(report),
         *push_facts(report.result),
+        *evaluation_facts(report),
     ]
     fields = {
         "phase": "Succeeded",
@@ -365,7 +374,7 @@ def _next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
     """The provider's part of status for the attempt after this one; one that was never started is still to come."""
     number = view.attempt + 1 if view.begun else view.provider.attempt
     return view.provider.model_copy(
-        update={"attempt": number, "job_id": None, "files": None, "asked_at": None, **fields}
+        update={"attempt": number, "job_id": None, "files": None, "asked_at": None, "evaluation": None, **fields}
     )
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
+from finetune_api.job_status import Asked, FineTuneJobStatus, ProviderStatus
+from finetune_api.model import ModelVersion
 from finetune_operator.decide.conditions import Fact, is_true
 from finetune_operator.decide.reported import REPORT_INTERVAL
 from finetune_operator.decide.run import Run
@@ -46,6 +47,14 @@ class JobView:
     """Least time between two writes of progress."""
     facts: ProviderFacts = field(default_factory=ProviderFacts)
     """Prices and dates of the provider."""
+    if_better: bool = False
+    """Whether its model activates only what is better than the active version."""
+    active: ModelVersion | None = None
+    """The active version of its model, where the model stays at a provider."""
+    asked_tuned: Asked | None = None
+    """What the tuned model at a provider was asked, as this process has counted it."""
+    asked_base: Asked | None = None
+    """The same of the base model."""
 
     @property
     def provider(self) -> ProviderStatus:
@@ -77,7 +86,7 @@ class JobView:
 class Decision:
     """What the job's status should be and what is to be done.
 
-    In this order: stop, start, submit, register, release, delete, status.
+    In this order: stop, start, submit, measure, register, release, delete, status.
     """
 
     status: FineTuneJobStatus
@@ -85,6 +94,8 @@ class Decision:
     start: bool = False
     submit: bool = False
     """Have the provider make the job: looked up first, recorded before."""
+    measure: Literal["Start", "Stop"] | None = None
+    """Start or end the pod that asks a model at a provider the test set."""
     register: bool = False
     release: bool = False
     """Tidy up at the provider and take our finalizer off."""

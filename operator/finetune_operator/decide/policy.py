@@ -120,6 +120,8 @@ def fields_fit_the_provider(request: Request) -> Failure | None:
     named = [f"spec.{name}" for name, value in fields.items() if value is not None]
     if request.spec.hyperparameters.learning_rate_multiplier is not None:
         named.append("spec.hyperparameters.learningRateMultiplier")
+    if request.spec.evaluation.output is not None:
+        named.append("spec.evaluation.output")
     if request.spec.resources.instance_type is not None:
         named.append("spec.resources.instanceType")
     if not named:

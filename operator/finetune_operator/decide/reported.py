@@ -47,6 +47,15 @@ def dataset_facts(report: Report | None) -> list[Fact]:
     return [Fact("DatasetValid", "True" if verdict.valid else "False", verdict.reason, verdict.message)]
 
 
+def evaluation_facts(report: Report) -> list[Fact]:
+    """The condition Evaluated, where the tuned model was measured."""
+    evaluation = report.evaluation
+    if evaluation is None:
+        return []
+    verdict = f": {evaluation.verdict}" if evaluation.verdict else ""
+    return [Fact("Evaluated", "True", Reason.SUCCEEDED, f"the tuned model was measured on dataset.test{verdict}")]
+
+
 def push_facts(result: TrainingResult) -> list[Fact]:
     """The condition Pushed, where the job asked for pushes."""
     if not result.pushes:

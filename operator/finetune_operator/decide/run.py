@@ -14,7 +14,7 @@ from finetune_operator.decide.conditions import moment
 
 Manifest = Mapping[str, Any]
 RunState = Literal[
-    "Absent", "Queued", "Active", "Checked", "Succeeded", "Failed", "ResultUnknown", "Unseen", "Unreachable"
+    "Absent", "Queued", "Active", "Checked", "Measured", "Succeeded", "Failed", "ResultUnknown", "Unseen", "Unreachable"
 ]
 
 RETRIED = frozenset({Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED, Reason.NO_CAPACITY})
@@ -46,8 +46,9 @@ _WAITING_REASONS = {
 class Run:
     """The state of the present attempt, whatever provider runs it.
 
-    Three states are of providers outside of the cluster: Checked, the data are there and the job can be made; Unseen,
-    nothing has been heard of the job since this process began; Unreachable, the provider cannot be asked (`failure`).
+    Some states are of providers outside of the cluster: Checked, the data are there and the job can be made; Measured,
+    a pod here has asked the tuned model the test set; Unseen, nothing has been heard of the job since this process
+    began; Unreachable, the provider cannot be asked (`failure`).
     """
 
     state: RunState
@@ -66,6 +67,8 @@ class Run:
     """Whether its pod has just begun and nothing has been heard of the trainer yet: it will speak, so wait."""
     billed_seconds: int | None = None
     """Time that the provider bills, once it is known, where it bills by the time."""
+    measuring: "Run | None" = None
+    """The pod that asks the tuned model the test set, where the model stays at a provider."""
     note: str = ""
     """What it is doing, where the state alone does not say it."""
 
@@ -102,6 +105,8 @@ def _end(report: Report | None) -> RunState:
     """What a pod that ended well has done, by its own word."""
     if report is not None and report.phase == "Checked" and report.checked is not None:
         return "Checked"
+    if report is not None and report.phase == "Measured" and report.evaluation is not None:
+        return "Measured"
     finished = report is not None and report.phase == "Succeeded" and report.result is not None
     return "Succeeded" if finished else "ResultUnknown"
 

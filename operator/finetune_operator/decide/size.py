@@ -28,12 +28,17 @@ def _fewer_problems(status: FineTuneJobStatus) -> FineTuneJobStatus:
 
 def _no_old_log(status: FineTuneJobStatus) -> FineTuneJobStatus:
     provider = status.provider
-    if provider is None or provider.last_failure is None:
+    if provider is None:
         return status
-    failure = provider.last_failure.model_copy(
-        update={"log_tail": None, "message": provider.last_failure.message[:512]}
-    )
-    return status.model_copy(update={"provider": provider.model_copy(update={"last_failure": failure})})
+    evaluation = provider.evaluation
+    if evaluation is not None:
+        evaluation = evaluation.model_copy(update={"failure": _without_log(evaluation.failure)})
+    fields = {"last_failure": _without_log(provider.last_failure), "evaluation": evaluation}
+    return status.model_copy(update={"provider": provider.model_copy(update=fields)})
+
+
+def _without_log(failure: Failure | None) -> Failure | None:
+    return failure and failure.model_copy(update={"log_tail": None, "message": failure.message[:512]})
 
 
 def _thinner_curves(status: FineTuneJobStatus) -> FineTuneJobStatus:

@@ -1,6 +1,7 @@
 """Versions that jobs have made: found by the job's UID, numbered one after the other, several at once."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.job import FineTuneJobSpec
@@ -18,6 +19,25 @@ def find_version(model: Mapping[str, Any], job_uid: str) -> int | None:
     """The version of a FineTunedModel that a job made, in its manifest: a list of hundreds is not worth parsing."""
     versions = (model.get("status") or {}).get("versions") or ()
     return next((version.get("version") for version in versions if version.get("jobUID") == job_uid), None)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a model says of comparing a new version."""
+
+    if_better: bool = False
+    active: ModelVersion | None = None
+
+
+def compared_of(model: Mapping[str, Any]) -> Compared:
+    """From a FineTunedModel's manifest: one version of it is parsed, of hundreds perhaps."""
+    status = model.get("status") or {}
+    number = status.get("activeVersion")
+    active = next((one for one in status.get("versions") or () if number and one.get("version") == number), None)
+    return Compared(
+        if_better=(model.get("spec") or {}).get("activation") == "IfBetter",
+        active=ModelVersion.model_validate(active) if active else None,
+    )
 
 
 def registered(status: FineTunedModelStatus, jobs: Iterable[JobView]) -> FineTunedModelStatus:

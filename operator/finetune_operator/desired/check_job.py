@@ -72,7 +72,7 @@ def build(owner: Manifest, job: PrepareJob, pod: CheckPod, *, default_image: str
 def _pod(job: PrepareJob, pod: CheckPod, default_image: str, report_ca: str) -> Manifest:
     volumes = Volumes()
     dataset = job.spec.dataset
-    volumes.dataset(parse_uri(file.uri) for file in (dataset.train, dataset.validation) if file)
+    volumes.dataset(parse_uri(file.uri) for file in (dataset.train, dataset.validation, dataset.test) if file)
     volumes.at(TOKEN_PATH.rpartition("/")[0], token_volume(), read_only=True)
     container: Manifest = {
         "name": TRAINER_CONTAINER,
@@ -81,7 +81,7 @@ def _pod(job: PrepareJob, pod: CheckPod, default_image: str, report_ca: str) -> 
         "env": [
             {"name": JOB_VARIABLE, "value": orjson.dumps(job.wire()).decode()},
             {"name": REPORT_CA_VARIABLE, "value": report_ca},
-            *_hub_token(job.spec),
+            *hub_token(job.spec),
         ],
         "resources": template_resources(pod) or RESOURCES,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -94,7 +94,7 @@ def _pod(job: PrepareJob, pod: CheckPod, default_image: str, report_ca: str) -> 
     }
 
 
-def _hub_token(spec: FineTuneJobSpec) -> list[Manifest]:
+def hub_token(spec: FineTuneJobSpec) -> list[Manifest]:
     """For a gated dataset on a hub."""
     token = spec.hub_token_secret_ref
     if token is None:

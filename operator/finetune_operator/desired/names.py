@@ -27,6 +27,12 @@ def training_job(job: str, attempt: int) -> str:
     return fit(job, LABEL_LIMIT - len(suffix)) + suffix
 
 
+def measuring_job(job: str, attempt: int, number: int) -> str:
+    """The batch Job of the pod that asks an attempt's model at a provider; `number`: which pod it is."""
+    suffix = f"-{attempt}-eval{number}"
+    return fit(job, LABEL_LIMIT - len(suffix)) + suffix
+
+
 def job_set(job: str, attempt: int) -> str:
     """The JobSet of one attempt on several nodes: a DNS label that begins with a letter, short enough for its pods'."""
     suffix = f"-{attempt}"

@@ -226,7 +226,7 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace
         variables.append({"name": "HF_HUB_OFFLINE", "value": "1"})
     if spec.hub_token_secret_ref is not None:
         variables.append(_from_secret("HF_TOKEN", spec.hub_token_secret_ref))
-    return variables + list(_keys_of_services(spec.evaluation)) + list(_keys_of_pushes(spec.artifact.push))
+    return variables + list(keys_of_services(spec.evaluation)) + list(_keys_of_pushes(spec.artifact.push))
 
 
 def _keys_of_pushes(push: Push | None) -> Iterator[Manifest]:
@@ -237,7 +237,8 @@ def _keys_of_pushes(push: Push | None) -> Iterator[Manifest]:
         yield _from_secret(HUB_TOKEN_VARIABLE, push.hugging_face.token_secret_ref)
 
 
-def _keys_of_services(evaluation: Evaluation) -> Iterator[Manifest]:
+def keys_of_services(evaluation: Evaluation) -> Iterator[Manifest]:
+    """Bearer keys of the services that an evaluation asks, as variables from Secrets of the job's namespace."""
     for endpoint in evaluation.endpoints:
         if endpoint.api_key_secret_ref is not None:
             yield _from_secret(endpoint_key_variable(endpoint.name), endpoint.api_key_secret_ref)

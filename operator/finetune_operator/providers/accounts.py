@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from finetune_api.asking import Question, Reply
 from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
@@ -48,6 +49,14 @@ UPLOADS_AT_ONCE = 4
 """Of one connection: files may take minutes each, and creates do not wait behind them."""
 
 
+ANSWERS_AT_ONCE = 8
+ANSWERS_PER_SECOND = 20.0
+"""Of one connection. Evaluations wait for each other, and nothing else waits for them."""
+
+ANSWER_SILENCE = 5.0
+"""Seconds without questions after one that was not answered: one in a thousand is not, and the next one is."""
+
+
 class Account:
     """One connection's provider: who asks passes its gate, its jobs are watched by its poller, all at one pace."""
 
@@ -63,6 +72,8 @@ class Account:
         self._api = api
         self._gate = Gate(clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
+        self._answers = Gate(at_once=ANSWERS_AT_ONCE, rate=ANSWERS_PER_SECOND, silence=ANSWER_SILENCE, clock=clock)
+        self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
         self.poller = Poller(api, wake, background=background, seconds=poll_seconds)
 
     def turn(self) -> AbstractAsyncContextManager[None]:
@@ -92,6 +103,19 @@ class Account:
             return await do(hosting)
 
         return await self.call(ask)
+
+    async def answer(self, model: str, question: Question) -> Reply:
+        """Ask a model one question.
+
+        Raises:
+            ProviderError: as `call`; or the provider's models need deployments.
+        """
+        async with self._answers.passing():
+            await self._answers_pace.wait()
+            answering = (await self._api()).answering()
+            if answering is None:
+                raise Refused(Reason.PROVIDER_NOT_SUPPORTED, "the provider's models answer in deployments only")
+            return await answering.answer(model, question)
 
     async def pass_gate(self, do: Callable[[], Awaitable[T]]) -> T:
         """Make one call that needs no client of the connection.

@@ -135,6 +135,9 @@ class BedrockApi:
         """Deployments on demand, and provisioned throughput."""
         return BedrockDeployments(self._aws)
 
+    def answering(self) -> None:
+        """No model answers without a deployment."""
+
     async def _shown(self, name_or_arn: str) -> dict[str, Any]:
         return await self._aws.call(SERVICE, "get_model_customization_job", jobIdentifier=name_or_arn)
 

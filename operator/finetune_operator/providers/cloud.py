@@ -5,22 +5,24 @@ Knows no provider: what one is asked goes through its FineTuningApi.
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
+from finetune_api.asking import Asker
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import CheckPod, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
+from finetune_api.job_status import FineTuneJobStatus, ProviderEvaluation, ProviderFile, ProviderStatus
 from finetune_api.names import REPORT_PATH, UPLOAD_PATH
 from finetune_api.reasons import Reason
-from finetune_api.trainer import PrepareJob, ReportTarget
+from finetune_api.trainer import PrepareJob, Report, ReportTarget
 from finetune_operator.decide.cloud_job import SETTLE
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.remote import JobKey, RemoteJob, is_of, run_of
 from finetune_operator.decide.run import Run
-from finetune_operator.desired import check_job, names
+from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
 from finetune_operator.providers.errors import Ended, NotThere, Refused, TryLater
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
@@ -92,12 +94,20 @@ class CloudTraining:
             return Run("Checked")
         if status.completion_time is not None:
             return Run("Unseen", job_id=provider.job_id)
+        if provider.evaluation is not None and status.result is not None:
+            return await self._measured(job, provider, provider.evaluation, status)
+        return self._polled(job, provider, provider.job_id, provider.asked_at, status)
+
+    def _polled(
+        self, job: Manifest, provider: ProviderStatus, job_id: str, asked_at: str, status: FineTuneJobStatus
+    ) -> Run:
+        """What the poller has seen of the provider's job."""
         poller = self._accounts.of(_connection(job)).poller
-        seen = poller.watch(provider.job_id, _queue_key(job), moment(provider.asked_at) - SETTLE - CLOCK_SKEW)
+        seen = poller.watch(job_id, _queue_key(job), moment(asked_at) - SETTLE - CLOCK_SKEW)
         if poller.trouble is not None:
-            return Run("Unreachable", failure=poller.trouble.failure(), job_id=provider.job_id)
+            return Run("Unreachable", failure=poller.trouble.failure(), job_id=job_id)
         if seen is None:
-            return Run("Unseen", job_id=provider.job_id)
+            return Run("Unseen", job_id=job_id)
         return run_of(seen.job, seen.metrics, key_of(job, provider), status, self._clock())
 
     async def start(
@@ -121,6 +131,54 @@ class CloudTraining:
         self._store.put(JOBS, await self._kube.apply(JOBS, manifest))
         return str(manifest["metadata"]["name"])
 
+    async def measure(
+        self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
+    ) -> str:
+        """Apply the Job of the pod that asks the model. Its name is fixed: a second call changes nothing."""
+        provider = status.provider or ProviderStatus()
+        evaluation = provider.evaluation or ProviderEvaluation()
+        key = key_of(job, provider)
+        asker = Asker(namespace=key.namespace, name=key.name, uid=key.uid, attempt=key.attempt)
+        measured = measure_job.described(asker, spec, status, self._service)
+        manifest = measure_job.build(
+            job,
+            measured,
+            connection.check_pod or CheckPod(),
+            number=evaluation.tries,
+            default_image=self._check_image,
+            report_ca=self._report_ca(),
+        )
+        self._store.put(JOBS, await self._kube.apply(JOBS, manifest))
+        return str(manifest["metadata"]["name"])
+
+    async def end_measuring(self, job: Manifest, provider: ProviderStatus) -> None:
+        """End the pod that asks the model; none is no error."""
+        evaluation = provider.evaluation
+        if evaluation is not None:
+            name = names.measuring_job(job["metadata"]["name"], max(provider.attempt, 1), evaluation.tries)
+            await self._pods.end_beside(job, name)
+
+    async def _measured(
+        self, job: Manifest, provider: ProviderStatus, evaluation: ProviderEvaluation, status: FineTuneJobStatus
+    ) -> Run:
+        """The model is there, whatever becomes of its job at the provider; beside it the pod that asks it."""
+        key = key_of(job, provider)
+        report = Report(
+            namespace=key.namespace,
+            name=key.name,
+            uid=key.uid,
+            attempt=key.attempt,
+            phase="Succeeded",
+            evaluation=status.evaluation,
+            result=status.result,
+        )
+        run = Run("Succeeded", report=report, job_id=provider.job_id)
+        if evaluation.ended:
+            return run
+        name = names.measuring_job(key.name, key.attempt, evaluation.tries)
+        recorded = evaluation.job_id == name
+        return replace(run, measuring=await self._pods.observe_beside(job, name, key.attempt, recorded=recorded))
+
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """End the check's pod and cancel the provider's job.
 
@@ -130,6 +188,7 @@ class CloudTraining:
         """
         await self._pods.stop(job, status)
         provider = status.provider or ProviderStatus()
+        await self.end_measuring(job, provider)
         if provider.asked_at is None or status.completion_time is not None:
             return
         async with self.turn(job):

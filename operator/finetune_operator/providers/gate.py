@@ -52,10 +52,12 @@ class Gate:
         *,
         at_once: int = AT_ONCE,
         rate: float = CALLS_PER_SECOND,
+        silence: float = SILENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inside: set[asyncio.Task[Any] | None] = set()
         self._at_once = at_once
+        self._silence = silence
         self._turns = TokenBucket(rate, at_once, clock)
         self._clock = clock
         self._closed_until = 0.0
@@ -117,6 +119,6 @@ class Gate:
         silence = isinstance(error, Unknown)
         if silence:
             self._answered_at = float("-inf")
-        seconds = SILENCE_SECONDS if silence else min(asked, SILENCE_SECONDS)
+        seconds = self._silence if silence else min(asked, SILENCE_SECONDS)
         if silence or (error.reason in CLOSING and not isinstance(error, Denied)):
             self._closed_until, self._why = self._clock() + seconds, error

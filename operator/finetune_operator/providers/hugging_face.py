@@ -95,25 +95,38 @@ class HuggingFaceTraining:
 
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """Job, pods and report of the attempt; for a failure that needs it, the end of the log."""
-        namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
-        attempt = status.provider.attempt if status.provider else 0
-        name, job_id = _batch_job(job, max(attempt, 1)), _attempt(job, max(attempt, 1))
-        batch_job = self._own(self._store.get(JOBS, name, namespace), uid)
+        attempt = max(status.provider.attempt if status.provider else 0, 1)
+        job_id = _attempt(job, attempt)
         recorded = status.provider is not None and status.provider.job_id == job_id
-        if batch_job is None and recorded and status.completion_time is None:
-            # Status says that it was started. That it is lost is not said on the word of a watch that is late.
-            batch_job = self._own(await self._ask_for(name, namespace), uid)
-            if batch_job is None and _nodes(job) > 1 and await self._job_set(job, max(attempt, 1)):
-                return Run("Queued", job_id=job_id, awaiting_pod=True, note="waiting for JobSet to make the pods' Job")
+        under_way = status.completion_time is None
+        batch_job = await self._batch_job(job, _batch_job(job, attempt), ask=recorded and under_way)
+        if batch_job is None and recorded and under_way and _nodes(job) > 1 and await self._job_set(job, attempt):
+            return Run("Queued", job_id=job_id, awaiting_pod=True, note="waiting for JobSet to make the pods' Job")
+        run = await self._run_of(job, batch_job, attempt, under_way=under_way)
+        return replace(run, job_id=job_id) if batch_job else run
+
+    async def observe_beside(self, job: Manifest, name: str, attempt: int, *, recorded: bool) -> Run:
+        """The same of another batch Job of the attempt, by its name; `recorded`: status says that it was started."""
+        batch_job = await self._batch_job(job, name, ask=recorded)
+        run = await self._run_of(job, batch_job, attempt, under_way=True)
+        return replace(run, job_id=name) if batch_job else run
+
+    async def _batch_job(self, job: Manifest, name: str, *, ask: bool) -> Manifest | None:
+        """A batch Job of the owner. That one is lost is not said on the word of a watch that is late: `ask`."""
+        namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
+        found = self._own(self._store.get(JOBS, name, namespace), uid)
+        return self._own(await self._ask_for(name, namespace), uid) if found is None and ask else found
+
+    async def _run_of(self, job: Manifest, batch_job: Manifest | None, attempt: int, *, under_way: bool) -> Run:
+        """Job, pods and report; for a failure that needs it, the end of the log."""
         pods = self._pods_of(batch_job) if batch_job else []
-        if batch_job and not pods and has_ended(batch_job) and status.completion_time is None:
+        if batch_job and not pods and has_ended(batch_job) and under_way:
             # How an attempt ended is in its pod: that it is gone is not said on the word of a watch that is late.
             await self._ask_for_pods(batch_job)
             pods = self._pods_of(batch_job)
-        run = read_run(batch_job, pods, self._last_report(uid, max(attempt, 1)), self._clock())
-        run = replace(run, job_id=job_id) if batch_job else run
+        run = read_run(batch_job, pods, self._last_report(job["metadata"]["uid"], attempt), self._clock())
         pod = telling(pods)
-        if run.wants_log and pod is not None and status.completion_time is None:
+        if run.wants_log and pod is not None and under_way:
             return with_log(run, await self._log_tail(pod))
         if run.state == "Queued" and pod is None and batch_job is not None:
             return await self._without_pod(run, batch_job)
@@ -178,6 +191,13 @@ class HuggingFaceTraining:
             batch_job = self._own(self._store.get(JOBS, batch_job_name, namespace), job["metadata"]["uid"])
             if batch_job is not None:
                 await self._end(batch_job)
+
+    async def end_beside(self, job: Manifest, name: str) -> None:
+        """Delete another batch Job of the owner, by its name."""
+        metadata = job["metadata"]
+        batch_job = self._own(self._store.get(JOBS, name, metadata["namespace"]), metadata["uid"])
+        if batch_job is not None:
+            await self._end(batch_job)
 
     async def _end(self, batch_job: Manifest) -> None:
         """Delete a batch Job, by the JobSet that would make it again where there is one."""

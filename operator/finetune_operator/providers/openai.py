@@ -19,7 +19,8 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import openai_wire as wire
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
-from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
+from finetune_operator.providers.openai_models import OpenAIModels, retry_after, unanswered
+from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 
 T = TypeVar("T")
 
@@ -220,6 +221,10 @@ class OpenAIApi:
         """A tuned model is asked by its name."""
         return None
 
+    def answering(self) -> AnsweringApi | None:
+        """Chat completions."""
+        return OpenAIModels(self._sdk)
+
     async def _events(self, job: RemoteJob) -> list[dict[str, Any]]:
         """The newest page while a job runs: status keeps the earlier points. All of them, within reason, at its end."""
         events: list[dict[str, Any]] = []
@@ -270,8 +275,7 @@ class OpenAIApi:
         except openai.APIStatusError as error:
             raise _translated(error, self._host) from None
         except (openai.APIError, httpx2.HTTPError) as error:
-            kind = "does not answer in time" if isinstance(error, openai.APITimeoutError) else "does not answer"
-            raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"{self._host} {kind}") from None
+            raise unanswered(error, self._host) from None
 
 
 class _Forbidden(TryLater):
@@ -291,7 +295,7 @@ def labels(request: JobRequest) -> dict[str, str]:
 
 def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
     code, said = error.code or "", wire.plain(error.message)
-    pause = _retry_after(error)
+    pause = retry_after(error)
     match error.status_code:
         case 401:
             # Not the provider's own words: they hold parts of the key.
@@ -310,14 +314,6 @@ def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # no
         case 400 if "not ready" in said:
             return TryLater(Reason.PROVIDER_UNAVAILABLE, f"{host} still looks at the files", FILE_PAUSE_SECONDS)
     return Refused(Reason.PROVIDER_REFUSED, f"{host} refuses ({error.status_code} {code}): {said}")
-
-
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    text = error.response.headers.get("retry-after", "")
-    try:
-        return min(max(float(text), 1.0), 3600.0)
-    except ValueError:
-        return None
 
 
 def _envelope(name: str) -> tuple[bytes, bytes, str]:

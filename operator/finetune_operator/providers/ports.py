@@ -7,6 +7,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Protocol
 
+from finetune_api.asking import Question, Reply
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.job import FineTuneJobSpec
@@ -48,6 +49,8 @@ class TrainingProvider(Protocol):
 class RemoteTraining(TrainingProvider, Protocol):
     """Runs attempts outside of the cluster: a pod checks the data (`start`), then the provider makes a job.
 
+    A pod may ask the model that it made the test set (`measure`).
+
     All of it raises ProviderError's children, as `errors` draws them.
     """
 
@@ -61,6 +64,16 @@ class RemoteTraining(TrainingProvider, Protocol):
 
     async def create(self, job: Manifest, spec: FineTuneJobSpec, provider: ProviderStatus) -> RemoteJob:
         """Have the job made, by one call that is never repeated here."""
+        ...
+
+    async def measure(
+        self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
+    ) -> str:
+        """Start the pod that status names, once; returns the name of its Job."""
+        ...
+
+    async def end_measuring(self, job: Manifest, provider: ProviderStatus) -> None:
+        """End the pod that status names; none is no error."""
         ...
 
     async def cancel(self, job: Manifest, job_id: str) -> None:
@@ -151,6 +164,17 @@ class HostingApi(Protocol):
         ...
 
 
+class AnsweringApi(Protocol):
+    """Models that answer by their name alone, where a provider has them; one call each, no state, no retries.
+
+    All of it raises ProviderError's children, whose messages quote nothing of question and answer.
+    """
+
+    async def answer(self, model: str, question: Question) -> Reply:
+        """What the model says."""
+        ...
+
+
 class FineTuningApi(Protocol):
     """A provider's API with one connection's credentials: one call each, no state, no retries.
 
@@ -215,6 +239,10 @@ class FineTuningApi(Protocol):
 
     def hosting(self) -> HostingApi | None:
         """Its deployments; None where a tuned model needs none."""
+        ...
+
+    def answering(self) -> AnsweringApi | None:
+        """Its models; None where a tuned model needs a deployment."""
         ...
 
 

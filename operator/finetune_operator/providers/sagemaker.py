@@ -171,6 +171,9 @@ class SageMakerApi:
         """Endpoints of the account."""
         return self._endpoints
 
+    def answering(self) -> None:
+        """No model answers without an endpoint."""
+
     async def _ours(self, name: str, request: JobRequest) -> RemoteJob:
         """The job that has the name: an earlier call of ours made it, whose answer was lost."""
         found = await self.job(name)

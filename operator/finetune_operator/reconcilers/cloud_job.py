@@ -8,14 +8,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from finetune_api.job_status import ProviderStatus
+from finetune_api.job_status import Asked, Failure, ProviderStatus
 from finetune_api.names import PROVIDER_FINALIZER
+from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job as decide
+from finetune_operator.decide import measuring
 from finetune_operator.decide.cloud_job import Adopt, Create, Wait, next_move
 from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.providers.errors import Busy, Ended, ProviderError, Refused, TryLater
 from finetune_operator.providers.ports import RemoteTraining
+from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.context import Context
+from finetune_operator.runtime.errors import Forbidden, Invalid
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 
 logger = logging.getLogger(__name__)
@@ -30,12 +34,14 @@ class CloudJobs:
         context: the world.
         training: what is asked of providers.
         guard: raises LeadershipLost where another replica may lead by now.
+        answers: counts what the models of jobs are asked.
     """
 
-    def __init__(self, context: Context, training: RemoteTraining, guard: Callable[[], None]) -> None:
+    def __init__(self, context: Context, training: RemoteTraining, guard: Callable[[], None], answers: Answers) -> None:
         self._context = context
         self._training = training
         self._guard = guard
+        self._answers = answers
 
     async def hold(self, job: Manifest) -> Manifest:
         """Put our finalizer on the job: from now on it does not go before what is outside of the cluster has gone."""
@@ -70,6 +76,28 @@ class CloudJobs:
                 return job, replace(decision, requeue_after=move.seconds)
             case Create():
                 return await self._create(job, view, decision)
+
+    def asked(self, uid: str) -> tuple[Asked | None, Asked | None]:
+        """What this process has counted of a job: of what was tuned, and of the base model."""
+        return self._answers.asked(uid)
+
+    def forget(self, uid: str) -> None:
+        """A job has ended or is gone."""
+        self._answers.forget(uid)
+
+    async def measure(self, job: Manifest, view: JobView, decision: Decision) -> Decision:
+        """Start or end the pod that asks the tuned model the test set."""
+        if decision.measure == "Stop":
+            await self._training.end_measuring(job, view.provider)
+            return decision
+        if view.spec is None or view.connection is None:
+            missing = Failure.because(Reason.CONNECTION_NOT_FOUND, "spec.connectionRef: the LLMConnection is gone")
+            return decide.trouble(view, missing, decide.ASK_AGAIN_SECONDS)
+        try:
+            job_id = await self._training.measure(job, view.spec, view.connection, decision.status)
+        except (Invalid, Forbidden) as error:
+            return measuring.not_started(view, Failure.because(Reason.POD_REJECTED, error.message))
+        return replace(decision, status=measuring.started(decision.status, job_id))
 
     async def release(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """End what runs, delete what was brought there, and take the finalizer off."""

@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
@@ -13,7 +14,7 @@ from finetune_operator.decide import cloud_job
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job import decide, not_started, refused_by_policy
 from finetune_operator.decide.job_view import Decision, JobView
-from finetune_operator.decide.versions import find_version
+from finetune_operator.decide.versions import Compared, compared_of, find_version
 from finetune_operator.providers.errors import Busy, KindMissing, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
@@ -71,6 +72,7 @@ class JobReconciler:
         await self._tell(job, view.status, status)
         if status.completion_time is not None or view.deleting:
             self._reports.forget(view.uid)
+            self._cloud.forget(view.uid)
         return None if decision.requeue_after is None else Requeue(decision.requeue_after)
 
     async def _look(self, job: Manifest) -> tuple[JobView, Decision]:
@@ -94,6 +96,9 @@ class JobReconciler:
         connection = self._context.connection(spec.connection_ref.name) if spec else None
         namespace = self._context.store.get(NAMESPACES, metadata["namespace"]) or {"metadata": {}}
         provider = self._providers.of(status, connection)
+        remote = self._providers.is_remote(status, connection)
+        compared = self._compared(job, spec) if remote and spec is not None else Compared()
+        tuned, base = self._cloud.asked(metadata["uid"]) if remote else (None, None)
         usable = spec is not None and connection is not None and self._providers.know(connection)
         return JobView(
             name=metadata["name"],
@@ -113,11 +118,22 @@ class JobReconciler:
             artifact_uri=provider.output_uri(job, spec, connection) if usable and spec and connection else "",
             now=self._context.clock(),
             report_interval=self._context.report_interval,
-            remote=self._providers.is_remote(status, connection),
+            remote=remote,
             held=PROVIDER_FINALIZER in metadata.get("finalizers", ()),
             abandoned=metadata.get("annotations", {}).get(ABANDON_ANNOTATION) == "true",
             facts=self._providers.facts(connection),
+            if_better=compared.if_better,
+            active=compared.active,
+            asked_tuned=tuned,
+            asked_base=base,
         )
+
+    def _compared(self, job: Manifest, spec: FineTuneJobSpec) -> Compared:
+        """What the model says of comparing, where the job has a test set."""
+        if spec.dataset.test is None:
+            return Compared()
+        model = self._context.store.get(FINE_TUNED_MODELS, spec.model_ref.name, job["metadata"]["namespace"])
+        return compared_of(model or {})
 
     def _version(self, job: Manifest, spec: FineTuneJobSpec | None) -> int | None:
         if spec is None:
@@ -141,12 +157,24 @@ class JobReconciler:
             await provider.stop(job, view.status)
         if decision.submit:
             return await self._cloud.submit(job, view, decision)
-        if not decision.start or view.spec is None or view.connection is None or decision.status.provider is None:
+        if decision.measure:
+            self._reports.forget(view.uid)  # what an earlier pod of the attempt has said
+            return job, await self._cloud.measure(job, view, decision)
+        if decision.start and view.spec is not None and view.connection is not None:
+            return await self._start(job, view, view.spec, view.connection, decision)
+        return job, decision
+
+    async def _start(
+        self, job: Manifest, view: JobView, spec: FineTuneJobSpec, connection: LLMConnectionSpec, decision: Decision
+    ) -> tuple[Manifest, Decision]:
+        """Start the attempt that the decision's status names."""
+        if decision.status.provider is None:
             return job, decision
         if view.remote:
             job = await self._cloud.hold(job)
+        provider = self._providers.of(view.status, view.connection)
         try:
-            job_id = await provider.start(job, view.spec, view.connection, decision.status)
+            job_id = await provider.start(job, spec, connection, decision.status)
         except (Invalid, Forbidden) as error:
             return job, not_started(view, Failure.because(Reason.POD_REJECTED, error.message))
         except KindMissing as error:
@@ -181,6 +209,10 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         return "Warning", new.failure.reason.value, ". ".join(part.rstrip(".") for part in told if part) + "."
     if new.phase == old.phase or new.phase is None:
         return None
+    unmeasured = new.provider.evaluation.failure if new.provider and new.provider.evaluation else None
+    if new.phase == "Succeeded" and unmeasured is not None:
+        note = f"version {new.model_version} is registered, and is not measured: {unmeasured.message}"
+        return "Warning", unmeasured.reason.value, note
     # Where it is on its way, status says; an Event for each step would be the larger part of what the API is asked.
     notes = {
         "Suspended": "suspended; the checkpoint is kept",

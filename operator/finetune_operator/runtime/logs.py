@@ -105,6 +105,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     logging.getLogger("azure.identity").setLevel(max(logging.ERROR, root.level))
     # Below INFO it writes what it sends and gets: rows of datasets, and what is signed.
     logging.getLogger("botocore").setLevel(max(logging.INFO, root.level))
+    # At DEBUG it logs the bodies of requests: questions of evaluations among them.
+    logging.getLogger("openai").setLevel(max(logging.INFO, root.level))
     if root.level >= logging.INFO:
         logging.getLogger("kopf.objects").setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(capture=True)

@@ -129,6 +129,12 @@ REPORT_SECONDS = Histogram(
     "finetune_report_seconds", "Seconds to answer a report of a training pod.", buckets=_FAST, registry=REGISTRY
 )
 UPLOADS = Counter("finetune_uploads", "Files for providers, by HTTP code of the answer.", ("code",), registry=REGISTRY)
+QUESTIONS = Counter(
+    "finetune_questions",
+    "Questions of evaluations for models at providers, by HTTP code of the answer.",
+    ("code",),
+    registry=REGISTRY,
+)
 CONNECTIONS_CLOSED = Counter(
     "finetune_connections_closed",
     "Connections to the operator that it closed itself: idle without a whole request, or too-many.",

@@ -18,6 +18,8 @@ from pydantic import ValidationError
 from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE, UPLOAD_PATH
 from finetune_api.trainer import Report
 from finetune_operator.runtime import metrics
+from finetune_operator.runtime.answers import ANSWERS_ROUTE, Answering, AnswerRoute
+from finetune_operator.runtime.bodies import check_head, read_body
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.limits import TokenBucket
@@ -30,7 +32,6 @@ from finetune_operator.runtime.uploads import AcceptUpload, Authorise, UploadRou
 Review = Callable[[str, str], Awaitable[TokenIdentity | None]]
 Accept = Callable[[Report], Awaitable[None] | None]
 
-BODY_SECONDS = 10.0
 _PODS_REMEMBERED = 16384
 _PROBLEMS_NAMED = 10
 
@@ -48,6 +49,7 @@ class ReportServer:
         accept: what is done with a report; plain or async.
         is_leader: reports are taken by the leader alone, as it alone writes.
         upload: what is done with a file for a provider; None where there are none.
+        answering: who may ask models at providers, and what is answered; None where there are none.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ReportServer:
         accept: Accept,
         is_leader: Callable[[], bool],
         upload: AcceptUpload | None = None,
+        answering: Answering | None = None,
     ) -> None:
         clock = asyncio.get_running_loop().time
         self._settings = settings
@@ -81,6 +84,14 @@ class ReportServer:
                 at_once=settings.upload_concurrency,
             )
             app.router.add_put(UPLOAD_PATH, uploads.answer)
+        if answering is not None:
+            answers = AnswerRoute(
+                identify=self._identify,
+                answering=answering,
+                is_leader=is_leader,
+                at_once=settings.answer_concurrency,
+            )
+            app.router.add_post(ANSWERS_ROUTE, answers.answer)
         self._listener = Listener(
             app, settings.report_bind, settings.report_port, tls=tls, max_connections=settings.report_connections
         )
@@ -126,10 +137,10 @@ class ReportServer:
             raise Refusal(503, "too many reports at once", retry_after=1, close=True)
         self._in_work += 1
         try:
-            _check_head(request)
+            check_head(request, REPORT_MAX_BYTES, "report")
             identity = await self._identify(request)
             self._throttle(identity)
-            report = _parse(await _body(request))
+            report = _parse(await read_body(request, REPORT_MAX_BYTES, "report"))
             reason = await settled(self._authorise(identity, report))
             if reason is not None:
                 logger.warning("report of pod %s/%s refused: %s", identity.namespace, identity.pod_name, reason)
@@ -159,32 +170,6 @@ class ReportServer:
         wait = bucket.take()
         if wait > 0:
             raise Refusal(429, "too many reports from this pod", retry_after=wait)
-
-
-def _check_head(request: web.Request) -> None:
-    """What can be refused before anything is read."""
-    if request.content_length is not None and request.content_length > REPORT_MAX_BYTES:
-        raise _too_large()
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-        raise Refusal(415, "send the report uncompressed", close=True)
-
-
-async def _body(request: web.Request) -> bytes:
-    """The body, read no further than the limit and no longer than BODY_SECONDS."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > REPORT_MAX_BYTES:
-                    raise _too_large()
-    except TimeoutError:
-        raise Refusal(408, f"the body did not come within {BODY_SECONDS:g} s", close=True) from None
-    return bytes(body)
-
-
-def _too_large() -> Refusal:
-    return Refusal(413, f"a report has at most {REPORT_MAX_BYTES} bytes", close=True)
 
 
 def _parse(body: bytes) -> Report:

@@ -97,6 +97,9 @@ class Settings(BaseModel):
     upload_concurrency: int = Field(
         16, ge=1, description="Files passed on to providers at once, 4 of a connection; more are told to wait."
     )
+    answer_concurrency: int = Field(
+        32, ge=1, description="Questions of evaluations that are passed on to providers at once; more are told to wait."
+    )
     check_image: str = Field(
         f"ghcr.io/example/finetune-trainer-check:{RELEASE}",
         description="Image of pods that check data for providers outside of the cluster; a connection may name one.",

@@ -12,7 +12,7 @@ import orjson
 
 from finetune_api.verdict import SplitName
 from finetune_trainer.data.provider_rules import ProviderRules, require_rows_as_wanted, require_size
-from finetune_trainer.data.rows import Row
+from finetune_trainer.data.rows import Row, Turn
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -87,4 +87,9 @@ class _BadRows:
 
 def estimated_tokens(row: Row) -> int:
     """Tokens of a row by the length of its text: no tokenizer of a closed model is needed, nor at hand."""
-    return sum(-(-len(turn.content.encode()) // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE for turn in row.turns)
+    return sum(map(tokens_of, row.turns))
+
+
+def tokens_of(turn: Turn) -> int:
+    """Tokens of one message, by the same guess."""
+    return -(-len(turn.content.encode()) // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE

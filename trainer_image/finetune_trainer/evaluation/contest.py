@@ -1,7 +1,9 @@
 """What was answered → what is told: measures of everybody, intervals, verdicts, and one record per row. Pure."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from finetune_api.evaluation import (
@@ -60,6 +62,13 @@ class Contest:
                 said[name] = one
             yield {"row": question.place, "completion": question.completion, "answers": said}
 
+    def write_rows(self, path: Path) -> None:
+        """The records as JSON lines."""
+        with path.open("wb") as file:
+            for row in self.rows():
+                # A lone surrogate becomes the escape that JSON has for it.
+                file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", errors="backslashreplace") + b"\n")
+
 
 def endpoint_key(name: str) -> str:
     """What an endpoint is called among the contestants."""
@@ -71,8 +80,9 @@ def contest(
     metrics: Sequence[Metric],
     found: Mapping[str, Contestant],
     losses: Mapping[str, float | None],
+    missing: str | None = None,
 ) -> Contest:
-    """Measures, intervals and verdicts of what was answered."""
+    """Measures, intervals and verdicts of what was answered; `missing`: what was not measured, and why."""
     completions = [question.completion for question in asked.questions]
     measured = {name: compare.measured(metrics, one.answers, completions) for name, one in found.items()}
     compared = {
@@ -103,6 +113,7 @@ def contest(
         verdict=compare.overall([one.verdict for one in baselines.all()]),
         tokens_per_answer=tokens_per_answer(found),
         test_sha256=asked.sha256,
+        missing=missing,
     )
     return Contest(asked, metrics, found, measured, result)
 

@@ -5,6 +5,8 @@ What a service answers with an error is never repeated in messages: it may quote
 
 import asyncio
 import contextlib
+import ssl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ import httpx
 import orjson
 
 from finetune_api.evaluation import Service
+from finetune_api.reasons import Reason
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.kept import Answer
 
@@ -34,6 +37,19 @@ _FATAL = {
 }
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a service is reached, and what its errors mean."""
+
+    headers: Callable[[], dict[str, str]] = dict
+    """Of a request; asked for each one anew, as keys may be renewed."""
+    trust: ssl.SSLContext | bool = True
+    require_ok: Callable[[httpx.Response, bytes], None] | None = None
+    """Raises FailedError or AgainError for what is no answer; None: as any service's status codes mean it."""
+    patience_seconds: float | None = None
+    """How long one question is tried; then the service is gone, and no other is asked. None: TRIES times, each."""
+
+
 @dataclass
 class Outcome:
     """How it went."""
@@ -42,6 +58,8 @@ class Outcome:
     """Questions without an answer, those that were not tried any more among them."""
     problems: dict[str, int] = field(default_factory=dict)
     """Why, and how often."""
+    reason: Reason | None = None
+    """Why it was given up, where the service has said so."""
 
     @property
     def problem(self) -> str | None:
@@ -52,20 +70,22 @@ class Outcome:
         return f"{self.errors} {'row was' if self.errors == 1 else 'rows were'} not answered: {why}"
 
 
-class _FailedError(Exception):
+class FailedError(Exception):
     """One question without an answer; `for_good` where the others need not be tried."""
 
-    def __init__(self, why: str, *, for_good: bool = False) -> None:
+    def __init__(self, why: str, *, for_good: bool = False, reason: Reason | None = None) -> None:
         super().__init__(why)
         self.for_good = for_good
+        self.reason = reason
 
 
-class _AgainError(Exception):
+class AgainError(Exception):
     """Worth another try, after `seconds` where the service said so."""
 
-    def __init__(self, why: str, seconds: float | None = None) -> None:
+    def __init__(self, why: str, seconds: float | None = None, reason: Reason | None = None) -> None:
         super().__init__(why)
         self.seconds = seconds
+        self.reason = reason
 
 
 def ask(
@@ -76,13 +96,15 @@ def ask(
     max_tokens: int,
     on_answer: Callable[[Answer], None],
     pause: float = PAUSE_SECONDS,
+    way: Way | None = None,
 ) -> Outcome:
     """Ask every (row, conversation); `on_answer` hears each answer as it comes, in any order and from one other thread.
 
     Whatever the service does ends in the outcome: a baseline that is not there is no reason to lose a tuned model.
     The caller's thread only waits. What a signal raises there comes through at once; within asyncio it might be lost.
     """
-    asking = _Asking(endpoint, key, max_tokens, on_answer, pause)
+    way = way or Way(headers=lambda: {"Authorization": f"Bearer {key}"} if key else {})
+    asking = _Asking(endpoint, way, max_tokens, on_answer, pause)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="endpoint") as thread:
         try:
             return thread.submit(asyncio.run, asking.all(asked)).result()
@@ -93,10 +115,10 @@ def ask(
 
 class _Asking:
     def __init__(
-        self, endpoint: Service, key: str | None, max_tokens: int, on_answer: Callable[[Answer], None], pause: float
+        self, endpoint: Service, way: Way, max_tokens: int, on_answer: Callable[[Answer], None], pause: float
     ) -> None:
         self._endpoint = endpoint
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._way = way
         self._limits: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0}
         self._other_limits: dict[str, Any] = {"max_completion_tokens": max_tokens}
         """For models that take neither of the two."""
@@ -117,7 +139,7 @@ class _Asking:
     async def all(self, asked: Sequence[tuple[int, tuple[Turn, ...]]]) -> Outcome:
         self._running = asyncio.get_running_loop(), asyncio.current_task()
         waiting = iter(asked)
-        async with httpx.AsyncClient(timeout=self._endpoint.timeout_seconds, headers=self._headers) as client:
+        async with httpx.AsyncClient(timeout=self._endpoint.timeout_seconds, verify=self._way.trust) as client:
             # No TaskGroup: it would wrap what on_answer raises.
             await asyncio.gather(*(self._work(client, waiting) for _ in range(self._endpoint.concurrency)))
         self._outcome.errors += sum(1 for _ in waiting)
@@ -130,30 +152,36 @@ class _Asking:
                 return
             try:
                 answer = await self._one(client, row, turns)
-            except _FailedError as error:
+            except FailedError as error:
                 self._failed(error)
             else:
                 self._failed_in_a_row = 0
                 self._on_answer(answer)
 
-    def _failed(self, error: _FailedError) -> None:
+    def _failed(self, error: FailedError) -> None:
         self._failed_in_a_row += 1
+        self._outcome.reason = self._outcome.reason or error.reason
         self._over = self._over or error.for_good or self._failed_in_a_row >= _GIVE_UP_AFTER
         self._outcome.errors += 1
         why = str(error)
         self._outcome.problems[why] = self._outcome.problems.get(why, 0) + 1
 
     async def _one(self, client: httpx.AsyncClient, row: int, turns: tuple[Turn, ...]) -> Answer:
-        why = ""
-        for attempt in range(TRIES):
+        began, tries = time.monotonic(), 0
+        while True:
             try:
                 return await self._request(client, row, turns)
-            except _AgainError as error:
-                why = str(error)
-                wait = error.seconds if error.seconds is not None else self._pause * 2**attempt
-            if attempt < TRIES - 1:
-                await asyncio.sleep(min(wait, _LONGEST_PAUSE))
-        raise _FailedError(why)
+            except AgainError as error:
+                tries += 1
+                wait = error.seconds if error.seconds is not None else self._pause * 2.0 ** min(tries - 1, 10)
+                if self._over or self._has_tried_enough(tries, began):
+                    for_good = self._way.patience_seconds is not None
+                    raise FailedError(str(error), for_good=for_good, reason=error.reason) from None
+            await asyncio.sleep(min(wait, _LONGEST_PAUSE))
+
+    def _has_tried_enough(self, tries: int, began: float) -> bool:
+        patience = self._way.patience_seconds
+        return tries >= TRIES if patience is None else time.monotonic() - began >= patience
 
     async def _request(self, client: httpx.AsyncClient, row: int, turns: tuple[Turn, ...]) -> Answer:
         limits = self._limits
@@ -164,18 +192,21 @@ class _Asking:
         }
         url = self._endpoint.url.rstrip("/") + "/chat/completions"
         try:
-            async with client.stream("POST", url, json=body) as response:
+            async with client.stream("POST", url, json=body, headers=self._way.headers()) as response:
                 content = await _content(response)
         except httpx.TimeoutException:
-            raise _AgainError(f"no answer within {self._endpoint.timeout_seconds} s") from None
+            raise AgainError(f"no answer within {self._endpoint.timeout_seconds} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _AgainError(f"it cannot be reached ({type(error).__name__})") from None
+            raise AgainError(f"it cannot be reached ({type(error).__name__})") from None
         except UnicodeEncodeError:
-            raise _FailedError("a question is no valid Unicode text") from None
+            raise FailedError("a question is no valid Unicode text") from None
         if limits is not self._other_limits and _minds_limits(response.status_code, content):
             self._limits = self._other_limits
             return await self._request(client, row, turns)
-        _require_ok(response)
+        if self._way.require_ok is None:
+            _require_ok(response)
+        else:
+            self._way.require_ok(response, content)
         return _answer(row, content)
 
 
@@ -184,7 +215,7 @@ async def _content(response: httpx.Response) -> bytes:
     async for part in response.aiter_bytes():
         content += part
         if len(content) > _LONGEST_RESPONSE:
-            raise _FailedError("an answer is longer than 1 MiB")
+            raise FailedError("an answer is longer than 1 MiB")
     return content
 
 
@@ -201,10 +232,10 @@ def _require_ok(response: httpx.Response) -> None:
         status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT)
         or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     ):
-        raise _AgainError(said, _seconds(response.headers.get("Retry-After")))
+        raise AgainError(said, _seconds(response.headers.get("Retry-After")))
     if status in _FATAL:
-        raise _FailedError(f"{said}: {_FATAL[HTTPStatus(status)]}", for_good=True)
-    raise _FailedError(said)
+        raise FailedError(f"{said}: {_FATAL[HTTPStatus(status)]}", for_good=True)
+    raise FailedError(said)
 
 
 def _seconds(header: str | None) -> float | None:
@@ -219,5 +250,5 @@ def _answer(row: int, content: bytes) -> Answer:
         text = body["choices"][0]["message"]["content"]
         tokens = (body.get("usage") or {}).get("prompt_tokens")
     if not isinstance(text, str):
-        raise _FailedError("an answer has no choices[0].message.content")
+        raise FailedError("an answer has no choices[0].message.content")
     return Answer(row, text.strip(), tokens if isinstance(tokens, int) else None)

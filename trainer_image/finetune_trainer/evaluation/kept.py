@@ -5,6 +5,7 @@ OUTPUT/evaluation/WHO-KEY.jsonl has one line per answer. KEY stands for all that
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,11 @@ class KeptAnswers:
         self.by_row |= {answer.row: answer for answer in new}
         with write_errors(self._path), self._path.open("ab") as file:
             file.write(b"".join(map(_line, new)))
+
+
+def forget(output: Path) -> None:
+    """The answers are in the artifact, or the report, by now."""
+    shutil.rmtree(output / FOLDER, ignore_errors=True)
 
 
 def _line(answer: Answer) -> bytes:

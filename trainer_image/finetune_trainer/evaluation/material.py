@@ -4,13 +4,14 @@ It is read before training: a test set that cannot be measured, or a spec that d
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from finetune_api.evaluation import Evaluation
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
-from finetune_api.trainer import TrainerJob
+from finetune_api.trainer import MeasureJob, TrainerJob
 from finetune_api.verdict import DatasetVerdict, SplitName
 from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, load_rows
 from finetune_trainer.data.fingerprints import fingerprint
@@ -53,31 +54,60 @@ def prepare(job: TrainerJob, chat: ChatTokenizer, verdict: DatasetVerdict, *, al
     Raises:
         TrainerError: a file cannot be read or has changed; DatasetInvalid, the metrics do not fit the test set.
     """
-    if job.spec.dataset.test is None:
+
+    def rows(split: SplitName) -> Iterator[Row]:
+        known = getattr(verdict, split)
+        return load_rows(
+            job.spec.data,
+            split,
+            allow_local=allow_local,
+            air_gapped=job.air_gapped,
+            expected_sha256=known.sha256 if known else None,
+        )
+
+    def tokens(completions: list[str]) -> list[int]:
+        return [len(ids) for ids in chat.ids(completions)]
+
+    return collected(job.spec, verdict, rows, tokens)
+
+
+def prepare_by_length(job: MeasureJob) -> Material | None:
+    """The same where no tokenizer is at hand: no text has more tokens than bytes, so no right answer is cut.
+
+    Raises:
+        TrainerError: as `prepare`.
+    """
+
+    def rows(split: SplitName) -> Iterator[Row]:
+        known = getattr(job.dataset, split)
+        return load_rows(job.spec.dataset, split, allow_local=False, expected_sha256=known.sha256 if known else None)
+
+    def tokens(completions: list[str]) -> list[int]:
+        return [len(text.encode(errors="replace")) for text in completions]
+
+    return collected(job.spec, job.dataset, rows, tokens)
+
+
+def collected(
+    spec: FineTuneJobSpec,
+    verdict: DatasetVerdict,
+    rows: Callable[[SplitName], Iterator[Row]],
+    tokens: Callable[[list[str]], list[int]],
+) -> Material | None:
+    """What the job's evaluation needs, from rows of splits and lengths of completions."""
+    if spec.dataset.test is None:
         return None
-    evaluation = job.spec.evaluation
-    asked = questions(_rows(job, "test", verdict, allow_local=allow_local))
+    evaluation = spec.evaluation
+    asked = questions(rows("test"))
     _require_json(evaluation, asked)
     chosen: list[Row] = []
     if evaluation.few_shot is not None:
-        rows = _rows(job, "train", verdict, allow_local=allow_local)
-        chosen = examples(rows, asked, evaluation.few_shot.examples, seed=job.spec.hyperparameters.seed)
+        chosen = examples(rows("train"), asked, evaluation.few_shot.examples, seed=spec.hyperparameters.seed)
     return Material(
         questions=asked,
-        max_new_tokens=answer_limit(evaluation, [len(ids) for ids in chat.ids([one.completion for one in asked])]),
+        max_new_tokens=answer_limit(evaluation, tokens([one.completion for one in asked])),
         examples=chosen,
         sha256=verdict.test.sha256 if verdict.test else None,
-    )
-
-
-def _rows(job: TrainerJob, split: SplitName, verdict: DatasetVerdict, *, allow_local: bool) -> Iterator[Row]:
-    known = getattr(verdict, split)
-    return load_rows(
-        job.spec.data,
-        split,
-        allow_local=allow_local,
-        air_gapped=job.air_gapped,
-        expected_sha256=known.sha256 if known else None,
     )
 
 

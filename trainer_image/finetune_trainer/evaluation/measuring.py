@@ -5,21 +5,16 @@
 A baseline that cannot be asked is told with the reason: it never costs the tuned model.
 """
 
-import os
-import shutil
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finetune_api.evaluation import Endpoint, Judge
-from finetune_api.job_status import Progress
-from finetune_api.names import JUDGE_KEY_VARIABLE, endpoint_key_variable
 from finetune_api.trainer import ActiveVersionRef
 from finetune_trainer import artifact_store
 from finetune_trainer.data import TemplateRefusedError
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import material
+from finetune_trainer.evaluation.asking import Asking, contestant_of, mean
 from finetune_trainer.evaluation.contest import (
     ACTIVE_VERSION,
     FEW_SHOT,
@@ -28,11 +23,9 @@ from finetune_trainer.evaluation.contest import (
     Contest,
     Contestant,
     contest,
-    endpoint_key,
 )
 from finetune_trainer.evaluation.generate import generated
-from finetune_trainer.evaluation.judge import MAX_TOKENS, pairs, rulings
-from finetune_trainer.evaluation.kept import FOLDER, Answer, KeptAnswers
+from finetune_trainer.evaluation.kept import Answer
 from finetune_trainer.evaluation.material import Material, Prompt
 from finetune_trainer.evaluation.models import Model, Tuned, base_of, same_tokens, version_in
 from finetune_trainer.interruption import Interruption
@@ -41,8 +34,8 @@ from finetune_trainer.store import Store
 from finetune_trainer.token_store import TokenStore
 
 
-class Measuring:
-    """One evaluation on its way.
+class Measuring(Asking):
+    """The evaluation of a model that is here.
 
     Args:
         tuned: the model of this job.
@@ -63,11 +56,17 @@ class Measuring:
         reporter: Reporter,
         interruption: Interruption,
     ) -> None:
-        self._tuned, self._material, self._test, self._learnt = tuned, asked, test, learnt
-        self._reporter, self._interruption = reporter, interruption
-        self._evaluation = tuned.job.spec.evaluation
+        self._tuned, self._test, self._learnt = tuned, test, learnt
         self._active = tuned.job.active_version
-        self._answered = 0
+        spec = tuned.job.spec
+        super().__init__(
+            spec,
+            Path(tuned.job.output),
+            asked=asked,
+            comparing_versions=self._active is not None or spec.evaluation.has(ACTIVE_VERSION),
+            reporter=reporter,
+            interruption=interruption,
+        )
 
     def measure(self) -> Contest:
         """Ask everybody and compare."""
@@ -80,19 +79,11 @@ class Measuring:
                 found[ZERO_SHOT] = self._ask_model(ZERO_SHOT, base)
             if self._evaluation.has(FEW_SHOT):
                 found[FEW_SHOT] = self._few_shot(base)
-        if self._compares_versions:
+        if self._comparing_versions:
             found[ACTIVE_VERSION], losses[ACTIVE_VERSION] = self._active_version()
-        for one in self._evaluation.endpoints:
-            found[endpoint_key(one.name)] = self._endpoint(one)
-        if self._evaluation.judge is not None:
-            for name in [name for name in found if name != TUNED]:
-                self._judge(self._evaluation.judge, name, found[TUNED].answers, found[name])
+        self._services(found, TUNED)
         self._report(due=True)
         return contest(self._material, self._evaluation.metrics, found, losses)
-
-    @property
-    def _compares_versions(self) -> bool:
-        return self._active is not None or self._evaluation.has(ACTIVE_VERSION)
 
     def _ask_model(self, who: str, model: Model, *depends_on: Any) -> Contestant:
         longest = model.longest_prompt(self._material.max_new_tokens)
@@ -151,66 +142,7 @@ class Measuring:
         for batch in batches:
             said = [(left[place], model.chat.backend.decode(ids, skip_special_tokens=True)) for place, ids in batch]
             self._keep(kept, [Answer(row, text.strip()) for row, text in said])
-        return _contestant(kept, len(prompts), prompt_tokens=_mean([len(prompt.ids) for prompt in prompts]))
-
-    def _endpoint(self, one: Endpoint) -> Contestant:
-        from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client
-
-        kept = self._kept(endpoint_key(one.name).replace("/", "-"), one.url, one.model)
-        asked = self._material.questions
-        left = [(row, asked[row].turns) for row in range(len(asked)) if row not in kept.by_row]
-        self._advance(len(asked) - len(left))
-        outcome = ask(
-            one,
-            os.environ.get(endpoint_key_variable(one.name)),
-            left,
-            max_tokens=self._material.max_new_tokens,
-            on_answer=lambda answer: self._keep(kept, [answer]),
-        )
-        self._advance(outcome.errors)
-        counted = [answer.prompt_tokens for answer in kept.by_row.values() if answer.prompt_tokens is not None]
-        contestant = _contestant(kept, len(asked), prompt_tokens=_mean(counted))
-        contestant.problem = outcome.problem
-        contestant.notes = {"name": one.name, "rows": len(asked) - outcome.errors, "errors": outcome.errors}
-        return contestant
-
-    def _judge(self, judge: Judge, name: str, tuned: list[str | None], other: Contestant) -> None:
-        """Have each pair of answers judged, twice; what was not judged counts as an error."""
-        from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client
-
-        if all(answer is None for answer in other.answers):
-            return
-        asked = list(pairs(self._material.questions, tuned, other.answers, judge.criteria))
-        who = "judge-" + name.replace("/", "-")
-        kept = self._kept(who, judge.url, judge.model, judge.criteria, tuned, other.answers)
-        left = [(number, turns) for number, turns in asked if number not in kept.by_row]
-        key = os.environ.get(JUDGE_KEY_VARIABLE)
-        outcome = ask(judge, key, left, max_tokens=MAX_TOKENS, on_answer=lambda one: self._keep(kept, [one], count=0))
-        other.rulings = rulings(tuned, other.answers, {number: said.text for number, said in kept.by_row.items()})
-        if outcome.problem and other.problem is None:
-            other.problem = f"judge: {outcome.problem}"
-
-    def _kept(self, who: str, *depends_on: Any) -> KeptAnswers:
-        spec, asked = self._tuned.job.spec, self._material
-        return KeptAnswers(
-            Path(self._tuned.job.output),
-            who,
-            asked.sha256,
-            asked.max_new_tokens,
-            spec.base_model,
-            spec.data.columns.wire(),
-            *depends_on,
-        )
-
-    def _keep(self, kept: KeptAnswers, new: list[Answer], *, count: int = 1) -> None:
-        self._interruption.check()
-        self._interruption.before_writing()
-        kept.add(new)
-        self._advance(count * len(new))
-
-    def _not_asked(self, why: str) -> Contestant:
-        self._advance(len(self._material.questions))
-        return Contestant([None] * len(self._material.questions), problem=why[:300])
+        return contestant_of(kept, len(prompts), prompt_tokens=mean([len(prompt.ids) for prompt in prompts]))
 
     def _loss(self, model: Model) -> float | None:
         from finetune_trainer.evaluation.losses import loss_on  # needs torch
@@ -222,36 +154,3 @@ class Measuring:
             compute_dtype=self._tuned.compute_dtype,
             interruption=self._interruption,
         )
-
-    def _advance(self, answers: int) -> None:
-        self._answered += answers
-        self._report(due=self._reporter.due())
-
-    def _report(self, *, due: bool) -> None:
-        if not due:
-            return
-        asked = 1 + self._compares_versions + sum(not one.active_version for one in self._evaluation.baselines)
-        before = self._reporter.report.progress or Progress(step=0, total_steps=0)
-        progress = before.model_copy(
-            update={
-                "answers": self._answered,
-                "total_answers": asked * len(self._material.questions),
-                "eta_seconds": None,
-                "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
-        self._reporter.update(phase="Evaluating", progress=progress)
-
-
-def forget(output: Path) -> None:
-    """The answers are in the artifact by now."""
-    shutil.rmtree(output / FOLDER, ignore_errors=True)
-
-
-def _contestant(kept: KeptAnswers, rows: int, prompt_tokens: float | None) -> Contestant:
-    said = [kept.by_row[row].text if row in kept.by_row else None for row in range(rows)]
-    return Contestant(said, prompt_tokens=prompt_tokens)
-
-
-def _mean(numbers: Sequence[float]) -> float | None:
-    return sum(numbers) / len(numbers) if numbers else None

@@ -17,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from finetune_api.evaluation import FIELD_OF_METRIC, Compared, EndpointScores, EvaluationResult, Judged, Metric, Scores
-from finetune_api.trainer import TrainerJob
+from finetune_api.trainer import AttemptJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.data.audit import Audited, printable
 from finetune_trainer.evaluation.contest import ACTIVE_VERSION, FEW_SHOT, TUNED, ZERO_SHOT, Contest, endpoint_key
@@ -82,7 +82,7 @@ class RowShown:
 
 
 def page(
-    job: TrainerJob,
+    job: AttemptJob,
     *,
     dataset: DatasetVerdict,
     audited: Sequence[Audited],
@@ -90,7 +90,7 @@ def page(
     contest: Contest | None,
     settings: dict[str, Any],
 ) -> str:
-    """The page. `curves` is an SVG of our own making; everything else is escaped."""
+    """The page. `curves` is an SVG of our own making, or "" where there is none; everything else is escaped."""
     template, script, style = (_asset(name) for name in ("page.html.jinja", "page.js", "page.css"))
     return (
         _environment()
@@ -101,7 +101,7 @@ def page(
             warnings=dataset.warnings,
             settings=settings,
             audited=audited,
-            curves=Markup(curves[curves.index("<svg") :]),  # noqa: S704 - drawn here from numbers and checked names
+            curves=Markup(curves[curves.find("<svg") :]) if curves else "",  # noqa: S704 - drawn here from numbers and checked names
             evaluation=contest.result if contest else None,
             lines=list(_lines(contest.result, contest.metrics)) if contest else [],
             metrics=contest.metrics if contest else [],

@@ -34,6 +34,17 @@ def openai_connection() -> LLMConnectionSpec:
     return LLMConnectionSpec.model_validate({"namespaceSelector": {}, "openAI": {"apiKeySecretRef": key}})
 
 
+def azure_connection() -> LLMConnectionSpec:
+    block = {
+        "endpoint": "https://res.openai.azure.com",
+        "subscriptionID": "sub",
+        "resourceGroup": "group",
+        "account": "res",
+        "credentials": {"workloadIdentity": True},
+    }
+    return LLMConnectionSpec.model_validate({"namespaceSelector": {}, "azureOpenAI": block})
+
+
 def bedrock_connection() -> LLMConnectionSpec:
     block = {
         "region": "us-east-1",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.catalogue import ProviderFacts
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderFile, ProviderStatus
 from finetune_api.reasons import Reason
@@ -19,6 +20,8 @@ from tests.unit.finetune_operator.decide.given import (
     NOW,
     UID,
     at,
+    azure_connection,
+    bedrock_connection,
     condition,
     failed,
     job_spec,
@@ -199,6 +202,7 @@ def test_the_order_of_the_chain() -> None:
         "submit",
         "follow",
         "retry_or_fail",
+        "measure",
         "complete",
     ]
 
@@ -326,8 +330,6 @@ MEANINGLESS = {
     "method": {"method": "Full"},
     "lora": {"lora": {"r": 8}},
     "preference": {"preference": {}},
-    "dataset.test": {"dataset": {"train": {"uri": "pvc://d/t.jsonl"}, "test": {"uri": "pvc://d/e.jsonl"}}},
-    "evaluation": {"evaluation": {"maxNewTokens": 8}},
     "hyperparameters.learningRate": {"hyperparameters": {"learningRate": 0.1}},
     "hyperparameters.epochs": {"hyperparameters": {"epochs": 2.5}},
     "hyperparameters.seed": {"hyperparameters": {"seed": 2**31}},
@@ -338,9 +340,11 @@ MEANINGLESS = {
 }
 HEEDED = {
     "connectionRef", "baseModel", "modelRef", "adopt", "budget", "suspend", "activeDeadlineSeconds",
-    "ttlSecondsAfterFinished", "retryNonce", "hubTokenSecretRef",
+    "ttlSecondsAfterFinished", "retryNonce", "hubTokenSecretRef", "dataset", "evaluation",
 }  # fmt: skip
 """Fields that mean the same at a provider, and the token for tokenizers, which the check may need."""
+
+TEST_SET = {"train": {"uri": "pvc://d/t.jsonl"}, "test": {"uri": "pvc://d/e.jsonl"}}
 
 
 def test_of_every_field_it_is_known_whether_a_provider_heeds_it() -> None:
@@ -354,6 +358,20 @@ def test_a_field_that_the_provider_could_not_heed_is_refused(field: str) -> None
     assert message is not None
     assert f"spec.{field}:" in message
     assert cloud_policy.meaningless(spec(), openai_connection()) is None
+
+
+@pytest.mark.parametrize("connection", [azure_connection(), bedrock_connection()])
+def test_a_model_that_needs_a_deployment_is_not_measured(connection: LLMConnectionSpec) -> None:
+    for fields in ({"dataset": TEST_SET}, {"evaluation": {"maxNewTokens": 8}}):
+        message = cloud_policy.meaningless(spec(**fields), connection)
+        assert message is not None
+        assert f"spec.{next(iter(fields))}" in message
+        assert "billed by the hour" in message
+
+
+def test_the_data_of_an_adopted_job_are_not_asked() -> None:
+    adopted = spec(dataset=TEST_SET, adopt={"jobID": "ftjob-1"})
+    assert "spec.dataset.test:" in (cloud_policy.meaningless(adopted, openai_connection()) or "")
 
 
 OF_WHOM = {

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from finetune_api.connection import LabelSelector, LLMConnectionSpec, LLMConnectionStatus
-from finetune_api.job_status import Failure, FineTuneJobStatus, Loss, LossPoint, ProviderStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus, Loss, LossPoint, ProviderEvaluation, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_api.verdict import DatasetVerdict
 from finetune_operator.decide import connection as decide_connection
@@ -237,7 +237,7 @@ def huge(letter: str) -> FineTuneJobStatus:
         update={"log_tail": letter * 4096, "next_step": letter * 1024}
     )
     points = [LossPoint(step=10**9 + n, value=1.2345678901234567) for n in range(100)]
-    kinds = ("Ready", "Reconciling", "Stalled", "DatasetValid", "Complete", "Failed", "Suspended")
+    kinds = ("Ready", "Reconciling", "Stalled", "DatasetValid", "Complete", "Failed", "Suspended", "Evaluated")
     facts = [Fact(kind, "True", Reason.TRAINER_CRASHED, letter * 4096) for kind in kinds]
     return FineTuneJobStatus(
         conditions=merge(None, facts, generation=1, now=NOW),
@@ -245,7 +245,9 @@ def huge(letter: str) -> FineTuneJobStatus:
         dataset=DatasetVerdict.model_validate(verdict),
         evaluation=EVALUATION,
         failure=failure,
-        provider=ProviderStatus(last_failure=failure, artifact_uri="u" * 1024),
+        provider=ProviderStatus(
+            last_failure=failure, artifact_uri="u" * 1024, evaluation=ProviderEvaluation(failure=failure)
+        ),
     )
 
 

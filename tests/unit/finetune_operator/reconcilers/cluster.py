@@ -14,6 +14,7 @@ from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
 from finetune_operator.providers.pod_metrics import PodMetrics
+from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
@@ -103,8 +104,9 @@ class Cluster:
         )
         self.uploads = Uploads(context, self.accounts)
         offers = Offers(lambda key, _: self.wake(key))
-        cloud = CloudJobs(context, remote, self.guard)
         providers = Providers(provider, remote, lambda: self.catalogue)
+        self.answers = Answers(context, self.accounts, self.reports, providers)
+        cloud = CloudJobs(context, remote, self.guard, self.answers)
         serving = CloudServing(self.accounts, lambda: self.now)
         warn_after = timedelta(days=1)
         hosted = HostedDeployments(

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE
-from finetune_operator.runtime import listener, reports
+from finetune_operator.runtime import bodies, listener
 from finetune_operator.runtime.authority import Action, carry_out
 from finetune_operator.runtime.certificates import Certificates
 from finetune_operator.runtime.errors import Transient
@@ -66,7 +66,7 @@ class World:
 
 
 @asynccontextmanager
-async def server(**settings):
+async def server(answering=None, **settings):
     material = carry_out(Action.MAKE_ALL, None, datetime.now(UTC), ("localhost",))
 
     class Fixed:
@@ -79,7 +79,7 @@ async def server(**settings):
     options = {"report_port": 0, "report_bind": "127.0.0.1", "report_burst": 100} | settings
     made = ReportServer(
         Settings(**options), certificates.context, review=world.review, authorise=world.authorise,
-        accept=world.accept, is_leader=lambda: world.leads,
+        accept=world.accept, is_leader=lambda: world.leads, answering=answering,
     )  # fmt: skip
     await made.start()
     world.port = made.port
@@ -268,7 +268,7 @@ async def test_more_reports_at_once_than_can_be_worked_on_are_told_to_wait():
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(reports, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
 
     async def slow():
         yield b"{"

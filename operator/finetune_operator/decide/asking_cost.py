@@ -1,0 +1,85 @@
+"""What it costs to ask a provider's models the test set: how often they are asked at most, and for how much. Pure."""
+
+from decimal import ROUND_HALF_UP, ROUND_UP, Decimal
+
+from finetune_api.catalogue import AnswerPrices, ModelFacts, TokenPrice
+from finetune_api.job import Budget, FineTuneJobSpec
+from finetune_api.job_status import Asked, Cost, ProviderEvaluation
+from finetune_api.trainer import EvaluationSize
+
+SPARE = 8
+"""One answer of so many may be lost on its way, and asked for again."""
+
+_MILLION = 1_000_000
+_CENT = Decimal("0.01")
+
+
+def contestants(spec: FineTuneJobSpec, *, versions: bool) -> int:
+    """How many times each row of the test set is asked at the provider; `versions`: the active version is compared."""
+    return 1 + spec.evaluation.has("zeroShot") + spec.evaluation.has("fewShot") + versions
+
+
+def allowance(spec: FineTuneJobSpec, rows: int, evaluation: ProviderEvaluation) -> int:
+    """Requests that may be passed on: each pod's rows times contestants, and a few for those that are lost."""
+    once = rows * contestants(spec, versions=evaluation.active_version is not None)
+    return evaluation.tries * (once + once // SPARE + SPARE)
+
+
+def expected(
+    spec: FineTuneJobSpec, size: EvaluationSize, row_tokens: float, prices: AnswerPrices, *, versions: bool
+) -> Decimal:
+    """What the answers are likely to cost; `row_tokens`: of a row of the training set, as examples are."""
+    said = size.completion_tokens
+    tuned = _of(prices.tuned, size.prompt_tokens, said) * (1 + versions)
+    shown = spec.evaluation.few_shot
+    zero_shot = _of(prices.base, size.prompt_tokens, said) if spec.evaluation.has("zeroShot") else Decimal(0)
+    if shown is None:
+        return tuned + zero_shot
+    examples = round(size.rows * shown.examples * row_tokens)
+    return tuned + zero_shot + _of(prices.base, size.prompt_tokens + examples, said)
+
+
+def spent(evaluation: ProviderEvaluation | None, prices: AnswerPrices) -> Decimal:
+    """What was asked so far, at list price."""
+    if evaluation is None:
+        return Decimal(0)
+    return _asked(evaluation.tuned, prices.tuned) + _asked(evaluation.base, prices.base)
+
+
+def is_spent(budget: Budget, cost: Cost, trained_tokens: int | None, facts: ModelFacts, asked: Decimal) -> bool:
+    """Whether training and answers have come to the budget: by what was billed, else by the training's estimate."""
+    if trained_tokens is not None and facts.training is not None:
+        training = Decimal(facts.training.per_million_tokens) * trained_tokens / _MILLION
+    else:
+        training = Decimal(cost.estimated) - Decimal(cost.evaluation or "0")
+    return training + asked >= Decimal(budget.max_cost)
+
+
+def with_expected(cost: Cost, amount: Decimal, size: EvaluationSize, prices: AnswerPrices) -> Cost:
+    """The estimate with that of the evaluation."""
+    basis = (
+        f"{cost.basis}; evaluation of {size.rows:,} rows {_rounded_up(amount)} {prices.currency}, "
+        f"list prices of {prices.as_of}"
+    )
+    fields = {"estimated": _rounded_up(Decimal(cost.estimated) + amount), "evaluation": _rounded_up(amount)}
+    return cost.model_copy(update={**fields, "basis": basis[:512]})
+
+
+def with_spent(cost: Cost, amount: Decimal) -> Cost:
+    """The bill with that of the evaluation."""
+    if cost.actual is None or not amount:
+        return cost
+    actual = (Decimal(cost.actual) + amount).quantize(_CENT, rounding=ROUND_HALF_UP)
+    return cost.model_copy(update={"actual": str(actual)})
+
+
+def _asked(asked: Asked | None, price: TokenPrice) -> Decimal:
+    return _of(price, asked.prompt_tokens, asked.completion_tokens) if asked else Decimal(0)
+
+
+def _of(price: TokenPrice, prompt: int, completion: int) -> Decimal:
+    return (Decimal(price.input) * prompt + Decimal(price.output) * completion) / _MILLION
+
+
+def _rounded_up(amount: Decimal) -> str:
+    return str(amount.quantize(_CENT, rounding=ROUND_UP))

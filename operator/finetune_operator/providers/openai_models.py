@@ -1,0 +1,94 @@
+"""Chat completions of OpenAI and its kind: one call per question, none repeated. Messages quote nothing of it."""
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+from openai.types.chat import ChatCompletion
+
+from finetune_api.asking import Question, Reply
+from finetune_api.reasons import Reason
+from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+
+ANSWER_SECONDS = 120.0
+"""For one answer: long ones are written word by word."""
+
+_CODE = re.compile(r"[a-z0-9_.]{1,64}")
+_QUOTA = ("quota", "billing")
+
+
+class OpenAIModels:
+    """An AnsweringApi over OpenAI's SDK."""
+
+    def __init__(self, sdk: openai.AsyncOpenAI) -> None:
+        self._sdk = sdk
+        self._host = urlsplit(str(sdk.base_url)).netloc
+
+    async def answer(self, model: str, question: Question) -> Reply:
+        """POST /chat/completions; a second time for a model that takes neither temperature nor max_tokens."""
+        limits = {"max_tokens": question.max_tokens, "temperature": question.temperature}
+        try:
+            try:
+                said = await self._complete(model, question, limits)
+            except openai.BadRequestError as error:
+                if error.param not in limits:
+                    raise
+                said = await self._complete(model, question, {"max_completion_tokens": question.max_tokens})
+        except openai.APIStatusError as error:
+            raise _translated(error, self._host) from None
+        except (openai.APIError, httpx2.HTTPError) as error:
+            raise unanswered(error, self._host) from None
+        return _reply(said)
+
+    async def _complete(self, model: str, question: Question, limits: dict[str, int]) -> ChatCompletion:
+        messages: Any = [message.wire() for message in question.messages]
+        asked: dict[str, Any] = {"model": model, "messages": messages, **limits}
+        timeout = httpx2.Timeout(ANSWER_SECONDS, connect=5.0)
+        answer: ChatCompletion = await self._sdk.chat.completions.create(**asked, timeout=timeout)
+        return answer
+
+
+def _reply(said: ChatCompletion) -> Reply:
+    """An answer without choices or content, such as a refusal, is an empty one."""
+    text = said.choices[0].message.content if said.choices else None
+    usage = said.usage
+    return Reply(
+        text=text or "",
+        prompt_tokens=usage.prompt_tokens if usage else 0,
+        completion_tokens=usage.completion_tokens if usage else 0,
+    )
+
+
+def unanswered(error: Exception, host: str) -> Unknown:
+    """No answer, or none in time."""
+    kind = "does not answer in time" if isinstance(error, openai.APITimeoutError) else "does not answer"
+    return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{host} {kind}")
+
+
+def retry_after(error: openai.APIStatusError) -> float | None:
+    """Seconds that the provider asks for, within reason."""
+    text = error.response.headers.get("retry-after", "")
+    try:
+        return min(max(float(text), 1.0), 3600.0)
+    except ValueError:
+        return None
+
+
+def _translated(error: openai.APIStatusError, host: str) -> ProviderError:
+    """The provider's own words are left out: they may quote the question."""
+    code = error.code if error.code and _CODE.fullmatch(error.code) else ""
+    what, pause = f"status {error.status_code} {code}".rstrip(), retry_after(error)
+    match error.status_code:
+        case 401 | 403:
+            return TryLater(Reason.CREDENTIALS_INVALID, f"{host} does not let this key ask ({what})", pause or 60.0)
+        case 404:
+            return NotThere(Reason.PROVIDER_REFUSED, f"{host} has no such model to ask ({what})")
+        case 429 if any(word in code for word in _QUOTA):
+            return TryLater(Reason.QUOTA_EXCEEDED, f"{host} answers no more ({what})", pause or 300.0)
+        case 429:
+            return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience ({what})", pause or 10.0)
+        case status if status >= 500 or status in {408, 409}:
+            return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{host} gives no answer ({what})", pause)
+    return Refused(Reason.PROVIDER_REFUSED, f"{host} refuses a question ({what})")

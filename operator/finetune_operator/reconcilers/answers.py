@@ -1,0 +1,168 @@
+"""A question from an evaluation's pod: to the model of its job that it means, as often as the job has rows for.
+
+Counts what is asked. The count is in memory between two writes of status, where a new process finds it again.
+"""
+
+from typing import Any
+
+from finetune_api.asking import Asker, Candidate, Question, Reply
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Asked, FineTuneJobStatus, ProviderEvaluation
+from finetune_api.names import COMPONENT_LABEL
+from finetune_api.reasons import Reason
+from finetune_operator.decide import asking_cost
+from finetune_operator.desired.measure_job import COMPONENT
+from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater
+from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
+from finetune_operator.reconcilers.providers import Providers
+from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, PODS, TokenIdentity
+from finetune_operator.runtime.refusals import Refusal
+
+Manifest = dict[str, Any]
+
+PAUSE_SECONDS = 5.0
+
+
+class Answers:
+    """Takes questions in, and remembers how many there were.
+
+    Args:
+        context: the world.
+        accounts: the providers.
+        reports: knows which pods are of which job.
+        providers: know prices.
+    """
+
+    def __init__(self, context: Context, accounts: Accounts, reports: ReportBox, providers: Providers) -> None:
+        self._context = context
+        self._accounts = accounts
+        self._reports = reports
+        self._providers = providers
+        self._counts: dict[str, dict[bool, Asked]] = {}
+        """By the job's UID: what its base model was asked (True), and what was tuned from it (False)."""
+
+    def authorise(self, identity: TokenIdentity, asker: Asker) -> str | None:
+        """Only the evaluation's pod of a job that is under way."""
+        reason = self._reports.authorise(identity, asker)
+        if reason is not None:
+            return reason
+        pod = self._context.store.get(PODS, identity.pod_name or "", identity.namespace) or {"metadata": {}}
+        measures = (pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == COMPONENT
+        return None if measures else "the token's pod measures no model"
+
+    async def accept(self, asker: Asker, question: Question) -> Reply:
+        """What the model says.
+
+        Raises:
+            Refusal: with a sentence for the pod's own failure, which begins with a reason.
+        """
+        job = self._context.store.get(FINE_TUNE_JOBS, asker.name, asker.namespace)
+        spec = parse_spec(FineTuneJobSpec, job)[0] if job else None
+        if job is None or spec is None or job["metadata"]["uid"] != asker.uid:
+            raise Refusal(403, "the job does not exist", close=True)
+        status = parse_status(FineTuneJobStatus, job)
+        evaluation = _under_way(status, asker)
+        model = _model(question.model, spec, status, evaluation)
+        is_base = question.model == "base"
+        self._require_room(asker.uid, spec, status, evaluation)
+        self._count(asker.uid, evaluation, is_base, 1)
+        try:
+            reply = await self._accounts.of(spec.connection_ref.name).answer(model, question)
+        except (Refused, TryLater) as error:
+            self._count(asker.uid, evaluation, is_base, -1)
+            raise _refusal(error) from None
+        except ProviderError as error:
+            raise _refusal(error) from None
+        self._count(asker.uid, evaluation, is_base, 0, reply)
+        return reply
+
+    def asked(self, uid: str) -> tuple[Asked | None, Asked | None]:
+        """What this process has counted of a job: of what was tuned, and of the base model."""
+        counts = self._counts.get(uid, {})
+        return counts.get(False), counts.get(True)
+
+    def forget(self, uid: str) -> None:
+        """A job has ended or is gone."""
+        self._counts.pop(uid, None)
+
+    def _require_room(
+        self, uid: str, spec: FineTuneJobSpec, status: FineTuneJobStatus, evaluation: ProviderEvaluation
+    ) -> None:
+        """The job's own number of requests, and its budget.
+
+        Raises:
+            Refusal: there have been enough.
+        """
+        tuned, base = self._asked(uid, evaluation)
+        rows = status.dataset.test.rows if status.dataset and status.dataset.test else 0
+        allowed = asking_cost.allowance(spec, rows, evaluation)
+        if tuned.answers + base.answers >= allowed:
+            raise Refusal(409, f"{Reason.PROVIDER_REFUSED}: all {allowed:,} answers of this job have been asked for")
+        facts = self._providers.facts(self._context.connection(spec.connection_ref.name)).model(spec.base_model)
+        if spec.budget is None or facts.answers is None or status.cost is None:
+            return
+        asked = asking_cost.spent(evaluation.model_copy(update={"tuned": tuned, "base": base}), facts.answers)
+        trained = status.result.tokens if status.result else None
+        if asking_cost.is_spent(spec.budget, status.cost, trained, facts, asked):
+            message = f"tuning and the answers so far come to budget.maxCost {spec.budget.max_cost}"
+            raise Refusal(402, f"{Reason.BUDGET_EXCEEDED}: {message}")
+
+    def _asked(self, uid: str, evaluation: ProviderEvaluation) -> tuple[Asked, Asked]:
+        counts = self._counts.get(uid, {})
+        recorded = {False: evaluation.tuned or Asked(), True: evaluation.base or Asked()}
+        return counts.get(False, recorded[False]), counts.get(True, recorded[True])
+
+    def _count(
+        self, uid: str, evaluation: ProviderEvaluation, is_base: bool, answers: int, reply: Reply | None = None
+    ) -> None:
+        before = self._asked(uid, evaluation)[is_base]
+        self._counts.setdefault(uid, {})[is_base] = Asked(
+            answers=before.answers + answers,
+            prompt_tokens=before.prompt_tokens + (reply.prompt_tokens if reply else 0),
+            completion_tokens=before.completion_tokens + (reply.completion_tokens if reply else 0),
+        )
+
+
+def _under_way(status: FineTuneJobStatus, asker: Asker) -> ProviderEvaluation:
+    """The evaluation, which has begun and has not ended.
+
+    Raises:
+        Refusal: there is none.
+    """
+    provider = status.provider
+    if provider is None or provider.evaluation is None or provider.attempt != asker.attempt:
+        raise Refusal(403, "the job measures no model now", close=True)
+    if provider.evaluation.ended or status.completion_time is not None:
+        raise Refusal(403, "the job's model has been measured", close=True)
+    return provider.evaluation
+
+
+def _model(
+    candidate: Candidate, spec: FineTuneJobSpec, status: FineTuneJobStatus, evaluation: ProviderEvaluation
+) -> str:
+    """The provider's name of the model that is meant.
+
+    Raises:
+        Refusal: the job compares with none such.
+    """
+    asks_base = spec.evaluation.has("zeroShot") or spec.evaluation.has("fewShot")
+    names = {
+        "tuned": status.result.artifact.provider_model_id if status.result else None,
+        "base": spec.base_model if asks_base else None,
+        "activeVersion": evaluation.active_version.model if evaluation.active_version else None,
+    }
+    name = names[candidate]
+    if name is None:
+        raise Refusal(404, f"{Reason.MODEL_NOT_FOUND}: the job compares with no such model", close=True)
+    return name
+
+
+def _refusal(error: ProviderError) -> Refusal:
+    sentence = f"{error.reason.value}: {error.message}"
+    if isinstance(error, NotThere):
+        return Refusal(404, sentence)
+    if isinstance(error, Refused):
+        return Refusal(422, sentence)
+    return Refusal(503, sentence, retry_after=error.retry_after or PAUSE_SECONDS)

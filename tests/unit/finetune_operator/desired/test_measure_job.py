@@ -1,0 +1,108 @@
+"""The pod that asks a model at a provider: what it is told, what it mounts, and that it has nobody's credentials."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from finetune_api.asking import Asker
+from finetune_api.connection import CheckPod
+from finetune_api.job_status import FineTuneJobStatus
+from finetune_api.trainer import MeasureJob
+from finetune_operator.desired import check_job, measure_job
+from tests.unit.finetune_operator.decide.given import UID, job_spec, verdict
+
+OWNER = {
+    "apiVersion": "finetune.dev/v1alpha1",
+    "kind": "FineTuneJob",
+    "metadata": {"name": "sentiment-1", "namespace": "team-a", "uid": UID},
+}
+ASKER = Asker(namespace="team-a", name="sentiment-1", uid=UID, attempt=2)
+DATASET = {"train": {"uri": "pvc://data/a.csv"}, "test": {"uri": "configmap://rows/b.csv"}}
+JUDGE = {"url": "https://judge/v1", "model": "big", "apiKeySecretRef": {"name": "judge", "key": "api-key"}}
+
+
+def build(active: dict[str, Any] | None = None, **evaluation: Any) -> dict[str, Any]:
+    provider = {"name": "openAI", "evaluation": {"activeVersion": active} if active else {}}
+    status = FineTuneJobStatus.model_validate({"provider": provider, "dataset": verdict()})
+    spec = job_spec(dataset=DATASET, evaluation=evaluation)
+    told = measure_job.described(ASKER, spec, status, "operator.finetune.svc")
+    return measure_job.build(OWNER, told, CheckPod(), number=3, default_image="check:1", report_ca="PEM")
+
+
+def container(made: dict[str, Any]) -> dict[str, Any]:
+    (found,) = made["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def variables(made: dict[str, Any]) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container(made)["env"]}
+
+
+def told(made: dict[str, Any]) -> MeasureJob:
+    return MeasureJob.model_validate_json(variables(made)["FINETUNE_JOB"])
+
+
+def mounts(made: dict[str, Any]) -> dict[str, bool]:
+    return {one["mountPath"]: one.get("readOnly", False) for one in container(made)["volumeMounts"]}
+
+
+def test_its_name_is_its_attempts_and_its_own_number() -> None:
+    made = build()
+    labels = made["spec"]["template"]["metadata"]["labels"]
+    assert made["metadata"]["name"] == "sentiment-1-2-eval3"
+    assert (labels["finetune.dev/attempt"], labels["app.kubernetes.io/component"]) == ("2", "evaluation")
+    assert (container(made)["image"], container(made)["args"]) == ("check:1", ["measure"])
+
+
+def test_it_asks_the_operator_and_nobody_else() -> None:
+    made = build()
+    url = f"https://operator.finetune.svc/v1/answers/team-a/sentiment-1/{UID}/2"
+    assert told(made).answers_url == url
+    assert set(variables(made)) == {"FINETUNE_JOB", "FINETUNE_REPORT_CA"}
+    assert made["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+
+
+def test_the_key_of_a_judge_is_a_secret_of_its_namespace() -> None:
+    assert variables(build(judge=JUDGE))["FINETUNE_JUDGE_KEY"] == {"secretKeyRef": {"name": "judge", "key": "api-key"}}
+
+
+def test_what_it_mounts() -> None:
+    read = {
+        "/tmp": False,
+        "/var/lib/finetune/claims/data": True,
+        "/var/lib/finetune/configmaps/rows": True,
+        "/var/run/secrets/finetune.dev": True,
+    }
+    assert mounts(build()) == read
+    kept = build(output={"uri": "pvc://reports/tweets"})
+    assert mounts(kept) == read | {"/var/lib/finetune/claims/reports": False}
+    assert told(kept).output == f"/var/lib/finetune/claims/reports/tweets/sentiment-1-{UID[:8]}"
+
+
+def test_a_claim_that_is_read_and_written_is_mounted_once() -> None:
+    assert mounts(build(output={"uri": "pvc://data/reports"}))["/var/lib/finetune/claims/data"] is False
+
+
+ACTIVE = {
+    "none": (None, None, False),
+    "at the provider": ({"version": 2, "model": "ft:a"}, 2, False),
+    "elsewhere": ({"version": 2}, 2, True),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVE)
+def test_the_active_version_is_a_number_and_no_name(name: str) -> None:
+    active, number, missing = ACTIVE[name]
+    job = told(build(active))
+    assert (job.active_version, job.missing is not None) == (number, missing)
+    assert b"ft:a" not in orjson.dumps(job.wire())
+
+
+def test_the_check_reads_the_test_set_too() -> None:
+    from finetune_api.trainer import PrepareJob
+
+    body = {"namespace": "team-a", "name": "sentiment-1", "uid": UID, "attempt": 2, "rules": "openAI", "uploadURL": "u"}
+    job = PrepareJob.model_validate(body | {"spec": job_spec(dataset=DATASET).wire()})
+    made = check_job.build(OWNER, job, CheckPod(), default_image="check:1", report_ca="PEM")
+    assert "/var/lib/finetune/configmaps/rows" in mounts(made)

@@ -1,0 +1,287 @@
+"""A model at a simulated OpenAI is measured: the pod's own program, the operator's own server, the provider's SDK."""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from finetune_api.asking import Asker, Question
+from finetune_api.trainer import MeasureJob
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
+from finetune_operator.runtime.refusals import Refusal
+from tests.simulators.conftest import start
+from tests.simulators.openai import OpenAISimulator
+from tests.unit.finetune_operator.reconcilers.cloud import simulator
+from tests.unit.finetune_operator.reconcilers.cluster import MODEL
+from tests.unit.finetune_operator.reconcilers.evaluation import DATASET, ROWS, MeasuredCluster, lines, priced
+
+__all__ = ["start"]
+
+CHAT = "chat.completions.create"
+QUESTION = Question.model_validate({"model": "tuned", "messages": [{"role": "user", "content": "x"}], "max_tokens": 4})
+
+
+@pytest.fixture
+def provider() -> OpenAISimulator:
+    return simulator()
+
+
+@pytest.fixture
+async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> AsyncIterator[Callable[..., Any]]:
+    """Makes a cluster whose job's model is made and waits to be measured."""
+    made: list[MeasuredCluster] = []
+
+    async def begun(**fields: Any) -> MeasuredCluster:
+        cluster = MeasuredCluster(provider, start(provider), tmp_path)
+        made.append(cluster)
+        await cluster.serve(monkeypatch)
+        cluster.add_cloud_job(**({"dataset": DATASET} | fields))
+        await cluster.settle()
+        await cluster.tune()
+        return cluster
+
+    yield begun
+    for cluster in made:
+        await cluster.aclose()
+
+
+async def test_a_tuned_model_is_compared_with_its_base_model(provider, begin):
+    cluster = await begin()
+    assert cluster.status()["phase"] == "Evaluating"
+    assert cluster.condition("Ready")["status"] == "False"
+    assert (FINE_TUNED_MODELS, "team-a", "sentiment") not in cluster.kube.objects, "a version has its evaluation"
+    last = await cluster.measure()
+    assert last.phase == "Measured"
+    status = cluster.status()
+    found = status["evaluation"]
+    assert (found["tuned"]["exactMatch"], found["baselines"]["zeroShot"]["exactMatch"]) == (1.0, 0.0)
+    assert (found["verdict"], found["rows"]) == ("Better", ROWS)
+    assert "loss" not in found["tuned"]
+    assert "not available from a provider" in found["missing"]
+    assert found["tokensPerAnswer"]["tuned"] > 0
+    assert (status["phase"], status["modelVersion"]) == ("Succeeded", 1)
+    assert cluster.condition("Evaluated")["status"] == "True"
+    assert status["progress"]["answers"] == status["progress"]["totalAnswers"] == 2 * ROWS
+    assert status["progress"]["step"] == 3, "what is known of the training stays"
+    assert cluster.status(MODEL)["versions"][0]["evaluation"]["verdict"] == "Better"
+    assert provider.count(CHAT) == 2 * ROWS
+    assert cluster.evaluation["tuned"]["answers"] == cluster.evaluation["base"]["answers"] == ROWS
+
+
+async def test_what_was_asked_is_part_of_the_bill(provider, begin):
+    cluster = await begin()
+    cost = cluster.status()["cost"]
+    assert (cost["estimated"], cost["evaluation"]) == ("0.02", "0.01")
+    assert "evaluation of 12 rows" in cost["basis"]
+    await cluster.measure()
+    asked = cluster.evaluation
+    assert asked["tuned"]["promptTokens"] > 0
+    assert Decimal(cluster.status()["cost"]["actual"]) == provider.cost().quantize(Decimal("0.01"))
+
+
+async def test_a_version_that_is_no_better_does_not_become_active(begin):
+    cluster = await begin()
+    await cluster.measure()
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"activation": "IfBetter"})
+    cluster.add_cloud_job("sentiment-2", dataset=DATASET)
+    await cluster.settle()
+    await cluster.check(job="sentiment-2")
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    job = cluster.start_pod(job="sentiment-2")
+    await cluster.settle()
+    last = await cluster.ask(job)
+    cluster.finish_pod(last, job="sentiment-2")
+    await cluster.settle()
+    versions = cluster.status(MODEL)["versions"]
+    assert [one["version"] for one in versions] == [1, 2]
+    assert versions[1]["evaluation"]["baselines"]["activeVersion"]["verdict"] == "NoDifference"
+    assert cluster.status(MODEL)["activeVersion"] == 1
+
+
+async def test_a_provider_that_stumbles_costs_no_answer(provider, begin):
+    cluster = await begin()
+    provider.fault(CHAT, status=429, code="rate_limit_exceeded", headers={"Retry-After": "2"}, skip=3, times=2)
+    provider.fault(CHAT, status=500, skip=8)
+    provider.fault(CHAT, outcome="cut", skip=12)
+    await cluster.measure()
+    assert cluster.status()["evaluation"]["verdict"] == "Better"
+    assert (cluster.evaluation["failures"], provider.count(CHAT)) == (0, 2 * ROWS)
+    lost = 2  # of the answers that were cut off or answered with 500, nobody knows whether they are billed
+    assert cluster.evaluation["tuned"]["answers"] + cluster.evaluation["base"]["answers"] == 2 * ROWS + lost
+
+
+async def test_what_was_answered_is_not_asked_again_where_there_is_a_place_for_it(
+    provider, begin, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("finetune_trainer.evaluation.operator_way.PATIENCE_SECONDS", 0.0)
+    cluster = await begin(evaluation={"output": {"uri": "pvc://reports/tweets"}})
+    provider.fault(CHAT, status=503, skip=ROWS + 5, times=50)
+    first = await cluster.measure()
+    assert (first.phase, first.failure.reason) == ("Failed", "ProviderUnavailable")
+    assert (cluster.status()["phase"], cluster.evaluation["tries"]) == ("Evaluating", 2)
+    assert cluster.condition("Reconciling")["reason"] == "Retrying"
+    provider.faults.clear()
+    await cluster.begin_anew()
+    await cluster.wait(61)
+    await cluster.measure(2)
+    assert cluster.status()["evaluation"]["verdict"] == "Better"
+    assert provider.count(CHAT) == 2 * ROWS
+    assert cluster.evaluation["tuned"]["answers"] == ROWS
+    (folder,) = (tmp_path / "reports" / "tweets").iterdir()
+    assert [path.name for path in folder.iterdir()] == ["report"]
+    assert len(lines(folder / "report" / "evaluation.jsonl")) == ROWS
+    page = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert "not available from a provider" in page
+    assert "question 3" in page
+
+
+async def test_an_operator_that_is_new_at_every_step_measures_once(provider, begin):
+    cluster = await begin()
+    await cluster.begin_anew()
+    job = cluster.start_pod()
+    await cluster.begin_anew()
+    last = await cluster.ask(job.model_copy(update={"answers_url": here(cluster, job)}))
+    await cluster.begin_anew()
+    cluster.finish_pod(last)
+    await cluster.begin_anew()
+    assert (cluster.status()["phase"], cluster.status()["evaluation"]["verdict"]) == ("Succeeded", "Better")
+    assert cluster.evaluation["tries"] == 1
+    assert provider.count(CHAT) == 2 * ROWS
+    assert len(cluster.status(MODEL)["versions"]) == 1
+
+
+async def test_a_model_that_cannot_be_measured_is_a_version_all_the_same(provider, begin, monkeypatch):
+    monkeypatch.setattr("finetune_trainer.evaluation.operator_way.PATIENCE_SECONDS", 0.0)
+    cluster = await begin()
+    provider.fault(CHAT, status=429, code="insufficient_quota", times=1000)
+    for number, wait in ((1, 61), (2, 601), (3, 0)):
+        last = await cluster.measure(number)
+        assert last.failure.reason == "QuotaExceeded"
+        await cluster.wait(wait)
+    status = cluster.status()
+    assert (status["phase"], status["modelVersion"]) == ("Succeeded", 1)
+    told = cluster.condition("Evaluated")
+    assert (told["status"], told["reason"]) == ("False", "QuotaExceeded")
+    assert "failure" not in status
+    assert "evaluation" not in cluster.status(MODEL)["versions"][0]
+    assert ("FineTuneJob", "Warning", "QuotaExceeded") in cluster.told
+    assert (JOBS, "team-a", "sentiment-1-1-eval4") not in cluster.kube.objects
+
+
+async def test_nothing_of_the_rows_is_said_anywhere(provider, begin, caplog):
+    caplog.set_level("DEBUG", "finetune_operator")
+    cluster = await begin()
+    provider.fault(CHAT, status=400, code="content_filter", message="question 3 is not allowed", times=2)
+    await cluster.measure()
+    assert "rows were not answered" in cluster.status()["evaluation"]["missing"]
+    said = str([cluster.kube.objects, cluster.told]) + caplog.text
+    assert not [f"{word} {n}" for word in ("question", "answer") for n in range(ROWS) if f"{word} {n}" in said]
+
+
+UNASKED = {
+    "a model that the job does not compare with": ({}, {"model": "activeVersion"}),
+    "a base model that is no baseline": ({"evaluation": {"baselines": [{"activeVersion": {}}]}}, {"model": "base"}),
+}
+
+
+@pytest.mark.parametrize("name", UNASKED)
+async def test_only_models_of_the_job_are_asked(provider, begin, name):
+    fields, asked = UNASKED[name]
+    cluster = await begin(**fields)
+    job = cluster.start_pod()
+    await cluster.settle()
+    refusal = await refused(cluster, job, **asked)
+    assert (refusal.status, refusal.sentence.partition(":")[0]) == (404, "ModelNotFound")
+    assert provider.count(CHAT, committed=False) == 0
+
+
+async def test_a_job_asks_no_more_often_than_it_has_rows_for(provider, begin):
+    cluster = await begin()
+    job = cluster.start_pod()
+    await cluster.settle()
+    allowed = 2 * ROWS + 3 + 8  # one in eight may be lost, and eight
+    for _ in range(allowed):
+        cluster.now += timedelta(seconds=1)
+        await cluster.answers.accept(asker(job), QUESTION)
+    refusal = await refused(cluster, job)
+    assert (refusal.status, provider.count(CHAT)) == (409, allowed)
+    cluster.reports.accept(cluster.report("Evaluating", progress={"step": 3, "totalSteps": 3, "answers": 1}))
+    await cluster.settle()
+    await cluster.begin_anew()
+    assert (await refused(cluster, job)).status == 409, "a new process has found the count"
+
+
+async def test_answers_end_with_the_budget(provider, begin):
+    cluster = await begin(budget={"maxCost": "0.05"})
+    cluster.catalogue = priced(cluster.url.removeprefix("http://"), tuned={"input": "5000", "output": "5000"})
+    job = cluster.start_pod()
+    await cluster.settle()
+    last = await cluster.ask(job)
+    assert (last.phase, last.failure.reason) == ("Failed", "BudgetExceeded")
+    cluster.finish_pod(last, 1)
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Succeeded"
+    assert cluster.condition("Evaluated")["reason"] == "BudgetExceeded"
+    assert 0 < provider.count(CHAT) < ROWS
+
+
+async def test_only_the_pod_of_the_evaluation_asks(begin):
+    cluster = await begin()
+    job = cluster.start_pod(component="check")
+    await cluster.settle()
+    identity = next(iter(cluster.identities.values()))
+    assert cluster.answers.authorise(identity, asker(job)) == "the token's pod measures no model"
+    job = cluster.start_pod()
+    await cluster.settle()
+    identity = next(reversed(cluster.identities.values()))
+    assert cluster.answers.authorise(identity, asker(job)) is None
+    other = asker(job).model_copy(update={"attempt": 2})
+    assert cluster.answers.authorise(identity, other) == "the token's pod runs another attempt"
+    last = await cluster.ask(job)
+    cluster.finish_pod(last)
+    await cluster.settle()
+    assert cluster.answers.authorise(identity, asker(job)) == "the job has ended"
+    assert (await refused(cluster, job)).status == 403
+
+
+async def test_a_suspended_evaluation_goes_on_with_a_new_pod(provider, begin):
+    cluster = await begin()
+    cluster.start_pod()
+    await cluster.settle()
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.evaluation["tries"]) == ("Suspended", 2)
+    assert (JOBS, "team-a", "sentiment-1-1-eval1") not in cluster.kube.objects
+    cluster.kube.drop(PODS, "sentiment-1-1-eval1-x")
+    cluster.change_job(suspend=False)
+    await cluster.settle()
+    await cluster.measure(2)
+    assert cluster.status()["phase"] == "Succeeded"
+    assert provider.count(CHAT) == 2 * ROWS
+
+
+async def test_a_job_that_is_deleted_ends_its_evaluation(begin):
+    cluster = await begin()
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    assert (JOBS, "team-a", "sentiment-1-1-eval1") not in cluster.kube.objects
+    assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
+
+
+def here(cluster: MeasuredCluster, job: MeasureJob) -> str:
+    """Where the Service leads to by now: the port of the process that leads."""
+    return re.sub(r"localhost:\d+", f"localhost:{cluster.port}", job.answers_url)
+
+
+def asker(job: MeasureJob) -> Asker:
+    return Asker(namespace=job.namespace, name=job.name, uid=job.uid, attempt=job.attempt)
+
+
+async def refused(cluster: MeasuredCluster, job: MeasureJob, **asked: Any) -> Refusal:
+    with pytest.raises(Refusal) as refusal:
+        await cluster.answers.accept(asker(job), QUESTION.model_copy(update=asked))
+    return refusal.value

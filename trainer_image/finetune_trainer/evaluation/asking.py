@@ -1,0 +1,147 @@
+"""Questions to services, in what all evaluations share: answers are kept as they come, and what is done is told.
+
+Who the tuned model is, and how it is asked, is the subclass's matter: one that is here, or one at a provider.
+"""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from finetune_api.evaluation import Endpoint, Judge
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Progress
+from finetune_api.names import JUDGE_KEY_VARIABLE, endpoint_key_variable
+from finetune_trainer.evaluation.contest import Contestant, endpoint_key
+from finetune_trainer.evaluation.judge import MAX_TOKENS, pairs, rulings
+from finetune_trainer.evaluation.kept import Answer, KeptAnswers
+from finetune_trainer.evaluation.material import Material
+from finetune_trainer.interruption import Interruption
+from finetune_trainer.report import Reporter
+
+
+class Asking:
+    """One evaluation on its way.
+
+    Args:
+        spec: the job's.
+        output: folder in which answers are kept.
+        asked: the test set.
+        comparing_versions: whether the active version is among the contestants.
+        reporter: told how far it is.
+        interruption: looked at between answers.
+    """
+
+    def __init__(
+        self,
+        spec: FineTuneJobSpec,
+        output: Path,
+        *,
+        asked: Material,
+        comparing_versions: bool,
+        reporter: Reporter,
+        interruption: Interruption,
+    ) -> None:
+        self._spec, self._output, self._material = spec, output, asked
+        self._evaluation = spec.evaluation
+        self._comparing_versions = comparing_versions
+        self._reporter, self._interruption = reporter, interruption
+        self._answered = 0
+
+    def _services(self, found: dict[str, Contestant], tuned: str) -> None:
+        """Ask the endpoints, then the judge about everybody; `found` grows by them."""
+        for one in self._evaluation.endpoints:
+            found[endpoint_key(one.name)] = self._endpoint(one)
+        if self._evaluation.judge is not None:
+            for name in [name for name in found if name != tuned]:
+                self._judge(self._evaluation.judge, name, found[tuned].answers, found[name])
+
+    def _endpoint(self, one: Endpoint) -> Contestant:
+        from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client
+
+        kept = self._kept(endpoint_key(one.name).replace("/", "-"), one.url, one.model)
+        asked = self._material.questions
+        left = [(row, asked[row].turns) for row in range(len(asked)) if row not in kept.by_row]
+        self._advance(len(asked) - len(left))
+        outcome = ask(
+            one,
+            os.environ.get(endpoint_key_variable(one.name)),
+            left,
+            max_tokens=self._material.max_new_tokens,
+            on_answer=lambda answer: self._keep(kept, [answer]),
+        )
+        self._advance(outcome.errors)
+        counted = [answer.prompt_tokens for answer in kept.by_row.values() if answer.prompt_tokens is not None]
+        contestant = contestant_of(kept, len(asked), prompt_tokens=mean(counted))
+        contestant.problem = outcome.problem
+        contestant.notes = {"name": one.name, "rows": len(asked) - outcome.errors, "errors": outcome.errors}
+        return contestant
+
+    def _judge(self, judge: Judge, name: str, tuned: list[str | None], other: Contestant) -> None:
+        """Have each pair of answers judged, twice; what was not judged counts as an error."""
+        from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client
+
+        if all(answer is None for answer in other.answers):
+            return
+        asked = list(pairs(self._material.questions, tuned, other.answers, judge.criteria))
+        who = "judge-" + name.replace("/", "-")
+        kept = self._kept(who, judge.url, judge.model, judge.criteria, tuned, other.answers)
+        left = [(number, turns) for number, turns in asked if number not in kept.by_row]
+        key = os.environ.get(JUDGE_KEY_VARIABLE)
+        outcome = ask(judge, key, left, max_tokens=MAX_TOKENS, on_answer=lambda one: self._keep(kept, [one], count=0))
+        other.rulings = rulings(tuned, other.answers, {number: said.text for number, said in kept.by_row.items()})
+        if outcome.problem and other.problem is None:
+            other.problem = f"judge: {outcome.problem}"
+
+    def _kept(self, who: str, *depends_on: Any) -> KeptAnswers:
+        spec, asked = self._spec, self._material
+        return KeptAnswers(
+            self._output,
+            who,
+            asked.sha256,
+            asked.max_new_tokens,
+            spec.base_model,
+            spec.data.columns.wire(),
+            *depends_on,
+        )
+
+    def _keep(self, kept: KeptAnswers, new: list[Answer], *, count: int = 1) -> None:
+        self._interruption.check()
+        self._interruption.before_writing()
+        kept.add(new)
+        self._advance(count * len(new))
+
+    def _not_asked(self, why: str) -> Contestant:
+        self._advance(len(self._material.questions))
+        return Contestant([None] * len(self._material.questions), problem=why[:300])
+
+    def _advance(self, answers: int) -> None:
+        self._answered += answers
+        self._report(due=self._reporter.due())
+
+    def _report(self, *, due: bool) -> None:
+        if not due:
+            return
+        asked = 1 + self._comparing_versions + sum(not one.active_version for one in self._evaluation.baselines)
+        before = self._reporter.report.progress or Progress(step=0, total_steps=0)
+        progress = before.model_copy(
+            update={
+                "answers": self._answered,
+                "total_answers": asked * len(self._material.questions),
+                "eta_seconds": None,
+                "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )
+        self._reporter.update(phase="Evaluating", progress=progress)
+
+
+def contestant_of(kept: KeptAnswers, rows: int, prompt_tokens: float | None) -> Contestant:
+    """Who gave the answers that are kept."""
+    said = [kept.by_row[row].text if row in kept.by_row else None for row in range(rows)]
+    return Contestant(said, prompt_tokens=prompt_tokens)
+
+
+def mean(numbers: Sequence[float]) -> float | None:
+    """The mean; None of nothing."""
+    return sum(numbers) / len(numbers) if numbers else None

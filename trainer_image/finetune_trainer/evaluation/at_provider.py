@@ -1,0 +1,155 @@
+"""Who answers the test set where the tuned model stays at its provider: all are asked over HTTP, by their part.
+
+    tuned → base model → base model with examples → active version → endpoints → judge → comparison
+
+The operator knows their names and holds the key. What a provider does not tell is not measured: there are no losses.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from finetune_api.asking import Candidate
+from finetune_api.evaluation import Service
+from finetune_api.reasons import Reason
+from finetune_api.trainer import MeasureJob
+from finetune_trainer.data import Turn
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.evaluation.asking import Asking, contestant_of, mean
+from finetune_trainer.evaluation.contest import (
+    ACTIVE_VERSION,
+    FEW_SHOT,
+    TUNED,
+    ZERO_SHOT,
+    Contest,
+    Contestant,
+    contest,
+)
+from finetune_trainer.evaluation.endpoint import Outcome, Way, ask
+from finetune_trainer.evaluation.material import Material, after_examples
+from finetune_trainer.interruption import Interruption
+from finetune_trainer.report import Reporter
+
+AT_ONCE = 4
+"""Questions at the same time. The operator has more such pods to serve."""
+
+ANSWER_SECONDS = 180
+"""For one answer: the operator gives up on the provider before."""
+
+NO_LOSSES = "loss and perplexity are not measured: they are not available from a provider"
+
+
+class AskingProvider(Asking):
+    """The evaluation of a model at a provider.
+
+    Args:
+        job: what the pod is told.
+        output: folder in which answers are kept.
+        asked: the test set.
+        way: how the operator is reached.
+        reporter: told how far it is.
+        interruption: looked at between answers.
+    """
+
+    def __init__(
+        self,
+        job: MeasureJob,
+        output: Path,
+        *,
+        asked: Material,
+        way: Way,
+        reporter: Reporter,
+        interruption: Interruption,
+    ) -> None:
+        self._job, self._way = job, way
+        super().__init__(
+            job.spec,
+            output,
+            asked=asked,
+            comparing_versions=job.active_version is not None or job.spec.evaluation.has(ACTIVE_VERSION),
+            reporter=reporter,
+            interruption=interruption,
+        )
+
+    def measure(self) -> Contest:
+        """Ask everybody and compare.
+
+        Raises:
+            TrainerError: the tuned model does not answer, or asking is over for a reason that concerns all.
+        """
+        self._report(due=True)
+        plain = [question.turns for question in self._material.questions]
+        found = {TUNED: self._ask(TUNED, "tuned", plain)}
+        if self._evaluation.has(ZERO_SHOT):
+            found[ZERO_SHOT] = self._ask(ZERO_SHOT, "base", plain)
+        if self._evaluation.has(FEW_SHOT):
+            found[FEW_SHOT] = self._few_shot(plain)
+        if self._comparing_versions:
+            found[ACTIVE_VERSION] = self._active_version(plain)
+        self._services(found, TUNED)
+        self._report(due=True)
+        return contest(self._material, self._evaluation.metrics, found, {}, missing=_missing(found[TUNED]))
+
+    def _few_shot(self, plain: list[tuple[Turn, ...]]) -> Contestant:
+        shown = self._material.examples
+        if not shown:
+            return self._not_asked("every row of the training set is asked in the test set: there are no examples")
+        asked = self._ask(FEW_SHOT, "base", [after_examples(turns, shown) for turns in plain], len(shown))
+        asked.notes = {"examples": float(len(shown))}
+        return asked
+
+    def _active_version(self, plain: list[tuple[Turn, ...]]) -> Contestant:
+        number = self._job.active_version
+        if number is None:
+            return self._not_asked("the model had no active version when the evaluation started")
+        if self._job.missing is not None:
+            asked = self._not_asked(self._job.missing)
+        else:
+            asked = self._ask(ACTIVE_VERSION, "activeVersion", plain, number)
+        asked.notes = {"version": number}
+        return asked
+
+    def _ask(
+        self, who: str, candidate: Candidate, conversations: list[tuple[Turn, ...]], *depends_on: int
+    ) -> Contestant:
+        kept = self._kept(who, self._job.uid, self._job.attempt, *depends_on)
+        left = [(row, turns) for row, turns in enumerate(conversations) if row not in kept.by_row]
+        self._advance(len(conversations) - len(left))
+        service = Service(
+            url=self._job.answers_url, model=candidate, concurrency=AT_ONCE, timeout_seconds=ANSWER_SECONDS
+        )
+        outcome = ask(
+            service,
+            None,
+            left,
+            max_tokens=self._material.max_new_tokens,
+            on_answer=lambda answer: self._keep(kept, [answer]),
+            way=self._way,
+        )
+        self._advance(outcome.errors)
+        _require_possible(outcome, candidate, answered=bool(kept.by_row))
+        counted = [one.prompt_tokens for one in kept.by_row.values() if one.prompt_tokens is not None]
+        contestant = contestant_of(kept, len(conversations), prompt_tokens=mean(counted))
+        contestant.problem = outcome.problem
+        return contestant
+
+
+def _require_possible(outcome: Outcome, candidate: Candidate, *, answered: bool) -> None:
+    """Go on unless all that is left to ask would meet the same. A baseline that is not there costs nothing else.
+
+    Raises:
+        TrainerError: for the reason that the operator gave.
+    """
+    of_one_model = outcome.reason in {Reason.PROVIDER_REFUSED, Reason.MODEL_NOT_FOUND}
+    if outcome.reason is not None and not (of_one_model and candidate != "tuned"):
+        raise TrainerError(outcome.reason, _why(outcome))
+    if candidate == "tuned" and not answered:
+        raise TrainerError(Reason.PROVIDER_REFUSED, f"the tuned model gives no answer: {_why(outcome)}")
+
+
+def _why(outcome: Outcome) -> str:
+    return max(outcome.problems, key=lambda cause: outcome.problems[cause], default="it was not asked")
+
+
+def _missing(tuned: Contestant) -> str:
+    parts: Iterable[str | None] = (NO_LOSSES, tuned.problem)
+    return "; ".join(part for part in parts if part)[:500]

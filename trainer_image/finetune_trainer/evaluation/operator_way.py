@@ -1,0 +1,76 @@
+"""How the operator is asked for answers of a provider's models: with the pod's token, and with much patience.
+
+It may restart, and the provider may ask for a pause: neither costs an answer. Its sentences begin with a reason and
+quote nobody.
+"""
+
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+import httpx
+import orjson
+
+from finetune_api.reasons import Reason
+from finetune_trainer.evaluation.endpoint import AgainError, FailedError, Way
+from finetune_trainer.report import operator_tls, pod_token, retry_after
+
+PATIENCE_SECONDS = 900.0
+"""How long one question is tried: the operator may restart, and other evaluations may come first."""
+
+ADMISSION_SECONDS = 60.0
+"""How long a refused token is tried again: the operator may not have seen this pod yet."""
+
+_OF_ONE_QUESTION = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+_SENTENCE_LIMIT = 300
+
+
+def operator_way(*, clock: Callable[[], float] = time.monotonic) -> Way:
+    """The way to the operator, from now on."""
+    began = clock()
+
+    def require_ok(response: httpx.Response, content: bytes) -> None:
+        explain(response, content, patient=clock() < began + ADMISSION_SECONDS)
+
+    return Way(
+        headers=lambda: {"Authorization": f"Bearer {pod_token()}"},
+        trust=operator_tls(),
+        require_ok=require_ok,
+        patience_seconds=PATIENCE_SECONDS,
+    )
+
+
+def explain(response: httpx.Response, content: bytes, *, patient: bool) -> None:
+    """Return where it is an answer.
+
+    Raises:
+        AgainError: the same question may be answered later.
+        FailedError: it will not be.
+    """
+    status = response.status_code
+    if status == HTTPStatus.OK:
+        return
+    reason, why = _told(status, content)
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        if patient:
+            raise AgainError(why, reason=reason or Reason.INTERRUPTED)
+        raise FailedError(why, for_good=True, reason=reason or Reason.INTERRUPTED)
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT) or status >= 500:
+        pause = retry_after(response.headers.get("Retry-After")) or None
+        raise AgainError(why, pause, reason or Reason.PROVIDER_UNAVAILABLE)
+    concerns_all = status not in _OF_ONE_QUESTION
+    raise FailedError(why, for_good=concerns_all, reason=reason if concerns_all else None)
+
+
+def _told(status: int, content: bytes) -> tuple[Reason | None, str]:
+    """The reason and the sentence of the operator's answer."""
+    try:
+        said = str(orjson.loads(content)["error"])[:_SENTENCE_LIMIT]
+    except (ValueError, KeyError, TypeError):
+        return None, f"the operator answers with status {status}"
+    word, _, sentence = said.partition(": ")
+    return (Reason(word), sentence) if word in set(Reason) else (None, said)

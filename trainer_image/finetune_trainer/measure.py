@@ -1,0 +1,104 @@
+"""`finetune-trainer measure`: what a pod does for a model that stays at its provider, once that has made it.
+
+read the test set → ask the tuned model and its baselines through the operator → compare → report
+
+Needs no torch; the pod holds no credentials of the provider. With evaluation.output, answers and report outlive it.
+"""
+
+import argparse
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.names import JOB_VARIABLE, SCRATCH_PATH
+from finetune_api.reasons import Reason
+from finetune_api.trainer import MeasureJob
+from finetune_trainer import outcome
+from finetune_trainer.durable import whole_folder
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.evaluation.at_provider import AskingProvider
+from finetune_trainer.evaluation.contest import Contest
+from finetune_trainer.evaluation.endpoint import Way
+from finetune_trainer.evaluation.kept import forget
+from finetune_trainer.evaluation.material import prepare_by_length
+from finetune_trainer.evaluation.operator_way import operator_way
+from finetune_trainer.evaluation.page import page
+from finetune_trainer.interruption import Interruption
+from finetune_trainer.report import Reporter, pod_reporter
+
+REPORT_FOLDER = "report"
+
+
+def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
+    """Measure the model of the job that FINETUNE_JOB describes."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        job = MeasureJob.model_validate_json(os.environ.get(JOB_VARIABLE, ""))
+    except ValidationError:
+        outcome.say(f"{Reason.SPEC_INVALID}: {JOB_VARIABLE} holds no job that this image can measure")
+        return int(ExitCode.SPEC_INVALID)
+    reporter, interruption = pod_reporter(job), Interruption()
+    return outcome.run_to_end(lambda: measure(job, operator_way(), reporter, interruption), reporter, interruption)
+
+
+def measure(job: MeasureJob, way: Way, reporter: Reporter, interruption: Interruption) -> None:
+    """Afterwards the report says Measured, with what came out.
+
+    Raises:
+        TrainerError: the test set cannot be read or has changed, or asking came to an end before it was done.
+    """
+    reporter.update(phase="Evaluating", progress=job.progress)
+    asked = prepare_by_length(job)
+    if asked is None:
+        raise TrainerError(Reason.SPEC_INVALID, "spec.dataset.test: without it there is nothing to ask")
+    with _folder(job) as folder:
+        asking = AskingProvider(job, folder, asked=asked, way=way, reporter=reporter, interruption=interruption)
+        contest = asking.measure()
+        if job.output is not None:
+            leave_report(job, folder, contest)
+            forget(folder)
+    reporter.update(phase="Measured", evaluation=contest.result)
+
+
+@contextmanager
+def _folder(job: MeasureJob) -> Iterator[Path]:
+    """Where answers are kept: where the job says, else on the pod's scratch, which ends with it."""
+    if job.output is not None:
+        yield Path(job.output)
+        return
+    with tempfile.TemporaryDirectory(dir=SCRATCH_PATH) as scratch:
+        yield Path(scratch)
+
+
+def leave_report(job: MeasureJob, folder: Path, contest: Contest) -> None:
+    """report.html, evaluation.jsonl and evaluation.json, all of them or none.
+
+    Raises:
+        TrainerError: ArtifactFailed.
+    """
+    about = {
+        "baseModel": job.spec.base_model,
+        "job": {"namespace": job.namespace, "name": job.name, "uid": job.uid, "attempt": job.attempt},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with whole_folder(folder / REPORT_FOLDER, **about) as final:
+        written = page(
+            job,
+            dataset=job.dataset,
+            audited=(),
+            curves="",
+            contest=contest,
+            settings={"base model": job.spec.base_model, "epochs": f"{job.spec.hyperparameters.epochs:g}"},
+        )
+        (final / "report.html").write_text(written, encoding="utf-8", errors="backslashreplace")
+        contest.write_rows(final / "evaluation.jsonl")
+        text = json.dumps(contest.result.wire(), indent=2) + "\n"
+        (final / "evaluation.json").write_text(text, encoding="utf-8")
