@@ -13,7 +13,7 @@ from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_operator.decide.connection import with_resolved
 from finetune_operator.decide.reported import REPORT_INTERVAL
 from finetune_operator.runtime.errors import NotFound
-from finetune_operator.runtime.kube import CONNECTIONS, Kube, Resource
+from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
 
@@ -95,6 +95,11 @@ class Context:
         found = await self.kube.get(resource, name, namespace)
         if found is not None:
             self.store.put(resource, found)
+
+    def is_ending(self, namespace: str) -> bool:
+        """Whether a namespace is being deleted: nothing can be made there any more."""
+        found = self.store.get(NAMESPACES, namespace) or {}
+        return bool((found.get("status") or {}).get("phase") == "Terminating")
 
     def connection(self, name: str) -> LLMConnectionSpec | None:
         """A connection's spec, resolved; None where it is not there or cannot be read (its own status says why)."""

@@ -155,5 +155,7 @@ class ModelReconciler:
         wanted = stamped(model_deployment.build(model, spec))
         metadata = wanted["metadata"]
         present = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"])
+        if self._context.is_ending(metadata["namespace"]):
+            return  # its end takes the deployment before the model
         if present is None or not covers(present, wanted):
             self._context.store.put(MODEL_DEPLOYMENTS, await self._context.kube.apply(MODEL_DEPLOYMENTS, wanted))

@@ -14,7 +14,7 @@ from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.errors import ProviderError, TryLater
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.runtime.errors import Forbidden, Invalid
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, NAMESPACES
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Requeue
 
 Manifest = dict[str, Any]
@@ -110,9 +110,8 @@ class ModelRelease:
         try:
             self._context.store.put(JOBS, await self._context.kube.apply(JOBS, job))
         except (Forbidden, Invalid) as refusal:
-            namespace = self._context.store.get(NAMESPACES, metadata["namespace"]) or {}
-            if (namespace.get("status") or {}).get("phase") == "Terminating":
-                return True  # nothing can be made there any more, and its claims go with it
+            if self._context.is_ending(metadata["namespace"]):
+                return True  # its claims go with it
             raise TryLater(Reason.POD_REJECTED, refusal.message) from None
         return False
 

@@ -14,6 +14,7 @@ from finetune_operator.runtime.kube import (
     FINE_TUNED_MODELS,
     JOBS,
     MODEL_DEPLOYMENTS,
+    NAMESPACES,
     SERVICES,
 )
 from finetune_operator.runtime.queue import Key
@@ -146,6 +147,15 @@ async def test_a_server_that_the_api_server_refuses_says_so() -> None:
     cluster.kube.refusals.clear()
     await cluster.wait(60)
     assert served_version(cluster) == "1"
+
+
+async def test_in_a_namespace_that_ends_no_deployment_is_made_again() -> None:
+    cluster = await with_version()
+    assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") in cluster.kube.objects
+    cluster.kube.put(NAMESPACES, {"metadata": {"name": "team-a"}, "status": {"phase": "Terminating"}})
+    cluster.kube.drop(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
 
 
 async def test_a_deployment_of_another_model_with_the_models_name_is_left_alone_until_it_goes() -> None:
