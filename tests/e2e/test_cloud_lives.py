@@ -16,6 +16,7 @@ import pytest
 from tests.cluster import Cluster, images
 from tests.e2e.conftest import NAMESPACE
 from tests.e2e.site import Site
+from tests.e2e.written import written
 from tests.lives import clouds
 from tests.lives.clouds import Cloud
 from tests.lives.life import Life
@@ -70,6 +71,17 @@ def test_a_model_is_tuned_served_renewed_and_deleted_and_nothing_is_left(
     lives[provider].result()
 
 
+def test_their_credentials_are_in_nothing_that_the_operator_says(
+    lives: dict[str, Future[None]], operator: Cluster
+) -> None:
+    """As in test_whole_run, but before other tests end these pods of the operator, and their logs."""
+    assert [life.exception() for life in lives.values()] == [None] * len(PROVIDERS)
+    told = list(written(operator))
+    assert {place.partition(" of ")[0] for place, _ in told} == {"audit log", "log", "metrics"}
+    assert any("cannot be asked about" in text for place, text in told if place.startswith("log"))
+    assert [place for place, text in told if any(canary in text for canary in clouds.CANARIES)] == []
+
+
 def play(team: Site, cloud: Cloud, check_image: str) -> None:
     """A life from its first job to the bill."""
     life = Life(team.cluster, cloud, team.name, operator=NAMESPACE, name=f"at-{cloud.name}")
@@ -119,7 +131,7 @@ def bill_of(cloud: Cloud) -> dict[str, Decimal]:
 
 
 def assert_no_credential_in(team: Site, model: str) -> None:
-    """Of the team's objects, events and pods' logs; test_whole_run looks at what the operator wrote and logged."""
+    """Of the team's objects, events and pods' logs."""
     kinds = "pods,jobs,events,configmaps,secrets,finetunejobs,finetunedmodels,modeldeployments"
     checks = f"app.kubernetes.io/component=check,finetune.dev/model={model}"
     told = {

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster import Cluster
 from tests.e2e.site import DATA_CANARY, SECRET_CANARY
+from tests.e2e.written import written
 from tests.lives.clouds import CANARIES
 
 OPERATOR = "system:serviceaccount:finetune-system:finetune-operator"
@@ -81,19 +82,6 @@ def test_every_right_of_the_operator_was_used(operator: Cluster) -> None:
 def test_no_pod_of_a_team_asked_the_api_server_for_anything(operator: Cluster) -> None:
     entries = operator.audit.requests("system:serviceaccount:")
     assert {entry["user"]["username"] for entry in entries} == {OPERATOR}
-
-
-def written(cluster: Cluster) -> Iterator[tuple[str, str]]:
-    """Everything that the operator said: each body that it wrote, statuses and events among them, logs and metrics."""
-    with cluster.audit.path.open() as lines:
-        yield from (("audit log", line) for line in lines)
-    for pod in cluster.get("-n", "finetune-system", "pods", "-l", "app.kubernetes.io/name=finetune-operator")["items"]:
-        name: str = pod["metadata"]["name"]
-        yield f"log of {name}", cluster.kubectl("-n", "finetune-system", "logs", name)
-        yield f"metrics of {name}", cluster.kubectl("get", "--raw", METRICS.format(name))
-
-
-METRICS = "/api/v1/namespaces/finetune-system/pods/{}:8080/proxy/metrics"
 
 
 @pytest.mark.parametrize("canary", [SECRET_CANARY, DATA_CANARY, *CANARIES])

@@ -20,7 +20,7 @@ API = "finetune.dev/v1alpha1"
 HOUR = 3600
 LISTS_OF_JOBS = "*[Jj]obs*"
 """By which a running job is followed, whatever the provider calls them."""
-SECONDS = 90
+SECONDS = 120
 """What one step may take on a busy machine."""
 
 
