@@ -61,13 +61,14 @@ def _described(result: Result) -> list[str]:
 
 def _runs(result: Result) -> str:
     columns = (
-        "run | jobs | healthy: all submitted s | all Complete s | tidied up s | API requests per job | CPU s | peak MiB"
+        "run | jobs | healthy: all submitted s | all Complete s | tidied up s | uploads told to wait "
+        "| API requests per job | CPU s | peak MiB"
     )
-    lines = [f"| {columns} |", "|---" * 8 + "|"]
+    lines = [f"| {columns} |", "|---" * 9 + "|"]
     for name, phase in (("healthy alone", result.alone), ("slow and dead beside", result.beside)):
         times = " | ".join(f"{one:.1f}" for one in (phase.submitted_after, phase.finished_after, phase.tidied_after))
         lines.append(
-            f"| {name} | {len(phase.jobs):,} | {times} | {phase.requests / len(phase.jobs):.1f} "
+            f"| {name} | {len(phase.jobs):,} | {times} | {phase.waits:,} | {phase.requests / len(phase.jobs):.1f} "
             f"| {phase.cpu_seconds:.1f} | {phase.peak_mib:.0f} |"
         )
     return "\n".join(lines)
