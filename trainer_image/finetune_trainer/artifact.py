@@ -81,9 +81,10 @@ def write(
     dataset: DatasetVerdict,
     result: TrainingResult,
     contest: "Contest | None",
+    curves: str,
     page: str,
 ) -> ArtifactRef:
-    """Write the artifact. `result` does not yet name it; `page` is report.html.
+    """Write the artifact. `result` does not yet name it; `curves` is loss.svg, `page` is report.html.
 
     Raises:
         TrainerError: ArtifactFailed.
@@ -108,7 +109,7 @@ def write(
         card = model_card.card(job, about, dataset, numbers, adapter=_adapter_config(folder))
         (folder / "README.md").write_text(card, encoding="utf-8")
         shutil.copyfile(record.path, folder / metrics.FILE)
-        (folder / "loss.svg").write_text(loss_svg(record, job), encoding="utf-8")
+        (folder / "loss.svg").write_text(curves, encoding="utf-8")
         (folder / "dataset.json").write_text(json.dumps(dataset.wire(), indent=2) + "\n", encoding="utf-8")
         (folder / "result.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
         (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")

@@ -147,6 +147,7 @@ def _execute(
     _merge(run)
     interruption.check()
     interruption.before_writing()
+    curves = artifact.loss_svg(run.metrics, job)
     reference = artifact.write(
         job,
         fingerprint=fingerprint(job),
@@ -157,7 +158,8 @@ def _execute(
         dataset=verdict,
         result=result,
         contest=contest,
-        page=_page(run, contest),
+        curves=curves,
+        page=_page(run, contest, curves),
     )
     reference = keeping.publish(reference)
     for rest in (own_code.MODEL_FOLDER, trackers.RUNS_FOLDER, trackers.TENSORBOARD_FOLDER):
@@ -469,7 +471,7 @@ def _evaluate(run: Run, reporter: Reporter, interruption: Interruption) -> Conte
     return contest
 
 
-def _page(run: Run, contest: Contest | None) -> str:
+def _page(run: Run, contest: Contest | None, curves: str) -> str:
     hyper = run.job.spec.hyperparameters
     settings = {
         "base model": run.job.spec.base_model,
@@ -486,7 +488,7 @@ def _page(run: Run, contest: Contest | None) -> str:
         run.job,
         dataset=run.verdict,
         audited=run.audited,
-        curves=artifact.loss_svg(run.metrics, run.job),
+        curves=curves,
         contest=contest,
         settings=settings,
     )
