@@ -4,6 +4,7 @@ A Secret is read from the operator's own namespace, again every minute, so that 
 to the SDK and nowhere else.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -72,8 +73,9 @@ class Account:
         self._api = api
         self._gate = Gate(clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
-        self._answers = Gate(at_once=ANSWERS_AT_ONCE, rate=ANSWERS_PER_SECOND, silence=ANSWER_SILENCE, clock=clock)
+        self._answers = Gate(at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, clock=clock)
         self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
+        self._asking = asyncio.Semaphore(ANSWERS_AT_ONCE)
         self.poller = Poller(api, wake, background=background, seconds=poll_seconds)
 
     def turn(self) -> AbstractAsyncContextManager[None]:
@@ -105,12 +107,12 @@ class Account:
         return await self.call(ask)
 
     async def answer(self, model: str, question: Question) -> Reply:
-        """Ask a model one question.
+        """Ask a model one question, once the questions before it have been answered.
 
         Raises:
             ProviderError: as `call`; or the provider's models need deployments.
         """
-        async with self._answers.passing():
+        async with self._asking, self._answers.passing():
             await self._answers_pace.wait()
             answering = (await self._api()).answering()
             if answering is None:

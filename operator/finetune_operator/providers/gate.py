@@ -45,18 +45,28 @@ class Pace:
 
 
 class Gate:
-    """Those who ask a connection's provider, one call or several in a row, pass its gate."""
+    """Those who ask a connection's provider, one call or several in a row, pass its gate.
+
+    Args:
+        at_once: places.
+        rate: how fast those come back who were sent away, per second.
+        wary: whether there is one place alone until there was an answer lately.
+        silence: seconds for which nobody is let in after a call that was not answered.
+        clock: seconds, never running backwards.
+    """
 
     def __init__(
         self,
         *,
         at_once: int = AT_ONCE,
         rate: float = CALLS_PER_SECOND,
+        wary: bool = True,
         silence: float = SILENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inside: set[asyncio.Task[Any] | None] = set()
         self._at_once = at_once
+        self._wary = wary
         self._silence = silence
         self._turns = TokenBucket(rate, at_once, clock)
         self._clock = clock
@@ -79,7 +89,7 @@ class Gate:
             yield
             return
         self._require_open()
-        answers = self._clock() - self._answered_at < TRUST_SECONDS
+        answers = not self._wary or self._clock() - self._answered_at < TRUST_SECONDS
         if len(self._inside) >= (self._at_once if answers else 1):
             message = "other calls of this connection come first"
             raise Busy(Reason.RATE_LIMITED, message, max(1.0, self._turns.reserve()))

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from finetune_api.asking import COMPLETIONS, QUESTION_MAX_BYTES, Asker, Question, Reply
 from finetune_api.names import ANSWERS_PATH
+from finetune_api.reasons import Reason
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.bodies import check_head, read_body
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
@@ -88,7 +89,7 @@ class AnswerRoute:
         if not self._is_leader():
             raise Refusal(503, "this replica does not lead", retry_after=2, close=True)
         if self._free < 1:
-            raise Refusal(503, "too many questions at once", retry_after=1, close=True)
+            raise Refusal(503, f"{Reason.RATE_LIMITED}: too many questions at once", retry_after=1, close=True)
         self._free -= 1
         try:
             check_head(request, QUESTION_MAX_BYTES, "question")

@@ -1,5 +1,6 @@
 """A model at a simulated OpenAI is measured: the pod's own program, the operator's own server, the provider's SDK."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -144,7 +145,7 @@ async def test_an_operator_that_is_new_at_every_step_measures_once(provider, beg
     await cluster.begin_anew()
     job = cluster.start_pod()
     await cluster.begin_anew()
-    last = await cluster.ask(job.model_copy(update={"answers_url": here(cluster, job)}))
+    last = await cluster.ask(here(cluster, job))
     await cluster.begin_anew()
     cluster.finish_pod(last)
     await cluster.begin_anew()
@@ -215,6 +216,14 @@ async def test_a_job_asks_no_more_often_than_it_has_rows_for(provider, begin):
     assert (await refused(cluster, job)).status == 409, "a new process has found the count"
 
 
+async def test_questions_wait_for_each_other_and_none_is_sent_away(provider, begin):
+    cluster = await begin()
+    job = cluster.start_pod()
+    await cluster.settle()
+    replies = await asyncio.gather(*(cluster.answers.accept(asker(job), QUESTION) for _ in range(16)))
+    assert ({reply.text for reply in replies}, provider.count(CHAT)) == ({"x"}, 16)
+
+
 async def test_answers_end_with_the_budget(provider, begin):
     cluster = await begin(budget={"maxCost": "0.05"})
     cluster.catalogue = priced(cluster.url.removeprefix("http://"), tuned={"input": "5000", "output": "5000"})
@@ -272,9 +281,11 @@ async def test_a_job_that_is_deleted_ends_its_evaluation(begin):
     assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
 
 
-def here(cluster: MeasuredCluster, job: MeasureJob) -> str:
-    """Where the Service leads to by now: the port of the process that leads."""
-    return re.sub(r"localhost:\d+", f"localhost:{cluster.port}", job.answers_url)
+def here(cluster: MeasuredCluster, job: MeasureJob) -> MeasureJob:
+    """The Service leads to the process that leads by now."""
+    return MeasureJob.model_validate_json(
+        re.sub(r"localhost:\d+", f"localhost:{cluster.port}", job.model_dump_json(by_alias=True, exclude_none=True))
+    )
 
 
 def asker(job: MeasureJob) -> Asker:
