@@ -6,7 +6,9 @@ For an encoder-decoder a row is prompt and last answer, each tokenised alone and
 """
 
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -14,6 +16,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.data.chat_template import TemplateRefusedError
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.rows import Position, Row
+from finetune_trainer.data.shared_parts import SharedParts
 from finetune_trainer.errors import TrainerError
 
 IGNORED = -100
@@ -206,15 +209,30 @@ def _earlier_turn(row: Row, index: int, tokenizer: ChatTokenizer) -> Iterator[_P
 
 
 def _tokenised(pieces: Iterable[_Piece], tokenizer: ChatTokenizer) -> Iterator[tuple[_Piece, list[int]]]:
+    """Each piece with its ids. A batch is tokenised while the next one is read and rendered."""
+    parts = SharedParts(tokenizer)
+    with ThreadPoolExecutor(1, "tokenise") as beside:
+        waiting: deque[tuple[list[_Piece], Future[list[list[int]]]]] = deque()
+        for batch in _batches(pieces):
+            waiting.append((batch, beside.submit(parts.ids, [one.text for one in batch])))
+            if len(waiting) > 1:
+                earlier, ids = waiting.popleft()
+                yield from zip(earlier, ids.result(), strict=True)
+        for last, ids in waiting:
+            yield from zip(last, ids.result(), strict=True)
+
+
+def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
     batch: list[_Piece] = []
     characters = 0
     for piece in pieces:
         batch.append(piece)
         characters += len(piece.text)
         if len(batch) >= _BATCH_TEXTS or characters >= _BATCH_CHARACTERS:
-            yield from zip(batch, tokenizer.ids([one.text for one in batch]), strict=True)
+            yield batch
             batch, characters = [], 0
-    yield from zip(batch, tokenizer.ids([one.text for one in batch]), strict=True)
+    if batch:
+        yield batch
 
 
 class _Pending:
