@@ -8,10 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
-from finetune_trainer.data import ChatTokenizer, Position, Row, Turn
-from finetune_trainer.data.encode import encode_all
+from finetune_trainer.data import ChatTokenizer, Position, Row, Tally, Turn
+from finetune_trainer.data.counting import count
+from finetune_trainer.data.encode import Refused, encode_all
 from finetune_trainer.data.frames import frame
-from finetune_trainer.data.shared_parts import SharedParts, marks
+from finetune_trainer.data.rows import Rows, line_places
+from finetune_trainer.data.shared_parts import SharedParts, marks, stands_alone
 from tests.unit.finetune_trainer.test_data_template import CASES, CHATML, NO_END, NO_SYSTEM, THINKING, byte_level
 
 TEXT = st.text("ab \nä<>|_/[]") | st.sampled_from(
@@ -48,6 +50,59 @@ def test_any_conversations_have_the_tokens_and_labels_of_the_long_way(case):
         assert notes[0] == notes[1]
 
     check()
+
+
+BLOCKS = st.lists(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=3), min_size=2, max_size=4)
+
+
+@pytest.mark.parametrize("roles", [("user", "assistant"), ("system", "user", "assistant")], ids=len)
+@pytest.mark.parametrize("case", TOKENIZERS)
+def test_rows_counted_together_have_the_counts_of_the_long_way(case, roles):
+    tokenizer = TOKENIZERS[case]()
+    quick, slow = (ChatTokenizer.from_transformers(tokenizer) for _ in range(2))
+
+    @settings(deadline=None, database=None, max_examples=30, suppress_health_check=list(HealthCheck))
+    @given(BLOCKS, st.integers(1, 40))
+    def check(texts, length):
+        blocks = [
+            Rows(line_places(1 + 5 * n, len(one)), roles, tuple(zip(*one))[-len(roles) :])
+            for n, one in enumerate(texts)
+        ]
+        together, alone = Tally(), Tally()
+        refused = list(count(blocks, quick, length, together))
+        with ExitStack() as stack:
+            for name, instead in THE_LONG_WAY.items():
+                stack.enter_context(patch(name, instead))
+            results = list(encode_all([row for one in blocks for row in one.rows()], slow, length, alone.notes))
+        for result in results:
+            if not isinstance(result, Refused):
+                alone.add(result)
+        assert together == alone
+        assert refused == [result for result in results if isinstance(result, Refused)]
+
+    check()
+
+
+def test_rows_of_a_plain_frame_are_counted_together(monkeypatch):
+    """Else the test before would compare nothing: only the first rows, which prove the way, are made one by one."""
+    made = []
+
+    def seen(rows, *others):
+        for result in encode_all(rows, *others):
+            made.append(result.position.line)
+            yield result
+
+    monkeypatch.setattr("finetune_trainer.data.counting.encode_all", seen)
+    blocks = [Rows(line_places(line, 2), ("user", "assistant"), (["a", "b"], ["x", "y"])) for line in (1, 3, 5)]
+    assert list(count(blocks, ChatTokenizer.from_transformers(byte_level(THINKING)), 100, tally := Tally())) == []
+    assert (tally.rows, made) == (6, [1, 2])
+
+
+def test_a_token_that_another_one_could_overlap_is_no_place_to_cut():
+    assert stands_alone("<|a|>", ["<|a|>", "<|b|>"])
+    assert not stands_alone("<|a|>", ["<|a|>", "|><|"])
+    assert not stands_alone("<a>", ["<a>", "x<a>"])
+    assert not stands_alone("aba", ["aba"])
 
 
 def test_a_frame_is_what_stands_around_the_turns():

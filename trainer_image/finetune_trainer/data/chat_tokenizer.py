@@ -114,17 +114,19 @@ class ChatTokenizer:
             TemplateRefusedError: the template does not take it.
         """
         turns = tuple(turns)
-        around = self._frame(turns, add_generation_prompt) if len(turns) <= _FRAMED_TURNS else None
+        around = self.frame(tuple([turn.role for turn in turns]), add_generation_prompt=add_generation_prompt)
         if around is None:
             return render(self.template, turns, self.special_tokens, add_generation_prompt=add_generation_prompt)
         return around[0] + "".join([turn.content + text for turn, text in zip(turns, around[1:], strict=True)])
 
-    def _frame(self, turns: tuple[Turn, ...], add_generation_prompt: bool) -> list[str] | None:
-        """What stands around such turns; None where the template has to be asked each time."""
-        order = add_generation_prompt, tuple([turn.role for turn in turns])
+    def frame(self, roles: tuple[Role, ...], *, add_generation_prompt: bool) -> list[str] | None:
+        """What stands around turns with these roles; None where the template has to be asked each time."""
+        if len(roles) > _FRAMED_TURNS:
+            return None
+        order = add_generation_prompt, roles
         if order not in self._frames:
-            ask, roles = order
-            self._frames[order] = frame(self.template, roles, self.special_tokens, add_generation_prompt=ask)
+            tokens = self.special_tokens
+            self._frames[order] = frame(self.template, roles, tokens, add_generation_prompt=add_generation_prompt)
         return self._frames[order]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:

@@ -73,17 +73,25 @@ class Tally:
 
     def add(self, row: Encoded) -> bool:
         """Count the row; whether it can be learnt from."""
-        loss_tokens = row.loss_tokens
-        self.rows += 1
-        self.tokens += row.tokens
-        self.loss_tokens += loss_tokens
-        self.longest = max(self.longest, row.tokens)
-        self.truncated += row.truncated
-        if loss_tokens:
+        if self.count(row.tokens, row.loss_tokens, truncated=row.truncated):
             return True
-        self.unlabelled += 1
-        self.first_unlabelled = self.first_unlabelled or row.position
+        self.leave_out(row.position)
         return False
+
+    def count(self, tokens: int, loss_tokens: int, *, truncated: bool) -> bool:
+        """Count a row by its tokens; whether it can be learnt from."""
+        self.rows += 1
+        self.tokens += tokens
+        self.loss_tokens += loss_tokens
+        self.longest = max(self.longest, tokens)
+        self.truncated += truncated
+        return loss_tokens > 0
+
+    def leave_out(self, position: Position) -> None:
+        """Count a row that cannot be learnt from; rows may come in any order."""
+        self.unlabelled += 1
+        first = self.first_unlabelled
+        self.first_unlabelled = position if first is None or position.packed() < first.packed() else first
 
 
 NOTE_PREFIX = (
@@ -245,7 +253,7 @@ class _Pending:
         self._head = 0
 
     def add(self, kind: str, ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> None:
-        shared = _common_prefix(ids, self._whole)
+        shared = common_prefix(ids, self._whole)
         if kind == "head":
             self._head = shared
             if shared < len(ids):
@@ -266,7 +274,7 @@ class _Pending:
         return Encoded(self._position, kept, labels, len(ids))
 
 
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     """How many ids both begin with."""
     if second[: len(first)] == first:
         return len(first)

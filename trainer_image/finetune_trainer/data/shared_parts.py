@@ -6,7 +6,7 @@ those of its parts, and a part that many texts have is tokenised once for all th
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 
@@ -17,7 +17,7 @@ class SharedParts:
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self._tokenizer = tokenizer
         self._marks = marks(tokenizer)
-        self._mark = re.compile(f"({'|'.join(map(re.escape, sorted(self._marks, key=len, reverse=True)))})")
+        self._mark = mark_pattern(self._marks)
         self._proven = False
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -62,3 +62,15 @@ def marks(tokenizer: ChatTokenizer) -> dict[str, list[int]]:
     greedy = any(token.lstrip or token.rstrip or token.single_word for token in added.values())
     knows_first = backend.pre_tokenizer is not None and b'"first"' in backend.pre_tokenizer.__getstate__()
     return {} if greedy or knows_first or backend.encode_special_tokens or tokenizer.encoder_decoder else found
+
+
+def mark_pattern(known: Iterable[str]) -> re.Pattern[str]:
+    """Finds such tokens as the tokenizer does: the first, and of those that begin there the longest."""
+    return re.compile(f"({'|'.join(map(re.escape, sorted(known, key=len, reverse=True)))})")
+
+
+def stands_alone(mark: str, known: Iterable[str]) -> bool:
+    """Whether a token is found wherever it stands: no other one, nor itself, can overlap it or hold it."""
+    ends = [(mark[:size], mark[-size:]) for size in range(1, len(mark))]
+    overlaps = any(one.endswith(start) or one.startswith(end) for one in known for start, end in ends)
+    return not overlaps and not any(mark in one for one in known if one != mark)

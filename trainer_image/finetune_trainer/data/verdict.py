@@ -5,7 +5,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 
 from finetune_api.job import Columns, DataFile, FineTuneJobSpec
 from finetune_api.reasons import Reason
@@ -13,7 +12,8 @@ from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedR
 from finetune_trainer.data import column_names
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
-from finetune_trainer.data.encode import Encoded, Refused, Tally, encode_all
+from finetune_trainer.data.counting import count
+from finetune_trainer.data.encode import Refused, Tally
 from finetune_trainer.data.fingerprints import Fingerprints, Shared
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Row, Rows
@@ -51,8 +51,8 @@ def check_dataset(
         for check in checks:
             check.read(allow_local=allow_local, air_gapped=air_gapped)
         duplicates, shared = fingerprints.compare()
-    for check, count in zip(checks, duplicates, strict=True):
-        check.duplicates = count
+    for check, found in zip(checks, duplicates, strict=True):
+        check.duplicates = found
     return _verdict(checks, shared, spec, None if tokenizer else no_tokens, tokenizer)
 
 
@@ -124,13 +124,9 @@ class _SplitCheck:
             for _ in found:
                 pass
             return
-        rows = chain.from_iterable(one.rows() if isinstance(one, Rows) else (one,) for one in found)
         max_length = self.spec.hyperparameters.max_sequence_length
-        for result in encode_all(rows, self.tokenizer, max_length, self.tally.notes):
-            if isinstance(result, Encoded):
-                self.tally.add(result)
-            else:
-                self._bad(_refused(result))
+        for refused in count(found, self.tokenizer, max_length, self.tally):
+            self._bad(_refused(refused))
 
     def _bad(self, problem: Unusable) -> None:
         self.bad_rows += 1
