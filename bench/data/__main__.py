@@ -24,6 +24,11 @@ from bench.machine import described
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-operator"
 MODEL = "bench/model"
+_TITLE = """# Checking data, beside datasets and tokenizers
+
+`make bench-data`: `check` with everything it reports; `datasets` loading the file and dropping rows with missing values;
+`tokenizers` encoding batches of a thousand. Of some runs, in turn, the best time and the most memory.
+"""
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def counting(path: Path, model: Path, python: Path, runs: int) -> str:
         runs,
     )
     head = _HEAD.format("file", "tokenizers alone", "check takes: time / CPU")
-    counted = f"Tokens: {ours.tokens:,} (check, without line breaks that no row is ended by) and {theirs.tokens:,}."
+    counted = f"Tokens: {ours.tokens:,} (check, which leaves out the line break behind the end of a turn) and {theirs.tokens:,}."
     return "\n".join([head, "|" + "---|" * 8, _row("jsonl", ours, theirs), "", counted]) + "\n"
 
 

@@ -65,7 +65,7 @@ def test_rows_counted_together_have_the_counts_of_the_long_way(case, roles):
     @given(BLOCKS, st.integers(1, 40))
     def check(texts, length):
         blocks = [
-            Rows(line_places(1 + 5 * n, len(one)), roles, tuple(zip(*one))[-len(roles) :])
+            Rows(line_places(1 + 5 * n, len(one)), roles, tuple(zip(*one, strict=True))[-len(roles) :])
             for n, one in enumerate(texts)
         ]
         together, alone = Tally(), Tally()
