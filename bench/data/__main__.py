@@ -26,8 +26,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fine
 MODEL = "bench/model"
 _TITLE = """# Checking data, beside datasets and tokenizers
 
-`make bench-data`: `check` with everything it reports; `datasets` loading the file and dropping rows with missing values;
-`tokenizers` encoding batches of a thousand. Of some runs, in turn, the best time and the most memory.
+`make bench-data`: `check` with everything it reports; `datasets` loading the file and dropping rows with missing
+values; `tokenizers` encoding batches of a thousand. Of some runs, in turn, the best time and the most memory.
 """
 
 
@@ -141,7 +141,8 @@ def counting(path: Path, model: Path, python: Path, runs: int) -> str:
         runs,
     )
     head = _HEAD.format("file", "tokenizers alone", "check takes: time / CPU")
-    counted = f"Tokens: {ours.tokens:,} (check, which leaves out the line break behind the end of a turn) and {theirs.tokens:,}."
+    left_out = "(check, which leaves out the line break behind the end of a turn)"
+    counted = f"Tokens: {ours.tokens:,} {left_out} and {theirs.tokens:,}."
     return "\n".join([head, "|" + "---|" * 8, _row("jsonl", ours, theirs), "", counted]) + "\n"
 
 
