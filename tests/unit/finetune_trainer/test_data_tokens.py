@@ -36,7 +36,7 @@ def test_any_conversations_have_the_tokens_and_labels_of_the_long_way(case):
     tokenizer = TOKENIZERS[case]()
     quick, slow = (ChatTokenizer.from_transformers(tokenizer) for _ in range(2))
 
-    @settings(deadline=None, database=None, max_examples=50, suppress_health_check=list(HealthCheck))
+    @settings(deadline=None, database=None, max_examples=25, suppress_health_check=list(HealthCheck))
     @given(ROWS, st.integers(1, 40))
     def check(conversations, length):
         rows = [Row(Position(line=number), turns) for number, turns in enumerate(conversations, 1)]
@@ -61,7 +61,7 @@ def test_rows_counted_together_have_the_counts_of_the_long_way(case, roles):
     tokenizer = TOKENIZERS[case]()
     quick, slow = (ChatTokenizer.from_transformers(tokenizer) for _ in range(2))
 
-    @settings(deadline=None, database=None, max_examples=30, suppress_health_check=list(HealthCheck))
+    @settings(deadline=None, database=None, max_examples=12, suppress_health_check=list(HealthCheck))
     @given(BLOCKS, st.integers(1, 40))
     def check(texts, length):
         blocks = [

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from finetune_api.job import Columns, DataFile, FineTuneJobSpec
 from finetune_api.reasons import Reason
@@ -14,10 +15,12 @@ from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count
 from finetune_trainer.data.encode import Refused, Tally
-from finetune_trainer.data.fingerprints import Fingerprints, Shared
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Row, Rows
 from finetune_trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from finetune_trainer.data.fingerprints import Fingerprints, Shared
 
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "warnings": 16, "name": 256}
@@ -43,6 +46,8 @@ def check_dataset(
     Returns:
         The verdict. What is wrong with data or stores is in it and is never raised.
     """
+    from finetune_trainer.data.fingerprints import Fingerprints  # 50 MiB of pyarrow, which a server has no need of
+
     given = [(name, data) for name in SPLITS if (data := getattr(spec.dataset, name)) is not None]
     with Fingerprints(len(given)) as fingerprints:
         checks = [
@@ -79,7 +84,7 @@ class _SplitCheck:
     data: DataFile
     spec: FineTuneJobSpec
     index: int
-    fingerprints: Fingerprints
+    fingerprints: "Fingerprints"
     tokenizer: ChatTokenizer | None
     file: str = ""
     format: str = ""
@@ -253,7 +258,7 @@ def _rows(count: int) -> str:
 
 def _verdict(
     checks: list[_SplitCheck],
-    shared: list[Shared],
+    shared: list["Shared"],
     spec: FineTuneJobSpec,
     no_tokens: str | None,
     tokenizer: ChatTokenizer | None,
@@ -283,7 +288,7 @@ def _praise(checks: list[_SplitCheck], tokenizer: ChatTokenizer | None) -> str:
     return f"Every row can be used: {rows}" + (f"; {tokens:,} tokens" if tokenizer else "")
 
 
-def _shared_rows(shared: Shared, checks: list[_SplitCheck]) -> SharedRows:
+def _shared_rows(shared: "Shared", checks: list[_SplitCheck]) -> SharedRows:
     earlier, later = checks[shared.earlier], checks[shared.later]
     examples = [f"{later.file} {position}" for position in shared.examples]
     return SharedRows(splits=[earlier.split, later.split], rows=shared.rows, examples=examples)
@@ -291,7 +296,7 @@ def _shared_rows(shared: Shared, checks: list[_SplitCheck]) -> SharedRows:
 
 def _warnings(
     checks: list[_SplitCheck],
-    shared: list[Shared],
+    shared: list["Shared"],
     spec: FineTuneJobSpec,
     no_tokens: str | None,
     tokenizer: ChatTokenizer | None,
