@@ -27,7 +27,7 @@ JOBS ?= 1000
 # Where `make bench-trainer` trains: cpu or cuda.
 DEVICE ?= cpu
 # How many rows `make bench-data` checks; several numbers are runs of their own.
-ROWS ?= 1000000
+ROWS ?= 1000000 10000000
 # How long `make soak` goes on.
 MINUTES ?= 60
 # More flags for pytest: `make test-unit PYTEST="-k lease -x"`.
@@ -88,8 +88,8 @@ bench-trainer: venv ## training beside TRL and transformers (DEVICE=cuda on a ma
 	@$(BIN)/python -m bench.trainer --device $(DEVICE)
 
 .PHONY: bench-data
-bench-data: venv ## `check` on large files beside datasets and tokenizers (ROWS="1000000 10000000", minutes)
-	@$(BIN)/python -m bench.data --rows $(ROWS)
+bench-data: venv ## `check` on large files beside datasets and tokenizers (ROWS="200000" is quick; else half an hour, 8 GB)
+	@$(BIN)/python -m bench.data --rows $(ROWS) --write bench/results/data.md
 
 .PHONY: fuzz
 fuzz: venv ## hours of made-up bytes as datasets: each must give a verdict

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +24,11 @@ from bench.machine import described
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-operator"
 MODEL = "bench/model"
+_TITLE = """# Checking data, beside datasets and tokenizers
+
+`make bench-data`: `check` with everything it reports; `datasets` loading the file and dropping rows with missing
+values; `tokenizers` encoding batches of a thousand. Of some runs, in turn, the best time and the most memory.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Best:
 
     rows: int
     seconds: float
+    cpu_seconds: float
     peak_mib: float
     tokens: int | None
 
@@ -38,6 +45,11 @@ class Best:
     def rows_per_second(self) -> float:
         """Thousands of them."""
         return self.rows / self.seconds / 1000
+
+    @property
+    def cpu(self) -> float:
+        """Millionths of a second of a processor for each row."""
+        return self.cpu_seconds / self.rows * 1e6
 
 
 def main() -> int:
@@ -47,19 +59,31 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--token-rows", type=int, default=200_000, help="rows whose tokens are counted")
     parser.add_argument("--folder", type=Path, help="where the files are made and left; default: a temporary one")
+    parser.add_argument("--write", type=Path, help="a page of the tables")
     options = parser.parse_args()
     python = peers()
     with tempfile.TemporaryDirectory(prefix="bench-data-") as temporary:
-        folder = options.folder or Path(temporary)
-        model = rows.write_model(folder / "cache", MODEL)
-        print(f"{described()}\n{versions(python)}\n")
-        for count in options.rows:
-            paths = rows.write(folder, count)
-            print(f"{count:,} rows, {paths['jsonl'].stat().st_size / count:.0f} bytes each as JSON Lines\n")
-            print(reading(paths, python, options.runs), flush=True)
-        sample = rows.write(folder, options.token_rows)["jsonl"]
-        print(f"Tokens of {options.token_rows:,} rows\n\n{counting(sample, model, python, options.runs)}")
+        page = [f"{described()}\n{versions(python)}\n"]
+        for part in tables(options, options.folder or Path(temporary), python):
+            print(part, flush=True)
+            page.append(part)
+    if options.write:
+        options.write.write_text(
+            "# Checking data, beside datasets and tokenizers\n\n`make bench-data`. " + "\n".join(page)
+        )
     return 0
+
+
+def tables(options: argparse.Namespace, folder: Path, python: Path) -> Iterator[str]:
+    """Every measurement, as Markdown."""
+    model = rows.write_model(folder / "cache", MODEL)
+    for count in options.rows:
+        paths = rows.write(folder, count)
+        size = paths["jsonl"].stat().st_size / count
+        yield f"## {count:,} rows, {size:.0f} bytes each as JSON Lines\n\n{reading(paths, python, options.runs)}"
+        yield three_splits(paths["jsonl"])
+    sample = rows.write(folder, options.token_rows)["jsonl"]
+    yield f"## Tokens of {options.token_rows:,} rows\n\n{counting(sample, model, python, options.runs)}"
 
 
 def peers() -> Path:
@@ -87,38 +111,44 @@ def said(command: list[Any]) -> str:
     return done.stdout.strip().rpartition("\n")[2]
 
 
+_HEAD = "| {} | check: thousand rows/s | µs of CPU a row | MiB | {}: thousand rows/s | µs of CPU a row | MiB | {} |"
+
+
 def reading(paths: dict[str, Path], python: Path, runs: int) -> str:
     """Everything that `check` reports without a tokenizer, beside loading and dropping rows with missing values."""
-    lines = [
-        "| file | check, thousand rows/s | MiB | datasets, thousand rows/s | MiB | check is faster by |",
-        "|" + "---|" * 6,
-    ]
+    lines = [_HEAD.format("file", "datasets", "check takes: time / CPU"), "|" + "---|" * 8]
     for kind, path in paths.items():
         ours, theirs = in_turn(
-            [sys.executable, "-m", "bench.data.ours", path, "-"],
+            [sys.executable, "-m", "bench.data.ours", "-", path],
             [python, HERE / "peers.py", "datasets", path],
             runs,
         )
-        lines.append(
-            f"| {kind} | {ours.rows_per_second:.0f} | {ours.peak_mib:.0f} | {theirs.rows_per_second:.0f} | "
-            f"{theirs.peak_mib:.0f} | {theirs.seconds / ours.seconds:.2f} |"
-        )
+        lines.append(_row(kind, ours, theirs))
     return "\n".join(lines) + "\n"
+
+
+def three_splits(path: Path) -> str:
+    """The same rows as training, validation and test set: all are shared, which is the most that there is to keep."""
+    found = _best([json.loads(said([sys.executable, "-m", "bench.data.ours", "-", path, path, path]))])
+    return f"As three splits that share every row: {found.seconds:.0f} s, at most {found.peak_mib:.0f} MiB.\n"
 
 
 def counting(path: Path, model: Path, python: Path, runs: int) -> str:
     """`check` with token counts, beside what tokenizers needs to encode the same rows in batches."""
     ours, theirs = in_turn(
-        [sys.executable, "-m", "bench.data.ours", path, model],
+        [sys.executable, "-m", "bench.data.ours", model, path],
         [python, HERE / "peers.py", "tokenizers", path, model],
         runs,
     )
-    return (
-        "| tokens of | thousand rows/s | tokens | MiB | of tokenizers' time |\n|---|---|---|---|---|\n"
-        f"| check | {ours.rows_per_second:.0f} | {ours.tokens:,} | {ours.peak_mib:.0f} | "
-        f"{ours.seconds / theirs.seconds:.2f} |\n"
-        f"| tokenizers alone | {theirs.rows_per_second:.0f} | {theirs.tokens:,} | {theirs.peak_mib:.0f} | 1 |\n"
-    )
+    head = _HEAD.format("file", "tokenizers alone", "check takes: time / CPU")
+    left_out = "(check, which leaves out the line break behind the end of a turn)"
+    counted = f"Tokens: {ours.tokens:,} {left_out} and {theirs.tokens:,}."
+    return "\n".join([head, "|" + "---|" * 8, _row("jsonl", ours, theirs), "", counted]) + "\n"
+
+
+def _row(kind: str, ours: Best, theirs: Best) -> str:
+    both = " | ".join(f"{one.rows_per_second:.0f} | {one.cpu:.2f} | {one.peak_mib:.0f}" for one in (ours, theirs))
+    return f"| {kind} | {both} | {ours.seconds / theirs.seconds:.2f} / {ours.cpu / theirs.cpu:.2f} |"
 
 
 def in_turn(ours: list[Any], theirs: list[Any], runs: int) -> tuple[Best, Best]:
@@ -129,7 +159,13 @@ def in_turn(ours: list[Any], theirs: list[Any], runs: int) -> tuple[Best, Best]:
 
 def _best(runs: list[dict[str, Any]]) -> Best:
     quickest = min(runs, key=lambda run: run["seconds"])
-    return Best(quickest["rows"], quickest["seconds"], max(run["peakMiB"] for run in runs), quickest.get("tokens"))
+    return Best(
+        quickest["rows"],
+        quickest["seconds"],
+        min(run["cpuSeconds"] for run in runs),
+        max(run["peakMiB"] for run in runs),
+        quickest.get("tokens"),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One check in a process of its own: `python -m bench.data.ours FILE CACHE|-` prints a line of JSON."""
+"""One check in a process of its own: `python -m bench.data.ours CACHE|- FILE…` prints a line of JSON."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Check the file as the training set, with token counts where a model cache is named."""
+    """Check the files as training, validation and test set, with token counts where a model cache is named."""
     from finetune_api.job import FineTuneJobSpec
     from finetune_trainer.data import ChatTokenizer
     from finetune_trainer.data.verdict import check_dataset
 
-    path, model = Path(sys.argv[1]), sys.argv[2]
+    model, *paths = sys.argv[1:]
+    splits = zip(("train", "validation", "test"), paths, strict=False)
+    dataset = {split: {"uri": Path(path).as_uri()} for split, path in splits}
     about = {"connectionRef": {"name": "a"}, "modelRef": {"name": "b"}, "baseModel": "bench/model"}
-    spec = FineTuneJobSpec.model_validate(about | {"dataset": {"train": {"uri": path.as_uri()}}})
+    spec = FineTuneJobSpec.model_validate(about | {"dataset": dataset})
     tokenizer = None if model == "-" else ChatTokenizer.from_folder(Path(model))
-    started = time.perf_counter()
+    started, computed = time.perf_counter(), time.process_time()
     verdict = check_dataset(spec, tokenizer=tokenizer, allow_local=True)
-    seconds = time.perf_counter() - started
+    took = {"seconds": time.perf_counter() - started, "cpuSeconds": time.process_time() - computed}
     assert verdict.valid, verdict.message
     assert verdict.train is not None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"rows": verdict.train.rows, "tokens": verdict.train.tokens, "seconds": seconds, "peakMiB": peak}))
+    print(json.dumps({"rows": verdict.train.rows, "tokens": verdict.train.tokens, "peakMiB": peak} | took))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ filters and functions. Tools and documents are not supported: rows have none.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -44,8 +44,23 @@ def render(
         TemplateRefusedError: the template raised, for example because it knows no system message.
     """
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    return rendered(compiled(template), messages, special_tokens, add_generation_prompt, template)
+
+
+def rendered(
+    template: jinja2.Template,
+    messages: Sequence[Mapping[str, str]],
+    special_tokens: Mapping[str, str],
+    add_generation_prompt: bool,
+    said: str = "",
+) -> str:
+    """What the template makes of messages.
+
+    Raises:
+        TemplateRefusedError: the template raised.
+    """
     try:
-        return compiled(template).render(
+        return template.render(
             messages=messages,
             tools=None,
             documents=None,
@@ -53,7 +68,7 @@ def render(
             **special_tokens,
         )
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-        raise TemplateRefusedError(_own_words(template, error)) from None
+        raise TemplateRefusedError(_own_words(said, error)) from None
 
 
 def _own_words(template: str, error: Exception) -> str:
@@ -69,17 +84,21 @@ def compiled(template: str) -> jinja2.Template:
     Raises:
         jinja2.TemplateSyntaxError: it is no Jinja template.
     """
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals |= {
-        "raise_exception": _raise_exception,
-        "strftime_now": _strftime_now,
-        "dict": _Dict(),
-        "namespace": _Namespace,
-    }
-    return environment.from_string(template)
+    return ChatEnvironment().from_string(template)
+
+
+class ChatEnvironment(ImmutableSandboxedEnvironment):
+    """What chat templates may use."""
+
+    def __init__(self) -> None:
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, loopcontrols])
+        self.filters["tojson"] = _to_json
+        self.globals |= {
+            "raise_exception": _raise_exception,
+            "strftime_now": _strftime_now,
+            "dict": _Dict(),
+            "namespace": _Namespace,
+        }
 
 
 class _GenerationBlocks(Extension):

@@ -16,9 +16,11 @@ from tokenizers import AddedToken, Tokenizer
 
 from finetune_api.reasons import Reason
 from finetune_trainer.data.chat_template import JOINED_TEMPLATE, PLAIN_TEMPLATE, compiled, render
-from finetune_trainer.data.rows import Turn
+from finetune_trainer.data.frames import frame
+from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.errors import TrainerError
 
+_FRAMED_TURNS = 8  # at most, of conversations that are put together from a frame: there are few orders of so many
 _NO_TOKENIZER_STEP = "Put a model with a tokenizer.json into the model cache."
 
 
@@ -44,6 +46,8 @@ class ChatTokenizer:
     """Of an encoder-decoder: the token that answers begin after. Prompt and answer are then texts of their own."""
     special_ids: frozenset[int] = field(init=False)
     _blank_ids: dict[int, bool] = field(default_factory=dict, repr=False)
+    _frames: dict[tuple[bool, tuple[Role, ...]], list[str] | None] = field(default_factory=dict, repr=False)
+    """By whether the head of an answer follows, and the roles."""
 
     def __post_init__(self) -> None:
         self.backend.no_truncation()
@@ -109,7 +113,21 @@ class ChatTokenizer:
         Raises:
             TemplateRefusedError: the template does not take it.
         """
-        return render(self.template, turns, self.special_tokens, add_generation_prompt=add_generation_prompt)
+        turns = tuple(turns)
+        around = self.frame(tuple([turn.role for turn in turns]), add_generation_prompt=add_generation_prompt)
+        if around is None:
+            return render(self.template, turns, self.special_tokens, add_generation_prompt=add_generation_prompt)
+        return around[0] + "".join([turn.content + text for turn, text in zip(turns, around[1:], strict=True)])
+
+    def frame(self, roles: tuple[Role, ...], *, add_generation_prompt: bool) -> list[str] | None:
+        """What stands around turns with these roles; None where the template has to be asked each time."""
+        if len(roles) > _FRAMED_TURNS:
+            return None
+        order = add_generation_prompt, roles
+        if order not in self._frames:
+            tokens = self.special_tokens
+            self._frames[order] = frame(self.template, roles, tokens, add_generation_prompt=add_generation_prompt)
+        return self._frames[order]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of rendered texts. Special tokens in them are found; only an encoder-decoder's get some added."""

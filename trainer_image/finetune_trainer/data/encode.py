@@ -7,7 +7,9 @@ For an encoder-decoder a row is prompt and last answer, each tokenised alone and
 """
 
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
@@ -15,6 +17,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.data.chat_template import TemplateRefusedError
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.rows import Position, Row
+from finetune_trainer.data.shared_parts import SharedParts
 from finetune_trainer.errors import TrainerError
 
 IGNORED = -100
@@ -114,17 +117,26 @@ class Tally:
 
     def add(self, row: Encoded | EncodedPair) -> bool:
         """Count the row; whether it can be learnt from."""
-        loss_tokens = row.loss_tokens
-        self.rows += 1
-        self.tokens += row.tokens
-        self.loss_tokens += loss_tokens
-        self.longest = max(self.longest, row.longest)
-        self.truncated += row.truncated
-        if row.learnable if isinstance(row, EncodedPair) else loss_tokens:
+        learnt = self.count(row.tokens, row.loss_tokens, longest=row.longest, truncated=row.truncated)
+        if row.learnable if isinstance(row, EncodedPair) else learnt:
             return True
-        self.unlabelled += 1
-        self.first_unlabelled = self.first_unlabelled or row.position
+        self.leave_out(row.position)
         return False
+
+    def count(self, tokens: int, loss_tokens: int, *, longest: int, truncated: bool) -> bool:
+        """Count a row by its tokens; whether any of them carry loss."""
+        self.rows += 1
+        self.tokens += tokens
+        self.loss_tokens += loss_tokens
+        self.longest = max(self.longest, longest)
+        self.truncated += truncated
+        return loss_tokens > 0
+
+    def leave_out(self, position: Position) -> None:
+        """Count a row that cannot be learnt from; rows may come in any order."""
+        self.unlabelled += 1
+        first = self.first_unlabelled
+        self.first_unlabelled = position if first is None or position.packed() < first.packed() else first
 
 
 NOTE_PREFIX = (
@@ -283,15 +295,30 @@ def _earlier_turn(row: Row, index: int, tokenizer: ChatTokenizer) -> Iterator[_P
 
 
 def _tokenised(pieces: Iterable[_Piece], tokenizer: ChatTokenizer) -> Iterator[tuple[_Piece, list[int]]]:
+    """Each piece with its ids. A batch is tokenised while the next one is read and rendered."""
+    parts = SharedParts(tokenizer)
+    with ThreadPoolExecutor(1, "tokenise") as beside:
+        waiting: deque[tuple[list[_Piece], Future[list[list[int]]]]] = deque()
+        for batch in _batches(pieces):
+            waiting.append((batch, beside.submit(parts.ids, [one.text for one in batch])))
+            if len(waiting) > 1:
+                earlier, ids = waiting.popleft()
+                yield from zip(earlier, ids.result(), strict=True)
+        for last, ids in waiting:
+            yield from zip(last, ids.result(), strict=True)
+
+
+def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
     batch: list[_Piece] = []
     characters = 0
     for piece in pieces:
         batch.append(piece)
         characters += len(piece.text)
         if len(batch) >= _BATCH_TEXTS or characters >= _BATCH_CHARACTERS:
-            yield from zip(batch, tokenizer.ids([one.text for one in batch]), strict=True)
+            yield batch
             batch, characters = [], 0
-    yield from zip(batch, tokenizer.ids([one.text for one in batch]), strict=True)
+    if batch:
+        yield batch
 
 
 class _Pending:
@@ -304,7 +331,7 @@ class _Pending:
         self._head = 0
 
     def add(self, kind: str, ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> None:
-        shared = _common_prefix(ids, self._whole)
+        shared = common_prefix(ids, self._whole)
         if kind == "head":
             self._head = shared
             if shared < len(ids):
@@ -325,7 +352,7 @@ class _Pending:
         return Encoded(self._position, kept, labels, len(ids))
 
 
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     """How many ids both begin with."""
     if second[: len(first)] == first:
         return len(first)

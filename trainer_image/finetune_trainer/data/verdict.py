@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from typing import TYPE_CHECKING
 
 from finetune_api.job import Columns, DataFile, FineTuneJobSpec
 from finetune_api.reasons import Reason
@@ -13,11 +13,14 @@ from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedR
 from finetune_trainer.data import column_names
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
-from finetune_trainer.data.encode import Refused, Tally, encode_all, encode_all_pairs
-from finetune_trainer.data.fingerprints import Fingerprints, Shared
+from finetune_trainer.data.counting import count, count_pairs
+from finetune_trainer.data.encode import Refused, Tally
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Row, Rows
 from finetune_trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from finetune_trainer.data.fingerprints import Fingerprints, Shared
 
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "warnings": 16, "name": 256}
@@ -43,6 +46,8 @@ def check_dataset(
     Returns:
         The verdict. What is wrong with data or stores is in it and is never raised.
     """
+    from finetune_trainer.data.fingerprints import Fingerprints  # 50 MiB of pyarrow, which a server has no need of
+
     if spec.preference is not None and tokenizer is not None and tokenizer.encoder_decoder:
         return failed(_no_pairs_for(spec.base_model))
     given = [(name, data) for name in SPLITS if (data := getattr(spec.dataset, name)) is not None]
@@ -53,8 +58,8 @@ def check_dataset(
         for check in checks:
             check.read(allow_local=allow_local, air_gapped=air_gapped)
         duplicates, shared = fingerprints.compare()
-    for check, count in zip(checks, duplicates, strict=True):
-        check.duplicates = count
+    for check, found in zip(checks, duplicates, strict=True):
+        check.duplicates = found
     return _verdict(checks, shared, spec, None if tokenizer else no_tokens, tokenizer)
 
 
@@ -89,7 +94,7 @@ class _SplitCheck:
     data: DataFile
     spec: FineTuneJobSpec
     index: int
-    fingerprints: Fingerprints
+    fingerprints: "Fingerprints"
     tokenizer: ChatTokenizer | None
     file: str = ""
     format: str = ""
@@ -134,14 +139,10 @@ class _SplitCheck:
             for _ in found:
                 pass
             return
-        rows = chain.from_iterable(one.rows() if isinstance(one, Rows) else (one,) for one in found)
         max_length = self.spec.hyperparameters.max_sequence_length
-        encoded = encode_all if self.spec.preference is None else encode_all_pairs
-        for result in encoded(rows, self.tokenizer, max_length, self.tally.notes):
-            if isinstance(result, Refused):
-                self._bad(_refused(result))
-            else:
-                self.tally.add(result)
+        counted = count if self.spec.preference is None else count_pairs
+        for refused in counted(found, self.tokenizer, max_length, self.tally):
+            self._bad(_refused(refused))
 
     def _bad(self, problem: Unusable) -> None:
         self.bad_rows += 1
@@ -270,7 +271,7 @@ def _rows(count: int) -> str:
 
 def _verdict(
     checks: list[_SplitCheck],
-    shared: list[Shared],
+    shared: list["Shared"],
     spec: FineTuneJobSpec,
     no_tokens: str | None,
     tokenizer: ChatTokenizer | None,
@@ -300,7 +301,7 @@ def _praise(checks: list[_SplitCheck], tokenizer: ChatTokenizer | None) -> str:
     return f"Every row can be used: {rows}" + (f"; {tokens:,} tokens" if tokenizer else "")
 
 
-def _shared_rows(shared: Shared, checks: list[_SplitCheck]) -> SharedRows:
+def _shared_rows(shared: "Shared", checks: list[_SplitCheck]) -> SharedRows:
     earlier, later = checks[shared.earlier], checks[shared.later]
     examples = [f"{later.file} {position}" for position in shared.examples]
     return SharedRows(splits=[earlier.split, later.split], rows=shared.rows, examples=examples)
@@ -308,7 +309,7 @@ def _shared_rows(shared: Shared, checks: list[_SplitCheck]) -> SharedRows:
 
 def _warnings(
     checks: list[_SplitCheck],
-    shared: list[Shared],
+    shared: list["Shared"],
     spec: FineTuneJobSpec,
     no_tokens: str | None,
     tokenizer: ChatTokenizer | None,
