@@ -71,7 +71,8 @@ def install(world: World) -> None:
     ):
         # Client-side apply would copy a definition into an annotation, which is too small for it.
         cluster.kubectl("create", "-f", str(definition))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    # Not `kubectl wait`: it fails on a definition that has no conditions yet.
+    processes.wait_until(lambda: _defined(world), "the definitions", timeout=30)
     names = {"trainer": ("rbac", "webhook"), "jobset": ("rbac", "webhook", "internalcert")}
     for manager in MANAGERS:
         folder = programs / f"{manager.program}-manifests"
@@ -80,6 +81,14 @@ def install(world: World) -> None:
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": manager.namespace}})
         cluster.apply(*_built(world, manager, parts, prefix), *_front(world, manager))
     cluster.kubectl("apply", "-f", "-", stdin=json.dumps(_empty_secret(TRAINER)))
+
+
+def _defined(world: World) -> bool:
+    try:
+        world.cluster.kubectl("get", "trainjobs,clustertrainingruntimes,jobsets", "-A")
+    except ClusterError:
+        return False
+    return True
 
 
 def _built(world: World, manager: Manager, parts: list[Path], prefix: str) -> list[Manifest]:
@@ -146,8 +155,10 @@ def running(world: World, folder: Path) -> Iterator[Running]:
         for manager, (pid, log) in zip(MANAGERS, started, strict=True):
             ready = partial(answers, f"http://{world.cluster.addresses.loopback}:{manager.health_port}/readyz")
             processes.wait_until(ready, manager.program, timeout=120, pid=pid, log=log)
-        # A webhook is ready a moment after it says so.
-        processes.wait_until(lambda: _accepted(world), "the runtime", timeout=60)
+        # A webhook is ready a moment after it says so, and knows a runtime a moment after it has let it pass.
+        processes.wait_until(lambda: _accepted(world, "apply", _runtime()), "the runtime", timeout=60)
+        job = next(jobs(1))
+        processes.wait_until(lambda: _accepted(world, "create", job, "--dry-run=server"), "a TrainJob", timeout=60)
         yield made
 
 
@@ -206,9 +217,9 @@ def _certified(world: World, manager: Manager, folder: Path) -> bool:
     return "tls.crt" in data
 
 
-def _accepted(world: World) -> bool:
+def _accepted(world: World, verb: str, manifest: Manifest, *more: str) -> bool:
     try:
-        world.cluster.apply(_runtime())
+        world.cluster.kubectl(verb, "-f", "-", *more, stdin=json.dumps(manifest))
     except ClusterError:
         return False
     return True
