@@ -7,7 +7,6 @@ The job comes from the environment; how it goes leaves by the report. Each step'
 """
 
 import argparse
-import gc
 import hashlib
 import json
 import logging
@@ -70,7 +69,6 @@ from finetune_trainer.tuning import (
     fit_of,
     learning_rate_of,
     plan_of,
-    tunable_model,
     why_padded,
 )
 
@@ -279,7 +277,7 @@ def _train_by_recipe(
     shards = world.tell(
         "shards", lambda: room.require(job.spec, folder, verdict, reporter, compute_bytes=width, ranks=world.size)
     )
-    held = Held.sharded(job, folder, world) if shards > 1 else Held(tunable_model(job, folder), None)
+    held = Held.of(job, folder, world, shards)
     run = _prepare(job, folder, verdict, held.model, world, shards=shards, allow_local=allow_local)
     run.padded = why_padded(job, run.model) if shards == 1 else None
     interruption.check()
@@ -292,8 +290,7 @@ def _train_by_recipe(
         trainer = _train(run, reporter, interruption)
         room.report_peak(reporter, trainer.lesson.halvings)
         result = _result(run, trainer)
-        _free_training_memory(run, trainer)
-        run.model = held.gathered(run.compute_dtype)
+        run.model = held.released(trainer, run.compute_dtype)
     return run, result
 
 
@@ -431,18 +428,6 @@ def _merge(run: Run) -> None:
         texts = run.train if isinstance(run.train, TokenStore) else run.train.documents
         sample = padded(texts, list(range(min(4, len(texts)))))
         run.model = merge.merged(run.job, run.folder, run.model, sample)
-
-
-def _free_training_memory(run: Run, trainer: "StepTrainer") -> None:
-    """Gradients and optimizer go: measuring needs room for the base model beside a fully tuned one."""
-    import torch
-
-    run.model.zero_grad(set_to_none=True)
-    trainer.accelerator.free_memory()
-    trainer.optimizer = trainer.lr_scheduler = None
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _evaluate(run: Run, reporter: Reporter, interruption: Interruption) -> Contest | None:

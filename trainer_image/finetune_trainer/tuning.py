@@ -3,6 +3,7 @@
 It reads no data and writes nothing. Libraries are imported where they are needed: what is run before must not wait.
 """
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -65,8 +66,10 @@ class Held:
     whole: Any | None
 
     @classmethod
-    def sharded(cls, job: TrainerJob, folder: Path, world: World) -> Self:
-        """A model without weights on every rank, and rank 0's with them."""
+    def of(cls, job: TrainerJob, folder: Path, world: World, shards: int) -> Self:
+        """The job's model; where it is to be shared out without weights on every rank, and rank 0's with them."""
+        if shards == 1:
+            return cls(tunable_model(job, folder), None)
         whole = tunable_model(job, folder) if world.is_first else None
         return cls(tunable_model(job, folder, empty=True), whole)
 
@@ -76,13 +79,18 @@ class Held:
 
         sharding.spread(self.model, self.whole, device(), compute_dtype)
 
-    def gathered(self, compute_dtype: Any) -> Any:
+    def released(self, trainer: "StepTrainer", compute_dtype: Any) -> Any:
         """The model as one rank would have trained it, in rank 0; every rank has to call it.
 
-        It stays on the CPU where it does not fit on the GPU.
+        Gradients and optimizer go: measuring needs room for the base model beside a fully tuned one. What does not fit
+        on the GPU as a whole stays on the CPU.
         """
         from finetune_trainer import sharding
 
+        self.model.zero_grad(set_to_none=True)
+        trainer.accelerator.free_memory()
+        trainer.optimizer = trainer.lr_scheduler = None
+        _collect()
         if not sharding.is_sharded(self.model):
             return self.model
         sharding.gather(self.model, self.whole, compute_dtype)
@@ -91,6 +99,14 @@ class Held:
         available = room.room_here().available
         fits = available is None or sum(value.nbytes for value in self.whole.parameters()) < available
         return self.whole.to(device()) if fits else self.whole
+
+
+def _collect() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def plan_of(job: TrainerJob, train: "Store") -> Plan:
