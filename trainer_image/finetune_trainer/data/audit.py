@@ -28,8 +28,6 @@ class Audited(NamedTuple):
     """One row, taken apart."""
 
     position: Position
-    answer: Literal["chosen", "rejected"] | None
-    """Which of two answers it is."""
     pieces: list[Piece]
     tokens: int
     """Before the end was cut."""
@@ -37,6 +35,8 @@ class Audited(NamedTuple):
     truncated: bool
     hidden: int
     """Tokens beyond SHOWN_TOKENS."""
+    answer: Literal["chosen", "rejected"] | None = None
+    """Which of two answers it is."""
 
 
 def audit(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, count: int) -> list[Audited]:
