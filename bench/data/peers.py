@@ -5,7 +5,6 @@ prompt and completion in the chat's frame, a thousand rows at a time; reading is
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -61,7 +60,8 @@ def by_tokenizers(path: Path, model: Path) -> dict[str, float]:
 def main() -> None:
     """Do it and print a line of JSON."""
     said = by_datasets(Path(sys.argv[2])) if sys.argv[1] == "datasets" else by_tokenizers(*map(Path, sys.argv[2:]))
-    print(json.dumps(said | {"peakMiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    print(json.dumps(said | {"peakMiB": peak}))
 
 
 if __name__ == "__main__":
