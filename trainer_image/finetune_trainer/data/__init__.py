@@ -4,7 +4,7 @@ What the rest of the trainer uses, in the order in which a run uses it::
 
     verdict = check_dataset(spec, tokenizer=tokenizer, allow_local=False, air_gapped=True)   # a DatasetVerdict
     require_valid(verdict)                                                                   # or TrainerError
-    rows = load_rows(spec.dataset, "train", expected_sha256=verdict.train.sha256)            # Iterator[Row]
+    rows = load_rows(spec.data, "train", expected_sha256=verdict.train.sha256)               # Iterator[Row]
     tally = Tally()
     for example in encode(rows, tokenizer, max_length=1024, tally=tally):                    # Iterator[Encoded]
         torch.frombuffer(example.input_ids, dtype=torch.int32), example.labels               # IGNORED = no loss
