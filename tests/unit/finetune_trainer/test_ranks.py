@@ -142,15 +142,22 @@ def do_and_note(job: TrainerJob, messages: str) -> None:
     ranks.do(job, messages)
 
 
-def test_two_ranks_come_to_the_weights_of_one_whether_each_holds_the_model_or_both_share_it(tiny_model, tmp_path):
-    names = ("one", "two", "sharing")
+@pytest.fixture(scope="module")
+def one_job_three_ways(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[TrainerJob]:
+    """A job done by one rank, by two that each hold the model, and by two that share it."""
+    folder = tmp_path_factory.mktemp("ranks")
     paces = {"lora": None, "hyperparameters": {"epochs": 1, "microBatchSize": 2}}
-    jobs = [ranks.job_of(tmp_path / name, tiny_model, **paces) for name in names]
+    jobs = [ranks.job_of(folder / name, tiny_model, **paces) for name in ("one", "two", "sharing")]
     jobs = [job.model_copy(update={"spec": jobs[0].spec}) for job in jobs]
     jobs[1] = jobs[1].model_copy(update={"ranks_per_node": 2})
     works = zip(jobs, (1, 2, 2), (ranks.do, do_and_note, ranks.do_sharing), strict=True)
     runs = [ranks.started(job, size, work) for job, size, work in works]
     assert [ranks.ended(run) for run in runs] == [[0], [0, 0], [0, 0]]
+    return jobs
+
+
+def test_two_ranks_come_to_the_weights_of_one_whether_each_holds_the_model_or_both_share_it(one_job_three_ways):
+    jobs = one_job_three_ways
     one, *others = ([line for line in ranks.learnt(job) if "loss" in line] for job in jobs)
     for lines in others:
         assert [line["tokens"] for line in lines] == [line["tokens"] for line in one]
@@ -159,17 +166,19 @@ def test_two_ranks_come_to_the_weights_of_one_whether_each_holds_the_model_or_bo
     first, *rest = ([line["validationLoss"] for line in ranks.learnt(job) if "loss" not in line] for job in jobs)
     assert first
     assert rest == [pytest.approx(first, rel=1e-3)] * 2
-    assert not (tmp_path / "two" / "messages" / "metrics.jsonl").exists()
+    assert not (messages_of(jobs[1]) / "metrics.jsonl").exists()
     adapters = [load_file(Path(job.output) / "model" / "adapter_model.safetensors") for job in jobs]
     shapes = [{name: (value.shape, value.dtype) for name, value in adapter.items()} for adapter in adapters]
     assert shapes[0] == shapes[1] == shapes[2]
-    orders = [(tmp_path / "two" / "messages" / f"order-{rank}").read_text().split() for rank in (0, 1)]
-    trap_18_tokenised_once_and_before_the_process_group_forms(*orders)
 
 
-def trap_18_tokenised_once_and_before_the_process_group_forms(first: list[str], second: list[str]) -> None:
-    assert first == ["tokenised", "tokenised", "group"]
-    assert second == ["mapped", "mapped", "group"]
+def test_trap_18_rows_are_tokenised_once_and_before_the_process_group_forms(one_job_three_ways):
+    orders = [(messages_of(one_job_three_ways[1]) / f"order-{rank}").read_text().split() for rank in (0, 1)]
+    assert orders == [["tokenised", "tokenised", "group"], ["mapped", "mapped", "group"]]
+
+
+def messages_of(job: TrainerJob) -> Path:
+    return Path(job.output).parent / "messages"
 
 
 def test_a_checkpoint_that_is_not_on_every_node_is_said_to_be_so(tmp_path):
