@@ -1,0 +1,281 @@
+"""What is done about a job's attempts and what their pods report, and what status says of it."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import timestamp
+from finetune_operator.decide.job import RETRY_DELAYS, decide
+from tests.unit.finetune_operator.decide.given import (
+    NOW,
+    at,
+    condition,
+    connection,
+    failed,
+    job_spec,
+    progress,
+    provider,
+    report,
+    run,
+    running,
+    stamp,
+    succeeded,
+    verdict,
+    view,
+)
+
+# Attempts.
+
+
+def test_the_first_attempt() -> None:
+    decision = decide(view())
+    assert decision.start
+    told = decision.status.provider
+    assert told is not None
+    assert (told.name, told.attempt, told.artifact_uri) == ("huggingFace", 1, view().artifact_uri)
+    assert decision.status.start_time == timestamp(NOW)
+
+
+def test_an_attempt_that_was_started_before_a_crash_is_taken_over_with_all_that_start_records() -> None:
+    taken = decide(view(run("Queued"), spec=job_spec(retryNonce="1")))
+    assert (taken.start, taken.requeue_after) == (False, 0)
+    told = taken.status.provider
+    assert told is not None
+    assert (told.attempt, told.job_id, told.artifact_uri) == (1, "sentiment-1-1", view().artifact_uri)
+    assert taken.status.observed_retry_nonce == "1"
+    assert taken.status.start_time
+    follows = decide(view(run("Active"), taken.status))
+    assert follows.status.phase == "Validating"
+
+
+def test_an_attempt_whose_job_somebody_deleted_counts_as_one_and_the_next_follows() -> None:
+    decision = decide(view(status=running()))
+    assert not decision.start
+    told = decision.status.provider
+    assert told is not None
+    assert (told.attempt, told.retries, told.job_id) == (2, 1, None)
+    given_up = decide(view(status=running(provider=provider(4, retries=3))))
+    assert given_up.status.phase == "Failed"
+    assert given_up.status.failure is not None
+    assert given_up.status.failure.reason is Reason.INTERRUPTED
+
+
+@pytest.mark.parametrize("reason", [Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED])
+def test_retries_come_later_and_later_and_end_with_the_limit(reason: Reason) -> None:
+    status, delays, now = running(), [], 0.0
+    for attempt in range(1, 8):
+        decision = decide(
+            view(failed(reason, attempt=attempt), status, connection=connection({"maxRetries": 6}), now=at(now))
+        )
+        if decision.status.phase == "Failed":
+            break
+        assert decision.requeue_after is not None
+        delays.append(decision.requeue_after)
+        waits = decide(view(status=decision.status, now=at(now + decision.requeue_after - 1)))
+        assert not waits.start
+        assert waits.requeue_after == pytest.approx(1)
+        now += decision.requeue_after
+        started = decide(view(status=decision.status, now=at(now)))
+        assert started.start
+        assert started.status.provider is not None
+        assert started.status.provider.attempt == attempt + 1
+        told = started.status.provider.model_copy(update={"job_id": f"sentiment-1-{attempt + 1}"})
+        status = started.status.model_copy(update={"provider": told})
+    assert delays == [*RETRY_DELAYS, RETRY_DELAYS[-1]]
+    assert decision.status.failure is not None
+    assert decision.status.failure.reason is reason
+    assert decision.status.failure.message.endswith("given up after 6 retries")
+
+
+def test_a_lost_result_is_asked_for_again() -> None:
+    decision = decide(view(run("ResultUnknown"), running()))
+    assert condition(decision.status, "Reconciling").reason == "Retrying"
+
+
+@pytest.mark.parametrize("reason", [Reason.DATASET_INVALID, Reason.TRAINER_CRASHED, Reason.DEADLINE_EXCEEDED])
+def test_what_the_next_attempt_would_meet_again_is_not_retried(reason: Reason) -> None:
+    assert decide(view(failed(reason), running())).status.phase == "Failed"
+
+
+def test_retrying_forgets_what_the_last_pod_waited_for() -> None:
+    status = running(failure=Failure.because(Reason.UNSCHEDULABLE, "0/2 nodes"))
+    assert decide(view(failed(Reason.EVICTED), status)).status.failure is None
+
+
+def test_a_long_message_stays_within_its_field_when_retries_are_told() -> None:
+    long = run("Failed", attempt=4, failure=Failure.because(Reason.EVICTED, "x" * 5000))
+    spent = running(provider=provider(4, retries=3))
+    failure = decide(view(long, spent)).status.failure
+    assert failure is not None
+    assert len(failure.message) == 4096
+    assert failure.message.endswith("given up after 3 retries")
+
+
+@pytest.mark.parametrize(("progressed", "kept"), [(True, "pvc://old/folder"), (False, view().artifact_uri)])
+def test_a_folder_that_may_hold_a_checkpoint_is_kept_when_the_connection_moves(progressed: bool, kept: str) -> None:
+    made = report(progress=progress()).progress if progressed else None
+    waiting = running(provider=provider(2, job_id=None, artifact_uri="pvc://old/folder"), progress=made)
+    started = decide(view(status=waiting)).status.provider
+    assert started is not None
+    assert started.artifact_uri == kept
+
+
+# Reports.
+
+
+def test_progress_is_written_every_five_seconds_and_a_new_phase_at_once() -> None:
+    def told(phase: str, step: int, seconds: float, before: FineTuneJobStatus) -> FineTuneJobStatus:
+        return decide(view(run("Active", report=report(phase, progress=progress(step, seconds))), before)).status
+
+    first = told("Running", 1, 0, running())
+    assert first.progress is not None
+    assert told("Running", 2, 4, first) == first
+    later = told("Running", 3, 5, first)
+    assert later.progress is not None
+    assert later.progress.step == 3
+    assert told("Evaluating", 4, 6, later).phase == "Evaluating"
+
+
+def test_a_node_whose_clock_is_behind_does_not_stop_progress() -> None:
+    first = running(progress=report(progress=progress(50, seconds=3600)).progress)
+    decision = decide(view(run("Active", report=report(progress=progress(51, seconds=0))), first))
+    assert decision.status.progress is not None
+    assert decision.status.progress.step == 51
+
+
+def test_a_change_of_spec_while_running_is_observed_at_once() -> None:
+    first = running(progress=report(progress=progress(1, 0)).progress)
+    given = view(run("Active", report=report(progress=progress(2, 1))), first, generation=2)
+    assert decide(given).status.observed_generation == 2
+
+
+def test_what_a_report_does_not_say_stays_as_it_was() -> None:
+    full = report("Running", progress=progress(), dataset=verdict(), loss={"train": [{"step": 1, "value": 0.7}]})
+    first = decide(view(run("Active", report=full), running())).status
+    assert (first.train_loss, condition(first, "DatasetValid").status) == (0.7, "True")
+    after = decide(view(run("Active", report=None), first)).status
+    assert after == first
+
+
+def test_invalid_data_is_a_condition_of_its_own() -> None:
+    failure = {"reason": "DatasetInvalid", "message": "train.jsonl line 17: completion is empty"}
+    told = report("Failed", dataset=verdict(valid=False), failure=failure)
+    status = decide(view(failed(Reason.DATASET_INVALID, report=told), running())).status
+    assert condition(status, "DatasetValid").status == "False"
+    assert condition(status, "DatasetValid").reason == "DatasetInvalid"
+
+
+def test_a_result_is_registered_before_the_job_is_complete() -> None:
+    unregistered = decide(view(run("Succeeded", report=succeeded()), running()))
+    assert unregistered.register
+    assert unregistered.status.phase == "Running"
+    registered = decide(view(run("Succeeded", report=succeeded()), running(), version=3))
+    assert not registered.register
+    status = registered.status
+    assert (status.model_version, status.train_loss, status.eval_loss) == (3, 0.4, 0.5)
+    assert condition(status, "Complete").status == "True"
+    assert status.completion_time == timestamp(NOW)
+
+
+def test_a_condition_that_stays_keeps_its_time_and_one_that_changes_gets_a_new_one() -> None:
+    first = decide(view()).status
+    second = decide(view(run("Active"), running(conditions=first.conditions), now=at(60))).status
+    assert condition(second, "Reconciling").last_transition_time == stamp(0)
+    assert condition(second, "Reconciling").reason == "Running"
+    third = decide(view(failed(Reason.DATASET_INVALID), second, now=at(120))).status
+    assert condition(third, "Reconciling").last_transition_time == stamp(120)
+    assert condition(third, "Stalled").last_transition_time == stamp(120)
+
+
+def test_a_late_pod_is_looked_for_again() -> None:
+    assert decide(view(run("Queued", awaiting_pod=True), running())).requeue_after == 15
+    assert decide(view(run("Queued"), running())).requeue_after is None
+    assert decide(view(run("Active", ending=True), running())).requeue_after == 15
+
+
+def test_the_artifact_is_where_the_operator_put_it_whatever_the_pod_says() -> None:
+    elsewhere = succeeded().model_dump()
+    elsewhere["result"]["artifact"]["uri"] = "pvc://somebody-elses/secrets/model"
+    status = FineTuneJobStatus(provider=provider(artifact_uri="pvc://models/team-a/m/j-1"))
+    found = decide(view(run("Succeeded", report=type(succeeded()).model_validate(elsewhere)), status, version=1))
+    assert found.status.result is not None
+    assert found.status.result.artifact.uri == "pvc://models/team-a/m/j-1/model"
+
+
+def test_that_a_container_runs_is_not_written_before_its_trainer_has_spoken_or_been_silent_for_long() -> None:
+    queued = decide(view()).status.model_copy(update={"provider": running().provider})
+    waits = decide(view(run("Active", starting=True), queued))
+    assert (waits.status, waits.requeue_after) == (queued, 15)
+    assert decide(view(run("Active", report=report("Validating")), queued)).status.phase == "Validating"
+    assert decide(view(run("Active"), queued)).status.phase == "Validating"
+
+
+def test_a_container_that_runs_at_last_ends_the_alarm_at_once() -> None:
+    status = running(phase="Queued", failure=Failure.because(Reason.UNSCHEDULABLE, "0/2 nodes"))
+    alarmed = decide(view(run("Queued", failure=status.failure), status)).status
+    assert decide(view(run("Active", starting=True), alarmed)).status.failure is None
+
+
+def test_an_attempt_that_was_started_is_looked_at_though_nothing_tells_of_it() -> None:
+    assert decide(view()).start
+    assert decide(view()).requeue_after == 15
+
+
+@pytest.mark.parametrize(
+    ("told", "recorded"),
+    [
+        ("s3://tuned/team-a/m/j-1/model-2", "model-2"),
+        ("s3://tuned/team-a/m/j-1/model-1", "model-1"),  # of an attempt that died before it could say so
+        ("s3://elsewhere/x/model-2", "model-2"),
+        ("s3://tuned/team-a/m/j-1/model-3", "model"),
+        ("s3://tuned/team-a/other/j-9", "model"),
+    ],
+)
+def test_in_a_store_the_artifact_is_that_of_one_of_the_attempts(told: str, recorded: str) -> None:
+    said = succeeded(2).model_dump()
+    said["result"]["artifact"]["uri"] = told
+    status = FineTuneJobStatus(provider=provider(2, artifact_uri="s3://tuned/team-a/m/j-1"))
+    found = decide(view(run("Succeeded", 2, report=type(succeeded()).model_validate(said)), status, version=1))
+    assert found.status.result is not None
+    assert found.status.result.artifact.uri == f"s3://tuned/team-a/m/j-1/{recorded}"
+
+
+PUSHED = {"target": "oci://ghcr.io/team/a:1", "revision": "sha256:ab"}
+UNPUSHED = {"target": "hf://team/a", "message": "the hub does not take it", "nextStep": "Check the token."}
+
+
+@pytest.mark.parametrize(
+    ("pushes", "status", "reason", "said"),
+    [
+        ([PUSHED], "True", "Succeeded", "oci://ghcr.io/team/a:1 is sha256:ab"),
+        ([PUSHED, UNPUSHED], "False", "PushFailed", "hf://team/a: the hub does not take it. The version stands."),
+    ],
+)
+def test_a_push_that_fails_is_said_and_the_version_stands(pushes: Any, status: str, reason: str, said: str) -> None:
+    body = succeeded().wire()
+    body["result"]["pushes"] = pushes
+    found = decide(view(run("Succeeded", report=type(succeeded()).model_validate(body)), running(), version=3)).status
+    assert (found.phase, found.model_version) == ("Succeeded", 3)
+    pushed = condition(found, "Pushed")
+    assert (pushed.status, pushed.reason) == (status, reason)
+    assert said in pushed.message
+    assert condition(found, "Complete").status == "True"
+
+
+@pytest.mark.parametrize(("interval", "written"), [(5, False), (2, True)])
+def test_how_often_progress_is_written_is_a_setting(interval: float, written: bool) -> None:
+    first = decide(view(run("Active", report=report("Running", progress=progress(1, 0))), running())).status
+    told = run("Active", report=report("Running", progress=progress(2, 3)))
+    later = decide(view(told, first, report_interval=timedelta(seconds=interval))).status
+    assert (later != first) is written
+
+
+def test_how_trackers_are_doing_is_in_status_and_stays_there() -> None:
+    tracked = [{"name": "mlflow", "url": "https://mlflow.example.com/#/experiments/1/runs/a", "problem": "too slow"}]
+    said = decide(view(run("Active", report=report(trackers=tracked, progress=progress())), running())).status
+    assert [one.wire() for one in said.trackers or ()] == tracked
+    again = decide(view(run("Active", report=report(progress=progress(20, 60))), said)).status
+    assert again.trackers == said.trackers
