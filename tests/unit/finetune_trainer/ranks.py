@@ -13,6 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from finetune_api.trainer import TrainerJob, read_termination_message
 from finetune_trainer import launch, outcome, room, train
 from finetune_trainer.interruption import Interruption
@@ -104,6 +106,7 @@ def learnt(job: TrainerJob) -> list[dict[str, float]]:
 
 
 def _rank(rank: int, size: int, port: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)  # the fork server has imported it, with as many as there are processors
     os.environ |= {"OMP_NUM_THREADS": "1", "RANK": str(rank)}
     if size > 1:
         os.environ |= {"WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
