@@ -1,0 +1,111 @@
+"""The batch/v1 Job of one pod of the small image, which works for an attempt that runs at a provider.
+
+What it is told is in its environment; it reports with a token of its own, and has no other rights.
+"""
+
+from collections.abc import Iterable
+
+import orjson
+
+from finetune_api.connection import CheckPod
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.names import (
+    ATTEMPT_LABEL,
+    COMPONENT_LABEL,
+    JOB_LABEL,
+    JOB_VARIABLE,
+    MODEL_LABEL,
+    OWNER_ANNOTATION,
+    REPORT_CA_VARIABLE,
+    TOKEN_PATH,
+    TRAINER_CONTAINER,
+)
+from finetune_api.trainer import MeasureJob, PrepareJob
+from finetune_operator.desired import names
+from finetune_operator.desired.pod import (
+    Manifest,
+    Volumes,
+    labels,
+    owner_reference,
+    pod_metadata,
+    pod_spec,
+    template_resources,
+)
+from finetune_operator.desired.training_job import token_volume
+
+RESOURCES: Manifest = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+"""Where the connection names none. The data are streamed: their size does not matter."""
+
+
+def job_of(
+    owner: Manifest, job: PrepareJob | MeasureJob, pod: CheckPod, *, name: str, component: str, spec: Manifest
+) -> Manifest:
+    """The Job of that name around the pod's `spec`, tried once: the operator knows whether another one helps."""
+    owner_name = owner["metadata"]["name"]
+    own_labels = labels(
+        **{
+            JOB_LABEL: names.fit(owner_name),
+            MODEL_LABEL: names.fit(job.spec.model_ref.name),
+            ATTEMPT_LABEL: str(job.attempt),
+            COMPONENT_LABEL: component,
+        }
+    )
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": owner["metadata"]["namespace"],
+            "labels": own_labels,
+            "annotations": {OWNER_ANNOTATION: owner_name},
+            "ownerReferences": [owner_reference(owner)],
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "template": {"metadata": pod_metadata(pod, own_labels), "spec": spec},
+        },
+    }
+
+
+def spec_of(
+    job: PrepareJob | MeasureJob,
+    pod: CheckPod,
+    volumes: Volumes,
+    *,
+    command: str,
+    default_image: str,
+    report_ca: str,
+    grace_seconds: int,
+    keys: Iterable[Manifest] = (),
+) -> Manifest:
+    """The pod's spec: `command` of the trainer with its job, `keys` being variables from Secrets of the namespace."""
+    volumes.at(TOKEN_PATH.rpartition("/")[0], token_volume(), read_only=True)
+    container: Manifest = {
+        "name": TRAINER_CONTAINER,
+        "image": pod.image or default_image,
+        "args": [command],
+        "env": [
+            {"name": JOB_VARIABLE, "value": orjson.dumps(job.wire()).decode()},
+            {"name": REPORT_CA_VARIABLE, "value": report_ca},
+            *_hub_token(job.spec),
+            *keys,
+        ],
+        "resources": template_resources(pod) or RESOURCES,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if job.spec.dataset.secret_ref is not None:
+        container["envFrom"] = [{"secretRef": {"name": job.spec.dataset.secret_ref.name}}]
+    return pod_spec(pod, container, volumes) | {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": grace_seconds,
+    }
+
+
+def _hub_token(spec: FineTuneJobSpec) -> list[Manifest]:
+    """For a gated dataset on a hub."""
+    token = spec.hub_token_secret_ref
+    if token is None:
+        return []
+    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": token.name, "key": token.key}}}]
