@@ -36,9 +36,9 @@ def ask(caller: openai.OpenAI, model: str) -> str:
 
 
 @contextmanager
-def asking_all_the_while(site: Site, name: str) -> Iterator[list[Exception]]:
+def asking_all_the_while(site: Site, name: str) -> Iterator[list[str]]:
     """A client that asks until the end of the block; yields the errors it met, and has asked at least once."""
-    errors: list[Exception] = []
+    errors: list[str] = []
     answers = 0
     stop = threading.Event()
 
@@ -50,7 +50,7 @@ def asking_all_the_while(site: Site, name: str) -> Iterator[list[Exception]]:
                 ask(caller, name)
                 answers += 1
             except openai.OpenAIError as error:
-                errors.append(error)
+                errors.append(f"{error!r} by {error.__cause__!r} after {answers} answers")
             stop.wait(0.1)
 
     thread = threading.Thread(target=run)

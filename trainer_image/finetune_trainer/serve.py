@@ -1,20 +1,23 @@
 """`finetune-trainer serve`: an OpenAI-compatible server for a tuned or a base model.
 
-The server listens at once and answers /health with 503; a thread loads the model; then /health says 200. On SIGTERM no
-new connection is taken, answers under way are finished (up to --drain-seconds), and the process ends with 0.
-Kubernetes' preStop hook gives the endpoints time to forget the pod before that.
+The server listens at once and answers /health with 503; a thread loads the model; then /health says 200. On SIGTERM
+clients that keep a connection are asked to close it, then no new connection is taken, answers under way are finished
+(up to --drain-seconds), and the process ends with 0. Kubernetes' preStop hook gives the endpoints time to forget the
+pod before that; a connection that was open stays with the pod all the same.
 
 CPU threads follow the container's CPU quota (OMP_NUM_THREADS overrides it). No hub is asked, but with
 --allow-hub for an adapter's base model that the cache lacks.
 """
 
 import argparse
+import asyncio
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from types import FrameType
 
 import uvicorn
@@ -30,6 +33,8 @@ from finetune_trainer.serving.limits import cpu_threads
 
 _log = logging.getLogger(__name__)
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep idle connections, so that they end them, not we
+_FAREWELL_SECONDS = 6
+"""Longer than httpx keeps an idle connection: who sends no request meanwhile will not use the connection again."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -45,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     except TrainerError as error:
         return _say(error)
     room = Room()
-    server = uvicorn.Server(
+    server = PoliteServer(
         uvicorn.Config(
             build_app(room, key, sagemaker=args.sagemaker),
             host=args.host,
@@ -89,6 +94,25 @@ def prepare_environment(*, allow_hub: bool = False) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["OMP_NUM_THREADS"] = str(cpu_threads())
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve their neighbours
+
+
+class PoliteServer(uvicorn.Server):
+    """Closes no idle connection under a request that is on its way, which would fail (RFC 9112, section 9.6)."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer with `Connection: close` until no connection is idle, for a few seconds; then shut down."""
+        _log.info("stopping: clients that keep a connection are asked to close it")
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        until = time.monotonic() + _FAREWELL_SECONDS
+        while (  # noqa: ASYNC110 - uvicorn tells nobody when a connection goes
+            self._some_idle() and not self.force_exit and time.monotonic() < until
+        ):
+            await asyncio.sleep(0.1)
+        await super().shutdown(sockets)
+
+    def _some_idle(self) -> bool:
+        cycles = [getattr(connection, "cycle", None) for connection in self.server_state.connections]
+        return any(cycle is None or cycle.response_complete for cycle in cycles)
 
 
 class _Loading(threading.Thread):

@@ -44,19 +44,24 @@ def start(tmp_path):
 
 
 @pytest.fixture
-def health():
-    with httpx.Client(timeout=30) as client:
-
-        def status(address):
-            try:
-                return client.get(f"{address}/health").status_code
-            except httpx.TransportError:
-                return None
-
-        yield status
+def client():
+    """It keeps its connection to a server."""
+    with httpx.Client(timeout=30) as one:
+        yield one
 
 
-def test_it_listens_while_loading_and_finishes_its_answers_on_sigterm(start, health, adapter, tiny_model):
+@pytest.fixture
+def health(client):
+    def status(address):
+        try:
+            return client.get(f"{address}/health").status_code
+        except httpx.TransportError:
+            return None
+
+    return status
+
+
+def test_it_listens_while_loading_and_finishes_its_answers_on_sigterm(start, client, health, adapter, tiny_model):
     process, address, log = start("--model", adapter, "--model-cache", tiny_model, "--name", "tuned")
     seen = set()
     wait_until(lambda: seen.add(health(address)) or 200 in seen, 180)
@@ -66,6 +71,10 @@ def test_it_listens_while_loading_and_finishes_its_answers_on_sigterm(start, hea
         lines = answer.iter_lines()
         assert next(lines).startswith("data: {")
         process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in log.read_text())
+        assert "Shutting down" not in log.read_text(), "a client that kept its connection may be about to use it"
+        last = client.get(f"{address}/health")
+        assert (last.status_code, last.headers["connection"]) == (200, "close")
         wait_until(lambda: "Shutting down" in log.read_text())
         assert health(address) is None
         events = [line for line in lines if line]
