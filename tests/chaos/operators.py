@@ -5,7 +5,6 @@ runs is the same `main` with an environment, a process id and sockets of its own
 """
 
 import asyncio
-import multiprocessing
 import multiprocessing.process
 import os
 import signal
@@ -16,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from tests.forking import forking
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,13 +83,11 @@ def environment(namespace: str, kubeconfig: Path, **settings: object) -> dict[st
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "operator"), "HOME": "/tmp", **named}
 
 
-_forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["finetune_operator.__main__"])
-
-
 def fork(settings: Mapping[str, str], log: Path) -> Operator:
     """An operator from the warm process."""
-    child = _forking.Process(target=_become_the_operator, args=(dict(settings), str(log)), daemon=True)
+    child = forking("finetune_operator.__main__").Process(
+        target=_become_the_operator, args=(dict(settings), str(log)), daemon=True
+    )
     child.start()
     return Operator(log, child, os.pidfd_open(child.pid or 0))
 

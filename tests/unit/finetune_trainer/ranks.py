@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,14 +18,13 @@ from finetune_api.trainer import TrainerJob, read_termination_message
 from finetune_trainer import launch, outcome, room, train
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter
+from tests.forking import forking
 from tests.unit.finetune_trainer.jobs import make_job, write_rows
 
 
 def context() -> ForkServerContext:
     """Processes that need not import torch each for itself."""
-    made = get_context("forkserver")
-    made.set_forkserver_preload(["tests.unit.finetune_trainer.warm", __name__])
-    return made
+    return forking("tests.unit.finetune_trainer.warm", __name__)
 
 
 def start(size: int, target: Callable[..., None], *arguments: Any) -> list[BaseProcess]:
