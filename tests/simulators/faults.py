@@ -10,14 +10,15 @@ class Fault(BaseModel):
     """One planned fault. It meets the calls whose operation matches, but for the first `skip` of them, `times` times.
 
     `outcome` is what the client sees: an answer with `status` and `code` in the provider's own shape, no answer at all
-    (`hang`: the client's time-out ends it), or a closed connection (`cut`). With `after_commit` the call has had its
+    (`hang`: the client's time-out ends it), a closed connection (`cut`), or with status 200 the `page` of a proxy or an
+    `empty` object. With `after_commit` the call has had its
     effect by then. `delay` only makes it slow.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     operation: str = Field(description="name of the operation, or a pattern such as fine_tuning.jobs.*")
-    outcome: Literal["answer", "hang", "cut", "delay"] = "answer"
+    outcome: Literal["answer", "hang", "cut", "page", "empty", "delay"] = "answer"
     after_commit: bool = False
     status: int = 500
     code: str | None = None

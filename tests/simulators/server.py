@@ -79,6 +79,10 @@ class Front:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
+        if fault.outcome == "page":
+            return web.Response(text="<html><body>Please sign in</body></html>", content_type="text/html")
+        if fault.outcome == "empty":
+            return web.json_response({})
         error = ApiError(fault.status, fault.code, fault.message)
         error.headers.update(fault.headers)
         async for _ in request.content.iter_chunked(PIECE):

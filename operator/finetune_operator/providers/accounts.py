@@ -18,7 +18,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
 from finetune_operator.providers import sdks
 from finetune_operator.providers.connection_secret import secret_of
-from finetune_operator.providers.errors import Refused, TryLater
+from finetune_operator.providers.errors import Refused, TryLater, understood
 from finetune_operator.providers.gate import CALLS_PER_SECOND, Gate, Pace
 from finetune_operator.providers.openai_wire import OPENAI_HOST
 from finetune_operator.providers.poll import POLL_SECONDS, Poller
@@ -89,7 +89,9 @@ class Account:
             ProviderError: it did not do what was asked, or was not made at all.
         """
         async with self._gate.passing():
-            return await do(await self._api())
+            api = await self._api()
+            with understood():
+                return await do(api)
 
     async def host(self, do: Callable[[HostingApi], Awaitable[T]]) -> T:
         """Make one call on deployments.
@@ -117,7 +119,8 @@ class Account:
             answering = (await self._api()).answering()
             if answering is None:
                 raise Refused(Reason.PROVIDER_NOT_SUPPORTED, "the provider's models answer in deployments only")
-            return await answering.answer(model, question)
+            with understood():
+                return await answering.answer(model, question)
 
     async def pass_gate(self, do: Callable[[], Awaitable[T]]) -> T:
         """Make one call that needs no client of the connection.
@@ -126,7 +129,8 @@ class Account:
             ProviderError: as `call`.
         """
         async with self._gate.passing():
-            return await do()
+            with understood():
+                return await do()
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """Pass a file on, unless the provider has it already, from an upload whose answer was lost.
@@ -136,9 +140,10 @@ class Account:
         """
         async with self._uploads.passing():
             api = await self._api()
-            there = next((file for file in await api.files(name) if file.bytes == size), None)
-            if there is None:
-                return await api.upload(name, size, body)
+            with understood():
+                there = next((file for file in await api.files(name) if file.bytes == size), None)
+                if there is None:
+                    return await api.upload(name, size, body)
             async for _ in body:
                 pass  # read to its end, so that the sender gets the answer
             return there

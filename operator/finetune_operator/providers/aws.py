@@ -15,11 +15,13 @@ from typing import Any, Protocol, TypeVar
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.loaders import Loader, create_loader
+from botocore.model import OperationModel
+from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.connection_secret import AWS_KEYS
-from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
 from finetune_operator.runtime.logs import redact
 
 T = TypeVar("T")
@@ -169,6 +171,8 @@ class Aws:
             return await loop.run_in_executor(self._threads, partial(self._run, service, do))
         except (boto.ClientError, boto.BotoCoreError) as error:
             raise translated(error, service) from None
+        except ResponseParserError:
+            raise Unreadable(f"{service} answers with something else") from None
 
     def _run(self, service: str, do: Callable[[Any], T]) -> T:
         return do(self._client(service))
@@ -185,8 +189,22 @@ class Aws:
                     max_pool_connections=THREADS,
                     s3={"addressing_style": "path"} if endpoint else None,
                 )
-                self._clients[service] = self._session.create_client(service, endpoint_url=endpoint, config=config)
+                client = self._session.create_client(service, endpoint_url=endpoint, config=config)
+                client.meta.events.register("before-parse", _require_no_page)
+                self._clients[service] = client
             return self._clients[service]
+
+
+def _require_no_page(operation_model: OperationModel, response_dict: Mapping[str, Any], **_: Any) -> None:
+    """Botocore's parsers take a proxy's page for an answer without fields: a list would be empty, a deletion done.
+
+    Raises:
+        Unreadable: it is a page. Only what streams, as an object of S3, may be one.
+    """
+    if operation_model.has_streaming_output or response_dict["status_code"] >= 300:
+        return
+    if response_dict["body"].lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        raise Unreadable(f"{operation_model.service_model.service_name} answers with a web page")
 
 
 def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> ProviderError:

@@ -10,7 +10,7 @@ from azure.core.rest import HttpRequest
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers import openai_wire
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
 
 T = TypeVar("T")
 
@@ -71,6 +71,8 @@ async def ask(call: Awaitable[T]) -> T:
         # ARM says 401 or 403; with any other status it is Entra that refused, before ARM was asked.
         if isinstance(error, ClientAuthenticationError) and error.status_code not in {401, 403}:
             raise _no_token(error) from None
+        if (error.status_code or 0) in range(200, 300):
+            raise Unreadable(f"ARM's address answers with something else, {type(error).__name__}") from None
         raise _translated(error) from None
     except AzureError as error:
         kind = type(error).__name__

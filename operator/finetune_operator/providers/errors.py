@@ -8,12 +8,19 @@ ProviderError
 │   ├── Denied       the key is good, and lacks the right to do this
 │   └── Ended        what was to be cancelled has succeeded
 └── Unknown          no answer, or one that does not tell: it may have been done
+    └── Unreadable   an answer that no such API gives
 
 Messages are for people and go into status: they name no secret and quote no data.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
+
+logger = logging.getLogger(__name__)
 
 
 class KindMissing(Exception):  # noqa: N818 - named as what is so
@@ -74,3 +81,29 @@ class Ended(TryLater):
 
 class Unknown(ProviderError):  # noqa: N818 - named as what is known
     """Nobody knows whether it was done."""
+
+
+class Unreadable(Unknown):
+    """An answer, but not one of the provider's API.
+
+    Args:
+        why: what is odd about it, in a few words.
+    """
+
+    def __init__(self, why: str) -> None:
+        message = f"what answers is not the provider's API ({why}): is the address right, is a proxy in between?"
+        super().__init__(Reason.PROVIDER_UNAVAILABLE, message)
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Around a call and the reading of its answer: a proxy, or a service of the same API, may say what nobody foresaw.
+
+    Raises:
+        Unreadable: the answer lacks what it must have, or is of another shape; the log has the rest.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        logger.exception("a provider's answer is not of the shape that its API has")
+        raise Unreadable(type(error).__name__) from None

@@ -18,7 +18,7 @@ from openai.types import FileObject
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import openai_wire as wire
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
 from finetune_operator.providers.openai_models import OpenAIModels, retry_after, unanswered
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 
@@ -271,11 +271,14 @@ class OpenAIApi:
         try:
             if self._turn is not None:
                 await self._turn()
-            return await call
+            answer = await call
         except openai.APIStatusError as error:
             raise _translated(error, self._host) from None
         except (openai.APIError, httpx2.HTTPError) as error:
             raise unanswered(error, self._host) from None
+        if isinstance(answer, str):  # the SDK's way to hand over what is not JSON
+            raise Unreadable(f"{self._host} answers with a page of text")
+        return answer
 
 
 class _Forbidden(TryLater):

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.decide.remote import Metrics, RemoteJob
-from finetune_operator.providers.errors import NotThere, ProviderError
+from finetune_operator.providers.errors import NotThere, ProviderError, Unreadable, understood
 from finetune_operator.providers.ports import FineTuningApi
 from finetune_operator.runtime.queue import Key
 
@@ -107,7 +107,9 @@ class Poller:
         if not self._watched:
             return
         try:
-            await self._ask(await self._api())
+            api = await self._api()
+            with understood():
+                await self._ask(api)
         except ProviderError as error:
             self._tell_trouble(error)
 
@@ -198,8 +200,9 @@ class Poller:
         if job.state in {"Queued", "Gone"}:
             return Seen(job, known)
         try:
-            new = await api.metrics(job)
-        except NotThere:
+            with understood():
+                new = await api.metrics(job)
+        except (NotThere, Unreadable):
             return Seen(job, known)
         # A record that ends does not say how many steps there should have been.
         said = new.step or new.report is not None

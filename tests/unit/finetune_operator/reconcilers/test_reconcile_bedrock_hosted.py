@@ -175,7 +175,16 @@ async def test_a_new_version_that_fails_leaves_the_old_one_answering(cluster, pr
     assert first in hosts(provider)
 
 
-@pytest.mark.parametrize("fault", [{"after_commit": True}, {"after_commit": True, "outcome": "cut"}, {"status": 503}])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"after_commit": True},
+        {"after_commit": True, "outcome": "cut"},
+        {"after_commit": True, "outcome": "page"},
+        {"outcome": "page"},
+        {"status": 503},
+    ],
+)
 async def test_a_deployment_that_was_not_answered_is_made_once(cluster, provider, fault):
     provider.fault(DEPLOY, **fault)
     await begin(cluster)

@@ -107,7 +107,7 @@ async def test_an_operator_that_is_new_at_every_step_makes_one_job(provider, beg
     assert len(cluster.status(MODEL)["versions"]) == 1
 
 
-@pytest.mark.parametrize("outcome", ["answer", "cut"])
+@pytest.mark.parametrize("outcome", ["answer", "cut", "page", "empty"])
 async def test_a_job_whose_creation_was_not_answered_is_found_again(provider, begin, outcome):
     cluster = await begin(with_cloud_job)
     provider.fault(CREATE, after_commit=True, outcome=outcome)
@@ -264,6 +264,7 @@ OBSTACLES = {
     "a limit": ({"operation": CREATE, "status": 429, "headers": {"Retry-After": "7"}}, "RateLimited"),
     "a quota": ({"operation": CREATE, "status": 429, "code": "insufficient_quota"}, "QuotaExceeded"),
     "a look-up without answer": ({"operation": "fine_tuning.jobs.list", "status": 500}, "ProviderUnavailable"),
+    "a proxy's page": ({"operation": "fine_tuning.jobs.list", "outcome": "page"}, "ProviderUnavailable"),
 }
 
 
@@ -278,6 +279,17 @@ async def test_an_obstacle_is_said_and_passes(provider, begin, name):
     await cluster.pass_time(301)
     assert "failure" not in cluster.status()
     assert provider.count(CREATE) == 1
+
+
+@pytest.mark.parametrize("outcome", ["page", "empty"])
+@pytest.mark.parametrize("operation", ["fine_tuning.jobs.list", "fine_tuning.jobs.list_events"])
+async def test_answers_that_nobody_can_read_end_no_polling(provider, begin, operation, outcome):
+    cluster = await begin()
+    provider.fault(operation, outcome=outcome, times=3)
+    for _ in range(3):
+        await cluster.pass_time(30)
+    await cluster.pass_time(3600)
+    assert cluster.status()["phase"] == "Succeeded"
 
 
 async def test_a_revoked_key_stalls_a_running_job_and_a_new_one_lets_it_go_on(provider, begin):

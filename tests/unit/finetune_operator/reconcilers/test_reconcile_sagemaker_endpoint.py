@@ -159,6 +159,8 @@ async def test_a_version_that_fails_says_why_and_leaves_the_old_one_answering(pr
         ("CreateModel", {"after_commit": True}),
         ("CreateEndpointConfig", {"status": 503}),
         (CREATE, {"after_commit": True, "outcome": "cut"}),
+        (CREATE, {"after_commit": True, "outcome": "page"}),
+        (CREATE, {"outcome": "page"}),
         (CREATE, {"status": 503}),
     ],
 )

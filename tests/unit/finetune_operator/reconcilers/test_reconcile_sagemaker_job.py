@@ -120,7 +120,10 @@ async def test_an_operator_that_is_new_at_every_step_makes_one_job(provider, beg
     assert len(cluster.status(MODEL)["versions"]) == 1
 
 
-@pytest.mark.parametrize("fault", [{"after_commit": True}, {"after_commit": True, "outcome": "cut"}])
+@pytest.mark.parametrize(
+    "fault",
+    [{"after_commit": True}, {"after_commit": True, "outcome": "cut"}, {"after_commit": True, "outcome": "page"}],
+)
 async def test_a_job_whose_creation_was_not_answered_is_found_by_its_name(provider, begin, fault):
     provider.fault(CREATE, **fault)
     cluster = await begin()
