@@ -169,7 +169,8 @@ def _attempt_of(name: str) -> int:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
+    """All files below. What is renamed or deleted meanwhile is left out, where Path.rglob would raise."""
+    return (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
 
 
 def _copy(source: Path, target: Path) -> bool:

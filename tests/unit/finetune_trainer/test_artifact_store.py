@@ -398,6 +398,25 @@ def test_the_record_alone_is_nothing_new(any_bucket, output):
     assert not snapshots.changed()
 
 
+def test_a_checkpoint_that_gets_its_name_meanwhile_is_no_trouble(bucket, output, monkeypatch):
+    snapshots = Snapshots(Store(bucket.ref("renamed")), output, 1)
+    unfinished = output / "checkpoints" / ".unfinished-step-00000008-d95209d4"
+    unfinished.mkdir()
+    scandir = os.scandir
+
+    def renames_first(path="."):
+        if Path(path) == unfinished:
+            unfinished.rename(output / "checkpoints" / "step-00000008")
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", renames_first)
+        assert snapshots.changed()
+    assert not unfinished.exists()
+    snapshots.take()
+    assert not snapshots.changed()
+
+
 def test_a_newer_attempts_snapshot_counts_however_late_an_older_one_writes(any_bucket, output, tmp_path):
     kept = Store(any_bucket.ref("order"))
     older, newer = Snapshots(kept, output, 1), Snapshots(kept, write_output(tmp_path / "newer", 3), 2)
