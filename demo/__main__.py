@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demo import quickstart, result
@@ -17,6 +17,9 @@ from demo.quickstart import CHART, FOLDER, NAMESPACE, OPERATOR_NAMESPACE, OUT, R
 from demo.target import Current, Images, Target, ThrowAway
 
 INSTALL_TIMEOUT = "5m"
+
+AtMost = Mapping[str, int]
+"""Rows by the split's name; no entry: all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.down:
             target.remove(console)
         else:
-            play(target, console)
+            play(target, console, dict(options.rows))
     except DemoError as error:
         console.line(f"\nerror: {error}")
         if error.next_step:
@@ -45,8 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def play(target: Target, console: Console) -> None:
+def play(target: Target, console: Console, at_most: AtMost) -> None:
     """Everything in order.
+
+    Args:
+        target: the cluster.
+        console: where it is told.
+        at_most: see `carry_data`.
 
     Raises:
         DemoError: a step failed.
@@ -64,7 +72,7 @@ def play(target: Target, console: Console) -> None:
         connection = kubectl.manifests(FOLDER / "connection.yaml")[0]
         kubectl.apply(quickstart.with_image(connection, images.trainer))
         job, runs_already = quickstart.next_job(kubectl)
-        carry_data(carrier, files, job, console)
+        carry_data(carrier, files, job, console, at_most)
         wait_for_model_cache(kubectl, caching, console)
         finished = tune(kubectl, job, console, runs_already=runs_already)
         curve = copy_curve(carrier, finished)
@@ -75,14 +83,14 @@ def play(target: Target, console: Console) -> None:
 
 
 def install(target: Target, images: Images, console: Console) -> None:
-    """Install the chart as a user would, or upgrade what an earlier demo installed."""
+    """Install the chart as a user would, or upgrade what is there, whose other values stay as they are."""
     console.step(f"helm upgrade --install {RELEASE} (namespace {OPERATOR_NAMESPACE})")
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE, "labels": labels}}
     target.kubectl.apply(namespace)
     target.helm(
         "upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE,
-        *quickstart.image_values(images.operator), "--wait", "--timeout", INSTALL_TIMEOUT,
+        "--reset-then-reuse-values", *quickstart.image_values(images.operator), "--wait", "--timeout", INSTALL_TIMEOUT,
     )  # fmt: skip
 
 
@@ -97,7 +105,7 @@ def start_model_cache(
         console.step(f"{quickstart.MODEL} is in the model cache")
         return None
     model = next(files.glob("*.gguf"))
-    carrier.send(model, f"/model-cache/.incoming/{model.name}")
+    carrier.send(model.read_bytes(), f"/model-cache/.incoming/{model.name}")
     console.step(f"carried {model.name} into the volume model-cache")
     job = quickstart.with_image(kubectl.manifests(quickstart.CACHE_JOB)[0], images.trainer)
     kubectl.run("--namespace", NAMESPACE, "delete", "job", job["metadata"]["name"], "--ignore-not-found")
@@ -106,10 +114,11 @@ def start_model_cache(
     return job
 
 
-def carry_data(carrier: Carrier, files: Path, job: Manifest, console: Console) -> None:
-    """Bring the dataset into its volume, as into a site without a network."""
+def carry_data(carrier: Carrier, files: Path, job: Manifest, console: Console, at_most: AtMost) -> None:
+    """Bring the dataset into its volume, as into a site without a network: at most so many rows of a split."""
     for name in quickstart.data_files(job):
-        if carrier.send(files / name, f"/data/{name}"):
+        rows = (files / name).read_bytes().splitlines(keepends=True)
+        if carrier.send(b"".join(rows[: at_most.get(Path(name).stem)]), f"/data/{name}"):
             console.step(f"carried {name} into the volume data")
 
 
@@ -186,8 +195,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--registry", default="", help="with --cluster current: push the images there")
     parser.add_argument("--operator-image", default="", help="with --cluster current: an image that it can pull")
     parser.add_argument("--trainer-image", default="", help="with --cluster current: an image that it can pull")
+    parser.add_argument(
+        "--rows", nargs="+", type=_split_rows, default=[], metavar="SPLIT=ROWS",
+        help="take at most so many rows of train, validation or test: sooner, and not as good",
+    )  # fmt: skip
     parser.add_argument("--down", action="store_true", help="remove what the demo started")
     return parser
+
+
+def _split_rows(text: str) -> tuple[str, int]:
+    split, _, rows = text.partition("=")
+    return split, int(rows)
 
 
 if __name__ == "__main__":

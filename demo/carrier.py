@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from pathlib import Path
 from typing import Self
 
 from demo.console import DemoError
@@ -45,13 +44,12 @@ class Carrier:
         """Delete the pod; the cluster ends it in its own time."""
         self._delete("--wait=false")
 
-    def send(self, source: Path, target: str) -> bool:
+    def send(self, data: bytes, target: str) -> bool:
         """Put a file at a path in the pod, whole or not at all; False where the same file was there already.
 
         Raises:
             DemoError: it did not arrive.
         """
-        data = source.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         path = shlex.quote(target)
         if self._sh(f"sha256sum {path} 2>/dev/null || true").startswith(digest):
@@ -60,7 +58,7 @@ class Carrier:
             f"mkdir -p $(dirname {path}) && cat > {path}.unfinished && mv {path}.unfinished {path} && sha256sum {path}"
         )
         if not self._sh(script, stdin=data).startswith(digest):
-            raise DemoError(f"{source.name} did not arrive whole at {target}", "Run `make demo` again.")
+            raise DemoError(f"{target} did not arrive whole", "Run `make demo` again.")
         return True
 
     def has(self, path: str) -> bool:

@@ -5,6 +5,7 @@ A node's pods must not share `/kubepods` with another node of the same machine, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ def create(name: str) -> None:
             group.mkdir(exist_ok=True)
             _inherit_cpuset(group)
         _hand_down_controllers(group)
+        _weigh(hierarchy / Path(name).parts[0])
 
 
 def remove(name: str) -> None:
@@ -53,6 +55,13 @@ def _inherit_cpuset(group: Path) -> None:
         path = group / file
         if not (ROOT / "cgroup.controllers").exists() and path.exists() and not path.read_text().strip():
             path.write_text((group.parent / file).read_text())
+
+
+def _weigh(group: Path) -> None:
+    """As much as all processors, as on a machine that is a node; by default all pods together weigh as one process."""
+    for file, one, most in (("cpu.shares", 1024, 1 << 18), ("cpu.weight", 100, 10_000)):  # cgroup v1 and v2
+        if (group / file).exists():
+            (group / file).write_text(str(min(one * (os.cpu_count() or 1), most)))
 
 
 def _hand_down_controllers(group: Path) -> None:

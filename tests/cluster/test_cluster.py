@@ -237,7 +237,9 @@ def footprint(cluster: Cluster) -> dict[str, Any]:
         "routes": [route for route in routes if route.get("dev") == bridge],
         "mounts": [line for line in Path("/proc/mounts").read_text().splitlines() if f"/{cluster.name}/" in line],
         "processes": sorted(processes.running(str(cluster.folder)).values()),
-        "control groups": [str(path) for path in cgroups.ROOT.rglob(cgroup_of(cluster.folder))],
+        "control groups": [
+            str(path) for depth in ("", "*/") for path in cgroups.ROOT.glob(depth + cgroup_of(cluster.folder))
+        ],
         "iptables": [line for line in rules.splitlines() if line.startswith("-")],
         "files": cluster.folder.exists(),
         "image store": (cluster.folder.parents[1] / "containerd" / cluster.name).exists(),

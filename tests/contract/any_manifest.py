@@ -36,7 +36,7 @@ NAMES = ("a", "a-b", "a.b", "0", "0a", "a" * 63, "a" * 64, ("a" * 62 + ".") * 3 
 def schema_of(kind: str) -> Schema:
     """The schema of a kind's spec."""
     for path in (ROOT / "crds").glob("*.yaml"):
-        definition = yaml.safe_load(path.read_text())["spec"]
+        definition = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)["spec"]
         if definition["names"]["kind"] == kind:
             spec: Schema = definition["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
             return spec

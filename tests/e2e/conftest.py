@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,9 +22,19 @@ from tests.e2e.site import Site
 from tests.simulators import certificates
 
 HERE = Path(__file__).parent
-CHART = HERE.parents[1] / "helm" / "finetune-operator"
+REPOSITORY = HERE.parents[1]
+CHART = REPOSITORY / "helm" / "finetune-operator"
 NAMESPACE = "finetune-system"
 CA_FOLDER = "/etc/provider-ca"
+DEMO_ROWS = ("train=320", "validation=32", "test=100")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The process that plays it, and the file with what it says."""
+
+    process: subprocess.Popen[bytes]
+    said: Path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,6 +94,23 @@ def operator(cluster: Cluster, built: images.BuiltImages, provider_tls: certific
         "--wait", "--timeout", "120s",
     )  # fmt: skip
     return cluster
+
+
+@pytest.fixture(scope="session")
+def demo(operator: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """`make demo` on the cluster of these tests, with fewer rows than for people."""
+    command = [sys.executable, "-m", "demo", "--name", operator.name, "--rows", *DEMO_ROWS]
+    said = tmp_path_factory.mktemp("demo") / "said"
+    with said.open("w") as output, subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=output) as process:
+        yield Demo(process, said)
+        process.send_signal(signal.SIGINT)  # nothing where it has ended
+
+
+@pytest.fixture(scope="session", autouse=True)
+def demo_beside_other_tests(request: pytest.FixtureRequest) -> None:
+    """The demo trains while other tests wait for pods: it starts with the first test, wherever its own tests stand."""
+    if any("demo" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("demo")
 
 
 @pytest.fixture(scope="session")

@@ -144,6 +144,12 @@ class Site:
         """Delete an object and wait until it is gone."""
         self.cluster.kubectl("-n", self.name, "delete", KINDS[kind], name, "--timeout=60s")
 
+    def records(self, job: str) -> list[Manifest]:
+        """What its trainer has written of its steps. Only where they lie: a look into all folders breaks off when a
+        checkpoint gets its name meanwhile."""
+        paths = self.models.glob(f"{self.name}/*/{job}-*/metrics.jsonl")
+        return [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.endswith("}")]
+
     def status(self, kind: str, name: str) -> Manifest:
         """An object's status; empty before the first write, and where there is no such object (yet)."""
         found = self.cluster.kubectl("-n", self.name, "get", KINDS[kind], name, "--ignore-not-found", "-o", "json")

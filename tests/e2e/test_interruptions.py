@@ -32,8 +32,8 @@ def wait_for_epoch_two(site: Site, job: str) -> None:
     """Until the trainer is past its first epoch, read from its own record: status may be seconds behind."""
 
     def look() -> bool:
-        records = (path.read_text().splitlines() for path in site.models.rglob(f"{job}-*/metrics.jsonl"))
-        return any(1.0 < json.loads(lines[-1])["epoch"] < 2.5 for lines in records if lines)
+        records = site.records(job)
+        return bool(records) and 1.0 < records[-1]["epoch"] < 2.5
 
     eventually(look, f"{job} reaching epoch two", 240, lambda: site.explain("job", job))
 

@@ -1,12 +1,11 @@
 """One job on two nodes: JobSet's own controller makes its pods, torchrun brings them together, one is killed."""
 
-import json
 import os
 import signal
 from pathlib import Path
 
 from tests.cluster import job_set
-from tests.e2e.site import Manifest, Site, condition, eventually
+from tests.e2e.site import Site, condition, eventually
 
 PAIR = {
     "dataset": {"train": {"uri": "pvc://data/long.jsonl"}, "validation": {"uri": "pvc://data/validation.jsonl"}},
@@ -20,11 +19,6 @@ PAIR = {
     },
 }
 """100 steps, of which each pod does half of the rows."""
-
-
-def records(site: Site, job: str) -> list[Manifest]:
-    paths = site.models.rglob(f"{job}-*/metrics.jsonl")
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def rank_process(job: str, rank: int) -> int:
@@ -51,13 +45,13 @@ def test_two_pods_learn_as_one_and_go_on_when_one_of_them_was_killed(site: Site)
     job_set.install(site.cluster)
     site.cluster.kubectl("-n", site.name, "label", "finetunejobs", "pair", "look=again")  # it looks once a minute
 
-    eventually(lambda: len(records(site, "pair")) > 25, "epoch two", 180, lambda: site.explain("job", "pair"))
+    eventually(lambda: len(site.records("pair")) > 25, "epoch two", 180, lambda: site.explain("job", "pair"))
     assert len({pod["status"]["podIP"] for pod in site.pods("finetune.dev/job=pair")}) == 2
     os.kill(rank_process("pair", 1), signal.SIGKILL)
     status = site.succeeded("pair", 300)
     assert (status["provider"]["attempt"], status["provider"]["lastFailure"]["reason"]) == (2, "Interrupted")
     assert status["provider"]["lastFailure"]["exitCode"] == 128 + signal.SIGKILL
-    assert [line["step"] for line in records(site, "pair") if "loss" in line] == list(range(1, 101))
+    assert [line["step"] for line in site.records("pair") if "loss" in line] == list(range(1, 101))
     assert status["modelVersion"] == 1
 
     pods = site.pods("finetune.dev/job=pair,finetune.dev/attempt=2")

@@ -1,31 +1,27 @@
 """The quickstart as a user plays it: a real pretrained model, real human-rated data, and better answers afterwards."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.cluster import Cluster
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.e2e.conftest import Demo
 
 
 @pytest.fixture(scope="module")
-def played(operator: Cluster) -> subprocess.CompletedProcess:
-    """`make demo` on the cluster of these tests, to its end."""
-    command = [sys.executable, "-m", "demo", "--name", operator.name]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=False)
+def said(demo: Demo) -> str:
+    """What the demo has said when it is over."""
+    demo.process.wait(900)
+    return demo.said.read_text(encoding="utf-8")
 
 
-def test_the_demo_plays_to_its_end_and_shows_both_losses(played: subprocess.CompletedProcess) -> None:
-    assert played.returncode == 0, played.stdout[-3000:] + played.stderr[-3000:]
+def test_the_demo_plays_to_its_end_and_shows_both_losses(demo: Demo, said: str) -> None:
+    assert demo.process.returncode == 0, said[-6000:]
     for word in ("Validating", "Running", "Evaluating", "Succeeded", "curl"):
-        assert word in played.stdout
+        assert word in said
 
 
-@pytest.mark.usefixtures("played")
+@pytest.mark.usefixtures("said")
 def test_the_tuned_model_is_much_better_than_its_base_on_tweets_it_has_not_seen(operator: Cluster) -> None:
     jobs = operator.get("-n", "quickstart", "ftj")["items"]
     newest = max(jobs, key=lambda job: job["metadata"]["creationTimestamp"])
@@ -42,6 +38,6 @@ def test_the_tuned_model_is_much_better_than_its_base_on_tweets_it_has_not_seen(
     assert status["loss"]["train"]
 
 
-def test_the_deployed_model_answers_with_a_label(played: subprocess.CompletedProcess) -> None:
-    answered = played.stdout.rpartition("answered:")[2]
+def test_the_deployed_model_answers_with_a_label(said: str) -> None:
+    answered = said.rpartition("answered:")[2]
     assert answered.split()[0].strip(".").lower() in {"positive", "negative", "neutral"}

@@ -10,6 +10,9 @@ import pytest
 import yaml
 
 from demo import quickstart
+from demo.__main__ import carry_data
+from demo.carrier import Carrier
+from demo.console import Console
 from demo.follow import progress_line
 from demo.kubectl import Kubectl
 from demo.result import curl, sparkline
@@ -111,3 +114,27 @@ def test_the_curl_command_survives_an_apostrophe() -> None:
     command = curl("http://h", "m", [{"role": "user", "content": "it's"}])
     body = command.partition("-d '")[2].removesuffix("'").replace("'\\''", "'")
     assert json.loads(body)["messages"][0]["content"] == "it's"
+
+
+class Remembers(Carrier):
+    """A pod that keeps what is sent to it."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def send(self, data: bytes, target: str) -> bool:
+        self.files[target] = data
+        return True
+
+
+def test_at_most_so_many_rows_of_a_split_are_carried_and_of_others_all(tmp_path: Path) -> None:
+    content = {name: "".join(f"{name} {row}\n" for row in range(5)) for name in ("train", "validation", "test")}
+    for name, text in content.items():
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    pod = Remembers()
+    carry_data(pod, tmp_path, quickstart_job(), Console(), {"train": 2, "test": 50})
+    assert pod.files == {
+        "/data/train.jsonl": b"train 0\ntrain 1\n",
+        "/data/validation.jsonl": content["validation"].encode(),
+        "/data/test.jsonl": content["test"].encode(),
+    }

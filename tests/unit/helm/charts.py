@@ -110,7 +110,7 @@ def render(values: Values, release: str = "finetune", namespace: str = "finetune
     text = helm(
         "template", release, str(CHART), "--namespace", namespace, "--kube-version", KUBE_VERSION, values=values
     )
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document]
 
 
 def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:

@@ -1,4 +1,7 @@
-"""The operator itself: its leader dies, history is kept short, and objects go even when it is not there."""
+"""The operator itself: its leader dies, history is kept short, and objects go even when it is not there.
+
+After test_quickstart, whose demo is not to miss a phase meanwhile.
+"""
 
 import json
 
