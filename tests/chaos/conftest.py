@@ -35,7 +35,7 @@ def cluster() -> Iterator[Cluster]:
     with Cluster(f"chaos-{os.getpid()}", nodes=0) as made:
         made.kill("kube-scheduler", "dns")
         made.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-        made.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        made.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
         job_set.install(made)
         yield made
 

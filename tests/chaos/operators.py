@@ -40,7 +40,7 @@ class Operator:
         """Its process id, as long as it runs."""
         return int(self._process.pid)
 
-    async def ended(self, seconds: float = 30) -> int:
+    async def ended(self, seconds: float = 120) -> int:
         """Wait until the process has ended, whatever ended it; its exit code, negative for a signal."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()

@@ -27,7 +27,7 @@ T = TypeVar("T")
 Manifest = dict[str, Any]
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 CONNECTION = "local"
-PATIENCE = 60.0
+PATIENCE = 120.0
 POLL_SECONDS = 0.2
 MOMENT = "2026-11-21T10:00:00Z"
 

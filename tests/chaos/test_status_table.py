@@ -240,4 +240,4 @@ def test_kubectl_wait_returns_for_what_the_table_names(cluster: Cluster, sights:
     for sight in ends:
         name, namespace = sight.obj["metadata"]["name"], sight.obj["metadata"]["namespace"]
         for condition in sight.waits:
-            cluster.kubectl("wait", f"--for=condition={condition}", f"ftj/{name}", "-n", namespace, "--timeout=1s")
+            cluster.kubectl("wait", f"--for=condition={condition}", f"ftj/{name}", "-n", namespace, "--timeout=10s")

@@ -72,5 +72,5 @@ def bare_server() -> Iterator[Server]:
 def server(bare_server: Server) -> Server:
     """The API server with the definitions of crds/."""
     bare_server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-    bare_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    bare_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
     return bare_server

@@ -40,7 +40,7 @@ class Operator:
 
     def reconciles(self) -> dict[str, float]:
         """How many reconciles ended how."""
-        with urllib.request.urlopen(self.address, timeout=5) as answer:
+        with urllib.request.urlopen(self.address, timeout=30) as answer:
             found = RECONCILES.findall(answer.read().decode())
         totals: dict[str, float] = {}
         for outcome, number in found:
@@ -66,7 +66,7 @@ def operator(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     process = operators.fork(chosen, log)
     running = Operator(f"http://127.0.0.1:{port}/metrics", log)
     try:
-        wait_until(running.answers, f"the first reconcile (log: {log})", timeout=60)
+        wait_until(running.answers, f"the first reconcile (log: {log})", timeout=120)
         yield running
     finally:
         process.send(signal.SIGKILL)

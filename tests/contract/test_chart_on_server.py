@@ -33,7 +33,7 @@ def server() -> Iterator[Server]:
         for name in names:
             server.store({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         server.kubectl("apply", "--server-side", *(f"--filename={path}" for path in monitoring_definitions()))
-        server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
         yield server
 
 
@@ -112,7 +112,7 @@ def test_the_pod_is_admitted_where_the_restricted_standard_is_enforced(server: S
 @pytest.fixture(scope="module")
 def installed(server: Server) -> Server:
     server.cluster.helm("install", "finetune-operator", str(CHART), "--namespace", NAMESPACE)
-    server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
     return server
 
 
@@ -212,7 +212,7 @@ def test_installing_again_finds_everything_where_it_was(installed: Server) -> No
 
 def test_objects_and_definitions_go_without_sticking_once_the_operator_is_gone(installed: Server) -> None:
     """No finalizer and no hook: the admin may delete in any order."""
-    installed.kubectl("delete", "crd", "-l", "app.kubernetes.io/instance=finetune-operator", "--timeout=30s")
+    installed.kubectl("delete", "crd", "-l", "app.kubernetes.io/instance=finetune-operator", "--timeout=120s")
     with pytest.raises(ClusterError, match="finetune"):
         installed.get("ftj", "-A")
 
@@ -250,5 +250,5 @@ def test_the_notes_connection_is_one_that_the_server_takes(server: Server) -> No
     text = server.cluster.helm("install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server")
     manifest = text.partition("<<'EOF'")[2].partition("EOF")[0]
     server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-    server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
     server.kubectl("create", "--dry-run=server", "-f", "-", stdin=manifest)

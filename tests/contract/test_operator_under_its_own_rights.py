@@ -47,7 +47,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
             server.store({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         only = ("--set", f"watchNamespaces={{{TEAM}}}") if request.param == "one namespace" else ()
         cluster.helm("install", RELEASE, str(CHART), "--namespace", OWN, *only)
-        server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
         yield server
 
 
@@ -90,7 +90,7 @@ def metrics(server: Server, watched: tuple[str, ...], report_port: int, folder: 
     }
     with running(environment, folder / "log") as log:
         address = f"http://127.0.0.1:{probe}"
-        wait_until(lambda: answers(f"{address}/readyz"), f"the operator's readiness (log: {log})", timeout=60)
+        wait_until(lambda: answers(f"{address}/readyz"), f"the operator's readiness (log: {log})", timeout=120)
         yield f"{address}/metrics"
 
 
@@ -103,7 +103,7 @@ def running(environment: dict[str, str], log: Path) -> Iterator[Path]:
             yield log
         finally:
             process.terminate()
-            assert process.wait(timeout=60) == 0, log.read_text()
+            assert process.wait(timeout=120) == 0, log.read_text()
 
 
 def own_pod() -> Manifest:
@@ -136,7 +136,7 @@ def free_port() -> int:
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -157,7 +157,7 @@ ROWS = "".join(
 
 def check(server: Server, port: int, name: str) -> None:
     """What a job's check does: a pod passes the data on, and ends well."""
-    wait_until(lambda: exists(server, "jobs", f"{name}-1"), "the check's Job", timeout=60)
+    wait_until(lambda: exists(server, "jobs", f"{name}-1"), "the check's Job", timeout=120)
     job = server.get("ftj", name, "-n", TEAM)
     assert job["metadata"]["finalizers"] == [PROVIDER_FINALIZER]
     uid = job["metadata"]["uid"]
@@ -217,7 +217,7 @@ def sent(request: urllib.request.Request) -> Manifest:
             return None
 
     found: list[Manifest] = []
-    wait_until(lambda: bool((taken := answer()) and not found.append(taken)), "an answer", timeout=60)
+    wait_until(lambda: bool((taken := answer()) and not found.append(taken)), "an answer", timeout=120)
     return found[0]
 
 
@@ -253,19 +253,19 @@ def version(uri: str = "pvc://models/a") -> ModelVersion:
 def test_the_operator_works_with_the_charts_rights(server: Server) -> None:
     server.store(LOCAL)
     server.store(in_team(JOB))
-    wait_until(lambda: exists(server, "jobs", "sentiment-1-1"), "a batch Job", timeout=60)
+    wait_until(lambda: exists(server, "jobs", "sentiment-1-1"), "a batch Job", timeout=120)
     server.patch("ftj", "sentiment-1", {"spec": {"suspend": True}}, "-n", TEAM)
     wait_until(lambda: server.get("ftj", "sentiment-1", "-n", TEAM)["status"].get("phase") == "Suspended", "suspension",
-               timeout=60)  # fmt: skip
+               timeout=120)  # fmt: skip
 
     server.store(in_team(changed(MODEL, "metadata.name", "served")))
     status = FineTunedModelStatus(versions=[version()], latest_version=1)
     server.patch("ftm", "served", {"status": status.wire()}, "-n", TEAM, "--subresource=status")
     for kind in ("md", "deployments.apps", "services"):
-        wait_until(lambda kind=kind: exists(server, kind, "served"), f"{kind} served", timeout=60)
+        wait_until(lambda kind=kind: exists(server, kind, "served"), f"{kind} served", timeout=120)
 
     server.store(in_team(changed(DEPLOYMENT, "metadata.name", "lonely")))
-    wait_until(lambda: "status" in server.get("md", "lonely", "-n", TEAM), "a status of what has no model", timeout=60)
+    wait_until(lambda: "status" in server.get("md", "lonely", "-n", TEAM), "a status of what has no model", timeout=120)
     assert server.get("llmc", "local")["status"]["provider"] == "huggingFace"
     assert server.get("pod", "operator", "-n", OWN)["metadata"]["labels"]["finetune.dev/leader"] == "true"
     assert server.get("secret", f"{RELEASE}-tls", "-n", OWN)["data"]
@@ -278,10 +278,10 @@ def test_a_model_takes_its_deployment_and_its_weights_with_it(server: Server) ->
     server.store(in_team(changed(changed(MODEL, "metadata.name", "held"), "spec.deletionPolicy", "Delete")))
     status = FineTunedModelStatus(versions=[version(f"pvc://models/{TEAM}/held/job-1/model")], latest_version=1)
     server.patch("ftm", "held", {"status": status.wire()}, "-n", TEAM, "--subresource=status")
-    wait_until(lambda: exists(server, "md", "held"), "its deployment", timeout=60)
+    wait_until(lambda: exists(server, "md", "held"), "its deployment", timeout=120)
     assert server.get("ftm", "held", "-n", TEAM)["metadata"]["finalizers"] == [WEIGHTS_FINALIZER]
     server.kubectl("delete", "ftm", "held", "-n", TEAM, "--wait=false")
-    wait_until(lambda: prune_jobs(server) != [], "the Job that deletes its weights", timeout=60)
+    wait_until(lambda: prune_jobs(server) != [], "the Job that deletes its weights", timeout=120)
     assert not exists(server, "md", "held")
     assert exists(server, "ftm", "held")
     [job] = prune_jobs(server)
@@ -289,7 +289,7 @@ def test_a_model_takes_its_deployment_and_its_weights_with_it(server: Server) ->
     done = [{"type": kind, "status": "True"} for kind in ("SuccessCriteriaMet", "Complete")]
     ended = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": done}
     server.patch("job", job, {"status": ended}, "-n", TEAM, "--subresource=status")
-    wait_until(lambda: not exists(server, "ftm", "held"), "its end", timeout=60)
+    wait_until(lambda: not exists(server, "ftm", "held"), "its end", timeout=120)
 
 
 def prune_jobs(server: Server) -> list[str]:
@@ -319,7 +319,7 @@ def test_a_model_at_a_provider_is_tuned_served_and_deleted(server: Server, repor
 def measure(server: Server, port: int, name: str) -> None:
     """What the evaluation's pod does, with one question for all."""
     pod = f"{name}-1-eval1"
-    wait_until(lambda: exists(server, "jobs", pod), "the evaluation's Job", timeout=60)
+    wait_until(lambda: exists(server, "jobs", pod), "the evaluation's Job", timeout=120)
     job = server.get("ftj", name, "-n", TEAM)
     assert (job["status"]["phase"], "modelVersion" in job["status"]) == ("Evaluating", False)
     uid = job["metadata"]["uid"]
@@ -329,14 +329,14 @@ def measure(server: Server, port: int, name: str) -> None:
 
 
 def test_the_server_never_says_that_something_is_forbidden(metrics: str) -> None:
-    with urllib.request.urlopen(metrics, timeout=5) as answer:
+    with urllib.request.urlopen(metrics, timeout=30) as answer:
         requests = REQUESTS.findall(answer.read().decode())
     assert len(requests) > 10
     assert [row for row in requests if row[0] in {"401", "403"}] == []
 
 
 def test_a_connections_key_is_in_no_log_body_or_metric(server: Server, metrics: str, folder: Path) -> None:
-    with urllib.request.urlopen(metrics, timeout=5) as answer:
+    with urllib.request.urlopen(metrics, timeout=30) as answer:
         told = {"metrics": answer.read().decode(), "log": (folder / "log").read_text()}
     told["written bodies"] = server.cluster.audit.path.read_text()
     assert all(len(text) > 300 for text in told.values())
@@ -347,6 +347,6 @@ def test_a_connections_key_is_in_no_log_body_or_metric(server: Server, metrics: 
 def test_namespaces_that_are_not_named_are_left_alone(server: Server, watched: tuple[str, ...]) -> None:
     server.store(in_team(JOB, OTHER))
     server.store(in_team(changed(JOB, "metadata.name", "later")))
-    wait_until(lambda: exists(server, "jobs", "later-1"), "the Job of the watched namespace", timeout=60)
+    wait_until(lambda: exists(server, "jobs", "later-1"), "the Job of the watched namespace", timeout=120)
     looked_at = "status" in server.get("ftj", "sentiment-1", "-n", OTHER)
     assert looked_at is not bool(watched)

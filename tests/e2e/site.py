@@ -142,7 +142,7 @@ class Site:
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object and wait until it is gone."""
-        self.cluster.kubectl("-n", self.name, "delete", KINDS[kind], name, "--timeout=60s")
+        self.cluster.kubectl("-n", self.name, "delete", KINDS[kind], name, "--timeout=120s")
 
     def records(self, job: str) -> list[Manifest]:
         """What its trainer has written of its steps. Only where they lie: a look into all folders breaks off when a

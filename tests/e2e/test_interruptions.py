@@ -51,13 +51,19 @@ def trainer_process(job: str) -> int | None:
 
 @pytest.fixture(scope="module", autouse=True)
 def undisturbed(site: Site) -> None:
-    """The run that the interrupted ones are compared with, beside the first of them."""
+    """The run that the interrupted ones are compared with, and one that fails by itself: beside the first of them."""
     site.write_rows("long.jsonl", 200)
+    for model in ("killed", "undisturbed", "suspended", "twins"):
+        site.model(model, deployment={"mode": "Manual"})
     site.job("undisturbed", model="undisturbed", **LONG)
-    site.model("killed", deployment={"mode": "Manual"})
-    site.model("undisturbed", deployment={"mode": "Manual"})
-    site.model("suspended", deployment={"mode": "Manual"})
-    site.model("twins", deployment={"mode": "Manual"})
+    site.job("hungry", connectionRef={"name": "hasty"}, resources={"memory": "150Mi"})
+
+
+@pytest.fixture(scope="module")
+def endless(site: Site) -> None:
+    """Jobs whose interruptions are no matter of time, beside each other."""
+    site.job("evicted", **ENDLESS)
+    site.job("deleted", **ENDLESS)
 
 
 def same_result(one: Manifest, other: Manifest) -> bool:
@@ -84,8 +90,8 @@ def test_a_suspended_job_keeps_its_checkpoint_and_goes_on_from_it(site: Site) ->
     site.job("suspended", model="suspended", **LONG)
     wait_for_epoch_two(site, "suspended")
     site.patch("job", "suspended", {"suspend": True})
-    eventually(lambda: not site.pods("finetune.dev/job=suspended"), "the pod to end", 60)
-    status = site.wait("job", "suspended", lambda s: condition(s, "Suspended").get("status") == "True", "to rest", 30)
+    eventually(lambda: not site.pods("finetune.dev/job=suspended"), "the pod to end", 120)
+    status = site.wait("job", "suspended", lambda s: condition(s, "Suspended").get("status") == "True", "to rest")
     assert status["phase"] == "Suspended"
     assert list(site.models.rglob("suspended-*/checkpoints/*"))
     site.patch("job", "suspended", {"suspend": False})
@@ -95,8 +101,8 @@ def test_a_suspended_job_keeps_its_checkpoint_and_goes_on_from_it(site: Site) ->
     assert same_result(status, site.succeeded("undisturbed", 240))
 
 
+@pytest.mark.usefixtures("endless")
 def test_an_evicted_trainer_is_started_again(site: Site) -> None:
-    site.job("evicted", **ENDLESS)
     site.wait("job", "evicted", lambda s: s.get("progress", {}).get("step", 0) > 0, "to train", 180)
     (pod,) = site.pods("finetune.dev/job=evicted")
     name = pod["metadata"]["name"]
@@ -109,7 +115,6 @@ def test_an_evicted_trainer_is_started_again(site: Site) -> None:
 
 
 def test_a_trainer_without_memory_says_so_and_ends_at_the_retry_limit(site: Site) -> None:
-    site.job("hungry", connectionRef={"name": "hasty"}, resources={"memory": "150Mi"})
     failure = site.failed("hungry", 180)
     assert failure["reason"] == "OutOfMemory"
     assert "given up after 1 retries" in failure["message"]
@@ -117,11 +122,11 @@ def test_a_trainer_without_memory_says_so_and_ends_at_the_retry_limit(site: Site
     assert site.status("job", "hungry")["provider"]["attempt"] == 2
 
 
+@pytest.mark.usefixtures("endless")
 def test_deleting_a_running_job_ends_its_pod(site: Site) -> None:
-    site.job("deleted", **ENDLESS)
     site.wait("job", "deleted", lambda s: s.get("phase") == "Running", "to run", 120)
     site.delete("job", "deleted")
-    eventually(lambda: not site.pods("finetune.dev/job=deleted"), "the pod to go", 60)
+    eventually(lambda: not site.pods("finetune.dev/job=deleted"), "the pod to go", 120)
     jobs = site.cluster.get("-n", site.name, "jobs", "-l", "finetune.dev/job=deleted")
     assert jobs["items"] == []
 
@@ -144,5 +149,5 @@ def test_a_finished_job_goes_when_its_time_is_over_and_its_version_stays(site: S
         jobs = site.cluster.get("-n", site.name, "ftj")["items"]
         return all(job["metadata"]["name"] != "twin-b" for job in jobs)
 
-    eventually(gone, "the job to go", 60)
+    eventually(gone, "the job to go", 120)
     assert len(site.status("model", "twins")["versions"]) == 2

@@ -39,7 +39,7 @@ def test_two_pods_learn_as_one_and_go_on_when_one_of_them_was_killed(site: Site)
     known = "jobsets" in site.cluster.kubectl("get", "crd", "-o", "name")
     site.job("pair", model="pair", **PAIR)
     if not known:
-        status = site.wait("job", "pair", lambda s: s.get("failure"), "to say what it lacks", 30)
+        status = site.wait("job", "pair", lambda s: s.get("failure"), "to say what it lacks")
         assert status["failure"]["reason"] == "JobSetMissing"
         assert condition(status, "Stalled")["status"] == "True"
     job_set.install(site.cluster)
@@ -57,5 +57,5 @@ def test_two_pods_learn_as_one_and_go_on_when_one_of_them_was_killed(site: Site)
     pods = site.pods("finetune.dev/job=pair,finetune.dev/attempt=2")
     assert [pod["status"]["phase"] for pod in pods] == ["Succeeded", "Succeeded"]
     site.delete("job", "pair")
-    eventually(lambda: not site.pods("finetune.dev/job=pair"), "the pods to go", 60)
+    eventually(lambda: not site.pods("finetune.dev/job=pair"), "the pods to go", 120)
     assert site.cluster.get("-n", site.name, "jobsets")["items"] == []

@@ -21,7 +21,7 @@ def test_what_the_connection_does_not_allow_is_refused_without_a_pod(
     site: Site, connection: str, reason: str, words: str
 ) -> None:
     site.job(connection, connectionRef={"name": connection})
-    failure = site.failed(connection, 30)
+    failure = site.failed(connection)
     assert failure["reason"] == reason
     assert words in failure["message"]
     assert failure["nextStep"]
@@ -31,7 +31,7 @@ def test_what_the_connection_does_not_allow_is_refused_without_a_pod(
 def test_a_namespace_that_the_connection_does_not_serve_is_refused(make_site: Callable[..., Site]) -> None:
     outsider = make_site("outsider", labels={"finetune": "no"})
     outsider.job("outside")
-    failure = outsider.failed("outside", 30)
+    failure = outsider.failed("outside")
     assert failure["reason"] == "NamespaceNotAllowed"
     assert "outsider" in failure["message"]
 
@@ -39,7 +39,7 @@ def test_a_namespace_that_the_connection_does_not_serve_is_refused(make_site: Ca
 def test_a_missing_connection_is_waited_for(site: Site, operator: Cluster) -> None:
     operator.kubectl("delete", "llmconnection", "late", "--ignore-not-found")
     site.job("early", connectionRef={"name": "late"})
-    status = site.wait("job", "early", lambda s: s.get("phase") == "Pending", "to wait", 30)
+    status = site.wait("job", "early", lambda s: s.get("phase") == "Pending", "to wait")
     assert condition(status, "Reconciling")["reason"] == "ConnectionNotFound"
     assert "late" in condition(status, "Ready")["message"]
     connection = operator.get("llmconnection", "switched-off")
@@ -52,7 +52,7 @@ def test_a_missing_connection_is_waited_for(site: Site, operator: Cluster) -> No
             "spec": spec,
         }
     )
-    assert site.failed("early", 30)["reason"] == "FineTuningDisabled"
+    assert site.failed("early")["reason"] == "FineTuningDisabled"
 
 
 BAD_DATA = {
@@ -97,7 +97,7 @@ def test_bad_data_is_named_by_file_and_line(bad: Site, name: str) -> None:
 def test_a_refused_job_leaves_no_pod(bad: Site) -> None:
     for name in BAD_DATA:
         bad.failed(name)
-    eventually(lambda: not bad.pods(), "the pods to go", 60)
+    eventually(lambda: not bad.pods(), "the pods to go", 120)
 
 
 def test_a_model_that_is_not_in_the_cache_is_named_with_what_is_there(site: Site) -> None:

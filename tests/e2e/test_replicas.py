@@ -29,7 +29,7 @@ def test_the_leader_dies_and_the_job_goes_on_once(site: Site) -> None:
     site.model("colours", deployment={"mode": "Manual"}, historyLimit=1)
     (leader,) = leaders(site.cluster)
     site.job("orphaned")
-    site.wait("job", "orphaned", lambda s: s.get("phase") in {"Validating", "Running"}, "to start", 60)
+    site.wait("job", "orphaned", lambda s: s.get("phase") in {"Validating", "Running"}, "to start", 120)
     site.cluster.kubectl("-n", NAMESPACE, "delete", "pod", leader, "--grace-period=0", "--force")
     status = site.succeeded("orphaned")
     assert status["provider"]["attempt"] == 1
@@ -41,7 +41,7 @@ def test_the_leader_dies_and_the_job_goes_on_once(site: Site) -> None:
 def test_an_upgrade_of_the_chart_in_the_middle_of_a_job_disturbs_nothing(site: Site) -> None:
     before = set(operators(site.cluster))
     site.job("newer")
-    site.wait("job", "newer", lambda s: s.get("phase") in {"Validating", "Running"}, "to start", 60)
+    site.wait("job", "newer", lambda s: s.get("phase") in {"Validating", "Running"}, "to start", 120)
     site.cluster.helm(
         "upgrade", "finetune-operator", str(CHART), "--namespace", NAMESPACE, "--reuse-values",
         "--set", "podAnnotations.upgrade=yes", "--wait", "--timeout", "120s",
@@ -49,7 +49,7 @@ def test_an_upgrade_of_the_chart_in_the_middle_of_a_job_disturbs_nothing(site: S
     status = site.succeeded("newer")
     assert (status["provider"]["attempt"], status["provider"].get("retries", 0)) == (1, 0)
     assert status["modelVersion"] == 2
-    eventually(lambda: len(leaders(site.cluster)) == 1, "one leader", 60)
+    eventually(lambda: len(leaders(site.cluster)) == 1, "one leader", 120)
     assert not before & set(operators(site.cluster))
 
 
@@ -77,7 +77,7 @@ def test_objects_go_while_the_operator_is_away(site: Site) -> None:
     try:
         for kind, name in (("job", "orphaned"), ("job", "newer"), ("model", "colours")):
             site.delete(kind, name)
-        eventually(lambda: not site.pods("finetune.dev/deployment=colours"), "the server to go", 60)
+        eventually(lambda: not site.pods("finetune.dev/deployment=colours"), "the server to go", 120)
         assert not site.cluster.get("-n", site.name, "modeldeployments,deployments,jobs,services")["items"]
     finally:
         site.cluster.kubectl(*scale, "--replicas=2")

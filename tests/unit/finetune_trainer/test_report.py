@@ -138,7 +138,7 @@ def test_the_token_is_read_anew_for_each_report(operator, tmp_path):
     assert server.tokens == ["Bearer first", "Bearer second"]
 
 
-def until(condition, seconds=10):
+def until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

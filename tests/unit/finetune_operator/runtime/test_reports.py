@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE
-from finetune_operator.runtime import bodies, listener
+from finetune_operator.runtime import bodies, listener, tokens
 from finetune_operator.runtime.authority import Action, carry_out
 from finetune_operator.runtime.certificates import Certificates
 from finetune_operator.runtime.errors import Transient
@@ -178,7 +178,7 @@ async def test_a_declared_size_above_the_limit_is_refused_before_anything_is_rea
         head = (f"POST {REPORT_PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token()}\r\n"
                 f"Content-Length: {REPORT_MAX_BYTES + 1}\r\n\r\n")  # fmt: skip
         writer.write(head.encode())
-        line = await asyncio.wait_for(reader.readline(), 5)
+        line = await asyncio.wait_for(reader.readline(), 60)
         assert b"413" in line
         assert world.reviewed == []
         writer.close()
@@ -246,12 +246,12 @@ async def test_a_token_is_reviewed_once_for_many_reports():
         assert len(world.reviewed) == 1
 
 
-async def test_one_address_cannot_make_the_api_server_review_tokens_without_end():
+async def test_one_address_cannot_make_the_api_server_review_tokens_without_end(monkeypatch):
+    monkeypatch.setattr(tokens, "UNKNOWN_PER_SECOND", 1e-6)  # so that it does not matter how long the 30 requests take
     async with server() as world:
         statuses = [(await world.send(bearer=token(f"guess-{n}")))[0] for n in range(30)]
-        assert statuses[:5] == [401] * 5
-        assert statuses[-1] == 429
-        assert len(world.reviewed) < 20
+        assert statuses == [401] * 10 + [429] * 20
+        assert len(world.reviewed) == 10
 
 
 async def test_more_reports_at_once_than_can_be_worked_on_are_told_to_wait():
@@ -294,7 +294,7 @@ async def test_a_connection_without_a_whole_request_head_is_closed(monkeypatch, 
             "127.0.0.1", world.port, ssl=world.tls, server_hostname="localhost"
         )
         writer.write(sent)
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
 
 

@@ -51,7 +51,7 @@ JOB = {
 def cluster():
     with Cluster(f"runtime-{os.getpid()}", nodes=0, controllers=False) as made:
         made.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-        made.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        made.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
         yield made
 
 
@@ -189,7 +189,7 @@ async def test_a_pods_token_is_recognised_for_its_audience_alone(cluster, kube):
     assert await kube.review_token(general, TOKEN_AUDIENCE) is None, "a token for the API server is no report token"
     assert await kube.review_token(token[:-6] + "AAAAAA", TOKEN_AUDIENCE) is None
     await kube.delete(PODS, "trainer-0", "default", grace_seconds=0)
-    async with asyncio.timeout(30):  # the API server itself remembers a good token for 10 s
+    async with asyncio.timeout(60):  # the API server itself remembers a good token for 10 s
         await until(lambda: kube.review_token(token, TOKEN_AUDIENCE), lambda identity: identity is None)
 
 
@@ -230,7 +230,7 @@ class Contender:
     def __init__(self, process):
         self.process = process
 
-    async def says(self, word, seconds=20.0):
+    async def says(self, word, seconds=60.0):
         async with asyncio.timeout(seconds):
             line = (await self.process.stdout.readline()).decode().strip()
         assert line == word
@@ -287,7 +287,7 @@ async def test_a_leader_that_ends_cleanly_is_replaced_before_its_lease_would_hav
 async def test_a_frozen_leader_writes_nothing_after_it_wakes(cluster, kube, no_turns):  # noqa: ARG001
     async with contender(cluster, "frozen", "a") as first:
         await first.says("leads")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await until(lambda: turns(kube), lambda written: written >= 3)
         first.send(signal.SIGSTOP)
         async with contender(cluster, "frozen", "b") as second:
@@ -307,7 +307,7 @@ async def test_a_leader_that_is_busy_for_longer_than_its_lease_keeps_it(cluster,
             first.send(signal.SIGUSR1)
             await first.says("idle")
             before = await turns(kube)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await until(lambda: turns(kube), lambda written: written > before)
             lease = (await kube.get(LEASES, "busy", "default"))["spec"]
             assert (lease["holderIdentity"], lease["leaseTransitions"]) == ("a", 0)

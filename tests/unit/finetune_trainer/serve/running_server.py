@@ -37,7 +37,7 @@ def running_server(room: Room, key=None, *, sagemaker: bool = False) -> Iterator
         assert not thread.is_alive()
 
 
-def wait_until(condition, seconds: float = 20) -> None:
+def wait_until(condition, seconds: float = 60) -> None:
     """Return as soon as the condition holds; fail after `seconds`."""
     until = time.monotonic() + seconds
     while not condition():
