@@ -83,7 +83,10 @@ def environment(namespace: str, kubeconfig: Path, **settings: object) -> dict[st
 
 
 _forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["finetune_operator.__main__"])
+_forking.set_forkserver_preload(
+    ["finetune_operator.__main__"]
+    + [f"finetune_operator.providers.{sdk}" for sdk in ("azure_openai", "bedrock", "openai", "sagemaker")]
+)
 
 
 def fork(settings: Mapping[str, str], log: Path) -> Operator:

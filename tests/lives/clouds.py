@@ -1,7 +1,8 @@
 """The providers outside of the cluster, each as a simulator and as the LLMConnection that leads to it."""
 
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -64,6 +65,8 @@ class Cloud:
     """Whether a tuned model of the simulator answers as its data do, or repeats the question."""
     objects: Callable[[], list[str]] = list
     """What lies in its bucket."""
+    jobs: Callable[[], Collection[Any]] = tuple
+    """Every job that it has ever made."""
 
 
 def _now() -> Clock:
@@ -80,7 +83,7 @@ def openai(host: str) -> Iterator[Cloud]:
         block = {"baseURL": f"{url}/v1", "apiKeySecretRef": {"name": "openai", "key": "api-key"}}
         yield Cloud(
             "openai", simulator, {"openAI": block}, keys, GPT, "fine_tuning.jobs.create",
-            "chat.completions.create",
+            "chat.completions.create", jobs=lambda: simulator.jobs.jobs,
         )  # fmt: skip
 
 
@@ -106,7 +109,7 @@ def azure(host: str, tls: Tls) -> Iterator[Cloud]:
         yield Cloud(
             "azure", simulator, {"azureOpenAI": block}, secret, GPT, "fine_tuning.jobs.create",
             "chat.completions.create", "deployments.create_or_update", "deployments.delete",
-            {"azureOpenAI": {"sku": "Standard"}}, Decimal("1.70"),
+            {"azureOpenAI": {"sku": "Standard"}}, Decimal("1.70"), jobs=lambda: simulator.jobs.jobs,
         )  # fmt: skip
 
 
@@ -128,17 +131,17 @@ def _aws_block(name: str, s3: str, url: str) -> Manifest:
 def bedrock(host: str, s3: str) -> Iterator[Cloud]:
     """Bedrock, its bucket in moto's S3 at the address `s3`."""
     simulator = BedrockSimulator(BedrockSettings(**_aws(s3), deploy_seconds=0), _now())
-    bucket = aws_client("s3", s3)
-    bucket.create_bucket(Bucket="life-of-bedrock")
+    store, bucket = aws_client("s3", s3), f"life-of-bedrock-{uuid.uuid4().hex[:12]}"
+    store.create_bucket(Bucket=bucket)
 
     def objects() -> list[str]:
-        return [one["Key"] for one in bucket.list_objects_v2(Bucket="life-of-bedrock").get("Contents", [])]
+        return [one["Key"] for one in store.list_objects_v2(Bucket=bucket).get("Contents", [])]
 
     with serve(simulator, host) as url:
-        block = _aws_block("bedrock", s3, url) | {"s3": {"bucket": "life-of-bedrock"}}
+        block = _aws_block("bedrock", s3, url) | {"s3": {"bucket": bucket}}
         yield Cloud(
             "bedrock", simulator, {"bedrock": block}, AWS_KEYS, NOVA, "CreateModelCustomizationJob", "Converse",
-            "CreateCustomModelDeployment", "DeleteCustomModelDeployment", objects=objects,
+            "CreateCustomModelDeployment", "DeleteCustomModelDeployment", objects=objects, jobs=lambda: simulator.account.jobs,
         )  # fmt: skip
 
 
@@ -157,5 +160,5 @@ def sagemaker(host: str, s3: str) -> Iterator[Cloud]:
         yield Cloud(
             "sagemaker", simulator, {"sageMaker": block}, AWS_KEYS, "tiny/llama", "CreateTrainingJob",
             "InvokeEndpoint", "CreateEndpoint", "DeleteEndpoint", {"sageMaker": {"instanceType": "ml.g5.xlarge"}},
-            Decimal("1.408"), knows_its_data=False, objects=objects.names,
+            Decimal("1.408"), knows_its_data=False, objects=objects.names, jobs=lambda: simulator.training.found,
         )  # fmt: skip
