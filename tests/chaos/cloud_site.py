@@ -1,15 +1,10 @@
 """A namespace whose jobs run at a provider outside of the cluster: the test is its user, its kubelet and its pods."""
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
-import aiohttp
-
-from finetune_api.job_status import ProviderFile
-from finetune_api.names import TOKEN_AUDIENCE, UPLOAD_PATH
-from finetune_api.trainer import Report, termination_message
+from finetune_api.names import TOKEN_AUDIENCE
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
@@ -18,15 +13,14 @@ from finetune_operator.runtime.kube import (
     SECRETS,
     Resource,
 )
+from tests.chaos.check_pod import CheckPod
 from tests.chaos.site import PATIENCE, Manifest, Site
 from tests.cluster.cluster import Cluster
 from tests.lives.clouds import Cloud
 
-HOUR = 3600
-ROWS = "".join(
-    f'{{"messages":[{{"role":"user","content":"q{n}"}},{{"role":"assistant","content":"a{n}"}}]}}\n' for n in range(12)
-).encode()
-TOKENS = 100
+MINUTE, HOUR = 60, 3600
+ROWS = 12
+
 LONG_PATIENCE = 3 * PATIENCE
 """A create whose outcome is unknown is waited for: two minutes."""
 
@@ -38,18 +32,18 @@ class CloudSite(Site):
         site: the namespace, which is the operator's own, too.
         cluster: the control plane.
         cloud: the provider.
-        address: of the operator's report server.
+        operator: address of the operator's report server.
+        asked: what the provider and its store have been asked.
     """
 
-    def __init__(self, site: Site, cluster: Cluster, cloud: Cloud, address: str) -> None:
+    def __init__(self, site: Site, cluster: Cluster, cloud: Cloud, operator: str, asked: Collection[str]) -> None:
         super().__init__(site.kube, site.name)
         self.cloud = cloud
+        self.asked = asked
         self._cluster = cluster
-        self._address = address
+        self._operator = operator
 
-    async def until(
-        self, look: Callable[[], Awaitable[Any]], what: str, seconds: float = LONG_PATIENCE
-    ) -> Any:
+    async def until(self, look: Callable[[], Awaitable[Any]], what: str, seconds: float = LONG_PATIENCE) -> Any:
         """As a Site's, with more patience."""
         return await super().until(look, what, seconds)
 
@@ -69,18 +63,20 @@ class CloudSite(Site):
         """Apply a FineTuneJob."""
         await self.job(job, connectionRef={"name": self.name}, baseModel=self.cloud.base_model)
 
-    async def is_made(self, attempt: int = 1, job: str = "sentiment-1") -> None:
-        """The data are checked and brought there; the provider makes the job, and the operator knows it."""
+    async def check(self, attempt: int = 1, job: str = "sentiment-1", size: int = 0) -> CheckPod:
+        """Wait for the pod that brings the data, `size` bytes of them or as few as there are."""
         pod = await self.trainer(attempt, job)
         owner = await self.kube.get(FINE_TUNE_JOBS, job, self.name)
         assert owner is not None
         of = {"namespace": self.name, "name": job, "uid": owner["metadata"]["uid"], "attempt": attempt}
-        file = await self._sends(pod, of, ROWS)
-        report = {
-            **of, "phase": "Checked", "checked": {"files": [file.wire()], "tokens": TOKENS},
-            "dataset": {"valid": True, "reason": "Valid", "message": "good"},
-        }  # fmt: skip
-        await self.ends(pod, message=termination_message(Report.model_validate(report)))
+        content = self.cloud.rows(ROWS).ljust(size, b"\n")
+        return CheckPod(self._operator, await self._token(pod["metadata"]["name"]), of, content)
+
+    async def is_made(self, check: CheckPod) -> None:
+        """The data are checked and brought there; the provider makes the job, and the operator knows it."""
+        attempt, job = check.of["attempt"], check.of["name"]
+        file = await self.until(check.send, "an upload")
+        await self.ends(await self.pod_of(job, attempt), message=check.checked(file))
 
         def is_known(status: Manifest) -> bool:
             provider = status.get("provider", {})
@@ -90,10 +86,23 @@ class CloudSite(Site):
 
     async def is_tuned(self, attempt: int = 1, job: str = "sentiment-1") -> None:
         """A job to its end, an hour later, and until nothing that was brought there for it is left."""
-        await self.is_made(attempt, job)
+        await self.is_made(await self.check(attempt, job))
+        await self.succeeds_there(job)
+
+    async def succeeds_there(self, job: str = "sentiment-1") -> None:
+        """The provider's job succeeds, and nothing that was brought there for it is left."""
         self.cloud.simulator.advance(HOUR)
         await self.phase("Succeeded", job)
         await self.until(lambda: self._is_released(job), f"{job}'s release")
+
+    async def is_asked(self, operation: str) -> None:
+        """Wait until the provider has been asked for something, which then takes it a minute."""
+
+        async def look() -> bool:
+            return operation in self.asked
+
+        await self.until(look, operation)
+        self.cloud.simulator.advance(MINUTE)
 
     async def answers(self, version: int = 1) -> None:
         """Wait until a version is served, and nothing else is."""
@@ -114,28 +123,6 @@ class CloudSite(Site):
             await self.kube.delete(FINE_TUNE_JOBS, job, self.name)
         for resource in (FINE_TUNED_MODELS, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS):
             await self.until(lambda resource=resource: self._none(resource), f"the end of all {resource.plural}")
-
-    async def _sends(self, pod: Manifest, of: Manifest, content: bytes) -> ProviderFile:
-        """What the check's pod does with the training data: it sends them until the operator says that it has them."""
-        token = await self._token(pod["metadata"]["name"])
-        query = {**of, "split": "train", "sha256": hashlib.sha256(content).hexdigest()}
-        headers = {"Authorization": f"Bearer {token}"}
-        url = f"{self._address}{UPLOAD_PATH}"
-        async with aiohttp.ClientSession(headers=headers) as session:
-
-            async def send() -> ProviderFile | None:
-                try:
-                    async with session.put(url, params=query, data=content, ssl=False) as answer:
-                        # 403: the operator has not seen the pod yet. 503: it, or the provider, asks for patience.
-                        if answer.status in {403, 503}:
-                            return None
-                        assert answer.status == 200, await answer.text()
-                        return ProviderFile.model_validate(await answer.json())
-                except aiohttp.ClientError:
-                    return None
-
-            file: ProviderFile = await self.until(send, "an upload")
-            return file
 
     async def _token(self, pod: str) -> str:
         bound = ("--bound-object-kind", "Pod", "--bound-object-name", pod)

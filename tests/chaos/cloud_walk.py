@@ -109,7 +109,7 @@ async def walk(stage: Stage, life: str, fault: Fault | None = None) -> CloudTold
             with moto(HOST) as store, opened(provider, store, tls) as cloud:
                 async with open_store_wire(store, calls.of_store) as own_store:
                     lead(cloud, own_store, calls)
-                    site = CloudSite(stage.site, stage.cluster, cloud, f"https://{address}:{REPORT_PORT}")
+                    site = CloudSite(stage.site, stage.cluster, cloud, f"https://{address}:{REPORT_PORT}", calls.seen)
                     await live(site)
                     await quiet(wire)
                     served = await cloud_picture(site)

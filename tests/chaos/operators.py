@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from aiohttp import connector
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -119,6 +121,8 @@ def _become_the_operator(settings: dict[str, str], log: str) -> None:
     with Path(log).open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
+    # aiohttp has read the trusted authorities when it was imported; the operator's own environment may name others.
+    connector._SSL_CONTEXT_VERIFIED.load_default_certs()
     from finetune_operator.__main__ import main
 
     sys.exit(main([]))

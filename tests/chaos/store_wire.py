@@ -43,7 +43,7 @@ def operation(request: web.Request) -> str:
 
 @asynccontextmanager
 async def open_store_wire(store: str, meddle: Meddle) -> AsyncIterator[str]:
-    """A wire to the S3 at the address `store`; yields its own. `meddle` is asked about each call that changes something."""
+    """A wire to the S3 at the address `store`; yields its own. Each call that changes something passes `meddle`."""
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
 

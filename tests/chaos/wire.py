@@ -247,6 +247,8 @@ def _read(request: web.Request, body: bytes) -> Call:
 def _of_life(call: Call) -> str:
     """What a write says of its object: the attempt of a Job, the phase of a status, the versions of a model."""
     labels = (call.body.get("metadata") or {}).get("labels") or {}
+    if "finalizers" in (call.body.get("metadata") or {}):
+        return "held" if call.body["metadata"]["finalizers"] else "released"
     if call.resource in {"jobs", "jobsets"}:
         return str(labels.get("finetune.dev/attempt") or ("prune" if "prune" in call.name else call.name[-1:]))
     if call.verb != "patch_status":
