@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from aiohttp import connector
+
 from tests.forking import forking
 
 ROOT = Path(__file__).parents[2]
@@ -83,11 +85,16 @@ def environment(namespace: str, kubeconfig: Path, **settings: object) -> dict[st
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "operator"), "HOME": "/tmp", **named}
 
 
+WARM = (
+    "finetune_operator.__main__",
+    *(f"finetune_operator.providers.{sdk}" for sdk in ("azure_openai", "bedrock", "openai", "sagemaker")),
+)
+"""What a copy need not import."""
+
+
 def fork(settings: Mapping[str, str], log: Path) -> Operator:
     """An operator from the warm process."""
-    child = forking("finetune_operator.__main__").Process(
-        target=_become_the_operator, args=(dict(settings), str(log)), daemon=True
-    )
+    child = forking(*WARM).Process(target=_become_the_operator, args=(dict(settings), str(log)), daemon=True)
     child.start()
     return Operator(log, child, os.pidfd_open(child.pid or 0))
 
@@ -115,6 +122,8 @@ def _become_the_operator(settings: dict[str, str], log: str) -> None:
     with Path(log).open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
+    # aiohttp has read the trusted authorities when it was imported; the operator's own environment may name others.
+    connector._SSL_CONTEXT_VERIFIED.load_default_certs()
     from finetune_operator.__main__ import main
 
     sys.exit(main([]))

@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from finetune_api.names import COMPONENT_LABEL
@@ -24,7 +25,8 @@ Manifest = dict[str, Any]
 KEPT = (JOB_SETS, JOBS, DEPLOYMENTS, SERVICES, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, PODS)
 OWN = (CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS)
 
-_DIFFERS = (
+Differs = Sequence[tuple[re.Pattern[str], str]]
+_DIFFERS: Differs = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
     (re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----(\\\\n|\\n)*", re.DOTALL), "CERTIFICATE"),
     (re.compile(r'"jobset.sigs.k8s.io/job-key": "\w+"'), '"jobset.sigs.k8s.io/job-key": "DIGEST"'),
@@ -34,10 +36,15 @@ _UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OF_THE_SERVER = {"uid", "resourceVersion", "creationTimestamp", "managedFields", "generateName", "generation"}
 
 
-async def picture(kube: Kube, namespace: str) -> dict[str, list[Manifest]]:
+async def picture(kube: Kube, namespace: str, differs: Differs = ()) -> dict[str, list[Manifest]]:
     """Every object that the operator makes or writes, by kind and name, without what differs from run to run.
 
     A connection that bears the namespace's name counts as the namespace's own.
+
+    Args:
+        kube: the administrator's.
+        namespace: the one that is looked at.
+        differs: what else differs from run to run, and what is written instead.
     """
     objects = [(resource, obj) for resource in KEPT for obj in await kube.list(resource, namespace)]
     connection = await kube.get(CONNECTIONS, namespace)
@@ -51,7 +58,8 @@ async def picture(kube: Kube, namespace: str) -> dict[str, list[Manifest]]:
         text = json.dumps(_own(obj) if resource in OWN else _child(obj), sort_keys=True)
         for uid, meaning in uids.items():
             text = text.replace(uid, f"UID of {meaning}").replace(uid[:8], f"first 8 of the UID of {meaning}")
-        for pattern, instead in _DIFFERS:
+            text = text.replace(uid[-6:], f"last 6 of the UID of {meaning}")
+        for pattern, instead in (*_DIFFERS, *differs):
             text = pattern.sub(instead, text)
         key = f"{obj['kind']}/{_name(obj)}".replace(namespace, "NAMESPACE")
         found.setdefault(key, []).append(json.loads(text.replace(namespace, "NAMESPACE")))

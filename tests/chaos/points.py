@@ -57,12 +57,6 @@ POINTS: dict[str, tuple[str, ...]] = {
     "is_connected": ("patch_status llmconnections Ready",),
 }
 
-AT_PROVIDERS = frozenset(
-    {"patch finetunejobs", "patch modeldeployments", "patch finetunedmodels", "delete modeldeployments"}
-)
-"""Finalizers, of what is outside of the cluster and of models that take their weights with them: no life here comes to
-them. The tests in tests/unit/finetune_operator/reconcilers kill there."""
-
 FAULTS: tuple[Fault, ...] = tuple(
     Fault(life, point, position)
     for position in ("after", "before")

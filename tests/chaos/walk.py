@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from tests.chaos import operators
 from tests.chaos.lives import LIVES
@@ -15,6 +16,7 @@ from tests.chaos.site import POLL_SECONDS, Site
 from tests.chaos.stage import Stage
 from tests.chaos.wire import Answer, Call, Forward, HangUp, Wire, open_wire
 
+T = TypeVar("T")
 Position = Literal["before", "after"]
 QUIET_SECONDS = 1.0
 
@@ -73,14 +75,22 @@ class Killer:
 
     async def __call__(self, call: Call, forward: Forward) -> Answer:
         """See wire.Meddle."""
-        if self.killed or self._fault is None or call.point != self._fault.point:
+        return await self.at(call.point, forward)
+
+    async def at(self, point: str, forward: Callable[[], Awaitable[T]]) -> T:
+        """What `forward` gives, unless this is where the operator is to be killed.
+
+        Raises:
+            HangUp: the operator that called is no more.
+        """
+        if self.killed or self._fault is None or point != self._fault.point:
             return await forward()
         # A task of its own: with the operator's end this request is cancelled.
         self._restart = asyncio.create_task(self._kill_and_restart(self._fault.position, forward))
         await asyncio.shield(self._restart)
         raise HangUp
 
-    async def _kill_and_restart(self, position: Position, forward: Forward) -> None:
+    async def _kill_and_restart(self, position: Position, forward: Callable[[], Awaitable[object]]) -> None:
         if position == "after":
             await forward()
         await self.operator.kill()

@@ -78,10 +78,6 @@ def pass_lines_on(_: Call, lines: Lines) -> Lines:
     return lines
 
 
-async def _refuse(_: Call, __: Forward) -> Answer:
-    return refusal(409, "Conflict")
-
-
 def refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> Answer:
     """A Status object, as the API server refuses."""
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status,
@@ -130,8 +126,7 @@ class Wire:
         if call.verb == "watch":
             return await self._watch(request, call)
         try:
-            meddle = _refuse if self._is_of_others(call) else self.meddle
-            answer = await meddle(call, lambda: self._forward_whole(request, call, body))
+            answer = await self.meddle(call, lambda: self._forward_whole(request, call, body))
         except (HangUp, aiohttp.ClientError):
             transport.abort()
             return web.Response()
@@ -139,9 +134,22 @@ class Wire:
             await asyncio.Event().wait()
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
-    def _is_of_others(self, call: Call) -> bool:
+    def _is_own(self, obj: Manifest) -> bool:
         """Connections belong to no namespace; on a control plane of its own an operator would not see others'."""
-        return call.writes and call.resource == "llmconnections" and call.name not in {"local", self.namespace}
+        return obj["metadata"].get("name") in {None, "local", self.namespace}
+
+    def _own(self, call: Call, text: bytes) -> bytes:
+        """A list without others' connections."""
+        if call.resource != "llmconnections" or call.verb != "list":
+            return text
+        listed = json.loads(text)
+        return json.dumps({**listed, "items": [one for one in listed.get("items") or () if self._is_own(one)]}).encode()
+
+    async def _own_lines(self, call: Call, lines: Lines) -> Lines:
+        """A watch without others' connections."""
+        async for line in lines:
+            if call.resource != "llmconnections" or self._is_own({"metadata": {}, **json.loads(line)["object"]}):
+                yield line
 
     async def _forward_whole(self, request: web.Request, call: Call, body: bytes) -> Answer:
         """What has been sent arrives, whatever becomes of the sender."""
@@ -154,7 +162,7 @@ class Wire:
             text = await answer.read()
             if answer.status == 201:
                 self.created[f"{call.resource}/{json.loads(text)['metadata'].get('name', '')}"] += 1
-            return Answer(answer.status, text, _kept(answer.headers))
+            return Answer(answer.status, self._own(call, text), _kept(answer.headers))
 
     async def _watch(self, request: web.Request, call: Call) -> web.StreamResponse:
         assert self._session is not None
@@ -165,7 +173,7 @@ class Wire:
             async with self._session.get(url, headers=_kept(request.headers)) as answer:
                 response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers))
                 await response.prepare(request)
-                async for line in self.meddle_watch(call, _lines(answer.content)):
+                async for line in self.meddle_watch(call, self._own_lines(call, _lines(answer.content))):
                     if transport in self._frozen:
                         await asyncio.Event().wait()
                     await response.write(line)
@@ -194,7 +202,7 @@ def _cluster(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
 async def open_wire(kubeconfig: Path, own: Path, namespace: str) -> AsyncIterator[Wire]:
     """A wire to the cluster of `kubeconfig`; `own` is written as the kubeconfig that leads over it.
 
-    Of connections, the operator behind it reports on `local` and on the one that bears the namespace's name.
+    Of connections, the operator behind it sees `local` and the one that bears the namespace's name.
     """
     server, context = _cluster(kubeconfig)
     connector = aiohttp.TCPConnector(ssl=context, limit=0)
@@ -239,6 +247,8 @@ def _read(request: web.Request, body: bytes) -> Call:
 def _of_life(call: Call) -> str:
     """What a write says of its object: the attempt of a Job, the phase of a status, the versions of a model."""
     labels = (call.body.get("metadata") or {}).get("labels") or {}
+    if "finalizers" in (call.body.get("metadata") or {}):
+        return "held" if call.body["metadata"]["finalizers"] else "released"
     if call.resource in {"jobs", "jobsets"}:
         return str(labels.get("finetune.dev/attempt") or ("prune" if "prune" in call.name else call.name[-1:]))
     if call.verb != "patch_status":

@@ -1,7 +1,9 @@
 """The providers outside of the cluster, each as a simulator and as the LLMConnection that leads to it."""
 
+import codecs
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -15,8 +17,9 @@ from tests.simulators.openai import OpenAISettings, OpenAISimulator
 from tests.simulators.sagemaker import SageMakerSettings, SageMakerSimulator
 from tests.simulators.server import serve
 from tests.simulators.simulator import Simulator
-from tests.unit.finetune_operator.reconcilers.bedrock import NOVA
+from tests.unit.finetune_operator.reconcilers.bedrock import NOVA, conversations
 from tests.unit.finetune_operator.reconcilers.bedrock import client as aws_client
+from tests.unit.finetune_operator.reconcilers.cloud import rows
 from tests.unit.finetune_operator.reconcilers.sagemaker import IMAGE, ROLE, Containers, Objects
 
 Manifest = dict[str, Any]
@@ -50,6 +53,8 @@ class Cloud:
     base_model: str
     creates: str
     """The operation that makes a job."""
+    cancels: str
+    """The operation that ends one."""
     asks: str
     """The operation that asks a model."""
     deploys: str | None = None
@@ -62,8 +67,12 @@ class Cloud:
     """Price of an hour of a deployment."""
     knows_its_data: bool = True
     """Whether a tuned model of the simulator answers as its data do, or repeats the question."""
+    rows: Callable[[int], bytes] = rows
+    """So many rows of data, as the provider takes them."""
     objects: Callable[[], list[str]] = list
-    """What lies in its bucket."""
+    """What lies in its bucket, and what was begun there."""
+    jobs: Callable[[], Collection[Any]] = tuple
+    """Every job that it has ever made."""
 
 
 def _now() -> Clock:
@@ -80,7 +89,7 @@ def openai(host: str) -> Iterator[Cloud]:
         block = {"baseURL": f"{url}/v1", "apiKeySecretRef": {"name": "openai", "key": "api-key"}}
         yield Cloud(
             "openai", simulator, {"openAI": block}, keys, GPT, "fine_tuning.jobs.create",
-            "chat.completions.create",
+            "fine_tuning.jobs.cancel", "chat.completions.create", jobs=lambda: simulator.jobs.jobs,
         )  # fmt: skip
 
 
@@ -105,9 +114,15 @@ def azure(host: str, tls: Tls) -> Iterator[Cloud]:
         secret = {"tenantID": settings.tenant, "clientID": "client", "clientSecret": AZURE_SECRET}
         yield Cloud(
             "azure", simulator, {"azureOpenAI": block}, secret, GPT, "fine_tuning.jobs.create",
-            "chat.completions.create", "deployments.create_or_update", "deployments.delete",
+            "fine_tuning.jobs.cancel", "chat.completions.create", "deployments.create_or_update", "deployments.delete",
             {"azureOpenAI": {"sku": "Standard"}}, Decimal("1.70"),
+            rows=lambda count: codecs.BOM_UTF8 + rows(count), jobs=lambda: simulator.jobs.jobs,
         )  # fmt: skip
+
+
+def _kept(store: Any, bucket: str) -> list[str]:
+    objects = store.list_objects_v2(Bucket=bucket).get("Contents", [])
+    return [one["Key"] for one in objects + store.list_multipart_uploads(Bucket=bucket).get("Uploads", [])]
 
 
 def _aws(s3: str) -> Manifest:
@@ -127,18 +142,15 @@ def _aws_block(name: str, s3: str, url: str) -> Manifest:
 @contextmanager
 def bedrock(host: str, s3: str) -> Iterator[Cloud]:
     """Bedrock, its bucket in moto's S3 at the address `s3`."""
-    simulator = BedrockSimulator(BedrockSettings(**_aws(s3), deploy_seconds=0), _now())
-    bucket = aws_client("s3", s3)
-    bucket.create_bucket(Bucket="life-of-bedrock")
-
-    def objects() -> list[str]:
-        return [one["Key"] for one in bucket.list_objects_v2(Bucket="life-of-bedrock").get("Contents", [])]
-
+    simulator = BedrockSimulator(BedrockSettings(**_aws(s3), deploy_seconds=0, provision_seconds=0), _now())
+    store, bucket = aws_client("s3", s3), f"life-of-bedrock-{uuid.uuid4().hex[:12]}"
+    store.create_bucket(Bucket=bucket)
     with serve(simulator, host) as url:
-        block = _aws_block("bedrock", s3, url) | {"s3": {"bucket": "life-of-bedrock"}}
+        block = _aws_block("bedrock", s3, url) | {"s3": {"bucket": bucket}}
         yield Cloud(
-            "bedrock", simulator, {"bedrock": block}, AWS_KEYS, NOVA, "CreateModelCustomizationJob", "Converse",
-            "CreateCustomModelDeployment", "DeleteCustomModelDeployment", objects=objects,
+            "bedrock", simulator, {"bedrock": block}, AWS_KEYS, NOVA, "CreateModelCustomizationJob",
+            "StopModelCustomizationJob", "Converse", "CreateCustomModelDeployment", "DeleteCustomModelDeployment",
+            rows=conversations, objects=lambda: _kept(store, bucket), jobs=lambda: simulator.account.jobs,
         )  # fmt: skip
 
 
@@ -156,6 +168,7 @@ def sagemaker(host: str, s3: str) -> Iterator[Cloud]:
         }
         yield Cloud(
             "sagemaker", simulator, {"sageMaker": block}, AWS_KEYS, "tiny/llama", "CreateTrainingJob",
-            "InvokeEndpoint", "CreateEndpoint", "DeleteEndpoint", {"sageMaker": {"instanceType": "ml.g5.xlarge"}},
-            Decimal("1.408"), knows_its_data=False, objects=objects.names,
+            "StopTrainingJob", "InvokeEndpoint", "CreateEndpoint", "DeleteEndpoint",
+            {"sageMaker": {"instanceType": "ml.g5.xlarge"}}, Decimal("1.408"), knows_its_data=False,
+            objects=lambda: _kept(objects.s3, objects.bucket), jobs=lambda: simulator.training.found,
         )  # fmt: skip

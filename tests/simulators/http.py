@@ -47,6 +47,10 @@ class Reply:
         return cls(status, orjson.dumps(body), headers or {})
 
 
+class Cut(Exception):  # noqa: N818 - named as what happens
+    """Raised in the way of a call: its connection is closed without an answer."""
+
+
 class ApiError(Exception):
     """A refusal; the provider's simulator gives it the provider's shape."""
 
@@ -61,6 +65,14 @@ class ApiError(Exception):
 
 Handler = Callable[[Call], Reply]
 """Carries out an operation at once; the clock stands still meanwhile."""
+
+Meddle = Callable[[str, Callable[[], Reply]], Awaitable[Reply]]
+"""Stands between a call that has arrived and its operation, whose name it is told: carries it out, or raises Cut."""
+
+
+async def pass_on(_: str, carry_out: Callable[[], Reply]) -> Reply:
+    """The meddler that does nothing."""
+    return carry_out()
 
 
 async def whole_body(request: web.Request) -> bytes:

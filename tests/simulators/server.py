@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from tests.simulators.certificates import Tls
 from tests.simulators.faults import Fault
-from tests.simulators.http import ApiError, Call, Reply, Route
+from tests.simulators.http import ApiError, Call, Cut, Reply, Route
 from tests.simulators.shapes import DriftError
 from tests.simulators.simulator import Recorded, Simulator
 
@@ -38,7 +38,11 @@ class Front:
                 return await self._fail(request, recorded, fault)
             await asyncio.sleep(fault.delay_seconds)
         body = await self.route.receive(request)
-        reply = self._carry_out(_call(self.route, request, body), recorded)
+        call = _call(self.route, request, body)
+        try:
+            reply = await self.simulator.meddle(call.operation, lambda: self._carry_out(call, recorded))
+        except Cut:
+            return _cut(request)
         if fault is not None and fault.after_commit:
             if fault.outcome != "delay":
                 return await self._fail(request, recorded, fault)
@@ -76,9 +80,7 @@ class Front:
         if fault.outcome == "hang":
             await asyncio.Event().wait()
         if fault.outcome == "cut":
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
+            return _cut(request)
         if fault.outcome == "page":
             return web.Response(text="<html><body>Please sign in</body></html>", content_type="text/html")
         if fault.outcome == "empty":
@@ -88,6 +90,13 @@ class Front:
         async for _ in request.content.iter_chunked(PIECE):
             pass  # a client that is still sending would not see the answer
         return await _send(request, self.simulator.error(error, self.route.operation))
+
+
+def _cut(request: web.Request) -> web.Response:
+    """Close the connection; what is returned goes nowhere."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
 
 
 def _call(route: Route, request: web.Request, body: Any) -> Call:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tests.simulators.clock import Clock
 from tests.simulators.faults import Fault, FaultPlan
-from tests.simulators.http import ApiError, Call, Reply, Route
+from tests.simulators.http import ApiError, Call, Meddle, Reply, Route, pass_on
 from tests.simulators.ids import Ids
 from tests.simulators.ledger import Ledger
 
@@ -52,6 +52,7 @@ class Simulator(ABC):
         self.clock = clock or Clock()
         self.ledger = Ledger(self.clock)
         self.faults = FaultPlan()
+        self.meddle: Meddle = pass_on
         self.ids = Ids()
         self.calls: list[Recorded] = []
         self.defects: list[str] = []

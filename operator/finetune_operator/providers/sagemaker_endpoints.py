@@ -84,8 +84,9 @@ class SageMakerEndpoints:
         if await self._status(request.name) is not None:
             return
         base = cached(self._aws, self._settings, request.base_model)
-        await self._anew("model", ModelName=request.name, **model(request, self._settings, base))
-        await self._anew("endpoint_config", EndpointConfigName=request.name, **configuration(request))
+        await self._anew("create_model", "delete_model", ModelName=request.name, **model(request, self._settings, base))
+        config = configuration(request)
+        await self._anew("create_endpoint_config", "delete_endpoint_config", EndpointConfigName=request.name, **config)
         try:
             await self._ask(
                 "create_endpoint", EndpointName=request.name, EndpointConfigName=request.name, Tags=tags(request)
@@ -148,16 +149,19 @@ class SageMakerEndpoints:
         except NotThere:
             return None
 
-    async def _anew(self, kind: str, **arguments: Any) -> None:
-        """Create it. What an earlier call has left without an endpoint may have other settings: it goes first."""
+    async def _anew(self, create: str, delete: str, **arguments: Any) -> None:
+        """Create it, its name being the first argument.
+
+        What an earlier call has left without an endpoint may have other settings: it goes first.
+        """
         try:
-            await self._ask(f"create_{kind}", **arguments)
+            await self._ask(create, **arguments)
         except Refused as error:
             if "already exist" not in error.message:
                 raise
             name, value = next(iter(arguments.items()))
-            await self._gone(f"delete_{kind}", **{name: value})
-            await self._ask(f"create_{kind}", **arguments)
+            await self._gone(delete, **{name: value})
+            await self._ask(create, **arguments)
 
     async def _gone(self, operation: str, **arguments: Any) -> None:
         try:

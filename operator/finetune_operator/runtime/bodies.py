@@ -25,7 +25,7 @@ async def read_body(request: web.Request, limit: int, what: str) -> bytes:
     """The body.
 
     Raises:
-        Refusal: it is longer than `limit` bytes, or does not come within BODY_SECONDS.
+        Refusal: it is longer than `limit` bytes, breaks off, or does not come within BODY_SECONDS.
     """
     body = bytearray()
     try:
@@ -36,7 +36,14 @@ async def read_body(request: web.Request, limit: int, what: str) -> bytes:
                     raise _too_large(limit, what)
     except TimeoutError:
         raise Refusal(408, f"the body did not come within {BODY_SECONDS:g} s", close=True) from None
+    except ConnectionError:
+        raise broken_off() from None
     return bytes(body)
+
+
+def broken_off() -> Refusal:
+    """Its sender is gone, a pod that was ended, say: nobody reads this, and it is no fault of ours."""
+    return Refusal(400, "the body broke off", close=True)
 
 
 def _too_large(limit: int, what: str) -> Refusal:

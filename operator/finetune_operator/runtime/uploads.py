@@ -20,6 +20,7 @@ from finetune_api.trainer import UploadTarget
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.kube import TokenIdentity
+from finetune_operator.runtime.bodies import broken_off
 from finetune_operator.runtime.refusals import Refusal, settled
 
 SILENCE_SECONDS = 60.0
@@ -150,7 +151,7 @@ async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
     """The body as it comes.
 
     Raises:
-        Refusal: it stands still.
+        Refusal: it stands still, or breaks off.
     """
     while True:
         try:
@@ -158,6 +159,8 @@ async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
                 chunk = await request.content.read(CHUNK_BYTES)
         except TimeoutError:
             raise Refusal(408, f"the body brought nothing for {SILENCE_SECONDS:g} s", close=True) from None
+        except ConnectionError:
+            raise broken_off() from None
         if not chunk:
             return
         yield chunk

@@ -36,6 +36,7 @@ class World:
         self.refusal = None
         self.hold = None
         self.inside = asyncio.Event()
+        self.ended = asyncio.Event()
 
     async def review(self, asked, _audience):
         return POD if asked == TOKEN else None
@@ -49,7 +50,10 @@ class World:
         self.inside.set()
         if self.hold:
             await self.hold.wait()
-        chunks = [chunk async for chunk in body]
+        try:
+            chunks = [chunk async for chunk in body]
+        finally:
+            self.ended.set()
         self.taken.append((of.split, size, b"".join(chunks), max(map(len, chunks), default=0)))
         return ProviderFile(split=of.split, id="file-1", bytes=size, sha256=of.sha256)
 
@@ -168,3 +172,17 @@ async def test_a_body_that_stands_still_is_given_up(monkeypatch):
     async with server() as world:
         status, _, _ = await world.send(slow(), query=target(), headers={"Content-Length": str(len(BODY))})
         assert status == 408
+
+
+async def test_a_pod_that_is_gone_in_the_middle_of_its_file_is_no_error_of_ours(caplog):
+    async def broken():
+        yield BODY[:10]
+        await world.inside.wait()
+        raise RuntimeError("the pod is gone")
+
+    async with server() as world:
+        with pytest.raises((RuntimeError, aiohttp.ClientError)):
+            await world.send(broken(), query=target(), headers={"Content-Length": str(len(BODY))})
+        await world.ended.wait()
+    assert world.taken == []
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []

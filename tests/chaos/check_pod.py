@@ -1,0 +1,85 @@
+"""The pod that brings a job's training data to a provider, played by a test: it sends them to the operator."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from finetune_api.job_status import ProviderFile
+from finetune_api.names import UPLOAD_PATH
+from finetune_api.trainer import Report, termination_message
+
+Manifest = dict[str, Any]
+
+TOKENS = 100
+PIECE = 256 * 1024
+NOT_YET = {403, 503}
+"""The operator has not seen the pod yet; it, or the provider, asks for patience."""
+
+
+@dataclass(frozen=True)
+class CheckPod:
+    """One pod.
+
+    Args:
+        operator: address of the report server.
+        token: the pod's.
+        of: namespace, name, uid and attempt of its job.
+        content: the training data.
+    """
+
+    operator: str
+    token: str
+    of: Manifest
+    content: bytes
+
+    async def send(self) -> ProviderFile | None:
+        """Send all of it; None where nobody took it, which the pod tries again."""
+        try:
+            return await self._put(_pieces(self.content))
+        except aiohttp.ClientError:
+            return None
+
+    async def break_off(self, end: int) -> None:
+        """Send so many bytes, and then no more."""
+        try:
+            await self._put(_broken(self.content[:end]))
+        except (BrokenOff, aiohttp.ClientError):
+            return
+
+    def checked(self, file: ProviderFile) -> str:
+        """The pod's last words."""
+        report = {
+            **self.of, "phase": "Checked", "checked": {"files": [file.wire()], "tokens": TOKENS},
+            "dataset": {"valid": True, "reason": "Valid", "message": "good"},
+        }  # fmt: skip
+        return termination_message(Report.model_validate(report))
+
+    async def _put(self, body: AsyncIterator[bytes]) -> ProviderFile | None:
+        query = {**self.of, "split": "train", "sha256": hashlib.sha256(self.content).hexdigest()}
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Length": str(len(self.content))}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.put(f"{self.operator}{UPLOAD_PATH}", params=query, data=body, ssl=False) as answer,
+        ):
+            if answer.status in NOT_YET:
+                return None
+            assert answer.status == 200, await answer.text()
+            return ProviderFile.model_validate(await answer.json())
+
+
+class BrokenOff(Exception):  # noqa: N818 - named as what happens
+    """The pod is gone in the middle of its file."""
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), PIECE):
+        yield content[start : start + PIECE]
+
+
+async def _broken(content: bytes) -> AsyncIterator[bytes]:
+    async for piece in _pieces(content):
+        yield piece
+    raise BrokenOff

@@ -1,0 +1,79 @@
+"""Lives of jobs at providers outside of the cluster, up to where nothing moves any more; then the team deletes all."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from finetune_operator.providers.s3 import PART_BYTES
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS
+from tests.chaos.cloud_site import HOUR, CloudSite
+
+Manifest = dict[str, Any]
+
+CloudLife = Callable[[CloudSite], Awaitable[None]]
+
+
+async def is_served(site: CloudSite, template: Manifest | None = None) -> None:
+    """A model is tuned, registered, deployed where that is needed, and answers for an hour."""
+    await site.connects()
+    await site.model(deployment={"template": template or site.cloud.template})
+    await site.asks_for()
+    await site.is_tuned()
+    await site.answers()
+    site.cloud.simulator.advance(HOUR)
+
+
+async def is_renewed(site: CloudSite) -> None:
+    """A second version is deployed, and then the first one's deployment goes."""
+    await is_served(site)
+    await site.asks_for("sentiment-2")
+    await site.is_tuned(job="sentiment-2")
+    await site.answers(2)
+
+
+async def is_suspended(site: CloudSite) -> None:
+    """Suspended while it runs at the provider, and resumed: the second attempt is another job there."""
+    await site.connects()
+    await site.model(deployment={"mode": "Manual"})
+    await site.asks_for()
+    await site.is_made(await site.check())
+    await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": True})
+    await site.is_asked(site.cloud.cancels)
+    await site.phase("Suspended")
+    await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": False})
+    await site.is_tuned(attempt=2)
+
+
+async def is_provisioned(site: CloudSite) -> None:
+    """Served by throughput that is billed by the hour."""
+    units = {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}
+    await is_served(site, {"bedrock": units})
+
+
+async def is_large(site: CloudSite) -> None:
+    """Data that go to S3 in parts; the pod breaks off in the third of them, and begins again."""
+    await site.connects()
+    await site.model(deployment={"mode": "Manual"})
+    await site.asks_for()
+    check = await site.check(size=3 * PART_BYTES)
+
+    async def is_given_up() -> bool:
+        await check.break_off(2 * PART_BYTES + 1)
+        return "AbortMultipartUpload" in site.asked
+
+    await site.until(is_given_up, "the end of an upload that broke off")
+    await site.is_made(check)
+    await site.succeeds_there()
+
+
+LIVES: dict[str, tuple[CloudLife, str]] = {
+    f"{life.__name__} at {provider}": (life, provider)
+    for life, providers in {
+        is_renewed: ("azure", "bedrock", "sagemaker"),
+        is_provisioned: ("bedrock",),
+        is_large: ("sagemaker",),
+        is_suspended: ("openai", "azure", "bedrock", "sagemaker"),
+        is_served: ("openai", "azure", "bedrock", "sagemaker"),
+    }.items()
+    for provider in providers
+}
+"""By name, with the provider; those that take longest come first."""

@@ -1,0 +1,126 @@
+"""Every fault point at providers: each call that changes something there, and each write that holds an object for it.
+
+Calls have the names of the SDKs' operations. Tests compare the list with the calls in the code and with what the
+providers' simulators were asked in undisturbed lives. Calls that only read, and questions to models, are no points.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+
+import botocore.session
+from botocore import xform_name
+
+from tests.chaos.operators import ROOT
+from tests.chaos.walk import Fault
+
+POINTS: dict[str, tuple[str, ...]] = {
+    "is_served at openai": ("files.create", "fine_tuning.jobs.create", "files.delete", "models.delete"),
+    "is_suspended at openai": ("fine_tuning.jobs.cancel",),
+    "is_served at azure": (
+        "patch finetunejobs held",
+        "patch finetunedmodels held",
+        "files.create",
+        "fine_tuning.jobs.create",
+        "patch modeldeployments held",
+        "deployments.create_or_update",
+        "files.delete",
+        "patch finetunejobs released",
+        "delete modeldeployments",
+        "deployments.delete",
+        "patch modeldeployments released",
+        "models.delete",
+        "patch finetunedmodels released",
+    ),
+    "is_renewed at azure": ("deployments.delete",),
+    "is_suspended at azure": ("fine_tuning.jobs.cancel",),
+    "is_served at bedrock": (
+        "PutObject",
+        "CreateModelCustomizationJob",
+        "CreateCustomModelDeployment",
+        "DeleteObject",
+        "DeleteCustomModelDeployment",
+        "DeleteCustomModel",
+    ),
+    "is_renewed at bedrock": ("DeleteCustomModelDeployment",),
+    "is_provisioned at bedrock": ("CreateProvisionedModelThroughput", "DeleteProvisionedModelThroughput"),
+    "is_suspended at bedrock": ("StopModelCustomizationJob",),
+    "is_served at sagemaker": (
+        "PutObject",
+        "CreateTrainingJob",
+        "CreateModel",
+        "CreateEndpointConfig",
+        "CreateEndpoint",
+        "DeleteObject",
+        "DeleteEndpoint",
+        "DeleteEndpointConfig",
+        "DeleteModel",
+        "DeleteObjects",
+    ),
+    "is_renewed at sagemaker": ("DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel"),
+    "is_suspended at sagemaker": ("StopTrainingJob",),
+    "is_large at sagemaker": (
+        "CreateMultipartUpload",
+        "UploadPart",
+        "AbortMultipartUpload",
+        "CompleteMultipartUpload",
+    ),
+}
+
+FAULTS: tuple[Fault, ...] = tuple(
+    Fault(life, point, position)
+    for position in ("before", "after")
+    for life, points in POINTS.items()
+    for point in points
+)
+
+QUICK = {
+    Fault("is_served at openai", "fine_tuning.jobs.create", "after"),
+    Fault("is_served at azure", "fine_tuning.jobs.create", "after"),
+    Fault("is_served at azure", "deployments.create_or_update", "after"),
+    Fault("is_served at bedrock", "CreateModelCustomizationJob", "after"),
+    Fault("is_served at bedrock", "CreateCustomModelDeployment", "after"),
+    Fault("is_served at sagemaker", "CreateTrainingJob", "after"),
+    Fault("is_served at sagemaker", "CreateEndpoint", "after"),
+}
+"""Where something would be paid for twice. Every run of the tests walks these; the others are slow ones."""
+
+_SERVICES = ("bedrock", "bedrock-runtime", "cloudwatch", "s3", "sagemaker", "sagemaker-runtime")
+_READS = re.compile(
+    r"(Get|List|Describe|Head)[A-Z]|Invoke|Converse"
+    r"|chat\.|tokens|.*\.(list|list_events|get|retrieve|content|query)(_\w+)?$"
+)
+_CLIENTS = re.compile(r"self\._(sdk|arm)\.(.+)")
+_RAW = {"/files": "files.create"}
+"""What the code posts without an operation of the SDK, by its path."""
+
+
+def at_providers(points: Iterator[str] | list[str] | tuple[str, ...]) -> set[str]:
+    """Those of them that are calls on providers, and change something there."""
+    return {point for point in points if " " not in point and not _READS.match(point)}
+
+
+def calls_in_the_code() -> set[str]:
+    """Every operation of a provider's SDK that the operator's code names, and that changes something."""
+    session = botocore.session.get_session()
+    of_aws = {
+        xform_name(name): name for service in _SERVICES for name in session.get_service_model(service).operation_names
+    }
+    found: set[str] = set()
+    for path in sorted((ROOT / "operator/finetune_operator").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        parts = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+        found |= {name for node in nodes if id(node) not in parts for name in _named(node, of_aws)}
+    return {name for name in found if not _READS.match(name)}
+
+
+def _named(node: ast.AST, of_aws: dict[str, str]) -> Iterator[str]:
+    """AWS's operations as strings or as a client's methods; OpenAI's and ARM's as chains of attributes."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield from (table[node.value] for table in (of_aws, _RAW) if node.value in table)
+    if isinstance(node, ast.Attribute):
+        chain = _CLIENTS.fullmatch(ast.unparse(node))
+        if chain is not None and "." in chain[2]:
+            yield re.sub(r"\bbegin_", "", chain[2])
+        elif ast.unparse(node.value) == "client" and node.attr in of_aws:
+            yield of_aws[node.attr]

@@ -1,0 +1,137 @@
+"""A namespace whose jobs run at a provider outside of the cluster: the test is its user, its kubelet and its pods."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+from finetune_api.names import TOKEN_AUDIENCE
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    MODEL_DEPLOYMENTS,
+    SECRETS,
+    Resource,
+)
+from tests.chaos.check_pod import CheckPod
+from tests.chaos.site import PATIENCE, Manifest, Site
+from tests.cluster.cluster import Cluster
+from tests.lives.clouds import Cloud
+
+MINUTE, HOUR = 60, 3600
+ROWS = 12
+
+LONG_PATIENCE = 3 * PATIENCE
+"""A create whose outcome is unknown is waited for: two minutes."""
+
+
+class CloudSite(Site):
+    """What a team does with a provider, and what its pods would do.
+
+    Args:
+        site: the namespace, which is the operator's own, too.
+        cluster: the control plane.
+        cloud: the provider.
+        operator: address of the operator's report server.
+        asked: what the provider and its store have been asked.
+    """
+
+    def __init__(self, site: Site, cluster: Cluster, cloud: Cloud, operator: str, asked: Collection[str]) -> None:
+        super().__init__(site.kube, site.name)
+        self.cloud = cloud
+        self.asked = asked
+        self._cluster = cluster
+        self._operator = operator
+
+    async def until(self, look: Callable[[], Awaitable[Any]], what: str, seconds: float = LONG_PATIENCE) -> Any:
+        """As a Site's, with more patience."""
+        return await super().until(look, what, seconds)
+
+    async def connects(self) -> None:
+        """Secret and LLMConnection, of the namespace's name; its credentials have been checked in the end."""
+        metadata = {"name": self.cloud.name, "namespace": self.name}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": self.cloud.secret}
+        await self.kube.create(SECRETS, secret)
+        await self.apply(CONNECTIONS, self.name, {"namespaceSelector": {}, **self.cloud.block})
+        await self.ready(CONNECTIONS, self.name)
+
+    async def model(self, **spec: Any) -> None:
+        """A model that takes everything with it when it is deleted."""
+        await self.apply(FINE_TUNED_MODELS, "sentiment", {"deletionPolicy": "Delete", **spec})
+
+    async def asks_for(self, job: str = "sentiment-1") -> None:
+        """Apply a FineTuneJob."""
+        await self.job(job, connectionRef={"name": self.name}, baseModel=self.cloud.base_model)
+
+    async def check(self, attempt: int = 1, job: str = "sentiment-1", size: int = 0) -> CheckPod:
+        """Wait for the pod that brings the data, `size` bytes of them or as few as there are."""
+        pod = await self.trainer(attempt, job)
+        owner = await self.kube.get(FINE_TUNE_JOBS, job, self.name)
+        assert owner is not None
+        of = {"namespace": self.name, "name": job, "uid": owner["metadata"]["uid"], "attempt": attempt}
+        content = self.cloud.rows(ROWS).ljust(size, b"\n")
+        return CheckPod(self._operator, await self._token(pod["metadata"]["name"]), of, content)
+
+    async def is_made(self, check: CheckPod) -> None:
+        """The data are checked and brought there; the provider makes the job, and the operator knows it."""
+        attempt, job = check.of["attempt"], check.of["name"]
+        file = await self.until(check.send, "an upload")
+        await self.ends(await self.pod_of(job, attempt), message=check.checked(file))
+
+        def is_known(status: Manifest) -> bool:
+            provider = status.get("provider", {})
+            return provider.get("attempt") == attempt and "askedAt" in provider and "jobID" in provider
+
+        await self.says(is_known, f"job {attempt} at the provider", FINE_TUNE_JOBS, job)
+
+    async def is_tuned(self, attempt: int = 1, job: str = "sentiment-1") -> None:
+        """A job to its end, an hour later, and until nothing that was brought there for it is left."""
+        await self.is_made(await self.check(attempt, job))
+        await self.succeeds_there(job)
+
+    async def succeeds_there(self, job: str = "sentiment-1") -> None:
+        """The provider's job succeeds, and nothing that was brought there for it is left."""
+        self.cloud.simulator.advance(HOUR)
+        await self.phase("Succeeded", job)
+        await self.until(lambda: self._is_released(job), f"{job}'s release")
+
+    async def is_asked(self, operation: str) -> None:
+        """Wait until the provider has been asked for something, which then takes it a minute."""
+
+        async def look() -> bool:
+            return operation in self.asked
+
+        await self.until(look, operation)
+        self.cloud.simulator.advance(MINUTE)
+
+    async def answers(self, version: int = 1) -> None:
+        """Wait until a version is served, and nothing else is."""
+
+        def alone(status: Manifest) -> bool:
+            hosted = [one["version"] for one in status.get("hosted") or ()]
+            return status.get("servedVersion") == version and hosted in ([], [version])
+
+        await self.says(alone, f"version {version} alone", MODEL_DEPLOYMENTS, "sentiment")
+        await self.ready(MODEL_DEPLOYMENTS)
+        await self.ready(FINE_TUNED_MODELS)
+
+    async def leaves(self) -> None:
+        """Delete all of it, model first; returns when it is gone."""
+        jobs = [job["metadata"]["name"] for job in await self.kube.list(FINE_TUNE_JOBS, self.name)]
+        await self.kube.delete(FINE_TUNED_MODELS, "sentiment", self.name)
+        for job in jobs:
+            await self.kube.delete(FINE_TUNE_JOBS, job, self.name)
+        for resource in (FINE_TUNED_MODELS, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS):
+            await self.until(lambda resource=resource: self._none(resource), f"the end of all {resource.plural}")
+
+    async def _token(self, pod: str) -> str:
+        bound = ("--bound-object-kind", "Pod", "--bound-object-name", pod)
+        arguments = ("create", "token", "default", "-n", self.name, "--audience", TOKEN_AUDIENCE, *bound)
+        return (await asyncio.to_thread(self._cluster.kubectl, *arguments)).strip()
+
+    async def _is_released(self, job: str) -> bool:
+        found = await self.kube.get(FINE_TUNE_JOBS, job, self.name)
+        return found is not None and not found["metadata"].get("finalizers")
+
+    async def _none(self, resource: Resource) -> bool:
+        return not await self.kube.list(resource, self.name)

@@ -1,0 +1,185 @@
+"""One walk through a life at a provider: two wires, to the API server and to the provider, and a killer on both."""
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from tests.chaos import operators
+from tests.chaos.cloud_lives import LIVES
+from tests.chaos.cloud_site import CloudSite
+from tests.chaos.operators import ROOT
+from tests.chaos.picture import picture
+from tests.chaos.stage import Stage
+from tests.chaos.store_wire import Stored, open_store_wire
+from tests.chaos.walk import Fault, Killer, quiet
+from tests.chaos.wire import HangUp, open_wire
+from tests.lives import clouds
+from tests.lives.clouds import Cloud
+from tests.simulators import certificates
+from tests.simulators.aws.moto import moto
+from tests.simulators.certificates import Tls
+from tests.simulators.http import Cut, Reply
+from tests.simulators.simulator import Resource
+
+_DIFFERS = (
+    (re.compile(r"https?://127\.0\.0\.1:\d+"), "ADDRESS"),
+    (re.compile(r"(tuning|life-of-bedrock)-[0-9a-f]{12}"), "BUCKET"),
+    (re.compile(r"\b(file|ftjob)-\w+"), r"\1-ID"),
+    (re.compile(r'(ft:[^":]+:[^":]*:[^":]*):\w+'), r"\1:ID"),
+)
+REPORT_PORT = 8443
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class AtProvider:
+    """What the provider knows in the end, when all of it has been deleted."""
+
+    left: list[Resource]
+    objects: list[str]
+    running: list[str]
+    """What is billed by the hour."""
+    jobs: int
+    """How many it has ever made."""
+    bill: list[tuple[str, Decimal]]
+    deleted: int
+    """How many deployments were."""
+    defects: list[str]
+
+
+@dataclass(frozen=True)
+class CloudTold:
+    """What is known of a walk when it is over."""
+
+    served: dict[str, Any]
+    """What the namespace held before all was deleted."""
+    end: dict[str, Any]
+    provider: AtProvider
+    points: list[str]
+    killed: bool
+
+
+class Calls:
+    """What an operator asks of one provider: written down, and the killer's to stop."""
+
+    def __init__(self, killer: Killer) -> None:
+        self._killer = killer
+        self._loop = asyncio.get_running_loop()
+        self.seen: list[str] = []
+        """Operations, in the order of arrival."""
+
+    async def of_simulator(self, operation: str, carry_out: Callable[[], Reply]) -> Reply:
+        """See simulators.http.Meddle: a simulator serves from a thread of its own."""
+
+        async def forward() -> Reply:
+            return carry_out()
+
+        self.seen.append(operation)
+        asked = asyncio.run_coroutine_threadsafe(self._killer.at(operation, forward), self._loop)
+        try:
+            return await asyncio.wrap_future(asked)
+        except HangUp:
+            raise Cut from None
+
+    async def of_store(self, operation: str, forward: Callable[[], Awaitable[Stored]]) -> Stored:
+        """See store_wire.Meddle."""
+        self.seen.append(operation)
+        return await self._killer.at(operation, forward)
+
+
+async def walk(stage: Stage, life: str, fault: Fault | None = None) -> CloudTold:
+    """Walk through a life at a provider, killed once where `fault` says.
+
+    Raises:
+        TimeoutError: something that belongs to the life did not happen; with what was reached and what is left.
+    """
+    live, provider = LIVES[life]
+    address = own_address(stage.site.name)
+    tls = certificates.kept(stage.folder.parent / "provider-tls", (HOST,))
+    async with open_wire(stage.cluster.kubeconfig, stage.folder / "kubeconfig", stage.site.name) as wire:
+        wire.meddle = killer = Killer(stage.site, settings(stage, address, tls), stage.folder / "log", fault)
+        calls = Calls(killer)
+        try:
+            with moto(HOST) as store, opened(provider, store, tls) as cloud:
+                async with open_store_wire(store, calls.of_store) as own_store:
+                    lead(cloud, own_store, calls)
+                    site = CloudSite(stage.site, stage.cluster, cloud, f"https://{address}:{REPORT_PORT}", calls.seen)
+                    await live(site)
+                    await quiet(wire)
+                    served = await cloud_picture(site)
+                    await site.leaves()
+                    await quiet(wire)
+                    end = await cloud_picture(site)
+                    points = [call.point for call in wire.seen] + calls.seen
+                    return CloudTold(served, end, known(cloud), points, killer.killed)
+        except TimeoutError as error:
+            left = json.dumps(await picture(stage.kube, stage.site.name), indent=1)
+            error.add_note(f"points: {[call.point for call in wire.seen]}; {calls.seen}; left: {left}")
+            raise
+        finally:
+            await killer.operator.kill()
+
+
+def settings(stage: Stage, address: str, tls: Tls) -> dict[str, str]:
+    """Environment of the operator: it knows prices, asks often, and takes files at an address that it keeps."""
+    chosen = operators.environment(
+        stage.site.name,
+        stage.folder / "kubeconfig",
+        report_bind=address,
+        report_port=REPORT_PORT,
+        provider_poll_seconds=1,
+        provider_catalogue=ROOT / "helm/finetune-operator/files/providers.json",
+    )
+    return chosen | {"SSL_CERT_FILE": str(tls.authority)}
+
+
+def own_address(name: str) -> str:
+    """An address of this machine that no other operator has: of the process, and the number of its play."""
+    number = os.getpid() * 1024 + int(name.rpartition("-")[2])
+    return f"127.{64 + (number >> 16) % 128}.{(number >> 8) % 256}.{number % 254 + 1}"
+
+
+@contextmanager
+def opened(provider: str, store: str, tls: Tls) -> Iterator[Cloud]:
+    """A provider of this walk alone."""
+    made = {
+        "openai": lambda: clouds.openai(HOST),
+        "azure": lambda: clouds.azure(HOST, tls),
+        "bedrock": lambda: clouds.bedrock(HOST, store),
+        "sagemaker": lambda: clouds.sagemaker(HOST, store),
+    }
+    with made[provider]() as cloud:
+        yield cloud
+
+
+def lead(cloud: Cloud, store: str, calls: Calls) -> None:
+    """Have the operator's calls pass `calls`. The simulator itself goes on reading the store without."""
+    cloud.simulator.meddle = calls.of_simulator
+    for block in cloud.block.values():
+        if "endpoints" in block:
+            block["endpoints"]["s3"] = store
+
+
+def known(cloud: Cloud) -> AtProvider:
+    """What the provider knows."""
+    simulator = cloud.simulator
+    return AtProvider(
+        left=simulator.left(),
+        objects=cloud.objects(),
+        running=simulator.ledger.running(),
+        jobs=len(cloud.jobs()),
+        bill=sorted((line.what, line.amount) for line in simulator.ledger.lines()),
+        deleted=simulator.count(cloud.undeploys) if cloud.undeploys else 0,
+        defects=simulator.defects,
+    )
+
+
+async def cloud_picture(site: CloudSite) -> dict[str, Any]:
+    """As `picture`, without the provider's own names."""
+    return await picture(site.kube, site.name, _DIFFERS)
