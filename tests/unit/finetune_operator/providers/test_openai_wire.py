@@ -4,13 +4,12 @@ import base64
 from typing import Any
 
 import pytest
-
 from openai.types.fine_tuning.job_create_params import JobCreateParams
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers import openai_wire as wire
 from tests.simulators.shapes import unknown_keys
-from tests.unit.finetune_operator.decide.given import spec
+from tests.unit.finetune_operator.decide.given import job_spec
 
 JOB = {
     "id": "ftjob-1",
@@ -138,7 +137,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", METHODS)
 def test_a_job_says_how_it_is_to_learn_in_the_words_of_the_sdk(name: str) -> None:
     fields, said = METHODS[name]
-    request = {"model": "gpt", "training_file": "file-1", "method": wire.method(spec(**fields))}
+    request = {"model": "gpt", "training_file": "file-1", "method": wire.method(job_spec(**fields))}
     assert request["method"] == said
     assert unknown_keys(JobCreateParams, request) == []
 
