@@ -7,14 +7,16 @@ import pytest
 
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.reasons import Reason
+from finetune_api.trainer import MeasureJob
+from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.check import check_job
 from finetune_trainer.data.provider_file import BYTE_ORDER_MARK, ConvertedFile
 from finetune_trainer.data.provider_rules import MAX_EXAMPLE_TOKENS, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.evaluation.material import questions
-from finetune_trainer.prepare import convert_all
+from finetune_trainer.evaluation.material import prepare_by_length
+from finetune_trainer.prepare import convert_all, evaluation_size
 from tests.simulators.openai import training
 
 ASK, GOOD, BAD = ({"role": role, "content": text} for role, text in
@@ -23,6 +25,7 @@ BRIEF = {"role": "system", "content": "Be brief."}
 EARLIER = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 PLAIN = {"prompt": "why?", "chosen": "so", "rejected": "no"}
 COUNT = 10
+SPLIT = {"file": "test.jsonl", "format": "JSON lines", "rows": 1}
 
 
 def spec(folder: Path, row: dict, count: int = COUNT, **fields) -> FineTuneJobSpec:
@@ -151,7 +154,18 @@ def test_our_own_trainer_reads_at_sagemaker_the_rows_that_were_checked(folder, n
     assert [(row.turns, row.rejected) for row in after] == [(row.turns, row.rejected) for row in before]
 
 
-def test_the_better_answer_is_what_a_test_set_is_measured_against(folder):
-    asked = spec(folder, PLAIN)
-    [first, *_] = questions(load_rows(asked.data, "train", allow_local=True))
-    assert first.completion == "so"
+def test_a_test_set_of_pairs_is_measured_against_the_better_answers(folder, monkeypatch):
+    monkeypatch.setattr("finetune_api.uris.CLAIMS_PATH", str(folder.parent))
+    dataset = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "test")}
+    dataset |= {"columns": {"chosen": "good", "rejected": "bad"}}
+    asked = spec(folder, PLAIN, dataset=dataset, evaluation={"baselines": [{"fewShot": {"examples": 1}}]})
+    for split, prompt, good in (("train", "how?", "thus"), ("test", "why?", "so")):
+        row = {"prompt": prompt, "good": good, "bad": "no"}
+        (folder / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    job = {"namespace": "team", "name": "job", "uid": "u1", "attempt": 1, "answersURL": "https://operator"}
+    verdict = {"valid": True, "reason": "Valid", "message": "ok"}
+    found = prepare_by_length(MeasureJob.model_validate(job | {"spec": asked.wire(), "dataset": verdict}))
+    assert [(one.turns[-1].content, one.completion) for one in found.questions] == [("why?", "so")]
+    assert [row.completion for row in found.examples] == ["thus"]
+    size = evaluation_size(asked, DatasetVerdict.model_validate(verdict | {"test": SPLIT}))
+    assert (size.rows, size.prompt_tokens, size.completion_tokens) == (1, 5, 5)
