@@ -1,9 +1,13 @@
-"""What providers charge and until when they go on: a dated table that an admin may override. Estimates, never bills."""
+"""What providers can, charge, and until when they go on: a dated table that an admin may override.
 
+Prices give estimates, never bills.
+"""
+
+import re
 from datetime import date
 from decimal import ROUND_HALF_UP, ROUND_UP, Decimal
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -52,6 +56,21 @@ class ModelFacts(ApiModel):
     )
     shutdown: Day | None = Field(None, description="From this day on the model and what was tuned from it are gone.")
 
+    def of_tuned(self) -> Self:
+        """The facts of what was tuned from it, where that is the base of another job."""
+        answers = self.answers and self.answers.model_copy(update={"base": self.answers.tuned})
+        return self.model_copy(update={"answers": answers})
+
+
+def tuned_from(model: str) -> str | None:
+    """The base of a tuned model, by the name that OpenAI or Azure has given it; None where it is no such name."""
+    found = _TUNED.match(model)
+    return found and (found["openai"] or found["azure"])
+
+
+_TUNED = re.compile(r"ft:(?P<openai>[^:]+):|(?P<azure>.+)\.ft-[0-9a-f]{8,}")
+"""`ft:BASE:ORGANISATION:SUFFIX:ID` and `BASE.ft-ID-SUFFIX`."""
+
 
 class ProviderFacts(ApiModel):
     """What is known of a provider."""
@@ -62,6 +81,9 @@ class ProviderFacts(ApiModel):
     )
     hosting_currency: Annotated[str, Field(min_length=3, max_length=3)] = Field("USD", description="ISO 4217 code.")
     hosting_as_of: Day | None = Field(None, description="The day on which the prices of hours were looked up.")
+    preference_models: list[str] | None = Field(
+        None, description="Globs of the base models that learn from two answers; absent where that is not known."
+    )
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="By glob of the base model's name.")
 
     def price_per_hour(self, base_model: str, sku: str) -> str | None:
@@ -69,9 +91,23 @@ class ProviderFacts(ApiModel):
         return self.model(base_model).hosting.get(sku) or self.hosting.get(sku)
 
     def model(self, name: str) -> ModelFacts:
-        """The facts of a base model: of the longest glob that matches, nothing where none does."""
+        """The facts of a base model, which may be a tuned one; nothing where none are known."""
+        base = tuned_from(name)
+        listed = self._listed(name)
+        if listed is not None or base is None:
+            return listed or ModelFacts()
+        return (self._listed(base) or ModelFacts()).of_tuned()
+
+    def learns_preferences(self, name: str) -> bool | None:
+        """Whether a base model learns from two answers; a tuned one does as its own base. None: not known."""
+        if self.preference_models is None:
+            return None
+        return any(fnmatchcase(tuned_from(name) or name, glob) for glob in self.preference_models)
+
+    def _listed(self, name: str) -> ModelFacts | None:
+        """Of the longest glob that matches."""
         matching = [glob for glob in self.models if fnmatchcase(name, glob)]
-        return self.models[max(matching, key=len)] if matching else ModelFacts()
+        return self.models[max(matching, key=len)] if matching else None
 
 
 class Catalogue(ApiModel):

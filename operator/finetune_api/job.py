@@ -320,7 +320,8 @@ class FineTuneJobSpec(ApiModel):
     preference: Preference | None = Field(
         None,
         description="Learn which of two answers is the better one (DPO), by any method: rows have prompt, chosen and "
-        "rejected. Write {} for the defaults. Absent: completions are learnt.",
+        "rejected. Write {} for the defaults. Absent: completions are learnt. Not at Bedrock; at OpenAI and Azure "
+        "OpenAI with the base models that have it there.",
     )
     hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How to learn.")
     resources: Resources = Field(Resources(), description="What the trainer pod asks for.")

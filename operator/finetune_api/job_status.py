@@ -71,6 +71,12 @@ class Loss(ApiModel):
         """The newest validation loss."""
         return self.validation[-1].value if self.validation else None
 
+    @property
+    def last_rewards(self) -> dict[str, float | None]:
+        """How well two answers are told apart in the end, as fields of a result: on validation where there is one."""
+        points = (self.validation or self.train)[-1:]
+        return {name: getattr(last, name) for last in points for name in ("reward_accuracy", "reward_margin")}
+
 
 class Failure(ApiModel):
     """What went wrong, where, and what to do."""

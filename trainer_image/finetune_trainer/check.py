@@ -97,7 +97,7 @@ def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str 
 def by_rules(spec: FineTuneJobSpec, verdict: DatasetVerdict, provider: str) -> DatasetVerdict:
     """The verdict that the pod would come to which prepares the data for the provider; a budget needs its price."""
     try:
-        rules = rules_for(provider, spec.base_model)
+        rules = rules_for(provider, spec)
         require_rows(rules, verdict)
         with tempfile.TemporaryDirectory() as scratch:
             files = convert_all(spec, verdict, rules, Path(scratch), allow_local=True)

@@ -21,9 +21,10 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Checked, EvaluationSize, PrepareJob
 from finetune_api.verdict import DatasetVerdict, SplitVerdict
 from finetune_trainer import outcome
-from finetune_trainer.data.provider_file import ConvertedFile, convert, tokens_of
+from finetune_trainer.data.provider_file import ConvertedFile, convert
 from finetune_trainer.data.provider_rules import NAMES, ProviderRules, require_rows, rules_for
 from finetune_trainer.data.read import load_rows
+from finetune_trainer.data.token_estimate import tokens_of
 from finetune_trainer.data.verdict import check_dataset, require_valid
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
@@ -57,7 +58,7 @@ def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:
     Raises:
         TrainerError: what the user, or the provider's account, can mend.
     """
-    rules = rules_for(job.rules, job.spec.base_model)
+    rules = rules_for(job.rules, job.spec)
     verdict = check_dataset(job.spec, tokenizer=None, no_tokens=f"{rules.title} counts them")
     reporter.update(dataset=verdict)
     require_valid(verdict)
@@ -84,7 +85,7 @@ def convert_all(
         checked: SplitVerdict | None = getattr(verdict, split)
         if checked is None:
             continue
-        rows = load_rows(spec.dataset, split, allow_local=allow_local, expected_sha256=checked.sha256)
+        rows = load_rows(spec.data, split, allow_local=allow_local, expected_sha256=checked.sha256)
         try:
             found.append(convert(rows, split, checked.file, rules, scratch))
         except OSError as error:
@@ -104,7 +105,7 @@ def evaluation_size(spec: FineTuneJobSpec, verdict: DatasetVerdict) -> Evaluatio
     if checked is None:
         return None
     rows, prompt_tokens, completion_tokens = 0, 0, 0
-    for row in load_rows(spec.dataset, "test", allow_local=False, expected_sha256=checked.sha256):
+    for row in load_rows(spec.data, "test", allow_local=False, expected_sha256=checked.sha256):
         rows += 1
         completion_tokens += tokens_of(row.turns[-1])
         prompt_tokens += sum(map(tokens_of, row.turns[:-1]))

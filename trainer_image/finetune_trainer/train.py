@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job_status import ArtifactRef, Loss, TrainingResult
+from finetune_api.job_status import ArtifactRef, TrainingResult
 from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
@@ -408,16 +408,10 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
         tokens=run.metrics.tokens,
         train_loss=curves.last_train,
         eval_loss=curves.last_validation,
-        **_rewards(curves),
+        **curves.last_rewards,
         runtime_seconds=round(trainer.seconds),
         dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
     )
-
-
-def _rewards(curves: Loss) -> dict[str, float | None]:
-    """How well the two answers are told apart in the end."""
-    last = (curves.validation or curves.train)[-1]
-    return {"reward_accuracy": last.reward_accuracy, "reward_margin": last.reward_margin}
 
 
 def _merge(run: Run) -> None:

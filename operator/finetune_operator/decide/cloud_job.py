@@ -136,10 +136,11 @@ def _is_adopted(view: JobView) -> bool:
 
 
 def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
-    """Fields that the provider could not heed are refused, not ignored."""
+    """Fields that the provider, or the base model there, could not heed are refused, not ignored."""
     if view.run.state != "Absent" or view.spec is None or view.connection is None:
         return None
     problem = cloud_policy.meaningless(view.spec, view.connection)
+    problem = problem or cloud_policy.cannot_learn_preferences(view.spec, view.facts)
     return job.fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem else None
 
 

@@ -13,16 +13,13 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 
 SEED_LIMIT = 2**31 - 1
+BETA_LIMIT = 2
 
 Check = tuple[Callable[[FineTuneJobSpec], bool], str]
 
 _CHECKS: tuple[Check, ...] = (
     (lambda spec: spec.method != "LoRA", "method: the provider chooses how it tunes; leave it out"),
     (lambda spec: spec.lora is not None, "lora: the provider chooses how it tunes; leave it out"),
-    (
-        lambda spec: spec.preference is not None,
-        "preference: models at a provider learn from one answer for each prompt in this release; leave it out",
-    ),
     (
         lambda spec: spec.hyperparameters.epochs != int(spec.hyperparameters.epochs),
         "hyperparameters.epochs: the provider takes whole epochs",
@@ -64,6 +61,14 @@ _OF_OPENAI: tuple[Check, ...] = (
         lambda spec: spec.hyperparameters.seed > SEED_LIMIT,
         f"hyperparameters.seed: the provider takes seeds up to {SEED_LIMIT:,}",
     ),
+    (
+        lambda spec: spec.preference is not None and spec.preference.beta > BETA_LIMIT,
+        f"preference.beta: the provider takes up to {BETA_LIMIT}",
+    ),
+    (
+        lambda spec: spec.preference is not None and spec.preference.label_smoothing > 0,
+        "preference.labelSmoothing: the provider takes none; leave it out",
+    ),
 )
 _OF_BEDROCK: tuple[Check, ...] = (
     (
@@ -71,6 +76,10 @@ _OF_BEDROCK: tuple[Check, ...] = (
         f"baseModel: it is of no family that can be tuned at Bedrock ({bedrock.known()})",
     ),
     (lambda spec: spec.hyperparameters.seed != 0, "hyperparameters.seed: Bedrock takes none; leave it out"),
+    (
+        lambda spec: spec.preference is not None,
+        "preference: Bedrock's jobs learn from one answer for each prompt; leave it out",
+    ),
 )
 
 
@@ -126,6 +135,15 @@ def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
             "hubTokenSecretRef: no Secret leaves the cluster; the connection's modelCache may hold gated models",
         ),
     )
+
+
+def cannot_learn_preferences(spec: FineTuneJobSpec, facts: ProviderFacts) -> str | None:
+    """Why the base model learns from no pairs of answers, or None where it does or nobody knows."""
+    if spec.preference is None or facts.learns_preferences(spec.base_model) is not False:
+        return None
+    known = ", ".join(facts.preference_models or ())
+    instead = f"set baseModel to one that does ({known}), or leave preference out" if known else "leave preference out"
+    return f"spec.preference: {spec.base_model} does not learn from two answers at this provider; {instead}"
 
 
 def retired(base_model: str, facts: ProviderFacts, today: date) -> Failure | None:

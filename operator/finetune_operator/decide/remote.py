@@ -208,6 +208,7 @@ def _result(job: RemoteJob, metrics: Metrics, loss: Loss | None, status: FineTun
         tokens=job.tokens,
         train_loss=loss.last_train if loss else None,
         eval_loss=loss.last_validation if loss else None,
+        **(loss.last_rewards if loss else {}),
         runtime_seconds=round((job.ends - job.created).total_seconds()) if job.ends else None,
         dataset_sha256=train.sha256 if train else None,
     )

@@ -127,15 +127,11 @@ class OpenAIApi:
 
     async def create(self, request: JobRequest) -> RemoteJob:
         """POST /fine_tuning/jobs, once."""
-        asked = request.spec.hyperparameters
-        hyperparameters: dict[str, Any] = {"n_epochs": int(asked.epochs), "batch_size": asked.batch_size}
-        if asked.learning_rate_multiplier is not None:
-            hyperparameters["learning_rate_multiplier"] = asked.learning_rate_multiplier
         body: dict[str, Any] = {
             "model": request.spec.base_model,
             "training_file": request.file("train"),
-            "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-            "seed": asked.seed,
+            "method": wire.method(request.spec),
+            "seed": request.spec.hyperparameters.seed,
             "suffix": request.suffix,
             "metadata": labels(request),
         }

@@ -1,6 +1,7 @@
-"""OpenAI's fine-tuning objects → ours. Pure: dicts as the SDK's `to_dict` gives them; what is missing is no error.
+"""OpenAI's fine-tuning objects → ours, and a job's method → theirs. Pure: dicts as the SDK gives and takes them.
 
-Services with OpenAI's API leave fields out and add states; a state that nobody knows is one that goes on.
+What is missing is no error. Services with OpenAI's API leave fields out and add states; a state that nobody knows is
+one that goes on.
 """
 
 import base64
@@ -11,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import Metrics, RemoteJob, RemoteState, at
@@ -64,6 +66,17 @@ def job(wire: Wire) -> RemoteJob:
     )
 
 
+def method(spec: FineTuneJobSpec) -> dict[str, Any]:
+    """How a job is to learn: from answers, or from pairs of a better and a worse one."""
+    asked = spec.hyperparameters
+    hyperparameters: dict[str, Any] = {"n_epochs": int(asked.epochs), "batch_size": asked.batch_size}
+    if asked.learning_rate_multiplier is not None:
+        hyperparameters["learning_rate_multiplier"] = asked.learning_rate_multiplier
+    if spec.preference is None:
+        return {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
+    return {"type": "dpo", "dpo": {"hyperparameters": hyperparameters | {"beta": spec.preference.beta}}}
+
+
 def failure(error: Wire) -> Failure:
     """Why a job failed. The provider's words about the data stay there: they may quote a row."""
     code, message, param = (str(error.get(key) or "") for key in ("code", "message", "param"))
@@ -102,8 +115,8 @@ def metrics_of_events(events: Iterable[Wire]) -> Metrics:
             continue
         step = max(step, here)
         total = max(total, _whole(data.get("total_steps")) or (int(said[2]) if said else 0))
-        train += _point(here, data.get("train_loss"))
-        validation += _point(here, _first(data, "valid_loss", "full_valid_loss"))
+        train += _point(here, data, *_TRAIN)
+        validation += _point(here, data, *_VALIDATION)
     return Metrics(_in_order(train), _in_order(validation), step, total)
 
 
@@ -126,8 +139,8 @@ def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
         if here is None:
             continue
         step = max(step, here)
-        train += _point(here, row.get("train_loss"))
-        validation += _point(here, _first(row, "valid_loss", "full_valid_loss"))
+        train += _point(here, row, *_TRAIN)
+        validation += _point(here, row, *_VALIDATION)
     return Metrics(_in_order(train), _in_order(validation), step, step)
 
 
@@ -140,10 +153,17 @@ def _decoded(content: bytes) -> bytes:
         return content
 
 
-def _point(step: int, value: Any) -> list[LossPoint]:
+_TRAIN, _VALIDATION = ("train",), ("valid", "full_valid")
+"""How the names of columns begin. Of pairs, too, only losses are documented; rewards are taken where they are sent."""
+_MEASURES = ("loss", "reward_accuracy", "reward_margin")
+
+
+def _point(step: int, row: Wire, *of: str) -> list[LossPoint]:
     """One point; none for a cell that is empty or holds the -1 that stands for nothing."""
-    number = _number(value)
-    return [LossPoint(step=step, value=number)] if number is not None and number >= 0 else []
+    value, accuracy, margin = (_number(_first(row, *(f"{start}_{what}" for start in of))) for what in _MEASURES)
+    if value is None or value < 0:
+        return []
+    return [LossPoint(step=step, value=value, reward_accuracy=accuracy, reward_margin=margin)]
 
 
 def _first(row: Wire, *names: str) -> Any:

@@ -119,7 +119,8 @@ class AzureJobCalls(JobCalls):
     def hyperparameters(self, job: Job) -> dict[str, Any]:
         if job.course is None:
             asked = {"n_epochs": -1, "batch_size": -1, "learning_rate_multiplier": 1.0}
-            return asked | {name: value for name, value in job.hyperparameters.items() if value != "auto"}
+            chosen = {name: value for name, value in job.hyperparameters.items() if value != "auto"}
+            return asked | {name: chosen[name] for name in asked.keys() & chosen.keys()}
         return super().hyperparameters(job)
 
     def conform(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class AzureSettings(OpenAISettings):
     keys: frozenset[str] = frozenset({"azure-key"})
     encode_results: bool = False
     closes_at: float = float("inf")
+    learn_pairs: frozenset[str] = frozenset({"gpt-4o-2024-08-06", "gpt-4.1-2025-04-14", "gpt-4.1-mini-2025-04-14"})
     job_limit: int = 21
     running_limit: int = 1
     need_byte_order_mark: bool = True

@@ -74,6 +74,10 @@ def not_tunable(name: str) -> ApiError:
     )
 
 
+def no_method(name: str, method: str) -> ApiError:
+    return refusal(400, f"Method {method} is not available for model {name}.", "method.type", "unsupported_method")
+
+
 def closed() -> ApiError:
     return refusal(403, "Fine-tuning is not available to your organization: the fine-tuning platform no longer takes "
                         "new jobs.", None, "fine_tuning_closed")  # fmt: skip

@@ -23,6 +23,7 @@ from tests.simulators.shapes import conform, unknown_keys
 LISTED_STATES = {"validating_files", "queued", "running", "succeeded", "failed", "cancelled"}
 NO_ERROR = {"code": None, "message": None, "param": None}
 LONGEST_SUFFIX = 64
+HIGHEST_BETA = 2
 
 
 class JobCalls:
@@ -72,6 +73,10 @@ class JobCalls:
         if len(request.get("suffix") or "") > LONGEST_SUFFIX:
             raise errors.refusal(400, f"Invalid 'suffix': string too long. Expected a string with maximum length "
                                       f"{LONGEST_SUFFIX}.", "suffix", "string_above_max_length")  # fmt: skip
+        beta = (request.get("method") or {}).get("dpo", {}).get("hyperparameters", {}).get("beta", "auto")
+        if beta != "auto" and not 0 <= beta <= HIGHEST_BETA:
+            raise errors.refusal(400, f"Invalid 'beta': expected a value between 0 and {HIGHEST_BETA}.",
+                                 "method.dpo.hyperparameters.beta", "decimal_above_max_value")  # fmt: skip
         pairs = request.get("metadata") or {}
         if len(pairs) > 16 or any(len(key) > 64 or len(value) > 512 for key, value in pairs.items()):
             raise errors.refusal(400, "Invalid 'metadata': at most 16 pairs, keys of 64 and values of 512 characters.",
@@ -89,6 +94,9 @@ class JobCalls:
         model = self._models.tunable(request["model"])
         if model is None or self._models.shut_down(model):
             raise errors.not_tunable(request["model"])
+        method = (request.get("method") or {}).get("type", "supervised")
+        if method == "dpo" and model not in settings.learn_pairs:
+            raise errors.no_method(request["model"], method)
         for param in ("training_file", "validation_file"):
             if request.get(param):
                 self.usable(param, request[param])

@@ -9,6 +9,8 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
+from openai.types.fine_tuning.jobs.fine_tuning_job_checkpoint import Metrics
+
 from tests.simulators.clock import Clock
 from tests.simulators.ledger import Ledger
 from tests.simulators.openai import training
@@ -19,6 +21,7 @@ from tests.simulators.openai.settings import Failure, OpenAISettings
 
 ENDED = {"succeeded", "failed", "cancelled"}
 KEPT_CHECKPOINTS = 3
+REWARDS = ("train_reward_accuracy", "train_reward_margin", "valid_reward_accuracy", "valid_reward_margin")
 TOO_DEAR = "Creating this fine-tuning job would exceed your hard limit, please check your plan and billing details."
 
 
@@ -46,6 +49,10 @@ class Job:
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     reported: list[dict[str, float]] = field(default_factory=list)
     turn: int = 0
+
+    @property
+    def learns_pairs(self) -> bool:
+        return (self.request.get("method") or {}).get("type") == "dpo"
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -122,7 +129,7 @@ class Training:
         for param in ("training_file", "validation_file"):
             if file_id := job.request.get(param):
                 stored = self._files.find(file_id)
-                problem, data = self._look(stored, param)
+                problem, data = self._look(stored, param, pairs=job.learns_pairs)
                 if problem:
                     return problem
                 if param == "training_file":
@@ -134,11 +141,13 @@ class Training:
             return {"code": "exceeded_quota", "message": TOO_DEAR, "param": None}
         return None
 
-    def _look(self, stored: StoredFile | None, param: str) -> tuple[dict[str, Any] | None, training.Data]:
+    def _look(
+        self, stored: StoredFile | None, param: str, *, pairs: bool
+    ) -> tuple[dict[str, Any] | None, training.Data]:
         kind = "Training" if param == "training_file" else "Validation"
         if stored is None:
             return {"code": f"invalid_{param}", "message": f"{kind} file was deleted.", "param": param}, training.Data()
-        data = training.read(stored.path)
+        data = training.read(stored.path, pairs=pairs)
         if data.fault:
             message = f"The job failed due to an invalid {kind.lower()} file. Invalid file format: {data.fault}."
             return {"code": f"invalid_{param}", "message": message, "param": param}, data
@@ -182,7 +191,7 @@ class Training:
     def _step(self, job: Job) -> None:
         assert job.course is not None
         job.step += 1
-        found = training.metrics(job.step, job.course, job.seed, validated=job.validation is not None)
+        found = self._measured(job, job.course)
         job.reported.append(found)
         self.say(job, _step_message(job.step, job.course.steps, found), data=found | {"total_steps": job.course.steps})
         if job.step % job.course.steps_per_epoch == 0:
@@ -192,12 +201,21 @@ class Training:
         else:
             self._succeed(job)
 
+    def _measured(self, job: Job, course: training.Course) -> dict[str, float]:
+        validated = job.validation is not None
+        if not job.learns_pairs:
+            return training.metrics(job.step, course, job.seed, validated=validated)
+        return training.metrics_of_pairs(
+            job.step, course, job.seed, validated=validated, rewards=self._settings.send_rewards
+        )
+
     def _checkpoint(self, job: Job, found: dict[str, float]) -> None:
         assert job.course is not None
         name = self._naming.at_step(self._tuned_name(job), job.step, last=job.step == job.course.steps)
         job.checkpoints.append({
             "object": "fine_tuning.job.checkpoint", "id": self._naming.checkpoint(),
-            "created_at": int(self._clock.now), "fine_tuned_model_checkpoint": name, "metrics": found,
+            "created_at": int(self._clock.now), "fine_tuned_model_checkpoint": name,
+            "metrics": {name: value for name, value in found.items() if name in Metrics.model_fields},
             "fine_tuning_job_id": job.id, "step_number": job.step,
         })  # fmt: skip
         del job.checkpoints[:-KEPT_CHECKPOINTS]
@@ -217,9 +235,10 @@ class Training:
     def _results(self, job: Job) -> bytes:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(self.columns)
+        more = REWARDS if job.learns_pairs and self._settings.send_rewards else ()
+        table.writerow([*self.columns, *more])
         for found in job.reported:
-            table.writerow([found.get(self.sources.get(column, column), "") for column in self.columns])
+            table.writerow([found.get(self.sources.get(column, column), "") for column in (*self.columns, *more)])
         content = text.getvalue().encode()
         return base64.b64encode(content) if self._settings.encode_results else content
 

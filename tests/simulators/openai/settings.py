@@ -26,6 +26,8 @@ TUNABLE = {
     "gpt-4.1-mini-2025-04-14": Price(training=Decimal("5.00"), input=Decimal("0.80"), output=Decimal("3.20")),
     "gpt-4.1-nano-2025-04-14": Price(training=Decimal("1.50"), input=Decimal("0.20"), output=Decimal("0.80")),
 }
+LEARN_PAIRS = frozenset(name for name in TUNABLE if not name.startswith("gpt-4o-mini"))
+"""Models with method dpo: the guide's list, and the model of its example."""
 ALIASES = {name.rsplit("-", 3)[0]: name for name in TUNABLE}
 
 
@@ -62,3 +64,6 @@ class OpenAISettings(Settings):
     fail_next_job: Failure | None = None
     unlisted_status: str | None = None
     encode_results: bool = True
+    learn_pairs: frozenset[str] = LEARN_PAIRS
+    send_rewards: bool = False
+    """Whether jobs of method dpo report what no document lists: accuracy and margin of rewards."""

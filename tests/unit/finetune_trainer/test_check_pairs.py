@@ -53,6 +53,14 @@ def test_bad_rows_are_named_with_file_line_and_column(check):
     ]
 
 
+def test_rows_that_are_read_and_wrong_are_to_be_corrected_and_the_format_is_not_in_doubt(check):
+    result = check(
+        train=("train.jsonl", rows({"system": "s", "prompt": [{"role": "assistant", "content": "b"}]})), **PAIRS
+    )
+    assert "line 1: the last message of the prompt is not the user's" in result.verdict.message
+    assert result.verdict.next_step.startswith("Correct the rows")
+
+
 @pytest.mark.parametrize(
     ("head", "said", "mapping"),
     [

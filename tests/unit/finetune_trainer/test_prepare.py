@@ -15,9 +15,10 @@ from finetune_api.trainer import PrepareJob
 from finetune_trainer import prepare as prepare_module
 from finetune_trainer.__main__ import PROVIDERS
 from finetune_trainer.check import check_job
-from finetune_trainer.data.provider_file import BYTE_ORDER_MARK, convert, estimated_tokens
+from finetune_trainer.data.provider_file import BYTE_ORDER_MARK, convert
 from finetune_trainer.data.provider_rules import NAMES, RULES, ProviderRules
 from finetune_trainer.data.rows import Position, Row, Turn
+from finetune_trainer.data.token_estimate import estimated_tokens
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.prepare import convert_all, prepare, require_budget
 from finetune_trainer.report import Reporter
@@ -164,6 +165,17 @@ def test_the_longest_glob_tells_the_price():
     assert facts.model("gpt-4o-mini-2024").training.per_million_tokens == "3"
     assert facts.model("gpt-5").training.per_million_tokens == "5"
     assert Catalogue().of("h").model("gpt-5").training is None
+
+
+def test_what_was_tuned_has_the_facts_of_its_base_and_is_asked_at_its_own_price():
+    asked = {"base": {"input": "1", "output": "2"}, "tuned": {"input": "3", "output": "4"}, "asOf": "2026-11-01"}
+    model = {"training": PRICE.wire(), "answers": asked, "shutdown": "2027-01-14"}
+    found = Catalogue.model_validate({"providers": {"h": {"models": {"gpt-4.1-*": model}}}}).of("h")
+    for name in ("ft:gpt-4.1-mini:org::abc", "gpt-4.1-mini-2025-04-14"):
+        facts = found.model(name)
+        assert (facts.training, str(facts.shutdown)) == (PRICE, "2027-01-14")
+        assert facts.answers.base.input == ("3" if name.startswith("ft:") else "1")
+    assert found.model("ft:gpt-4o:org::abc").training is None
 
 
 def test_without_a_budget_no_price_is_needed(tmp_path):

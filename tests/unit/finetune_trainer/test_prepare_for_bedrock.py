@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.bedrock import FAMILIES, family_of
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.data.provider_file import convert
@@ -27,8 +28,14 @@ def row(*turns: Turn, line: int = 1) -> Row:
     return Row(Position(line=line), turns)
 
 
+def spec(base: str, **fields: Any) -> FineTuneJobSpec:
+    dataset = {"train": {"uri": "pvc://data/train.csv"}}
+    names = {"connectionRef": {"name": "bedrock"}, "modelRef": {"name": "m"}}
+    return FineTuneJobSpec.model_validate(names | {"baseModel": base, "dataset": dataset} | fields)
+
+
 def content(rows: list[Row], base: str, folder: Any) -> bytes:
-    return convert(rows, "train", "train.csv", rules_for("bedrock", base), folder).path.read_bytes()
+    return convert(rows, "train", "train.csv", rules_for("bedrock", spec(base)), folder).path.read_bytes()
 
 
 TALK = [{"role": "user", "content": [{"text": "question"}]}, {"role": "assistant", "content": [{"text": "answer"}]}]
@@ -108,23 +115,31 @@ def test_counts_are_held_against_the_family(name):
         splits["validation"] = {"file": "v.csv", "format": "CSV", "rows": validation}
     verdict = DatasetVerdict.model_validate({"valid": True, "reason": "Valid", "message": "ok", **splits})
     with pytest.raises(TrainerError, match=re.escape(says)) as refused:
-        require_rows(rules_for("bedrock", base), verdict)
+        require_rows(rules_for("bedrock", spec(base)), verdict)
     assert refused.value.next_step
 
 
 def test_as_many_rows_as_the_family_wants_pass():
     split = {"file": "t.csv", "format": "CSV", "rows": 32}
     require_rows(
-        rules_for("bedrock", CLAUDE),
+        rules_for("bedrock", spec(CLAUDE)),
         DatasetVerdict.model_validate({"valid": True, "reason": "Valid", "message": "ok", "train": split}),
     )
 
 
 def test_a_model_of_no_family_is_refused_with_those_that_are_known():
     with pytest.raises(TrainerError) as refused:
-        rules_for("bedrock", "gpt-4o")
+        rules_for("bedrock", spec("gpt-4o"))
     assert refused.value.reason == Reason.SPEC_INVALID
     assert "Nova, Claude 3" in refused.value.message
+
+
+def test_it_learns_from_one_answer_for_each_prompt():
+    with pytest.raises(TrainerError) as refused:
+        rules_for("bedrock", spec(NOVA, preference={}))
+    assert refused.value.reason == Reason.SPEC_INVALID
+    assert refused.value.message == "spec.preference: Bedrock (Nova) learns from one answer for each prompt"
+    assert refused.value.next_step
 
 
 def test_a_family_is_found_by_id_and_by_arn():

@@ -7,14 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import SERVE_FLAGS_VARIABLE
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS
 from finetune_trainer import sagemaker
 from finetune_trainer.__main__ import parser
-from finetune_trainer.data.provider_rules import RULES
+from finetune_trainer.data.provider_rules import rules_for
 from finetune_trainer.data.verdict import check_dataset
 from finetune_trainer.prepare import convert_all
 from finetune_trainer.serving.app import Room, build_app
@@ -23,7 +25,7 @@ from tests.simulators.aws.s3 import place
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers import sagemaker as given
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
-from tests.unit.finetune_trainer.jobs import COLOURS, make_job
+from tests.unit.finetune_trainer.jobs import COLOURS, make_job, make_preference_job
 
 __all__ = ["s3_endpoint", "start"]
 
@@ -80,38 +82,52 @@ class Instance:
         return TestClient(build_app(Room(served), sagemaker=flags.sagemaker))
 
 
-async def test_a_job_is_trained_and_served_by_our_own_containers(tiny_model, tmp_path, s3_endpoint, start):
-    provider = given.sagemaker(s3_endpoint)
-    connection = {"modelCache": {"bucket": "models", "prefix": "cache"}, "networkIsolation": True}
-    cluster = given.SageMakerCluster(provider, start(provider), **connection)
-    instance = Instance(cluster.objects, tmp_path / "ml")
-    instance.upload(tiny_model, f"{CACHE}/")
-    provider.training.container = instance.train
-    template = {"deployment": {"template": {"sageMaker": {"instanceType": "ml.g5.xlarge"}}}}
-    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+SPLITS = ("train", "validation", "test")
 
-    here = make_job(tmp_path / "data", tiny_model, splits=("train", "validation", "test")).spec
-    splits = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "validation", "test")}
-    hyperparameters = {"epochs": 12, "learningRate": 0.01, "batchSize": 8}
-    cluster.add_cloud_job(
-        baseModel="test/tiny-llama",
-        method="Full",
-        dataset=splits,
-        hyperparameters=hyperparameters,
-        evaluation={"maxNewTokens": 8},
-    )
+
+@pytest.fixture
+def begin(tiny_model, tmp_path, s3_endpoint, start):
+    """Makes a cluster whose connection is to a SageMaker with our containers, and their instance."""
+
+    def begun() -> tuple[given.SageMakerCluster, Instance]:
+        provider = given.sagemaker(s3_endpoint)
+        connection = {"modelCache": {"bucket": "models", "prefix": "cache"}, "networkIsolation": True}
+        cluster = given.SageMakerCluster(provider, start(provider), **connection)
+        instance = Instance(cluster.objects, tmp_path / "ml")
+        instance.upload(tiny_model, f"{CACHE}/")
+        provider.training.container = instance.train
+        return cluster, instance
+
+    return begun
+
+
+async def train(cluster: given.SageMakerCluster, here: FineTuneJobSpec, scratch: Path, **fields: Any) -> dict[str, Any]:
+    """Have a job with the data of `here` made and done; its status."""
+    splits = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in SPLITS}
+    cluster.add_cloud_job(baseModel="test/tiny-llama", dataset=splits, evaluation={"maxNewTokens": 8}, **fields)
     await cluster.settle()
     cluster.run_pod()
     await cluster.settle()
     verdict = check_dataset(here, tokenizer=None, allow_local=True, no_tokens="the trainer counts them")
-    converted = convert_all(here, verdict, RULES["sageMaker"], tmp_path, allow_local=True)
+    converted = convert_all(here, verdict, rules_for("sageMaker", here), scratch, allow_local=True)
     files = [await cluster.send(file.path.read_bytes(), split=file.split) for file in converted]
     cluster.end_pod(0, cluster.checked(files).model_copy(update={"dataset": verdict}))
     await cluster.settle()
     await cluster.pass_time(1200)
-
     status = cluster.status()
     assert status["phase"] == "Succeeded", status.get("failure")
+    return status
+
+
+async def test_a_job_is_trained_and_served_by_our_own_containers(tiny_model, tmp_path, begin):
+    cluster, instance = begin()
+    provider = cluster.provider
+    template = {"deployment": {"template": {"sageMaker": {"instanceType": "ml.g5.xlarge"}}}}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+    here = make_job(tmp_path / "data", tiny_model, splits=SPLITS).spec
+    hyperparameters = {"epochs": 12, "learningRate": 0.01, "batchSize": 8}
+
+    status = await train(cluster, here, tmp_path, method="Full", hyperparameters=hyperparameters)
     assert status["progress"]["step"] == status["progress"]["totalSteps"] == 60
     assert status["loss"]["validation"][-1]["value"] < status["loss"]["train"][0]["value"]
     assert status["evaluation"]["verdict"] == "Better"
@@ -133,3 +149,15 @@ async def test_a_job_is_trained_and_served_by_our_own_containers(tiny_model, tmp
     asked = {"model": endpoint["model"], "messages": messages, "max_tokens": 8, "temperature": 0}
     reply = json.loads(provider.hosting.answer(json.dumps(asked).encode()))
     assert reply["choices"][0]["message"]["content"] in COLOURS
+
+
+async def test_pairs_of_answers_are_learnt_from_there_too(tiny_model, tmp_path, begin):
+    cluster, _ = begin()
+    here = make_preference_job(tmp_path / "data", tiny_model, splits=SPLITS).spec
+    fields = {"preference": {"beta": 0.2}, "hyperparameters": {"epochs": 2, "learningRate": 0.01, "batchSize": 8}}
+    status = await train(cluster, here, tmp_path, **fields)
+    first, last = status["loss"]["train"][0], status["loss"]["validation"][-1]
+    assert (round(first["value"], 2), last["value"] < 0.5, last["rewardAccuracy"]) == (0.69, True, 1.0)
+    assert status["result"]["rewardMargin"] == last["rewardMargin"] > 0
+    assert status["evaluation"]["rows"] == 12
+    assert cluster.status(MODEL)["versions"][0]["artifact"]["kind"] == "Adapter"

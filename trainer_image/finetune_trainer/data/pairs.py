@@ -1,11 +1,12 @@
 """Rows with two answers to one prompt, a better and a worse one, in the layouts that preference data come in.
 
     prompt                       chosen, rejected
-    text (and system)            text, or a list with the assistant's message
+    text                         text, or the assistant's messages: a list, or one alone
     a list of messages           the same; the list may be in `messages`, or in an object that has it there
     none                         two whole conversations that differ in their last message
 
-Whatever came before the last message is the prompt of both.
+Whatever came before the last message is the prompt of both. A system message of a column of its own is the first one of
+any layout. A prompt beside whole conversations has to be theirs.
 """
 
 from collections.abc import Mapping
@@ -39,12 +40,18 @@ def two_answers(
 def _answered(fields: Mapping[str, Any], columns: Columns, part: str, column: str) -> tuple[Turn, ...]:
     """The conversation that ends in one of the two answers."""
     answer = fields.get(column)
+    if isinstance(answer, dict) and "role" in answer:
+        answer = [answer]
     if not isinstance(answer, list):
         return (*_asked(fields, columns), Turn("assistant", text(answer, called(part, column), column)))
     turns = listed(answer, part, column)
-    if len(turns) == 1 and turns[0].role == "assistant":
+    if all(turn.role == "assistant" for turn in turns):
         turns = (*_asked(fields, columns), *turns)
+        require_answer(turns, column)
+        return turns
     require_answer(turns, column)
+    turns = _after_system(turns, fields, columns)
+    _require_its_prompt(turns, fields, columns, called(part, column))
     return turns
 
 
@@ -61,9 +68,35 @@ def _asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
         turns = listed(prompt, "prompt", column)
         if not turns or turns[-1].role != "user":
             raise UnusableError("Malformed", "the last message of the prompt is not the user's", column)
-        return turns
-    user = Turn("user", text(prompt, called("prompt", column), column))
+    else:
+        turns = (Turn("user", text(prompt, called("prompt", column), column)),)
+    return _after_system(turns, fields, columns)
+
+
+def _after_system(turns: tuple[Turn, ...], fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
+    """The conversation with the message of the system column at its beginning, where there is one."""
     system = fields.get(columns.system)
     if is_blank(system):
-        return (user,)
-    return (Turn("system", text(system, called("system", columns.system), columns.system)), user)
+        return turns
+    first = Turn("system", text(system, called("system", columns.system), columns.system))
+    if not turns or turns[0].role != "system":
+        return (first, *turns)
+    if turns[0] != first:
+        what = f"{called('system', columns.system)} is another one than that of the conversation"
+        raise UnusableError("Malformed", what, columns.system)
+    return turns
+
+
+def _require_its_prompt(turns: tuple[Turn, ...], fields: Mapping[str, Any], columns: Columns, whose: str) -> None:
+    """Refuse a whole conversation beside a prompt that is not in it: one of the two would be left out unsaid."""
+    prompt = fields.get(columns.prompt)
+    if is_blank(prompt):
+        return
+    if isinstance(prompt, str):
+        is_there = any(turn.role == "user" and turn.content.strip() == prompt.strip() for turn in turns)
+    else:
+        asked = _asked(fields, columns)
+        is_there = turns[: len(asked)] == asked
+    if not is_there:
+        what = f"{whose} is a conversation of its own, and {called('prompt', columns.prompt)} is not in it"
+        raise UnusableError("Malformed", what, columns.prompt)

@@ -1,4 +1,4 @@
-"""Rows → the file that a provider gets: JSON lines, one conversation each. Also how many tokens it is likely to be.
+"""Rows → the file that a provider gets: JSON lines, one row each. Also how many tokens it is likely to be.
 
 Written to the pod's scratch folder, so that an upload that breaks off is repeated without reading the source again.
 """
@@ -12,17 +12,12 @@ import orjson
 
 from finetune_api.verdict import SplitName
 from finetune_trainer.data.provider_rules import ProviderRules, require_rows_as_wanted, require_size
-from finetune_trainer.data.rows import Row, Turn
+from finetune_trainer.data.rows import Row
+from finetune_trainer.data.token_estimate import estimated_tokens
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-BYTES_PER_TOKEN = 4
-"""Of text in UTF-8, about: English has four letters to a token, other scripts fewer letters of more bytes."""
-
 NAMED_ROWS = 5
-
-TOKENS_PER_MESSAGE = 4
-"""What the chat format adds to a message: its role and its two marks."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +78,3 @@ class _BadRows:
             self.count += 1
             if len(self.named) < NAMED_ROWS:
                 self.named.append(f"{row.position}: {what}")
-
-
-def estimated_tokens(row: Row) -> int:
-    """Tokens of a row by the length of its text: no tokenizer of a closed model is needed, nor at hand."""
-    return sum(map(tokens_of, row.turns))
-
-
-def tokens_of(turn: Turn) -> int:
-    """Tokens of one message, by the same guess."""
-    return -(-len(turn.content.encode()) // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE

@@ -1,13 +1,15 @@
 """A row as a provider's file has it, and why a provider could not take it. Pure; what is wrong never quotes the row.
 
-OpenAI and its kin take any conversation. Bedrock's families are strict: who speaks when, and whether there is a system.
+OpenAI and its kin take any conversation, and of rows with two answers one question each. Bedrock's families are strict:
+who speaks when, and whether there is a system.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from finetune_trainer.data.rows import Row, Turn
+from finetune_trainer.data.token_estimate import longest_tokens
 
 Form = Callable[[Row], dict[str, Any]]
 Problem = Callable[[Row], str | None]
@@ -20,14 +22,28 @@ _RESERVED = re.compile(r"\b(System|SYSTEM|User|USER|Bot|BOT|Assistant|ASSISTANT|
 
 def as_messages(row: Row) -> dict[str, Any]:
     """OpenAI's form: all turns in one list."""
-    return {"messages": [_message(turn) for turn in row.turns]}
+    return {"messages": _messages(row.turns)}
+
+
+def as_preference(row: Row) -> dict[str, Any]:
+    """OpenAI's form of two answers to a prompt."""
+    return {
+        "input": {"messages": _messages(row.prompt)},
+        "preferred_output": _messages(row.turns[-1:]),
+        "non_preferred_output": _messages(row.swapped.turns[-1:]),
+    }
+
+
+def as_two_answers(row: Row) -> dict[str, Any]:
+    """Our own trainer's form of the same. A prompt that does not end with the user stands with both answers."""
+    if row.prompt[-1].role == "user":
+        return {"messages": _messages(row.prompt), "chosen": row.completion, "rejected": row.rejected}
+    return {"chosen": _messages(row.turns), "rejected": _messages(row.swapped.turns)}
 
 
 def as_messages_with_system(row: Row) -> dict[str, Any]:
     """Claude's form on Bedrock: the system text beside the messages."""
-    return _with_system(row, "system", lambda turn: turn.content) | {
-        "messages": [_message(turn) for turn in spoken(row)]
-    }
+    return _with_system(row, "system", lambda turn: turn.content) | {"messages": _messages(spoken(row))}
 
 
 def as_conversation(row: Row) -> dict[str, Any]:
@@ -42,6 +58,23 @@ def as_conversation(row: Row) -> dict[str, Any]:
 def as_pair(row: Row) -> dict[str, Any]:
     """One prompt and one completion."""
     return {"prompt": spoken(row)[0].content, "completion": row.completion}
+
+
+def not_one_question(row: Row) -> str | None:
+    """Why OpenAI would not learn from two answers to the prompt."""
+    if [turn.role for turn in row.prompt] in (["user"], ["system", "user"]):
+        return None
+    return "the prompt has several turns, and pairs are learnt from one question each, after an optional system message"
+
+
+def longer_than(limit: int) -> Problem:
+    """Finds rows that a provider would cut: of two answers to a prompt neither may lose its end."""
+
+    def problem(row: Row) -> str | None:
+        tokens = longest_tokens(row)
+        return f"about {tokens:,} tokens: an answer is cut beyond {limit:,} of them" if tokens > limit else None
+
+    return problem
 
 
 def not_a_conversation(row: Row) -> str | None:
@@ -71,8 +104,8 @@ def spoken(row: Row) -> tuple[Turn, ...]:
     return tuple(turn for turn in row.turns if turn.role != "system")
 
 
-def _message(turn: Turn) -> dict[str, str]:
-    return {"role": turn.role, "content": turn.content}
+def _messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 def _with_system(row: Row, name: str, form: Callable[[Turn], Any]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ made in `provider_file`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune_api import bedrock
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import UPLOAD_MAX_BYTES
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
@@ -53,6 +54,18 @@ RULES = {
 }
 """By the name that a PrepareJob carries. OpenAI's and Azure's fine-tuning guides, as of November 2026."""
 
+MAX_EXAMPLE_TOKENS = 65_536
+"""Of a prompt with an answer, for every model that learns from pairs at OpenAI and Azure: their tables of models."""
+
+_ONE_QUESTION = (provider_rows.not_one_question, provider_rows.longer_than(MAX_EXAMPLE_TOKENS))
+_OF_PAIRS: dict[str, tuple[Form, Sequence[Problem]]] = {
+    "openAI": (provider_rows.as_preference, _ONE_QUESTION),
+    "openAICompatible": (provider_rows.as_preference, ()),
+    "azureOpenAI": (provider_rows.as_preference, _ONE_QUESTION),
+    "sageMaker": (provider_rows.as_two_answers, ()),
+}
+"""Form and problems of rows with two answers, where a provider learns from such: their guides on preferences."""
+
 BEDROCK = "bedrock"
 NAMES = (*RULES, BEDROCK)
 
@@ -63,13 +76,25 @@ _FORMS: dict[bedrock.Format, Form] = {
 }
 
 
-def rules_for(name: str, base_model: str) -> ProviderRules:
-    """A provider's rules; Bedrock's are those of the base model's family.
+def rules_for(name: str, spec: FineTuneJobSpec) -> ProviderRules:
+    """A provider's rules for the rows of a job.
 
     Raises:
-        TrainerError: SpecInvalid, the family is not known.
+        TrainerError: SpecInvalid, the provider could not tune so.
         KeyError: nobody has such a name.
     """
+    rules = _rules_of(name, spec.base_model)
+    if spec.preference is None:
+        return rules
+    if name not in _OF_PAIRS:
+        message = f"spec.preference: {rules.title} learns from one answer for each prompt"
+        raise TrainerError(Reason.SPEC_INVALID, message, "Remove spec.preference, and apply the job under a new name.")
+    form, problems = _OF_PAIRS[name]
+    return replace(rules, form=form, problems=problems)
+
+
+def _rules_of(name: str, base_model: str) -> ProviderRules:
+    """Bedrock's are those of the base model's family."""
     if name != BEDROCK:
         return RULES[name]
     family = bedrock.family_of(base_model)

@@ -161,8 +161,8 @@ class _SplitCheck:
     @property
     def _is_no_json(self) -> bool:
         """Whether no row could be read, of a file that was taken for JSON."""
-        malformed = all(problem.kind == "Malformed" for problem in self.problems)
-        return self.format.startswith("JSON") and 0 < self.rows == self.bad_rows and malformed
+        unread = all(problem.kind == "Malformed" and problem.field is None for problem in self.problems)
+        return self.format.startswith("JSON") and 0 < self.rows == self.bad_rows and unread
 
     def verdict(self) -> SplitVerdict | None:
         """The split's part; None where the file could not be opened."""

@@ -80,7 +80,7 @@ def prepare_by_length(job: MeasureJob) -> Material | None:
 
     def rows(split: SplitName) -> Iterator[Row]:
         known = getattr(job.dataset, split)
-        return load_rows(job.spec.dataset, split, allow_local=False, expected_sha256=known.sha256 if known else None)
+        return load_rows(job.spec.data, split, allow_local=False, expected_sha256=known.sha256 if known else None)
 
     def tokens(completions: list[str]) -> list[int]:
         return [len(text.encode(errors="replace")) for text in completions]

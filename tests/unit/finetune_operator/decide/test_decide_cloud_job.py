@@ -141,6 +141,12 @@ STATES: dict[str, tuple[JobView, str, str, str]] = {
         "Failed",
     ),
     "field without meaning": (given(spec=spec(method="Full")), "Failed", "SpecInvalid", "Failed"),
+    "a base model without preferences": (
+        given(spec=spec(preference={}), facts=facts(preferenceModels=["gpt-4.1*"])),
+        "Failed",
+        "SpecInvalid",
+        "Failed",
+    ),
     "data refused there": (given(broken(Reason.DATASET_INVALID), status()), "Failed", "DatasetInvalid", "Failed"),
     "refused": (
         given(failed(Reason.PROVIDER_REFUSED), checking()),
@@ -329,7 +335,8 @@ def test_a_provider_closes_on_its_day(name: str) -> None:
 MEANINGLESS = {
     "method": {"method": "Full"},
     "lora": {"lora": {"r": 8}},
-    "preference": {"preference": {}},
+    "preference.beta": {"preference": {"beta": 3}},
+    "preference.labelSmoothing": {"preference": {"labelSmoothing": 0.1}},
     "hyperparameters.learningRate": {"hyperparameters": {"learningRate": 0.1}},
     "hyperparameters.epochs": {"hyperparameters": {"epochs": 2.5}},
     "hyperparameters.seed": {"hyperparameters": {"seed": 2**31}},
@@ -343,6 +350,46 @@ HEEDED = {
     "ttlSecondsAfterFinished", "retryNonce", "hubTokenSecretRef", "dataset", "evaluation",
 }  # fmt: skip
 """Fields that mean the same at a provider, and the token for tokenizers, which the check may need."""
+
+PREFERENCES: dict[str, tuple[str, list[str] | None, str | None]] = {
+    "one of them": ("gpt-4.1-mini-2025-04-14", ["gpt-4.1*"], None),
+    "tuned at OpenAI from one of them": ("ft:gpt-4.1-mini-2025-04-14:org:tone:abc12", ["gpt-4.1*"], None),
+    "tuned at Azure from one of them": ("gpt-4o-2024-08-06.ft-0123456789abcdef-tone", ["gpt-4o-2024-08-06"], None),
+    "nobody knows": ("a-new-model", None, None),
+    "another one": (
+        "gpt-4o-mini",
+        ["gpt-4.1*", "gpt-4o-2024-08-06"],
+        "spec.preference: gpt-4o-mini does not learn from two answers at this provider; "
+        "set baseModel to one that does (gpt-4.1*, gpt-4o-2024-08-06), or leave preference out",
+    ),
+    "tuned from another one": (
+        "ft:gpt-4o-mini:org::abc12",
+        ["gpt-4.1*"],
+        "spec.preference: ft:gpt-4o-mini:org::abc12 does not learn from two answers at this provider; "
+        "set baseModel to one that does (gpt-4.1*), or leave preference out",
+    ),
+    "none does": (
+        "gpt-4o",
+        [],
+        "spec.preference: gpt-4o does not learn from two answers at this provider; leave preference out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_which_base_models_learn_from_two_answers(name: str) -> None:
+    base, known, message = PREFERENCES[name]
+    told = facts(preferenceModels=known)
+    assert cloud_policy.cannot_learn_preferences(spec(baseModel=base, preference={}), told) == message
+    assert cloud_policy.cannot_learn_preferences(spec(baseModel=base), told) is None
+
+
+def test_bedrock_learns_from_one_answer() -> None:
+    asked = spec(baseModel="amazon.nova-micro-v1:0:128k", preference={})
+    message = cloud_policy.meaningless(asked, bedrock_connection())
+    assert message is not None
+    assert "spec.preference: Bedrock's jobs learn from one answer for each prompt" in message
+
 
 TEST_SET = {"train": {"uri": "pvc://d/t.jsonl"}, "test": {"uri": "pvc://d/e.jsonl"}}
 

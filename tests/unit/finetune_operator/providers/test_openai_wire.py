@@ -4,9 +4,12 @@ import base64
 from typing import Any
 
 import pytest
+from openai.types.fine_tuning.job_create_params import JobCreateParams
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers import openai_wire as wire
+from tests.simulators.shapes import unknown_keys
+from tests.unit.finetune_operator.decide.given import job_spec
 
 JOB = {
     "id": "ftjob-1",
@@ -105,6 +108,53 @@ def test_the_results_file_gives_both_curves(content: bytes) -> None:
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b"not base64!"])
 def test_a_results_file_that_cannot_be_read_is_no_error(content: bytes) -> None:
     assert wire.metrics_of_results(content).train == ()
+
+
+METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "completions": (
+        {"hyperparameters": {"epochs": 2, "batchSize": 4, "learningRateMultiplier": 1.8}},
+        {
+            "type": "supervised",
+            "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 1.8}},
+        },
+    ),
+    "pairs": (
+        {"preference": {}, "hyperparameters": {"epochs": 1, "batchSize": 4}},
+        {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 1, "batch_size": 4, "beta": 0.1}}},
+    ),
+    "pairs, further from the base": (
+        {"preference": {"beta": 0.05}, "hyperparameters": {"learningRateMultiplier": 0.5}},
+        {
+            "type": "dpo",
+            "dpo": {
+                "hyperparameters": {"n_epochs": 3, "batch_size": 16, "beta": 0.05, "learning_rate_multiplier": 0.5}
+            },
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_job_says_how_it_is_to_learn_in_the_words_of_the_sdk(name: str) -> None:
+    fields, said = METHODS[name]
+    request = {"model": "gpt", "training_file": "file-1", "method": wire.method(job_spec(**fields))}
+    assert request["method"] == said
+    assert unknown_keys(JobCreateParams, request) == []
+
+
+PAIRS = (
+    b"step,train_loss,train_reward_accuracy,train_reward_margin,valid_loss,valid_reward_accuracy,colour\n"
+    b"1,0.69,0.5,-0.25,,,red\n2,0.5,0.75,0.5,0.6,0.625,red\n"
+)
+
+
+def test_rewards_of_pairs_are_taken_where_they_are_sent() -> None:
+    found = wire.metrics_of_results(PAIRS)
+    assert [(p.step, p.value, p.reward_accuracy, p.reward_margin) for p in (*found.train, *found.validation)] == [
+        (1, 0.69, 0.5, -0.25),
+        (2, 0.5, 0.75, 0.5),
+        (2, 0.6, 0.625, None),
+    ]
 
 
 def test_events_give_steps_in_order_whatever_order_they_come_in() -> None:

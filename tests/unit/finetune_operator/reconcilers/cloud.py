@@ -40,6 +40,18 @@ def rows(count: int = 12) -> bytes:
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
+def pairs(count: int = 12) -> bytes:
+    lines = [
+        {
+            "input": {"messages": [{"role": "user", "content": f"question {n}"}]},
+            "preferred_output": [{"role": "assistant", "content": f"answer {n}"}],
+            "non_preferred_output": [{"role": "assistant", "content": "no"}],
+        }
+        for n in range(count)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
 def catalogue(host: str, price: str = "3.00", **facts: Any) -> Catalogue:
     model = {"training": {"perMillionTokens": price, "asOf": "2026-11-01"}} | facts.pop("model", {})
     return Catalogue.model_validate({"providers": {host: {"models": {"gpt-*": model}} | facts}})
