@@ -84,8 +84,8 @@ bench-memory: venv ## what training takes of memory beside its estimate, on this
 	@$(BIN)/python -m bench.memory
 
 .PHONY: bench-trainer
-bench-trainer: venv ## training beside TRL and transformers (DEVICE=cuda on a machine with a GPU; minutes)
-	@$(BIN)/python -m bench.trainer --device $(DEVICE)
+bench-trainer: venv ## training beside TRL, transformers, LLaMA-Factory, Unsloth (DEVICE=cuda; half an hour; QUICK=1: minutes)
+	@$(BIN)/python -m bench.trainer --device $(DEVICE) $(if $(QUICK),--quick)
 
 .PHONY: bench-data
 bench-data: venv ## `check` on large files beside datasets and tokenizers (ROWS="200000" is quick; else half an hour, 8 GB)

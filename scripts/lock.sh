@@ -20,3 +20,7 @@ compile locks/dev.txt pyproject.toml trainer_image/pyproject.toml --group dev --
 compile locks/operator.txt pyproject.toml --constraints locks/dev.txt "$@"
 compile trainer_image/locks/check.txt trainer_image/pyproject.toml --extra stores --extra measure --constraints locks/dev.txt "$@"
 compile trainer_image/locks/full.txt trainer_image/pyproject.toml --extra full --constraints locks/dev.txt "$@"
+
+# What `make bench-trainer` compares with: each peer in an environment of its own, since they ask for different versions.
+compile bench/trainer/locks/trl.txt bench/trainer/locks/trl.in --constraints locks/dev.txt "$@"
+for peer in llamafactory unsloth; do compile "bench/trainer/locks/$peer.txt" "bench/trainer/locks/$peer.in" "$@"; done

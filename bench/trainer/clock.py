@@ -1,12 +1,14 @@
-"""What a contender's process measures and prints: one line of JSON."""
+"""What a contender's process measures: steps as they end, memory, and what the model learns."""
 
-import json
 import resource
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from bench.trainer.work import Task
+
+_LEAST_TIMED = 2
 
 
 def await_turn(file: str | None) -> None:
@@ -19,11 +21,12 @@ def await_turn(file: str | None) -> None:
 class Clock:
     """Steps as they end. A GPU is waited for at each, in every contender alike."""
 
-    warm_up: int
-    limit_seconds: float
+    task: Task
     started: float = field(default_factory=time.monotonic)
     """When the model was there and training could begin."""
     ends: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    """Seconds that all threads of this process had computed by then: others on the machine change them little."""
     tokens: list[int] = field(default_factory=list)
 
     def step(self, tokens: int) -> bool:
@@ -33,25 +36,26 @@ class Clock:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.ends.append(time.monotonic())
+        self.cpu.append(time.process_time())
         self.tokens.append(tokens)
-        timed = len(self.ends) > self.warm_up
-        return timed and self.ends[-1] - self.ends[self.warm_up - 1] > self.limit_seconds
+        timed = len(self.ends) - self.task.warm_up
+        return timed >= _LEAST_TIMED and self.ends[-1] - self.ends[self.task.warm_up - 1] > self.task.seconds
 
-    def say(self, contender: str, losses: list[float]) -> None:
-        """Print the result."""
+    def result(self, losses: list[float], held_out: float | None) -> dict[str, Any]:
+        """Everything that is known of the contender at the end."""
         import torch
 
-        cuda = torch.cuda.is_available()
-        seconds = self.ends[-1] - self.ends[self.warm_up - 1]
+        cuda, warm_up = torch.cuda.is_available(), self.task.warm_up
+        seconds, computed = (marks[-1] - marks[warm_up - 1] for marks in (self.ends, self.cpu))
         memory = torch.cuda.max_memory_reserved() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        result: dict[str, Any] = {
-            "contender": contender,
-            "tokens_per_second": sum(self.tokens[self.warm_up :]) / seconds,
-            "timed_steps": len(self.ends) - self.warm_up,
+        timed = sum(self.tokens[warm_up:])
+        return {
+            "tokens_per_second": timed / seconds,
+            "tokens_per_cpu_second": timed / computed,
+            "timed_steps": len(self.ends) - warm_up,
             "tokens": sum(self.tokens),
             "peak_bytes": memory,
             "first_step_seconds": self.ends[0] - self.started,
             "losses": losses,
+            "held_out_loss": held_out,
         }
-        sys.stdout.write(f"RESULT {json.dumps(result)}\n")
-        sys.stdout.flush()

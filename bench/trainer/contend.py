@@ -1,29 +1,34 @@
-"""One contender, in this process: `python -m bench.trainer.contend ours --shape 135M --lengths ragged-cpu …`."""
+"""One contender, in this process: `python -m bench.trainer.contend '{"contender": "ours", "shape": "135M", …}'`.
 
-import argparse
+The argument is a Task as JSON; the last line of the output is what was measured, as JSON.
+"""
+
+import json
 import os
+import sys
+from importlib import import_module
+
+from bench.trainer.work import Task
+
+PROGRAMS = {
+    "ours": "bench.trainer.ours",
+    "transformers": "bench.trainer.by_transformers",
+    "trl": "bench.trainer.by_trl",
+    "llamafactory": "bench.trainer.by_llamafactory",
+    "unsloth": "bench.trainer.by_unsloth",
+}
+"""By the first word of a contender's name."""
+
+MARK = "RESULT "
 
 
 def main() -> None:
     """Run the contender that the command line names."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("contender")
-    parser.add_argument("--shape", required=True)
-    parser.add_argument("--lengths", required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--precision", default="Auto")
-    parser.add_argument("--each", type=int, default=8)
-    parser.add_argument("--after", help="file whose appearance is the turn of this contender")
-    parser.add_argument("--profile")
-    parser.add_argument("--cprofile")
-    args = parser.parse_args()
+    task = Task(**json.loads(sys.argv[1]))
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
-    from bench.trainer import ours, peers
-
-    (ours if args.contender.startswith("ours") else peers).run(args)
+    os.environ |= {"UNSLOTH_DISABLE_STATISTICS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    result = import_module(PROGRAMS[task.program]).run(task)
+    sys.stdout.write(f"{MARK}{json.dumps(result)}\n")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """The trainer of this project, through the same functions as a job's pod: model, adapters, decisions, steps."""
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bench.trainer import work
 from bench.trainer.clock import Clock, await_turn
 
 
-def job(output: str, *, batch: int, steps_epochs: float, longest: int, precision: str, packing: bool) -> Any:
+def job(output: str, *, batch: int, longest: int, precision: str, packing: bool, learning_rate: float) -> Any:
     """A job of a cluster, as its pod gets it."""
     from finetune_api.trainer import TrainerJob
 
@@ -22,7 +25,7 @@ def job(output: str, *, batch: int, steps_epochs: float, longest: int, precision
                 "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
                 "lora": {"r": work.LORA_R, "alpha": work.LORA_ALPHA},
                 "hyperparameters": {
-                    "epochs": steps_epochs, "batchSize": batch, "learningRate": work.LEARNING_RATE,
+                    "epochs": 1, "batchSize": batch, "learningRate": learning_rate,
                     "schedule": "Constant", "warmupRatio": 0, "maxSequenceLength": longest,
                     "precision": precision, "checkpointSteps": 1000000, "packing": packing,
                 },
@@ -31,38 +34,33 @@ def job(output: str, *, batch: int, steps_epochs: float, longest: int, precision
     )  # fmt: skip
 
 
-def run(args: Any) -> None:
-    """Train as a job does and print the result."""
+def run(task: work.Task) -> dict[str, Any]:
+    """Train as a job does."""
     import torch
 
-    from finetune_trainer import compiled_layers, step_trainer, tuning
+    from finetune_trainer import tuning
     from finetune_trainer.adapted_linear import fuse
     from finetune_trainer.adapters import with_adapters
     from finetune_trainer.base_model import quiet_libraries
     from finetune_trainer.interruption import Interruption
     from finetune_trainer.metrics import Metrics
-    from finetune_trainer.token_store import IGNORED, TokenStore
 
     quiet_libraries()
-    if "eager" in args.contender:
-        compiled_layers.why_not_compiled = lambda: "not here"
-    if "forced" in args.contender:
-        compiled_layers.why_not_compiled = lambda: None
-    step_trainer.StepTrainer._save_checkpoint = lambda *_: None  # type: ignore[method-assign]  # noqa: SLF001
-    longest = work.LENGTHS[args.lengths].longest
+    _compile_or_not(task.contender)
+    longest = work.LENGTHS[task.lengths].longest
     with tempfile.TemporaryDirectory() as output:
         one = job(
-            output, batch=args.batch, steps_epochs=1, longest=longest, precision=args.precision,
-            packing="padded" not in args.contender,
+            output, batch=task.batch, longest=longest, precision=task.precision, packing="padded" not in task.contender,
+            learning_rate=task.learning_rate,
         )  # fmt: skip
-        made = work.rows(args.lengths, args.batch * args.steps)
-        store = TokenStore((row.ids, [IGNORED] * row.prompt + row.ids[row.prompt :]) for row in made)
-        await_turn(args.after)
-        model = work.build(args.shape, tuning.compute_dtype_of(one), tuning.device())
-        clock = Clock(args.warm_up, args.seconds)
+        store = _store(one, task)
+        await_turn(task.after)
+        model = work.build(task.shape, tuning.compute_dtype_of(one), tuning.device())
+        clock = Clock(task)
         torch.manual_seed(0)
         model = with_adapters(model, one.spec.adapters, "bench/model")
-        if "unfused" not in args.contender:
+        work.fill_adapters(model)
+        if "unfused" not in task.contender:
             fuse(model)
         interruption = Interruption()
 
@@ -73,20 +71,42 @@ def run(args: Any) -> None:
         metrics = Metrics(Path(output) / "metrics.jsonl")
         fit = tuning.fit_of(one, model, store, None)
         why = tuning.why_padded(one, model)
-        print(args.contender, fit, why, flush=True)
+        sys.stderr.write(f"{task.contender}: {fit}, {why or 'packed'}\n")
         trainer = tuning.build_trainer(
             one, model, store, None, fit=fit, packed=why is None, fingerprint="", metrics=metrics,
             interruption=interruption, on_step=on_step,
         )  # fmt: skip
-        if args.profile:
-            _profiled(trainer, args.profile)
+        trainer._save_checkpoint = lambda *_: None  # type: ignore[method-assign]  # noqa: SLF001 - no part of the race
+        if task.profile:
+            _profiled(trainer, task.profile)
         with interruption.deferred():
-            if args.cprofile:
-                _host_profile(trainer, args.cprofile)
+            if task.cprofile:
+                _host_profile(trainer, task.cprofile)
             else:
                 trainer.run()
         losses = [json.loads(line)["loss"] for line in (Path(output) / "metrics.jsonl").read_text().splitlines()]
-        clock.say(args.contender, losses)
+    held_out = work.held_out_loss(model, task.lengths, task.held_out) if task.held_out else None
+    return clock.result(losses, held_out)
+
+
+def _compile_or_not(contender: str) -> None:
+    from finetune_trainer import compiled_layers
+
+    if "eager" in contender:
+        compiled_layers.why_not_compiled = lambda: "not here"
+    if "forced" in contender:
+        compiled_layers.why_not_compiled = lambda: None
+
+
+def _store(one: Any, task: work.Task) -> Any:
+    """The rows where the job's shuffled order comes upon them in the order of the work, as every peer takes them."""
+    from finetune_trainer import tuning
+    from finetune_trainer.token_store import TokenStore
+
+    made = [(row.ids, row.labels) for row in task.rows]
+    plan = tuning.plan_of(one, TokenStore(made))
+    order = [row for step in range(plan.total_steps) for row in plan.rows_of(step)]
+    return TokenStore(made[turn] for turn in np.argsort(order))
 
 
 def _profiled(trainer: Any, path: str) -> None:

@@ -1,6 +1,11 @@
-"""The work: shapes of models with random weights, and rows of token ids. Every contender gets the same."""
+"""The work: shapes of models with random weights, and rows of token ids. Every contender gets the same.
 
+Weights, first adapters and rows come from seeds alone, whatever versions of the libraries a contender brings.
+"""
+
+from dataclasses import dataclass
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -35,12 +40,50 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-LEARNING_RATE = 2e-4
 LORA_R, LORA_ALPHA = 16, 32
 LABELLED = 0.3
 """Part of a ragged row that carries loss: its end."""
 
+IGNORED = -100
+"""The label of a token that carries no loss."""
+
 _KNOWN_TOKENS = 256  # rows use few tokens, some far more often than others: that much can be learnt in a few steps
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one contender is to do."""
+
+    contender: str
+    shape: str
+    lengths: str
+    batch: int
+    """Rows of an optimizer step."""
+    steps: int
+    warm_up: int = 3
+    """Steps before the time counts."""
+    seconds: float = 20
+    """How long the time counts, at the least two steps."""
+    precision: str = "Auto"
+    each: int = 8
+    """Most rows of a peer's forward pass."""
+    learning_rate: float = 2e-4
+    held_out: int = 0
+    """Rows that nobody trained on, whose loss is measured at the end."""
+    after: str | None = None
+    """File whose appearance is the turn of this contender."""
+    profile: str | None = None
+    cprofile: str | None = None
+
+    @property
+    def program(self) -> str:
+        """The first word of the contender's name: `trl` of `trl-packing`."""
+        return self.contender.partition("-")[0]
+
+    @property
+    def rows(self) -> "list[Row]":
+        """The rows, in the order in which steps take them."""
+        return rows(self.lengths, self.batch * self.steps)
 
 
 class Row(NamedTuple):
@@ -48,6 +91,11 @@ class Row(NamedTuple):
 
     ids: list[int]
     prompt: int
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids that carry loss, each in its place."""
+        return [IGNORED] * self.prompt + self.ids[self.prompt :]
 
 
 class Lengths(NamedTuple):
@@ -60,9 +108,9 @@ class Lengths(NamedTuple):
 LENGTHS = {"ragged-cpu": Lengths(100, 512), "ragged": Lengths(350, 2048), "fixed": Lengths(4096, 4096)}
 
 
-def rows(lengths: str, count: int) -> list[Row]:
+def rows(lengths: str, count: int, *, seed: int = 7) -> list[Row]:
     """The rows: the same for the same arguments, on every machine."""
-    chance = np.random.default_rng(7)
+    chance = np.random.default_rng(seed)
     mean, longest = LENGTHS[lengths]
     if mean == longest:
         sizes = np.full(count, longest)
@@ -79,14 +127,13 @@ def rows(lengths: str, count: int) -> list[Row]:
 
 
 def build(shape: str, dtype: Any, device: str) -> Any:
-    """The model of a shape with random weights, the same for the same machine."""
+    """The model of a shape with random weights, the same for the same device."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     made: Any = AutoModelForCausalLM
     about = dict(SHAPES[shape])
     config = AutoConfig.for_model(about.pop("model_type"), max_position_embeddings=8192, use_cache=False, **about)
-    torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -94,7 +141,44 @@ def build(shape: str, dtype: Any, device: str) -> Any:
             model = made.from_config(config, dtype=dtype)
     finally:
         torch.set_default_dtype(before)
+    chance = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for name, weight in sorted(model.named_parameters()):
+            if weight.dim() > 1:
+                weight.normal_(0, 0.02, generator=chance)
+            else:
+                weight.fill_(0 if name.endswith("bias") else 1)
     return model
+
+
+def fill_adapters(model: Any) -> None:
+    """Give every contender the same adapters, spread as peft's first ones: A uniform within 1/sqrt(inputs), B zero."""
+    import torch
+
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".lora_A." in name:
+                chance = torch.Generator().manual_seed(crc32(name[name.index("layers.") :].encode()))
+                bound = weight.shape[1] ** -0.5
+                weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=chance))
+            elif ".lora_B." in name:
+                weight.zero_()
+
+
+def held_out_loss(model: Any, lengths: str, count: int) -> float:
+    """Mean negative log likelihood in nats of the labelled tokens of `count` rows that nobody trained on."""
+    import torch
+    from torch.nn import functional
+
+    model.eval()
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for row in rows(lengths, count, seed=8):
+            ids = torch.tensor([row.ids], device=model.device)
+            logits = model(input_ids=ids, use_cache=False).logits[0, row.prompt - 1 : -1].float()
+            total += functional.cross_entropy(logits, ids[0, row.prompt :], reduction="sum").item()
+            tokens += len(row.ids) - row.prompt
+    return total / tokens
 
 
 def flops_per_token(shape: str, work: list[Row]) -> float:

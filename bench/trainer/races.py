@@ -1,0 +1,63 @@
+"""Who does which work: on speed, and on whether all learn the same from the same rows."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.trainer.work import Task
+
+Contender = tuple[str, dict[str, Any]]
+
+_BF16 = {"precision": "BFloat16"}
+
+
+@dataclass(frozen=True)
+class Race:
+    """One piece of work, and who does it."""
+
+    task: Task
+    contenders: tuple[Contender, ...]
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The work of each contender."""
+        return [replace(self.task, contender=name, **own) for name, own in self.contenders]
+
+
+def named(task: Task) -> str:
+    """A contender as the page calls it."""
+    return task.contender + ("-bfloat16" if task.precision == "BFloat16" else "")
+
+
+def _race(shape: str, lengths: str, batch: int, *contenders: str | Contender, **about: Any) -> Race:
+    task = Task("", shape, lengths, batch, **({"steps": 20} | about))
+    return Race(task, tuple((one, {}) if isinstance(one, str) else one for one in contenders))
+
+
+IN_ORDER = ("ours", "transformers", "trl-in-order", "llamafactory", "unsloth")
+"""Those that take rows as they stand, in 32 bits on a CPU: what they learn can be compared step by step."""
+
+AGREEMENT = _race(
+    "tiny", "ragged-cpu", 16, "ours-padded", *IN_ORDER, steps=40, warm_up=1, seconds=math.inf, held_out=64,
+    learning_rate=1e-2,
+)  # fmt: skip
+
+CPU = _race(
+    "135M", "ragged-cpu", 16, "ours", ("ours", _BF16), "trl-defaults", ("trl-grouped", _BF16), ("trl-packing", _BF16),
+    "transformers", ("transformers", _BF16), "llamafactory", ("llamafactory-slim", _BF16), "unsloth",
+    ("unsloth-slim", _BF16), warm_up=1,
+)  # fmt: skip
+
+_PEERS = (
+    "trl-defaults", "trl-grouped", "trl-liger", "trl-packing", "transformers", "llamafactory", "llamafactory-slim",
+    "unsloth", "unsloth-slim",
+)  # fmt: skip
+GPU = (
+    *(_race(shape, "ragged", 32, "ours-eager", "ours", *_PEERS) for shape in ("0.5B", "1.5B", "8B")),
+    _race("8B", "fixed", 8, "ours", "ours-eager", ("trl-liger", {"each": 2}), "trl-defaults", ("unsloth", {"each": 2})),
+)
+
+
+def races(device: str) -> tuple[Race, ...]:
+    """All races on `cpu` or `cuda`."""
+    return {"cpu": (AGREEMENT, CPU), "cuda": GPU}[device]
