@@ -8,7 +8,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Cost, Failure
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Checked
-from finetune_operator.decide import asking_cost, measuring
+from finetune_operator.decide import asking_cost, evaluation_hosts, measuring
 from finetune_operator.decide.job_view import JobView
 
 LONGEST_RUN_SECONDS = 2419200
@@ -77,11 +77,14 @@ def with_bill(view: JobView) -> Cost | None:
         per_hour = view.facts.price_per_hour(view.spec.base_model, instance_type(view.spec, settings))
         seconds = view.run.billed_seconds
         return billed_time(cost, per_hour, seconds) if per_hour and seconds is not None else cost
-    price, tokens = _price_of_tokens(view), report.result.tokens if report and report.result else None
+    result = (report and report.result) or view.status.result
+    price, tokens = _price_of_tokens(view), result.tokens if result else None
     if price is None or tokens is None or price.currency != cost.currency:
         return cost
     prices = _price_of_answers(view)
     asked = asking_cost.spent(view.provider.evaluation, prices) if prices else Decimal(0)
+    if view.facts.hosting_currency == cost.currency:
+        asked += evaluation_hosts.cost(view.provider.evaluation, view.now)
     return asking_cost.with_spent(billed(cost, tokens, price), asked)
 
 
