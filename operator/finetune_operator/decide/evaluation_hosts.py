@@ -20,6 +20,7 @@ from finetune_api.job_status import EvaluationDeployment, FineTuneJobStatus, Pro
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.hosted import SETTLE, Hosted, changes
 from finetune_operator.decide.hosting_terms import terms_of
+from finetune_operator.decide.job_view import JobView
 
 IN_DEPLOYMENTS: Mapping[str, frozenset[Candidate]] = {
     "azureOpenAI": frozenset(CANDIDATES),
@@ -118,6 +119,26 @@ def per_hour(
         return False, None
     price = facts.price_per_hour(base_model, terms.sku)
     return True, None if price is None else str(Decimal(price) * terms.units)
+
+
+def price_of_an_hour(view: JobView) -> Decimal | None:
+    """What all deployments of an evaluation cost by the hour; None where one has a price that is not known."""
+    if view.spec is None or view.connection is None:
+        return _NO_HOURS
+    parts: dict[Candidate, bool] = {"tuned": True, "activeVersion": compares_versions(view)}
+    there = IN_DEPLOYMENTS.get(view.connection.provider, frozenset())
+    total = _NO_HOURS
+    for candidate in (part for part, is_asked in parts.items() if is_asked and part in there):
+        by_the_hour, price = per_hour(view.connection, view.facts, view.spec.base_model, candidate)
+        if by_the_hour and price is None:
+            return None
+        total += Decimal(price or "0")
+    return total
+
+
+def compares_versions(view: JobView) -> bool:
+    """Whether the tuned model is compared with the active version: the job names it, or the activation rests on it."""
+    return view.spec is not None and (view.if_better or view.spec.evaluation.has("activeVersion"))
 
 
 def rise(

@@ -61,11 +61,6 @@ def is_wanted(view: JobView) -> bool:
     return spec is not None and spec.dataset.test is not None and view.provider.name in MEASURED_AT
 
 
-def compares_versions(view: JobView) -> bool:
-    """Whether the tuned model is compared with the active version: the job names it, or the activation rests on it."""
-    return view.spec is not None and (view.if_better or view.spec.evaluation.has("activeVersion"))
-
-
 def measure(view: JobView) -> Decision | None:
     """The step between the provider's end and the version's beginning."""
     if view.run.state != "Succeeded" or not is_wanted(view):
@@ -351,7 +346,7 @@ def _next_pod(view: JobView) -> dict[str, Any]:
 
 
 def _active_version(view: JobView) -> ComparedVersion | None:
-    active = view.active if compares_versions(view) else None
+    active = view.active if evaluation_hosts.compares_versions(view) else None
     if active is None or view.spec is None:
         return None
     here = active.connection == view.spec.connection_ref.name
