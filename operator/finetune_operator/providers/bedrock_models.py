@@ -39,12 +39,13 @@ class BedrockModels:
     async def answer(self, model: str, question: Question) -> Reply:
         """Converse; a second time, by its profile, for a base model that is not asked by its ID."""
         name = on_demand(model)
+        asked = self._profiles.get(name, name)
         try:
-            return reply(await self._converse(self._profiles.get(name, name), question))
+            return reply(await self._converse(asked, question))
         except NotThere as error:
             raise NotThere(error.reason, f"{RUNTIME} has no such model to ask") from None
         except Refused as error:
-            if name in self._profiles or name.startswith("arn:") or "inference profile" not in error.message:
+            if asked != name or name.startswith("arn:") or "inference profile" not in error.message:
                 raise Refused(error.reason, f"{RUNTIME} refuses a question") from None
         self._profiles[name] = profile(name, self._region)
         return await self.answer(model, question)

@@ -23,8 +23,9 @@ from finetune_trainer.interruption import Interruption
 from finetune_trainer.measure import measure
 from finetune_trainer.outcome import fail
 from finetune_trainer.report import Reporter
-from tests.simulators.openai import OpenAISimulator
+from tests.simulators.simulator import Simulator
 from tests.unit.finetune_operator.decide.given import verdict
+from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, conversations
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, CloudCluster, catalogue, rows
 
 ROWS = 12
@@ -47,7 +48,7 @@ class MeasuredCluster(CloudCluster):
     content = rows(ROWS)
     """What the check's pod sends."""
 
-    def __init__(self, provider: OpenAISimulator, url: str, folder: Path) -> None:
+    def __init__(self, provider: Simulator, url: str, folder: Path) -> None:
         self.folder = folder
         self.identities: dict[str, TokenIdentity] = {}
         self.servers = AsyncExitStack()
@@ -186,6 +187,20 @@ class AzureMeasured(MeasuredCluster, AzureCluster):
         AzureCluster.connect(self)
         model = {"answers": {**PRICES, "asOf": "2026-11-01"}}
         self.catalogue = catalogue("azureOpenAI", hosting={"Standard": "1.70", "DeveloperTier": "0.00"}, model=model)
+
+
+class BedrockMeasured(MeasuredCluster, BedrockCluster):
+    """At Bedrock, where base models are asked on demand."""
+
+    content = conversations(ROWS)
+
+    def connect(self) -> None:
+        BedrockCluster.connect(self)
+        model = {
+            "training": {"perMillionTokens": "1.00", "asOf": "2026-11-01"},
+            "answers": {**PRICES, "asOf": "2026-11-01"},
+        }
+        self.catalogue = Catalogue.model_validate({"providers": {"bedrock": {"models": {"amazon.nova-*": model}}}})
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
