@@ -17,8 +17,7 @@ from tests.unit.finetune_operator.reconcilers.evaluation import DATASET, AzureMe
 
 __all__ = ["start"]
 
-PUT, GONE, LIST = "deployments.create_or_update", "deployments.delete", "deployments.list"
-CHAT = "chat.completions.create"
+PUT, GONE = "deployments.create_or_update", "deployments.delete"
 JOB = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
 POD = (JOBS, "team-a", "sentiment-1-1-eval1")
 BY_HAND = {"spec": {"deployment": {"mode": "Manual"}}, "metadata": {"name": "sentiment", "namespace": "team-a"}}
@@ -108,26 +107,6 @@ async def test_their_hours_are_in_the_cost(provider, begin):
     actual = Decimal(cluster.status()["cost"]["actual"])
     assert Decimal(cluster.evaluation["hosting"]) > Decimal("1.70")
     assert abs(actual - provider.cost()) < Decimal("0.05")
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"operation": PUT, "after_commit": True},
-        {"operation": PUT, "after_commit": True, "outcome": "cut"},
-        {"operation": PUT, "status": 503},
-        {"operation": PUT, "status": 409, "code": "RequestConflict"},
-        {"operation": LIST, "status": 500},
-    ],
-    ids=str,
-)
-async def test_each_is_made_once_whatever_becomes_of_the_call(provider, begin, fault):
-    provider.fault(**fault)
-    cluster = await begin()
-    await deployed(cluster)
-    assert (len(provider.deployments.found), provider.count(PUT)) == (2, 2)
-    await cluster.measure()
-    await alone(cluster, provider)
 
 
 async def test_an_operator_that_is_new_at_every_step_leaves_nothing(provider, begin):
