@@ -31,6 +31,19 @@ class AzureWorkspace(ApiModel):
     connection: Name = Field(description="Name of the connection in the workspace.")
 
 
+class AzureEvaluation(ApiModel):
+    """Deployments that are made for an evaluation, and deleted after it."""
+
+    sku: Literal["Standard", "GlobalStandard", "DeveloperTier"] | None = Field(
+        None,
+        description="SKU of a tuned model's. DeveloperTier has no price per hour, and keeps data in no region. "
+        "Default: as trainingType, so that questions stay where the training data do.",
+    )
+    capacity: Annotated[int, Field(ge=1, le=100000)] = Field(
+        50, description="Capacity units of each: thousands of tokens per minute, which cost nothing by themselves."
+    )
+
+
 class AzureOpenAI(ApiModel):
     """Azure OpenAI: tuning by its data plane, deployments by ARM."""
 
@@ -62,6 +75,9 @@ class AzureOpenAI(ApiModel):
     )
     training_type: Literal["Standard", "GlobalStandard", "DeveloperTier"] = Field(
         "Standard", description="Where and at which price jobs are run; not every model has every type."
+    )
+    evaluation: AzureEvaluation = Field(
+        AzureEvaluation(), description="How models are deployed while dataset.test is asked."
     )
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from finetune_api.asking import Candidate
 from finetune_api.base import ApiModel, Conditions, Display, Money, Timestamp
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.memory import MemoryUse
@@ -179,6 +180,27 @@ class ComparedVersion(ApiModel):
     )
 
 
+class EvaluationDeployment(ApiModel):
+    """A deployment that an evaluation asks, where models answer in deployments only. Recorded before it is made."""
+
+    candidate: Candidate = Field(description="Which of the job's models answers in it.")
+    name: Annotated[str, Field(max_length=64)] = Field(description="Its name at the provider.")
+    created_at: Timestamp = Field(description="When it was recorded, RFC 3339.")
+    asked_at: Timestamp | None = Field(
+        None, description="When the provider was last asked to make it, RFC 3339; absent once it is in its list."
+    )
+    ready_at: Timestamp | None = Field(
+        None, description="When it was first seen to be ready, RFC 3339: from then on it is billed."
+    )
+    address: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="What a question names it by, once it has answered."
+    )
+    borrowed: bool = Field(False, description="Whether it stands anyhow: then it is neither made nor deleted.")
+    released: bool = Field(False, description="Whether it is to go: from then on it is not missed.")
+    per_hour: Money | None = Field(None, description="Its price per hour, where it has one that is known.")
+    failure: Annotated[str, Field(max_length=512)] | None = Field(None, description="Why it cannot be had.")
+
+
 class ProviderEvaluation(ApiModel):
     """The evaluation of a model that stays at its provider: a pod here asks it, through the operator."""
 
@@ -189,6 +211,11 @@ class ProviderEvaluation(ApiModel):
     active_version: ComparedVersion | None = Field(None, description="The version that it is compared with.")
     tuned: Asked | None = Field(None, description="What the tuned model, and the active version, were asked.")
     base: Asked | None = Field(None, description="What the base model was asked.")
+    deployments: Annotated[list[EvaluationDeployment], Field(max_length=8)] | None = Field(
+        None, description="Deployments that are asked; those that were made for it are deleted after it."
+    )
+    deploying_since: Timestamp | None = Field(None, description="Since when the next pod waits for them, RFC 3339.")
+    hosting: Money | None = Field(None, description="What deployments have cost that are gone, as an estimate.")
     ended: bool = Field(False, description="Whether it is over, with a result or without.")
     failure: Failure | None = Field(None, description="Why the last pod ended without a result.")
 

@@ -29,6 +29,7 @@ from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
+from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
 from finetune_operator.reconcilers.hosted import HostedDeployments
 from finetune_operator.reconcilers.job import JobReconciler
 from finetune_operator.reconcilers.local_idle import LocalIdle
@@ -132,7 +133,8 @@ class Operator:
         offers = Offers(self._queue.add_after)
         providers = Providers(local, remote, catalogue)
         self._answers = Answers(context, accounts, self._reports, providers)
-        cloud = CloudJobs(context, remote, self._leadership.assert_held, self._answers)
+        hosts = EvaluationHosts(context, Hosting(accounts), self._leadership.assert_held)
+        cloud = CloudJobs(context, remote, self._leadership.assert_held, self._answers, hosts)
         serving = CloudServing(accounts, context.clock)
         warn_after = timedelta(seconds=self._settings.billed_idle_seconds)
         hosted = HostedDeployments(

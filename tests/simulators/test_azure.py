@@ -68,7 +68,10 @@ def arm(url, simulator, credential=None):
 
 
 def wanted(model: str, sku: str = "Standard", capacity: int = 1, **more) -> arm_models.Deployment:
-    model = arm_models.DeploymentModel(format="OpenAI", name=model, version="1")
+    base, _, date = model.partition("-202")
+    model = arm_models.DeploymentModel(
+        format="OpenAI", name=base if model == MINI else model, version=f"202{date}" if model == MINI else "1"
+    )
     properties = arm_models.DeploymentProperties(model=model)
     return arm_models.Deployment(sku=arm_models.Sku(name=sku, capacity=capacity), properties=properties, **more)
 

@@ -55,12 +55,17 @@ def is_spent(budget: Budget, cost: Cost, trained_tokens: int | None, facts: Mode
     return training + asked >= Decimal(budget.max_cost)
 
 
-def with_expected(cost: Cost, amount: Decimal, size: EvaluationSize, prices: AnswerPrices) -> Cost:
-    """The estimate with that of the evaluation."""
+def with_expected(
+    cost: Cost, amount: Decimal, an_hour: Decimal | None, size: EvaluationSize, prices: AnswerPrices
+) -> Cost:
+    """The estimate with that of the evaluation: its answers, and an hour of what answers, where that is known."""
     basis = (
         f"{cost.basis}; evaluation of {size.rows:,} rows {_rounded_up(amount)} {prices.currency}, "
         f"list prices of {prices.as_of}"
     )
+    if an_hour:
+        basis += f", and an hour of its deployments {_rounded_up(an_hour)}"
+        amount += an_hour
     fields = {"estimated": _rounded_up(Decimal(cost.estimated) + amount), "evaluation": _rounded_up(amount)}
     return cost.model_copy(update={**fields, "basis": basis[:512]})
 

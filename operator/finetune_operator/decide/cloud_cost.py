@@ -8,7 +8,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Cost, Failure
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Checked
-from finetune_operator.decide import asking_cost, measuring
+from finetune_operator.decide import asking_cost, evaluation_hosts, measuring
 from finetune_operator.decide.job_view import JobView
 
 LONGEST_RUN_SECONDS = 2419200
@@ -44,9 +44,9 @@ def expected(view: JobView, checked: Checked) -> Cost | None:
         return cost
     train = view.run.report.dataset.train if view.run.report and view.run.report.dataset else None
     row_tokens = checked.tokens / train.rows if train and train.rows else 0.0
-    versions = measuring.compares_versions(view)
+    versions = evaluation_hosts.compares_versions(view)
     amount = asking_cost.expected(view.spec, checked.evaluation, row_tokens, prices, versions=versions)
-    return asking_cost.with_expected(cost, amount, checked.evaluation, prices)
+    return asking_cost.with_expected(cost, amount, _an_hour(view, cost), checked.evaluation, prices)
 
 
 def over_budget(view: JobView, cost: Cost | None, checked: Checked) -> Failure | None:
@@ -60,6 +60,9 @@ def over_budget(view: JobView, cost: Cost | None, checked: Checked) -> Failure |
     prices = _price_of_answers(view)
     if checked.evaluation is not None and measuring.is_wanted(view) and prices is None:
         message = f"spec.budget: no price of asking {view.spec.base_model} in {budget.currency} is known"
+        return Failure.because(Reason.PRICE_UNKNOWN, message)
+    if measuring.is_wanted(view) and _an_hour(view, cost) is None:
+        message = f"spec.budget: no price of an hour of the evaluation's deployments in {budget.currency} is known"
         return Failure.because(Reason.PRICE_UNKNOWN, message)
     if not exceeds(cost, budget.max_cost):
         return None
@@ -77,12 +80,21 @@ def with_bill(view: JobView) -> Cost | None:
         per_hour = view.facts.price_per_hour(view.spec.base_model, instance_type(view.spec, settings))
         seconds = view.run.billed_seconds
         return billed_time(cost, per_hour, seconds) if per_hour and seconds is not None else cost
-    price, tokens = _price_of_tokens(view), report.result.tokens if report and report.result else None
+    result = (report and report.result) or view.status.result
+    price, tokens = _price_of_tokens(view), result.tokens if result else None
     if price is None or tokens is None or price.currency != cost.currency:
         return cost
     prices = _price_of_answers(view)
     asked = asking_cost.spent(view.provider.evaluation, prices) if prices else Decimal(0)
+    if view.facts.hosting_currency == cost.currency:
+        asked += evaluation_hosts.cost(view.provider.evaluation, view.now)
     return asking_cost.with_spent(billed(cost, tokens, price), asked)
+
+
+def _an_hour(view: JobView, cost: Cost) -> Decimal | None:
+    """Of the deployments that the evaluation needs; None where that is not known in the cost's currency."""
+    price = evaluation_hosts.price_of_an_hour(view)
+    return price if not price or view.facts.hosting_currency == cost.currency else None
 
 
 def _price_of_answers(view: JobView) -> AnswerPrices | None:

@@ -17,15 +17,13 @@ from finetune_operator.decide.conditions import Fact, merge, moment, reconciling
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.remote import RemoteJob, oldest
 from finetune_operator.decide.reported import dataset_facts
+from finetune_operator.decide.run import CHANGES_BY_ITSELF
 
 SETTLE = timedelta(seconds=120)
 """How long a job that was made may be missing from the provider's list. Longer than any call of ours takes."""
 
 LOOK_AGAIN_SECONDS = 15
 ASK_AGAIN_SECONDS = 60
-
-CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED, Reason.PROVIDER_BUSY})
-"""Obstacles that pass without anybody doing something."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +254,31 @@ def not_tidied(view: JobView, failure: Failure) -> Decision:
         "annotate the job with finetune.dev/abandon=true to let it go"
     )
     return trouble(view, failure.model_copy(update={"message": message}), ASK_AGAIN_SECONDS)
+
+
+def not_gone(view: JobView, names: Sequence[str], failure: Failure | None) -> Decision:
+    """Deployments that an evaluation needed are on their way out, or cannot be deleted now."""
+    standing = ", ".join(names)
+    if failure is None:
+        facts = reconciling(Reason.PENDING, f"{standing} is being deleted at the provider") if view.deleting else []
+        return Decision(job.with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)})), requeue_after=20)
+    if view.deleting:
+        return not_tidied(view, failure)
+    message = (
+        f"deployment {standing or 'of the evaluation'} may stand at the provider, and be billed: {failure.message}"
+    )
+    facts = [Fact("Released", "False", failure.reason, message)]
+    status = job.with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)}))
+    return Decision(status, requeue_after=ASK_AGAIN_SECONDS)
+
+
+def gone(view: JobView, decision: Decision) -> Decision:
+    """None of them is left: what they have cost is known, and what was in the way is not any more."""
+    was_left = any(condition.type == "Released" for condition in view.status.conditions or ())
+    facts = [Fact("Released", "True", Reason.SUCCEEDED, "nothing is left at the provider")] if was_left else []
+    conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
+    more = {"provider": view.status.provider, "cost": cloud_cost.with_bill(view), "conditions": conditions}
+    return replace(decision, status=decision.status.model_copy(update=more))
 
 
 def complete(view: JobView) -> Decision | None:

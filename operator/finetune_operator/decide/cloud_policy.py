@@ -7,7 +7,6 @@ from finetune_api import bedrock
 from finetune_api.aws import SageMaker
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.evaluation import Evaluation
 from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Resources
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
@@ -31,26 +30,12 @@ _CHECKS: tuple[Check, ...] = (
         lambda spec: spec.resources != Resources(),
         "resources: the job needs none of this cluster; leave them out",
     ),
-)
-"""In the order of the manifest: whether it is in the way, and the field with what to write."""
-
-_UNMEASURED = (
-    "such a model answers only once it is deployed, which is billed by the hour, and no deployment is made for a "
-    "comparison; leave it out, and ask the version that is deployed with finetune-operator ask"
-)
-_NOT_MEASURED: tuple[Check, ...] = (
-    (lambda spec: spec.dataset.test is not None, f"dataset.test: {_UNMEASURED}"),
-    (lambda spec: spec.evaluation != Evaluation(), f"evaluation: {_UNMEASURED}"),
-)
-"""Where a tuned model needs a deployment."""
-
-_OF_MODELS: tuple[Check, ...] = (
     (
         lambda spec: spec.adopt is not None and spec.dataset.test is not None,
         "dataset.test: the data of a job that is adopted are not read; leave it out",
     ),
 )
-"""Where a tuned model answers by its name."""
+"""In the order of the manifest: whether it is in the way, and the field with what to write."""
 
 _OF_OPENAI: tuple[Check, ...] = (
     (
@@ -89,7 +74,7 @@ def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | N
         checks = _sagemaker_checks(connection.sage_maker)
     else:
         of_provider = _OF_BEDROCK if connection.bedrock else _OF_OPENAI
-        checks = _CHECKS + (_OF_MODELS if connection.open_ai else _NOT_MEASURED) + of_provider
+        checks = _CHECKS + of_provider
     sentences = [sentence for is_in_the_way, sentence in checks if is_in_the_way(spec)]
     if connection.bedrock:
         sentences += bedrock.out_of_bounds(spec)

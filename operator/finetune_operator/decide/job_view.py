@@ -86,7 +86,7 @@ class JobView:
 class Decision:
     """What the job's status should be and what is to be done.
 
-    In this order: stop, start, submit, measure, register, release, delete, status.
+    In this order: stop, start, submit, host, measure, register, release, delete, status.
     """
 
     status: FineTuneJobStatus
@@ -94,6 +94,8 @@ class Decision:
     start: bool = False
     submit: bool = False
     """Have the provider make the job: looked up first, recorded before."""
+    host: Literal["Up", "Down"] | None = None
+    """Have the deployments stand that an evaluation asks, or go."""
     measure: Literal["Start", "Stop"] | None = None
     """Start or end the pod that asks a model at a provider the test set."""
     register: bool = False

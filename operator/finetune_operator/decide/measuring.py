@@ -1,16 +1,28 @@
 """What to do between a provider's job and the version that it makes: a pod here asks the model the test set.
 
-a model → active version recorded → pod → answers → result recorded → version
+a model → active version recorded → deployments, where it needs them → pod → answers → result recorded → version
 
 Nothing that becomes of it costs the model: where it cannot be measured, the job succeeds all the same and says why.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
-from finetune_api.job_status import Asked, ComparedVersion, Failure, FineTuneJobStatus, ProviderEvaluation
+from finetune_api.catalogue import ModelFacts
+from finetune_api.job_status import (
+    Asked,
+    ComparedVersion,
+    EvaluationDeployment,
+    Failure,
+    FineTuneJobStatus,
+    ProviderEvaluation,
+    ProviderStatus,
+)
 from finetune_api.reasons import Reason
+from finetune_operator.decide import asking_cost, evaluation_hosts
 from finetune_operator.decide.conditions import Fact, moment, reconciling, resting, stalled, timestamp
 from finetune_operator.decide.job import (
     LAST_POD_CHECK_SECONDS,
@@ -20,10 +32,10 @@ from finetune_operator.decide.job import (
 )
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.reported import doing, report_is_due, reported
-from finetune_operator.decide.run import RETRIED, Run
+from finetune_operator.decide.run import CHANGES_BY_ITSELF, RETRIED, Run
 
-MEASURED_AT = frozenset({"openAI"})
-"""Provider blocks of those whose models answer without a deployment that is billed by the hour."""
+MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
+"""Provider blocks of those whose models are asked from here."""
 
 MOST_FAILURES = 3
 RETRY_DELAYS = (60, 600)
@@ -40,6 +52,7 @@ WORTH_ANOTHER_POD = RETRIED | {
 """What may be otherwise in a while. Other failures would be met again."""
 
 ASKING = "waiting for the pod that asks the model the test set"
+DEPLOYING = "waiting for the deployments that are asked the test set"
 
 
 def is_wanted(view: JobView) -> bool:
@@ -48,16 +61,21 @@ def is_wanted(view: JobView) -> bool:
     return spec is not None and spec.dataset.test is not None and view.provider.name in MEASURED_AT
 
 
-def compares_versions(view: JobView) -> bool:
-    """Whether the tuned model is compared with the active version: the job names it, or the activation rests on it."""
-    return view.spec is not None and (view.if_better or view.spec.evaluation.has("activeVersion"))
-
-
 def measure(view: JobView) -> Decision | None:
     """The step between the provider's end and the version's beginning."""
-    if view.run.state != "Succeeded" or not is_wanted(view) or _state(view).ended:
+    if view.run.state != "Succeeded" or not is_wanted(view):
         return None
+    if _state(view).ended:
+        return let_go(view)
     return next(found for step in STEPS if (found := step(view)) is not None)
+
+
+def let_go(view: JobView) -> Decision | None:
+    """What was deployed for it is asked to go before the version is made; the job goes on to see to it at its end."""
+    standing = evaluation_hosts.made(view.provider.evaluation)
+    if all(one.released for one in standing):
+        return None
+    return Decision(view.status, host="Down", requeue_after=0)
 
 
 def record(view: JobView) -> Decision | None:
@@ -79,17 +97,39 @@ def enforce_deadline(view: JobView) -> Decision | None:
     return _given_up(view, Failure.because(Reason.DEADLINE_EXCEEDED, "spec.activeDeadlineSeconds is over"))
 
 
+def enforce_limits(view: JobView) -> Decision | None:
+    """What is billed by the hour ends some time, whatever the pod waits for; and with the budget."""
+    overdue = evaluation_hosts.overdue(_state(view), view.now)
+    if overdue is not None:
+        found = view.status.failure
+        why = f"{overdue}: {found.message}" if found else overdue
+        return _given_up(view, Failure.because(found.reason if found else Reason.DEADLINE_EXCEEDED, why))
+    budget, price = view.spec.budget if view.spec else None, view.status.cost
+    if budget is None or price is None or not evaluation_hosts.made(_state(view)):
+        return None
+    if not asking_cost.is_spent(budget, price, _trained(view), _facts(view), _spent(view)):
+        return None
+    message = f"tuning, deployments and answers so far come to budget.maxCost {budget.max_cost}"
+    return _given_up(view, Failure.because(Reason.BUDGET_EXCEEDED, message))
+
+
 def pause(view: JobView) -> Decision | None:
-    """`suspend`: the pod ends. With evaluation.output the next one goes on where it was."""
+    """`suspend`: the pod ends, then its deployments. With evaluation.output the next one goes on where it was."""
     if view.spec is None or not view.spec.suspend:
         return None
     stopping = _pod(view).state in {"Queued", "Active"}
+    standing = bool(evaluation_hosts.made(_state(view)))
     message = "stopping: answers so far are kept" if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
-    change = _change(view, facts, **_next_pod(view), retry_after=None)
+    change = _change(view, facts, **_next_pod(view), retry_after=None, deploying_since=None)
     change.fields.update({"phase": "Suspended", "failure": None})
-    again = LAST_POD_CHECK_SECONDS if stopping else None
-    return Decision(with_status(view, change), measure="Stop" if stopping else None, requeue_after=again)
+    again = LAST_POD_CHECK_SECONDS if stopping or standing else None
+    return Decision(
+        with_status(view, change),
+        measure="Stop" if stopping else None,
+        host="Down" if standing and not stopping else None,
+        requeue_after=again,
+    )
 
 
 def wait_before_retry(view: JobView) -> Decision | None:
@@ -110,11 +150,27 @@ def prepare(view: JobView) -> Decision | None:
     return Decision(with_status(view, change), requeue_after=0)
 
 
+def deploy(view: JobView) -> Decision | None:
+    """Where models answer in deployments only: each has one that answers before the pod begins."""
+    if view.spec is None or _pod(view).state != "Absent" or _state(view).job_id is not None:
+        return None
+    recorded = _state(view).deployments
+    tuned = evaluation_hosts.of(recorded, "tuned")
+    if tuned is not None and tuned.failure is not None:
+        return _given_up(view, Failure.because(Reason.DEPLOYMENT_FAILED, tuned.failure))
+    if evaluation_hosts.stand(recorded, evaluation_hosts.needed(view.spec, view.status, view.provider.name)):
+        return None
+    since = _state(view).deploying_since or timestamp(view.now)
+    change = _change(view, reconciling(Reason.DEPLOYING, DEPLOYING), deploying_since=since)
+    change.fields["failure"] = None
+    return Decision(with_status(view, change), host="Up", requeue_after=LATE_POD_CHECK_SECONDS)
+
+
 def begin(view: JobView) -> Decision | None:
     """No pod is there: it is started. Its name is fixed by its number, so it is never made twice."""
     if _pod(view).state != "Absent" or _state(view).job_id is not None:
         return None
-    change = _change(view, reconciling(Reason.EVALUATING, ASKING), retry_after=None)
+    change = _change(view, reconciling(Reason.EVALUATING, ASKING), retry_after=None, deploying_since=None)
     change.fields["failure"] = None
     return Decision(with_status(view, change), measure="Start", requeue_after=LATE_POD_CHECK_SECONDS)
 
@@ -163,6 +219,7 @@ def retry_or_give_up(view: JobView) -> Decision:
         reconciling(Reason.RETRYING, message),
         **_next_pod(view),
         retry_after=after,
+        deployments=evaluation_hosts.to_be_asked_again(_state(view).deployments),
         failures=before + 1,
         failure=failure,
     )
@@ -174,8 +231,10 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     record,
     prepare,
     enforce_deadline,
+    enforce_limits,
     pause,
     wait_before_retry,
+    deploy,
     begin,
     wait_for_pod,
     follow,
@@ -191,13 +250,53 @@ def not_started(view: JobView, failure: Failure) -> Decision:
     return Decision(with_status(view, change), requeue_after=REJECTED_CHECK_SECONDS)
 
 
+def trouble(view: JobView, status: FineTuneJobStatus, failure: Failure, again: float) -> Decision:
+    """What was to be deployed is not, for now; `status`: as it was written before."""
+    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
+    change = Change(say(failure.reason, failure.message), {"failure": failure})
+    return Decision(with_status(replace(view, status=status), change), requeue_after=max(1.0, again))
+
+
+def deployed(status: FineTuneJobStatus, recorded: Sequence[EvaluationDeployment]) -> FineTuneJobStatus:
+    """The status with this record of deployments."""
+    return _recorded(status, deployments=list(recorded) or None)
+
+
+def fallen(status: FineTuneJobStatus, fall: evaluation_hosts.Fall) -> FineTuneJobStatus:
+    """The status with what is left of them, and what those have cost that are gone."""
+    evaluation = status.provider.evaluation if status.provider else None
+    if evaluation is None and not fall.recorded:
+        return status
+    before = Decimal(evaluation.hosting or "0") if evaluation else Decimal(0)
+    hosting = str((before + fall.cost).quantize(Decimal("0.0001"))) if before + fall.cost else None
+    return _recorded(status, deployments=list(fall.recorded) or None, hosting=hosting)
+
+
+def released(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """The status once all that was made is to go, whether the provider has heard of it or not."""
+    evaluation = status.provider.evaluation if status.provider else None
+    if evaluation is None:
+        return status
+    return _recorded(status, deployments=evaluation_hosts.released(evaluation.deployments))
+
+
+def may_have_deployed(view: JobView) -> bool:
+    """Whether something that the evaluation needed may stand at the provider."""
+    there = view.provider.name in evaluation_hosts.IN_DEPLOYMENTS and view.status.result is not None
+    return there and (view.spec is None or view.spec.dataset.test is not None)
+
+
+def _recorded(status: FineTuneJobStatus, **fields: Any) -> FineTuneJobStatus:
+    provider = status.provider or ProviderStatus()
+    evaluation = (provider.evaluation or ProviderEvaluation()).model_copy(update=fields)
+    return status.model_copy(update={"provider": provider.model_copy(update={"evaluation": evaluation})})
+
+
 def started(status: FineTuneJobStatus, job_id: str) -> FineTuneJobStatus:
     """The status once the pod's Job is there."""
-    provider = status.provider
-    if provider is None or provider.evaluation is None:
+    if status.provider is None or status.provider.evaluation is None:
         return status
-    evaluation = provider.evaluation.model_copy(update={"job_id": job_id})
-    return status.model_copy(update={"provider": provider.model_copy(update={"evaluation": evaluation})})
+    return _recorded(status, job_id=job_id)
 
 
 def facts(view: JobView) -> list[Fact]:
@@ -218,6 +317,20 @@ def _given_up(view: JobView, failure: Failure) -> Decision:
     return Decision(with_status(view, change), measure="Stop" if stop else None, requeue_after=0)
 
 
+def _facts(view: JobView) -> ModelFacts:
+    return view.facts.model(view.spec.base_model) if view.spec else ModelFacts()
+
+
+def _trained(view: JobView) -> int | None:
+    return view.status.result.tokens if view.status.result else None
+
+
+def _spent(view: JobView) -> Decimal:
+    prices = _facts(view).answers
+    asked = asking_cost.spent(_state(view), prices) if prices else Decimal(0)
+    return asked + evaluation_hosts.cost(_state(view), view.now)
+
+
 def _pod(view: JobView) -> Run:
     return view.run.measuring or Run("Absent")
 
@@ -233,7 +346,7 @@ def _next_pod(view: JobView) -> dict[str, Any]:
 
 
 def _active_version(view: JobView) -> ComparedVersion | None:
-    active = view.active if compares_versions(view) else None
+    active = view.active if evaluation_hosts.compares_versions(view) else None
     if active is None or view.spec is None:
         return None
     here = active.connection == view.spec.connection_ref.name

@@ -20,6 +20,9 @@ RunState = Literal[
 RETRIED = frozenset({Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED, Reason.NO_CAPACITY})
 """Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
 
+CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED, Reason.PROVIDER_BUSY})
+"""Obstacles that pass without anybody doing something."""
+
 STARTING = timedelta(seconds=15)
 """A trainer has its say within this time: that its container runs is not worth a write of status before."""
 

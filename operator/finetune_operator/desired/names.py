@@ -1,5 +1,6 @@
 """Names of children: fixed by their owner's, so that nothing is ever made twice."""
 
+import re
 from hashlib import sha256
 from posixpath import join
 
@@ -10,6 +11,9 @@ LABEL_LIMIT = 63
 REPLICATED_JOB = "node"
 JOB_SET_LIMIT = LABEL_LIMIT - len(f"-{REPLICATED_JOB}-0-1023-abcde")
 """What the names of a JobSet's pods leave for its own."""
+
+PROVIDER_NAME_LIMIT = 46
+"""What is left of a deployment's 63 letters beside a part of a UID, an attempt's number, and which part it is."""
 
 
 def fit(name: str, limit: int = LABEL_LIMIT) -> str:
@@ -31,6 +35,12 @@ def measuring_job(job: str, attempt: int, number: int) -> str:
     """The batch Job of the pod that asks an attempt's model at a provider; `number`: which pod it is."""
     suffix = f"-{attempt}-eval{number}"
     return fit(job, LABEL_LIMIT - len(suffix)) + suffix
+
+
+def deployment_at_provider(namespace: str, job: str, uid: str) -> str:
+    """How the names of what is deployed for a job at a provider begin: no dash stands beside another."""
+    own = re.sub("-+", "-", fit(f"{namespace}-{job}", PROVIDER_NAME_LIMIT))
+    return f"{own}-{uid.replace('-', '')[-6:]}"
 
 
 def job_set(job: str, attempt: int) -> str:

@@ -112,11 +112,18 @@ class Aws:
     Args:
         session: whose keys sign.
         endpoints: addresses of services where they are not AWS's public ones, by boto3's names of the services.
+        patience: seconds for an answer of services that take longer than others, by the same names.
     """
 
-    def __init__(self, session: Session, endpoints: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        endpoints: Mapping[str, str] | None = None,
+        patience: Mapping[str, float] | None = None,
+    ) -> None:
         self._session = session
         self._endpoints = endpoints or {}
+        self._patience = patience or {}
         self._clients: dict[str, Any] = {}
         self._turn: Callable[[], Awaitable[None]] | None = None
         self._building = threading.Lock()
@@ -158,13 +165,13 @@ class Aws:
             found += page.get(key) or []
         return found
 
-    async def run(self, service: str, do: Callable[[Any], T]) -> T:
-        """What `do` makes of the service's client, in a thread.
+    async def run(self, service: str, do: Callable[[Any], T], *, paced: bool = True) -> T:
+        """What `do` makes of the service's client, in a thread; `paced`: once it is this call's turn.
 
         Raises:
             ProviderError: as `translated` says.
         """
-        if self._turn is not None and service != STORE:
+        if self._turn is not None and paced and service != STORE:
             await self._turn()
         loop = asyncio.get_running_loop()
         try:
@@ -184,7 +191,7 @@ class Aws:
                 endpoint = self._endpoints.get(service)
                 config = Config(
                     connect_timeout=CONNECT_SECONDS,
-                    read_timeout=ANSWER_SECONDS,
+                    read_timeout=self._patience.get(service, ANSWER_SECONDS),
                     retries={"total_max_attempts": 1},
                     max_pool_connections=THREADS,
                     s3={"addressing_style": "path"} if endpoint else None,

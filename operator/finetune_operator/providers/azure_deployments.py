@@ -1,5 +1,6 @@
 """Deployments of an Azure OpenAI account by ARM: listed, made by name, deleted, and asked whether they answer."""
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +20,8 @@ from finetune_operator.providers.errors import NotThere, Unknown
 from finetune_operator.providers.ports import HostRequest
 
 OWNER_TAG = "finetune-uid"
+
+_DATED = re.compile(r"(.+)-(\d{4}-\d{2}-\d{2})")
 
 _STATES: dict[str, HostedState] = {
     "Succeeded": "Ready",
@@ -106,12 +109,19 @@ def account_path(settings: AzureOpenAI) -> str:
 def wanted(request: HostRequest) -> arm.Deployment:
     """The deployment as ARM's PUT takes it. Pure."""
     serving = serving_of(request.template)
-    model = arm.DeploymentModel(format="OpenAI", name=request.model, version="1")
+    name, version = named_base(request.model) if request.is_base else (request.model, "1")
+    model = arm.DeploymentModel(format="OpenAI", name=name, version=version)
     return arm.Deployment(
         sku=arm.Sku(name=serving.sku, capacity=serving.capacity),
         properties=arm.DeploymentProperties(model=model),
         tags={OWNER_TAG: request.owner},
     )
+
+
+def named_base(model: str) -> tuple[str, str | None]:
+    """A base model as ARM names it: gpt-4o-mini and 2024-07-18, or the version that Azure takes by itself."""
+    dated = _DATED.fullmatch(model)
+    return (dated[1], dated[2]) if dated else (model, None)
 
 
 def serving_of(template: DeploymentTemplate) -> AzureServing:

@@ -65,9 +65,6 @@ class AzureOpenAIApi(OpenAIApi):
         """Deployments of the account, by ARM."""
         return self._deployments
 
-    def answering(self) -> None:
-        """No model answers without a deployment."""
-
     def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - the same for every job
         """Without a training type Azure says that the base model cannot be tuned."""
         return {"extra_body": {"trainingType": self._training_type}}

@@ -16,8 +16,9 @@ from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import bedrock_wire as wire
 from finetune_operator.providers.aws import Aws, session_of
 from finetune_operator.providers.bedrock_deployments import BedrockDeployments
+from finetune_operator.providers.bedrock_models import ANSWER_SECONDS, RUNTIME, BedrockModels
 from finetune_operator.providers.errors import NotThere, Refused, TryLater
-from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
+from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.s3 import Bucket, place_of
 
 SERVICE = "bedrock"
@@ -30,7 +31,9 @@ class BedrockApi:
     def __init__(self, settings: Bedrock, secret: Mapping[str, str]) -> None:
         self._settings = settings
         session = session_of(settings.credentials, secret, settings.region)
-        self._aws = Aws(session, settings.endpoints.by_service() if settings.endpoints else None)
+        endpoints = settings.endpoints.by_service() if settings.endpoints else None
+        self._aws = Aws(session, endpoints, {RUNTIME: ANSWER_SECONDS})
+        self._models = BedrockModels(self._aws, settings.region)
         self._bucket = Bucket(self._aws, settings.s3)
 
     async def close(self) -> None:
@@ -135,8 +138,9 @@ class BedrockApi:
         """Deployments on demand, and provisioned throughput."""
         return BedrockDeployments(self._aws)
 
-    def answering(self) -> None:
-        """No model answers without a deployment."""
+    def answering(self) -> AnsweringApi:
+        """Converse, of deployments and of base models."""
+        return self._models
 
     async def _shown(self, name_or_arn: str) -> dict[str, Any]:
         return await self._aws.call(SERVICE, "get_model_customization_job", jobIdentifier=name_or_arn)

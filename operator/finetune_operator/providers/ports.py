@@ -124,6 +124,8 @@ class HostRequest:
     """UID of the ModelDeployment."""
     base_model: str | None = None
     """What the tuned model is an adapter of; None where it is whole."""
+    is_base: bool = False
+    """Whether it is a model of the provider's own, and not one that was tuned."""
     recorded_at: str = ""
     """When it was recorded that it is to be made. One of a name that was there before is another one."""
 

@@ -10,7 +10,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Asked, FineTuneJobStatus, ProviderEvaluation
 from finetune_api.names import COMPONENT_LABEL
 from finetune_api.reasons import Reason
-from finetune_operator.decide import asking_cost
+from finetune_operator.decide import asking_cost, evaluation_hosts
 from finetune_operator.desired.measure_job import COMPONENT
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater
@@ -65,6 +65,7 @@ class Answers:
         status = parse_status(FineTuneJobStatus, job)
         evaluation = _under_way(status, asker)
         model = _model(question.model, spec, status, evaluation)
+        host = evaluation_hosts.of(evaluation.deployments, question.model)
         is_base = question.model == "base"
         self._require_room(asker.uid, spec, status, evaluation)
         self._count(asker.uid, evaluation, is_base, 1)
@@ -72,7 +73,7 @@ class Answers:
             reply = await self._accounts.of(spec.connection_ref.name).answer(model, question)
         except (Refused, TryLater) as error:
             self._count(asker.uid, evaluation, is_base, -1)
-            raise _refusal(error) from None
+            raise _refusal(error, may_come_back=host is not None) from None
         except ProviderError as error:
             raise _refusal(error) from None
         self._count(asker.uid, evaluation, is_base, 0, reply)
@@ -104,6 +105,7 @@ class Answers:
         if spec.budget is None or facts.answers is None or status.cost is None:
             return
         asked = asking_cost.spent(evaluation.model_copy(update={"tuned": tuned, "base": base}), facts.answers)
+        asked += evaluation_hosts.cost(evaluation, self._context.clock())
         trained = status.result.tokens if status.result else None
         if asking_cost.is_spent(spec.budget, status.cost, trained, facts, asked):
             message = f"tuning and the answers so far come to budget.maxCost {spec.budget.max_cost}"
@@ -142,27 +144,29 @@ def _under_way(status: FineTuneJobStatus, asker: Asker) -> ProviderEvaluation:
 def _model(
     candidate: Candidate, spec: FineTuneJobSpec, status: FineTuneJobStatus, evaluation: ProviderEvaluation
 ) -> str:
-    """The provider's name of the model that is meant.
+    """What the provider knows the model by that is meant, or the deployment in which it answers.
 
     Raises:
-        Refusal: the job compares with none such.
+        Refusal: the job compares with none such, or it has no deployment.
     """
-    asks_base = spec.evaluation.has("zeroShot") or spec.evaluation.has("fewShot")
-    names = {
-        "tuned": status.result.artifact.provider_model_id if status.result else None,
-        "base": spec.base_model if asks_base else None,
-        "activeVersion": evaluation.active_version.model if evaluation.active_version else None,
-    }
-    name = names[candidate]
+    name = evaluation_hosts.models(spec, status).get(candidate)
     if name is None:
         raise Refusal(404, f"{Reason.MODEL_NOT_FOUND}: the job compares with no such model", close=True)
-    return name
+    host = evaluation_hosts.of(evaluation.deployments, candidate)
+    if host is None:
+        return name
+    if host.failure is not None:
+        raise Refusal(404, f"{Reason.MODEL_NOT_FOUND}: {host.failure}", close=True)
+    if host.address is None:
+        raise Refusal(503, f"{Reason.PROVIDER_UNAVAILABLE}: its deployment is not ready", retry_after=PAUSE_SECONDS)
+    return host.address
 
 
-def _refusal(error: ProviderError) -> Refusal:
+def _refusal(error: ProviderError, *, may_come_back: bool = False) -> Refusal:
+    """`may_come_back`: a deployment that has answered is known everywhere some minutes later."""
     sentence = f"{error.reason.value}: {error.message}"
-    if isinstance(error, NotThere):
+    if isinstance(error, NotThere) and not may_come_back:
         return Refusal(404, sentence)
-    if isinstance(error, Refused):
+    if isinstance(error, Refused) and not isinstance(error, NotThere):
         return Refusal(422, sentence)
     return Refusal(503, sentence, retry_after=error.retry_after or PAUSE_SECONDS)

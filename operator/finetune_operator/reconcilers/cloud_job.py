@@ -19,6 +19,7 @@ from finetune_operator.providers.errors import Busy, Ended, ProviderError, Refus
 from finetune_operator.providers.ports import RemoteTraining
 from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
 from finetune_operator.runtime.errors import Forbidden, Invalid
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 
@@ -35,13 +36,22 @@ class CloudJobs:
         training: what is asked of providers.
         guard: raises LeadershipLost where another replica may lead by now.
         answers: counts what the models of jobs are asked.
+        hosts: makes and deletes what evaluations ask.
     """
 
-    def __init__(self, context: Context, training: RemoteTraining, guard: Callable[[], None], answers: Answers) -> None:
+    def __init__(
+        self,
+        context: Context,
+        training: RemoteTraining,
+        guard: Callable[[], None],
+        answers: Answers,
+        hosts: EvaluationHosts,
+    ) -> None:
         self._context = context
         self._training = training
         self._guard = guard
         self._answers = answers
+        self._hosts = hosts
 
     async def hold(self, job: Manifest) -> Manifest:
         """Put our finalizer on the job: from now on it does not go before what is outside of the cluster has gone."""
@@ -85,6 +95,24 @@ class CloudJobs:
         """A job has ended or is gone."""
         self._answers.forget(uid)
 
+    async def host(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
+        """Have the deployments that an evaluation asks stand, or go.
+
+        Raises:
+            ProviderError: the provider could not be looked at.
+            Conflict: the object has changed since it was read; nothing was asked for.
+        """
+        async with self._training.turn(job):
+            if decision.host == "Up":
+                return await self._hosts.up(job, view, decision)
+            left = await self._hosts.down(job, replace(view, status=decision.status))
+        status = measuring.released(left.status)
+        if left.error is not None and decision.status.phase == "Suspended":
+            return left.job, measuring.trouble(view, status, left.error.failure(), decide.ASK_AGAIN_SECONDS)
+        if left.error is not None:
+            logger.warning("deployments of an evaluation cannot be deleted yet: %s", left.error.message)
+        return left.job, replace(decision, status=status)
+
     async def measure(self, job: Manifest, view: JobView, decision: Decision) -> Decision:
         """Start or end the pod that asks the tuned model the test set."""
         if decision.measure == "Stop":
@@ -106,6 +134,12 @@ class CloudJobs:
                 await self._stop(job, view)
             if not view.abandoned:
                 async with self._training.turn(job):
+                    if measuring.may_have_deployed(view):
+                        left = await self._hosts.down(job, view)
+                        job, view = left.job, replace(view, status=left.status)
+                        if left.names or left.error is not None:
+                            return job, decide.not_gone(view, left.names, left.failure)
+                        decision = decide.gone(view, decision)
                     await self._end_strays(job, view)
                     await self._training.clean(job, view.provider.files or ())
         except Busy as error:

@@ -11,7 +11,6 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import FIELD_MANAGER, MANAGED_BY_LABEL, PROVIDER_FINALIZER, SERVED_VERSION_LABEL
 from finetune_api.reasons import Reason
-from finetune_operator.decide.cloud_job import CHANGES_BY_ITSELF
 from finetune_operator.decide.cloud_policy import shuts_down
 from finetune_operator.decide.deployment import (
     DeploymentDecision,
@@ -24,6 +23,7 @@ from finetune_operator.decide.deployment import (
     read_serving,
 )
 from finetune_operator.decide.idle import is_asleep
+from finetune_operator.decide.run import CHANGES_BY_ITSELF
 from finetune_operator.desired import serving
 from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.providers.accounts import catalogue_name, is_remote

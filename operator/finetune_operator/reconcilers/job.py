@@ -157,6 +157,8 @@ class JobReconciler:
             await provider.stop(job, view.status)
         if decision.submit:
             return await self._cloud.submit(job, view, decision)
+        if decision.host:
+            return await self._cloud.host(job, view, decision)
         if decision.measure:
             self._reports.forget(view.uid)  # what an earlier pod of the attempt has said
             return job, await self._cloud.measure(job, view, decision)

@@ -10,6 +10,7 @@ from tests.simulators.http import ApiError
 from tests.simulators.ids import Ids
 from tests.simulators.ledger import Ledger
 from tests.simulators.openai.models import Models
+from tests.simulators.openai.settings import ALIASES
 
 DEVELOPER = "developertier"
 
@@ -31,6 +32,10 @@ class Deployment:
     @property
     def model(self) -> str:
         return str(self.request["properties"]["model"]["name"])
+
+    @property
+    def version(self) -> str:
+        return str(self.request["properties"]["model"].get("version") or "")
 
     @property
     def sku(self) -> str:
@@ -133,10 +138,10 @@ class Deployments:
 
     def _check(self, name: str, request: dict[str, Any], models: Models) -> None:
         wanted = Deployment(name, request, self.clock.now)
-        bare = wanted.model.partition(":ckpt-")[0]
-        if bare not in models.tuned and models.base(bare) is None:
-            raise errors.unsupported_model(wanted.model, request["properties"]["model"].get("version") or "")
-        if wanted.sku not in self.settings.skus:
+        tuned = wanted.model.partition(":ckpt-")[0] in models.tuned
+        if not tuned and not _is_base(wanted):
+            raise errors.unsupported_model(wanted.model, wanted.version)
+        if wanted.sku not in self.settings.skus or (wanted.sku == DEVELOPER and not tuned):
             raise errors.unsupported_sku(request["sku"]["name"], wanted.model, self.settings.location)
         others = [other for other in self.found.values() if other.name != name]
         free = self.settings.capacity - sum(other.capacity for other in others)
@@ -169,9 +174,11 @@ class Deployments:
         if deployment.answers_from is None:
             deployment.answers_from = self.clock.now + self.settings.spread_seconds
         deployment.last_used = self.clock.now
-        units = deployment.capacity if deployment.sku == "provisionedmanaged" else 1
+        provisioned = deployment.sku == "provisionedmanaged"
+        units = deployment.capacity if provisioned else 1
         self.ledger.stop(deployment.name)
-        if per_hour := HOURLY[deployment.sku] * units:
+        by_tokens = deployment.model in ALIASES and not provisioned
+        if (per_hour := HOURLY[deployment.sku] * units) and not by_tokens:
             self.ledger.start(deployment.name, "hosting", per_hour)
 
     def _expire_later(self, deployment: Deployment) -> None:
@@ -194,3 +201,9 @@ class Deployments:
     def _remove(self, name: str) -> None:
         self.found.pop(name).turn += 1
         self.ledger.stop(name)
+
+
+def _is_base(wanted: Deployment) -> bool:
+    """A base model has its date for a version; ARM knows none by its name with the date."""
+    dated = ALIASES.get(wanted.model)
+    return dated is not None and wanted.version in {"", dated.removeprefix(f"{wanted.model}-")}

@@ -67,8 +67,8 @@ def evaluation(made: FineTuneJobStatus) -> ProviderEvaluation:
 
 def test_the_order_of_the_steps() -> None:
     assert [step.__name__ for step in measuring.STEPS] == [
-        "record", "prepare", "enforce_deadline", "pause", "wait_before_retry", "begin", "wait_for_pod", "follow",
-        "retry_or_give_up",
+        "record", "prepare", "enforce_deadline", "enforce_limits", "pause", "wait_before_retry", "deploy", "begin",
+        "wait_for_pod", "follow", "retry_or_give_up",
     ]  # fmt: skip
 
 
@@ -198,6 +198,11 @@ def test_what_asking_is_expected_to_cost(name: str) -> None:
 
 def test_the_estimate_names_its_parts() -> None:
     price = Price.model_validate({"perMillionTokens": "3.00", "asOf": "2026-11-01"})
-    cost = asking_cost.with_expected(estimate(1_000_000, 1, price), asking_cost.Decimal("13.2"), SIZE, PRICES)
+    tuning, asking = estimate(1_000_000, 1, price), asking_cost.Decimal("13.2")
+    cost = asking_cost.with_expected(tuning, asking, asking_cost.Decimal(0), SIZE, PRICES)
     assert (cost.estimated, cost.evaluation) == ("16.20", "13.20")
     assert "evaluation of 1,000 rows 13.20 USD" in cost.basis
+    assert "hour" not in cost.basis
+    cost = asking_cost.with_expected(tuning, asking, asking_cost.Decimal("1.70"), SIZE, PRICES)
+    assert (cost.estimated, cost.evaluation) == ("17.90", "14.90")
+    assert "an hour of its deployments 1.70" in cost.basis

@@ -19,6 +19,7 @@ from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
+from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
 from finetune_operator.reconcilers.hosted import HostedDeployments
 from finetune_operator.reconcilers.job import JobReconciler
 from finetune_operator.reconcilers.local_idle import LocalIdle
@@ -106,7 +107,8 @@ class Cluster:
         offers = Offers(lambda key, _: self.wake(key))
         providers = Providers(provider, remote, lambda: self.catalogue)
         self.answers = Answers(context, self.accounts, self.reports, providers)
-        cloud = CloudJobs(context, remote, self.guard, self.answers)
+        hosts = EvaluationHosts(context, Hosting(self.accounts), self.guard)
+        cloud = CloudJobs(context, remote, self.guard, self.answers, hosts)
         serving = CloudServing(self.accounts, lambda: self.now)
         warn_after = timedelta(days=1)
         hosted = HostedDeployments(

@@ -23,9 +23,10 @@ from finetune_trainer.interruption import Interruption
 from finetune_trainer.measure import measure
 from finetune_trainer.outcome import fail
 from finetune_trainer.report import Reporter
-from tests.simulators.openai import OpenAISimulator
+from tests.simulators.simulator import Simulator
 from tests.unit.finetune_operator.decide.given import verdict
-from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, catalogue, rows
+from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, conversations
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, CloudCluster, catalogue, rows
 
 ROWS = 12
 DATASET = {"train": {"uri": "pvc://data/train.jsonl"}, "test": {"uri": "pvc://data/test.jsonl"}}
@@ -44,7 +45,10 @@ def priced(host: str, **prices: Any) -> Catalogue:
 class MeasuredCluster(CloudCluster):
     """With a report server of the operator's, and the data where pods see volumes."""
 
-    def __init__(self, provider: OpenAISimulator, url: str, folder: Path) -> None:
+    content = rows(ROWS)
+    """What the check's pod sends."""
+
+    def __init__(self, provider: Simulator, url: str, folder: Path) -> None:
         self.folder = folder
         self.identities: dict[str, TokenIdentity] = {}
         self.servers = AsyncExitStack()
@@ -99,7 +103,7 @@ class MeasuredCluster(CloudCluster):
 
     async def tune(self) -> None:
         """From the check to the provider's model."""
-        await self.check()
+        await self.check(self.content)
         await self.settle()
         await self.pass_time(3600)
 
@@ -172,6 +176,31 @@ class MeasuredCluster(CloudCluster):
 
     def tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cadata=self.certificates.bundle)
+
+
+class AzureMeasured(MeasuredCluster, AzureCluster):
+    """At Azure OpenAI, whose models answer in deployments only."""
+
+    content = b"\xef\xbb\xbf" + rows(ROWS)
+
+    def connect(self) -> None:
+        AzureCluster.connect(self)
+        model = {"answers": {**PRICES, "asOf": "2026-11-01"}}
+        self.catalogue = catalogue("azureOpenAI", hosting={"Standard": "1.70", "DeveloperTier": "0.00"}, model=model)
+
+
+class BedrockMeasured(MeasuredCluster, BedrockCluster):
+    """At Bedrock, where base models are asked on demand."""
+
+    content = conversations(ROWS)
+
+    def connect(self) -> None:
+        BedrockCluster.connect(self)
+        model = {
+            "training": {"perMillionTokens": "1.00", "asOf": "2026-11-01"},
+            "answers": {**PRICES, "asOf": "2026-11-01"},
+        }
+        self.catalogue = Catalogue.model_validate({"providers": {"bedrock": {"models": {"amazon.nova-*": model}}}})
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

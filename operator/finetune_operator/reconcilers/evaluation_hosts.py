@@ -1,0 +1,191 @@
+"""Deployments that an evaluation asks: recorded before they are made, gone before their job's finalizer goes.
+
+Decisions are in `decide.evaluation_hosts` and `decide.measuring`.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobStatus
+from finetune_operator.decide import evaluation_hosts as decide
+from finetune_operator.decide import measuring
+from finetune_operator.decide.evaluation_hosts import ONE_AT_A_TIME, Rise, Wanted
+from finetune_operator.decide.hosted import Hosted, address
+from finetune_operator.decide.job_view import Decision, JobView
+from finetune_operator.desired import names
+from finetune_operator.providers.errors import ProviderError, Refused
+from finetune_operator.providers.hosting import Hosting
+from finetune_operator.providers.ports import HostRequest
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS
+
+logger = logging.getLogger(__name__)
+
+Manifest = dict[str, Any]
+
+MOVING_SECONDS = 20.0
+"""Between two looks while something changes at the provider."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What one look at what was made for a job has left of it."""
+
+    job: Manifest
+    status: FineTuneJobStatus
+    names: tuple[str, ...] = ()
+    error: ProviderError | None = None
+    """Why the provider did not do its part."""
+
+    @property
+    def failure(self) -> Failure | None:
+        """The same, as status shows it."""
+        return self.error.failure() if self.error is not None else None
+
+
+class EvaluationHosts:
+    """Makes deployments for evaluations, asks whether they answer, and deletes them.
+
+    Args:
+        context: the world.
+        calls: what is asked of providers.
+        guard: raises LeadershipLost where another replica may lead by now.
+    """
+
+    def __init__(self, context: Context, calls: Hosting, guard: Callable[[], None]) -> None:
+        self._context = context
+        self._calls = calls
+        self._guard = guard
+
+    async def up(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
+        """Have what the evaluation needs stand and answer.
+
+        Raises:
+            ProviderError: the provider could not be looked at; nothing was asked for.
+            Conflict: the object has changed since it was read; nothing was asked for.
+        """
+        if view.spec is None or view.connection is None or view.provider.evaluation is None:
+            return job, decision
+        connection, status = view.spec.connection_ref.name, decision.status
+        found = await self._calls.list(connection)
+        wanted = _wanted(view, view.spec, view.connection, status)
+        alone = view.provider.name in ONE_AT_A_TIME
+        plan = decide.rise(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
+        recorded = await self._asked(connection, plan, found)
+        status = measuring.deployed(status, recorded)
+        written = await self._write(job, view, status)
+        if written is None:
+            return job, Decision(view.status)  # deleted meanwhile
+        status, failure = await self._make(view, status, plan.make)
+        if failure is not None:
+            again = failure.retry_after or MOVING_SECONDS
+            return written, measuring.trouble(view, status, failure.failure(), again)
+        stands = decide.stand(_recorded(status), [one.candidate for one in wanted])
+        return written, replace(decision, status=status, requeue_after=0 if stands else MOVING_SECONDS)
+
+    async def down(self, job: Manifest, view: JobView) -> Left:
+        """Ask for the end of all that was made for the job.
+
+        Raises:
+            Conflict: the object has changed since it was read; nothing was asked for.
+        """
+        try:
+            found = await self._calls.list(_connection(job))
+        except ProviderError as error:
+            return Left(job, view.status, error=error)
+        alone = view.provider.name in ONE_AT_A_TIME
+        plan = decide.fall(_recorded(view.status), found, beginning(view), view.now, one_at_a_time=alone)
+        status = measuring.fallen(view.status, plan)
+        written = await self._write(job, view, status) or job
+        self._guard()
+        left = Left(written, status, tuple(one.name for one in plan.recorded))
+        try:
+            for name in plan.delete:
+                await self._calls.delete(_connection(job), name)
+        except ProviderError as error:
+            return replace(left, error=error)
+        return left
+
+    async def _asked(self, connection: str, plan: Rise, found: Mapping[str, Hosted]) -> Sequence[EvaluationDeployment]:
+        """The record once those that are ready were asked whether they answer."""
+        recorded = plan.recorded
+        for name in plan.ask:
+            if await self._calls.answers(connection, name):
+                recorded = decide.answering(recorded, name, address(found, name) or name)
+        return recorded
+
+    async def _make(
+        self, view: JobView, status: FineTuneJobStatus, to_make: Sequence[str]
+    ) -> tuple[FineTuneJobStatus, ProviderError | None]:
+        """Have them made, as they are recorded; what is in the way of that."""
+        recorded = list(_recorded(status))
+        for at, one in enumerate(recorded):
+            if one.name not in to_make or view.spec is None or view.connection is None:
+                continue
+            self._guard()
+            request = _request(view, view.spec, view.connection, one, status)
+            try:
+                await self._calls.make(view.spec.connection_ref.name, request)
+            except Refused as error:
+                recorded[at] = decide.failed(one, error.message)
+            except ProviderError as error:
+                logger.warning("deployment %s was not made, as far as is known: %s", one.name, error.message)
+                return measuring.deployed(status, recorded), error
+        return measuring.deployed(status, recorded), None
+
+    async def _write(self, job: Manifest, view: JobView, status: FineTuneJobStatus) -> Manifest | None:
+        """The job with what is to be done in its status; None where it has gone."""
+        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status)
+        metadata = job["metadata"]
+        written = self._context.store.get(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"])
+        return written if written is not None and written["metadata"]["uid"] == view.uid else None
+
+
+def beginning(view: JobView) -> str:
+    """How the names of a job's deployments begin: as those of ModelDeployments do."""
+    return names.deployment_at_provider(view.namespace, view.name, view.uid)
+
+
+def _wanted(
+    view: JobView, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
+) -> list[Wanted]:
+    found = decide.needed(spec, status, view.provider.name)
+    return [
+        Wanted(
+            candidate,
+            model,
+            decide.name(beginning(view), view.attempt, candidate),
+            decide.per_hour(connection, view.facts, spec.base_model, candidate)[1],
+        )
+        for candidate, model in found.items()
+    ]
+
+
+def _request(
+    view: JobView,
+    spec: FineTuneJobSpec,
+    connection: LLMConnectionSpec,
+    one: EvaluationDeployment,
+    status: FineTuneJobStatus,
+) -> HostRequest:
+    return HostRequest(
+        name=one.name,
+        model=decide.models(spec, status)[one.candidate],
+        template=decide.template(connection, one.candidate),
+        owner=view.uid,
+        recorded_at=one.created_at,
+        is_base=one.candidate == "base",
+    )
+
+
+def _recorded(status: FineTuneJobStatus) -> Sequence[EvaluationDeployment]:
+    evaluation = status.provider.evaluation if status.provider else None
+    return (evaluation and evaluation.deployments) or ()
+
+
+def _connection(job: Manifest) -> str:
+    return str(job["spec"]["connectionRef"]["name"])

@@ -1,0 +1,283 @@
+"""Models that answer in deployments only are measured in deployments made for it, and none of those is left behind."""
+
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from finetune_api.names import ABANDON_ANNOTATION
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
+from tests.simulators.azure import AzureSimulator
+from tests.simulators.clock import DAY
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import azure
+from tests.unit.finetune_operator.reconcilers.cluster import MODEL
+from tests.unit.finetune_operator.reconcilers.evaluation import DATASET, AzureMeasured
+
+__all__ = ["start"]
+
+PUT, GONE = "deployments.create_or_update", "deployments.delete"
+JOB = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
+POD = (JOBS, "team-a", "sentiment-1-1-eval1")
+BY_HAND = {"spec": {"deployment": {"mode": "Manual"}}, "metadata": {"name": "sentiment", "namespace": "team-a"}}
+SERVED = {"activation": "IfBetter", "deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
+
+
+@pytest.fixture
+def provider() -> AzureSimulator:
+    return azure(deploy_seconds=50, spread_seconds=20, delete_seconds=20)
+
+
+@pytest.fixture
+async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> AsyncIterator[Callable[..., Any]]:
+    """Makes a cluster whose job's model is made; what it becomes is deployed by hand, so that it is alone."""
+    made: list[AzureMeasured] = []
+
+    async def begun(**fields: Any) -> AzureMeasured:
+        cluster = AzureMeasured(provider, start(provider), tmp_path)
+        made.append(cluster)
+        await cluster.serve(monkeypatch)
+        cluster.kube.put(FINE_TUNED_MODELS, BY_HAND)
+        cluster.add_cloud_job(**({"dataset": DATASET} | fields))
+        await cluster.settle()
+        await cluster.tune()
+        return cluster
+
+    yield begun
+    for cluster in made:
+        await cluster.aclose()
+
+
+async def go_on(cluster: AzureMeasured, until: Callable[[], bool], seconds: float = 60) -> None:
+    for _ in range(60):
+        if until():
+            return
+        await cluster.pass_time(seconds)
+    raise AssertionError(f"it does not come to that: {cluster.status()}")
+
+
+async def deployed(cluster: AzureMeasured) -> None:
+    """Until the pod is there, which asks what stands."""
+    await go_on(cluster, lambda: POD in cluster.kube.objects)
+
+
+async def alone(cluster: AzureMeasured, provider: AzureSimulator) -> None:
+    """Until nothing is deployed, and the job holds nothing any more."""
+    await go_on(cluster, lambda: not provider.deployments.found and not finalizers(cluster))
+    before = provider.cost()
+    provider.advance(DAY)
+    assert provider.cost() == before, "nothing is billed any more"
+
+
+def finalizers(cluster: AzureMeasured) -> list[str]:
+    return list(cluster.kube.objects.get(JOB, {"metadata": {}})["metadata"].get("finalizers") or ())
+
+
+def hosts(cluster: AzureMeasured) -> dict[str, Any]:
+    return {one["candidate"]: one for one in cluster.evaluation.get("deployments") or ()}
+
+
+async def test_a_tuned_model_and_its_base_are_deployed_asked_and_gone(provider, begin):
+    cluster = await begin()
+    assert (cluster.status()["phase"], cluster.condition("Reconciling")["reason"]) == ("Evaluating", "Deploying")
+    assert POD not in cluster.kube.objects, "nobody asks what does not answer"
+    await deployed(cluster)
+    assert min(one.model for one in provider.deployments.found.values()) == "gpt-4o-mini"
+    assert all(one["name"].startswith("team-a-sentiment-1-") for one in hosts(cluster).values())
+    last = await cluster.measure()
+    assert last.phase == "Measured"
+    found = cluster.status()["evaluation"]
+    assert (found["tuned"]["exactMatch"], found["baselines"]["zeroShot"]["exactMatch"]) == (1.0, 0.0)
+    assert cluster.status()["phase"] == "Succeeded", "the version does not wait for the deployments' end"
+    assert cluster.status(MODEL)["versions"][0]["evaluation"]["verdict"] == "Better"
+    await alone(cluster, provider)
+    assert (provider.count(PUT), provider.count(GONE)) == (2, 2)
+    assert "deployments" not in cluster.evaluation
+
+
+async def test_their_hours_are_in_the_cost(provider, begin):
+    cluster = await begin()
+    cost = cluster.status()["cost"]
+    assert Decimal(cost["evaluation"]) >= Decimal("1.70"), "an hour of the tuned model's"
+    await deployed(cluster)
+    await cluster.pass_time(3600)
+    await cluster.measure()
+    await alone(cluster, provider)
+    actual = Decimal(cluster.status()["cost"]["actual"])
+    assert Decimal(cluster.evaluation["hosting"]) > Decimal("1.70")
+    assert abs(actual - provider.cost()) < Decimal("0.05")
+
+
+async def test_an_operator_that_is_new_at_every_step_leaves_nothing(provider, begin):
+    cluster = await begin()
+    while POD not in cluster.kube.objects:
+        await cluster.begin_anew()
+        await cluster.pass_time(30)
+    assert provider.count(PUT) == 2
+    await cluster.begin_anew()
+    await cluster.measure()
+    while finalizers(cluster):
+        await cluster.begin_anew()
+        await cluster.pass_time(30)
+    await alone(cluster, provider)
+    assert (cluster.status()["phase"], provider.count(PUT), provider.count(GONE)) == ("Succeeded", 2, 2)
+
+
+@pytest.mark.parametrize("seconds", [0, 60, 180], ids=["at once", "while it is made", "while it is asked"])
+async def test_a_job_that_is_deleted_leaves_no_deployment(provider, begin, seconds):
+    cluster = await begin()
+    for _ in range(seconds // 30):
+        await cluster.pass_time(30)
+    provider.fault(GONE, status=500)
+    provider.fault(GONE, after_commit=True, outcome="cut", skip=1)
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    await alone(cluster, provider)
+    assert JOB not in cluster.kube.objects
+
+
+async def test_a_job_that_is_deleted_right_after_a_call_was_lost_waits_for_what_came_of_it(provider, begin):
+    provider.fault(PUT, after_commit=True, outcome="cut")
+    provider.set(list_lag_seconds=60)
+    cluster = await begin()
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    assert finalizers(cluster), "what was asked for may still show"
+    await alone(cluster, provider)
+
+
+async def test_an_evaluation_that_fails_leaves_no_deployment(provider, begin):
+    cluster = await begin()
+    await deployed(cluster)
+    cluster.start_pod()
+    await cluster.settle()
+    cluster.finish_pod(None, 65)
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Succeeded"
+    assert cluster.condition("Evaluated")["status"] == "False"
+    await alone(cluster, provider)
+
+
+async def test_deployments_go_while_a_job_is_suspended_and_come_back(provider, begin):
+    cluster = await begin()
+    await deployed(cluster)
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    await go_on(cluster, lambda: not provider.deployments.found)
+    assert (cluster.status()["phase"], finalizers(cluster) != []) == ("Suspended", True)
+    cluster.change_job(suspend=False)
+    await cluster.settle()
+    await go_on(cluster, lambda: any(name == "sentiment-1-1-eval2" for _, _, name in cluster.kube.objects))
+    await cluster.measure(2)
+    await alone(cluster, provider)
+    assert cluster.status()["evaluation"]["verdict"] == "Better"
+    assert provider.count(PUT) == 4
+
+
+async def test_credentials_that_are_gone_keep_the_job_until_they_are_back(provider, begin):
+    cluster = await begin()
+    await deployed(cluster)
+    provider.set(may_deploy=False)
+    await cluster.measure()
+    await cluster.pass_time(300)
+    assert cluster.status()["phase"] == "Succeeded"
+    released = cluster.condition("Released")
+    assert (released["status"], released["reason"]) == ("False", "CredentialsInvalid")
+    assert "may stand at the provider, and be billed" in released["message"]
+    assert (len(provider.deployments.found), finalizers(cluster) != []) == (2, True)
+    billed = Decimal(cluster.status()["cost"]["actual"])
+    await cluster.pass_time(3600)
+    assert Decimal(cluster.status()["cost"]["actual"]) - billed > Decimal("1.6"), "what stands goes on costing"
+    provider.set(may_deploy=True)
+    await alone(cluster, provider)
+    assert cluster.condition("Released")["status"] == "True"
+
+
+async def test_a_job_can_be_let_go_though_its_deployments_stand(provider, begin):
+    cluster = await begin()
+    await deployed(cluster)
+    provider.set(may_deploy=False)
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    await cluster.pass_time(300)
+    assert ABANDON_ANNOTATION in cluster.condition("Stalled")["message"]
+    annotated = cluster.kube.objects[JOB]["metadata"] | {"annotations": {ABANDON_ANNOTATION: "true"}}
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=annotated)
+    await cluster.settle()
+    assert JOB not in cluster.kube.objects
+
+
+async def test_a_deployment_that_fails_costs_the_evaluation_and_not_the_model(provider, begin):
+    provider.set(fail_next_deployment="no room in the rack")
+    cluster = await begin()
+    await go_on(cluster, lambda: cluster.status()["phase"] == "Succeeded")
+    evaluated = cluster.condition("Evaluated")
+    assert (evaluated["status"], evaluated["reason"]) == ("False", "DeploymentFailed")
+    assert cluster.status()["modelVersion"] == 1
+    await alone(cluster, provider)
+
+
+async def test_a_base_model_that_cannot_be_deployed_is_a_baseline_with_a_problem(provider, begin):
+    cluster = await begin()
+    provider.set(skus=frozenset())
+    await deployed(cluster)
+    await cluster.measure()
+    found = cluster.status()["evaluation"]
+    assert found["tuned"]["exactMatch"] == 1.0
+    assert "deployment" in found["baselines"]["zeroShot"]["problem"]
+    await alone(cluster, provider)
+
+
+async def test_nothing_is_waited_for_for_ever(provider, begin):
+    provider.set(may_deploy=False)
+    cluster = await begin()
+    await go_on(cluster, lambda: cluster.status()["phase"] == "Succeeded", seconds=600)
+    evaluated = cluster.condition("Evaluated")
+    assert (evaluated["reason"], "after 2 hours" in evaluated["message"]) == ("CredentialsInvalid", True)
+
+
+async def test_a_pod_that_nobody_places_ends_what_is_billed(provider, begin):
+    cluster = await begin()
+    await deployed(cluster)
+    for _ in range(26):
+        await cluster.pass_time(3600)
+    assert cluster.status()["phase"] == "Succeeded"
+    assert cluster.condition("Evaluated")["reason"] == "DeadlineExceeded"
+    await alone(cluster, provider)
+
+
+async def test_a_budget_that_hours_have_used_up_ends_them(provider, begin):
+    cluster = await begin(budget={"maxCost": "3.00"})
+    await deployed(cluster)
+    await cluster.pass_time(2 * 3600)
+    assert cluster.condition("Evaluated")["reason"] == "BudgetExceeded"
+    await alone(cluster, provider)
+
+
+async def test_a_model_that_is_deployed_anyhow_is_asked_there(provider, begin):
+    cluster = await begin()
+    await deployed(cluster)
+    await cluster.measure()
+    await alone(cluster, provider)
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=SERVED)
+    await cluster.settle()
+    await go_on(cluster, lambda: len(provider.deployments.found) == 1)
+    await cluster.pass_time(1200)
+    [standing] = provider.deployments.found
+    cluster.add_cloud_job("sentiment-2", dataset=DATASET)
+    await cluster.settle()
+    await cluster.check(cluster.content, job="sentiment-2")
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    await go_on(cluster, lambda: (JOBS, "team-a", "sentiment-2-1-eval1") in cluster.kube.objects)
+    job = cluster.start_pod(job="sentiment-2")
+    await cluster.settle()
+    last = await cluster.ask(job)
+    cluster.finish_pod(last, job="sentiment-2")
+    await cluster.settle()
+    versions = cluster.status(MODEL)["versions"]
+    assert versions[1]["evaluation"]["baselines"]["activeVersion"]["verdict"] == "NoDifference"
+    await cluster.pass_time(600)
+    await cluster.pass_time(600)
+    assert list(provider.deployments.found) == [standing], "it was there before, and stays"
