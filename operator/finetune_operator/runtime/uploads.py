@@ -18,9 +18,9 @@ from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_MAX_BYTES
 from finetune_api.trainer import UploadTarget
 from finetune_operator.runtime import metrics
+from finetune_operator.runtime.bodies import broken_off
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.kube import TokenIdentity
-from finetune_operator.runtime.bodies import broken_off
 from finetune_operator.runtime.refusals import Refusal, settled
 
 SILENCE_SECONDS = 60.0

@@ -37,7 +37,8 @@ def test_what_a_model_is_asked_by(model: str, asked_by: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("region", "world"), [("us-west-2", "us"), ("eu-central-1", "eu"), ("ap-south-1", "apac"), ("us-gov-west-1", "us-gov")]
+    ("region", "world"),
+    [("us-west-2", "us"), ("eu-central-1", "eu"), ("ap-south-1", "apac"), ("us-gov-west-1", "us-gov")],
 )
 def test_a_profile_is_of_the_regions_part_of_the_world(region: str, world: str) -> None:
     assert profile("amazon.nova-micro-v1:0", region) == f"{world}.amazon.nova-micro-v1:0"
@@ -51,7 +52,10 @@ def test_what_the_system_says_stands_beside_the_turns() -> None:
 
 
 def test_what_is_no_text_is_no_answer() -> None:
-    said = {"output": {"message": {"content": [{"reasoningContent": {}}, {"text": "yes"}]}}, "usage": {"inputTokens": 3}}
+    said = {
+        "output": {"message": {"content": [{"reasoningContent": {}}, {"text": "yes"}]}},
+        "usage": {"inputTokens": 3},
+    }
     found = reply(said)
     assert (found.text, found.prompt_tokens, found.completion_tokens) == ("yes", 3, 0)
 
