@@ -8,6 +8,7 @@ from finetune_trainer.data.rows import Position, Record
 from finetune_trainer.data.turns import MESSAGES_LIMIT
 
 LINE = Position(line=17)
+SYSTEM = {"role": "system", "content": "s"}
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 
 
@@ -26,10 +27,19 @@ def row_of(fields, **columns):
         ({"prompt": "a", "completion": "b", "system": "\u200b"}, "user:a assistant:b"),
         ({"messages": [USER, ANSWER]}, "user:a assistant:b"),
         ({"prompt": None, "completion": None, "messages": [USER, ANSWER]}, "user:a assistant:b"),
-        ({"messages": [{"role": "system", "content": "s"}, USER, ANSWER]}, "system:s user:a assistant:b"),
+        ({"messages": [SYSTEM, USER, ANSWER]}, "system:s user:a assistant:b"),
         ({"messages": [{"role": "system", "content": None}, USER, ANSWER]}, "user:a assistant:b"),
         ({"messages": [USER, ANSWER, USER, ANSWER]}, "user:a assistant:b user:a assistant:b"),
         ({"messages": [{**USER, "name": "x"}, ANSWER]}, "user:a assistant:b"),
+        ({"system": "s", "messages": [USER, ANSWER]}, "system:s user:a assistant:b"),
+        (
+            {"system": "s", "messages": [SYSTEM, USER, ANSWER]},
+            "system:s user:a assistant:b",
+        ),
+        (
+            {"system": " ", "messages": [SYSTEM, USER, ANSWER]},
+            "system:s user:a assistant:b",
+        ),
     ],
 )
 def test_usable_rows(fields, turns):
@@ -64,6 +74,13 @@ def test_columns_are_mapped():
         ({"prompt": {"a": 1}, "completion": "b"}, "NotText", "prompt", "prompt is an object, not text"),
         ({"prompt": b"a", "completion": "b"}, "NotText", "prompt", "prompt is bytes, not text"),
         ({"prompt": "a", "completion": "b", "system": 1}, "NotText", "system", "system is a number, not text"),
+        ({"messages": [USER, ANSWER], "system": 1}, "NotText", "system", "system is a number, not text"),
+        (
+            {"messages": [SYSTEM, USER, ANSWER], "system": "t"},
+            "Malformed",
+            "system",
+            "system is another one than that of the conversation",
+        ),
         ({"messages": None}, "Missing", "messages", "messages is missing"),
         ({"messages": []}, "Empty", "messages", "messages is empty"),
         ({"messages": "a"}, "Malformed", "messages", "messages is no list of messages"),

@@ -1,8 +1,8 @@
 """A record's fields → a row that can be learnt from, or what is wrong with it. `spec.dataset.columns` maps the names.
 
-A row has prompt, completion and an optional system message, or a whole conversation in `messages` (used where the row
-has no prompt). Rows with two answers are in `pairs.py`. Text is taken as it is: nothing is trimmed, and nothing but
-text is taken for text.
+A row has prompt and completion, or a whole conversation in `messages` (used where the row has no prompt), and an
+optional system message. Rows with two answers are in `pairs.py`. Text is taken as it is: nothing is trimmed, and
+nothing but text is taken for text.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from finetune_api.verdict import ProblemKind, RowProblem
 from finetune_trainer.data.blocks import Block
 from finetune_trainer.data.pairs import two_answers
 from finetune_trainer.data.rows import Position, Record, Row, Rows, Turn
-from finetune_trainer.data.turns import VISIBLE, UnusableError, called, conversation, is_blank, text
+from finetune_trainer.data.turns import VISIBLE, UnusableError, after_system, called, conversation, text
 
 
 class Unusable(NamedTuple):
@@ -88,12 +88,9 @@ def _turns(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
     if columns.messages in fields and fields.get(columns.prompt) is None:
         messages = fields[columns.messages]
         if messages is not None or columns.prompt not in fields:
-            return conversation(messages, columns.messages)
+            turns = conversation(messages, columns.messages)
+            return after_system(turns, fields.get(columns.system), columns.system)
     prompt = Turn("user", text(fields.get(columns.prompt), called("prompt", columns.prompt), columns.prompt))
     what = called("completion", columns.completion)
     completion = Turn("assistant", text(fields.get(columns.completion), what, columns.completion))
-    system = fields.get(columns.system)
-    if is_blank(system):
-        return (prompt, completion)
-    system = text(system, called("system", columns.system), columns.system)
-    return (Turn("system", system), prompt, completion)
+    return after_system((prompt, completion), fields.get(columns.system), columns.system)

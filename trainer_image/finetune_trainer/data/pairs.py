@@ -14,7 +14,15 @@ from typing import Any
 
 from finetune_api.job import Columns
 from finetune_trainer.data.rows import Turn
-from finetune_trainer.data.turns import UnusableError, called, is_blank, listed, require_answer, text
+from finetune_trainer.data.turns import (
+    UnusableError,
+    after_system,
+    called,
+    is_blank,
+    listed,
+    require_answer,
+    text,
+)
 
 
 def two_answers(
@@ -50,7 +58,7 @@ def _answered(fields: Mapping[str, Any], columns: Columns, part: str, column: st
         require_answer(turns, column)
         return turns
     require_answer(turns, column)
-    turns = _after_system(turns, fields, columns)
+    turns = after_system(turns, fields.get(columns.system), columns.system)
     _require_its_prompt(turns, fields, columns, called(part, column))
     return turns
 
@@ -70,21 +78,7 @@ def _asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
             raise UnusableError("Malformed", "the last message of the prompt is not the user's", column)
     else:
         turns = (Turn("user", text(prompt, called("prompt", column), column)),)
-    return _after_system(turns, fields, columns)
-
-
-def _after_system(turns: tuple[Turn, ...], fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
-    """The conversation with the message of the system column at its beginning, where there is one."""
-    system = fields.get(columns.system)
-    if is_blank(system):
-        return turns
-    first = Turn("system", text(system, called("system", columns.system), columns.system))
-    if not turns or turns[0].role != "system":
-        return (first, *turns)
-    if turns[0] != first:
-        what = f"{called('system', columns.system)} is another one than that of the conversation"
-        raise UnusableError("Malformed", what, columns.system)
-    return turns
+    return after_system(turns, fields.get(columns.system), columns.system)
 
 
 def _require_its_prompt(turns: tuple[Turn, ...], fields: Mapping[str, Any], columns: Columns, whose: str) -> None:

@@ -99,6 +99,23 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
     return Turn(role, text(content, f"content of message {index}", column))
 
 
+def after_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Turn, ...]:
+    """The turns behind the message of a system column, where there is something in it.
+
+    Raises:
+        UnusableError: it is no text, or another message than the one with which they begin already.
+    """
+    if is_blank(system):
+        return turns
+    first = Turn("system", text(system, called("system", column), column))
+    if not turns or turns[0].role != "system":
+        return (first, *turns)
+    if turns[0] != first:
+        what = f"{called('system', column)} is another one than that of the conversation"
+        raise UnusableError("Malformed", what, column)
+    return turns
+
+
 def require_answer(turns: Sequence[Turn], column: str) -> None:
     """Refuse a conversation that does not end with the assistant's answer to a user.
 
