@@ -93,10 +93,8 @@ class ProviderFacts(ApiModel):
     def model(self, name: str) -> ModelFacts:
         """The facts of a base model, which may be a tuned one; nothing where none are known."""
         base = tuned_from(name)
-        listed = self._listed(name)
-        if listed is not None or base is None:
-            return listed or ModelFacts()
-        return (self._listed(base) or ModelFacts()).of_tuned()
+        facts = self._listed(name) or (self._listed(base) if base else None) or ModelFacts()
+        return facts.of_tuned() if base else facts
 
     def learns_preferences(self, name: str) -> bool | None:
         """Whether a base model learns from two answers; a tuned one does as its own base. None: not known."""

@@ -9,6 +9,7 @@ from azure.mgmt.cognitiveservices import models as arm
 from azure.mgmt.cognitiveservices.aio import CognitiveServicesManagementClient
 
 from finetune_api.azure import AzureOpenAI
+from finetune_api.catalogue import tuned_from
 from finetune_api.deployment import AzureServing, DeploymentTemplate
 from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import Hosted, HostedState
@@ -119,7 +120,12 @@ def wanted(request: HostRequest) -> arm.Deployment:
 
 
 def named_base(model: str) -> tuple[str, str | None]:
-    """A base model as ARM names it: gpt-4o-mini and 2024-07-18, or the version that Azure takes by itself."""
+    """A base model as ARM names it: gpt-4o-mini and 2024-07-18, or the version that Azure takes by itself.
+
+    What was tuned from another one is its version 1, as the base of a further job too.
+    """
+    if tuned_from(model):
+        return model, "1"
     dated = _DATED.fullmatch(model)
     return (dated[1], dated[2]) if dated else (model, None)
 

@@ -171,10 +171,10 @@ def test_what_was_tuned_has_the_facts_of_its_base_and_is_asked_at_its_own_price(
     asked = {"base": {"input": "1", "output": "2"}, "tuned": {"input": "3", "output": "4"}, "asOf": "2026-11-01"}
     model = {"training": PRICE.wire(), "answers": asked, "shutdown": "2027-01-14"}
     found = Catalogue.model_validate({"providers": {"h": {"models": {"gpt-4.1-*": model}}}}).of("h")
-    for name in ("ft:gpt-4.1-mini:org::abc", "gpt-4.1-mini-2025-04-14"):
+    bases = {"ft:gpt-4.1-mini:org::abc": "3", "gpt-4.1-mini-2025-04-14.ft-0123abcd-tone": "3", "gpt-4.1-mini": "1"}
+    for name, price in bases.items():
         facts = found.model(name)
-        assert (facts.training, str(facts.shutdown)) == (PRICE, "2027-01-14")
-        assert facts.answers.base.input == ("3" if name.startswith("ft:") else "1")
+        assert (facts.training, str(facts.shutdown), facts.answers.base.input) == (PRICE, "2027-01-14", price)
     assert found.model("ft:gpt-4o:org::abc").training is None
 
 
