@@ -146,9 +146,9 @@ JOB = FineTuneJobStatus(
             tuned=Asked(answers=400, prompt_tokens=12000, completion_tokens=800), base=Asked(answers=200),
             deployments=[
                 EvaluationDeployment(
-                    candidate="tuned", name="default-sentiment-1-abc123-e2t", created_at=NOW, asked_at=NOW, ready_at=NOW,
-                    address="arn:aws:bedrock:us-east-1:1:custom-model-deployment/a", borrowed=True, released=True,
-                    per_hour="1.70", failure="it failed at the provider",
+                    candidate="tuned", name="default-sentiment-1-abc123-e2t", created_at=NOW, asked_at=NOW,
+                    ready_at=NOW, address="arn:aws:bedrock:us-east-1:1:custom-model-deployment/a", borrowed=True,
+                    released=True, per_hour="1.70", failure="it failed at the provider",
                 )
             ],
             deploying_since=NOW, hosting="1.7000",
