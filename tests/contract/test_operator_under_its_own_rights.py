@@ -38,6 +38,7 @@ from tests.unit.helm.charts import CHART
 pytestmark = pytest.mark.cluster
 
 RELEASE, OWN, TEAM, OTHER = "finetune-operator", "finetune-system", "team-a", "team-b"
+ROWS = 12
 REQUESTS = re.compile(r'^finetune_api_requests_total\{code="(\d+)",resource="([^"]+)",verb="([^"]+)"\}', re.MULTILINE)
 
 
@@ -162,24 +163,6 @@ def in_team(manifest: Manifest, namespace: str = TEAM) -> Manifest:
     return changed(manifest, "metadata.namespace", namespace)
 
 
-OPENAI_ROWS = "".join(
-    f'{{"messages":[{{"role":"user","content":"q{n}"}},{{"role":"assistant","content":"a{n}"}}]}}\n' for n in range(12)
-).encode()
-BEDROCK_ROWS = b"".join(
-    json.dumps(
-        {
-            "schemaVersion": "bedrock-conversation-2024",
-            "messages": [
-                {"role": "user", "content": [{"text": f"q{n}"}]}, {"role": "assistant", "content": [{"text": f"a{n}"}]},
-            ],
-        }
-    ).encode() + b"\n"
-    for n in range(12)
-)  # fmt: skip
-ROWS = {"openai": OPENAI_ROWS, "azure": b"\xef\xbb\xbf" + OPENAI_ROWS, "bedrock": BEDROCK_ROWS}
-"""What a check makes of the same data for each provider."""
-
-
 def check(server: Server, port: int, name: str, rows: bytes) -> None:
     """What a job's check does: a pod passes the data on, and ends well."""
     wait_until(lambda: exists(server, "jobs", f"{name}-1"), "the check's Job", timeout=120)
@@ -248,7 +231,7 @@ def sent(request: urllib.request.Request) -> Manifest:
 
 def end_check(server: Server, uid: str, file: Manifest, name: str) -> None:
     """A check that has ended well."""
-    test = {"file": "test.jsonl", "format": "JSON lines", "rows": 12}
+    test = {"file": "test.jsonl", "format": "JSON lines", "rows": ROWS}
     dataset = {"valid": True, "reason": "Valid", "message": "good", "test": test}
     end_pod(server, f"{name}-1", uid, "Checked", name, checked={"files": [file], "tokens": 100}, dataset=dataset)
 
@@ -345,7 +328,7 @@ def live(server: Server, port: int, cloud: clouds.Cloud) -> None:
     told = life.tune(
         f"{cloud.name}-1",
         dataset,
-        lambda job: check(server, port, job, ROWS[cloud.name]),
+        lambda job: check(server, port, job, cloud.rows(ROWS)),
         lambda job: measure(server, port, job),
     )
     assert told["evaluation"]["verdict"] == "Better"
@@ -361,7 +344,7 @@ def measure(server: Server, port: int, name: str) -> None:
     job = server.get("ftj", name, "-n", TEAM)
     assert (job["status"]["phase"], "modelVersion" in job["status"]) == ("Evaluating", False)
     uid = job["metadata"]["uid"]
-    assert ask(port, run_pod(server, pod), uid, "q7", name) == "a7"
+    assert ask(port, run_pod(server, pod), uid, "question 7", name) == "answer 7"
     result = {"rows": 12, "tuned": {"exactMatch": 1.0}, "baselines": {}, "verdict": "Better"}
     end_pod(server, pod, uid, "Measured", name, evaluation=result)
 
