@@ -252,7 +252,9 @@ class FineTuneJobStatus(ApiModel):
     phase: JobPhase | None = Field(None, description="For people. Machines read conditions.")
     display: Display | None = Field(None, description="What kubectl get shows. Made by finetune_api.display.")
     conditions: Conditions | None = Field(
-        None, description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended, Pushed, Evaluated."
+        None,
+        description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended, Pushed, Evaluated, and "
+        "Released: whether what an evaluation had deployed is gone, where that was in doubt.",
     )
     progress: Progress | None = Field(None, description="How far the training is.")
     loss: Loss | None = Field(None, description="Loss curves.")

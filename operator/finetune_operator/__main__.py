@@ -133,7 +133,12 @@ class Operator:
         offers = Offers(self._queue.add_after)
         providers = Providers(local, remote, catalogue)
         self._answers = Answers(context, accounts, self._reports, providers)
-        hosts = EvaluationHosts(context, Hosting(accounts), self._leadership.assert_held)
+        hosts = EvaluationHosts(
+            context,
+            Hosting(accounts),
+            self._leadership.assert_held,
+            moving_seconds=self._settings.provider_poll_seconds,
+        )
         cloud = CloudJobs(context, remote, self._leadership.assert_held, self._answers, hosts)
         serving = CloudServing(accounts, context.clock)
         warn_after = timedelta(seconds=self._settings.billed_idle_seconds)

@@ -28,6 +28,7 @@ from finetune_api.job_status import (
     ArtifactRef,
     Asked,
     ComparedVersion,
+    EvaluationDeployment,
     Failure,
     FineTuneJobStatus,
     Loss,
@@ -143,6 +144,14 @@ JOB = FineTuneJobStatus(
             job_id="sentiment-1-1-eval2", tries=2, failures=1, retry_after=NOW, ended=True, failure=FAILURE,
             active_version=ComparedVersion(version=2, model="ft:gpt-4o-mini:acme::a"),
             tuned=Asked(answers=400, prompt_tokens=12000, completion_tokens=800), base=Asked(answers=200),
+            deployments=[
+                EvaluationDeployment(
+                    candidate="tuned", name="default-sentiment-1-abc123-e2t", created_at=NOW, asked_at=NOW,
+                    ready_at=NOW, address="arn:aws:bedrock:us-east-1:1:custom-model-deployment/a", borrowed=True,
+                    released=True, per_hour="1.70", failure="it failed at the provider",
+                )
+            ],
+            deploying_since=NOW, hosting="1.7000",
         ),
     ),
     result=TrainingResult(

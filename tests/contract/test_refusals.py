@@ -319,6 +319,12 @@ CONNECTIONS: list[Refused] = [
     (AZURE, "spec.azureOpenAI.endpoint", "res.openai.azure.com", ("spec.azureOpenAI.endpoint", "such as https://HOST")),
     (AZURE, "spec.azureOpenAI.endpoint", REMOVE, ("endpoint and account, or a workspace",)),
     (AZURE, "spec.azureOpenAI.account", REMOVE, ("endpoint and account, or a workspace",)),
+    (
+        AZURE,
+        "spec.azureOpenAI.evaluation",
+        {"sku": "ProvisionedManaged"},
+        ("spec.azureOpenAI.evaluation.sku", '"DeveloperTier"'),
+    ),
     (AZURE, "spec.azureOpenAI.credentials", {}, ("either secretRef or workloadIdentity: true",)),
     (AZURE, "spec.azureOpenAI.credentials.workloadIdentity", True, ("either secretRef or workloadIdentity: true",)),
     (BEDROCK, "spec.bedrock.roleARN", "bedrock-finetune", ("roleARN", "arn:aws:iam::ACCOUNT:role/NAME")),

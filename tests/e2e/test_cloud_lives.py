@@ -25,8 +25,8 @@ from tests.simulators.certificates import Tls
 
 PROVIDERS = ("openai", "azure", "bedrock", "sagemaker")
 DATA = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "validation")}
-MEASURED = {"openai": DATA | {"test": {"uri": "pvc://data/test.jsonl"}}}
-"""Where a model answers without a deployment, a pod measures it before it is a version."""
+MEASURED = dict.fromkeys(("openai", "azure", "bedrock"), DATA | {"test": {"uri": "pvc://data/test.jsonl"}})
+"""Where models are asked from here: a pod measures each before it is a version."""
 QUESTION, ANSWER = "row 7: what colour is the sky of day 7?", "blue"
 
 

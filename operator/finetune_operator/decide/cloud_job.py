@@ -256,12 +256,12 @@ def not_tidied(view: JobView, failure: Failure) -> Decision:
     return trouble(view, failure.model_copy(update={"message": message}), ASK_AGAIN_SECONDS)
 
 
-def not_gone(view: JobView, names: Sequence[str], failure: Failure | None) -> Decision:
+def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again: float) -> Decision:
     """Deployments that an evaluation needed are on their way out, or cannot be deleted now."""
     standing = ", ".join(names)
     if failure is None:
         facts = reconciling(Reason.PENDING, f"{standing} is being deleted at the provider") if view.deleting else []
-        return Decision(job.with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)})), requeue_after=20)
+        return Decision(job.with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)})), requeue_after=again)
     if view.deleting:
         return not_tidied(view, failure)
     message = (

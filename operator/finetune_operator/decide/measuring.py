@@ -103,7 +103,7 @@ def enforce_limits(view: JobView) -> Decision | None:
     if overdue is not None:
         found = view.status.failure
         why = f"{overdue}: {found.message}" if found else overdue
-        return _given_up(view, Failure.because(found.reason if found else Reason.DEADLINE_EXCEEDED, why))
+        return _given_up(view, Failure.because(found.reason if found else Reason.DEPLOYMENT_FAILED, why))
     budget, price = view.spec.budget if view.spec else None, view.status.cost
     if budget is None or price is None or not evaluation_hosts.made(_state(view)):
         return None

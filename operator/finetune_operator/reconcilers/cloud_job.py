@@ -138,7 +138,8 @@ class CloudJobs:
                         left = await self._hosts.down(job, view)
                         job, view = left.job, replace(view, status=left.status)
                         if left.names or left.error is not None:
-                            return job, decide.not_gone(view, left.names, left.failure)
+                            again = self._hosts.moving_seconds
+                            return job, decide.not_gone(view, left.names, left.failure, again)
                         decision = decide.gone(view, decision)
                     await self._end_strays(job, view)
                     await self._training.clean(job, view.provider.files or ())

@@ -21,14 +21,12 @@ from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.hosted import MOVING_SECONDS
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 
 logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
-
-MOVING_SECONDS = 20.0
-"""Between two looks while something changes at the provider."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,21 @@ class EvaluationHosts:
         context: the world.
         calls: what is asked of providers.
         guard: raises LeadershipLost where another replica may lead by now.
+        moving_seconds: between two looks while something changes at the provider.
     """
 
-    def __init__(self, context: Context, calls: Hosting, guard: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        calls: Hosting,
+        guard: Callable[[], None],
+        *,
+        moving_seconds: float = MOVING_SECONDS,
+    ) -> None:
         self._context = context
         self._calls = calls
         self._guard = guard
+        self.moving_seconds = moving_seconds
 
     async def up(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Have what the evaluation needs stand and answer.
@@ -82,10 +89,10 @@ class EvaluationHosts:
             return job, Decision(view.status)  # deleted meanwhile
         status, failure = await self._make(view, status, plan.make)
         if failure is not None:
-            again = failure.retry_after or MOVING_SECONDS
+            again = failure.retry_after or self.moving_seconds
             return written, measuring.trouble(view, status, failure.failure(), again)
         stands = decide.stand(_recorded(status), [one.candidate for one in wanted])
-        return written, replace(decision, status=status, requeue_after=0 if stands else MOVING_SECONDS)
+        return written, replace(decision, status=status, requeue_after=0 if stands else self.moving_seconds)
 
     async def down(self, job: Manifest, view: JobView) -> Left:
         """Ask for the end of all that was made for the job.

@@ -52,11 +52,8 @@ def test_what_the_system_says_stands_beside_the_turns() -> None:
 
 
 def test_what_is_no_text_is_no_answer() -> None:
-    said = {
-        "output": {"message": {"content": [{"reasoningContent": {}}, {"text": "yes"}]}},
-        "usage": {"inputTokens": 3},
-    }
-    found = reply(said)
+    message = {"content": [{"reasoningContent": {}}, {"text": "yes"}]}
+    found = reply({"output": {"message": message}, "usage": {"inputTokens": 3}})
     assert (found.text, found.prompt_tokens, found.completion_tokens) == ("yes", 3, 0)
 
 
