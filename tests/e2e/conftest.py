@@ -1,6 +1,6 @@
 """The cluster with the operator on it, once for all end-to-end tests; a namespace for each test that asks for one.
 
-It ends with the last test of this folder, not with the worker's last: an idle cluster takes a sixth of a processor.
+It ends with the last test of this folder, not with the worker's: an idle cluster takes processor time and memory.
 """
 
 from __future__ import annotations
