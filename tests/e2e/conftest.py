@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -106,7 +105,7 @@ def demo(operator: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     said = tmp_path_factory.mktemp("demo") / "said"
     with said.open("w") as output, subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=output) as process:
         yield Demo(process, said)
-        process.send_signal(signal.SIGINT)  # nothing where it has ended
+        process.terminate()  # nothing where it has ended
 
 
 @pytest.fixture(scope="package", autouse=True)
