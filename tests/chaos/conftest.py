@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in slow]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     """A control plane on which Jobs make pods that nobody places: tests play the nodes."""
     with Cluster(f"chaos-{os.getpid()}", nodes=0) as made:
@@ -40,7 +40,7 @@ def cluster() -> Iterator[Cluster]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def outcomes(cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """What became of all plays."""
     return asyncio.run(perform(cluster, selected(request.session.items), tmp_path_factory.mktemp("chaos")))

@@ -16,7 +16,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from tests.cluster import binaries, cgroups, credentials, network, packages, processes, registry, shell, sysctls
+from tests.cluster import (
+    binaries,
+    cgroups,
+    credentials,
+    network,
+    packages,
+    processes,
+    reading,
+    registry,
+    shell,
+    sysctls,
+)
 from tests.cluster.audit import AuditLog
 from tests.cluster.console import say
 from tests.cluster.control_plane import ControlPlane
@@ -170,6 +181,14 @@ class Cluster:
         """`kubectl get … -o json` as a dictionary."""
         answer: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o", "json"))
         return answer
+
+    def read(self, path: str) -> dict[str, Any] | None:
+        """What the API server has at a path such as /api/v1/pods, or None: for looks in a loop, quicker than `get`.
+
+        Raises:
+            ClusterError: it does not answer, or refuses.
+        """
+        return reading.read(self.kubeconfig, credentials.Credentials(self.folder / "keys").ca, path)
 
     def helm(self, *arguments: str) -> str:
         """Run helm as the administrator and return its stdout; its own files stay in the cluster's folder.

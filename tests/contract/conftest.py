@@ -61,14 +61,14 @@ class Server:
         return self.kubectl("patch", kind, name, "--type=merge", f"--patch={json.dumps(change)}", *more)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bare_server() -> Iterator[Server]:
     """An API server of this test run alone, without our definitions."""
     with Cluster(f"contract-{os.getpid()}", nodes=0, controllers=False) as cluster:
         yield Server(cluster)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(bare_server: Server) -> Server:
     """The API server with the definitions of crds/."""
     bare_server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))

@@ -155,8 +155,18 @@ def answers(url: str) -> bool:
         return False
 
 
+PLACES = {
+    "jobs": ("/apis/batch/v1", "jobs"),
+    "services": ("/api/v1", "services"),
+    "deployments.apps": ("/apis/apps/v1", "deployments"),
+    "ftm": ("/apis/finetune.dev/v1alpha1", "finetunedmodels"),
+    "md": ("/apis/finetune.dev/v1alpha1", "modeldeployments"),
+}
+
+
 def exists(server: Server, kind: str, name: str) -> bool:
-    return bool(server.get(kind, "-n", TEAM, f"--field-selector=metadata.name={name}")["items"])
+    group, plural = PLACES[kind]
+    return server.cluster.read(f"{group}/namespaces/{TEAM}/{plural}/{name}") is not None
 
 
 def in_team(manifest: Manifest, namespace: str = TEAM) -> Manifest:

@@ -1,11 +1,13 @@
-"""The cluster with the operator on it, once for all end-to-end tests; a namespace for each test that asks for one."""
+"""The cluster with the operator on it, once for all end-to-end tests; a namespace for each test that asks for one.
+
+It ends with the last test of this folder, not with the worker's: an idle cluster takes processor time and memory.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -50,7 +52,7 @@ def built() -> images.BuiltImages:
     return images.build_images()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(built: images.BuiltImages) -> Iterator[Cluster]:
     """The throw-away cluster (E2E_CLUSTER names another one); one that was up before stays up."""
     found = Cluster(os.environ.get("E2E_CLUSTER", DEFAULT_NAME))
@@ -62,13 +64,13 @@ def cluster(built: images.BuiltImages) -> Iterator[Cluster]:
         found.down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def provider_tls(cluster: Cluster) -> certificates.Tls:
     """What providers with TLS show; the same as long as the cluster is up: the operator read its CA at start."""
     return certificates.kept(cluster.folder / "provider-tls", (cluster.addresses.host,))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def operator(cluster: Cluster, built: images.BuiltImages, provider_tls: certificates.Tls) -> Cluster:
     """The cluster with the operator installed by its chart: two replicas, one of them leads.
 
@@ -96,30 +98,30 @@ def operator(cluster: Cluster, built: images.BuiltImages, provider_tls: certific
     return cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo(operator: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """`make demo` on the cluster of these tests, with fewer rows than for people."""
     command = [sys.executable, "-m", "demo", "--name", operator.name, "--rows", *DEMO_ROWS]
     said = tmp_path_factory.mktemp("demo") / "said"
     with said.open("w") as output, subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=output) as process:
         yield Demo(process, said)
-        process.send_signal(signal.SIGINT)  # nothing where it has ended
+        process.terminate()  # nothing where it has ended
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def demo_beside_other_tests(request: pytest.FixtureRequest) -> None:
     """The demo trains while other tests wait for pods: it starts with the first test, wherever its own tests stand."""
     if any("demo" in getattr(item, "fixturenames", ()) for item in request.session.items):
         request.getfixturevalue("demo")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def volumes(cluster: Cluster) -> Path:
     """A folder that nodes see under the same path, gone with the cluster. The system's temporary folder is not."""
     return cluster.folder / "test-volumes"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model_cache(volumes: Path) -> Path:
     """A model cache with a tiny random Llama."""
     cache = volumes / "model-cache"
@@ -128,7 +130,7 @@ def model_cache(volumes: Path) -> Path:
     return cache
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def connections(operator: Cluster, built: images.BuiltImages) -> None:
     """Air-gapped connections: one that works, one that soon gives up, one switched off, one for other models."""
     operator.load_image(built.trainer)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from tests.cluster import Cluster
 
@@ -15,7 +16,7 @@ T = TypeVar("T")
 Manifest = dict[str, Any]
 
 KINDS = {"job": "finetunejobs", "model": "finetunedmodels", "deployment": "modeldeployments"}
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.2
 
 SECRET_CANARY = "canary-7e41d2"
 """In every Secret of the run; test_whole_run.py looks for it everywhere."""
@@ -152,13 +153,15 @@ class Site:
 
     def status(self, kind: str, name: str) -> Manifest:
         """An object's status; empty before the first write, and where there is no such object (yet)."""
-        found = self.cluster.kubectl("-n", self.name, "get", KINDS[kind], name, "--ignore-not-found", "-o", "json")
-        status: Manifest = json.loads(found or "{}").get("status", {})
+        found = self.cluster.read(f"/apis/finetune.dev/v1alpha1/namespaces/{self.name}/{KINDS[kind]}/{name}")
+        status: Manifest = (found or {}).get("status", {})
         return status
 
     def pods(self, selector: str = "finetune.dev/job") -> list[Manifest]:
         """Pods by label."""
-        items: list[Manifest] = self.cluster.get("-n", self.name, "pods", "-l", selector)["items"]
+        found = self.cluster.read(f"/api/v1/namespaces/{self.name}/pods?labelSelector={quote(selector)}")
+        assert found is not None
+        items: list[Manifest] = found["items"]
         return items
 
     def wait(self, kind: str, name: str, holds: Callable[[Manifest], Any], what: str, seconds: float = 120) -> Manifest:

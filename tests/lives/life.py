@@ -17,6 +17,7 @@ from tests.lives.clouds import Cloud
 Manifest = dict[str, Any]
 
 API = "finetune.dev/v1alpha1"
+PLURALS = {"ftj": "finetunejobs", "md": "modeldeployments"}
 HOUR = 3600
 LISTS_OF_JOBS = "*[Jj]obs*"
 """By which a running job is followed, whatever the provider calls them."""
@@ -139,8 +140,10 @@ class Life:
         self.cluster.kubectl("-n", self.operator, "delete", "secret", self.cloud.name)
 
     def get(self, kind: str, name: str) -> Manifest:
-        """One object."""
-        return self.cluster.get("-n", self.namespace, kind, name)
+        """One of our objects."""
+        found = self.cluster.read(f"/apis/{API}/namespaces/{self.namespace}/{PLURALS[kind]}/{name}")
+        assert found is not None, f"there is no {kind} {name}"
+        return found
 
     def _apply(self, kind: str, name: str, spec: Manifest) -> None:
         metadata = {"name": name, "namespace": self.namespace}

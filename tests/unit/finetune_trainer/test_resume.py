@@ -4,18 +4,18 @@ What has to be killed is a process of its own; all else is the same command in t
 """
 
 import json
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import signal
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import JOB_VARIABLE
 from finetune_trainer.__main__ import main
+from finetune_trainer.metrics import Metrics
+from tests.unit.finetune_trainer import ranks
 from tests.unit.finetune_trainer.jobs import make_job, write_rows
 
 STEPS_PER_EPOCH = 20
@@ -42,16 +42,18 @@ def command(job: Path, output: Path, cache: Path) -> list[str]:
     return ["run", "-f", str(job), "--output", str(output), "--model-cache", str(cache)]
 
 
-@contextmanager
-def process_of(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """The command as a process, which is killed at the end of the block."""
-    started = [sys.executable, "-m", "finetune_trainer", *arguments]
-    process = subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+def die_after(step: int, threads: int, arguments: list[str]) -> None:
+    """The command in a process of its own that is killed when it has done this step: nobody has to be quick enough."""
+    torch.set_num_threads(threads)
+    add = Metrics.add
+
+    def add_and_die(record: Metrics, **line: object) -> None:
+        add(record, **line)
+        if line["step"] == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Metrics.add = add_and_die  # type: ignore[method-assign]
+    main(arguments)
 
 
 def steps_done(output: Path) -> int:
@@ -64,13 +66,12 @@ def test_trap_10_killed_in_the_middle_of_epoch_2_it_ends_as_if_it_had_not_been(t
     write_rows(tmp_path / "validation.jsonl", 16, seed=2)
     job, straight, killed = manifest(tmp_path), tmp_path / "straight", tmp_path / "killed"
 
-    with process_of(command(job, killed, tiny_model)) as process:
-        deadline = time.monotonic() + 120
-        while steps_done(killed) < 1.3 * STEPS_PER_EPOCH:
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline, "it did not get to epoch 2"
-            time.sleep(0.005)
-    assert STEPS_PER_EPOCH < steps_done(killed) < 2 * STEPS_PER_EPOCH
+    middle = STEPS_PER_EPOCH * 3 // 2
+    arguments = (middle, torch.get_num_threads(), command(job, killed, tiny_model))
+    process = ranks.context().Process(target=die_after, args=arguments)
+    process.start()
+    assert ranks.ended([process]) == [-signal.SIGKILL]
+    assert steps_done(killed) == middle
     assert not (killed / "model").exists()
 
     for output in (killed, straight):
