@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 
 from finetune_api.job import Columns, DataFile, FineTuneJobSpec
 from finetune_trainer.data import check_dataset
+from finetune_trainer.data.array_blocks import elements
 from finetune_trainer.data.blocks import Block, one_by_one
 from finetune_trainer.data.fingerprints import fingerprint, fingerprints
 from finetune_trainer.data.read import SplitFile
-from finetune_trainer.data.rows import Position, Row, Rows, Turn
+from finetune_trainer.data.rows import Position, Row, Rows, Turn, element_places
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.test_data_fuzz import EDITS, edited
 
 READING = "finetune_trainer.data"
 CAREFULLY = {
     f"{READING}.lines.Lines.ahead": lambda _: (b"", 0),
+    f"{READING}.json_array.whole_elements": lambda *_: None,
     f"{READING}.parquet._columns": lambda _: None,
     f"{READING}.columns._plain": lambda *_: None,
 }
@@ -98,6 +100,7 @@ def test_any_file_gets_the_verdict_that_its_rows_get_one_by_one(ending, tmp_path
         data = edited(WRITERS[ending](rows, end), edits)
         with ExitStack() as stack:
             stack.enter_context(patch(f"{READING}.source.BUFFER", buffer))
+            stack.enter_context(patch(f"{READING}.json_array._BLOCK", buffer))
             together = everything_on(tmp_path / f"t.{ending}", data)
             for name, instead in CAREFULLY.items():
                 stack.enter_context(patch(name, instead))
@@ -106,7 +109,43 @@ def test_any_file_gets_the_verdict_that_its_rows_get_one_by_one(ending, tmp_path
     check()
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("text", "breaks"),
+    [
+        (b'{"k":1},', [0]),
+        (b'{"k":1},{"k":"]},{"},', [0, 0]),
+        (b'{"k":1},\r\n{"k":2} ,\n', None),
+        (b'{"k":1},\r\n{"k":2},\r\n', [0, 1]),
+        (b'{\n"k":1},\n\n{"k":2},\n\n{"k":3},', [0, 3, 5]),
+        (b'{"k":[{"k":1},\n{"k":2}]}, {"k":3}, ', [0, 1]),
+        (b'{"k":3}, {"k":[{"k":1},\n{"k":2}]}, ', [0, 0]),
+        (b'{"k":1},{"k":2},\n{"k":3},', None),  # not the same between all
+        (b'{"k":[{"k":1},', None),  # cut within an element
+        (b'{"k":"a},', None),
+        (b'{"k":1}', None),
+        (b'{"k":1},,', None),
+        (b'{"k":1} {"k":2},', None),
+        (b'{"k":1},5,', None),
+        (b'{"k":NaN},', None),
+        (b'{"k":"\xff"},', None),
+        (b'{"k":' + b"[" * 50_000 + b"]" * 50_000 + b"},", None),
+    ],
+)
+def test_elements_of_an_array_are_read_together_only_where_their_lines_are_sure(text, breaks):
+    found = elements(text)
+    assert (None if found is None else list(found.breaks)) == breaks
+    assert found is None or found.rows == json.loads(b"[%b]" % text.rstrip()[:-1])
+
+
+def test_places_of_elements_are_their_packed_positions_also_beyond_what_fits():
+    for row, line in ((0, 1), (5, 7), ((1 << 30) - 2, 1), (0, (1 << 30) - 3)):
+        for breaks in ([0, 0, 0], range(0, 6, 2), [0, 1, 5]):
+            one_by_one = [Position(line + before, row=row + n).packed() for n, before in enumerate(breaks)]
+            assert list(element_places(row, line, breaks)) == one_by_one
+            assert max(one_by_one) < 1 << 63
+
+
+@pytest.mark.parametrize("ending", WRITERS)
 def test_good_rows_are_read_in_blocks(ending, tmp_path):
     """Else the other tests of this file would compare nothing."""
     path = tmp_path / f"t.{ending}"

@@ -129,7 +129,7 @@ JSON_VALUE = st.recursive(
 @given(
     st.lists(st.dictionaries(st.sampled_from("ab"), JSON_VALUE), max_size=6),
     st.sampled_from([None, 0, 1, 3]),
-    st.integers(1, 9),
+    st.integers(1, 9) | st.sampled_from([40, 1 << 16]),
 )
 def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block):
     """Rows, and the line that each begins on, are those that the file has."""
@@ -141,7 +141,7 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         at = json.JSONDecoder().raw_decode(text, at)[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("finetune_trainer.data.json_array._BLOCK", block)
-        found = list(read_json_array(stream(text.encode()), "t.json"))
+        found = list(one_by_one(read_json_array(stream(text.encode()), "t.json")))
     assert [record.fields for record in found] == rows
     assert [record.position for record in found] == [Position(line, row=row) for row, line in enumerate(begins)]
 
@@ -158,6 +158,10 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("text.csv", b"prompt,completion\na,\xff\na,b\n", [(2, "not UTF-8"), (3, None)]),
         ("multi.csv", b'prompt,completion\n"a\n\xff",b\na,b\n', [(2, "not UTF-8"), (4, None)]),
         ("cr.csv", b"prompt,completion\na,b\rc,d\ne,f\n", [(2, "carriage return"), (3, None)]),
+        ("ends.csv", b"prompt,completion\r\na,b\nc,d\r\n", [(2, None), (3, None)]),
+        ("ragged.csv", b"prompt,completion\na\nb,c,d\ne,f\n", [(2, "1 cell where"), (3, "3 cells"), (4, None)]),
+        ("column.csv", b"prompt\na\n\nb\n", [(2, None), (4, None)]),
+        ("inner-cr.csv", b"prompt,completion\r\na\r,b\r\nc,d\r\n", [(2, "carriage return"), (3, None)]),
         ("bom.jsonl", b'\xef\xbb\xbf{"a":1}\n', [(1, None)]),
         ("blank.jsonl", b'\n{"a":1}\n  \n{"a":2}', [(2, None), (4, None)]),
         ("cut.jsonl", b'{"a":1}\n{"a":', [(1, None), (2, "breaks off")]),
@@ -187,6 +191,8 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("far.json", b'[{"a":1e999},{"a":' + b"9" * 5000 + b"}]", [(0, "too large"), (1, "too large")]),
         ("deep.json", b'[{"a":' + b"[" * 50_000 + b"]" * 50_000 + b'},{"a":1}]', [(0, "nested too deeply"), (1, None)]),
         ("cut-deep.json", b"[" * 100_000, [(0, "the array breaks off")]),
+        ("late.json", b'[{"a":1},{"a":2},{"a":NaN},{"a":4}]', [(0, None), (1, None), (2, "NaN"), (3, None)]),
+        ("order.json", b'[{"a":1,"b":2},{"b":1,"a":2},{"a":1}]', [(0, None), (1, None), (2, None)]),
         ("empty.json", b"[]", []),
         ("nothing.json", b" \n", []),
     ],

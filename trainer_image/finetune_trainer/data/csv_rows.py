@@ -2,13 +2,16 @@
 
 import csv
 import io
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from finetune_trainer.data.blocks import Block, Table
 from finetune_trainer.data.formats import broken_file
 from finetune_trainer.data.lines import TOO_LONG, Line, Lines
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, line_places
+
+_NO_MARKS = bytes(set(range(256)) - set(b',"\r\n'))
+"""All bytes that say nothing of where cells and rows end."""
 
 
 def read_csv(
@@ -36,40 +39,39 @@ def read_csv(
     while source.more():
         ahead, count = source.ahead()
         places, last = line_places(source.number + 1, count), source.number + max(1, count)
-        rows, ends = _together(ahead, count, len(header))
-        if rows:
-            columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-            one_a_line = len(rows) == ends[-1]
-            yield Table(places[: len(rows)] if one_a_line else [places[start] for start in (0, *ends[:-1])], columns)
+        columns, ends = _together(ahead, count, len(header))
+        if ends:
+            one_a_line = len(ends) == ends[-1]
+            where = places[: len(ends)] if one_a_line else [places[start] for start in (0, *ends[:-1])]
+            yield Table(where, dict(zip(header, columns, strict=True)))
             source.skip(ends[-1])
         while source.number < last and (row := next(one_by_one, None)):
             yield row if isinstance(row, Record) else _record(*row, header)
 
 
-def _together(lines: bytes, count: int, width: int) -> tuple[list[list[str]], Sequence[int]]:
-    """Rows of some lines up to the first that is not as it should be, and how many lines there are up to their ends."""
+def _together(lines: bytes, count: int, width: int) -> tuple[Iterable[Sequence[str]], Sequence[int]]:
+    """Columns of some lines up to the first row that is not as it should be, and how many lines end with each row."""
+    if b"\0" in lines:
+        return (), ()
     try:
-        text = lines.decode()
+        return _unquoted(lines, count, width) or _quoted(lines.decode(), width)
     except UnicodeDecodeError:
-        return [], []
-    if not text or "\0" in text:
-        return [], []
-    rows = [] if '"' in text else _unquoted(text, count)
-    if set(map(len, rows)) == {width}:
-        return rows, range(1, len(rows) + 1)
-    return _quoted(text, width)
+        return (), ()
 
 
-def _unquoted(text: str, count: int) -> list[list[str]]:
-    """Rows of lines without quotes, in a third of the time that csv needs; none where blank lines or stray ends are."""
-    end = "\r\n" if text.endswith("\r\n") else "\n"
-    lines = text[: -len(end)].split(end)
-    if len(lines) != count or text.count("\r") != count * (len(end) - 1) or "" in lines:
-        return []
-    return [line.split(",") for line in lines]
+def _unquoted(lines: bytes, count: int, width: int) -> tuple[Iterable[Sequence[str]], Sequence[int]] | None:
+    """The same of lines without quotes, blank lines and stray ends, in a third of the time that csv needs.
+
+    Such lines have the same marks, one after the other. So all cells are split at once, and every so many are a column.
+    """
+    end = b"\r\n" if lines.endswith(b"\r\n") else b"\n"
+    if width < 2 or not count or lines.translate(None, _NO_MARKS) != (b"," * (width - 1) + end) * count:
+        return None
+    cells = lines.replace(b"\r", b"").replace(b"\n", b",").decode().split(",")
+    return [cells[column:-1:width] for column in range(width)], range(1, count + 1)
 
 
-def _quoted(text: str, width: int) -> tuple[list[list[str]], Sequence[int]]:
+def _quoted(text: str, width: int) -> tuple[Iterable[Sequence[str]], Sequence[int]]:
     rows: list[list[str]] = []
     ends: list[int] = []
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
@@ -79,7 +81,7 @@ def _quoted(text: str, width: int) -> tuple[list[list[str]], Sequence[int]]:
                 break
             rows.append(row)
             ends.append(reader.line_num)
-    return rows, ends
+    return zip(*rows, strict=True), ends
 
 
 def _record(position: Position, cells: list[str], header: list[str]) -> Record:

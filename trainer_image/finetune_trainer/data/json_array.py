@@ -8,10 +8,12 @@ import io
 import re
 from collections.abc import Iterator
 
+from finetune_trainer.data.array_blocks import elements, whole_elements
+from finetune_trainer.data.blocks import Block, Objects
 from finetune_trainer.data.formats import broken_file
 from finetune_trainer.data.json_lines import json_record
 from finetune_trainer.data.lines import TOO_LONG, skip_bom
-from finetune_trainer.data.rows import ROW_LIMIT, Position, Record
+from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, element_places
 
 _BLOCK = 1 << 16
 _STRING = rb'(?:"[^"]*+(?<!\\)"|"(?:[^"\\]++|\\.)*+")'  # without escaped quotes, which is quicker; with them
@@ -26,8 +28,8 @@ _IN_STRING = re.compile(rb'["\\]')
 _CUT = "the array breaks off: a bracket or a quote is not closed"
 
 
-def read_json_array(stream: io.BufferedReader, file_name: str) -> Iterator[Record]:
-    """Every element, as a record. What is left of a broken array is the last one.
+def read_json_array(stream: io.BufferedReader, file_name: str) -> Iterator[Record | Block]:
+    """Every element, by itself or in a block. What is left of a broken array is the last one.
 
     Raises:
         TrainerError: DatasetInvalid, the file is not empty and begins with no array.
@@ -54,6 +56,8 @@ class _Elements:
         self._block = b""
         self._at = 0
         """Where the block is read next; a byte beyond its end where an escape is cut in two."""
+        self._careful = 0
+        """Up to where elements of the block are read one by one: they were looked at together in vain."""
         self._line = 1
         self._text = bytearray()
         self._size = 0
@@ -72,10 +76,16 @@ class _Elements:
                 return rest[:1]
         return b""
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[Record | Block]:
         """What stands in the array, whose bracket is passed."""
         row = 0
-        while end := self._element():
+        while True:
+            while block := self._together(row):
+                yield block
+                row += len(block)
+            end = self._element()
+            if not end:
+                break
             if self._size or row or end == b",":
                 yield self._record(row)
             if end == b"]":
@@ -84,6 +94,29 @@ class _Elements:
                 return
             row += 1
         yield Record(Position(self._begins if self._size else self._line, row=row), None, _CUT)
+
+    def _together(self, row: int) -> Block | None:
+        """Elements that the block has whole, where nothing is unusual with them; else the next is read by itself."""
+        if self._at < self._careful:
+            return None
+        self._top_up()
+        found = whole_elements(self._block, self._at)
+        start, end = found or (0, len(self._block))
+        read = elements(self._block[start:end]) if found else None
+        if read is None:
+            self._careful = end
+            return None
+        line = self._line + self._block.count(b"\n", self._at, start)
+        self._line = line + self._block.count(b"\n", start, end)
+        self._at = end
+        return Objects(element_places(row, line, read.breaks), read.rows)
+
+    def _top_up(self) -> None:
+        """See to it that not only an end of the block is left."""
+        if self._at >= len(self._block) - _BLOCK // 2:
+            self._block = self._block[self._at :]
+            self._block += self._stream.read(_BLOCK - len(self._block))
+            self._at = self._careful = 0
 
     def _record(self, row: int) -> Record:
         position = Position(self._begins if self._size else self._line, row=row)
@@ -140,5 +173,5 @@ class _Elements:
         """See to it that there is a block with something left, or a new one; False at the end of the stream."""
         if self._at >= len(self._block):
             self._at -= len(self._block)
-            self._block = self._stream.read(_BLOCK)
+            self._block, self._careful = self._stream.read(_BLOCK), 0
         return bool(self._block)

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -43,6 +43,15 @@ def _objects(lines: bytes, count: int) -> list[dict[str, Any]]:
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return []
     return found if len(found) == count else []
+
+
+def objects(texts: Iterable[Any]) -> list[dict[str, Any]]:
+    """The objects that some texts are, one each; nothing where any is something else."""
+    try:
+        found = list(map(_decoder.decode, texts))
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return []
+    return found if set(map(type, found)) == {dict} else []
 
 
 def _one_by_one(lines: Iterator[Line]) -> Iterator[Record]:

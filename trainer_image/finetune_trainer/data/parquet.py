@@ -57,7 +57,7 @@ class ParquetRows:
                 yield Record(Position(row_group=group, row=row), {})
             return
         rows = batch_rows(self._parquet.metadata.row_group(group), columns)
-        batches = self._parquet.iter_batches(rows, row_groups=[group], columns=columns)
+        batches = self._parquet.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
         row = 0
         while True:
             with self._readable(f"row group {group} is broken after row {row}"):

@@ -52,7 +52,7 @@ class Position(NamedTuple):
 
 _KIND_BITS, _OF_ARRAY, _OF_GROUP = 2, 1, 2
 _GROUP_SHIFT = 40  # a row group holds fewer rows than 2^40
-_ELEMENT_SHIFT = 31  # rows and lines of a JSON array beyond 2^31 are called the last one before
+_ELEMENT_SHIFT = 30  # rows and lines of a JSON array beyond 2^30 are called the last one before; 62 bits for both
 
 
 def line_places(first: int, count: int) -> Sequence[int]:
@@ -64,6 +64,25 @@ def group_places(group: int, first: int, count: int) -> Sequence[int]:
     """Packed positions of rows of one row group, one after the other."""
     start = Position(row_group=group, row=first).packed()
     return range(start, start + (count << _KIND_BITS), 1 << _KIND_BITS)
+
+
+def element_places(first: int, line: int, breaks: Sequence[int]) -> Sequence[int]:
+    """Packed positions of elements of one array, one after the other.
+
+    Args:
+        first: Row of the first element.
+        line: On which it begins.
+        breaks: Line breaks between it and each element.
+    """
+    if max(first + len(breaks), line + breaks[-1]) >> _ELEMENT_SHIFT:
+        return [Position(line + before, row=row).packed() for row, before in enumerate(breaks, first)]
+    start, step = Position(line, row=first).packed(), 1 << _ELEMENT_SHIFT + _KIND_BITS
+    places = range(start, start + len(breaks) * step, step)
+    return (
+        [place + (before << _KIND_BITS) for place, before in zip(places, breaks, strict=True)]
+        if any(breaks)
+        else places
+    )
 
 
 class Record(NamedTuple):
