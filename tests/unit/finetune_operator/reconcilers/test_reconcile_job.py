@@ -229,6 +229,31 @@ async def test_a_pod_that_cannot_be_made_is_explained_by_the_events_of_its_own_j
     assert "failure" not in cluster.status()
 
 
+NO_CONFIG_MAP = 'MountVolume.SetUp failed for volume "v1" : configmap "recipes" not found'
+
+
+async def test_a_pod_whose_volume_cannot_be_mounted_is_explained_by_its_events() -> None:
+    cluster = await with_job()
+    cluster.run_pod(phase="Pending")
+    await cluster.settle()
+    assert "failure" not in cluster.status()
+    pod = cluster.kube.objects[PODS, "team-a", "sentiment-1-1-x"]["metadata"]
+    body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedMount", "regarding": {"uid": pod["uid"]}}
+    cluster.kube.put(EVENTS, {**body, "note": NO_CONFIG_MAP})
+    cluster.kube.events.clear()
+    await cluster.wait(15)
+    failure = cluster.status()["failure"]
+    assert (failure["reason"], failure["message"]) == ("ContainerConfigInvalid", NO_CONFIG_MAP)
+    assert cluster.condition("Stalled")["status"] == "True"
+    cluster.kube.change(PODS, pod["name"], status={"conditions": [MOUNTED]})
+    cluster.kube.events.clear()
+    await cluster.wait(15)
+    assert "failure" not in cluster.status()
+
+
+MOUNTED = {"type": "PodReadyToStartContainers", "status": "True"}
+
+
 # Failures.
 
 
