@@ -17,7 +17,7 @@ from finetune_operator.runtime.kube import (
     NAMESPACES,
     PODS,
 )
-from tests.unit.finetune_operator.decide.given import provider
+from tests.unit.finetune_operator.decide.given import openai_connection, provider
 from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_job, with_running_job
 
 
@@ -181,6 +181,33 @@ async def test_a_refused_job_makes_nothing() -> None:
     assert cluster.status()["failure"]["reason"] == "FineTuningDisabled"
     assert cluster.kube.asked("apply", "jobs") == 0
     assert ("FineTuneJob", "Warning", "FineTuningDisabled") in cluster.told
+
+
+async def test_a_job_outlives_its_connections_change_to_another_provider() -> None:
+    cluster = await with_running_job()
+    cluster.kube.drop(CONNECTIONS, "local", "")
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "local"}, "spec": openai_connection().wire()})
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Validating"
+    cluster.end_pod(137)
+    await cluster.settle()
+    await cluster.wait(60)
+    failure = cluster.status()["failure"]
+    assert failure["reason"] == "ConnectionNotFound"
+    assert "is one to openAI, and the job was begun with huggingFace" in failure["message"]
+    cluster.kube.drop(CONNECTIONS, "local", "")
+    cluster.add_connection()
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Queued"
+
+
+async def test_what_was_made_before_a_connections_change_becomes_a_version() -> None:
+    cluster = await with_running_job()
+    cluster.kube.drop(CONNECTIONS, "local", "")
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "local"}, "spec": openai_connection().wire()})
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
 
 
 async def test_a_missing_connection_is_waited_for() -> None:
