@@ -51,7 +51,12 @@ def shaped(pattern: str, message: str) -> Any:
 
 
 HttpUrl = Annotated[
-    str, Field(max_length=512), shaped("^https?://[^/]+", "write a whole URL, such as https://HOST or https://HOST/v1")
+    str,
+    Field(max_length=512),
+    shaped(
+        r"^https?://[^/@\s]+(/\S*)?$",
+        "write a whole URL without credentials and white space, such as https://HOST or https://HOST/v1",
+    ),
 ]
 
 SERVICE_NAME = "^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"

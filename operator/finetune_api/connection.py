@@ -32,6 +32,7 @@ ImageName = Annotated[str, Field(min_length=1, max_length=512)]
 
 PROVIDERS = ("huggingFace", "openAI", "azureOpenAI", "bedrock", "sageMaker")
 _COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in PROVIDERS)
+_KEPT = " && ".join(f"has(self.{name}) == has(oldSelf.{name})" for name in PROVIDERS)
 
 
 class LabelSelectorRequirement(ApiModel):
@@ -119,7 +120,7 @@ class PodTemplate(ApiModel):
 class ModelCache(ApiModel):
     """Where base models are kept so that pods need not fetch them."""
 
-    volume: OpenObject = Field(
+    volume: Annotated[OpenObject, Field(min_length=1, max_length=1)] = Field(
         description="Any core/v1 volume source, without a name. A claim is looked up in the job's namespace."
     )
 
@@ -224,6 +225,11 @@ class LLMConnectionSpec(ApiModel):
             (
                 f"({_COUNT}) == 1",
                 "spec needs exactly one provider block: huggingFace, openAI, azureOpenAI, bedrock or sageMaker",
+            ),
+            (
+                _KEPT,
+                "a connection keeps its provider, with which jobs and versions were made: apply another LLMConnection "
+                "for another provider",
             ),
             (
                 "!has(self.huggingFace) || !has(self.huggingFace.airGapped) || !self.huggingFace.airGapped"

@@ -67,6 +67,19 @@ class DataFile(ApiModel):
 class Columns(ApiModel):
     """How the columns of the data are called."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.chosen) || has(self.rejected) || (self.prompt != self.completion && "
+                "self.prompt != self.system && self.completion != self.system)",
+                "columns.prompt, completion and system are three columns: name each of them once",
+            ),
+            (
+                "!has(self.chosen) || !has(self.rejected) || self.chosen != self.rejected",
+                "columns.chosen and rejected are two columns: name each of them once",
+            ),
+        )
+    )
     prompt: Annotated[str, Field(min_length=1, max_length=128)] = Field("prompt", description="Column with the prompt.")
     completion: Annotated[str, Field(min_length=1, max_length=128)] = Field(
         "completion", description="Column with the completion."
@@ -88,6 +101,14 @@ class Columns(ApiModel):
     def needed(self) -> tuple[str, ...]:
         """What a row has to have, by the names of these fields."""
         return ("prompt", "completion") if self.chosen is None else ("prompt", "chosen", "rejected")
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether no column is to be two things at once."""
+        answers = (self.chosen, self.rejected)
+        if any(answers):
+            return answers[0] != answers[1]
+        return len({self.prompt, self.completion, self.system}) == 3
 
     @property
     def named(self) -> dict[str, str]:

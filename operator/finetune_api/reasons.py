@@ -152,11 +152,12 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.PUSH_FAILED: "The version stands. Correct what the message names, and push it with `finetune-trainer push`.",
     Reason.TRAINER_CRASHED: "Read failure.logTail; if it is no fault of the job, report it as a bug.",
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the connection's image and its pull secret.",
-    Reason.POD_REJECTED: "Read the message: a quota, a policy or a missing service account refuses the pod.",
+    Reason.POD_REJECTED: "Read the message: a quota, a policy, a missing service account or the connection's "
+    "podTemplate is why the pod is refused.",
     Reason.JOB_SET_MISSING: "Ask an admin to install JobSet; the job goes on by itself then. Or apply it under a new "
     "name with resources.nodes: 1.",
     Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace.",
-    Reason.UNSCHEDULABLE: "Wait for room, or ask for fewer resources; kubectl describe the pod shows what lacks.",
+    Reason.UNSCHEDULABLE: "Wait for room, or ask for fewer resources; kubectl get pvc shows which claim is not bound.",
     Reason.MODEL_NOT_FOUND: "Name a FineTunedModel of this namespace (kubectl get ftm).",
     Reason.VERSION_NOT_FOUND: "Name a version that status.versions of the FineTunedModel lists.",
     Reason.DEPLOYMENT_FAILED: "Read the message; the version that served before goes on serving.",

@@ -50,7 +50,7 @@ class Uri:
     @property
     def file_name(self) -> str:
         """The name that messages show: the last part, so that no credential in a URI is ever printed."""
-        return basename(self.path) or self.root
+        return basename(self.path.rstrip("/")) or self.root
 
     def mounted_path(self) -> str | None:
         """Where a pod finds it: an absolute path for volumes and local files, None for what is fetched."""
@@ -80,6 +80,8 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
         path = split.path.lstrip("/")
     elif split.scheme == LOCAL_SCHEME:
         path = unquote(path)
+    if not path.isprintable():
+        raise UriError("the uri has a control character; write it without")
     if ".." in path.split("/"):
         raise UriError("the uri has a '..' segment; write the path without it")
     if not path:

@@ -28,6 +28,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 REGION_VARIABLE = "AWS_REGION"
 """As AWS's other tools read it; boto3 itself reads AWS_DEFAULT_REGION, and the profile."""
 SERVICE_PORT = "http"
+_NAME = re.compile("[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 OK, FAILED = 0, 1
 
 
@@ -38,11 +39,33 @@ class CannotAsk(Exception):  # noqa: N818 - said as it is
 def add_arguments(commands: Any) -> None:
     """The command's flags."""
     ask = commands.add_parser("ask", help="ask a model that is deployed, and print its answer")
-    ask.add_argument("model", metavar="MODEL", help="name of a ModelDeployment")
+    ask.add_argument("model", type=_name, metavar="MODEL", help="name of a ModelDeployment")
     ask.add_argument("question", metavar="QUESTION", help="what to ask")
-    ask.add_argument("-n", "--namespace", default="default", help="its namespace (default: default)")
+    ask.add_argument("-n", "--namespace", type=_name, default="default", help="its namespace (default: default)")
     ask.add_argument("--system", help="system message")
-    ask.add_argument("--max-tokens", type=int, help="tokens of the answer at most")
+    ask.add_argument("--max-tokens", type=_positive, help="tokens of the answer at most")
+
+
+def _name(text: str) -> str:
+    """A name of an object, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: write a-z, 0-9, '-' and '.' only")
+    return text
+
+
+def _positive(text: str) -> int:
+    """A whole number above 0, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 async def main(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> int:
@@ -88,6 +111,11 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
         region = environment.get(REGION_VARIABLE)
         return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_invoke_endpoint(endpoint, body, region))
     if (urlsplit(endpoint.url).hostname or "").endswith(".svc"):
+        if (deployment.get("spec") or {}).get("apiKeySecretRef"):
+            raise CannotAsk(
+                f"ModelDeployment {args.model} asks for a bearer key, which the API server does not pass on: "
+                f"kubectl -n {args.namespace} port-forward svc/{args.model} 8000:80, and send it with curl"
+            )
         return await _in_cluster(kube, args, body)
     return await _at_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
 
@@ -95,7 +123,7 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
 async def _in_cluster(kube: Kube, args: argparse.Namespace, body: dict[str, Any]) -> str:
     path = "v1/chat/completions"
     reply = orjson.loads(await kube.post_to_service(args.namespace, args.model, SERVICE_PORT, path, orjson.dumps(body)))
-    return str(reply["choices"][0]["message"]["content"])
+    return str(reply["choices"][0]["message"]["content"] or "")
 
 
 async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> str:

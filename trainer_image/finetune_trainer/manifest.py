@@ -125,6 +125,8 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     answers = spec.dataset.columns.chosen or spec.dataset.columns.rejected
     alone = "names of two answers are for learning from both" if answers and spec.preference is None else None
     yield "spec.dataset.columns", alone, "Write spec.preference: {}, or remove chosen and rejected."
+    twice = None if spec.dataset.columns.are_apart else "one column has two meanings"
+    yield "spec.dataset.columns", twice, "Name each column once."
     both = "it is a part of the built-in recipe" if spec.preference and spec.code else None
     yield "spec.preference", both, "Remove it, or remove spec.code."
     trackers = spec.trackers

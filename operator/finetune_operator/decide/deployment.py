@@ -18,6 +18,7 @@ from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import WAKE_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
+from finetune_operator.decide.run import unplaced
 
 Manifest = Mapping[str, Any]
 Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI", "Bedrock", "SageMaker"]
@@ -42,7 +43,7 @@ class Serving:
     """Pods that answer, of any version."""
     failure: Failure | None = None
     note: str = ""
-    """What is to be said beside, while it serves."""
+    """What is to be said beside, while it serves or rolls out."""
     answers: int | None = None
     """Version that answers now, where that is known and not the one that is meant to."""
 
@@ -272,7 +273,7 @@ def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[F
         reason = serving.failure.reason
         facts = stalled(reason, f"version {target} cannot be served: {serving.failure.message}{still}")
         return ("Degraded" if answering else "Failed"), facts, answering
-    facts = reconciling(Reason.DEPLOYING, f"version {target} is being deployed{still}")
+    facts = reconciling(Reason.DEPLOYING, f"version {target} is being deployed{serving.note}{still}")
     return ("Updating" if answering else "Deploying"), facts, answering
 
 
@@ -335,8 +336,12 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], version_
     )
     if rolled:
         return Serving("Serving", version, available)
-    failure = _serving_failure(status if seen else {}, pods, version, version_label)
-    return Serving("Failing" if failure else "Rolling", version, available, failure)
+    of_version = [pod for pod in pods if _version(pod["metadata"].get("labels", {}), version_label) == version]
+    failure = _serving_failure(status if seen else {}, of_version)
+    if failure is not None:
+        return Serving("Failing", version, available, failure)
+    waits = next((found for pod in of_version if (found := unplaced(pod))), None)
+    return Serving("Rolling", version, available, note=f"; a pod waits for a node: {waits.message}" if waits else "")
 
 
 def _version(labels: Manifest, version_label: str) -> int | None:
@@ -344,21 +349,27 @@ def _version(labels: Manifest, version_label: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _serving_failure(status: Manifest, pods: Sequence[Manifest], version: int | None, label: str) -> Failure | None:
-    """Why pods of the new version do not come up; a pod that still starts is no failure."""
+def _serving_failure(status: Manifest, pods: Sequence[Manifest]) -> Failure | None:
+    """Why pods of the new version do not come up; a pod that still starts, or waits for room, is no failure."""
     for pod in pods:
-        if _version(pod["metadata"].get("labels", {}), label) == version and (found := _pod_failure(pod)):
+        if found := _pod_failure(pod):
             return found
     conditions: list[Manifest] = status.get("conditions") or []
     refused = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
     if refused:
         return Failure.because(Reason.POD_REJECTED, str(refused.get("message", "")))
     late = next((c for c in conditions if c.get("reason") == "ProgressDeadlineExceeded"), None)
-    return Failure.because(Reason.DEPLOYMENT_FAILED, str(late.get("message", ""))) if late else None
+    if late is None:
+        return None
+    waits = next((found for pod in pods if (found := unplaced(pod))), None)
+    return waits or Failure.because(Reason.DEPLOYMENT_FAILED, str(late.get("message", "")))
 
 
 def _pod_failure(pod: Manifest) -> Failure | None:
     status = pod.get("status", {})
+    waits = unplaced(pod)
+    if waits is not None and waits.reason is not Reason.UNSCHEDULABLE:
+        return waits
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason = str(waiting.get("reason", ""))

@@ -141,18 +141,29 @@ def notice_loss(view: JobView) -> Decision | None:
 
 
 def wait_for_connection(view: JobView) -> Decision | None:
-    """A connection that is not there (yet)."""
-    if view.connection is not None or view.run.state != "Absent" or view.spec is None:
+    """A connection that is not there (yet), or by now is one to another provider."""
+    if view.run.state != "Absent" or view.spec is None or (view.connection and not view.began_with):
         return None
-    missing = Failure.because(
-        Reason.CONNECTION_NOT_FOUND, f"spec.connectionRef: LLMConnection {view.spec.connection_ref.name} does not exist"
-    )
+    missing = _missing(view, view.spec.connection_ref.name)
     left = (view.created + CONNECTION_GRACE - view.now).total_seconds()
     if left > 0:
         facts = reconciling(missing.reason, missing.message)
         return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": None})), requeue_after=left)
     facts = stalled(missing.reason, missing.message)
     return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": missing})))
+
+
+def _missing(view: JobView, name: str) -> Failure:
+    """What is wrong with the connection."""
+    if view.connection is None:
+        message = f"spec.connectionRef: LLMConnection {name} does not exist"
+        return Failure.because(Reason.CONNECTION_NOT_FOUND, message)
+    message = (
+        f"spec.connectionRef: LLMConnection {name} is one to {view.connection.provider}, and the job was begun with "
+        f"{view.began_with}"
+    )
+    next_step = "Ask an admin to make the connection as it was, or apply the job under a new name."
+    return Failure(reason=Reason.CONNECTION_NOT_FOUND, message=message, next_step=next_step)
 
 
 def refuse_by_policy(view: JobView) -> Decision | None:

@@ -62,6 +62,12 @@ class JobView:
         return self.status.provider or ProviderStatus()
 
     @property
+    def began_with(self) -> str | None:
+        """The provider that the job was begun with, where its connection, made anew, is one to another."""
+        recorded = self.provider.name
+        return recorded if recorded and self.connection and self.connection.provider != recorded else None
+
+    @property
     def attempt(self) -> int:
         """The attempt that is under way or comes next, from 1."""
         return max(self.provider.attempt, 1)

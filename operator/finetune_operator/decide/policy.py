@@ -90,7 +90,7 @@ def base_model_is_allowed(request: Request) -> Failure | None:
     return Failure.because(
         Reason.MODEL_NOT_ALLOWED,
         f"spec.baseModel: {request.spec.base_model} is not among the models that LLMConnection "
-        f"{request.spec.connection_ref.name} allows: {', '.join(allowed or ())}",
+        f"{request.spec.connection_ref.name} allows: {', '.join(allowed or ()) or 'none'}",
     )
 
 

@@ -1,5 +1,6 @@
 """What a training pod's Job, pod and report say together: the state of one attempt on the cluster."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -44,6 +45,9 @@ _WAITING_REASONS = {
     "RunContainerError": Reason.CONTAINER_CONFIG_INVALID,
 }
 
+_CLAIM_MISSING = re.compile('persistentvolumeclaim "[^"]*" not found')
+"""The scheduler's words. More room would not help such a pod."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -63,7 +67,7 @@ class Run:
     wants_log: bool = False
     """Whether the reason alone does not explain the failure."""
     awaiting_pod: bool = False
-    """Whether nothing has been made of the attempt yet: no event will tell, so look again."""
+    """Whether its pod is still to be made, or the pod's volumes to be mounted: nothing tells of it, so look again."""
     ending: bool = False
     """Whether the pod has been told to end: a node that does not answer sends no event, so look again."""
     starting: bool = False
@@ -125,7 +129,7 @@ def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime
     pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
     if pending:
         failure = next((found for pod in pending if (found := _obstacle(pod))), None)
-        return Run("Queued", report=report, failure=failure, ending=ending)
+        return Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
     return Run("Active", report=report, ending=ending, starting=starting)
 
@@ -316,9 +320,18 @@ def _obstacle(pod: Manifest | None) -> Failure | None:
     reason = _WAITING_REASONS.get(str(waiting.get("reason", "")))
     if reason:
         return Failure.because(reason, str(waiting.get("message") or waiting.get("reason")))
+    return unplaced(pod)
+
+
+def unplaced(pod: Manifest) -> Failure | None:
+    """Why the scheduler has found no node for a pod: no room, or a claim that nobody has made."""
     conditions = pod.get("status", {}).get("conditions") or ()
-    unplaced = next((c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"), None)
-    return Failure.because(Reason.UNSCHEDULABLE, str(unplaced.get("message", ""))) if unplaced else None
+    waits = next((c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"), None)
+    if waits is None:
+        return None
+    message = str(waits.get("message", ""))
+    missing = _CLAIM_MISSING.search(message) is not None
+    return Failure.because(Reason.CONTAINER_CONFIG_INVALID if missing else Reason.UNSCHEDULABLE, message)
 
 
 def with_log(run: Run, log_tail: str) -> Run:

@@ -22,7 +22,7 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.run import Run, has_ended, is_live, read_run, telling, with_log
 from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.providers.errors import KindMissing
-from finetune_operator.providers.pod_refusals import PodRefusals
+from finetune_operator.providers.pod_refusals import PodRefusals, UnmountedVolumes
 from finetune_operator.runtime.errors import KubeError, NotFound
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
@@ -81,6 +81,7 @@ class HuggingFaceTraining:
         self._report_ca = report_ca
         self._clock = clock
         self._refusals = PodRefusals(kube, clock)
+        self._unmounted = UnmountedVolumes(kube, clock)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
         """A folder where the connection keeps its artifacts."""
@@ -130,6 +131,9 @@ class HuggingFaceTraining:
             return with_log(run, await self._log_tail(pod))
         if run.state == "Queued" and pod is None and batch_job is not None:
             return await self._without_pod(run, batch_job)
+        if run.state == "Queued" and run.failure is None and batch_job is not None:
+            failure = await self._unmounted.of(pods, f"{BATCH_JOB_LABEL}={batch_job['metadata']['name']}")
+            return replace(run, failure=failure)
         return run
 
     def has_live_pods(self, job: Manifest) -> bool:

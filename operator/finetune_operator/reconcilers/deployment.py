@@ -9,7 +9,13 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus
-from finetune_api.names import FIELD_MANAGER, MANAGED_BY_LABEL, PROVIDER_FINALIZER, SERVED_VERSION_LABEL
+from finetune_api.names import (
+    DEPLOYMENT_LABEL,
+    FIELD_MANAGER,
+    MANAGED_BY_LABEL,
+    PROVIDER_FINALIZER,
+    SERVED_VERSION_LABEL,
+)
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_policy import shuts_down
 from finetune_operator.decide.deployment import (
@@ -30,6 +36,7 @@ from finetune_operator.providers.accounts import catalogue_name, is_remote
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted
+from finetune_operator.providers.pod_refusals import UnmountedVolumes
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for, wake_of
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
@@ -50,6 +57,9 @@ Manifest = dict[str, Any]
 
 
 REFUSED_CHECK_SECONDS = 60
+
+ROLLING_CHECK_SECONDS = 15
+"""Nothing tells that a pod's volumes cannot be mounted, so a server that does not come up is looked at."""
 
 
 class NameTaken(Exception):  # noqa: N818 - named as the API's reasons are
@@ -72,6 +82,7 @@ class DeploymentReconciler:
         self._hosted = hosted
         self._idle = idle
         self._catalogue = catalogue
+        self._unmounted = UnmountedVolumes(context.kube, context.clock)
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a deployment."""
@@ -109,14 +120,25 @@ class DeploymentReconciler:
         try:
             if await self._serve(deployment, view, decision):
                 # What was read of the server is of before the change.
-                decision = decide(replace(view, serving=self._serving_of(view.namespace, view.name)))
+                view = replace(view, serving=self._serving_of(view.namespace, view.name))
+                decision = decide(view)
+            elif view.serving.state == "Rolling" and not view.deleting:
+                view = replace(view, serving=await self._explained(view))
+                decision = decide(view)
         except NameTaken as taken:
             refused = not_applied(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
             return deployment, refused, REFUSED_CHECK_SECONDS
         except (Invalid, Forbidden) as refusal:
             refused = not_applied(view, Failure.because(Reason.POD_REJECTED, refusal.message))
             return deployment, refused, REFUSED_CHECK_SECONDS
-        return deployment, decision, looks_again(view)
+        rolls = ROLLING_CHECK_SECONDS if view.serving.state in {"Rolling", "Failing"} and not view.deleting else None
+        return deployment, decision, rolls or looks_again(view)
+
+    async def _explained(self, view: DeploymentView) -> Serving:
+        """The state of a server whose pods do not start, with what only their Events say: a Secret that is missing."""
+        pods = self._context.store.select(PODS, pods_of_deployment(view.namespace, view.name))
+        failure = await self._unmounted.of(pods, f"{DEPLOYMENT_LABEL}={view.name}")
+        return replace(view.serving, state="Failing", failure=failure) if failure else view.serving
 
     async def _remote(
         self, deployment: Manifest, view: DeploymentView, target: Target

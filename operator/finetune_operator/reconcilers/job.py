@@ -99,7 +99,8 @@ class JobReconciler:
         remote = self._providers.is_remote(status, connection)
         compared = self._compared(job, spec) if remote and spec is not None else Compared()
         tuned, base = self._cloud.asked(metadata["uid"]) if remote else (None, None)
-        usable = spec is not None and connection is not None and self._providers.know(connection)
+        began = status.provider.name if status.provider else None
+        fits = connection is not None and began in (None, connection.provider) and self._providers.know(connection)
         return JobView(
             name=metadata["name"],
             namespace=metadata["namespace"],
@@ -115,7 +116,7 @@ class JobReconciler:
             run=await provider.observe(job, status),
             live_pods=provider.has_live_pods(job),
             version=self._version(job, spec),
-            artifact_uri=provider.output_uri(job, spec, connection) if usable and spec and connection else "",
+            artifact_uri=provider.output_uri(job, spec, connection) if fits and spec and connection else "",
             now=self._context.clock(),
             report_interval=self._context.report_interval,
             remote=remote,

@@ -11,10 +11,10 @@ from finetune_operator.decide.model import DeploymentView, ModelView, decide
 from finetune_operator.decide.versions import has_versions_of, registered
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
 from finetune_operator.desired.compare import covers, stamped
-from finetune_operator.providers.accounts import Accounts, is_remote
+from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
-from finetune_operator.reconcilers.model_release import ModelRelease, is_held
+from finetune_operator.reconcilers.model_release import ModelRelease, is_at_provider, is_held
 from finetune_operator.reconcilers.observed import of_model
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.runtime.errors import Conflict
@@ -132,7 +132,7 @@ class ModelReconciler:
     async def _prune(self, model: Manifest, version: ModelVersion) -> bool:
         """Have the version's weights deleted; whether they are gone: then the version leaves status."""
         connection = self._context.connection(version.connection)
-        if version.artifact.provider_model_id is not None or is_remote(connection):
+        if is_at_provider(version, connection):
             return await self._prune_at_provider(version)
         if connection is None or connection.hugging_face is None:
             return False

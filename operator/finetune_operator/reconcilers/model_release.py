@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import ABANDON_ANNOTATION, WEIGHTS_FINALIZER
 from finetune_api.reasons import Reason
@@ -87,11 +88,11 @@ class ModelRelease:
         """
         connection = self._context.connection(version.connection)
         name = version.artifact.provider_model_id or version.artifact.uri or ""
-        if version.artifact.provider_model_id is not None or is_remote(connection):
+        if is_at_provider(version, connection):
             await self._accounts.of(version.connection).call(lambda api: api.delete_model(name))
             return True
         if connection is None or connection.hugging_face is None:
-            raise TryLater(Reason.CONNECTION_NOT_FOUND, f"LLMConnection {version.connection} does not exist")
+            raise TryLater(Reason.CONNECTION_NOT_FOUND, f"there is no LLMConnection {version.connection} to its place")
         job = prune_job.for_release(model, version, connection.hugging_face)
         return job is None or await self._pruned(job)
 
@@ -137,6 +138,13 @@ class ModelRelease:
         patched = await self._context.kube.merge_patch(FINE_TUNED_MODELS, metadata["name"], metadata["namespace"], body)
         self._context.store.put(FINE_TUNED_MODELS, patched)
         return patched
+
+
+def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) -> bool:
+    """Whether a version's weights are a provider's to delete; on a claim they are not, whatever the connection is."""
+    if version.artifact.provider_model_id is not None:
+        return True
+    return is_remote(connection) and not (version.artifact.uri or "").startswith("pvc://")
 
 
 def is_held(model: Mapping[str, Any]) -> bool:

@@ -51,6 +51,12 @@ def test_a_bad_uri_is_refused_with_what_to_write(text: str, says: str) -> None:
     assert says in str(error.value)
 
 
+def test_a_folder_has_a_name_for_messages() -> None:
+    assert parse_uri("pvc://data/rows/").file_name == "rows"
+    with pytest.raises(UriError, match="control character"):
+        parse_uri("file:///data/a%00b.csv", allow_local=True)
+
+
 def test_credentials_in_a_uri_are_never_repeated() -> None:
     with pytest.raises(UriError) as error:
         parse_uri("https://user:hunter2@example.com/a.csv")

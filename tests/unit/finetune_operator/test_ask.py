@@ -146,6 +146,24 @@ async def test_what_cannot_answer_is_said() -> None:
         await answer(cluster, args(), {})
 
 
+@pytest.mark.parametrize(
+    "wrong", [["ask", "m/d", "q"], ["ask", "m", "q", "-n", "team a"], ["ask", "m", "q", "--max-tokens", "0"]]
+)
+def test_a_wrong_flag_ends_with_what_to_write(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(wrong)
+    assert ended.value.code == 2
+    assert "is no " in capsys.readouterr().err
+
+
+async def test_a_server_with_a_key_says_how_to_ask_it() -> None:
+    cluster = Cluster()
+    cluster.deploy("http://mood.team-a.svc/v1", "mood")
+    cluster.objects[MODEL_DEPLOYMENTS, "team-a", "mood"]["spec"] = {"apiKeySecretRef": {"name": "key", "key": "k"}}
+    with pytest.raises(CannotAsk, match="port-forward svc/mood 8000:80"):
+        await answer(cluster, args(), {})
+
+
 async def test_what_sleeps_says_how_it_wakes() -> None:
     cluster = Cluster()
     asleep = {"since": "2026-11-01T00:00:00Z", "generation": 1}

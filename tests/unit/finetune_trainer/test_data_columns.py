@@ -10,6 +10,7 @@ from finetune_trainer.data.turns import MESSAGES_LIMIT
 LINE = Position(line=17)
 SYSTEM = {"role": "system", "content": "s"}
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
 
 
 def row_of(fields, **columns):
@@ -40,6 +41,7 @@ def row_of(fields, **columns):
             {"system": " ", "messages": [SYSTEM, USER, ANSWER]},
             "system:s user:a assistant:b",
         ),
+        ({"messages": [USER, {**ANSWER, "weight": 1, "tool_calls": []}]}, "user:a assistant:b"),
     ],
 )
 def test_usable_rows(fields, turns):
@@ -86,6 +88,14 @@ def test_columns_are_mapped():
         ({"messages": "a"}, "Malformed", "messages", "messages is no list of messages"),
         ({"messages": [1, ANSWER]}, "Malformed", "messages", "message 1 is no object with role and content"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "Malformed", "messages", "message 1 has a role other than"),
+        ({"messages": [{"from": "human", "value": "a"}]}, "Malformed", "messages", "message 1 has no role"),
+        ({"messages": [USER, CALL, ANSWER]}, "Malformed", "messages", "message 2 calls a tool"),
+        (
+            {"messages": [USER, {**ANSWER, "weight": 0}, USER, ANSWER]},
+            "Malformed",
+            "messages",
+            "message 2 has a weight",
+        ),
         ({"messages": [{"role": "user"}, ANSWER]}, "Missing", "messages", "content of message 1 is missing"),
         ({"messages": [USER, {**ANSWER, "content": ""}]}, "Empty", "messages", "content of message 2 is empty"),
         ({"messages": [USER, {**ANSWER, "content": [1]}]}, "NotText", "messages", "content of message 2 is a list"),

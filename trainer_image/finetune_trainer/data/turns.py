@@ -67,7 +67,16 @@ def conversation(messages: Any, column: str) -> tuple[Turn, ...]:
     """
     turns = listed(messages, "messages", column)
     require_answer(turns, column)
+    _require_no_weights(messages, column)
     return turns
+
+
+def _require_no_weights(messages: Sequence[dict[str, Any]], column: str) -> None:
+    """Every answer of a conversation is learnt: one that is marked as not to be learnt would be too, unnoticed."""
+    for index, message in enumerate(messages, 1):
+        if message["role"] == "assistant" and message.get("weight") not in (None, 1):
+            what = f"message {index} has a weight, but every answer is learnt: remove the weight, or that answer's row"
+            raise UnusableError("Malformed", what, column)
 
 
 def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
@@ -92,10 +101,14 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
     if not isinstance(message, dict):
         raise UnusableError("Malformed", f"message {index} is no object with role and content", column)
     role, content = message.get("role"), message.get("content")
+    if role is None:
+        raise UnusableError("Malformed", f"message {index} has no role", column)
     if role not in ROLES:
         raise UnusableError("Malformed", f"message {index} has a role other than {', '.join(ROLES)}", column)
     if role == "system" and is_blank(content):
         return None
+    if message.get("tool_calls") or message.get("function_call"):
+        raise UnusableError("Malformed", f"message {index} calls a tool, which cannot be learnt", column)
     return Turn(role, text(content, f"content of message {index}", column))
 
 

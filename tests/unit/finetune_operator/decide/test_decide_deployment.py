@@ -226,6 +226,20 @@ def pod(
     return {"metadata": {"labels": {LABEL: version}}, "status": {kind: [container]}}
 
 
+NO_CLAIM = '0/1 nodes are available: persistentvolumeclaim "models" not found.'
+
+
+def unplaced(message: str) -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return {"metadata": {"labels": {LABEL: "2"}}, "status": {"phase": "Pending", "conditions": [condition]}}
+
+
+def test_a_server_without_a_node_says_what_it_waits_for() -> None:
+    serving = read_serving(deployment(availableReplicas=0), [unplaced("0/2 nodes: Insufficient nvidia.com/gpu")], LABEL)
+    said = condition(decide(view(serving)).status, "Ready").message
+    assert said == "version 2 is being deployed; a pod waits for a node: 0/2 nodes: Insufficient nvidia.com/gpu"
+
+
 LATE = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
 REFUSED = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
 
@@ -268,6 +282,9 @@ REFUSED = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
             Reason.DEPLOYMENT_FAILED,
         ),
         (deployment(availableReplicas=0, conditions=[LATE]), [], "Failing", Reason.DEPLOYMENT_FAILED),
+        (deployment(availableReplicas=0), [unplaced("0/2 nodes")], "Rolling", None),
+        (deployment(availableReplicas=0), [unplaced(NO_CLAIM)], "Failing", Reason.CONTAINER_CONFIG_INVALID),
+        (deployment(availableReplicas=0, conditions=[LATE]), [unplaced("0/2")], "Failing", Reason.UNSCHEDULABLE),
         (deployment(availableReplicas=0, conditions=[REFUSED]), [], "Failing", Reason.POD_REJECTED),
         (deployment(availableReplicas=0, generation=2, conditions=[LATE]), [], "Rolling", None),
     ],

@@ -27,6 +27,13 @@ from tests.unit.finetune_operator.decide.given import (
 BACKOFF = ("Failed", "BackoffLimitExceeded")
 
 
+NO_CLAIM = '0/1 nodes are available: persistentvolumeclaim "data" not found. preemption: not helpful'
+
+
+def unplaced(message: str) -> dict[str, Any]:
+    return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+
+
 def target(reason: str, message: str = "") -> dict[str, Any]:
     return {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}]}
 
@@ -165,6 +172,7 @@ def test_a_posted_report_of_another_attempt_does_not_count_beside_a_termination_
             pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "message": "0/2 nodes"}]),
             Reason.UNSCHEDULABLE,
         ),
+        (pod("Pending", conditions=[unplaced(NO_CLAIM)]), Reason.CONTAINER_CONFIG_INVALID),
         (pod("Pending", **waiting("ContainerCreating")), None),
         (pod("Pending", conditions=[{"type": "PodScheduled", "status": "True"}]), None),
         (pod("Pending"), None),

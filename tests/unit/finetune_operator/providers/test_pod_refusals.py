@@ -41,3 +41,13 @@ async def test_a_listing_is_good_for_some_seconds() -> None:
     assert await refusals.of(batch_job("uid-1")) is None
     now[0] += timedelta(seconds=1)
     assert await refusals.of(batch_job("uid-1")) == "exceeded quota"
+
+
+async def test_what_is_said_again_counts_as_new_and_other_reasons_are_not_asked_for() -> None:
+    kube = FakeKube()
+    for name, last, note in (("a", "2026-11-21T12:05:00Z", "no key"), ("b", "2026-11-21T12:04:00Z", "no secret")):
+        metadata = {"name": name, "namespace": "team-a", "creationTimestamp": "2026-11-21T12:00:00Z"}
+        said = {"reason": "FailedMount", "regarding": {"uid": "uid-1"}, "note": note, "deprecatedLastTimestamp": last}
+        kube.put(EVENTS, {"metadata": metadata, **said})
+    refuse(kube, "c", "uid-1", "exceeded quota")
+    assert await PodRefusals(kube, lambda: NOW, "FailedMount").of(batch_job("uid-1")) == "no key"  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from finetune_operator.runtime.kube import (
     NAMESPACES,
     PODS,
 )
-from tests.unit.finetune_operator.decide.given import provider
+from tests.unit.finetune_operator.decide.given import openai_connection, provider
 from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_job, with_running_job
 
 
@@ -183,6 +183,33 @@ async def test_a_refused_job_makes_nothing() -> None:
     assert ("FineTuneJob", "Warning", "FineTuningDisabled") in cluster.told
 
 
+async def test_a_job_outlives_its_connections_change_to_another_provider() -> None:
+    cluster = await with_running_job()
+    cluster.kube.drop(CONNECTIONS, "local", "")
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "local"}, "spec": openai_connection().wire()})
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Validating"
+    cluster.end_pod(137)
+    await cluster.settle()
+    await cluster.wait(60)
+    failure = cluster.status()["failure"]
+    assert failure["reason"] == "ConnectionNotFound"
+    assert "is one to openAI, and the job was begun with huggingFace" in failure["message"]
+    cluster.kube.drop(CONNECTIONS, "local", "")
+    cluster.add_connection()
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Queued"
+
+
+async def test_what_was_made_before_a_connections_change_becomes_a_version() -> None:
+    cluster = await with_running_job()
+    cluster.kube.drop(CONNECTIONS, "local", "")
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "local"}, "spec": openai_connection().wire()})
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+
+
 async def test_a_missing_connection_is_waited_for() -> None:
     cluster = Cluster()
     cluster.add_namespace()
@@ -227,6 +254,31 @@ async def test_a_pod_that_cannot_be_made_is_explained_by_the_events_of_its_own_j
     cluster.run_pod()
     await cluster.settle()
     assert "failure" not in cluster.status()
+
+
+NO_CONFIG_MAP = 'MountVolume.SetUp failed for volume "v1" : configmap "recipes" not found'
+
+
+async def test_a_pod_whose_volume_cannot_be_mounted_is_explained_by_its_events() -> None:
+    cluster = await with_job()
+    cluster.run_pod(phase="Pending")
+    await cluster.settle()
+    assert "failure" not in cluster.status()
+    pod = cluster.kube.objects[PODS, "team-a", "sentiment-1-1-x"]["metadata"]
+    body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedMount", "regarding": {"uid": pod["uid"]}}
+    cluster.kube.put(EVENTS, {**body, "note": NO_CONFIG_MAP})
+    cluster.kube.events.clear()
+    await cluster.wait(15)
+    failure = cluster.status()["failure"]
+    assert (failure["reason"], failure["message"]) == ("ContainerConfigInvalid", NO_CONFIG_MAP)
+    assert cluster.condition("Stalled")["status"] == "True"
+    cluster.kube.change(PODS, pod["name"], status={"conditions": [MOUNTED]})
+    cluster.kube.events.clear()
+    await cluster.wait(15)
+    assert "failure" not in cluster.status()
+
+
+MOUNTED = {"type": "PodReadyToStartContainers", "status": "True"}
 
 
 # Failures.

@@ -11,10 +11,12 @@ from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
+    EVENTS,
     FINE_TUNED_MODELS,
     JOBS,
     MODEL_DEPLOYMENTS,
     NAMESPACES,
+    PODS,
     SERVICES,
 )
 from finetune_operator.runtime.queue import Key
@@ -44,6 +46,30 @@ async def add_version(cluster: Cluster, number: int) -> None:
 def served_version(cluster: Cluster) -> str:
     deployment = cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]
     return str(deployment["spec"]["template"]["metadata"]["labels"]["finetune.dev/version"])
+
+
+NO_SECRET = 'MountVolume.SetUp failed for volume "v2" : secret "sentiment-key" not found'
+
+
+async def test_a_server_whose_secret_is_missing_says_so() -> None:
+    cluster = await with_version()
+    labels = {"finetune.dev/deployment": "sentiment", "finetune.dev/version": "1"}
+    labels["app.kubernetes.io/managed-by"] = "finetune-operator"
+    metadata = {"name": "sentiment-x", "namespace": "team-a", "labels": labels}
+    pod = cluster.kube.put(PODS, {"metadata": metadata, "status": {"phase": "Pending"}})
+    regarding = {"uid": pod["metadata"]["uid"]}
+    event = {"metadata": {"name": "a", "namespace": "team-a"}, "regarding": regarding, "note": NO_SECRET}
+    cluster.kube.put(EVENTS, {**event, "reason": "FailedMount"})
+    await cluster.settle()
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
+    await cluster.wait(15)
+    condition = cluster.condition("Stalled", DEPLOYMENT)
+    assert (condition["status"], condition["reason"]) == ("True", "ContainerConfigInvalid")
+    assert NO_SECRET in condition["message"]
+    cluster.kube.change(PODS, "sentiment-x", status={"phase": "Running"})
+    cluster.roll_out()
+    await cluster.settle()
+    assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
 
 
 async def test_the_first_version_is_served() -> None:
