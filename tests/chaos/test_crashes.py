@@ -58,6 +58,7 @@ def test_the_fault_points_are_the_writes_that_the_code_makes() -> None:
 
 PORT = {
     "create": "create",
+    "create_once": "create",
     "apply": "apply",
     "patch_status": "patch_status",
     "merge_patch": "patch",
