@@ -200,7 +200,8 @@ def object_schema(kind: Kind) -> Schema:
         "kind": {"type": "string", "description": kind.kind},
         "metadata": {"type": "object"},
         "spec": spec,
-        "status": structural_schema(kind.status, defaults=False),
+        # Who writes it writes all of it: fields one by one in managedFields were half of what the API server reads.
+        "status": structural_schema(kind.status, defaults=False) | {"x-kubernetes-map-type": "atomic"},
     }
     schema: Schema = {"type": "object", "description": kind.description, "properties": properties}
     if kind.spec_optional:

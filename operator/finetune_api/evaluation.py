@@ -147,6 +147,10 @@ def _default_baselines() -> list[Baseline]:
     return [Baseline(zero_shot=ZeroShot())]
 
 
+_ONE_BASELINE = "self.baselines.size() == 1"
+"""Most jobs name one: no more needs to be looked at."""
+
+
 def _once(field: str) -> str:
     return f"self.baselines.filter(b, has(b.{field})).size() <= 1"
 
@@ -156,15 +160,18 @@ class Evaluation(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            ("self.metrics.all(one, self.metrics.exists_one(other, other == one))", _METRIC_TWICE),
-            (" && ".join(map(_once, BASELINES[:3])), _BASELINE_TWICE),
             (
-                "self.baselines.all(b, !has(b.endpoint) || "
+                "self.metrics.size() == 1 || self.metrics.all(one, self.metrics.exists_one(other, other == one))",
+                _METRIC_TWICE,
+            ),
+            (f"{_ONE_BASELINE} || {' && '.join(map(_once, BASELINES[:3]))}", _BASELINE_TWICE),
+            (
+                f"{_ONE_BASELINE} || self.baselines.all(b, !has(b.endpoint) || "
                 "self.baselines.exists_one(c, has(c.endpoint) && c.endpoint.name == b.endpoint.name))",
                 _ENDPOINT_TWICE,
             ),
             (
-                f"self.baselines.filter(b, has(b.endpoint)).size() <= {ENDPOINTS}",
+                f"{_ONE_BASELINE} || self.baselines.filter(b, has(b.endpoint)).size() <= {ENDPOINTS}",
                 f"a job may name at most {ENDPOINTS} endpoints",
             ),
         )

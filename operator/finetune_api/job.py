@@ -173,6 +173,14 @@ class LoRA(ApiModel):
 class Hyperparameters(ApiModel):
     """How to learn."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.microBatchSize) || self.batchSize % self.microBatchSize == 0",
+                "hyperparameters.microBatchSize must be a divisor of hyperparameters.batchSize",
+            )
+        )
+    )
     epochs: Annotated[float, Field(gt=0, le=1000)] = Field(3, description="Passes over the training set.")
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
@@ -280,15 +288,12 @@ class Budget(ApiModel):
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
+    # The API server evaluates these at each write of a status, and each look-up in an object builds a map of all its
+    # fields. So a rule stands where it looks up least, and asks first for what most jobs do not have.
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "!has(self.hyperparameters.microBatchSize) || "
-                "self.hyperparameters.batchSize % self.hyperparameters.microBatchSize == 0",
-                "hyperparameters.microBatchSize must be a divisor of hyperparameters.batchSize",
-            ),
-            (
-                "self.method != 'Full' || !has(self.lora)",
+                "!has(self.lora) || self.method != 'Full'",
                 "lora has no meaning with this method: remove it or set method: LoRA or QLoRA",
             ),
             (
@@ -296,8 +301,8 @@ class FineTuneJobSpec(ApiModel):
                 "artifact.merge has no meaning with method Full, which leaves a whole model: remove it",
             ),
             (
-                "self.resources.nodes * (has(self.resources.gpusPerNode) && self.resources.gpusPerNode > 1 ? "
-                "self.resources.gpusPerNode : 1) <= self.hyperparameters.batchSize",
+                "[self.resources].all(r, r.nodes == 1 && !has(r.gpusPerNode) || r.nodes * (has(r.gpusPerNode) && "
+                "r.gpusPerNode > 1 ? r.gpusPerNode : 1) <= self.hyperparameters.batchSize)",
                 "hyperparameters.batchSize must be at least resources.nodes times gpusPerNode: a step's rows are "
                 "shared out whole",
             ),
@@ -310,7 +315,7 @@ class FineTuneJobSpec(ApiModel):
                 "trackers follow the built-in recipe: remove them and log from your own code",
             ),
             (
-                "has(self.preference) || !has(self.dataset.columns.chosen) && !has(self.dataset.columns.rejected)",
+                "has(self.preference) || [self.dataset.columns].all(c, !has(c.chosen) && !has(c.rejected))",
                 "dataset.columns.chosen and rejected are for learning from two answers: write preference: {}, or "
                 "remove them",
             ),

@@ -12,7 +12,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "create leases",
         "patch leases",
         "patch pods",
-        "apply jobs 1",
+        "create jobs 1",
         "create events",
         "patch_status finetunejobs Queued",
         "patch_status finetunejobs Validating",
@@ -29,18 +29,18 @@ POINTS: dict[str, tuple[str, ...]] = {
     "retries": (
         "patch secrets",
         "patch_status finetunejobs Pending",
-        "apply jobs 2",
+        "create jobs 2",
     ),
     "fails": (
         "patch_status finetunejobs Failed",
         "delete jobs 1",
         "patch_status finetunejobs Pending",
-        "apply jobs 2",
+        "create jobs 2",
     ),
     "is_suspended": (
         "delete jobs 1",
         "patch_status finetunejobs Suspended",
-        "apply jobs 2",
+        "create jobs 2",
         "delete finetunejobs",
     ),
     "is_on_nodes": (
@@ -51,7 +51,7 @@ POINTS: dict[str, tuple[str, ...]] = {
     "is_forgotten": (
         "patch_status finetunedmodels registered",
         "patch_status finetunedmodels ready 1 2",
-        "apply jobs prune",
+        "create jobs prune",
         "patch_status finetunedmodels ready 2",
     ),
     "is_connected": ("patch_status llmconnections Ready",),
@@ -65,16 +65,16 @@ FAULTS: tuple[Fault, ...] = tuple(
 )
 
 QUICK = {
-    Fault("succeeds", "apply jobs 1", "after"),
+    Fault("succeeds", "create jobs 1", "after"),
     Fault("succeeds", "create finetunedmodels", "after"),
     Fault("succeeds", "patch_status finetunedmodels active 1", "after"),
     Fault("succeeds", "patch_status finetunejobs Succeeded", "before"),
     Fault("succeeds", "apply modeldeployments", "after"),
     Fault("fails", "delete jobs 1", "after"),
-    Fault("fails", "apply jobs 2", "after"),
+    Fault("fails", "create jobs 2", "after"),
     Fault("is_suspended", "delete jobs 1", "before"),
     Fault("is_suspended", "delete finetunejobs", "after"),
     Fault("is_on_nodes", "apply jobsets 1", "after"),
-    Fault("is_forgotten", "apply jobs prune", "after"),
+    Fault("is_forgotten", "create jobs prune", "after"),
 }
 """Where work would be done twice, or a version lost. Every run of the tests walks these; the others are slow ones."""

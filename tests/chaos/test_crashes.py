@@ -67,6 +67,7 @@ FOR_PROVIDERS = writes(point for points in cloud_points.POINTS.values() for poin
 
 PORT = {
     "create": "create",
+    "create_once": "create",
     "apply": "apply",
     "patch_status": "patch_status",
     "merge_patch": "patch",

@@ -156,7 +156,7 @@ async def is_killed_and_heard_later(pair: Pair) -> None:
     late: list[asyncio.Task[Answer]] = []
 
     async def hold_back(call: Call, forward: Forward) -> Answer:
-        if call.point != "apply jobs 2":
+        if call.point != "create jobs 2":
             return await forward()
         late.append(asyncio.create_task(_after(arrives, forward)))
         sent.set()
@@ -168,7 +168,7 @@ async def is_killed_and_heard_later(pair: Pair) -> None:
     await site.suspends()
     await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": False})
     await asyncio.wait_for(sent.wait(), 60)
-    leader = pair.leader if "apply jobs 2" in pair.leader.writes() else pair.follower
+    leader = pair.leader if "create jobs 2" in pair.leader.writes() else pair.follower
     for one in (pair.leader, pair.follower):
         one.wire.meddle = pass_on
     await leader.operator.kill()

@@ -113,7 +113,7 @@ class CloudTraining:
     async def start(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
-        """Apply the Job of the check. Its name is fixed by the attempt: a second call changes nothing."""
+        """Make the Job of the check. Its name is fixed by the attempt: a second call changes nothing."""
         metadata = job["metadata"]
         prepare = PrepareJob(
             namespace=metadata["namespace"],
@@ -128,13 +128,13 @@ class CloudTraining:
         )
         pod = connection.check_pod or CheckPod()
         manifest = check_job.build(job, prepare, pod, default_image=self._check_image, report_ca=self._report_ca())
-        self._store.put(JOBS, await self._kube.apply(JOBS, manifest))
+        self._store.put(JOBS, await self._kube.create_once(JOBS, manifest))
         return str(manifest["metadata"]["name"])
 
     async def measure(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
-        """Apply the Job of the pod that asks the model. Its name is fixed: a second call changes nothing."""
+        """Make the Job of the pod that asks the model. Its name is fixed: a second call changes nothing."""
         provider = status.provider or ProviderStatus()
         evaluation = provider.evaluation or ProviderEvaluation()
         key = key_of(job, provider)
@@ -148,7 +148,7 @@ class CloudTraining:
             default_image=self._check_image,
             report_ca=self._report_ca(),
         )
-        self._store.put(JOBS, await self._kube.apply(JOBS, manifest))
+        self._store.put(JOBS, await self._kube.create_once(JOBS, manifest))
         return str(manifest["metadata"]["name"])
 
     async def end_measuring(self, job: Manifest, provider: ProviderStatus) -> None:

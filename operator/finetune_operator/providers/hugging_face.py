@@ -149,7 +149,7 @@ class HuggingFaceTraining:
     async def start(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
-        """Apply the attempt's Job or JobSet. Its name is fixed by the attempt: a second call changes nothing.
+        """Make the attempt's Job or JobSet. Its name is fixed by the attempt: a second call changes nothing.
 
         Raises:
             KindMissing: there are no JobSets on this cluster.
@@ -166,7 +166,7 @@ class HuggingFaceTraining:
         if spec.resources.nodes > 1:
             return await self._start_set(jobset.build(job, spec, _settings(connection), attempt))
         manifest = training_job.build(job, spec, _settings(connection), attempt)
-        self._store.put(JOBS, await self._kube.apply(JOBS, manifest), told=True)
+        self._store.put(JOBS, await self._kube.create_once(JOBS, manifest), told=True)
         return str(manifest["metadata"]["name"])
 
     async def _start_set(self, manifest: Manifest) -> str:

@@ -138,7 +138,7 @@ class ModelReconciler:
             return False
         manifest = prune_job.build(model, version, connection.hugging_face)
         if manifest is not None and self._prune_job(model, version) is None:
-            self._context.store.put(JOBS, await self._context.kube.apply(JOBS, manifest))
+            self._context.store.put(JOBS, await self._context.kube.create_once(JOBS, manifest))
         return False
 
     async def _prune_at_provider(self, version: ModelVersion) -> bool:

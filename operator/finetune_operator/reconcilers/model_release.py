@@ -109,7 +109,7 @@ class ModelRelease:
         if present is not None:
             return False
         try:
-            self._context.store.put(JOBS, await self._context.kube.apply(JOBS, job))
+            self._context.store.put(JOBS, await self._context.kube.create_once(JOBS, job))
         except (Forbidden, Invalid) as refusal:
             if self._context.is_ending(metadata["namespace"]):
                 return True  # its claims go with it

@@ -5,7 +5,7 @@ Knows no more of the kinds than where they are found (group, version, plural). D
 
 import base64
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -239,6 +239,23 @@ class Kube:
         path = resource.path(namespace)
         return await self._change(Request("create", resource.plural, "POST", path, params, orjson.dumps(body)))
 
+    async def create_once(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+        """The object as it is there by then: created, or what an earlier request for the same owner has created.
+
+        For objects that are never changed once they are there. Server-side apply of a Job costs the API server twice
+        as much, and refuses one whose template would be another today.
+
+        Raises:
+            Conflict: an object of that name is another owner's.
+        """
+        try:
+            return await self.create(resource, body)
+        except Conflict:
+            found = await self.get(resource, body["metadata"]["name"], body["metadata"].get("namespace"))
+            if found is None or not _owners(body) <= _owners(found):
+                raise
+            return found
+
     async def apply(self, resource: Resource, body: dict[str, Any], force: bool = True) -> dict[str, Any]:
         """Server-side apply as FIELD_MANAGER; `force` takes fields over from other managers.
 
@@ -380,6 +397,11 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise KubeError(200, "NotAnObject", "the API server answered with something that is no object")
     return found
+
+
+def _owners(obj: Mapping[str, Any]) -> set[str]:
+    """UIDs of the object's owners."""
+    return {owner["uid"] for owner in obj["metadata"].get("ownerReferences") or ()}
 
 
 def _identity(user: dict[str, Any]) -> TokenIdentity:

@@ -21,6 +21,7 @@ VERBS = {
     "list": ("list",),
     "pages": ("list",),
     "create": ("create",),
+    "create_once": ("create", "get"),
     "apply": ("create", "patch"),
     "merge_patch": ("patch",),
     "delete": ("delete",),

@@ -67,6 +67,15 @@ class FakeKube:
             raise Conflict(409, "AlreadyExists", "it exists")
         return self.put(resource, body)
 
+    async def create_once(self, resource: Resource, body: Manifest) -> Manifest:
+        try:
+            return await self.create(resource, body)
+        except Conflict:
+            found = self.objects[self._key(resource, body)]
+            if found["metadata"]["ownerReferences"] != body["metadata"]["ownerReferences"]:
+                raise
+            return deepcopy(found)
+
     async def apply(self, resource: Resource, body: Manifest, force: bool = True) -> Manifest:
         self._ask("apply", resource)
         assert force

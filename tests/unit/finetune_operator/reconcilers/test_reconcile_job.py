@@ -42,7 +42,7 @@ async def test_a_job_asks_little_of_the_api_server() -> None:
     cluster.end_pod(0, cluster.result())
     await cluster.settle()
     of_jobs = [verb for verb, plural in cluster.kube.requests if plural in {"jobs", "finetunejobs", "pods"}]
-    assert of_jobs == ["apply", "patch_status", "patch_status", "patch_status"], "queued, running, succeeded"
+    assert of_jobs == ["create", "patch_status", "patch_status", "patch_status"], "queued, running, succeeded"
 
 
 async def test_nothing_is_written_when_nothing_has_changed() -> None:
@@ -72,7 +72,7 @@ async def test_a_whole_life_with_an_operator_that_is_new_at_every_step() -> None
     await restart()
     assert cluster.status()["modelVersion"] == 1
     assert len(cluster.status(MODEL)["versions"]) == 1
-    assert cluster.kube.asked("apply", "jobs") == 1
+    assert cluster.kube.asked("create", "jobs") == 1
 
 
 async def test_a_version_is_registered_once_though_the_operator_ends_before_it_says_so() -> None:
@@ -179,7 +179,7 @@ async def test_a_refused_job_makes_nothing() -> None:
     cluster.add_job()
     await cluster.settle()
     assert cluster.status()["failure"]["reason"] == "FineTuningDisabled"
-    assert cluster.kube.asked("apply", "jobs") == 0
+    assert cluster.kube.asked("create", "jobs") == 0
     assert ("FineTuneJob", "Warning", "FineTuningDisabled") in cluster.told
 
 
@@ -227,7 +227,7 @@ async def test_a_missing_connection_is_waited_for() -> None:
 @pytest.mark.parametrize("error", [Forbidden(403, "Forbidden", "quota of jobs"), Invalid(422, "Invalid", "bad field")])
 async def test_a_job_that_the_api_server_refuses_says_so_and_is_tried_again(error: Exception) -> None:
     cluster = Cluster()
-    cluster.kube.refusals["apply", "jobs"] = error
+    cluster.kube.refusals["create", "jobs"] = error
     cluster.add_namespace()
     cluster.add_connection()
     cluster.add_job()
@@ -434,13 +434,13 @@ async def test_an_ended_job_whose_status_another_release_wrote_does_not_begin_an
     cluster = await with_running_job()
     cluster.end_pod(65)
     await cluster.settle()
-    applied = cluster.kube.asked("apply", "jobs")
+    created = cluster.kube.asked("create", "jobs")
     status = cluster.status()
     newer = {**status, "mood": "good", "failure": {**status["failure"], "reason": "BrandNew"}}
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=newer)
     await cluster.settle()
     assert cluster.status()["phase"] == "Failed"
-    assert cluster.kube.asked("apply", "jobs") == applied
+    assert cluster.kube.asked("create", "jobs") == created
 
 
 async def test_a_models_versions_survive_a_field_of_another_release() -> None:

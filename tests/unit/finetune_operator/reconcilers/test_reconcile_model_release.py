@@ -159,7 +159,7 @@ async def test_without_its_connection_it_can_be_let_go() -> None:
 async def test_a_namespace_that_ends_is_not_held_up() -> None:
     cluster = await with_version(**DELETES)
     cluster.kube.put(NAMESPACES, {"metadata": {"name": "team-a"}, "status": {"phase": "Terminating"}})
-    cluster.kube.refusals["apply", "jobs"] = Forbidden(403, "Forbidden", "the namespace is being terminated")
+    cluster.kube.refusals["create", "jobs"] = Forbidden(403, "Forbidden", "the namespace is being terminated")
     await delete(cluster)
     await cluster.wait(10)
     assert ADDRESS not in cluster.kube.objects

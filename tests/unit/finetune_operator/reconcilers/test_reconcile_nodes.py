@@ -67,7 +67,7 @@ async def with_pods(**fields: Any) -> Cluster:
 async def test_a_job_on_several_nodes_is_a_set_from_its_start_to_its_version() -> None:
     cluster = await with_job(**NODES)
     assert cluster.status()["provider"]["jobID"] == "sentiment-1-1"
-    assert cluster.kube.asked("apply", "jobs") == 0
+    assert cluster.kube.asked("create", "jobs") == 0
     await cluster.wait(15)
     assert cluster.status()["phase"] == "Queued"
     assert "JobSet" in cluster.condition("Reconciling")["message"], "it has made no Job yet"

@@ -100,6 +100,27 @@ async def test_each_refusal_is_its_own_error_and_keeps_the_servers_words(tmp_pat
         assert len(api.seen) == 1, "a change must never be repeated by the client itself"
 
 
+def owned_job(owner, **more):
+    return {"metadata": {"name": "a", "namespace": "team", "ownerReferences": [{"uid": owner}]}, **more}
+
+
+async def test_what_is_created_once_is_the_object_that_an_earlier_request_of_its_owner_made(tmp_path):
+    async with fake_api.serve(tmp_path) as (api, client):
+        api.answer(owned_job("u1")).refuse(409, "AlreadyExists").answer(owned_job("u1", status={"active": 1}))
+        assert await client.create_once(JOBS, owned_job("u1")) == owned_job("u1")
+        assert await client.create_once(JOBS, owned_job("u1")) == owned_job("u1", status={"active": 1})
+    assert [request.method for request in api.seen] == ["POST", "POST", "GET"]
+
+
+@pytest.mark.parametrize("now_there", [owned_job("another"), None], ids=["another's", "gone again"])
+async def test_what_is_created_once_is_never_another_owners(tmp_path, now_there):
+    async with fake_api.serve(tmp_path) as (api, client):
+        api.refuse(409, "AlreadyExists")
+        api.answer(now_there) if now_there else api.refuse(404, "NotFound")
+        with pytest.raises(Conflict):
+            await client.create_once(JOBS, owned_job("u1"))
+
+
 async def test_a_field_that_apply_does_not_know_is_invalid_although_the_server_says_500(tmp_path):
     async with fake_api.serve(tmp_path) as (api, client):
         api.refuse(
