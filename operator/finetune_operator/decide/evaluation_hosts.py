@@ -39,6 +39,7 @@ STAND = timedelta(hours=24)
 
 _ENDINGS: Mapping[Candidate, str] = {"tuned": "t", "base": "b", "activeVersion": "a"}
 _NO_HOURS = Decimal(0)
+_LATE = f"deployment does not answer after {RISE // timedelta(hours=1)} hours"
 
 
 @dataclass(frozen=True)
@@ -281,11 +282,22 @@ def released(recorded: Iterable[EvaluationDeployment] | None) -> list[Evaluation
     return [one if one.borrowed else _with(one, released=True) for one in recorded] if recorded else None
 
 
+def is_late(evaluation: ProviderEvaluation, now: datetime) -> bool:
+    """Whether deployments were waited for as long as they are."""
+    since = evaluation.deploying_since
+    return since is not None and now - moment(since) >= RISE
+
+
+def given_up(recorded: Iterable[EvaluationDeployment]) -> list[EvaluationDeployment]:
+    """The record without those that do not answer: baselines that are not there."""
+    return [one if one.address or one.failure else _with(one, failure=f"its {_LATE}") for one in recorded]
+
+
 def overdue(evaluation: ProviderEvaluation, now: datetime) -> str | None:
     """Why nothing is waited for any longer, or None."""
-    since = evaluation.deploying_since
-    if since is not None and now - moment(since) >= RISE:
-        return f"no deployment answers after {RISE // timedelta(hours=1)} hours"
+    tuned = of(evaluation.deployments, "tuned")
+    if is_late(evaluation, now) and not (tuned and tuned.address):
+        return f"the tuned model's {_LATE}"
     for one in made(evaluation):
         if one.ready_at is not None and now - moment(one.ready_at) >= STAND:
             return f"deployment {one.name} has stood for {STAND // timedelta(hours=1)} hours, and may be billed"

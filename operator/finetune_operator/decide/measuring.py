@@ -99,12 +99,14 @@ def enforce_deadline(view: JobView) -> Decision | None:
 
 def enforce_limits(view: JobView) -> Decision | None:
     """What is billed by the hour ends some time, whatever the pod waits for; and with the budget."""
+    if view.spec is None or view.spec.suspend:
+        return None
     overdue = evaluation_hosts.overdue(_state(view), view.now)
     if overdue is not None:
         found = view.status.failure
         why = f"{overdue}: {found.message}" if found else overdue
         return _given_up(view, Failure.because(found.reason if found else Reason.DEPLOYMENT_FAILED, why))
-    budget, price = view.spec.budget if view.spec else None, view.status.cost
+    budget, price = view.spec.budget, view.status.cost
     if budget is None or price is None or not evaluation_hosts.made(_state(view)):
         return None
     if not asking_cost.is_spent(budget, price, _trained(view), _facts(view), _spent(view)):
@@ -161,6 +163,10 @@ def deploy(view: JobView) -> Decision | None:
     if evaluation_hosts.stand(recorded, evaluation_hosts.needed(view.spec, view.status, view.provider.name)):
         return None
     since = _state(view).deploying_since or timestamp(view.now)
+    if recorded and evaluation_hosts.is_late(_state(view), view.now):
+        # The tuned model answers, or `enforce_limits` would have had its say: what does not is a baseline.
+        left = _change(view, reconciling(Reason.DEPLOYING, DEPLOYING), deployments=evaluation_hosts.given_up(recorded))
+        return Decision(with_status(view, left), requeue_after=0)
     change = _change(view, reconciling(Reason.DEPLOYING, DEPLOYING), deploying_since=since)
     change.fields["failure"] = None
     return Decision(with_status(view, change), host="Up", requeue_after=LATE_POD_CHECK_SECONDS)
