@@ -98,7 +98,8 @@ def play(team: Site, cloud: Cloud, check_image: str) -> None:
     assert life.ask(QUESTION) == (ANSWER if cloud.knows_its_data else QUESTION)
     life.pass_an_hour()
 
-    second = life.tune(f"{life.name}-2", data, trouble=True)
+    # Once is enough where models are deployed to be asked: calls on deployments are the versions' from here on.
+    second = life.tune(f"{life.name}-2", DATA if cloud.deploys else data, trouble=True)
     assert second["modelVersion"] == 2
     life.serves(2)
     assert life.ask(QUESTION) == (ANSWER if cloud.knows_its_data else QUESTION)
@@ -116,10 +117,10 @@ def play(team: Site, cloud: Cloud, check_image: str) -> None:
 
 
 def new_answered_before_old_went(cloud: Cloud) -> bool:
-    """Whether somebody asked after the second deployment was made and before the first one was deleted."""
+    """Whether somebody asked after the last deployment was made and before the one before it was deleted."""
     calls = [call.operation for call in cloud.simulator.calls if call.committed]
-    made = [place for place, operation in enumerate(calls) if operation == cloud.deploys]
-    return len(made) == 2 and cloud.asks in calls[made[1] : calls.index(str(cloud.undeploys))]
+    made = max(place for place, operation in enumerate(calls) if operation == cloud.deploys)
+    return cloud.asks in calls[made : calls.index(str(cloud.undeploys), made)]
 
 
 def bill_of(cloud: Cloud) -> dict[str, Decimal]:
