@@ -27,6 +27,8 @@ PROVIDERS = ("openai", "azure", "bedrock", "sagemaker")
 DATA = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "validation")}
 MEASURED = dict.fromkeys(("openai", "azure", "bedrock"), DATA | {"test": {"uri": "pvc://data/test.jsonl"}})
 """Where models are asked from here: a pod measures each before it is a version."""
+DEPLOYED = {"azure": 4, "bedrock": 3, "sagemaker": 2}
+"""Deployments in all: two versions, and what the first one's evaluation asks: the tuned model and, at Azure, its base."""
 QUESTION, ANSWER = "row 7: what colour is the sky of day 7?", "blue"
 
 
@@ -119,8 +121,9 @@ def play(team: Site, cloud: Cloud, check_image: str) -> None:
 def new_answered_before_old_went(cloud: Cloud) -> bool:
     """Whether somebody asked after the last deployment was made and before the one before it was deleted."""
     calls = [call.operation for call in cloud.simulator.calls if call.committed]
-    made = max(place for place, operation in enumerate(calls) if operation == cloud.deploys)
-    return cloud.asks in calls[made : calls.index(str(cloud.undeploys), made)]
+    made = [place for place, operation in enumerate(calls) if operation == cloud.deploys]
+    last = made[-1]
+    return len(made) == DEPLOYED[cloud.name] and cloud.asks in calls[last : calls.index(str(cloud.undeploys), last)]
 
 
 def bill_of(cloud: Cloud) -> dict[str, Decimal]:
