@@ -28,7 +28,7 @@ DATA = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "vali
 MEASURED = dict.fromkeys(("openai", "azure", "bedrock"), DATA | {"test": {"uri": "pvc://data/test.jsonl"}})
 """Where models are asked from here: a pod measures each before it is a version."""
 DEPLOYED = {"azure": 4, "bedrock": 3, "sagemaker": 2}
-"""Deployments in all: two versions, and what the first one's evaluation asks: the tuned model, at Azure its base too."""
+"""Deployments in all: two versions, and what the first evaluation asks: the tuned model, at Azure its base too."""
 QUESTION, ANSWER = "row 7: what colour is the sky of day 7?", "blue"
 
 
