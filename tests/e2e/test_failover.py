@@ -1,6 +1,6 @@
 """The operator itself: its leader dies, history is kept short, and objects go even when it is not there.
 
-After test_quickstart, whose demo is not to miss a phase meanwhile.
+Early: what the operator's pods say of all that comes later is still there at the end, for test_whole_run.
 """
 
 import json
