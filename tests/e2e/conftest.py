@@ -95,7 +95,7 @@ def operator(cluster: Cluster, built: images.BuiltImages, provider_tls: certific
         "upgrade", "--install", "finetune-operator", str(CHART), "--namespace", NAMESPACE,
         *quickstart.image_values(built.operator),
         *(argument for name, value in values.items() for argument in ("--set-json", f"{name}={json.dumps(value)}")),
-        "--wait", "--timeout", "120s",
+        "--wait", "--timeout", "300s",
     )  # fmt: skip
     return cluster
 
