@@ -88,12 +88,16 @@ def test_a_trainer_killed_in_epoch_two_goes_on_and_ends_with_the_same_loss(site:
 
 def test_a_suspended_job_keeps_its_checkpoint_and_goes_on_from_it(site: Site) -> None:
     site.job("suspended", model="suspended", **LONG)
-    wait_for_epoch_two(site, "suspended")
+    checkpoints = f"{site.name}/suspended/suspended-*/checkpoints/step-*"
+    # As soon as there is one: what is left to train is the time in which the suspension has to get through.
+    eventually(
+        lambda: list(site.models.glob(checkpoints)), "a checkpoint", 240, lambda: site.explain("job", "suspended")
+    )
     site.patch("job", "suspended", {"suspend": True})
     eventually(lambda: not site.pods("finetune.dev/job=suspended"), "the pod to end", 120)
     status = site.wait("job", "suspended", lambda s: condition(s, "Suspended").get("status") == "True", "to rest")
     assert status["phase"] == "Suspended"
-    assert list(site.models.rglob("suspended-*/checkpoints/*"))
+    assert list(site.models.glob(checkpoints))
     site.patch("job", "suspended", {"suspend": False})
     status = site.succeeded("suspended", 240)
     assert status["provider"]["retries"] == 0
