@@ -37,7 +37,7 @@ async def is_suspended(site: CloudSite) -> None:
     await site.asks_for()
     await site.is_made(await site.check())
     await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": True})
-    await site.is_asked(site.cloud.cancels)
+    await site.begins(site.cloud.cancels)
     await site.phase("Suspended")
     await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": False})
     await site.is_tuned(attempt=2)

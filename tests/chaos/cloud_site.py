@@ -95,11 +95,11 @@ class CloudSite(Site):
         await self.phase("Succeeded", job)
         await self.until(lambda: self._is_released(job), f"{job}'s release")
 
-    async def is_asked(self, operation: str) -> None:
-        """Wait until the provider has been asked for something, which then takes it a minute."""
+    async def begins(self, operation: str) -> None:
+        """Wait until the provider has begun what it was asked for; a minute later that is done."""
 
         async def look() -> bool:
-            return operation in self.asked
+            return self.cloud.simulator.count(operation) > 0
 
         await self.until(look, operation)
         self.cloud.simulator.advance(MINUTE)
