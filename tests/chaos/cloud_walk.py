@@ -32,7 +32,9 @@ _DIFFERS = (
     (re.compile(r"(tuning|life-of-bedrock)-[0-9a-f]{12}"), "BUCKET"),
     (re.compile(r"\b(file|ftjob)-\w+"), r"\1-ID"),
     # The operator counts by its own clock, on which seconds pass; the provider's hour would be more.
-    (re.compile(r'"sinceDeployed": "0\.0\d"'), '"sinceDeployed": "CENTS"'),
+    (re.compile(r'"(sinceDeployed|ended)": "0\.0\d+"'), r'"\1": "CENTS"'),
+    (re.compile(r"\bft-[0-9a-f]{32}\b"), "ft-ID"),
+    (re.compile(r'(arn:aws:bedrock:[^"]+/)\w+"'), r'\1ID"'),
     (re.compile(r'(ft:[^":]+:[^":]*:[^":]*):\w+'), r"\1:ID"),
 )
 REPORT_PORT = 8443
