@@ -24,7 +24,7 @@ MINUTE, HOUR = 60, 3600
 ROWS = 12
 _TEST = {"file": "test.jsonl", "format": "JSON lines", "rows": ROWS}
 
-LONG_PATIENCE = 3 * PATIENCE
+LONG_PATIENCE = 2 * PATIENCE
 """A create whose outcome is unknown is waited for: two minutes."""
 
 
