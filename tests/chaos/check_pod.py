@@ -28,12 +28,14 @@ class CheckPod:
         token: the pod's.
         of: namespace, name, uid and attempt of its job.
         content: the training data.
+        test: what is found of the test set, where the job has one.
     """
 
     operator: str
     token: str
     of: Manifest
     content: bytes
+    test: Manifest | None = None
 
     async def send(self) -> ProviderFile | None:
         """Send all of it; None where nobody took it, which the pod tries again."""
@@ -51,10 +53,9 @@ class CheckPod:
 
     def checked(self, file: ProviderFile) -> str:
         """The pod's last words."""
-        report = {
-            **self.of, "phase": "Checked", "checked": {"files": [file.wire()], "tokens": TOKENS},
-            "dataset": {"valid": True, "reason": "Valid", "message": "good"},
-        }  # fmt: skip
+        found = {"valid": True, "reason": "Valid", "message": "good", "test": self.test}
+        checked = {"files": [file.wire()], "tokens": TOKENS}
+        report = {**self.of, "phase": "Checked", "checked": checked, "dataset": found}
         return termination_message(Report.model_validate(report))
 
     async def _put(self, body: AsyncIterator[bytes]) -> ProviderFile | None:

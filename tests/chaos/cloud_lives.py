@@ -37,10 +37,22 @@ async def is_suspended(site: CloudSite) -> None:
     await site.asks_for()
     await site.is_made(await site.check())
     await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": True})
-    await site.is_asked(site.cloud.cancels)
+    await site.begins(site.cloud.cancels)
     await site.phase("Suspended")
     await site.edit(FINE_TUNE_JOBS, "sentiment-1", {"suspend": False})
     await site.is_tuned(attempt=2)
+
+
+async def is_measured(site: CloudSite) -> None:
+    """What is tuned answers a test set, in deployments that are made for that and deleted after it."""
+    await site.connects()
+    await site.model(deployment={"mode": "Manual"})
+    files = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "test")}
+    await site.asks_for(dataset=files)
+    await site.is_made(await site.check())
+    site.cloud.simulator.advance(HOUR)
+    await site.measures()
+    await site.is_over()
 
 
 async def is_provisioned(site: CloudSite) -> None:
@@ -69,6 +81,7 @@ LIVES: dict[str, tuple[CloudLife, str]] = {
     f"{life.__name__} at {provider}": (life, provider)
     for life, providers in {
         is_renewed: ("azure", "bedrock", "sagemaker"),
+        is_measured: ("azure", "bedrock"),
         is_provisioned: ("bedrock",),
         is_large: ("sagemaker",),
         is_suspended: ("openai", "azure", "bedrock", "sagemaker"),

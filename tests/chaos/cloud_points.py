@@ -33,6 +33,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "patch finetunedmodels released",
     ),
     "is_renewed at azure": ("deployments.delete",),
+    "is_measured at azure": ("deployments.create_or_update", "deployments.delete"),
     "is_suspended at azure": ("fine_tuning.jobs.cancel",),
     "is_served at bedrock": (
         "PutObject",
@@ -43,6 +44,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "DeleteCustomModel",
     ),
     "is_renewed at bedrock": ("DeleteCustomModelDeployment",),
+    "is_measured at bedrock": ("CreateCustomModelDeployment", "DeleteCustomModelDeployment"),
     "is_provisioned at bedrock": ("CreateProvisionedModelThroughput", "DeleteProvisionedModelThroughput"),
     "is_suspended at bedrock": ("StopModelCustomizationJob",),
     "is_served at sagemaker": (

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
-from finetune_api.names import TOKEN_AUDIENCE
+from finetune_api.names import COMPONENT_LABEL, JOB_LABEL, TOKEN_AUDIENCE, TRAINER_CONTAINER
+from finetune_api.trainer import Report, termination_message
+from finetune_operator.desired.measure_job import COMPONENT
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
@@ -14,14 +16,15 @@ from finetune_operator.runtime.kube import (
     Resource,
 )
 from tests.chaos.check_pod import CheckPod
-from tests.chaos.site import PATIENCE, Manifest, Site
+from tests.chaos.site import MOMENT, PATIENCE, Manifest, Site
 from tests.cluster.cluster import Cluster
 from tests.lives.clouds import Cloud
 
 MINUTE, HOUR = 60, 3600
 ROWS = 12
+_TEST = {"file": "test.jsonl", "format": "JSON lines", "rows": ROWS}
 
-LONG_PATIENCE = 3 * PATIENCE
+LONG_PATIENCE = 2 * PATIENCE
 """A create whose outcome is unknown is waited for: two minutes."""
 
 
@@ -59,9 +62,9 @@ class CloudSite(Site):
         """A model that takes everything with it when it is deleted."""
         await self.apply(FINE_TUNED_MODELS, "sentiment", {"deletionPolicy": "Delete", **spec})
 
-    async def asks_for(self, job: str = "sentiment-1") -> None:
+    async def asks_for(self, job: str = "sentiment-1", **spec: Any) -> None:
         """Apply a FineTuneJob."""
-        await self.job(job, connectionRef={"name": self.name}, baseModel=self.cloud.base_model)
+        await self.job(job, connectionRef={"name": self.name}, baseModel=self.cloud.base_model, **spec)
 
     async def check(self, attempt: int = 1, job: str = "sentiment-1", size: int = 0) -> CheckPod:
         """Wait for the pod that brings the data, `size` bytes of them or as few as there are."""
@@ -70,7 +73,10 @@ class CloudSite(Site):
         assert owner is not None
         of = {"namespace": self.name, "name": job, "uid": owner["metadata"]["uid"], "attempt": attempt}
         content = self.cloud.rows(ROWS).ljust(size, b"\n")
-        return CheckPod(self._operator, await self._token(pod["metadata"]["name"]), of, content)
+        found = (
+            {"file": "test.jsonl", "format": "JSON lines", "rows": ROWS} if "test" in owner["spec"]["dataset"] else None
+        )
+        return CheckPod(self._operator, await self._token(pod["metadata"]["name"]), of, content, found)
 
     async def is_made(self, check: CheckPod) -> None:
         """The data are checked and brought there; the provider makes the job, and the operator knows it."""
@@ -89,17 +95,34 @@ class CloudSite(Site):
         await self.is_made(await self.check(attempt, job))
         await self.succeeds_there(job)
 
+    async def measures(self, job: str = "sentiment-1") -> None:
+        """The pod that asks the model the test set ends well."""
+        pod = await self.pod_with(f"{JOB_LABEL}={job},{COMPONENT_LABEL}={COMPONENT}")
+        await self.pod_says(pod, TRAINER_CONTAINER, {"running": {"startedAt": MOMENT}})
+        owner = await self.kube.get(FINE_TUNE_JOBS, job, self.name)
+        assert owner is not None
+        measured = {"rows": ROWS, "tuned": {"exactMatch": 1.0}, "baselines": {}, "verdict": "Better"}
+        report = {
+            "namespace": self.name, "name": job, "uid": owner["metadata"]["uid"], "attempt": 1, "phase": "Measured",
+            "evaluation": measured,
+        }  # fmt: skip
+        await self.ends(pod, message=termination_message(Report.model_validate(report)))
+
     async def succeeds_there(self, job: str = "sentiment-1") -> None:
         """The provider's job succeeds, and nothing that was brought there for it is left."""
         self.cloud.simulator.advance(HOUR)
+        await self.is_over(job)
+
+    async def is_over(self, job: str = "sentiment-1") -> None:
+        """Wait until the job has succeeded, and nothing holds it any more."""
         await self.phase("Succeeded", job)
         await self.until(lambda: self._is_released(job), f"{job}'s release")
 
-    async def is_asked(self, operation: str) -> None:
-        """Wait until the provider has been asked for something, which then takes it a minute."""
+    async def begins(self, operation: str) -> None:
+        """Wait until the provider has begun what it was asked for; a minute later that is done."""
 
         async def look() -> bool:
-            return operation in self.asked
+            return self.cloud.simulator.count(operation) > 0
 
         await self.until(look, operation)
         self.cloud.simulator.advance(MINUTE)

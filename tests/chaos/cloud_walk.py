@@ -31,8 +31,10 @@ _DIFFERS = (
     (re.compile(r"https?://127\.0\.0\.1:\d+"), "ADDRESS"),
     (re.compile(r"(tuning|life-of-bedrock)-[0-9a-f]{12}"), "BUCKET"),
     (re.compile(r"\b(file|ftjob)-\w+"), r"\1-ID"),
-    # The operator counts by its own clock, on which seconds pass; the provider's hour would be more.
-    (re.compile(r'"sinceDeployed": "0\.0\d"'), '"sinceDeployed": "CENTS"'),
+    # The operator counts by its own clock, on which seconds pass; an hour at the provider is more than a dollar.
+    (re.compile(r'"(sinceDeployed|ended|hosting|evaluation)": "0\.\d+"'), r'"\1": "CENTS"'),
+    (re.compile(r"\bft-[0-9a-f]{32}\b"), "ft-ID"),
+    (re.compile(r'(arn:aws:bedrock:[^"]+/)\w+"'), r'\1ID"'),
     (re.compile(r'(ft:[^":]+:[^":]*:[^":]*):\w+'), r"\1:ID"),
 )
 REPORT_PORT = 8443
