@@ -8,9 +8,8 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from bench.trainer.races import AGREEMENT, Race, named, races
 from bench.trainer.work import Task
 
 RESULTS = Path(__file__).parents[1] / "results"
+_QUICK = 7
+"""Contenders of a quick race: the first ones of its list."""
 
 
 def run(task: Task) -> Result:
@@ -53,16 +54,37 @@ def _reason(error: NotInstalledError | subprocess.CalledProcessError) -> str:
     return f"{(said or 'it said nothing').strip().rpartition(chr(10))[2][:300]}"
 
 
-def raced(race: Race, runs: int) -> Iterator[Result]:
-    """The best run of each contender."""
-    found = sorted((run(task) for _ in range(runs) for task in race.tasks), key=lambda one: str(one["contender"]))
-    for _, same in groupby(found, key=lambda one: one["contender"]):
-        yield max(same, key=lambda one: float(one.get("tokens_per_second", 0)))
+def best(found: Iterable[Result]) -> list[Result]:
+    """The best run of each contender, setting by setting in the order in which they came."""
+    by_name: dict[tuple[str, str], Result] = {}
+    for one in found:
+        key = str(one["setting"]), str(one["contender"])
+        by_name[key] = max(by_name.get(key, one), one, key=lambda one: float(one.get("tokens_per_second", 0)))
+    return list(by_name.values())
 
 
 def quick(race: Race) -> Race:
-    """The same contenders with half of the rows and as few steps as there can be."""
-    return race if race is AGREEMENT else replace(race, task=replace(race.task, batch=race.task.batch // 2, seconds=0))
+    """The first contenders of a race with a quarter of the rows and as few steps as there can be."""
+    if race is AGREEMENT:
+        return race
+    task = replace(race.task, batch=race.task.batch // 4, seconds=0)
+    return replace(race, task=task, contenders=race.contenders[:_QUICK])
+
+
+def recorded(path: Path) -> list[Result]:
+    """What was measured before."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def race_all(chosen: list[Race], runs: int, record: Path) -> None:
+    """Write down each result as it comes; of what was measured before stays what is not raced anew."""
+    anew = {setting_of(race.task) for race in chosen}
+    kept = [one for one in recorded(record) if one["setting"] not in anew]
+    found: list[Result] = []
+    for task in (task for race in chosen for _ in range(runs) for task in race.tasks):
+        found.append(run(task))
+        lines = (f"{json.dumps(one)}\n" for one in [*kept, *best(found)])
+        record.write_text("".join(lines), encoding="utf-8")
 
 
 def main() -> None:
@@ -72,17 +94,14 @@ def main() -> None:
         "--device", choices=["cpu", "cuda", "none"], default="cpu", help="none: only write the page anew"
     )
     parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="one run of two timed steps, of half as many rows")
+    parser.add_argument("--shape", help="only races of this shape; what is known of the others stays")
+    parser.add_argument("--quick", action="store_true", help="one run of two timed steps, few rows, fewer contenders")
     args = parser.parse_args()
     if args.device != "none":
-        chosen = [quick(race) if args.quick else race for race in races(args.device)]
-        record, lines = RESULTS / f"trainer-{args.device}.jsonl", ""
-        for race in chosen:
-            lines += "".join(f"{json.dumps(one)}\n" for one in raced(race, 1 if args.quick else args.runs))
-            record.write_text(lines, encoding="utf-8")
-    kept = [
-        json.loads(line) for path in sorted(RESULTS.glob("trainer-*.jsonl")) for line in path.read_text().splitlines()
-    ]
+        of_shape = [race for race in races(args.device) if args.shape in {None, race.task.shape}]
+        chosen = [quick(race) if args.quick else race for race in of_shape]
+        race_all(chosen, 1 if args.quick else args.runs, RESULTS / f"trainer-{args.device}.jsonl")
+    kept = [one for path in sorted(RESULTS.glob("trainer-*.jsonl")) for one in recorded(path)]
     (RESULTS / "trainer.md").write_text(page(kept), encoding="utf-8")
 
 

@@ -43,9 +43,9 @@ AGREEMENT = _race(
 )  # fmt: skip
 
 CPU = _race(
-    "135M", "ragged-cpu", 16, "ours", ("ours", _BF16), "trl-defaults", ("trl-grouped", _BF16), ("trl-packing", _BF16),
-    "transformers", ("transformers", _BF16), "llamafactory", ("llamafactory-slim", _BF16), "unsloth",
-    ("unsloth-slim", _BF16), warm_up=1,
+    "135M", "ragged-cpu", 16, "ours", ("ours", _BF16), "trl-defaults", "transformers", ("trl-grouped", _BF16),
+    ("unsloth-slim", _BF16), ("llamafactory-slim", _BF16), "unsloth", "llamafactory", ("transformers", _BF16),
+    ("trl-packing", _BF16), warm_up=1,
 )  # fmt: skip
 
 _PEERS = (
