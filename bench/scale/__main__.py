@@ -75,10 +75,12 @@ def measure(count: int) -> Row:
         ours.install(made, count)
         with ours.running(made, folder) as operator:
             before, others = figures.cpu_seconds(operator.pid), _others(made, operator.pid)
+            api = figures.cpu_seconds(made.api_server())
             began = time.monotonic()
             times = _play(made, count, ours, operator.check)
             others = (_others(made, operator.pid) - others) / (time.monotonic() - began)
             spent, peak = figures.cpu_seconds(operator.pid) - before, figures.peak_mib(operator.pid)
+            api = figures.cpu_seconds(made.api_server()) - api
         asked = figures.requests(made.audit_log, ours.USER)
         began = time.monotonic()
         with ours.running(made, folder) as operator:
@@ -100,6 +102,7 @@ def measure(count: int) -> Row:
         requests_per_job=sum(asked.values()) / count,
         peak_mib=peak,
         cpu_seconds=spent,
+        api_cpu_seconds=api,
         restart=restart,
         edit_p50=figures.percentile(edited, 0.50),
         edit_p99=figures.percentile(edited, 0.99),
@@ -114,9 +117,10 @@ def measure_peer(count: int) -> PeerRow:
         peer.install(made)
         with peer.running(made, folder) as managers:
             began, others = time.monotonic(), _others(made)
-            spent = sum(map(figures.cpu_seconds, managers.pids))
+            spent, api = sum(map(figures.cpu_seconds, managers.pids)), figures.cpu_seconds(made.api_server())
             times = _play(made, count, peer, managers.check)
             spent = sum(map(figures.cpu_seconds, managers.pids)) - spent
+            api = figures.cpu_seconds(made.api_server()) - api
             others = (_others(made) - others) / (time.monotonic() - began)
             peak = sum(map(figures.peak_mib, managers.pids))
         asked = sum((figures.requests(made.audit_log, manager.user) for manager in peer.MANAGERS), Counter())
@@ -131,6 +135,7 @@ def measure_peer(count: int) -> PeerRow:
         requests_per_job=sum(asked.values()) / count,
         peak_mib=peak,
         cpu_seconds=spent,
+        api_cpu_seconds=api,
         others=others,
         failed=len(times.failed),
     )

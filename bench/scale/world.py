@@ -50,6 +50,11 @@ class World:
         """The processes of the control plane and of its nodes."""
         return list(processes.running(str(self.cluster.folder)))
 
+    def api_server(self) -> int:
+        """The process of the API server."""
+        roles = processes.running(str(self.cluster.folder))
+        return next(pid for pid, role in roles.items() if role == "kube-apiserver")
+
 
 @contextmanager
 def running(name: str, folder: Path) -> Iterator[World]:

@@ -70,6 +70,7 @@ def test_the_page_says_on_which_machine_with_which_versions_and_how_busy_it_was(
         requests_per_job=3.5,
         peak_mib=150.0,
         cpu_seconds=10.0,
+        api_cpu_seconds=55.5,
         restart=4.0,
         edit_p50=0.02,
         edit_p99=0.05,
@@ -80,7 +81,7 @@ def test_the_page_says_on_which_machine_with_which_versions_and_how_busy_it_was(
     text = page.page([page.table([row]), page.pushes(1000, pushed)])
     for expected in (
         "load average 7.5",
-        "| 1,000 | 1.2 | 2.0 | 30.0 | 3.50 | 150 | 10.0 | 4.0 | 20 | 50 | 0.5 |",
+        "| 1,000 | 1.2 | 2.0 | 30.0 | 3.50 | 150 | 10.0 | 55.5 | 4.0 | 20 | 50 | 0.5 |",
         "KWOK v",
     ):
         assert expected in text
@@ -117,6 +118,7 @@ def given_row(count=1000, **fields):
         "requests_per_job": 3.5,
         "peak_mib": 150.0,
         "cpu_seconds": 10.0 * count / 1000,
+        "api_cpu_seconds": 50.0 * count / 1000,
         "restart": 2.0 * count / 1000,
         "edit_p50": 0.02,
         "edit_p99": 0.05,
@@ -129,7 +131,7 @@ def given_row(count=1000, **fields):
 def given_peer(count=1000):
     return page.PeerRow(
         jobs=count, created_p50=50.0 * count / 1000, created_p99=100.0 * count / 1000, all_complete=60.0 * count / 1000,
-        requests_per_job=7.0, peak_mib=200.0, cpu_seconds=16.0, others=0.0, failed=0,
+        requests_per_job=7.0, peak_mib=200.0, cpu_seconds=16.0, api_cpu_seconds=65.0, others=0.0, failed=0,
     )  # fmt: skip
 
 
@@ -168,7 +170,7 @@ def test_a_time_that_grows_faster_than_the_number_of_jobs_is_found():
 def test_the_page_has_the_peer_with_its_versions():
     text = page.peers([given_peer()])
     assert "Kubeflow Trainer v2.0.0 with JobSet v0.8.2" in text
-    assert "| 1,000 | 50.0 | 100.0 | 60.0 | 7.00 | 200 | 16.0 | 0.0 |" in text
+    assert "| 1,000 | 50.0 | 100.0 | 60.0 | 7.00 | 200 | 16.0 | 65.0 | 0.0 |" in text
 
 
 def test_a_trainjobs_batch_job_is_found_by_its_jobset():
