@@ -224,6 +224,13 @@ def test_every_example_is_taken_as_it_is(server: Server, manifest: Manifest) -> 
     server.accept(manifest)
 
 
+def test_a_connection_keeps_its_provider(server: Server) -> None:
+    server.store(changed(LOCAL, "metadata.name", "kept"))
+    server.patch("llmc", "kept", {"spec": {"huggingFace": {"trainerImage": "example/trainer:2"}}})
+    with pytest.raises(ClusterError, match="a connection keeps its provider"):
+        server.patch("llmc", "kept", {"spec": {"huggingFace": None, **OPENAI["spec"]}})
+
+
 @pytest.fixture(scope="module")
 def stored_job(server: Server) -> Server:
     server.store(changed(JOB, "metadata.name", "fixed"))

@@ -70,7 +70,10 @@ def by_memory(
     """
     folder = find_model(model_cache, spec.base_model) if model_cache else None
     if folder is None or spec.code:
-        return verdict, []
+        why = "the job brings its own code" if spec.code else f"{spec.base_model} is in no model cache that was given"
+        said = f"whether it fits on the GPU was not estimated: {why}"
+        warnings = [*verdict.warnings, said] if gpu_memory else verdict.warnings
+        return verdict.model_copy(update={"warnings": warnings}), []
     found = [judged(spec, folder, verdict, room) for room in rooms_meant(spec, gpu_memory)]
     refusals = [refused for _, refused in found if refused]
     if refusals and len(refusals) == len(found):

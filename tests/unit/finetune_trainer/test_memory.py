@@ -426,6 +426,13 @@ def test_check_says_nothing_of_memory_without_the_model(tiny_model, tmp_path, ca
     assert "memory" not in json.loads(capsys.readouterr().out)
 
 
+def test_check_says_why_it_did_not_answer_what_it_was_asked(tiny_model, tmp_path, capsys):
+    path = manifest(tmp_path, tiny_model)
+    assert command_line.main(["check", "-f", path, "--gpu-memory", "24Gi"]) == ExitCode.OK
+    warnings = json.loads(capsys.readouterr().out)["warnings"]
+    assert any("whether it fits on the GPU was not estimated" in warning for warning in warnings)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("16Gi", 16 * GIB), ("512M", 512_000_000), (1024, 1024), ("1.5Ki", 1536), ("2e9", None), ("much", None)],

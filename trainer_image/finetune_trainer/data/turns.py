@@ -75,7 +75,7 @@ def _require_no_weights(messages: Sequence[dict[str, Any]], column: str) -> None
     """Every answer of a conversation is learnt: one that is marked as not to be learnt would be too, unnoticed."""
     for index, message in enumerate(messages, 1):
         if message["role"] == "assistant" and message.get("weight") not in (None, 1):
-            what = f"message {index} has a weight, but every answer is learnt: remove the weight, or that answer's row"
+            what = f"message {index} has a weight, but every answer is learnt: remove the weight, or the row"
             raise UnusableError("Malformed", what, column)
 
 
