@@ -139,7 +139,7 @@ def _one_by_one(
 
 
 def _attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
-    """torch's ordinary attention. On a CPU its backward pass in 16 bits takes three times as long as in 32."""
+    """Torch's ordinary attention. On a CPU its backward pass in 16 bits takes three times as long as in 32."""
     dtype = query.dtype
     if query.is_cuda or dtype.itemsize >= 4:
         return functional.scaled_dot_product_attention(query, key, value, **how)
