@@ -90,7 +90,7 @@ QUICK = {
 _SERVICES = ("bedrock", "bedrock-runtime", "cloudwatch", "s3", "sagemaker", "sagemaker-runtime")
 _READS = re.compile(
     r"(Get|List|Describe|Head)[A-Z]|Invoke|Converse"
-    r"|chat\.|tokens|.*\.(list|list_events|get|retrieve|content|query)(_\w+)?$"
+    r"|chat\.|entra\.|.*\.(list|list_events|get|retrieve|content|query)(_\w+)?$"
 )
 _CLIENTS = re.compile(r"self\._(sdk|arm)\.(.+)")
 _RAW = {"/files": "files.create"}
