@@ -45,6 +45,8 @@ class AuditLog:
         """Requests of users whose names begin with `user`, as audit.k8s.io/v1 Events."""
         with self.path.open("rb") as lines:
             for line in lines:
+                if not line.endswith(b"\n"):
+                    return  # it is just being written
                 entry: dict[str, Any] = json.loads(line)
                 if entry["user"]["username"].startswith(user):
                     yield entry
