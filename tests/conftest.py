@@ -5,11 +5,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
 TOGETHER = {"e2e": "nodes", "cluster": "nodes", "contract": "control planes", "chaos": "control planes"}
 """Folders whose tests start clusters, the longest first: two nodes at once are too much for two cores."""
+
+# Properties hold however slow the machine is; what a profile says besides, of CI for one, stays.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 class ByCluster(LoadScopeScheduling):
