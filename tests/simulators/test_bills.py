@@ -14,6 +14,9 @@ from tests.simulators.openai.jobs import ENDED, Job
 
 SKUS = ("Standard", "GlobalStandard", "DeveloperTier", "ProvisionedManaged")
 NAMES = ("first", "second")
+BASE = "gpt-4.1-mini-2025-04-14"
+TUNED = f"{BASE}.ft-0123456789abcdef0123456789abcdef"
+"""Of all models these alone are deployed with each of the SKUs."""
 STEPS: list[tuple[Any, ...]] = [
     *(("put", name, sku) for name in NAMES for sku in SKUS),
     *([("advance", 600.0)] * 8),  # as long as an operation takes
@@ -25,7 +28,7 @@ DEPLOYMENT_STEPS = st.lists(st.sampled_from(STEPS), min_size=10, max_size=40)
 
 
 def deployment(sku: str) -> dict[str, Any]:
-    model = {"format": "OpenAI", "name": "gpt-4.1-mini-2025-04-14", "version": "1"}
+    model = {"format": "OpenAI", "name": TUNED, "version": "1"}
     return {"sku": {"name": sku, "capacity": 2}, "properties": {"model": model}}
 
 
@@ -55,6 +58,7 @@ def refusal(simulator: AzureSimulator, step: tuple[Any, ...]) -> str | None:
 @given(DEPLOYMENT_STEPS)
 def test_only_deployments_that_are_there_are_billed_and_idle_ones_end(steps):
     simulator = AzureSimulator(AzureSettings())
+    simulator.models.add(TUNED, BASE, {})
     paid = simulator.cost()
     for step in steps:
         assert refusal(simulator, step) in {None, "RequestConflict", "DeploymentNotFound"}
