@@ -164,7 +164,7 @@ class Site:
         items: list[Manifest] = found["items"]
         return items
 
-    def wait(self, kind: str, name: str, holds: Callable[[Manifest], Any], what: str, seconds: float = 120) -> Manifest:
+    def wait(self, kind: str, name: str, holds: Callable[[Manifest], Any], what: str, seconds: float = 240) -> Manifest:
         """The status as soon as it satisfies `holds`."""
 
         def look() -> Manifest | None:
@@ -173,17 +173,17 @@ class Site:
 
         return eventually(look, f"{kind} {name}: {what}", seconds, lambda: self.explain(kind, name))
 
-    def finished(self, name: str, seconds: float = 150) -> Manifest:
+    def finished(self, name: str, seconds: float = 300) -> Manifest:
         """The status of a job that has ended, well or badly."""
         return self.wait("job", name, lambda s: s.get("phase") in {"Succeeded", "Failed"}, "to end", seconds)
 
-    def succeeded(self, name: str, seconds: float = 150) -> Manifest:
+    def succeeded(self, name: str, seconds: float = 300) -> Manifest:
         """The status of a job that has to end well."""
         status = self.finished(name, seconds)
         assert status["phase"] == "Succeeded", json.dumps(status.get("failure"), indent=2)
         return status
 
-    def failed(self, name: str, seconds: float = 120) -> Manifest:
+    def failed(self, name: str, seconds: float = 240) -> Manifest:
         """The failure of a job that has to end badly."""
         status = self.finished(name, seconds)
         assert status["phase"] == "Failed", status["phase"]
