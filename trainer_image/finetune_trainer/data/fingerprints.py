@@ -111,8 +111,8 @@ class _Buckets:
         """Of the last rows, which no bucket has yet."""
 
     def add(self, hashes: Iterable[int], places: Iterable[int]) -> None:
-        self._hashes.extend(hashes)
-        self._places.extend(places)
+        self._hashes.fromlist(list(hashes))  # in half the time of extend
+        self._places.fromlist(list(places))
         if len(self._hashes) >= _UNSORTED:
             self.sort()
 

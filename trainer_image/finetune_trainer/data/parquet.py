@@ -94,11 +94,12 @@ def batch_rows(group: Any, columns: Collection[str]) -> int:
 def _blocks(batch: pa.RecordBatch, places: Sequence[int]) -> Iterator[Record | Block]:
     """The batch's rows in blocks, none of which has more text than one row may have; by themselves where need be."""
     half = len(places) // 2
-    if half and batch.nbytes > ROW_LIMIT:
+    fits = batch.nbytes <= ROW_LIMIT
+    if half and not fits:
         yield from _blocks(batch.slice(0, half), places[:half])
         yield from _blocks(batch.slice(half), places[half:])
         return
-    columns = _columns(batch) if batch.nbytes <= ROW_LIMIT else None
+    columns = _columns(batch) if fits else None
     if columns is not None:
         yield Table(places, columns)
     else:
