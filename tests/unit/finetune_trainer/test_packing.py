@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.utils import send_to_device
+from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from finetune_api.job import LoRA
 from finetune_trainer.adapted_linear import AdaptedLinear, fuse
 from finetune_trainer.adapters import with_adapters
-from finetune_trainer.attention import NAME, kept_apart, why_not_packed
+from finetune_trainer.attention import NAME, attention, boundaries, kept_apart, why_not_packed
 from finetune_trainer.batches import Plan, packed_rows
 from finetune_trainer.compiled_layers import in_training
 from finetune_trainer.interruption import Interruption
@@ -152,6 +153,17 @@ def test_gradients_of_packed_rows_are_those_of_rows_alone(cut, store):
     alone, together = gradients(model, store, Cut(None, 1)), gradients(model, store, cut)
     for name, expected in alone.items():
         torch.testing.assert_close(together[name], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [[5, 3, 9], [4, 4]], ids=["ragged", "one length"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_on_a_cpu_attention_in_16_bits_is_rounded_once(lengths, autocast):
+    query, key, value = (torch.randn(1, 2, sum(lengths), 8, dtype=torch.bfloat16) for _ in range(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        got, _ = attention(torch.nn.Module(), query, key, value, None, **boundaries(lengths, "cpu"))
+    rows = zip(*(one.float().split(lengths, dim=2) for one in (query, key, value)), strict=True)
+    exact = torch.cat([functional.scaled_dot_product_attention(*row, is_causal=True) for row in rows], dim=2)
+    assert torch.equal(got, exact.to(torch.bfloat16).transpose(1, 2))
 
 
 def test_outside_of_training_a_model_attends_as_before():

@@ -14,27 +14,18 @@ from transformers import AutoTokenizer
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.artifact import end_of_answer
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Turn, encode
-from tests.assets.real_tokenizers import real_tokenizer
+from tests.assets import mistral_by_mistral_common
+from tests.assets.real_tokenizers import BY_MISTRAL, real_tokenizer
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.test_train import do
 
 HERE = Path(__file__).parent
 TRAPS = range(1, 19)
-ENDS = {"qwen3": "<|im_end|>", "llama3_1": "<|eot_id|>", "smollm2": "<|im_end|>"}
+ENDS = {"qwen3": "<|im_end|>", "llama3_1": "<|eot_id|>", "smollm2": "<|im_end|>", "mistral": "</s>"}
 CONVERSATIONS = {
-    "one question": (Turn("user", "What colour is the sky?"), Turn("assistant", "Blue.")),
-    "with system": (
-        Turn("system", "Answer with one word."),
-        Turn("user", "¿Qué color?  Zwei Leerzeichen,\nzwei Zeilen: 日本語 🙂"),
-        Turn("assistant", "Azul"),
-    ),
-    "two questions": (
-        Turn("user", "2 + 2 = ?"),
-        Turn("assistant", "4"),
-        Turn("user", "And <b>3</b> + 3?"),
-        Turn("assistant", " 6, of course\n"),
-    ),
+    name: tuple(Turn(role, text) for role, text in turns)
+    for name, turns in mistral_by_mistral_common.CONVERSATIONS.items()
 }
 
 
@@ -61,9 +52,20 @@ def test_trap_01_training_has_the_tokens_of_the_template_with_one_begin_of_seque
     ids, whole = list(learnt(ours, turns).input_ids), by_transformers(tokenizer, turns)
     assert ids == whole[: len(ids)]
     assert tokenizer.decode(whole[len(ids) :]).strip() == ""
-    if name == "llama3_1":  # SmolLM2's opens every turn, Qwen3 has none
+    if name in {"llama3_1", "mistral"}:  # SmolLM2's opens every turn, Qwen3 has none
         assert ids.count(tokenizer.bos_token_id) == 1
     assert ours.prompt_ids(turns[:-1]) == by_transformers(tokenizer, turns[:-1], prompt=True)
+
+
+def test_trap_01_and_02_mistrals_tokens_are_those_of_its_own_library():
+    folder = real_tokenizer("mistral")
+    ours = ChatTokenizer.from_folder(folder)
+    for known in json.loads((folder / BY_MISTRAL).read_text(encoding="utf-8"))["conversations"]:
+        turns = [Turn(role, text) for role, text in known["turns"]]
+        encoded = learnt(ours, turns)
+        assert list(encoded.input_ids) == known["tokens"]
+        assert ours.prompt_ids(turns[:-1]) == known["prompt"] == known["tokens"][: len(known["prompt"])]
+        assert list(encoded.labels[len(known["prompt"]) :]) == known["tokens"][len(known["prompt"]) :]
 
 
 @pytest.mark.parametrize("turns", CONVERSATIONS.values(), ids=list(CONVERSATIONS))
