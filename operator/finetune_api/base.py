@@ -69,6 +69,10 @@ MODEL_REF_RULE = (
 )
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern="^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+"""What an object can be called. A plain pattern and no rule: references stand in every job, and each rule costs."""
+
+KeyName = Annotated[str, Field(min_length=1, max_length=253, pattern="^[-._a-zA-Z0-9]+$")]
 
 
 def _moment(text: str) -> str:
@@ -98,20 +102,20 @@ Money = Annotated[str, Field(max_length=24, pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})
 class ObjectRef(ApiModel):
     """Another object by its name."""
 
-    name: Name = Field(description="Name of the object.")
+    name: ObjectName = Field(description="Name of the object: a-z, 0-9, - and . only.")
 
 
 class SecretKeyRef(ApiModel):
     """One key of a Secret."""
 
-    name: Name = Field(description="Name of the Secret.")
-    key: Annotated[str, Field(min_length=1, max_length=253)] = Field(description="Key in the Secret's data.")
+    name: ObjectName = Field(description="Name of the Secret: a-z, 0-9, - and . only.")
+    key: KeyName = Field(description="Key in the Secret's data: letters, digits, -, _ and . only.")
 
 
 class ConfigMapKeyRef(ApiModel):
     """One key of a ConfigMap."""
 
-    name: Name = Field(description="Name of the ConfigMap.")
+    name: ObjectName = Field(description="Name of the ConfigMap: a-z, 0-9, - and . only.")
     key: Annotated[
         str,
         Field(min_length=1, max_length=253),

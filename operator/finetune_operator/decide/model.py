@@ -173,17 +173,27 @@ def _facts(view: ModelView, active: int | None) -> list[Fact]:
         hint = "set spec.activeVersion to activate one" if manual else "no job has made a version yet"
         return reconciling(Reason.NO_VERSION, hint)
     if spec is None or spec.deployment.mode == "Manual":
-        return ready(Reason.READY, f"version {active} is active")
+        return ready(Reason.READY, f"version {active} is active{_passed_over(view, active)}")
     if _name_is_taken(view):
         return stalled(
             Reason.NAME_CONFLICT,
             f"ModelDeployment {view.name} exists and was not made by this model: rename it, or set "
             "spec.deployment.mode: Manual",
         )
-    return _deployment_facts(_automatic(view), active)
+    return _deployment_facts(_automatic(view), active, _passed_over(view, active))
 
 
-def _deployment_facts(deployment: DeploymentView | None, active: int) -> list[Fact]:
+def _passed_over(view: ModelView, active: int) -> str:
+    """Why the newest version is not the active one, where that was to be found out by comparing."""
+    compares = view.spec is not None and view.spec.activation == "IfBetter" and view.spec.active_version is None
+    newest = view.usable[-1] if view.usable else None
+    if not compares or newest is None or newest.version <= active:
+        return ""
+    why = "was found no better" if newest.evaluation else "was not measured (dataset.test)"
+    return f"; version {newest.version} {why}"
+
+
+def _deployment_facts(deployment: DeploymentView | None, active: int, passed_over: str) -> list[Fact]:
     """The model is ready when the active version answers."""
     if deployment is None:
         return reconciling(Reason.DEPLOYING, f"version {active} is active and is being deployed")
@@ -191,7 +201,7 @@ def _deployment_facts(deployment: DeploymentView | None, active: int) -> list[Fa
         return resting(Reason.READY, f"version {active} is active; its deployment has no replicas")
     conditions = deployment.status.conditions
     if is_true(conditions, "Ready") and deployment.status.served_version == active:
-        return ready(Reason.READY, f"version {active} is active and answers")
+        return ready(Reason.READY, f"version {active} is active and answers{passed_over}")
     problem = next((c for c in conditions or () if c.type == "Stalled" and c.status == "True"), None)
     if problem:
         return stalled(Reason(problem.reason), f"ModelDeployment {deployment.name}: {problem.message}")

@@ -220,3 +220,17 @@ def test_a_pruned_version_leaves_status_and_one_being_pruned_cannot_be_pinned() 
     going = decide(view(*V, spec=spec(historyLimit=1, activeVersion=1), active=3, pruning=frozenset({1})))
     assert (going.status.active_version, condition(going.status, "Ready").reason) == (3, "VersionNotFound")
     assert [v.version for v in going.status.versions or ()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("versions", "active", "said"),
+    [
+        ([version(1, 0.5), version(2, 0.4, "Worse")], 1, "version 1 is active; version 2 was found no better"),
+        ([version(1, 0.5), version(2)], 1, "version 1 is active; version 2 was not measured (dataset.test)"),
+        ([version(1, 0.5), version(2, 0.6)], 2, "version 2 is active"),
+    ],
+)
+def test_a_version_that_was_passed_over_is_explained(versions: list[ModelVersion], active: int, said: str) -> None:
+    asked = spec(activation="IfBetter", deployment={"mode": "Manual"})
+    status = decide(view(*versions, active=active, spec=asked)).status
+    assert condition(status, "Ready").message == said

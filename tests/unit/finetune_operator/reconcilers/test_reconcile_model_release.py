@@ -5,13 +5,17 @@ from typing import Any
 import pytest
 
 from finetune_api.deployment import ModelDeploymentStatus
+from finetune_api.job_status import ArtifactRef
 from finetune_api.names import ABANDON_ANNOTATION, WEIGHTS_FINALIZER
 from finetune_operator.decide.model import DeploymentView
 from finetune_operator.decide.model_release import NextStep, next_step
+from finetune_operator.reconcilers.model_release import is_at_provider
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, NAMESPACES
 from tests.simulators.conftest import start
+from tests.unit.finetune_operator.decide.given import openai_connection
 from tests.unit.finetune_operator.decide.test_decide_deployment import spec
+from tests.unit.finetune_operator.decide.test_decide_model import version
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, simulator, with_cloud_job
 from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster
 from tests.unit.finetune_operator.reconcilers.fake_kube import Killed
@@ -194,3 +198,11 @@ async def test_models_at_a_provider_whose_key_is_gone_are_said_and_can_be_left(s
     await let_go(cluster)
     assert len(cluster.provider.models.tuned) == 1
     await cluster.aclose()
+
+
+def test_weights_on_a_claim_are_no_providers_to_delete() -> None:
+    """A connection of the same name may be one to another provider by now."""
+    assert not is_at_provider(version(1), openai_connection())
+    assert not is_at_provider(version(1), None)
+    at_openai = version(1).model_copy(update={"artifact": ArtifactRef(provider_model_id="ft:x")})
+    assert is_at_provider(at_openai, None)
