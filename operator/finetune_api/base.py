@@ -105,6 +105,12 @@ class ObjectRef(ApiModel):
     name: ObjectName = Field(description="Name of the object: a-z, 0-9, - and . only.")
 
 
+class ModelRef(ApiModel):
+    """A FineTunedModel by its name, whose shape MODEL_REF_RULE says in words."""
+
+    name: Name = Field(description="Name of the object.")
+
+
 class SecretKeyRef(ApiModel):
     """One key of a Secret."""
 

@@ -8,8 +8,8 @@ from finetune_api.base import (
     MODEL_REF_RULE,
     ApiModel,
     Conditions,
+    ModelRef,
     Money,
-    ObjectRef,
     ResourceRequirements,
     SecretKeyRef,
     Timestamp,
@@ -164,7 +164,7 @@ class ModelDeploymentSpec(DeploymentTemplate):
             ),
         )
     )
-    model_ref: ObjectRef = Field(description="FineTunedModel of the same namespace.")
+    model_ref: ModelRef = Field(description="FineTunedModel of the same namespace.")
     version: IntOrString = Field(
         "Active", description="Active follows the model's active version; a number stays with it."
     )

@@ -8,6 +8,7 @@ from finetune_api.base import (
     MODEL_REF_RULE,
     ApiModel,
     ConfigMapKeyRef,
+    ModelRef,
     Money,
     Name,
     ObjectRef,
@@ -330,7 +331,7 @@ class FineTuneJobSpec(ApiModel):
     base_model: Annotated[str, Field(min_length=1, max_length=256), _MODEL_NAME] = Field(
         description="Model to start from, for example HuggingFaceTB/SmolLM2-135M-Instruct."
     )
-    model_ref: ObjectRef = Field(
+    model_ref: ModelRef = Field(
         description="FineTunedModel that gets a new version; made when it does not exist. At most 63 characters."
     )
     dataset: Dataset = Field(

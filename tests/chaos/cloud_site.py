@@ -11,7 +11,9 @@ from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
+    JOBS,
     MODEL_DEPLOYMENTS,
+    PODS,
     SECRETS,
     Resource,
 )
@@ -139,12 +141,12 @@ class CloudSite(Site):
         await self.ready(FINE_TUNED_MODELS)
 
     async def leaves(self) -> None:
-        """Delete all of it, model first; returns when it is gone."""
+        """Delete all of it, model first; returns when it is gone, with what Kubernetes collects after it."""
         jobs = [job["metadata"]["name"] for job in await self.kube.list(FINE_TUNE_JOBS, self.name)]
         await self.kube.delete(FINE_TUNED_MODELS, "sentiment", self.name)
         for job in jobs:
             await self.kube.delete(FINE_TUNE_JOBS, job, self.name)
-        for resource in (FINE_TUNED_MODELS, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS):
+        for resource in (FINE_TUNED_MODELS, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS, JOBS, PODS):
             await self.until(lambda resource=resource: self._none(resource), f"the end of all {resource.plural}")
 
     async def _token(self, pod: str) -> str:

@@ -268,10 +268,7 @@ class Accounts:
         if needed is None:
             return {}
         name, keys = needed
-        try:
-            secret = await self._kube.get(SECRETS, name, self._namespace)
-        except ValueError:
-            secret = None  # no Secret can have such a name
+        secret = await self._kube.get(SECRETS, name, self._namespace)
         if secret is None:
             raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} does not exist")
         values = {key: (secret_value(secret, key) or b"").decode(errors="replace").strip() for key in keys}

@@ -31,7 +31,7 @@ def test_we_learn_the_same_as_transformers_step_by_step(results):
 def test_the_page_says_whether_all_agree(results):
     assert "All stay within 0.01%" in page(results)
     off = results[2] | {"losses": [1.01 * loss for loss in results[2]["losses"]]}
-    assert "NOT all stay within 0.1%" in page([*results[:2], off])
+    assert "NOT all stay within 0.01%" in page([*results[:2], off])
 
 
 def test_the_page_says_who_did_not_run(results):

@@ -40,8 +40,9 @@ async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCl
     await made.aclose()
 
 
-def by_hand(provider: AzureSimulator, name: str, model: str) -> None:
-    request = {"sku": {"name": "Standard", "capacity": 1}, "properties": {"model": {"name": model}}}
+def by_hand(provider: AzureSimulator, name: str, model: str, version: str = "1") -> None:
+    served = {"name": model, "version": version}
+    request = {"sku": {"name": "Standard", "capacity": 1}, "properties": {"model": served}}
     provider.deployments.put(name, request, provider.models)
     provider.advance(1000)
 
@@ -84,7 +85,7 @@ async def test_it_is_deleted_with_the_object_where_the_user_says_delete(cluster,
 
 
 async def test_what_belongs_to_others_is_neither_attached_nor_deleted(cluster, provider):
-    by_hand(provider, "stranger", "gpt-4o-mini-2024-07-18")
+    by_hand(provider, "stranger", "gpt-4o-mini", "2024-07-18")
     await attach(cluster, "stranger", deletionPolicy="Delete")
     stalled = cluster.condition("Stalled", PROD)
     assert (stalled["reason"], cluster.status(PROD)["phase"]) == ("AttachedDiffers", "Failed")

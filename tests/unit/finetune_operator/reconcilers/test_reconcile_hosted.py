@@ -17,6 +17,10 @@ __all__ = ["start"]
 
 PUT, GONE = "deployments.create_or_update", "deployments.delete"
 ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
+STRANGER = {
+    "sku": {"name": "Standard", "capacity": 1},
+    "properties": {"model": {"name": "gpt-4o-mini", "version": "2024-07-18"}},
+}
 
 
 @pytest.fixture
@@ -225,8 +229,7 @@ async def test_an_object_without_credentials_can_be_let_go(cluster, provider):
 
 async def test_deployments_of_others_are_left_alone(cluster, provider):
     first = await deployed(cluster)
-    stranger = {"sku": {"name": "Standard", "capacity": 1}, "properties": {"model": {"name": "gpt-4o-mini-2024-07-18"}}}
-    provider.deployments.put("stranger", stranger, provider.models)
+    provider.deployments.put("stranger", STRANGER, provider.models)
     provider.advance(1000)
     await go_on(cluster, 600)
     await delete(cluster)
@@ -251,8 +254,7 @@ async def test_other_capacity_is_asked_for_once_and_what_stands_goes_on_answerin
 async def test_one_that_somebody_has_changed_behind_our_back_is_said_and_changed_back_when_asked(cluster, provider):
     name = await deployed(cluster)
     model = provider.deployments.found[name].model
-    stranger = {"sku": {"name": "Standard", "capacity": 1}, "properties": {"model": {"name": "gpt-4o-mini-2024-07-18"}}}
-    provider.deployments.put(name, stranger, provider.models)
+    provider.deployments.put(name, STRANGER, provider.models)
     await go_on(cluster, 1200, 600)
     assert "somebody has changed it there" in cluster.condition("Stalled", DEPLOYMENT)["message"]
     assert provider.count(PUT) == 1
