@@ -228,7 +228,9 @@ def _tensor_board(job: TrainerJob, step: int) -> Any:
     from transformers.integrations.integration_utils import TensorBoardCallback
 
     # Steps that an interrupted attempt wrote after its last checkpoint come once more: the old ones do not count.
-    writer = SummaryWriter(str(Path(job.output) / TENSORBOARD_FOLDER), purge_step=step)
+    # And of the time its files' names have but the second: two attempts that share one would share a file.
+    folder, suffix = Path(job.output) / TENSORBOARD_FOLDER, f".{job.attempt:06}"
+    writer = SummaryWriter(str(folder), purge_step=step, filename_suffix=suffix)
     return TensorBoardCallback(writer)  # type: ignore[no-untyped-call]
 
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -171,7 +172,9 @@ def test_a_tracker_that_hangs_does_not_hold_up_the_run(server, tiny_model, tmp_p
     assert report.trackers[0].problem == "it did not answer in time"
 
 
-def test_tensorboard_has_every_step_once_in_the_artifact(tiny_model, tmp_path):
+def test_tensorboard_has_every_step_once_in_the_artifact(tiny_model, tmp_path, monkeypatch):
+    same_second = SimpleNamespace(time=lambda: 1_700_000_000.0)  # which is all that names of its files have
+    monkeypatch.setattr("tensorboardX.event_file_writer.time", same_second)
     asked = job(tmp_path, tiny_model, tensorBoard={})
     assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
     code, report = run(asked.model_copy(update={"attempt": 2}))
