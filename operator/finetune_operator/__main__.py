@@ -93,8 +93,8 @@ class Operator:
         self._reconcilers = self._make_reconcilers()
         self._working = False
 
-    def _make_reconcilers(self) -> Mapping[str, Reconcile]:
-        context = Context(
+    def _make_context(self) -> Context:
+        return Context(
             kube=self._guarded,
             store=self._store,
             announce=self._announce,
@@ -102,6 +102,9 @@ class Operator:
             clock=lambda: datetime.now(UTC),
             report_interval=timedelta(seconds=self._settings.progress_write_seconds),
         )
+
+    def _make_reconcilers(self) -> Mapping[str, Reconcile]:
+        context = self._make_context()
         local = HuggingFaceTraining(
             self._guarded,
             self._store,
@@ -141,13 +144,12 @@ class Operator:
         )
         cloud = CloudJobs(context, remote, self._leadership.assert_held, self._answers, hosts)
         serving = CloudServing(accounts, context.clock)
-        warn_after = timedelta(seconds=self._settings.billed_idle_seconds)
         hosted = HostedDeployments(
             context,
             Hosting(accounts),
             catalogue,
             self._leadership.assert_held,
-            warn_after=warn_after,
+            warn_after=timedelta(seconds=self._settings.billed_idle_seconds),
             moving_seconds=self._settings.provider_poll_seconds,
         )
         idle = LocalIdle(context, PodMetrics())
