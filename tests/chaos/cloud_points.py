@@ -12,7 +12,7 @@ import botocore.session
 from botocore import xform_name
 
 from tests.chaos.operators import ROOT
-from tests.chaos.walk import Fault
+from tests.chaos.walk import Fault, faults_at
 
 POINTS: dict[str, tuple[str, ...]] = {
     "is_served at openai": ("files.create", "fine_tuning.jobs.create", "files.delete", "models.delete"),
@@ -69,12 +69,7 @@ POINTS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-FAULTS: tuple[Fault, ...] = tuple(
-    Fault(life, point, position)
-    for position in ("before", "after")
-    for life, points in POINTS.items()
-    for point in points
-)
+FAULTS = faults_at(POINTS)
 
 QUICK = {
     Fault("is_served at openai", "fine_tuning.jobs.create", "after"),

@@ -4,7 +4,7 @@ Tests compare the list with the calls in the code and with what undisturbed live
 killed before or after one is to be killed between two writes.
 """
 
-from tests.chaos.walk import Fault
+from tests.chaos.walk import Fault, faults_at
 
 POINTS: dict[str, tuple[str, ...]] = {
     "succeeds": (
@@ -57,12 +57,7 @@ POINTS: dict[str, tuple[str, ...]] = {
     "is_connected": ("patch_status llmconnections Ready",),
 }
 
-FAULTS: tuple[Fault, ...] = tuple(
-    Fault(life, point, position)
-    for position in ("after", "before")
-    for life, points in POINTS.items()
-    for point in points
-)
+FAULTS = faults_at(POINTS)
 
 QUICK = {
     Fault("succeeds", "create jobs 1", "after"),

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -34,6 +34,14 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.life}: {self.position} {self.point}"
+
+
+def faults_at(points: Mapping[str, Sequence[str]]) -> tuple[Fault, ...]:
+    """Both faults at each of these points, which are named by the life that comes to them."""
+    positions: tuple[Position, ...] = ("after", "before")
+    return tuple(
+        Fault(life, point, position) for position in positions for life, named in points.items() for point in named
+    )
 
 
 @dataclass(frozen=True)

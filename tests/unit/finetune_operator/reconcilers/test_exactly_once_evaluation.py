@@ -14,22 +14,11 @@ from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.evaluation import DATASET
 from tests.unit.finetune_operator.reconcilers.test_exactly_once import live_step, survive
+from tests.unit.finetune_operator.reconcilers.test_exactly_once_hosted import GONE, OF_DEPLOYMENTS, PUT
 
-PUT, GONE, LIST = "deployments.create_or_update", "deployments.delete", "deployments.list"
 JOB, POD = (FINE_TUNE_JOBS, "team-a", "sentiment-1"), (JOBS, "team-a", "sentiment-1-1-eval1")
 BY_HAND = {"spec": {"deployment": {"mode": "Manual"}}, "metadata": {"name": "sentiment", "namespace": "team-a"}}
-FAULTS = st.sampled_from(
-    [
-        {"operation": PUT, "after_commit": True},
-        {"operation": PUT, "outcome": "cut", "after_commit": True},
-        {"operation": PUT, "status": 503},
-        {"operation": PUT, "status": 409, "code": "RequestConflict"},
-        {"operation": GONE, "after_commit": True},
-        {"operation": GONE, "status": 409, "code": "RequestConflict"},
-        {"operation": LIST, "status": 500},
-        {"operation": "chat.completions.create", "status": 500},
-    ]
-)
+FAULTS = st.sampled_from(OF_DEPLOYMENTS)
 STEPS = st.one_of(
     st.tuples(st.just("fault"), FAULTS),
     st.tuples(st.just("kill"), st.integers(0, 6)),

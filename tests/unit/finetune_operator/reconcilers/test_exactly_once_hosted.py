@@ -17,19 +17,17 @@ from tests.unit.finetune_operator.reconcilers.test_exactly_once import live_step
 
 PUT, GONE, LIST = "deployments.create_or_update", "deployments.delete", "deployments.list"
 ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
-FAULTS = st.sampled_from(
-    [
-        {"operation": PUT, "after_commit": True},
-        {"operation": PUT, "outcome": "cut", "after_commit": True},
-        {"operation": PUT, "status": 503},
-        {"operation": PUT, "status": 409, "code": "RequestConflict"},
-        {"operation": GONE, "after_commit": True},
-        {"operation": GONE, "status": 409, "code": "RequestConflict"},
-        {"operation": LIST, "status": 500},
-        {"operation": "chat.completions.create", "status": 500},
-        {"operation": "*", "status": 429},
-    ]
+OF_DEPLOYMENTS = (
+    {"operation": PUT, "after_commit": True},
+    {"operation": PUT, "outcome": "cut", "after_commit": True},
+    {"operation": PUT, "status": 503},
+    {"operation": PUT, "status": 409, "code": "RequestConflict"},
+    {"operation": GONE, "after_commit": True},
+    {"operation": GONE, "status": 409, "code": "RequestConflict"},
+    {"operation": LIST, "status": 500},
+    {"operation": "chat.completions.create", "status": 500},
 )
+FAULTS = st.sampled_from([*OF_DEPLOYMENTS, {"operation": "*", "status": 429}])
 STEPS = st.one_of(
     st.tuples(st.just("fault"), FAULTS),
     st.tuples(st.just("kill"), st.integers(0, 6)),

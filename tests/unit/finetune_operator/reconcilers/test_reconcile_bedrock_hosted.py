@@ -11,6 +11,7 @@ from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
+from tests.unit.finetune_operator.reconcilers.cloud import UNANSWERED
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 
 __all__ = ["s3_endpoint", "start"]
@@ -175,16 +176,7 @@ async def test_a_new_version_that_fails_leaves_the_old_one_answering(cluster, pr
     assert first in hosts(provider)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"after_commit": True},
-        {"after_commit": True, "outcome": "cut"},
-        {"after_commit": True, "outcome": "page"},
-        {"outcome": "page"},
-        {"status": 503},
-    ],
-)
+@pytest.mark.parametrize("fault", UNANSWERED)
 async def test_a_deployment_that_was_not_answered_is_made_once(cluster, provider, fault):
     provider.fault(DEPLOY, **fault)
     await begin(cluster)

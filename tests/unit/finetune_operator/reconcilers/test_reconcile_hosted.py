@@ -10,7 +10,7 @@ from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
+from tests.unit.finetune_operator.reconcilers.cloud import UNANSWERED, AzureCluster, azure, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 
 __all__ = ["start"]
@@ -116,16 +116,7 @@ async def test_a_new_version_that_fails_leaves_the_old_one_answering(cluster, pr
     assert first in hosts(provider)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"after_commit": True},
-        {"after_commit": True, "outcome": "cut"},
-        {"after_commit": True, "outcome": "page"},
-        {"outcome": "page"},
-        {"status": 503},
-    ],
-)
+@pytest.mark.parametrize("fault", UNANSWERED)
 async def test_a_deployment_that_was_not_answered_is_made_once(cluster, provider, fault):
     await deployed(cluster)
     provider.fault(PUT, **fault)
