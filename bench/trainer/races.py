@@ -9,6 +9,7 @@ from bench.trainer.work import Task
 Contender = tuple[str, dict[str, Any]]
 
 _BF16 = {"precision": "BFloat16"}
+_FP32 = {"precision": "Float32"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Race:
 
 def named(task: Task) -> str:
     """A contender as the page calls it."""
-    return task.contender + ("-bfloat16" if task.precision == "BFloat16" else "")
+    return task.contender + ("" if task.precision == "Auto" else f"-{task.precision.lower()}")
 
 
 def _race(shape: str, lengths: str, batch: int, *contenders: str | Contender, **about: Any) -> Race:
@@ -39,11 +40,11 @@ IN_ORDER = ("ours", "transformers", "trl-in-order", "llamafactory", "unsloth")
 
 AGREEMENT = _race(
     "tiny", "ragged-cpu", 16, "ours-padded", *IN_ORDER, steps=40, warm_up=1, seconds=math.inf, held_out=64,
-    learning_rate=1e-2,
+    learning_rate=1e-2, **_FP32,
 )  # fmt: skip
 
 CPU = _race(
-    "135M", "ragged-cpu", 16, "ours", ("ours", _BF16), "trl-defaults", "transformers", ("trl-grouped", _BF16),
+    "135M", "ragged-cpu", 16, "ours", ("ours", _FP32), "trl-defaults", "transformers", ("trl-grouped", _BF16),
     ("unsloth-slim", _BF16), ("llamafactory-slim", _BF16), "unsloth", "llamafactory", ("transformers", _BF16),
     ("trl-packing", _BF16), warm_up=1,
 )  # fmt: skip

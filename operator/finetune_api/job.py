@@ -206,7 +206,9 @@ class Hyperparameters(ApiModel):
     max_grad_norm: Annotated[float, Field(gt=0, le=1000)] = Field(1.0, description="Gradients are clipped to it.")
     seed: Annotated[int, Field(ge=0, le=4294967295)] = Field(0, description="Seed of data order and adapters.")
     precision: Literal["Auto", "BFloat16", "Float32"] = Field(
-        "Auto", description="Numbers of the frozen and trained weights. Auto: bfloat16 on GPU, float32 on CPU."
+        "Auto",
+        description="Numbers of frozen weights and products. Auto: bfloat16 where the GPU has it, and for adapters on "
+        "one CPU node that multiplies it (AMX, AVX-512 BF16, Arm BF16); else float32.",
     )
     packing: bool = Field(
         True,

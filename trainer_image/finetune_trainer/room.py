@@ -34,6 +34,8 @@ _SPARE = 1.1
 _SHARE = 0.5
 """Part of a row's tokens that carries loss, where nobody counted."""
 
+_SIXTEEN_BITS = 2  # bytes
+
 _SHORTEST = 64  # tokens of a row that are worth advising
 
 _MOST_GPUS = 16  # of a pod that are worth advising
@@ -90,16 +92,19 @@ def judged(
 ) -> tuple[MemoryUse | None, TrainerError | None]:
     """What training takes of a device, and why it cannot run there if so; nothing where the model's shape is unknown.
 
-    Without `compute_bytes` the numbers are those that hyperparameters.precision means on such a device, without `ranks`
-    they are as many as the job says. A model that does not fit on each of several is shared out among them.
+    Without `compute_bytes` the numbers are the largest that hyperparameters.precision means on such a device, and what
+    is refused is so with the smallest; without `ranks` they are as many as the job says. A model that does not fit on
+    each of several is shared out among them.
     """
     shape = model_shape.of_folder(folder)
     if shape is None:
         return None, None
-    width, ranks = compute_bytes or _width(spec, room.device), ranks or spec.resources.ranks
-    whole = Need(shape, Setup(spec.method, spec.adapters, width, room.device), _rows(spec, verdict, ranks))
+    ranks = ranks or spec.resources.ranks
+    most, least = (compute_bytes, compute_bytes) if compute_bytes else _widths(spec, room.device)
+    whole = Need(shape, Setup(spec.method, spec.adapters, most, room.device), _rows(spec, verdict, ranks))
     need = whole if judge(whole, room, spec).fits is not False else sharded(whole, ranks)
-    return judge(need, room, spec), refusal(need, room, spec) or measuring_refusal(need, room, spec)
+    sure = replace(need, setup=replace(need.setup, compute_bytes=least))
+    return judge(need, room, spec), refusal(sure, room, spec) or measuring_refusal(sure, room, spec)
 
 
 def sharded(need: Need, ranks: int) -> Need:
@@ -133,9 +138,12 @@ def _one(room: Room) -> str:
     return "one GPU" if room.device == "GPU" else "the pod"
 
 
-def _width(spec: FineTuneJobSpec, device: Device) -> int:
+def _widths(spec: FineTuneJobSpec, device: Device) -> tuple[int, int]:
+    """Bytes of a number, at most and at least: what Auto means on a CPU, that CPU decides (`tuning.py`)."""
     precision = spec.hyperparameters.precision
-    return 2 if precision == "BFloat16" or (precision == "Auto" and device == "GPU") else 4
+    if precision == "Auto" and device == "CPU":
+        return 4, 2 if spec.adapters and spec.resources.nodes == 1 else 4
+    return (4, 4) if precision == "Float32" else (2, 2)
 
 
 def require(
@@ -276,6 +284,9 @@ def _smaller_bases(need: Need) -> list[Change]:
     found: list[Change] = []
     if setup.method == "Full":
         found.append(("method: LoRA", replace(need, setup=replace(setup, method="LoRA", adapters=adapters))))
+    if setup.method != "Full" and setup.compute_bytes > _SIXTEEN_BITS:
+        halved = replace(setup, compute_bytes=_SIXTEEN_BITS)
+        found.append(("hyperparameters.precision: BFloat16", replace(need, setup=halved)))
     if setup.method != "QLoRA" and setup.device == "GPU":
         found.append(("method: QLoRA", replace(need, setup=replace(setup, method="QLoRA", adapters=adapters))))
     return found

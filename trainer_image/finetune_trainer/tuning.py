@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _LEARNING_RATE = {"LoRA": 2e-4, "QLoRA": 2e-4, "Full": 2e-5}
 _LEARNING_RATE_OF_PREFERENCE = {"LoRA": 1e-5, "QLoRA": 1e-5, "Full": 1e-6}
 
+_MULTIPLIES_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""What `torch.cpu.get_capabilities` calls the instructions, on x86-64 and Arm. Others convert: slower than float32."""
+
 
 def learning_rate_of(spec: FineTuneJobSpec) -> float:
     """The peak: the job's own, or what is usual for its method. Two answers need far smaller steps than one."""
@@ -123,13 +126,23 @@ def device() -> str:
 
 
 def compute_dtype_of(job: TrainerJob) -> Any:
-    """The dtype of frozen weights and products."""
+    """The dtype of frozen weights and products.
+
+    Auto is bfloat16 on GPUs that have it, and for a frozen base on a CPU that multiplies it. CPUs of several nodes may
+    differ, and ranks must agree; a whole model's float32 weights would be copied to 16 bits each pass.
+    """
     import torch
 
-    precision = job.spec.hyperparameters.precision
-    if precision == "Auto":
-        return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if precision == "BFloat16" else torch.float32
+    spec = job.spec
+    if spec.hyperparameters.precision == "Float32":
+        return torch.float32
+    if spec.hyperparameters.precision == "BFloat16":
+        return torch.bfloat16
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    able = torch.cpu.get_capabilities()
+    quick = any(able.get(name) for name in _MULTIPLIES_BFLOAT16)
+    return torch.bfloat16 if quick and spec.adapters and spec.resources.nodes == 1 else torch.float32
 
 
 def fit_of(job: TrainerJob, model: Any, train: "Store", validation: "Store | None", shards: int = 1) -> memory.Fit:
