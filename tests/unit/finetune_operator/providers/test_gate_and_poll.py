@@ -361,21 +361,39 @@ async def test_it_polls_by_itself_soon_after_a_job_is_watched_and_then_as_often_
 
 async def test_an_api_server_that_is_away_for_a_while_does_not_end_the_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune_operator.providers.poll.SOON_SECONDS", 0.0)
-    provider, told = Provider(1), asyncio.Event()
-    answers: list[Exception | Provider] = [Transient(0, "Timeout", "no answer"), ValueError("nobody foresaw"), provider]
+    provider, troubles, told = Provider(1), [Transient(0, "Timeout", "no answer")], asyncio.Event()
 
     async def api() -> Any:
-        answer = answers.pop(0) if len(answers) > 1 else provider
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if troubles:
+            raise troubles.pop()
+        return provider
 
     polling = Poller(api, lambda _: told.set(), seconds=0.01)
     polling.watch("j0", key("j0"), NOW)
     await asyncio.wait_for(told.wait(), 60)
     assert polling.trouble is not None
     assert polling.trouble.reason is Reason.PROVIDER_UNAVAILABLE
-    while polling.watch("j0", key("j0"), NOW) is None:  # as each look at the job does
-        await asyncio.sleep(0.01)
-    assert polling.trouble is None
+    told.clear()
+    await asyncio.wait_for(told.wait(), 60)
+    assert polling.watch("j0", key("j0"), NOW) is not None
+    await polling.close()
+
+
+async def test_polling_that_nobody_foresaw_to_end_begins_again_when_a_job_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finetune_operator.providers.poll.SOON_SECONDS", 0.0)
+    provider, ended, told = Provider(1), asyncio.Event(), asyncio.Event()
+
+    async def api() -> Any:
+        if not ended.is_set():
+            ended.set()
+            raise RuntimeError("nobody foresaw this")
+        return provider
+
+    polling = Poller(api, lambda _: told.set(), seconds=0.01)
+    polling.watch("j0", key("j0"), NOW)
+    await asyncio.wait_for(ended.wait(), 60)
+    polling.watch("j0", key("j0"), NOW)
+    await asyncio.wait_for(told.wait(), 60)
     await polling.close()
