@@ -356,7 +356,7 @@ def _active_version(view: JobView) -> ComparedVersion | None:
     if active is None or view.spec is None:
         return None
     here = active.connection == view.spec.connection_ref.name
-    return ComparedVersion(version=active.version, model=active.artifact.provider_model_id if here else None)
+    return ComparedVersion(version=active.version, model=active.provider_model_id if here else None)
 
 
 def _change(view: JobView, told: list[Fact], **fields: Any) -> Change:
