@@ -8,7 +8,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
-from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job
 from finetune_operator.decide.conditions import moment
@@ -17,7 +17,14 @@ from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.decide.versions import Compared, compared_of, find_version
 from finetune_operator.providers.errors import Busy, KindMissing, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
-from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
+from finetune_operator.reconcilers.context import (
+    Context,
+    has_finalizer,
+    is_abandoned,
+    parse_spec,
+    parse_status,
+    wants_deletion,
+)
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
@@ -120,8 +127,8 @@ class JobReconciler:
             now=self._context.clock(),
             report_interval=self._context.report_interval,
             remote=remote,
-            held=PROVIDER_FINALIZER in metadata.get("finalizers", ()),
-            abandoned=metadata.get("annotations", {}).get(ABANDON_ANNOTATION) == "true",
+            held=has_finalizer(job, PROVIDER_FINALIZER),
+            abandoned=is_abandoned(job),
             facts=self._providers.facts(connection),
             if_better=compared.if_better,
             active=compared.active,
