@@ -67,6 +67,7 @@ class JobReconciler:
         except ProviderError as error:
             decision = cloud_job.trouble(view, error.failure(), error.retry_after or cloud_job.ASK_AGAIN_SECONDS)
         if view.deleting and decision.release:
+            self._forget(view.uid)
             return None
         if decision.delete:
             await self._context.kube.delete(
@@ -78,9 +79,13 @@ class JobReconciler:
         await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=not view.remote)
         await self._tell(job, view.status, status)
         if status.completion_time is not None or view.deleting:
-            self._reports.forget(view.uid)
-            self._cloud.forget(view.uid)
+            self._forget(view.uid)
         return None if decision.requeue_after is None else Requeue(decision.requeue_after)
+
+    def _forget(self, uid: str) -> None:
+        """A job has ended or is gone: nobody asks any more what was counted of it."""
+        self._reports.forget(uid)
+        self._cloud.forget(uid)
 
     async def _look(self, job: Manifest) -> tuple[JobView, Decision]:
         """What is known and what follows. A refusal is for good: it rests on what the API says now.
