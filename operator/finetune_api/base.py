@@ -26,9 +26,14 @@ def alias(name: str) -> str:
 
 
 class ApiModel(BaseModel):
-    """A part of a manifest: snake_case in Python, camelCase on the wire, unknown fields refused."""
+    """A part of a manifest: snake_case in Python, camelCase on the wire, unknown fields refused.
 
-    model_config = ConfigDict(alias_generator=alias, populate_by_name=True, extra="forbid", frozen=True)
+    What is refused is never quoted: it may be a row, or an answer, and errors end in logs.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=alias, populate_by_name=True, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     def wire(self) -> dict[str, Any]:
         """The part as JSON-ready camelCase, without fields that are unset."""

@@ -14,7 +14,7 @@ from finetune_api.job_status import Failure, Loss, Progress, ProviderFile, Train
 from finetune_api.memory import MemoryUse
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
 from finetune_api.trackers import Tracked
-from finetune_api.verdict import DatasetVerdict, SplitName
+from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
 
 T = TypeVar("T")
 RunPhase = Literal["Validating", "Checked", "Running", "Evaluating", "Measured", "Succeeded", "Failed", "Interrupted"]
@@ -181,7 +181,7 @@ def _shorten_curves(body: dict[str, Any]) -> None:
 def _shorten_problems(body: dict[str, Any]) -> None:
     dataset = body.get("dataset") or {}
     dataset["warnings"] = dataset.get("warnings", [])[:2] if dataset else []
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         if split in dataset:
             dataset[split]["problems"] = dataset[split].get("problems", [])[:2]
     failure = body.get("failure") or {}

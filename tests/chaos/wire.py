@@ -97,7 +97,6 @@ class Wire:
     """Every request that changes something, in the order of arrival."""
     created: Counter[str] = field(default_factory=Counter)
     """How often an object was made anew, by resource and name."""
-    reads: int = 0
     _session: aiohttp.ClientSession | None = None
     _upstream: str = ""
     _connections: set[asyncio.Transport] = field(default_factory=set)
@@ -120,7 +119,6 @@ class Wire:
             await asyncio.Event().wait()
         body = await request.read()
         call = _read(request, body)
-        self.reads += not call.writes
         if call.writes:
             self.seen.append(call)
         if call.verb == "watch":

@@ -55,11 +55,6 @@ class Addresses:
         return f"10.{self.block}.128.0/20"
 
     @property
-    def first_service(self) -> str:
-        """The API server's own Service."""
-        return f"10.{self.block}.128.1"
-
-    @property
     def dns(self) -> str:
         """The DNS Service."""
         return f"10.{self.block}.128.10"

@@ -25,7 +25,7 @@ from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.manifest import read_jobs
-from finetune_trainer.model_cache import find_model
+from finetune_trainer.model_cache import find_model, is_air_gapped
 from finetune_trainer.prepare import convert_all
 from finetune_trainer.room import doubt, in_words, judged, rooms_meant
 from finetune_trainer.yaml_documents import shown
@@ -92,7 +92,7 @@ def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str 
     except TrainerError as error:
         tokenizer, why_not = None, error.message
     verdict = check_dataset(
-        job.spec, tokenizer=tokenizer, no_tokens=why_not, allow_local=True, air_gapped=_air_gapped()
+        job.spec, tokenizer=tokenizer, no_tokens=why_not, allow_local=True, air_gapped=is_air_gapped()
     )
     return by_rules(job.spec, verdict, provider) if provider and verdict.valid else verdict
 
@@ -133,15 +133,11 @@ def _show_rows(job: FineTuneJobManifest, model_cache: Path | None, count: int) -
     if tokenizer is None:
         outcome.say(f"  rows cannot be shown as tokens: {why_not}")
         return
-    rows = load_rows(job.spec.data, "train", allow_local=True, air_gapped=_air_gapped())
+    rows = load_rows(job.spec.data, "train", allow_local=True, air_gapped=is_air_gapped())
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     look = audit if job.spec.preference is None else audit_pairs
     for row in look(rows, tokenizer, job.spec.hyperparameters.max_sequence_length, count):
         outcome.say(as_text(row, colour=colour))
-
-
-def _air_gapped() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
 def _show(verdict: DatasetVerdict, name: str, memory: list[MemoryUse]) -> int:

@@ -3,6 +3,8 @@
 It does not print, report or exit: the commands do, with `failure()` and `exit_code`.
 """
 
+from pydantic import ValidationError
+
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
@@ -35,6 +37,11 @@ class TrainerError(Exception):
             exit_code=int(self.exit_code),
             attempt=attempt,
         )
+
+
+def places(error: ValidationError) -> str:
+    """Where something does not fit its model: fields alone, for their values may be anybody's."""
+    return ", ".join(".".join(map(str, one["loc"])) or "all of it" for one in error.errors())
 
 
 def _cut(text: str, limit: int) -> str:

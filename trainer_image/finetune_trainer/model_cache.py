@@ -4,6 +4,7 @@ It does not fill the cache (`cache.py`) and imports no torch: `check`, `train` a
 """
 
 import difflib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,11 @@ def model_path(cache: Path, name: str) -> Path:
     return cache / name
 
 
+def is_air_gapped() -> bool:
+    """Whether HF_HUB_OFFLINE keeps Hugging Face's libraries off the hub, with the words that they take for yes."""
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
 def find_model(cache: Path | str, name: str) -> Path | None:
     """The folder of a cached model, or None where the cache has none of that name.
 
@@ -48,18 +54,6 @@ def find_model(cache: Path | str, name: str) -> Path | None:
 def models_in(cache: Path | str) -> list[str]:
     """Names of all models in the cache, sorted."""
     return sorted(_names(Path(cache), depth=3)) if Path(cache).is_dir() else []
-
-
-def require_model(cache: Path | str, name: str) -> Path:
-    """The folder of a cached model.
-
-    Raises:
-        TrainerError: ModelNotInCache, with the names in the cache that are nearest.
-    """
-    found = find_model(cache, name)
-    if found is None:
-        raise not_in_cache(cache, name)
-    return found
 
 
 def not_in_cache(cache: Path | str | None, name: str) -> TrainerError:

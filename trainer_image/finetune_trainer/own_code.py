@@ -33,7 +33,7 @@ from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.data import Row, load_rows
 from finetune_trainer.durable import write_errors
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import FILE, Metrics
 from finetune_trainer.report import Reporter
@@ -225,10 +225,8 @@ class _Heard:
         try:
             report = CodeReport.model_validate_json(text)
         except ValidationError as error:
-            wrong = ", ".join(".".join(map(str, one["loc"])) or "all of it" for one in error.errors())
-            raise TrainerError(
-                Reason.CODE_FAILED, f"the code of spec.code reported what is no report: {wrong}"
-            ) from None
+            message = f"the code of spec.code reported what is no report: {places(error)}"
+            raise TrainerError(Reason.CODE_FAILED, message) from None
         if self._first is None:
             self._first = report.step
             self._metrics.keep_until(report.step - 1)

@@ -6,7 +6,6 @@ Datasets may be file:// here. A run that was stopped goes on from its checkpoint
 import argparse
 import fcntl
 import logging
-import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,11 +23,11 @@ from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.manifest import read_job
+from finetune_trainer.model_cache import is_air_gapped
 from finetune_trainer.report import Reporter
 from finetune_trainer.train import execute
 
 _LOCK = ".running"
-_ON = ("1", "true", "yes", "on")
 _PATIENCE = (
     "Stopping as soon as a checkpoint is written. Ctrl-C again stops at once and loses what came after the last one."
 )
@@ -120,7 +119,7 @@ def local_job(
         output=str(folder),
         artifact_uri=(folder / ARTIFACT_FOLDER).as_uri(),
         model_cache=str(model_cache.resolve()) if model_cache else None,
-        air_gapped=os.environ.get("HF_HUB_OFFLINE", "").lower() in _ON,
+        air_gapped=is_air_gapped(),
         code=str(code.resolve()) if code else None,
     )
 

@@ -29,7 +29,7 @@ from finetune_api.sagemaker import BASE_CHANNEL, JOB_CHANNEL, REPORT_FILE, Conta
 from finetune_api.trainer import Report, TrainerJob
 from finetune_api.verdict import SPLITS
 from finetune_trainer import launch, outcome
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.model_cache import model_path
 from finetune_trainer.report import Reporter
@@ -90,8 +90,8 @@ def trainer_job(root: Path) -> TrainerJob:
     try:
         job = ContainerJob.model_validate_json(_only_file(root, JOB_CHANNEL).read_bytes())
     except ValidationError as error:
-        where = ", ".join(".".join(map(str, one["loc"])) or "all of it" for one in error.errors())
-        raise TrainerError(Reason.SPEC_INVALID, f"the job channel holds no job for this image: {where}") from error
+        message = f"the job channel holds no job for this image: {places(error)}"
+        raise TrainerError(Reason.SPEC_INVALID, message) from error
     inputs = root / "output" / "inputs"
     files = {split: _linked(root, split, inputs) for split in SPLITS if getattr(job.spec.dataset, split) is not None}
     cache = _cache(root, job.spec.base_model, inputs)

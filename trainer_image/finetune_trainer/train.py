@@ -43,7 +43,7 @@ from finetune_trainer.data.audit import Audited
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.data.verdict import check_dataset, require_valid
 from finetune_trainer.durable import sha256_of, write_errors
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.evaluation.contest import Contest
 from finetune_trainer.evaluation.kept import forget
 from finetune_trainer.evaluation.material import Material, prepare
@@ -98,8 +98,7 @@ def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
     try:
         job = TrainerJob.model_validate_json(os.environ.get(JOB_VARIABLE, ""))
     except ValidationError as error:
-        where = ", ".join(".".join(map(str, one["loc"])) or "all of it" for one in error.errors())
-        outcome.say(f"{Reason.SPEC_INVALID}: {JOB_VARIABLE} holds no job for the trainer: {where}")
+        outcome.say(f"{Reason.SPEC_INVALID}: {JOB_VARIABLE} holds no job for the trainer: {places(error)}")
         return int(ExitCode.SPEC_INVALID)
     if launch.is_needed(job):
         return launch.main(job)

@@ -13,7 +13,7 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.deployment import Serving
-from finetune_operator.decide.hosted import Hosted, Plan, Wanted, address, changes, ours
+from finetune_operator.decide.hosted import Hosted, Plan, Wanted, address, changes, is_ready, ours
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def plan(
     """What to do next. What was made for the object before is deleted when the attached one answers."""
     made = tuple(one for one in ours(recorded, found, wanted.prefix, now) if not one.attached)
     others = tuple(one for one in made if one.name != wanted.name)
-    before = next((one for one in others if one.answered and _is_ready(found, one.name)), None)
+    before = next((one for one in others if one.answered and is_ready(found, one.name)), None)
     serves = address(found, before.name) if before else None
     there = _there(found, wanted)
     entry = _entry(recorded, wanted, served, there, now)
@@ -114,7 +114,3 @@ def _failure(wanted: Wanted, served: Served, there: Hosted | None, entry: Hosted
             Reason.ATTACHED_DIFFERS, f"{said}: set spec.version: {entry.version}, or remove spec.attach"
         )
     return None
-
-
-def _is_ready(found: Mapping[str, Hosted], name: str) -> bool:
-    return name in found and found[name].state == "Ready"

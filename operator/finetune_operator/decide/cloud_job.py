@@ -69,8 +69,13 @@ def is_submitted(provider: ProviderStatus) -> bool:
 
 
 def decide(view: JobView) -> Decision:
-    """The decision of the first step that has one."""
-    return next(found for step in STEPS if (found := step(view)) is not None)
+    """The decision of the first step that has one, come back to before the deadline goes by."""
+    decision = next(found for step in STEPS if (found := step(view)) is not None)
+    left = _left_to_deadline(view)
+    if left is None or left <= 0:
+        return decision
+    again = left if decision.requeue_after is None else min(left, decision.requeue_after)
+    return replace(decision, requeue_after=again)
 
 
 def remember_files(view: JobView) -> Decision | None:
@@ -165,20 +170,22 @@ def wait_for_news(view: JobView) -> Decision | None:
 
 def enforce_deadline(view: JobView) -> Decision | None:
     """`activeDeadlineSeconds`, which no provider keeps for us: from when the job was asked for."""
-    seconds = view.spec.active_deadline_seconds if view.spec and not _is_adopted(view) else None
-    asked = view.provider.asked_at
-    if (
-        not is_submitted(view.provider)
-        or seconds is None
-        or asked is None
-        or view.run.state not in {"Queued", "Active"}
-    ):
-        return None
-    left = (moment(asked) + timedelta(seconds=seconds) - view.now).total_seconds()
-    if left > 0:
+    left = _left_to_deadline(view)
+    if left is None or left > 0:
         return None
     message = "the job ran longer than spec.activeDeadlineSeconds and was cancelled"
     return replace(job.fail(view, Failure.because(Reason.DEADLINE_EXCEEDED, message)), stop=True)
+
+
+def _left_to_deadline(view: JobView) -> float | None:
+    """Seconds for which the job may still run at the provider; None where it does not run, or has no deadline."""
+    seconds = view.spec.active_deadline_seconds if view.spec and not _is_adopted(view) else None
+    asked = view.provider.asked_at
+    if seconds is None or asked is None or not is_submitted(view.provider):
+        return None
+    if view.run.state not in {"Queued", "Active"}:
+        return None
+    return (moment(asked) + timedelta(seconds=seconds) - view.now).total_seconds()
 
 
 def submit(view: JobView) -> Decision | None:

@@ -18,7 +18,7 @@ from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import WAKE_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
-from finetune_operator.decide.run import unplaced
+from finetune_operator.decide.run import WAITING_REASONS, unplaced
 
 Manifest = Mapping[str, Any]
 Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI", "Bedrock", "SageMaker"]
@@ -373,10 +373,8 @@ def _pod_failure(pod: Manifest) -> Failure | None:
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason = str(waiting.get("reason", ""))
-        if reason in {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}:
-            return Failure.because(Reason.IMAGE_PULL_FAILED, str(waiting.get("message") or reason))
-        if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
-            return Failure.because(Reason.CONTAINER_CONFIG_INVALID, str(waiting.get("message") or reason))
+        if reason in WAITING_REASONS:
+            return Failure.because(WAITING_REASONS[reason], str(waiting.get("message") or reason))
         ended = (container.get("lastState") or {}).get("terminated") or {}
         if reason == "CrashLoopBackOff" and ended:
             if ended.get("reason") == "OOMKilled":

@@ -87,7 +87,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     if there is not None and there.state == "Partial":
         there = None
     entry = _entry(recorded, wanted, there, now)
-    answering = next((one.name for one in others if one.answered and _is_ready(found, one.name)), None)
+    answering = next((one.name for one in others if one.answered and is_ready(found, one.name)), None)
     busy = wanted.one_at_a_time and changes(found)
     ask = False
     make = not busy and _is_asked_anew(entry, wanted, there)
@@ -212,7 +212,8 @@ def _entry(
     )
 
 
-def _is_ready(found: Mapping[str, Hosted], name: str) -> bool:
+def is_ready(found: Mapping[str, Hosted], name: str) -> bool:
+    """Whether a deployment is there and ready, as its provider says."""
     return name in found and found[name].state == "Ready"
 
 

@@ -28,9 +28,8 @@ from finetune_operator.decide.conditions import (
 )
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.reported import (
-    PHASE_OF_REPORT,
+    AT_WORK,
     dataset_facts,
-    doing,
     evaluation_facts,
     push_facts,
     report_is_due,
@@ -234,10 +233,10 @@ def follow(view: JobView) -> Decision | None:
     report = view.run.report
     # Reading the data is what a trainer begins with, before its first report comes.
     begun = "Running" if report else "Validating"
-    present = view.status.phase if view.status.phase in PHASE_OF_REPORT else begun
-    phase = PHASE_OF_REPORT.get(report.phase, present) if report else present
+    present = view.status.phase if view.status.phase in AT_WORK else begun
+    phase = report.phase if report and report.phase in AT_WORK else present
     again = LATE_POD_CHECK_SECONDS if view.run.ending else None
-    message = view.run.note or doing(phase)
+    message = view.run.note or AT_WORK[phase]
     seen = view.status.observed_generation == view.generation and view.status.failure is None
     said = seen and _says(view.status, message) and phase == view.status.phase
     if said and not report_is_due(report, view.status, view.report_interval):

@@ -9,10 +9,21 @@ from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Asked, FineTuneJobStatus, ProviderStatus
-from finetune_api.model import ModelVersion
 from finetune_operator.decide.conditions import Fact, is_true
 from finetune_operator.decide.reported import REPORT_INTERVAL
 from finetune_operator.decide.run import Run
+
+
+@dataclass(frozen=True)
+class Active:
+    """The active version of a job's model, as far as one that is compared with it has to know."""
+
+    version: int
+    connection: str
+    uri: str | None = None
+    """Where its artifact is, if it is ours."""
+    sha256: str | None = None
+    provider_model_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class JobView:
     """Prices and dates of the provider."""
     if_better: bool = False
     """Whether its model activates only what is better than the active version."""
-    active: ModelVersion | None = None
+    active: Active | None = None
     """The active version of its model, where the model stays at a provider."""
     asked_tuned: Asked | None = None
     """What the tuned model at a provider was asked, as this process has counted it."""

@@ -31,7 +31,7 @@ from finetune_operator.decide.job import (
     with_status,
 )
 from finetune_operator.decide.job_view import Change, Decision, JobView
-from finetune_operator.decide.reported import doing, report_is_due, reported
+from finetune_operator.decide.reported import AT_WORK, report_is_due, reported
 from finetune_operator.decide.run import CHANGES_BY_ITSELF, RETRIED, Run
 
 MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
@@ -204,7 +204,7 @@ def follow(view: JobView) -> Decision | None:
     said = view.status.phase == "Evaluating" and view.status.failure is None and _state(view).job_id == pod.job_id
     if said and not report_is_due(pod.report, view.status, view.report_interval):
         return Decision(view.status, requeue_after=again)
-    change = _change(view, reconciling(Reason.EVALUATING, doing("Evaluating")), job_id=pod.job_id)
+    change = _change(view, reconciling(Reason.EVALUATING, AT_WORK["Evaluating"]), job_id=pod.job_id)
     change.fields["failure"] = None
     change.fields["progress"] = (pod.report and pod.report.progress) or view.status.progress
     return Decision(with_status(view, change), requeue_after=again)
@@ -356,7 +356,7 @@ def _active_version(view: JobView) -> ComparedVersion | None:
     if active is None or view.spec is None:
         return None
     here = active.connection == view.spec.connection_ref.name
-    return ComparedVersion(version=active.version, model=active.artifact.provider_model_id if here else None)
+    return ComparedVersion(version=active.version, model=active.provider_model_id if here else None)
 
 
 def _change(view: JobView, told: list[Fact], **fields: Any) -> Change:

@@ -19,6 +19,7 @@ from finetune_api.job_status import (
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, RunPhase, thin
 from finetune_operator.decide.conditions import timestamp
+from finetune_operator.decide.reported import AT_WORK
 from finetune_operator.decide.run import Run
 
 RemoteState = Literal["Queued", "Active", "Succeeded", "Failed", "Cancelled", "Gone"]
@@ -162,15 +163,12 @@ def _own_report(  # noqa: PLR0917 - what a report is made of
             "name": key.name,
             "uid": key.uid,
             "attempt": key.attempt,
-            "phase": said.phase if phase == "Running" and said.phase in _AT_WORK else phase,
+            "phase": said.phase if phase == "Running" and said.phase in AT_WORK else phase,
             "loss": loss,
             "dataset": None,
             "result": result if phase == "Succeeded" else None,
         }
     )
-
-
-_AT_WORK = ("Validating", "Running", "Evaluating")
 
 
 def merged(before: Loss | None, metrics: Metrics) -> Loss | None:

@@ -11,7 +11,12 @@ from finetune_operator.decide.conditions import Fact, moment
 REPORT_INTERVAL = timedelta(seconds=5)
 """Progress is written to status no more often, unless the operator is told otherwise; phases are written at once."""
 
-PHASE_OF_REPORT = {"Validating": "Validating", "Running": "Running", "Evaluating": "Evaluating"}
+AT_WORK = {
+    "Validating": "the dataset is being read",
+    "Running": "the model is being tuned",
+    "Evaluating": "the tuned model is being measured",
+}
+"""Phases of a trainer at work, and of its job then, in words."""
 
 
 def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:
@@ -65,12 +70,3 @@ def push_facts(result: TrainingResult) -> list[Fact]:
         return [Fact("Pushed", "False", Reason.PUSH_FAILED, f"{'; '.join(failed)}. {NEXT_STEP[Reason.PUSH_FAILED]}")]
     done = ", ".join(f"{push.target} is {push.revision}" for push in result.pushes)
     return [Fact("Pushed", "True", Reason.SUCCEEDED, done)]
-
-
-def doing(phase: str) -> str:
-    """A phase of the trainer in words."""
-    return {
-        "Validating": "the dataset is being read",
-        "Running": "the model is being tuned",
-        "Evaluating": "the tuned model is being measured",
-    }.get(phase, "")

@@ -35,7 +35,7 @@ COMPLETION_INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
 _ENDED = frozenset({"Succeeded", "Failed"})
 _NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
-_WAITING_REASONS = {
+WAITING_REASONS: Mapping[str, Reason] = {
     "ErrImagePull": Reason.IMAGE_PULL_FAILED,
     "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
     "InvalidImageName": Reason.IMAGE_PULL_FAILED,
@@ -44,6 +44,7 @@ _WAITING_REASONS = {
     "CreateContainerError": Reason.CONTAINER_CONFIG_INVALID,
     "RunContainerError": Reason.CONTAINER_CONFIG_INVALID,
 }
+"""Why a container does not start, by the kubelet's word for it."""
 
 _CLAIM_MISSING = re.compile('persistentvolumeclaim "[^"]*" not found')
 """The scheduler's words. More room would not help such a pod."""
@@ -312,12 +313,10 @@ def _disruption(pod: Manifest) -> Failure | None:
     return None
 
 
-def _obstacle(pod: Manifest | None) -> Failure | None:
+def _obstacle(pod: Manifest) -> Failure | None:
     """What keeps a pending pod from starting, or None while all is well."""
-    if pod is None:
-        return None
     waiting = (_container(pod).get("state") or {}).get("waiting") or {}
-    reason = _WAITING_REASONS.get(str(waiting.get("reason", "")))
+    reason = WAITING_REASONS.get(str(waiting.get("reason", "")))
     if reason:
         return Failure.because(reason, str(waiting.get("message") or waiting.get("reason")))
     return unplaced(pod)

@@ -7,7 +7,7 @@ import orjson
 
 from finetune_api.job_status import Failure, FineTuneJobStatus, Loss
 from finetune_api.trainer import thin
-from finetune_api.verdict import DatasetVerdict, SharedRows, SplitVerdict
+from finetune_api.verdict import SPLITS, DatasetVerdict, SharedRows, SplitVerdict
 
 LIMIT_BYTES = 60 * 1024
 """A status stays under 64 KiB; the rest is for what is added after a decision."""
@@ -88,7 +88,7 @@ def _shortened(verdict: DatasetVerdict, *, problems: int, warnings: int, text: i
         "warnings": verdict.warnings[:warnings],
         "shared_rows": [_short_shared(shared, problems) for shared in verdict.shared_rows],
     }
-    for name in ("train", "validation", "test"):
+    for name in SPLITS:
         split: SplitVerdict | None = getattr(verdict, name)
         if split is not None:
             fields[name] = split.model_copy(update={"problems": split.problems[:problems]})

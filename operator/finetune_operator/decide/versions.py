@@ -9,7 +9,7 @@ from finetune_api.job_status import ArtifactRef
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.job import recorded_result
-from finetune_operator.decide.job_view import JobView
+from finetune_operator.decide.job_view import Active, JobView
 
 MOST_VERSIONS = 200
 """As many as status.versions holds; what does not fit waits until history has let older ones go."""
@@ -26,18 +26,26 @@ class Compared:
     """What a model says of comparing a new version."""
 
     if_better: bool = False
-    active: ModelVersion | None = None
+    active: Active | None = None
 
 
 def compared_of(model: Mapping[str, Any]) -> Compared:
-    """From a FineTunedModel's manifest: one version of it is parsed, of hundreds perhaps."""
+    """From a FineTunedModel's manifest: of hundreds of versions one is read, whichever release has written it."""
     status = model.get("status") or {}
     number = status.get("activeVersion")
-    active = next((one for one in status.get("versions") or () if number and one.get("version") == number), None)
-    return Compared(
-        if_better=(model.get("spec") or {}).get("activation") == "IfBetter",
-        active=ModelVersion.model_validate(active) if active else None,
+    found = next((one for one in status.get("versions") or () if number and one.get("version") == number), None)
+    if_better = (model.get("spec") or {}).get("activation") == "IfBetter"
+    if found is None:
+        return Compared(if_better)
+    artifact = found.get("artifact") or {}
+    active = Active(
+        version=found["version"],
+        connection=found.get("connection", ""),
+        uri=artifact.get("uri"),
+        sha256=artifact.get("sha256"),
+        provider_model_id=artifact.get("providerModelID"),
     )
+    return Compared(if_better, active)
 
 
 def registered(status: FineTunedModelStatus, jobs: Iterable[JobView]) -> FineTunedModelStatus:

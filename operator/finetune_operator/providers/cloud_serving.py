@@ -23,7 +23,7 @@ class _Probe:
 
 
 class CloudServing:
-    """A ServingProvider over the providers' accounts."""
+    """Looks whether models answer, through the providers' accounts."""
 
     def __init__(self, accounts: Accounts, clock: Callable[[], datetime]) -> None:
         self._accounts = accounts

@@ -20,6 +20,7 @@ from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.run import Run, has_ended, is_live, read_run, telling, with_log
+from finetune_operator.decide.versions import compared_of
 from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.providers.errors import KindMissing
 from finetune_operator.providers.pod_refusals import PodRefusals, UnmountedVolumes
@@ -222,18 +223,13 @@ class HuggingFaceTraining:
 
     def _compared_with(self, namespace: str, spec: FineTuneJobSpec) -> training_job.Active | None:
         """The active version, where the job names it as a baseline or its model's activation rests on it."""
-        model = self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace) or {}
-        if_better = (model.get("spec") or {}).get("activation") == "IfBetter"
-        if spec.dataset.test is None or not (if_better or spec.evaluation.has("activeVersion")):
+        if spec.dataset.test is None:
             return None
-        status = model.get("status") or {}
-        for version in status.get("versions") or ():
-            if version.get("version") == status.get("activeVersion"):
-                artifact = version.get("artifact") or {}
-                return training_job.Active(
-                    version=version["version"], artifact_uri=artifact.get("uri"), sha256=artifact.get("sha256")
-                )
-        return None
+        compared = compared_of(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace) or {})
+        active = compared.active
+        if active is None or not (compared.if_better or spec.evaluation.has("activeVersion")):
+            return None
+        return training_job.Active(version=active.version, artifact_uri=active.uri, sha256=active.sha256)
 
     async def _ask_for(self, name: str, namespace: str) -> Manifest | None:
         found = await self._kube.get(JOBS, name, namespace)

@@ -63,7 +63,11 @@ async def _fetch(url: URL) -> str:
     timeout = aiohttp.ClientTimeout(total=SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, allow_redirects=False) as response:
         response.raise_for_status()
-        body = await response.content.read(MOST_BYTES)
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > MOST_BYTES:
+                raise ValueError("no metrics are as long as this")
         return body.decode(errors="replace")
 
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import Metrics, RemoteJob
-from finetune_operator.providers.errors import NotThere, ProviderError, Unreadable, understood
+from finetune_operator.providers.errors import NotThere, ProviderError, TryLater, Unreadable, understood
 from finetune_operator.providers.ports import FineTuningApi
+from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.queue import Key
 
 POLL_SECONDS = 20.0
@@ -83,8 +85,8 @@ class Poller:
         if key not in watched.keys:
             watched.keys.add(key)
             self._news.set()
-            if self._background and (self._task is None or self._task.done()):
-                self._task = asyncio.create_task(self._run(), name=f"poll for {key.name}")
+        if self._background and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._run(), name=f"poll for {key.name}")
         return self._seen.get(job_id)
 
     def forget(self, key: Key) -> None:
@@ -103,7 +105,7 @@ class Poller:
             await asyncio.wait([self._task])
 
     async def round(self) -> None:
-        """Ask about all jobs once. Never raises for the provider's sake: `trouble` says what was wrong."""
+        """Ask about all jobs once. Where nobody can be asked, `trouble` says why."""
         if not self._watched:
             return
         try:
@@ -112,6 +114,9 @@ class Poller:
                 await self._ask(api)
         except ProviderError as error:
             self._tell_trouble(error)
+        except KubeError as error:
+            said = f"the connection's Secret cannot be read: {error}"
+            self._tell_trouble(TryLater(Reason.PROVIDER_UNAVAILABLE, said))
 
     async def _run(self) -> None:
         loop, failures = asyncio.get_running_loop(), 0

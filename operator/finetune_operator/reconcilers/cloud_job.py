@@ -18,7 +18,7 @@ from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.providers.errors import Busy, Ended, ProviderError, Refused, TryLater
 from finetune_operator.providers.ports import RemoteTraining
 from finetune_operator.reconcilers.answers import Answers
-from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.context import Context, finalizers_of, has_finalizer
 from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
 from finetune_operator.runtime.errors import Forbidden, Invalid
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
@@ -55,10 +55,10 @@ class CloudJobs:
 
     async def hold(self, job: Manifest) -> Manifest:
         """Put our finalizer on the job: from now on it does not go before what is outside of the cluster has gone."""
-        present = job["metadata"].get("finalizers") or []
-        if PROVIDER_FINALIZER in present:
+        if has_finalizer(job, PROVIDER_FINALIZER):
             return job
-        return await self._with_finalizers(job, [*present, PROVIDER_FINALIZER])
+        held = [*finalizers_of(job, but=PROVIDER_FINALIZER), PROVIDER_FINALIZER]
+        return await self._context.set_finalizers(FINE_TUNE_JOBS, job, held)
 
     async def submit(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Find the attempt's job at the provider, or have it made.
@@ -151,8 +151,8 @@ class CloudJobs:
         if view.abandoned:
             note = "the job is let go; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
-        kept = [name for name in job["metadata"].get("finalizers") or () if name != PROVIDER_FINALIZER]
-        return await self._with_finalizers(job, kept), decision
+        kept = finalizers_of(job, but=PROVIDER_FINALIZER)
+        return await self._context.set_finalizers(FINE_TUNE_JOBS, job, kept), decision
 
     async def _stop(self, job: Manifest, view: JobView) -> None:
         try:
@@ -202,10 +202,3 @@ class CloudJobs:
         await self._training.cancel(job, surplus)
         note = f"job {surplus} at the provider was made beside {kept} and is cancelled"
         await self._context.announce(job, "Warning", "Duplicate", note)
-
-    async def _with_finalizers(self, job: Manifest, finalizers: list[str]) -> Manifest:
-        metadata = job["metadata"]
-        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-        patched = await self._context.kube.merge_patch(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], body)
-        self._context.store.put(FINE_TUNE_JOBS, patched)
-        return patched

@@ -1,7 +1,7 @@
 """What every reconciler works with, and how it reads objects and writes their status."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import ApiModel
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.names import ABANDON_ANNOTATION
 from finetune_operator.decide.connection import with_resolved
 from finetune_operator.decide.reported import REPORT_INTERVAL
 from finetune_operator.runtime.errors import NotFound
@@ -90,6 +91,18 @@ class Context:
         self.store.put(resource, written, told=told)
         return True
 
+    async def set_finalizers(self, resource: Resource, obj: Manifest, finalizers: Sequence[str]) -> Manifest:
+        """The object with these finalizers and no others, changed from the state that was read.
+
+        Raises:
+            Conflict: the object has changed since; the queue looks again.
+        """
+        metadata = obj["metadata"]
+        body = {"metadata": {"finalizers": list(finalizers), "resourceVersion": metadata["resourceVersion"]}}
+        patched = await self.kube.merge_patch(resource, metadata["name"], metadata.get("namespace"), body)
+        self.store.put(resource, patched)
+        return patched
+
     async def refresh(self, resource: Resource, name: str, namespace: str | None = None) -> None:
         """Ask the API where an answer for good must not rest on a watch that is a moment late."""
         found = await self.kube.get(resource, name, namespace)
@@ -161,3 +174,18 @@ def _without(value: Any, unread: set[tuple[int | str, ...]], path: tuple[int | s
 def wants_deletion(obj: Mapping[str, Any]) -> bool:
     """Whether the object is on its way out."""
     return "deletionTimestamp" in obj["metadata"]
+
+
+def finalizers_of(obj: Mapping[str, Any], but: str) -> list[str]:
+    """The object's finalizers without one of ours."""
+    return [name for name in obj["metadata"].get("finalizers") or () if name != but]
+
+
+def has_finalizer(obj: Mapping[str, Any], name: str) -> bool:
+    """Whether the object does not go before this finalizer has."""
+    return name in (obj["metadata"].get("finalizers") or ())
+
+
+def is_abandoned(obj: Mapping[str, Any]) -> bool:
+    """Whether somebody wants the object let go, though what it has elsewhere cannot be deleted."""
+    return (obj["metadata"].get("annotations") or {}).get(ABANDON_ANNOTATION) == "true"

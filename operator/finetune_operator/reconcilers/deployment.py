@@ -37,7 +37,7 @@ from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted
 from finetune_operator.providers.pod_refusals import UnmountedVolumes
-from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
+from finetune_operator.reconcilers.context import Context, has_finalizer, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for, wake_of
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
 from finetune_operator.reconcilers.observed import pods_of_deployment
@@ -93,7 +93,7 @@ class DeploymentReconciler:
         before = view.status
         target = self._remote_target(view)
         again: float | None = None
-        if view.deleting and PROVIDER_FINALIZER in deployment["metadata"].get("finalizers", ()):
+        if view.deleting and has_finalizer(deployment, PROVIDER_FINALIZER):
             decision = await self._hosted.release(deployment, view)
             if decision is None:
                 return None

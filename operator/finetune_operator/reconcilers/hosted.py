@@ -21,7 +21,7 @@ from finetune_operator.providers import hosting
 from finetune_operator.providers.accounts import catalogue_name
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import Hosting
-from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.context import Context, finalizers_of, has_finalizer, is_abandoned
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 
 logger = logging.getLogger(__name__)
@@ -190,8 +190,7 @@ class HostedDeployments:
 
     async def release(self, deployment: Manifest, view: DeploymentView) -> DeploymentDecision | None:
         """End what was made, and take the finalizer off once the provider says that it is gone; None when it is."""
-        abandoned = deployment["metadata"].get("annotations", {}).get(ABANDON_ANNOTATION) == "true"
-        if abandoned:
+        if is_abandoned(deployment):
             note = "let go; deployments that it left at the provider are billed until somebody deletes them"
             await self._context.announce(deployment, "Warning", "Abandoned", note)
         elif view.spec is not None and view.spec.keeps:
@@ -204,8 +203,8 @@ class HostedDeployments:
                 return going(view, stalled(error.reason, f"its deployments cannot be deleted: {message}"))
             if left:
                 return going(view, reconciling(Reason.PENDING, f"{', '.join(left)} is being deleted at the provider"))
-        kept = [name for name in deployment["metadata"].get("finalizers") or () if name != PROVIDER_FINALIZER]
-        await self._with_finalizers(deployment, kept)
+        kept = finalizers_of(deployment, but=PROVIDER_FINALIZER)
+        await self._context.set_finalizers(MODEL_DEPLOYMENTS, deployment, kept)
         return None
 
     async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
@@ -244,22 +243,15 @@ class HostedDeployments:
         return found
 
     async def _hold(self, deployment: Manifest) -> Manifest:
-        present = deployment["metadata"].get("finalizers") or []
-        if PROVIDER_FINALIZER in present:
+        if has_finalizer(deployment, PROVIDER_FINALIZER):
             return deployment
-        return await self._with_finalizers(deployment, [*present, PROVIDER_FINALIZER])
+        held = [*finalizers_of(deployment, but=PROVIDER_FINALIZER), PROVIDER_FINALIZER]
+        return await self._context.set_finalizers(MODEL_DEPLOYMENTS, deployment, held)
 
     async def _write(self, deployment: Manifest, view: DeploymentView, status: ModelDeploymentStatus) -> Manifest:
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
         metadata = deployment["metadata"]
         return self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
-
-    async def _with_finalizers(self, deployment: Manifest, finalizers: list[str]) -> Manifest:
-        metadata = deployment["metadata"]
-        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-        patched = await self._context.kube.merge_patch(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"], body)
-        self._context.store.put(MODEL_DEPLOYMENTS, patched)
-        return patched
 
 
 def rests_for(view: DeploymentView) -> float:

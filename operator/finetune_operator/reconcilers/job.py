@@ -8,7 +8,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
-from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job
 from finetune_operator.decide.conditions import moment
@@ -17,7 +17,14 @@ from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.decide.versions import Compared, compared_of, find_version
 from finetune_operator.providers.errors import Busy, KindMissing, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
-from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
+from finetune_operator.reconcilers.context import (
+    Context,
+    has_finalizer,
+    is_abandoned,
+    parse_spec,
+    parse_status,
+    wants_deletion,
+)
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
@@ -60,6 +67,7 @@ class JobReconciler:
         except ProviderError as error:
             decision = cloud_job.trouble(view, error.failure(), error.retry_after or cloud_job.ASK_AGAIN_SECONDS)
         if view.deleting and decision.release:
+            self._forget(view.uid)
             return None
         if decision.delete:
             await self._context.kube.delete(
@@ -71,9 +79,13 @@ class JobReconciler:
         await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=not view.remote)
         await self._tell(job, view.status, status)
         if status.completion_time is not None or view.deleting:
-            self._reports.forget(view.uid)
-            self._cloud.forget(view.uid)
+            self._forget(view.uid)
         return None if decision.requeue_after is None else Requeue(decision.requeue_after)
+
+    def _forget(self, uid: str) -> None:
+        """A job has ended or is gone: nobody asks any more what was counted of it."""
+        self._reports.forget(uid)
+        self._cloud.forget(uid)
 
     async def _look(self, job: Manifest) -> tuple[JobView, Decision]:
         """What is known and what follows. A refusal is for good: it rests on what the API says now.
@@ -120,8 +132,8 @@ class JobReconciler:
             now=self._context.clock(),
             report_interval=self._context.report_interval,
             remote=remote,
-            held=PROVIDER_FINALIZER in metadata.get("finalizers", ()),
-            abandoned=metadata.get("annotations", {}).get(ABANDON_ANNOTATION) == "true",
+            held=has_finalizer(job, PROVIDER_FINALIZER),
+            abandoned=is_abandoned(job),
             facts=self._providers.facts(connection),
             if_better=compared.if_better,
             active=compared.active,

@@ -13,7 +13,7 @@ from finetune_operator.decide.model_release import next_step
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.errors import ProviderError, TryLater
-from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.context import Context, finalizers_of, has_finalizer, is_abandoned
 from finetune_operator.runtime.errors import Forbidden, Invalid
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Requeue
@@ -40,13 +40,13 @@ class ModelRelease:
         wanted = view.spec is not None and view.spec.deletion_policy == "Delete"
         if view.deleting or view.spec is None or wanted == is_held(model):
             return model
-        kept = _others(model)
-        return await self._with_finalizers(model, [*kept, WEIGHTS_FINALIZER] if wanted else kept)
+        kept = finalizers_of(model, but=WEIGHTS_FINALIZER)
+        held = [*kept, WEIGHTS_FINALIZER] if wanted else kept
+        return await self._context.set_finalizers(FINE_TUNED_MODELS, model, held)
 
     async def release(self, model: Manifest, view: ModelView) -> Requeue | None:
         """One step towards the end of a model that is held."""
-        abandoned = (model["metadata"].get("annotations") or {}).get(ABANDON_ANNOTATION) == "true"
-        if abandoned or view.spec is None or view.spec.deletion_policy == "Retain":
+        if is_abandoned(model) or view.spec is None or view.spec.deletion_policy == "Retain":
             await self._let_go(model, view.versions)
             return None
         step = next_step(view.name, view.deployments)
@@ -121,7 +121,7 @@ class ModelRelease:
             numbers = ", ".join(str(version.version) for version in left)
             note = f"let go; the weights of version {numbers} stay where they are until somebody deletes them"
             await self._context.announce(model, "Warning", "Abandoned", note)
-        await self._with_finalizers(model, _others(model))
+        await self._context.set_finalizers(FINE_TUNED_MODELS, model, finalizers_of(model, but=WEIGHTS_FINALIZER))
 
     async def _say(
         self, model: Manifest, view: ModelView, facts: list[Fact], left: list[ModelVersion], again: float
@@ -131,13 +131,6 @@ class ModelRelease:
         status: FineTunedModelStatus = view.status.model_copy(update=fields)
         await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
         return Requeue(again)
-
-    async def _with_finalizers(self, model: Manifest, finalizers: list[str]) -> Manifest:
-        metadata = model["metadata"]
-        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-        patched = await self._context.kube.merge_patch(FINE_TUNED_MODELS, metadata["name"], metadata["namespace"], body)
-        self._context.store.put(FINE_TUNED_MODELS, patched)
-        return patched
 
 
 def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) -> bool:
@@ -149,11 +142,7 @@ def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) 
 
 def is_held(model: Mapping[str, Any]) -> bool:
     """Whether the model waits for its weights to be deleted, or will."""
-    return WEIGHTS_FINALIZER in (model["metadata"].get("finalizers") or ())
-
-
-def _others(model: Manifest) -> list[str]:
-    return [name for name in model["metadata"].get("finalizers") or () if name != WEIGHTS_FINALIZER]
+    return has_finalizer(model, WEIGHTS_FINALIZER)
 
 
 def _way_out() -> str:

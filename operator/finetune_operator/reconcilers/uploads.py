@@ -10,7 +10,7 @@ from finetune_api.trainer import UploadTarget
 from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.cloud import key_of
 from finetune_operator.providers.errors import ProviderError, Refused
-from finetune_operator.reconcilers.context import Context, parse_status
+from finetune_operator.reconcilers.context import Context, has_finalizer, parse_status
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from finetune_operator.runtime.refusals import Refusal
 
@@ -51,7 +51,7 @@ class Uploads:
         if job is None or not is_remote(self._context.connection(job["spec"]["connectionRef"]["name"])):
             raise Refusal(403, "the job's connection takes no files", close=True)
         status = parse_status(FineTuneJobStatus, job)
-        if PROVIDER_FINALIZER not in job["metadata"].get("finalizers", ()) or status.completion_time is not None:
+        if not has_finalizer(job, PROVIDER_FINALIZER) or status.completion_time is not None:
             raise Refusal(403, "the job is not under way", close=True)
         if status.provider is None or status.provider.attempt != target.attempt or status.provider.asked_at is not None:
             raise Refusal(403, "the job is at another attempt", close=True)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from finetune_api.names import COMPONENT_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.authority import Action, Material, carry_out, decide, expiries
-from finetune_operator.runtime.errors import Conflict, KubeError, NotFound
+from finetune_operator.runtime.errors import Conflict, KubeError, NoCluster, NotFound
 from finetune_operator.runtime.kube import SECRETS, Kube
 from finetune_operator.runtime.settings import Settings
 
@@ -171,7 +171,7 @@ class Certificates:
             await asyncio.sleep(CHECK_SECONDS)
             try:
                 await self.load()
-            except (KubeError, CertificatesUnusable) as error:
+            except (KubeError, NoCluster, CertificatesUnusable, OSError) as error:
                 logger.error("certificates could not be renewed: %s", error)  # noqa: TRY400 - a sentence says it all
 
 

@@ -6,7 +6,7 @@ Knows no more of the kinds than where they are found (group, version, plural). D
 import base64
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -393,10 +393,16 @@ class Kube:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    found = orjson.loads(body)
-    if not isinstance(found, dict):
-        raise KubeError(200, "NotAnObject", "the API server answered with something that is no object")
-    return found
+    """The object that a body is.
+
+    Raises:
+        KubeError: it is none, as when something between here and the API server has answered.
+    """
+    with suppress(orjson.JSONDecodeError):
+        found = orjson.loads(body)
+        if isinstance(found, dict):
+            return found
+    raise KubeError(200, "NotAnObject", "the API server answered with something that is no object")
 
 
 def _owners(obj: Mapping[str, Any]) -> set[str]:

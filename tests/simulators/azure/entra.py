@@ -31,10 +31,6 @@ class Entra:
             Route("POST", "/{tenant}/oauth2/v2.0/token", "entra.token", self.token),
         ]
 
-    def revoke(self) -> None:
-        """No token that was given is good any more."""
-        self._given.clear()
-
     def is_good(self, token: str, audience: str) -> bool:
         """Whether a token is good for an audience."""
         return token in self._settings.static_tokens or self._given.get(token) == audience

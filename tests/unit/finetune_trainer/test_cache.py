@@ -283,10 +283,9 @@ def test_a_name_that_is_not_there_is_answered_with_those_like_it(tmp_path, asked
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     assert model_cache.find_model(tmp_path, asked) is None
-    with pytest.raises(TrainerError, match="not in the model cache") as caught:
-        model_cache.require_model(tmp_path, asked)
-    assert words in caught.value.message
-    assert caught.value.exit_code == ExitCode.MODEL_NOT_FOUND
+    error = model_cache.not_in_cache(tmp_path, asked)
+    assert f"{asked} is not in the model cache; {words}" in error.message
+    assert error.exit_code == ExitCode.MODEL_NOT_FOUND
 
 
 def test_looking_a_model_up_needs_no_torch():

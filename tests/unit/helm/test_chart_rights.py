@@ -25,8 +25,9 @@ VERBS = {
     "apply": ("create", "patch"),
     "merge_patch": ("patch",),
     "delete": ("delete",),
+    "set_finalizers": ("patch",),
 }
-"""Verbs of RBAC behind the methods of the API port."""
+"""Verbs of RBAC behind the methods of the API port, and of the context that names no resource itself."""
 
 
 def calls() -> Iterator[tuple[Path, ast.Call, str]]:
@@ -35,7 +36,7 @@ def calls() -> Iterator[tuple[Path, ast.Call, str]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in VERBS:
                 owner = ast.unparse(node.func.value)
-                if owner.rpartition(".")[2] in {"kube", "_kube", "_guarded"}:
+                if owner.rpartition(".")[2] in {"kube", "_kube", "_guarded", "_context"}:
                     yield path, node, node.func.attr
 
 
@@ -111,6 +112,7 @@ def test_calls_for_resources_in_variables_are_those_that_are_listed_here() -> No
     assert generic == {
         ("handlers/observer.py", "pages"),
         ("reconcilers/context.py", "get"),
+        ("reconcilers/context.py", "merge_patch"),
         ("reconcilers/deployment.py", "apply"),
         ("reconcilers/deployment.py", "get"),
     }

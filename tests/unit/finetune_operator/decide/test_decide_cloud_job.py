@@ -252,6 +252,13 @@ def test_the_deadline_cancels() -> None:
     assert decision.stop
 
 
+@pytest.mark.parametrize("state", ["Queued", "Active"])
+def test_a_job_is_looked_at_again_when_its_deadline_is_over(state: Any) -> None:
+    job = given(at_provider(state), status(), now=at(20), spec=spec(activeDeadlineSeconds=60))
+    assert decide(job).requeue_after == 40
+    assert decide(replace(job, spec=spec())).requeue_after is None
+
+
 FOUND = remote("Active")
 MOVES = {
     "nothing there, nothing asked": (checking(), 0, [], Create()),

@@ -1,18 +1,19 @@
 """What is decided between a provider's model and its version: one row for each state of the pod that asks it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from finetune_api.catalogue import AnswerPrices, Price, estimate
 from finetune_api.job_status import Asked, ComparedVersion, Failure, FineTuneJobStatus, ProviderEvaluation
-from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_api.trainer import EvaluationSize
 from finetune_operator.decide import asking_cost, measuring
 from finetune_operator.decide.cloud_job import decide
-from finetune_operator.decide.job_view import JobView
+from finetune_operator.decide.job_view import Active, JobView
 from finetune_operator.decide.run import Run
+from finetune_operator.decide.versions import compared_of
 from tests.unit.finetune_operator.decide.given import (
     condition,
     job_spec,
@@ -27,12 +28,7 @@ from tests.unit.finetune_operator.decide.given import (
 DATASET = {"train": {"uri": "pvc://d/t.jsonl"}, "test": {"uri": "pvc://d/e.jsonl"}}
 RESULT = {"artifact": {"providerModelID": "ft:a"}, "steps": 3, "tokens": 1000}
 EVALUATION = {"rows": 12, "tuned": {"exactMatch": 1.0}, "baselines": {}, "verdict": "Better"}
-ACTIVE = ModelVersion.model_validate(
-    {
-        "version": 4, "job": "a", "jobUID": "u", "connection": "local", "baseModel": "gpt",
-        "method": "ChosenByProvider", "artifact": {"providerModelID": "ft:old"}, "createdAt": stamp(),
-    }
-)  # fmt: skip
+ACTIVE = Active(version=4, connection="local", provider_model_id="ft:old")
 
 
 def made(pod: Run | None = None, evaluation: Any = None, **fields: Any) -> Run:
@@ -96,9 +92,17 @@ def test_whether_the_active_version_is_compared(name: str) -> None:
 
 
 def test_a_version_of_another_connection_is_not_asked() -> None:
-    elsewhere = ACTIVE.model_copy(update={"connection": "azure"})
+    elsewhere = replace(ACTIVE, connection="azure")
     decision = decide(given(made(), status(prepared=False), if_better=True, active=elsewhere))
     assert evaluation(decision.status).active_version == ComparedVersion(version=4)
+
+
+def test_the_active_version_is_read_though_another_release_has_written_more_of_it() -> None:
+    version = {"version": 4, "connection": "local", "artifact": {"providerModelID": "ft:old", "new": 1}, "alsoNew": {}}
+    model = {"spec": {"activation": "IfBetter"}, "status": {"activeVersion": 4, "versions": [{"version": 3}, version]}}
+    found = compared_of(model)
+    assert (found.if_better, found.active) == (True, ACTIVE)
+    assert compared_of({"status": {"activeVersion": 5, "versions": [version]}}).active is None
 
 
 def test_the_pod_is_started_once_the_last_one_has_ended() -> None:

@@ -12,6 +12,7 @@ from finetune_operator.decide.remote import Metrics, RemoteJob
 from finetune_operator.providers.errors import Busy, Denied, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.gate import SILENCE_SECONDS, TRUST_SECONDS, Gate, Pace
 from finetune_operator.providers.poll import METRICS_PER_ROUND, Poller
+from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.queue import Key
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -354,5 +355,45 @@ async def test_it_polls_by_itself_soon_after_a_job_is_watched_and_then_as_often_
     await asyncio.wait_for(told.wait(), 60)
     told.clear()
     provider.found["j0"] = replace(provider.found["j0"], state="Active")
+    await asyncio.wait_for(told.wait(), 60)
+    await polling.close()
+
+
+async def test_an_api_server_that_is_away_for_a_while_does_not_end_the_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_operator.providers.poll.SOON_SECONDS", 0.0)
+    provider, troubles, told = Provider(1), [Transient(0, "Timeout", "no answer")], asyncio.Event()
+
+    async def api() -> Any:
+        if troubles:
+            raise troubles.pop()
+        return provider
+
+    polling = Poller(api, lambda _: told.set(), seconds=0.01)
+    polling.watch("j0", key("j0"), NOW)
+    await asyncio.wait_for(told.wait(), 60)
+    assert polling.trouble is not None
+    assert polling.trouble.reason is Reason.PROVIDER_UNAVAILABLE
+    told.clear()
+    await asyncio.wait_for(told.wait(), 60)
+    assert polling.watch("j0", key("j0"), NOW) is not None
+    await polling.close()
+
+
+async def test_polling_that_nobody_foresaw_to_end_begins_again_when_a_job_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finetune_operator.providers.poll.SOON_SECONDS", 0.0)
+    provider, ended, told = Provider(1), asyncio.Event(), asyncio.Event()
+
+    async def api() -> Any:
+        if not ended.is_set():
+            ended.set()
+            raise RuntimeError("nobody foresaw this")
+        return provider
+
+    polling = Poller(api, lambda _: told.set(), seconds=0.01)
+    polling.watch("j0", key("j0"), NOW)
+    await asyncio.wait_for(ended.wait(), 60)
+    polling.watch("j0", key("j0"), NOW)
     await asyncio.wait_for(told.wait(), 60)
     await polling.close()

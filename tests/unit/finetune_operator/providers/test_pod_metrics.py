@@ -1,10 +1,14 @@
 """What metrics of serving pods tell of their requests."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
+from aiohttp import web
 
-from finetune_operator.providers.pod_metrics import is_answering, running_since, use_of
+from finetune_operator.providers import pod_metrics
+from finetune_operator.providers.pod_metrics import PodMetrics, Unread, is_answering, running_since, use_of
 
 STARTED = datetime(2026, 11, 1, tzinfo=UTC)
 LAST = datetime(2026, 11, 2, tzinfo=UTC)
@@ -62,3 +66,43 @@ def test_a_server_runs_since_its_container_does() -> None:
     running = {"name": "server", "state": {"running": {"startedAt": "2026-11-01T00:00:00Z"}}}
     assert running_since({"status": {"containerStatuses": [{"name": "other"}, running]}}) == STARTED
     assert running_since({"status": {"containerStatuses": [{"name": "server", "state": {"waiting": {}}}]}}) is None
+
+
+POD = {
+    "metadata": {"name": "server-1"},
+    "status": {
+        "podIP": "127.0.0.1",
+        "containerStatuses": [{"name": "server", "state": {"running": {"startedAt": "2026-11-01T00:00:00Z"}}}],
+    },
+}
+
+
+@pytest.fixture
+async def in_pieces() -> AsyncIterator[PodMetrics]:
+    """A server whose metrics come in two pieces, as long ones do."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in (VLLM[:120], VLLM[120:]):
+            await response.write(piece.encode())
+            await asyncio.sleep(0.02)
+        return response
+
+    application = web.Application()
+    application.router.add_get("/metrics", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield PodMetrics(runner.addresses[0][1])
+    await runner.cleanup()
+
+
+async def test_metrics_are_read_to_their_end(in_pieces: PodMetrics) -> None:
+    assert (await in_pieces.read(POD)).counted == 105
+
+
+async def test_metrics_without_an_end_are_given_up(in_pieces: PodMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_metrics, "MOST_BYTES", 130)
+    with pytest.raises(Unread):
+        await in_pieces.read(POD)

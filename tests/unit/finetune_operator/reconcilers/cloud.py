@@ -14,12 +14,11 @@ from finetune_api.job_status import ProviderFile
 from finetune_api.trainer import Checked, Report, UploadTarget
 from finetune_operator.providers.azure_openai import AzureOpenAIApi
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, SECRETS
-from finetune_operator.runtime.queue import Requeue
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import Clock
 from tests.simulators.openai import OpenAISimulator
 from tests.unit.finetune_operator.decide.given import NOW, verdict
-from tests.unit.finetune_operator.reconcilers.cluster import JOB, Cluster
+from tests.unit.finetune_operator.reconcilers.cluster import Cluster
 
 MINI = "gpt-4o-mini-2024-07-18"
 KEY = "sk-simulated"
@@ -134,9 +133,6 @@ class CloudCluster(Cluster):
         await self.settle()
         file = await self.send(content or rows(), **of)
         self.end_pod(0, self.checked([file], **of), **of)
-
-    async def reconcile_job(self) -> Requeue | None:
-        return await self.reconcile(JOB)
 
 
 class Token:

@@ -275,8 +275,12 @@ async def test_a_suspended_evaluation_goes_on_with_a_new_pod(provider, begin):
 
 async def test_a_job_that_is_deleted_ends_its_evaluation(begin):
     cluster = await begin()
+    job = cluster.start_pod()
+    await cluster.settle()
+    await cluster.answers.accept(asker(job), QUESTION)
     cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
     await cluster.settle()
+    assert cluster.answers.asked(job.uid) == (None, None), "what was counted of it is forgotten"
     assert (JOBS, "team-a", "sentiment-1-1-eval1") not in cluster.kube.objects
     assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
 

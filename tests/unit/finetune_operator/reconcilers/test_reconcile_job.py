@@ -2,11 +2,8 @@
 
 import pytest
 
-from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus
-from finetune_api.reasons import Reason
 from finetune_operator.decide.versions import find_version
-from finetune_operator.reconcilers.job import headline
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, Transient
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -17,7 +14,7 @@ from finetune_operator.runtime.kube import (
     NAMESPACES,
     PODS,
 )
-from tests.unit.finetune_operator.decide.given import openai_connection, provider
+from tests.unit.finetune_operator.decide.given import openai_connection
 from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_job, with_running_job
 
 
@@ -456,54 +453,6 @@ async def test_a_models_versions_survive_a_field_of_another_release() -> None:
     cluster.end_pod(0, cluster.result(job="sentiment-2"), job="sentiment-2")
     await cluster.settle()
     assert [v["version"] for v in cluster.status(MODEL)["versions"]] == [1, 2]
-
-
-# Headlines.
-
-
-def status(**fields: object) -> FineTuneJobStatus:
-    return FineTuneJobStatus.model_validate(fields)
-
-
-def failure(reason: Reason, **fields: object) -> dict[str, object]:
-    return {"reason": reason, "message": "m", **fields}
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "told"),
-    [
-        ({}, {"phase": "Queued"}, None),
-        ({"phase": "Queued"}, {"phase": "Running"}, None),
-        ({"phase": "Running"}, {"phase": "Evaluating"}, None),
-        ({"phase": "Running"}, {"phase": "Suspended"}, ("Normal", "Suspended")),
-        ({"phase": "Running"}, {"phase": "Succeeded", "modelVersion": 1}, ("Normal", "Succeeded")),
-        ({"phase": "Running"}, {"phase": "Failed", "failure": failure(Reason.EVICTED)}, ("Warning", "Evicted")),
-        ({"phase": "Queued"}, {"phase": "Validating"}, None),
-        ({"phase": "Failed"}, {"phase": "Pending"}, None),
-        ({"phase": "Running"}, {"phase": "Running"}, None),
-        (
-            {"phase": "Queued", "failure": failure(Reason.UNSCHEDULABLE)},
-            {"phase": "Queued", "failure": failure(Reason.UNSCHEDULABLE)},
-            None,
-        ),
-        (
-            {"phase": "Queued", "failure": failure(Reason.UNSCHEDULABLE)},
-            {"phase": "Queued", "failure": failure(Reason.IMAGE_PULL_FAILED)},
-            ("Warning", "ImagePullFailed"),
-        ),
-        (
-            {"phase": "Running", "provider": provider(1).wire()},
-            {
-                "phase": "Pending",
-                "provider": {**provider(2).wire(), "retries": 1, "lastFailure": failure(Reason.EVICTED, attempt=1)},
-            },
-            ("Warning", "Retrying"),
-        ),
-    ],
-)
-def test_headlines(old: dict[str, object], new: dict[str, object], told: tuple[str, str] | None) -> None:
-    found = headline(status(**old), status(**new))
-    assert (found[:2] if found else None) == told
 
 
 def test_a_version_is_found_by_its_jobs_uid_and_not_by_its_name() -> None:

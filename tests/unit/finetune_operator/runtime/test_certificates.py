@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 
-from finetune_operator.runtime import authority
+from finetune_operator.runtime import authority, certificates
 from finetune_operator.runtime.authority import Action, Material, carry_out, decide
 from finetune_operator.runtime.certificates import (
     Certificates,
@@ -20,7 +20,7 @@ from finetune_operator.runtime.certificates import (
     OwnAuthority,
     source_of,
 )  # fmt: skip
-from finetune_operator.runtime.errors import Conflict
+from finetune_operator.runtime.errors import Conflict, KubeError, NoCluster
 from finetune_operator.runtime.settings import Settings
 
 NAMES = ("finetune-operator.finetune-system.svc", "localhost")
@@ -287,6 +287,27 @@ async def test_a_key_of_another_certificate_is_refused_and_the_old_one_serves_on
     (tmp_path / "tls.key").write_bytes(other.serving_key)
     with pytest.raises(CertificatesUnusable, match="cannot be used"):
         await Certificates(MountedFolder(tmp_path)).load()
+
+
+@pytest.mark.parametrize("trouble", [KubeError(500, "", "no"), NoCluster("no token"), OSError("no space left")])
+async def test_what_keeps_a_certificate_from_being_renewed_is_said_and_tried_again(monkeypatch, caplog, fresh, trouble):
+    renewed = asyncio.Event()
+
+    class Ailing:
+        asked = 0
+
+        async def current(self):
+            self.asked += 1
+            if self.asked == 1:
+                raise trouble
+            renewed.set()
+            return fresh.bundle, fresh.serving, fresh.serving_key
+
+    monkeypatch.setattr(certificates, "CHECK_SECONDS", 0.001)
+    keeping = asyncio.create_task(Certificates(Ailing()).keep())
+    await asyncio.wait_for(renewed.wait(), 10)
+    keeping.cancel()
+    assert f"certificates could not be renewed: {trouble}" in caplog.text
 
 
 def test_the_key_file_is_gone_after_loading(tmp_path, fresh):

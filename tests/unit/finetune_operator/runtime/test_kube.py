@@ -59,6 +59,14 @@ async def test_get_gives_the_object_and_none_when_it_is_not_there(tmp_path):
         assert api.seen[0].headers["Authorization"] == "Bearer first"
 
 
+@pytest.mark.parametrize("body", [b"<html>Sign in</html>", b"", b"[]"])
+async def test_an_answer_that_is_no_object_is_an_error_of_the_api(tmp_path, body):
+    async with fake_api.serve(tmp_path) as (api, client):
+        api.answer(body)
+        with pytest.raises(KubeError, match="no object"):
+            await client.get(JOBS, "a", "team")
+
+
 async def test_list_reads_page_after_page_and_names_each_items_kind(tmp_path):
     async with fake_api.serve(tmp_path) as (api, client):
         api.answer({"metadata": {"continue": "next&=page"}, "items": [{"metadata": {"name": "a"}}]})

@@ -1,0 +1,53 @@
+"""Which change of a FineTuneJob's status is told as an event."""
+
+import pytest
+
+from finetune_api.job_status import FineTuneJobStatus
+from finetune_api.reasons import Reason
+from finetune_operator.reconcilers.job import headline
+from tests.unit.finetune_operator.decide.given import provider
+
+
+def status(**fields: object) -> FineTuneJobStatus:
+    return FineTuneJobStatus.model_validate(fields)
+
+
+def failure(reason: Reason, **fields: object) -> dict[str, object]:
+    return {"reason": reason, "message": "m", **fields}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ({}, {"phase": "Queued"}, None),
+        ({"phase": "Queued"}, {"phase": "Running"}, None),
+        ({"phase": "Running"}, {"phase": "Evaluating"}, None),
+        ({"phase": "Running"}, {"phase": "Suspended"}, ("Normal", "Suspended")),
+        ({"phase": "Running"}, {"phase": "Succeeded", "modelVersion": 1}, ("Normal", "Succeeded")),
+        ({"phase": "Running"}, {"phase": "Failed", "failure": failure(Reason.EVICTED)}, ("Warning", "Evicted")),
+        ({"phase": "Queued"}, {"phase": "Validating"}, None),
+        ({"phase": "Failed"}, {"phase": "Pending"}, None),
+        ({"phase": "Running"}, {"phase": "Running"}, None),
+        (
+            {"phase": "Queued", "failure": failure(Reason.UNSCHEDULABLE)},
+            {"phase": "Queued", "failure": failure(Reason.UNSCHEDULABLE)},
+            None,
+        ),
+        (
+            {"phase": "Queued", "failure": failure(Reason.UNSCHEDULABLE)},
+            {"phase": "Queued", "failure": failure(Reason.IMAGE_PULL_FAILED)},
+            ("Warning", "ImagePullFailed"),
+        ),
+        (
+            {"phase": "Running", "provider": provider(1).wire()},
+            {
+                "phase": "Pending",
+                "provider": {**provider(2).wire(), "retries": 1, "lastFailure": failure(Reason.EVICTED, attempt=1)},
+            },
+            ("Warning", "Retrying"),
+        ),
+    ],
+)
+def test_headlines(old: dict[str, object], new: dict[str, object], told: tuple[str, str] | None) -> None:
+    found = headline(status(**old), status(**new))
+    assert (found[:2] if found else None) == told
