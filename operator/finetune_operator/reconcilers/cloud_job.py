@@ -108,7 +108,7 @@ class CloudJobs:
             left = await self._hosts.down(job, replace(view, status=decision.status))
         status = measuring.released(left.status)
         if left.error is not None and decision.status.phase == "Suspended":
-            return left.job, measuring.trouble(view, status, left.error.failure(), decide.ASK_AGAIN_SECONDS)
+            return left.job, measuring.not_released(view, status, left.names, left.error.failure())
         if left.error is not None:
             logger.warning("deployments of an evaluation cannot be deleted yet: %s", left.error.message)
         return left.job, replace(decision, status=status)

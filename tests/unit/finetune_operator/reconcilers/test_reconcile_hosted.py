@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_operator.reconcilers.observed import show_unreleased
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
@@ -210,6 +212,9 @@ async def test_an_object_without_credentials_can_be_let_go(cluster, provider):
     provider.set(may_deploy=False)
     await delete(cluster)
     assert ABANDON_ANNOTATION in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    show_unreleased(cluster.store)
+    labels = {"kind": "ModelDeployment", "object_namespace": "team-a", "object": "sentiment"}
+    assert REGISTRY.get_sample_value("finetune_deployment_unreleased", labels) == 1
     found = cluster.kube.objects[ADDRESS]
     annotated = found["metadata"] | {"annotations": {ABANDON_ANNOTATION: "true"}}
     cluster.kube.put(MODEL_DEPLOYMENTS, {**found, "metadata": annotated})
