@@ -77,7 +77,7 @@ def decide(view: JobView) -> Decision:
 def remember_files(view: JobView) -> Decision | None:
     """What a pod has brought to the provider, before the pod may go: a list there may lack it for a while."""
     checked = view.run.report.checked if view.run.report else None
-    if checked is None or view.provider.files is not None or not view.held:
+    if checked is None or view.provider.files is not None:
         return None
     provider = view.provider.model_copy(update={"files": checked.files})
     return Decision(view.status.model_copy(update={"provider": provider}), requeue_after=0)

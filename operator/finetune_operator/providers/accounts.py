@@ -6,8 +6,8 @@ to the SDK and nowhere else.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -73,6 +73,7 @@ class Account:
         self._api = api
         self._gate = Gate(clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
+        self._sent: list[str] = []
         self._answers = Gate(at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, clock=clock)
         self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
         self._asking = asyncio.Semaphore(ANSWERS_AT_ONCE)
@@ -132,6 +133,18 @@ class Account:
             with understood():
                 return await do()
 
+    def is_uploading(self, prefix: str) -> bool:
+        """Whether a file whose name begins so is on its way to the provider, and may be there in a moment."""
+        return any(name.startswith(prefix) for name in self._sent)
+
+    @contextmanager
+    def _on_its_way(self, name: str) -> Iterator[None]:
+        self._sent.append(name)
+        try:
+            yield
+        finally:
+            self._sent.remove(name)
+
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """Pass a file on, unless the provider has it already, from an upload whose answer was lost.
 
@@ -140,7 +153,7 @@ class Account:
         """
         async with self._uploads.passing():
             api = await self._api()
-            with understood():
+            with understood(), self._on_its_way(name):
                 there = next((file for file in await api.files(name) if file.bytes == size), None)
                 if there is None:
                     return await api.upload(name, size, body)

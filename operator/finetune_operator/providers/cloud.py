@@ -24,7 +24,7 @@ from finetune_operator.decide.remote import JobKey, RemoteJob, is_of, run_of
 from finetune_operator.decide.run import Run
 from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
-from finetune_operator.providers.errors import Ended, NotThere, Refused, TryLater
+from finetune_operator.providers.errors import Busy, Ended, NotThere, Refused, TryLater
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
 from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, Kube
@@ -235,9 +235,15 @@ class CloudTraining:
         await self._call(job, lambda api: api.cancel(job_id))
 
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
-        """Delete the files of all attempts, which their names tell; look at the provider's job no more."""
+        """Delete the files of all attempts, which their names tell; look at the provider's job no more.
+
+        Raises:
+            Busy: a file is still on its way there.
+        """
         self._accounts.forget(_queue_key(job))
         prefix = key_of(job, ProviderStatus()).file_prefix
+        if self._accounts.of(_connection(job)).is_uploading(prefix):
+            raise Busy(Reason.PENDING, "a file of the job is still on its way to the provider", 1.0)
         listed = {file.id for file in await self._call(job, lambda api: api.files(prefix))}
         hidden = [file.id for file in known if file.id not in listed]
         await self._call(job, lambda api: api.end_uploads(prefix))

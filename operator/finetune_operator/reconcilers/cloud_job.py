@@ -55,10 +55,7 @@ class CloudJobs:
 
     async def hold(self, job: Manifest) -> Manifest:
         """Put our finalizer on the job: from now on it does not go before what is outside of the cluster has gone."""
-        present = job["metadata"].get("finalizers") or []
-        if PROVIDER_FINALIZER in present:
-            return job
-        return await self._with_finalizers(job, [*present, PROVIDER_FINALIZER])
+        return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
 
     async def submit(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Find the attempt's job at the provider, or have it made.
@@ -76,6 +73,7 @@ class CloudJobs:
     async def _find_or_create(
         self, job: Manifest, view: JobView, decision: Decision, provider: ProviderStatus
     ) -> tuple[Manifest, Decision]:
+        job = await self.hold(job)  # the data's upload did; somebody may have taken it off
         move = next_move(view, await self._training.find(job, provider))
         match move:
             case Adopt():
@@ -104,7 +102,7 @@ class CloudJobs:
         """
         async with self._training.turn(job):
             if decision.host == "Up":
-                return await self._hosts.up(job, view, decision)
+                return await self._hosts.up(await self.hold(job), view, decision)
             left = await self._hosts.down(job, replace(view, status=decision.status))
         status = measuring.released(left.status)
         if left.error is not None and decision.status.phase == "Suspended":
@@ -151,8 +149,7 @@ class CloudJobs:
         if view.abandoned:
             note = "the job is let go; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
-        kept = [name for name in job["metadata"].get("finalizers") or () if name != PROVIDER_FINALIZER]
-        return await self._with_finalizers(job, kept), decision
+        return await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER), decision
 
     async def _stop(self, job: Manifest, view: JobView) -> None:
         try:
@@ -202,10 +199,3 @@ class CloudJobs:
         await self._training.cancel(job, surplus)
         note = f"job {surplus} at the provider was made beside {kept} and is cancelled"
         await self._context.announce(job, "Warning", "Duplicate", note)
-
-    async def _with_finalizers(self, job: Manifest, finalizers: list[str]) -> Manifest:
-        metadata = job["metadata"]
-        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-        patched = await self._context.kube.merge_patch(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], body)
-        self._context.store.put(FINE_TUNE_JOBS, patched)
-        return patched

@@ -90,6 +90,32 @@ class Context:
         self.store.put(resource, written, told=told)
         return True
 
+    async def hold(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
+        """Put a finalizer of ours on the object, unless it is there: from now on it does not go before we let it.
+
+        Raises:
+            Conflict: the object has changed since it was read.
+        """
+        present = obj["metadata"].get("finalizers") or []
+        return obj if finalizer in present else await self._with_finalizers(resource, obj, [*present, finalizer])
+
+    async def let_go(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
+        """Take a finalizer of ours off the object, if it is there.
+
+        Raises:
+            Conflict: the object has changed since it was read.
+        """
+        present = obj["metadata"].get("finalizers") or []
+        kept = [name for name in present if name != finalizer]
+        return obj if finalizer not in present else await self._with_finalizers(resource, obj, kept)
+
+    async def _with_finalizers(self, resource: Resource, obj: Manifest, finalizers: list[str]) -> Manifest:
+        metadata = obj["metadata"]
+        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
+        patched = await self.kube.merge_patch(resource, metadata["name"], metadata["namespace"], body)
+        self.store.put(resource, patched)
+        return patched
+
     async def refresh(self, resource: Resource, name: str, namespace: str | None = None) -> None:
         """Ask the API where an answer for good must not rest on a watch that is a moment late."""
         found = await self.kube.get(resource, name, namespace)

@@ -115,7 +115,8 @@ class HostedDeployments:
         """
         if view.spec is None:
             return deployment, view
-        look = await self._look(await self._hold(deployment), view, view.spec, target)
+        deployment = await self._context.hold(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
+        look = await self._look(deployment, view, view.spec, target)
         asleep = view.status.asleep
         if not idle.is_asleep(asleep, view.generation, look.wake):
             asleep = None
@@ -204,8 +205,7 @@ class HostedDeployments:
                 return going(view, stalled(error.reason, f"its deployments cannot be deleted: {message}"))
             if left:
                 return going(view, reconciling(Reason.PENDING, f"{', '.join(left)} is being deleted at the provider"))
-        kept = [name for name in deployment["metadata"].get("finalizers") or () if name != PROVIDER_FINALIZER]
-        await self._with_finalizers(deployment, kept)
+        await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
         return None
 
     async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
@@ -243,23 +243,10 @@ class HostedDeployments:
             found |= await self._calls.list(connection)
         return found
 
-    async def _hold(self, deployment: Manifest) -> Manifest:
-        present = deployment["metadata"].get("finalizers") or []
-        if PROVIDER_FINALIZER in present:
-            return deployment
-        return await self._with_finalizers(deployment, [*present, PROVIDER_FINALIZER])
-
     async def _write(self, deployment: Manifest, view: DeploymentView, status: ModelDeploymentStatus) -> Manifest:
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
         metadata = deployment["metadata"]
         return self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
-
-    async def _with_finalizers(self, deployment: Manifest, finalizers: list[str]) -> Manifest:
-        metadata = deployment["metadata"]
-        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-        patched = await self._context.kube.merge_patch(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"], body)
-        self._context.store.put(MODEL_DEPLOYMENTS, patched)
-        return patched
 
 
 def rests_for(view: DeploymentView) -> float:

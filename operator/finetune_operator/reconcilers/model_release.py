@@ -38,10 +38,10 @@ class ModelRelease:
     async def hold(self, model: Manifest, view: ModelView) -> Manifest:
         """The finalizer on a model that takes its weights with it, and on no other."""
         wanted = view.spec is not None and view.spec.deletion_policy == "Delete"
-        if view.deleting or view.spec is None or wanted == is_held(model):
+        if view.deleting or view.spec is None:
             return model
-        kept = _others(model)
-        return await self._with_finalizers(model, [*kept, WEIGHTS_FINALIZER] if wanted else kept)
+        step = self._context.hold if wanted else self._context.let_go
+        return await step(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def release(self, model: Manifest, view: ModelView) -> Requeue | None:
         """One step towards the end of a model that is held."""
@@ -121,7 +121,7 @@ class ModelRelease:
             numbers = ", ".join(str(version.version) for version in left)
             note = f"let go; the weights of version {numbers} stay where they are until somebody deletes them"
             await self._context.announce(model, "Warning", "Abandoned", note)
-        await self._with_finalizers(model, _others(model))
+        await self._context.let_go(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def _say(
         self, model: Manifest, view: ModelView, facts: list[Fact], left: list[ModelVersion], again: float
@@ -131,13 +131,6 @@ class ModelRelease:
         status: FineTunedModelStatus = view.status.model_copy(update=fields)
         await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
         return Requeue(again)
-
-    async def _with_finalizers(self, model: Manifest, finalizers: list[str]) -> Manifest:
-        metadata = model["metadata"]
-        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-        patched = await self._context.kube.merge_patch(FINE_TUNED_MODELS, metadata["name"], metadata["namespace"], body)
-        self._context.store.put(FINE_TUNED_MODELS, patched)
-        return patched
 
 
 def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) -> bool:
@@ -150,10 +143,6 @@ def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) 
 def is_held(model: Mapping[str, Any]) -> bool:
     """Whether the model waits for its weights to be deleted, or will."""
     return WEIGHTS_FINALIZER in (model["metadata"].get("finalizers") or ())
-
-
-def _others(model: Manifest) -> list[str]:
-    return [name for name in model["metadata"].get("finalizers") or () if name != WEIGHTS_FINALIZER]
 
 
 def _way_out() -> str:
