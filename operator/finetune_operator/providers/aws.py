@@ -22,6 +22,7 @@ from botocore.session import Session
 from finetune_api.reasons import Reason
 from finetune_operator.providers.connection_secret import AWS_KEYS
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
+from finetune_operator.providers.silence import unanswered
 from finetune_operator.runtime.logs import redact
 
 T = TypeVar("T")
@@ -224,7 +225,7 @@ def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> Pr
         return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
     if isinstance(error, boto.ParamValidationError | boto.InvalidRegionError):
         return Refused(Reason.PROVIDER_REFUSED, f"{service} cannot be asked that ({kind})")
-    return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} does not answer ({kind})")
+    return unanswered(error, service)
 
 
 def _refusal(error: boto.ClientError, service: str) -> ProviderError:  # noqa: PLR0911 - a table

@@ -8,6 +8,7 @@ ProviderError
 │   ├── Denied       the key is good, and lacks the right to do this
 │   └── Ended        what was to be cancelled has succeeded
 └── Unknown          no answer, or one that does not tell: it may have been done
+    ├── Unreached    nobody was there to hear it: nothing was done
     └── Unreadable   an answer that no such API gives
 
 Messages are for people and go into status: they name no secret and quote no data.
@@ -81,6 +82,10 @@ class Ended(TryLater):
 
 class Unknown(ProviderError):  # noqa: N818 - named as what is known
     """Nobody knows whether it was done."""
+
+
+class Unreached(Unknown):
+    """The call did not get as far as anybody who could do it."""
 
 
 class Unreadable(Unknown):

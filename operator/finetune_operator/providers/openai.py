@@ -19,8 +19,9 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import openai_wire as wire
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
-from finetune_operator.providers.openai_models import OpenAIModels, retry_after, unanswered
+from finetune_operator.providers.openai_models import OpenAIModels, retry_after
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
+from finetune_operator.providers.silence import unanswered
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from finetune_operator.decide import cloud_job as decide
 from finetune_operator.decide import measuring
 from finetune_operator.decide.cloud_job import Adopt, Create, Wait, next_move
 from finetune_operator.decide.job_view import Decision, JobView
-from finetune_operator.providers.errors import Busy, Ended, ProviderError, Refused, TryLater
+from finetune_operator.providers.errors import Busy, Ended, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.providers.ports import RemoteTraining
 from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.context import Context
@@ -170,7 +170,7 @@ class CloudJobs:
             made = await self._training.create(written, view.spec, status.provider)
         except Refused as error:
             return written, decide.refused(replace(view, status=status), error.failure())
-        except TryLater as error:
+        except (TryLater, Unreached) as error:
             # Nothing was done: the next look need not wait for what may still show.
             before = replace(view, status=decision.status)
             again = error.retry_after or decide.ASK_AGAIN_SECONDS

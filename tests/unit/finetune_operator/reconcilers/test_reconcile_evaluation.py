@@ -11,7 +11,7 @@ import pytest
 
 from finetune_api.asking import Asker, Question
 from finetune_api.trainer import MeasureJob
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
@@ -214,6 +214,24 @@ async def test_a_job_asks_no_more_often_than_it_has_rows_for(provider, begin):
     await cluster.settle()
     await cluster.begin_anew()
     assert (await refused(cluster, job)).status == 409, "a new process has found the count"
+
+
+async def test_a_question_that_reached_nobody_is_not_counted(provider, begin):
+    """It may be asked again at once; one whose answer was lost may be billed."""
+    cluster = await begin()
+    job = cluster.start_pod()
+    await cluster.settle()
+    provider.fault(CHAT, outcome="cut", after_commit=True)
+    assert (await refused(cluster, job)).status == 503
+    connection = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    block = connection["openAI"] | {"baseURL": "http://127.0.0.1:9/v1"}
+    cluster.kube.change(CONNECTIONS, "openai", None, spec={**connection, "openAI": block})
+    await cluster.settle()
+    cluster.now += timedelta(seconds=6)
+    refusal = await refused(cluster, job)
+    assert (refusal.status, "refuses connections" in refusal.sentence) == (503, True)
+    tuned, _ = cluster.answers.asked(job.uid)
+    assert tuned.answers == 1
 
 
 async def test_questions_wait_for_each_other_and_none_is_sent_away(provider, begin):
