@@ -111,6 +111,7 @@ def take_over(view: JobView) -> Decision | None:
             "name": view.connection.provider,
             "attempt": view.attempt,
             "job_id": adopted.job_id,
+            "place": view.place,
             "asked_at": timestamp(view.now),
         }
     )

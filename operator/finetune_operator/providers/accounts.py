@@ -218,6 +218,30 @@ class Accounts:
             )
         return self._accounts[name]
 
+    def place(self, name: str) -> str | None:
+        """Where a connection leads now."""
+        spec = self._connection(name)
+        return spec.place if spec is not None else None
+
+    def require_place(self, name: str, place: str | None) -> None:
+        """Nothing is looked for where it was not made: it would be taken for gone, and go on costing.
+
+        Args:
+            name: of the connection.
+            place: where it led when that was made; None where that is not known.
+
+        Raises:
+            TryLater: it leads elsewhere by now.
+        """
+        now = self.place(name)
+        if now is None or place is None or now == place:
+            return
+        message = (
+            f"LLMConnection {name} leads to {now} by now, and this was begun at {place}, where it may be billed: make "
+            "the connection lead there as before"
+        )
+        raise TryLater(Reason.CONNECTION_NOT_FOUND, message, 60.0)
+
     def forget(self, key: Key) -> None:
         """An object has ended or is gone."""
         for account in self._accounts.values():

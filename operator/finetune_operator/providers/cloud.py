@@ -3,8 +3,8 @@
 Knows no provider: what one is asked goes through its FineTuningApi.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -103,6 +103,11 @@ class CloudTraining:
     ) -> Run:
         """What the poller has seen of the provider's job."""
         poller = self._accounts.of(_connection(job)).poller
+        try:
+            self._accounts.require_place(_connection(job), provider.place)
+        except TryLater as elsewhere:
+            self._accounts.forget(_queue_key(job))
+            return Run("Unreachable", failure=elsewhere.failure(), job_id=job_id)
         seen = poller.watch(job_id, _queue_key(job), moment(asked_at) - SETTLE - CLOCK_SKEW)
         if poller.trouble is not None:
             return Run("Unreachable", failure=poller.trouble.failure(), job_id=job_id)
@@ -207,9 +212,12 @@ class CloudTraining:
             message = "a job was asked for a moment ago; whether there is one to cancel does not show yet"
             raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, min(left, 15.0))
 
-    def turn(self, job: Manifest) -> AbstractAsyncContextManager[None]:
-        """At the gate of the job's connection."""
-        return self._accounts.of(_connection(job)).turn()
+    @asynccontextmanager
+    async def turn(self, job: Manifest) -> AsyncIterator[None]:
+        """At the gate of the job's connection, if that leads where the job was begun."""
+        self._accounts.require_place(_connection(job), place_of(job))
+        async with self._accounts.of(_connection(job)).turn():
+            yield
 
     async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
         """By the labels that the job carries, or by its training file where the provider keeps no labels."""
@@ -300,6 +308,12 @@ def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
 
 def _connection(job: Manifest) -> str:
     return str(job["spec"]["connectionRef"]["name"])
+
+
+def place_of(job: Manifest) -> str | None:
+    """Where the job was begun, as its status has it."""
+    recorded = ((job.get("status") or {}).get("provider") or {}).get("place")
+    return str(recorded) if recorded else None
 
 
 def _queue_key(job: Manifest) -> Key:

@@ -138,6 +138,8 @@ class HostedDeployments:
     async def _look(
         self, deployment: Manifest, view: DeploymentView, spec: ModelDeploymentSpec, target: Target
     ) -> Look:
+        for one in view.status.hosted or ():
+            self._calls.require_place(one)
         wanted = hosting.wanted(deployment, spec, target)
         others = {one.connection for one in view.status.hosted or ()} - {wanted.connection}
         found = await self._found([*sorted(others), wanted.connection])
@@ -175,10 +177,14 @@ class HostedDeployments:
     def _status(self, look: Look, plan: Plan, asleep: Sleep | None, seen: idle.Found | None) -> ModelDeploymentStatus:
         """What is written before anything is done."""
         before, now = look.view.status, look.view.now
-        recorded = hosting_cost.billed(plan.recorded, look.found, look.price, now)
+        placed = [one if one.place else self._placed(one) for one in plan.recorded]
+        recorded = hosting_cost.billed(placed, look.found, look.price, now)
         cost = hosting_cost.total(before.cost, before.hosted or (), recorded, look.facts.hosting_currency, now)
         usage = seen.usage if seen else before.usage
         return before.model_copy(update={"hosted": list(recorded), "cost": cost, "asleep": asleep, "usage": usage})
+
+    def _placed(self, one: HostedDeployment) -> HostedDeployment:
+        return one.model_copy(update={"place": self._calls.place(one.connection)})
 
     async def _tell(
         self, deployment: Manifest, view: DeploymentView, asleep: Sleep | None, seen: idle.Found | None
@@ -218,6 +224,8 @@ class HostedDeployments:
         """Ask for the end of one deployment at a time, as the account allows; the names of all that are left."""
         chosen = view.spec.attach.id if view.spec and view.spec.attach else None
         recorded = [one for one in view.status.hosted or () if not one.attached or one.name == chosen]
+        for one in recorded:
+            self._calls.require_place(one)
         found = await self._found(sorted({one.connection for one in recorded}))
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
         ours = decide.ours(recorded, found, prefix, view.now)

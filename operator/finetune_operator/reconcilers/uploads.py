@@ -8,7 +8,7 @@ from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderSta
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.trainer import UploadTarget
 from finetune_operator.providers.accounts import Accounts, is_remote
-from finetune_operator.providers.cloud import key_of
+from finetune_operator.providers.cloud import key_of, place_of
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.reconcilers.context import Context, parse_status, wants_deletion
 from finetune_operator.runtime.errors import Conflict
@@ -35,9 +35,11 @@ class Uploads:
         """
         job = await self._held(target)
         key = key_of(job, ProviderStatus(attempt=target.attempt))
-        account = self._accounts.of(job["spec"]["connectionRef"]["name"])
+        connection = job["spec"]["connectionRef"]["name"]
+        account = self._accounts.of(connection)
         name = key.file_name(target.split, target.sha256)
         try:
+            self._accounts.require_place(connection, place_of(job))
             file = await account.upload(name, size, self._verified(body, size, target))
         except Refused as error:
             raise Refusal(424, error.message, close=True) from None
