@@ -70,8 +70,8 @@ class JobView:
     @property
     def place(self) -> str | None:
         """Where at its provider the attempt is: as long as anything may be left there, where the first one was."""
-        recorded = self.provider.place
-        return recorded if self.held and recorded else self.connection and self.connection.place
+        now = self.connection.place if self.connection else None
+        return (self.provider.place if self.held else None) or now
 
     @property
     def attempt(self) -> int:

@@ -17,13 +17,14 @@ from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
 from finetune_operator.providers import sdks
-from finetune_operator.providers.connection_secret import secret_of
+from finetune_operator.providers.connection_secret import NAMES, secret_of
 from finetune_operator.providers.errors import Refused, TryLater, understood
 from finetune_operator.providers.gate import CALLS_PER_SECOND, Gate, Pace
 from finetune_operator.providers.openai_wire import OPENAI_HOST
 from finetune_operator.providers.poll import POLL_SECONDS, Poller
 from finetune_operator.providers.ports import ClosableApi, Credential, FineTuningApi, HostingApi, RemoteFile
 from finetune_operator.runtime.kube import SECRETS, Kube, secret_value
+from finetune_operator.runtime.logs import hide
 from finetune_operator.runtime.queue import Key
 
 T = TypeVar("T")
@@ -309,6 +310,8 @@ class Accounts:
         if secret is None:
             raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} does not exist")
         values = {key: (secret_value(secret, key) or b"").decode(errors="replace").strip() for key in keys}
+        for key in values.keys() - NAMES:
+            hide(values[key])
         missing = [key for key, value in values.items() if not value]
         if missing:
             raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} has no {', '.join(missing)}")

@@ -112,6 +112,9 @@ class Poller:
                 await self._ask(api)
         except ProviderError as error:
             self._tell_trouble(error)
+        except Exception as error:  # a defect of ours must not end the watch over all jobs
+            logger.exception("a round of polling broke off")
+            self._tell_trouble(Unreadable(type(error).__name__))
 
     async def _run(self) -> None:
         loop, failures = asyncio.get_running_loop(), 0
