@@ -7,11 +7,13 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 
 from finetune_api.asking import Asker, Question
 from finetune_api.trainer import MeasureJob
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
@@ -216,20 +218,21 @@ async def test_a_job_asks_no_more_often_than_it_has_rows_for(provider, begin):
     assert (await refused(cluster, job)).status == 409, "a new process has found the count"
 
 
-async def test_a_question_that_reached_nobody_is_not_counted(provider, begin):
+async def test_a_question_that_reached_nobody_is_not_counted(provider, begin, monkeypatch):
     """It may be asked again at once; one whose answer was lost may be billed."""
     cluster = await begin()
     job = cluster.start_pod()
     await cluster.settle()
     provider.fault(CHAT, outcome="cut", after_commit=True)
     assert (await refused(cluster, job)).status == 503
-    connection = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
-    block = connection["openAI"] | {"baseURL": "http://127.0.0.1:9/v1"}
-    cluster.kube.change(CONNECTIONS, "openai", None, spec={**connection, "openAI": block})
-    await cluster.settle()
     cluster.now += timedelta(seconds=6)
+
+    async def unreached(*_: Any) -> Any:
+        raise openai.APITimeoutError(httpx2.Request("POST", "http://nobody")) from httpx2.ConnectTimeout("no")
+
+    monkeypatch.setattr("finetune_operator.providers.openai_models.OpenAIModels._complete", unreached)
     refusal = await refused(cluster, job)
-    assert (refusal.status, "refuses connections" in refusal.sentence) == (503, True)
+    assert (refusal.status, "does not answer in time" in refusal.sentence) == (503, True)
     tuned, _ = cluster.answers.asked(job.uid)
     assert tuned.answers == 1
 
