@@ -241,7 +241,11 @@ class Accounts:
             f"LLMConnection {name} leads to {now} by now, and this was begun at {place}, where it may be billed: make "
             "the connection lead there as before"
         )
-        raise TryLater(Reason.CONNECTION_NOT_FOUND, message, 60.0)
+        elsewhere = TryLater(Reason.CONNECTION_NOT_FOUND, message, 60.0)
+        elsewhere.next_step = (
+            "Ask an admin to make the connection as it was; another place is for another LLMConnection."
+        )
+        raise elsewhere
 
     def forget(self, key: Key) -> None:
         """An object has ended or is gone."""

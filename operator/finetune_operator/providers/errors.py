@@ -50,10 +50,13 @@ class ProviderError(Exception):
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
+        self.next_step: str | None = None
+        """What to do, where it is not what the reason leads to otherwise."""
 
     def failure(self) -> Failure:
         """The error as status shows it."""
-        return Failure.because(self.reason, self.message)
+        found = Failure.because(self.reason, self.message)
+        return found.model_copy(update={"next_step": self.next_step}) if self.next_step else found
 
 
 class Refused(ProviderError):  # noqa: N818 - named as what happened

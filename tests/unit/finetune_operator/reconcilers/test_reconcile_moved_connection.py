@@ -60,6 +60,7 @@ async def test_a_job_goes_on_where_it_was_begun(begin, start, name):
     told = cluster.condition("Stalled")
     assert (cluster.status()["phase"], told["status"], told["reason"]) == ("Queued", "True", "ConnectionNotFound")
     assert f"begun at {before['baseURL']}" in told["message"]
+    assert "as it was" in cluster.status()["failure"]["nextStep"]
     spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
     cluster.kube.change(CONNECTIONS, "openai", None, spec={**spec, "openAI": before})
     await cluster.settle()
