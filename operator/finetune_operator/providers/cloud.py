@@ -271,7 +271,8 @@ class CloudTraining:
         except NotThere:
             return
         if made.state == "Succeeded":
-            raise Ended(Reason.SUCCEEDED, f"job {job_id} succeeded before it could be cancelled", 5.0)
+            made_it = f"; its model {made.model} stays at the provider" if made.model else ""
+            raise Ended(Reason.SUCCEEDED, f"job {job_id} succeeded before it could be cancelled{made_it}", 5.0)
 
     async def _require_own_files(self, job: Manifest, key: JobKey, provider: ProviderStatus) -> None:
         """A pod told the files' names at the provider: on its word alone, one could tune on somebody else's data."""

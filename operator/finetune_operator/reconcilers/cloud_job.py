@@ -154,8 +154,9 @@ class CloudJobs:
     async def _stop(self, job: Manifest, view: JobView) -> None:
         try:
             await self._training.stop(job, view.status)
-        except Ended:
-            logger.info("the provider's job had ended")
+        except Ended as ended:
+            note = f"{ended.message}; spec.adopt.jobID of another job makes it a version, or delete it there"
+            await self._context.announce(job, "Warning", "Retained", note)
 
     async def _create(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Record that the provider is asked, then ask it, once."""

@@ -144,6 +144,16 @@ async def test_a_file_that_is_on_its_way_while_its_job_is_deleted_never_gets_the
     assert provider.left() == []
 
 
+async def test_a_model_that_was_made_before_its_job_was_deleted_is_told_of(provider, begin):
+    cluster = await begin()
+    await cluster.pass_time(181)
+    provider.advance(3600)
+    await delete(cluster)
+    assert ADDRESS not in cluster.kube.objects
+    assert [one.kind for one in provider.left() if one.kind == "model"] == ["model"]
+    assert ("FineTuneJob", "Warning", "Retained") in cluster.told
+
+
 async def test_a_finalizer_that_somebody_takes_off_is_put_on_again_before_the_provider_makes_a_job(provider, begin):
     cluster = await begin(with_cloud_job)
     cluster.run_pod()
