@@ -75,7 +75,7 @@ def job(wire: Wire) -> RemoteJob:
         created=when(wire.get("created_at")) or UNDATED,
         note=note,
         model=str(model) if model else None,
-        tokens=_whole(wire.get("trained_tokens")),
+        tokens=_count(wire.get("trained_tokens")),
         ends=when(wire.get("finished_at")) or when(wire.get("estimated_finish")),
         failure=failure(wire.get("error")) if state == "Failed" else None,
         results=tuple(str(_fields(one).get("id") or one) for one in _list(wire.get("result_files"))),
@@ -152,11 +152,11 @@ def metrics_of_events(events: Iterable[Wire]) -> Metrics:
     for event in events:
         data = _fields(event.get("data"))
         said = _STEP.match(str(event.get("message") or ""))
-        here = _whole(data.get("step")) or (int(said[1]) if said else 0)
+        here = _count(data.get("step")) or (said and _count(said[1])) or 0
         if not here:
             continue
         step = max(step, here)
-        total = max(total, _whole(data.get("total_steps")) or (int(said[2]) if said else 0))
+        total = max(total, _count(data.get("total_steps")) or (said and _count(said[2])) or 0)
         train += _point(here, data, *_TRAIN)
         validation += _point(here, data, *_VALIDATION)
     return Metrics(_in_order(train), _in_order(validation), step, total)
@@ -186,8 +186,8 @@ def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
 def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
     train, validation, step = [], [], 0
     for row in rows:
-        here = _whole(row.get("step"))
-        if here is None or here < 0:
+        here = _count(row.get("step"))
+        if here is None:
             continue
         step = max(step, here)
         train += _point(here, row, *_TRAIN)
@@ -232,6 +232,11 @@ def _number(value: Any, kind: Callable[[Any], float] = float) -> float | None:
 def _whole(value: Any) -> int | None:
     number = _number(value)
     return None if number is None or abs(number) > _LARGEST else int(number)
+
+
+def _count(value: Any) -> int | None:
+    number = _whole(value)
+    return None if number is None or number < 0 else number
 
 
 def _in_order(points: Iterable[LossPoint]) -> tuple[LossPoint, ...]:

@@ -71,6 +71,7 @@ ODD: dict[str, dict[str, Any]] = {
     "one file alone": {"result_files": "file-1"},
     "tokens as text": {"trained_tokens": "1000.0"},
     "tokens beyond all numbers": {"trained_tokens": 1e300},
+    "fewer tokens than none": {"trained_tokens": -7},
     "fields that nobody knows": {"quantum": {"deep": [1]}},
 }
 
@@ -129,6 +130,20 @@ RECORDS: dict[str, tuple[bytes, list[int]]] = {
 def test_a_record_of_losses_is_read_as_far_as_it_is_one(name):
     content, steps = RECORDS[name]
     assert [point.step for point in wire.metrics_of_results(content).train] == steps
+
+
+EVENTS: dict[str, tuple[dict[str, Any], int]] = {
+    "a step before the first": ({"data": {"step": -5, "train_loss": 0.5}}, 0),
+    "a step beyond all numbers": ({"message": f"Step {'9' * 40}/{'9' * 40}: training loss=0.5"}, 0),
+    "data in words": ({"data": "step 1", "message": "Step 1/9: training loss=0.5"}, 1),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_odd_events_are_no_progress(name):
+    event, step = EVENTS[name]
+    found = wire.metrics_of_events([event])
+    assert (found.step, found.total_steps <= 9) == (step, True)
 
 
 def test_bedrocks_record_as_well():
