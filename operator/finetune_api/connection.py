@@ -30,6 +30,7 @@ EndpointGlob = Annotated[
 ]
 ImageName = Annotated[str, Field(min_length=1, max_length=512)]
 
+PLACE_LENGTH = 512
 PROVIDERS = ("huggingFace", "openAI", "azureOpenAI", "bedrock", "sageMaker")
 _COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in PROVIDERS)
 _KEPT = " && ".join(f"has(self.{name}) == has(oldSelf.{name})" for name in PROVIDERS)
@@ -262,6 +263,22 @@ class LLMConnectionSpec(ApiModel):
         """Wire name of the one provider block."""
         blocks = ((field.alias, getattr(self, name)) for name, field in type(self).model_fields.items())
         return next(name for name, block in blocks if name in PROVIDERS and block is not None)
+
+    @property
+    def place(self) -> str | None:
+        """Where at its provider it leads: what was made there is nowhere else. None on this cluster, or while unknown.
+
+        What may change without that is left out: keys, roles, addresses of an account.
+        """
+        openai, azure, aws = self.open_ai, self.azure_open_ai, self.bedrock or self.sage_maker
+        parts: tuple[str | None, ...] = ()
+        if openai is not None:
+            parts = openai.base_url.rstrip("/"), openai.organization, openai.project
+        elif azure is not None and azure.account is not None:
+            parts = azure.subscription_id, azure.resource_group, azure.account
+        elif aws is not None:
+            parts = aws.region, f"s3://{aws.s3.bucket}/{aws.s3.prefix or ''}".rstrip("/")
+        return ", ".join(part for part in parts if part)[:PLACE_LENGTH] or None
 
 
 class LLMConnectionStatus(ApiModel):

@@ -201,6 +201,9 @@ class HostedDeployment(ApiModel):
     name: Annotated[str, Field(max_length=64)] = Field(description="Its name at the provider.")
     version: Annotated[int, Field(ge=1)] = Field(description="Version of the model that it serves.")
     connection: Annotated[str, Field(max_length=253)] = Field(description="LLMConnection that it was made with.")
+    place: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="Where at the provider the connection led then: it is looked for nowhere else."
+    )
     created_at: Timestamp = Field(description="When it was asked for, RFC 3339.")
     answered: bool = Field(False, description="Whether it has answered: from then on the provider has it, or had it.")
     released: bool = Field(False, description="Whether its deletion was asked for: then it is not missed.")

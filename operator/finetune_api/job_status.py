@@ -227,6 +227,9 @@ class ProviderStatus(ApiModel):
     job_id: Annotated[str, Field(max_length=253)] | None = Field(
         None, description="Job of the cluster or of the provider, of the present attempt."
     )
+    place: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="Where at the provider it was begun: what was made there is looked for nowhere else."
+    )
     attempt: Annotated[int, Field(ge=0)] = Field(0, description="Attempts so far, each a new pod.")
     retries: Annotated[int, Field(ge=0)] = Field(0, description="Attempts after a failure, bounded by maxRetries.")
     retry_after: Timestamp | None = Field(None, description="The next attempt starts then, RFC 3339.")

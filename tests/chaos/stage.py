@@ -51,6 +51,8 @@ class Plays:
     """Those that take away what the others stand on: one after the other, at the end."""
     always: tuple[Hashable, ...] = ()
     """Keys of plays that every test of the module is compared with."""
+    compared: Mapping[Hashable, Hashable] = field(default_factory=dict)
+    """By the key of a play, that of the one that it is compared with: whoever is selected brings it along."""
 
 
 Outcomes = dict[Name, Any]
@@ -64,10 +66,11 @@ def selected(items: Iterable[pytest.Item]) -> Waves:
         plays = getattr(getattr(item, "module", None), "PLAYS", None)
         if not isinstance(plays, Plays) or "outcome" not in getattr(item, "fixturenames", ()):
             continue
-        asked = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        for key in (*plays.always, *asked):
+        params = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        asked = [key for key in params if isinstance(key, Hashable)]
+        for key in (*plays.always, *(plays.compared[key] for key in asked if key in plays.compared), *asked):
             for wave, some in zip(found, (plays.beside, plays.calm, plays.alone), strict=True):
-                if isinstance(key, Hashable) and key in some:
+                if key in some:
                     wave[item.module.__name__, key] = some[key]
     return found
 

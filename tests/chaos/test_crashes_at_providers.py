@@ -22,7 +22,10 @@ def walks(life: str, fault: Fault | None = None) -> Play:
     return play
 
 
-PLAYS = Plays(beside={life: walks(life) for life in LIVES} | {fault: walks(fault.life, fault) for fault in FAULTS})
+PLAYS = Plays(
+    beside={life: walks(life) for life in LIVES} | {fault: walks(fault.life, fault) for fault in FAULTS},
+    compared={fault: fault.life for fault in FAULTS},
+)
 
 
 QUICK_LIVES = {fault.life for fault in QUICK}

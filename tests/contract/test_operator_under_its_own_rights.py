@@ -176,10 +176,10 @@ def in_team(manifest: Manifest, namespace: str = TEAM) -> Manifest:
 def check(server: Server, port: int, name: str, rows: bytes) -> None:
     """What a job's check does: a pod passes the data on, and ends well."""
     wait_until(lambda: exists(server, "jobs", f"{name}-1"), "the check's Job", timeout=120)
-    job = server.get("ftj", name, "-n", TEAM)
-    assert job["metadata"]["finalizers"] == [PROVIDER_FINALIZER]
-    uid = job["metadata"]["uid"]
-    end_check(server, uid, upload(port, run_check(server, name), uid, name, rows), name)
+    uid = server.get("ftj", name, "-n", TEAM)["metadata"]["uid"]
+    file = upload(port, run_check(server, name), uid, name, rows)
+    assert server.get("ftj", name, "-n", TEAM)["metadata"]["finalizers"] == [PROVIDER_FINALIZER]
+    end_check(server, uid, file, name)
 
 
 def run_check(server: Server, name: str) -> str:

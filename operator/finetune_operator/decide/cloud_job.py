@@ -6,9 +6,10 @@ What costs money is made once: a create is recorded before it is made, and while
 provider, nothing is made again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
@@ -81,7 +82,7 @@ def decide(view: JobView) -> Decision:
 def remember_files(view: JobView) -> Decision | None:
     """What a pod has brought to the provider, before the pod may go: a list there may lack it for a while."""
     checked = view.run.report.checked if view.run.report else None
-    if checked is None or view.provider.files is not None or not view.held:
+    if checked is None or view.provider.files is not None:
         return None
     provider = view.provider.model_copy(update={"files": checked.files})
     return Decision(view.status.model_copy(update={"provider": provider}), requeue_after=0)
@@ -115,6 +116,7 @@ def take_over(view: JobView) -> Decision | None:
             "name": view.connection.provider,
             "attempt": view.attempt,
             "job_id": adopted.job_id,
+            "place": view.place,
             "asked_at": timestamp(view.now),
         }
     )
@@ -265,27 +267,21 @@ def not_tidied(view: JobView, failure: Failure) -> Decision:
 
 def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again: float) -> Decision:
     """Deployments that an evaluation needed are on their way out, or cannot be deleted now."""
-    standing = ", ".join(names)
     if failure is None:
-        facts = reconciling(Reason.PENDING, f"{standing} is being deleted at the provider") if view.deleting else []
+        said = f"{', '.join(names)} is being deleted at the provider"
+        facts = reconciling(Reason.PENDING, said) if view.deleting else []
         return Decision(job.with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)})), requeue_after=again)
-    if view.deleting:
-        return not_tidied(view, failure)
-    message = (
-        f"deployment {standing or 'of the evaluation'} may stand at the provider, and be billed: {failure.message}"
-    )
-    facts = [Fact("Released", "False", failure.reason, message)]
-    status = job.with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)}))
-    return Decision(status, requeue_after=ASK_AGAIN_SECONDS)
+    facts = [measuring.unreleased(names, failure)]
+    decision = not_tidied(view, failure)
+    if not view.deleting:
+        decision = replace(decision, status=job.with_status(view, Change()))
+    return _with(view, decision, facts, cost=cloud_cost.with_bill(view))
 
 
 def gone(view: JobView, decision: Decision) -> Decision:
     """None of them is left: what they have cost is known, and what was in the way is not any more."""
-    was_left = any(condition.type == "Released" for condition in view.status.conditions or ())
-    facts = [Fact("Released", "True", Reason.SUCCEEDED, "nothing is left at the provider")] if was_left else []
-    conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
-    more = {"provider": view.status.provider, "cost": cloud_cost.with_bill(view), "conditions": conditions}
-    return replace(decision, status=decision.status.model_copy(update=more))
+    left = measuring.nothing_left(view)
+    return _with(view, decision, left, provider=view.status.provider, cost=cloud_cost.with_bill(view))
 
 
 def complete(view: JobView) -> Decision | None:
@@ -293,10 +289,13 @@ def complete(view: JobView) -> Decision | None:
     decision = job.complete(view)
     if decision is None or decision.register:
         return decision
-    status = decision.status
-    conditions = merge(status.conditions, measuring.facts(view), generation=view.generation, now=view.now)
-    more = {"cost": cloud_cost.with_bill(view), "conditions": conditions}
-    return replace(decision, status=status.model_copy(update=more))
+    return _with(view, decision, measuring.facts(view), cost=cloud_cost.with_bill(view))
+
+
+def _with(view: JobView, decision: Decision, facts: Iterable[Fact], **fields: Any) -> Decision:
+    """The decision with these facts in its conditions, too, and these fields of status."""
+    conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
+    return replace(decision, status=decision.status.model_copy(update={**fields, "conditions": conditions}))
 
 
 def retry_or_fail(view: JobView) -> Decision | None:

@@ -362,6 +362,7 @@ def _started(view: JobView) -> Change:
             "attempt": view.attempt,
             "retry_after": None,
             "artifact_uri": _output(view) or None,
+            "place": view.place,
         }
     )
     fields = {

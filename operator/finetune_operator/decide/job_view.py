@@ -79,6 +79,12 @@ class JobView:
         return recorded if recorded and self.connection and self.connection.provider != recorded else None
 
     @property
+    def place(self) -> str | None:
+        """Where at its provider the attempt is: as long as anything may be left there, where the first one was."""
+        now = self.connection.place if self.connection else None
+        return (self.provider.place if self.held else None) or now
+
+    @property
     def attempt(self) -> int:
         """The attempt that is under way or comes next, from 1."""
         return max(self.provider.attempt, 1)

@@ -23,7 +23,7 @@ from finetune_api.job_status import (
 )
 from finetune_api.reasons import Reason
 from finetune_operator.decide import asking_cost, evaluation_hosts
-from finetune_operator.decide.conditions import Fact, moment, reconciling, resting, stalled, timestamp
+from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, resting, stalled, timestamp
 from finetune_operator.decide.job import (
     LAST_POD_CHECK_SECONDS,
     LATE_POD_CHECK_SECONDS,
@@ -40,6 +40,8 @@ MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
 MOST_FAILURES = 3
 RETRY_DELAYS = (60, 600)
 """Seconds before the second and the third pod: the pods themselves have been patient."""
+
+ASK_AGAIN_SECONDS = 60
 
 WORTH_ANOTHER_POD = RETRIED | {
     Reason.PROVIDER_UNAVAILABLE,
@@ -123,6 +125,7 @@ def pause(view: JobView) -> Decision | None:
     standing = bool(evaluation_hosts.made(_state(view)))
     message = "stopping: answers so far are kept" if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
+    facts += [] if standing else nothing_left(view)
     change = _change(view, facts, **_next_pod(view), retry_after=None, deploying_since=None)
     change.fields.update({"phase": "Suspended", "failure": None})
     again = LAST_POD_CHECK_SECONDS if stopping or standing else None
@@ -167,9 +170,16 @@ def deploy(view: JobView) -> Decision | None:
         # The tuned model answers, or `enforce_limits` would have had its say: what does not is a baseline.
         left = _change(view, reconciling(Reason.DEPLOYING, DEPLOYING), deployments=evaluation_hosts.given_up(recorded))
         return Decision(with_status(view, left), requeue_after=0)
-    change = _change(view, reconciling(Reason.DEPLOYING, DEPLOYING), deploying_since=since)
+    facts = [*reconciling(Reason.DEPLOYING, DEPLOYING), *_wanted_again(view)]
+    change = _change(view, facts, deploying_since=since)
     change.fields["failure"] = None
     return Decision(with_status(view, change), host="Up", requeue_after=LATE_POD_CHECK_SECONDS)
+
+
+def _wanted_again(view: JobView) -> list[Fact]:
+    """What could not be deleted while the job was suspended is no trouble any more."""
+    left = any((one.type, one.status) == ("Released", "False") for one in view.status.conditions or ())
+    return [Fact("Released", "True", Reason.DEPLOYING, "they are wanted again")] if left else []
 
 
 def begin(view: JobView) -> Decision | None:
@@ -261,6 +271,27 @@ def trouble(view: JobView, status: FineTuneJobStatus, failure: Failure, again: f
     say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
     change = Change(say(failure.reason, failure.message), {"failure": failure})
     return Decision(with_status(replace(view, status=status), change), requeue_after=max(1.0, again))
+
+
+def not_released(view: JobView, status: FineTuneJobStatus, names: Sequence[str], failure: Failure) -> Decision:
+    """What was deployed is to go, and cannot be deleted now."""
+    decision = trouble(view, status, failure, ASK_AGAIN_SECONDS)
+    facts = [unreleased(names, failure)]
+    conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
+    return replace(decision, status=decision.status.model_copy(update={"conditions": conditions}))
+
+
+def unreleased(names: Sequence[str], failure: Failure) -> Fact:
+    """The condition Released while deployments that were made for an evaluation cannot be deleted."""
+    standing = ", ".join(names) or "of the evaluation"
+    message = f"deployment {standing} may stand at the provider, and be billed: {failure.message}"
+    return Fact("Released", "False", failure.reason, message)
+
+
+def nothing_left(view: JobView) -> list[Fact]:
+    """The condition Released once they are gone, where that was in doubt."""
+    was_left = any(condition.type == "Released" for condition in view.status.conditions or ())
+    return [Fact("Released", "True", Reason.SUCCEEDED, "nothing is left at the provider")] if was_left else []
 
 
 def deployed(status: FineTuneJobStatus, recorded: Sequence[EvaluationDeployment]) -> FineTuneJobStatus:

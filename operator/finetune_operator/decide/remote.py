@@ -22,6 +22,9 @@ from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.reported import AT_WORK
 from finetune_operator.decide.run import Run
 
+UNDATED = datetime.fromtimestamp(0, UTC)
+"""When a job was made of which the provider does not say that."""
+
 RemoteState = Literal["Queued", "Active", "Succeeded", "Failed", "Cancelled", "Gone"]
 
 
@@ -75,6 +78,11 @@ class RemoteJob:
     labels: dict[str, str] = field(default_factory=dict)
     partial: bool = False
     """From a list that lacks what only a look at the job itself tells: why it failed, say, or what it has written."""
+
+    @property
+    def dated(self) -> bool:
+        """Whether the provider says when it was made."""
+        return self.created > UNDATED
 
     @property
     def ended(self) -> bool:
@@ -207,7 +215,7 @@ def _result(job: RemoteJob, metrics: Metrics, loss: Loss | None, status: FineTun
         train_loss=loss.last_train if loss else None,
         eval_loss=loss.last_validation if loss else None,
         **(loss.last_rewards if loss else {}),
-        runtime_seconds=round((job.ends - job.created).total_seconds()) if job.ends else None,
+        runtime_seconds=round((job.ends - job.created).total_seconds()) if job.ends and job.dated else None,
         dataset_sha256=train.sha256 if train else None,
     )
 

@@ -6,8 +6,8 @@ to the SDK and nowhere else.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -17,13 +17,14 @@ from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
 from finetune_operator.providers import sdks
-from finetune_operator.providers.connection_secret import secret_of
+from finetune_operator.providers.connection_secret import NAMES, secret_of
 from finetune_operator.providers.errors import Refused, TryLater, understood
 from finetune_operator.providers.gate import CALLS_PER_SECOND, Gate, Pace
 from finetune_operator.providers.openai_wire import OPENAI_HOST
 from finetune_operator.providers.poll import POLL_SECONDS, Poller
 from finetune_operator.providers.ports import ClosableApi, Credential, FineTuningApi, HostingApi, RemoteFile
 from finetune_operator.runtime.kube import SECRETS, Kube, secret_value
+from finetune_operator.runtime.logs import hide
 from finetune_operator.runtime.queue import Key
 
 T = TypeVar("T")
@@ -73,6 +74,7 @@ class Account:
         self._api = api
         self._gate = Gate(clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
+        self._sent: list[str] = []
         self._answers = Gate(at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, clock=clock)
         self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
         self._asking = asyncio.Semaphore(ANSWERS_AT_ONCE)
@@ -132,6 +134,18 @@ class Account:
             with understood():
                 return await do()
 
+    def is_uploading(self, prefix: str) -> bool:
+        """Whether a file whose name begins so is on its way to the provider, and may be there in a moment."""
+        return any(name.startswith(prefix) for name in self._sent)
+
+    @contextmanager
+    def _on_its_way(self, name: str) -> Iterator[None]:
+        self._sent.append(name)
+        try:
+            yield
+        finally:
+            self._sent.remove(name)
+
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """Pass a file on, unless the provider has it already, from an upload whose answer was lost.
 
@@ -140,7 +154,7 @@ class Account:
         """
         async with self._uploads.passing():
             api = await self._api()
-            with understood():
+            with understood(), self._on_its_way(name):
                 there = next((file for file in await api.files(name) if file.bytes == size), None)
                 if there is None:
                     return await api.upload(name, size, body)
@@ -204,6 +218,34 @@ class Accounts:
                 clock=self._clock,
             )
         return self._accounts[name]
+
+    def place(self, name: str) -> str | None:
+        """Where a connection leads now."""
+        spec = self._connection(name)
+        return spec.place if spec is not None else None
+
+    def require_place(self, name: str, place: str | None) -> None:
+        """Nothing is looked for where it was not made: it would be taken for gone, and go on costing.
+
+        Args:
+            name: of the connection.
+            place: where it led when that was made; None where that is not known.
+
+        Raises:
+            TryLater: it leads elsewhere by now.
+        """
+        now = self.place(name)
+        if now is None or place is None or now == place:
+            return
+        message = (
+            f"LLMConnection {name} leads to {now} by now, and this was begun at {place}, where it may be billed: make "
+            "the connection lead there as before"
+        )
+        elsewhere = TryLater(Reason.CONNECTION_NOT_FOUND, message, 60.0)
+        elsewhere.next_step = (
+            "Ask an admin to make the connection as it was; another place is for another LLMConnection."
+        )
+        raise elsewhere
 
     def forget(self, key: Key) -> None:
         """An object has ended or is gone."""
@@ -272,6 +314,8 @@ class Accounts:
         if secret is None:
             raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} does not exist")
         values = {key: (secret_value(secret, key) or b"").decode(errors="replace").strip() for key in keys}
+        for key in values.keys() - NAMES:
+            hide(values[key])
         missing = [key for key, value in values.items() if not value]
         if missing:
             raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} has no {', '.join(missing)}")

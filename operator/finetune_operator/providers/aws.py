@@ -22,7 +22,8 @@ from botocore.session import Session
 from finetune_api.reasons import Reason
 from finetune_operator.providers.connection_secret import AWS_KEYS
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
-from finetune_operator.runtime.logs import redact
+from finetune_operator.providers.openai_wire import plain
+from finetune_operator.providers.silence import unanswered
 
 T = TypeVar("T")
 
@@ -34,7 +35,6 @@ THREADS = 16
 STORE = "s3"
 KEY_PAUSE_SECONDS, ROLE_PAUSE_SECONDS, CONFLICT_PAUSE_SECONDS = 60.0, 60.0, 30.0
 THROTTLE_PAUSE_SECONDS, QUOTA_PAUSE_SECONDS = 30.0, 300.0
-MESSAGE_LIMIT = 500
 
 _KEYS = frozenset(
     {
@@ -224,7 +224,7 @@ def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> Pr
         return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
     if isinstance(error, boto.ParamValidationError | boto.InvalidRegionError):
         return Refused(Reason.PROVIDER_REFUSED, f"{service} cannot be asked that ({kind})")
-    return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} does not answer ({kind})")
+    return unanswered(error, service)
 
 
 def _refusal(error: boto.ClientError, service: str) -> ProviderError:  # noqa: PLR0911 - a table
@@ -256,7 +256,7 @@ def _refusal(error: boto.ClientError, service: str) -> ProviderError:  # noqa: P
 
 
 def _said(error: boto.ClientError) -> str:
-    return redact(str(error.response.get("Error", {}).get("Message", "")))[:MESSAGE_LIMIT]
+    return plain(str(error.response.get("Error", {}).get("Message", "")))
 
 
 def _action(error: boto.ClientError) -> str:

@@ -11,6 +11,7 @@ from azure.core.rest import HttpRequest
 from finetune_api.reasons import Reason
 from finetune_operator.providers import openai_wire
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
+from finetune_operator.providers.silence import unanswered
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ async def ask(call: Awaitable[T]) -> T:
         kind = type(error).__name__
         if "Authentication" in kind or "Credential" in kind:
             raise _no_token(error) from None
-        raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"ARM does not answer ({kind})") from None
+        raise unanswered(error, "ARM") from None
 
 
 def _no_token(error: AzureError) -> ProviderError:

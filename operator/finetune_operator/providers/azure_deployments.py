@@ -8,6 +8,7 @@ import openai
 from azure.mgmt.cognitiveservices import models as arm
 from azure.mgmt.cognitiveservices.aio import CognitiveServicesManagementClient
 
+from finetune_api.asking import Message, Question
 from finetune_api.azure import AzureOpenAI
 from finetune_api.catalogue import tuned_from
 from finetune_api.deployment import AzureServing, DeploymentTemplate
@@ -17,7 +18,8 @@ from finetune_operator.decide.hosting_terms import azure_units, in_words
 from finetune_operator.decide.idle import Figures
 from finetune_operator.providers.azure_arm import CALL_SECONDS, MANAGEMENT, ArmRest, ask
 from finetune_operator.providers.azure_monitor import AzureMonitor
-from finetune_operator.providers.errors import NotThere, Unknown
+from finetune_operator.providers.errors import NotThere, Refused, TryLater
+from finetune_operator.providers.openai_models import OpenAIModels
 from finetune_operator.providers.ports import HostRequest
 
 OWNER_TAG = "finetune-uid"
@@ -82,16 +84,21 @@ class AzureDeployments:
             return
 
     async def answers(self, name: str) -> bool:
-        """Whether a deployment answers a question of one token: ARM says Succeeded some minutes before it does."""
-        question: Any = [{"role": "user", "content": "ok?"}]
+        """Whether a deployment answers a question of one token: ARM says Succeeded some minutes before it does.
+
+        One that is asked too much for now is asked again; one that finds fault with the question has read it.
+        """
+        question = Question(model="tuned", messages=[Message(role="user", content="ok?")], max_tokens=1)
         try:
-            await self._sdk.chat.completions.create(model=name, messages=question, max_tokens=1)
-        except openai.NotFoundError:
+            await OpenAIModels(self._sdk).answer(name, question)
+        except NotThere:
             return False
-        except openai.APIError as error:
-            raise Unknown(
-                Reason.PROVIDER_UNAVAILABLE, f"deployment {name} does not answer ({type(error).__name__})"
-            ) from None
+        except Refused:
+            return True
+        except TryLater as error:
+            if error.reason != Reason.RATE_LIMITED:
+                raise
+            return False
         return True
 
     async def usage(self, name: str, since: datetime, now: datetime) -> Figures:

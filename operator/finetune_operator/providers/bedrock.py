@@ -5,6 +5,7 @@ attempt: Bedrock makes one job for one token, however often it is asked, and a l
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -17,9 +18,11 @@ from finetune_operator.providers import bedrock_wire as wire
 from finetune_operator.providers.aws import Aws, session_of
 from finetune_operator.providers.bedrock_deployments import BedrockDeployments
 from finetune_operator.providers.bedrock_models import ANSWER_SECONDS, RUNTIME, BedrockModels
-from finetune_operator.providers.errors import NotThere, Refused, TryLater
+from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.s3 import Bucket, place_of
+
+logger = logging.getLogger(__name__)
 
 SERVICE = "bedrock"
 RESULTS_MAX_BYTES = 16 * 1024 * 1024
@@ -60,7 +63,12 @@ class BedrockApi:
 
     async def files(self, prefix: str) -> list[RemoteFile]:
         """Objects below the connection's place: data, and results where they are not to be kept."""
-        found = await self._bucket.objects(prefix)
+        try:
+            found = await self._bucket.objects(prefix)
+        except TryLater as error:
+            if error.reason != Reason.BUCKET_NOT_FOUND:
+                raise
+            return []  # with the bucket went all that was in it
         keep = self._settings.results == "Keep"
         return [
             RemoteFile(one.name, one.name, one.bytes) for one in found if not (keep and wire.is_of_results(one.name))
@@ -72,7 +80,11 @@ class BedrockApi:
 
     async def end_uploads(self, prefix: str) -> None:
         """Give up uploads that were never ended: S3 bills for their parts."""
-        await self._bucket.end_uploads(prefix)
+        try:
+            await self._bucket.end_uploads(prefix)
+        except TryLater as error:
+            if error.reason != Reason.BUCKET_NOT_FOUND:
+                raise
 
     async def create(self, request: JobRequest) -> RemoteJob:
         """CreateModelCustomizationJob, with the attempt's token."""
@@ -146,9 +158,17 @@ class BedrockApi:
         return await self._aws.call(SERVICE, "get_model_customization_job", jobIdentifier=name_or_arn)
 
     async def _content(self, uri: str) -> bytes:
-        """An object's content, wherever it is: an adopted job may have another bucket. Empty while there is none."""
+        """An object's content, wherever it is: an adopted job may have another bucket. Empty while there is none.
+
+        Losses that may not be read cost no model, nor the other jobs' polling.
+        """
         place, name = place_of(uri)
         try:
             return await Bucket(self._aws, place).read(name, RESULTS_MAX_BYTES)
         except NotThere:
+            return b""
+        except TryLater as error:
+            if error.reason != Reason.BUCKET_NOT_FOUND and not isinstance(error, Denied):
+                raise
+            logger.warning("a record of losses cannot be read: %s", error.message)
             return b""

@@ -1,9 +1,7 @@
 """Bedrock's customization jobs ↔ ours. Pure: dicts as boto3 gives and takes them; what is missing is no error."""
 
-import csv
-import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from finetune_api.aws import Bedrock
@@ -13,7 +11,7 @@ from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
-from finetune_operator.providers.openai_wire import plain
+from finetune_operator.providers.openai_wire import csv_rows, plain
 from finetune_operator.providers.ports import JobRequest
 
 Wire = Mapping[str, Any]
@@ -190,9 +188,8 @@ def _result(shown: Wire, path: str) -> str:
 
 
 def _curve(content: bytes, column: str) -> tuple[LossPoint, ...]:
-    rows: Sequence[Wire] = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig", errors="replace"))))
     points = {}
-    for row in rows:
+    for row in csv_rows(content):
         try:
             step, value = int(float(row["step_number"])) + 1, float(row[column])
         except (KeyError, TypeError, ValueError):

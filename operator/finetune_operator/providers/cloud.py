@@ -3,8 +3,8 @@
 Knows no provider: what one is asked goes through its FineTuningApi.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from finetune_operator.decide.remote import JobKey, RemoteJob, is_of, run_of
 from finetune_operator.decide.run import Run
 from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
-from finetune_operator.providers.errors import Ended, NotThere, Refused, TryLater
+from finetune_operator.providers.errors import Busy, Ended, NotThere, Refused, TryLater
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
 from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, Kube
@@ -103,6 +103,11 @@ class CloudTraining:
     ) -> Run:
         """What the poller has seen of the provider's job."""
         poller = self._accounts.of(_connection(job)).poller
+        try:
+            self._accounts.require_place(_connection(job), provider.place)
+        except TryLater as elsewhere:
+            self._accounts.forget(_queue_key(job))
+            return Run("Unreachable", failure=elsewhere.failure(), job_id=job_id)
         seen = poller.watch(job_id, _queue_key(job), moment(asked_at) - SETTLE - CLOCK_SKEW)
         if poller.trouble is not None:
             return Run("Unreachable", failure=poller.trouble.failure(), job_id=job_id)
@@ -207,9 +212,12 @@ class CloudTraining:
             message = "a job was asked for a moment ago; whether there is one to cancel does not show yet"
             raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, min(left, 15.0))
 
-    def turn(self, job: Manifest) -> AbstractAsyncContextManager[None]:
-        """At the gate of the job's connection."""
-        return self._accounts.of(_connection(job)).turn()
+    @asynccontextmanager
+    async def turn(self, job: Manifest) -> AsyncIterator[None]:
+        """At the gate of the job's connection, if that leads where the job was begun."""
+        self._accounts.require_place(_connection(job), place_of(job))
+        async with self._accounts.of(_connection(job)).turn():
+            yield
 
     async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
         """By the labels that the job carries, or by its training file where the provider keeps no labels."""
@@ -235,9 +243,15 @@ class CloudTraining:
         await self._call(job, lambda api: api.cancel(job_id))
 
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
-        """Delete the files of all attempts, which their names tell; look at the provider's job no more."""
+        """Delete the files of all attempts, which their names tell; look at the provider's job no more.
+
+        Raises:
+            Busy: a file is still on its way there.
+        """
         self._accounts.forget(_queue_key(job))
         prefix = key_of(job, ProviderStatus()).file_prefix
+        if self._accounts.of(_connection(job)).is_uploading(prefix):
+            raise Busy(Reason.PENDING, "a file of the job is still on its way to the provider", 1.0)
         listed = {file.id for file in await self._call(job, lambda api: api.files(prefix))}
         hidden = [file.id for file in known if file.id not in listed]
         await self._call(job, lambda api: api.end_uploads(prefix))
@@ -257,7 +271,8 @@ class CloudTraining:
         except NotThere:
             return
         if made.state == "Succeeded":
-            raise Ended(Reason.SUCCEEDED, f"job {job_id} succeeded before it could be cancelled", 5.0)
+            made_it = f"; its model {made.model} stays at the provider" if made.model else ""
+            raise Ended(Reason.SUCCEEDED, f"job {job_id} succeeded before it could be cancelled{made_it}", 5.0)
 
     async def _require_own_files(self, job: Manifest, key: JobKey, provider: ProviderStatus) -> None:
         """A pod told the files' names at the provider: on its word alone, one could tune on somebody else's data."""
@@ -294,6 +309,12 @@ def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
 
 def _connection(job: Manifest) -> str:
     return str(job["spec"]["connectionRef"]["name"])
+
+
+def place_of(job: Manifest) -> str | None:
+    """Where the job was begun, as its status has it."""
+    recorded = ((job.get("status") or {}).get("provider") or {}).get("place")
+    return str(recorded) if recorded else None
 
 
 def _queue_key(job: Manifest) -> Key:

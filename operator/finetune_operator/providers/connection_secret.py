@@ -4,6 +4,8 @@ from finetune_api.connection import LLMConnectionSpec
 
 AWS_KEYS = ("accessKeyID", "secretAccessKey")
 AZURE_KEYS = ("tenantID", "clientID", "clientSecret")
+NAMES = frozenset({"accessKeyID", "tenantID", "clientID"})
+"""Keys whose values are names, and no secrets."""
 
 
 def secret_of(spec: LLMConnectionSpec) -> tuple[str, tuple[str, ...]] | None:

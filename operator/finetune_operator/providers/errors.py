@@ -8,6 +8,7 @@ ProviderError
 │   ├── Denied       the key is good, and lacks the right to do this
 │   └── Ended        what was to be cancelled has succeeded
 └── Unknown          no answer, or one that does not tell: it may have been done
+    ├── Unreached    nobody was there to hear it: nothing was done
     └── Unreadable   an answer that no such API gives
 
 Messages are for people and go into status: they name no secret and quote no data.
@@ -49,10 +50,13 @@ class ProviderError(Exception):
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
+        self.next_step: str | None = None
+        """What to do, where it is not what the reason leads to otherwise."""
 
     def failure(self) -> Failure:
         """The error as status shows it."""
-        return Failure.because(self.reason, self.message)
+        found = Failure.because(self.reason, self.message)
+        return found.model_copy(update={"next_step": self.next_step}) if self.next_step else found
 
 
 class Refused(ProviderError):  # noqa: N818 - named as what happened
@@ -81,6 +85,10 @@ class Ended(TryLater):
 
 class Unknown(ProviderError):  # noqa: N818 - named as what is known
     """Nobody knows whether it was done."""
+
+
+class Unreached(Unknown):
+    """The call did not get as far as anybody who could do it."""
 
 
 class Unreadable(Unknown):

@@ -27,6 +27,14 @@ class Hosting:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
 
+    def require_place(self, recorded: HostedDeployment) -> None:
+        """As `Accounts.require_place`, of a deployment."""
+        self._accounts.require_place(recorded.connection, recorded.place)
+
+    def place(self, connection: str) -> str | None:
+        """Where a connection leads now."""
+        return self._accounts.place(connection)
+
     async def list(self, connection: str) -> dict[str, Hosted]:
         """All deployments of the account, by name."""
         found = await self._accounts.of(connection).host(lambda host: host.list())

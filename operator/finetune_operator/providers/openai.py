@@ -3,6 +3,7 @@
 The SDK repeats nothing here: a create that was answered with 500 may have been done, and only the look-up can tell.
 """
 
+import asyncio
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,8 +20,9 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import openai_wire as wire
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
-from finetune_operator.providers.openai_models import OpenAIModels, retry_after, unanswered
+from finetune_operator.providers.openai_models import OpenAIModels, retry_after
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
+from finetune_operator.providers.silence import unanswered
 
 T = TypeVar("T")
 
@@ -110,13 +112,10 @@ class OpenAIApi:
 
     async def files(self, prefix: str) -> list[RemoteFile]:
         """GET /files, page by page."""
-        found = []
-        page = await self._ask(self._sdk.files.list(purpose="fine-tune", limit=10 * PAGE))
-        while True:
-            found += [wire.file(one.to_dict()) for one in page.data]
-            if not page.has_next_page():
-                return [file for file in found if file.name.startswith(prefix)]
-            page = await self._ask(page.get_next_page())
+        found: list[RemoteFile] = []
+        async for page in self._pages(self._sdk.files.list(purpose="fine-tune", limit=10 * PAGE)):
+            found += [wire.file(one) for one in page]
+        return [file for file in found if file.name.startswith(prefix)]
 
     async def delete_file(self, file_id: str) -> None:
         """DELETE /files/ID."""
@@ -154,13 +153,12 @@ class OpenAIApi:
 
     async def _jobs(self, since: datetime, labels: dict[str, str] | None) -> list[RemoteJob]:
         found: list[RemoteJob] = []
-        page = await self._ask(self._sdk.fine_tuning.jobs.list(limit=PAGE, metadata=labels or openai.omit))
-        while True:
-            here = [wire.job(one.to_dict()) for one in page.data]
-            found += [job for job in here if job.created >= since]
-            if not page.has_next_page() or any(job.created < since for job in here):
-                return found
-            page = await self._ask(page.get_next_page())
+        async for page in self._pages(self._sdk.fine_tuning.jobs.list(limit=PAGE, metadata=labels or openai.omit)):
+            here = [wire.job(one) for one in page]
+            found += [job for job in here if job.created >= since or not job.dated]
+            if any(job.dated and job.created < since for job in here):
+                break
+        return found
 
     async def job(self, job_id: str) -> RemoteJob:
         """GET /fine_tuning/jobs/ID."""
@@ -169,7 +167,8 @@ class OpenAIApi:
     async def metrics(self, job: RemoteJob) -> Metrics:
         """The results file where there is one, else the newest events, else checkpoints."""
         if job.results:
-            found = wire.metrics_of_results(await self._content(job.results[0]))
+            content = await self._content(job.results[0])
+            found = await asyncio.to_thread(wire.metrics_of_results, content)  # it may be long
             if found.train:
                 return found
         found = wire.metrics_of_events(await self._events(job))
@@ -204,14 +203,11 @@ class OpenAIApi:
 
     async def _results_of(self, model: str) -> tuple[str, ...]:
         """Only the job knows them, and it is found by the model's name alone."""
-        page = await self._ask(self._sdk.fine_tuning.jobs.list(limit=PAGE))
-        while True:
-            for made in (wire.job(one.to_dict()) for one in page.data):
+        async for page in self._pages(self._sdk.fine_tuning.jobs.list(limit=PAGE)):
+            for made in map(wire.job, page):
                 if made.model == model:
                     return made.results
-            if not page.has_next_page():
-                return ()
-            page = await self._ask(page.get_next_page())
+        return ()
 
     def hosting(self) -> HostingApi | None:
         """A tuned model is asked by its name."""
@@ -224,13 +220,26 @@ class OpenAIApi:
     async def _events(self, job: RemoteJob) -> list[dict[str, Any]]:
         """The newest page while a job runs: status keeps the earlier points. All of them, within reason, at its end."""
         events: list[dict[str, Any]] = []
-        page = await self._ask(self._sdk.fine_tuning.jobs.list_events(job.id, limit=PAGE))
-        for _ in range(EVENT_PAGES if job.ended else 1):
-            events += [one.to_dict() for one in page.data]
-            if not page.has_next_page():
+        most = PAGE * (EVENT_PAGES if job.ended else 1)
+        async for page in self._pages(self._sdk.fine_tuning.jobs.list_events(job.id, limit=PAGE)):
+            events += page
+            if len(events) >= most:
                 break
-            page = await self._ask(page.get_next_page())
         return events
+
+    async def _pages(self, first: Awaitable[Any]) -> AsyncIterator[list[dict[str, Any]]]:
+        """A list's pages, up to one that brings nothing new: a service may give the first one for ever."""
+        page, seen = await self._ask(first), set[str]()
+        while True:
+            here = [one.to_dict() for one in page.data]
+            new = {str(one.get("id")) for one in here} - seen
+            if not new:
+                return
+            yield here
+            if not page.has_next_page():
+                return
+            seen |= new
+            page = await self._ask(page.get_next_page())
 
     async def _content(self, file_id: str) -> bytes:
         """A file's content, as far as RESULTS_MAX_BYTES."""
@@ -293,7 +302,7 @@ def labels(request: JobRequest) -> dict[str, str]:
 
 
 def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
-    code, said = error.code or "", wire.plain(error.message)
+    code, said = wire.plain(error.code or "")[:64], wire.plain(_message(error))
     pause = retry_after(error)
     match error.status_code:
         case 401:
@@ -313,6 +322,12 @@ def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # no
         case 400 if "not ready" in said:
             return TryLater(Reason.PROVIDER_UNAVAILABLE, f"{host} still looks at the files", FILE_PAUSE_SECONDS)
     return Refused(Reason.PROVIDER_REFUSED, f"{host} refuses ({error.status_code} {code}): {said}")
+
+
+def _message(error: openai.APIStatusError) -> str:
+    """What the provider said; the SDK puts the whole body in place of it."""
+    told = error.body.get("message") if isinstance(error.body, dict) else None
+    return told if isinstance(told, str) else error.message
 
 
 def _envelope(name: str) -> tuple[bytes, bytes, str]:

@@ -11,6 +11,7 @@ from openai.types.chat import ChatCompletion
 from finetune_api.asking import Question, Reply
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.silence import unanswered
 
 ANSWER_SECONDS = 120.0
 """For one answer: long ones are written word by word."""
@@ -59,12 +60,6 @@ def _reply(said: ChatCompletion) -> Reply:
         prompt_tokens=usage.prompt_tokens if usage else 0,
         completion_tokens=usage.completion_tokens if usage else 0,
     )
-
-
-def unanswered(error: Exception, host: str) -> Unknown:
-    """No answer, or none in time."""
-    kind = "does not answer in time" if isinstance(error, openai.APITimeoutError) else "does not answer"
-    return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{host} {kind}")
 
 
 def retry_after(error: openai.APIStatusError) -> float | None:

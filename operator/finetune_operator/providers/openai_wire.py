@@ -8,18 +8,22 @@ import base64
 import binascii
 import csv
 import io
+import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import Metrics, RemoteJob, RemoteState, at
+from finetune_operator.decide.remote import UNDATED, Metrics, RemoteJob, RemoteState, at
 from finetune_operator.providers.ports import RemoteFile
 from finetune_operator.runtime.logs import redact
 
 Wire = Mapping[str, Any]
+
+logger = logging.getLogger(__name__)
 
 OPENAI_HOST = "api.openai.com"
 
@@ -31,6 +35,10 @@ _STATES: dict[str, RemoteState] = {
     "succeeded": "Succeeded",
     "failed": "Failed",
     "cancelled": "Cancelled",
+    # Other services' words.
+    "completed": "Succeeded",
+    "error": "Failed",
+    "canceled": "Cancelled",
 }
 _NOTES = {
     "validating_files": "the provider checks the files",
@@ -44,26 +52,57 @@ _QUOTA = frozenset({"exceeded_quota", "insufficient_quota", "billing_hard_limit_
 _DATA = re.compile(r"invalid_(training|validation)_file|invalid_n_examples|invalid_file", re.IGNORECASE)
 _STEP = re.compile(r"^Step (\d+)/(\d+)")
 _LINE = re.compile(r"\b[Ll]ine (\d+)\b")
-_MESSAGE_LIMIT = 500
+_MESSAGE_LIMIT, _WORD_LIMIT, _READ_LIMIT = 500, 64, 16 * 1024
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+"""What steers terminals, or cannot be seen."""
+_MILLISECONDS = 1e11
+"""As seconds a number from here on would be in the year 5138."""
+_LARGEST = 2**53
+"""What JSON's numbers hold exactly."""
 
 
 def job(wire: Wire) -> RemoteJob:
     """A fine_tuning.job."""
     status = str(wire.get("status") or "queued")
-    ends = wire.get("finished_at") or wire.get("estimated_finish")
+    state = _STATES.get(status.casefold(), "Active")
+    note = _NOTES.get(status.casefold(), f"the provider calls its state {status[:64]!r}")
+    model = wire.get("fine_tuned_model")
+    if state == "Succeeded" and not model:
+        state, note = "Active", "the provider has not named the model yet"
     return RemoteJob(
         id=str(wire["id"]),
-        state=_STATES.get(status, "Active"),
-        created=at(wire.get("created_at") or 0),
-        note=_NOTES.get(status, f"the provider calls its state {status[:64]!r}"),
-        model=wire.get("fine_tuned_model") or None,
-        tokens=wire.get("trained_tokens"),
-        ends=at(ends) if ends else None,
-        failure=failure(wire.get("error") or {}) if status == "failed" else None,
-        results=tuple(str(name) for name in wire.get("result_files") or ()),
+        state=state,
+        created=when(wire.get("created_at")) or UNDATED,
+        note=note,
+        model=str(model) if model else None,
+        tokens=_count(wire.get("trained_tokens")),
+        ends=when(wire.get("finished_at")) or when(wire.get("estimated_finish")),
+        failure=failure(wire.get("error")) if state == "Failed" else None,
+        results=tuple(str(_fields(one).get("id") or one) for one in _list(wire.get("result_files"))),
         training_file=str(wire.get("training_file") or ""),
-        labels={str(key): str(value) for key, value in (wire.get("metadata") or {}).items()},
+        labels={str(key): str(value) for key, value in _fields(wire.get("metadata")).items()},
     )
+
+
+def when(value: Any) -> datetime | None:
+    """A moment in seconds or milliseconds since 1970, or as ISO 8601 has it; None where it is none of these."""
+    number = _number(value)
+    try:
+        if number is not None:
+            seconds = number / 1000 if number > _MILLISECONDS else number
+            return at(seconds) if seconds > 0 else None
+        found = datetime.fromisoformat(str(value or ""))
+    except (ValueError, OverflowError, OSError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _fields(value: Any) -> Wire:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def method(spec: FineTuneJobSpec) -> dict[str, Any]:
@@ -77,9 +116,11 @@ def method(spec: FineTuneJobSpec) -> dict[str, Any]:
     return {"type": "dpo", "dpo": {"hyperparameters": hyperparameters | {"beta": spec.preference.beta}}}
 
 
-def failure(error: Wire) -> Failure:
+def failure(error: Any) -> Failure:
     """Why a job failed. The provider's words about the data stay there: they may quote a row."""
-    code, message, param = (str(error.get(key) or "") for key in ("code", "message", "param"))
+    told = _fields(error) or {"message": error}
+    code, param = (plain(str(told.get(key) or ""))[:_WORD_LIMIT] for key in ("code", "param"))
+    message = str(told.get("message") or "")
     if _DATA.search(code) or param in {"training_file", "validation_file"}:
         line = _LINE.search(message)
         where = f" at line {line[1]}" if line else ""
@@ -90,8 +131,9 @@ def failure(error: Wire) -> Failure:
 
 
 def plain(message: str) -> str:
-    """A provider's sentence, cut short, without what looks like a secret."""
-    return redact(message)[:_MESSAGE_LIMIT]
+    """A provider's sentence, cut short, on one line, without what looks like a secret, or is none of Unicode's text."""
+    readable = message[:_READ_LIMIT].encode("utf-8", "replace").decode()
+    return _UNSEEN.sub(" ", redact(readable)).strip()[:_MESSAGE_LIMIT]
 
 
 def file(wire: Wire) -> RemoteFile:
@@ -108,13 +150,13 @@ def metrics_of_events(events: Iterable[Wire]) -> Metrics:
     """From events of type metrics, or from messages such as `Step 10/100: training loss=0.71`."""
     train, validation, step, total = [], [], 0, 0
     for event in events:
-        data = event.get("data") or {}
+        data = _fields(event.get("data"))
         said = _STEP.match(str(event.get("message") or ""))
-        here = _whole(data.get("step")) or (int(said[1]) if said else 0)
+        here = _count(data.get("step")) or (said and _count(said[1])) or 0
         if not here:
             continue
         step = max(step, here)
-        total = max(total, _whole(data.get("total_steps")) or (int(said[2]) if said else 0))
+        total = max(total, _count(data.get("total_steps")) or (said and _count(said[2])) or 0)
         train += _point(here, data, *_TRAIN)
         validation += _point(here, data, *_VALIDATION)
     return Metrics(_in_order(train), _in_order(validation), step, total)
@@ -122,20 +164,29 @@ def metrics_of_events(events: Iterable[Wire]) -> Metrics:
 
 def metrics_of_checkpoints(checkpoints: Iterable[Wire]) -> Metrics:
     """From checkpoints, where a provider has no better record."""
-    rows = [{**(one.get("metrics") or {}), "step": one.get("step_number")} for one in checkpoints]
+    rows = [{**_fields(one.get("metrics")), "step": one.get("step_number")} for one in checkpoints]
     return _metrics_of_rows(rows)
 
 
 def metrics_of_results(content: bytes) -> Metrics:
     """From the results file: CSV, which OpenAI sends as base64 and others as it is."""
-    text = _decoded(content).decode("utf-8-sig", errors="replace")
-    return _metrics_of_rows(csv.DictReader(io.StringIO(text)))
+    return _metrics_of_rows(csv_rows(_decoded(content)))
+
+
+def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
+    """Rows of CSV by the names of their columns, in small letters; up to where it is none any more."""
+    text = content.decode("utf-8-sig", errors="replace")
+    try:
+        for row in csv.DictReader(io.StringIO(text)):
+            yield {name.strip().casefold(): value for name, value in row.items() if name is not None}
+    except csv.Error:
+        logger.warning("a provider's record of losses is no CSV from some line on")
 
 
 def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
     train, validation, step = [], [], 0
     for row in rows:
-        here = _whole(row.get("step"))
+        here = _count(row.get("step"))
         if here is None:
             continue
         step = max(step, here)
@@ -167,7 +218,7 @@ def _point(step: int, row: Wire, *of: str) -> list[LossPoint]:
 
 
 def _first(row: Wire, *names: str) -> Any:
-    return next((row[name] for name in names if row.get(name) not in {None, "", -1, "-1"}), None)
+    return next((row[name] for name in names if row.get(name) not in (None, "", -1, "-1")), None)
 
 
 def _number(value: Any, kind: Callable[[Any], float] = float) -> float | None:
@@ -180,7 +231,12 @@ def _number(value: Any, kind: Callable[[Any], float] = float) -> float | None:
 
 def _whole(value: Any) -> int | None:
     number = _number(value)
-    return None if number is None else int(number)
+    return None if number is None or abs(number) > _LARGEST else int(number)
+
+
+def _count(value: Any) -> int | None:
+    number = _whole(value)
+    return None if number is None or number < 0 else number
 
 
 def _in_order(points: Iterable[LossPoint]) -> tuple[LossPoint, ...]:

@@ -117,6 +117,9 @@ class Poller:
         except KubeError as error:
             said = f"the connection's Secret cannot be read: {error}"
             self._tell_trouble(TryLater(Reason.PROVIDER_UNAVAILABLE, said))
+        except Exception as error:  # a defect of ours must not end the watch over all jobs
+            logger.exception("a round of polling broke off")
+            self._tell_trouble(Unreadable(type(error).__name__))
 
     async def _run(self) -> None:
         loop, failures = asyncio.get_running_loop(), 0

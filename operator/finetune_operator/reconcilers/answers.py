@@ -13,7 +13,8 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide import asking_cost, evaluation_hosts
 from finetune_operator.desired.measure_job import COMPONENT
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.cloud import place_of
+from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
@@ -70,8 +71,9 @@ class Answers:
         self._require_room(asker.uid, spec, status, evaluation)
         self._count(asker.uid, evaluation, is_base, 1)
         try:
+            self._accounts.require_place(spec.connection_ref.name, place_of(job))
             reply = await self._accounts.of(spec.connection_ref.name).answer(model, question)
-        except (Refused, TryLater) as error:
+        except (Refused, TryLater, Unreached) as error:
             self._count(asker.uid, evaluation, is_base, -1)
             raise _refusal(error, may_come_back=host is not None) from None
         except ProviderError as error:

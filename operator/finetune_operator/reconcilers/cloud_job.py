@@ -15,10 +15,10 @@ from finetune_operator.decide import cloud_job as decide
 from finetune_operator.decide import measuring
 from finetune_operator.decide.cloud_job import Adopt, Create, Wait, next_move
 from finetune_operator.decide.job_view import Decision, JobView
-from finetune_operator.providers.errors import Busy, Ended, ProviderError, Refused, TryLater
+from finetune_operator.providers.errors import Busy, Ended, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.providers.ports import RemoteTraining
 from finetune_operator.reconcilers.answers import Answers
-from finetune_operator.reconcilers.context import Context, finalizers_of, has_finalizer
+from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
 from finetune_operator.runtime.errors import Forbidden, Invalid
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
@@ -55,10 +55,7 @@ class CloudJobs:
 
     async def hold(self, job: Manifest) -> Manifest:
         """Put our finalizer on the job: from now on it does not go before what is outside of the cluster has gone."""
-        if has_finalizer(job, PROVIDER_FINALIZER):
-            return job
-        held = [*finalizers_of(job, but=PROVIDER_FINALIZER), PROVIDER_FINALIZER]
-        return await self._context.set_finalizers(FINE_TUNE_JOBS, job, held)
+        return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
 
     async def submit(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Find the attempt's job at the provider, or have it made.
@@ -76,6 +73,7 @@ class CloudJobs:
     async def _find_or_create(
         self, job: Manifest, view: JobView, decision: Decision, provider: ProviderStatus
     ) -> tuple[Manifest, Decision]:
+        job = await self.hold(job)  # the data's upload did; somebody may have taken it off
         move = next_move(view, await self._training.find(job, provider))
         match move:
             case Adopt():
@@ -104,11 +102,11 @@ class CloudJobs:
         """
         async with self._training.turn(job):
             if decision.host == "Up":
-                return await self._hosts.up(job, view, decision)
+                return await self._hosts.up(await self.hold(job), view, decision)
             left = await self._hosts.down(job, replace(view, status=decision.status))
         status = measuring.released(left.status)
         if left.error is not None and decision.status.phase == "Suspended":
-            return left.job, measuring.trouble(view, status, left.error.failure(), decide.ASK_AGAIN_SECONDS)
+            return left.job, measuring.not_released(view, status, left.names, left.error.failure())
         if left.error is not None:
             logger.warning("deployments of an evaluation cannot be deleted yet: %s", left.error.message)
         return left.job, replace(decision, status=status)
@@ -151,14 +149,14 @@ class CloudJobs:
         if view.abandoned:
             note = "the job is let go; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
-        kept = finalizers_of(job, but=PROVIDER_FINALIZER)
-        return await self._context.set_finalizers(FINE_TUNE_JOBS, job, kept), decision
+        return await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER), decision
 
     async def _stop(self, job: Manifest, view: JobView) -> None:
         try:
             await self._training.stop(job, view.status)
-        except Ended:
-            logger.info("the provider's job had ended")
+        except Ended as ended:
+            note = f"{ended.message}; spec.adopt.jobID of another job makes it a version, or delete it there"
+            await self._context.announce(job, "Warning", "Retained", note)
 
     async def _create(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Record that the provider is asked, then ask it, once."""
@@ -173,7 +171,7 @@ class CloudJobs:
             made = await self._training.create(written, view.spec, status.provider)
         except Refused as error:
             return written, decide.refused(replace(view, status=status), error.failure())
-        except TryLater as error:
+        except (TryLater, Unreached) as error:
             # Nothing was done: the next look need not wait for what may still show.
             before = replace(view, status=decision.status)
             again = error.retry_after or decide.ASK_AGAIN_SECONDS

@@ -1,7 +1,7 @@
 """What every reconciler works with, and how it reads objects and writes their status."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -91,15 +91,30 @@ class Context:
         self.store.put(resource, written, told=told)
         return True
 
-    async def set_finalizers(self, resource: Resource, obj: Manifest, finalizers: Sequence[str]) -> Manifest:
-        """The object with these finalizers and no others, changed from the state that was read.
+    async def hold(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
+        """Put a finalizer of ours on the object, unless it is there: from now on it does not go before we let it.
 
         Raises:
-            Conflict: the object has changed since; the queue looks again.
+            Conflict: the object has changed since it was read.
         """
+        if has_finalizer(obj, finalizer):
+            return obj
+        return await self._with_finalizers(resource, obj, [*finalizers_of(obj, but=finalizer), finalizer])
+
+    async def let_go(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
+        """Take a finalizer of ours off the object, if it is there.
+
+        Raises:
+            Conflict: the object has changed since it was read.
+        """
+        if not has_finalizer(obj, finalizer):
+            return obj
+        return await self._with_finalizers(resource, obj, finalizers_of(obj, but=finalizer))
+
+    async def _with_finalizers(self, resource: Resource, obj: Manifest, finalizers: list[str]) -> Manifest:
         metadata = obj["metadata"]
-        body = {"metadata": {"finalizers": list(finalizers), "resourceVersion": metadata["resourceVersion"]}}
-        patched = await self.kube.merge_patch(resource, metadata["name"], metadata.get("namespace"), body)
+        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
+        patched = await self.kube.merge_patch(resource, metadata["name"], metadata["namespace"], body)
         self.store.put(resource, patched)
         return patched
 

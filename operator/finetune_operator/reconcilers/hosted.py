@@ -21,7 +21,7 @@ from finetune_operator.providers import hosting
 from finetune_operator.providers.accounts import catalogue_name
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import Hosting
-from finetune_operator.reconcilers.context import Context, finalizers_of, has_finalizer, is_abandoned
+from finetune_operator.reconcilers.context import Context, is_abandoned
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,8 @@ class HostedDeployments:
         """
         if view.spec is None:
             return deployment, view
-        look = await self._look(await self._hold(deployment), view, view.spec, target)
+        deployment = await self._context.hold(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
+        look = await self._look(deployment, view, view.spec, target)
         asleep = view.status.asleep
         if not idle.is_asleep(asleep, view.generation, look.wake):
             asleep = None
@@ -137,6 +138,8 @@ class HostedDeployments:
     async def _look(
         self, deployment: Manifest, view: DeploymentView, spec: ModelDeploymentSpec, target: Target
     ) -> Look:
+        for one in view.status.hosted or ():
+            self._calls.require_place(one)
         wanted = hosting.wanted(deployment, spec, target)
         others = {one.connection for one in view.status.hosted or ()} - {wanted.connection}
         found = await self._found([*sorted(others), wanted.connection])
@@ -174,10 +177,14 @@ class HostedDeployments:
     def _status(self, look: Look, plan: Plan, asleep: Sleep | None, seen: idle.Found | None) -> ModelDeploymentStatus:
         """What is written before anything is done."""
         before, now = look.view.status, look.view.now
-        recorded = hosting_cost.billed(plan.recorded, look.found, look.price, now)
+        placed = [one if one.place else self._placed(one) for one in plan.recorded]
+        recorded = hosting_cost.billed(placed, look.found, look.price, now)
         cost = hosting_cost.total(before.cost, before.hosted or (), recorded, look.facts.hosting_currency, now)
         usage = seen.usage if seen else before.usage
         return before.model_copy(update={"hosted": list(recorded), "cost": cost, "asleep": asleep, "usage": usage})
+
+    def _placed(self, one: HostedDeployment) -> HostedDeployment:
+        return one.model_copy(update={"place": self._calls.place(one.connection)})
 
     async def _tell(
         self, deployment: Manifest, view: DeploymentView, asleep: Sleep | None, seen: idle.Found | None
@@ -203,8 +210,7 @@ class HostedDeployments:
                 return going(view, stalled(error.reason, f"its deployments cannot be deleted: {message}"))
             if left:
                 return going(view, reconciling(Reason.PENDING, f"{', '.join(left)} is being deleted at the provider"))
-        kept = finalizers_of(deployment, but=PROVIDER_FINALIZER)
-        await self._context.set_finalizers(MODEL_DEPLOYMENTS, deployment, kept)
+        await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
         return None
 
     async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
@@ -217,6 +223,8 @@ class HostedDeployments:
         """Ask for the end of one deployment at a time, as the account allows; the names of all that are left."""
         chosen = view.spec.attach.id if view.spec and view.spec.attach else None
         recorded = [one for one in view.status.hosted or () if not one.attached or one.name == chosen]
+        for one in recorded:
+            self._calls.require_place(one)
         found = await self._found(sorted({one.connection for one in recorded}))
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
         ours = decide.ours(recorded, found, prefix, view.now)
@@ -241,12 +249,6 @@ class HostedDeployments:
         for connection in connections:
             found |= await self._calls.list(connection)
         return found
-
-    async def _hold(self, deployment: Manifest) -> Manifest:
-        if has_finalizer(deployment, PROVIDER_FINALIZER):
-            return deployment
-        held = [*finalizers_of(deployment, but=PROVIDER_FINALIZER), PROVIDER_FINALIZER]
-        return await self._context.set_finalizers(MODEL_DEPLOYMENTS, deployment, held)
 
     async def _write(self, deployment: Manifest, view: DeploymentView, status: ModelDeploymentStatus) -> Manifest:
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)

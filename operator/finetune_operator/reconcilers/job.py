@@ -185,8 +185,6 @@ class JobReconciler:
         """Start the attempt that the decision's status names."""
         if decision.status.provider is None:
             return job, decision
-        if view.remote:
-            job = await self._cloud.hold(job)
         provider = self._providers.of(view.status, view.connection)
         try:
             job_id = await provider.start(job, spec, connection, decision.status)

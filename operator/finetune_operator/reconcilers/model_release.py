@@ -13,7 +13,7 @@ from finetune_operator.decide.model_release import next_step
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.errors import ProviderError, TryLater
-from finetune_operator.reconcilers.context import Context, finalizers_of, has_finalizer, is_abandoned
+from finetune_operator.reconcilers.context import Context, has_finalizer, is_abandoned
 from finetune_operator.runtime.errors import Forbidden, Invalid
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Requeue
@@ -38,11 +38,10 @@ class ModelRelease:
     async def hold(self, model: Manifest, view: ModelView) -> Manifest:
         """The finalizer on a model that takes its weights with it, and on no other."""
         wanted = view.spec is not None and view.spec.deletion_policy == "Delete"
-        if view.deleting or view.spec is None or wanted == is_held(model):
+        if view.deleting or view.spec is None:
             return model
-        kept = finalizers_of(model, but=WEIGHTS_FINALIZER)
-        held = [*kept, WEIGHTS_FINALIZER] if wanted else kept
-        return await self._context.set_finalizers(FINE_TUNED_MODELS, model, held)
+        step = self._context.hold if wanted else self._context.let_go
+        return await step(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def release(self, model: Manifest, view: ModelView) -> Requeue | None:
         """One step towards the end of a model that is held."""
@@ -121,7 +120,7 @@ class ModelRelease:
             numbers = ", ".join(str(version.version) for version in left)
             note = f"let go; the weights of version {numbers} stay where they are until somebody deletes them"
             await self._context.announce(model, "Warning", "Abandoned", note)
-        await self._context.set_finalizers(FINE_TUNED_MODELS, model, finalizers_of(model, but=WEIGHTS_FINALIZER))
+        await self._context.let_go(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def _say(
         self, model: Manifest, view: ModelView, facts: list[Fact], left: list[ModelVersion], again: float

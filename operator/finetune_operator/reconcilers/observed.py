@@ -36,6 +36,10 @@ WATCHED: tuple[Resource, ...] = (NAMESPACES, *CHILDREN, *OWN_KINDS)
 """Children before owners: an owner is looked at when what it has made is known."""
 
 
+UNRELEASED = "unreleased"
+"""Index key of the FineTuneJobs whose evaluation has left deployments that cannot be deleted."""
+
+
 def uses_connection(name: str) -> str:
     """Index key of the FineTuneJobs of a connection."""
     return f"connection/{name}"
@@ -90,6 +94,24 @@ def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
             yield metrics.DeploymentRow(namespace, name, billed, per_hour, cost.get("currency", ""))
 
 
+def show_unreleased(store: Store) -> None:
+    """Have the metrics show whose deployments at a provider cannot be deleted, read from the store at each scrape."""
+    metrics.UNRELEASED.rows = partial(_unreleased, store)
+
+
+def _unreleased(store: Store) -> Iterator[tuple[str, str, str]]:
+    for namespace, name in store.addresses(FINE_TUNE_JOBS, UNRELEASED):
+        yield FINE_TUNE_JOBS.kind, namespace, name
+    for namespace, name in store.addresses(MODEL_DEPLOYMENTS, in_phase("Deleting")):
+        if _has_condition(store.get(MODEL_DEPLOYMENTS, name, namespace) or {}, "Stalled", "True"):
+            yield MODEL_DEPLOYMENTS.kind, namespace, name
+
+
+def _has_condition(obj: Mapping[str, Any], kind: str, status: str) -> bool:
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return any((one["type"], one["status"]) == (kind, status) for one in conditions)
+
+
 def make_store() -> Store:
     """A store with the indexes that reconcilers ask for, keeping of large objects what they read."""
     return Store(
@@ -114,6 +136,8 @@ def _index_job(job: Manifest) -> Iterator[str]:
     yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
+    if _has_condition(job, "Released", "False"):
+        yield UNRELEASED
     yield from _index_phase(job)
 
 

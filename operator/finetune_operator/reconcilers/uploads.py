@@ -8,9 +8,10 @@ from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderSta
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.trainer import UploadTarget
 from finetune_operator.providers.accounts import Accounts, is_remote
-from finetune_operator.providers.cloud import key_of
+from finetune_operator.providers.cloud import key_of, place_of
 from finetune_operator.providers.errors import ProviderError, Refused
-from finetune_operator.reconcilers.context import Context, has_finalizer, parse_status
+from finetune_operator.reconcilers.context import Context, parse_status, wants_deletion
+from finetune_operator.runtime.errors import Conflict
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from finetune_operator.runtime.refusals import Refusal
 
@@ -32,12 +33,14 @@ class Uploads:
         Raises:
             Refusal: with a sentence for the pod's own failure.
         """
-        job = self._job(target)
+        job = await self._held(target)
         key = key_of(job, ProviderStatus(attempt=target.attempt))
-        account = self._accounts.of(job["spec"]["connectionRef"]["name"])
+        connection = job["spec"]["connectionRef"]["name"]
+        account = self._accounts.of(connection)
         name = key.file_name(target.split, target.sha256)
         try:
-            file = await account.upload(name, size, _verified(body, size, target.sha256))
+            self._accounts.require_place(connection, place_of(job))
+            file = await account.upload(name, size, self._verified(body, size, target))
         except Refused as error:
             raise Refusal(424, error.message, close=True) from None
         except ProviderError as error:
@@ -45,31 +48,46 @@ class Uploads:
             raise Refusal(503, f"{error.reason.value}: {error.message}", retry_after=pause, close=True) from None
         return ProviderFile(split=target.split, id=file.id, bytes=size, sha256=target.sha256)
 
+    async def _held(self, target: UploadTarget) -> Manifest:
+        """The job, held from now on: what is brought outside of the cluster must not be forgotten with it."""
+        try:
+            return await self._context.hold(FINE_TUNE_JOBS, self._job(target), PROVIDER_FINALIZER)
+        except Conflict:
+            await self._context.refresh(FINE_TUNE_JOBS, target.name, target.namespace)
+            return await self._context.hold(FINE_TUNE_JOBS, self._job(target), PROVIDER_FINALIZER)
+
     def _job(self, target: UploadTarget) -> Manifest:
-        """The job, which is held: what is brought outside of the cluster must not be forgotten with it."""
+        """The job, whose attempt is under way, and waits for its data.
+
+        Raises:
+            Refusal: it takes no files, or none any more.
+        """
         job = self._context.store.get(FINE_TUNE_JOBS, target.name, target.namespace)
         if job is None or not is_remote(self._context.connection(job["spec"]["connectionRef"]["name"])):
             raise Refusal(403, "the job's connection takes no files", close=True)
         status = parse_status(FineTuneJobStatus, job)
-        if not has_finalizer(job, PROVIDER_FINALIZER) or status.completion_time is not None:
+        if job["metadata"]["uid"] != target.uid or wants_deletion(job) or status.completion_time is not None:
             raise Refusal(403, "the job is not under way", close=True)
         if status.provider is None or status.provider.attempt != target.attempt or status.provider.asked_at is not None:
             raise Refusal(403, "the job is at another attempt", close=True)
         return job
 
+    async def _verified(self, body: AsyncIterator[bytes], size: int, target: UploadTarget) -> AsyncIterator[bytes]:
+        """The body; broken off before its end if it is not what it says to be, or if nobody wants it any more.
 
-async def _verified(body: AsyncIterator[bytes], size: int, sha256: str) -> AsyncIterator[bytes]:
-    """The body; broken off before its end if it is not what it says to be, so that the provider never gets it whole.
+        The provider never gets it whole then.
 
-    Raises:
-        Refusal: length or checksum differ.
-    """
-    digest, seen = hashlib.sha256(), 0
-    async for chunk in body:
-        digest.update(chunk)
-        seen += len(chunk)
-        if seen == size and digest.hexdigest() != sha256:
-            raise Refusal(400, "the body does not have the checksum that the request gives", close=True)
-        yield chunk
-    if seen != size:
-        raise Refusal(400, "the body is shorter than the request says", close=True)
+        Raises:
+            Refusal: length or checksum differ, or the job has ended meanwhile.
+        """
+        digest, seen = hashlib.sha256(), 0
+        async for chunk in body:
+            digest.update(chunk)
+            seen += len(chunk)
+            if seen == size and digest.hexdigest() != target.sha256:
+                raise Refusal(400, "the body does not have the checksum that the request gives", close=True)
+            if seen == size:
+                self._job(target)
+            yield chunk
+        if seen != size:
+            raise Refusal(400, "the body is shorter than the request says", close=True)

@@ -43,8 +43,27 @@ _KNOWN_SHAPES = re.compile(
 )
 
 
+_SECRETS: dict[str, None] = {}
+_SECRETS_KEPT, _SHORTEST = 4096, 8
+
+
+def hide(secret: str) -> None:
+    """From now on this text is in nothing that is redacted, whatever it looks like; what is shorter than a word is."""
+    if len(secret) >= _SHORTEST:
+        _SECRETS.pop(secret, None)
+        _SECRETS[secret] = None
+        if len(_SECRETS) > _SECRETS_KEPT:
+            del _SECRETS[next(iter(_SECRETS))]
+
+
 def redact(text: str) -> str:
-    """The text without what looks like a key, token, password or private key. Safe to apply twice."""
+    """The text without what looks like a key, token, password or private key, or is known to be one.
+
+    Safe to apply twice.
+    """
+    for secret in _SECRETS:
+        if secret in text:
+            text = text.replace(secret, REDACTED)
     text = _PRIVATE_KEY.sub(REDACTED, text)
     text = _JWT.sub(REDACTED, text)
     text = _SCHEME.sub(rf"\1 {REDACTED}", text)

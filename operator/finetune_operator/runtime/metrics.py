@@ -117,6 +117,29 @@ class PerDeployment(Collector):
 DEPLOYMENTS = PerDeployment()
 REGISTRY.register(DEPLOYMENTS)
 
+
+class Unreleased(Collector):
+    """A gauge for each object that leaves something at a provider, read anew at each scrape; the others have none."""
+
+    def __init__(self) -> None:
+        self.rows: Callable[[], Iterable[tuple[str, str, str]]] = tuple
+        """Kind, namespace and name of each of them."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges; labelled as those of deployments are."""
+        found = GaugeMetricFamily(
+            "finetune_deployment_unreleased",
+            "1 while deployments that an object had at a provider, and that may be billed, cannot be deleted.",
+            labels=["kind", "object_namespace", "object"],
+        )
+        for row in self.rows():
+            found.add_metric(row, 1.0)
+        yield found
+
+
+UNRELEASED = Unreleased()
+REGISTRY.register(UNRELEASED)
+
 LEADER = Gauge("finetune_leader", "1 while this replica holds the Lease, else 0.", registry=REGISTRY)
 LEASE_TRANSITIONS = Counter(
     "finetune_lease_transitions", "Times that this replica gained or lost the Lease.", ("change",), registry=REGISTRY

@@ -25,7 +25,8 @@ VERBS = {
     "apply": ("create", "patch"),
     "merge_patch": ("patch",),
     "delete": ("delete",),
-    "set_finalizers": ("patch",),
+    "hold": ("patch",),
+    "let_go": ("patch",),
 }
 """Verbs of RBAC behind the methods of the API port, and of the context that names no resource itself."""
 

@@ -17,6 +17,7 @@ JOB = {
     "model": "gpt",
     "training_file": "file-1",
     "object": "fine_tuning.job",
+    "fine_tuned_model": "ft:gpt:x",
 }
 
 STATES = {

@@ -15,6 +15,7 @@ from tests.unit.finetune_operator.reconcilers.bedrock import (
     CREATE,
     GET,
     LIST,
+    PREFIX,
     ROLE,
     STOP,
     BedrockCluster,
@@ -359,3 +360,14 @@ async def test_a_connection_with_a_wrong_key_says_so_and_comes_back_by_itself(pr
     cluster.set_keys("simulated-secret")
     await cluster.wait(700)
     assert cluster.condition("Ready", CONNECTION)["status"] == "True"
+
+
+async def test_a_bucket_that_is_deleted_while_a_job_runs_ends_it_and_holds_nothing(begin):
+    cluster = await submitted(begin)
+    for name in cluster.objects():
+        cluster.s3.delete_object(Bucket=cluster.bucket, Key=f"{PREFIX}/{name}")
+    cluster.s3.delete_bucket(Bucket=cluster.bucket)
+    await cluster.pass_time(2 * HOUR)
+    assert (cluster.status()["phase"], cluster.status()["failure"]["reason"]) == ("Failed", "BucketNotFound")
+    metadata = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]
+    assert not metadata.get("finalizers"), "with the bucket went all that was in it"

@@ -48,10 +48,10 @@ async def begin(provider: OpenAISimulator, start: Any) -> AsyncIterator[Callable
 
 async def test_a_job_becomes_a_version_that_is_served(provider, begin):
     cluster = await begin(with_cloud_job)
+    await cluster.check()
     assert cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]["finalizers"] == [
         PROVIDER_FINALIZER
     ]
-    await cluster.check()
     await cluster.settle()
     status = cluster.status()
     assert (status["phase"], status["provider"]["jobID"][:6]) == ("Queued", "ftjob-")

@@ -7,6 +7,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 
 from finetune_api.asking import Asker, Question
@@ -214,6 +216,25 @@ async def test_a_job_asks_no_more_often_than_it_has_rows_for(provider, begin):
     await cluster.settle()
     await cluster.begin_anew()
     assert (await refused(cluster, job)).status == 409, "a new process has found the count"
+
+
+async def test_a_question_that_reached_nobody_is_not_counted(provider, begin, monkeypatch):
+    """It may be asked again at once; one whose answer was lost may be billed."""
+    cluster = await begin()
+    job = cluster.start_pod()
+    await cluster.settle()
+    provider.fault(CHAT, outcome="cut", after_commit=True)
+    assert (await refused(cluster, job)).status == 503
+    cluster.now += timedelta(seconds=6)
+
+    async def unreached(*_: Any) -> Any:
+        raise openai.APITimeoutError(httpx2.Request("POST", "http://nobody")) from httpx2.ConnectTimeout("no")
+
+    monkeypatch.setattr("finetune_operator.providers.openai_models.OpenAIModels._complete", unreached)
+    refusal = await refused(cluster, job)
+    assert (refusal.status, "does not answer in time" in refusal.sentence) == (503, True)
+    tuned, _ = cluster.answers.asked(job.uid)
+    assert tuned.answers == 1
 
 
 async def test_questions_wait_for_each_other_and_none_is_sent_away(provider, begin):

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION
+from finetune_operator.reconcilers.observed import show_unreleased
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
+from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
@@ -72,6 +74,13 @@ async def alone(cluster: AzureMeasured, provider: AzureSimulator) -> None:
 
 def finalizers(cluster: AzureMeasured) -> list[str]:
     return list(cluster.kube.objects.get(JOB, {"metadata": {}})["metadata"].get("finalizers") or ())
+
+
+def is_shown(cluster: AzureMeasured) -> float | None:
+    """What the metric says of the job, behind the alert on deployments that are not deleted."""
+    show_unreleased(cluster.store)
+    labels = {"kind": "FineTuneJob", "object_namespace": "team-a", "object": "sentiment-1"}
+    return REGISTRY.get_sample_value("finetune_deployment_unreleased", labels)
 
 
 def hosts(cluster: AzureMeasured) -> dict[str, Any]:
@@ -186,12 +195,29 @@ async def test_credentials_that_are_gone_keep_the_job_until_they_are_back(provid
     assert (released["status"], released["reason"]) == ("False", "CredentialsInvalid")
     assert "may stand at the provider, and be billed" in released["message"]
     assert (len(provider.deployments.found), finalizers(cluster) != []) == (2, True)
+    assert is_shown(cluster) == 1
     billed = Decimal(cluster.status()["cost"]["actual"])
     await cluster.pass_time(3600)
     assert Decimal(cluster.status()["cost"]["actual"]) - billed > Decimal("1.6"), "what stands goes on costing"
     provider.set(may_deploy=True)
     await alone(cluster, provider)
     assert cluster.condition("Released")["status"] == "True"
+    assert is_shown(cluster) is None
+
+
+async def test_what_a_suspended_job_cannot_delete_is_told_until_it_is_gone_or_wanted_again(provider, begin):
+    cluster = await begin()
+    await deployed(cluster)
+    provider.set(may_deploy=False)
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    await cluster.pass_time(300)
+    released = cluster.condition("Released")
+    assert (cluster.status()["phase"], released["status"], is_shown(cluster)) == ("Suspended", "False", 1)
+    provider.set(may_deploy=True)
+    await go_on(cluster, lambda: not provider.deployments.found)
+    await cluster.pass_time(60)
+    assert (cluster.condition("Released")["status"], is_shown(cluster)) == ("True", None)
 
 
 async def test_a_job_can_be_let_go_though_its_deployments_stand(provider, begin):
@@ -202,6 +228,7 @@ async def test_a_job_can_be_let_go_though_its_deployments_stand(provider, begin)
     await cluster.settle()
     await cluster.pass_time(300)
     assert ABANDON_ANNOTATION in cluster.condition("Stalled")["message"]
+    assert (cluster.condition("Released")["status"], is_shown(cluster)) == ("False", 1)
     annotated = cluster.kube.objects[JOB]["metadata"] | {"annotations": {ABANDON_ANNOTATION: "true"}}
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=annotated)
     await cluster.settle()

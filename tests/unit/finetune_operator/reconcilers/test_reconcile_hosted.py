@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_operator.reconcilers.observed import show_unreleased
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
@@ -15,7 +17,7 @@ from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 
 __all__ = ["start"]
 
-PUT, GONE = "deployments.create_or_update", "deployments.delete"
+PUT, GONE, CHAT = "deployments.create_or_update", "deployments.delete", "chat.completions.create"
 ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
 STRANGER = {
     "sku": {"name": "Standard", "capacity": 1},
@@ -210,6 +212,9 @@ async def test_an_object_without_credentials_can_be_let_go(cluster, provider):
     provider.set(may_deploy=False)
     await delete(cluster)
     assert ABANDON_ANNOTATION in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    show_unreleased(cluster.store)
+    labels = {"kind": "ModelDeployment", "object_namespace": "team-a", "object": "sentiment"}
+    assert REGISTRY.get_sample_value("finetune_deployment_unreleased", labels) == 1
     found = cluster.kube.objects[ADDRESS]
     annotated = found["metadata"] | {"annotations": {ABANDON_ANNOTATION: "true"}}
     cluster.kube.put(MODEL_DEPLOYMENTS, {**found, "metadata": annotated})
@@ -254,3 +259,24 @@ async def test_one_that_somebody_has_changed_behind_our_back_is_said_and_changed
     await cluster.settle()
     await deployed(cluster)
     assert (provider.count(PUT), provider.deployments.found[name].model) == (2, model)
+
+
+async def test_one_that_finds_fault_with_the_question_answers(cluster, provider):
+    provider.fault(CHAT, status=400, code="unsupported_parameter", times=99)
+    await deployed(cluster)
+
+
+async def test_one_that_is_asked_too_much_is_asked_again_and_holds_nothing_up(cluster, provider):
+    provider.fault(CHAT, status=429, code="rate_limit_exceeded", times=20)
+    await go_on(cluster, 900)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
+    assert cluster.condition("Stalled", DEPLOYMENT).get("status") != "True"
+    provider.faults.clear()
+    await deployed(cluster)
+
+
+async def test_a_key_that_may_deploy_and_not_ask_is_told_so(cluster, provider):
+    provider.fault(CHAT, status=403, times=99)
+    await go_on(cluster, 900)
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["status"], stalled["reason"]) == ("True", "CredentialsInvalid")

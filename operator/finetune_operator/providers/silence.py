@@ -1,0 +1,65 @@
+"""Why a call had no answer, in words that lead somewhere; and whether anybody has heard it. Pure.
+
+SDKs wrap what went wrong in errors of their own, one in another: the cause is at the bottom.
+"""
+
+import socket
+import ssl
+from collections.abc import Iterator
+
+from finetune_api.reasons import Reason
+from finetune_operator.providers.errors import Unknown, Unreached
+
+_NEVER_SENT = frozenset(
+    {
+        *("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"),
+        *("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"),
+    }
+)
+"""Errors of httpx and botocore that are raised before a request goes out."""
+
+
+def unanswered(error: BaseException, who: str) -> Unknown:
+    """The error in our own terms. `who`: what was asked, as people know it."""
+    found = list(_causes(error))
+    kind = Unreached if any(type(one).__name__ in _NEVER_SENT for one in found) else Unknown
+    return kind(Reason.PROVIDER_UNAVAILABLE, f"{who} {_why(found)}")
+
+
+def _why(found: list[BaseException]) -> str:
+    for one in found:
+        verdict = getattr(one, "verify_message", None)  # aiohttp's own kind of it has none
+        if isinstance(one, ssl.SSLCertVerificationError) and verdict:
+            return (
+                f"shows a certificate that is not trusted ({verdict}): is its authority among those that "
+                "the operator's image, or SSL_CERT_FILE, has?"
+            )
+        if isinstance(one, socket.gaierror):
+            return "is a name that cannot be resolved"
+        if isinstance(one, ConnectionRefusedError):
+            return "refuses connections"
+    names = {type(one).__name__ for one in found}
+    if "ProxyError" in names or "ProxyConnectionError" in names:
+        return "cannot be reached through the proxy that the operator is told to use"
+    late = any("Timeout" in name for name in names)
+    return "does not answer in time" if late else f"does not answer ({type(found[0]).__name__})"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was raised for, outermost first; each once."""
+    left, seen = [error], set()
+    while left:
+        one = left.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        inner = [one.__cause__, one.__context__, getattr(one, "kwargs", None) or {}, getattr(one, "reason", None)]
+        inner += [getattr(one, "inner_exception", None), *getattr(one, "exceptions", ())]
+        left += [found for found in map(_inner, inner) if found is not None]
+
+
+def _inner(value: object) -> BaseException | None:
+    """An error, or the one among botocore's arguments of an error."""
+    found = value.get("error") if isinstance(value, dict) else value
+    return found if isinstance(found, BaseException) else None

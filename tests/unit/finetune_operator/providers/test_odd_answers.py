@@ -1,0 +1,173 @@
+"""What services with OpenAI's API send that OpenAI does not: read as far as it goes, and never what ends a watch."""
+
+import base64
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from finetune_api.reasons import Reason
+from finetune_operator.decide.remote import UNDATED, JobKey
+from finetune_operator.providers import bedrock_wire
+from finetune_operator.providers import openai_wire as wire
+from finetune_operator.providers.openai import OpenAIApi, client
+from tests.simulators.openai import OpenAISimulator
+from tests.simulators.server import serve
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+MOMENTS: dict[str, tuple[Any, datetime | None]] = {
+    "seconds": (NOON.timestamp(), NOON),
+    "a number as text": (str(int(NOON.timestamp())), NOON),
+    "milliseconds": (NOON.timestamp() * 1000, NOON),
+    "ISO 8601 with Z": ("2026-11-21T12:00:00Z", NOON),
+    "with an offset": ("2026-11-21T13:00:00.000+01:00", NOON),
+    "without a zone": ("2026-11-21T12:00:00", NOON),
+    "nothing": (None, None),
+    "zero": (0, None),
+    "before all time": (-1, None),
+    "after all time": (1e300, None),
+    "not a number": ("NaN", None),
+    "words": ("yesterday", None),
+    "a list": ([1], None),
+}
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_moments_are_read_in_every_form(name):
+    said, moment = MOMENTS[name]
+    assert wire.when(said) == moment
+    job = wire.job({"id": "j", "status": "running", "created_at": said, "finished_at": said})
+    assert (job.created, job.ends, job.dated) == (moment or UNDATED, moment, moment is not None)
+
+
+STATES = {
+    "SUCCEEDED": "Succeeded",
+    "completed": "Succeeded",
+    "error": "Failed",
+    "canceled": "Cancelled",
+    "cancelling": "Active",
+}
+
+
+@pytest.mark.parametrize("status", STATES)
+def test_other_services_words_for_an_end(status):
+    assert wire.job({"id": "j", "status": status, "fine_tuned_model": "ft"}).state == STATES[status]
+
+
+def test_a_job_that_has_succeeded_is_followed_until_its_model_has_a_name():
+    job = wire.job({"id": "j", "status": "succeeded"})
+    assert (job.state, job.note) == ("Active", "the provider has not named the model yet")
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "an error in words": {"status": "failed", "error": "no room"},
+    "a list of errors": {"status": "failed", "error": ["no room"]},
+    "metadata that is a list": {"metadata": ["uid"]},
+    "files as objects": {"result_files": [{"id": "file-1"}]},
+    "one file alone": {"result_files": "file-1"},
+    "tokens as text": {"trained_tokens": "1000.0"},
+    "tokens beyond all numbers": {"trained_tokens": 1e300},
+    "fewer tokens than none": {"trained_tokens": -7},
+    "fields that nobody knows": {"quantum": {"deep": [1]}},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_fields_end_nothing(name):
+    job = wire.job({"id": "j", "status": "running", **ODD[name]})
+    assert job.id == "j"
+    assert job.failure is None or job.failure.message == "no code: no room" or "no room" in job.failure.message
+    assert job.tokens in {None, 1000}
+
+
+SENTENCES = {
+    "colours of a terminal": ("\x1b[31mno\x1b[0m\x00", "[31mno [0m"),
+    "lines": ("no\r\nroom\u2028here", "no room here"),
+    "text that runs backwards": ("\u202eoom on", "oom on"),
+    "half a character": ("no \ud83d room", "no ? room"),
+    "a book": ("x" * 10_000_000, "x" * 500),
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_sentences_of_a_provider_are_one_short_line(name):
+    said, shown = SENTENCES[name]
+    assert wire.plain(said) == shown
+    json.dumps(wire.plain(said)).encode()
+
+
+def test_why_a_job_failed_is_a_short_line_whatever_its_code_is():
+    failure = wire.failure({"code": "c\x1b" * 900, "message": "m" * 9000, "param": "training_file\x00" * 900})
+    assert (failure.reason, len(failure.message) < 600, "\x1b" in failure.message) == (
+        Reason.PROVIDER_FAILED,
+        True,
+        False,
+    )
+
+
+RECORDS: dict[str, tuple[bytes, list[int]]] = {
+    "with a mark": (b"\xef\xbb\xbfstep,train_loss\n1,0.5\n2,0.4\n", [1, 2]),
+    "columns in another order": (b"train_loss,valid_loss,step\n0.5,,1\n0.4,0.3,2\n", [1, 2]),
+    "names with capitals and blanks": (b" Step , Train_Loss \n1,0.5\n", [1]),
+    "columns that nobody knows": (b"step,train_loss,moon\n1,0.5,full,more\n", [1]),
+    "no losses": (b"step,train_accuracy\n1,0.5\n", []),
+    "no steps": (b"train_loss\n0.5\n", []),
+    "steps that are none": (b"step,train_loss\n-1,0.5\n1e300,0.5\nNaN,0.5\n3,inf\n4,0.4\n", [4]),
+    "nothing": (b"", []),
+    "a head alone": (b"step,train_loss\n", []),
+    "a field without end": (b"step,train_loss\n1,0.5\n2," + b"9" * 200_000, [1]),
+    "zeros": (b"step,train_loss\n1,0.5\n\x00\x00\n", [1]),
+    "a page": (b"<html>sign in</html>", []),
+    "base64": (base64.b64encode(b"step,train_loss\n1,0.5\n"), [1]),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_of_losses_is_read_as_far_as_it_is_one(name):
+    content, steps = RECORDS[name]
+    assert [point.step for point in wire.metrics_of_results(content).train] == steps
+
+
+EVENTS: dict[str, tuple[dict[str, Any], int]] = {
+    "a step before the first": ({"data": {"step": -5, "train_loss": 0.5}}, 0),
+    "a step beyond all numbers": ({"message": f"Step {'9' * 40}/{'9' * 40}: training loss=0.5"}, 0),
+    "data in words": ({"data": "step 1", "message": "Step 1/9: training loss=0.5"}, 1),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_odd_events_are_no_progress(name):
+    event, step = EVENTS[name]
+    found = wire.metrics_of_events([event])
+    assert (found.step, found.total_steps <= 9) == (step, True)
+
+
+def test_bedrocks_record_as_well():
+    record = b"\xef\xbb\xbfEpoch_number,Training_Loss,Step_Number\n0,0.5,0\n0,0.4,1\n0," + b"9" * 200_000
+    assert [point.step for point in bedrock_wire.metrics(record, b"").train] == [1, 2]
+
+
+@pytest.fixture
+def forgetful(monkeypatch: Any) -> Iterator[OpenAIApi]:
+    """A service that tells no times, and gives its first page for ever."""
+    provider = OpenAISimulator()
+    jobs = {"object": "list", "has_more": True, "data": [{"id": "ftjob-1", "status": "running"}]}
+
+    async def handle(*_: Any) -> web.Response:
+        return web.json_response(jobs)
+
+    monkeypatch.setattr("tests.simulators.server.Front.handle", handle)
+    with serve(provider) as url:
+        yield OpenAIApi(client(f"{url}/v1", "sk-simulated"))
+
+
+async def test_a_list_without_end_is_read_once(forgetful):
+    assert [job.id for job in await forgetful.jobs(NOON)] == ["ftjob-1"]
+    key = JobKey("team-a", "sentiment-1", "uid", 1, NOON)
+    assert [job.id for job in await forgetful.find(key, NOON)] == ["ftjob-1"]
+    assert await forgetful.files("finetune-") == []
+    await forgetful.close()

@@ -1,0 +1,216 @@
+"""Faults at a provider that nobody would think of: what a person sees of them, and that they pass or end."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from finetune_operator.providers.openai import OpenAIApi
+from finetune_operator.providers.silence import unanswered
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, NAMESPACES, SECRETS
+from tests.simulators.conftest import start
+from tests.simulators.openai import OpenAISimulator
+from tests.unit.finetune_operator.reconcilers.cloud import (
+    CloudCluster,
+    rows,
+    simulator,
+    with_cloud_job,
+    with_submitted_job,
+)
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
+
+__all__ = ["start"]
+
+CREATE = "fine_tuning.jobs.create"
+OWN_KEY = "a-company's own 0815 key"
+"""Of no shape that any list of patterns has."""
+
+
+@pytest.fixture
+def provider() -> OpenAISimulator:
+    return simulator()
+
+
+@pytest.fixture
+async def begin(provider: OpenAISimulator, start: Any) -> AsyncIterator[Callable[..., Any]]:
+    """Makes the clusters of a test, and ends them."""
+    url, made = start(provider), []
+
+    async def begun(how: Callable[..., Any] = with_submitted_job, **fields: Any) -> CloudCluster:
+        made.append(await how(provider, url, **fields))
+        return made[-1]
+
+    yield begun
+    for cluster in made:
+        await cluster.aclose()
+
+
+def seen(cluster: CloudCluster, caplog: Any) -> str:
+    """All that anybody may read."""
+    objects = [str(obj) for (resource, _, _), obj in cluster.kube.objects.items() if resource is not SECRETS]
+    return " ".join([*objects, str(cluster.told), caplog.text])
+
+
+@pytest.mark.parametrize("status", [400, 403, 429])
+async def test_a_provider_that_repeats_the_key_has_it_repeated_nowhere(provider, begin, caplog, status):
+    caplog.set_level("DEBUG", "finetune_operator")
+    provider.set(keys=frozenset({OWN_KEY}))
+    cluster = await begin(with_cloud_job)
+    cluster.set_key(OWN_KEY)
+    await cluster.wait(61)
+    said = f"the key {OWN_KEY} is\x1b[31m not good for that\x00"
+    provider.fault(CREATE, status=status, code="insufficient_quota" if status == 429 else "no", message=said)
+    await cluster.check()
+    await cluster.settle()
+    message = cluster.status()["failure"]["message"]
+    assert ("not good for that" in message, "\x1b" in message, "{" in message) == (True, False, False)
+    assert OWN_KEY not in seen(cluster, caplog)
+
+
+async def test_a_job_that_a_service_gives_no_time_to_is_found_again(provider, begin, monkeypatch):
+    """Else the look-up would miss it, and it would be made a second time."""
+    cluster = await begin(with_cloud_job)
+    monkeypatch.setattr("finetune_operator.providers.openai_wire.when", lambda _: None)
+    provider.fault(CREATE, after_commit=True)
+    await cluster.check()
+    await cluster.settle()
+    for _ in range(8):
+        await cluster.pass_time(30)
+    assert provider.count(CREATE) == 1
+    assert cluster.status()["provider"]["jobID"].startswith("ftjob-")
+
+
+async def test_a_defect_of_ours_does_not_end_the_watch(begin, monkeypatch):
+    cluster = await begin()
+
+    def broken(_: Any) -> Any:
+        raise RuntimeError("a defect")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("finetune_operator.providers.openai_wire.metrics_of_events", broken)
+        await cluster.pass_time(181)
+        assert cluster.status()["failure"]["reason"] == "ProviderUnavailable"
+    await cluster.pass_time(3600)
+    await cluster.pass_time(61)
+    assert cluster.status()["phase"] == "Succeeded"
+
+
+async def test_a_provider_that_was_not_reached_is_asked_again_without_waiting_for_what_may_show(
+    provider, begin, monkeypatch
+):
+    cluster = await begin(with_cloud_job)
+    left = [httpx2.ConnectError("nobody listens")]
+    create = OpenAIApi.create
+
+    async def once_unreached(self: OpenAIApi, request: Any) -> Any:
+        if left:
+            raise unanswered(left.pop(), "somewhere")
+        return await create(self, request)
+
+    monkeypatch.setattr(OpenAIApi, "create", once_unreached)
+    await cluster.check()
+    await cluster.settle()
+    assert cluster.status()["failure"]["reason"] == "ProviderUnavailable"
+    assert "askedAt" not in cluster.status()["provider"]
+    await cluster.wait(61)
+    assert provider.count(CREATE) == 1
+
+
+async def test_a_secret_that_is_renewed_while_a_job_runs_is_used_from_then_on(provider, begin):
+    cluster = await begin()
+    await cluster.poll()
+    provider.set(keys=frozenset({"sk-simulated", "sk-renewed-0123456789"}))
+    cluster.set_key("sk-renewed-0123456789")
+    await cluster.pass_time(61)
+    provider.set(revoked_keys=frozenset({"sk-simulated"}))
+    await cluster.pass_time(3600)
+    assert (cluster.status()["phase"], "failure" in cluster.status()) == ("Succeeded", False)
+
+
+RESTRICTED = {
+    "no namespaces": {"namespaceSelector": {"matchLabels": {"finetune": "yes"}}},
+    "no models": {"fineTuning": {"allowedModels": ["other-*"]}},
+    "no jobs": {"fineTuning": {"enabled": False}},
+}
+
+
+@pytest.mark.parametrize("name", RESTRICTED)
+async def test_a_connection_that_is_restricted_in_mid_life_ends_no_job_and_takes_no_new_one(provider, begin, name):
+    cluster = await begin()
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    cluster.kube.change(CONNECTIONS, "openai", None, spec={**spec, **RESTRICTED[name]})
+    await cluster.settle()
+    cluster.add_cloud_job("sentiment-2")
+    await cluster.settle()
+    assert cluster.status(JOB._replace(name="sentiment-2"))["phase"] == "Failed"
+    await cluster.pass_time(3600)
+    assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 1)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
+
+
+async def test_a_file_that_is_deleted_there_before_the_job_is_made_says_so(provider, begin):
+    cluster = await begin(with_cloud_job)
+    cluster.run_pod()
+    await cluster.settle()
+    file = await cluster.send(rows())
+    await (await cluster.accounts.of("openai")._api()).delete_file(file.id)
+    cluster.end_pod(0, cluster.checked([file]))
+    await cluster.settle()
+    failure = cluster.status()["failure"]
+    assert (failure["reason"], "404" in failure["message"], bool(failure["nextStep"])) == (
+        "ProviderRefused",
+        True,
+        True,
+    )
+    assert provider.count(CREATE, committed=False) == 0
+
+
+async def test_a_model_that_is_deleted_there_while_it_is_served_is_missed(begin):
+    cluster = await begin()
+    await cluster.pass_time(3600)
+    model = cluster.status(DEPLOYMENT)["endpoint"]["model"]
+    await (await cluster.accounts.of("openai")._api()).delete_model(model)
+    await cluster.pass_time(3600)
+    await cluster.pass_time(3600)
+    status = cluster.status(DEPLOYMENT)
+    assert status["phase"] in {"Failed", "Degraded"}
+    assert cluster.condition("Ready", DEPLOYMENT)["status"] == "False"
+    assert model in cluster.condition("Stalled", DEPLOYMENT)["message"]
+
+
+async def test_two_jobs_of_one_model_at_once_make_two_versions(provider, begin):
+    cluster = await begin()
+    cluster.add_cloud_job("sentiment-2")
+    await cluster.settle()
+    await cluster.check(job="sentiment-2")
+    await cluster.settle()
+    await cluster.pass_time(7200)
+    assert [one["job"] for one in cluster.status(MODEL)["versions"]] in (
+        ["sentiment-1", "sentiment-2"],
+        ["sentiment-2", "sentiment-1"],
+    )
+    assert provider.count(CREATE) == 2
+
+
+async def test_a_namespace_that_is_deleted_takes_its_job_from_the_provider(provider, begin):
+    cluster = await begin()
+    await cluster.pass_time(181)
+    namespace = cluster.kube.objects[NAMESPACES, "", "team-a"]
+    cluster.kube.put(NAMESPACES, {**namespace, "status": {"phase": "Terminating"}})
+    await cluster.kube.delete(FINE_TUNE_JOBS, "sentiment-1", "team-a")
+    await cluster.settle()
+    assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
+    assert (provider.count("fine_tuning.jobs.cancel"), provider.left()) == (1, [])
+
+
+@pytest.mark.parametrize("budget", ["0", "0.000001", "999999999999.999999"])
+async def test_budgets_at_their_ends(provider, begin, budget):
+    cluster = await begin(budget={"maxCost": budget})
+    enough = budget.startswith("9")
+    assert provider.count(CREATE) == enough
+    if not enough:
+        assert (cluster.status()["failure"]["reason"], budget in cluster.status()["failure"]["message"]) == (
+            "BudgetExceeded",
+            True,
+        )

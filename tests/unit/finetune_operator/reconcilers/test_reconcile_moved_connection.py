@@ -1,0 +1,138 @@
+"""A connection that leads elsewhere in mid-life: nothing is taken for gone, ended or forgotten that goes on costing."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from finetune_api.names import ABANDON_ANNOTATION
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.refusals import Refusal
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import (
+    AzureCluster,
+    CloudCluster,
+    azure,
+    rows,
+    simulator,
+    with_cloud_job,
+    with_submitted_job,
+)
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+
+__all__ = ["start"]
+
+ADDRESS = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
+
+
+@pytest.fixture
+async def begin(start: Any) -> AsyncIterator[Callable[..., Any]]:
+    """Makes the clusters of a test, and ends them."""
+    made: list[CloudCluster] = []
+
+    async def begun(how: Callable[..., Any] = with_submitted_job, **fields: Any) -> CloudCluster:
+        provider = simulator()
+        made.append(await how(provider, start(provider), **fields))
+        return made[-1]
+
+    yield begun
+    for cluster in made:
+        await cluster.aclose()
+
+
+async def edit(cluster: CloudCluster, block: str, **fields: Any) -> None:
+    """What an admin's `kubectl edit` of the connection does."""
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    cluster.kube.change(CONNECTIONS, "openai", None, spec={**spec, block: {**spec[block], **fields}})
+    await cluster.settle()
+
+
+MOVES = {"another address": {"baseURL": "https://elsewhere.example/v1"}, "another project": {"project": "other"}}
+
+
+@pytest.mark.parametrize("name", MOVES)
+async def test_a_job_goes_on_where_it_was_begun(begin, start, name):
+    cluster = await begin()
+    before = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]["openAI"]
+    elsewhere = {"baseURL": f"{start(simulator())}/v1"} if "baseURL" in MOVES[name] else MOVES[name]
+    await edit(cluster, "openAI", **elsewhere)
+    await cluster.pass_time(181)
+    told = cluster.condition("Stalled")
+    assert (cluster.status()["phase"], told["status"], told["reason"]) == ("Queued", "True", "ConnectionNotFound")
+    assert f"begun at {before['baseURL']}" in told["message"]
+    assert "as it was" in cluster.status()["failure"]["nextStep"]
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    cluster.kube.change(CONNECTIONS, "openai", None, spec={**spec, "openAI": before})
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    await cluster.pass_time(61)
+    assert (cluster.status()["phase"], cluster.provider.count("fine_tuning.jobs.create")) == ("Succeeded", 1)
+
+
+async def test_a_job_that_is_deleted_then_is_kept_until_what_it_began_can_be_ended(begin, start):
+    cluster = await begin()
+    before = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]["openAI"]
+    await edit(cluster, "openAI", baseURL=f"{start(simulator())}/v1")
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    message = cluster.condition("Stalled")["message"]
+    assert (f"begun at {before['baseURL']}" in message, ABANDON_ANNOTATION in message) == (True, True)
+    await edit(cluster, "openAI", **before)
+    await cluster.wait(61)
+    assert ADDRESS not in cluster.kube.objects
+    assert (cluster.provider.count("fine_tuning.jobs.cancel"), cluster.provider.left()) == (1, [])
+
+
+async def test_data_go_where_their_check_was_begun_or_nowhere(begin, start):
+    cluster = await begin(with_cloud_job)
+    cluster.run_pod()
+    await cluster.settle()
+    other = simulator()
+    await edit(cluster, "openAI", baseURL=f"{start(other)}/v1")
+    with pytest.raises(Refusal) as refused:
+        await cluster.send(rows())
+    assert (refused.value.status, "begun at" in refused.value.sentence) == (503, True)
+    assert other.count("files.create", committed=False) == 0
+
+
+@pytest.fixture
+async def served(start: Any) -> AsyncIterator[AzureCluster]:
+    """With a deployment at Azure that answers, and is billed."""
+    provider = azure()
+    cluster = AzureCluster(provider, start(provider))
+    template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+    cluster.add_cloud_job()
+    await cluster.settle()
+    await cluster.check(b"\xef\xbb\xbf" + rows())
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    for _ in range(20):
+        await cluster.pass_time(60)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
+    yield cluster
+    await cluster.aclose()
+
+
+async def test_a_deployment_at_another_account_is_not_taken_for_expired(served):
+    [name] = served.provider.deployments.found
+    await edit(served, "azureOpenAI", account="other")
+    await served.pass_time(700)
+    condition = served.condition("Reconciling", DEPLOYMENT)
+    assert (condition["reason"], "begun at" in condition["message"]) == ("ConnectionNotFound", True)
+    assert [one["name"] for one in served.status(DEPLOYMENT)["hosted"]] == [name]
+
+
+async def test_a_deployment_at_another_account_keeps_its_object_until_it_can_be_ended(served):
+    account = served.provider.settings.account
+    await edit(served, "azureOpenAI", account="other")
+    served.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    served.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await served.settle()
+    assert "begun at" in served.condition("Stalled", DEPLOYMENT)["message"]
+    assert len(served.provider.deployments.found) == 1
+    await edit(served, "azureOpenAI", account=account)
+    for _ in range(6):
+        await served.pass_time(60)
+    assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in served.kube.objects
+    assert not served.provider.deployments.found
