@@ -111,6 +111,9 @@ class ArtifactRef(ApiModel):
     )
     lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")
     use_dora: bool | None = Field(None, alias="useDoRA", description="Whether the adapter is a DoRA.")
+    base_model: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="What an adapter that was made elsewhere names as its base model."
+    )
     bytes: int | None = Field(None, description="Size of the folder in bytes.")
     sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="sha256", description="SHA-256 of the folder's manifest, which has those of the files."

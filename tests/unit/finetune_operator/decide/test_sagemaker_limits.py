@@ -33,7 +33,13 @@ JUDGE = {"url": "https://judge.example.com/v1", "model": "m"}
         ({"evaluation": {"judge": JUDGE}}, "use zeroShot, fewShot"),
         ({"artifact": {"push": PUSH}}, "spec.artifact.push: the keys for it"),
         ({"trackers": {"tensorBoard": {}}}, "spec.trackers: their keys and claims"),
-        ({"adopt": {"jobID": "finetune-x-1"}}, "spec.adopt: only jobs of this operator"),
+        (
+            {
+                "adopt": {"jobID": "x-1"},
+                "dataset": {"train": {"uri": "pvc://data/a.csv"}, "test": {"uri": "pvc://data/b.csv"}},
+            },
+            "spec.dataset.test: the data of a job that is adopted are not read",
+        ),
         ({"hyperparameters": {"learningRateMultiplier": 2}}, "write learningRate"),
         ({"hubTokenSecretRef": {"name": "hub", "key": "token"}}, "modelCache may hold gated models"),
     ],
@@ -51,6 +57,7 @@ def test_what_has_no_meaning_is_refused(fields: dict[str, Any], said: str) -> No
         {"method": "Full", "resources": {"instanceType": "ml.g5.2xlarge"}},
         {"artifact": {"merge": True}, "evaluation": {"baselines": [{"zeroShot": {}}, {"fewShot": {}}]}},
         {"dataset": {"train": {"uri": "pvc://data/a.csv"}, "test": {"uri": "pvc://data/b.csv"}}},
+        {"adopt": {"jobID": "someone-elses-job"}},
     ],
     ids=str,
 )
