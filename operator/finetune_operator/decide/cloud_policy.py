@@ -88,8 +88,8 @@ def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
     types = ", ".join(settings.instance_types)
     return (
         (
-            lambda spec: bool(spec.evaluation.services) or spec.evaluation.has("activeVersion"),
-            "evaluation: at SageMaker the trainer asks nobody else, and has no earlier version: use zeroShot, fewShot",
+            lambda spec: bool(spec.evaluation.services),
+            "evaluation: at SageMaker the trainer asks nobody else: use zeroShot, fewShot, activeVersion",
         ),
         (
             lambda spec: spec.evaluation.output is not None,
@@ -100,8 +100,8 @@ def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
             "hyperparameters.learningRateMultiplier: write learningRate",
         ),
         (
-            lambda spec: spec.resources.model_copy(update={"instance_type": None}) != Resources(),
-            "resources: the instance type says what the job has; write instanceType and leave the rest out",
+            lambda spec: spec.resources.model_copy(update={"instance_type": None, "nodes": 1}) != Resources(),
+            "resources: the instance type says what an instance has; write instanceType and nodes, leave the rest out",
         ),
         (
             lambda spec: spec.resources.instance_type not in {None, *settings.instance_types},

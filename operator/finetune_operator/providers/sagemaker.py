@@ -17,7 +17,7 @@ from finetune_api.aws import SageMaker
 from finetune_api.job_status import ArtifactRef, Failure
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
-from finetune_api.sagemaker import REPORT_FILE
+from finetune_api.sagemaker import CODE_CHANNEL, REPORT_FILE
 from finetune_api.trainer import Report
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import sagemaker_wire as wire
@@ -97,15 +97,19 @@ class SageMakerApi:
     async def create(self, request: JobRequest) -> RemoteJob:
         """Write what the container is told, then CreateTrainingJob, once: its name is taken once."""
         settings = self._settings
+        if request.spec.code is not None and request.file(CODE_CHANNEL) is None:
+            said = "spec.code: the pod that checked the data brought no code; its image is older than the operator"
+            raise Refused(Reason.SPEC_INVALID, said)
         told = wire.container_job(request, settings, self._bucket)
+        base = cached(self._aws, settings, request.spec.base_model)
+        models = wire.Models(base=base, active=await self._within_reach(request))
         try:
             await self._bucket.write(wire.job_file(request.key), _once(orjson.dumps(told.wire())))
         except Unknown as error:
             raise TryLater(error.reason, error.message, 30.0) from None  # no job was asked for
         name = wire.job_name(request.key)
-        base = cached(self._aws, settings, request.spec.base_model)
         try:
-            await self._ask("create_training_job", **wire.training_job(request, settings, self._bucket, base))
+            await self._ask("create_training_job", **wire.training_job(request, settings, self._bucket, models))
         except TryLater as error:
             if error.reason is not Reason.PROVIDER_BUSY:
                 raise
@@ -191,6 +195,19 @@ class SageMakerApi:
 
     def answering(self) -> None:
         """No model answers without an endpoint."""
+
+    async def _within_reach(self, request: JobRequest) -> str | None:
+        """The active version's folder, if it is where the connection's role may read: else the job would fail for it.
+
+        An archive would have to be unpacked there, and what another connection has made is another account's.
+        """
+        active = request.active
+        uri = active.artifact.uri if active else None
+        if active is None or uri is None or uri.endswith(ARCHIVE):
+            return None
+        if active.connection != request.spec.connection_ref.name or self._bucket.name_of(uri) is None:
+            return None
+        return f"{uri}/" if await self.has_model(uri) else None
 
     async def _ours(self, name: str, request: JobRequest) -> RemoteJob:
         """The job that has the name: an earlier call of ours made it, whose answer was lost."""

@@ -9,6 +9,7 @@ Where things are, below the connection's place in S3:
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -17,8 +18,17 @@ from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.job_status import ArtifactRef, Failure, TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
-from finetune_api.sagemaker import BASE_CHANNEL, HUB_FOLDER, JOB_CHANNEL, REPORT_FILE, TRAIN_COMMAND, ContainerJob
-from finetune_api.trainer import Report
+from finetune_api.sagemaker import (
+    ACTIVE_CHANNEL,
+    BASE_CHANNEL,
+    CODE_CHANNEL,
+    HUB_FOLDER,
+    JOB_CHANNEL,
+    REPORT_FILE,
+    TRAIN_COMMAND,
+    ContainerJob,
+)
+from finetune_api.trainer import ActiveVersionRef, Report
 from finetune_operator.decide.cloud_cost import instance_type, longest_seconds
 from finetune_operator.decide.remote import JobKey, RemoteJob, RemoteState
 from finetune_operator.providers.ports import JobRequest
@@ -110,17 +120,34 @@ def container_job(request: JobRequest, settings: SageMaker, bucket: Bucket) -> C
         spec=request.spec,
         artifact_uri=bucket.uri(artifact_folder(job_name(key))),
         trust_remote_code=settings.trust_remote_code,
+        active_version=_compared(request),
     )
 
 
-def training_job(request: JobRequest, settings: SageMaker, bucket: Bucket, base_model: str | None) -> dict[str, Any]:
-    """CreateTrainingJob's arguments. `base_model`: URI of the base model's folder, where a cache has it."""
+def _compared(request: JobRequest) -> ActiveVersionRef | None:
+    active = request.active
+    return ActiveVersionRef(version=active.version, sha256=active.artifact.sha256) if active else None
+
+
+@dataclass(frozen=True)
+class Models:
+    """URIs of folders of models that a job is brought, each ending with a slash."""
+
+    base: str | None = None
+    """The base model, where the connection has a cache."""
+    active: str | None = None
+    """The version that the tuned model is compared with, where the connection's role can read it."""
+
+
+def training_job(request: JobRequest, settings: SageMaker, bucket: Bucket, models: Models) -> dict[str, Any]:
+    """CreateTrainingJob's arguments."""
     key = request.key
     kms = {"KmsKeyId": settings.kms_key_id} if settings.kms_key_id else {}
     sources: dict[str, str] = {JOB_CHANNEL: bucket.uri(job_file(key))}
-    sources |= {one.split: bucket.uri(one.id) for one in request.files}
-    if base_model is not None:
-        sources[BASE_CHANNEL] = base_model
+    files = [one for one in request.files if one.split != CODE_CHANNEL or request.spec.code is not None]
+    sources |= {one.split: bucket.uri(one.id) for one in files}
+    brought = {BASE_CHANNEL: models.base, ACTIVE_CHANNEL: models.active}
+    sources |= {channel: uri for channel, uri in brought.items() if uri is not None}
     asked: dict[str, Any] = {
         "TrainingJobName": job_name(key),
         "RoleArn": settings.role_arn,
@@ -135,7 +162,7 @@ def training_job(request: JobRequest, settings: SageMaker, bucket: Bucket, base_
         "CheckpointConfig": {"S3Uri": bucket.uri(checkpoints(key.file_prefix))},
         "ResourceConfig": {
             "InstanceType": instance_type(request.spec, settings),
-            "InstanceCount": 1,
+            "InstanceCount": request.spec.resources.nodes,
             "VolumeSizeInGB": settings.volume_size,
         },
         "StoppingCondition": _stopping(request, settings),
