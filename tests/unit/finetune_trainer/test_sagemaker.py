@@ -148,6 +148,25 @@ def on_instances(root: Path, names: list[str], current: str) -> None:
     (config / "resourceconfig.json").write_text(json.dumps(told))
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_only_the_first_process_leaves_reports(tiny_model, tmp_path, monkeypatch, rank):
+    fill(tmp_path, tiny_model, rows=8)
+    job = sagemaker.trainer_job(tmp_path)
+
+    def trained(_job, reporter, _interruption, **_):
+        monkeypatch.delenv("RANK")  # as a rank forgets it, so that nobody shares out steps among them
+        reporter.update(phase="Running")
+
+    monkeypatch.setattr(sagemaker, "execute", trained)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("FINETUNE_JOB", job.model_dump_json(by_alias=True, exclude_none=True))
+    monkeypatch.setenv("FINETUNE_RANKS", str(tmp_path))
+    assert sagemaker.main(argparse.Namespace(root=tmp_path)) == ExitCode.OK
+    left = [(tmp_path / folder / "report.json").exists() for folder in ("checkpoints", "model")]
+    assert left == [rank == "0"] * 2
+
+
+@pytest.mark.slow
 def test_several_instances_train_one_model_and_the_first_writes_it(tiny_model, tmp_path, monkeypatch):
     names, roots = ["127.0.0.1", "127.0.0.2"], [tmp_path / "first", tmp_path / "second"]
     for name, root in zip(names, roots, strict=True):
