@@ -133,11 +133,12 @@ def billed(cost: Cost, tokens: int, price: Price) -> Cost:
     return cost.model_copy(update={"actual": _amount(Decimal(tokens), price, ROUND_HALF_UP)})
 
 
-def longest_time(facts: ProviderFacts, sku: str, per_hour: str, seconds: int) -> Cost:
-    """What the longest time that an instance may run costs: the bound of what nobody can estimate."""
-    amount = (Decimal(per_hour) * seconds / _HOUR).quantize(_CENT, rounding=ROUND_UP)
+def longest_time(facts: ProviderFacts, sku: str, per_hour: str, seconds: int, count: int = 1) -> Cost:
+    """What the longest time that `count` instances may run costs: the bound of what nobody can estimate."""
+    amount = (Decimal(per_hour) * count * seconds / _HOUR).quantize(_CENT, rounding=ROUND_UP)
     dated = f", list price of {facts.hosting_as_of}" if facts.hosting_as_of else ""
-    basis = f"at most {seconds:,} s of {sku} at {per_hour} {facts.hosting_currency} an hour{dated}"
+    instances = f"{count} {sku}" if count > 1 else sku
+    basis = f"at most {seconds:,} s of {instances} at {per_hour} {facts.hosting_currency} an hour{dated}"
     return Cost(estimated=str(amount), currency=facts.hosting_currency, basis=basis)
 
 

@@ -73,7 +73,8 @@ class FineTuningPolicy(ApiModel):
     allow_code: bool = Field(
         False,
         description="Whether jobs may bring Python of their own (spec.code). It runs with the training pod's rights: "
-        "its volumes, its network, the Secrets that the job names. Off: refused with reason CodeNotAllowed.",
+        "its volumes, its network, the Secrets that the job names; at SageMaker with those of roleARN, unless "
+        "networkIsolation is set. Off: refused with reason CodeNotAllowed.",
     )
     allowed_endpoints: Annotated[list[EndpointGlob], Field(max_length=64)] | None = Field(
         None,

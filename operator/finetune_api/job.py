@@ -254,8 +254,8 @@ class Resources(ApiModel):
 
     nodes: Annotated[int, Field(ge=1, le=1024)] = Field(
         1,
-        description="Pods that train together, each with what is asked for here. More than one needs JobSet on the "
-        "cluster, and volumes that pods of several nodes can mount (ReadWriteMany).",
+        description="Pods that train together, each with what is asked for here; at SageMaker instances. More than one "
+        "pod needs JobSet on the cluster, and volumes that pods of several nodes can mount (ReadWriteMany).",
     )
     gpus_per_node: Annotated[int, Field(ge=0, le=16)] | None = Field(
         None,

@@ -111,6 +111,9 @@ class ArtifactRef(ApiModel):
     )
     lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")
     use_dora: bool | None = Field(None, alias="useDoRA", description="Whether the adapter is a DoRA.")
+    base_model: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="What an adapter that was made elsewhere names as its base model."
+    )
     bytes: int | None = Field(None, description="Size of the folder in bytes.")
     sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="sha256", description="SHA-256 of the folder's manifest, which has those of the files."
@@ -154,10 +157,14 @@ class Cost(ApiModel):
     basis: Annotated[str, Field(max_length=512)] = Field(description="How the figures come about.")
 
 
-class ProviderFile(ApiModel):
-    """A converted data file at the provider."""
+PartName = Literal[SplitName, "code"]
+"""What of a job is brought to its provider: its data and, where the provider runs it, code of one's own."""
 
-    split: SplitName = Field(description="Which split it is.")
+
+class ProviderFile(ApiModel):
+    """A converted file at the provider."""
+
+    split: PartName = Field(description="Which split it is, or code.")
     id: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="The provider's name of the file.")
     bytes: Annotated[int, Field(ge=0)] = Field(description="Size as uploaded.")
     sha256: Annotated[str, Field(max_length=64)] = Field(alias="sha256", description="SHA-256 as uploaded.")
@@ -237,7 +244,7 @@ class ProviderStatus(ApiModel):
     artifact_uri: Annotated[str, Field(max_length=1024)] | None = Field(
         None, description="Folder of checkpoints and artifact."
     )
-    files: Annotated[list[ProviderFile], Field(max_length=3)] | None = Field(
+    files: Annotated[list[ProviderFile], Field(max_length=4)] | None = Field(
         None, description="Data files at the provider, of the present attempt."
     )
     asked_at: Timestamp | None = Field(

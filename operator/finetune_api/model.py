@@ -53,6 +53,9 @@ class ModelVersion(ApiModel):
     base_model: Annotated[str, Field(max_length=256)] = Field(description="Model it was tuned from.")
     method: Annotated[str, Field(max_length=32)] = Field(description="Method of tuning.")
     lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")
+    adopted: bool | None = Field(
+        None, description="Whether its job was made elsewhere. Its weights are never deleted: they are not ours."
+    )
     artifact: ArtifactRef = Field(description="Where the weights are.")
     dataset_sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="datasetSHA256", description="SHA-256 of the training file."

@@ -10,7 +10,7 @@ from finetune_api.base import ApiModel
 from finetune_api.catalogue import Price
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import Failure, Loss, Progress, ProviderFile, TrainingResult
+from finetune_api.job_status import Failure, Loss, PartName, Progress, ProviderFile, TrainingResult
 from finetune_api.memory import MemoryUse
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
 from finetune_api.trackers import Tracked
@@ -112,7 +112,7 @@ class UploadTarget(ApiModel):
     name: Annotated[str, Field(max_length=253)] = Field(description="Name of the FineTuneJob.")
     uid: Annotated[str, Field(max_length=64)] = Field(description="UID of the FineTuneJob.")
     attempt: Annotated[int, Field(ge=1)] = Field(description="Which attempt sends it.")
-    split: SplitName = Field(description="Which split it is.")
+    split: PartName = Field(description="Which split it is, or code.")
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = Field(alias="sha256", description="Of the body.")
 
 
@@ -127,7 +127,7 @@ class EvaluationSize(ApiModel):
 class Checked(ApiModel):
     """What a check for a provider has come to."""
 
-    files: Annotated[list[ProviderFile], Field(min_length=1, max_length=3)] = Field(
+    files: Annotated[list[ProviderFile], Field(min_length=1, max_length=4)] = Field(
         description="The converted files at the provider."
     )
     tokens: Annotated[int, Field(ge=0)] = Field(description="Tokens of one pass over the training set, estimated.")

@@ -20,7 +20,7 @@ from finetune_api.names import JOB_VARIABLE, SCRATCH_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Checked, EvaluationSize, PrepareJob
 from finetune_api.verdict import DatasetVerdict, SplitVerdict
-from finetune_trainer import outcome
+from finetune_trainer import code_files, outcome
 from finetune_trainer.data.provider_file import ConvertedFile, convert
 from finetune_trainer.data.provider_rules import NAMES, ProviderRules, require_rows, rules_for
 from finetune_trainer.data.read import load_rows
@@ -68,6 +68,8 @@ def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:
     if rules.billed_by_tokens:
         require_budget(job.spec, tokens, job.price)
     size = evaluation_size(job.spec, verdict) if rules.billed_by_tokens else None
+    if job.spec.code is not None:
+        files = [*files, code_files.pack(job.spec, scratch)]
     sent = [upload(job, file) for file in files]
     reporter.update(phase="Checked", checked=Checked(files=sent, tokens=tokens, evaluation=size))
 

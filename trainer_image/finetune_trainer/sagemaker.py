@@ -2,33 +2,41 @@
 
     /opt/ml/input/data/job/*          the job                           ─┐
     /opt/ml/input/data/train/* …      its data, as JSON lines            ├ channels, which SageMaker fills before
-    /opt/ml/input/data/base/          the base model, where there is one ─┘
+    /opt/ml/input/data/base/          the base model, where there is one  │
+    /opt/ml/input/data/active/        the active version, to compare with  │
+    /opt/ml/input/data/code/          code of one's own, as one file      ─┘
+    /opt/ml/input/config/resourceconfig.json   the job's instances, and which of them this one is
     /opt/ml/checkpoints/              the run's output; SageMaker keeps it in S3, and brings it back to a new instance
     /opt/ml/checkpoints/report.json   how it goes: nobody here reaches the operator, and it reads this in S3
     /opt/ml/model/model/              the artifact, and its report.json beside it; SageMaker takes them at the end
     /opt/ml/output/failure            why it failed: SageMaker's FailureReason quotes it
 
 An instance with several GPUs is paid for whole: one process trains on each, and they get the job from the one that
-SageMaker has started.
+SageMaker has started. Several instances are the nodes of one torchrun; all get the same channels and checkpoints, and
+the first alone writes.
 Data and model get links of fixed names, so that a checkpoint of an earlier attempt is known again.
 """
 
 import argparse
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import orjson
 from pydantic import ValidationError
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import DataFile, Dataset, FineTuneJobSpec
-from finetune_api.names import ARTIFACT_FOLDER, JOB_VARIABLE
+from finetune_api.names import ARTIFACT_FOLDER, JOB_VARIABLE, NODE_VARIABLE, RENDEZVOUS_PORT
 from finetune_api.reasons import Reason
-from finetune_api.sagemaker import BASE_CHANNEL, JOB_CHANNEL, REPORT_FILE, ContainerJob
-from finetune_api.trainer import Report, TrainerJob
+from finetune_api.sagemaker import ACTIVE_CHANNEL, BASE_CHANNEL, CODE_CHANNEL, JOB_CHANNEL, REPORT_FILE, ContainerJob
+from finetune_api.trainer import ActiveVersionRef, Report, TrainerJob
 from finetune_api.verdict import SPLITS
 from finetune_trainer import launch, outcome
+from finetune_trainer.code_files import unpack
+from finetune_trainer.durable import MANIFEST, sha256_of
 from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.model_cache import model_path
@@ -42,6 +50,48 @@ FAILURE_BYTES = 1024
 """What SageMaker quotes of the failure file."""
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The instances of a job, as each of them is told in resourceconfig.json; the first one speaks for all."""
+
+    names: tuple[str, ...] = ("",)
+    current: str = ""
+    interface: str = ""
+    """Network interface that they reach one another by."""
+
+    @classmethod
+    def of(cls, root: Path) -> Self:
+        """Those that the file names; without it, and where it names one, that one alone."""
+        path = root / "input" / "config" / "resourceconfig.json"
+        told = orjson.loads(path.read_bytes()) if path.is_file() else {}
+        names = tuple(sorted(told.get("hosts") or ("",), key=_by_number))
+        current = str(told.get("current_host", names[0]))
+        return cls(names, current, str(told.get("network_interface_name", "")))
+
+    @property
+    def number(self) -> int:
+        """Which of them this one is, from 0."""
+        return self.names.index(self.current)
+
+    @property
+    def rendezvous(self) -> str | None:
+        """Where they meet; None for one alone."""
+        return f"{self.names[0]}:{RENDEZVOUS_PORT}" if len(self.names) > 1 else None
+
+    def tell_torch(self) -> None:
+        """Its number and its network, by the variables that torchrun, gloo and NCCL read."""
+        os.environ[NODE_VARIABLE] = str(self.number)
+        if self.interface:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", self.interface)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", self.interface)
+
+
+def _by_number(host: str) -> tuple[int, str]:
+    """algo-10 comes after algo-9: which host is the first must not depend on how many there are."""
+    number = host.rpartition("-")[2]
+    return (int(number) if number.isdecimal() else 0, host)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -59,6 +109,12 @@ def main(args: argparse.Namespace) -> int:
         return int(error.exit_code)
     if not launch.is_needed(job):
         return _train(root, job, failure)
+    hosts = Hosts.of(root)
+    if hosts.rendezvous is not None:
+        hosts.tell_torch()
+    if hosts.number:
+        # A report that was brought from an earlier instance is the first host's: this one must not bring it back.
+        (root / "checkpoints" / REPORT_FILE).unlink(missing_ok=True)
     os.environ[JOB_VARIABLE] = job.model_dump_json(by_alias=True, exclude_none=True)
     try:
         return launch.main(job, ("sagemaker", "--root", str(root)), failure)
@@ -68,12 +124,12 @@ def main(args: argparse.Namespace) -> int:
 
 def _train(root: Path, job: TrainerJob, failure: Path) -> int:
     """Do the job, or a rank's share of it; rank 0 leaves the reports of all."""
-    report_file = root / "checkpoints" / REPORT_FILE
-    listener = (lambda report: leave_report(report_file, report)) if launch.speaks() else None
+    report_file, speaks = root / "checkpoints" / REPORT_FILE, launch.speaks()  # known now: training forgets its rank
+    listener = (lambda report: leave_report(report_file, report)) if speaks else None
     reporter = Reporter(job, listener=listener, interval=REPORT_SECONDS)
     interruption = Interruption()
     code = outcome.run_to_end(lambda: execute(job, reporter, interruption, allow_local=True), reporter, interruption)
-    if code == ExitCode.OK and launch.speaks():
+    if code == ExitCode.OK and speaks:
         leave_report(root / "model" / REPORT_FILE, reporter.report)
     if reporter.report.failure is not None:
         why = reporter.report.failure
@@ -92,7 +148,7 @@ def trainer_job(root: Path) -> TrainerJob:
     except ValidationError as error:
         message = f"the job channel holds no job for this image: {places(error)}"
         raise TrainerError(Reason.SPEC_INVALID, message) from error
-    inputs = root / "output" / "inputs"
+    inputs, hosts = root / "output" / "inputs", Hosts.of(root)
     files = {split: _linked(root, split, inputs) for split in SPLITS if getattr(job.spec.dataset, split) is not None}
     cache = _cache(root, job.spec.base_model, inputs)
     return TrainerJob(
@@ -107,13 +163,25 @@ def trainer_job(root: Path) -> TrainerJob:
         model_cache=str(cache) if cache else None,
         air_gapped=cache is not None,
         trust_remote_code=job.trust_remote_code,
-        ranks_per_node=_ranks(job.spec),
+        active_version=_active(root, job.active_version),
+        code=_code(root, job.spec, inputs),
+        nodes=len(hosts.names),
+        ranks_per_node=_ranks(job.spec, len(hosts.names)),
+        rendezvous=hosts.rendezvous,
     )
 
 
-def _ranks(spec: FineTuneJobSpec) -> int:
-    """One for each GPU of the instance, if each of them gets a row of every step."""
-    return max(1, min(gpus(), spec.hyperparameters.batch_size))
+def _ranks(spec: FineTuneJobSpec, nodes: int) -> int:
+    """One for each GPU of an instance, if each of them gets a row of every step; code of one's own uses them all."""
+    return 1 if spec.code is not None else max(1, min(gpus(), spec.hyperparameters.batch_size // nodes))
+
+
+def _code(root: Path, spec: FineTuneJobSpec, inputs: Path) -> str | None:
+    """The file of spec.code, with the ConfigMap's other keys beside it."""
+    if spec.code is None:
+        return None
+    unpack(_only_file(root, CODE_CHANNEL), inputs / CODE_CHANNEL)
+    return str(inputs / CODE_CHANNEL / spec.code.config_map_ref.key)
 
 
 def gpus() -> int:
@@ -152,6 +220,18 @@ def _cache(root: Path, base_model: str, inputs: Path) -> Path | None:
     cache = inputs / "cache"
     _link(model_path(cache, base_model), folder)
     return cache
+
+
+def _active(root: Path, told: ActiveVersionRef | None) -> ActiveVersionRef | None:
+    """What is compared with; its folder only where the channel brought that version's own files."""
+    if told is None:
+        return None
+    folder = root / "input" / "data" / ACTIVE_CHANNEL
+    manifest = folder / MANIFEST
+    digest = sha256_of(manifest) if manifest.is_file() else None
+    if not folder.is_dir() or (told.sha256 is not None and told.sha256 != digest):
+        return told
+    return told.model_copy(update={"folder": str(folder)})
 
 
 def _link(link: Path, target: Path) -> None:

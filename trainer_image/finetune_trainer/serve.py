@@ -28,7 +28,7 @@ from finetune_trainer.base_model import quiet_libraries
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.api_key import KeyFile
 from finetune_trainer.serving.app import Room, build_app
-from finetune_trainer.serving.artifact import open_artifact
+from finetune_trainer.serving.artifact import open_artifact, unpacked
 from finetune_trainer.serving.limits import cpu_threads
 
 _log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class _Loading(threading.Thread):
     def _load(self) -> None:
         args = self._args
         artifact = open_artifact(
-            args.model,
+            unpacked(args.model) if args.sagemaker else args.model,
             args.model_cache,
             base=args.base,
             all_checksums=args.verify_checksums,

@@ -34,9 +34,9 @@ def expected(view: JobView, checked: Checked) -> Cost | None:
         return None
     settings = view.connection.sage_maker if view.connection else None
     if settings is not None:
-        sku, facts = instance_type(view.spec, settings), view.facts
+        sku, facts, count = instance_type(view.spec, settings), view.facts, view.spec.resources.nodes
         per_hour = facts.price_per_hour(view.spec.base_model, sku)
-        return longest_time(facts, sku, per_hour, longest_seconds(view.spec, settings)) if per_hour else None
+        return longest_time(facts, sku, per_hour, longest_seconds(view.spec, settings), count) if per_hour else None
     price = _price_of_tokens(view)
     cost = estimate(checked.tokens, view.spec.hyperparameters.epochs, price) if price else None
     prices = _price_of_answers(view)
@@ -78,8 +78,10 @@ def with_bill(view: JobView) -> Cost | None:
     settings = view.connection.sage_maker if view.connection else None
     if settings is not None:
         per_hour = view.facts.price_per_hour(view.spec.base_model, instance_type(view.spec, settings))
-        seconds = view.run.billed_seconds
-        return billed_time(cost, per_hour, seconds) if per_hour and seconds is not None else cost
+        seconds = view.run.billed_seconds  # of each instance
+        if per_hour is None or seconds is None:
+            return cost
+        return billed_time(cost, per_hour, seconds * view.spec.resources.nodes)
     result = (report and report.result) or view.status.result
     price, tokens = _price_of_tokens(view), result.tokens if result else None
     if price is None or tokens is None or price.currency != cost.currency:

@@ -131,6 +131,19 @@ def take_over(view: JobView) -> Decision | None:
     return Decision(job.with_status(view, Change(reconciling(Reason.QUEUED, message), fields)), requeue_after=0)
 
 
+def refuse_other_base(view: JobView) -> Decision | None:
+    """What was tuned elsewhere says itself what it was tuned from; with another base model it would answer nonsense."""
+    result = view.run.report.result if view.run.report else None
+    if not _is_adopted(view) or view.run.state != "Succeeded" or result is None or view.spec is None:
+        return None
+    base = result.artifact.base_model
+    if base in {None, view.spec.base_model}:
+        return None
+    message = f"spec.baseModel: the job's adapter was tuned from {base}, and not from {view.spec.base_model}"
+    step = f"Apply the job under a new name with baseModel: {base}."
+    return job.fail(view, Failure(reason=Reason.SPEC_INVALID, message=message, next_step=step))
+
+
 def suspend(view: JobView) -> Decision | None:
     """On request; a job that was made elsewhere is not ours to stop."""
     return None if _is_adopted(view) else job.suspend(view)
@@ -321,8 +334,8 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     job.notice_loss,
     job.wait_for_connection,
     job.refuse_by_policy,
-    take_over,
     refuse_what_has_no_meaning,
+    take_over,
     refuse_what_has_ended,
     job.wait_for_last_pod,
     job.wait_before_retry,
@@ -333,6 +346,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     submit,
     job.follow,
     retry_or_fail,
+    refuse_other_base,
     measuring.measure,
     complete,
 )

@@ -16,6 +16,10 @@ BETA_LIMIT = 2
 
 Check = tuple[Callable[[FineTuneJobSpec], bool], str]
 
+_DATA_OF_ADOPTED: Check = (
+    lambda spec: spec.adopt is not None and spec.dataset.test is not None,
+    "dataset.test: the data of a job that is adopted are not read; leave it out",
+)
 _CHECKS: tuple[Check, ...] = (
     (lambda spec: spec.method != "LoRA", "method: the provider chooses how it tunes; leave it out"),
     (lambda spec: spec.lora is not None, "lora: the provider chooses how it tunes; leave it out"),
@@ -30,10 +34,7 @@ _CHECKS: tuple[Check, ...] = (
         lambda spec: spec.resources != Resources(),
         "resources: the job needs none of this cluster; leave them out",
     ),
-    (
-        lambda spec: spec.adopt is not None and spec.dataset.test is not None,
-        "dataset.test: the data of a job that is adopted are not read; leave it out",
-    ),
+    _DATA_OF_ADOPTED,
 )
 """In the order of the manifest: whether it is in the way, and the field with what to write."""
 
@@ -87,8 +88,8 @@ def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
     types = ", ".join(settings.instance_types)
     return (
         (
-            lambda spec: bool(spec.evaluation.services) or spec.evaluation.has("activeVersion"),
-            "evaluation: at SageMaker the trainer asks nobody else, and has no earlier version: use zeroShot, fewShot",
+            lambda spec: bool(spec.evaluation.services),
+            "evaluation: at SageMaker the trainer asks nobody else: use zeroShot, fewShot, activeVersion",
         ),
         (
             lambda spec: spec.evaluation.output is not None,
@@ -99,8 +100,8 @@ def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
             "hyperparameters.learningRateMultiplier: write learningRate",
         ),
         (
-            lambda spec: spec.resources.model_copy(update={"instance_type": None}) != Resources(),
-            "resources: the instance type says what the job has; write instanceType and leave the rest out",
+            lambda spec: spec.resources.model_copy(update={"instance_type": None, "nodes": 1}) != Resources(),
+            "resources: the instance type says what an instance has; write instanceType and nodes, leave the rest out",
         ),
         (
             lambda spec: spec.resources.instance_type not in {None, *settings.instance_types},
@@ -114,7 +115,7 @@ def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
             lambda spec: spec.trackers is not None,
             "trackers: their keys and claims are in this namespace, and stay there; leave them out",
         ),
-        (lambda spec: spec.adopt is not None, "adopt: only jobs of this operator leave a model that it can serve"),
+        _DATA_OF_ADOPTED,
         (
             lambda spec: spec.hub_token_secret_ref is not None,
             "hubTokenSecretRef: no Secret leaves the cluster; the connection's modelCache may hold gated models",

@@ -95,10 +95,10 @@ def base_model_is_allowed(request: Request) -> Failure | None:
 
 
 def code_is_allowed(request: Request) -> Failure | None:
-    """Own code runs on this cluster, where an admin has said so."""
+    """Own code runs where our trainer does, and where an admin has said so."""
     if request.spec.code is None:
         return None
-    if request.connection.hugging_face is None:
+    if request.connection.hugging_face is None and request.connection.sage_maker is None:
         return Failure.because(
             Reason.PROVIDER_NOT_SUPPORTED,
             f"spec.code: LLMConnection {request.spec.connection_ref.name} is a {request.connection.provider} "

@@ -161,7 +161,7 @@ def _own_report(  # noqa: PLR0917 - what a report is made of
     train = status.dataset.train if status.dataset else None
     result = said.result
     if result is not None:
-        artifact = result.artifact.model_copy(update={"uri": job.model})
+        artifact = result.artifact.model_copy(update={"uri": job.model or result.artifact.uri})
         result = result.model_copy(
             update={"artifact": artifact, "dataset_sha256": train.sha256 if train else result.dataset_sha256}
         )

@@ -82,7 +82,8 @@ def new_version(view: JobView, number: int) -> ModelVersion:
         job_uid=view.uid,
         connection=spec.connection_ref.name,
         base_model=spec.base_model,
-        method="ChosenByProvider" if by_provider else spec.method,
+        adopted=True if spec.adopt is not None else None,
+        method="ChosenByProvider" if by_provider else _method(spec, report.result.artifact),
         lora_rank=None if by_provider else _rank(spec, report.result.artifact),
         artifact=recorded_result(view, report.result).artifact,
         dataset_sha256=report.result.dataset_sha256,
@@ -93,8 +94,15 @@ def new_version(view: JobView, number: int) -> ModelVersion:
     )
 
 
+def _method(spec: FineTuneJobSpec, artifact: ArtifactRef) -> str:
+    """As the job asked; of one that was adopted its artifact knows better."""
+    if spec.adopt is None or (artifact.kind == "Full") == (spec.method == "Full"):
+        return spec.method
+    return "Full" if artifact.kind == "Full" else "LoRA"
+
+
 def _rank(spec: FineTuneJobSpec, artifact: ArtifactRef) -> int | None:
     """The adapter's rank: as its artifact has it, else as the job asked."""
-    if artifact.kind == "Full" or spec.adapters is None:
+    if artifact.kind == "Full" or spec.adapters is None or spec.adopt is not None:
         return artifact.lora_rank
     return artifact.lora_rank or spec.adapters.r

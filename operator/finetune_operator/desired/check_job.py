@@ -14,6 +14,8 @@ def build(owner: Manifest, job: PrepareJob, pod: CheckPod, *, default_image: str
     """The Job of an attempt's check. It has the name of the attempt's Job, as where an attempt trains here."""
     volumes, dataset = Volumes(), job.spec.dataset
     volumes.dataset(parse_uri(file.uri) for file in (dataset.train, dataset.validation, dataset.test) if file)
+    if job.spec.code is not None:
+        volumes.config_map(job.spec.code.config_map_ref.name)
     spec = small_pod.spec_of(
         job,
         pod,

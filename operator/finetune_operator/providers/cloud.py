@@ -15,6 +15,7 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.connection import CheckPod, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderEvaluation, ProviderFile, ProviderStatus
+from finetune_api.model import ModelVersion
 from finetune_api.names import REPORT_PATH, UPLOAD_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, Report, ReportTarget
@@ -22,12 +23,13 @@ from finetune_operator.decide.cloud_job import SETTLE
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.remote import JobKey, RemoteJob, is_of, run_of
 from finetune_operator.decide.run import Run
+from finetune_operator.decide.versions import compared_of
 from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
 from finetune_operator.providers.errors import Busy, Ended, NotThere, Refused, TryLater
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
 from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, Kube
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
 
@@ -44,7 +46,7 @@ class CloudTraining:
 
     Args:
         kube: the API.
-        store: watched Jobs.
+        store: watched Jobs and models.
         accounts: the providers.
         pods: finds and ends the check's Job and pods, which are watched as those of training are.
         service: DNS name of the report server.
@@ -83,13 +85,13 @@ class CloudTraining:
 
     def has_live_pods(self, job: Manifest) -> bool:
         """Whether a check's pod may still pass data on."""
-        return self._pods.has_live_pods(job)
+        return self._pods.has_live_pods(_check_of(job))
 
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """The check's pod, until its data are there; then what the poller has seen of the provider's job."""
         provider = status.provider or ProviderStatus()
         if provider.asked_at is None:
-            return await self._pods.observe(job, status)
+            return await self._pods.observe(_check_of(job), status)
         if provider.job_id is None:
             return Run("Checked")
         if status.completion_time is not None:
@@ -191,7 +193,7 @@ class CloudTraining:
             Ended: the job has succeeded meanwhile.
             TryLater: a create was asked for a moment ago, and what came of it does not show yet.
         """
-        await self._pods.stop(job, status)
+        await self._pods.stop(_check_of(job), status)
         provider = status.provider or ProviderStatus()
         await self.end_measuring(job, provider)
         if provider.asked_at is None or status.completion_time is not None:
@@ -235,8 +237,16 @@ class CloudTraining:
             spec=spec,
             suffix=names.fit(spec.model_ref.name, SUFFIX_LIMIT),
             files=provider.files or [],
+            active=self._compared_with(key.namespace, spec),
         )
         return await self._call(job, lambda api: api.create(request))
+
+    def _compared_with(self, namespace: str, spec: FineTuneJobSpec) -> ModelVersion | None:
+        """The active version, where the job names it as a baseline or its model's activation rests on it."""
+        if spec.dataset.test is None:
+            return None
+        compared = compared_of(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace) or {})
+        return compared.active if compared.if_better or spec.evaluation.has("activeVersion") else None
 
     async def cancel(self, job: Manifest, job_id: str) -> None:
         """Cancel one job."""
@@ -285,6 +295,11 @@ class CloudTraining:
 
     async def _call(self, job: Manifest, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
         return await self._accounts.of(_connection(job)).call(do)
+
+
+def _check_of(job: Manifest) -> Manifest:
+    """The job as its check's pod is of it: that is one, however many nodes train elsewhere."""
+    return job | {"spec": {name: value for name, value in job["spec"].items() if name != "resources"}}
 
 
 def _file(api: FineTuningApi, file_id: str) -> Awaitable[RemoteFile]:

@@ -12,6 +12,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
+from finetune_api.model import ModelVersion
 from finetune_operator.decide.hosted import Hosted
 from finetune_operator.decide.idle import Figures
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
@@ -95,6 +96,8 @@ class JobRequest:
     suffix: str
     """Part of the tuned model's name, where the provider takes one."""
     files: Sequence[ProviderFile]
+    active: ModelVersion | None = None
+    """The version that the tuned model is compared with, where the job or its model asks for that."""
 
     def file(self, split: str) -> str | None:
         """The provider's name of a split's file."""

@@ -3,9 +3,10 @@
 Data, checkpoints and artifact are in S3. So is the report: no container reaches the operator.
 """
 
-import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +14,10 @@ import orjson
 from pydantic import ValidationError
 
 from finetune_api.aws import SageMaker
-from finetune_api.job_status import Failure
+from finetune_api.job_status import ArtifactRef, Failure
+from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
+from finetune_api.sagemaker import CODE_CHANNEL, REPORT_FILE
 from finetune_api.trainer import Report
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import sagemaker_wire as wire
@@ -23,9 +26,18 @@ from finetune_operator.providers.errors import NotThere, ProviderError, Refused,
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.s3 import Bucket, place_of
 from finetune_operator.providers.sagemaker_endpoints import SERVICE, SageMakerEndpoints, absent, cached
+from finetune_operator.providers.sagemaker_output import (
+    ADAPTER,
+    ARCHIVE,
+    MANIFEST,
+    WHOLE,
+    adopted,
+    checked,
+    failure_of,
+    is_of_its_place,
+)
 
 REPORT_MAX_BYTES = 1024 * 1024
-MANIFEST_MAX_BYTES = 4 * 1024 * 1024
 STOPPING_PAUSE_SECONDS = 20.0
 PAGE = 100
 
@@ -85,15 +97,19 @@ class SageMakerApi:
     async def create(self, request: JobRequest) -> RemoteJob:
         """Write what the container is told, then CreateTrainingJob, once: its name is taken once."""
         settings = self._settings
+        if request.spec.code is not None and request.file(CODE_CHANNEL) is None:
+            said = "spec.code: the pod that checked the data brought no code; its image is older than the operator"
+            raise Refused(Reason.SPEC_INVALID, said)
         told = wire.container_job(request, settings, self._bucket)
+        base = cached(self._aws, settings, request.spec.base_model)
+        models = wire.Models(base=base, active=await self._within_reach(request))
         try:
             await self._bucket.write(wire.job_file(request.key), _once(orjson.dumps(told.wire())))
         except Unknown as error:
             raise TryLater(error.reason, error.message, 30.0) from None  # no job was asked for
         name = wire.job_name(request.key)
-        base = cached(self._aws, settings, request.spec.base_model)
         try:
-            await self._ask("create_training_job", **wire.training_job(request, settings, self._bucket, base))
+            await self._ask("create_training_job", **wire.training_job(request, settings, self._bucket, models))
         except TryLater as error:
             if error.reason is not Reason.PROVIDER_BUSY:
                 raise
@@ -118,18 +134,23 @@ class SageMakerApi:
             StatusEquals="InProgress",
             PaginationConfig={"PageSize": PAGE},
         )
-        return [wire.job_of(one) for one in found]
+        return [wire.job_of(one) for one in found if wire.is_named_by_us(one["TrainingJobName"])]
 
     async def job(self, job_id: str) -> RemoteJob:
-        """DescribeTrainingJob."""
-        return wire.job_of(await self._described(job_id))
+        """DescribeTrainingJob. It goes on being called as it was asked for: an adopted one perhaps by its ARN."""
+        return replace(wire.job_of(await self._described(job_id)), id=job_id)
 
     async def metrics(self, job: RemoteJob) -> Metrics:
-        """The trainer's own report, from among the checkpoints or, once it is done, from beside the artifact."""
+        """The trainer's own report, from among the checkpoints or, once it is done, from beside the artifact.
+
+        A job that others have made may have none: then its model alone is looked for, once it is done.
+        """
+        if not job.labels and not job.partial:
+            return await self._of_others(job)
         if job.state == "Succeeded":
-            return _metrics(await self._finished(job.id))
-        prefix, attempt = wire.attempt_of(job.id)
-        report = await self._report(wire.progress_report(prefix))
+            return _metrics(await self._finished(job))
+        prefix, attempt = wire.attempt_of(wire.name_of(job.id))
+        report = await self._report(self._bucket, wire.progress_report(prefix))
         if report.attempt != attempt:
             raise NotThere(Reason.PROVIDER_REFUSED, "the report is of an earlier attempt")
         return _metrics(report)
@@ -151,13 +172,14 @@ class SageMakerApi:
             raise TryLater(Reason.PROVIDER_BUSY, message, STOPPING_PAUSE_SECONDS)
 
     async def has_model(self, model: str) -> bool:
-        """Whether an artifact is in S3, whole as far as its manifest says that it was."""
+        """Whether a model's files are in S3: by its manifest or configuration, or by its archive."""
         place, key = place_of(model)
-        try:
-            await Bucket(self._aws, place).look(f"{key}/manifest.json")
-        except NotThere:
-            return False
-        return True
+        names = (key,) if key.endswith(ARCHIVE) else tuple(f"{key}/{file}" for file in (MANIFEST, ADAPTER, WHOLE))
+        for name in names:
+            with suppress(NotThere):
+                await Bucket(self._aws, place).look(name)
+                return True
+        return False
 
     async def delete_model(self, model: str) -> None:
         """Delete what a training job has left in S3, by the URI of its artifact."""
@@ -174,6 +196,19 @@ class SageMakerApi:
     def answering(self) -> None:
         """No model answers without an endpoint."""
 
+    async def _within_reach(self, request: JobRequest) -> str | None:
+        """The active version's folder, if it is where the connection's role may read: else the job would fail for it.
+
+        An archive would have to be unpacked there, and what another connection has made is another account's.
+        """
+        active = request.active
+        uri = active.artifact.uri if active else None
+        if active is None or uri is None or uri.endswith(ARCHIVE):
+            return None
+        if active.connection != request.spec.connection_ref.name or self._bucket.name_of(uri) is None:
+            return None
+        return f"{uri}/" if await self.has_model(uri) else None
+
     async def _ours(self, name: str, request: JobRequest) -> RemoteJob:
         """The job that has the name: an earlier call of ours made it, whose answer was lost."""
         found = await self.job(name)
@@ -182,46 +217,82 @@ class SageMakerApi:
         return found
 
     async def _described(self, name: str) -> dict[str, Any]:
-        return await self._ask("describe_training_job", TrainingJobName=name)
+        return await self._ask("describe_training_job", TrainingJobName=wire.name_of(name))
 
-    async def _report(self, name: str) -> Report:
+    async def _report(self, bucket: Bucket, name: str) -> Report:
         """A report in S3.
 
         Raises:
             NotThere: there is none that this release can read.
         """
-        raw = await self._bucket.read(name, REPORT_MAX_BYTES)
+        raw = await bucket.read(name, REPORT_MAX_BYTES)
         try:
             return Report.model_validate_json(raw)
         except ValidationError:
             raise NotThere(Reason.PROVIDER_REFUSED, f"{name} is no report") from None
 
-    async def _finished(self, name: str) -> Report:
+    async def _finished(self, job: RemoteJob) -> Report:
         """The last report of a job that is done; one that says Failed where its artifact is not whole."""
         report: Report | None = None
+        place, key = place_of(str(job.model))
+        bucket, folder = Bucket(self._aws, place), key.removesuffix(ARTIFACT_FOLDER)
         try:
-            report = await self._report(wire.final_report(name))
-            problem = await self._incomplete(name, report)
+            report = await self._report(bucket, f"{folder}{REPORT_FILE}")
+            problem = await self._incomplete(bucket, f"{key}/", report)
         except NotThere:
             problem = "its manifest is missing" if report else "it left no report"
         if report is not None and problem is None:
             return report
-        message = f"training job {name} is done, but its model is not whole: {problem}"
-        step = f"Look at {self._bucket.uri(wire.model_folder(name))}, then set spec.retryNonce to train it again."
-        failure = Failure(reason=Reason.ARTIFACT_FAILED, message=message, next_step=step)
-        report = report or Report(namespace="-", name="-", uid="-", attempt=1, phase="Failed")
-        return report.model_copy(update={"phase": "Failed", "failure": failure})
+        message = f"training job {job.id} is done, but its model is not whole: {problem}"
+        step = f"Look at {bucket.uri(folder)}, then set spec.retryNonce to train it again."
+        return _failed(report, Failure(reason=Reason.ARTIFACT_FAILED, message=message, next_step=step))
 
-    async def _incomplete(self, name: str, report: Report) -> str | None:
+    async def _incomplete(self, bucket: Bucket, folder: str, report: Report) -> str | None:
         """What of the artifact is missing or differs, by its manifest; contents are looked at when it is served."""
-        folder = wire.artifact_folder(name) + "/"
-        manifest = await self._bucket.read(f"{folder}manifest.json", MANIFEST_MAX_BYTES)
-        if report.result is None or hashlib.sha256(manifest).hexdigest() != report.result.artifact.sha256:
+        there = {one.name.removeprefix(folder): one.bytes for one in await bucket.objects(folder)}
+        digest, wrong = await checked(bucket, folder, there)
+        if report.result is None or digest != report.result.artifact.sha256:
             return "its manifest is not the one that was reported"
-        there = {one.name.removeprefix(folder): one.bytes for one in await self._bucket.objects(folder)}
-        files = orjson.loads(manifest)["files"]
-        wrong = [file for file, entry in files.items() if there.get(file) != entry["bytes"]]
-        return f"{wrong[0]} is missing or cut short" if wrong else None
+        return wrong
+
+    async def _of_others(self, job: RemoteJob) -> Metrics:
+        """How a job goes that was not made by this operator, and what it has left once it is done.
+
+        What keeps its place in S3 from being read is that job's trouble, and not that of all of the connection.
+        """
+        report = await self._report_at(job)
+        if job.state != "Succeeded":
+            if report is None:
+                raise NotThere(Reason.PROVIDER_REFUSED, "it tells nothing of its progress")
+            return _metrics(report)
+        shown = await self._described(job.id)
+        try:
+            artifact = await adopted(self._aws, str(shown["ModelArtifacts"]["S3ModelArtifacts"]))
+            self._require_base(artifact)
+        except ProviderError as error:
+            if not is_of_its_place(error):
+                raise
+            return _metrics(_failed(report, failure_of(error)))
+        result = wire.result_of(shown, artifact, report)
+        done = {"phase": "Succeeded", "result": result, "failure": None}
+        return _metrics((report or _silent()).model_copy(update=done))
+
+    async def _report_at(self, job: RemoteJob) -> Report | None:
+        if not job.results:
+            return None
+        place, key = place_of(job.results[0])
+        try:
+            return await self._report(Bucket(self._aws, place), key)
+        except ProviderError as error:
+            if not is_of_its_place(error):
+                raise
+            return None
+
+    def _require_base(self, artifact: ArtifactRef) -> None:
+        """An adapter needs its base model, and a server fetches that by the name in the adapter, or from the cache."""
+        if artifact.kind == "Adapter" and artifact.base_model is None and self._settings.model_cache is None:
+            said = "the adapter names no base model of a hub, so the connection's sageMaker.modelCache has to have it"
+            raise Refused(Reason.MODEL_NOT_IN_CACHE, f"spec.adopt: {said}")
 
     async def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
         try:
@@ -239,6 +310,15 @@ def _metrics(report: Report) -> Metrics:
         total_steps=progress.total_steps if progress else 0,
         report=report,
     )
+
+
+def _failed(report: Report | None, failure: Failure) -> Report:
+    return (report or _silent()).model_copy(update={"phase": "Failed", "failure": failure, "result": None})
+
+
+def _silent() -> Report:
+    """Of a trainer that has said nothing. Whose it is stands in the job."""
+    return Report(namespace="-", name="-", uid="-", attempt=1, phase="Running")
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:

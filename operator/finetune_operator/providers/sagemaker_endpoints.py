@@ -22,6 +22,7 @@ from finetune_operator.providers.aws import Aws
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.s3 import Bucket
+from finetune_operator.providers.sagemaker_output import ARCHIVE
 from finetune_operator.providers.sagemaker_wire import MISSING, vpc
 from finetune_operator.runtime.logs import redact
 
@@ -183,7 +184,7 @@ def model(request: HostRequest, settings: SageMaker, base_model: str | None) -> 
     """What CreateModel takes beside the name. Pure. `base_model`: URI of the adapter's base, where a cache has it."""
     container: dict[str, Any] = {
         "Image": settings.trainer_image,
-        "ModelDataSource": _files(f"{request.model}/"),
+        "ModelDataSource": _weights(request.model),
         "Environment": {SERVE_FLAGS_VARIABLE: shlex.join(_flags(request, settings, base_model))},
     }
     if base_model is not None:
@@ -210,6 +211,13 @@ def _flags(request: HostRequest, settings: SageMaker, base_model: str | None) ->
     longest = request.template.sage_maker.max_model_length if request.template.sage_maker else None
     flags += ["--max-model-length", str(longest)] if longest else []
     return [*flags, "--trust-remote-code"] if settings.trust_remote_code else flags
+
+
+def _weights(model: str) -> dict[str, Any]:
+    """A folder; of a job that was made elsewhere perhaps the archive that it has left, which SageMaker unpacks."""
+    if not model.endswith(ARCHIVE):
+        return _files(f"{model}/")
+    return {"S3DataSource": {"S3Uri": model, "S3DataType": "S3Object", "CompressionType": "Gzip"}}
 
 
 def _files(uri: str) -> dict[str, Any]:

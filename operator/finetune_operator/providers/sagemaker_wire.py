@@ -9,14 +9,26 @@ Where things are, below the connection's place in S3:
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from finetune_api.aws import SageMaker
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
-from finetune_api.job_status import Failure
+from finetune_api.job_status import ArtifactRef, Failure, TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
-from finetune_api.sagemaker import BASE_CHANNEL, HUB_FOLDER, JOB_CHANNEL, REPORT_FILE, TRAIN_COMMAND, ContainerJob
+from finetune_api.sagemaker import (
+    ACTIVE_CHANNEL,
+    BASE_CHANNEL,
+    CODE_CHANNEL,
+    HUB_FOLDER,
+    JOB_CHANNEL,
+    REPORT_FILE,
+    TRAIN_COMMAND,
+    ContainerJob,
+)
+from finetune_api.trainer import ActiveVersionRef, Report
 from finetune_operator.decide.cloud_cost import instance_type, longest_seconds
 from finetune_operator.decide.remote import JobKey, RemoteJob, RemoteState
 from finetune_operator.providers.ports import JobRequest
@@ -50,6 +62,10 @@ _QUOTED = re.compile(r"\b([A-Z][A-Za-z]+): (.*?)(?:, exit code: -?\d+)?\s*$", re
 _EXIT_CODE = re.compile(r"exit code:? (\d+)", re.IGNORECASE)
 _REASONS = {reason.value: reason for reason in Reason}
 _KILLED = 137
+_OWN_NAME = re.compile(rf"{NAME_PREFIX}.+-\d+")
+_TRAIN_LOSS = re.compile(r"((train|training)[:_/ -]*)?loss", re.IGNORECASE)
+_EVAL_LOSS = re.compile(r"(eval|evaluation|val|valid|validation)[:_/ -]*loss", re.IGNORECASE)
+"""Names of metrics as MetricDefinitions have them in common recipes: train:loss, eval_loss, validation:loss."""
 
 
 def job_name(key: JobKey) -> str:
@@ -104,17 +120,34 @@ def container_job(request: JobRequest, settings: SageMaker, bucket: Bucket) -> C
         spec=request.spec,
         artifact_uri=bucket.uri(artifact_folder(job_name(key))),
         trust_remote_code=settings.trust_remote_code,
+        active_version=_compared(request),
     )
 
 
-def training_job(request: JobRequest, settings: SageMaker, bucket: Bucket, base_model: str | None) -> dict[str, Any]:
-    """CreateTrainingJob's arguments. `base_model`: URI of the base model's folder, where a cache has it."""
+def _compared(request: JobRequest) -> ActiveVersionRef | None:
+    active = request.active
+    return ActiveVersionRef(version=active.version, sha256=active.artifact.sha256) if active else None
+
+
+@dataclass(frozen=True)
+class Models:
+    """URIs of folders of models that a job is brought, each ending with a slash."""
+
+    base: str | None = None
+    """The base model, where the connection has a cache."""
+    active: str | None = None
+    """The version that the tuned model is compared with, where the connection's role can read it."""
+
+
+def training_job(request: JobRequest, settings: SageMaker, bucket: Bucket, models: Models) -> dict[str, Any]:
+    """CreateTrainingJob's arguments."""
     key = request.key
     kms = {"KmsKeyId": settings.kms_key_id} if settings.kms_key_id else {}
     sources: dict[str, str] = {JOB_CHANNEL: bucket.uri(job_file(key))}
-    sources |= {one.split: bucket.uri(one.id) for one in request.files}
-    if base_model is not None:
-        sources[BASE_CHANNEL] = base_model
+    files = [one for one in request.files if one.split != CODE_CHANNEL or request.spec.code is not None]
+    sources |= {one.split: bucket.uri(one.id) for one in files}
+    brought = {BASE_CHANNEL: models.base, ACTIVE_CHANNEL: models.active}
+    sources |= {channel: uri for channel, uri in brought.items() if uri is not None}
     asked: dict[str, Any] = {
         "TrainingJobName": job_name(key),
         "RoleArn": settings.role_arn,
@@ -129,7 +162,7 @@ def training_job(request: JobRequest, settings: SageMaker, bucket: Bucket, base_
         "CheckpointConfig": {"S3Uri": bucket.uri(checkpoints(key.file_prefix))},
         "ResourceConfig": {
             "InstanceType": instance_type(request.spec, settings),
-            "InstanceCount": 1,
+            "InstanceCount": request.spec.resources.nodes,
             "VolumeSizeInGB": settings.volume_size,
         },
         "StoppingCondition": _stopping(request, settings),
@@ -173,18 +206,50 @@ def job_of(wire: Wire) -> RemoteJob:
     state: RemoteState = _ENDED.get(status, "Active" if secondary in _AT_WORK else "Queued")
     overrun = _overrun(secondary, name) if state == "Cancelled" else None
     hyperparameters = wire.get("HyperParameters") or {}
+    ours = all(label in hyperparameters for label in _LABELS)
+    reports = str((wire.get("CheckpointConfig") or {}).get("S3Uri") or "").rstrip("/")
     return RemoteJob(
         id=name,
         state="Failed" if overrun else state,
         created=wire["CreationTime"],
         note=_NOTES.get(secondary, ""),
-        model=f"{output}/{name}/output/model/{ARTIFACT_FOLDER}" if output else None,
+        model=f"{output}/{name}/output/model/{ARTIFACT_FOLDER}" if output and ours else None,
         billed_seconds=wire.get("BillableTimeInSeconds"),
         ends=wire.get("TrainingEndTime"),
         failure=overrun or (failure_of(str(wire.get("FailureReason") or "")) if state == "Failed" else None),
-        labels={label: hyperparameters[label] for label in _LABELS if label in hyperparameters},
+        results=(f"{reports}/{REPORT_FILE}",) if reports else (),
+        labels={label: hyperparameters[label] for label in _LABELS} if ours else {},
         partial=not output,
     )
+
+
+def name_of(name_or_arn: str) -> str:
+    """A training job's name, by which alone it can be asked about."""
+    return name_or_arn.rpartition("/")[2]
+
+
+def is_named_by_us(name: str) -> bool:
+    """Whether it is a name of the kind that our own jobs have."""
+    return _OWN_NAME.fullmatch(name) is not None
+
+
+def result_of(wire: Wire, artifact: ArtifactRef, report: Report | None) -> TrainingResult:
+    """What a job that others have made came to: by the trainer's report where one is there, else by its metrics."""
+    if report is not None and report.result is not None:
+        return report.result.model_copy(update={"artifact": artifact})
+    found = {str(one.get("MetricName")): one.get("Value") for one in wire.get("FinalMetricDataList") or ()}
+    return TrainingResult(
+        artifact=artifact,
+        steps=report.progress.step if report and report.progress else 0,
+        train_loss=_metric(found, _TRAIN_LOSS),
+        eval_loss=_metric(found, _EVAL_LOSS),
+        runtime_seconds=wire.get("TrainingTimeInSeconds"),
+    )
+
+
+def _metric(found: Mapping[str, Any], names: re.Pattern[str]) -> float | None:
+    values = (value for name, value in found.items() if names.fullmatch(name))
+    return next((float(value) for value in values if isinstance(value, int | float) and isfinite(value)), None)
 
 
 def _overrun(secondary: str, name: str) -> Failure | None:

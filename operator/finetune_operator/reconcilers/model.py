@@ -130,7 +130,12 @@ class ModelReconciler:
         return job if any(owner["uid"] == metadata["uid"] for owner in owners) else None
 
     async def _prune(self, model: Manifest, version: ModelVersion) -> bool:
-        """Have the version's weights deleted; whether they are gone: then the version leaves status."""
+        """Have the version's weights deleted; whether they are gone: then the version leaves status.
+
+        What was adopted leaves it at once: its weights are others'.
+        """
+        if version.adopted:
+            return True
         connection = self._context.connection(version.connection)
         if is_at_provider(version, connection):
             return await self._prune_at_provider(version)

@@ -85,6 +85,8 @@ class ModelRelease:
         Raises:
             ProviderError: they cannot be deleted now.
         """
+        if version.adopted:
+            return True
         connection = self._context.connection(version.connection)
         name = version.artifact.provider_model_id or version.artifact.uri or ""
         if is_at_provider(version, connection):

@@ -65,6 +65,8 @@ class Uploads:
         job = self._context.store.get(FINE_TUNE_JOBS, target.name, target.namespace)
         if job is None or not is_remote(self._context.connection(job["spec"]["connectionRef"]["name"])):
             raise Refusal(403, "the job's connection takes no files", close=True)
+        if target.split == "code" and not job["spec"].get("code"):
+            raise Refusal(403, "the job has no code of its own", close=True)
         status = parse_status(FineTuneJobStatus, job)
         if job["metadata"]["uid"] != target.uid or wants_deletion(job) or status.completion_time is not None:
             raise Refusal(403, "the job is not under way", close=True)

@@ -161,7 +161,7 @@ class TrainingJobs:
             if self.container:
                 self.container(job.request)
             self._enter(job, "Uploading", "Uploading generated training model")
-            if _is_archived(job):
+            if _is_archived(job) and not self._s3.has(artifact(job)):
                 self._s3.write(artifact(job), _empty_archive())
         except MissingError as error:
             self._fail(job, f"ClientError: Artifact upload failed: {error}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob
+from finetune_trainer import code_files
 from finetune_trainer import prepare as prepare_module
 from finetune_trainer.__main__ import PROVIDERS
 from finetune_trainer.check import check_job
@@ -97,6 +99,17 @@ def test_both_files_are_converted_and_passed_on(tmp_path, sent):
         "messages": [{"role": "user", "content": "question 3"}, {"role": "assistant", "content": "answer 3"}]
     }
     assert report.checked.tokens == 158  # two messages a row, of three and two tokens, of three each from the tenth on
+
+
+def test_code_of_ones_own_goes_along(tmp_path, sent, monkeypatch):
+    (tmp_path / "maps" / "recipe").mkdir(parents=True)
+    (tmp_path / "maps" / "recipe" / "train.py").write_text("print()")
+    packed = partial(code_files.pack, mounted=tmp_path / "maps")
+    monkeypatch.setattr(prepare_module.code_files, "pack", packed)
+    made = job(tmp_path, rules="sageMaker", code={"configMapRef": {"name": "recipe", "key": "train.py"}})
+    report = run(made, tmp_path)
+    assert [file.split for file in report.checked.files] == ["train", "validation", "code"]
+    assert dict(sent)["code"] == b'{"files":{"train.py":"cHJpbnQoKQ=="}}\n'
 
 
 def test_azure_gets_a_byte_order_mark(tmp_path, sent):

@@ -1,7 +1,9 @@
 """The container contract of SageMaker, in a temporary root: channels in, checkpoints and artifact out, failure file."""
 
 import argparse
+import base64
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.names import NODE_VARIABLE
 from finetune_api.trainer import Report
 from finetune_trainer import sagemaker
 from finetune_trainer.durable import read_manifest, sha256_of
@@ -135,6 +138,121 @@ def test_each_gpu_of_an_instance_trains_and_one_speaks_for_all(tiny_model, tmp_p
     assert (said.phase, said.progress.step, said.result.artifact.uri) == ("Succeeded", 12, ARTIFACT)
     assert read_manifest(root / "model" / "model")
     assert not (root / "output" / "failure").exists()
+
+
+def on_instances(root: Path, names: list[str], current: str) -> None:
+    """What SageMaker tells each of a job's instances."""
+    config = root / "input" / "config"
+    config.mkdir(parents=True)
+    told = {"current_host": current, "hosts": names, "network_interface_name": "lo"}
+    (config / "resourceconfig.json").write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_only_the_first_process_leaves_reports(tiny_model, tmp_path, monkeypatch, rank):
+    fill(tmp_path, tiny_model, rows=8)
+    job = sagemaker.trainer_job(tmp_path)
+
+    def trained(_job, reporter, _interruption, **_):
+        monkeypatch.delenv("RANK")  # as a rank forgets it, so that nobody shares out steps among them
+        reporter.update(phase="Running")
+
+    monkeypatch.setattr(sagemaker, "execute", trained)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("FINETUNE_JOB", job.model_dump_json(by_alias=True, exclude_none=True))
+    monkeypatch.setenv("FINETUNE_RANKS", str(tmp_path))
+    assert sagemaker.main(argparse.Namespace(root=tmp_path)) == ExitCode.OK
+    left = [(tmp_path / folder / "report.json").exists() for folder in ("checkpoints", "model")]
+    assert left == [rank == "0"] * 2
+
+
+@pytest.mark.slow
+def test_several_instances_train_one_model_and_the_first_writes_it(tiny_model, tmp_path, monkeypatch):
+    names, roots = ["127.0.0.1", "127.0.0.2"], [tmp_path / "first", tmp_path / "second"]
+    for name, root in zip(names, roots, strict=True):
+        fill(root, tiny_model, rows=48)
+        on_instances(root, names[::-1], name)
+        (root / "checkpoints").mkdir()
+    (roots[1] / "checkpoints" / "report.json").write_text("of an instance that was taken away")
+    for variable in (NODE_VARIABLE, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(variable, "lo")  # what the first instance sets goes with the test
+    command = [sys.executable, "-m", "finetune_trainer", "sagemaker", "--root", roots[1]]
+    second = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert sagemaker.main(argparse.Namespace(root=roots[0])) == ExitCode.OK
+    said = second.communicate(timeout=120)[1]
+    assert second.returncode == ExitCode.OK, said
+    found = report(roots[0] / "model" / "report.json")
+    assert (found.phase, found.progress.step, found.result.artifact.uri) == ("Succeeded", 12, ARTIFACT)
+    assert read_manifest(roots[0] / "model" / "model")
+    assert [list((roots[1] / folder).iterdir()) for folder in ("model", "checkpoints")] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "current", "number", "rendezvous"),
+    [
+        (["algo-10", "algo-2", "algo-1"], "algo-1", 0, "algo-1:29500"),
+        (["algo-10", "algo-2", "algo-1"], "algo-10", 2, "algo-1:29500"),
+        (["algo-1"], "algo-1", 0, None),
+        (None, "", 0, None),
+    ],
+)
+def test_an_instance_knows_its_number_and_where_they_meet(tmp_path, hosts, current, number, rendezvous):
+    if hosts:
+        on_instances(tmp_path, hosts, current)
+    found = sagemaker.Hosts.of(tmp_path)
+    assert (found.number, found.rendezvous) == (number, rendezvous)
+
+
+def test_a_step_has_a_row_for_each_gpu_of_all_instances(tiny_model, tmp_path, monkeypatch):
+    fill(tmp_path, tiny_model, rows=8)
+    on_instances(tmp_path, ["algo-1", "algo-2"], "algo-2")
+    monkeypatch.setattr(sagemaker, "gpus", lambda: 8)
+    job = sagemaker.trainer_job(tmp_path)
+    assert (job.nodes, job.ranks_per_node, job.rendezvous) == (2, 4, "algo-1:29500")
+
+
+OWN_CODE = """
+import shutil
+from finetune_trainer import recipe
+import helper
+run = recipe.context()
+run.report(step=1, total_steps=1, loss=helper.LOSS)
+shutil.copytree(run.base_model, run.output, dirs_exist_ok=True)
+"""
+
+
+def test_code_of_ones_own_trains_in_the_container_with_what_is_beside_it(tiny_model, tmp_path, monkeypatch):
+    fill(tmp_path, tiny_model, rows=8)
+    file = next((tmp_path / "input" / "data" / "job").iterdir())
+    job = json.loads(file.read_text())
+    job["spec"] |= {"method": "Full", "code": {"configMapRef": {"name": "my-recipe", "key": "train.py"}}}
+    file.write_text(json.dumps(job))
+    channel = tmp_path / "input" / "data" / "code"
+    channel.mkdir()
+    files = {"train.py": OWN_CODE, "helper.py": "LOSS = 0.125"}
+    coded = {name: base64.b64encode(text.encode()).decode() for name, text in files.items()}
+    (channel / "finetune-uid-1-code-abc.jsonl").write_text(json.dumps({"files": coded}))
+    repository = Path(__file__).resolve().parents[3]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(str(repository / part) for part in ("operator", "trainer_image")))
+    monkeypatch.setattr(sagemaker, "gpus", lambda: 4)
+    assert sagemaker.main(argparse.Namespace(root=tmp_path)) == ExitCode.OK
+    found = report(tmp_path / "model" / "report.json")
+    assert (found.phase, found.result.steps, found.result.train_loss) == ("Succeeded", 1, 0.125)
+    assert read_manifest(tmp_path / "model" / "model")["codeSHA256"]
+
+
+@pytest.mark.parametrize("version", ["the one that is meant", "another one", "none"])
+def test_the_active_version_is_the_one_that_was_meant_or_nowhere(tiny_model, tmp_path, version):
+    fill(tmp_path, tiny_model, rows=8)
+    manifest = tmp_path / "input" / "data" / "active" / "manifest.json"
+    if version != "none":
+        manifest.parent.mkdir()
+        manifest.write_text("{}")
+    digest = sha256_of(manifest) if version == "the one that is meant" else "0" * 64
+    file = next((tmp_path / "input" / "data" / "job").iterdir())
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"activeVersion": {"version": 3, "sha256": digest}}))
+    found = sagemaker.trainer_job(tmp_path).active_version
+    assert (found.version, found.folder) == (3, str(manifest.parent) if version == "the one that is meant" else None)
 
 
 @pytest.mark.parametrize(("gpus", "rows_of_a_step", "ranks"), [(0, 8, 1), (1, 8, 1), (4, 8, 4), (8, 2, 2)])

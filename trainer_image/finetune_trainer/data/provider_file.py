@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 
+from finetune_api.job_status import PartName
 from finetune_api.verdict import SplitName
 from finetune_trainer.data.provider_rules import ProviderRules, require_rows_as_wanted, require_size
 from finetune_trainer.data.rows import Row
@@ -22,9 +23,9 @@ NAMED_ROWS = 5
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """A split as the provider gets it."""
+    """A split, or the job's own code, as the provider gets it."""
 
-    split: SplitName
+    split: PartName
     path: Path
     bytes: int
     sha256: str

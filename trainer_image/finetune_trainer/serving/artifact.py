@@ -83,6 +83,13 @@ def open_artifact(
     return Artifact(folder, base)
 
 
+def unpacked(folder: Path) -> Path:
+    """The model in what SageMaker has unpacked: an archive of our trainer's output holds it one folder deeper."""
+    inner = folder / ARTIFACT_FOLDER
+    at_top = any((folder / name).is_file() for name in (_ADAPTER_CONFIG, "config.json"))
+    return inner if inner.is_dir() and not at_top else folder
+
+
 def check_manifest(folder: Path, *, all_checksums: bool) -> None:
     """Compare sizes, and checksums where that is quick or asked for, with the manifest; without one do nothing.
 

@@ -55,6 +55,19 @@ def bedrock_connection() -> LLMConnectionSpec:
     return LLMConnectionSpec.model_validate({"namespaceSelector": {}, "bedrock": block})
 
 
+def sagemaker_connection(**tuning: Any) -> LLMConnectionSpec:
+    """`tuning`: of its block fineTuning."""
+    block = {
+        "region": "us-east-1",
+        "roleARN": "arn:aws:iam::123456789012:role/tuning",
+        "trainerImage": "trainer:1",
+        "s3": {"bucket": "tuning"},
+        "instanceTypes": ["ml.g5.xlarge", "ml.g5.2xlarge"],
+        "credentials": {"podIdentity": True},
+    }
+    return LLMConnectionSpec.model_validate({"namespaceSelector": {}, "sageMaker": block, "fineTuning": tuning})
+
+
 def job_spec(**fields: Any) -> FineTuneJobSpec:
     manifest = {
         "connectionRef": {"name": "local"},

@@ -196,8 +196,8 @@ def test_the_order_of_the_chain() -> None:
         "notice_loss",
         "wait_for_connection",
         "refuse_by_policy",
-        "take_over",
         "refuse_what_has_no_meaning",
+        "take_over",
         "refuse_what_has_ended",
         "wait_for_last_pod",
         "wait_before_retry",
@@ -208,6 +208,7 @@ def test_the_order_of_the_chain() -> None:
         "submit",
         "follow",
         "retry_or_fail",
+        "refuse_other_base",
         "measure",
         "complete",
     ]

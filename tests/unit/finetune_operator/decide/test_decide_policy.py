@@ -25,6 +25,7 @@ from tests.unit.finetune_operator.decide.given import (
     job_spec,
     kstatus,
     openai_connection,
+    sagemaker_connection,
     stamp,
 )
 
@@ -87,6 +88,8 @@ CODE = {"configMapRef": {"name": "my-recipe", "key": "train.py"}}
         (CODE, connection(fineTuning={"allowCode": True}), None),
         (None, connection(), None),
         (CODE, openai_connection(), Reason.PROVIDER_NOT_SUPPORTED),
+        (CODE, sagemaker_connection(), Reason.CODE_NOT_ALLOWED),
+        (CODE, sagemaker_connection(allowCode=True), None),
     ],
 )
 def test_own_code_runs_where_an_admin_has_said_so(

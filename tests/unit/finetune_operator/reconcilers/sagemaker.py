@@ -174,6 +174,11 @@ class SageMakerCluster(CloudCluster):
         spec = {"namespaceSelector": {}, "sageMaker": block | self.settings}
         self.kube.put(CONNECTIONS, {"metadata": {"name": "aws"}, "spec": spec})
 
+    def allow_code(self) -> None:
+        """Of one's own, by the connection's admin."""
+        found = self.kube.objects[CONNECTIONS, "", "aws"]
+        self.kube.put(CONNECTIONS, found | {"spec": found["spec"] | {"fineTuning": {"allowCode": True}}})
+
     def restart(self) -> None:
         self.build = _api
         super().restart()

@@ -8,7 +8,7 @@ from finetune_api.names import SERVE_FLAGS_VARIABLE
 from finetune_trainer.__main__ import with_flags
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.app import Room
-from finetune_trainer.serving.artifact import open_artifact
+from finetune_trainer.serving.artifact import open_artifact, unpacked
 
 QUESTION = {"model": SERVED, "max_tokens": 4, "temperature": 0, "messages": [{"role": "user", "content": "red?"}]}
 
@@ -61,3 +61,19 @@ def test_an_adapters_base_may_be_given_by_its_folder(tiny_model, adapter, tmp_pa
     assert open_artifact(adapter, None, base=base).base == base
     with pytest.raises(TrainerError, match=r"has no config\.json"):
         open_artifact(adapter, None, base=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["model/adapter_config.json", "report.json"], "model"),
+        (["config.json", "model/vocab.txt"], "."),
+        (["adapter_config.json"], "."),
+        (["report.json"], "."),
+    ],
+)
+def test_an_archive_of_a_training_job_may_hold_the_model_one_folder_deeper(tmp_path, files, found):
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    assert unpacked(tmp_path) == tmp_path / found

@@ -1,0 +1,246 @@
+"""What a training job that others have made has left in S3: where its model is, and of what kind. No weights are read.
+
+    s3://…/output/model/          CompressionType NONE: a folder, with the model in it or in one folder below it
+    s3://…/output/model.tar.gz    else: an archive, which is read as it comes, as far as it takes to know
+
+The model is what `finetune-trainer serve` takes: safetensors, as an adapter of peft's or as transformers saves a model.
+"""
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from finetune_api.job_status import ArtifactRef, Failure
+from finetune_api.names import ARTIFACT_FOLDER
+from finetune_api.reasons import Reason
+from finetune_operator.providers.aws import STORE, Aws
+from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused
+from finetune_operator.providers.s3 import Bucket, place_of
+
+ARCHIVE = ".tar.gz"
+CONFIG_MAX_BYTES = 1024 * 1024
+MANIFEST_MAX_BYTES = 4 * 1024 * 1024
+LOOKED_INTO_BYTES = 4 * 1024**3
+"""Of an archive's content: what begins later is not looked for."""
+
+MANIFEST, ADAPTER, WHOLE = "manifest.json", "adapter_config.json", "config.json"
+ADAPTER_WEIGHTS, WEIGHTS = "adapter_model.safetensors", ".safetensors"
+_ANSWERS = re.compile(r"(ForCausalLM|ForConditionalGeneration|LMHeadModel)$")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_STEP = "Adopt a job that leaves safetensors: an adapter with adapter_config.json, or a model with config.json."
+
+
+@dataclass
+class Files:
+    """Sizes of files by their names within the output, and contents of configurations."""
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    configs: dict[str, bytes] = field(default_factory=dict)
+
+    def roots(self) -> list[str]:
+        """Folders that hold a model, as prefixes: "" is the output itself."""
+        return sorted({name[: -len(_base(name))] for name in self.configs if _base(name) in {ADAPTER, WHOLE}})
+
+    def below(self, root: str) -> "Files":
+        """What a folder holds."""
+        return Files(
+            {name.removeprefix(root): size for name, size in self.sizes.items() if name.startswith(root)},
+            {name.removeprefix(root): text for name, text in self.configs.items() if name.startswith(root)},
+        )
+
+
+async def adopted(aws: Aws, uri: str) -> ArtifactRef:
+    """The model of a training job's output.
+
+    Args:
+        aws: with keys that may read it.
+        uri: as DescribeTrainingJob has it in ModelArtifacts.
+
+    Raises:
+        Refused: it holds no model that can be served.
+        ProviderError: S3 does not give it.
+    """
+    return await (_archive(aws, uri) if uri.endswith(ARCHIVE) else _folder(aws, uri.rstrip("/")))
+
+
+async def _folder(aws: Aws, uri: str) -> ArtifactRef:
+    place, key = place_of(uri)
+    bucket = Bucket(aws, place)
+    found = Files({one.name.removeprefix(f"{key}/"): one.bytes for one in await bucket.objects(f"{key}/")})
+    for name in found.sizes:
+        if name.count("/") <= 1 and _base(name) in {ADAPTER, WHOLE}:
+            found.configs[name] = await bucket.read(f"{key}/{name}", CONFIG_MAX_BYTES)
+    root = _root(found.roots(), uri)
+    files = found.below(root)
+    artifact = described(files, f"{uri}/{root}".rstrip("/"))
+    digest = None
+    if MANIFEST in files.sizes:
+        digest, wrong = await checked(bucket, f"{key}/{root}", files.sizes)
+        if wrong:
+            raise _unusable(f"{artifact.uri}: {wrong}")
+    return artifact.model_copy(update={"bytes": sum(files.sizes.values()), "sha256": digest})
+
+
+async def checked(bucket: Bucket, folder: str, sizes: Mapping[str, int]) -> tuple[str, str | None]:
+    """SHA-256 of a folder's manifest, and what of its files is missing or cut short; contents are looked at later.
+
+    Args:
+        bucket: where it is.
+        folder: its name there, with the slash.
+        sizes: of the files that are there.
+    """
+    manifest = await bucket.read(f"{folder}{MANIFEST}", MANIFEST_MAX_BYTES)
+    wrong = next((file for file, size in _promised(manifest).items() if sizes.get(file) != size), None)
+    return hashlib.sha256(manifest).hexdigest(), f"{wrong} is missing or cut short" if wrong else None
+
+
+async def _archive(aws: Aws, uri: str) -> ArtifactRef:
+    place, key = place_of(uri)
+
+    def read(client: Any) -> tuple[Files, int]:
+        answer = client.get_object(Bucket=place.bucket, Key=key)
+        with answer["Body"] as body:
+            return looked_into(body, uri), int(answer["ContentLength"])
+
+    found, size = await aws.run(STORE, read)
+    roots = [root for root in found.roots() if root in {"", f"{ARTIFACT_FOLDER}/"}]
+    return described(found.below(_root(roots, uri)), uri).model_copy(update={"bytes": size})
+
+
+def _promised(manifest: bytes) -> dict[str, int]:
+    """Sizes of files as a manifest of our trainer's has them; others' files of that name promise nothing."""
+    try:
+        return {name: int(entry["bytes"]) for name, entry in orjson.loads(manifest)["files"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def is_of_its_place(error: ProviderError) -> bool:
+    """Whether an error is about what others' job has left, or about where, and none of the connection's own."""
+    return isinstance(error, Refused | Denied) or error.reason is Reason.BUCKET_NOT_FOUND
+
+
+def failure_of(error: ProviderError) -> Failure:
+    """Why the output of others' job makes no version: it is theirs to mend, or their bucket's."""
+    message, step = error.message, _STEP
+    if error.reason is Reason.CREDENTIALS_INVALID:
+        step = "Let the operator's identity list and read the job's output in S3, then set spec.retryNonce."
+    elif isinstance(error, NotThere) or error.reason is Reason.BUCKET_NOT_FOUND:
+        message = "spec.adopt: what the job has written is not in S3 any more"
+        step = "Bring it back to S3 and set spec.retryNonce, or adopt another job."
+    return Failure(reason=error.reason, message=message, next_step=step)
+
+
+def looked_into(body: Any, uri: str) -> Files:
+    """Names and configurations of an archive, up to where its model is known. Holds a block of it at a time.
+
+    Raises:
+        Refused: it is no archive, or its model begins too late in it.
+    """
+    found = Files()
+    try:
+        with tarfile.open(fileobj=body, mode="r|gz") as archive:
+            for member in _files_of(archive, uri):
+                name = member.name.removeprefix("./")
+                found.sizes[name] = member.size
+                if _base(name) in {ADAPTER, WHOLE} and member.size <= CONFIG_MAX_BYTES:
+                    content = archive.extractfile(member)
+                    found.configs[name] = content.read() if content else b""
+                if any(_is_known(found.below(root)) for root in found.roots()):
+                    break
+    except (tarfile.TarError, EOFError) as error:
+        raise _unusable(f"{uri} is no archive that can be read ({type(error).__name__})") from None
+    return found
+
+
+def _files_of(archive: tarfile.TarFile, uri: str) -> Iterator[tarfile.TarInfo]:
+    for member in archive:
+        if member.isfile():
+            yield member
+        if member.offset_data + member.size > LOOKED_INTO_BYTES:
+            said = f"{uri} shows no model in its first {LOOKED_INTO_BYTES // 1024**3} GiB"
+            raise _unusable(f"{said}: have the job write its files apart (OutputDataConfig.CompressionType: NONE)")
+
+
+def _is_known(files: Files) -> bool:
+    """Whether what else an archive holds would change nothing."""
+    if ADAPTER in files.configs:
+        return ADAPTER_WEIGHTS in files.sizes
+    return WHOLE in files.configs and any(_is_weights(name) for name in files.sizes)
+
+
+def _root(roots: list[str], uri: str) -> str:
+    """Where the model is: at the top, or in the only folder that holds one."""
+    if "" in roots:
+        return ""
+    if len(roots) == 1:
+        return roots[0]
+    if not roots:
+        raise _unusable(f"{uri} has neither {ADAPTER} nor {WHOLE}")
+    some = ", ".join(root.rstrip("/") for root in roots[:3])
+    raise _unusable(f"{uri} has {len(roots)} models ({some}) and none at its top")
+
+
+def described(files: Files, uri: str) -> ArtifactRef:
+    """A folder's model. Pure.
+
+    Raises:
+        Refused: it is none that can be served.
+    """
+    name = ADAPTER if ADAPTER in files.configs else WHOLE
+    config = _parsed(files.configs[name], f"{uri}: {name}")
+    if name == ADAPTER:
+        return _adapter(config, files, uri)
+    if not any(_is_weights(one) for one in files.sizes):
+        pickled = next((one for one in files.sizes if one.endswith((".bin", ".pt", ".pth"))), None)
+        raise _unusable(f"{uri} has no *{WEIGHTS}" + (f"; {pickled} is pickled, and is not loaded" if pickled else ""))
+    named = config.get("architectures")
+    kinds = [str(one) for one in named] if isinstance(named, list) else []
+    if kinds and not any(_ANSWERS.search(one) for one in kinds):
+        raise _unusable(f"{uri}: {kinds[0]} is no model that answers in text")
+    encoder_decoder = bool(config.get("is_encoder_decoder"))
+    return ArtifactRef(uri=uri, kind="Full", architecture="Seq2SeqLM" if encoder_decoder else "CausalLM")
+
+
+def _adapter(config: Mapping[str, Any], files: Files, uri: str) -> ArtifactRef:
+    if ADAPTER_WEIGHTS not in files.sizes:
+        raise _unusable(f"{uri} has no {ADAPTER_WEIGHTS}; pickled weights are not loaded")
+    kind = str(config.get("peft_type"))
+    if kind != "LORA":
+        raise _unusable(f"{uri}: its adapter is of type {kind[:40]}, and LORA is what is served")
+    base, rank = config.get("base_model_name_or_path"), config.get("r")
+    return ArtifactRef(
+        uri=uri,
+        kind="Adapter",
+        architecture="Seq2SeqLM" if config.get("task_type") == "SEQ_2_SEQ_LM" else "CausalLM",
+        lora_rank=rank if isinstance(rank, int) else None,
+        use_dora=True if config.get("use_dora") is True else None,
+        base_model=base if isinstance(base, str) and _HUB_NAME.fullmatch(base) else None,
+    )
+
+
+def _parsed(content: bytes, what: str) -> dict[str, Any]:
+    try:
+        found = orjson.loads(content)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise _unusable(f"{what} cannot be read")
+    return found
+
+
+def _is_weights(name: str) -> bool:
+    return name.endswith(WEIGHTS) and "/" not in name and name != ADAPTER_WEIGHTS
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _unusable(said: str) -> Refused:
+    return Refused(Reason.MODEL_UNUSABLE, f"spec.adopt: {said}")

@@ -1,0 +1,66 @@
+"""`spec.code` on its way to a provider that runs our trainer: a ConfigMap's files as one file, and back.
+
+ConfigMap ─▶ pod of the check ─▶ operator ─▶ the provider's store ─▶ training container
+pack, named by its hash                                 unpack
+"""
+
+import base64
+import binascii
+import hashlib
+import shutil
+from pathlib import Path
+
+import orjson
+from pydantic import ValidationError
+
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.names import CONFIG_MAPS_PATH
+from finetune_api.reasons import Reason
+from finetune_api.sagemaker import OwnCode
+from finetune_trainer.data.provider_file import ConvertedFile
+from finetune_trainer.errors import TrainerError
+
+
+def pack(spec: FineTuneJobSpec, scratch: Path, mounted: Path = Path(CONFIG_MAPS_PATH)) -> ConvertedFile:
+    """All keys of the ConfigMap of a job that has code, in a file whose bytes follow from them alone.
+
+    Raises:
+        TrainerError: SpecInvalid, the ConfigMap lacks the key that is to be run, or has one that cannot be a file.
+    """
+    if spec.code is None:
+        raise ValueError("only a job with code has some to pack")
+    name, key = spec.code.config_map_ref.name, spec.code.config_map_ref.key
+    folder = mounted / name
+    # The kubelet keeps the files themselves in folders whose names begin with two dots.
+    keys = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    if key not in {path.name for path in keys}:
+        step = "Put the code into the ConfigMap under that key."
+        raise TrainerError(Reason.SPEC_INVALID, f"spec.code: ConfigMap {name} has no key {key}", step)
+    try:
+        code = OwnCode(files={path.name: base64.b64encode(path.read_bytes()).decode() for path in keys})
+    except ValidationError as error:
+        wrong = ", ".join(sorted({str(one["loc"][1]) for one in error.errors()}))
+        step = "Rename it: keys of code begin with a letter, a digit or an underscore."
+        raise TrainerError(Reason.SPEC_INVALID, f"spec.code: ConfigMap {name}: {wrong} is no name", step) from None
+    content = orjson.dumps(code.wire(), option=orjson.OPT_SORT_KEYS) + b"\n"
+    path = scratch / "code.json"
+    path.write_bytes(content)
+    return ConvertedFile("code", path, len(content), hashlib.sha256(content).hexdigest(), tokens=0)
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Write the files into `folder`, which has nothing else afterwards.
+
+    Raises:
+        TrainerError: SpecInvalid, the file holds no code.
+    """
+    try:
+        code = OwnCode.model_validate_json(file.read_bytes())
+        contents = {name: base64.b64decode(text, validate=True) for name, text in code.files.items()}
+    except (ValidationError, binascii.Error) as error:
+        step = "Start the job by the operator, which fills the channels."
+        raise TrainerError(Reason.SPEC_INVALID, f"{file.name} holds no code", step) from error
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
