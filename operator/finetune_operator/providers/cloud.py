@@ -15,19 +15,19 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.connection import CheckPod, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderEvaluation, ProviderFile, ProviderStatus
-from finetune_api.model import ModelVersion
 from finetune_api.names import REPORT_PATH, UPLOAD_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, Report, ReportTarget
 from finetune_operator.decide.cloud_job import SETTLE
 from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.job_view import Active
 from finetune_operator.decide.remote import JobKey, RemoteJob, is_of, run_of
 from finetune_operator.decide.run import Run
 from finetune_operator.decide.versions import compared_of
 from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
 from finetune_operator.providers.errors import Busy, Ended, NotThere, Refused, TryLater
-from finetune_operator.providers.hugging_face import HuggingFaceTraining
+from finetune_operator.providers.hugging_face import HuggingFaceTraining, create_job
 from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube
 from finetune_operator.runtime.queue import Key
@@ -135,7 +135,7 @@ class CloudTraining:
         )
         pod = connection.check_pod or CheckPod()
         manifest = check_job.build(job, prepare, pod, default_image=self._check_image, report_ca=self._report_ca())
-        self._store.put(JOBS, await self._kube.create_once(JOBS, manifest))
+        self._store.put(JOBS, await create_job(self._kube, manifest))
         return str(manifest["metadata"]["name"])
 
     async def measure(
@@ -241,7 +241,7 @@ class CloudTraining:
         )
         return await self._call(job, lambda api: api.create(request))
 
-    def _compared_with(self, namespace: str, spec: FineTuneJobSpec) -> ModelVersion | None:
+    def _compared_with(self, namespace: str, spec: FineTuneJobSpec) -> Active | None:
         """The active version, where the job names it as a baseline or its model's activation rests on it."""
         if spec.dataset.test is None:
             return None

@@ -12,9 +12,9 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
-from finetune_api.model import ModelVersion
 from finetune_operator.decide.hosted import Hosted
 from finetune_operator.decide.idle import Figures
+from finetune_operator.decide.job_view import Active
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.decide.run import Run
 
@@ -96,7 +96,7 @@ class JobRequest:
     suffix: str
     """Part of the tuned model's name, where the provider takes one."""
     files: Sequence[ProviderFile]
-    active: ModelVersion | None = None
+    active: Active | None = None
     """The version that the tuned model is compared with, where the job or its model asks for that."""
 
     def file(self, split: str) -> str | None:

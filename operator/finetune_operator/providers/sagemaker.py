@@ -202,7 +202,7 @@ class SageMakerApi:
         An archive would have to be unpacked there, and what another connection has made is another account's.
         """
         active = request.active
-        uri = active.artifact.uri if active else None
+        uri = active.uri if active else None
         if active is None or uri is None or uri.endswith(ARCHIVE):
             return None
         if active.connection != request.spec.connection_ref.name or self._bucket.name_of(uri) is None:

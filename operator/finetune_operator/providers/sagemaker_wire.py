@@ -126,7 +126,7 @@ def container_job(request: JobRequest, settings: SageMaker, bucket: Bucket) -> C
 
 def _compared(request: JobRequest) -> ActiveVersionRef | None:
     active = request.active
-    return ActiveVersionRef(version=active.version, sha256=active.artifact.sha256) if active else None
+    return ActiveVersionRef(version=active.version, sha256=active.sha256) if active else None
 
 
 @dataclass(frozen=True)

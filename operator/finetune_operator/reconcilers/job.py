@@ -15,7 +15,7 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job import decide, not_started, refused_by_policy
 from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.decide.versions import Compared, compared_of, find_version
-from finetune_operator.providers.errors import Busy, KindMissing, ProviderError
+from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
     Context,
@@ -190,7 +190,7 @@ class JobReconciler:
             job_id = await provider.start(job, spec, connection, decision.status)
         except (Invalid, Forbidden) as error:
             return job, not_started(view, Failure.because(Reason.POD_REJECTED, error.message))
-        except KindMissing as error:
+        except CannotMake as error:
             return job, not_started(view, error.failure)
         recorded = decision.status.provider.model_copy(update={"job_id": job_id})
         return job, replace(decision, status=decision.status.model_copy(update={"provider": recorded}))
@@ -218,8 +218,7 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         failure = new.provider.last_failure
         return "Warning", "Retrying", f"attempt {failure.attempt}: {failure.reason.value}: {failure.message}"
     if new.failure is not None and (old.failure is None or old.failure.reason != new.failure.reason):
-        told = (new.failure.message, new.failure.next_step)
-        return "Warning", new.failure.reason.value, ". ".join(part.rstrip(".") for part in told if part) + "."
+        return "Warning", new.failure.reason.value, new.failure.sentences
     if new.phase == old.phase or new.phase is None:
         return None
     unmeasured = new.provider.evaluation.failure if new.provider and new.provider.evaluation else None
