@@ -34,6 +34,8 @@ MINUTES ?= 60
 PYTEST ?=
 
 export PYTHON
+# Whoever has it set has each process compile torch and all else anew: ten seconds of every trainer and test worker.
+unexport PYTHONDONTWRITEBYTECODE
 
 ##@ Try it
 
