@@ -20,7 +20,6 @@ AnyBucket = TypeVar("AnyBucket", Bucket, GoogleBucket, AzureBucket)
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the commands set it; without it tests crawl on a machine that is in use
 settings.register_profile("fuzz", max_examples=10_000)  # pytest --hypothesis-profile=fuzz
 
 
