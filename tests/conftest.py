@@ -1,6 +1,7 @@
 """How tests are spread over pytest's workers: those with nodes on one, those with an API server alone on the other,
 both first and in order; others by file."""
 
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +12,10 @@ from xdist.scheduler import LoadScopeScheduling
 HERE = Path(__file__).parent
 TOGETHER = {"e2e": "nodes", "cluster": "nodes", "contract": "control planes", "chaos": "control planes"}
 """Folders whose tests start clusters, the longest first: two nodes at once are too much for two cores."""
+
+# As the trainer's commands set it. Torch reads it once, when whatever test is collected first imports it: threads that
+# spin while they wait took ten times the processor time of the training itself, from the other worker.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 # Properties hold however slow the machine is; what a profile says besides, of CI for one, stays.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

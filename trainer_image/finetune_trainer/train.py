@@ -24,6 +24,7 @@ from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer import (
     artifact,
     base_model,
+    four_bit,
     launch,
     memory,
     merge,
@@ -128,6 +129,8 @@ def _execute(
         with write_errors(Path(job.output)):
             interruption.stop_when_passed(keeping.fence)
     folder = base_model.locate(job)
+    if job.spec.method != "QLoRA":
+        four_bit.leave_out(folder)
     told = world.tell("data", lambda: _checked_data(job, folder, reporter, allow_local=allow_local).wire())
     verdict = DatasetVerdict.model_validate(told)
     interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor

@@ -3,6 +3,7 @@
 import http.server
 import itertools
 import json
+import socket
 import ssl
 import threading
 import time
@@ -192,14 +193,20 @@ def test_a_refused_report_is_not_repeated_and_ends_nothing(operator, tmp_path, c
 def test_without_an_operator_the_run_goes_on_and_closing_is_bounded(tmp_path, monkeypatch, pem):
     monkeypatch.setenv(REPORT_CA_VARIABLE, pem[1])
     monkeypatch.setattr(report, "FINAL_SECONDS", 0.5)
-    monkeypatch.setattr(report, "TOKEN_PATH", str(tmp_path / "absent"))
-    reporter = Reporter(job_for(tmp_path, "https://localhost:1/v1/reports"), termination_path=tmp_path / "message")
-    started = time.monotonic()
-    for step in range(100):
-        reporter.update(phase="Running", progress=Progress(step=step, total_steps=100))
-    assert time.monotonic() - started < 0.5
+    monkeypatch.setattr(report, "_REQUEST_SECONDS", 60.0)
+    (tmp_path / "token").write_text("first")
+    monkeypatch.setattr(report, "TOKEN_PATH", str(tmp_path / "token"))
+    with socket.create_server(("localhost", 0)) as mute:  # whoever connects waits for its first word
+        url = f"https://localhost:{mute.getsockname()[1]}/v1/reports"
+        reporter = Reporter(job_for(tmp_path, url), termination_path=tmp_path / "message")
+        started, computed = time.monotonic(), time.thread_time()
+        for step in range(100):
+            reporter.update(phase="Running", progress=Progress(step=step, total_steps=100))
+        assert time.thread_time() - computed < 0.5
+        assert time.monotonic() - started < 60, "no update waits for an answer"
+    ended = time.monotonic()
     reporter.close()
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - ended < 8
     assert read_termination_message((tmp_path / "message").read_text()).progress.step == 99
 
 

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from finetune_api.reasons import Reason
+from finetune_trainer import four_bit
 from finetune_trainer.base_model import ENCODER_DECODERS
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving import seq2seq_batch
@@ -102,6 +103,7 @@ def _load_tokenizer(artifact: Artifact, options: LoadOptions) -> Any:
 
 
 def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
+    four_bit.leave_out(artifact.base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         config = AutoConfig.from_pretrained(
