@@ -156,12 +156,12 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         )
     if isinstance(error, ImportError):
         message = f"{name}: {uri.scheme}:// cannot be read here: what reads it is not installed"
-        step = "Install the extra `stores` (`pip install './trainer_image[stores]'`, or an image that has it)."
-        return TrainerError(Reason.SPEC_INVALID, message, step)
+        extra = "Install the extra `stores` (`pip install './trainer_image[stores]'`, or an image that has it)."
+        return TrainerError(Reason.SPEC_INVALID, message, extra)
     if not _is_mounted(uri):
         message = f"{name}: {place} is of the job's namespace on a cluster, and not mounted here"
-        step = "On this machine name the file as file:///FOLDER/FILE in a copy of the manifest."
-        return TrainerError(Reason.DATASET_NOT_FOUND, message, step)
+        here = "On this machine name the file as file:///FOLDER/FILE in a copy of the manifest."
+        return TrainerError(Reason.DATASET_NOT_FOUND, message, here)
     status = status_of(error)
     said = f" ({type(error).__name__}{f', status {status}' if status else ''})"
     if uri.mounted_path() is not None:
