@@ -173,12 +173,14 @@ def quantity(text: str) -> int:
     Raises:
         ArgumentTypeError: it is none.
     """
-    from finetune_trainer.room import bytes_of
+    from finetune_trainer.quantities import LEAST_SIZE, amount
 
-    found = bytes_of(text)
+    found = amount(text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write one such as 24Gi")
-    return found
+    if found < LEAST_SIZE:
+        raise argparse.ArgumentTypeError(f"{text!r} lacks its unit, a number alone is bytes: write one such as 24Gi")
+    return int(found)
 
 
 def port(text: str) -> int:

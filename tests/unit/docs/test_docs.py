@@ -126,5 +126,10 @@ def test_bare_make_lists_every_target_that_is_meant_for_people() -> None:
     assert {line.split()[1] for line in listed.splitlines() if line.startswith("  make ")} == phony - {"help", "tools"}
 
 
+def test_a_benchmark_gets_no_number_that_is_meant_for_another() -> None:
+    asked = subprocess.run(["make", "-n", "bench-quality"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert asked.splitlines()[-1].split()[1:] == ["-m", "bench.quality"]
+
+
 def test_ci_calls_what_people_call() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()

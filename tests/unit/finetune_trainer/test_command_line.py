@@ -70,6 +70,14 @@ def test_a_port_that_is_none_is_refused_before_anything_starts(port, capsys):
     assert "is no port: write 0 to 65535" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("size", "says"), [("24", "lacks its unit"), ("24GB", "is no size"), ("0Gi", "is no size")])
+def test_a_size_of_memory_needs_its_unit(size, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["check", "-f", "job.yaml", "--gpu-memory", size])
+    assert ended.value.code == ExitCode.USAGE
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("message", "step", "line"),
     [
