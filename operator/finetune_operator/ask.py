@@ -111,9 +111,7 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
         wake = f"kubectl -n {args.namespace} annotate md {args.model} --overwrite {WAKE_ANNOTATION}=$(date +%s)"
         raise CannotAsk(f"ModelDeployment {args.model} was stopped because nobody asked it; bring it back: {wake}")
     if status.get("servedVersion") is None or not status.get("endpoint"):
-        raise CannotAsk(
-            f"ModelDeployment {args.model} answers not yet (phase {status.get('phase')}): kubectl describe md"
-        )
+        raise CannotAsk(f"ModelDeployment {args.model} answers not yet (phase {status.get('phase')}){_why(status)}")
     endpoint = Endpoint.model_validate(status["endpoint"])
     if endpoint.api == "Converse":
         return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_converse(endpoint, args))
@@ -135,6 +133,12 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
             )
         return await _in_cluster(kube, args, body)
     return await _at_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
+
+
+def _why(status: Mapping[str, Any]) -> str:
+    """What its condition Ready says."""
+    said = (one.get("message") for one in status.get("conditions") or () if one.get("type") == "Ready")
+    return "".join(f": {message}" for message in said if message)
 
 
 async def _in_cluster(kube: Kube, args: argparse.Namespace, body: dict[str, Any]) -> str:

@@ -38,8 +38,9 @@ class Cluster(FakeKube):
         said = json.loads(body)["messages"][-1]["content"]
         return json.dumps({"choices": [{"message": {"content": f"you said {said}"}}]}).encode()
 
-    def deploy(self, url: str, model: str, served: int | None = 1, **more: str) -> None:
-        status: dict[str, Any] = {"phase": "Ready", "endpoint": {"url": url, "model": model, **more}}
+    def deploy(self, url: str, model: str, served: int | None = 1, conditions: Any = (), **more: str) -> None:
+        endpoint = {"url": url, "model": model, **more}
+        status: dict[str, Any] = {"phase": "Ready", "endpoint": endpoint, "conditions": list(conditions)}
         if served is not None:
             status["servedVersion"] = served
         self.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "mood", "namespace": "team-a"}, "status": status})
@@ -148,6 +149,10 @@ async def test_what_cannot_answer_is_said() -> None:
         await answer(cluster, args(), {})
     cluster.deploy("http://mood.team-a.svc/v1", "mood", served=None)
     with pytest.raises(CannotAsk, match="answers not yet"):
+        await answer(cluster, args(), {})
+    why: Any = [{"type": "Stalled", "message": "x"}, {"type": "Ready", "message": "mood has no version 7"}]
+    cluster.deploy("http://mood.team-a.svc/v1", "mood", served=None, conditions=why)
+    with pytest.raises(CannotAsk, match=r"answers not yet \(phase Ready\): mood has no version 7"):
         await answer(cluster, args(), {})
 
 
