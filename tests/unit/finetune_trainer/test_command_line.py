@@ -122,6 +122,7 @@ def test_a_hub_that_is_away_is_told_together_with_the_cache_that_lacks_the_model
         base_model.locate(job)
     assert caught.value.reason == Reason.STORE_UNAVAILABLE
     assert "not in the model cache; it has test/tiny-llama; and it could not be fetched" in caught.value.message
+    assert "`finetune-trainer cache`" in caught.value.next_step
 
 
 def test_serving_the_output_folder_names_the_model_in_it(tmp_path):
