@@ -28,6 +28,8 @@ JOBS ?= 1000
 DEVICE ?= cpu
 # How many rows `make bench-data` checks; several numbers are runs of their own.
 ROWS ?= 1000000 10000000
+# More flags for `make bench-quality`.
+FLAGS ?=
 # How long `make soak` goes on.
 MINUTES ?= 60
 # More flags for pytest: `make test-unit PYTEST="-k lease -x"`.
@@ -82,8 +84,8 @@ bench-operator: venv programs ## N jobs at once on nodes that KWOK plays (JOBS="
 	@$(BIN)/python -m bench.scale --jobs $(JOBS) $(if $(PEER),--peer) --reports 1000 --write bench/results/operator.md
 
 .PHONY: bench-quality
-bench-quality: venv ## how good tuned models get on rated tweets and reviews, beside the published figures (ROWS="--train-rows 432 --test-rows 600")
-	@$(BIN)/python -m bench.quality $(ROWS)
+bench-quality: venv ## how good tuned models get on rated tweets and reviews, beside the published figures (FLAGS="--train-rows 432 --test-rows 600")
+	@$(BIN)/python -m bench.quality $(FLAGS)
 
 .PHONY: bench-cloud
 bench-cloud: venv programs ## N jobs at simulated providers, one slow and one dead: calls, rates, who is late (JOBS=1000)

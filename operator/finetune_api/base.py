@@ -88,6 +88,9 @@ def _moment(text: str) -> str:
 
 
 Timestamp = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"}), AfterValidator(_moment)]
+SIZES = ("memory", "ephemeral-storage")
+"""Resources that are counted in bytes."""
+
 _QUANTITY_RULE = (
     "isQuantity(string(self)) && !string(self).startsWith('-')",
     "write a quantity such as 2, 500m or 16Gi",
@@ -99,7 +102,34 @@ Quantity = Annotated[
         description="A Kubernetes quantity, for example 500m or 4Gi; a fraction in quotes.",
     ),
 ]
-ResourceList = Annotated[dict[str, Quantity], Field(max_length=16)]
+
+
+def _too_small(value: str) -> str:
+    """CEL: whether a quantity is no size, but a number whose unit was forgotten."""
+    return f"isQuantity(string({value})) && quantity(string({value})).isLessThan(quantity('64Ki'))"
+
+
+_SIZE_HELP = "a number alone is bytes, and this is less than 64Ki: write the unit, such as 16Gi or 512Mi"
+Size = Annotated[
+    str | int | float,
+    Field(
+        json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 32}
+        | rules(_QUANTITY_RULE, (f"!({_too_small('self')})", _SIZE_HELP)),
+        description="Memory or scratch space as a Kubernetes quantity with its unit, for example 4Gi.",
+    ),
+]
+ResourceList = Annotated[
+    dict[str, Quantity],
+    Field(
+        max_length=16,
+        json_schema_extra=rules(
+            (
+                " && ".join(f"!('{name}' in self && {_too_small(f'self[{name!r}]')})" for name in SIZES),
+                f"{' and '.join(SIZES)}: {_SIZE_HELP}",
+            )
+        ),
+    ),
+]
 StringMap = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=64)]
 Money = Annotated[str, Field(max_length=24, pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$")]
 

@@ -70,6 +70,10 @@ _REASON = Column(
     "Reason", '.status.conditions[?(@.type=="Ready")].reason', description="Why it is in this state.", wide=True
 )
 
+_MESSAGE = Column(
+    "Message", '.status.conditions[?(@.type=="Ready")].message', description="The same in a sentence.", wide=True
+)
+
 _RULES = "x-kubernetes-validations"
 
 KINDS = (
@@ -87,6 +91,7 @@ KINDS = (
             _REASON,
             Column("Models", ".status.models", description="Globs of base models that may be tuned.", wide=True),
             Column("Checked", ".status.lastChecked", "date", "When the credentials were last checked.", wide=True),
+            _MESSAGE,
             _AGE,
         ),
     ),
@@ -108,6 +113,9 @@ KINDS = (
             Column("Loss", ".status.display.trainLoss", description="Last training loss."),
             Column("Eval", ".status.display.evalLoss", description="Last validation loss."),
             Column("Version", ".status.modelVersion", "integer"),
+            Column(
+                "Verdict", ".status.evaluation.verdict", description="Of the tuned model on dataset.test.", wide=True
+            ),
             Column("Connection", ".spec.connectionRef.name", wide=True),
             _REASON,
             Column("Failure", ".status.failure.message", description="What went wrong, and where.", wide=True),
@@ -132,6 +140,7 @@ KINDS = (
             _ready(wide=False),
             Column("Activation", ".spec.activation", wide=True),
             _REASON,
+            _MESSAGE,
             _AGE,
         ),
         names_service=True,
@@ -157,6 +166,7 @@ KINDS = (
             Column("Target", ".status.targetVersion", "integer", "Version that is meant to answer.", wide=True),
             _ready(wide=True),
             _REASON,
+            _MESSAGE,
             _AGE,
         ),
         names_service=True,

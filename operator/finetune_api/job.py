@@ -9,11 +9,11 @@ from finetune_api.base import (
     ApiModel,
     ConfigMapKeyRef,
     ModelRef,
-    Money,
     Name,
     ObjectRef,
     Quantity,
     SecretKeyRef,
+    Size,
     StringMap,
     rules,
     shaped,
@@ -263,8 +263,8 @@ class Resources(ApiModel):
         "0: train on CPU.",
     )
     cpu: Quantity | None = Field(None, description="CPU request and limit, for example 2 or 500m.")
-    memory: Quantity | None = Field(None, description="Memory request and limit, for example 16Gi.")
-    ephemeral_storage: Quantity | None = Field(None, description="Scratch space request and limit.")
+    memory: Size | None = Field(None, description="Memory request and limit, for example 16Gi.")
+    ephemeral_storage: Size | None = Field(None, description="Scratch space request and limit.")
     instance_type: (
         Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")] | None
     ) = Field(None, description="Instance type at SageMaker, one of the connection's. Default: its first.")
@@ -284,8 +284,17 @@ class Adopt(ApiModel):
 class Budget(ApiModel):
     """What the job may cost at a provider that bills for it."""
 
-    max_cost: Money = Field(description="Most that the estimate may be; above it the job is refused before any call.")
-    currency: Annotated[str, Field(min_length=3, max_length=3)] = Field("USD", description="ISO 4217 code.")
+    max_cost: Annotated[
+        str,
+        Field(max_length=24),
+        shaped(
+            r"^[0-9]{1,12}([.][0-9]{1,6})?$",
+            'write the amount alone, [0-9] and a point in quotes, such as "25.00"; the currency is a field of its own',
+        ),
+    ] = Field(description="Most that the estimate may be; above it the job is refused before any call.")
+    currency: Annotated[
+        str, Field(min_length=3, max_length=3), shaped("^[A-Z]{3}$", "write the ISO 4217 code, such as USD")
+    ] = Field("USD", description="ISO 4217 code.")
 
 
 class FineTuneJobSpec(ApiModel):

@@ -26,8 +26,8 @@ class FineTunedModelSpec(ApiModel):
 
     activation: Literal["Automatic", "IfBetter", "Manual"] = Field(
         "Automatic",
-        description="Automatic: the newest version is active. IfBetter: a new version that its evaluation found "
-        "better than the active version, or than its base model where none is. Manual: activeVersion says.",
+        description="Automatic: the newest version is active. IfBetter: the first version is, and after it a new one "
+        "that its evaluation found better than the active version and than its base model. Manual: activeVersion says.",
     )
     active_version: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Pins the active version; change it to roll back. Unset: by activation."

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from finetune_api import RELEASE
 from finetune_operator import ask
 from finetune_operator.handlers.observer import Observer
 from finetune_operator.handlers.watches import CannotWatch, start
@@ -310,8 +311,13 @@ async def _main(settings: Settings) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line. Without a command it is the operator itself, which takes its settings from the environment."""
-    top = argparse.ArgumentParser(prog="finetune-operator", description="The operator, and commands beside it.")
-    ask.add_arguments(top.add_subparsers(dest="command", metavar="COMMAND"))
+    top = argparse.ArgumentParser(
+        prog="finetune-operator",
+        description="Without a command it is the operator itself, as its pod runs it: it takes its settings from "
+        "FINETUNE_… variables and works in the cluster that the kubeconfig names.",
+    )
+    top.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}", help="show the release and exit")
+    ask.add_arguments(top.add_subparsers(dest="command", metavar="[COMMAND]", title="commands beside it"))
     return top
 
 

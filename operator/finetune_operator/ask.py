@@ -17,8 +17,10 @@ import orjson
 
 from finetune_api.deployment import Endpoint
 from finetune_api.names import WAKE_ANNOTATION
+from finetune_operator.runtime.connection import kubeconfig_path
 from finetune_operator.runtime.errors import KubeError, NoCluster
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
+from finetune_operator.runtime.service_account import is_in_cluster
 from finetune_operator.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 REGION_VARIABLE = "AWS_REGION"
 """As AWS's other tools read it; boto3 itself reads AWS_DEFAULT_REGION, and the profile."""
 SERVICE_PORT = "http"
+DEFAULT_NAMESPACE = "default"
 _NAME = re.compile("[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 OK, FAILED = 0, 1
 
@@ -41,7 +44,7 @@ def add_arguments(commands: Any) -> None:
     ask = commands.add_parser("ask", help="ask a model that is deployed, and print its answer")
     ask.add_argument("model", type=_name, metavar="MODEL", help="name of a ModelDeployment")
     ask.add_argument("question", metavar="QUESTION", help="what to ask")
-    ask.add_argument("-n", "--namespace", type=_name, default="default", help="its namespace (default: default)")
+    ask.add_argument("-n", "--namespace", type=_name, help="its namespace (default: that of the current context)")
     ask.add_argument("--system", help="system message")
     ask.add_argument("--max-tokens", type=_positive, help="tokens of the answer at most")
 
@@ -71,12 +74,26 @@ def _positive(text: str) -> int:
 async def main(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> int:
     """Ask, and print the answer to stdout or one line to stderr."""
     try:
+        args.namespace = args.namespace or _current_namespace()
         async with Kube.connect(Settings(kubeconfig=None)) as kube:
             print(await answer(kube, args, environment))  # noqa: T201 - a command's output
     except (CannotAsk, NoCluster, KubeError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command's output
         return FAILED
     return OK
+
+
+def _current_namespace() -> str:
+    """As kubectl: that of the kubeconfig's current context.
+
+    Raises:
+        NoCluster: there is no kubeconfig, or it cannot be read.
+    """
+    if is_in_cluster():
+        return DEFAULT_NAMESPACE
+    from finetune_operator.runtime.kubeconfig import namespace_of
+
+    return namespace_of(kubeconfig_path()) or DEFAULT_NAMESPACE
 
 
 async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str, str]) -> str:
@@ -94,9 +111,7 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
         wake = f"kubectl -n {args.namespace} annotate md {args.model} --overwrite {WAKE_ANNOTATION}=$(date +%s)"
         raise CannotAsk(f"ModelDeployment {args.model} was stopped because nobody asked it; bring it back: {wake}")
     if status.get("servedVersion") is None or not status.get("endpoint"):
-        raise CannotAsk(
-            f"ModelDeployment {args.model} answers not yet (phase {status.get('phase')}): kubectl describe md"
-        )
+        raise CannotAsk(f"ModelDeployment {args.model} answers not yet (phase {status.get('phase')}){_why(status)}")
     endpoint = Endpoint.model_validate(status["endpoint"])
     if endpoint.api == "Converse":
         return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_converse(endpoint, args))
@@ -118,6 +133,12 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
             )
         return await _in_cluster(kube, args, body)
     return await _at_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
+
+
+def _why(status: Mapping[str, Any]) -> str:
+    """What its condition Ready says."""
+    said = (one.get("message") for one in status.get("conditions") or () if one.get("type") == "Ready")
+    return "".join(f": {message}" for message in said if message)
 
 
 async def _in_cluster(kube: Kube, args: argparse.Namespace, body: dict[str, Any]) -> str:

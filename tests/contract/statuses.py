@@ -51,7 +51,7 @@ SHA = "0" * 64
 def conditions(**reasons: Reason) -> list[Condition]:
     return [
         Condition(
-            type=kind, status="True" if kind == "Ready" else "False", reason=reason.value, message="",
+            type=kind, status="True" if kind == "Ready" else "False", reason=reason.value, message=f"about {kind}",
             last_transition_time=NOW, observed_generation=1,
         )
         for kind, reason in reasons.items()

@@ -246,6 +246,23 @@ def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(server: Serv
     assert "WARNING" not in notes
 
 
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([], "checkImage.repository and image.repository are placeholders"),
+        (["image.repository=r/operator"], "checkImage.repository is a placeholder"),
+        (["image.repository=r/operator", "checkImage.repository=r/check"], None),
+        (["image.repository=r/operator", "checkImage=null"], None),
+    ],
+)
+def test_notes_name_the_images_that_are_placeholders(server: Server, values: list[str], says: str | None) -> None:
+    flags = [flag for value in values for flag in ("--set", value)]
+    text = server.cluster.helm("install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server", *flags)
+    notes = text.partition("NOTES:")[2]
+    assert ("placeholder" in notes) == (says is not None)
+    assert (says or "") in notes
+
+
 def test_the_notes_connection_is_one_that_the_server_takes(server: Server) -> None:
     text = server.cluster.helm("install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server")
     manifest = text.partition("<<'EOF'")[2].partition("EOF")[0]

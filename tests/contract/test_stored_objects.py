@@ -394,6 +394,14 @@ def test_wide_output_says_why(reported: Server) -> None:
     assert "train.jsonl: line 17: completion is empty" in wide
 
 
+@pytest.mark.parametrize("kind", ["ftm", "md"])
+def test_wide_output_says_what_stands_in_the_way(reported: Server, kind: str) -> None:
+    heading, row = reported.kubectl("get", kind, "sentiment", "-o", "wide").splitlines()
+    ready = next(one for one in reported.get(kind, "sentiment")["status"]["conditions"] if one["type"] == "Ready")
+    assert ready["message"]
+    assert row[heading.index("MESSAGE") :].startswith(ready["message"])
+
+
 def test_wide_output_says_what_a_deployment_costs_and_when_it_was_asked(reported: Server) -> None:
     heading, row = reported.kubectl("get", "md", "sentiment", "-o", "wide").splitlines()
     assert {"COST", "ASKED"} <= set(heading.split())

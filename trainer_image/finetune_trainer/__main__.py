@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from finetune_api import RELEASE
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import SERVE_FLAGS_VARIABLE
 
@@ -50,6 +51,7 @@ _Raw = argparse.RawDescriptionHelpFormatter
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(prog="finetune-trainer", description=_ABOUT, epilog=_EXAMPLE, formatter_class=_Raw)
+    top.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}", help="show the release and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     _check_flags(commands.add_parser("check", help="read a job's datasets and print the verdict as JSON"))
@@ -171,12 +173,14 @@ def quantity(text: str) -> int:
     Raises:
         ArgumentTypeError: it is none.
     """
-    from finetune_trainer.room import bytes_of
+    from finetune_trainer.quantities import LEAST_SIZE, amount
 
-    found = bytes_of(text)
+    found = amount(text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write one such as 24Gi")
-    return found
+    if found < LEAST_SIZE:
+        raise argparse.ArgumentTypeError(f"{text!r} lacks its unit, a number alone is bytes: write one such as 24Gi")
+    return int(found)
 
 
 def port(text: str) -> int:
@@ -196,12 +200,26 @@ def with_flags(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]
     return [*argv, *shlex.split(given)]
 
 
+def _too_small(command: str, package: str) -> str:
+    """For an installation, or an image, that has what `check` needs and no more."""
+    return (
+        f"`finetune-trainer {command}` needs more than is installed here: {package} is missing. Install all of it with "
+        "`pip install './trainer_image[full]'`; on a cluster the connection's trainerImage has to be the whole image.\n"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its module's `main` gets the parsed flags and returns the exit code."""
     args = parser().parse_args(with_flags(sys.argv[1:] if argv is None else argv, os.environ))
     try:
         command: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command]).main
         return command(args)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package.startswith("finetune_"):
+            raise
+        sys.stderr.write(_too_small(args.command, package))
+        return ExitCode.USAGE
     except KeyboardInterrupt:  # before a command takes signals itself, or where it has nothing to lose
         sys.stderr.write("Interrupted.\n")
         return ExitCode.INTERRUPTED

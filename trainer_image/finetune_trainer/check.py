@@ -16,6 +16,7 @@ from typing import Any
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.memory import MemoryUse
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import outcome
 from finetune_trainer.data.audit import as_text, audit, audit_pairs
@@ -29,6 +30,12 @@ from finetune_trainer.model_cache import find_model, is_air_gapped
 from finetune_trainer.prepare import convert_all
 from finetune_trainer.room import doubt, in_words, judged, rooms_meant
 from finetune_trainer.yaml_documents import shown
+
+_NEXT_STEP_HERE = {
+    Reason.ACCESS_DENIED: "Check the credentials in this shell's environment (AWS_…, HF_TOKEN), and their rights.",
+    Reason.STORE_UNAVAILABLE: "Check the network and the proxy of this shell, and check again.",
+}
+"""What to do at a shell, where the reason's own next step speaks of a job on a cluster."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -94,7 +101,12 @@ def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str 
     verdict = check_dataset(
         job.spec, tokenizer=tokenizer, no_tokens=why_not, allow_local=True, air_gapped=is_air_gapped()
     )
-    return by_rules(job.spec, verdict, provider) if provider and verdict.valid else verdict
+    if provider and verdict.valid:
+        return by_rules(job.spec, verdict, provider)
+    if verdict.next_step == NEXT_STEP.get(verdict.reason):
+        step = _NEXT_STEP_HERE.get(verdict.reason, verdict.next_step)
+        return verdict.model_copy(update={"next_step": step})
+    return verdict
 
 
 def by_rules(spec: FineTuneJobSpec, verdict: DatasetVerdict, provider: str) -> DatasetVerdict:

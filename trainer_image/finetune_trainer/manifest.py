@@ -20,13 +20,13 @@ from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.quantities import LEAST_SIZE, amount
 from finetune_trainer.yaml_documents import Document, read_documents, shown
 
 _KIND = "FineTuneJob"
 _NAMED_ERRORS = 10
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL.pattern}(\.{_LABEL.pattern})*")
-_QUANTITY = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?")
 
 
 def read_job(path: Path) -> FineTuneJobManifest:
@@ -135,9 +135,13 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
     yield "spec.modelRef.name", service, "Rename it, for example in small letters."
     for field in ("cpu", "memory", "ephemeralStorage"):
-        value = spec.resources.wire().get(field, "1")
-        quantity = None if _QUANTITY.fullmatch(str(value)) else "this is no quantity"
+        value = spec.resources.wire().get(field)
+        found = None if value is None else amount(value)
+        quantity = "this is no quantity" if value is not None and found is None else None
         yield f"spec.resources.{field}", quantity, "Write a quantity such as 2, 500m or 16Gi."
+        small = found is not None and field != "cpu" and found < LEAST_SIZE
+        unit = "a number alone is bytes, and this is less than 64Ki" if small else None
+        yield f"spec.resources.{field}", unit, "Write the unit, such as 16Gi or 512Mi."
 
 
 def _in_words(error: ErrorDetails) -> str:

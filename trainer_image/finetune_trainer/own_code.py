@@ -202,7 +202,7 @@ def _failed(exit_code: int) -> TrainerError:
     if exit_code == -signal.SIGKILL:
         return TrainerError(Reason.OUT_OF_MEMORY, "the code of spec.code was killed: probably over the memory limit")
     how = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
-    return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with {how}; its output is above in the log")
+    return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with {how}; the end of its output says why")
 
 
 class _Heard:
@@ -213,6 +213,7 @@ class _Heard:
         self._verdict, self._reporter = verdict, reporter
         self._started = time.monotonic()
         self._first: int | None = None
+        self._last: CodeReport | None = None
         self._tokens = 0
         reporter.update(phase="Running")
 
@@ -230,6 +231,7 @@ class _Heard:
         if self._first is None:
             self._first = report.step
             self._metrics.keep_until(report.step - 1)
+        self._last = report
         self._tokens += report.tokens
         self._record(report)
         if self._reporter.due() or report.validation_loss is not None:
@@ -259,6 +261,8 @@ class _Heard:
         """Numbers of the whole run."""
         curves = self._metrics.curves()
         steps = max((line["step"] for line in self._metrics.lines), default=0)
+        if self._last is not None:  # those that came too soon after another one were not passed on
+            self._reporter.update(progress=self._progress(self._last))
         self._reporter.update(loss=curves)
         if self._first is None:
             self._metrics.keep_until(0)  # an earlier attempt's record is none of this run's

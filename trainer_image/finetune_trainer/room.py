@@ -6,7 +6,6 @@ is refused who might have run. Its arithmetic is `memory.py`; why the margins ar
 
 import logging
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,6 +18,7 @@ from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import model_shape
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.memory import Device, Need, Rows, Setup
+from finetune_trainer.quantities import amount
 from finetune_trainer.report import Reporter
 from finetune_trainer.serving.limits import free_memory, memory_limit
 
@@ -41,9 +41,6 @@ _SHORTEST = 64  # tokens of a row that are worth advising
 _MOST_GPUS = 16  # of a pod that are worth advising
 
 _GIB = 2**30
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMGT]|[KMGT]i)?")
-
 logger = logging.getLogger(__name__)
 
 Change = tuple[str, Need]
@@ -329,5 +326,5 @@ def size(count: int) -> str:
 
 def bytes_of(quantity: str | float) -> int | None:
     """A Kubernetes quantity of memory in bytes; None where it is none."""
-    found = _QUANTITY.fullmatch(str(quantity).removeprefix("+"))
-    return int(float(found.group(1)) * _UNITS[found.group(2) or ""]) if found else None
+    found = amount(quantity)
+    return None if found is None else int(found)

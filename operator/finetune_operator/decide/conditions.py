@@ -70,8 +70,15 @@ def resting(reason: Reason, message: str) -> list[Fact]:
 def merge(
     previous: list[Condition] | None, facts: Iterable[Fact], *, generation: int, now: datetime
 ) -> list[Condition]:
-    """The facts as conditions; a condition whose status stays keeps its transition time, one not named stays."""
-    merged = {condition.type: condition for condition in previous or ()}
+    """The facts as conditions; a condition whose status stays keeps its transition time, one not named stays.
+
+    All of them speak of this generation: `kubectl wait` passes over a condition of an older one, for ever.
+    """
+    current = {"observed_generation": generation}
+    merged = {
+        old.type: old if old.observed_generation == generation else old.model_copy(update=current)
+        for old in previous or ()
+    }
     for fact in facts:
         old = merged.get(fact.type)
         changed = old is None or old.status != fact.status

@@ -128,9 +128,10 @@ def find_target(
         return Failure.because(Reason.NO_VERSION, f"FineTunedModel {spec.model_ref.name} has no active version yet")
     version = next((v for v in model.versions or () if v.version == number), None)
     if version is None:
+        there = ", ".join(str(v.version) for v in model.versions or ()) or "none yet"
         return Failure.because(
             Reason.VERSION_NOT_FOUND,
-            f"spec.version: FineTunedModel {spec.model_ref.name} has no version {number}",
+            f"spec.version: FineTunedModel {spec.model_ref.name} has no version {number}; there are {there}",
         )
     connection = connections.get(version.connection)
     if connection is None:

@@ -119,7 +119,9 @@ def run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobSta
 
 def _run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobStatus, now: datetime) -> Run:
     if job.state == "Gone":
-        gone = Failure.because(Reason.DELETED_AT_PROVIDER, f"job {job.id} is not at the provider any more")
+        gone = Failure.because(
+            Reason.DELETED_AT_PROVIDER, f"job {job.id} is not at the provider: it was deleted, or is of another account"
+        )
         return Run("Failed", failure=gone, job_id=job.id)
     if job.state == "Cancelled":
         cancelled = Failure.because(Reason.CANCELLED_AT_PROVIDER, f"job {job.id} was cancelled at the provider")

@@ -228,12 +228,16 @@ async def credentials_of(settings: Settings) -> Credentials:
     """
     if settings.kubeconfig is None and is_in_cluster():
         return ServiceAccount(settings.service_account)
-    path = settings.kubeconfig or Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
-    if settings.kubeconfig is not None and not path.is_file():
-        raise NoCluster(f"kubeconfig {path} is not there; FINETUNE_KUBECONFIG names it")
+    if settings.kubeconfig is not None and not settings.kubeconfig.is_file():
+        raise NoCluster(f"kubeconfig {settings.kubeconfig} is not there; FINETUNE_KUBECONFIG names it")
     from finetune_operator.runtime.kubeconfig import Kubeconfig
 
-    return await Kubeconfig.read(path)
+    return await Kubeconfig.read(settings.kubeconfig or kubeconfig_path())
+
+
+def kubeconfig_path() -> Path:
+    """Where kubectl looks: one file, or several with colons between them."""
+    return Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
 
 
 def _error(response: aiohttp.ClientResponse, body: bytes) -> KubeError:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException, load_kube_config
+from kubernetes.aio.config import ConfigException, list_kube_config_contexts, load_kube_config
 from yaml import YAMLError
 
 from finetune_operator.runtime.errors import NoCluster
+
+_UNREADABLE = (ConfigException, YAMLError, OSError, ValueError, AttributeError, TypeError)
+"""A missing or empty kubeconfig ends as a TypeError or AttributeError inside the official client."""
 
 
 class Kubeconfig:
@@ -50,11 +53,24 @@ class Kubeconfig:
         await _load(self._path, self._configuration)
 
 
+def namespace_of(path: Path) -> str | None:
+    """The namespace of the current context, which kubectl takes where none is named.
+
+    Raises:
+        NoCluster: the file cannot be read.
+    """
+    try:
+        _, current = list_kube_config_contexts(config_file=str(path))  # type: ignore[no-untyped-call]
+    except _UNREADABLE as error:
+        raise NoCluster(f"no credentials for a cluster: {error}") from error
+    namespace: str | None = current["context"].get("namespace")
+    return namespace
+
+
 async def _load(path: Path, configuration: Configuration) -> None:
     try:
         await load_kube_config(  # type: ignore[no-untyped-call]
             config_file=str(path), client_configuration=configuration, persist_config=False
         )
-    except (ConfigException, YAMLError, OSError, ValueError, AttributeError, TypeError) as error:
-        # A missing or empty kubeconfig ends as a TypeError or AttributeError inside the official client.
+    except _UNREADABLE as error:
         raise NoCluster(f"no credentials for a cluster: {error}") from error

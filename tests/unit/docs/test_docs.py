@@ -11,6 +11,7 @@ import yaml
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_operator.decide import idle
 from finetune_trainer.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[3]
@@ -91,6 +92,16 @@ def test_no_reason_is_documented_that_does_not_exist() -> None:
     assert set(reason_rows()) == {reason.value for reason in Reason}
 
 
+def test_the_conditions_that_are_written_are_those_of_the_table() -> None:
+    code = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "operator/finetune_operator/decide").glob("*.py")
+    )
+    written = set(re.findall(r'\bFact\(\s*"(\w+)"', code)) | {idle.CONDITION}
+    table = REASONS_PAGE.read_text(encoding="utf-8").partition("## Conditions")[2].partition("\n\n`")[0]
+    told = {name for row in re.findall(r"^\| \w+ \| ((?:`\w+` ?)+)\|", table, re.MULTILINE) for name in row.split()}
+    assert {name.strip("`") for name in told} == written
+
+
 @pytest.mark.parametrize("code", list(ExitCode))
 def test_every_exit_code_has_its_row_with_its_reason(code: ExitCode) -> None:
     match = re.search(rf"^\| {int(code)} \| `{code.name}` \| (.*)\|$", REASONS_PAGE.read_text(), re.MULTILINE)
@@ -113,6 +124,11 @@ def test_bare_make_lists_every_target_that_is_meant_for_people() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     phony = set(re.findall(r"^\.PHONY: ([a-z0-9-]+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {line.split()[1] for line in listed.splitlines() if line.startswith("  make ")} == phony - {"help", "tools"}
+
+
+def test_a_benchmark_gets_no_number_that_is_meant_for_another() -> None:
+    asked = subprocess.run(["make", "-n", "bench-quality"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert asked.splitlines()[-1].split()[1:] == ["-m", "bench.quality"]
 
 
 def test_ci_calls_what_people_call() -> None:

@@ -1,11 +1,16 @@
 """`finetune-operator ask`: the same for a Service of the cluster and for a provider."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from finetune_api import RELEASE
+from finetune_operator import ask
 from finetune_operator.__main__ import parser
 from finetune_operator.ask import KEY_VARIABLE, CannotAsk, answer
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
@@ -33,8 +38,9 @@ class Cluster(FakeKube):
         said = json.loads(body)["messages"][-1]["content"]
         return json.dumps({"choices": [{"message": {"content": f"you said {said}"}}]}).encode()
 
-    def deploy(self, url: str, model: str, served: int | None = 1, **more: str) -> None:
-        status: dict[str, Any] = {"phase": "Ready", "endpoint": {"url": url, "model": model, **more}}
+    def deploy(self, url: str, model: str, served: int | None = 1, conditions: Any = (), **more: str) -> None:
+        endpoint = {"url": url, "model": model, **more}
+        status: dict[str, Any] = {"phase": "Ready", "endpoint": endpoint, "conditions": list(conditions)}
         if served is not None:
             status["servedVersion"] = served
         self.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "mood", "namespace": "team-a"}, "status": status})
@@ -144,6 +150,10 @@ async def test_what_cannot_answer_is_said() -> None:
     cluster.deploy("http://mood.team-a.svc/v1", "mood", served=None)
     with pytest.raises(CannotAsk, match="answers not yet"):
         await answer(cluster, args(), {})
+    why: Any = [{"type": "Stalled", "message": "x"}, {"type": "Ready", "message": "mood has no version 7"}]
+    cluster.deploy("http://mood.team-a.svc/v1", "mood", served=None, conditions=why)
+    with pytest.raises(CannotAsk, match=r"answers not yet \(phase Ready\): mood has no version 7"):
+        await answer(cluster, args(), {})
 
 
 @pytest.mark.parametrize(
@@ -175,3 +185,56 @@ async def test_what_sleeps_says_how_it_wakes() -> None:
 
 def test_without_a_command_it_is_the_operator() -> None:
     assert parser().parse_args([]).command is None
+
+
+@pytest.mark.parametrize(("context", "expected"), [({"namespace": "team-a"}, "team-a"), ({}, "default")])
+async def test_the_namespace_is_that_of_the_current_context_unless_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: dict[str, str], expected: str
+) -> None:
+    asked: list[str] = []
+
+    @asynccontextmanager
+    async def connect(_: Any) -> AsyncIterator[Cluster]:
+        yield Cluster()
+
+    async def note(_: Any, args: Any, __: Any) -> str:
+        asked.append(args.namespace)
+        return "answer"
+
+    there = {"cluster": "c", "user": "u", **context}
+    kubeconfig = {
+        "clusters": [{"name": "c", "cluster": {"server": "https://c.example.com"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "here", "context": there}],
+        "current-context": "here",
+    }
+    (tmp_path / "config").write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **kubeconfig}))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr(ask.Kube, "connect", connect)
+    monkeypatch.setattr(ask, "answer", note)
+    assert await ask.main(parser().parse_args(["ask", "mood", "q"]), {}) == ask.OK
+    assert await ask.main(parser().parse_args(["ask", "mood", "q", "-n", "team-b"]), {}) == ask.OK
+    assert asked == [expected, "team-b"]
+
+
+async def test_without_a_kubeconfig_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert await ask.main(parser().parse_args(["ask", "mood", "q"]), {}) == ask.FAILED
+    assert capsys.readouterr().err.startswith("no credentials for a cluster")
+
+
+def test_help_says_what_the_command_does_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    assert "usage: finetune-operator [-h] [--version] [COMMAND] ..." in said
+    assert "Without a command it is the operator itself" in said
+
+
+def test_the_release_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--version"])
+    assert capsys.readouterr().out == f"finetune-operator {RELEASE}\n"

@@ -232,6 +232,40 @@ def test_a_file_that_is_not_there_is_answered_with_the_one_that_is(check, tmp_pa
     assert "file:///FOLDER/FILE" in result.verdict.next_step
 
 
+@pytest.mark.parametrize(
+    ("uri", "place"), [("pvc://data/a/rows.jsonl", "pvc://data"), ("configmap://c/k", "configmap://c")]
+)
+def test_a_manifest_of_the_cluster_is_told_how_to_name_its_file_on_this_machine(check, uri, place):
+    result = check(spec={"dataset": {"train": {"uri": uri}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert f"{place} is of the job's namespace on a cluster, and not mounted here" in result.verdict.message
+    assert "file:///FOLDER/FILE" in result.verdict.next_step
+
+
+def test_a_store_whose_library_is_not_installed_names_what_to_install(check, monkeypatch):
+    def absent(*_, **__):
+        raise ImportError("Install s3fs to access S3")  # as fsspec raises it: without the module's name
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", absent)
+    result = check(spec={"dataset": {"train": {"uri": "s3://bucket/rows.jsonl"}}})
+    assert result.code == ExitCode.SPEC_INVALID
+    assert result.verdict.message == "rows.jsonl: s3:// cannot be read here: what reads it is not installed"
+    assert "./trainer_image[stores]" in result.verdict.next_step
+
+
+@pytest.mark.parametrize(("status", "reason"), [(500, "StoreUnavailable"), (403, "AccessDenied")])
+def test_the_next_step_at_a_shell_speaks_of_the_shell(check, monkeypatch, status, reason):
+    def refuses(*_, **__):
+        error = OSError("no")
+        error.status = status
+        raise error
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuses)
+    result = check(spec={"dataset": {"train": {"uri": "https://example.com/rows.jsonl"}}})
+    assert result.verdict.reason == reason
+    assert not [word for word in ("retryNonce", "Secret") if word in result.verdict.next_step]
+
+
 def test_the_uri_of_a_local_file_is_percent_decoded(check, tmp_path):
     path = tmp_path / "a b#ü?.jsonl"
     path.write_text(GOOD)

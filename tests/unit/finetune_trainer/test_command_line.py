@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from finetune_api import RELEASE
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer import __main__ as command_line
@@ -32,12 +33,49 @@ def test_every_command_has_help_for_each_of_its_flags(command, capsys):
     assert command in capsys.readouterr().out
 
 
+def test_the_release_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"finetune-trainer {RELEASE}\n")
+
+
+@pytest.mark.parametrize(("command", "package"), [("run", "numpy"), ("serve", "uvicorn"), ("train", "torch")])
+def test_a_small_installation_says_what_a_command_needs_beside_it(command, package, monkeypatch, capsys):
+    def absent(_):
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr(command_line, "import_module", absent)
+    flags = {"run": ["-f", "job.yaml", "--output", "out"], "serve": ["--model", "x"]}
+    assert command_line.main([command, *flags.get(command, [])]) == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"`finetune-trainer {command}` needs more than is installed here: {package} is missing" in said
+    assert "pip install './trainer_image[full]'" in said
+
+
+def test_a_module_of_our_own_that_is_missing_is_a_bug(monkeypatch):
+    def absent(name):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(command_line, "import_module", absent)
+    with pytest.raises(ModuleNotFoundError):
+        command_line.main(["train"])
+
+
 @pytest.mark.parametrize("port", ["99999", "-1", "http", ""])
 def test_a_port_that_is_none_is_refused_before_anything_starts(port, capsys):
     with pytest.raises(SystemExit) as ended:
         command_line.main(["serve", "--model", "x", f"--port={port}"])
     assert ended.value.code == ExitCode.USAGE
     assert "is no port: write 0 to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "says"), [("24", "lacks its unit"), ("24GB", "is no size"), ("0Gi", "is no size")])
+def test_a_size_of_memory_needs_its_unit(size, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["check", "-f", "job.yaml", "--gpu-memory", size])
+    assert ended.value.code == ExitCode.USAGE
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -84,6 +122,7 @@ def test_a_hub_that_is_away_is_told_together_with_the_cache_that_lacks_the_model
         base_model.locate(job)
     assert caught.value.reason == Reason.STORE_UNAVAILABLE
     assert "not in the model cache; it has test/tiny-llama; and it could not be fetched" in caught.value.message
+    assert "`finetune-trainer cache`" in caught.value.next_step
 
 
 def test_serving_the_output_folder_names_the_model_in_it(tmp_path):

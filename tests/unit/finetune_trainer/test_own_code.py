@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.trainer import TrainerJob
+from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import outcome, own_code, own_model, recipe
 from finetune_trainer.data import Position, Row, Turn
 from finetune_trainer.errors import TrainerError
@@ -342,3 +343,14 @@ def test_run_needs_the_file_that_the_job_names(tiny_model, tmp_path, capsys):
     (tmp_path / "code.py").write_text("raise SystemExit(7)")
     assert main([*flags, "--code", str(tmp_path / "code.py")]) == ExitCode.CODE_FAILED
     assert "run the same command again" in capsys.readouterr().err
+
+
+def test_reports_that_come_quickly_end_with_the_last_of_them(tiny_model, tmp_path):
+    job = job_with("", tmp_path, tiny_model)
+    Path(job.output).mkdir(parents=True, exist_ok=True)
+    reporter = Reporter(job, interval=60)
+    heard = own_code._Heard(job, DatasetVerdict(valid=True, reason="Valid", message=""), reporter)
+    for step in (1, 2, 3):
+        heard.line(json.dumps({"step": step, "totalSteps": 3, "loss": 1.0}))
+    assert heard.result().steps == 3
+    assert (reporter.report.progress.step, reporter.report.progress.percent) == (3, 100)

@@ -155,19 +155,32 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
             Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", "Name one file of rows in the uri."
         )
     if isinstance(error, ImportError):
-        message = f"{name}: this image cannot read {uri.scheme}://: {error.name} is not installed"
-        return TrainerError(Reason.SPEC_INVALID, message, "Use an image with the stores extra, or another place.")
+        message = f"{name}: {uri.scheme}:// cannot be read here: what reads it is not installed"
+        extra = "Install the extra `stores` (`pip install './trainer_image[stores]'`, or an image that has it)."
+        return TrainerError(Reason.SPEC_INVALID, message, extra)
+    if not _is_mounted(uri):
+        message = f"{name}: {place} is of the job's namespace on a cluster, and not mounted here"
+        here = "On this machine name the file as file:///FOLDER/FILE in a copy of the manifest."
+        return TrainerError(Reason.DATASET_NOT_FOUND, message, here)
     status = status_of(error)
     said = f" ({type(error).__name__}{f', status {status}' if status else ''})"
     if uri.mounted_path() is not None:
         said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
     reason = reason_of(error)
     step = _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
-    if reason == Reason.DATASET_NOT_FOUND:
-        return TrainerError(reason, f"{name} is not in {place}{_instead(uri)}{said}", step)
-    if reason == Reason.ACCESS_DENIED:
-        return TrainerError(reason, f"{name}: {place} does not let it be read{said}", step)
-    return TrainerError(reason, f"{name}: {place} does not answer as it should{said}", step)
+    message = {
+        Reason.DATASET_NOT_FOUND: f"{name} is not in {place}{_instead(uri)}{said}",
+        Reason.ACCESS_DENIED: f"{name}: {place} does not let it be read{said}",
+    }.get(reason, f"{name}: {place} does not answer as it should{said}")
+    return TrainerError(reason, message, step)
+
+
+def _is_mounted(uri: Uri) -> bool:
+    """Whether the volume or ConfigMap is there at all: in a pod it always is, on a laptop never."""
+    mounted = uri.mounted_path()
+    if mounted is None or uri.scheme == LOCAL_SCHEME:
+        return True
+    return Path(mounted.removesuffix(uri.path)).is_dir()
 
 
 def _instead(uri: Uri) -> str:

@@ -25,6 +25,7 @@ from tests.unit.finetune_operator.decide.given import (
     running,
     stamp,
     succeeded,
+    verdict,
     view,
 )
 
@@ -270,8 +271,26 @@ def test_a_change_of_ttl_on_an_ended_job_is_observed_and_keeps_its_conditions() 
     status = ended_as("Complete")
     after = decide(view(status=status, generation=2, now=at(60))).status
     assert after.observed_generation == 2
-    assert after.conditions == status.conditions
+    assert after.conditions == of_generation(2, status)
     assert kstatus(after, 2) == "Current"
+
+
+def of_generation(generation: int, status: Any) -> list[Any]:
+    """The same conditions, said of another generation of the spec: `kubectl wait` passes over those of an older one."""
+    return [c.model_copy(update={"observed_generation": generation}) for c in status.conditions]
+
+
+def test_what_was_found_of_the_data_holds_for_the_next_generation_of_a_running_job() -> None:
+    checked = decide(view(run("Active", report=report(dataset=verdict())), running())).status
+    after = decide(view(run("Active"), checked, generation=2)).status
+    assert condition(after, "DatasetValid").observed_generation == 2
+    assert condition(after, "DatasetValid").status == "True"
+
+
+def test_a_new_nonce_of_a_complete_job_leaves_what_kubectl_waits_for() -> None:
+    status = ended_as("Complete")
+    after = decide(view(status=status, spec=job_spec(retryNonce="1"), generation=2)).status
+    assert after.conditions == of_generation(2, status)
 
 
 # retryNonce.

@@ -1,0 +1,98 @@
+"""What a reader takes from the pages: commands, snippets of manifests, names of fields."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.unit.docs.test_docs import PAGES, ROOT, name_of
+
+PROGRAMS = ("kubectl", "helm", "finetune-trainer", "finetune-operator")
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+TEXTS = [*PAGES, *sorted((ROOT / "examples").rglob("*.yaml")), ROOT / "helm/finetune-operator/templates/NOTES.txt"]
+"""Comments of examples and the chart's notes tell commands as well."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One call of a program, as a shell would start it."""
+
+    page: Path
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{name_of(self.page)}: {shlex.join(self.words)}"
+
+    @property
+    def program(self) -> str:
+        return self.words[0]
+
+
+def commands(*programs: str) -> list[Command]:
+    """Every call of these programs in any page, each once."""
+    found = [command for page in TEXTS for line in _lines(page) for command in _calls(page, line)]
+    return [command for command in dict.fromkeys(found) if command.program in programs]
+
+
+def scripts(page: Path) -> list[str]:
+    """Each block of commands, without what they print."""
+    return ["\n".join(_typed(body)) for _, language, body in FENCE.findall(_text(page)) if language in ("", "sh")]
+
+
+def snippets(page: Path) -> list[Any]:
+    """Each block of YAML."""
+    return [yaml.safe_load(body) for _, language, body in FENCE.findall(_text(page)) if language == "yaml"]
+
+
+def spans(page: Path) -> list[str]:
+    """What stands between backticks, outside of blocks."""
+    return SPAN.findall(FENCE.sub("", _text(page)))
+
+
+def _text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def _lines(page: Path) -> Iterator[str]:
+    if page.suffix != ".md":
+        lines = (line.lstrip("# ") for line in re.sub(r"\{\{.*?\}\}", "X", _text(page)).splitlines())
+        yield from (line for line in lines if line.startswith(("kubectl ", "helm ")))
+        return
+    for script in scripts(page):
+        yield from script.splitlines()
+    yield from spans(page)
+
+
+def _typed(body: str) -> list[str]:
+    """What a person types of a block: what follows a prompt, or all of it where there is none; long lines joined."""
+    lines = re.sub(r"\\\n\s*", "", body).splitlines()
+    prompted = [line.strip().removeprefix("$ ") for line in lines if line.strip().startswith("$ ")]
+    return prompted or lines
+
+
+def _calls(page: Path, line: str) -> Iterator[Command]:
+    """The programs that a line starts, in pipes and one after the other."""
+    if not any(re.search(rf"(^|[\s|;&=(]){program}\s", line) for program in PROGRAMS):
+        return
+    plain = re.sub(r"\$\([^)]*\)|\$\{[^}]*\}|\$\w+", "X", line)
+    lexer = shlex.shlex(plain, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split = True
+    call: list[str] = []
+    try:
+        words = [*lexer, ";"]
+    except ValueError:  # an apostrophe of prose
+        return
+    for word in words:
+        if set(word) <= set("|&;<>"):
+            if call and call[0] in PROGRAMS and len(call) > 1:
+                yield Command(page, tuple(call))
+            call = ["redirected to"] if set(word) <= set("<>") else []
+        else:
+            call.append(word)

@@ -1,0 +1,19 @@
+"""Kubernetes quantities as numbers: 500m, 16Gi, 1e3."""
+
+import re
+
+LEAST_SIZE = 2**16
+"""Bytes: a size of memory below it is a number whose unit was forgotten."""
+
+_UNITS = {"": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_UNITS |= {f"{prefix}i": 1024.0 ** (power + 1) for power, prefix in enumerate("KMGTPE")}
+_QUANTITY = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3})|([numkMGTPE]|[KMGTPE]i)?)")
+
+
+def amount(quantity: str | float) -> float | None:
+    """What the quantity is in its own unit, bytes for memory; None where it is none, or below zero."""
+    found = _QUANTITY.fullmatch(str(quantity))
+    if found is None:
+        return None
+    number, exponent, unit = found.groups()
+    return float(number) * (10.0 ** int(exponent) if exponent else _UNITS[unit or ""])
