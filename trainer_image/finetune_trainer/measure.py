@@ -8,17 +8,13 @@ Needs no torch; the pod holds no credentials of the provider. With evaluation.ou
 import argparse
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from finetune_api.exit_codes import ExitCode
-from finetune_api.names import JOB_VARIABLE, SCRATCH_PATH
+from finetune_api.names import SCRATCH_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob
 from finetune_trainer import outcome
@@ -31,20 +27,22 @@ from finetune_trainer.evaluation.kept import forget
 from finetune_trainer.evaluation.material import prepare_by_length
 from finetune_trainer.evaluation.operator_way import operator_way
 from finetune_trainer.evaluation.page import page
+from finetune_trainer.given import job_given
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter, pod_reporter
 
 REPORT_FOLDER = "report"
+
+BY_HAND = "By hand: finetune-trainer run, which measures what it tunes on dataset.test."
 
 
 def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
     """Measure the model of the job that FINETUNE_JOB describes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        job = MeasureJob.model_validate_json(os.environ.get(JOB_VARIABLE, ""))
-    except ValidationError:
-        outcome.say(f"{Reason.SPEC_INVALID}: {JOB_VARIABLE} holds no job that this image can measure")
-        return int(ExitCode.SPEC_INVALID)
+        job = job_given(MeasureJob, BY_HAND)
+    except TrainerError as error:
+        return int(outcome.complain(error))
     reporter, interruption = pod_reporter(job), Interruption()
     return outcome.run_to_end(lambda: measure(job, operator_way(), reporter, interruption), reporter, interruption)
 

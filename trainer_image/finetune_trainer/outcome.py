@@ -55,9 +55,10 @@ def fail(reporter: Reporter, error: TrainerError) -> ExitCode:
     return error.exit_code
 
 
-def complain(error: TrainerError) -> None:
-    """One line on stderr: what, and what to do."""
+def complain(error: TrainerError) -> ExitCode:
+    """One line on stderr: what, and what to do; the code to end with."""
     say(sentence(error.reason, error.message, error.next_step))
+    return error.exit_code
 
 
 def with_next_step(error: TrainerError, steps: Mapping[Reason, str]) -> TrainerError:

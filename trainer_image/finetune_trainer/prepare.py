@@ -7,16 +7,12 @@ Nothing leaves the pod before all of it has been checked. Needs no torch; the po
 
 import argparse
 import logging
-import os
 import tempfile
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from finetune_api.catalogue import Price, estimate, exceeds
-from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.names import JOB_VARIABLE, SCRATCH_PATH
+from finetune_api.names import SCRATCH_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Checked, EvaluationSize, PrepareJob
 from finetune_api.verdict import DatasetVerdict, SplitVerdict
@@ -27,29 +23,31 @@ from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.token_estimate import tokens_of
 from finetune_trainer.data.verdict import check_dataset, require_valid
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.given import job_given, no_job
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter, pod_reporter
 from finetune_trainer.upload import upload
+
+BY_HAND = "By hand: finetune-trainer check -f job.yaml --provider openAI, or another provider."
 
 
 def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
     """Prepare the job that FINETUNE_JOB describes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    job = _job()
-    if job is None:
-        outcome.say(f"{Reason.SPEC_INVALID}: {JOB_VARIABLE} holds no job that this image can prepare")
-        return int(ExitCode.SPEC_INVALID)
+    try:
+        job = _job()
+    except TrainerError as error:
+        return int(outcome.complain(error))
     reporter, interruption = pod_reporter(job), Interruption()
     with tempfile.TemporaryDirectory(dir=SCRATCH_PATH) as scratch:
         return outcome.run_to_end(lambda: prepare(job, reporter, Path(scratch)), reporter, interruption)
 
 
-def _job() -> PrepareJob | None:
-    try:
-        job = PrepareJob.model_validate_json(os.environ.get(JOB_VARIABLE, ""))
-    except ValidationError:
-        return None
-    return job if job.rules in NAMES else None
+def _job() -> PrepareJob:
+    job = job_given(PrepareJob, BY_HAND)
+    if job.rules not in NAMES:
+        raise no_job("rules", BY_HAND)
+    return job
 
 
 def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:

@@ -16,11 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from finetune_api.exit_codes import ExitCode
 from finetune_api.job_status import ArtifactRef, TrainingResult
-from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.uris import LOCAL_SCHEME
@@ -43,13 +39,14 @@ from finetune_trainer.data.audit import Audited
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.data.verdict import check_dataset, require_valid
 from finetune_trainer.durable import sha256_of, write_errors
-from finetune_trainer.errors import TrainerError, places
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.contest import Contest
 from finetune_trainer.evaluation.kept import forget
 from finetune_trainer.evaluation.material import Material, prepare
 from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned
 from finetune_trainer.evaluation.page import page
+from finetune_trainer.given import job_given
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.keeping import Keeping, followed, kept
 from finetune_trainer.metrics import FILE, Metrics
@@ -96,10 +93,9 @@ def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
     """Do the job that FINETUNE_JOB describes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        job = TrainerJob.model_validate_json(os.environ.get(JOB_VARIABLE, ""))
-    except ValidationError as error:
-        outcome.say(f"{Reason.SPEC_INVALID}: {JOB_VARIABLE} holds no job for the trainer: {places(error)}")
-        return int(ExitCode.SPEC_INVALID)
+        job = job_given(TrainerJob, "By hand: finetune-trainer run -f job.yaml --output tuned.")
+    except TrainerError as error:
+        return int(outcome.complain(error))
     if launch.is_needed(job):
         return launch.main(job)
     reporter, interruption = pod_reporter(launch.told_to_report(job), launch.message_path()), Interruption()

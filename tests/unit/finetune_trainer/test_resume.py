@@ -8,6 +8,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -92,7 +93,21 @@ def test_train_takes_its_job_from_the_environment(tiny_model, tmp_path, monkeypa
     assert "Traceback" not in said
 
 
-def test_train_without_a_job_says_so(monkeypatch, capfd):
-    monkeypatch.setenv(JOB_VARIABLE, '{"name": 1}')
-    assert main(["train"]) == ExitCode.SPEC_INVALID
-    assert "FINETUNE_JOB holds no job for the trainer: namespace" in capfd.readouterr().err
+@pytest.mark.parametrize("command", ["train", "prepare", "measure"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, "SpecInvalid: FINETUNE_JOB is not set: it has a pod's job. By hand: finetune-trainer "),
+        ("", "SpecInvalid: FINETUNE_JOB holds no job for this image: all of it. In a pod: take operator and image of "),
+        ("[1]", "SpecInvalid: FINETUNE_JOB holds no job for this image: all of it. "),
+        ('{"name": 1}', "SpecInvalid: FINETUNE_JOB holds no job for this image: namespace, name, uid, "),
+    ],
+)
+def test_a_pods_command_without_a_job_says_what_to_do_instead(command, given, said, monkeypatch, capfd):
+    monkeypatch.delenv(JOB_VARIABLE, raising=False)
+    if given is not None:
+        monkeypatch.setenv(JOB_VARIABLE, given)
+    assert main([command]) == ExitCode.SPEC_INVALID
+    told = capfd.readouterr().err
+    assert told.startswith(said)
+    assert "By hand: finetune-trainer " in told
