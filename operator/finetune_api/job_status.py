@@ -96,6 +96,12 @@ class Failure(ApiModel):
         """A failure with the next step that its reason has; a message beyond the field's limit is cut."""
         return cls(reason=reason, message=message[:4096], next_step=NEXT_STEP.get(reason))
 
+    @property
+    def sentences(self) -> str:
+        """Message and next step, for where there is one place for both."""
+        told = (self.message, self.next_step)
+        return ". ".join(part.rstrip(".") for part in told if part) + "."
+
 
 class ArtifactRef(ApiModel):
     """Where a version's weights are."""

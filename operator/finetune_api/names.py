@@ -51,6 +51,8 @@ NODE_VARIABLE = "JOB_COMPLETION_INDEX"  # Kubernetes' own: which pod of an Index
 RENDEZVOUS_PORT = 29500  # torchrun's own default; pods have addresses of their own
 
 TRAINER_CONTAINER = "trainer"
+SERVER_CONTAINER = "server"
+FETCH_CONTAINER = "fetch"  # brings an artifact before the server starts
 ARTIFACT_FOLDER = "model"  # below a job's output folder, beside checkpoints/; in a store model-ATTEMPT
 ARTIFACTS_PREFIX = "FINETUNE_ARTIFACTS_"  # of variables with the keys of the Secret for the artifacts' store
 OUTPUT_PATH = "/tmp/output"  # noqa: S108 - a job's output folder where it is kept in a store: on the pod's own scratch

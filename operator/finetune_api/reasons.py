@@ -83,6 +83,9 @@ class Reason(StrEnum):
     JOB_SET_MISSING = "JobSetMissing"
     CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
     UNSCHEDULABLE = "Unschedulable"
+    VOLUME_UNAVAILABLE = "VolumeUnavailable"
+    POD_NOT_STARTED = "PodNotStarted"
+    SIDECAR_FAILED = "SidecarFailed"
 
     # Models and deployments.
     MODEL_NOT_FOUND = "ModelNotFound"
@@ -158,6 +161,11 @@ NEXT_STEP: dict[Reason, str] = {
     "name with resources.nodes: 1.",
     Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace.",
     Reason.UNSCHEDULABLE: "Wait for room, or ask for fewer resources; kubectl get pvc shows which claim is not bound.",
+    Reason.VOLUME_UNAVAILABLE: "End what else uses the volume, or ask an admin to mend it (kubectl describe pvc); the "
+    "pod goes on by itself.",
+    Reason.POD_NOT_STARTED: "Ask an admin to look at the pod's node; kubectl delete pod has it placed anew.",
+    Reason.SIDECAR_FAILED: "Ask an admin to mend that container, or to keep it out of these pods by labels or "
+    "annotations in the connection's podTemplate.",
     Reason.MODEL_NOT_FOUND: "Name a FineTunedModel of this namespace (kubectl get ftm).",
     Reason.VERSION_NOT_FOUND: "Name a version that status.versions of the FineTunedModel lists.",
     Reason.DEPLOYMENT_FAILED: "Read the message; the version that served before goes on serving.",

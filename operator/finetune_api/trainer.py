@@ -14,7 +14,7 @@ from finetune_api.job_status import Failure, Loss, PartName, Progress, ProviderF
 from finetune_api.memory import MemoryUse
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
 from finetune_api.trackers import Tracked
-from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
+from finetune_api.verdict import SPLITS, DatasetVerdict
 
 T = TypeVar("T")
 RunPhase = Literal["Validating", "Checked", "Running", "Evaluating", "Measured", "Succeeded", "Failed", "Interrupted"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from finetune_api.connection import LLMConnectionSpec
@@ -17,8 +17,8 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import WAKE_ANNOTATION
 from finetune_api.reasons import Reason
-from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
-from finetune_operator.decide.run import WAITING_REASONS, unplaced
+from finetune_operator.decide.conditions import Fact, merge, moment, ready, reconciling, resting, stalled
+from finetune_operator.decide.pod import containers, ended_before, is_ours, obstacle, terminated, unplaced, waiting
 
 Manifest = Mapping[str, Any]
 Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI", "Bedrock", "SageMaker"]
@@ -30,6 +30,9 @@ _AT_PROVIDERS: dict[str, Engine] = {
     "sageMaker": "SageMaker",
 }
 """Engine by provider block, of those that serve what they have tuned themselves."""
+
+LONG_ENOUGH = timedelta(minutes=10)
+"""A server that has run so long was up: as the kubelet sees it, which then starts it again without a pause."""
 
 
 @dataclass(frozen=True)
@@ -270,11 +273,17 @@ def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[F
     answering = (serving.answers or before) if serving.available else None
     still = f"; version {answering} goes on answering" if answering else ""
     if serving.state == "Failing" and serving.failure and serving.version == target:
-        reason = serving.failure.reason
-        facts = stalled(reason, f"version {target} cannot be served: {serving.failure.message}{still}")
+        facts = _failing(serving.failure, target, still)
         return ("Degraded" if answering else "Failed"), facts, answering
     facts = reconciling(Reason.DEPLOYING, f"version {target} is being deployed{serving.note}{still}")
     return ("Updating" if answering else "Deploying"), facts, answering
+
+
+def _failing(failure: Failure, target: int, still: str) -> list[Fact]:
+    message = f"version {target} cannot be served: {failure.message}{still}"
+    # What a server said when it ended has its own next step.
+    step = None if failure.reason is Reason.DEPLOYMENT_FAILED else failure.next_step
+    return stalled(failure.reason, failure.model_copy(update={"message": message, "next_step": step}).sentences)
 
 
 def _at_rest(view: DeploymentView) -> list[Fact]:
@@ -299,10 +308,12 @@ def not_applied(view: DeploymentView, failure: Failure) -> DeploymentDecision:
 
 def _refused(view: DeploymentView, failure: Failure) -> DeploymentDecision:
     """Nothing to serve: what serves already is left alone."""
-    waiting = failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
-    facts = (reconciling if waiting else stalled)(failure.reason, failure.message)
+    passes = failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
+    # Of a field the message says what to write, and a deployment's can be changed.
+    said = failure.message if failure.reason is Reason.SPEC_INVALID else failure.sentences
+    facts = (reconciling if passes else stalled)(failure.reason, said)
     answers = view.serving.available > 0
-    phase: DeploymentPhase = "Degraded" if answers else ("Pending" if waiting else "Failed")
+    phase: DeploymentPhase = "Degraded" if answers else ("Pending" if passes else "Failed")
     served = view.status.served_version if answers else None
     fields = {"phase": phase, "replicas": view.serving.available, "served_version": served}
     return DeploymentDecision(_status(view, facts, fields))
@@ -340,8 +351,7 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], version_
     failure = _serving_failure(status if seen else {}, of_version)
     if failure is not None:
         return Serving("Failing", version, available, failure)
-    waits = next((found for pod in of_version if (found := unplaced(pod))), None)
-    return Serving("Rolling", version, available, note=f"; a pod waits for a node: {waits.message}" if waits else "")
+    return Serving("Rolling", version, available, note=_waiting_for(of_version))
 
 
 def _version(labels: Manifest, version_label: str) -> int | None:
@@ -366,18 +376,42 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest]) -> Failure | No
 
 
 def _pod_failure(pod: Manifest) -> Failure | None:
-    status = pod.get("status", {})
-    waits = unplaced(pod)
-    if waits is not None and waits.reason is not Reason.UNSCHEDULABLE:
-        return waits
-    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        reason = str(waiting.get("reason", ""))
-        if reason in WAITING_REASONS:
-            return Failure.because(WAITING_REASONS[reason], str(waiting.get("message") or reason))
-        ended = (container.get("lastState") or {}).get("terminated") or {}
-        if reason == "CrashLoopBackOff" and ended:
-            if ended.get("reason") == "OOMKilled":
-                return Failure.because(Reason.OUT_OF_MEMORY, "the server used more memory than its limit")
-            return Failure.because(Reason.DEPLOYMENT_FAILED, str(ended.get("message") or "the server ended")[-800:])
-    return None
+    found = obstacle(pod)
+    if found is not None and found.reason is not Reason.UNSCHEDULABLE:
+        return found
+    return next((crash for one in containers(pod) if _ends_again_and_again(one) and (crash := _crash(one))), None)
+
+
+def _ends_again_and_again(container: Manifest) -> bool:
+    """Whether it does, be it up again just now; one that has worked for long may end once."""
+    if waiting(container).get("reason") == "CrashLoopBackOff":
+        return True
+    return container.get("restartCount", 0) > 1 and not container.get("ready") and _was_short(ended_before(container))
+
+
+def _was_short(ended: Manifest) -> bool:
+    started, finished = ended.get("startedAt"), ended.get("finishedAt")
+    return started is not None and finished is not None and moment(finished) - moment(started) < LONG_ENOUGH
+
+
+def _crash(container: Manifest) -> Failure | None:
+    """How a container of ours has ended; what is not ours is told while it waits."""
+    ended = terminated(container) or ended_before(container)
+    if not ended or not is_ours(container):
+        return None
+    if ended.get("reason") == "OOMKilled":
+        message = "the server used more memory than its limit"
+        step = "Ask for more memory in spec.huggingFace.resources."
+        return Failure(reason=Reason.OUT_OF_MEMORY, message=message, next_step=step)
+    message = str(ended.get("message") or f"the server ended with exit code {ended.get('exitCode')}")
+    return Failure.because(Reason.DEPLOYMENT_FAILED, message[-800:])
+
+
+def _waiting_for(pods: Sequence[Manifest]) -> str:
+    """What pods that do not answer (yet) do instead, where it is known."""
+    waits = next((found for pod in pods if (found := unplaced(pod))), None)
+    if waits is not None:
+        return f"; a pod waits for a node: {waits.message}"
+    crashes = (_crash(one) for pod in pods for one in containers(pod) if not one.get("ready"))
+    crash = next((found for found in crashes if found), None)
+    return f"; a server ended and is started again: {crash.message}" if crash else ""

@@ -51,6 +51,9 @@ REJECTED_CHECK_SECONDS = 60
 AWAITED = "waiting for the trainer to start"
 """From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
 
+_PASSING = frozenset({Reason.UNSCHEDULABLE, Reason.VOLUME_UNAVAILABLE, Reason.POD_NOT_STARTED})
+"""Obstacles of a pod that may pass without anybody doing something: another pod ends, a node gets well."""
+
 DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
 
 
@@ -78,11 +81,12 @@ def leave_deleted(view: JobView) -> Decision | None:
 
 
 def keep_finished(view: JobView) -> Decision | None:
-    """An ended job stays ended; a failed one keeps no pod; its time to live may be over."""
+    """An ended job stays ended; a failed one keeps no pod, and none keeps a live one; its time to live may be over."""
     if not view.finished or view.retry_asked:
         return None
     failed = is_true(view.status.conditions, "Failed")
-    stop = failed and view.run.state != "Absent"
+    # A container that a policy has put beside the trainer may go on for ever.
+    stop = view.run.state != "Absent" and (failed or view.live_pods)
     status = with_status(view, Change())
     ttl = view.spec.ttl_seconds_after_finished if view.spec else None
     if ttl is None or view.status.completion_time is None:
@@ -215,7 +219,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     obstacle = view.run.failure
     if obstacle is None:
         facts = reconciling(Reason.QUEUED, view.run.note or AWAITED)
-    elif obstacle.reason is Reason.UNSCHEDULABLE:
+    elif obstacle.reason in _PASSING:
         facts = reconciling(obstacle.reason, obstacle.message)
     else:
         facts = stalled(obstacle.reason, obstacle.message)
@@ -283,7 +287,8 @@ def complete(view: JobView) -> Decision | None:
     }
     fields["train_loss"] = report.result.train_loss if report.result.train_loss is not None else fields["train_loss"]
     fields["eval_loss"] = report.result.eval_loss if report.result.eval_loss is not None else fields["eval_loss"]
-    return Decision(with_status(view, Change(facts, fields)), requeue_after=view.spec.ttl_seconds_after_finished)
+    again = 0 if view.live_pods else view.spec.ttl_seconds_after_finished
+    return Decision(with_status(view, Change(facts, fields)), requeue_after=again)
 
 
 def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:

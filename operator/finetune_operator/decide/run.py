@@ -1,6 +1,5 @@
 """What a training pod's Job, pod and report say together: the state of one attempt on the cluster."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,13 +11,23 @@ from finetune_api.names import TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message
 from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.pod import failed_beside, never_ran, obstacle, outlives, terminated
 
 Manifest = Mapping[str, Any]
 RunState = Literal[
     "Absent", "Queued", "Active", "Checked", "Measured", "Succeeded", "Failed", "ResultUnknown", "Unseen", "Unreachable"
 ]
 
-RETRIED = frozenset({Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED, Reason.NO_CAPACITY})
+RETRIED = frozenset(
+    {
+        Reason.OUT_OF_MEMORY,
+        Reason.EVICTED,
+        Reason.NODE_LOST,
+        Reason.INTERRUPTED,
+        Reason.SIDECAR_FAILED,
+        Reason.NO_CAPACITY,
+    }
+)
 """Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
 
 CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED, Reason.PROVIDER_BUSY})
@@ -34,20 +43,6 @@ COMPLETION_INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 """By which the Job controller tells the pods of several nodes apart."""
 
 _ENDED = frozenset({"Succeeded", "Failed"})
-_NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
-WAITING_REASONS: Mapping[str, Reason] = {
-    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
-    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
-    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
-    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
-    "CreateContainerConfigError": Reason.CONTAINER_CONFIG_INVALID,
-    "CreateContainerError": Reason.CONTAINER_CONFIG_INVALID,
-    "RunContainerError": Reason.CONTAINER_CONFIG_INVALID,
-}
-"""Why a container does not start, by the kubelet's word for it."""
-
-_CLAIM_MISSING = re.compile('persistentvolumeclaim "[^"]*" not found')
-"""The scheduler's words. More room would not help such a pod."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +86,27 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
         return Run("Absent", report=report)
     report = _latest(report, _termination_report(_first(pods)))
     live = [pod for pod in _present(pods) if is_live(pod, now)]
-    if live:
+    if not all(map(outlives, live)):
         return _of_live_pods(live, report, now)
     pod = telling(pods)
     # Failed waits for every pod to end, and a pod on a lost node never does: FailureTarget comes before.
     failed = _job_condition(job, "Failed") or _job_condition(job, "FailureTarget")
-    if failed:
-        return _failed(failed, pod, report)
+    if _trainers_are_done(pods, failed):
+        return Run(_end(report), report=report)
+    if failed or live:
+        return _failed(failed or {}, pod, report)
     if _job_condition(job, "Complete") or _has_done_it_all(pods, report):
         return Run(_end(report), report=report)
     return Run("Active" if pod is not None else "Queued", report=report)
+
+
+def _trainers_are_done(pods: Sequence[Manifest], failed: Manifest | None) -> bool:
+    """Whether all trainers have ended well, and a container beside one goes on, or ended badly: that spoils nothing."""
+    if (failed or {}).get("reason") == "DeadlineExceeded":
+        return False
+    present = _present(pods)
+    beside = any(outlives(pod) or failed_beside(pod) for pod in present)
+    return beside and all(_terminated(pod).get("exitCode") == ExitCode.OK for pod in present)
 
 
 def _has_done_it_all(pods: Sequence[Manifest], report: Report | None) -> bool:
@@ -129,7 +135,7 @@ def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime
     ending = any(pod["metadata"].get("deletionTimestamp") is not None for pod in pods)
     pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
     if pending:
-        failure = next((found for pod in pending if (found := _obstacle(pod))), None)
+        failure = next((found for pod in pending if (found := obstacle(pod))), None)
         return Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
     return Run("Active", report=report, ending=ending, starting=starting)
@@ -225,9 +231,7 @@ def _container(pod: Manifest | None) -> Manifest:
 
 
 def _terminated(pod: Manifest | None) -> Manifest:
-    state = _container(pod).get("state") or {}
-    ended: Manifest = state.get("terminated") or {}
-    return ended
+    return terminated(_container(pod))
 
 
 def _termination_report(pod: Manifest | None) -> Report | None:
@@ -266,7 +270,7 @@ def _by_cluster(pod: Manifest | None) -> Failure | None:
     if _terminated(pod).get("reason") == "OOMKilled":
         return Failure.because(Reason.OUT_OF_MEMORY, "the kernel ended the trainer: it used more memory than its limit")
     disruption = _disruption(pod)
-    if disruption is None and pod.get("status", {}).get("phase") not in _ENDED:
+    if disruption is None and pod.get("status", {}).get("phase") not in _ENDED and not outlives(pod):
         return Failure.because(Reason.NODE_LOST, "the training pod was told to end and its node does not answer")
     return disruption
 
@@ -276,11 +280,12 @@ def _by_container(pod: Manifest | None) -> Failure:
     if pod is None:
         return Failure.because(Reason.INTERRUPTED, "the training pod is gone: it was deleted, or its node was")
     ended = _terminated(pod)
-    if ended.get("reason") in _NEVER_RAN:
-        return Failure.because(Reason.CONTAINER_CONFIG_INVALID, str(ended.get("message") or ended["reason"]))
+    if found := never_ran(ended):
+        return found
     if "exitCode" not in ended:
-        return Failure.because(Reason.INTERRUPTED, f"the training pod ended before the trainer did{_told(pod)}")
-    return _from_exit_code(ended["exitCode"])
+        interrupted = Failure.because(Reason.INTERRUPTED, f"the training pod ended before the trainer did{_told(pod)}")
+        return failed_beside(pod) or interrupted
+    return _from_exit_code(ended["exitCode"], str(ended.get("message", "")))
 
 
 def _told(pod: Manifest) -> str:
@@ -290,13 +295,21 @@ def _told(pod: Manifest) -> str:
     return f": {': '.join(said)}" if said else ""
 
 
-def _from_exit_code(exit_code: int) -> Failure:
+def _from_exit_code(exit_code: int, log_end: str) -> Failure:
     if exit_code in _SIGNALS:
         return Failure.because(Reason.INTERRUPTED, f"the trainer was ended by a signal ({_SIGNALS[exit_code]})")
     if exit_code in REASON_OF_EXIT_CODE:
         code = ExitCode(exit_code)
-        return Failure.because(REASON_OF_EXIT_CODE[code], f"the trainer ended with exit code {exit_code} ({code.name})")
+        reason = REASON_OF_EXIT_CODE[code]
+        said = f"the trainer ended with exit code {exit_code} ({code.name})"
+        return Failure.because(reason, _sentence(reason, log_end) or said)
     return Failure.because(Reason.TRAINER_CRASHED, f"the trainer ended with exit code {exit_code}")
+
+
+def _sentence(reason: Reason, log_end: str) -> str:
+    """The line in which a trainer that could not report, as it knew no job, has said why it ended."""
+    lines = (line.partition(f"{reason.value}: ") for line in log_end.splitlines())
+    return next((said for before, found, said in lines if found and not before), "")
 
 
 def _disruption(pod: Manifest) -> Failure | None:
@@ -311,26 +324,6 @@ def _disruption(pod: Manifest) -> Failure | None:
     if reason in {"Evicted", "TerminationByKubelet", "PreemptionByScheduler", "EvictionByEvictionAPI", "Preempting"}:
         return Failure.because(Reason.EVICTED, message or "the training pod was evicted")
     return None
-
-
-def _obstacle(pod: Manifest) -> Failure | None:
-    """What keeps a pending pod from starting, or None while all is well."""
-    waiting = (_container(pod).get("state") or {}).get("waiting") or {}
-    reason = WAITING_REASONS.get(str(waiting.get("reason", "")))
-    if reason:
-        return Failure.because(reason, str(waiting.get("message") or waiting.get("reason")))
-    return unplaced(pod)
-
-
-def unplaced(pod: Manifest) -> Failure | None:
-    """Why the scheduler has found no node for a pod: no room, or a claim that nobody has made."""
-    conditions = pod.get("status", {}).get("conditions") or ()
-    waits = next((c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"), None)
-    if waits is None:
-        return None
-    message = str(waits.get("message", ""))
-    missing = _CLAIM_MISSING.search(message) is not None
-    return Failure.because(Reason.CONTAINER_CONFIG_INVALID if missing else Reason.UNSCHEDULABLE, message)
 
 
 def with_log(run: Run, log_tail: str) -> Run:

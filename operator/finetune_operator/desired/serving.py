@@ -10,10 +10,12 @@ from finetune_api.names import (
     ARTIFACT_FOLDER,
     COMPONENT_LABEL,
     DEPLOYMENT_LABEL,
+    FETCH_CONTAINER,
     FETCHED_PATH,
     MODEL_CACHE_PATH,
     MODEL_LABEL,
     SERVED_VERSION_LABEL,
+    SERVER_CONTAINER,
 )
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.desired import artifacts, names
@@ -28,7 +30,6 @@ from finetune_operator.desired.pod import (
 )
 
 PORT = 8000
-SERVER_CONTAINER = "server"
 KEY_PATH = "/var/run/secrets/finetune.dev/server"
 
 PROGRESS_DEADLINE_SECONDS = 900
@@ -155,7 +156,7 @@ def _fetch(served: Served, folder: str) -> Manifest:
     checksum = ["--sha256", artifact.sha256] if artifact.sha256 else []
     flags = [*checksum, *artifacts.endpoint_flag(artifact.uri, connection.artifacts)]
     return {
-        "name": "fetch",
+        "name": FETCH_CONTAINER,
         "image": connection.check_image or connection.trainer_image,
         "args": ["fetch", artifact.uri, "--to", folder, *flags],
         "terminationMessagePolicy": "FallbackToLogsOnError",

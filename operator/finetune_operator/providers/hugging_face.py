@@ -23,7 +23,7 @@ from finetune_operator.decide.run import Run, has_ended, is_live, read_run, tell
 from finetune_operator.decide.versions import compared_of
 from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.providers.errors import KindMissing
-from finetune_operator.providers.pod_refusals import PodRefusals, UnmountedVolumes
+from finetune_operator.providers.pod_refusals import NotBroughtUp, Told
 from finetune_operator.runtime.errors import KubeError, NotFound
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
@@ -81,8 +81,8 @@ class HuggingFaceTraining:
         self._service = service
         self._report_ca = report_ca
         self._clock = clock
-        self._refusals = PodRefusals(kube, clock)
-        self._unmounted = UnmountedVolumes(kube, clock)
+        self._refusals = Told(kube, clock)
+        self._not_up = NotBroughtUp(kube, clock)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
         """A folder where the connection keeps its artifacts."""
@@ -133,7 +133,7 @@ class HuggingFaceTraining:
         if run.state == "Queued" and pod is None and batch_job is not None:
             return await self._without_pod(run, batch_job)
         if run.state == "Queued" and run.failure is None and batch_job is not None:
-            failure = await self._unmounted.of(pods, f"{BATCH_JOB_LABEL}={batch_job['metadata']['name']}")
+            failure = await self._not_up.of(pods, f"{BATCH_JOB_LABEL}={batch_job['metadata']['name']}")
             return replace(run, failure=failure)
         return run
 
@@ -270,12 +270,14 @@ class HuggingFaceTraining:
         """Why the Job controller could make no pod: quota, policy, a missing service account."""
         metadata = batch_job["metadata"]
         if batch_job["spec"].get("suspend"):
-            return run
+            return replace(
+                run, note=f"Job {metadata['name']} is suspended: by its queue until it is admitted, or by hand"
+            )
         late = self._clock() - moment(metadata["creationTimestamp"]) > POD_IS_LATE
         if not late:
             return replace(run, awaiting_pod=True)
-        note = await self._refusals.of(batch_job)
-        failure = Failure.because(Reason.POD_REJECTED, note) if note else None
+        told = await self._refusals.of(batch_job)
+        failure = Failure.because(Reason.POD_REJECTED, told[1]) if told else None
         return replace(run, failure=failure, awaiting_pod=True)
 
 

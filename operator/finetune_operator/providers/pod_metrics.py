@@ -11,8 +11,9 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
+from finetune_api.names import SERVER_CONTAINER
 from finetune_operator.decide.idle import PodUse
-from finetune_operator.desired.serving import PORT, SERVER_CONTAINER
+from finetune_operator.desired.serving import PORT
 
 SECONDS = 5.0
 MOST_BYTES = 4 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""What only Events say: why the Job controller could make no pod, and why the kubelet could not mount its volumes.
+"""What only Events say: why the Job controller could make no pod, and why a node does not bring one up.
 
 One listing answers for all objects of a namespace: on a cluster that is busy many of them wait at once.
 """
@@ -19,30 +19,58 @@ Manifest = dict[str, Any]
 GOOD_FOR = timedelta(seconds=10)
 
 POD_IS_LATE = timedelta(seconds=10)
-"""A pod whose containers do not start within this may lack a volume."""
+"""A pod whose containers do not start within this may lack a volume, or its node something."""
 
-_MOUNTED = ("PodReadyToStartContainers", "True")
+OF_JOBS = "reason=FailedCreate"
+OF_PODS = "type=Warning,regarding.kind=Pod"
+
+_UP = ("PodReadyToStartContainers", "True")
+
+_REASONS = {
+    "FailedMount": Reason.VOLUME_UNAVAILABLE,
+    "FailedAttachVolume": Reason.VOLUME_UNAVAILABLE,
+    "FailedMapVolume": Reason.VOLUME_UNAVAILABLE,
+    "FailedMountOnFilesystemMismatch": Reason.VOLUME_UNAVAILABLE,
+    "FailedCreatePodSandBox": Reason.POD_NOT_STARTED,
+    "FailedPodSandBoxStatus": Reason.POD_NOT_STARTED,
+    "FailedCreatePodContainer": Reason.POD_NOT_STARTED,
+    "FailedPrepareDynamicResources": Reason.POD_NOT_STARTED,
+    "FailedSync": Reason.POD_NOT_STARTED,
+    "NetworkNotReady": Reason.POD_NOT_STARTED,
+}
+"""Warnings of the kubelet, and of the controller that attaches volumes, that keep a pod's containers from starting.
+Others stand in the pod's status too, or keep nothing from starting."""
+
+_SUMMARY = "Unable to attach or mount volumes"
+"""How the kubelet sums up what it has said, or the controller that attaches, in better words before."""
 
 
-class PodRefusals:
-    """The newest refusal of each object.
+class Told:
+    """The most telling Event about each object: the newest one.
 
     Args:
         kube: the API.
         clock: now, with a time zone.
-        reason: of the Events: FailedCreate, of Jobs whose pod is refused; FailedMount, of pods whose volumes are not
-            there.
+        selector: by fields, of the Events.
+        known: reasons of Events that count; None for all.
     """
 
-    def __init__(self, kube: Kube, clock: Callable[[], datetime], reason: str = "FailedCreate") -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        clock: Callable[[], datetime],
+        selector: str = OF_JOBS,
+        known: frozenset[str] | None = None,
+    ) -> None:
         self._kube = kube
         self._clock = clock
-        self._reason = reason
-        self._listed: dict[str, tuple[datetime, dict[str, str]]] = {}
+        self._selector = selector
+        self._known = known
+        self._listed: dict[str, tuple[datetime, dict[str, tuple[str, str]]]] = {}
         self._listing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def of(self, obj: Manifest) -> str | None:
-        """What was said when it was last tried, some seconds ago at most.
+    async def of(self, obj: Manifest) -> tuple[str, str] | None:
+        """Reason and words when it was last tried, some seconds ago at most.
 
         Raises:
             KubeError: the events cannot be listed.
@@ -56,14 +84,21 @@ class PodRefusals:
         # By UID: the events of an earlier object of the same name stay for an hour.
         return notes.get(uid)
 
-    async def _list(self, namespace: str) -> dict[str, str]:
-        events = await self._kube.list(EVENTS, namespace, field_selector=f"reason={self._reason}")
-        events.sort(key=_last_seen)
-        return {str(event["regarding"].get("uid")): str(event["note"]) for event in events if event.get("note")}
+    async def _list(self, namespace: str) -> dict[str, tuple[str, str]]:
+        events = await self._kube.list(EVENTS, namespace, field_selector=self._selector)
+        telling = [event for event in events if event.get("note") and self._counts(event)]
+        telling.sort(key=_telling)
+        return {
+            str((event.get("regarding") or {}).get("uid")): (str(event["reason"]), str(event["note"]))
+            for event in telling
+        }
+
+    def _counts(self, event: Manifest) -> bool:
+        return self._known is None or event["reason"] in self._known
 
 
-class UnmountedVolumes:
-    """Why containers of pods do not start: a ConfigMap, a Secret or a volume that cannot be mounted.
+class NotBroughtUp:
+    """Why no container of a pod starts: a volume that is not there or cannot be mounted, a network that fails.
 
     Args:
         kube: the API.
@@ -73,10 +108,10 @@ class UnmountedVolumes:
     def __init__(self, kube: Kube, clock: Callable[[], datetime]) -> None:
         self._kube = kube
         self._clock = clock
-        self._refusals = PodRefusals(kube, clock, "FailedMount")
+        self._told = Told(kube, clock, OF_PODS, frozenset(_REASONS))
 
     async def of(self, pods: Sequence[Manifest], selector: str) -> Failure | None:
-        """The first volume that one of the pods waits for; young pods are not asked about.
+        """What the first of the pods that is not brought up waits for; young pods are not asked about.
 
         Args:
             pods: pods of one namespace, as the store has them.
@@ -87,17 +122,17 @@ class UnmountedVolumes:
         """
         for pod in pods:
             late = self._clock() - moment(pod["metadata"]["creationTimestamp"]) > POD_IS_LATE
-            note = await self._refusals.of(pod) if late and _may_wait(pod) else None
-            if note and not await self._is_mounted(pod, selector):
-                return Failure.because(Reason.CONTAINER_CONFIG_INVALID, note)
+            told = await self._told.of(pod) if late and _may_wait(pod) else None
+            if told and not await self._is_up(pod, selector):
+                return _failure(*told)
         return None
 
-    async def _is_mounted(self, pod: Manifest, selector: str) -> bool:
-        """Whether its volumes are there by now. The store does not keep this: it changes with every pod."""
+    async def _is_up(self, pod: Manifest, selector: str) -> bool:
+        """Whether volumes and network are there by now. The store does not keep this: it changes with every pod."""
         listed = await self._kube.list(PODS, pod["metadata"]["namespace"], selector)
         now = next((one for one in listed if one["metadata"]["uid"] == pod["metadata"]["uid"]), {})
         conditions = now.get("status", {}).get("conditions") or ()
-        return not now or any((one["type"], one["status"]) == _MOUNTED for one in conditions)
+        return not now or any((one["type"], one["status"]) == _UP for one in conditions)
 
 
 def _may_wait(pod: Manifest) -> bool:
@@ -107,7 +142,14 @@ def _may_wait(pod: Manifest) -> bool:
     return status.get("phase") == "Pending" and placed
 
 
-def _last_seen(event: Manifest) -> str:
-    """When it was said last: what is said again and again is one Event."""
+def _failure(event: str, note: str) -> Failure:
+    """What is missing can be made; what is there and cannot be had is another matter."""
+    missing = event == "FailedMount" and ("not found" in note or "non-existent" in note)
+    return Failure.because(Reason.CONTAINER_CONFIG_INVALID if missing else _REASONS[event], note)
+
+
+def _telling(event: Manifest) -> tuple[bool, str]:
+    """By how much it tells, then by when it was said last: what is said again and again is one Event."""
     series = (event.get("series") or {}).get("lastObservedTime")
-    return str(series or event.get("deprecatedLastTimestamp") or event["metadata"]["creationTimestamp"])
+    last = series or event.get("deprecatedLastTimestamp") or event["metadata"]["creationTimestamp"]
+    return not str(event["note"]).startswith(_SUMMARY), str(last)

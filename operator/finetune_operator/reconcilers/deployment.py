@@ -36,7 +36,7 @@ from finetune_operator.providers.accounts import catalogue_name, is_remote
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted
-from finetune_operator.providers.pod_refusals import UnmountedVolumes
+from finetune_operator.providers.pod_refusals import NotBroughtUp
 from finetune_operator.reconcilers.context import Context, has_finalizer, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for, wake_of
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
@@ -82,7 +82,7 @@ class DeploymentReconciler:
         self._hosted = hosted
         self._idle = idle
         self._catalogue = catalogue
-        self._unmounted = UnmountedVolumes(context.kube, context.clock)
+        self._not_up = NotBroughtUp(context.kube, context.clock)
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a deployment."""
@@ -122,7 +122,7 @@ class DeploymentReconciler:
                 # What was read of the server is of before the change.
                 view = replace(view, serving=self._serving_of(view.namespace, view.name))
                 decision = decide(view)
-            elif view.serving.state == "Rolling" and not view.deleting:
+            if view.serving.state == "Rolling" and not view.deleting:
                 view = replace(view, serving=await self._explained(view))
                 decision = decide(view)
         except NameTaken as taken:
@@ -135,9 +135,9 @@ class DeploymentReconciler:
         return deployment, decision, rolls or looks_again(view)
 
     async def _explained(self, view: DeploymentView) -> Serving:
-        """The state of a server whose pods do not start, with what only their Events say: a Secret that is missing."""
+        """The state of a server whose pods do not start, with what only their Events say: a volume that is missing."""
         pods = self._context.store.select(PODS, pods_of_deployment(view.namespace, view.name))
-        failure = await self._unmounted.of(pods, f"{DEPLOYMENT_LABEL}={view.name}")
+        failure = await self._not_up.of(pods, f"{DEPLOYMENT_LABEL}={view.name}")
         return replace(view.serving, state="Failing", failure=failure) if failure else view.serving
 
     async def _remote(

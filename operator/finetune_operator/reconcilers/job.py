@@ -218,8 +218,7 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         failure = new.provider.last_failure
         return "Warning", "Retrying", f"attempt {failure.attempt}: {failure.reason.value}: {failure.message}"
     if new.failure is not None and (old.failure is None or old.failure.reason != new.failure.reason):
-        told = (new.failure.message, new.failure.next_step)
-        return "Warning", new.failure.reason.value, ". ".join(part.rstrip(".") for part in told if part) + "."
+        return "Warning", new.failure.reason.value, new.failure.sentences
     if new.phase == old.phase or new.phase is None:
         return None
     unmeasured = new.provider.evaluation.failure if new.provider and new.provider.evaluation else None

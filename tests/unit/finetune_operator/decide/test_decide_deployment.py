@@ -10,7 +10,7 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import DeploymentView, Serving, decide, not_applied, read_serving
-from tests.unit.finetune_operator.decide.given import NOW, at, bedrock_connection, condition, connection, kstatus
+from tests.unit.finetune_operator.decide.given import NOW, at, bedrock_connection, condition, connection, kstatus, stamp
 from tests.unit.finetune_operator.decide.test_decide_model import version
 
 LABEL = "finetune.dev/version"
@@ -295,3 +295,56 @@ def test_the_state_of_a_server(found: Any, pods: Any, state: str, reason: Reason
     assert (serving.failure.reason if serving.failure else None) is reason
     if found is not None:
         assert serving.version == 2
+
+
+def server(restarts: int = 0, ready: bool = False, ran: int | None = None, **fields: Any) -> dict[str, Any]:
+    """A pod whose server is up, and ended before after it had run for so many seconds."""
+    last = {"exitCode": 137, "reason": "OOMKilled", "startedAt": stamp(-(ran or 0)), "finishedAt": stamp()}
+    container = {"name": "server", "ready": ready, "restartCount": restarts, "state": {"running": {}}}
+    container |= {"lastState": {"terminated": last}} if ran is not None else {}
+    return {"metadata": {"labels": {LABEL: "2"}}, "status": {"containerStatuses": [container | fields]}}
+
+
+@pytest.mark.parametrize(
+    ("its_pod", "state"),
+    [
+        pytest.param(server(), "Rolling", id="starts"),
+        pytest.param(server(1, ran=5), "Rolling", id="ended once"),
+        pytest.param(server(2, ran=5), "Failing", id="ended twice, and tries again"),
+        pytest.param(server(2, ran=599), "Failing", id="ended twice, the last time not at once"),
+        pytest.param(server(7, ran=600), "Rolling", id="had worked for long"),
+        pytest.param(server(2, ready=True, ran=5), "Rolling", id="answers at last"),
+    ],
+)
+def test_a_server_that_ends_again_and_again_is_failing_between_its_ends_too(its_pod: Any, state: str) -> None:
+    assert read_serving(deployment(availableReplicas=0), [its_pod], LABEL).state == state
+
+
+def test_a_server_that_ended_and_comes_back_says_why_it_ended() -> None:
+    serving = read_serving(deployment(availableReplicas=0), [server(1, ran=900)], LABEL)
+    said = condition(decide(view(serving)).status, "Ready").message
+    assert said.endswith("; a server ended and is started again: the server used more memory than its limit")
+
+
+@pytest.mark.parametrize(
+    ("pods", "step"),
+    [
+        ([pod("CrashLoopBackOff", last={"reason": "OOMKilled"})], "Ask for more memory in spec.huggingFace.resources."),
+        ([pod("ErrImagePull")], "Ask an admin to check the connection's image and its pull secret."),
+        ([pod("CreateContainerConfigError")], "Make the Secret, ConfigMap or volume that the message names"),
+        ([unplaced(NO_CLAIM)], "Make the Secret, ConfigMap or volume that the message names"),
+    ],
+)
+def test_a_deployment_that_fails_says_what_to_do(pods: Any, step: str) -> None:
+    serving = read_serving(deployment(availableReplicas=0), pods, LABEL)
+    assert step in condition(decide(view(serving)).status, "Stalled").message
+
+
+def test_a_container_of_somebody_else_that_keeps_a_server_down_is_named() -> None:
+    proxy = {"name": "proxy", "ready": False, "restartCount": 9, "lastState": {"terminated": {"exitCode": 1}}}
+    proxy |= {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    its_pod = server(ready=True)
+    its_pod["status"]["containerStatuses"].append(proxy)
+    failure = read_serving(deployment(availableReplicas=0), [its_pod], LABEL).failure
+    assert failure is not None
+    assert (failure.reason, "container proxy" in failure.message) == (Reason.SIDECAR_FAILED, True)

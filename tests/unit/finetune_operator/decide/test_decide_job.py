@@ -242,6 +242,13 @@ def test_a_succeeded_job_keeps_its_pod_and_is_never_started_again() -> None:
         assert decide(view(its_run, status, version=1)) == Decision(status)
 
 
+def test_a_succeeded_job_ends_a_pod_in_which_something_goes_on_beside_the_trainer() -> None:
+    status = ended_as("Complete")
+    given = view(run("Succeeded", report=succeeded()), status, version=1, live_pods=True)
+    assert decide(given) == Decision(status, stop=True)
+    assert decide(replace(given, run=Run("Absent"))) == Decision(status), "it is on its way out"
+
+
 def test_a_failure_is_written_before_its_pod_is_stopped() -> None:
     decision = decide(view(failed(Reason.DATASET_INVALID), running()))
     assert not decision.stop

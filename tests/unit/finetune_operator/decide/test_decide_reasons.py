@@ -26,6 +26,8 @@ FROM_ELSEWHERE = {
     Reason.ROLE_NOT_USABLE,
     Reason.PROVIDER_BUSY,
     Reason.PUSH_FAILED,  # condition Pushed: test_decide_job
+    Reason.VOLUME_UNAVAILABLE,  # of a pod's Events: test_pod_refusals
+    Reason.POD_NOT_STARTED,  # as above
     Reason.TRAINER_CRASHED,  # of an exit code that is nobody's: test_decide_run
 }
 

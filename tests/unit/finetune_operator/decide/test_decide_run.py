@@ -30,6 +30,10 @@ BACKOFF = ("Failed", "BackoffLimitExceeded")
 NO_CLAIM = '0/1 nodes are available: persistentvolumeclaim "data" not found. preemption: not helpful'
 
 
+def waiting_for(reason: str) -> dict[str, Any]:
+    return {"waiting": {"reason": reason, "message": "no"}}
+
+
 def unplaced(message: str) -> dict[str, Any]:
     return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
 
@@ -186,7 +190,7 @@ def test_what_keeps_a_pod_from_starting(its_pod: Any, reason: Reason | None) -> 
 
 def test_data_errors_and_crashes_are_not_retried() -> None:
     passing = {Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED, Reason.NO_CAPACITY}
-    assert passing == RETRIED
+    assert passing | {Reason.SIDECAR_FAILED} == RETRIED
 
 
 @pytest.mark.parametrize(
@@ -251,3 +255,118 @@ def test_a_pod_that_has_made_its_artifact_is_believed_before_its_job_says_so(
     job: dict[str, Any], message: str, state: str
 ) -> None:
     assert read(job, [pod("Succeeded", **ended(0, message=message))]).state == state
+
+
+# Containers that a policy of the cluster has put beside the trainer.
+
+
+def beside(trainer: dict[str, Any], **state: Any) -> dict[str, Any]:
+    """Status fields of a pod with a proxy beside the trainer."""
+    return {"containerStatuses": [*trainer["containerStatuses"], {"name": "proxy", "state": state}]}
+
+
+UP = {"running": {"startedAt": stamp()}}
+BROKEN = {"terminated": {"exitCode": 3, "reason": "Error"}}
+DONE = ended(0, message=termination_message(succeeded()))
+NOT_BEGUN = waiting("PodInitializing")
+PULLS, LOOPS = (beside(NOT_BEGUN, **waiting_for(reason)) for reason in ("ErrImagePull", "CrashLoopBackOff"))
+DRAIN = target("EvictionByEvictionAPI")
+
+
+@pytest.mark.parametrize(
+    ("job", "its_pod", "state", "reason"),
+    [
+        pytest.param(batch_job(), pod(**beside(DONE, **UP)), "Succeeded", None, id="proxy goes on"),
+        pytest.param(batch_job(), pod(deleted=60, **beside(DONE, **UP)), "Succeeded", None, id="told to end by then"),
+        pytest.param(batch_job(), pod(**beside(ended(0), **UP)), "ResultUnknown", None, id="no result told"),
+        pytest.param(batch_job(), pod(**beside(ended(65), **UP)), "Failed", Reason.DATASET_INVALID, id="bad data"),
+        pytest.param(batch_job(), pod(**beside(ended(75), **UP)), "Failed", Reason.INTERRUPTED, id="interrupted"),
+        pytest.param(batch_job(), pod(**beside(ended(1), **UP)), "Failed", Reason.TRAINER_CRASHED, id="crashed"),
+        pytest.param(
+            batch_job(),
+            pod(**beside(ended(75), **UP), **target("EvictionByEvictionAPI")),
+            "Failed",
+            Reason.EVICTED,
+            id="drained",
+        ),
+        pytest.param(batch_job(), pod(**DONE), "Active", None, id="the kubelet has yet to say that the pod has ended"),
+        pytest.param(batch_job(BACKOFF), pod("Failed", **beside(DONE, **BROKEN)), "Succeeded", None, id="proxy fails"),
+        pytest.param(
+            batch_job(("Failed", "DeadlineExceeded")),
+            pod("Failed", **beside(DONE, **BROKEN)),
+            "Failed",
+            Reason.DEADLINE_EXCEEDED,
+            id="deadline",
+        ),
+        pytest.param(
+            batch_job(BACKOFF),
+            pod("Failed", **beside(NOT_BEGUN, **BROKEN)),
+            "Failed",
+            Reason.SIDECAR_FAILED,
+            id="before it",
+        ),
+        pytest.param(
+            batch_job(BACKOFF),
+            pod("Failed", **beside(ended(1), **BROKEN)),
+            "Failed",
+            Reason.TRAINER_CRASHED,
+            id="both fail",
+        ),
+        pytest.param(
+            batch_job(),
+            pod("Pending", **beside(NOT_BEGUN, **waiting_for("ErrImagePull"))),
+            "Queued",
+            Reason.SIDECAR_FAILED,
+            id="no image",
+        ),
+        pytest.param(
+            batch_job(),
+            pod("Pending", **beside(NOT_BEGUN, **waiting_for("CrashLoopBackOff"))),
+            "Queued",
+            Reason.SIDECAR_FAILED,
+            id="no start",
+        ),
+    ],
+)
+def test_what_is_beside_the_trainer_neither_holds_it_up_nor_spoils_its_work(
+    job: Any, its_pod: Any, state: str, reason: Reason | None
+) -> None:
+    found = read(job, [its_pod])
+    assert (found.state, found.failure and found.failure.reason) == (state, reason)
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        ({"exitCode": 3, "reason": "Error"}, "it ended with exit code 3"),
+        ({"exitCode": 137, "reason": "OOMKilled"}, "it ended with exit code 137 (OOMKilled)"),
+    ],
+)
+def test_a_container_that_ended_the_pod_is_named_with_how_it_ended(ending: dict[str, Any], said: str) -> None:
+    first = {"initContainerStatuses": [{"name": "fetch-secrets", "state": {"terminated": ending}}]}
+    failure = read(batch_job(BACKOFF), [pod("Failed", **NOT_BEGUN, **first)]).failure
+    assert failure.message == f"container fetch-secrets, which a policy of the cluster has put into the pod: {said}"
+    assert "podTemplate" in failure.next_step
+
+
+def test_a_trainer_that_knew_no_job_is_quoted_from_its_log() -> None:
+    line = "SpecInvalid: FINETUNE_JOB holds no job for this image: spec.lora. In a pod: take both of one release."
+    found = read(batch_job(BACKOFF), [pod("Failed", **ended(78, message=f"INFO\n{line}\n"))]).failure
+    assert (found.reason, found.message) == (Reason.SPEC_INVALID, line.removeprefix("SpecInvalid: "))
+    other = read(batch_job(BACKOFF), [pod("Failed", **ended(78, message="a row said SpecInvalid: x"))]).failure
+    assert other.message == "the trainer ended with exit code 78 (SPEC_INVALID)"
+
+
+@pytest.mark.parametrize(
+    "its_pod",
+    [
+        pod("Failed", **ended(128, "StartError", "exec: no such file")),
+        pod("Pending", **waiting("CreateContainerError")),
+    ],
+)
+def test_an_image_that_cannot_be_started_is_a_matter_of_the_admin(its_pod: Any) -> None:
+    job = batch_job(BACKOFF) if its_pod["status"]["phase"] == "Failed" else batch_job()
+    failure = read(job, [its_pod]).failure
+    assert failure.reason is Reason.CONTAINER_CONFIG_INVALID
+    assert "image" in failure.next_step
+    assert "Secret" not in failure.next_step

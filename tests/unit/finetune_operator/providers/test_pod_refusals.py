@@ -1,12 +1,14 @@
-"""Why pods cannot be made: one listing for all Jobs of a namespace, by UID, and never older than some seconds."""
+"""Why pods cannot be made or brought up: one listing for all of a namespace, by UID, never older than some seconds."""
 
 import asyncio
 from datetime import timedelta
 from typing import Any
 
-from finetune_operator.providers.pod_refusals import PodRefusals
-from finetune_operator.runtime.kube import EVENTS
-from tests.unit.finetune_operator.decide.given import NOW
+import pytest
+
+from finetune_operator.providers.pod_refusals import NotBroughtUp, Told
+from finetune_operator.runtime.kube import EVENTS, PODS
+from tests.unit.finetune_operator.decide.given import NOW, stamp
 from tests.unit.finetune_operator.reconcilers.fake_kube import FakeKube
 
 
@@ -24,9 +26,9 @@ async def test_jobs_of_one_namespace_share_a_listing_and_each_gets_its_own_newes
     refuse(kube, "late", "uid-1", "exceeded quota", "2026-11-21T12:00:09Z")
     refuse(kube, "early", "uid-1", "no service account", "2026-11-21T12:00:01Z")
     refuse(kube, "other", "uid-2", "forbidden by a policy")
-    refusals = PodRefusals(kube, lambda: NOW)  # type: ignore[arg-type]
+    refusals = Told(kube, lambda: NOW)  # type: ignore[arg-type]
     told = await asyncio.gather(*(refusals.of(batch_job(uid)) for uid in ("uid-1", "uid-2", "uid-3")))
-    assert told == ["exceeded quota", "forbidden by a policy", None]
+    assert [one and one[1] for one in told] == ["exceeded quota", "forbidden by a policy", None]
     assert kube.asked("list", "events") == 1
     assert await refusals.of(batch_job("uid-1", "team-b")) is None
     assert kube.asked("list", "events") == 2
@@ -34,20 +36,85 @@ async def test_jobs_of_one_namespace_share_a_listing_and_each_gets_its_own_newes
 
 async def test_a_listing_is_good_for_some_seconds() -> None:
     kube, now = FakeKube(), [NOW]
-    refusals = PodRefusals(kube, lambda: now[0])  # type: ignore[arg-type]
+    refusals = Told(kube, lambda: now[0])  # type: ignore[arg-type]
     assert await refusals.of(batch_job("uid-1")) is None
     refuse(kube, "a", "uid-1", "exceeded quota")
     now[0] += timedelta(seconds=9)
     assert await refusals.of(batch_job("uid-1")) is None
     now[0] += timedelta(seconds=1)
-    assert await refusals.of(batch_job("uid-1")) == "exceeded quota"
+    assert await refusals.of(batch_job("uid-1")) == ("FailedCreate", "exceeded quota")
 
 
-async def test_what_is_said_again_counts_as_new_and_other_reasons_are_not_asked_for() -> None:
+def warn(kube: FakeKube, name: str, reason: str, note: str, last: str, **fields: Any) -> None:
+    metadata = {"name": name, "namespace": "team-a", "creationTimestamp": "2026-11-21T11:00:00Z"}
+    said = {"type": "Warning", "reason": reason, "note": note, "deprecatedLastTimestamp": last}
+    uid = kube.objects[PODS, "team-a", "pod-1"]["metadata"]["uid"]
+    kube.put(EVENTS, {"metadata": metadata, **said, "regarding": {"kind": "Pod", "uid": uid}, **fields})
+
+
+def pending(**fields: Any) -> dict[str, Any]:
+    metadata = {"name": "pod-1", "namespace": "team-a", "labels": {"a": "b"}}
+    metadata["creationTimestamp"] = stamp(-60)
+    return {"metadata": metadata, "status": {"phase": "Pending", **fields}}
+
+
+async def why(kube: FakeKube) -> tuple[str, str] | None:
+    found = await NotBroughtUp(kube, lambda: NOW).of([kube.objects[PODS, "team-a", "pod-1"]], "a=b")  # type: ignore[arg-type]
+    return (found.reason.value, found.message) if found else None
+
+
+async def test_what_is_said_again_counts_as_new() -> None:
     kube = FakeKube()
-    for name, last, note in (("a", "2026-11-21T12:05:00Z", "no key"), ("b", "2026-11-21T12:04:00Z", "no secret")):
-        metadata = {"name": name, "namespace": "team-a", "creationTimestamp": "2026-11-21T12:00:00Z"}
-        said = {"reason": "FailedMount", "regarding": {"uid": "uid-1"}, "note": note, "deprecatedLastTimestamp": last}
-        kube.put(EVENTS, {"metadata": metadata, **said})
-    refuse(kube, "c", "uid-1", "exceeded quota")
-    assert await PodRefusals(kube, lambda: NOW, "FailedMount").of(batch_job("uid-1")) == "no key"  # type: ignore[arg-type]
+    kube.put(PODS, pending())
+    warn(kube, "a", "FailedMount", 'secret "a" not found', "2026-11-21T12:05:00Z")
+    warn(kube, "b", "FailedMount", 'secret "b" not found', "2026-11-21T12:04:00Z")
+    assert await why(kube) == ("ContainerConfigInvalid", 'secret "a" not found')
+
+
+MULTI_ATTACH = 'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) other-0'
+SUMMARY = "Unable to attach or mount volumes: unmounted volumes=[v1]: timed out waiting for the condition"
+
+
+@pytest.mark.parametrize(
+    ("reason", "note", "told"),
+    [
+        ("FailedMount", 'MountVolume.SetUp failed for volume "v1" : secret "a" not found', "ContainerConfigInvalid"),
+        ("FailedMount", "references non-existent secret key: api-key", "ContainerConfigInvalid"),
+        ("FailedMount", "mount.nfs: Connection timed out", "VolumeUnavailable"),
+        ("FailedMount", SUMMARY, "VolumeUnavailable"),
+        ("FailedAttachVolume", MULTI_ATTACH, "VolumeUnavailable"),
+        ("FailedMapVolume", "MapVolume.WaitForAttach failed", "VolumeUnavailable"),
+        ("FailedCreatePodSandBox", 'plugin type="calico" failed (add): no IP', "PodNotStarted"),
+        ("NetworkNotReady", "network is not ready", "PodNotStarted"),
+        ("FailedPrepareDynamicResources", "no such claim", "PodNotStarted"),
+        ("FailedScheduling", "0/1 nodes", None),
+        ("Unhealthy", "probe failed", None),
+        ("DNSConfigForming", "Nameserver limits were exceeded", None),
+    ],
+)
+async def test_why_a_pod_is_not_brought_up(reason: str, note: str, told: str | None) -> None:
+    kube = FakeKube()
+    kube.put(PODS, pending())
+    warn(kube, "a", reason, note, "2026-11-21T12:05:00Z")
+    assert await why(kube) == ((told, note) if told else None)
+    seen = kube.objects[PODS, "team-a", "pod-1"]
+    kube.change(PODS, "pod-1", status={"conditions": [{"type": "PodReadyToStartContainers", "status": "True"}]})
+    found = await NotBroughtUp(kube, lambda: NOW).of([seen], "a=b")  # type: ignore[arg-type]
+    assert found is None, "the store's state of the pod is an old one"
+
+
+async def test_the_cause_is_told_and_not_the_summary_that_the_kubelet_says_after_it() -> None:
+    kube = FakeKube()
+    kube.put(PODS, pending())
+    warn(kube, "a", "FailedAttachVolume", MULTI_ATTACH, "2026-11-21T12:01:00Z")
+    warn(kube, "b", "FailedMount", SUMMARY, "2026-11-21T12:05:00Z")
+    assert await why(kube) == ("VolumeUnavailable", MULTI_ATTACH)
+
+
+async def test_events_of_other_kinds_and_those_that_are_no_warnings_are_not_asked_for() -> None:
+    kube = FakeKube()
+    kube.put(PODS, pending())
+    warn(kube, "a", "FailedMount", "no", "2026-11-21T12:01:00Z", type="Normal")
+    warn(kube, "b", "FailedMount", "no", "2026-11-21T12:01:00Z", regarding={"kind": "PersistentVolumeClaim"})
+    warn(kube, "c", "FailedMount", "no", "2026-11-21T12:01:00Z", regarding={"kind": "Pod", "uid": "another"})
+    assert await why(kube) is None

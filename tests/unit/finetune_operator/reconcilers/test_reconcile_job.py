@@ -3,6 +3,7 @@
 import pytest
 
 from finetune_api.model import FineTunedModelStatus
+from finetune_api.trainer import termination_message
 from finetune_operator.decide.versions import find_version
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, Transient
 from finetune_operator.runtime.kube import (
@@ -14,7 +15,7 @@ from finetune_operator.runtime.kube import (
     NAMESPACES,
     PODS,
 )
-from tests.unit.finetune_operator.decide.given import openai_connection
+from tests.unit.finetune_operator.decide.given import ended, openai_connection
 from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_job, with_running_job
 
 
@@ -262,8 +263,9 @@ async def test_a_pod_whose_volume_cannot_be_mounted_is_explained_by_its_events()
     await cluster.settle()
     assert "failure" not in cluster.status()
     pod = cluster.kube.objects[PODS, "team-a", "sentiment-1-1-x"]["metadata"]
-    body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedMount", "regarding": {"uid": pod["uid"]}}
-    cluster.kube.put(EVENTS, {**body, "note": NO_CONFIG_MAP})
+    regarding = {"kind": "Pod", "uid": pod["uid"]}
+    body = {"metadata": {"name": "a", "namespace": "team-a"}, "type": "Warning", "reason": "FailedMount"}
+    cluster.kube.put(EVENTS, {**body, "regarding": regarding, "note": NO_CONFIG_MAP})
     cluster.kube.events.clear()
     await cluster.wait(15)
     failure = cluster.status()["failure"]
@@ -276,6 +278,18 @@ async def test_a_pod_whose_volume_cannot_be_mounted_is_explained_by_its_events()
 
 
 MOUNTED = {"type": "PodReadyToStartContainers", "status": "True"}
+
+
+async def test_a_container_beside_the_trainer_that_never_ends_does_not_hold_the_job_up() -> None:
+    cluster = await with_running_job()
+    trainer = ended(0, message=termination_message(cluster.result()))["containerStatuses"]
+    proxy = {"name": "proxy", "state": {"running": {"startedAt": "2026-11-21T12:00:00Z"}}}
+    status = {"phase": "Running", "containerStatuses": [*trainer, proxy]}
+    cluster.kube.change(PODS, "sentiment-1-1-x", status=status)
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects, "its pod ends with it"
+    assert len(cluster.status(MODEL)["versions"]) == 1
 
 
 # Failures.

@@ -1,0 +1,130 @@
+"""What a pod tells of its containers: why it does not start, and how they ended. Trainers and servers alike.
+
+A policy of the cluster may have put containers beside ours: a proxy, an agent that brings secrets.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from finetune_api.job_status import Failure
+from finetune_api.names import FETCH_CONTAINER, SERVER_CONTAINER, TRAINER_CONTAINER
+from finetune_api.reasons import Reason
+
+Manifest = Mapping[str, Any]
+
+_OURS = frozenset({TRAINER_CONTAINER, SERVER_CONTAINER, FETCH_CONTAINER})
+
+_WAITING_REASONS = {
+    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
+    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
+    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
+    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
+    "ImageInspectError": Reason.IMAGE_PULL_FAILED,
+    "RegistryUnavailable": Reason.IMAGE_PULL_FAILED,
+    "SignatureValidationFailed": Reason.IMAGE_PULL_FAILED,
+    "CreateContainerConfigError": Reason.CONTAINER_CONFIG_INVALID,
+}
+_UNSTARTABLE = frozenset({"CreateContainerError", "RunContainerError"})
+
+_CLAIM_MISSING = re.compile('persistentvolumeclaim "[^"]*" not found')
+"""The scheduler's words. More room would not help such a pod."""
+
+
+def obstacle(pod: Manifest) -> Failure | None:
+    """What keeps a pending pod from starting, or None while all is well."""
+    return next((found for one in containers(pod) if (found := _waits(one))), None) or unplaced(pod)
+
+
+def never_ran(ended: Manifest) -> Failure | None:
+    """Why a container of ours that has ended was never started: its image has no such program, a mount fails."""
+    if ended.get("reason") not in {"StartError", "ContainerCannotRun"}:
+        return None
+    return _unstartable(str(ended.get("message") or ended["reason"]))
+
+
+def unplaced(pod: Manifest) -> Failure | None:
+    """Why the scheduler has found no node for a pod: no room, or a claim that nobody has made."""
+    conditions = pod.get("status", {}).get("conditions") or ()
+    waits = next((c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"), None)
+    if waits is None:
+        return None
+    message = str(waits.get("message", ""))
+    missing = _CLAIM_MISSING.search(message) is not None
+    return Failure.because(Reason.CONTAINER_CONFIG_INVALID if missing else Reason.UNSCHEDULABLE, message)
+
+
+def containers(pod: Manifest) -> Iterator[Manifest]:
+    """Status of every container, in the order in which they start."""
+    status = pod.get("status", {})
+    yield from status.get("initContainerStatuses") or ()
+    yield from status.get("containerStatuses") or ()
+
+
+def is_ours(container: Manifest) -> bool:
+    """Whether the operator has asked for this container."""
+    return container.get("name", TRAINER_CONTAINER) in _OURS
+
+
+def waiting(container: Manifest) -> Manifest:
+    """Why it waits, empty where it does not."""
+    found: Manifest = (container.get("state") or {}).get("waiting") or {}
+    return found
+
+
+def terminated(container: Manifest) -> Manifest:
+    """How it has ended, empty while it has not."""
+    found: Manifest = (container.get("state") or {}).get("terminated") or {}
+    return found
+
+
+def ended_before(container: Manifest) -> Manifest:
+    """How it ended the last time, where it was started again."""
+    found: Manifest = (container.get("lastState") or {}).get("terminated") or {}
+    return found
+
+
+def outlives(pod: Manifest) -> bool:
+    """Whether only containers that are not ours still run: one of ours has ended, and is not started again."""
+    beside = pod.get("status", {}).get("containerStatuses") or ()
+    ours = [one for one in beside if is_ours(one)]
+    runs = any("running" in (one.get("state") or {}) for one in beside if not is_ours(one))
+    return runs and bool(ours) and all(terminated(one) for one in ours)
+
+
+def failed_beside(pod: Manifest) -> Failure | None:
+    """The end of a container that is not ours, where it ended badly."""
+    for container in containers(pod):
+        ended = terminated(container)
+        if not is_ours(container) and ended.get("exitCode", 0) != 0:
+            return _of_another(container, _how(ended))
+    return None
+
+
+def _how(ended: Manifest) -> str:
+    reason = str(ended.get("reason") or "Error")
+    return f"it ended with exit code {ended.get('exitCode')}{'' if reason == 'Error' else f' ({reason})'}"
+
+
+def _waits(container: Manifest) -> Failure | None:
+    state = waiting(container)
+    name = str(state.get("reason", ""))
+    said = str(state.get("message") or name)
+    if is_ours(container) and name in _WAITING_REASONS:
+        return Failure.because(_WAITING_REASONS[name], said)
+    if is_ours(container):
+        return _unstartable(said) if name in _UNSTARTABLE else None
+    ended = ended_before(container)
+    if name == "CrashLoopBackOff":
+        return _of_another(container, _how(ended) if ended else said)
+    return _of_another(container, said) if name in _WAITING_REASONS or name in _UNSTARTABLE else None
+
+
+def _unstartable(said: str) -> Failure:
+    step = "Ask an admin: the message says what of the connection's image, or of the node, does not let it start."
+    return Failure(reason=Reason.CONTAINER_CONFIG_INVALID, message=said[:4096], next_step=step)
+
+
+def _of_another(container: Manifest, said: str) -> Failure:
+    message = f"container {container['name']}, which a policy of the cluster has put into the pod: {said}"
+    return Failure.because(Reason.SIDECAR_FAILED, message)
