@@ -155,7 +155,9 @@ class Operator:
         )
         idle = LocalIdle(context, PodMetrics())
         return {
-            CONNECTIONS.kind: ConnectionReconciler(context, accounts, catalogue).reconcile,
+            CONNECTIONS.kind: ConnectionReconciler(
+                context, accounts, catalogue, self._settings.watch_namespaces
+            ).reconcile,
             FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self._reports, cloud, offers).reconcile,
             FINE_TUNED_MODELS.kind: ModelReconciler(context, accounts, offers).reconcile,
             MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, idle, catalogue).reconcile,

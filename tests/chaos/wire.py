@@ -26,7 +26,7 @@ Manifest = dict[str, Any]
 _VERBS = {"POST": "create", "DELETE": "delete", "PUT": "update"}
 _PATCHES = {"application/apply-patch+yaml": "apply", "application/merge-patch+json": "patch"}
 _HOP_BY_HOP = {"transfer-encoding", "content-length", "connection", "content-encoding", "audit-id", "date"}
-READS = {"get", "list", "watch", "log"}
+READS = {"get", "list", "watch", "log", "dry_run"}
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _read(request: web.Request, body: bytes) -> Call:
     elif request.method == "PATCH":
         verb = "patch_status" if subresource == "status" else _PATCHES.get(request.content_type, "patch")
     else:
-        verb = _VERBS[request.method]
+        verb = "dry_run" if request.query.get("dryRun") else _VERBS[request.method]
     read = json.loads(body) if body and request.method != "GET" else {}
     value = next((row["value"] for row in read if row["path"] == "/status"), {}) if isinstance(read, list) else read
     name = name or (value.get("metadata") or {}).get("name", "")

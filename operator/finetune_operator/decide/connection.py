@@ -14,7 +14,7 @@ GOOD_FOR, BAD_FOR = timedelta(hours=1), timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Checked:
-    """How a check of credentials went."""
+    """How a check of credentials, or of the pods that a connection to this cluster has, went."""
 
     failure: Failure | None = None
 
@@ -49,6 +49,13 @@ def says_the_same(before: LLMConnectionStatus, now: LLMConnectionStatus) -> bool
     return said(before) == said(now)
 
 
+def pod_refused(message: str) -> Failure:
+    """The API server would take none of the connection's pods; it names the field as it is in a Job."""
+    step = "Correct huggingFace.podTemplate, or modelCache.volume, of the connection."
+    said = f"the API server refuses its pods: {message}"
+    return Failure(reason=Reason.POD_REJECTED, message=said[:4096], next_step=step)
+
+
 def decide(
     spec: LLMConnectionSpec | None,
     spec_error: str,
@@ -59,7 +66,7 @@ def decide(
     checked: Checked | None = None,
     retires: str | None = None,
 ) -> LLMConnectionStatus:
-    """Ready where jobs can use it. A connection to this cluster has no credentials to check.
+    """Ready where jobs can use it.
 
     Args:
         spec: None where it cannot be read, for the reason `spec_error`.
@@ -67,7 +74,7 @@ def decide(
         status: the present one.
         generation: of the spec.
         now: the time.
-        checked: what a check of credentials came to; None where none was made, or none is needed.
+        checked: what a check of credentials, or of pods, came to; None where none was made.
         retires: what of the provider ends on a day that is known.
     """
     if spec is None:
@@ -75,7 +82,7 @@ def decide(
     else:
         provider, models = spec.provider, spec.fine_tuning.allowed_models
         if checked is not None and checked.failure is not None:
-            facts = stalled(checked.failure.reason, checked.failure.message)
+            facts = stalled(checked.failure.reason, checked.failure.sentences)
         elif spec.hugging_face is None and checked is None:
             facts = stalled(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {provider} connections")
         elif not spec.fine_tuning.enabled:

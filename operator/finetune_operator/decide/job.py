@@ -143,6 +143,21 @@ def notice_loss(view: JobView) -> Decision | None:
     return _retry_or_give_up(view, Failure.because(Reason.INTERRUPTED, "the attempt is gone: its Job was deleted"))
 
 
+def remember(view: JobView) -> Decision | None:
+    """Somebody has emptied status, and the model still has this job's version: it is not made a second time."""
+    if view.status.provider is not None or view.run.state != "Absent" or view.version is None or view.spec is None:
+        return None
+    message = f"version {view.version} of FineTunedModel {view.spec.model_ref.name}, by the model's own record"
+    facts = [*ready(Reason.SUCCEEDED, message), Fact("Complete", "True", Reason.SUCCEEDED, message)]
+    fields = {
+        "phase": "Succeeded",
+        "model_version": view.version,
+        "completion_time": timestamp(view.now),
+        "observed_retry_nonce": view.spec.retry_nonce,
+    }
+    return Decision(with_status(view, Change(facts, fields)), requeue_after=view.spec.ttl_seconds_after_finished)
+
+
 def wait_for_connection(view: JobView) -> Decision | None:
     """A connection that is not there (yet), or by now is one to another provider."""
     if view.run.state != "Absent" or view.spec is None or (view.connection and not view.began_with):
@@ -317,6 +332,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     restart,
     suspend,
     notice_loss,
+    remember,
     wait_for_connection,
     refuse_by_policy,
     wait_for_last_pod,

@@ -27,7 +27,7 @@ from finetune_operator.decide.versions import compared_of
 from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
 from finetune_operator.providers.errors import Busy, Ended, NotThere, Refused, TryLater
-from finetune_operator.providers.hugging_face import HuggingFaceTraining
+from finetune_operator.providers.hugging_face import HuggingFaceTraining, create_job
 from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube
 from finetune_operator.runtime.queue import Key
@@ -135,7 +135,7 @@ class CloudTraining:
         )
         pod = connection.check_pod or CheckPod()
         manifest = check_job.build(job, prepare, pod, default_image=self._check_image, report_ca=self._report_ca())
-        self._store.put(JOBS, await self._kube.create_once(JOBS, manifest))
+        self._store.put(JOBS, await create_job(self._kube, manifest))
         return str(manifest["metadata"]["name"])
 
     async def measure(

@@ -24,8 +24,8 @@ from finetune_api.reasons import Reason
 logger = logging.getLogger(__name__)
 
 
-class KindMissing(Exception):  # noqa: N818 - named as what is so
-    """This cluster does not know the kind of what is to be made.
+class CannotMake(Exception):  # noqa: N818 - named as what is so
+    """What is to be made on this cluster cannot be: it does not know the kind, or somebody else has the name.
 
     Args:
         failure: as status shows it.

@@ -22,10 +22,10 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.run import Run, has_ended, is_live, read_run, telling, with_log
 from finetune_operator.decide.versions import compared_of
 from finetune_operator.desired import jobset, names, training_job
-from finetune_operator.providers.errors import KindMissing
+from finetune_operator.providers.errors import CannotMake
 from finetune_operator.providers.pod_refusals import NotBroughtUp, Told
-from finetune_operator.runtime.errors import KubeError, NotFound
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
+from finetune_operator.runtime.errors import Conflict, KubeError, NotFound
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
 
@@ -142,7 +142,7 @@ class HuggingFaceTraining:
         namespace, label = job["metadata"]["namespace"], names.fit(job["metadata"]["name"])
         attempt = job.get("status", {}).get("provider", {}).get("attempt") or 1
         present = self._store.get(JOBS, _batch_job(job, attempt), namespace)
-        if present is not None and self._own(present, job["metadata"]["uid"]) is None:
+        if present is not None and self._own(present, job["metadata"]["uid"]) is None and _goes_by_itself(present):
             return True
         pods = self._store.select(PODS, pods_of_owner(namespace, label))
         return any(is_live(pod, self._clock()) for pod in pods)
@@ -153,7 +153,7 @@ class HuggingFaceTraining:
         """Make the attempt's Job or JobSet. Its name is fixed by the attempt: a second call changes nothing.
 
         Raises:
-            KindMissing: there are no JobSets on this cluster.
+            CannotMake: there are no JobSets on this cluster, or a Job of somebody else has the name.
         """
         number = status.provider.attempt if status.provider else 1
         recorded = status.provider.artifact_uri if status.provider else None
@@ -167,7 +167,7 @@ class HuggingFaceTraining:
         if spec.resources.nodes > 1:
             return await self._start_set(jobset.build(job, spec, _settings(connection), attempt))
         manifest = training_job.build(job, spec, _settings(connection), attempt)
-        self._store.put(JOBS, await self._kube.create_once(JOBS, manifest), told=True)
+        self._store.put(JOBS, await create_job(self._kube, manifest), told=True)
         return str(manifest["metadata"]["name"])
 
     async def _start_set(self, manifest: Manifest) -> str:
@@ -177,7 +177,7 @@ class HuggingFaceTraining:
             message = (
                 f"spec.resources.nodes: this cluster has no JobSet ({JOB_SETS.api_version}), which runs the pods of "
             )
-            raise KindMissing(Failure.because(Reason.JOB_SET_MISSING, message + "several nodes together")) from None
+            raise CannotMake(Failure.because(Reason.JOB_SET_MISSING, message + "several nodes together")) from None
         return str(manifest["metadata"]["name"])
 
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
@@ -279,6 +279,32 @@ class HuggingFaceTraining:
         told = await self._refusals.of(batch_job)
         failure = Failure.because(Reason.POD_REJECTED, told[1]) if told else None
         return replace(run, failure=failure, awaiting_pod=True)
+
+
+async def create_job(kube: Kube, manifest: Manifest) -> Manifest:
+    """The batch Job as it is there by then, made now or by an earlier call.
+
+    Raises:
+        CannotMake: another Job has its name and stays.
+        Conflict: another Job has its name and is on its way out.
+    """
+    try:
+        return await kube.create_once(JOBS, manifest)
+    except Conflict:
+        metadata = manifest["metadata"]
+        found = await kube.get(JOBS, metadata["name"], metadata["namespace"])
+        if found is None or _goes_by_itself(found):
+            raise
+        message = f"Job {metadata['name']} is there already and is not of this FineTuneJob"
+        step = f"Delete that Job (kubectl delete job {metadata['name']}), or apply this one under a new name."
+        raise CannotMake(Failure(reason=Reason.NAME_CONFLICT, message=message, next_step=step)) from None
+
+
+def _goes_by_itself(job: Manifest) -> bool:
+    """Whether a Job that is not ours goes without anybody's help: with the FineTuneJob that had the name before."""
+    metadata = job["metadata"]
+    owners = metadata.get("ownerReferences") or ()
+    return "deletionTimestamp" in metadata or any(owner["kind"] == FINE_TUNE_JOBS.kind for owner in owners)
 
 
 def _nodes(job: Manifest) -> int:

@@ -1,18 +1,27 @@
-"""LLMConnection: observe, decide, write status."""
+"""LLMConnection: observe, decide, write status.
 
+Of one to a provider the credentials are tried; of one to this cluster, whether the API server would take its pods.
+"""
+
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from finetune_api.catalogue import Catalogue
-from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.connection import HuggingFace, LLMConnectionSpec, LLMConnectionStatus
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide.cloud_policy import closes
 from finetune_operator.decide.connection import Checked
+from finetune_operator.decide.policy import selects
+from finetune_operator.desired import trial_job
 from finetune_operator.providers.accounts import Accounts, catalogue_name, is_remote
 from finetune_operator.providers.errors import Busy, ProviderError
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
-from finetune_operator.runtime.kube import CONNECTIONS
+from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound
+from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES
 from finetune_operator.runtime.queue import Key, Requeue
+
+logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
 
@@ -20,8 +29,11 @@ Manifest = dict[str, Any]
 class ConnectionReconciler:
     """Tells whether a connection can be used."""
 
-    def __init__(self, context: Context, accounts: Accounts, catalogue: Callable[[], Catalogue]) -> None:
+    def __init__(
+        self, context: Context, accounts: Accounts, catalogue: Callable[[], Catalogue], namespaces: tuple[str, ...] = ()
+    ) -> None:
         self._context = context
+        self._namespaces = namespaces
         self._accounts = accounts
         self._catalogue = catalogue
 
@@ -34,10 +46,13 @@ class ConnectionReconciler:
         status = parse_status(LLMConnectionStatus, connection)
         generation, now = connection["metadata"]["generation"], self._context.clock()
         checked, again = None, None
-        if spec is not None and is_remote(spec):
-            left = decide_connection.check_is_due(status, generation=generation, now=now)
-            if left > 0:
-                return Requeue(left)
+        left = decide_connection.check_is_due(status, generation=generation, now=now)
+        if spec is not None and left > 0:
+            return Requeue(left)
+        if spec is not None and spec.hugging_face is not None:
+            checked = await self._try_pods(spec, spec.hugging_face)
+            again = Requeue(decide_connection.BAD_FOR.total_seconds())
+        elif spec is not None and is_remote(spec):
             try:
                 connection, status, checked = await self._look(connection, spec, status)
             except Busy as busy:
@@ -56,6 +71,33 @@ class ConnectionReconciler:
         told = decide_connection.says_the_same(status, new)
         await self._context.write_status(CONNECTIONS, connection, status, new, told=told)
         return again
+
+    async def _try_pods(self, spec: LLMConnectionSpec, local: HuggingFace) -> Checked | None:
+        """Ask the API server about a pod of the connection, in a namespace that may use it; None where there is none.
+
+        What else it says there is of that namespace: a quota, a policy. Jobs say it.
+        """
+        namespace = self._first_namespace(spec)
+        if namespace is None:
+            return None
+        try:
+            await self._context.kube.would_create(JOBS, trial_job.build(namespace, local))
+        except Invalid as refusal:
+            if trial_job.TEMPLATE in refusal.message:
+                return Checked(decide_connection.pod_refused(refusal.message))
+        except (Conflict, Forbidden, NotFound) as error:
+            logger.info("a pod of a connection cannot be tried in namespace %s: %s", namespace, error.message)
+        return Checked()
+
+    def _first_namespace(self, spec: LLMConnectionSpec) -> str | None:
+        """A namespace that is looked after and whose jobs may use the connection."""
+        for _, name in sorted(self._context.store.addresses(NAMESPACES)):
+            found = self._context.store.get(NAMESPACES, name) or {"metadata": {}}
+            looked_after = not self._namespaces or name in self._namespaces
+            labels = found["metadata"].get("labels") or {}
+            if looked_after and selects(spec.namespace_selector, labels) and not self._context.is_ending(name):
+                return name
+        return None
 
     async def _look(
         self, connection: Manifest, spec: LLMConnectionSpec, status: LLMConnectionStatus

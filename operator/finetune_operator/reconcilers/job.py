@@ -15,7 +15,7 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job import decide, not_started, refused_by_policy
 from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.decide.versions import Compared, compared_of, find_version
-from finetune_operator.providers.errors import Busy, KindMissing, ProviderError
+from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
     Context,
@@ -190,7 +190,7 @@ class JobReconciler:
             job_id = await provider.start(job, spec, connection, decision.status)
         except (Invalid, Forbidden) as error:
             return job, not_started(view, Failure.because(Reason.POD_REJECTED, error.message))
-        except KindMissing as error:
+        except CannotMake as error:
             return job, not_started(view, error.failure)
         recorded = decision.status.provider.model_copy(update={"job_id": job_id})
         return job, replace(decision, status=decision.status.model_copy(update={"provider": recorded}))

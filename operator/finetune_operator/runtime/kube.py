@@ -256,6 +256,16 @@ class Kube:
                 raise
             return found
 
+    async def would_create(self, resource: Resource, body: dict[str, Any]) -> None:
+        """Asks whether the object could be created now, and creates nothing (a dry run).
+
+        Raises:
+            KubeError: as `create` would.
+        """
+        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "dryRun": "All"}
+        path = resource.path(body["metadata"]["namespace"])
+        await self._wire.read(Request("create", resource.plural, "POST", path, params, orjson.dumps(body)))
+
     async def apply(self, resource: Resource, body: dict[str, Any], force: bool = True) -> dict[str, Any]:
         """Server-side apply as FIELD_MANAGER; `force` takes fields over from other managers.
 

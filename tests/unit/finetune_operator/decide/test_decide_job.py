@@ -43,6 +43,7 @@ def test_the_order_of_the_chain() -> None:
         "restart",
         "suspend",
         "notice_loss",
+        "remember",
         "wait_for_connection",
         "refuse_by_policy",
         "wait_for_last_pod",

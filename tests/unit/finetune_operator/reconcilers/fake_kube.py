@@ -72,9 +72,13 @@ class FakeKube:
             return await self.create(resource, body)
         except Conflict:
             found = self.objects[self._key(resource, body)]
-            if found["metadata"]["ownerReferences"] != body["metadata"]["ownerReferences"]:
+            if found["metadata"].get("ownerReferences") != body["metadata"]["ownerReferences"]:
                 raise
             return deepcopy(found)
+
+    async def would_create(self, resource: Resource, body: Manifest) -> None:
+        self._ask("would_create", resource)
+        assert "name" not in body["metadata"]
 
     async def apply(self, resource: Resource, body: Manifest, force: bool = True) -> Manifest:
         self._ask("apply", resource)

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.runtime.errors import Forbidden, Invalid, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS
 from finetune_operator.runtime.queue import Key
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, simulator, with_submitted_job
-from tests.unit.finetune_operator.reconcilers.cluster import JOB
+from tests.unit.finetune_operator.reconcilers.cluster import JOB, Cluster
 
 __all__ = ["start"]
 
@@ -44,3 +45,67 @@ async def test_a_check_that_finds_a_bad_key_has_the_jobs_looked_at(cluster: Clou
     cluster.kube.take_events()
     await check_an_hour_later(cluster)
     assert JOB in cluster.queue
+
+
+# To this cluster: what the API server says of its pods.
+
+LOCAL = Key(CONNECTIONS.kind, "", "local")
+BAD_FIELD = 'Job is invalid: spec.template.spec.tolerations[0].effect: Unsupported value: "Never"'
+
+
+async def with_connection(error: KubeError | None, **labels: str) -> Cluster:
+    cluster = Cluster()
+    if error is not None:
+        cluster.kube.refusals["would_create", "jobs"] = error
+    cluster.add_namespace(**labels)
+    cluster.add_connection(namespaceSelector={"matchLabels": {"team": "a"}})
+    await cluster.settle()
+    return cluster
+
+
+async def test_a_connection_whose_pods_would_be_refused_says_so_and_is_tried_again() -> None:
+    cluster = await with_connection(Invalid(422, "Invalid", BAD_FIELD), team="a")
+    stalled = cluster.condition("Stalled", LOCAL)
+    assert (stalled["status"], stalled["reason"]) == ("True", "PodRejected")
+    assert BAD_FIELD in stalled["message"]
+    assert "Correct huggingFace.podTemplate" in stalled["message"]
+    cluster.kube.refusals.clear()
+    await cluster.wait(60)
+    assert cluster.condition("Ready", LOCAL)["status"] == "True"
+    assert cluster.kube.asked("create", "jobs") == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        Forbidden(403, "Forbidden", "exceeded quota: spec.template"),
+        NotFound(404, "NotFound", "the namespace is gone"),
+        Invalid(400, "BadRequest", "admission webhook does not support dry run"),
+        Invalid(422, "Invalid", "ValidatingAdmissionPolicy denied the request: no jobs on Fridays"),
+    ],
+)
+async def test_what_is_said_of_a_namespace_alone_is_no_fault_of_the_connection(error: KubeError | None) -> None:
+    cluster = await with_connection(error, team="a")
+    assert cluster.condition("Ready", LOCAL)["status"] == "True"
+    assert cluster.status(LOCAL)["lastChecked"]
+
+
+async def test_a_check_of_pods_is_repeated_rarely() -> None:
+    cluster = await with_connection(None, team="a")
+    for _ in range(5):
+        await cluster.reconcile(LOCAL)
+    assert cluster.kube.asked("would_create", "jobs") == 1
+    await cluster.wait(60)
+    assert cluster.kube.asked("would_create", "jobs") == 1
+    await cluster.wait(3600)
+    assert cluster.kube.asked("would_create", "jobs") == 2
+
+
+async def test_a_connection_that_no_namespace_may_use_yet_is_checked_once_there_is_one() -> None:
+    cluster = await with_connection(Invalid(422, "Invalid", BAD_FIELD), team="b")
+    assert cluster.condition("Ready", LOCAL)["status"] == "True"
+    assert cluster.kube.asked("would_create", "jobs") == 0
+    cluster.add_namespace(team="a")
+    await cluster.wait(60)
+    assert cluster.condition("Stalled", LOCAL)["reason"] == "PodRejected"

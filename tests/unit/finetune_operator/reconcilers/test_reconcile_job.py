@@ -40,6 +40,7 @@ async def test_a_job_asks_little_of_the_api_server() -> None:
     cluster.end_pod(0, cluster.result())
     await cluster.settle()
     of_jobs = [verb for verb, plural in cluster.kube.requests if plural in {"jobs", "finetunejobs", "pods"}]
+    assert of_jobs.pop(0) == "would_create", "the connection's own check, which is good for an hour"
     assert of_jobs == ["create", "patch_status", "patch_status", "patch_status"], "queued, running, succeeded"
 
 
@@ -290,6 +291,62 @@ async def test_a_container_beside_the_trainer_that_never_ends_does_not_hold_the_
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
     assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects, "its pod ends with it"
     assert len(cluster.status(MODEL)["versions"]) == 1
+
+
+async def test_a_job_of_somebody_else_that_has_the_name_is_told_and_left_alone() -> None:
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_connection()
+    strangers = {"metadata": {"name": "sentiment-1-1", "namespace": "team-a"}, "spec": {}}
+    cluster.kube.put(JOBS, strangers)
+    cluster.kube.events.pop()  # it has no label of ours, so no watch tells of it
+    cluster.add_job()
+    await cluster.settle()
+    failure = cluster.status()["failure"]
+    assert (failure["reason"], "Job sentiment-1-1 is there already" in failure["message"]) == ("NameConflict", True)
+    assert "kubectl delete job sentiment-1-1" in failure["nextStep"]
+    assert cluster.condition("Stalled")["status"] == "True"
+    cluster.kube.drop(JOBS, "sentiment-1-1")
+    await cluster.wait(60)
+    assert (cluster.status()["phase"], "failure" in cluster.status()) == ("Queued", False)
+
+
+async def test_what_a_deletion_that_orphans_has_left_is_told_and_not_waited_for_for_ever() -> None:
+    cluster = await with_running_job()
+    left = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]
+    cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")
+    orphan = {key: value for key, value in left["metadata"].items() if key != "ownerReferences"}
+    cluster.kube.change(JOBS, "sentiment-1-1", metadata=orphan)
+    await cluster.settle()
+    cluster.add_job()
+    await cluster.settle()
+    assert "waiting for the last attempt's pod to end" in cluster.condition("Reconciling")["message"]
+    cluster.end_pod(0)
+    await cluster.settle()
+    assert cluster.status()["failure"]["reason"] == "NameConflict"
+
+
+async def test_a_job_whose_status_somebody_emptied_is_not_trained_again() -> None:
+    cluster = await with_running_job()
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    created = cluster.kube.asked("create", "jobs")
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    cluster.kube.drop(JOBS, "sentiment-1-1")
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert cluster.condition("Complete")["status"] == "True"
+    assert cluster.kube.asked("create", "jobs") == created
+    assert len(cluster.status(MODEL)["versions"]) == 1
+
+
+async def test_a_job_that_is_held_back_says_that_it_is_suspended() -> None:
+    cluster = await with_job()
+    spec = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["spec"]
+    cluster.kube.change(JOBS, "sentiment-1-1", spec={**spec, "suspend": True})
+    await cluster.settle()
+    assert "Job sentiment-1-1 is suspended" in cluster.condition("Reconciling")["message"]
 
 
 # Failures.

@@ -57,9 +57,9 @@ async def test_a_server_whose_secret_is_missing_says_so() -> None:
     labels["app.kubernetes.io/managed-by"] = "finetune-operator"
     metadata = {"name": "sentiment-x", "namespace": "team-a", "labels": labels}
     pod = cluster.kube.put(PODS, {"metadata": metadata, "status": {"phase": "Pending"}})
-    regarding = {"uid": pod["metadata"]["uid"]}
+    regarding = {"kind": "Pod", "uid": pod["metadata"]["uid"]}
     event = {"metadata": {"name": "a", "namespace": "team-a"}, "regarding": regarding, "note": NO_SECRET}
-    cluster.kube.put(EVENTS, {**event, "reason": "FailedMount"})
+    cluster.kube.put(EVENTS, {**event, "type": "Warning", "reason": "FailedMount"})
     await cluster.settle()
     assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
     await cluster.wait(15)
