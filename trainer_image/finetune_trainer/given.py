@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import AttemptJob
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, places
 
 J = TypeVar("J", bound=AttemptJob)
 
@@ -29,8 +29,7 @@ def job_given(model: type[J], by_hand: str) -> J:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        where = ", ".join(".".join(map(str, one["loc"])) or "all of it" for one in error.errors(include_input=False))
-        raise no_job(where, by_hand) from error
+        raise no_job(places(error), by_hand) from error
 
 
 def no_job(where: str, by_hand: str) -> TrainerError:
