@@ -3,10 +3,11 @@
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from azure.core.credentials import AccessToken
 
 from finetune_api.catalogue import Catalogue
@@ -201,3 +202,22 @@ async def with_submitted_job(provider: OpenAISimulator, url: str, **fields: Any)
     await cluster.check()
     await cluster.settle()
     return cluster
+
+
+@pytest.fixture
+def provider() -> OpenAISimulator:
+    return simulator()
+
+
+@pytest.fixture
+async def begin(provider: OpenAISimulator, start: Any) -> AsyncIterator[Callable[..., Any]]:
+    """Makes the clusters of a test, and ends them."""
+    url, made = start(provider), []
+
+    async def begun(how: Callable[..., Any] = with_submitted_job, **fields: Any) -> CloudCluster:
+        made.append(await how(provider, url, **fields))
+        return made[-1]
+
+    yield begun
+    for cluster in made:
+        await cluster.aclose()

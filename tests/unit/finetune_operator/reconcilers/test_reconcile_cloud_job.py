@@ -1,8 +1,6 @@
 """A FineTuneJob's whole life at a simulated OpenAI, over its real SDK."""
 
-from collections.abc import AsyncIterator, Callable
 from copy import deepcopy
-from typing import Any
 
 import pytest
 
@@ -11,39 +9,19 @@ from finetune_operator.runtime.errors import LeadershipLost, Transient
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, SECRETS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
-from tests.simulators.openai import Failure, OpenAISimulator
+from tests.simulators.openai import Failure
 from tests.unit.finetune_operator.reconcilers.cloud import (
     MINI,
-    CloudCluster,
+    begin,
+    provider,
     rows,
-    simulator,
     with_cloud_job,
-    with_submitted_job,
 )
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
 
-__all__ = ["start"]
+__all__ = ["begin", "provider", "start"]
 
 CREATE = "fine_tuning.jobs.create"
-
-
-@pytest.fixture
-def provider() -> OpenAISimulator:
-    return simulator()
-
-
-@pytest.fixture
-async def begin(provider: OpenAISimulator, start: Any) -> AsyncIterator[Callable[..., Any]]:
-    """Makes the clusters of a test, and ends them."""
-    url, made = start(provider), []
-
-    async def begun(how: Callable[..., Any] = with_submitted_job, **fields: Any) -> CloudCluster:
-        made.append(await how(provider, url, **fields))
-        return made[-1]
-
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
 
 
 async def test_a_job_becomes_a_version_that_is_served(provider, begin):
@@ -194,49 +172,6 @@ async def test_a_budget_without_a_known_price_is_refused(begin):
     await cluster.check()
     await cluster.settle()
     assert cluster.status()["failure"]["reason"] == "PriceUnknown"
-
-
-async def test_files_of_somebody_else_are_not_tuned_on(provider, begin):
-    cluster = await begin(with_cloud_job)
-    cluster.add_cloud_job("other")
-    await cluster.settle()
-    cluster.run_pod(job="other")
-    await cluster.settle()
-    stolen = await cluster.send(rows(), job="other")
-    cluster.run_pod()
-    cluster.end_pod(0, cluster.checked([stolen]))
-    await cluster.settle()
-    assert cluster.status()["failure"]["reason"] == "ProviderRefused"
-    assert "not of this job" in cluster.status()["failure"]["message"]
-    assert provider.count(CREATE, committed=False) == 0
-
-
-async def test_a_file_whose_answer_was_lost_is_not_sent_twice(provider, begin):
-    cluster = await begin(with_cloud_job)
-    first = await cluster.send(rows())
-    assert await cluster.send(rows()) == first
-    assert provider.count("files.create") == 1
-
-
-@pytest.mark.parametrize("content", [rows() + b"x", rows()[:-1]], ids=["longer", "shorter"])
-async def test_a_body_that_is_not_what_it_says_never_reaches_the_provider_whole(provider, begin, content):
-    cluster = await begin(with_cloud_job)
-    target = cluster.target(rows())
-
-    async def body() -> AsyncIterator[bytes]:
-        yield content
-
-    with pytest.raises(Refusal) as refused:
-        await cluster.uploads.accept(target, len(rows()), body())
-    assert refused.value.status == 400
-    assert provider.count("files.create") == 0
-
-
-async def test_files_are_taken_of_the_present_attempt_only(begin):
-    cluster = await begin()
-    with pytest.raises(Refusal) as refused:
-        await cluster.send(rows(13))
-    assert (refused.value.status, "attempt" in refused.value.sentence) == (403, True)
 
 
 ENDINGS = {

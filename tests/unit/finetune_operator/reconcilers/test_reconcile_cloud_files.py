@@ -1,0 +1,54 @@
+"""Files that a pod brings to a simulated OpenAI: whose they are, sent once, and whole or not at all."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from finetune_operator.runtime.refusals import Refusal
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import begin, provider, rows, with_cloud_job
+
+__all__ = ["begin", "provider", "start"]
+
+
+async def test_files_of_somebody_else_are_not_tuned_on(provider, begin):
+    cluster = await begin(with_cloud_job)
+    cluster.add_cloud_job("other")
+    await cluster.settle()
+    cluster.run_pod(job="other")
+    await cluster.settle()
+    stolen = await cluster.send(rows(), job="other")
+    cluster.run_pod()
+    cluster.end_pod(0, cluster.checked([stolen]))
+    await cluster.settle()
+    assert cluster.status()["failure"]["reason"] == "ProviderRefused"
+    assert "not of this job" in cluster.status()["failure"]["message"]
+    assert provider.count("fine_tuning.jobs.create", committed=False) == 0
+
+
+async def test_a_file_whose_answer_was_lost_is_not_sent_twice(provider, begin):
+    cluster = await begin(with_cloud_job)
+    first = await cluster.send(rows())
+    assert await cluster.send(rows()) == first
+    assert provider.count("files.create") == 1
+
+
+@pytest.mark.parametrize("content", [rows() + b"x", rows()[:-1]], ids=["longer", "shorter"])
+async def test_a_body_that_is_not_what_it_says_never_reaches_the_provider_whole(provider, begin, content):
+    cluster = await begin(with_cloud_job)
+    target = cluster.target(rows())
+
+    async def body() -> AsyncIterator[bytes]:
+        yield content
+
+    with pytest.raises(Refusal) as refused:
+        await cluster.uploads.accept(target, len(rows()), body())
+    assert refused.value.status == 400
+    assert provider.count("files.create") == 0
+
+
+async def test_files_are_taken_of_the_present_attempt_only(begin):
+    cluster = await begin()
+    with pytest.raises(Refusal) as refused:
+        await cluster.send(rows(13))
+    assert (refused.value.status, "attempt" in refused.value.sentence) == (403, True)
