@@ -29,6 +29,7 @@ _TITLE = """# Checking data, beside datasets and tokenizers
 `make bench-data`: `check` with everything it reports; `datasets` loading the file and dropping rows with missing
 values; `tokenizers` encoding batches of a thousand. Of some runs, in turn, the best time and the most memory.
 """
+_BY_HAND = "<!-- A run writes what stands above, and leaves what follows as it is. -->"
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,20 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="a page of the tables")
     options = parser.parse_args()
     python = peers()
+    kept = written_by_hand(options.write) if options.write else ""
     with tempfile.TemporaryDirectory(prefix="bench-data-") as temporary:
         page = [f"{described()}\n{versions(python)}\n"]
         for part in tables(options, options.folder or Path(temporary), python):
             print(part, flush=True)
             page.append(part)
     if options.write:
-        options.write.write_text(
-            "# Checking data, beside datasets and tokenizers\n\n`make bench-data`. " + "\n".join(page)
-        )
+        options.write.write_text("\n".join([_TITLE, *page, _BY_HAND]) + kept)
     return 0
+
+
+def written_by_hand(page: Path) -> str:
+    """What stands below the mark of an earlier page."""
+    return page.read_text().partition(_BY_HAND)[2] if page.is_file() else "\n"
 
 
 def tables(options: argparse.Namespace, folder: Path, python: Path) -> Iterator[str]:

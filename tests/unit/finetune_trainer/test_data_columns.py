@@ -10,6 +10,7 @@ from finetune_trainer.data.turns import MESSAGES_LIMIT
 LINE = Position(line=17)
 SYSTEM = {"role": "system", "content": "s"}
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+TEXT, IMAGE = {"type": "text", "text": "t"}, {"type": "image_url", "image_url": {"url": "https://x.test"}}
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
 
 
@@ -42,6 +43,22 @@ def row_of(fields, **columns):
             "system:s user:a assistant:b",
         ),
         ({"messages": [USER, {**ANSWER, "weight": 1, "tool_calls": []}]}, "user:a assistant:b"),
+        ({"messages": [{**USER, "content": [TEXT]}, {**ANSWER, "content": [TEXT, TEXT]}]}, "user:t assistant:t\nt"),
+        ({"messages": [{**SYSTEM, "content": []}, USER, {**ANSWER, "content": [{"text": "t"}]}]}, "user:a assistant:t"),
+        ({"messages": [{**SYSTEM, "content": [{**TEXT, "text": " "}]}, USER, ANSWER]}, "user:a assistant:b"),
+        ({"messages": [USER, ANSWER], "system": [{"text": "s"}]}, "system:s user:a assistant:b"),
+        ({"prompt": [TEXT], "completion": [{**TEXT, "cache": None}]}, "user:t assistant:t"),
+        ({"messages": [{"role": "developer", "content": "s"}, USER, ANSWER]}, "system:s user:a assistant:b"),
+        (
+            {
+                "messages": [
+                    {"from": "system", "value": "s"},
+                    {"from": "human", "value": "a"},
+                    {"from": "gpt", "value": "b"},
+                ]
+            },
+            "system:s user:a assistant:b",
+        ),
     ],
 )
 def test_usable_rows(fields, turns):
@@ -73,6 +90,44 @@ def test_columns_are_mapped():
         ({"prompt": "a", "completion": 3.5}, "NotText", "completion", "completion is a number, not text"),
         ({"prompt": "a", "completion": True}, "NotText", "completion", "completion is true or false, not text"),
         ({"prompt": ["a"], "completion": "b"}, "NotText", "prompt", "prompt is a list, not text"),
+        (
+            {"prompt": [IMAGE, TEXT], "completion": "b"},
+            "NotText",
+            "prompt",
+            "prompt has an image in it: only text can be learnt",
+        ),
+        (
+            {"prompt": [{"audio": "x", "text": None}], "completion": "b"},
+            "NotText",
+            "prompt",
+            "prompt has audio in it: only text can be learnt",
+        ),
+        (
+            {"prompt": [{"type": "x"}], "completion": "b"},
+            "NotText",
+            "prompt",
+            "prompt has something other than text in it: only text can be learnt",
+        ),
+        (
+            {"prompt": [{"type": "text"}], "completion": "b"},
+            "NotText",
+            "prompt",
+            "prompt has a part of type text without text",
+        ),
+        ({"prompt": [], "completion": "b"}, "Empty", "prompt", "prompt is empty"),
+        ({"prompt": "\u3164\ufe0f\u2800", "completion": "b"}, "Empty", "prompt", "prompt is empty"),
+        (
+            {"messages": [{**USER, "content": [IMAGE]}, ANSWER]},
+            "NotText",
+            "messages",
+            "content of message 1 has an image in it: only text can be learnt",
+        ),
+        (
+            {"messages": [USER, {"from": "gpt", "value": "b", "weight": 0}]},
+            "Malformed",
+            "messages",
+            "message 2 has a weight, but every answer is learnt: remove the weight, or the row",
+        ),
         ({"prompt": {"a": 1}, "completion": "b"}, "NotText", "prompt", "prompt is an object, not text"),
         ({"prompt": b"a", "completion": "b"}, "NotText", "prompt", "prompt is bytes, not text"),
         ({"prompt": "a", "completion": "b", "system": 1}, "NotText", "system", "system is a number, not text"),
@@ -88,7 +143,8 @@ def test_columns_are_mapped():
         ({"messages": "a"}, "Malformed", "messages", "messages is no list of messages"),
         ({"messages": [1, ANSWER]}, "Malformed", "messages", "message 1 is no object with role and content"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "Malformed", "messages", "message 1 has a role other than"),
-        ({"messages": [{"from": "human", "value": "a"}]}, "Malformed", "messages", "message 1 has no role"),
+        ({"messages": [{"value": "a"}]}, "Malformed", "messages", "message 1 has no role"),
+        ({"messages": [{"from": "human", "value": "a"}]}, "NoCompletion", "messages", "the last message is not"),
         ({"messages": [USER, CALL, ANSWER]}, "Malformed", "messages", "message 2 calls a tool"),
         (
             {"messages": [USER, {**ANSWER, "weight": 0}, USER, ANSWER]},

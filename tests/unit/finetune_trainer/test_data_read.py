@@ -1,11 +1,15 @@
 """Files of every format and compression give the same rows, with the positions that a person would look for."""
 
+import base64
 import csv
 import gzip
 import hashlib
 import io
 import json
 import re
+import subprocess
+import sys
+from collections import deque
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +17,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow.parquet import encryption
 
 from finetune_api.job import Columns, DataFile, Dataset
 from finetune_trainer.data import load_rows
@@ -323,7 +328,63 @@ def test_parquet_counts_the_text_of_conversations_too(tmp_path):
 def test_parquet_takes_few_large_rows_at_once_and_many_small_ones(texts, group, most, least):
     table = pa.table({"messages": [[{"role": "user", "content": text}] for text in texts], "other": texts})
     file = pq.ParquetFile(io.BytesIO(as_parquet_table(table, row_group_size=group)))
-    assert least <= batch_rows(file.metadata.row_group(0), ["messages"]) <= most
+    assert least <= batch_rows(file.metadata.row_group(0)) <= most
+
+
+class _Keys(encryption.KmsClient):
+    """Keys that are wrapped in nothing."""
+
+    def wrap_key(self, key_bytes, _):
+        return base64.b64encode(key_bytes)
+
+    def unwrap_key(self, wrapped_key, _):
+        return base64.b64decode(wrapped_key)
+
+
+def test_parquet_with_encrypted_columns_is_refused_and_its_other_columns_are_read(tmp_path):
+    factory = encryption.CryptoFactory(lambda _: _Keys())
+    settings = encryption.EncryptionConfiguration("footer", column_keys={"c": ["secret"]}, plaintext_footer=True)
+    keys = factory.file_encryption_properties(encryption.KmsConnectionConfig(), settings)
+    table = pa.table({"prompt": ["a"], "secret": ["b"]})
+    pq.write_table(table, tmp_path / "t.parquet", encryption_properties=keys)
+    with pytest.raises(TrainerError, match=r"t\.parquet: is an encrypted Parquet file"):
+        records(tmp_path / "t.parquet", prompt="secret")
+    assert [one.fields for one in records(tmp_path / "t.parquet")] == [{"prompt": "a"}]
+
+
+def test_parquet_whose_end_is_broken_anywhere_is_refused_or_read_and_ends_no_process():
+    wrecked = """
+import io, random, sys
+sys.path[:0] = {path!r}
+from finetune_trainer.data.parquet import ParquetRows
+from finetune_trainer.errors import TrainerError
+whole = {whole!r}
+for seed in range(400):
+    data, chance = bytearray(whole), random.Random(seed)
+    data[len(data) - 9 - chance.randrange(int.from_bytes(whole[-8:-4], "little"))] = chance.randrange(256)
+    try:
+        list(ParquetRows(io.BytesIO(data), "t.parquet").blocks({{"prompt", "completion"}}))
+    except TrainerError:
+        pass
+"""
+    program = wrecked.format(path=sys.path, whole=as_parquet(ROWS))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("broken", [0, 1, 4, 9])
+def test_parquet_gives_all_rows_of_small_row_groups_before_the_broken_one(broken, tmp_path):
+    rows = [{"prompt": f"question {n} " + "x" * 40} for n in range(30)]
+    data = bytearray(as_parquet(rows, row_group_size=3))
+    at = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(broken).column(0)
+    start = at.dictionary_page_offset or at.data_page_offset
+    data[start : start + at.total_compressed_size] = b"\xff" * at.total_compressed_size
+    (tmp_path / "t.parquet").write_bytes(data)
+    found = []
+    with split_file(tmp_path / "t.parquet") as file, pytest.raises(TrainerError, match=f"row group {broken} is broken"):
+        deque(map(found.append, file.records()), 0)
+    assert [str(one.position) for one in found] == [f"row group {n // 3} row {n % 3}" for n in range(3 * broken)]
+    assert [one.fields for one in found] == rows[: 3 * broken]
 
 
 def test_parquet_reads_conversations_and_only_the_columns_of_the_job(tmp_path):

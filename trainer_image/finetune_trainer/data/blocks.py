@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from finetune_trainer.data.rows import Position, Record
@@ -54,7 +55,10 @@ class Objects(Block):
 
     def column(self, name: str) -> Sequence[Any]:
         """What each row has in a column."""
-        return [row.get(name) for row in self.rows]
+        try:
+            return list(map(itemgetter(name), self.rows))
+        except KeyError:
+            return [row.get(name) for row in self.rows]
 
     def fields(self) -> Iterator[Mapping[str, Any]]:
         """The objects."""

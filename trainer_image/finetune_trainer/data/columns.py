@@ -55,7 +55,8 @@ def _plain(block: Block, columns: Columns) -> Rows | None:
     systems = block.column(columns.system)
     if not _are_text(prompts) or not _are_text(completions):
         return None
-    if systems.count(None) + systems.count("") == len(systems):
+    absent = systems.count(None)
+    if absent == len(systems) or absent + systems.count("") == len(systems):
         return Rows(block.places, ("user", "assistant"), (prompts, completions))
     if _are_text(systems):
         return Rows(block.places, ("system", "user", "assistant"), (systems, prompts, completions))
@@ -63,13 +64,20 @@ def _plain(block: Block, columns: Columns) -> Rows | None:
 
 
 def _are_text(values: Sequence[Any]) -> bool:
-    """Whether each is text with something in it."""
+    """Whether each is text with something in it: with the first look or two that is soon told of most."""
     try:
-        if min(values) >= "!" and max(values) <= "~~":  # all begin with a letter, digit or mark of ASCII: soon told
-            return True
-        return None not in map(VISIBLE.search, values)
+        return (
+            _begin_in_ascii(values)
+            or _begin_in_ascii(list(map(str.lstrip, values)))
+            or None not in map(VISIBLE.search, values)
+        )
     except TypeError:
         return False
+
+
+def _begin_in_ascii(texts: Sequence[str]) -> bool:
+    """Whether each begins with a letter, digit or mark of ASCII."""
+    return min(texts) >= "!" and max(texts) <= "~~"
 
 
 def to_row(record: Record, columns: Columns) -> Row | Unusable:

@@ -1,4 +1,4 @@
-"""Parquet → rows, one small batch of one row group at a time, only the columns that are asked for.
+"""Parquet → rows, one small batch at a time, only the columns that are asked for.
 
 Parquet is read from its end, so it needs a file: a mounted one as it is, anything else by way of a temporary file.
 Memory is bounded by the pages of the columns that are read, not by rows or row groups.
@@ -6,8 +6,9 @@ Memory is bounded by the pages of the columns that are read, not by rows or row 
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, groupby, islice
 from typing import IO, Any
 
 import pyarrow as pa
@@ -26,69 +27,94 @@ _SMALL_GROUP = 16 * 1024 * 1024
 
 
 class ParquetRows:
-    """The rows of an open Parquet file."""
+    """The rows of an open Parquet file.
+
+    Of the footer only plain numbers are looked at: pyarrow ends the whole process where what the footer says of a
+    column is broken or encrypted and is asked for. Its readers raise an error instead.
+    """
 
     def __init__(self, file: Any, file_name: str) -> None:
         self._file_name = file_name
-        with self._readable("is no Parquet file, or its end is missing"):
+        try:
             self._parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of all columns."""
-        return list(self._parquet.schema_arrow.names)
+            self.columns: list[str] = list(self._parquet.schema_arrow.names)
+            """Names of all columns."""
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise broken_file(file_name, "is no Parquet file, or its end is missing") from error
+        self._group: Any = self._parquet.metadata.row_group
 
     def blocks(self, wanted: Collection[str]) -> Iterator[Record | Block]:
         """Every row, by itself or in a block, with those of the wanted columns that are there.
 
         Raises:
-            TrainerError: DatasetInvalid, a page is broken, or two columns have a wanted name.
+            TrainerError: DatasetInvalid, a page is broken or encrypted, or two columns have a wanted name.
         """
         present = [name for name in self.columns if name in wanted]
         twice = next((name for name in present if present.count(name) > 1), None)
         if twice is not None:
             raise broken_file(self._file_name, f"two columns are called {twice!r}", "Rename one of them.")
-        for group in range(self._parquet.num_row_groups):
-            yield from self._row_group(group, present)
-
-    def _row_group(self, group: int, columns: list[str]) -> Iterator[Record | Block]:
-        if not columns:
-            for row in range(self._parquet.metadata.row_group(group).num_rows):
-                yield Record(Position(row_group=group, row=row), {})
+        groups = range(self._parquet.num_row_groups)
+        if not present:
+            yield from (Record(Position.unpacked(place), {}) for place in self._places(groups))
             return
-        rows = batch_rows(self._parquet.metadata.row_group(group), columns)
-        batches = self._parquet.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
-        row = 0
+        for rows, alike in groupby(groups, lambda group: batch_rows(self._group(group))):
+            yield from self._read(list(alike), present, rows)
+
+    def _places(self, groups: Iterable[int]) -> Iterator[int]:
+        """Packed positions of all rows of some row groups."""
+        return chain.from_iterable(group_places(group, 0, self._group(group).num_rows) for group in groups)
+
+    def _read(self, groups: list[int], columns: list[str], rows: int, passed: int = 0) -> Iterator[Record | Block]:
+        """Row groups, one behind the other, in batches of `rows`: a reader for each would cost as much as 20 rows.
+
+        `passed`: rows of the first group that are not given once more.
+        """
+        places = islice(self._places(groups), passed, None)
+        batches = _behind(passed, self._parquet.iter_batches(rows, groups, columns, use_threads=False))
         while True:
-            with self._readable(f"row group {group} is broken after row {row}"):
+            try:
                 batch = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                yield from self._up_to_the_broken(groups, columns, rows, next(places, None), error)
+                return
+            taken = list(islice(places, 1 if batch is None else batch.num_rows))
+            if len(taken) != (0 if batch is None else batch.num_rows):
+                raise broken_file(self._file_name, "holds another number of rows than its end says")
             if batch is None:
                 return
-            yield from _blocks(batch, group_places(group, row, batch.num_rows))
-            row += batch.num_rows
+            yield from _blocks(batch, taken)
 
-    @contextmanager
-    def _readable(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (pa.ArrowException, OSError) as error:
-            raise broken_file(self._file_name, what) from error
+    def _up_to_the_broken(
+        self, groups: list[int], columns: list[str], rows: int, place: int | None, error: Exception
+    ) -> Iterator[Record | Block]:
+        """What can be read from `place` on, where a batch begins that may break in one of several row groups."""
+        last = groups[-1]
+        at = Position(row_group=last, row=self._group(last).num_rows) if place is None else Position.unpacked(place)
+        if len(groups) == 1:
+            if "decrypt" in str(error).lower():
+                raise broken_file(self._file_name, "is an encrypted Parquet file", "Write it without encryption.")
+            raise broken_file(self._file_name, f"row group {last} is broken after row {at.row}") from error
+        for group in (one for one in groups if one >= (at.row_group or 0)):
+            yield from self._read([group], columns, rows, (at.row or 0) if group == at.row_group else 0)
 
 
-def batch_rows(group: Any, columns: Collection[str]) -> int:
+def _behind(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches without their first rows."""
+    for batch in batches:
+        if rows < batch.num_rows:
+            yield batch.slice(rows)
+        rows = max(0, rows - batch.num_rows)
+
+
+def batch_rows(group: Any) -> int:
     """Rows of a row group that may be in memory at once.
 
     A row takes the average, but in a small group it may take all of it: each row may then be the same word of a
-    dictionary, which is stored once and read as often as it stands there.
+    dictionary, which is stored once and read as often as it stands there. What is unknown is read row by row.
     """
-    chunks = (group.column(index) for index in range(group.num_columns))
-    size = sum(
-        chunk.total_uncompressed_size
-        for chunk in chunks
-        if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)
-    )
-    a_row = size if size <= _SMALL_GROUP else size // group.num_rows
-    return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(a_row, 1))))
+    size = group.total_byte_size
+    a_row = size if size <= _SMALL_GROUP else size // max(group.num_rows, 1)
+    return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES // a_row))) if a_row > 0 else 1
 
 
 def _blocks(batch: pa.RecordBatch, places: Sequence[int]) -> Iterator[Record | Block]:

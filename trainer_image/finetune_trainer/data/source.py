@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
@@ -20,7 +20,7 @@ from finetune_trainer.store_clients import GOOGLE_KEY, google_files
 from finetune_trainer.store_errors import reason_of, status_of
 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
-BUFFER = 1 << 16
+BUFFER = 1 << 17
 """Of a stream: rows are looked at by buffers, and what is made of one should stay in the processor's cache."""
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",
@@ -73,7 +73,7 @@ class Source:
 class _StoredBytes(io.RawIOBase):
     """What the store gives, counted and hashed; its errors are already those of the trainer."""
 
-    def __init__(self, uri: Uri, stored: BinaryIO) -> None:
+    def __init__(self, uri: Uri, stored: io.RawIOBase) -> None:
         self._uri = uri
         self._stored = stored
         self.digest = hashlib.sha256()
@@ -85,12 +85,11 @@ class _StoredBytes(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        block = guarded(self._uri, lambda: self._stored.read(len(view)))
-        view[: len(block)] = block
-        self.digest.update(block)
-        self.count += len(block)
-        self.finished = self.finished or not block
-        return len(block)
+        size: int = guarded(self._uri, lambda: self._stored.readinto(view))
+        self.digest.update(view[:size])
+        self.count += size
+        self.finished = self.finished or not size
+        return size
 
     def close(self) -> None:
         if not self.closed:
@@ -106,10 +105,10 @@ def guarded(uri: Uri, action: Callable[[], Any]) -> Any:
         raise store_error(uri, error) from error
 
 
-def _open(uri: Uri, *, air_gapped: bool) -> BinaryIO:
+def _open(uri: Uri, *, air_gapped: bool) -> io.RawIOBase:
     mounted = uri.mounted_path()
     if mounted is not None:
-        stored: BinaryIO = guarded(uri, lambda: _open_mounted(Path(mounted)))
+        stored: io.RawIOBase = guarded(uri, lambda: _open_mounted(Path(mounted)))
         return stored
     if air_gapped and uri.scheme == "hf":
         raise TrainerError(
@@ -117,19 +116,19 @@ def _open(uri: Uri, *, air_gapped: bool) -> BinaryIO:
             f"{uri.file_name}: hf:// is on a hub, and this site is air-gapped: no hub is asked",
             "Copy the file to a volume or an object store inside the site and name it there; " + SCHEME_HELP + ".",
         )
-    fetched: BinaryIO = guarded(uri, lambda: _open_remote(uri))
+    fetched: io.RawIOBase = guarded(uri, lambda: _open_remote(uri))
     return fetched
 
 
-def _open_mounted(path: Path) -> BinaryIO:
+def _open_mounted(path: Path) -> io.RawIOBase:
     """Only a regular file: a pipe or a device might never end, or never begin."""
     if not path.is_dir() and path.exists() and not path.is_file():
         message = f"{path.name} is a pipe or a device, not a file"
         raise TrainerError(Reason.DATASET_NOT_FOUND, message, "Name one file of rows in the uri.")
-    return path.open("rb")
+    return path.open("rb", buffering=0)
 
 
-def _open_remote(uri: Uri) -> BinaryIO:
+def _open_remote(uri: Uri) -> io.RawIOBase:
     if uri.scheme == "gs":
         key = os.environ.get(GOOGLE_KEY)
         filesystem, path = google_files(key, "dataset.secretRef", default=None), f"{uri.root}/{uri.path}"
@@ -139,7 +138,7 @@ def _open_remote(uri: Uri) -> BinaryIO:
         # the proxy of the site, where its environment variables name one; the stores' libraries look by themselves
         options = {"client_kwargs": {"trust_env": True}} if uri.scheme == "https" else {}
         filesystem, path = fsspec.core.url_to_fs(uri.text, **options)
-    opened: BinaryIO = filesystem.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
+    opened: io.RawIOBase = filesystem.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
     return opened
 
 

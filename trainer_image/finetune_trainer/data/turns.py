@@ -1,4 +1,8 @@
-"""Values of a record → text and turns, or what is wrong with them. Never quotes a row; knows no layout of rows."""
+"""Values of a record → text and turns, or what is wrong with them. Never quotes a row; knows no layout of rows.
+
+Text may be a list of parts, as OpenAI and Bedrock have it: `[{"type": "text", "text": "..."}]`. A message may be
+ShareGPT's: `{"from": "human", "value": "..."}`.
+"""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api.verdict import ProblemKind
-from finetune_trainer.data.rows import ROLES, Turn
+from finetune_trainer.data.rows import ROLES, Role, Turn
 
 MESSAGES_LIMIT = 256
 """Most messages of one conversation: each answer in it is tokenised with all that comes before."""
@@ -23,8 +27,16 @@ _KINDS = {
     datetime: "a time",
     date: "a date",
 }
-VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f-\xa0\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-"""Text has something in it where one character is neither white space, nor a control, nor of no width."""
+VISIBLE = re.compile(
+    r"[^\s\x00-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Text has something in it where one character is neither white space, nor a control, nor shown as nothing at all."""
+
+_OTHER_ROLES: dict[Any, Role] = {"developer": "system", "human": "user", "gpt": "assistant"}
+"""OpenAI's later word for system, and ShareGPT's words."""
+_TEXT_PARTS = (None, "text", "input_text", "output_text")
+_OTHER_PARTS = (("image", "an image"), ("audio", "audio"), ("video", "a video"), ("file", "a file"))
 
 
 class UnusableError(Exception):
@@ -39,6 +51,7 @@ class UnusableError(Exception):
 
 def text(value: Any, what: str, column: str) -> str:
     """The value, where it is text with something in it; `what` is what messages call it."""
+    value = _joined(value, what, column)
     if value is None:
         raise UnusableError("Missing", f"{what} is missing", column)
     if not isinstance(value, str):
@@ -47,6 +60,24 @@ def text(value: Any, what: str, column: str) -> str:
     if is_blank(value):
         raise UnusableError("Empty", f"{what} is empty", column)
     return value
+
+
+def _joined(value: Any, what: str, column: str) -> Any:
+    """The text of a list of parts, one under the other, as our servers read it; any other value as it is."""
+    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+        return value
+    return "\n".join(_text_of(part, what, column) for part in value)
+
+
+def _text_of(part: dict[str, Any], what: str, column: str) -> str:
+    kind, said = part.get("type"), part.get("text")
+    if kind in _TEXT_PARTS and isinstance(said, str):
+        return said
+    held = kind if isinstance(kind, str) else " ".join(name for name, inside in part.items() if inside is not None)
+    if held in _TEXT_PARTS:
+        raise UnusableError("NotText", f"{what} has a part of type text without text", column)
+    other = next((words for mark, words in _OTHER_PARTS if mark in held), "something other than text")
+    raise UnusableError("NotText", f"{what} has {other} in it: only text can be learnt", column)
 
 
 def is_blank(value: Any) -> bool:
@@ -74,7 +105,7 @@ def conversation(messages: Any, column: str) -> tuple[Turn, ...]:
 def _require_no_weights(messages: Sequence[dict[str, Any]], column: str) -> None:
     """Every answer of a conversation is learnt: one that is marked as not to be learnt would be too, unnoticed."""
     for index, message in enumerate(messages, 1):
-        if message["role"] == "assistant" and message.get("weight") not in (None, 1):
+        if message.get("weight") not in (None, 1) and _role(message) == "assistant":
             what = f"message {index} has a weight, but every answer is learnt: remove the weight, or the row"
             raise UnusableError("Malformed", what, column)
 
@@ -100,16 +131,22 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
     """One message; None for a system message without text."""
     if not isinstance(message, dict):
         raise UnusableError("Malformed", f"message {index} is no object with role and content", column)
-    role, content = message.get("role"), message.get("content")
+    role, content = _role(message), message.get("content", message.get("value"))
     if role is None:
         raise UnusableError("Malformed", f"message {index} has no role", column)
     if role not in ROLES:
         raise UnusableError("Malformed", f"message {index} has a role other than {', '.join(ROLES)}", column)
-    if role == "system" and is_blank(content):
+    what = f"content of message {index}"
+    if role == "system" and is_blank(_joined(content, what, column)):
         return None
     if message.get("tool_calls") or message.get("function_call"):
         raise UnusableError("Malformed", f"message {index} calls a tool, which cannot be learnt", column)
-    return Turn(role, text(content, f"content of message {index}", column))
+    return Turn(role, text(content, what, column))
+
+
+def _role(message: dict[str, Any]) -> Any:
+    said = message.get("role", message.get("from"))
+    return _OTHER_ROLES.get(said, said) if isinstance(said, str) else said
 
 
 def after_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Turn, ...]:
@@ -118,6 +155,7 @@ def after_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Tur
     Raises:
         UnusableError: it is no text, or another message than the one with which they begin already.
     """
+    system = _joined(system, called("system", column), column)
     if is_blank(system):
         return turns
     first = Turn("system", text(system, called("system", column), column))
