@@ -155,5 +155,6 @@ _FOOT = """- **apply → Job**: from the POST of a FineTuneJob until the client'
   1,000 requests a second, for which it has no setting; JobSet's has its default, 500. Bars are those of 1,000 jobs,
   and from 5,000 on those of 5,000 and 10,000.
 - **restart**: from the start of the process, with all objects present, until each job was looked at and nothing waits.
-- **edit**: from a PATCH of one job among all until its status speaks of the new generation.
+- **edit**: from a PATCH of one job among all until its status speaks of the new generation. Restart and edits begin
+  when the Job controller has seen the end of all batch Jobs, which is later than all are Complete.
 - **others' CPUs**: processors that other work on the machine took meanwhile. Times grow with it, requests do not."""

@@ -93,6 +93,14 @@ def api_alone(name: str, folder: Path) -> Iterator[World]:
         yield World(cluster, log)
 
 
+def is_at_rest(made: World) -> bool:
+    """Whether the Job controller has seen the end of every batch Job."""
+    unended = made.cluster.kubectl(
+        "get", "jobs.batch", "--namespace", NAMESPACE, "--field-selector", "status.successful=0", "--output", "name"
+    )
+    return not unended.strip()
+
+
 def _audit(folder: Path) -> tuple[Path, list[str]]:
     """The log of who asked for what, and the API server's flags for it."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -103,6 +103,7 @@ class Operator:
             enqueue=self._queue.add,
             clock=lambda: datetime.now(UTC),
             report_interval=timedelta(seconds=self._settings.progress_write_seconds),
+            new_jobs_wait=self._queue.first_waits,
         )
 
     def _make_reconcilers(self) -> Mapping[str, Reconcile]:

@@ -224,7 +224,8 @@ def adopt(view: JobView) -> Decision | None:
         return None
     change = _started(view)
     change.fields["provider"] = change.fields["provider"].model_copy(update={"job_id": view.run.job_id})
-    return Decision(with_status(view, change), requeue_after=0)
+    said_all = view.run.state == "Queued" and view.run.failure is None
+    return Decision(with_status(view, change), requeue_after=LATE_POD_CHECK_SECONDS if said_all else 0)
 
 
 def wait_for_pod(view: JobView) -> Decision | None:

@@ -46,6 +46,8 @@ class Context:
     clock: Callable[[], datetime]
     report_interval: timedelta = REPORT_INTERVAL
     """Least time between two writes of a job's progress."""
+    new_jobs_wait: Callable[[], bool] = lambda: False
+    """Whether jobs that are new wait for a worker."""
     _connections: dict[str, tuple[int, LLMConnectionSpec | None]] = field(default_factory=dict)
     """Each connection as it was last read, with its version: every job of it asks for it at every look."""
 

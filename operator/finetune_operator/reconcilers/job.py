@@ -66,13 +66,16 @@ class JobReconciler:
             return Requeue(busy.retry_after or 1.0)
         except ProviderError as error:
             decision = cloud_job.trouble(view, error.failure(), error.retry_after or cloud_job.ASK_AGAIN_SECONDS)
-        if view.deleting and decision.release:
+        if self._can_tell_later(view, decision):
+            return Requeue(0)
+        released = view.deleting and decision.release
+        if released:
             self._forget(view.uid)
-            return None
-        if decision.delete:
+        if decision.delete and not released:
             await self._context.kube.delete(
                 FINE_TUNE_JOBS, key.name, key.namespace, uid=job["metadata"]["uid"], propagation="Background"
             )
+        if decision.delete or released:
             return None
         status = decision.status.model_copy(update={"display": _display(view, decision.status)})
         # What this write tells concerns the job alone, and that has just been looked at.
@@ -86,6 +89,15 @@ class JobReconciler:
         """A job has ended or is gone: nobody asks any more what was counted of it."""
         self._reports.forget(uid)
         self._cloud.forget(uid)
+
+    def _can_tell_later(self, view: JobView, decision: Decision) -> bool:
+        """Whether status may say in a later look what was just started: the pods of other new jobs come first.
+
+        Only of a first attempt's Job: it is found by its name, as after a crash.
+        """
+        first = decision.start and view.status.provider is None and not view.remote
+        alone = view.spec is not None and view.spec.resources.nodes == 1
+        return first and alone and self._context.new_jobs_wait()
 
     async def _look(self, job: Manifest) -> tuple[JobView, Decision]:
         """What is known and what follows. A refusal is for good: it rests on what the API says now.

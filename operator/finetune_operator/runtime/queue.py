@@ -114,6 +114,10 @@ class WorkQueue:
         self._schedule.add(key, self._now() + seconds)
         self._dispatch_soon()
 
+    def first_waits(self) -> bool:
+        """Whether a key that was added first waits for a worker."""
+        return self._schedule.head_start_waits
+
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller's own limit, and not a cancellation
         """Starts nothing more and lets the running ones finish; after `timeout` seconds they are cancelled.
 

@@ -87,6 +87,12 @@ class Schedule:
         entry = self._first()
         return None if entry is None else entry.due
 
+    @property
+    def head_start_waits(self) -> bool:
+        """Whether the waiting key whose turn is next came with a head start."""
+        entry = self._first()
+        return entry is not None and entry.rank < entry.due
+
     def due_count(self, now: float) -> int:
         """How many keys are due and wait for a worker. Walks over all waiting keys."""
         return sum(entry.due <= now for entry in self._waiting.values())

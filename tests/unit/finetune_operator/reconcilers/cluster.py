@@ -55,6 +55,7 @@ class Cluster:
     def __init__(self) -> None:
         self.catalogue = Catalogue()
         self.leads = True
+        self.new_jobs_wait = False
         self.build: Build | None = None
         self.sign_in: SignIn = credential_of
         self.metrics = PodMetrics()
@@ -72,7 +73,14 @@ class Cluster:
         self.observer = Observer(self.kube, self.store, self.wake)
         for place in self.observer.places():
             self.observer.listed(*place, self.observer.listing(*place))
-        context = Context(self.kube, self.store, self.announce, self.wake, lambda: self.now)
+        context = Context(
+            self.kube,
+            self.store,
+            self.announce,
+            self.wake,
+            lambda: self.now,
+            new_jobs_wait=lambda: self.new_jobs_wait,
+        )
         provider = HuggingFaceTraining(
             self.kube,
             self.store,

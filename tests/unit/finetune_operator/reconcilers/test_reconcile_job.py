@@ -15,6 +15,7 @@ from finetune_operator.runtime.kube import (
     NAMESPACES,
     PODS,
 )
+from finetune_operator.runtime.queue import Requeue
 from tests.unit.finetune_operator.decide.given import ended, openai_connection
 from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_job, with_running_job
 
@@ -42,6 +43,40 @@ async def test_a_job_asks_little_of_the_api_server() -> None:
     of_jobs = [verb for verb, plural in cluster.kube.requests if plural in {"jobs", "finetunejobs", "pods"}]
     assert of_jobs.pop(0) == "would_create", "the connection's own check, which is good for an hour"
     assert of_jobs == ["create", "patch_status", "patch_status", "patch_status"], "queued, running, succeeded"
+
+
+async def among_new_jobs() -> Cluster:
+    """A cluster with a job that nobody has looked at, and with others behind it."""
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_connection()
+    await cluster.settle()
+    cluster.new_jobs_wait = True
+    cluster.add_job()
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    cluster.kube.requests.clear()
+    return cluster
+
+
+async def test_a_job_among_many_new_ones_gets_its_pod_first_and_its_status_in_the_next_look() -> None:
+    cluster, at_once = await among_new_jobs(), await with_job()
+    assert await cluster.reconcile(JOB) == Requeue(0)
+    assert cluster.kube.requests == [("create", "jobs")]
+    assert await cluster.reconcile(JOB) == Requeue(15)
+    assert cluster.kube.requests == [("create", "jobs"), ("patch_status", "finetunejobs")]
+    told, told_at_once = cluster.status(), at_once.status()
+    uid = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]["uid"]
+    assert told["provider"].pop("artifactURI").endswith(uid[:8])
+    del told_at_once["provider"]["artifactURI"]
+    assert told == told_at_once
+
+
+async def test_a_job_that_is_refused_says_so_at_once_however_many_wait() -> None:
+    cluster = await among_new_jobs()
+    cluster.kube.refusals["create", "jobs"] = Invalid(422, "Invalid", "no such field")
+    await cluster.reconcile(JOB)
+    assert cluster.status()["failure"]["reason"] == "PodRejected"
 
 
 async def test_nothing_is_written_when_nothing_has_changed() -> None:

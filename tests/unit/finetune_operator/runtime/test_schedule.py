@@ -42,6 +42,17 @@ def test_a_head_start_overtakes_those_that_have_waited_less_long_and_no_others()
     assert taken(schedule, 40.0) == [A, C, B]
 
 
+def test_it_is_known_whether_the_next_one_came_with_a_head_start():
+    schedule = Schedule()
+    assert not schedule.head_start_waits
+    schedule.add(A, 20.0)
+    assert not schedule.head_start_waits
+    schedule.add(B, 40.0, head_start=30.0)
+    assert schedule.head_start_waits
+    schedule.take(40.0)
+    assert not schedule.head_start_waits
+
+
 def test_a_head_start_makes_nothing_due_before_its_time():
     schedule = Schedule()
     schedule.add(A, 0.0)
