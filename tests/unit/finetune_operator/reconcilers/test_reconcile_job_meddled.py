@@ -1,0 +1,86 @@
+"""What hands and policies of the cluster do to a FineTuneJob's children and status: told, and nothing made twice."""
+
+from finetune_api.trainer import termination_message
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS
+from tests.unit.finetune_operator.decide.given import ended
+from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster, with_job, with_running_job
+
+
+async def test_a_container_beside_the_trainer_that_never_ends_does_not_hold_the_job_up() -> None:
+    cluster = await with_running_job()
+    trainer = ended(0, message=termination_message(cluster.result()))["containerStatuses"]
+    proxy = {"name": "proxy", "state": {"running": {"startedAt": "2026-11-21T12:00:00Z"}}}
+    status = {"phase": "Running", "containerStatuses": [*trainer, proxy]}
+    cluster.kube.change(PODS, "sentiment-1-1-x", status=status)
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects, "its pod ends with it"
+    assert len(cluster.status(MODEL)["versions"]) == 1
+
+
+async def test_a_job_of_somebody_else_that_has_the_name_is_told_and_left_alone() -> None:
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_connection()
+    strangers = {"metadata": {"name": "sentiment-1-1", "namespace": "team-a"}, "spec": {}}
+    cluster.kube.put(JOBS, strangers)
+    cluster.kube.events.pop()  # it has no label of ours, so no watch tells of it
+    cluster.add_job()
+    await cluster.settle()
+    failure = cluster.status()["failure"]
+    assert (failure["reason"], "Job sentiment-1-1 is there already" in failure["message"]) == ("NameConflict", True)
+    assert "kubectl delete job sentiment-1-1" in failure["nextStep"]
+    assert cluster.condition("Stalled")["status"] == "True"
+    cluster.kube.drop(JOBS, "sentiment-1-1")
+    await cluster.wait(60)
+    assert (cluster.status()["phase"], "failure" in cluster.status()) == ("Queued", False)
+
+
+async def test_what_a_deletion_that_orphans_has_left_is_told_and_not_waited_for_for_ever() -> None:
+    cluster = await with_running_job()
+    left = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]
+    cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")
+    orphan = {key: value for key, value in left["metadata"].items() if key != "ownerReferences"}
+    cluster.kube.change(JOBS, "sentiment-1-1", metadata=orphan)
+    await cluster.settle()
+    cluster.add_job()
+    await cluster.settle()
+    assert "waiting for the last attempt's pod to end" in cluster.condition("Reconciling")["message"]
+    cluster.end_pod(0)
+    await cluster.settle()
+    assert cluster.status()["failure"]["reason"] == "NameConflict"
+
+
+async def test_a_job_whose_status_somebody_emptied_is_not_trained_again() -> None:
+    cluster = await with_running_job()
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    created = cluster.kube.asked("create", "jobs")
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    cluster.kube.drop(JOBS, "sentiment-1-1")
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert cluster.condition("Complete")["status"] == "True"
+    assert cluster.kube.asked("create", "jobs") == created
+    assert len(cluster.status(MODEL)["versions"]) == 1
+
+
+async def test_a_job_that_is_held_back_says_that_it_is_suspended() -> None:
+    cluster = await with_job()
+    spec = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["spec"]
+    cluster.kube.change(JOBS, "sentiment-1-1", spec={**spec, "suspend": True})
+    await cluster.settle()
+    assert "Job sentiment-1-1 is suspended" in cluster.condition("Reconciling")["message"]
+
+
+async def test_a_job_that_somebody_deleted_is_followed_by_the_next_attempt_once_its_pod_is_gone() -> None:
+    cluster = await with_running_job()
+    cluster.kube.drop(JOBS, "sentiment-1-1")
+    await cluster.settle()
+    assert cluster.status()["provider"]["lastFailure"]["reason"] == "Interrupted"
+    await cluster.wait(5)
+    assert (JOBS, "team-a", "sentiment-1-2") not in cluster.kube.objects, "the first pod may still write"
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    await cluster.settle()
+    assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
