@@ -138,6 +138,8 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
         ("t.jsonl", '{"prompt":"a","completions":"b"}', {}, "{completion: completions}"),
         ("t.jsonl", '{"question":"a","answer":"b"}', {}, "{prompt: question, completion: answer}"),
         ("t.jsonl", '{"instruction":"a","input":"","output":"b"}', {}, "{prompt: instruction, completion: output}"),
+        ("t.jsonl", '{"text":"a"}', {}, "{prompt: text, completion: NAME}"),
+        ("t.jsonl", '{"prompt":"a"}', {}, "{completion: NAME}"),
         ("t.jsonl", '{"conversations":[]}', {}, "{messages: conversations}"),
         (
             "t.jsonl",
@@ -512,3 +514,10 @@ def test_rows_are_not_shown_without_a_tokenizer_or_of_bad_data(check, tiny_model
     bad = check("--model-cache", tiny_model, "--show-rows", train=("train.jsonl", GOOD + '{"prompt": "secret"}'))
     assert bad.code == ExitCode.DATASET_INVALID
     assert "secret" not in bad.err
+
+
+def test_the_input_of_an_instruction_is_not_left_out_without_a_word(check):
+    data = '{"instruction": "a", "input": "b", "output": "c"}\n'
+    columns = {"prompt": "instruction", "completion": "output"}
+    result = check(train=("t.jsonl", data), spec={"dataset": {"columns": columns}})
+    assert any("t.jsonl: column input is not read" in warning for warning in result.verdict.warnings)

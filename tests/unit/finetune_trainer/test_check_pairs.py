@@ -67,7 +67,7 @@ def test_rows_that_are_read_and_wrong_are_to_be_corrected_and_the_format_is_not_
         (
             "prompt,completion",
             "2 rows has a column 'chosen'",
-            "{prompt: NAME, chosen: NAME, rejected: NAME}",
+            "{chosen: NAME, rejected: NAME}",
         ),
         ("question,preferred,loser", "a column 'chosen'", "{prompt: question, chosen: preferred, rejected: loser}"),
         ("prompt,chosen,rejectd", "a column 'rejected'; its columns are prompt, chosen", "{rejected: rejectd}"),

@@ -65,6 +65,14 @@ def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
     return f"no row has a column {columns.system!r} (columns.system)" + (f"; did you mean {near}?" if near else "")
 
 
+def unread_input(columns: Columns, seen: Sequence[str]) -> str | None:
+    """A sentence on Alpaca's layout, where the input of an instruction would be left out of every prompt."""
+    if columns.prompt != "instruction" or "input" not in seen or "input" in columns.named.values():
+        return None
+    how = "join both into one column, or map {system: instruction, prompt: input}"
+    return f"column input is not read: where instruction needs it, {how}"
+
+
 def nearest(wanted: str, usual: Sequence[str], names: Iterable[str]) -> str | None:
     """The name that is spelt nearly like the wanted one, else one that is usual for it."""
     by_plain = {_plain(name): name for name in reversed(list(names))}

@@ -37,6 +37,9 @@ _FOREIGN_ENDINGS = {
     ".tar": "Take the file out of the archive; gzip or zstd may compress it.",
     ".arrow": "Write the table as Parquet.",
     ".feather": "Write the table as Parquet.",
+    ".orc": "Write the table as Parquet.",
+    ".avro": "Write the table as Parquet.",
+    ".lz4": "Compress the file with gzip or zstd instead of lz4.",
 }
 _MAGIC: tuple[tuple[re.Pattern[bytes], Compression], ...] = (
     (re.compile(rb"\x1f\x8b"), "gzip"),
@@ -47,6 +50,18 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"PARE"), "is an encrypted Parquet file", "Write it without encryption."),
     (re.compile(rb"PK\x03\x04"), "is a zip archive or a spreadsheet", "Save the rows as CSV, JSON Lines or Parquet."),
     (re.compile(rb"BZh|\xfd7zXZ"), "is compressed with bzip2 or xz", "Compress it with gzip or zstd instead."),
+    (re.compile(rb"ARROW1|FEA1|\xff{4}"), "is an Arrow or Feather file", "Write the table as Parquet."),
+    (re.compile(rb"%PDF-"), "is a PDF", "Save the rows as CSV, JSON Lines or Parquet."),
+    (
+        re.compile(rb"SQLite format 3\0|Obj\x01|ORC|\x80[\x02-\x05]"),
+        "is a database, Avro, ORC or pickle file",
+        "Save the rows as CSV, JSON Lines or Parquet.",
+    ),
+    (
+        re.compile(rb".{257}ustar", re.DOTALL),
+        "is a tar archive",
+        "Take the file out of it; gzip or zstd may compress it.",
+    ),
     (re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd"), "is compressed twice", "Compress it once."),
     (
         re.compile(rb"version https://git-lfs"),

@@ -227,15 +227,19 @@ class _SplitCheck:
         if self._is_no_json:
             field = f"spec.dataset.{self.split}.format"
             return f"The file was read as {self.format}: set {field} if it is something else, or write it anew."
-        if self.rows and not self.bad_rows:
+        if not self.rows:
+            return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
+        if not self.bad_rows:
             return "Raise hyperparameters.maxSequenceLength, or shorten the prompts."
         return None
 
     def _how_to_name_columns(self) -> str:
         if column_names.other_separator(self.columns_seen) is not None:
             return "Write the file with commas between the cells, or as JSON Lines."
-        meant = column_names.meant(self.spec.data.columns, self.columns_seen)
-        mapping = column_names.mapping(meant or dict.fromkeys(self.spec.data.columns.needed, "NAME"))
+        columns = self.spec.data.columns
+        meant = column_names.meant(columns, self.columns_seen)
+        unnamed = [part for part in columns.needed if columns.named[part] not in self.columns_seen]
+        mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         return f"Map the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
 
     def warnings(self) -> Iterator[str]:
@@ -246,6 +250,8 @@ class _SplitCheck:
             yield f"{self.file}: {_rows(self.duplicates)} exactly like an earlier row"
         if self.rows and (unused := column_names.unused_system(self.spec.data.columns, self.columns_seen)):
             yield f"{self.file}: {unused}"
+        if unread := column_names.unread_input(self.spec.data.columns, self.columns_seen):
+            yield f"{self.file}: {unread}"
         if tally.truncated:
             yield f"{self.file}: {_rows(tally.truncated)} longer than maxSequenceLength {length:,}; the end is cut"
         if tally.unlabelled:
