@@ -8,7 +8,7 @@ import pytest
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
-from finetune_operator.decide.job import RETRY_DELAYS, decide
+from finetune_operator.decide.job import LATE_POD_CHECK_SECONDS, RETRY_DELAYS, decide
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
@@ -41,7 +41,8 @@ def test_the_first_attempt() -> None:
 
 def test_an_attempt_that_was_started_before_a_crash_is_taken_over_with_all_that_start_records() -> None:
     taken = decide(view(run("Queued"), spec=job_spec(retryNonce="1")))
-    assert (taken.start, taken.requeue_after) == (False, 0)
+    assert (taken.start, taken.requeue_after) == (False, LATE_POD_CHECK_SECONDS), "what is queued says all already"
+    assert decide(view(run("Active"), spec=job_spec(retryNonce="1"))).requeue_after == 0
     told = taken.status.provider
     assert told is not None
     assert (told.attempt, told.job_id, told.artifact_uri) == (1, "sentiment-1-1", view().artifact_uri)
