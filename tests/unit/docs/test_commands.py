@@ -52,7 +52,7 @@ FLAGS_WITH_VALUES = {
 }
 CHART = json.loads((ROOT / "helm/finetune-operator/values.schema.json").read_text())
 CATALOGUE = json.loads((ROOT / "helm/finetune-operator/files/providers.json").read_text())["providers"]
-NOT_FIELDS = re.compile(r"\.(py|ya?ml|jsonl?|html|svg|bin|txt|toml|tar|com|dev|app)$")
+NOT_FIELDS = re.compile(r"\.(py|ya?ml|jsonl?|html|svg|bin|txt|toml|tar|gz|com|dev|app)$")
 MADE_BY_TRAINER = commands("finetune-trainer", "finetune-operator")
 OF_KUBECTL = commands("kubectl")
 OF_HELM = commands("helm")
@@ -219,12 +219,15 @@ def refusal(schema: Schema, snippet: Any, *, whole: bool) -> str | None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=name_of)
-def test_every_part_of_a_manifest_can_stand_in_one(page: Path) -> None:
+def test_every_part_of_a_manifest_or_of_the_charts_values_can_stand_in_one(page: Path) -> None:
     for snippet in snippets(page):
         kind = SCHEMAS.get(snippet.get("kind", ""))
         if kind is not None:
             kept = {**kind["properties"], "metadata": {"type": "object"}}
             assert refusal({**kind, "properties": kept}, snippet, whole=True) is None
+            continue
+        if set(snippet) <= set(CHART["properties"]):  # values: the chart's schema says itself where it is open
+            jsonschema.Draft7Validator({**CHART, "required": []}).validate(snippet)
             continue
         places = [part for schema in SCHEMAS.values() for part in fragments(schema, snippet)]
         reasons = [refusal(part, snippet, whole=False) for part in places]
