@@ -20,6 +20,7 @@ LONG = {
         "maxSequenceLength": 64,
         "learningRate": 0.003,
         "checkpointSteps": 20,
+        "precision": "Float32",
     },
 }
 """Long enough to be caught in the middle: 150 steps of some tens of milliseconds."""

@@ -24,14 +24,18 @@ def write_rows(path: Path, count: int, *, seed: int) -> Path:
 def make_job(
     folder: Path, cache: Path, *, splits: tuple[str, ...] = ("train", "validation"), **spec: Any
 ) -> TrainerJob:
-    """A job on rows of its own below `folder`; `spec` overrides parts of its spec."""
+    """A job on rows of its own below `folder`; `spec` overrides parts of its spec.
+
+    It computes in 32 bits, as tests compare numbers; `test_precision.py` has what is chosen otherwise.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"train": 40, "validation": 12, "test": 12}
     data = {
         split: {"uri": write_rows(folder / f"{split}.jsonl", sizes[split], seed=index).as_uri()}
         for index, split in enumerate(splits)
     }
-    hyperparameters = {"epochs": 3, "learningRate": 0.01, "batchSize": 8, **spec.pop("hyperparameters", {})}
+    usual = {"epochs": 3, "learningRate": 0.01, "batchSize": 8, "precision": "Float32"}
+    hyperparameters = usual | spec.pop("hyperparameters", {})
     return TrainerJob.model_validate(
         {
             "namespace": "team-a",

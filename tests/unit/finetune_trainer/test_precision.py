@@ -33,7 +33,8 @@ def test_auto_takes_16_bits_for_a_frozen_base_where_this_cpu_multiplies_them(
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert compute_dtype_of(make_job(tmp_path, tmp_path, **spec)) is expected
+    hyper = {"precision": "Auto"} | spec.get("hyperparameters", {})
+    assert compute_dtype_of(make_job(tmp_path, tmp_path, **{**spec, "hyperparameters": hyper})) is expected
 
 
 @pytest.mark.parametrize(

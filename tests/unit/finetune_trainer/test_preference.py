@@ -159,7 +159,7 @@ def test_sigterm_while_the_reference_is_asked_keeps_what_it_has_said(tiny_model,
 
 
 def test_after_a_shortage_the_step_is_done_again_in_halves_and_learns_the_same(tiny_model, tmp_path, monkeypatch):
-    hyper = SHORT | {"microBatchSize": 8, "precision": "Float32"}
+    hyper = SHORT | {"microBatchSize": 8}
     plain, short = (make_preference_job(tmp_path / kind, tiny_model, hyperparameters=hyper) for kind in ("a", "b"))
     assert do(plain)[0] == ExitCode.OK
     seen, original = [], objective.margins_of
@@ -180,8 +180,7 @@ def test_after_a_shortage_the_step_is_done_again_in_halves_and_learns_the_same(t
 
 
 def test_two_ranks_come_to_the_losses_and_measures_of_one(tiny_model, tmp_path):
-    hyper = SHORT | {"precision": "Float32"}
-    jobs = [make_preference_job(tmp_path / kind, tiny_model, hyperparameters=hyper) for kind in ("one", "two")]
+    jobs = [make_preference_job(tmp_path / kind, tiny_model, hyperparameters=SHORT) for kind in ("one", "two")]
     messages = tmp_path / "messages"
     messages.mkdir()
     both = ranks.start(2, ranks.do, jobs[1].model_copy(update={"report": None}), str(messages))

@@ -146,7 +146,7 @@ def do_and_note(job: TrainerJob, messages: str) -> None:
 def one_job_three_ways(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[TrainerJob]:
     """A job done by one rank, by two that each hold the model, and by two that share it."""
     folder = tmp_path_factory.mktemp("ranks")
-    paces = {"lora": None, "hyperparameters": {"epochs": 1, "microBatchSize": 2, "precision": "Float32"}}
+    paces = {"lora": None, "hyperparameters": {"epochs": 1, "microBatchSize": 2}}
     jobs = [ranks.job_of(folder / name, tiny_model, **paces) for name in ("one", "two", "sharing")]
     jobs = [job.model_copy(update={"spec": jobs[0].spec}) for job in jobs]
     jobs[1] = jobs[1].model_copy(update={"ranks_per_node": 2})

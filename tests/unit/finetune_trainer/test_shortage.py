@@ -15,7 +15,7 @@ from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.test_train import do
 
-WIDE = {"epochs": 0.6, "batchSize": 8, "microBatchSize": 8, "precision": "Float32"}
+WIDE = {"epochs": 0.6, "batchSize": 8, "microBatchSize": 8}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
