@@ -81,14 +81,7 @@ class Cluster:
             lambda: self.now,
             new_jobs_wait=lambda: self.new_jobs_wait,
         )
-        provider = HuggingFaceTraining(
-            self.kube,
-            self.store,
-            last_report=self.reports.last,
-            service="reports.finetune.svc",
-            report_ca=lambda: "CA",
-            clock=lambda: self.now,
-        )
+        provider = self.training()
         self.accounts = Accounts(
             self.kube,
             connection=context.connection,
@@ -129,6 +122,17 @@ class Cluster:
             MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, idle, lambda: self.catalogue),
             CONNECTIONS.kind: ConnectionReconciler(context, self.accounts, lambda: self.catalogue),
         }
+
+    def training(self) -> HuggingFaceTraining:
+        """What runs jobs in pods."""
+        return HuggingFaceTraining(
+            self.kube,
+            self.store,
+            last_report=self.reports.last,
+            service="reports.finetune.svc",
+            report_ca=lambda: "CA",
+            clock=lambda: self.now,
+        )
 
     def guard(self) -> None:
         if not self.leads:

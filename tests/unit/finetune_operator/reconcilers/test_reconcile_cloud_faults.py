@@ -1,6 +1,5 @@
 """Faults at a provider that nobody would think of: what a person sees of them, and that they pass or end."""
 
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx2
@@ -10,40 +9,20 @@ from finetune_operator.providers.openai import OpenAIApi
 from finetune_operator.providers.silence import unanswered
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, NAMESPACES, SECRETS
 from tests.simulators.conftest import start
-from tests.simulators.openai import OpenAISimulator
 from tests.unit.finetune_operator.reconcilers.cloud import (
     CloudCluster,
+    begin,
+    provider,
     rows,
-    simulator,
     with_cloud_job,
-    with_submitted_job,
 )
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
 
-__all__ = ["start"]
+__all__ = ["begin", "provider", "start"]
 
 CREATE = "fine_tuning.jobs.create"
 OWN_KEY = "a-company's own 0815 key"
 """Of no shape that any list of patterns has."""
-
-
-@pytest.fixture
-def provider() -> OpenAISimulator:
-    return simulator()
-
-
-@pytest.fixture
-async def begin(provider: OpenAISimulator, start: Any) -> AsyncIterator[Callable[..., Any]]:
-    """Makes the clusters of a test, and ends them."""
-    url, made = start(provider), []
-
-    async def begun(how: Callable[..., Any] = with_submitted_job, **fields: Any) -> CloudCluster:
-        made.append(await how(provider, url, **fields))
-        return made[-1]
-
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
 
 
 def seen(cluster: CloudCluster, caplog: Any) -> str:

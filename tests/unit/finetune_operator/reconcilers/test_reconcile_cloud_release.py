@@ -1,8 +1,7 @@
 """What a job leaves at its provider when it goes: nothing; and where nothing was brought there, nothing holds it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,39 +9,19 @@ from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
-from tests.simulators.openai import OpenAISimulator
 from tests.unit.finetune_operator.decide.given import verdict
 from tests.unit.finetune_operator.reconcilers.cloud import (
     CloudCluster,
+    begin,
+    provider,
     rows,
-    simulator,
     with_cloud_job,
-    with_submitted_job,
 )
 
-__all__ = ["start"]
+__all__ = ["begin", "provider", "start"]
 
 ADDRESS = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
 CREATE = "fine_tuning.jobs.create"
-
-
-@pytest.fixture
-def provider() -> OpenAISimulator:
-    return simulator()
-
-
-@pytest.fixture
-async def begin(provider: OpenAISimulator, start: Any) -> AsyncIterator[Callable[..., Any]]:
-    """Makes the clusters of a test, and ends them."""
-    url, made = start(provider), []
-
-    async def begun(how: Callable[..., Any] = with_submitted_job, **fields: Any) -> CloudCluster:
-        made.append(await how(provider, url, **fields))
-        return made[-1]
-
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
 
 
 def finalizers(cluster: CloudCluster) -> list[str]:
