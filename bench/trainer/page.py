@@ -49,7 +49,7 @@ def apart(losses: list[float], ours: list[float]) -> float | None:
 
 def agreement(results: list[Result]) -> list[tuple[Result, float, float]]:
     """Contenders, and how far apart from ours their curves are, and their losses on rows that nobody trained on."""
-    ours = next(one for one in results if one["contender"] == "ours")
+    ours = next(one for one in results if one["contender"].removesuffix("-float32") == "ours")
     return [
         (
             one,

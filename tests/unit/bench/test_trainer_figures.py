@@ -6,7 +6,7 @@ import pytest
 
 from bench.trainer import by_transformers, ours
 from bench.trainer.page import BOUND, agreement, apart, page, setting_of
-from bench.trainer.races import AGREEMENT, races
+from bench.trainer.races import AGREEMENT, named, races
 
 TASK = replace(AGREEMENT.task, steps=6, batch=8, held_out=8, each=2)
 
@@ -18,7 +18,8 @@ def as_result(contender, found):
 @pytest.fixture(scope="module")
 def results():
     programs = {"ours": ours.run, "ours-padded": ours.run, "transformers": by_transformers.run}
-    return [as_result(name, run(replace(TASK, contender=name))) for name, run in programs.items()]
+    tasks = {name: replace(TASK, contender=name) for name in programs}
+    return [as_result(named(tasks[name]), run(tasks[name])) for name, run in programs.items()]
 
 
 def test_we_learn_the_same_as_transformers_step_by_step(results):
