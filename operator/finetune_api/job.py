@@ -136,7 +136,9 @@ class Dataset(ApiModel):
     )
     columns: Columns = Field(Columns(), description="How the columns are called.")
     secret_ref: ObjectRef | None = Field(
-        None, description="Secret of the job's namespace; its keys become the trainer's environment (AWS_…, HF_TOKEN)."
+        None,
+        description="Secret of the job's namespace with keys of the stores that files are in, named as their own tools "
+        "name them: AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY, GOOGLE_APPLICATION_CREDENTIALS_JSON, HF_TOKEN, …",
     )
 
 

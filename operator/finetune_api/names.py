@@ -34,6 +34,7 @@ TERMINATION_MESSAGE_MAX_BYTES = 4096  # the kubelet's own limit
 JOB_VARIABLE = "FINETUNE_JOB"  # a TrainerJob as JSON
 REPORT_CA_VARIABLE = "FINETUNE_REPORT_CA"  # PEM
 SERVE_FLAGS_VARIABLE = "FINETUNE_SERVE_FLAGS"  # flags of `serve`, as a shell reads them
+DATA_PREFIX = "FINETUNE_DATA_"  # of variables with the keys of the Secret for a job's data
 PUSH_PREFIX = "FINETUNE_PUSH_"
 REGISTRY_KEYS_VARIABLE = f"{PUSH_PREFIX}DOCKER_CONFIG"  # a docker config.json
 HUB_TOKEN_VARIABLE = f"{PUSH_PREFIX}HUB_TOKEN"
