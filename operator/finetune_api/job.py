@@ -22,6 +22,7 @@ from finetune_api.evaluation import Evaluation
 from finetune_api.preference import Preference
 from finetune_api.push import Push
 from finetune_api.trackers import Trackers
+from finetune_api.uris import OBJECT_SHAPE
 
 Method = Literal["LoRA", "QLoRA", "Full"]
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
@@ -33,14 +34,14 @@ _MODEL_NAME = shaped(
 )
 _URI_RULES = rules(
     (
-        "self.uri.matches('^(pvc|configmap|s3|gs|abfs|hf|https)://[^/]+/.+')",
+        f"self.uri.matches('^((pvc|configmap)://{OBJECT_SHAPE}|(s3|gs|abfs|hf|https)://[^/]+)/.+')",
         "uri needs a scheme, a place and a path: pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, "
-        "gs://BUCKET/KEY, abfs://CONTAINER/PATH, hf://datasets/OWNER/NAME/PATH or https://HOST/PATH "
-        "(file:// works only in `finetune-trainer check` and `run`)",
+        "gs://BUCKET/KEY, abfs://CONTAINER/PATH, hf://datasets/OWNER/NAME/PATH or https://HOST/PATH, in small letters; "
+        "CLAIM and NAME have a-z, 0-9, - and . only (file:// works only in `finetune-trainer check` and `run`)",
     ),
     ("!self.uri.matches('(^|/)[.][.](/|$)')", "uri may not have a '..' segment: write the path without it"),
     (
-        "self.uri.startsWith('abfs://') || !self.uri.matches('^[a-z]+://[^/]*@')",
+        "self.uri.startsWith('abfs://') || !self.uri.matches('^[a-z0-9]+://[^/]*@')",
         "uri holds credentials: put them into a Secret and name it in dataset.secretRef",
     ),
     (
@@ -136,7 +137,9 @@ class Dataset(ApiModel):
     )
     columns: Columns = Field(Columns(), description="How the columns are called.")
     secret_ref: ObjectRef | None = Field(
-        None, description="Secret of the job's namespace; its keys become the trainer's environment (AWS_…, HF_TOKEN)."
+        None,
+        description="Secret of the job's namespace with keys of the stores that files are in, named as their own tools "
+        "name them, such as AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY or HF_TOKEN.",
     )
 
 

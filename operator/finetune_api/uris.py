@@ -8,8 +8,11 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from finetune_api.names import CLAIMS_PATH, CONFIG_MAPS_PATH
 
 DATASET_SCHEMES = ("pvc", "configmap", "s3", "gs", "abfs", "hf", "https")
+OBJECT_SHAPE = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+"""What a claim or a ConfigMap can be called, as a regular expression."""
+
 ARTIFACT_SHAPES = {
-    "pvc": "[a-z0-9]([-a-z0-9.]*[a-z0-9])?",
+    "pvc": OBJECT_SHAPE,
     "s3": "[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]",
     "gs": "[a-z0-9][-_a-z0-9.]{1,220}[a-z0-9]",
     "abfs": "[a-z0-9][-a-z0-9]{1,61}[a-z0-9]@[a-z0-9]{3,24}[.]dfs[.][-a-z0-9.]+",
@@ -86,11 +89,24 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
         raise UriError("the uri has a '..' segment; write the path without it")
     if not path:
         raise UriError(f"the uri names no file; {allowed}")
-    if split.scheme == "hf" and not re.fullmatch("datasets/[^/]+/[^/]+/.+", f"{split.netloc}/{path}"):
-        raise UriError("write hf://datasets/OWNER/NAME/PATH")
-    if split.scheme == "configmap" and "/" in path:
+    uri = Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
+    _require_its_form(uri)
+    return uri
+
+
+def _require_its_form(uri: Uri) -> None:
+    """What stands in it is as its scheme has it.
+
+    Raises:
+        UriError: it is not.
+    """
+    objects = {"pvc": "claim", "configmap": "ConfigMap"}
+    if uri.scheme in objects and not re.fullmatch(OBJECT_SHAPE, uri.root):
+        raise UriError(f"no {objects[uri.scheme]} can be called so; its name has a-z, 0-9, '-' and '.' only")
+    if uri.scheme == "configmap" and "/" in uri.path:
         raise UriError("a ConfigMap key has no '/'; write configmap://NAME/KEY")
-    return Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
+    if uri.scheme == "hf" and not re.fullmatch("datasets/[^/]+/[^/]+/.+", f"{uri.root}/{uri.path}"):
+        raise UriError("write hf://datasets/OWNER/NAME/PATH")
 
 
 def parse_artifact_uri(text: str) -> Uri:

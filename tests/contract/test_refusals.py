@@ -59,6 +59,12 @@ JOBS: list[Refused] = [
     (JOB, TRAIN, "https://me:secret@host/x.csv", ("spec.dataset.train", "dataset.secretRef")),
     (JOB, TRAIN, "configmap://rows/a/b", ("spec.dataset.train", "write configmap://NAME/KEY")),
     (JOB, TRAIN, "hf://owner/name/x.csv", ("spec.dataset.train", "hf://datasets/OWNER/NAME/PATH")),
+    *(
+        (JOB, TRAIN, f"{scheme}://KEY:SECRET@place/a.csv", ("uri holds credentials", "dataset.secretRef"))
+        for scheme in ("s3", "gs", "https")
+    ),
+    (JOB, TRAIN, "pvc://Data_X/a.csv", ("CLAIM and NAME have a-z, 0-9, - and . only",)),
+    (JOB, TRAIN, "configmap://rows-/a.csv", ("CLAIM and NAME have a-z, 0-9, - and . only",)),
     (JOB, "spec.dataset.test.uri", "pvc://x", ("spec.dataset.test", "pvc://CLAIM/PATH")),
     (JOB, "spec.dataset.train.format", "csv", ("spec.dataset.train.format", '"CSV"', '"Parquet"')),
     (JOB, "spec.dataset.columns.prompt", "", ("spec.dataset.columns.prompt", "at least 1")),

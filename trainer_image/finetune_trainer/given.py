@@ -1,16 +1,42 @@
-"""The job that a pod is given by its environment. By hand there is none, and that is said with what to do instead."""
+"""The job that a pod is given by its environment, and the keys of its data.
 
+By hand there is no job, and that is said with what to do instead; keys are in the shell's environment as they are.
+"""
+
+import logging
 import os
+from collections.abc import Mapping, MutableMapping
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from finetune_api.names import JOB_VARIABLE
+from finetune_api.names import DATA_PREFIX, JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import AttemptJob
 from finetune_trainer.errors import TrainerError, places
 
 J = TypeVar("J", bound=AttemptJob)
+
+HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - a name, not a secret
+DATA_KEYS = frozenset({
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
+    "AWS_CA_BUNDLE",
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_TENANT_ID", "AZURE_STORAGE_CLIENT_ID", "AZURE_STORAGE_CLIENT_SECRET", "AZURE_STORAGE_ANON",
+    "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET",
+    "GOOGLE_APPLICATION_CREDENTIALS_JSON", "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST",
+    "HF_TOKEN", "HF_ENDPOINT",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+})  # fmt: skip
+"""Keys of dataset.secretRef that become variables of this process: what stores, hubs and the way to them ask for.
+
+None of them names code or a command: those of Python, of the loader and of AWS's configuration files would.
+"""
+
+logger = logging.getLogger(__name__)
 
 
 def job_given(model: type[J], by_hand: str) -> J:
@@ -27,9 +53,27 @@ def job_given(model: type[J], by_hand: str) -> J:
     if text is None:
         raise TrainerError(Reason.SPEC_INVALID, f"{JOB_VARIABLE} is not set: it has a pod's job", by_hand)
     try:
-        return model.model_validate_json(text)
+        job = model.model_validate_json(text)
     except ValidationError as error:
         raise no_job(places(error), by_hand) from error
+    take_data_keys(os.environ, kept=() if job.spec.hub_token_secret_ref is None else (HUB_TOKEN,))
+    return job
+
+
+def take_data_keys(environment: MutableMapping[str, str], kept: tuple[str, ...] = ()) -> None:
+    """Make variables of the keys of dataset.secretRef that are known; `kept` have a Secret of their own."""
+    given = data_keys(environment)
+    environment.update({name: value for name, value in given.items() if name in DATA_KEYS and name not in kept})
+    unknown = sorted(given.keys() - DATA_KEYS)
+    if unknown:
+        logger.warning("dataset.secretRef: only spec.code sees its keys %s", ", ".join(unknown))
+
+
+def data_keys(environment: Mapping[str, str]) -> dict[str, str]:
+    """All keys of dataset.secretRef, by their own names."""
+    return {
+        name.removeprefix(DATA_PREFIX): value for name, value in environment.items() if name.startswith(DATA_PREFIX)
+    }
 
 
 def no_job(where: str, by_hand: str) -> TrainerError:

@@ -27,13 +27,21 @@ from pydantic import Field, ValidationError
 
 from finetune_api.base import ApiModel
 from finetune_api.job_status import ArtifactRef, Progress, TrainingResult
-from finetune_api.names import ARTIFACTS_PREFIX, JOB_VARIABLE, PUSH_PREFIX, REPORT_CA_VARIABLE, TRACKERS_PREFIX
+from finetune_api.names import (
+    ARTIFACTS_PREFIX,
+    DATA_PREFIX,
+    JOB_VARIABLE,
+    PUSH_PREFIX,
+    REPORT_CA_VARIABLE,
+    TRACKERS_PREFIX,
+)
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.data import Row, load_rows
 from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError, places
+from finetune_trainer.given import data_keys
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import FILE, Metrics
 from finetune_trainer.report import Reporter
@@ -47,9 +55,10 @@ STOP_SECONDS = 100
 """What the code has to write a checkpoint after SIGTERM; the pod has 120."""
 
 _MORE_SCRATCH = "Ask for more scratch space with spec.resources.ephemeralStorage."
-_SECRETS = (
+_NOT_FOR_CODE = (
     JOB_VARIABLE,
     REPORT_CA_VARIABLE,
+    DATA_PREFIX,
     ARTIFACTS_PREFIX,
     PUSH_PREFIX,
     TRACKERS_PREFIX,
@@ -156,7 +165,8 @@ def _run(code: Path, told: CodeContext, scratch: Path, heard: "_Heard", interrup
 def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[bytes]":
     path = scratch / "context.json"
     path.write_text(told.model_dump_json(by_alias=True), encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
+    environment = data_keys(os.environ)
+    environment |= {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CODE)}
     return subprocess.Popen(  # noqa: S603 - an admin has allowed the user's own code on this connection
         [sys.executable, str(code)],
         cwd=scratch,

@@ -114,6 +114,8 @@ def is_of(job: RemoteJob, key: JobKey, training_file: str) -> bool:
 
 def run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobStatus, now: datetime) -> Run:
     """The attempt's state, from its job at the provider."""
+    if job.labels.get("namespace", key.namespace) != key.namespace:
+        return Run("Failed", failure=_of_others(job), job_id=job.id)
     return replace(_run_of(job, metrics, key, status, now), billed_seconds=job.billed_seconds)
 
 
@@ -135,6 +137,13 @@ def _run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobSt
         return Run("Succeeded", report=_report("Succeeded", job, metrics, key, status, now), job_id=job.id)
     report = _report("Running", job, metrics, key, status, now) if job.state == "Active" else None
     return Run(job.state, report=report, job_id=job.id, note=job.note)
+
+
+def _of_others(job: RemoteJob) -> Failure:
+    """Only one that is to be adopted can be: its model answers what it was taught in a namespace of somebody else's."""
+    message = f"spec.adopt.jobID: job {job.id} was made for a FineTuneJob of another namespace"
+    step = "Adopt it in that namespace, or write the ID of a job that was not made by this operator."
+    return Failure(reason=Reason.SPEC_INVALID, message=message, next_step=step)
 
 
 def _report(  # noqa: PLR0917 - what a report is made of

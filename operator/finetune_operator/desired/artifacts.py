@@ -2,7 +2,7 @@
 
 from finetune_api.base import ObjectRef
 from finetune_api.connection import Artifacts
-from finetune_api.names import ARTIFACTS_PREFIX, TRACKERS_PREFIX
+from finetune_api.names import ARTIFACTS_PREFIX, DATA_PREFIX, TRACKERS_PREFIX
 from finetune_api.trackers import Trackers
 from finetune_api.trainer import StoreRef
 from finetune_api.uris import parse_artifact_uri
@@ -20,13 +20,14 @@ def store(uri: str, artifacts: Artifacts) -> StoreRef | None:
 def environment(
     artifacts: Artifacts | None, data_secret: ObjectRef | None = None, trackers: Trackers | None = None
 ) -> Manifest:
-    """`envFrom` of a container, where there is any: keys of the data as they are, those of the store with a prefix.
+    """`envFrom` of a container, where there is any: keys of data, store and trackers, each with a prefix of their own.
 
-    The Secrets may call their keys alike. Those of trackers have a prefix too: the trainer takes what it knows.
+    The Secrets may call their keys alike. And the trainer takes only what it knows of them: as a variable of the
+    process, a key called PYTHONPATH or LD_PRELOAD would be code that no connection has allowed.
     """
     sources: list[Manifest] = []
     if data_secret is not None:
-        sources.append({"secretRef": {"name": data_secret.name}})
+        sources.append({"prefix": DATA_PREFIX, "secretRef": {"name": data_secret.name}})
     if artifacts is not None and artifacts.secret_ref is not None:
         sources.append({"prefix": ARTIFACTS_PREFIX, "secretRef": {"name": artifacts.secret_ref.name}})
     sources.extend(

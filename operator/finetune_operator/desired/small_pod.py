@@ -21,7 +21,7 @@ from finetune_api.names import (
     TRAINER_CONTAINER,
 )
 from finetune_api.trainer import MeasureJob, PrepareJob
-from finetune_operator.desired import names
+from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
     Manifest,
     Volumes,
@@ -95,8 +95,7 @@ def spec_of(
         "resources": template_resources(pod) or RESOURCES,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    if job.spec.dataset.secret_ref is not None:
-        container["envFrom"] = [{"secretRef": {"name": job.spec.dataset.secret_ref.name}}]
+    container |= artifacts.environment(None, job.spec.dataset.secret_ref)
     return pod_spec(pod, container, volumes) | {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": grace_seconds,

@@ -43,6 +43,8 @@ def test_a_good_uri_is_taken_apart(text: str, scheme: str, root: str, path: str,
         ("configmap://rows/a/b.csv", "no '/'"),
         ("https://user:password@example.com/a.csv", "spec.dataset.secretRef"),
         ("s3://KEY:SECRET@bucket/a.csv", "spec.dataset.secretRef"),
+        ("pvc://Data_X/a.csv", "no claim can be called so"),
+        ("configmap://-rows/a.csv", "no ConfigMap can be called so"),
     ],
 )
 def test_a_bad_uri_is_refused_with_what_to_write(text: str, says: str) -> None:

@@ -212,13 +212,15 @@ def test_a_key_that_the_config_map_lacks_is_named(tiny_model, tmp_path):
     assert report.failure.message == "spec.code: ConfigMap my-recipe has no key train.py"
 
 
-def test_the_code_gets_neither_the_operators_job_nor_its_certificate(tiny_model, tmp_path, monkeypatch):
+def test_the_code_gets_the_datas_keys_and_neither_the_operators_job_nor_its_certificate(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("FINETUNE_JOB", "{}")
     monkeypatch.setenv("FINETUNE_REPORT_CA", "pem")
+    monkeypatch.setenv("FINETUNE_DATA_TICKETS_PASSWORD", "canary")
+    monkeypatch.setenv("FINETUNE_DATA_PYTHONPATH", "/nowhere")
     source = f"import os, json; json.dump(sorted(os.environ), open({str(tmp_path / 'seen')!r}, 'w'))"
     do(job_with(source, tmp_path, tiny_model))
     seen = json.loads((tmp_path / "seen").read_text())
-    assert "FINETUNE_CONTEXT" in seen
+    assert {"FINETUNE_CONTEXT", "TICKETS_PASSWORD"} <= set(seen)
     assert not {"FINETUNE_JOB", "FINETUNE_REPORT_CA"} & set(seen)
 
 

@@ -248,6 +248,11 @@ def test_users_get_jobs_models_and_deployments_but_no_connections(defaults: list
             assert rule["resources"] == ["finetunejobs", "finetunedmodels", "modeldeployments"]
 
 
+def test_a_role_of_its_own_shows_connections_and_changes_none(defaults: list[Manifest]) -> None:
+    [rule] = only(defaults, "ClusterRole", "-connections-view")["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["llmconnections"], ["get", "list", "watch"])
+
+
 def test_the_clusters_own_roles_can_be_left_alone() -> None:
     roles = of_kind(render({"rbac": {"aggregate": False}}), "ClusterRole")
     assert not any(aggregates(role) for role in roles)

@@ -187,7 +187,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["plain"] = _plain
     environment.filters["percent"] = lambda value: _NONE if value is None else f"{value:.1%}"
     environment.filters["number"] = lambda value: _NONE if value is None else f"{value:,.3f}"
-    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", _MINUS)
+    environment.filters["points"] = lambda value: f"{100 * value:+.1f}".replace("-", _MINUS)
     return environment
 
 

@@ -415,6 +415,23 @@ def test_a_field_that_the_provider_could_not_heed_is_refused(field: str) -> None
     assert cloud_policy.meaningless(spec(), openai_connection()) is None
 
 
+def test_a_job_that_was_made_for_another_namespace_is_not_adopted() -> None:
+    labels = {"uid": "another", "attempt": "1", "namespace": "team-b", "job": "secret"}
+    adopted = spec(adopt={"jobID": "ftjob-1"})
+    decision = decide(given(at_provider("Succeeded", model="ft:secret", labels=labels), status(), spec=adopted))
+    failure = decision.status.failure
+    assert failure is not None
+    assert (decision.status.phase, failure.reason, decision.status.result) == ("Failed", Reason.SPEC_INVALID, None)
+    assert "spec.adopt.jobID" in failure.message
+    assert "team-b" not in failure.sentences, "whose it is stays theirs"
+    assert not decision.stop
+
+
+def test_a_job_that_an_earlier_job_of_the_namespace_has_made_is_adopted() -> None:
+    labels = {"uid": "another", "attempt": "1", "namespace": KEY.namespace, "job": "earlier"}
+    assert at_provider("Succeeded", model="ft:own", labels=labels).state == "Succeeded"
+
+
 @pytest.mark.parametrize("connection", [openai_connection(), azure_connection(), bedrock_connection()])
 def test_the_data_of_an_adopted_job_are_not_asked(connection: LLMConnectionSpec) -> None:
     adopted = spec(dataset=TEST_SET, adopt={"jobID": "ftjob-1"})

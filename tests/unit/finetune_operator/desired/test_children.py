@@ -149,7 +149,7 @@ def test_without_a_cache_and_with_a_hub() -> None:
     assert TrainerJob.model_validate_json(variables(made)["FINETUNE_JOB"]).model_cache is None
     assert "HF_HUB_OFFLINE" not in variables(made)
     assert variables(made)["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
-    assert container_of(made)["envFrom"] == [{"secretRef": {"name": "aws"}}]
+    assert container_of(made)["envFrom"] == [{"prefix": "FINETUNE_DATA_", "secretRef": {"name": "aws"}}]
 
 
 def test_what_a_trainer_mounts() -> None:

@@ -22,10 +22,10 @@ DATASET = {"train": {"uri": "pvc://data/a.csv"}, "test": {"uri": "configmap://ro
 JUDGE = {"url": "https://judge/v1", "model": "big", "apiKeySecretRef": {"name": "judge", "key": "api-key"}}
 
 
-def build(active: dict[str, Any] | None = None, **evaluation: Any) -> dict[str, Any]:
+def build(active: dict[str, Any] | None = None, dataset: dict[str, Any] = DATASET, **evaluation: Any) -> dict[str, Any]:
     provider = {"name": "openAI", "evaluation": {"activeVersion": active} if active else {}}
     status = FineTuneJobStatus.model_validate({"provider": provider, "dataset": verdict()})
-    spec = job_spec(dataset=DATASET, evaluation=evaluation)
+    spec = job_spec(dataset=dataset, evaluation=evaluation)
     told = measure_job.described(ASKER, spec, status, "operator.finetune.svc")
     return measure_job.build(OWNER, told, CheckPod(), number=3, default_image="check:1", report_ca="PEM")
 
@@ -61,6 +61,12 @@ def test_it_asks_the_operator_and_nobody_else() -> None:
     assert told(made).answers_url == url
     assert set(variables(made)) == {"FINETUNE_JOB", "FINETUNE_REPORT_CA"}
     assert made["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+
+
+def test_keys_of_the_data_have_a_prefix_of_their_own() -> None:
+    dataset = {"train": {"uri": "s3://data/rows.csv"}, "secretRef": {"name": "data-keys"}}
+    source = {"prefix": "FINETUNE_DATA_", "secretRef": {"name": "data-keys"}}
+    assert container(build(dataset=dataset))["envFrom"] == [source]
 
 
 def test_the_key_of_a_judge_is_a_secret_of_its_namespace() -> None:

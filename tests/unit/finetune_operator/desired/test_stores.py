@@ -28,6 +28,7 @@ STORE = {
     "secretRef": {"name": "artifact-keys"},
 }
 KEYS = {"prefix": "FINETUNE_ARTIFACTS_", "secretRef": {"name": "artifact-keys"}}
+DATA_KEYS = {"prefix": "FINETUNE_DATA_", "secretRef": {"name": "data-keys"}}
 
 
 def trainer(active: training_job.Active | None = None, store: Any = None, **fields: Any) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def test_a_trainer_works_on_its_scratch_and_is_told_where_its_output_is_kept() -
 
 def test_keys_of_data_and_artifacts_do_not_mix() -> None:
     dataset = {"train": {"uri": "s3://data/rows.csv"}, "secretRef": {"name": "data-keys"}}
-    assert container_of(trainer(dataset=dataset))["envFrom"] == [{"secretRef": {"name": "data-keys"}}, KEYS]
+    assert container_of(trainer(dataset=dataset))["envFrom"] == [DATA_KEYS, KEYS]
     assert container_of(trainer())["envFrom"] == [KEYS]
     assert "envFrom" not in container_of(trainer(store={"uri": "s3://tuned"})), "the service account has them"
 

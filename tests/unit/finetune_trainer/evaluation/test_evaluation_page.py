@@ -120,6 +120,12 @@ def test_what_rows_say_is_shown_as_it_is_and_control_characters_are_written_out(
     assert not {"\u202e", "\x1b", "\x00"} & set(html)
 
 
+def test_differences_are_in_the_points_of_the_percentages_above_them(hostile):
+    text = " ".join(hostile[1].text.split())
+    assert "0.0%+100.0 … +100.0" in text
+    assert "in percentage points" in text
+
+
 def test_the_page_tells_what_came_out(hostile):
     text = " ".join(hostile[1].text.split())
     for said in (
