@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from finetune_api import RELEASE
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import ArtifactRef, Loss, TrainingResult
-from finetune_api.names import ARTIFACT_FOLDER
+from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import metrics, model_card
 from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
-from finetune_trainer.durable import MANIFEST, bytes_of, read_manifest, remove_unfinished, sha256_of, whole_folder
+from finetune_trainer.durable import bytes_of, read_manifest, remove_unfinished, sha256_of, whole_folder
 from finetune_trainer.trackers import TENSORBOARD_FOLDER
 
 if TYPE_CHECKING:

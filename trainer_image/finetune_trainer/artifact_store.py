@@ -14,9 +14,9 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
+from finetune_api.names import ARTIFACT_FOLDER, MANIFEST, artifact_folder
 from finetune_api.reasons import Reason
-from finetune_trainer.durable import MANIFEST, UNFINISHED, read_manifest, sha256_of, write_errors
+from finetune_trainer.durable import UNFINISHED, read_manifest, sha256_of, write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.store import Store
 

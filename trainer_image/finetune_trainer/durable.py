@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all: temporary name, checksums, fsync, rename.
+"""Folders and files that are written whole or not at all: temporary name, checksums, fsync, rename.
 
 Checkpoints, artifacts and cached models are such folders. What is in them is not this file's concern.
 """
@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from finetune_api.names import MANIFEST
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 
-MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished-"
 """Prefix of folders that are being written; one that outlives its writer is rubbish."""
 
@@ -48,6 +48,20 @@ def whole_folder(final: Path, **fields: Any) -> Iterator[Path]:
             sync(final.parent)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def whole_file(final: Path, content: bytes) -> None:
+    """Write a file that is there with all of its content, or as it was before.
+
+    Raises:
+        TrainerError: ArtifactFailed, it cannot be written.
+    """
+    with write_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        draft = final.with_suffix(".tmp")
+        draft.write_bytes(content)
+        sync(draft)
+        draft.rename(final)
 
 
 def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_api.job_status import LOSS_POINTS, Loss, LossPoint
 from finetune_api.trainer import thin
-from finetune_trainer.durable import sync, write_errors
+from finetune_trainer.durable import sync, whole_file, write_errors
 
 FILE = "metrics.jsonl"
 _MEASURES = ("rewardAccuracy", "rewardMargin")
@@ -29,12 +29,7 @@ class Metrics:
     def keep_until(self, step: int) -> None:
         """Forget all after `step`, on disk too: a resumed run writes these steps anew, and none stands twice."""
         self.lines = [line for line in self.lines if line["step"] <= step]
-        with write_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self.path.with_suffix(".tmp")
-            draft.write_text("".join(map(_as_line, self.lines)), encoding="utf-8")
-            sync(draft)
-            draft.rename(self.path)
+        whole_file(self.path, "".join(map(_as_line, self.lines)).encode())
 
     def add(self, **line: Any) -> None:
         """Append one line; the system, not this process, decides when it reaches the disk."""

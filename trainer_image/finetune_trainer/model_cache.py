@@ -12,7 +12,6 @@ from pathlib import Path
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 
-MANIFEST = "manifest.json"
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

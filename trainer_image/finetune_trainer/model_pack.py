@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.durable import MANIFEST
+from finetune_api.names import MANIFEST
 
 IMAGE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 UNPUSHED = ("evaluation.jsonl", "report.html")

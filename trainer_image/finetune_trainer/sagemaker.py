@@ -29,14 +29,14 @@ from pydantic import ValidationError
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import DataFile, Dataset, FineTuneJobSpec
-from finetune_api.names import ARTIFACT_FOLDER, JOB_VARIABLE, NODE_VARIABLE, RENDEZVOUS_PORT
+from finetune_api.names import ARTIFACT_FOLDER, JOB_VARIABLE, MANIFEST, NODE_VARIABLE, RENDEZVOUS_PORT
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import ACTIVE_CHANNEL, BASE_CHANNEL, CODE_CHANNEL, JOB_CHANNEL, REPORT_FILE, ContainerJob
 from finetune_api.trainer import ActiveVersionRef, Report, TrainerJob
 from finetune_api.verdict import SPLITS
 from finetune_trainer import launch, outcome
 from finetune_trainer.code_files import unpack
-from finetune_trainer.durable import MANIFEST, sha256_of
+from finetune_trainer.durable import sha256_of
 from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.model_cache import model_path

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_trainer.durable import UNFINISHED, read_manifest, sha256_of, write_errors
 from finetune_trainer.evaluation.kept import FOLDER as ANSWERS
 from finetune_trainer.metrics import FILE as RECORD
 from finetune_trainer.store import Store
 from finetune_trainer.trackers import RUNS_FOLDER, TENSORBOARD_FOLDER
 
-CHECKPOINTS = "checkpoints"
-NEWS = (CHECKPOINTS, ANSWERS, RUNS_FOLDER)
+NEWS = (CHECKPOINTS_FOLDER, ANSWERS, RUNS_FOLDER)
 """Parts of a job's output folder that are worth a new snapshot when they change."""
 
 KEPT = (*NEWS, TENSORBOARD_FOLDER, RECORD)

@@ -21,7 +21,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trackers import MLflow, Tracked, TrackerName
 from finetune_api.trainer import TrainerJob
 from finetune_trainer import weights_and_biases
-from finetune_trainer.durable import write_errors
+from finetune_trainer.durable import whole_file
 from finetune_trainer.errors import TrainerError
 
 TENSORBOARD_FOLDER = "tensorboard"
@@ -210,17 +210,18 @@ def _mlflow_url(job: TrainerJob) -> str:
 
     run = mlflow.active_run()
     assert run is not None  # noqa: S101 - it has just begun
-    path = Path(job.output) / RUNS_FOLDER / "runs.json"
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"mlflow": run.info.run_id}), encoding="utf-8")
+    whole_file(_runs_file(job), json.dumps({"mlflow": run.info.run_id}).encode())
     return f"{mlflow.get_tracking_uri()}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
 def _runs(job: TrainerJob) -> dict[str, str]:
     """Those of an earlier attempt."""
-    path = Path(job.output) / RUNS_FOLDER / "runs.json"
+    path = _runs_file(job)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _runs_file(job: TrainerJob) -> Path:
+    return Path(job.output) / RUNS_FOLDER / "runs.json"
 
 
 def _tensor_board(job: TrainerJob, step: int) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from finetune_api.job import FineTuneJobSpec
+from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_trainer import base_model, memory, model_shape, room
 from finetune_trainer.adapters import with_adapters
@@ -241,4 +242,4 @@ def _worth_compiling(model: Any, plan: Plan, train: "Store") -> bool:
 
 def checkpoints_of(job: TrainerJob) -> Path:
     """The folder that outlives a pod."""
-    return Path(job.output) / "checkpoints"
+    return Path(job.output) / CHECKPOINTS_FOLDER

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from finetune_api.aws import SageMaker
 from finetune_api.job_status import ArtifactRef, Failure
-from finetune_api.names import ARTIFACT_FOLDER
+from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import CODE_CHANNEL, REPORT_FILE
 from finetune_api.trainer import Report
@@ -29,7 +29,6 @@ from finetune_operator.providers.sagemaker_endpoints import SERVICE, SageMakerEn
 from finetune_operator.providers.sagemaker_output import (
     ADAPTER,
     ARCHIVE,
-    MANIFEST,
     WHOLE,
     adopted,
     checked,

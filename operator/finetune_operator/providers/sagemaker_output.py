@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from finetune_api.job_status import ArtifactRef, Failure
-from finetune_api.names import ARTIFACT_FOLDER
+from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws import STORE, Aws
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused
@@ -28,7 +28,7 @@ MANIFEST_MAX_BYTES = 4 * 1024 * 1024
 LOOKED_INTO_BYTES = 4 * 1024**3
 """Of an archive's content: what begins later is not looked for."""
 
-MANIFEST, ADAPTER, WHOLE = "manifest.json", "adapter_config.json", "config.json"
+ADAPTER, WHOLE = "adapter_config.json", "config.json"
 ADAPTER_WEIGHTS, WEIGHTS = "adapter_model.safetensors", ".safetensors"
 _ANSWERS = re.compile(r"(ForCausalLM|ForConditionalGeneration|LMHeadModel)$")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_trainer.durable import bytes_of, read_manifest, remove_unfinished, whole_folder
+from finetune_trainer.durable import bytes_of, read_manifest, remove_unfinished, whole_file, whole_folder
 from finetune_trainer.errors import TrainerError
 
 
@@ -38,6 +38,21 @@ def test_an_error_leaves_what_was_there_before(tmp_path):
         (folder / "half").write_text({}["absent"])
     assert (tmp_path / "b" / "deep" / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "trackers" / "runs.json"
+    whole_file(path, b"before")
+
+    def stops_half_way(self, content):
+        with self.open("wb") as file:
+            file.write(content[:3])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(path), "write_bytes", stops_half_way)
+    with pytest.raises(TrainerError, match="No space left on device"):
+        whole_file(path, b"afterwards")
+    assert path.read_bytes() == b"before"
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune_trainer.durable import sync, write_errors
+from finetune_trainer.durable import whole_file, write_errors
 
 FOLDER = "evaluation"
 
@@ -32,12 +32,7 @@ class KeptAnswers:
         digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
         self._path = output / FOLDER / f"{who}-{digest}.jsonl"
         self.by_row: dict[int, Answer] = {answer.row: answer for answer in _whole_lines(self._path)}
-        with write_errors(self._path):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._path.with_suffix(".tmp")
-            draft.write_bytes(b"".join(map(_line, self.by_row.values())))
-            sync(draft)
-            draft.rename(self._path)
+        whole_file(self._path, b"".join(map(_line, self.by_row.values())))
 
     def add(self, answers: Iterable[Answer]) -> None:
         """Keep more of them; the system decides when they reach the disk, but only ever as whole lines."""

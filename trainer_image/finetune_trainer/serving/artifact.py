@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.names import ARTIFACT_FOLDER
+from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
 from finetune_trainer.base_model import fetch, in_hub_cache
-from finetune_trainer.durable import MANIFEST, sha256_of
+from finetune_trainer.durable import sha256_of
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.model_cache import find_model, is_safe_name, not_in_cache
 
