@@ -9,14 +9,13 @@ What a fetched artifact holds is compared with its manifest, byte by byte.
 import hashlib
 import json
 import re
-import secrets
 import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST, artifact_folder
 from finetune_api.reasons import Reason
-from finetune_trainer.durable import UNFINISHED, read_manifest, sha256_of, write_errors
+from finetune_trainer.durable import is_within, move_away, read_manifest, sha256_of, unfinished, write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.store import Store
 
@@ -69,7 +68,7 @@ def fetch(store: Store, name: str, into: Path, *, sha256: str | None = None) -> 
     files = _files(text, sha256)
     if into.is_dir() and read_manifest(into) is not None and (into / MANIFEST).read_bytes() == text:
         return
-    staging = into.parent / f"{UNFINISHED}{into.name}-{secrets.token_hex(4)}"
+    staging = unfinished(into)
     with write_errors(into, "Ask for more scratch space."):
         try:
             for file, entry in files.items():
@@ -78,7 +77,7 @@ def fetch(store: Store, name: str, into: Path, *, sha256: str | None = None) -> 
                     raise _damaged(f"{file} is missing")
                 _verify(staging / file, file, entry)
             (staging / MANIFEST).write_bytes(text or b"")
-            shutil.rmtree(into, ignore_errors=True)
+            move_away(into)
             staging.rename(into)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -91,18 +90,12 @@ def _files(text: bytes | None, sha256: str | None) -> dict[str, dict[str, Any]]:
         raise _damaged(f"its {MANIFEST} is not the one that the training left")
     try:
         files: dict[str, dict[str, Any]] = json.loads(text)["files"]
-        safe = all(_is_safe(name) and {"bytes", "sha256"} <= set(entry) for name, entry in files.items())
+        safe = all(is_within(name) and {"bytes", "sha256"} <= set(entry) for name, entry in files.items())
     except (ValueError, KeyError, TypeError, AttributeError):
         safe = False
     if not safe:
         raise _damaged(f"its {MANIFEST} cannot be read")
     return files
-
-
-def _is_safe(name: str) -> bool:
-    """Nothing is written outside of the folder on a manifest's word."""
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def _verify(path: Path, name: str, entry: dict[str, Any]) -> None:

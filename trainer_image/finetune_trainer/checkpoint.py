@@ -156,8 +156,8 @@ class RandomStates:
         for name, value in self.generators.items():
             if name == "cpu":
                 torch.set_rng_state(value)
-            else:
-                torch.cuda.set_rng_state(value, int(name.removeprefix(_CUDA)))
+            elif (device := int(name.removeprefix(_CUDA))) < torch.cuda.device_count():  # where it goes on may be fewer
+                torch.cuda.set_rng_state(value, device)
 
 
 def _all(root: Path) -> list[Path]:

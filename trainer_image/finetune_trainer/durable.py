@@ -10,8 +10,8 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from finetune_api.names import MANIFEST
@@ -19,7 +19,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 
 UNFINISHED = ".unfinished-"
-"""Prefix of folders that are being written; one that outlives its writer is rubbish."""
+"""Prefix of what is being written; what outlives its writer is rubbish."""
 
 _READABLE = 0o644  # safetensors makes its files 0600; a serving pod may run as another user
 
@@ -35,15 +35,14 @@ def whole_folder(final: Path, **fields: Any) -> Iterator[Path]:
     """
     with write_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        staging = final.parent / f"{UNFINISHED}{final.name}-{secrets.token_hex(4)}"
+        staging = unfinished(final)
         staging.mkdir()
         try:
             yield staging
             manifest = {**fields, "files": checksums(staging)}
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             _sync_tree(staging)
-            if final.exists():
-                _rename_away(final)
+            move_away(final)
             staging.rename(final)
             sync(final.parent)
         finally:
@@ -58,10 +57,19 @@ def whole_file(final: Path, content: bytes) -> None:
     """
     with write_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        draft = final.with_suffix(".tmp")
-        draft.write_bytes(content)
-        sync(draft)
-        draft.rename(final)
+        draft = unfinished(final)
+        try:
+            draft.write_bytes(content)
+            sync(draft)
+            draft.rename(final)
+            sync(final.parent)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def unfinished(final: Path) -> Path:
+    """A name beside `final` for what is to become it."""
+    return final.parent / f"{UNFINISHED}{final.name}-{secrets.token_hex(4)}"
 
 
 def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
@@ -98,12 +106,13 @@ def bytes_of(folder: Path) -> int:
 
 
 def remove_unfinished(parent: Path, of: str | None = None) -> None:
-    """Delete what a killed writer left behind; with `of` only what was to become the folder of that name."""
+    """Delete what a killed writer left behind; with `of` only what was to become that name."""
     wanted = re.compile(re.escape(UNFINISHED) + (".*" if of is None else re.escape(of) + "-[a-z0-9_]{8}"))
     if parent.is_dir():
         for path in parent.iterdir():
             if wanted.fullmatch(path.name):
-                shutil.rmtree(path, ignore_errors=True)
+                with suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def sync(path: Path) -> None:
@@ -150,8 +159,18 @@ def _sync_tree(folder: Path) -> None:
     sync(folder)
 
 
-def _rename_away(final: Path) -> None:
-    """A folder cannot be replaced by rename: move the old one aside, so that `final` is never half deleted."""
-    rubbish = final.parent / f"{UNFINISHED}{final.name}-{secrets.token_hex(4)}"
-    final.rename(rubbish)
-    shutil.rmtree(rubbish, ignore_errors=True)
+def move_away(final: Path) -> None:
+    """Delete a folder, where there is one; it is never half there under its name.
+
+    A folder cannot be replaced by rename.
+    """
+    if final.exists():
+        rubbish = unfinished(final)
+        final.rename(rubbish)
+        shutil.rmtree(rubbish, ignore_errors=True)
+
+
+def is_within(name: str) -> bool:
+    """Whether a path stays below the folder that it is taken from: names in stores and manifests may be anybody's."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

@@ -6,8 +6,10 @@ tools find them.
 
 import argparse
 import logging
+from pathlib import Path
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.names import MANIFEST
 from finetune_api.reasons import Reason
 from finetune_api.trainer import StoreRef
 from finetune_api.uris import UriError, parse_artifact_uri
@@ -22,12 +24,25 @@ def main(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         store = Store(StoreRef(uri=require_store(args.uri), endpoint=args.endpoint))
-        remove_unfinished(args.to.parent, args.to.name)
-        artifact_store.fetch(store, "", args.to, sha256=args.sha256)
+        into = args.to.absolute()
+        _require_replaceable(into)
+        remove_unfinished(into.parent, into.name)
+        artifact_store.fetch(store, "", into, sha256=args.sha256)
     except TrainerError as error:
         outcome.complain(error)
         return int(error.exit_code)
     return int(ExitCode.OK)
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Refuse to take the place of a folder that is no model: whatever it holds would be lost.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        message = f"--to {folder}: it holds other files, which would be lost"
+        raise TrainerError(Reason.SPEC_INVALID, message, "Name a new or an empty folder.")
 
 
 def require_store(uri: str) -> str:

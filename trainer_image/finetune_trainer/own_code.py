@@ -245,7 +245,7 @@ class _Heard:
         self._tokens += report.tokens
         self._record(report)
         if self._reporter.due() or report.validation_loss is not None:
-            self._reporter.update(progress=self._progress(report), loss=self._metrics.curves())
+            self._reporter.update(progress=self._progress(report, report.total_steps), loss=self._metrics.curves())
 
     def _record(self, report: CodeReport) -> None:
         about: dict[str, Any] = {"step": report.step, "epoch": report.epoch or 0.0}
@@ -254,16 +254,17 @@ class _Heard:
         if report.validation_loss is not None:
             self._metrics.add(**about, validationLoss=report.validation_loss)
 
-    def _progress(self, report: CodeReport) -> Progress:
-        total, seconds = max(report.total_steps or 0, report.step), time.monotonic() - self._started
-        done = report.step - (self._first or 0) + 1
+    def _progress(self, report: CodeReport, of: int | None) -> Progress:
+        """After this report, of so many steps; without their number there is no percentage and no time left."""
+        total, seconds = max(of or 0, report.step), time.monotonic() - self._started
+        done = max(1, report.step - (self._first or 0) + 1)  # code may count as it likes
         return Progress(
             step=report.step,
             total_steps=total,
             epoch=round(report.epoch or 0.0, 3),
-            percent=100 * report.step // max(total, 1),
+            percent=100 * report.step // max(total, 1) if of else 0,
             tokens_per_second=round(self._tokens / seconds, 1) if self._tokens and seconds > 0 else None,
-            eta_seconds=round(seconds / done * (total - report.step)) if report.total_steps else None,
+            eta_seconds=round(seconds / done * (total - report.step)) if of else None,
             updated_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
@@ -272,7 +273,7 @@ class _Heard:
         curves = self._metrics.curves()
         steps = max((line["step"] for line in self._metrics.lines), default=0)
         if self._last is not None:  # those that came too soon after another one were not passed on
-            self._reporter.update(progress=self._progress(self._last))
+            self._reporter.update(progress=self._progress(self._last, self._last.total_steps or self._last.step))
         self._reporter.update(loss=curves)
         if self._first is None:
             self._metrics.keep_until(0)  # an earlier attempt's record is none of this run's

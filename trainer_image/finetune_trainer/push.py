@@ -64,7 +64,7 @@ def _pushed(push: Push, folder: Path) -> Iterator[Pushed]:
     if push.hugging_face is not None:
         target = f"hf://{push.hugging_face.repository}"
         try:
-            token = os.environ.get(HUB_TOKEN_VARIABLE)
+            token = os.environ.get(HUB_TOKEN_VARIABLE, "").strip() or None
             yield Pushed(target=target, revision=push_to_hub(push.hugging_face, token, folder))
         except PushError as error:
             step = "Check artifact.push.huggingFace: repository, token, the way out; then `finetune-trainer push`."

@@ -6,7 +6,6 @@ in memory nor a second pass. Answers stand beside the checkpoints, so that a run
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
@@ -17,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from finetune_trainer.durable import sync, write_errors
+from finetune_trainer.durable import whole_file
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.objective import groups, margins_of, pair_pass
 from finetune_trainer.pair_store import PairStore
@@ -126,14 +125,7 @@ class Reference:
         if not self._world.is_first or not (at_once or time.monotonic() - self._kept_at > _KEEP_SECONDS):
             return
         self._interruption.before_writing()
-        path = self._path(name)
-        with write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            staging = path.with_name(f".{path.name}-{os.getpid()}")
-            save_file({_MARGINS: margins}, staging, metadata={_FINGERPRINT: self._fingerprint})
-            sync(staging)
-            staging.replace(path)
-            sync(path.parent)
+        whole_file(self._path(name), save({_MARGINS: margins}, metadata={_FINGERPRINT: self._fingerprint}))
         self._kept_at = time.monotonic()
 
     def _path(self, name: str) -> Path:

@@ -4,6 +4,7 @@ It speaks the distribution API of OCI over httpx. How an artifact is described t
 pushed is not decided here.
 """
 
+import contextlib
 import json
 import re
 import time
@@ -131,7 +132,7 @@ class Registry:
             begun = self._ask("POST", "blobs/uploads/")
             if begun.status_code != HTTPStatus.ACCEPTED or "Location" not in begun.headers:
                 raise _RefusedError(begun.status_code)
-            place = httpx.URL(urljoin(str(begun.url), begun.headers["Location"])).copy_merge_params({"digest": digest})
+            place = _upload_to(begun).copy_merge_params({"digest": digest})
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
             body = _Body(content) if isinstance(content, Path) else content
             self._expect(HTTPStatus.CREATED, self._ask("PUT", place, content=body, headers=headers))
@@ -167,8 +168,17 @@ class Registry:
                 if tried == TRIES:
                     said = f"status {error.status}" if isinstance(error, _BusyError) else type(error).__name__
                     raise PushError(f"the registry does not answer as it should for {what} ({said})") from error
+            except OSError as error:  # none of httpx's is one
+                raise PushError(f"{what} cannot be read: {error.strerror}") from error
             time.sleep(self._pause * 2 ** (tried - 1))
         raise AssertionError("the last try returns or raises")
+
+
+def _upload_to(begun: httpx.Response) -> httpx.URL:
+    try:
+        return httpx.URL(urljoin(str(begun.url), begun.headers["Location"]))
+    except (ValueError, httpx.InvalidURL) as error:
+        raise PushError("the registry names no place to upload to") from error
 
 
 class _StatusError(Exception):
@@ -205,12 +215,9 @@ class _Keys(httpx.Auth):
             return
         if asked.lower().startswith("bearer "):
             given = yield self._token_request(asked)
-            try:
-                body = given.json()
-                token = body.get("token") or body.get("access_token")
-            except ValueError:
-                token = None
-            self._header = f"Bearer {token}" if token else None
+            if given.status_code != HTTPStatus.OK:
+                return  # and httpx takes this answer for that to the request
+            self._header = f"Bearer {_token_in(given)}"
         elif self._basic and asked.lower().startswith("basic"):
             self._header = self._basic_header()
         if self._header:
@@ -230,6 +237,14 @@ class _Keys(httpx.Auth):
         request = httpx.Request("GET", "https://unused")
         assert self._basic is not None  # noqa: S101 - both callers have looked
         return str(next(self._basic.auth_flow(request)).headers["Authorization"])
+
+
+def _token_in(given: httpx.Response) -> str:
+    with contextlib.suppress(ValueError, AttributeError):
+        body = given.json()
+        if token := body.get("token") or body.get("access_token"):
+            return str(token)
+    raise PushError("the registry's token service gives no token")
 
 
 class _Body:

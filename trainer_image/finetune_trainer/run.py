@@ -18,16 +18,20 @@ from finetune_api.job import FineTuneJobManifest
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, TrainerJob
-from finetune_trainer import artifact, outcome
+from finetune_trainer import artifact, fence, outcome
 from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.manifest import read_job
 from finetune_trainer.model_cache import is_air_gapped
 from finetune_trainer.report import Reporter
+from finetune_trainer.snapshots import KEPT
 from finetune_trainer.train import execute
 
 _LOCK = ".running"
+_MARKS = (_LOCK, fence.FILE)
+"""What is in an output folder from the first moment of a run on: here, and on a cluster."""
+
 _PATIENCE = (
     "Stopping as soon as a checkpoint is written. Ctrl-C again stops at once and loses what came after the last one."
 )
@@ -88,6 +92,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     Raises:
         TrainerError: ArtifactFailed, another run has the folder, or it cannot be written.
     """
+    _require_own(folder)
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / _LOCK).open("w")
@@ -98,6 +103,20 @@ def _alone_in(folder: Path) -> Iterator[None]:
             message = f"{folder} is being written by another run"
             raise TrainerError(Reason.ARTIFACT_FAILED, message, "Wait for its end, or name another folder.") from None
         yield
+
+
+def _require_own(folder: Path) -> None:
+    """Refuse a folder in which something else has a name that a run writes or, at its end, deletes.
+
+    Raises:
+        TrainerError: ArtifactFailed.
+    """
+    if any((folder / mark).exists() for mark in _MARKS):
+        return
+    taken = next((name for name in (ARTIFACT_FOLDER, *KEPT) if (folder / name).exists()), None)
+    if taken is not None:
+        message = f"{folder} has something called {taken} that no run has left there: it would be lost"
+        raise TrainerError(Reason.ARTIFACT_FAILED, message, "Name a new or an empty folder with --output.")
 
 
 def local_job(

@@ -8,14 +8,13 @@ The lesson is kept beside the checkpoints: without it the next attempt would fai
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
-from finetune_trainer.durable import sync, write_errors
+from finetune_trainer.durable import whole_file
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.passes import Cut
 
@@ -44,13 +43,7 @@ class Lesson:
         Raises:
             TrainerError: ArtifactFailed, it cannot be written.
         """
-        with write_errors(checkpoints):
-            checkpoints.mkdir(parents=True, exist_ok=True)
-            staging = checkpoints / f".{FILE}-{os.getpid()}"
-            staging.write_text(json.dumps(asdict(self)), encoding="utf-8")
-            sync(staging)
-            staging.replace(checkpoints / FILE)
-            sync(checkpoints)
+        whole_file(checkpoints / FILE, json.dumps(asdict(self)).encode())
 
     def harder(self, *, smaller: bool) -> "Lesson | None":
         """The next thing to try: smaller passes where that is possible. None where nothing is left."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.names import CHECKPOINTS_FOLDER
-from finetune_trainer.durable import UNFINISHED, read_manifest, sha256_of, write_errors
+from finetune_trainer.durable import UNFINISHED, is_within, read_manifest, sha256_of, write_errors
 from finetune_trainer.evaluation.kept import FOLDER as ANSWERS
 from finetune_trainer.metrics import FILE as RECORD
 from finetune_trainer.store import Store
@@ -117,7 +117,7 @@ class Snapshots:
         text = self._store.get_bytes(found.name)
         if text is None:
             return False
-        files: dict[str, str] = json.loads(text)["files"]
+        files = {name: digest for name, digest in json.loads(text)["files"].items() if is_within(name)}
         for part in KEPT:
             shutil.rmtree(self._output / part, ignore_errors=True)
         with write_errors(self._output):

@@ -55,7 +55,7 @@ def connect(uri: Uri, endpoint: str | None) -> Client:
         TrainerError: SpecInvalid, the image has no library for it; AccessDenied, keys that cannot be read.
     """
     own = {
-        name.removeprefix(ARTIFACTS_PREFIX): value
+        name.removeprefix(ARTIFACTS_PREFIX): value.strip()  # what was made from a file ends with a line break
         for name, value in os.environ.items()
         if name.startswith(ARTIFACTS_PREFIX)
     }

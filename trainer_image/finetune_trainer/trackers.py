@@ -186,7 +186,7 @@ def _mlflow(job: TrainerJob, _step: int) -> Any:
 def _mlflow_environment(job: TrainerJob, asked: MLflow) -> dict[str, str]:
     """By which transformers' integration and MLflow are told everything."""
     keys = {
-        name.removeprefix(TRACKERS_PREFIX): value
+        name.removeprefix(TRACKERS_PREFIX): value.strip()  # what was made from a file ends with a line break
         for name, value in os.environ.items()
         if name.startswith(f"{TRACKERS_PREFIX}MLFLOW_TRACKING_")
     }

@@ -108,7 +108,7 @@ def _settings(asked: WandB) -> Any:
     timeouts = {f"x_{what}_timeout_seconds": _CALL_SECONDS for what in ("graphql", "file_stream", "file_transfer")}
     return wandb.Settings(
         base_url=asked.base_url or CLOUD,
-        api_key=os.environ[_KEY],
+        api_key=os.environ[_KEY].strip(),
         root_dir=tempfile.mkdtemp(prefix="wandb-"),
         console="off",  # else it sends what the trainer prints
         save_code=False,

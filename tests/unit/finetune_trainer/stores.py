@@ -13,7 +13,8 @@ import boto3
 from finetune_api.trainer import StoreRef
 
 BUCKET = "models"
-KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+KEYS = {"AWS_ACCESS_KEY_ID": "key\n", "AWS_SECRET_ACCESS_KEY": "secret\n", "AWS_REGION": "us-east-1"}
+"""With line breaks, as a Secret has it that was made from files."""
 
 Fault = Literal["break", "busy", "denied", "lost"]
 """Broken off before it arrives, refused with a status, or done without an answer (not by the S3 here)."""

@@ -300,6 +300,19 @@ def test_fetch_brings_a_model_and_again_is_fine(any_bucket, tuned, tmp_path):
     )
 
 
+def test_fetch_takes_the_place_of_a_model_but_of_no_other_folder(bucket, tuned, tmp_path, capsys):
+    artifact_store.keep(tuned, Store(bucket.ref("place")), "model-1")
+    place = tmp_path / "to"
+    shutil.copytree(tuned, place)
+    (place / "adapter_config.json").write_text("damaged")
+    assert fetched(bucket, "s3://models/place/model-1", place) == ExitCode.OK
+    assert same(tuned, place)
+    (place / "manifest.json").unlink()
+    assert fetched(bucket, "s3://models/place/model-1", place) == ExitCode.SPEC_INVALID
+    assert "it holds other files, which would be lost. Name a new or an empty folder." in capsys.readouterr().err
+    assert (place / "adapter_model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("uri", ["pvc://models/x", "s3://models", "https://host/x", "models", "s3://models/../x"])
 def test_fetch_takes_a_folder_of_a_store_only(bucket, tmp_path, uri, capsys):
     assert fetched(bucket, uri, tmp_path / "to") == ExitCode.SPEC_INVALID
@@ -443,6 +456,21 @@ def test_a_damaged_file_is_left_out_and_the_rest_comes_back(any_bucket, output, 
     Snapshots(kept, tmp_path / "back", 2).restore()
     assert set(content(output)) - set(content(tmp_path / "back")) == {"checkpoints/step-00000007/model.safetensors"}
     assert "is damaged in the store" in caplog.text
+
+
+def test_a_snapshot_writes_nothing_outside_of_the_output_folder(bucket, output, tmp_path):
+    Snapshots(Store(bucket.ref("names")), output, 1).take()
+    name = "names/state/000001/000001.json"
+    files = json.loads(bucket.read(name))["files"]
+    record = files["metrics.jsonl"]
+    bucket.write(
+        name, json.dumps({"files": files | {"../outside": record, str(tmp_path / "absolute"): record}}).encode()
+    )
+    (tmp_path / "other").mkdir()
+    Snapshots(Store(bucket.ref("names")), tmp_path / "other", 2).restore()
+    assert (tmp_path / "other" / "metrics.jsonl").read_bytes() == (output / "metrics.jsonl").read_bytes()
+    assert not (tmp_path / "outside").exists()
+    assert not (tmp_path / "absolute").exists()
 
 
 def test_a_snapshot_whose_upload_broke_does_not_count(any_bucket, output, tmp_path):

@@ -70,6 +70,12 @@ def test_a_large_checkpoint_is_in_pieces(tmp_path, monkeypatch):
         assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_run_goes_on_where_there_are_fewer_gpus():
+    states = checkpoint.RandomStates.now()
+    absent = {f"cuda{torch.cuda.device_count()}": torch.get_rng_state()}
+    checkpoint.RandomStates(states.generators | absent, states.python).restore()
+
+
 def test_the_two_newest_are_kept_and_the_newest_is_found_with_its_notes(tmp_path):
     parts = Parts()
     for step in (5, 10, 100):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_trainer.durable import bytes_of, read_manifest, remove_unfinished, whole_file, whole_folder
+from finetune_trainer.durable import bytes_of, is_within, read_manifest, remove_unfinished, whole_file, whole_folder
 from finetune_trainer.errors import TrainerError
 
 
@@ -55,6 +55,13 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     assert path.read_bytes() == b"before"
 
 
+@pytest.mark.parametrize(
+    ("name", "within"), [("a/b", True), ("..a", True), ("", False), ("/a", False), ("a/../../b", False)]
+)
+def test_a_name_does_not_lead_out_of_its_folder(name, within):
+    assert is_within(name) == within
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(TrainerError, match="could not be written") as caught:
@@ -78,6 +85,7 @@ def test_a_changed_file_is_noticed_unless_nobody_asks(tmp_path):
 
 def test_rubbish_of_killed_writers_goes(tmp_path):
     (tmp_path / ".unfinished-x-1").mkdir()
+    (tmp_path / ".unfinished-y.json-1").write_text("half")
     (tmp_path / "kept").mkdir()
     remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]

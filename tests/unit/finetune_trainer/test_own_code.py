@@ -351,8 +351,27 @@ def test_reports_that_come_quickly_end_with_the_last_of_them(tiny_model, tmp_pat
     job = job_with("", tmp_path, tiny_model)
     Path(job.output).mkdir(parents=True, exist_ok=True)
     reporter = Reporter(job, interval=60)
-    heard = own_code._Heard(job, DatasetVerdict(valid=True, reason="Valid", message=""), reporter)
+    heard = hearing(job, reporter)
     for step in (1, 2, 3):
         heard.line(json.dumps({"step": step, "totalSteps": 3, "loss": 1.0}))
     assert heard.result().steps == 3
     assert (reporter.report.progress.step, reporter.report.progress.percent) == (3, 100)
+
+
+def test_code_may_count_as_it_likes_and_need_not_know_the_end(tiny_model, tmp_path):
+    job = job_with("", tmp_path, tiny_model)
+    Path(job.output).mkdir(parents=True, exist_ok=True)
+    reporter = Reporter(job, interval=0)
+    heard = hearing(job, reporter)
+    heard.line(json.dumps({"step": 7}))
+    progress = reporter.report.progress
+    assert (progress.step, progress.percent, progress.eta_seconds) == (7, 0, None)
+    heard.line(json.dumps({"step": 6, "totalSteps": 12}))
+    assert (reporter.report.progress.step, reporter.report.progress.percent) == (6, 50)
+    heard.line(json.dumps({"step": 8}))
+    heard.result()
+    assert (reporter.report.progress.step, reporter.report.progress.percent) == (8, 100)
+
+
+def hearing(job, reporter):
+    return own_code._Heard(job, DatasetVerdict(valid=True, reason="Valid", message=""), reporter)

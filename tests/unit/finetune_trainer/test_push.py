@@ -154,7 +154,25 @@ def test_a_registry_that_takes_user_and_password_themselves(place, tuned):
     assert push_all(oci(place), tuned)[0].revision
 
 
+def answering(says):
+    """Spoils what the registry says: `says` is given a path, and gives an answer or None."""
+
+    def spoil(place, monkeypatch):
+        before = place.answer
+        monkeypatch.setattr(place, "answer", lambda method, path, *rest: says(path) or before(method, path, *rest))
+
+    return spoil
+
+
 FAULTS = {
+    "a place that is none": (
+        answering(lambda path: (202, {"Location": "http://["}, b"") if path.endswith("/uploads/") else None),
+        "names no place to upload to",
+    ),
+    "a token that is none": (
+        answering(lambda path: (200, {}, b'["a token"]') if path.startswith("/token") else None),
+        "gives no token",
+    ),
     "wrong keys": (lambda _, env: env.setenv(REGISTRY_KEYS_VARIABLE, '{"auths": {}}'), "refuses its keys"),
     "no config": (lambda _, env: env.setenv(REGISTRY_KEYS_VARIABLE, "a password"), "no docker config.json"),
     "no repository": (
@@ -211,7 +229,18 @@ def test_keys_are_those_of_the_registry(auths, host, found):
     assert keys_for(host, json.dumps({"auths": auths})) == found
 
 
+def test_a_file_that_is_gone_costs_the_push_alone(place, tuned):
+    (tuned / "adapter_model.safetensors").unlink()
+    (failed,) = push_all(oci(place), tuned)
+    assert "cannot be read: No such file" in failed.message
+
+
 # A hub.
+
+
+def test_a_token_may_end_with_a_line_break_as_files_do(hub, tuned, monkeypatch):
+    monkeypatch.setenv(HUB_TOKEN_VARIABLE, f"{TOKEN}\n")
+    assert push_all(to_hub(hub), tuned)[0].revision == hub.commits[0]
 
 
 def test_a_hub_gets_the_model_in_one_commit_privately_and_without_rows_of_the_data(hub, tuned, tmp_path):

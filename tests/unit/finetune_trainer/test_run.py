@@ -45,6 +45,16 @@ def test_another_spec_in_the_same_folder_is_refused(tiny_model, tmp_path, capfd)
     assert "holds the result of another spec. Choose another output folder" in capfd.readouterr().err
 
 
+def test_a_folder_with_things_of_somebody_else_is_left_alone(tiny_model, tmp_path, capfd):
+    args = flags(tmp_path, tiny_model)
+    theirs = args.output / "evaluation" / "notes.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    assert run.main(args) == ExitCode.ARTIFACT_FAILED
+    assert "something called evaluation that no run has left there" in capfd.readouterr().err
+    assert [path.name for path in args.output.rglob("*")] == ["evaluation", "notes.txt"]
+
+
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_model, tmp_path, capfd, monkeypatch):
     args = flags(tmp_path, tiny_model, splits=("train",))
     shown = run.Display.show

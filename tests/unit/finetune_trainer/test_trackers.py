@@ -91,7 +91,7 @@ def fresh(monkeypatch):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setenv(f"{TRACKERS_PREFIX}MLFLOW_TRACKING_TOKEN", "secret-token")
+    monkeypatch.setenv(f"{TRACKERS_PREFIX}MLFLOW_TRACKING_TOKEN", "secret-token\n")  # as a file has it
     monkeypatch.setenv(f"{TRACKERS_PREFIX}LD_PRELOAD", "/evil")
     with serving(FakeMLflow()) as found:
         yield found

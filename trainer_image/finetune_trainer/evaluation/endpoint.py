@@ -103,6 +103,7 @@ def ask(
     Whatever the service does ends in the outcome: a baseline that is not there is no reason to lose a tuned model.
     The caller's thread only waits. What a signal raises there comes through at once; within asyncio it might be lost.
     """
+    key = key and key.strip()  # what was made from a file ends with a line break
     way = way or Way(headers=lambda: {"Authorization": f"Bearer {key}"} if key else {})
     asking = _Asking(endpoint, way, max_tokens, on_answer, pause)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="endpoint") as thread:

@@ -115,6 +115,8 @@ class Measuring(Asking):
                 with version_in(self._tuned, self._here(active)) as model:
                     asked = self._ask_model(ACTIVE_VERSION, model, active.version, place)
                     loss = self._loss(model) if same_tokens(model.chat, self._tuned.model.chat) else None
+            except TemplateRefusedError:
+                asked, loss = self._not_asked("its chat template does not take the test set's conversations"), None
             except TrainerError as error:
                 asked, loss = self._not_asked(f"{error.reason}: {error.message}"), None
         asked.notes = {"version": active.version}

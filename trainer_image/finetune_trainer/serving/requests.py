@@ -16,6 +16,7 @@ from finetune_trainer.serving.asks import Sampling
 
 _COMPLETIONS_DEFAULT_TOKENS = 16  # OpenAI's own
 _INT64 = 1 << 63
+_LONGEST_ID = 18  # digits of a token's number; Python makes no number at all of some thousands
 
 # Field by field, the values that ask for nothing special.
 _NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -114,7 +115,7 @@ class _GenerationBody(_Body):
     @field_validator("logit_bias")
     @classmethod
     def _token_ids(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
-        if any(not key.isdecimal() for key in bias or {}):
+        if any(not key.isdecimal() or len(key) > _LONGEST_ID for key in bias or {}):
             raise ValueError("its keys are token ids")
         return bias
 

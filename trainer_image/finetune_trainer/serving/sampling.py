@@ -10,6 +10,9 @@ import torch
 
 from finetune_trainer.serving.asks import Sampling
 
+_COLDEST = 1e-5
+"""A lower temperature is none: nothing but the likeliest is left there, and float32 has no room for the quotients."""
+
 
 class Sampler:
     """Chooses tokens one after another; keeps the random state and the counts that penalties need."""
@@ -26,8 +29,11 @@ class Sampler:
     @property
     def is_plain_greedy(self) -> bool:
         """Whether the token is simply the one with the highest logit."""
-        settings = self._settings
-        return settings.temperature == 0 and not (settings.logit_bias or self._has_penalties)
+        return self._is_greedy and not (self._settings.logit_bias or self._has_penalties)
+
+    @property
+    def _is_greedy(self) -> bool:
+        return self._settings.temperature < _COLDEST
 
     @property
     def _has_penalties(self) -> bool:
@@ -37,7 +43,7 @@ class Sampler:
         """The next token, from float32 logits of shape [vocabulary] on the CPU."""
         adjusted = self._adjust(logits)
         settings = self._settings
-        if settings.temperature == 0:
+        if self._is_greedy:
             token = int(adjusted.argmax())
         else:
             chances = (adjusted / settings.temperature).softmax(-1)

@@ -52,7 +52,7 @@ class Seq2SeqBatch:
     @torch.inference_mode()
     def read(self) -> Row | None:
         """Encode the prompt in hand, whole: an encoder looks both ways. The row, with its first token."""
-        row, self._reading = self._reading, None
+        row = self._reading
         if row is None:
             return None
         prompt = torch.tensor([row.ask.prompt], device=self._device)
@@ -62,6 +62,7 @@ class Seq2SeqBatch:
         choose([row], self._forward(ids, encoded.last_hidden_state, [row], caches))
         row.cached = 1
         self._running, self._caches = self._together([*self._running, row], caches)
+        self._reading = None  # last: of a row that fails on the way its listener is still to be told
         return row
 
     @torch.inference_mode()

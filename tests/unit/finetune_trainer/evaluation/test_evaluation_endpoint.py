@@ -86,7 +86,7 @@ def put(service, rows=3, key=None, **fields):
 
 def test_a_question_is_asked_as_openai_has_it(serve):
     service = serve(lambda _: good(" red\n"))
-    outcome, answers = put(service, rows=2, key="sk-1")
+    outcome, answers = put(service, rows=2, key="sk-1\n")  # as a Secret has it that was made from a file
     assert (outcome.errors, outcome.problem) == (0, None)
     assert [tuple(answer) for answer in answers] == [(0, "red", 7), (1, "red", 7)]
     path, authorization, body = service.requests[0]

@@ -32,6 +32,7 @@ def test_each_pair_is_asked_in_both_orders_and_what_is_alike_not_at_all():
         ("**A**", " b.", "win"),
         ("A is better", "B, because", "win"),
         ("TIE", "tie", "tie"),
+        ("A tie.", "B", "tie"),
         ("Answer A", "B", None),
         ("Absolutely", "B", None),
         ("", "B", None),

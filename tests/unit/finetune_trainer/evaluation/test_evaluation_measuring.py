@@ -209,6 +209,16 @@ def test_an_active_version_that_cannot_be_asked_is_told(tiny_model, tmp_path, ac
     assert result.tuned.chr_f is not None
 
 
+def test_an_active_version_whose_template_takes_other_conversations_is_told(tiny_model, tmp_path, version_one):
+    with whole_folder(tmp_path / "strict", baseModel=NAME) as draft:
+        shutil.copytree(version_one, draft, dirs_exist_ok=True)
+        (draft / "chat_template.jinja").write_text("{{ raise_exception('no system message, please') }}")
+    active = ActiveVersionRef(version=4, folder=str(tmp_path / "strict"))
+    result = Bench(tmp_path, tiny_model, active=active, baselines=[{"activeVersion": {}}]).measure().result
+    assert "its chat template does not take" in result.baselines.active_version.problem
+    assert result.tuned.chr_f is not None
+
+
 def test_a_training_set_without_examples_is_told(tiny_model, tmp_path):
     bench = Bench(tmp_path, tiny_model, baselines=[{"zeroShot": {}}, {"fewShot": {}}])
     shutil.copy(tmp_path / "test.jsonl", tmp_path / "train.jsonl")

@@ -45,6 +45,7 @@ BAD = [
     pytest.param(CHAT_ROUTE, {**CHAT, "response_format": {"type": "json_object"}}, "response_format", id="JSON mode"),
     pytest.param(CHAT_ROUTE, {**CHAT, "logit_bias": {"sky": 1}}, "logit_bias", id="bias of a word"),
     pytest.param(CHAT_ROUTE, {**CHAT, "logit_bias": {"999999": 1}}, "logit_bias", id="bias of no token"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "logit_bias": {"9" * 5000: 1}}, "logit_bias", id="bias of no number"),
     pytest.param(TEXT_ROUTE, {**TEXT, "echo": True}, "echo", id="echo"),
     pytest.param(TEXT_ROUTE, {**TEXT, "best_of": 3}, "best_of", id="best of three"),
     pytest.param(TEXT_ROUTE, {**TEXT, "prompt": []}, "prompt", id="no prompt"),

@@ -20,6 +20,7 @@ def share(settings: Sampling, draws: int = 4000) -> list[float]:
 SHARES = [
     pytest.param(Sampling(seed=1), [0.5, 0.3, 0.15, 0.05], id="as the model says"),
     pytest.param(Sampling(seed=1, temperature=0), [1, 0, 0, 0], id="greedy"),
+    pytest.param(Sampling(seed=1, temperature=1e-39), [1, 0, 0, 0], id="so cold that float32 has no quotients"),
     pytest.param(Sampling(seed=1, temperature=0.5), [0.685, 0.247, 0.062, 0.007], id="cold"),
     pytest.param(Sampling(seed=1, top_p=0.8), [0.625, 0.375, 0, 0], id="top_p met exactly"),
     pytest.param(Sampling(seed=1, top_p=0.81), [0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0], id="top_p needs one more"),

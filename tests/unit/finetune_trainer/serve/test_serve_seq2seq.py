@@ -1,6 +1,7 @@
 """Encoder-decoders behind the same API: in a batch as alone, prompts as plain text, limits for each side."""
 
 import json
+import queue
 import shutil
 
 import openai
@@ -13,7 +14,8 @@ from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.app import Room
 from finetune_trainer.serving.artifact import open_artifact
-from finetune_trainer.serving.asks import Sampling
+from finetune_trainer.serving.asks import Ask, Sampling
+from finetune_trainer.serving.engine import Capacity, Engine
 from finetune_trainer.serving.load import LoadOptions, choose_dtype, load
 from finetune_trainer.serving.seq2seq_batch import Seq2SeqBatch, can_join
 from tests.assets.tiny_seq2seq import BART, T5, make_tiny_bart, make_tiny_t5
@@ -100,6 +102,17 @@ def test_a_row_that_leaves_before_it_was_read_leaves_nothing():
     batch.start(ask([1, 2, 3], 3))
     batch.drop(batch.rows)
     assert (batch.rows, batch.read(), batch.step()) == ([], None, [])
+
+
+def test_a_prompt_on_which_the_model_fails_is_told_to_whoever_asked():
+    model, heard = build(make_t5), queue.SimpleQueue()
+    model.get_encoder().forward = lambda **_: torch.empty(1 << 60)
+    limits = Capacity(rows=8, tokens=1000, waiting=4)
+    engine = Engine(Seq2SeqBatch(model), decode=str, ends=frozenset(), capacity=limits)
+    engine.start()
+    engine.submit([Ask((1, 2, 3), 3, tell=heard.put)])
+    assert heard.get(timeout=10).failed
+    engine.close(timeout=10)
 
 
 @pytest.fixture(scope="module")
