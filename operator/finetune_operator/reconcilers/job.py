@@ -25,6 +25,7 @@ from finetune_operator.reconcilers.context import (
     parse_status,
     wants_deletion,
 )
+from finetune_operator.reconcilers.observed import under_way
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
@@ -58,7 +59,8 @@ class JobReconciler:
             return None
         view, decision = await self._look(job)
         if decision.register and view.spec is not None:
-            self._offers.make(view, view.spec.model_ref.name)
+            model = view.spec.model_ref.name
+            self._offers.make(view, model, self._context.store.count(FINE_TUNE_JOBS, under_way(key.namespace, model)))
             return None
         try:
             job, decision = await self._act(job, view, decision)

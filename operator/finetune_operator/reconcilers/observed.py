@@ -46,8 +46,13 @@ def uses_connection(name: str) -> str:
 
 
 def of_model(namespace: str, name: str) -> str:
-    """Index key of the FineTuneJobs and ModelDeployments of a model."""
+    """Index key of the ModelDeployments of a model."""
     return f"model/{namespace}/{name}"
+
+
+def under_way(namespace: str, model: str) -> str:
+    """Index key of the FineTuneJobs of a model that have not ended."""
+    return f"under way/{namespace}/{model}"
 
 
 def in_namespace(namespace: str) -> str:
@@ -133,7 +138,8 @@ def _index_pod(pod: Manifest) -> Iterator[str]:
 def _index_job(job: Manifest) -> Iterator[str]:
     namespace, spec = job["metadata"]["namespace"], job.get("spec", {})
     yield uses_connection(spec.get("connectionRef", {}).get("name", ""))
-    yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
+    if not _has_condition(job, "Complete", "True") and not _has_condition(job, "Failed", "True"):
+        yield under_way(namespace, spec.get("modelRef", {}).get("name", ""))
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if _has_condition(job, "Released", "False"):
