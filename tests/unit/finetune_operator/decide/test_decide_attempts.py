@@ -204,7 +204,7 @@ def test_a_late_pod_is_looked_for_again() -> None:
 def test_a_pod_that_is_long_in_coming_is_looked_for_the_more_seldom(waits: timedelta, again: float) -> None:
     queued = run("Queued", awaiting_pod=True, since=NOW - waits)
     assert decide(view(queued, running())).requeue_after == again
-    assert decide(view(replace(queued, ending=True), running())).requeue_after == 15, "a node that is lost tells nothing"
+    assert decide(view(replace(queued, ending=True), running())).requeue_after == 15, "a lost node tells nothing"
 
 
 def test_the_artifact_is_where_the_operator_put_it_whatever_the_pod_says() -> None:
