@@ -248,4 +248,7 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
 
 
 def _display(view: JobView, status: FineTuneJobStatus) -> Any:
-    return job_display(view.spec.base_model, status) if view.spec else status.display
+    if view.spec is None:
+        return status.display
+    provider = view.provider.name or (view.connection.provider if view.connection else None)
+    return job_display(view.spec.base_model, view.spec.method, status, provider)
