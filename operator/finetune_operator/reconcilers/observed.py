@@ -200,6 +200,13 @@ def _trim_batch_job(job: Manifest) -> Manifest:
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
 
 
+def is_only_asked_for(resource: Resource, obj: Mapping[str, Any]) -> bool:
+    """Whether it is a pod of which scheduler and node have said nothing: whoever has it made waits for it already."""
+    status = obj.get("status") or {}
+    heard_of = status.get("containerStatuses") or status.get("initContainerStatuses") or status.get("conditions")
+    return resource is PODS and status.get("phase") == "Pending" and not heard_of
+
+
 def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterable[Key]:
     """Keys of the objects that are to be looked at when this one has changed."""
     metadata = obj["metadata"]
