@@ -108,7 +108,7 @@ KINDS = (
             Column("Phase", ".status.phase"),
             Column("Model", ".spec.modelRef.name"),
             Column("Base", ".status.display.base"),
-            Column("Method", ".spec.method"),
+            Column("Method", ".status.display.method", description="Nothing where the provider chooses how it tunes."),
             Column("Progress", ".status.display.progress"),
             Column("Loss", ".status.display.trainLoss", description="Last training loss."),
             Column("Eval", ".status.display.evalLoss", description="Last validation loss."),

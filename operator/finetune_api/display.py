@@ -4,11 +4,15 @@ from finetune_api.base import Display
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus
 
+OWN_RECIPE = frozenset({"huggingFace", "sageMaker"})
+"""Provider blocks of those where our own trainer tunes: only there a job says how."""
 
-def job_display(base_model: str, status: FineTuneJobStatus) -> Display:
-    """The text columns of a FineTuneJob, from its spec's base model and its status."""
+
+def job_display(base_model: str, method: str, status: FineTuneJobStatus, provider: str | None) -> Display:
+    """The text columns of a FineTuneJob: its spec's base model and method, its status, its provider where known."""
     return Display(
         base=short_name(base_model),
+        method=method if provider is None or provider in OWN_RECIPE else None,
         progress=f"{status.progress.percent}%" if status.progress else None,
         train_loss=rounded(status.train_loss),
         eval_loss=rounded(status.eval_loss),

@@ -58,7 +58,7 @@ def conditions(**reasons: Reason) -> list[Condition]:
     ]  # fmt: skip
 
 
-DISPLAY = Display(base="SmolLM2-135M-Instruct", progress="53%", train_loss="0.412", eval_loss="0.447")
+DISPLAY = Display(base="SmolLM2-135M-Instruct", method="LoRA", progress="53%", train_loss="0.412", eval_loss="0.447")
 ARTIFACT = ArtifactRef(
     uri="pvc://models/a/b", provider_model_id="ft:x", kind="Adapter", bytes=123, sha256=SHA
 )  # fmt: skip

@@ -289,7 +289,7 @@ def _failing(failure: Failure, target: int, still: str) -> list[Fact]:
 
 def _at_rest(view: DeploymentView) -> list[Fact]:
     if view.status.asleep is None:
-        return resting(Reason.READY, "spec.huggingFace.replicas is 0")
+        return resting(Reason.SUSPENDED, "spec.huggingFace.replicas is 0: set it to 1 or more to bring the server back")
     return resting(
         Reason.IDLE,
         f"it was stopped at {view.status.asleep.since} because nobody asked it: change the annotation "

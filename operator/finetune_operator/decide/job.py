@@ -4,7 +4,7 @@ Provider-neutral: the state of the attempt comes as a `Run`, whatever runs it.
 """
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.connection import HuggingFace
@@ -35,7 +35,7 @@ from finetune_operator.decide.reported import (
     report_is_due,
     reported,
 )
-from finetune_operator.decide.run import RETRIED, STARTING
+from finetune_operator.decide.run import RETRIED, STARTING, Run
 from finetune_operator.decide.size import fit
 
 CONNECTION_GRACE = timedelta(seconds=60)
@@ -45,6 +45,7 @@ RETRY_DELAYS = (5, 20, 60, 180, 300)
 """Seconds before the first, second, … retry; the last one repeats."""
 
 LATE_POD_CHECK_SECONDS = 15
+LATEST_POD_CHECK_SECONDS = 60
 LAST_POD_CHECK_SECONDS = 10
 REJECTED_CHECK_SECONDS = 60
 
@@ -240,8 +241,20 @@ def wait_for_pod(view: JobView) -> Decision | None:
     else:
         facts = stalled(obstacle.reason, obstacle.message)
     status = with_status(view, Change(facts, {"phase": "Queued", "failure": obstacle}))
-    again = view.run.awaiting_pod or view.run.ending
-    return Decision(status, requeue_after=LATE_POD_CHECK_SECONDS if again else None)
+    return Decision(status, requeue_after=pod_check_seconds(view.run, view.now))
+
+
+def pod_check_seconds(run: Run, now: datetime) -> float | None:
+    """When to look again for what nothing tells of: when it has lasted twice as long.
+
+    Where thousands of Jobs wait for their pods, looking at each as often as at the first would be most of the work.
+    """
+    if run.ending:
+        return LATE_POD_CHECK_SECONDS
+    if not run.awaiting_pod:
+        return None
+    lasted = (now - run.since).total_seconds() if run.since else 0.0
+    return min(max(lasted, LATE_POD_CHECK_SECONDS), LATEST_POD_CHECK_SECONDS)
 
 
 def follow(view: JobView) -> Decision | None:

@@ -28,6 +28,7 @@ from finetune_operator.decide.job import (
     LAST_POD_CHECK_SECONDS,
     LATE_POD_CHECK_SECONDS,
     REJECTED_CHECK_SECONDS,
+    pod_check_seconds,
     with_status,
 )
 from finetune_operator.decide.job_view import Change, Decision, JobView
@@ -201,8 +202,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
     change = _change(view, facts, job_id=pod.job_id)
     change.fields["failure"] = obstacle
-    again = LATE_POD_CHECK_SECONDS if pod.awaiting_pod or pod.ending else None
-    return Decision(with_status(view, change), requeue_after=again)
+    return Decision(with_status(view, change), requeue_after=pod_check_seconds(pod, view.now))
 
 
 def follow(view: JobView) -> Decision | None:

@@ -198,7 +198,8 @@ def _deployment_facts(deployment: DeploymentView | None, active: int, passed_ove
     if deployment is None:
         return reconciling(Reason.DEPLOYING, f"version {active} is active and is being deployed")
     if deployment.status.phase == "Idle":
-        return resting(Reason.READY, f"version {active} is active; its deployment has no replicas")
+        why = Reason.IDLE if deployment.status.asleep else Reason.SUSPENDED
+        return resting(why, f"version {active} is active; its deployment has no replicas")
     conditions = deployment.status.conditions
     if is_true(conditions, "Ready") and deployment.status.served_version == active:
         return ready(Reason.READY, f"version {active} is active and answers{passed_over}")

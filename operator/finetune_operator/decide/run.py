@@ -64,6 +64,8 @@ class Run:
     """Whether the reason alone does not explain the failure."""
     awaiting_pod: bool = False
     """Whether its pod is still to be made, or the pod's volumes to be mounted: nothing tells of it, so look again."""
+    since: datetime | None = None
+    """Since when it waits for that, where it is known."""
     ending: bool = False
     """Whether the pod has been told to end: a node that does not answer sends no event, so look again."""
     starting: bool = False
@@ -136,7 +138,8 @@ def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime
     pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
     if pending:
         failure = next((found for pod in pending if (found := obstacle(pod))), None)
-        return Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None)
+        since = max(moment(pod["metadata"]["creationTimestamp"]) for pod in pending)
+        return Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None, since=since)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
     return Run("Active", report=report, ending=ending, starting=starting)
 

@@ -12,7 +12,14 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, OWN_KINDS, WATCHED, concerned
+from finetune_operator.reconcilers.observed import (
+    CHILD_SELECTOR,
+    CHILDREN,
+    OWN_KINDS,
+    WATCHED,
+    concerned,
+    is_only_asked_for,
+)
 from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, Kube, Resource
 from finetune_operator.runtime.queue import Key
@@ -73,6 +80,8 @@ class Observer:
             self._wake(resource, obj)  # while the store still knows whose it was
             self._store.discard(resource, obj)
         elif self._store.hear(resource, obj):
+            if event_type == "ADDED" and is_only_asked_for(resource, obj):
+                return
             if event_type == "ADDED" and resource is FINE_TUNE_JOBS and self._begun.is_set():
                 self._first(_key(resource, obj))
             self._wake(resource, obj)

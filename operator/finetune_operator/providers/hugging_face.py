@@ -273,12 +273,11 @@ class HuggingFaceTraining:
             return replace(
                 run, note=f"Job {metadata['name']} is suspended: by its queue until it is admitted, or by hand"
             )
-        late = self._clock() - moment(metadata["creationTimestamp"]) > POD_IS_LATE
-        if not late:
-            return replace(run, awaiting_pod=True)
-        told = await self._refusals.of(batch_job)
+        since = moment(metadata["creationTimestamp"])
+        late = self._clock() - since > POD_IS_LATE
+        told = await self._refusals.of(batch_job) if late else None
         failure = Failure.because(Reason.POD_REJECTED, told[1]) if told else None
-        return replace(run, failure=failure, awaiting_pod=True)
+        return replace(run, failure=failure, awaiting_pod=True, since=since)
 
 
 async def create_job(kube: Kube, manifest: Manifest) -> Manifest:

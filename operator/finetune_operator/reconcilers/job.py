@@ -25,6 +25,7 @@ from finetune_operator.reconcilers.context import (
     parse_status,
     wants_deletion,
 )
+from finetune_operator.reconcilers.observed import under_way
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
@@ -58,7 +59,8 @@ class JobReconciler:
             return None
         view, decision = await self._look(job)
         if decision.register and view.spec is not None:
-            self._offers.make(view, view.spec.model_ref.name)
+            model = view.spec.model_ref.name
+            self._offers.make(view, model, self._context.store.count(FINE_TUNE_JOBS, under_way(key.namespace, model)))
             return None
         try:
             job, decision = await self._act(job, view, decision)
@@ -246,4 +248,7 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
 
 
 def _display(view: JobView, status: FineTuneJobStatus) -> Any:
-    return job_display(view.spec.base_model, status) if view.spec else status.display
+    if view.spec is None:
+        return status.display
+    provider = view.provider.name or (view.connection.provider if view.connection else None)
+    return job_display(view.spec.base_model, view.spec.method, status, provider)

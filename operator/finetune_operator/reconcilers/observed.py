@@ -46,8 +46,13 @@ def uses_connection(name: str) -> str:
 
 
 def of_model(namespace: str, name: str) -> str:
-    """Index key of the FineTuneJobs and ModelDeployments of a model."""
+    """Index key of the ModelDeployments of a model."""
     return f"model/{namespace}/{name}"
+
+
+def under_way(namespace: str, model: str) -> str:
+    """Index key of the FineTuneJobs of a model that have not ended."""
+    return f"under way/{namespace}/{model}"
 
 
 def in_namespace(namespace: str) -> str:
@@ -133,7 +138,8 @@ def _index_pod(pod: Manifest) -> Iterator[str]:
 def _index_job(job: Manifest) -> Iterator[str]:
     namespace, spec = job["metadata"]["namespace"], job.get("spec", {})
     yield uses_connection(spec.get("connectionRef", {}).get("name", ""))
-    yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
+    if not _has_condition(job, "Complete", "True") and not _has_condition(job, "Failed", "True"):
+        yield under_way(namespace, spec.get("modelRef", {}).get("name", ""))
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if _has_condition(job, "Released", "False"):
@@ -192,6 +198,13 @@ def _trim_batch_job(job: Manifest) -> Manifest:
     status = _without(job.get("status", {}), _UNREAD_OF_JOBS)
     status["conditions"] = _telling(status.get("conditions") or ())
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
+
+
+def is_only_asked_for(resource: Resource, obj: Mapping[str, Any]) -> bool:
+    """Whether it is a pod of which scheduler and node have said nothing: whoever has it made waits for it already."""
+    status = obj.get("status") or {}
+    heard_of = status.get("containerStatuses") or status.get("initContainerStatuses") or status.get("conditions")
+    return resource is PODS and status.get("phase") == "Pending" and not heard_of
 
 
 def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterable[Key]:

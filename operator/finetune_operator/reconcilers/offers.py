@@ -15,7 +15,7 @@ from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key
 
 GATHER_SECONDS = 1.0
-"""So long a result waits for others of its model: jobs that were applied together end together."""
+"""So long a result waits for those of other jobs that are under way: jobs that were applied together end together."""
 
 
 class Offers:
@@ -30,11 +30,17 @@ class Offers:
         self._enqueue = enqueue
         self._waiting: dict[Key, dict[str, JobView]] = defaultdict(dict)
 
-    def make(self, job: JobView, model_name: str) -> None:
-        """Have the model take the job's result at its next look."""
+    def make(self, job: JobView, model_name: str, under_way: int) -> None:
+        """Have the model take the job's result at its next look: at once, where no other one can come soon.
+
+        Args:
+            job: with the result.
+            model_name: of the model in the job's namespace.
+            under_way: jobs of the model that have not ended by their status, those that have made an offer among them.
+        """
         model = Key(FINE_TUNED_MODELS.kind, job.namespace, model_name)
         self._waiting[model][job.uid] = job
-        self._enqueue(model, GATHER_SECONDS)
+        self._enqueue(model, GATHER_SECONDS if under_way > len(self._waiting[model]) else 0)
 
     def of(self, model: Key) -> list[JobView]:
         """What waits for a model, in the order in which it was offered."""

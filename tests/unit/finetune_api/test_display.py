@@ -32,13 +32,21 @@ def test_a_job_shows_base_progress_and_losses() -> None:
     status = FineTuneJobStatus(
         progress=Progress(step=120, total_steps=225, percent=53), train_loss=0.4118, eval_loss=0.447
     )
-    assert job_display("HuggingFaceTB/SmolLM2-135M-Instruct", status) == Display(
-        base="SmolLM2-135M-Instruct", progress="53%", train_loss="0.412", eval_loss="0.447"
+    assert job_display("HuggingFaceTB/SmolLM2-135M-Instruct", "LoRA", status, "huggingFace") == Display(
+        base="SmolLM2-135M-Instruct", method="LoRA", progress="53%", train_loss="0.412", eval_loss="0.447"
     )
 
 
-def test_a_job_that_has_not_begun_shows_its_base_alone() -> None:
-    assert job_display("a/b", FineTuneJobStatus()).wire() == {"base": "b"}
+def test_a_job_that_has_not_begun_shows_its_base_and_method() -> None:
+    assert job_display("a/b", "QLoRA", FineTuneJobStatus(), None).wire() == {"base": "b", "method": "QLoRA"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "method"),
+    [("huggingFace", "LoRA"), ("sageMaker", "LoRA"), ("openAI", None), ("azureOpenAI", None), ("bedrock", None)],
+)
+def test_a_method_is_shown_where_the_job_chooses_it(provider: str, method: str | None) -> None:
+    assert job_display("a/b", "LoRA", FineTuneJobStatus(), provider).method == method
 
 
 def test_a_model_shows_the_active_versions_base_and_loss() -> None:

@@ -1,5 +1,6 @@
 """What is done about a job's attempts and what their pods report, and what status says of it."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -195,6 +196,15 @@ def test_a_late_pod_is_looked_for_again() -> None:
     assert decide(view(run("Queued", awaiting_pod=True), running())).requeue_after == 15
     assert decide(view(run("Queued"), running())).requeue_after is None
     assert decide(view(run("Active", ending=True), running())).requeue_after == 15
+
+
+@pytest.mark.parametrize(
+    ("waits", "again"), [(timedelta(0), 15), (timedelta(seconds=40), 40), (timedelta(hours=1), 60)]
+)
+def test_a_pod_that_is_long_in_coming_is_looked_for_the_more_seldom(waits: timedelta, again: float) -> None:
+    queued = run("Queued", awaiting_pod=True, since=NOW - waits)
+    assert decide(view(queued, running())).requeue_after == again
+    assert decide(view(replace(queued, ending=True), running())).requeue_after == 15, "a lost node tells nothing"
 
 
 def test_the_artifact_is_where_the_operator_put_it_whatever_the_pod_says() -> None:

@@ -62,7 +62,7 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
     ),
     "first one fails": (view(Serving("Failing", 2, 0, BROKEN)), "Failed", "DeploymentFailed", "Failed", None),
     "an earlier one failed": (view(Serving("Failing", 1, 0, BROKEN)), "Deploying", "Deploying", "InProgress", None),
-    "no replicas": (view(Serving("Idle", 2)), "Idle", "Ready", "InProgress", None),
+    "no replicas": (view(Serving("Idle", 2)), "Idle", "Suspended", "InProgress", None),
     "no replicas, of another version": (view(Serving("Idle", 1)), "Deploying", "Deploying", "InProgress", None),
     "no model": (view(model=None), "Pending", "ModelNotFound", "InProgress", None),
     "no version": (view(model=NO_VERSION), "Pending", "NoVersion", "InProgress", None),

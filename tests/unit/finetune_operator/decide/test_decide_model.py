@@ -75,6 +75,7 @@ def deployed(
     return DeploymentView(name, owned, its_spec, ModelDeploymentStatus.model_validate(body))
 
 
+ASLEEP = {"since": "2026-11-01T00:00:00Z", "generation": 1}
 READY = ("Ready", "True", "Ready")
 V = [version(1), version(2), version(3)]
 
@@ -152,7 +153,13 @@ STATES: dict[str, tuple[ModelView, str, str, bool]] = {
         "Failed",
         True,
     ),
-    "no replicas": (view(*V, deployments=[deployed(phase="Idle")]), "Ready", "InProgress", True),
+    "no replicas": (view(*V, deployments=[deployed(phase="Idle")]), "Suspended", "InProgress", True),
+    "stopped for being idle": (
+        view(*V, deployments=[deployed(phase="Idle", asleep=ASLEEP)]),
+        "Idle",
+        "InProgress",
+        True,
+    ),
     "served by hand": (view(*V, spec=spec(deployment={"mode": "Manual"})), "Ready", "Current", False),
     "pin that does not exist": (view(*V, active=2, spec=spec(activeVersion=9)), "VersionNotFound", "Failed", True),
     "name taken": (view(*V, deployments=[deployed(owned=False)]), "NameConflict", "Failed", False),

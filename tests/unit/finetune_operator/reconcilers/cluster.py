@@ -63,6 +63,7 @@ class Cluster:
         self.now: datetime = NOW
         self.told: list[tuple[str, str, str]] = []
         self.delays: dict[Key, float] = {}
+        self.put_off: list[tuple[Key, float]] = []
         self.restart()
 
     def restart(self) -> None:
@@ -105,7 +106,7 @@ class Cluster:
             clock=lambda: self.now,
         )
         self.uploads = Uploads(context, self.accounts)
-        offers = Offers(lambda key, _: self.wake(key))
+        offers = Offers(self.wake_later)
         providers = Providers(provider, remote, lambda: self.catalogue)
         self.answers = Answers(context, self.accounts, self.reports, providers)
         hosts = EvaluationHosts(context, Hosting(self.accounts), self.guard)
@@ -141,6 +142,11 @@ class Cluster:
     def wake(self, key: Key) -> None:
         if key not in self.queue:
             self.queue.append(key)
+
+    def wake_later(self, key: Key, seconds: float) -> None:
+        """As `wake`, at once: time stands still."""
+        self.put_off.append((key, seconds))
+        self.wake(key)
 
     async def announce(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
         self.told.append((regarding["kind"], event_type, reason))

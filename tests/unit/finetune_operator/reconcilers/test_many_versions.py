@@ -48,6 +48,20 @@ async def test_jobs_that_end_together_become_versions_and_one_of_them_active_by_
     assert cluster.kube.asked("get", "finetunedmodels") == 0
 
 
+async def test_a_result_waits_only_for_those_of_jobs_that_are_under_way() -> None:
+    cluster = await with_ended_jobs()
+    await cluster.settle()
+    waits = [seconds for key, seconds in cluster.put_off if key == MODEL]
+    assert waits == [1, 1, 1, 1, 0], "the last one of five"
+    cluster.put_off.clear()
+    cluster.add_job("sentiment-6")
+    await cluster.settle()
+    cluster.run_pod(job="sentiment-6")
+    cluster.end_pod(0, cluster.result(job="sentiment-6"), job="sentiment-6")
+    await cluster.settle()
+    assert [seconds for key, seconds in cluster.put_off if key == MODEL] == [0], "alone"
+
+
 async def test_a_store_that_is_behind_is_asked_for_and_numbers_stay_unique() -> None:
     cluster = await with_ended_jobs()
     metadata = {"name": "sentiment", "namespace": "team-a"}

@@ -227,6 +227,23 @@ async def test_only_what_a_decision_rests_on_wakes_a_job(
     assert (cluster.queue == [JOB]) is woken
 
 
+@pytest.mark.parametrize(
+    ("status", "woken"),
+    [
+        ({"phase": "Pending", "qosClass": "Burstable"}, False),
+        ({"phase": "Pending", "conditions": [UNSCHEDULABLE]}, True),
+        ({"phase": "Pending", "initContainerStatuses": [{"name": "fetch", "state": {"waiting": {}}}]}, True),
+    ],
+)
+async def test_a_new_pod_of_which_nobody_has_heard_wakes_nobody(status: dict[str, Any], woken: bool) -> None:
+    cluster = await with_job()
+    cluster.run_pod(phase="Pending")
+    ((resource, kind, pod),) = cluster.kube.take_events()
+    cluster.observer.seen(resource, kind, {**pod, "status": status})
+    assert (cluster.queue == [JOB]) is woken
+    assert cluster.store.get(PODS, "sentiment-1-1-x", "team-a")
+
+
 async def test_a_jobs_own_write_does_not_make_it_be_looked_at_again() -> None:
     cluster = await with_job()
     cluster.run_pod(phase="Pending")
