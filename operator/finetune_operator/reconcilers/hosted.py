@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_api.catalogue import Catalogue, ProviderFacts
 from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Sleep
+from finetune_api.model import ModelVersion
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER, WAKE_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide import attached, hosting_cost, idle
@@ -63,9 +64,13 @@ class Look:
         names = {
             hosting.named(version.artifact): version.version
             for version in versions
-            if version.connection == self.wanted.connection and hosting.named(version.artifact)
+            if hosting.named(version.artifact) and self._is_there(version)
         }
         return attached.Served(self.spec.model_ref.name, names)
+
+    def _is_there(self, version: ModelVersion) -> bool:
+        """Whether its model is where the wanted one is."""
+        return version.connection == self.wanted.connection and version.place in {None, self.target.version.place}
 
     def price(self, there: Hosted) -> str | None:
         """Price of an hour of what stands, as the provider shows it, or else as it was asked for."""
@@ -140,6 +145,7 @@ class HostedDeployments:
     ) -> Look:
         for one in view.status.hosted or ():
             self._calls.require_place(one)
+        self._calls.require_models(target.version)
         wanted = hosting.wanted(deployment, spec, target)
         others = {one.connection for one in view.status.hosted or ()} - {wanted.connection}
         found = await self._found([*sorted(others), wanted.connection])
