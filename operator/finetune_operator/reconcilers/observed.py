@@ -94,7 +94,7 @@ def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
         cost = status.get("cost") or {}
         if cost or status.get("hosted"):
             reasons = {one["reason"] for one in status.get("conditions") or () if one["status"] == "True"}
-            per_hour = float(cost["perHour"]) if cost else None
+            per_hour = float(cost["perHour"]) if "perHour" in cost else None
             billed = Reason.BILLED_WHILE_IDLE in reasons
             yield metrics.DeploymentRow(namespace, name, billed, per_hour, cost.get("currency", ""))
 
