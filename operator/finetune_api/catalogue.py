@@ -54,6 +54,7 @@ class ModelFacts(ApiModel):
         default_factory=dict,
         description="Price of an hour of a deployment of what was tuned from it, by its SKU, where that depends on it.",
     )
+    hosting_as_of: Day | None = Field(None, description="The day on which these prices of hours were looked up.")
     shutdown: Day | None = Field(None, description="From this day on the model and what was tuned from it are gone.")
 
     def of_tuned(self) -> Self:
@@ -89,6 +90,11 @@ class ProviderFacts(ApiModel):
     def price_per_hour(self, base_model: str, sku: str) -> str | None:
         """Price of an hour of one unit of a deployment; None where it is not known, or not billed by the hour."""
         return self.model(base_model).hosting.get(sku) or self.hosting.get(sku)
+
+    def price_is_of(self, base_model: str, sku: str) -> date | None:
+        """The day of that price; None where that is not known."""
+        own = self.model(base_model)
+        return own.hosting_as_of if sku in own.hosting else self.hosting_as_of
 
     def model(self, name: str) -> ModelFacts:
         """The facts of a base model, which may be a tuned one; nothing where none are known."""

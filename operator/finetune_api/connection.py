@@ -31,6 +31,7 @@ EndpointGlob = Annotated[
 ImageName = Annotated[str, Field(min_length=1, max_length=512)]
 
 PLACE_LENGTH = 512
+_BUCKET = ", s3://"
 PROVIDERS = ("huggingFace", "openAI", "azureOpenAI", "bedrock", "sageMaker")
 _COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in PROVIDERS)
 _KEPT = " && ".join(f"has(self.{name}) == has(oldSelf.{name})" for name in PROVIDERS)
@@ -280,6 +281,16 @@ class LLMConnectionSpec(ApiModel):
         elif aws is not None:
             parts = aws.region, f"s3://{aws.s3.bucket}/{aws.s3.prefix or ''}".rstrip("/")
         return ", ".join(part for part in parts if part)[:PLACE_LENGTH] or None
+
+    @property
+    def place_of_models(self) -> str | None:
+        """Where models are that are tuned through it; None while that is not known."""
+        return "this cluster" if self.hugging_face is not None else place_of_models(self.provider, self.place)
+
+
+def place_of_models(provider: str | None, place: str | None) -> str | None:
+    """Of a place, the part that says where models are: a bucket is where data and results go, and may change."""
+    return f"{provider} at {place.partition(_BUCKET)[0]}" if provider and place else None
 
 
 class LLMConnectionStatus(ApiModel):

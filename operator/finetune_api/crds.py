@@ -161,7 +161,7 @@ KINDS = (
             Column("Engine", ".status.engine"),
             Column("Replicas", ".status.replicas", "integer", "Pods that answer."),
             Column("URL", ".status.endpoint.url"),
-            Column("Cost", ".status.cost.perHour", description="Price of an hour at its provider.", wide=True),
+            Column("Cost", ".status.cost.display", description="Price of an hour at its provider.", wide=True),
             Column("Asked", ".status.usage.lastRequestAt", "date", "When it was last asked.", wide=True),
             Column("Target", ".status.targetVersion", "integer", "Version that is meant to answer.", wide=True),
             _ready(wide=True),

@@ -219,9 +219,16 @@ class HostedDeployment(ApiModel):
 class DeploymentCost(ApiModel):
     """What it costs while it stands. An estimate."""
 
-    per_hour: Money = Field(description="Price per hour.")
-    since_deployed: Money = Field(description="Price so far, with that of deployments that are gone.")
+    per_hour: Money | None = Field(None, description="Price per hour; absent where it is not known.")
+    since_deployed: Money | None = Field(
+        None, description="Price so far, with that of deployments that are gone; absent where a part is not known."
+    )
     ended: Money | None = Field(None, description="The part of it that deployments have cost which are gone.")
+    unpriced: bool | None = Field(None, description="Whether some are gone whose price was not known.")
+    display: Annotated[str, Field(max_length=32)] | None = Field(
+        None, description="What kubectl get shows: the price per hour, or unknown."
+    )
+    basis: Annotated[str, Field(max_length=512)] | None = Field(None, description="How the figures come about.")
     currency: Annotated[str, Field(max_length=3)] = Field(description="ISO 4217 code.")
 
 

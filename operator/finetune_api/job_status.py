@@ -270,7 +270,8 @@ class FineTuneJobStatus(ApiModel):
     conditions: Conditions | None = Field(
         None,
         description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended, Pushed, Evaluated, and "
-        "Released: whether what an evaluation had deployed is gone, where that was in doubt.",
+        "Released: whether what an evaluation had deployed is gone, where that was in doubt. Cleaned: the same of its "
+        "data at a provider.",
     )
     progress: Progress | None = Field(None, description="How far the training is.")
     loss: Loss | None = Field(None, description="Loss curves.")

@@ -50,6 +50,9 @@ class ModelVersion(ApiModel):
     job: Annotated[str, Field(max_length=253)] = Field(description="FineTuneJob that made it.")
     job_uid: Annotated[str, Field(max_length=64)] = Field(description="UID of that job.")
     connection: Annotated[str, Field(max_length=253)] = Field(description="LLMConnection it was made with.")
+    place: Annotated[str, Field(max_length=544)] | None = Field(
+        None, description="At which provider, and where there, its weights are; absent on this cluster."
+    )
     base_model: Annotated[str, Field(max_length=256)] = Field(description="Model it was tuned from.")
     method: Annotated[str, Field(max_length=32)] = Field(description="Method of tuning.")
     lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")
@@ -73,7 +76,11 @@ class FineTunedModelStatus(ApiModel):
     """Which versions there are."""
 
     observed_generation: int | None = Field(None, description="Generation of the spec that the status speaks of.")
-    conditions: Conditions | None = Field(None, description="Ready, Reconciling, Stalled.")
+    conditions: Conditions | None = Field(
+        None,
+        description="Ready, Reconciling, Stalled, and Cleaned: whether weights that were to be deleted are gone, where "
+        "that was in doubt.",
+    )
     display: Display | None = Field(None, description="What kubectl get shows. Made by finetune_api.display.")
     active_version: int | None = Field(None, description="The one active version.")
     latest_version: int | None = Field(None, description="The newest version. Numbers are never given twice.")

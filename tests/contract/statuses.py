@@ -193,7 +193,10 @@ DEPLOYMENT = ModelDeploymentStatus(
     engine="Transformers",
     replicas=1,
     endpoint=Endpoint(url="http://sentiment.default.svc/v1", model="sentiment"),
-    cost=DeploymentCost(per_hour="1.70", since_deployed="40.80", ended="10.2000", currency="USD"),
+    cost=DeploymentCost(
+        per_hour="1.70", since_deployed="40.80", ended="10.2000", unpriced=True, display="1.70 USD", currency="USD",
+        basis="Standard at 1.70 USD an hour, list price of 2026-11-01",
+    ),
     hosted=[
         HostedDeployment(
             name="sentiment-v3", version=3, connection="azure", created_at=NOW, answered=True, attached=True,

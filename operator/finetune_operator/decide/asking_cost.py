@@ -67,7 +67,15 @@ def with_expected(
         basis += f", and an hour of its deployments {_rounded_up(an_hour)}"
         amount += an_hour
     fields = {"estimated": _rounded_up(Decimal(cost.estimated) + amount), "evaluation": _rounded_up(amount)}
-    return cost.model_copy(update={**fields, "basis": basis[:512]})
+    expected = cost.model_copy(update={**fields, "basis": basis[:512]})
+    unknown = "the hours of its deployments, of which no price is known"
+    return without(expected, unknown) if an_hour is None else expected
+
+
+def without(cost: Cost, what: str) -> Cost:
+    """The cost that says what is not in it: else that would read as free."""
+    ending = f"; without {what}"
+    return cost.model_copy(update={"basis": cost.basis[: 512 - len(ending)] + ending})
 
 
 def with_spent(cost: Cost, amount: Decimal) -> Cost:

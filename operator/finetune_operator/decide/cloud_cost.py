@@ -28,7 +28,7 @@ def longest_seconds(spec: FineTuneJobSpec, settings: SageMaker) -> int:
 def expected(view: JobView, checked: Checked) -> Cost | None:
     """What an attempt is likely to cost or, by time, costs at most; None where no price is known.
 
-    Where the price of asking the model is not known, the evaluation is not in it.
+    What has no price that is known is not in it, and its basis says so.
     """
     if view.spec is None:
         return None
@@ -40,8 +40,10 @@ def expected(view: JobView, checked: Checked) -> Cost | None:
     price = _price_of_tokens(view)
     cost = estimate(checked.tokens, view.spec.hyperparameters.epochs, price) if price else None
     prices = _price_of_answers(view)
-    if cost is None or checked.evaluation is None or prices is None:
+    if cost is None or checked.evaluation is None or not measuring.is_wanted(view):
         return cost
+    if prices is None:
+        return asking_cost.without(cost, "the evaluation, of which no price is known")
     train = view.run.report.dataset.train if view.run.report and view.run.report.dataset else None
     row_tokens = checked.tokens / train.rows if train and train.rows else 0.0
     versions = evaluation_hosts.compares_versions(view)
@@ -55,7 +57,9 @@ def over_budget(view: JobView, cost: Cost | None, checked: Checked) -> Failure |
         return None
     budget = view.spec.budget
     if cost is None or cost.currency != budget.currency:
-        message = f"spec.budget: no price of tuning {view.spec.base_model} in {budget.currency} is known"
+        settings = view.connection.sage_maker if view.connection else None
+        what = f"an hour of {instance_type(view.spec, settings)}" if settings else f"tuning {view.spec.base_model}"
+        message = f"spec.budget: no price of {what} in {budget.currency} is known"
         return Failure.because(Reason.PRICE_UNKNOWN, message)
     prices = _price_of_answers(view)
     if checked.evaluation is not None and measuring.is_wanted(view) and prices is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
-from finetune_operator.decide import cloud_cost, cloud_policy, job, measuring
+from finetune_operator.decide import cloud_cost, cloud_policy, job, leftovers, measuring
 from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, stalled, timestamp
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.remote import RemoteJob, oldest
@@ -269,13 +269,23 @@ def postponed(view: JobView, failure: Failure, again: float) -> Decision:
 
 def not_tidied(view: JobView, failure: Failure) -> Decision:
     """What is left at the provider cannot be deleted now. A job that has ended stays what it is."""
+    what = "what the job left at the provider"
+    fact = leftovers.left(what, failure, leftovers.way_out("job"))
+    billed = view.provider.evaluation is not None and view.provider.evaluation.deployments is not None
+    again = ASK_AGAIN_SECONDS if billed else leftovers.pause(view.status.conditions, failure, view.now)
     if not view.deleting:
-        return Decision(view.status, requeue_after=ASK_AGAIN_SECONDS)
+        return Decision(job.with_status(view, Change([fact])), requeue_after=again)
     message = (
-        f"what the job left at the provider cannot be deleted: {failure.message}; "
-        "annotate the job with finetune.dev/abandon=true to let it go"
+        f"{what} cannot be deleted: {failure.message}; annotate the job with finetune.dev/abandon=true to let it go"
     )
-    return trouble(view, failure.model_copy(update={"message": message}), ASK_AGAIN_SECONDS)
+    return _with(view, trouble(view, failure.model_copy(update={"message": message}), again), [fact])
+
+
+def tidied(view: JobView, decision: Decision) -> Decision:
+    """Nothing of the job is left at the provider that was to go, or nobody is to look for it any more."""
+    conditions = decision.status.conditions
+    facts = leftovers.let_go(conditions) if view.abandoned else leftovers.nothing_left(conditions)
+    return _with(view, decision, facts)
 
 
 def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again: float) -> Decision:
@@ -287,8 +297,8 @@ def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again
     facts = [measuring.unreleased(names, failure)]
     decision = not_tidied(view, failure)
     if not view.deleting:
-        decision = replace(decision, status=job.with_status(view, Change()))
-    return _with(view, decision, facts, cost=cloud_cost.with_bill(view))
+        decision = Decision(job.with_status(view, Change()))
+    return _with(view, replace(decision, requeue_after=ASK_AGAIN_SECONDS), facts, cost=cloud_cost.with_bill(view))
 
 
 def gone(view: JobView, decision: Decision) -> Decision:

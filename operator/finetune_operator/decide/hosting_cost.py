@@ -3,17 +3,32 @@
 What is gone has its price in `ended`, so that the sum goes on over new versions, sleep and attaching.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
 from finetune_api.deployment import DeploymentCost, HostedDeployment
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.hosted import Hosted
 
-Price = Callable[[Hosted], str | None]
-"""Price of an hour of a deployment that stands; None where it is not known."""
 
+@dataclass(frozen=True)
+class Rate:
+    """What an hour of a deployment is billed at."""
+
+    sku: str
+    """What the catalogue calls it."""
+    per_hour: str | None
+    """None where its price is not known."""
+    as_of: date | None = None
+    """The day of that price, where it is known."""
+
+
+Price = Callable[[Hosted], Rate | None]
+"""The rate of a deployment that stands; None where it is not billed by the hour."""
+
+UNKNOWN = "unknown"
 CENT = Decimal("0.01")
 
 
@@ -27,12 +42,24 @@ def billed(
 def _billed(one: HostedDeployment, there: Hosted | None, price: Price, now: datetime) -> HostedDeployment:
     if there is None or there.connection != one.connection:
         return one.model_copy(update={"billed_since": None})
-    costs = price(there)
-    if costs is None or (one.billed_since is None and there.state != "Ready"):
+    rate = price(there)
+    if rate is None or (one.billed_since is None and there.state != "Ready"):
         return one
     # One that was taken for gone and is there again has its earlier time in `ended`.
     since = one.billed_since or (timestamp(now) if one.per_hour is not None else one.created_at)
-    return one.model_copy(update={"billed_since": since, "per_hour": costs})
+    return one.model_copy(update={"billed_since": since, "per_hour": rate.per_hour or one.per_hour})
+
+
+def basis(rates: Iterable[Rate], currency: str) -> str | None:
+    """How the price of an hour comes about, in words; None where nothing that stands is billed by the hour."""
+    return "; ".join(sorted({_basis(rate, currency) for rate in rates})) or None
+
+
+def _basis(rate: Rate, currency: str) -> str:
+    if rate.per_hour is None:
+        return f"what an hour of {rate.sku} costs is not known: an admin may put it into the chart's providerCatalogue"
+    dated = f" of {rate.as_of}" if rate.as_of else ""
+    return f"{rate.sku} at {rate.per_hour} {currency} an hour, list price{dated}"
 
 
 def total(
@@ -42,7 +69,9 @@ def total(
     currency: str,
     now: datetime,
 ) -> DeploymentCost | None:
-    """Price of an hour of all that stands, and of all that ever stood; None where no price is known.
+    """Price of an hour of all that stands, and of all that ever stood; None where nothing was billed by the hour.
+
+    One price that is not known makes the sum unknown: what is left out would read as free.
 
     Args:
         before: the cost as status has it.
@@ -55,15 +84,18 @@ def total(
     gone = [one for one in earlier if one.billed_since is not None and one.name not in standing]
     ended = Decimal(before.ended or "0") if before else Decimal(0)
     ended += sum((_so_far(one, now) for one in gone), Decimal(0))
-    known = [one for one in standing.values() if one.per_hour is not None]
-    if not known and not ended:
+    unpriced = (before is not None and before.unpriced is True) or any(one.per_hour is None for one in gone)
+    if not standing and not ended and not unpriced:
         return None
-    per_hour = sum((Decimal(one.per_hour or "0") for one in known), Decimal(0))
-    so_far = ended + sum((_so_far(one, now) for one in known), Decimal(0))
+    known = all(one.per_hour is not None for one in standing.values())
+    per_hour = _money(sum((Decimal(one.per_hour or "0") for one in standing.values()), Decimal(0)))
+    so_far = ended + sum((_so_far(one, now) for one in standing.values()), Decimal(0))
     return DeploymentCost(
-        per_hour=_money(per_hour),
-        since_deployed=_money(so_far),
+        per_hour=per_hour if known else None,
+        since_deployed=_money(so_far) if known and not unpriced else None,
         ended=str(ended.quantize(Decimal("0.0001"))) if ended else None,
+        unpriced=unpriced or None,
+        display=f"{per_hour} {currency}" if known else UNKNOWN,
         currency=currency,
     )
 

@@ -20,6 +20,8 @@ class Active:
 
     version: int
     connection: str
+    place: str | None = None
+    """Where at a provider its model is; None on this cluster, and of versions from before that was recorded."""
     uri: str | None = None
     """Where its artifact is, if it is ours."""
     sha256: str | None = None

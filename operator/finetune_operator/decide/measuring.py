@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api.catalogue import ModelFacts
+from finetune_api.connection import place_of_models
 from finetune_api.job_status import (
     Asked,
     ComparedVersion,
@@ -386,7 +387,8 @@ def _active_version(view: JobView) -> ComparedVersion | None:
     active = view.active if evaluation_hosts.compares_versions(view) else None
     if active is None or view.spec is None:
         return None
-    here = active.connection == view.spec.connection_ref.name
+    at = place_of_models(view.provider.name, view.provider.place)
+    here = active.connection == view.spec.connection_ref.name and active.place in {None, at}
     return ComparedVersion(version=active.version, model=active.provider_model_id if here else None)
 
 

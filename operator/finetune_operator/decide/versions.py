@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_api.connection import place_of_models
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import ArtifactRef
 from finetune_api.model import FineTunedModelStatus, ModelVersion
@@ -41,6 +42,7 @@ def compared_of(model: Mapping[str, Any]) -> Compared:
     active = Active(
         version=found["version"],
         connection=found.get("connection", ""),
+        place=found.get("place"),
         uri=artifact.get("uri"),
         sha256=artifact.get("sha256"),
         provider_model_id=artifact.get("providerModelID"),
@@ -81,6 +83,7 @@ def new_version(view: JobView, number: int) -> ModelVersion:
         job=view.name,
         job_uid=view.uid,
         connection=spec.connection_ref.name,
+        place=place_of_models(view.provider.name, view.provider.place),
         base_model=spec.base_model,
         adopted=True if spec.adopt is not None else None,
         method="ChosenByProvider" if by_provider else _method(spec, report.result.artifact),

@@ -234,18 +234,20 @@ class Accounts:
         Raises:
             TryLater: it leads elsewhere by now.
         """
-        now = self.place(name)
-        if now is None or place is None or now == place:
-            return
-        message = (
-            f"LLMConnection {name} leads to {now} by now, and this was begun at {place}, where it may be billed: make "
-            "the connection lead there as before"
-        )
-        elsewhere = TryLater(Reason.CONNECTION_NOT_FOUND, message, 60.0)
-        elsewhere.next_step = (
-            "Ask an admin to make the connection as it was; another place is for another LLMConnection."
-        )
-        raise elsewhere
+        _require_same(name, self.place(name), place, "begun")
+
+    def require_models(self, name: str, place: str | None) -> None:
+        """As `require_place`, of a model that was tuned there.
+
+        Args:
+            name: of the connection.
+            place: where its weights are; None where that is not known.
+
+        Raises:
+            TryLater: it leads elsewhere by now.
+        """
+        spec = self._connection(name)
+        _require_same(name, spec.place_of_models if spec else None, place, "made")
 
     def forget(self, key: Key) -> None:
         """An object has ended or is gone."""
@@ -320,6 +322,18 @@ class Accounts:
         if missing:
             raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} has no {', '.join(missing)}")
         return values
+
+
+def _require_same(name: str, now: str | None, before: str | None, done: str) -> None:
+    if now is None or before is None or now == before:
+        return
+    message = (
+        f"LLMConnection {name} leads to {now} by now, and this was {done} at {before}, where it may be billed: make "
+        "the connection lead there as before"
+    )
+    elsewhere = TryLater(Reason.CONNECTION_NOT_FOUND, message, 60.0)
+    elsewhere.next_step = "Ask an admin to make the connection as it was; another place is for another LLMConnection."
+    raise elsewhere
 
 
 def is_remote(spec: LLMConnectionSpec | None) -> bool:

@@ -36,6 +36,10 @@ class CloudServing:
         A provider that cannot be asked is no proof that what answered a moment ago has stopped.
         """
         number, model = target.version.version, target.version.artifact.provider_model_id or ""
+        try:
+            self._accounts.require_models(target.version.connection, target.version.place)
+        except TryLater as elsewhere:
+            return Serving("Failing", number, 0, elsewhere.failure())
         before = self._probes.get((target.version.connection, model))
         if before is not None and self._clock() - before.at < self.good_for(before.serving):
             return before.serving

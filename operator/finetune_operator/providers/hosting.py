@@ -7,6 +7,7 @@ from datetime import datetime
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec
 from finetune_api.job_status import ArtifactRef
+from finetune_api.model import ModelVersion
 from finetune_operator.decide.deployment import Target
 from finetune_operator.decide.hosted import Hosted, Wanted
 from finetune_operator.decide.hosting_terms import terms_of
@@ -30,6 +31,10 @@ class Hosting:
     def require_place(self, recorded: HostedDeployment) -> None:
         """As `Accounts.require_place`, of a deployment."""
         self._accounts.require_place(recorded.connection, recorded.place)
+
+    def require_models(self, version: ModelVersion) -> None:
+        """As `Accounts.require_models`, of a version that is to be deployed."""
+        self._accounts.require_models(version.connection, version.place)
 
     def place(self, connection: str) -> str | None:
         """Where a connection leads now."""

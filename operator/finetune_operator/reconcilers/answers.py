@@ -104,8 +104,12 @@ class Answers:
         if tuned.answers + base.answers >= allowed:
             raise Refusal(409, f"{Reason.PROVIDER_REFUSED}: all {allowed:,} answers of this job have been asked for")
         facts = self._providers.facts(self._context.connection(spec.connection_ref.name)).model(spec.base_model)
-        if spec.budget is None or facts.answers is None or status.cost is None:
+        if spec.budget is None:
             return
+        if facts.answers is None or status.cost is None:
+            raise Refusal(
+                402, f"{Reason.PRICE_UNKNOWN}: spec.budget: no price of asking {spec.base_model} is known any more"
+            )
         asked = asking_cost.spent(evaluation.model_copy(update={"tuned": tuned, "base": base}), facts.answers)
         asked += evaluation_hosts.cost(evaluation, self._context.clock())
         trained = status.result.tokens if status.result else None

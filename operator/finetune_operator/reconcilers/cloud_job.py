@@ -149,7 +149,8 @@ class CloudJobs:
         if view.abandoned:
             note = "the job is let go; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
-        return await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER), decision
+        job = await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
+        return job, decide.tidied(view, decision)
 
     async def _stop(self, job: Manifest, view: JobView) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_api.catalogue import Catalogue, ProviderFacts
 from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Sleep
+from finetune_api.model import ModelVersion
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER, WAKE_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide import attached, hosting_cost, idle
@@ -16,6 +17,7 @@ from finetune_operator.decide import hosted as decide
 from finetune_operator.decide.conditions import moment, reconciling, stalled
 from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, Target, going
 from finetune_operator.decide.hosted import Hosted, Plan, Wanted
+from finetune_operator.decide.hosting_cost import Rate
 from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.providers import hosting
 from finetune_operator.providers.accounts import catalogue_name
@@ -63,16 +65,29 @@ class Look:
         names = {
             hosting.named(version.artifact): version.version
             for version in versions
-            if version.connection == self.wanted.connection and hosting.named(version.artifact)
+            if hosting.named(version.artifact) and self._is_there(version)
         }
         return attached.Served(self.spec.model_ref.name, names)
 
-    def price(self, there: Hosted) -> str | None:
-        """Price of an hour of what stands, as the provider shows it, or else as it was asked for."""
-        terms = terms_of(self.spec)
+    def _is_there(self, version: ModelVersion) -> bool:
+        """Whether its model is where the wanted one is."""
+        return version.connection == self.wanted.connection and version.place in {None, self.target.version.place}
+
+    def price(self, there: Hosted) -> Rate | None:
+        """Rate of what stands, as the provider shows it, or else as it was asked for; None: not billed by the hour."""
+        terms, base_model = terms_of(self.spec), self.target.version.base_model
         sku, units = (there.sku, there.units) if there.sku else (terms.sku, terms.units)
-        price = self.facts.price_per_hour(self.target.version.base_model, sku)
-        return None if price is None else str(Decimal(price) * units)
+        if not sku:
+            return None
+        price = self.facts.price_per_hour(base_model, sku)
+        amount = None if price is None else str(Decimal(price) * units)
+        return Rate(f"{units} {sku}" if units > 1 else sku, amount, self.facts.price_is_of(base_model, sku))
+
+    def basis(self, recorded: Sequence[HostedDeployment]) -> str | None:
+        """How the price of an hour comes about."""
+        standing = [self.found[one.name] for one in recorded if one.billed_since is not None]
+        rates = [rate for there in standing if (rate := self.price(there)) is not None]
+        return hosting_cost.basis(rates, self.facts.hosting_currency)
 
 
 class HostedDeployments:
@@ -140,6 +155,7 @@ class HostedDeployments:
     ) -> Look:
         for one in view.status.hosted or ():
             self._calls.require_place(one)
+        self._calls.require_models(target.version)
         wanted = hosting.wanted(deployment, spec, target)
         others = {one.connection for one in view.status.hosted or ()} - {wanted.connection}
         found = await self._found([*sorted(others), wanted.connection])
@@ -165,13 +181,13 @@ class HostedDeployments:
         return idle.look(usage, activity, self._limits(look, there), now)
 
     def _limits(self, look: Look, there: Hosted) -> idle.Limits:
-        price, limit = look.price(there), look.spec.idle
+        rate, limit = look.price(there), look.spec.idle
         if there.bound_until is not None and there.bound_until > look.view.now and limit is not None:
             limit = limit.model_copy(update={"action": "None"})  # it would be billed all the same
-        by_the_hour = there.sku or terms_of(look.spec).sku
-        if not by_the_hour or (price is not None and not Decimal(price)):
+        if rate is None or (rate.per_hour is not None and not Decimal(rate.per_hour)):
             return idle.Limits(limit, None)
-        said = f" with {price} {look.facts.hosting_currency} an hour" if price else ""
+        known = f"with {rate.per_hour} {look.facts.hosting_currency} an hour"
+        said = f" {known}" if rate.per_hour else " at a price that is not known"
         return idle.Limits(limit, self._warn_after, said)
 
     def _status(self, look: Look, plan: Plan, asleep: Sleep | None, seen: idle.Found | None) -> ModelDeploymentStatus:
@@ -180,6 +196,7 @@ class HostedDeployments:
         placed = [one if one.place else self._placed(one) for one in plan.recorded]
         recorded = hosting_cost.billed(placed, look.found, look.price, now)
         cost = hosting_cost.total(before.cost, before.hosted or (), recorded, look.facts.hosting_currency, now)
+        cost = cost and cost.model_copy(update={"basis": look.basis(recorded)})
         usage = seen.usage if seen else before.usage
         return before.model_copy(update={"hosted": list(recorded), "cost": cost, "asleep": asleep, "usage": usage})
 

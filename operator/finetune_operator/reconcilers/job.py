@@ -10,7 +10,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
-from finetune_operator.decide import cloud_job
+from finetune_operator.decide import cloud_job, leftovers
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job import decide, not_started, refused_by_policy
 from finetune_operator.decide.job_view import Decision, JobView
@@ -212,11 +212,9 @@ class JobReconciler:
     async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
         """An Event for what a person would want to see; failures are counted too."""
         told = headline(old, new)
-        if told is None:
-            return
-        event_type, reason, note = told
-        await self._context.announce(job, event_type, reason, note)
-        if new.phase == "Failed" and new.failure is not None:
+        if told is not None:
+            await self._context.announce(job, *told)
+        if new.phase == "Failed" and old.phase != "Failed" and new.failure is not None:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
 
 
@@ -227,6 +225,9 @@ def decide_about(view: JobView) -> Decision:
 
 def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
     """Type, reason and note of the Event that a change of status deserves."""
+    left = leftovers.headline(old.conditions, new.conditions)
+    if left is not None and new.completion_time is not None:
+        return left
     retried = new.provider is not None and new.provider.retries > (old.provider.retries if old.provider else 0)
     if retried and new.provider is not None and new.provider.last_failure is not None:
         failure = new.provider.last_failure

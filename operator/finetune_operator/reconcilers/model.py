@@ -1,29 +1,53 @@
 """FineTunedModel: observe, decide, act, write status."""
 
-import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.display import model_display
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_operator.decide import leftovers
+from finetune_operator.decide.conditions import merge
 from finetune_operator.decide.model import DeploymentView, ModelView, decide
 from finetune_operator.decide.versions import has_versions_of, registered
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
 from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError
-from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
-from finetune_operator.reconcilers.model_release import ModelRelease, is_at_provider, is_held
+from finetune_operator.reconcilers.context import Context, is_abandoned, parse_spec, parse_status, wants_deletion
+from finetune_operator.reconcilers.model_release import (
+    ModelRelease,
+    delete_at_provider,
+    is_at_provider,
+    is_held,
+    require_here,
+    require_not_failed,
+)
 from finetune_operator.reconcilers.observed import of_model
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.runtime.errors import Conflict
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key, Requeue
 
-logger = logging.getLogger(__name__)
-
 Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What became of weights that were to be deleted."""
+
+    gone: frozenset[int] = frozenset()
+    """Versions whose weights are gone."""
+    left: tuple[int, ...] = ()
+    """Versions whose weights cannot be deleted."""
+    trouble: ProviderError | None = None
+    """What is in the way."""
+
+    def again(self, view: ModelView) -> float:
+        """Seconds until it is tried again."""
+        trouble = self.trouble
+        return leftovers.pause(view.status.conditions, trouble.failure(), view.now) if trouble else 0.0
 
 
 class ModelReconciler:
@@ -60,10 +84,11 @@ class ModelReconciler:
         # Only what is recorded is deleted: after a crash a number that is not may be given to another job's version.
         recorded = {version.version for version in before.versions or ()}
         surplus = [version for version in decision.prune if version.version in recorded]
-        gone = {version.version for version in surplus if await self._prune(model, version)}
-        if gone:
-            decision = decide(replace(view, pruned=view.pruned | gone))
-        status = decision.status.model_copy(update={"display": model_display(decision.status)})
+        pruning = await self._prune_all(model, surplus)
+        if pruning.gone:
+            decision = decide(replace(view, pruned=view.pruned | pruning.gone))
+        status = _with_leftovers(view, decision.status, pruning)
+        status = status.model_copy(update={"display": model_display(status)})
         # Status first: the deployment follows status.activeVersion.
         if not await self._context.write_status(FINE_TUNED_MODELS, model, before, status):
             self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
@@ -74,7 +99,10 @@ class ModelReconciler:
         if status.active_version != before.active_version:
             note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
             await self._context.announce(model, "Normal", "Activated", note)
-        return None
+        told = leftovers.headline(before.conditions, status.conditions)
+        if told is not None:
+            await self._context.announce(model, *told)
+        return None if pruning.trouble is None else Requeue(pruning.again(view))
 
     def _observe(self, model: Manifest) -> ModelView:
         metadata = model["metadata"]
@@ -129,32 +157,44 @@ class ModelReconciler:
         owners = (job or {}).get("metadata", {}).get("ownerReferences") or ()
         return job if any(owner["uid"] == metadata["uid"] for owner in owners) else None
 
+    async def _prune_all(self, model: Manifest, surplus: Sequence[ModelVersion]) -> Pruning:
+        """Have the weights of versions deleted, as far as that can be."""
+        pruning = Pruning()
+        for version in surplus:
+            try:
+                gone = await self._prune(model, version)
+            except ProviderError as error:
+                pruning = replace(pruning, left=(*pruning.left, version.version), trouble=pruning.trouble or error)
+            else:
+                pruning = replace(pruning, gone=pruning.gone | ({version.version} if gone else set()))
+        return pruning
+
     async def _prune(self, model: Manifest, version: ModelVersion) -> bool:
         """Have the version's weights deleted; whether they are gone: then the version leaves status.
 
         What was adopted leaves it at once: its weights are others'.
+
+        Raises:
+            ProviderError: they cannot be deleted now.
         """
         if version.adopted:
             return True
+        if is_abandoned(model):
+            note = f"version {version.version} is let go; its weights stay where they are until somebody deletes them"
+            await self._context.announce(model, "Warning", "Abandoned", note)
+            return True
         connection = self._context.connection(version.connection)
         if is_at_provider(version, connection):
-            return await self._prune_at_provider(version)
-        if connection is None or connection.hugging_face is None:
-            return False
-        manifest = prune_job.build(model, version, connection.hugging_face)
-        if manifest is not None and self._prune_job(model, version) is None:
+            await delete_at_provider(self._accounts, version)
+            return True
+        here = require_here(version, connection)
+        manifest = prune_job.build(model, version, here)
+        present = self._prune_job(model, version)
+        if manifest is not None and present is None:
             self._context.store.put(JOBS, await self._context.kube.create_once(JOBS, manifest))
+        elif present is not None:
+            require_not_failed(present)
         return False
-
-    async def _prune_at_provider(self, version: ModelVersion) -> bool:
-        """A provider that cannot be asked now is asked at the next look: an old version does no harm meanwhile."""
-        name = version.artifact.provider_model_id or version.artifact.uri or ""
-        try:
-            await self._accounts.of(version.connection).call(lambda api: api.delete_model(name))
-        except ProviderError as error:
-            logger.warning("model %s cannot be deleted at its provider: %s", name, error.message)
-            return False
-        return True
 
     async def _deploy(self, model: Manifest, spec: FineTunedModelSpec) -> None:
         wanted = stamped(model_deployment.build(model, spec))
@@ -164,3 +204,16 @@ class ModelReconciler:
             return  # its end takes the deployment before the model
         if present is None or not covers(present, wanted):
             self._context.store.put(MODEL_DEPLOYMENTS, await self._context.kube.apply(MODEL_DEPLOYMENTS, wanted))
+
+
+def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Pruning) -> FineTunedModelStatus:
+    """The status, and in it whether weights beyond historyLimit are left."""
+    if pruning.trouble is not None:
+        numbers = ", ".join(map(str, pruning.left))
+        what = f"the weights of version {numbers}, beyond spec.historyLimit,"
+        way_out = f"Or raise spec.historyLimit. {leftovers.way_out('model')}"
+        facts = [leftovers.left(what, pruning.trouble.failure(), way_out)]
+    else:
+        facts = leftovers.nothing_left(status.conditions)
+    conditions = merge(status.conditions, facts, generation=view.generation, now=view.now)
+    return status.model_copy(update={"conditions": conditions})

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune_api.connection import LLMConnectionSpec
+from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import ABANDON_ANNOTATION, WEIGHTS_FINALIZER
 from finetune_api.reasons import Reason
+from finetune_operator.decide import leftovers
 from finetune_operator.decide.conditions import Fact, merge, reconciling, stalled
 from finetune_operator.decide.model import ModelView
 from finetune_operator.decide.model_release import next_step
@@ -77,7 +78,9 @@ class ModelRelease:
             facts = reconciling(Reason.PENDING, f"the weights of version {numbers} are being deleted")
             return await self._say(model, view, facts, left, LOOK_SECONDS)
         said = f"the weights of version {numbers} cannot be deleted: {trouble.message}; {_way_out()}"
-        return await self._say(model, view, stalled(trouble.reason, said), left, TROUBLE_SECONDS)
+        what = leftovers.left(f"the weights of version {numbers}", trouble.failure(), leftovers.way_out("model"))
+        again = leftovers.pause(view.status.conditions, trouble.failure(), view.now)
+        return await self._say(model, view, [*stalled(trouble.reason, said), what], left, again)
 
     async def _delete(self, model: Manifest, version: ModelVersion) -> bool:
         """Whether a version's weights are gone, or not this model's to delete.
@@ -88,13 +91,10 @@ class ModelRelease:
         if version.adopted:
             return True
         connection = self._context.connection(version.connection)
-        name = version.artifact.provider_model_id or version.artifact.uri or ""
         if is_at_provider(version, connection):
-            await self._accounts.of(version.connection).call(lambda api: api.delete_model(name))
+            await delete_at_provider(self._accounts, version)
             return True
-        if connection is None or connection.hugging_face is None:
-            raise TryLater(Reason.CONNECTION_NOT_FOUND, f"there is no LLMConnection {version.connection} to its place")
-        job = prune_job.for_release(model, version, connection.hugging_face)
+        job = prune_job.for_release(model, version, require_here(version, connection))
         return job is None or await self._pruned(job)
 
     async def _pruned(self, job: Manifest) -> bool:
@@ -104,10 +104,8 @@ class ModelRelease:
         conditions = {one["type"] for one in _conditions(present) if one["status"] == "True"}
         if "Complete" in conditions:
             return True
-        if "Failed" in conditions:
-            said = f"Job {metadata['name']} failed; its pod's log says why; delete the Job to have it tried again"
-            raise TryLater(Reason.ARTIFACT_FAILED, said)
         if present is not None:
+            require_not_failed(present)
             return False
         try:
             self._context.store.put(JOBS, await self._context.kube.create_once(JOBS, job))
@@ -131,6 +129,9 @@ class ModelRelease:
         fields: dict[str, Any] = {"conditions": conditions, "versions": left, "observed_generation": view.generation}
         status: FineTunedModelStatus = view.status.model_copy(update=fields)
         await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
+        told = leftovers.headline(view.status.conditions, conditions)
+        if told is not None:
+            await self._context.announce(model, *told)
         return Requeue(again)
 
 
@@ -139,6 +140,39 @@ def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) 
     if version.artifact.provider_model_id is not None:
         return True
     return is_remote(connection) and not (version.artifact.uri or "").startswith("pvc://")
+
+
+async def delete_at_provider(accounts: Accounts, version: ModelVersion) -> None:
+    """Delete a version's weights at the provider where they are: elsewhere they would be taken for gone.
+
+    Raises:
+        ProviderError: they cannot be deleted now.
+    """
+    accounts.require_models(version.connection, version.place)
+    name = version.artifact.provider_model_id or version.artifact.uri or ""
+    await accounts.of(version.connection).call(lambda api: api.delete_model(name))
+
+
+def require_here(version: ModelVersion, connection: LLMConnectionSpec | None) -> HuggingFace:
+    """The connection's block, which says where on the cluster weights are.
+
+    Raises:
+        TryLater: there is none by now.
+    """
+    if connection is None or connection.hugging_face is None:
+        raise TryLater(Reason.CONNECTION_NOT_FOUND, f"there is no LLMConnection {version.connection} to its place")
+    return connection.hugging_face
+
+
+def require_not_failed(job: Manifest) -> None:
+    """The Job that deletes a folder has not failed.
+
+    Raises:
+        TryLater: it has, and is not tried again while it is there.
+    """
+    if any((one["type"], one["status"]) == ("Failed", "True") for one in _conditions(job)):
+        said = f"Job {job['metadata']['name']} failed; its pod's log says why; delete the Job to have it tried again"
+        raise TryLater(Reason.ARTIFACT_FAILED, said)
 
 
 def is_held(model: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from finetune_api.deployment import DeploymentPhase
 from finetune_api.job_status import JobPhase
 from finetune_api.names import DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
 from finetune_api.reasons import Reason
+from finetune_operator.decide import leftovers
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
 from finetune_operator.runtime import metrics
@@ -38,6 +39,10 @@ WATCHED: tuple[Resource, ...] = (NAMESPACES, *CHILDREN, *OWN_KINDS)
 
 UNRELEASED = "unreleased"
 """Index key of the FineTuneJobs whose evaluation has left deployments that cannot be deleted."""
+
+
+UNCLEANED = "uncleaned"
+"""Index key of the FineTuneJobs and FineTunedModels of which something is left that was to be deleted."""
 
 
 def uses_connection(name: str) -> str:
@@ -94,14 +99,21 @@ def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
         cost = status.get("cost") or {}
         if cost or status.get("hosted"):
             reasons = {one["reason"] for one in status.get("conditions") or () if one["status"] == "True"}
-            per_hour = float(cost["perHour"]) if cost else None
+            per_hour = float(cost["perHour"]) if "perHour" in cost else None
             billed = Reason.BILLED_WHILE_IDLE in reasons
             yield metrics.DeploymentRow(namespace, name, billed, per_hour, cost.get("currency", ""))
 
 
 def show_unreleased(store: Store) -> None:
-    """Have the metrics show whose deployments at a provider cannot be deleted, read from the store at each scrape."""
+    """Have the metrics show of whom something cannot be deleted, read from the store at each scrape."""
     metrics.UNRELEASED.rows = partial(_unreleased, store)
+    metrics.UNCLEANED.rows = partial(_uncleaned, store)
+
+
+def _uncleaned(store: Store) -> Iterator[tuple[str, str, str]]:
+    for resource in (FINE_TUNE_JOBS, FINE_TUNED_MODELS):
+        for namespace, name in store.addresses(resource, UNCLEANED):
+            yield resource.kind, namespace, name
 
 
 def _unreleased(store: Store) -> Iterator[tuple[str, str, str]]:
@@ -120,7 +132,12 @@ def _has_condition(obj: Mapping[str, Any], kind: str, status: str) -> bool:
 def make_store() -> Store:
     """A store with the indexes that reconcilers ask for, keeping of large objects what they read."""
     return Store(
-        indexers={PODS: _index_pod, FINE_TUNE_JOBS: _index_job, MODEL_DEPLOYMENTS: _index_deployment},
+        indexers={
+            PODS: _index_pod,
+            FINE_TUNE_JOBS: _index_job,
+            FINE_TUNED_MODELS: _index_leftovers,
+            MODEL_DEPLOYMENTS: _index_deployment,
+        },
         trims={PODS: _trim_pod, JOBS: _trim_batch_job},
     )
 
@@ -144,7 +161,13 @@ def _index_job(job: Manifest) -> Iterator[str]:
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if _has_condition(job, "Released", "False"):
         yield UNRELEASED
+    yield from _index_leftovers(job)
     yield from _index_phase(job)
+
+
+def _index_leftovers(obj: Manifest) -> Iterator[str]:
+    if _has_condition(obj, leftovers.CONDITION, "False"):
+        yield UNCLEANED
 
 
 def _index_deployment(deployment: Manifest) -> Iterator[str]:
@@ -216,6 +239,7 @@ def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Itera
     if resource is CONNECTIONS:
         yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, uses_connection(name)))
         yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS))
+        yield from _keys(FINE_TUNED_MODELS, store.addresses(FINE_TUNED_MODELS, UNCLEANED))
     elif resource is NAMESPACES:
         yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, in_namespace(name)))
     elif resource is FINE_TUNED_MODELS:

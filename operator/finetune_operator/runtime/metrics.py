@@ -118,27 +118,33 @@ DEPLOYMENTS = PerDeployment()
 REGISTRY.register(DEPLOYMENTS)
 
 
-class Unreleased(Collector):
-    """A gauge for each object that leaves something at a provider, read anew at each scrape; the others have none."""
+class PerObject(Collector):
+    """A gauge for each object of which something is so, read anew at each scrape; the others have none."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, text: str) -> None:
+        self._name = name
+        self._text = text
         self.rows: Callable[[], Iterable[tuple[str, str, str]]] = tuple
         """Kind, namespace and name of each of them."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges; labelled as those of deployments are."""
-        found = GaugeMetricFamily(
-            "finetune_deployment_unreleased",
-            "1 while deployments that an object had at a provider, and that may be billed, cannot be deleted.",
-            labels=["kind", "object_namespace", "object"],
-        )
+        found = GaugeMetricFamily(self._name, self._text, labels=["kind", "object_namespace", "object"])
         for row in self.rows():
             found.add_metric(row, 1.0)
         yield found
 
 
-UNRELEASED = Unreleased()
+UNRELEASED = PerObject(
+    "finetune_deployment_unreleased",
+    "1 while deployments that an object had at a provider, and that may be billed, cannot be deleted.",
+)
 REGISTRY.register(UNRELEASED)
+UNCLEANED = PerObject(
+    "finetune_leftovers",
+    "1 while data of an object at a provider, or weights of a model, that were to be deleted cannot be.",
+)
+REGISTRY.register(UNCLEANED)
 
 LEADER = Gauge("finetune_leader", "1 while this replica holds the Lease, else 0.", registry=REGISTRY)
 LEASE_TRANSITIONS = Counter(

@@ -352,6 +352,13 @@ def test_the_catalogue_can_be_read_and_knows_openai(defaults: list[Manifest]) ->
     assert (str(facts.closes), str(facts.model("gpt-4o-mini-2024-07-18").shutdown)) == ("2027-01-06", "2027-01-14")
 
 
+def test_every_price_has_its_day(defaults: list[Manifest]) -> None:
+    for name, facts in catalogue_of(defaults).providers.items():
+        assert not facts.hosting or facts.hosting_as_of, name
+        for glob, model in facts.models.items():
+            assert not model.hosting or model.hosting_as_of, (name, glob)
+
+
 def test_the_catalogue_can_be_corrected_and_added_to() -> None:
     mini = {"gpt-4o-mini-2024-07-18": {"training": {"perMillionTokens": "9.99", "asOf": "2027-01-01"}}}
     other = {"models": {"*": {"training": {"perMillionTokens": "0.50", "currency": "EUR", "asOf": "2027-01-01"}}}}

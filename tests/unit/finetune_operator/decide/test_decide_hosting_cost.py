@@ -1,10 +1,11 @@
 """What deployments at a provider cost: by the hour, and so far, with those that are gone."""
 
+from datetime import date
 from decimal import Decimal
 
 from finetune_api.deployment import DeploymentCost, HostedDeployment
 from finetune_operator.decide.hosted import Hosted
-from finetune_operator.decide.hosting_cost import billed, total
+from finetune_operator.decide.hosting_cost import Rate, basis, billed, total
 from tests.unit.finetune_operator.decide.given import at, stamp
 
 HOUR = 3600.0
@@ -16,8 +17,16 @@ def there(*names: str, state: str = "Ready") -> dict[str, Hosted]:
     return {name: Hosted(name, state, "azure") for name in names}  # type: ignore[arg-type]
 
 
-def price(_: Hosted) -> str | None:
-    return "1.70"
+def price(_: Hosted) -> Rate | None:
+    return Rate("Standard", "1.70", date(2026, 11, 1))
+
+
+def unknown(_: Hosted) -> Rate | None:
+    return Rate("ProvisionedManaged", None)
+
+
+def mixed(there: Hosted) -> Rate | None:
+    return unknown(there) if there.name == "v2" else price(there)
 
 
 def test_it_is_billed_from_when_it_stands_to_when_it_is_gone() -> None:
@@ -31,7 +40,7 @@ def test_it_is_billed_from_when_it_stands_to_when_it_is_gone() -> None:
 def test_what_is_gone_stays_in_the_sum_and_is_counted_once() -> None:
     first = billed([FIRST], there("v1"), price, at(0))
     cost = total(None, [FIRST], first, "USD", at(10 * HOUR))
-    assert cost == DeploymentCost(per_hour="1.70", since_deployed="17.00", currency="USD")
+    assert cost == DeploymentCost(per_hour="1.70", since_deployed="17.00", display="1.70 USD", currency="USD")
     both = billed([*first, SECOND], there("v1", "v2"), price, at(10 * HOUR))
     cost = total(cost, first, both, "USD", at(10 * HOUR))
     assert cost is not None
@@ -57,5 +66,42 @@ def test_one_that_was_missing_for_a_moment_is_not_counted_twice() -> None:
     assert Decimal(cost.since_deployed) == Decimal("18.70")
 
 
-def test_without_a_price_there_is_no_cost() -> None:
+def test_what_is_not_billed_by_the_hour_has_no_cost() -> None:
     assert total(None, [FIRST], billed([FIRST], there("v1"), lambda _: None, at(0)), "USD", at(HOUR)) is None
+
+
+def test_an_unknown_price_is_unknown_and_not_nothing() -> None:
+    cost = total(None, [FIRST], billed([FIRST], there("v1"), unknown, at(0)), "USD", at(HOUR))
+    assert cost == DeploymentCost(display="unknown", currency="USD")
+
+
+def test_one_unknown_price_makes_the_sum_unknown_also_when_it_is_gone() -> None:
+    both = billed([FIRST, SECOND], there("v1", "v2"), mixed, at(5 * HOUR))
+    cost = total(None, [FIRST, SECOND], both, "USD", at(6 * HOUR))
+    assert cost == DeploymentCost(display="unknown", currency="USD")
+    first = billed(both, there("v1"), mixed, at(10 * HOUR))
+    cost = total(cost, both, first, "USD", at(10 * HOUR))
+    assert cost == DeploymentCost(per_hour="1.70", unpriced=True, display="1.70 USD", currency="USD")
+    gone = billed(first, {}, mixed, at(10 * HOUR))
+    cost = total(cost, first, gone, "USD", at(10 * HOUR))
+    assert cost is not None
+    assert (cost.per_hour, cost.since_deployed, cost.ended, cost.unpriced) == ("0.00", None, "17.0000", True)
+
+
+def test_a_price_that_is_added_later_counts_from_the_beginning() -> None:
+    standing = billed([FIRST], there("v1"), unknown, at(0))
+    cost = total(None, [FIRST], standing, "USD", at(HOUR))
+    priced = billed(standing, there("v1"), price, at(10 * HOUR))
+    cost = total(cost, standing, priced, "USD", at(10 * HOUR))
+    assert cost is not None
+    assert (cost.per_hour, cost.since_deployed) == ("1.70", "17.00")
+
+
+def test_the_basis_names_price_day_and_what_is_not_known() -> None:
+    rates = [Rate("Standard", "1.70", date(2026, 11, 1)), Rate("ProvisionedManaged", None), Rate("Own", "2.00")]
+    said = basis(rates, "USD")
+    assert said is not None
+    assert "Standard at 1.70 USD an hour, list price of 2026-11-01" in said
+    assert "what an hour of ProvisionedManaged costs is not known" in said
+    assert "Own at 2.00 USD an hour, list price;" in said
+    assert basis([], "USD") is None

@@ -210,3 +210,12 @@ def test_the_estimate_names_its_parts() -> None:
     cost = asking_cost.with_expected(tuning, asking, asking_cost.Decimal("1.70"), SIZE, PRICES)
     assert (cost.estimated, cost.evaluation) == ("17.90", "14.90")
     assert "an hour of its deployments 1.70" in cost.basis
+
+
+def test_what_has_no_known_price_is_said_not_to_be_in_the_estimate() -> None:
+    price = Price.model_validate({"perMillionTokens": "3.00", "asOf": "2026-11-01"})
+    cost = asking_cost.with_expected(estimate(1_000_000, 1, price), asking_cost.Decimal("13.2"), None, SIZE, PRICES)
+    assert (cost.estimated, cost.evaluation) == ("16.20", "13.20")
+    assert cost.basis.endswith("; without the hours of its deployments, of which no price is known")
+    long = cost.model_copy(update={"basis": "x" * 512})
+    assert len(asking_cost.without(long, "much").basis) == 512

@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from finetune_api.asking import Asker, Question
+from finetune_api.catalogue import Catalogue
 from finetune_api.trainer import MeasureJob
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
 from finetune_operator.runtime.refusals import Refusal
@@ -257,6 +258,15 @@ async def test_answers_end_with_the_budget(provider, begin):
     assert cluster.status()["phase"] == "Succeeded"
     assert cluster.condition("Evaluated")["reason"] == "BudgetExceeded"
     assert 0 < provider.count(CHAT) < ROWS
+
+
+async def test_within_a_budget_nothing_is_asked_whose_price_is_not_known_any_more(provider, begin):
+    cluster = await begin(budget={"maxCost": "0.05"})
+    cluster.catalogue = Catalogue()
+    job = cluster.start_pod()
+    await cluster.settle()
+    last = await cluster.ask(job)
+    assert (last.phase, last.failure.reason, provider.count(CHAT)) == ("Failed", "PriceUnknown", 0)
 
 
 async def test_only_the_pod_of_the_evaluation_asks(begin):

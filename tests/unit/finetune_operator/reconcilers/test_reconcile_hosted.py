@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.reconcilers.observed import show_unreleased
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
@@ -89,6 +90,17 @@ async def test_costs_since_it_was_deployed_are_told(cluster):
     for _ in range(20):
         await cluster.pass_time(600)
     assert float(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]) > 5
+
+
+async def test_a_price_that_is_not_known_is_said_to_be_unknown(cluster):
+    cluster.catalogue = Catalogue()
+    await deployed(cluster)
+    cost = cluster.status(DEPLOYMENT)["cost"]
+    assert (cost["display"], "perHour" in cost, "sinceDeployed" in cost) == ("unknown", False, False)
+    assert "what an hour of Standard costs is not known" in cost["basis"]
+    for _ in range(30):
+        await cluster.pass_time(6000)
+    assert "at a price that is not known" in cluster.condition("Idle", DEPLOYMENT)["message"]
 
 
 async def test_a_new_version_answers_before_the_old_one_is_deleted(cluster, provider):

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from finetune_api.connection import place_of_models
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
+from tests.unit.finetune_operator.decide.given import connection
 from tests.unit.finetune_operator.reconcilers.cloud import (
     AzureCluster,
     CloudCluster,
@@ -18,7 +20,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     with_cloud_job,
     with_submitted_job,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
 
 __all__ = ["start"]
 
@@ -136,3 +138,82 @@ async def test_a_deployment_at_another_account_keeps_its_object_until_it_can_be_
         await served.pass_time(60)
     assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in served.kube.objects
     assert not served.provider.deployments.found
+
+
+async def with_model(begin: Callable[..., Any], **spec: Any) -> CloudCluster:
+    """With a version whose weights are at the provider."""
+    cluster: CloudCluster = await begin()
+    model = {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec}
+    cluster.kube.put(FINE_TUNED_MODELS, model)
+    await cluster.pass_time(3600)
+    await cluster.pass_time(61)
+    return cluster
+
+
+def models(cluster: CloudCluster) -> int:
+    return len([one for one in cluster.provider.left() if one.kind == "model"])
+
+
+async def test_a_version_records_where_its_weights_are(begin):
+    cluster = await with_model(begin)
+    before = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]["openAI"]
+    assert cluster.status(MODEL)["versions"][0]["place"] == f"openAI at {before['baseURL']}"
+
+
+async def test_weights_are_not_asked_for_elsewhere(begin, start):
+    cluster = await with_model(begin)
+    other = simulator()
+    await edit(cluster, "openAI", baseURL=f"{start(other)}/v1")
+    await cluster.pass_time(700)
+    told = cluster.condition("Stalled", DEPLOYMENT)
+    assert (told["reason"], "made at openAI at" in told["message"]) == ("ConnectionNotFound", True)
+    assert other.count("models.retrieve", committed=False) == 0
+
+
+async def test_weights_elsewhere_keep_the_model_until_they_can_be_deleted(begin, start):
+    cluster = await with_model(begin, deletionPolicy="Delete", deployment={"mode": "Manual"})
+    before = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]["openAI"]
+    await edit(cluster, "openAI", baseURL=f"{start(simulator())}/v1")
+    cluster.kube.mark_deleted(FINE_TUNED_MODELS, "sentiment")
+    await cluster.settle()
+    told = cluster.condition("Stalled", MODEL)["message"]
+    assert ("made at openAI at" in told, ABANDON_ANNOTATION in told, models(cluster)) == (True, True, 1)
+    await edit(cluster, "openAI", **before)
+    await cluster.wait(61)
+    assert (FINE_TUNED_MODELS, "team-a", "sentiment") not in cluster.kube.objects
+    assert models(cluster) == 0
+
+
+async def test_old_weights_elsewhere_are_not_forgotten(begin):
+    cluster = await with_model(begin, historyLimit=1)
+    before = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]["openAI"]
+    cluster.add_cloud_job("sentiment-2")
+    await cluster.settle()
+    await cluster.check(rows(13), job="sentiment-2")
+    await cluster.settle()
+    status = cluster.status(MODEL)
+    moved = status["versions"][0] | {"place": "openAI at https://before.example/v1"}
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", status={**status, "versions": [moved]})
+    await cluster.pass_time(3600)
+    await cluster.pass_time(61)
+    assert [one["version"] for one in cluster.status(MODEL)["versions"]] == [1, 2]
+    assert "before.example" in cluster.condition("Cleaned", MODEL)["message"]
+    await edit(cluster, "openAI", **before)
+    assert models(cluster) == 2
+
+
+async def test_a_connection_that_is_made_anew_with_another_provider_deletes_nothing(begin):
+    cluster = await with_model(begin, deletionPolicy="Delete", deployment={"mode": "Manual"})
+    cluster.kube.drop(CONNECTIONS, "openai", None)
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "openai"}, "spec": connection().wire()})
+    await cluster.settle()
+    cluster.kube.mark_deleted(FINE_TUNED_MODELS, "sentiment")
+    await cluster.settle()
+    assert "leads to this cluster by now" in cluster.condition("Stalled", MODEL)["message"]
+    assert models(cluster) == 1
+
+
+@pytest.mark.parametrize("block", ["bedrock", "sageMaker"])
+def test_a_bucket_is_not_where_models_are(block):
+    assert place_of_models(block, "us-east-1, s3://tuning/a") == f"{block} at us-east-1"
+    assert place_of_models("openAI", "https://a.example/v1, org-1") == "openAI at https://a.example/v1, org-1"

@@ -1,0 +1,69 @@
+"""What was to be deleted at its place, and cannot be for now: said, tried again ever more rarely, let go of on request.
+
+The condition `Cleaned` is there from the first failure on; without one, all went well. Pure.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from finetune_api.base import Condition
+from finetune_api.job_status import Failure
+from finetune_api.names import ABANDON_ANNOTATION
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import Fact, moment
+from finetune_operator.decide.run import CHANGES_BY_ITSELF
+
+CONDITION = "Cleaned"
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 3600.0
+
+Conditions = Iterable[Condition] | None
+
+
+def left(what: str, failure: Failure, way_out: str) -> Fact:
+    """What is left, why, and what else can be done than to mend that."""
+    step = f" {failure.next_step}" if failure.next_step else ""
+    return Fact(
+        CONDITION, "False", failure.reason, f"{what} cannot be deleted: {failure.message.rstrip('.')}.{step} {way_out}"
+    )
+
+
+def way_out(kind: str) -> str:
+    """How an object is let go of. `kind`: as people call it."""
+    return f"Or annotate the {kind} with {ABANDON_ANNOTATION}=true to leave it there."
+
+
+def nothing_left(conditions: Conditions) -> list[Fact]:
+    """The condition once it is gone, where that was in doubt."""
+    found = _of(conditions)
+    doubt = found is not None and found.status != "True"
+    return [Fact(CONDITION, "True", Reason.SUCCEEDED, "what was to be deleted is gone")] if doubt else []
+
+
+def let_go(conditions: Conditions) -> list[Fact]:
+    """The condition once nobody is to try any more."""
+    found = _of(conditions)
+    if found is None or found.status != "False":
+        return []
+    said = f"let go by the annotation {ABANDON_ANNOTATION}; it may still be there"
+    return [Fact(CONDITION, "Unknown", Reason(found.reason), said)]
+
+
+def pause(conditions: Conditions, failure: Failure, now: datetime) -> float:
+    """Seconds until it is tried again: as long as it has failed already; where nobody has to do anything, briefly."""
+    found = _of(conditions)
+    failing = found is not None and found.status == "False" and failure.reason not in CHANGES_BY_ITSELF
+    elapsed = (now - moment(found.last_transition_time)).total_seconds() if found is not None and failing else 0.0
+    return min(max(elapsed, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+
+
+def headline(old: Conditions, new: Conditions) -> tuple[str, str, str] | None:
+    """Type, reason and note of the Event when something begins to be in the way that does not pass by itself."""
+    before, found = _of(old), _of(new)
+    if found is None or found.status != "False" or found.reason in CHANGES_BY_ITSELF:
+        return None
+    known = before is not None and (before.status, before.reason) == (found.status, found.reason)
+    return None if known else ("Warning", found.reason, found.message)
+
+
+def _of(conditions: Conditions) -> Condition | None:
+    return next((one for one in conditions or () if one.type == CONDITION), None)
