@@ -24,6 +24,7 @@ import uvicorn
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
+from finetune_trainer import torch_settings
 from finetune_trainer.base_model import quiet_libraries
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.api_key import KeyFile
@@ -91,9 +92,7 @@ def prepare_environment(*, allow_hub: bool = False) -> None:
     if not allow_hub:
         os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["OMP_NUM_THREADS"] = str(cpu_threads())
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve their neighbours
+    torch_settings.prepare(cpu_threads())
 
 
 class PoliteServer(uvicorn.Server):

@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from finetune_trainer import (
     own_code,
     own_model,
     room,
+    torch_settings,
     trackers,
 )
 from finetune_trainer.batches import Plan
@@ -112,7 +112,7 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         TrainerError: what the user can mend.
         Interrupted: somebody asked to stop; the newest checkpoint is whole.
     """
-    _prepare_environment(job)
+    torch_settings.prepare(max(1, cpu_threads() // job.ranks_per_node))
     world = join(job.ranks_per_node)
     with kept(job) if world.is_first else followed(job, world.rank) as keeping:
         _execute(keeping, world, reporter, interruption, allow_local=allow_local)
@@ -238,16 +238,6 @@ def _require_same_files(job: TrainerJob, learnt_from: DatasetVerdict) -> None:
                 f"{artifact.folder_of(job)} holds the result of other data: {path.name} has changed since",
                 _ANOTHER_OUTPUT,
             )
-
-
-def _prepare_environment(job: TrainerJob) -> None:
-    """Settings that torch reads when it is imported: threads as the CPU quota allows, none of them spinning idly.
-
-    Threads that spin while they wait burn the quota and starve whatever else runs on the node.
-    """
-    os.environ["OMP_NUM_THREADS"] = str(max(1, cpu_threads() // job.ranks_per_node))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _checked_data(job: TrainerJob, folder: Path, reporter: Reporter, *, allow_local: bool) -> DatasetVerdict:
