@@ -39,6 +39,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.data import Row, load_rows
+from finetune_trainer.data.provider_rows import as_messages
 from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.given import data_keys
@@ -140,10 +141,10 @@ def _write_data(job: TrainerJob, verdict: DatasetVerdict, scratch: Path, **readi
 
 
 def canonical(row: Row) -> dict[str, Any]:
-    """A row as the code reads it: prompt, completion and perhaps system; a longer conversation as messages."""
+    """A row as the code reads it: prompt, completion and perhaps system; a longer conversation as OpenAI has it."""
     turns = {turn.role: turn.content for turn in row.turns}
     if [turn.role for turn in row.turns] not in (["user", "assistant"], ["system", "user", "assistant"]):
-        return {"messages": [{"role": turn.role, "content": turn.content} for turn in row.turns]}
+        return as_messages(row)
     system = {"system": turns["system"]} if "system" in turns else {}
     return {**system, "prompt": turns["user"], "completion": turns["assistant"]}
 

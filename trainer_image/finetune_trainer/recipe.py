@@ -142,9 +142,11 @@ def tokenised(run: Context, split: SplitName = "train") -> "TokenStore":
 def _as_row(fields: dict[str, Any]) -> Row:
     names = (("system", "system"), ("user", "prompt"), ("assistant", "completion"))
     turns: Any = [Turn(role, fields[name]) for role, name in names if name in fields]  # type: ignore[arg-type]
-    if "messages" in fields:
-        turns = [Turn(message["role"], message["content"]) for message in fields["messages"]]
-    return Row(Position(), tuple(turns))
+    messages = fields.get("messages", ())
+    if messages:
+        turns = [Turn(message["role"], message["content"]) for message in messages]
+    unlearnt = (index for index, message in enumerate(messages) if message.get("weight") == 0)
+    return Row(Position(), tuple(turns), unlearnt=tuple(unlearnt))
 
 
 def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | None" = None) -> None:

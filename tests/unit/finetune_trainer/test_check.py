@@ -117,8 +117,8 @@ def test_text_of_rows_is_never_quoted(check):
         ("t.json", '[{"text":"a"}]', {}, "its columns are text"),
         ("t.csv", "prompt,label\na,b\nc,d\n", {}, "2 rows has a column 'completion'; its columns are prompt, label"),
         ("t.csv", "prompt,completion\na,b\n", {"prompt": "text"}, "its 1 row has no column 'text' or 'messages'"),
-        ("t.csv", "prompt;completion\na;b\n", {}, "its cells seem to be separated by ';', CSV has commas"),
-        ("t.csv", "prompt\tcompletion\na\tb\n", {}, "its cells seem to be separated by a tab"),
+        ("t.csv", "text;label\na;b\n", {}, "its columns are text, label"),
+        ("t.tsv", "text\tlabel\na\tb\n", {}, "its columns are text, label"),
         ("t.csv", "Is this a header? No!,certainly not (?)\na,b\n", {}, "look like data: the header may be missing"),
     ],
 )  # fmt: skip
@@ -133,14 +133,14 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
 @pytest.mark.parametrize(
     ("name", "data", "columns", "step"),
     [
-        ("t.jsonl", '{"Prompt":"a","COMPLETION":"b"}', {}, "{prompt: Prompt, completion: COMPLETION}"),
+        ("t.jsonl", '{"Prompt":"a","answer":"b"}', {}, "{completion: answer}"),
         ("t.jsonl", '{"promt":"a","completion":"b"}', {}, "{prompt: promt}"),
         ("t.jsonl", '{"prompt":"a","completions":"b"}', {}, "{completion: completions}"),
         ("t.jsonl", '{"question":"a","answer":"b"}', {}, "{prompt: question, completion: answer}"),
-        ("t.jsonl", '{"instruction":"a","input":"","output":"b"}', {}, "{prompt: instruction, completion: output}"),
+        ("t.jsonl", '{"instruction":"a","history":[],"output":"b"}', {}, "{prompt: instruction, completion: output}"),
         ("t.jsonl", '{"text":"a"}', {}, "{prompt: text, completion: NAME}"),
         ("t.jsonl", '{"prompt":"a"}', {}, "{completion: NAME}"),
-        ("t.jsonl", '{"conversations":[]}', {}, "{messages: conversations}"),
+        ("t.jsonl", '{"conversation":[]}', {}, "{messages: conversation}"),
         (
             "t.jsonl",
             '{"text":"a","label":"b"}',
@@ -149,7 +149,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
         ),
         ("t.csv", "my promt,completion\na,b\n", {"prompt": "my prompt"}, '{prompt: "my promt"}'),
         ("t.jsonl", '{"foo":"a","bar":"b"}', {}, "{prompt: NAME, completion: NAME}"),
-        ("t.csv", "prompt;completion\na;b\n", {}, "Write the file with commas between the cells"),
+        ("t.csv", "question;answer\na;b\n", {}, "{prompt: question, completion: answer}"),
     ],
 )
 def test_the_next_step_names_the_columns_that_were_probably_meant(check, name, data, columns, step):

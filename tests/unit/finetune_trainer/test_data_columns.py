@@ -1,5 +1,7 @@
 """What makes a row usable, and what is said of one that is not."""
 
+import json
+
 import pytest
 
 from finetune_api.job import Columns
@@ -65,6 +67,47 @@ def test_usable_rows(fields, turns):
     assert " ".join(f"{turn.role}:{turn.content}" for turn in row_of(fields).turns) == turns
 
 
+TALK = [USER, ANSWER, {**USER, "content": "c"}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "turns", "unlearnt"),
+    [
+        ({"prompt": [USER], "completion": [ANSWER]}, "user:a assistant:b", ()),
+        ({"prompt": USER, "completion": ANSWER}, "user:a assistant:b", ()),
+        ({"prompt": {"messages": [SYSTEM, USER]}, "completion": "b"}, "system:s user:a assistant:b", ()),
+        ({"prompt": "a", "completion": [ANSWER], "system": "s"}, "system:s user:a assistant:b", ()),
+        ({"prompt": TALK, "completion": [ANSWER]}, "user:a assistant:b user:c assistant:b", (1,)),
+        (
+            {"prompt": TALK, "completion": [{**ANSWER, "weight": 0}, USER, ANSWER], "system": "s"},
+            "system:s user:a assistant:b user:c assistant:b user:a assistant:b",
+            (2, 4),
+        ),
+        ({"messages": [USER, {**ANSWER, "weight": 0}, USER, ANSWER]}, "user:a assistant:b user:a assistant:b", (1,)),
+        (
+            {"messages": [{**SYSTEM, "content": ""}, USER, {**ANSWER, "weight": 0}, USER, ANSWER], "system": "s"},
+            "system:s user:a assistant:b user:a assistant:b",
+            (2,),
+        ),
+        ({"messages": json.dumps([USER, ANSWER])}, "user:a assistant:b", ()),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, "user:a assistant:b", ()),
+        ({"instruction": "a", "input": "i", "output": "b"}, "user:a\n\ni assistant:b", ()),
+        ({"instruction": "a", "input": " ", "output": "b"}, "user:a assistant:b", ()),
+        ({"instruction": "a", "output": "b", "system": "s"}, "system:s user:a assistant:b", ()),
+        ({"Prompt": "a", " COMPLETION": "b", "System": "s"}, "system:s user:a assistant:b", ()),
+    ],
+)
+def test_usable_rows_of_other_layouts(fields, turns, unlearnt):
+    row = row_of(fields)
+    assert " ".join(f"{turn.role}:{turn.content}" for turn in row.turns) == turns
+    assert row.unlearnt == unlearnt
+
+
+@pytest.mark.parametrize("row", [{"instruction": "a", "output": "b"}, {"conversations": [USER, ANSWER]}])
+def test_other_layouts_are_known_only_where_the_job_names_no_columns(row):
+    assert row_of(row, prompt="text").what == "prompt (column text) is missing"
+
+
 def test_text_is_taken_as_it_is():
     assert row_of({"prompt": " a\n", "completion": "\tb "}).turns[0].content == " a\n"
 
@@ -126,7 +169,7 @@ def test_columns_are_mapped():
             {"messages": [USER, {"from": "gpt", "value": "b", "weight": 0}]},
             "Malformed",
             "messages",
-            "message 2 has a weight, but every answer is learnt: remove the weight, or the row",
+            "message 2 has weight 0, but the last answer is always learnt: remove the weight, or the row",
         ),
         ({"prompt": {"a": 1}, "completion": "b"}, "NotText", "prompt", "prompt is an object, not text"),
         ({"prompt": b"a", "completion": "b"}, "NotText", "prompt", "prompt is bytes, not text"),
@@ -147,11 +190,42 @@ def test_columns_are_mapped():
         ({"messages": [{"from": "human", "value": "a"}]}, "NoCompletion", "messages", "the last message is not"),
         ({"messages": [USER, CALL, ANSWER]}, "Malformed", "messages", "message 2 calls a tool"),
         (
-            {"messages": [USER, {**ANSWER, "weight": 0}, USER, ANSWER]},
+            {"messages": [USER, {**ANSWER, "weight": 0.5}, USER, ANSWER]},
             "Malformed",
             "messages",
-            "message 2 has a weight",
+            "message 2 has a weight other than 0 and 1",
         ),
+        ({"messages": " "}, "Empty", "messages", "messages is empty"),
+        ({"messages": "{}"}, "Malformed", "messages", "messages is no list of messages"),
+        (
+            {"messages": "[{'role': 'user'}]"},
+            "Malformed",
+            "messages",
+            "messages is no list of messages, nor one written",
+        ),
+        ({"messages": "[" * 5000}, "Malformed", "messages", "messages is no list of messages, nor one written as JSON"),
+        ({"messages": json.dumps([USER])}, "NoCompletion", "messages", "the last message is not the assistant's"),
+        ({"prompt": [USER, ANSWER], "completion": "b"}, "Malformed", "prompt", "the last message of the prompt is not"),
+        ({"prompt": [{}, USER], "completion": "b"}, "Malformed", "prompt", "message 1 has no role"),
+        (
+            {"prompt": "a", "completion": [USER, ANSWER]},
+            "NoCompletion",
+            "completion",
+            "completion is not the assistant's",
+        ),
+        ({"prompt": "a", "completion": []}, "Empty", "completion", "completion is empty"),
+        (
+            {"prompt": [SYSTEM, USER], "completion": "b", "system": "t"},
+            "Malformed",
+            "system",
+            "system is another one than that of the conversation",
+        ),
+        ({"prompt": "a", "completion": [CALL]}, "Malformed", "completion", "message 1 calls a tool"),
+        ({"instruction": " ", "input": "a", "output": "b"}, "Empty", "instruction", "prompt (column instruction) is"),
+        ({"instruction": "a", "input": 3, "output": "b"}, "NotText", "input", "prompt (column input) is a number"),
+        ({"instruction": "a", "output": None}, "Missing", "output", "completion (column output) is missing"),
+        ({"instruction": "a", "output": "b", "history": []}, "Missing", "prompt", "prompt is missing"),
+        ({"Prompt": "a", "PROMPT": "a", "completion": "b"}, "Missing", "prompt", "prompt is missing"),
         ({"messages": [{"role": "user"}, ANSWER]}, "Missing", "messages", "content of message 1 is missing"),
         ({"messages": [USER, {**ANSWER, "content": ""}]}, "Empty", "messages", "content of message 2 is empty"),
         ({"messages": [USER, {**ANSWER, "content": [1]}]}, "NotText", "messages", "content of message 2 is a list"),

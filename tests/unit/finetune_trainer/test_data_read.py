@@ -1,11 +1,13 @@
 """Files of every format and compression give the same rows, with the positions that a person would look for."""
 
 import base64
+import bz2
 import csv
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import re
 import subprocess
 import sys
@@ -61,7 +63,13 @@ WRITERS = {
     "json": lambda rows: json.dumps(rows, indent=2).encode(),
     "parquet": as_parquet,
 }
-COMPRESSIONS = {"": lambda data: data, ".gz": gzip.compress, ".zst": zstandard.compress}
+COMPRESSIONS = {
+    "": lambda data: data,
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
 
 
 def split_file(path, *, data_format="Auto", **columns):
@@ -174,8 +182,11 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("text.jsonl", b'{"a":"\xff"}\n{"a":1}\n', [(1, "not UTF-8"), (2, None)]),
         ("nul.csv", b"prompt,completion\na\0,b\na,b\n", [(2, "has a NUL byte"), (3, None)]),
         ("scalar.jsonl", b'"x"\n3\nnull\n', [(n, "no JSON object") for n in (1, 2, 3)]),
-        ("list.jsonl", b'[{"a":1}]\n{"a":1}\n', [(1, "begins an array, not an object: .* format: JSON"), (2, None)]),
-        ("pretty.jsonl", b'[\n{"a":1}\n]\n', [(1, "begins an array"), (2, None), (3, "not valid JSON")]),
+        ("list.jsonl", b'[{"a":1}]\n{"a":1}\n', [(0, None), (1, "follows the array: .* or one object a line")]),
+        ("late.jsonl", b'{"a":1}\n[{"a":1}]\n', [(1, None), (2, "the line is no JSON object")]),
+        ("pretty.jsonl", b'[\n{"a":1}\n]\n', [(0, None)]),
+        ("lines.json", b'\xef\xbb\xbf \n{"a":1}\n{"a":\n{"a":2}', [(2, None), (3, "breaks off"), (4, None)]),
+        ("first.json", b'{"a":NaN}\n{"a":1}\n', [(1, "NaN"), (2, None)]),
         ("nan.jsonl", b'{"a":NaN}\n{"a":-Infinity}\n', [(1, "NaN or Infinity"), (2, "NaN or Infinity")]),
         ("far.jsonl", b'{"a":1e999}\n{"a":' + b"9" * 5000 + b"}", [(n, "a number that is too large") for n in (1, 2)]),
         ("half.jsonl", b'{"a":"\\ud800"}\n{"a":"\\ud800 "}\n', [(1, "half of a character"), (2, "not valid JSON")]),
@@ -236,12 +247,15 @@ def test_rows_over_the_limit_are_bad_rows(name, data, problems, tmp_path):
         assert problem is None or problem in record.problem
 
 
-GZIP, ZSTD, PARQUET = (
-    gzip.compress(b'{"a":1}\n' * 1000, mtime=0),
-    zstandard.compress(b'{"a":1}\n' * 1000),
-    as_parquet(ROWS),
+LINES = b'{"a":1}\n' * 1000
+GZIP, ZSTD, BZIP2, XZ = (
+    gzip.compress(LINES, mtime=0),
+    zstandard.compress(LINES),
+    bz2.compress(LINES),
+    lzma.compress(LINES),
 )
-
+PARQUET = as_parquet(ROWS)
+WIDE_XZ = lzma.compress(LINES, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 28}])
 
 WIDE = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=30)).compressobj()
 WIDE = WIDE.compress(b'{"a":1}\n' * 100) + WIDE.flush()
@@ -252,24 +266,33 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
     ("name", "data", "said"),
     [
         ("t.jsonl.gz", GZIP[:-10], "t.jsonl.gz: the gzip compression breaks off in the middle"),
-        ("t.jsonl.gz", b"plain text", "t.jsonl.gz: the gzip compression is broken, or not compressed this way"),
+        ("t.jsonl.gz", b"no\0 text", "t.jsonl.gz: the gzip compression is broken, or not compressed this way"),
         ("t.jsonl.gz", GZIP[:30] + b"\0\0\0\0" + GZIP[34:], "t.jsonl.gz: the gzip compression is broken"),
         ("t.jsonl.zst", ZSTD[:-3], "t.jsonl.zst: the zstd compression breaks off in the middle"),
-        ("t.jsonl.zst", b"plain text", "t.jsonl.zst: the zstd compression is broken, or not compressed this way"),
+        ("t.jsonl.zst", b"no\0 text", "t.jsonl.zst: the zstd compression is broken, or not compressed this way"),
+        ("t.jsonl.bz2", BZIP2[:-3], "t.jsonl.bz2: the bzip2 compression breaks off in the middle"),
+        ("t.jsonl.bz2", BZIP2 + b"more", "t.jsonl.bz2: the bzip2 compression is broken"),
+        ("t.jsonl.xz", XZ[:-3], "t.jsonl.xz: the xz compression breaks off in the middle"),
+        ("t.jsonl.xz", XZ[:20] + b"\0\0\0\0" + XZ[24:], "t.jsonl.xz: the xz compression is broken"),
+        ("t.jsonl.xz", WIDE_XZ, "t.jsonl.xz: the xz compression needs a window of more than 128 MiB"),
         ("t.parquet", b"PAR1 nothing", "t.parquet: is no Parquet file, or its end is missing"),
         ("t.parquet", b"", "t.parquet: is no Parquet file, or its end is missing"),
         ("t.parquet", PARQUET[:-5], "t.parquet: is no Parquet file, or its end is missing"),
         ("t.parquet", b"PAR1" + b"\xff" * 60 + PARQUET[64:], "t.parquet: row group 0 is broken after row 0"),
         ("t.jsonl.gz", gzip.compress(GZIP, mtime=0), "t.jsonl.gz: is compressed twice"),
         ("t.jsonl.zst", WIDE, "t.jsonl.zst: the zstd compression needs a window of more than 128 MiB"),
-        ("t.json", b'{"a":1}\n{"a":2}', "t.json: begins with an object, not an array"),
+        ("t.json", b'{\n"prompt":"a"}', "t.json: begins with an object that is no row: .* goes on in the next line"),
+        ("t.json", b'{"rows":[{"prompt":"a"}]}', "t.json: begins with an object that is no row: it holds the rows"),
         ("t.json", b"prompt,completion", "t.json: is no JSON array"),
         ("t.csv", b"prompt,prompt\n1,2\n", "t.csv: two columns of the header are called 'prompt'"),
         ("t.csv", b'{"prompt":"a"}\n', "t.csv: begins like JSON, not like CSV"),
-        ("t.csv", "prompt".encode("utf-16"), "t.csv: is UTF-16 or UTF-32 text"),
-        ("t.csv", "prompt".encode("utf-16-be"), "t.csv: is no text in UTF-8: it begins with NUL bytes"),
+        ("t.csv", "prompt".encode("utf-32"), "t.csv: is UTF-32 text"),
+        ("t.csv", "prompt".encode("utf-16")[:-1], "t.csv: the UTF-16 text breaks off within a character"),
+        ("t.csv", "prompt".encode("utf-16-be"), "t.csv: begins with NUL bytes: it is no text, or UTF-16 without"),
+        ("t.csv", b"messages;x|messages\n", "t.csv: its header can be read by semicolons and by bars"),
         ("t.csv", b"PK\x03\x04", "t.csv: is a zip archive or a spreadsheet"),
-        ("t.jsonl", b"BZh9", "t.jsonl: is compressed with bzip2 or xz"),
+        ("t.jsonl", b"BZh9", "t.jsonl: the bzip2 compression breaks off"),
+        ("t.jsonl.bz2", bz2.compress(XZ), "t.jsonl.bz2: is compressed twice"),
         ("t.jsonl", PARQUET, "t.jsonl: is a Parquet file"),
         ("t.jsonl", b"ARROW1\0\0", "t.jsonl: is an Arrow or Feather file"),
         ("t.parquet", b"FEA1", "t.parquet: is an Arrow or Feather file"),
@@ -408,7 +431,9 @@ def test_an_unknown_ending_asks_for_the_format(name, tmp_path):
     assert raised.value.next_step == "Set spec.dataset.train.format to CSV, JSONLines, JSON or Parquet."
 
 
-@pytest.mark.parametrize(("name", "step"), [("d.tsv", "with commas"), ("d.XLSX", "as CSV"), ("d.jsonl.bz2", "gzip")])
+@pytest.mark.parametrize(
+    ("name", "step"), [("d.arrow", "to_parquet"), ("d.XLSX", "as CSV"), ("d.csv.zip", "out of the archive")]
+)
 def test_endings_of_other_formats_are_answered_with_what_to_write(name, step, tmp_path):
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(TrainerError, match=f"the ending of {name} does not tell its format") as raised:
@@ -416,12 +441,89 @@ def test_endings_of_other_formats_are_answered_with_what_to_write(name, step, tm
     assert step in raised.value.next_step
 
 
-@pytest.mark.parametrize("name", ["data.jsonl", "data.jsonl.zst", "data.jsonl.gz"])
+@pytest.mark.parametrize("name", ["data.jsonl", "data.jsonl.zst", "data.jsonl.gz", "data.JSONL.XZ"])
 def test_compression_is_known_by_its_first_bytes(name, tmp_path):
     (tmp_path / name).write_bytes(GZIP)
     with split_file(tmp_path / name) as file:
         assert len(list(file.records())) == 1000
         assert str(file.format) == "JSONLines, gzip"
+
+
+@pytest.mark.parametrize("name", ["data.jsonl.gz", "data.jsonl.bz2"])
+def test_text_is_read_though_its_name_says_that_it_is_compressed(name, tmp_path):
+    (tmp_path / name).write_bytes(LINES)
+    with split_file(tmp_path / name) as file:
+        assert len(list(file.records())) == 1000
+        assert str(file.format) == "JSONLines"
+
+
+@pytest.mark.parametrize("compress", list(COMPRESSIONS.values())[1:])
+def test_compressed_files_may_stand_one_behind_the_other(compress, tmp_path):
+    (tmp_path / "t.jsonl").write_bytes(compress(b'{"a":') + compress(b"1}\n") + compress(b'{"a":2}'))
+    assert [one.fields for one in records(tmp_path / "t.jsonl")] == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "read_as"),
+    [
+        ("t.csv", b'prompt;completion\n"a;1";b,c\n', "CSV, semicolons"),
+        ("t.csv", b"prompt\tcompletion\na;1\tb,c\n", "CSV, tabs"),
+        ("t.tsv", b"prompt\tcompletion\na;1\tb,c\n", "CSV, tabs"),
+        ("t.tsv", b'prompt,completion\na;1,"b,c"\n', "CSV"),
+        ("t.csv", b'"prompt"|"completion"\r\n"a;1"|"b,c"\r\n', "CSV, bars"),
+        ("t.csv", b'sep=;\r\nprompt;completion\r\n"a;1";b,c\r\n', "CSV, semicolons"),
+        ("t.csv", b'\xef\xbb\xbf"sep=^"\nprompt^completion\na;1^b,c\n', "CSV, separated by ^"),
+        ("t.csv", "prompt\tcompletion\r\na;1\tb,c\r\n".encode("utf-16"), "CSV, UTF-16, tabs"),
+        ("t.csv.xz", lzma.compress('prompt;completion\n"a;1";b,c'.encode("utf-16")), "CSV, UTF-16, semicolons, xz"),
+        ("t.json", b'{"prompt":"a;1","completion":"b,c"}\n', "JSONLines"),
+        ("t.jsonl", b'[{"prompt":"a;1","completion":"b,c"}]', "JSON"),
+        ("t.json", '{"prompt":"a;1","completion":"b,c"}\n'.encode("utf-16"), "JSONLines, UTF-16"),
+    ],
+)
+def test_what_a_file_does_not_say_by_its_name_is_found_out(name, data, read_as, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    with split_file(tmp_path / name) as file:
+        assert [one.fields for one in file.records()] == [{"prompt": "a;1", "completion": "b,c"}]
+        assert str(file.format) == read_as
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "names"),
+    [
+        ("prompt,completion;prompt;completion", {}, ["prompt,completion", "prompt", "completion"]),
+        ("messages", {}, ["messages"]),
+        ("id;messages", {}, ["id", "messages"]),
+        ("Prompt;COMPLETION", {}, ["Prompt", "COMPLETION"]),
+        ("a, b;label", {"prompt": "a, b", "completion": "label"}, ["a, b", "label"]),
+        ("a, b;c", {}, ["a", "b;c"]),  # of no use either way
+    ],
+)
+def test_the_separator_is_the_one_that_gives_the_columns_of_the_job(header, columns, names, tmp_path):
+    (tmp_path / "t.csv").write_text(header + "\n")
+    with split_file(tmp_path / "t.csv", **columns) as file:
+        assert list(file.records()) == []
+        assert list(file.columns_seen) == names
+
+
+def test_what_is_no_character_of_utf_16_is_a_bad_row(tmp_path):
+    (tmp_path / "t.csv").write_bytes("prompt,completion\na,b\n\ud800,c\n".encode("utf-16", "surrogatepass"))
+    found = records(tmp_path / "t.csv")
+    assert [(one.position.line, one.problem and one.problem[:24]) for one in found] == [
+        (2, None),
+        (3, "the row is not UTF-8 text"[:24]),
+    ]
+
+
+def test_one_object_around_more_than_a_row_may_have_is_no_row(tmp_path):
+    (tmp_path / "t.json").write_bytes(b'{"rows":[{"prompt":"' + BIG + b'"}]}')
+    with pytest.raises(TrainerError, match="begins with an object that is no row: it holds the rows"):
+        records(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("name", ["PARENT", "ORCID"])
+def test_a_header_that_begins_like_another_format_is_a_header(name, tmp_path):
+    (tmp_path / "t.csv").write_text(f"{name},prompt,completion\n1,a,b\n")
+    assert records(tmp_path / "t.csv")[0].fields == {name: "1", "prompt": "a", "completion": "b"}
 
 
 def test_columns_that_no_job_asks_for_may_have_one_name(tmp_path):

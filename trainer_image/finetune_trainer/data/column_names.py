@@ -6,9 +6,10 @@ Names of columns only. Where the first line of a CSV file may be data, it is not
 import difflib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from finetune_api.job import Columns
+from finetune_trainer.data.layouts import Layout
 
 _USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "prompt": ("instruction", "question", "input", "query", "text", "source", "user", "human", "context", "sentence"),
@@ -20,13 +21,12 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
 }
 """What others call these columns, the most usual first."""
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
-_OTHER_SEPARATORS = ((";", "';'"), ("\t", "a tab"), ("|", "'|'"))
 _ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
 _SPOKEN = 16
 
 
-def absent(columns: Columns, seen: Sequence[str], *, usable: bool = False) -> tuple[str, ...]:
+def absent(columns: Columns, seen: Collection[str], *, usable: bool = False) -> tuple[str, ...]:
     """Names that the job asks for, any one of them, and that no row has; nothing where the file has what it needs.
 
     `usable`: some rows can be used, so nothing that all of them need is missing. Two answers may bring their prompt.
@@ -69,7 +69,7 @@ def unread_input(columns: Columns, seen: Sequence[str]) -> str | None:
     """A sentence on Alpaca's layout, where the input of an instruction would be left out of every prompt."""
     if columns.prompt != "instruction" or "input" not in seen or "input" in columns.named.values():
         return None
-    how = "join both into one column, or map {system: instruction, prompt: input}"
+    how = "map neither prompt nor completion (both are read then), or {system: instruction, prompt: input}"
     return f"column input is not read: where instruction needs it, {how}"
 
 
@@ -86,9 +86,12 @@ def mapping(found: dict[str, str]) -> str:
     return f"{{{', '.join(inside)}}}"
 
 
-def other_separator(names: Sequence[str]) -> str | None:
-    """What separates the cells of a CSV file with one column, where it seems to be no comma."""
-    return next((called for mark, called in _OTHER_SEPARATORS if len(names) == 1 and mark in names[0]), None)
+def read_as(layout: Layout, asked: Layout) -> str:
+    """A sentence on columns that are read though the job does not ask for them by these names."""
+    before = asked.columns.named
+    changed = {part: name for part, name in layout.columns.named.items() if name != before[part]}
+    below = f", with {layout.below} below the prompt" if layout.below else ""
+    return f"read by the columns {mapping(changed)}{below}"
 
 
 def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:

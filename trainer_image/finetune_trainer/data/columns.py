@@ -1,8 +1,8 @@
 """A record's fields → a row that can be learnt from, or what is wrong with it. `spec.dataset.columns` maps the names.
 
-A row has prompt and completion, or a whole conversation in `messages` (used where the row has no prompt), and an
-optional system message. Rows with two answers are in `pairs.py`. Text is taken as it is: nothing is trimmed, and
-nothing but text is taken for text.
+A row has prompt and completion, each of them text or a list of messages, or a whole conversation in `messages` (used
+where the row has no prompt), and an optional system message. Rows with two answers are in `pairs.py`, columns that are
+known by other names in `layouts.py`. Text is taken as it is: nothing is trimmed, and nothing but text is text.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,9 +11,21 @@ from typing import Any, NamedTuple
 from finetune_api.job import Columns
 from finetune_api.verdict import ProblemKind, RowProblem
 from finetune_trainer.data.blocks import Block
+from finetune_trainer.data.layouts import Layout, Layouts
 from finetune_trainer.data.pairs import two_answers
+from finetune_trainer.data.prompts import are_messages, asked
 from finetune_trainer.data.rows import Position, Record, Row, Rows, Turn
-from finetune_trainer.data.turns import VISIBLE, UnusableError, after_system, called, conversation, text
+from finetune_trainer.data.turns import (
+    VISIBLE,
+    UnusableError,
+    after_system,
+    called,
+    conversation,
+    is_message,
+    listed,
+    text,
+    unlearnt,
+)
 
 
 class Unusable(NamedTuple):
@@ -38,23 +50,40 @@ class Unusable(NamedTuple):
         )
 
 
-def to_rows(found: Iterable[Record | Block], columns: Columns) -> Iterator[Rows | Row | Unusable]:
+def to_rows(found: Iterable[Record | Block], layouts: Layouts) -> Iterator[Rows | Row | Unusable]:
     """Every row, in order: by itself, or many together where all of a block are plain prompts and completions."""
     for one in found:
         if isinstance(one, Record):
-            yield to_row(one, columns)
-        elif columns.chosen is None and (rows := _plain(one, columns)) is not None:
+            yield _row(one, layouts)
+        elif (rows := _together(one, layouts)) is not None:
             yield rows
         else:
-            yield from (to_row(record, columns) for record in one.records())
+            yield from (_row(record, layouts) for record in one.records())
 
 
-def _plain(block: Block, columns: Columns) -> Rows | None:
+def _together(block: Block, layouts: Layouts) -> Rows | None:
+    """The block's rows, where the job asks for one answer, and all have the same layout and are plain."""
+    if layouts.asked.columns.chosen is not None:
+        return None
+    rows = _plain(block, layouts.asked)
+    if rows is not None:
+        return rows
+    layout = layouts.of(block.names())
+    return None if layout is layouts.asked else _plain(block, layout)
+
+
+def _plain(block: Block, layout: Layout) -> Rows | None:
     """The rows, where each has a prompt and a completion, and all or none a system message."""
+    columns = layout.columns
     prompts, completions = block.column(columns.prompt), block.column(columns.completion)
     systems = block.column(columns.system)
     if not _are_text(prompts) or not _are_text(completions):
         return None
+    if layout.below is not None:
+        below = block.column(layout.below)
+        if not all(one is None or isinstance(one, str) for one in below):
+            return None
+        prompts = layout.prompts(prompts, below)
     absent = systems.count(None)
     if absent == len(systems) or absent + systems.count("") == len(systems):
         return Rows(block.places, ("user", "assistant"), (prompts, completions))
@@ -82,23 +111,48 @@ def _begin_in_ascii(texts: Sequence[str]) -> bool:
 
 def to_row(record: Record, columns: Columns) -> Row | Unusable:
     """The row that a record holds, or the first thing that is wrong with it."""
+    return _row(record, Layouts(columns))
+
+
+def _row(record: Record, layouts: Layouts) -> Row | Unusable:
     if record.fields is None:
         return Unusable(record.position, "Malformed", record.problem or "the row cannot be read")
+    layout = layouts.of(record.fields)
+    columns = layout.columns
     try:
+        fields = layout.fields(record.fields)
         if columns.chosen is not None and columns.rejected is not None:
-            return Row(record.position, *two_answers(record.fields, columns, columns.chosen, columns.rejected))
-        return Row(record.position, _turns(record.fields, columns))
+            return Row(record.position, *two_answers(fields, columns, columns.chosen, columns.rejected))
+        turns, left_out = _turns(fields, columns)
+        return Row(record.position, turns, unlearnt=left_out)
     except UnusableError as error:
         return Unusable(record.position, error.kind, error.what, error.field)
 
 
-def _turns(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
+_Turns = tuple[tuple[Turn, ...], tuple[int, ...]]
+"""Turns, and which of them are not to be learnt."""
+
+
+def _turns(fields: Mapping[str, Any], columns: Columns) -> _Turns:
     if columns.messages in fields and fields.get(columns.prompt) is None:
         messages = fields[columns.messages]
         if messages is not None or columns.prompt not in fields:
-            turns = conversation(messages, columns.messages)
-            return after_system(turns, fields.get(columns.system), columns.system)
-    prompt = Turn("user", text(fields.get(columns.prompt), called("prompt", columns.prompt), columns.prompt))
-    what = called("completion", columns.completion)
-    completion = Turn("assistant", text(fields.get(columns.completion), what, columns.completion))
-    return after_system((prompt, completion), fields.get(columns.system), columns.system)
+            turns, left_out = conversation(messages, columns.messages)
+            whole = after_system(turns, fields.get(columns.system), columns.system)
+            return whole, tuple(index + len(whole) - len(turns) for index in left_out)
+    before = asked(fields, columns)
+    answer, left_out = _answer(fields.get(columns.completion), columns.completion)
+    earlier = (index for index, turn in enumerate(before) if turn.role == "assistant")
+    return (*before, *answer), (*earlier, *(index + len(before) for index in left_out))
+
+
+def _answer(completion: Any, column: str) -> _Turns:
+    """What is learnt: text, or messages of which the assistant's are the first and the last."""
+    if is_message(completion):
+        completion = [completion]
+    if not are_messages(completion):
+        return (Turn("assistant", text(completion, called("completion", column), column)),), ()
+    turns = listed(completion, "completion", column)
+    if not turns or turns[0].role != "assistant" or turns[-1].role != "assistant":
+        raise UnusableError("NoCompletion", f"{called('completion', column)} is not the assistant's", column)
+    return turns, unlearnt(completion, column)

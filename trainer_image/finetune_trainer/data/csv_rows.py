@@ -1,29 +1,55 @@
-"""CSV as RFC 4180 has it → rows: commas, quotes that may span lines, and a header with the columns' names."""
+"""CSV as RFC 4180 has it → rows: quotes that may span lines, and a header with the columns' names.
+
+Cells are separated by commas, or by what else gives the header the columns that the job needs: Excel writes semicolons
+where the comma is part of numbers, and a first line `sep=;` which says so.
+"""
 
 import csv
 import io
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from finetune_trainer.data.blocks import Block, Table
-from finetune_trainer.data.formats import broken_file
+from finetune_trainer.data.csv_blocks import rows_together
 from finetune_trainer.data.lines import TOO_LONG, Line, Lines
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, line_places
+from finetune_trainer.data.source import broken_file
 
-_NO_MARKS = bytes(set(range(256)) - set(b',"\r\n'))
-"""All bytes that say nothing of where cells and rows end."""
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What may stand between cells, as people say it."""
+
+_SAID = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
+"""Excel's own first line, which says what separates the cells."""
+
+
+class Header(NamedTuple):
+    """What the first row says."""
+
+    names: list[str]
+    separator: str
 
 
 def read_csv(
     stream: io.BufferedReader,
     file_name: str,
     wanted: Collection[str] = (),
-    tell_header: Callable[[list[str]], None] = lambda _: None,
+    tell_header: Callable[[Header], None] = lambda _: None,
+    *,
+    separator: str = ",",
+    serves: Callable[[Collection[str]], bool] = lambda _: False,
 ) -> Iterator[Record | Block]:
     """Every row below the header, by itself or in a block. All cells are text; blank lines are passed over.
 
-    A row's line is the one on which it begins. `tell_header` gets the header's names before the first row. None of
-    those in `wanted` may stand in it twice.
+    A row's line is the one on which it begins. `tell_header` gets the header before the first row.
+
+    Args:
+        stream: The file.
+        file_name: For messages.
+        wanted: Names of columns of which none may stand in the header twice.
+        tell_header: Called once.
+        separator: Of cells, where the header fits no better with another one.
+        serves: Whether columns with such names are what the job needs.
 
     Raises:
         TrainerError: DatasetInvalid, the header cannot be used.
@@ -33,55 +59,21 @@ def read_csv(
         raise broken_file(file_name, "begins like JSON, not like CSV", step)
     csv.field_size_limit(ROW_LIMIT)
     source = Lines(stream)
-    one_by_one = _rows(_RowLines(source))
-    header = _header(one_by_one, file_name, wanted)
+    header = _header(source, file_name, wanted, separator, serves)
     tell_header(header)
+    names, separator = header
+    one_by_one = _rows(_RowLines(source), separator)
     while source.more():
         ahead, count = source.ahead()
         places, last = line_places(source.number + 1, count), source.number + max(1, count)
-        columns, ends = _together(ahead, count, len(header))
+        columns, ends = rows_together(ahead, count, len(names), separator)
         if ends:
             one_a_line = len(ends) == ends[-1]
             where = places[: len(ends)] if one_a_line else [places[start] for start in (0, *ends[:-1])]
-            yield Table(where, dict(zip(header, columns, strict=True)))
+            yield Table(where, dict(zip(names, columns, strict=True)))
             source.skip(ends[-1])
         while source.number < last and (row := next(one_by_one, None)):
-            yield row if isinstance(row, Record) else _record(*row, header)
-
-
-def _together(lines: bytes, count: int, width: int) -> tuple[Iterable[Sequence[str]], Sequence[int]]:
-    """Columns of some lines up to the first row that is not as it should be, and how many lines end with each row."""
-    if b"\0" in lines:
-        return (), ()
-    try:
-        return _unquoted(lines, count, width) or _quoted(lines.decode(), width)
-    except UnicodeDecodeError:
-        return (), ()
-
-
-def _unquoted(lines: bytes, count: int, width: int) -> tuple[Iterable[Sequence[str]], Sequence[int]] | None:
-    """The same of lines without quotes, blank lines and stray ends, in a third of the time that csv needs.
-
-    Such lines have the same marks, one after the other. So all cells are split at once, and every so many are a column.
-    """
-    end = b"\r\n" if lines.endswith(b"\r\n") else b"\n"
-    if width < 2 or not count or lines.translate(None, _NO_MARKS) != (b"," * (width - 1) + end) * count:
-        return None
-    cells = lines.replace(b"\r", b"").replace(b"\n", b",").decode().split(",")
-    return [cells[column:-1:width] for column in range(width)], range(1, count + 1)
-
-
-def _quoted(text: str, width: int) -> tuple[Iterable[Sequence[str]], Sequence[int]]:
-    rows: list[list[str]] = []
-    ends: list[int] = []
-    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
-    with suppress(csv.Error):
-        for row in reader:
-            if len(row) != width:
-                break
-            rows.append(row)
-            ends.append(reader.line_num)
-    return zip(*rows, strict=True), ends
+            yield row if isinstance(row, Record) else _record(*row, names)
 
 
 def _record(position: Position, cells: list[str], header: list[str]) -> Record:
@@ -95,22 +87,72 @@ def _s(cells: list[str]) -> str:
 
 
 def _header(
-    rows: Iterator["tuple[Position, list[str]] | Record"], file_name: str, wanted: Collection[str]
-) -> list[str]:
-    first = next(rows, None)
-    if first is None:
-        return []
-    if isinstance(first, Record):
-        raise broken_file(file_name, f"the header cannot be read: {first.problem}")
-    names = [name.strip() for name in first[1]]
+    source: Lines,
+    file_name: str,
+    wanted: Collection[str],
+    separator: str,
+    serves: Callable[[Collection[str]], bool],
+) -> Header:
+    said, lines = _first_row(source)
+    usual = said or separator
+    found = {mark: _names(lines, mark) for mark in ((said,) if said else (separator, *SEPARATORS))}
+    mark = _separator(found, usual, serves, file_name)
+    names = found[mark]
+    if isinstance(names, Record):
+        raise broken_file(file_name, f"the header cannot be read: {names.problem}")
     twice = next((name for name in wanted if names.count(name) > 1), None)
     if twice is not None:
         raise broken_file(file_name, f"two columns of the header are called {twice!r}", "Rename one of them.")
-    return names
+    return Header(names, mark)
 
 
-def _rows(source: "_RowLines") -> Iterator["tuple[Position, list[str]] | Record"]:
-    reader = csv.reader(source, strict=True)
+def _separator(
+    found: Mapping[str, list[str] | Record], usual: str, serves: Callable[[Collection[str]], bool], file_name: str
+) -> str:
+    """What separates cells: the one that gives the columns which the job needs. Several do with one column alone.
+
+    Where none does the file is of no use as it is, and its columns can be named by the only one that finds several.
+    """
+    names = {mark: cells for mark, cells in found.items() if isinstance(cells, list)}
+    serving = [mark for mark, cells in names.items() if serves(cells)]
+    if len(serving) > 1 and usual not in serving:
+        ways = " and by ".join(SEPARATORS[one] for one in serving)
+        raise broken_file(
+            file_name, f"its header can be read by {ways}", "Rename the columns, or write it with commas."
+        )
+    fitting = serving or [mark for mark, cells in names.items() if len(cells) > 1]
+    return fitting[0] if len(fitting) == 1 else usual
+
+
+def _first_row(source: Lines) -> tuple[str | None, list[Line]]:
+    """What Excel says that cells are separated by, and the lines of the first row: up to one that closes all quotes."""
+    said: str | None = None
+    lines: list[Line] = []
+    size = quotes = 0
+    for line in source:
+        text = line.text
+        if text is not None and not lines and (not text.strip(b"\r\n") or (line.number == 1 and _SAID.fullmatch(text))):
+            found = _SAID.fullmatch(text)
+            said = found[1].decode() if found else said
+            continue
+        lines.append(line)
+        quotes += line.quotes if text is None else text.count(b'"')
+        size += ROW_LIMIT if text is None else len(text)
+        if quotes % 2 == 0 or size > ROW_LIMIT:
+            break
+    return said, lines
+
+
+def _names(lines: Sequence[Line], separator: str) -> list[str] | Record:
+    """The cells of the first row without spaces around them; none where there is no row."""
+    first = next(_rows(_RowLines(iter(lines)), separator), None)
+    if first is None or isinstance(first, Record):
+        return first or []
+    return [name.strip() for name in first[1]]
+
+
+def _rows(source: "_RowLines", separator: str) -> Iterator["tuple[Position, list[str]] | Record"]:
+    reader = csv.reader(source, strict=True, delimiter=separator)
     while True:
         source.begin()
         problem = None
@@ -138,7 +180,9 @@ def _in_words(error: csv.Error) -> str:
         return "a line ends with a lone carriage return; end lines with a line feed"
     if "field larger" in said:
         return f"a cell is {TOO_LONG}; a quote may not be closed"
-    return "the quotes are not as CSV has them: a quote inside a quoted cell is doubled, and a comma follows the cell"
+    return (
+        "the quotes are not as CSV has them: within a quoted cell a quote is doubled, and a separator follows the cell"
+    )
 
 
 class _TooLongError(Exception):

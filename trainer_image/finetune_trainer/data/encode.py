@@ -1,8 +1,8 @@
 """Rows → token ids and labels: what `check` counts is what training learns from.
 
-Every assistant turn carries loss, its end-of-turn token included; system and user turns carry none. Two answers to one
-prompt are two texts, in which nothing else carries loss. Where a turn begins is not guessed: the text that inference
-would ask with is tokenised too, and must be a prefix of the whole.
+Every assistant turn carries loss, its end-of-turn token included, but those that the row leaves out; system and user
+turns carry none. Two answers to one prompt are two texts, in which nothing else carries loss. Where a turn begins is
+not guessed: the text that inference would ask with is tokenised too, and must be a prefix of the whole.
 For an encoder-decoder a row is prompt and last answer, each tokenised alone and with the tokenizer's special tokens.
 """
 
@@ -278,7 +278,7 @@ def _pieces(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator[_Piece]:
             continue
         yield _Piece(row.position, "whole", whole)
         for index, turn in enumerate(row.turns[:last]):
-            if turn.role == "assistant" and index and row.rejected is None:
+            if turn.role == "assistant" and index and row.rejected is None and index not in row.unlearnt:
                 yield from _earlier_turn(row, index, tokenizer)
         yield _Piece(row.position, "head", head)
 

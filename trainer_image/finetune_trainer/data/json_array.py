@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from finetune_trainer.data.array_blocks import elements, whole_elements
 from finetune_trainer.data.blocks import Block, Objects
-from finetune_trainer.data.formats import broken_file
 from finetune_trainer.data.json_lines import json_record
 from finetune_trainer.data.lines import TOO_LONG, skip_bom
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, element_places
+from finetune_trainer.data.source import broken_file
 
 _BLOCK = 1 << 16
 _STRING = rb'(?:"[^"]*+(?<!\\)"|"(?:[^"\\]++|\\.)*+")'  # without escaped quotes, which is quicker; with them
@@ -25,6 +25,7 @@ _WHOLE = re.compile(rb"\s*+%b\s*+[],]" % _THREE_DEEP, re.DOTALL)
 """Most elements, in one step: prompt and completion have no bracket within theirs, conversations have two."""
 
 _IN_STRING = re.compile(rb'["\\]')
+_AFTER = "something follows the array: it is not read; write one array of all rows, or one object a line"
 _CUT = "the array breaks off: a bracket or a quote is not closed"
 
 
@@ -37,12 +38,6 @@ def read_json_array(stream: io.BufferedReader, file_name: str) -> Iterator[Recor
     skip_bom(stream)
     elements = _Elements(stream)
     first = elements.open()
-    if first == b"{":
-        raise broken_file(
-            file_name,
-            "begins with an object, not an array",
-            "Write an array of all rows and nothing around it, or one object a line and set format: JSONLines.",
-        )
     if first not in (b"[", b""):
         raise broken_file(file_name, "is no JSON array", "Write an array of objects, or set the format that it has.")
     return elements.records() if first else iter(())
@@ -90,7 +85,7 @@ class _Elements:
                 yield self._record(row)
             if end == b"]":
                 if self.open():
-                    yield Record(Position(self._line, row=row + 1), None, "something follows the array: it is not read")
+                    yield Record(Position(self._line, row=row + 1), None, _AFTER)
                 return
             row += 1
         yield Record(Position(self._begins if self._size else self._line, row=row), None, _CUT)

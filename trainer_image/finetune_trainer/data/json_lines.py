@@ -12,6 +12,11 @@ from finetune_trainer.data.blocks import Block, Objects
 from finetune_trainer.data.lines import TOO_LONG, Line, Lines
 from finetune_trainer.data.rows import Position, Record, line_places
 
+_BREAKS_OFF = "is not valid JSON: it breaks off"
+LINE_BREAKS_OFF = f"the line {_BREAKS_OFF}"
+"""Problem of a line that ends within an object."""
+LINE_TOO_LONG = f"the line is {TOO_LONG}"
+
 _decoder = msgspec.json.Decoder()
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -57,14 +62,9 @@ def objects(texts: Iterable[Any]) -> list[dict[str, Any]]:
 def _one_by_one(lines: Iterator[Line]) -> Iterator[Record]:
     for number, text, _ in lines:
         if text is None:
-            yield Record(Position(line=number), None, f"the line is {TOO_LONG}")
+            yield Record(Position(line=number), None, LINE_TOO_LONG)
         elif text and not text.isspace():
-            record = json_record(Position(line=number), text, "line")
-            begins_array = record.fields is None and text.lstrip().startswith(b"[")
-            yield Record(record.position, None, _NO_ARRAYS) if begins_array else record
-
-
-_NO_ARRAYS = "the line begins an array, not an object: for one array of all rows set format: JSON"
+            yield json_record(Position(line=number), text, "line")
 
 
 def json_record(position: Position, text: bytes | bytearray, called: str) -> Record:
@@ -95,4 +95,4 @@ def _not_json(said: str, text: bytes | bytearray) -> str:
         return f"is not valid JSON at byte {int(found[1]) + 1}"
     if _HALF_CHARACTER.search(text):
         return "is not valid JSON: a \\u escape is half of a character"
-    return "is not valid JSON: it breaks off"
+    return _BREAKS_OFF

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.job import Columns
+from finetune_trainer.data.prompts import are_messages, asked
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.data.turns import (
     UnusableError,
     after_system,
     called,
     is_blank,
+    is_message,
     listed,
     require_answer,
     text,
@@ -48,37 +50,19 @@ def two_answers(
 def _answered(fields: Mapping[str, Any], columns: Columns, part: str, column: str) -> tuple[Turn, ...]:
     """The conversation that ends in one of the two answers."""
     answer = fields.get(column)
-    if isinstance(answer, dict) and "role" in answer:
+    if is_message(answer):
         answer = [answer]
-    if not isinstance(answer, list):
-        return (*_asked(fields, columns), Turn("assistant", text(answer, called(part, column), column)))
+    if not are_messages(answer):
+        return (*asked(fields, columns), Turn("assistant", text(answer, called(part, column), column)))
     turns = listed(answer, part, column)
     if all(turn.role == "assistant" for turn in turns):
-        turns = (*_asked(fields, columns), *turns)
+        turns = (*asked(fields, columns), *turns)
         require_answer(turns, column)
         return turns
     require_answer(turns, column)
     turns = after_system(turns, fields.get(columns.system), columns.system)
     _require_its_prompt(turns, fields, columns, called(part, column))
     return turns
-
-
-def _asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
-    """What both answers are given to."""
-    column = columns.prompt
-    prompt = fields.get(column)
-    if prompt is None and fields.get(columns.messages) is not None:
-        column = columns.messages
-        prompt = fields[column]
-    elif isinstance(prompt, dict) and isinstance(prompt.get("messages"), list):
-        prompt = prompt["messages"]
-    if isinstance(prompt, list) or column == columns.messages:
-        turns = listed(prompt, "prompt", column)
-        if not turns or turns[-1].role != "user":
-            raise UnusableError("Malformed", "the last message of the prompt is not the user's", column)
-    else:
-        turns = (Turn("user", text(prompt, called("prompt", column), column)),)
-    return after_system(turns, fields.get(columns.system), columns.system)
 
 
 def _require_its_prompt(turns: tuple[Turn, ...], fields: Mapping[str, Any], columns: Columns, whose: str) -> None:
@@ -89,8 +73,8 @@ def _require_its_prompt(turns: tuple[Turn, ...], fields: Mapping[str, Any], colu
     if isinstance(prompt, str):
         is_there = any(turn.role == "user" and turn.content.strip() == prompt.strip() for turn in turns)
     else:
-        asked = _asked(fields, columns)
-        is_there = turns[: len(asked)] == asked
+        before = asked(fields, columns)
+        is_there = turns[: len(before)] == before
     if not is_there:
         what = f"{whose} is a conversation of its own, and {called('prompt', columns.prompt)} is not in it"
         raise UnusableError("Malformed", what, columns.prompt)

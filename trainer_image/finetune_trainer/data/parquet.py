@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from finetune_api.reasons import Reason
 from finetune_trainer.data.blocks import Block, Table
-from finetune_trainer.data.formats import broken_file
 from finetune_trainer.data.lines import TOO_LONG
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, group_places
+from finetune_trainer.data.source import broken_file
 from finetune_trainer.errors import TrainerError
 
 _BATCH_ROWS = 256

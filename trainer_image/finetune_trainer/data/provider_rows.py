@@ -21,8 +21,11 @@ _RESERVED = re.compile(r"\b(System|SYSTEM|User|USER|Bot|BOT|Assistant|ASSISTANT|
 
 
 def as_messages(row: Row) -> dict[str, Any]:
-    """OpenAI's form: all turns in one list."""
-    return {"messages": _messages(row.turns)}
+    """OpenAI's form: all turns in one list, and a weight of 0 for answers that are not to be learnt."""
+    messages: list[dict[str, Any]] = [*_messages(row.turns)]
+    for index in row.unlearnt:
+        messages[index]["weight"] = 0
+    return {"messages": messages}
 
 
 def as_preference(row: Row) -> dict[str, Any]:
@@ -84,6 +87,11 @@ def not_a_conversation(row: Row) -> str | None:
     if [turn.role for turn in spoken(row)] != ["user", "assistant"] * (len(spoken(row)) // 2):
         return "user and assistant do not take turns, beginning with the user"
     return None
+
+
+def partly_learnt(row: Row) -> str | None:
+    """Why Bedrock would learn more than it should: it learns every answer of a conversation."""
+    return "an answer before the last is not to be learnt, and every answer would be" if row.unlearnt else None
 
 
 def not_a_pair(row: Row) -> str | None:

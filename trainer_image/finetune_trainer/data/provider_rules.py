@@ -108,7 +108,11 @@ def _rules_of(name: str, base_model: str) -> ProviderRules:
         max_rows=family.max_rows,
         validation=family.validation,
         form=_FORMS[family.format],
-        problems=(shape, provider_rows.reserved) if family.reserved_words else (shape,),
+        problems=(
+            shape,
+            provider_rows.partly_learnt,
+            *((provider_rows.reserved,) if family.reserved_words else ()),
+        ),
     )
 
 

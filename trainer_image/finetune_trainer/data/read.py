@@ -6,24 +6,36 @@ It opens, unpacks and reads. What is wrong with rows is found in `columns`; what
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from finetune_api.job import Columns, DataFile, Dataset
 from finetune_api.reasons import Reason
 from finetune_api.uris import Uri, UriError, parse_uri
 from finetune_api.verdict import SplitName
+from finetune_trainer.data import utf16
 from finetune_trainer.data.blocks import Block, one_by_one
+from finetune_trainer.data.column_names import absent
 from finetune_trainer.data.columns import Unusable, to_rows
-from finetune_trainer.data.csv_rows import read_csv
-from finetune_trainer.data.formats import FileFormat, compression_of, data_format, decompressed, require_own_kind
+from finetune_trainer.data.compression import compression_of, decompressed
+from finetune_trainer.data.csv_rows import SEPARATORS, Header, read_csv
+from finetune_trainer.data.formats import (
+    FileFormat,
+    data_format,
+    json_format,
+    require_own_kind,
+    separator_by_ending,
+)
 from finetune_trainer.data.json_array import read_json_array
-from finetune_trainer.data.json_lines import read_json_lines
+from finetune_trainer.data.json_lines import LINE_BREAKS_OFF, LINE_TOO_LONG, read_json_lines
+from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.rows import Record, Row, Rows
-from finetune_trainer.data.source import Source
+from finetune_trainer.data.source import Source, broken_file
+from finetune_trainer.data.turns import is_message
 from finetune_trainer.errors import TrainerError
 
 
@@ -67,7 +79,8 @@ class SplitFile:
         """File name, for messages."""
         self.columns_seen: dict[str, None] = {}
         """Names of the columns so far, in order: those that the job asks for, and up to 256 others."""
-        self._wanted = frozenset(columns.named.values())
+        self._layouts = Layouts(columns)
+        self._wanted = frozenset(self._layouts.asked.names)
         self._source = Source(uri, air_gapped=air_gapped)
         start = self._source.stream.peek(_START)
         self.format = FileFormat(
@@ -120,14 +133,49 @@ class SplitFile:
 
     def _blocks(self) -> Iterator[Record | Block]:
         stream = decompressed(self._source.stream, self.format.compression, self.name)
-        require_own_kind(stream.peek(_START), self.format, self.name)
         if self.format.format == "Parquet":
+            require_own_kind(stream.peek(_START), self.format, self.name)
             return self._parquet(stream)
+        if utf16.is_utf16(stream.peek(_START)):
+            self._found_out(utf16.NAME)
+            stream = utf16.as_utf8(stream, self.name)
+        require_own_kind(stream.peek(_START), self.format, self.name)
         if self.format.format == "CSV":
-            return read_csv(stream, self.name, self._wanted, self._note_columns)
+            usual = separator_by_ending(self.name)
+            return read_csv(stream, self.name, self._wanted, self._note_header, separator=usual, serves=self._serves)
+        asked = self.format.format
+        self.format = self.format._replace(format=json_format(stream, asked))
         if self.format.format == "JSON":
             return read_json_array(stream, self.name)
-        return read_json_lines(stream)
+        found = read_json_lines(stream)
+        return self._rows_alone(found) if asked == "JSON" else found
+
+    def _found_out(self, what: str) -> None:
+        self.format = self.format._replace(how=(*self.format.how, what))
+
+    def _note_header(self, header: Header) -> None:
+        self._note_columns(header.names)
+        if header.separator != ",":
+            self._found_out(SEPARATORS.get(header.separator, f"separated by {header.separator}"))
+
+    def _serves(self, names: Collection[str]) -> bool:
+        """Whether columns with these names are what the job needs."""
+        return not absent(self._layouts.of(names).columns, names)
+
+    def _rows_alone(self, found: Iterator[Record | Block]) -> Iterator[Record | Block]:
+        """The rows of a file that begins with an object, where that is a row and not an object around all of them.
+
+        Raises:
+            TrainerError: DatasetInvalid, it is not.
+        """
+        first = next(found, None)
+        if first is not None and _is_around(next(iter(one_by_one([first]))), self._serves):
+            raise broken_file(
+                self.name,
+                "begins with an object that is no row: it holds the rows, or goes on in the next line",
+                _ALONE,
+            )
+        return found if first is None else chain((first,), found)
 
     def _parquet(self, stream: io.BufferedReader) -> Iterator[Record | Block]:
         from finetune_trainer.data.parquet import ParquetRows, spooled
@@ -140,7 +188,25 @@ class SplitFile:
             else:
                 parquet = ParquetRows(files.enter_context(spooled(stream, self.name)), self.name)
             self._note_columns(parquet.columns)
-            yield from parquet.blocks(self._wanted)
+            yield from parquet.blocks({*self._wanted, *self._layouts.of(parquet.columns).names})
+
+
+_ALONE = (
+    "Write one object a line: `jq -c . FILE` does it with objects that stand one after the other, "
+    "`jq -c '.NAME[]' FILE` with those of the list NAME in one object."
+)
+
+
+def _is_around(record: Record, serves: Callable[[Collection[str]], bool]) -> bool:
+    """Whether the first object goes on behind its line, or is no row and has a list of objects in it."""
+    if record.fields is None:
+        return record.problem in (LINE_BREAKS_OFF, LINE_TOO_LONG)
+    lists = (value for value in record.fields.values() if isinstance(value, list))
+    return not serves(record.fields) and any(value and all(map(_is_row, value)) for value in lists)
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, dict) and not is_message(value)
 
 
 _START = 512  # bytes that tell what a file is
@@ -167,7 +233,7 @@ def load_rows(
     if data is None:
         return
     with SplitFile(data, split, dataset.columns, allow_local=allow_local, air_gapped=air_gapped) as file:
-        for found in to_rows(file.blocks(), dataset.columns):
+        for found in to_rows(file.blocks(), Layouts(dataset.columns)):
             if isinstance(found, Unusable):
                 raise TrainerError(Reason.DATASET_INVALID, f"{file.name}: {found.position}: {found.what}")
             yield from found.rows() if isinstance(found, Rows) else (found,)

@@ -109,6 +109,8 @@ class Row:
     turns: tuple[Turn, ...]
     rejected: str | None = None
     """Of a row with two answers the worse one; `completion` is the better."""
+    unlearnt: tuple[int, ...] = ()
+    """Which turns of the assistant are a part of what is asked: they carry no loss. Never the last."""
 
     @property
     def prompt(self) -> tuple[Turn, ...]:

@@ -70,7 +70,26 @@ class Source:
         self.stream.close()
 
 
-class _StoredBytes(io.RawIOBase):
+class Filled(io.RawIOBase):
+    """Raw bytes of which every read is full but the last: what a first look shows depends on no packet's size."""
+
+    def some(self, view: memoryview) -> int:
+        """Put some bytes into the view; how many, none only at the end."""
+        raise NotImplementedError
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As many bytes as the buffer holds, where there are so many."""
+        view, filled = memoryview(buffer).cast("B"), 0
+        while filled < len(view) and (size := self.some(view[filled:])):
+            filled += size
+        return filled
+
+
+class _StoredBytes(Filled):
     """What the store gives, counted and hashed; its errors are already those of the trainer."""
 
     def __init__(self, uri: Uri, stored: io.RawIOBase) -> None:
@@ -80,11 +99,7 @@ class _StoredBytes(io.RawIOBase):
         self.count = 0
         self.finished = False
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
+    def some(self, view: memoryview) -> int:
         size: int = guarded(self._uri, lambda: self._stored.readinto(view))
         self.digest.update(view[:size])
         self.count += size
@@ -95,6 +110,11 @@ class _StoredBytes(io.RawIOBase):
         if not self.closed:
             self._stored.close()
         super().close()
+
+
+def broken_file(file_name: str, what: str, next_step: str = "Write the file anew and upload it again.") -> TrainerError:
+    """A file that cannot be read to its end."""
+    return TrainerError(Reason.DATASET_INVALID, f"{file_name}: {what}", next_step)
 
 
 def guarded(uri: Uri, action: Callable[[], Any]) -> Any:

@@ -10,6 +10,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from finetune_api.verdict import ProblemKind
 from finetune_trainer.data.rows import ROLES, Role, Turn
 
@@ -90,24 +92,52 @@ def called(what: str, column: str) -> str:
     return what if what == column else f"{what} (column {column})"
 
 
-def conversation(messages: Any, column: str) -> tuple[Turn, ...]:
-    """The turns of a list of messages that ends with the assistant's.
+def conversation(messages: Any, column: str) -> tuple[tuple[Turn, ...], tuple[int, ...]]:
+    """The turns of a list of messages that ends with the assistant's, and which of them are not to be learnt.
+
+    The list may be written as JSON, in a column that holds text: a conversation cannot be anything else.
 
     Raises:
         UnusableError: it is none.
     """
+    if isinstance(messages, str):
+        messages = _decoded(messages, column)
     turns = listed(messages, "messages", column)
     require_answer(turns, column)
-    _require_no_weights(messages, column)
-    return turns
+    return turns, unlearnt(messages, column)
 
 
-def _require_no_weights(messages: Sequence[dict[str, Any]], column: str) -> None:
-    """Every answer of a conversation is learnt: one that is marked as not to be learnt would be too, unnoticed."""
-    for index, message in enumerate(messages, 1):
-        if message.get("weight") not in (None, 1) and _role(message) == "assistant":
-            what = f"message {index} has a weight, but every answer is learnt: remove the weight, or the row"
+def _decoded(messages: str, column: str) -> Any:
+    if is_blank(messages):
+        raise UnusableError("Empty", f"{called('messages', column)} is empty", column)
+    try:
+        return msgspec.json.decode(messages)
+    except (msgspec.DecodeError, RecursionError):
+        what = f"{called('messages', column)} is no list of messages, nor one written as JSON (json.dumps writes it)"
+        raise UnusableError("Malformed", what, column) from None
+
+
+def unlearnt(messages: Sequence[dict[str, Any]], column: str) -> tuple[int, ...]:
+    """Which turns of a list of messages carry OpenAI's weight 0: answers that are not to be learnt.
+
+    Raises:
+        UnusableError: a weight is another number, or the last answer's is 0.
+    """
+    if all(message.get("weight") in (None, 1) for message in messages):
+        return ()
+    found = []
+    kept = (one for one in enumerate(messages, 1) if _turn(one[1], one[0], column))
+    for place, (index, message) in enumerate(kept):
+        weight = message.get("weight")
+        if weight in (None, 1) or _role(message) != "assistant":
+            continue  # of others it says nothing: they are never learnt
+        if weight != 0:
+            raise UnusableError("Malformed", f"message {index} has a weight other than 0 and 1", column)
+        if index == len(messages):
+            what = f"message {index} has weight 0, but the last answer is always learnt: remove the weight, or the row"
             raise UnusableError("Malformed", what, column)
+        found.append(place)
+    return tuple(found)
 
 
 def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
@@ -142,6 +172,11 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
     if message.get("tool_calls") or message.get("function_call"):
         raise UnusableError("Malformed", f"message {index} calls a tool, which cannot be learnt", column)
     return Turn(role, text(content, what, column))
+
+
+def is_message(value: Any) -> bool:
+    """Whether it is an object that somebody says: no part of a text."""
+    return isinstance(value, dict) and ("role" in value or "from" in value)
 
 
 def _role(message: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 `check`, `run` and the pod's `train` all use it. It ends in status.dataset, and points at rows without quoting them.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,12 +16,16 @@ from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count, count_pairs
 from finetune_trainer.data.encode import Refused, Tally
+from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Row, Rows
 from finetune_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from finetune_trainer.data.fingerprints import Fingerprints, Shared
+
+_PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
+"""How datasets names the files of a split that it writes as several."""
 
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "warnings": 16, "name": 256}
@@ -111,22 +116,33 @@ class _SplitCheck:
     error: TrainerError | None = None
     """Why reading ended early."""
 
+    def __post_init__(self) -> None:
+        self.layouts = Layouts(self.spec.data.columns)
+
+    @property
+    def columns(self) -> Columns:
+        """What the job asks for, by the names that the file has for it."""
+        return self.layouts.of(self.columns_seen).columns
+
     def read(self, *, allow_local: bool, air_gapped: bool) -> None:
         """Read the whole file."""
-        columns = self.spec.data.columns
+        columns = self.layouts.asked.columns
         try:
             with SplitFile(self.data, self.split, columns, allow_local=allow_local, air_gapped=air_gapped) as file:
                 self.file, self.format = file.name[: _LIMITS["name"]], str(file.format)
-                self._count_tokens(self._usable(file, columns))
+                try:
+                    self._count_tokens(self._usable(file))
+                finally:
+                    self.format = str(file.format)  # some is known only once the file is read
                 self.columns_seen = tuple(file.columns_seen)
                 self.size, self.sha256 = file.size, file.sha256
         except TrainerError as error:
             self.error = error
         if self.rows and self.columns_seen:
-            self.absent = column_names.absent(columns, self.columns_seen, usable=self.bad_rows < self.rows)
+            self.absent = column_names.absent(self.columns, self.columns_seen, usable=self.bad_rows < self.rows)
 
-    def _usable(self, file: SplitFile, columns: Columns) -> Iterator[Rows | Row]:
-        for found in to_rows(file.blocks(), columns):
+    def _usable(self, file: SplitFile) -> Iterator[Rows | Row]:
+        for found in to_rows(file.blocks(), self.layouts):
             self.rows += len(found) if isinstance(found, Rows) else 1
             if isinstance(found, Unusable):
                 self._bad(found)
@@ -212,11 +228,8 @@ class _SplitCheck:
         return f"{self.file}: {none} {wanted}; {self._spoken_columns()}"
 
     def _spoken_columns(self) -> str:
-        separator = column_names.other_separator(self.columns_seen)
-        if separator is not None:
-            return f"its cells seem to be separated by {separator}, CSV has commas"
         maybe_data = self.format.startswith("CSV")
-        return column_names.spoken(self.columns_seen, self.spec.data.columns, maybe_data=maybe_data)
+        return column_names.spoken(self.columns_seen, self.columns, maybe_data=maybe_data)
 
     def next_step(self) -> str | None:
         """What to do about it, where this place knows better than the reason."""
@@ -226,7 +239,10 @@ class _SplitCheck:
             return self._how_to_name_columns()
         if self._is_no_json:
             field = f"spec.dataset.{self.split}.format"
-            return f"The file was read as {self.format}: set {field} if it is something else, or write it anew."
+            return (
+                f"The file was read as {self.format}: set {field} if it is something else, or write one object a line "
+                "(`jq -c . FILE` does it with objects over several lines)."
+            )
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
         if not self.bad_rows:
@@ -234,9 +250,7 @@ class _SplitCheck:
         return None
 
     def _how_to_name_columns(self) -> str:
-        if column_names.other_separator(self.columns_seen) is not None:
-            return "Write the file with commas between the cells, or as JSON Lines."
-        columns = self.spec.data.columns
+        columns = self.columns
         meant = column_names.meant(columns, self.columns_seen)
         unnamed = [part for part in columns.needed if columns.named[part] not in self.columns_seen]
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
@@ -248,9 +262,13 @@ class _SplitCheck:
         tally = self.tally
         if self.duplicates:
             yield f"{self.file}: {_rows(self.duplicates)} exactly like an earlier row"
-        if self.rows and (unused := column_names.unused_system(self.spec.data.columns, self.columns_seen)):
+        if self.rows and (unused := column_names.unused_system(self.columns, self.columns_seen)):
             yield f"{self.file}: {unused}"
-        if unread := column_names.unread_input(self.spec.data.columns, self.columns_seen):
+        for layout in self.layouts.others:
+            yield f"{self.file}: {column_names.read_as(layout, self.layouts.asked)}"
+        if part := _PART.search(self.file):
+            yield f"{self.file}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
+        if unread := column_names.unread_input(self.layouts.asked.columns, self.columns_seen):
             yield f"{self.file}: {unread}"
         if tally.truncated:
             yield f"{self.file}: {_rows(tally.truncated)} longer than maxSequenceLength {length:,}; the end is cut"

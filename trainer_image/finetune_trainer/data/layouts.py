@@ -1,0 +1,112 @@
+"""Which columns a row is read by: those that the job asks for, or those of a layout that is known by its names.
+
+    the names that the job asks for                 always, where a row has a prompt or messages by them
+    the same in other letters: Prompt, COMPLETION   where each is there once
+    conversations                                   ShareGPT's word for messages
+    instruction, output, and perhaps input          Alpaca's: the input stands below the instruction
+
+The last two only where the job maps neither prompt nor messages nor completion. A row that fits none of them is read by
+the names that the job asks for, and found wanting.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from finetune_api.job import Columns
+from finetune_trainer.data.turns import called, is_blank, text
+
+_MOST_NAMES = 256
+_MOST_LAYOUTS = 8  # that are named in one verdict
+_SHAREGPT = "conversations"
+_INSTRUCTION, _INPUT, _OUTPUT, _HISTORY = "instruction", "input", "output", "history"
+_DEFAULT = Columns()
+
+
+class Layout(NamedTuple):
+    """Columns by the names that they have."""
+
+    columns: Columns
+    below: str | None = None
+    """The column whose text stands below the prompt's, a blank line between them."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of all columns that are read."""
+        return [*self.columns.named.values(), *([self.below] if self.below else ())]
+
+    def fields(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A row's, whose prompt is whole.
+
+        Raises:
+            UnusableError: what stands below the prompt is no text.
+        """
+        prompt, below = fields.get(self.columns.prompt), fields.get(self.below or "")
+        if self.below is None or is_blank(below) or is_blank(prompt) or not isinstance(prompt, str):
+            return fields
+        return {**fields, self.columns.prompt: _together(prompt, text(below, called("prompt", self.below), self.below))}
+
+    def prompts(self, prompts: Sequence[str], below: Sequence[str | None]) -> list[str]:
+        """The whole prompts of many rows, all of them text."""
+        pairs = zip(prompts, below, strict=True)
+        return [prompt if one is None or is_blank(one) else _together(prompt, one) for prompt, one in pairs]
+
+
+def _together(prompt: str, below: str) -> str:
+    return f"{prompt}\n\n{below}"
+
+
+class Layouts:
+    """Which layout each row has, of a job that asks for some columns."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.asked = Layout(columns)
+        """What the job asks for."""
+        self.others: list[Layout] = []
+        """Which else were met."""
+        self._last: tuple[frozenset[str], Layout] = (frozenset(), self.asked)
+
+    def of(self, names: Collection[str]) -> Layout:
+        """How a row with columns of these names is read."""
+        columns = self.asked.columns
+        if columns.prompt in names or columns.messages in names or len(names) > _MOST_NAMES:
+            return self.asked
+        key = frozenset(names)
+        if key != self._last[0]:
+            found = next(_known(columns, key), self.asked)
+            self._last = key, found
+            if found is not self.asked and found not in self.others and len(self.others) < _MOST_LAYOUTS:
+                self.others.append(found)
+        return self._last[1]
+
+
+def _known(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
+    """The layouts that a row with these names has, the likeliest first."""
+    found = _in_other_letters(columns, names)
+    if found is not None:
+        yield Layout(found)
+    parts = ("prompt", "completion", "messages")
+    if columns.completion in names or any(getattr(columns, part) != getattr(_DEFAULT, part) for part in parts):
+        return
+    if _SHAREGPT in names:
+        yield Layout(columns.model_copy(update={"messages": _SHAREGPT}))
+    answers = {_OUTPUT} if columns.chosen is None else {columns.chosen, columns.rejected}
+    if names >= {_INSTRUCTION, *answers} and _HISTORY not in names:
+        changed = columns.model_copy(update={"prompt": _INSTRUCTION, "completion": _OUTPUT})
+        yield Layout(changed, _INPUT if _INPUT in names else None)
+
+
+def _in_other_letters(columns: Columns, names: frozenset[str]) -> Columns | None:
+    """The columns as they are written in the file; None where one is there twice, or neither prompt nor messages."""
+    found: dict[str, str] = {}
+    for part, asked in columns.named.items():
+        like = [asked] if asked in names else [name for name in names if _plain(name) == _plain(asked)]
+        if len(like) > 1:
+            return None
+        found[part] = like[0] if like else asked
+    if not names & {found["prompt"], found["messages"]} or len(set(found.values())) < len(found):
+        return None
+    return columns.model_copy(update=found)
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
