@@ -3,7 +3,6 @@
 It wants files: the model with its tokenizer, and the rows as tokens in the form in which it keeps them itself.
 """
 
-import gc
 import os
 import tempfile
 from pathlib import Path
@@ -23,8 +22,10 @@ def run(task: work.Task) -> dict[str, Any]:
     half = cuda or task.precision == "BFloat16"
     with tempfile.TemporaryDirectory() as folder:
         model, rows = Path(folder) / "model", Path(folder) / "rows"
-        _write(task, model, rows, torch.bfloat16 if half else torch.float32)
+        _write(task, rows)
         await_turn(task.after)
+        work.save(task.shape, torch.bfloat16 if half else torch.float32, model)
+        watch.tokenizer().save_pretrained(model)
         eye = watch.Watch(Clock(task), watch.tokens_in_order(task))
         about = watch.arguments(task, f"{folder}/out", cuda=cuda, bf16=half)
         own = {
@@ -38,7 +39,7 @@ def run(task: work.Task) -> dict[str, Any]:
     return eye.result
 
 
-def _write(task: work.Task, model: Path, rows: Path, dtype: Any) -> None:
+def _write(task: work.Task, rows: Path) -> None:
     from datasets import Dataset, DatasetDict
 
     made = [
@@ -46,6 +47,3 @@ def _write(task: work.Task, model: Path, rows: Path, dtype: Any) -> None:
         for row in task.rows
     ]
     DatasetDict({"train": Dataset.from_list(made)}).save_to_disk(rows)
-    work.build(task.shape, dtype, "cpu").save_pretrained(model)
-    watch.tokenizer().save_pretrained(model)
-    gc.collect()

@@ -14,6 +14,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "trl-grouped": _SLIM | _GROUPED,
     "trl-packing": _SLIM | {"packing": True},
     "trl-liger": _SLIM | _GROUPED | {"use_liger_kernel": True},
+    "trl-packing-liger": _SLIM | {"packing": True, "use_liger_kernel": True},
 }
 """What each contender changes about TRL's defaults, beside what the work asks for; all but the first name bf16, too."""
 

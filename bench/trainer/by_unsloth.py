@@ -18,9 +18,9 @@ def run(task: work.Task) -> dict[str, Any]:
     dtype = torch.bfloat16 if half else torch.float32
     data = by_trl.dataset(task)
     with tempfile.TemporaryDirectory() as folder:
-        work.build(task.shape, dtype, "cpu").save_pretrained(folder)
-        watch.tokenizer().save_pretrained(folder)
         await_turn(task.after)
+        work.save(task.shape, dtype, Path(folder))
+        watch.tokenizer().save_pretrained(folder)
         model, _ = FastLanguageModel.from_pretrained(
             str(Path(folder)), max_seq_length=work.LENGTHS[task.lengths].longest, dtype=dtype, load_in_4bit=False
         )

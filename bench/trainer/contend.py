@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 from bench.trainer.work import Task
 
@@ -21,6 +22,13 @@ PROGRAMS = {
 
 MARK = "RESULT "
 
+_LIBRARIES = ("unsloth", "llamafactory", "trl", "liger_kernel", "peft", "transformers", "torch", "triton")
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that this process has imported."""
+    return {name: version(name) for name in _LIBRARIES if name in sys.modules}
+
 
 def main() -> None:
     """Run the contender that the command line names."""
@@ -28,7 +36,7 @@ def main() -> None:
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
     os.environ |= {"UNSLOTH_DISABLE_STATISTICS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     result = import_module(PROGRAMS[task.program]).run(task)
-    sys.stdout.write(f"{MARK}{json.dumps(result)}\n")
+    sys.stdout.write(f"{MARK}{json.dumps(result | {'versions': versions()})}\n")
 
 
 if __name__ == "__main__":

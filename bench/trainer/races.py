@@ -50,8 +50,8 @@ CPU = _race(
 )  # fmt: skip
 
 _PEERS = (
-    "trl-defaults", "trl-grouped", "trl-liger", "trl-packing", "transformers", "llamafactory", "llamafactory-slim",
-    "unsloth", "unsloth-slim",
+    "trl-defaults", "trl-liger", "trl-packing", "trl-packing-liger", "transformers", "llamafactory",
+    "llamafactory-slim", "unsloth", "unsloth-slim",
 )  # fmt: skip
 GPU = (
     *(_race(shape, "ragged", 32, "ours-eager", "ours", *_PEERS) for shape in ("0.5B", "1.5B", "8B")),

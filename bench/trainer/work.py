@@ -3,7 +3,9 @@
 Weights, first adapters and rows come from seeds alone, whatever versions of the libraries a contender brings.
 """
 
+import gc
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -149,6 +151,18 @@ def build(shape: str, dtype: Any, device: str) -> Any:
             else:
                 weight.fill_(0 if name.endswith("bias") else 1)
     return model
+
+
+def save(shape: str, dtype: Any, folder: Path) -> None:
+    """Write the model to `folder` for those that want files; it is made where it will be trained, and gone then."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    build(shape, dtype, "cuda" if cuda else "cpu").save_pretrained(folder)
+    gc.collect()
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def fill_adapters(model: Any) -> None:

@@ -20,6 +20,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 NAME = "finetune_documents"
 
 _MOST_HEAD_WIDTH = 256  # of the kernels behind varlen_attn
+_OLDEST = (8, 0)  # compute capability that they are built for: Ampere
 _REFUSED = ("position_bias", "s_aux", "softcap")  # changes to the scores that neither kernel makes
 _NEAR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 _PROBE = (48, 16, 32)
@@ -68,6 +69,7 @@ def attention(
         refused.append("attention that is not within one row of documents")
     if refused or cu_seq_lens_q is None or max_length_q is None:
         raise NotKeptApartError(f"its attention uses {', '.join(refused)}")
+    query, key, value = _as_autocast(query, key, value)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     rows = cu_seq_lens_q.shape[0] - 1
     if rows * max_length_q == query.shape[2] and (sliding_window is None or sliding_window >= max_length_q):
@@ -77,6 +79,17 @@ def attention(
         return _varlen(query, key, value, ends=ends, longest=longest, scale=scale, window=sliding_window), None
     lengths = cu_seq_lens_q.diff().tolist()
     return _one_by_one(query, key, value, lengths=lengths, scale=scale, window=sliding_window), None
+
+
+def _as_autocast(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """In the dtype of autocast, as it would do for torch's own attention: it does not know all that is called here.
+
+    Without it queries and keys of a fully tuned model stand in 32 bits, as the rotation of its hidden states has them.
+    """
+    kind = given[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return given
+    return tuple(one.to(torch.get_autocast_dtype(kind)) for one in given)
 
 
 def _beside_one_another(
@@ -106,6 +119,8 @@ def _varlen(
     width = -8 * (-max(query.shape[-1], value.shape[-1]) // 8)
     if width > _MOST_HEAD_WIDTH or query.dtype not in (torch.bfloat16, torch.float16):
         raise NotKeptApartError(f"heads of width {width} in {query.dtype} have no kernel")
+    if torch.cuda.get_device_capability(query.device) < _OLDEST:
+        raise NotKeptApartError("this GPU has no kernel for it")
     heads = [
         functional.pad(one, (0, width - one.shape[-1])) if one.shape[-1] < width else one for one in (query, key, value)
     ]

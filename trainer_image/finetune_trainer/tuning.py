@@ -140,7 +140,7 @@ def compute_dtype_of(job: TrainerJob) -> Any:
     if spec.hyperparameters.precision == "BFloat16":
         return torch.bfloat16
     if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     able = torch.cpu.get_capabilities()
     quick = any(able.get(name) for name in _MULTIPLIES_BFLOAT16)
     return torch.bfloat16 if quick and spec.adapters and spec.resources.nodes == 1 else torch.float32
