@@ -212,7 +212,9 @@ def test_a_key_that_the_config_map_lacks_is_named(tiny_model, tmp_path):
     assert report.failure.message == "spec.code: ConfigMap my-recipe has no key train.py"
 
 
-def test_the_code_gets_the_datas_keys_and_neither_the_operators_job_nor_its_certificate(tiny_model, tmp_path, monkeypatch):
+def test_the_code_gets_the_datas_keys_and_neither_the_operators_job_nor_its_certificate(
+    tiny_model, tmp_path, monkeypatch
+):
     monkeypatch.setenv("FINETUNE_JOB", "{}")
     monkeypatch.setenv("FINETUNE_REPORT_CA", "pem")
     monkeypatch.setenv("FINETUNE_DATA_TICKETS_PASSWORD", "canary")
