@@ -63,7 +63,7 @@ class DataFile(ApiModel):
         description="pvc://CLAIM/PATH, configmap://NAME/KEY, s3://, gs://, abfs://, hf:// or https://. "
         "Volumes and ConfigMaps are those of the job's namespace."
     )
-    format: DataFormat = Field("Auto", description="Auto: by the file's ending (.csv, .jsonl, .json, .parquet).")
+    format: DataFormat = Field("Auto", description="Auto: by the file's ending (.csv, .tsv, .jsonl, .json, .parquet).")
 
 
 class Columns(ApiModel):

@@ -24,7 +24,7 @@ from tests.unit.finetune_trainer.test_data_fuzz import EDITS, edited
 
 READING = "finetune_trainer.data"
 CAREFULLY = {
-    f"{READING}.lines.Lines.ahead": lambda _: (b"", 0),
+    f"{READING}.lines.Lines.ahead": lambda _: b"",
     f"{READING}.json_array.whole_elements": lambda *_: None,
     f"{READING}.parquet._columns": lambda _: None,
     f"{READING}.columns._plain": lambda *_: None,

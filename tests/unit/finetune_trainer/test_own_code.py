@@ -232,6 +232,8 @@ def test_rows_reach_the_code_in_one_form():
     assert canonical(Row(Position(1), (system, user, answer))) == {"system": "s", "prompt": "u", "completion": "a"}
     long = canonical(Row(Position(1), (user, answer, user, answer)))
     assert [message["role"] for message in long["messages"]] == ["user", "assistant", "user", "assistant"]
+    partly = Row(Position(), (user, answer, user, answer), unlearnt=(1,))
+    assert recipe._as_row(canonical(partly)) == partly
 
 
 # What the code leaves.

@@ -86,6 +86,13 @@ def test_a_row_that_would_fail_the_job_is_named_by_its_line_and_not_quoted(tmp_p
     assert "hello" not in said
 
 
+@pytest.mark.parametrize("base", [NOVA, CLAUDE])
+def test_an_answer_that_is_not_to_be_learnt_is_refused_as_it_would_be_learnt(tmp_path, base):
+    asked = Row(Position(line=17), (ASK, ANSWER, ASK, ANSWER), unlearnt=(1,))
+    with pytest.raises(TrainerError, match="line 17: an answer before the last is not to be learnt"):
+        content([row(ASK, ANSWER), asked], base, tmp_path)
+
+
 def test_many_bad_rows_are_counted_and_the_first_are_named(tmp_path):
     bad = [row(ASK, ASK, ANSWER, line=line) for line in range(1, 101)]
     with pytest.raises(TrainerError) as refused:

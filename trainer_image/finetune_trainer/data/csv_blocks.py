@@ -12,46 +12,52 @@ from contextlib import suppress
 from functools import cache
 from itertools import accumulate
 from operator import methodcaller
-
-Found = tuple[Iterable[Sequence[str]], Sequence[int]]
-"""Columns, and how many lines have ended with each row."""
+from typing import NamedTuple
 
 
-def rows_together(lines: bytes, count: int, width: int, separator: str) -> Found:
+class Found(NamedTuple):
+    """Rows, one behind the other."""
+
+    columns: Iterable[Sequence[str]] = ()
+    ends: Sequence[int] = ()
+    """How many lines have ended with each row."""
+    are_all: bool = False
+    """Whether they are known to be all rows of the lines that were looked at."""
+
+
+def rows_together(lines: bytes, width: int, separator: str) -> Found:
     """The rows that some lines are, up to the first one that is not as it should be, or is cut by the lines' end.
 
     Args:
         lines: Whole ones.
-        count: How many.
         width: How many cells a row has.
         separator: Of cells.
     """
-    if b"\0" in lines or not count:
-        return (), ()
+    if b"\0" in lines or not lines:
+        return Found()
     try:
-        quoted = b'"' in lines
-        found = _quoted(lines.decode(), width, separator) if quoted else _unquoted(lines, count, width, separator)
+        found = _quoted(lines.decode(), width, separator) if b'"' in lines else _unquoted(lines, width, separator)
         return found or _by_csv(lines.decode(), width, separator)
     except UnicodeDecodeError:
-        return (), ()
+        return Found()
 
 
-def _unquoted(lines: bytes, count: int, width: int, separator: str) -> Found | None:
+def _unquoted(lines: bytes, width: int, separator: str) -> Found | None:
     """All rows of lines without quotes, in a third of the time that csv needs; None where any is odd."""
-    cells = _cells(lines, count, width, separator)
-    return (_columns(cells, width), range(1, count + 1)) if cells else None
+    cells = _cells(lines, width, separator)
+    return Found(_columns(cells, width), range(1, len(cells) // width + 1), are_all=True) if cells else None
 
 
 def _quoted(text: str, width: int, separator: str) -> Found | None:
     """The same of lines with quotes, but for a row that their end cuts."""
     rest, quoted = _parted(text)
-    rows = rest.count("\n")
-    cells = _cells(rest.encode(), rows, width, separator)
+    cells = _cells(rest.encode(), width, separator)
     if not cells or cells.count(_PLACE) != len(quoted):
         return None
     following = iter(quoted).__next__
     columns = _columns([following() if cell == _PLACE else cell for cell in cells], width)
-    return columns, range(1, rows + 1) if text.count("\n") == rows else _ends(columns)
+    rows = len(cells) // width
+    return Found(columns, range(1, rows + 1) if text.count("\n") == rows else _ends(columns))
 
 
 _PLACE = "\0"
@@ -75,11 +81,12 @@ def _parted(text: str) -> tuple[str, list[str]]:
 _QUOTED = re.compile('"((?:[^"]++|"")*+)"')
 
 
-def _cells(lines: bytes, count: int, width: int, separator: str) -> list[str] | None:
+def _cells(lines: bytes, width: int, separator: str) -> list[str] | None:
     """All cells of lines without quotes, row by row; None where a row has another number of them, or a stray end."""
     mark = separator.encode()
     end = b"\r\n" if lines.endswith(b"\r\n") else b"\n"
-    if width < 2 or not count or lines.translate(None, _no_marks(separator)) != (mark * (width - 1) + end) * count:
+    marks, of_a_row = lines.translate(None, _no_marks(separator)), mark * (width - 1) + end
+    if width < 2 or marks != of_a_row * (len(marks) // len(of_a_row)):
         return None
     cells = lines.replace(b"\r", b"").replace(b"\n", mark).decode().split(separator)
     cells.pop()  # behind the last end
@@ -113,4 +120,4 @@ def _by_csv(text: str, width: int, separator: str) -> Found:
                 break
             rows.append(row)
             ends.append(reader.line_num)
-    return zip(*rows, strict=True), ends
+    return Found(zip(*rows, strict=True), ends)

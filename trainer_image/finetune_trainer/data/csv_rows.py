@@ -64,14 +64,15 @@ def read_csv(
     names, separator = header
     one_by_one = _rows(_RowLines(source), separator)
     while source.more():
-        ahead, count = source.ahead()
-        places, last = line_places(source.number + 1, count), source.number + max(1, count)
-        columns, ends = rows_together(ahead, count, len(names), separator)
-        if ends:
-            one_a_line = len(ends) == ends[-1]
-            where = places[: len(ends)] if one_a_line else [places[start] for start in (0, *ends[:-1])]
-            yield Table(where, dict(zip(names, columns, strict=True)))
-            source.skip(ends[-1])
+        ahead, first = source.ahead(), source.number + 1
+        found = rows_together(ahead, len(names), separator)
+        if found.ends:
+            lines = line_places(first, found.ends[-1])
+            one_a_line = len(found.ends) == len(lines)
+            places = lines if one_a_line else [lines[start] for start in (0, *found.ends[:-1])]
+            yield Table(places, dict(zip(names, found.columns, strict=True)))
+            source.skip(len(lines), are_all=found.are_all)
+        last = source.number if found.are_all else first - 1 + max(1, ahead.count(b"\n"))
         while source.number < last and (row := next(one_by_one, None)):
             yield row if isinstance(row, Record) else _record(*row, names)
 

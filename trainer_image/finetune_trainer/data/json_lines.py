@@ -27,10 +27,11 @@ def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
     """Every line that is not blank, by itself or in a block."""
     source = Lines(stream)
     while source.more():
-        ahead, count = source.ahead()
+        ahead = source.ahead()
+        count = ahead.count(b"\n")
         if rows := _objects(ahead, count):
             yield Objects(line_places(source.number + 1, count), rows)
-            source.skip(count)
+            source.skip(count, are_all=True)
         else:
             yield from _one_by_one(islice(source, max(1, count)))
 

@@ -30,7 +30,7 @@ class Lines:
         self._stream = stream
         self.number = 0
         """Of the last line that was read."""
-        self._ahead, self._count = b"", 0
+        self._ahead = b""
 
     def __iter__(self) -> Iterator[Line]:
         return self
@@ -48,16 +48,15 @@ class Lines:
         """Whether there is anything left."""
         return bool(self._stream.peek(1))
 
-    def ahead(self) -> tuple[bytes, int]:
-        """The whole lines that are in the stream's buffer, and how many; they are still to be read."""
+    def ahead(self) -> bytes:
+        """The whole lines that are in the stream's buffer; they are still to be read."""
         buffered = self._stream.peek()
         self._ahead = buffered[: buffered.rfind(b"\n") + 1]
-        self._count = self._ahead.count(b"\n")
-        return self._ahead, self._count
+        return self._ahead
 
-    def skip(self, count: int) -> None:
-        """Pass over the first of the lines that are ahead."""
-        lines = self._ahead if count == self._count else b"\n".join(self._ahead.split(b"\n", count)[:count]) + b"\n"
+    def skip(self, count: int, *, are_all: bool) -> None:
+        """Pass over the first of the lines that are ahead, or over all: counting takes as long as splitting does."""
+        lines = self._ahead if are_all else b"\n".join(self._ahead.split(b"\n", count)[:count]) + b"\n"
         self._stream.read(len(lines))
         self.number += count
 
