@@ -20,7 +20,6 @@ from transformers.integrations.sdpa_attention import repeat_kv
 NAME = "finetune_documents"
 
 _MOST_HEAD_WIDTH = 256  # of the kernels behind varlen_attn
-_OLDEST = (8, 0)  # compute capability that they are built for: Ampere
 _REFUSED = ("position_bias", "s_aux", "softcap")  # changes to the scores that neither kernel makes
 _NEAR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 _PROBE = (48, 16, 32)
@@ -119,8 +118,6 @@ def _varlen(
     width = -8 * (-max(query.shape[-1], value.shape[-1]) // 8)
     if width > _MOST_HEAD_WIDTH or query.dtype not in (torch.bfloat16, torch.float16):
         raise NotKeptApartError(f"heads of width {width} in {query.dtype} have no kernel")
-    if torch.cuda.get_device_capability(query.device) < _OLDEST:
-        raise NotKeptApartError("this GPU has no kernel for it")
     heads = [
         functional.pad(one, (0, width - one.shape[-1])) if one.shape[-1] < width else one for one in (query, key, value)
     ]
@@ -204,6 +201,10 @@ def why_not_packed(model: Any, compute_dtype: torch.dtype) -> str | None:
         return _tried(model, net, compute_dtype)
     except NotKeptApartError as error:
         return str(error)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # of kernels that do not know this GPU
+        return f"its attention cannot be computed within rows here: {str(error).strip().partition(chr(10))[0]}"
     finally:
         model.train(training)
 

@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from finetune_api.trainer import TrainerJob, read_termination_message
@@ -23,7 +24,9 @@ from tests.unit.finetune_trainer.jobs import make_job, write_rows
 
 
 def context() -> ForkServerContext:
-    """Processes that need not import torch each for itself."""
+    """Processes that need not import torch each for itself. They cannot use a GPU, as their parent would."""
+    if torch.cuda.is_available():
+        pytest.skip("ranks of tests share a CPU")
     return forking("tests.unit.finetune_trainer.warm", __name__)
 
 

@@ -11,6 +11,7 @@ from accelerate.utils import send_to_device
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+import finetune_trainer.attention
 from finetune_api.job import LoRA
 from finetune_trainer.adapted_linear import AdaptedLinear, fuse
 from finetune_trainer.adapters import with_adapters
@@ -164,6 +165,28 @@ def test_on_a_cpu_attention_in_16_bits_is_rounded_once(lengths, autocast):
     rows = zip(*(one.float().split(lengths, dim=2) for one in (query, key, value)), strict=True)
     exact = torch.cat([functional.scaled_dot_product_attention(*row, is_causal=True) for row in rows], dim=2)
     assert torch.equal(got, exact.to(torch.bfloat16).transpose(1, 2))
+
+
+def test_queries_that_rotation_left_in_32_bits_are_attended_in_autocasts(monkeypatch):
+    seen = []
+    one_by_one = finetune_trainer.attention._one_by_one
+
+    def spy(*given, **how):
+        seen.extend(one.dtype for one in given)
+        return one_by_one(*given, **how)
+
+    monkeypatch.setattr(finetune_trainer.attention, "_one_by_one", spy)
+    assert why_not_packed(make_model("llama", num_key_value_heads=2), torch.bfloat16) is None
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_kernels_that_do_not_know_the_machine_are_no_reason_to_fail(monkeypatch):
+    def unknown(*_given, **_how):
+        raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.\nException raised from mha_varlen_fwd")
+
+    monkeypatch.setattr(finetune_trainer.attention, "_one_by_one", unknown)
+    why = why_not_packed(make_model("llama"), torch.float32)
+    assert why.endswith("cannot be computed within rows here: FlashAttention only supports Ampere GPUs or newer.")
 
 
 def test_outside_of_training_a_model_attends_as_before():

@@ -37,6 +37,13 @@ def test_auto_takes_16_bits_for_a_frozen_base_where_this_cpu_multiplies_them(
     assert compute_dtype_of(make_job(tmp_path, tmp_path, **{**spec, "hyperparameters": hyper})) is expected
 
 
+@pytest.mark.parametrize(("emulated", "expected"), [(False, torch.bfloat16), (True, torch.float32)])
+def test_auto_takes_16_bits_on_a_gpu_that_has_them_and_does_not_only_convert(emulated, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: including_emulation >= emulated)
+    assert compute_dtype_of(make_job(tmp_path, tmp_path, hyperparameters={"precision": "Auto"})) is expected
+
+
 @pytest.mark.parametrize(
     ("precision", "gibibytes", "fits", "refused"),
     [

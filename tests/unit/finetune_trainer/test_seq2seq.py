@@ -223,6 +223,9 @@ def test_full_tuning_of_an_encoder_decoder_can_be_stopped_and_goes_on_as_if_it_h
 
     from finetune_trainer import step_trainer
 
+    if torch.cuda.is_available() and name == T5:
+        pytest.skip("a GPU adds up the gradients of its position biases in any order")
+
     spec = {"method": "Full", "hyperparameters": {"epochs": 1, "checkpointSteps": 2, "learningRate": 0.003}}
     straight, broken = (seq2seq_job(tmp_path / kind, cache, name, **spec) for kind in ("straight", "broken"))
     assert do(straight)[0] == ExitCode.OK
