@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 TOLERANCE = 0.05
 """Difference of logits, root mean square, as a part of their own spread. Rounding to bfloat16 makes about 0.01."""
 
-_INPUTS = ("input_ids", "attention_mask", "decoder_input_ids")
-
 
 def merged(job: TrainerJob, folder: Path, tuned: Any, sample: "Pass") -> Any:
     """The whole model, on the device of `tuned`, whose memory is free afterwards.
@@ -66,12 +64,13 @@ def _logits(model: Any, sample: "Pass") -> Any:
     """Float32 logits of the positions that carry loss, [positions, vocabulary]."""
     import torch
 
+    from finetune_trainer.passes import labelled_logits, on_device
+    from finetune_trainer.token_store import IGNORED
+
     model.eval()
-    device = next(model.parameters()).device
-    inputs = {name: sample[name].to(device) for name in _INPUTS if name in sample}
     with torch.inference_mode():
-        logits = model(**inputs, use_cache=False).logits
-    return logits[sample["targets"].to(device) != -100].float().cpu()
+        logits, targets = labelled_logits(model, on_device(sample, next(model.parameters()).device))
+    return logits[targets != IGNORED].float().cpu()
 
 
 def _require_dtypes(whole: Any, before: dict[str, Any]) -> None:
