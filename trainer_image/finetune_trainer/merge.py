@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer import base_model
+from finetune_trainer.data import IGNORED
 from finetune_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -65,7 +66,6 @@ def _logits(model: Any, sample: "Pass") -> Any:
     import torch
 
     from finetune_trainer.passes import labelled_logits, on_device
-    from finetune_trainer.token_store import IGNORED
 
     model.eval()
     with torch.inference_mode():

@@ -11,6 +11,7 @@ The output head runs on positions that carry loss. The models' own losses are no
 one pass, and a step has many (transformers' Trainer scales them wrongly, too).
 """
 
+import contextlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from torch.nn import functional
 
 from finetune_trainer.attention import inner
 from finetune_trainer.batches import forward_passes, packed_rows
-from finetune_trainer.token_store import IGNORED, TokenStore
+from finetune_trainer.data import IGNORED
+from finetune_trainer.token_store import TokenStore
 
 Pass = dict[str, torch.Tensor]
 
@@ -127,6 +129,11 @@ def on_device(batch: Pass, device: Any) -> Pass:
         name: value if name in _READ_BY_THE_HOST else value.pin_memory().to(device, non_blocking=True)
         for name, value in batch.items()
     }
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    """What products are computed in: weights' own numbers, where these are 32 bits wide."""
+    return contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
 def loss_sum(model: Any, batch: Pass) -> torch.Tensor:
