@@ -10,6 +10,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+SORTED_TOGETHER = 256
+"""Rows of a whole set, as validation and measuring go over, that are sorted by length at once."""
+
 
 class Plan:
     """The order of the data: `rows` shuffled anew for each epoch, `batch_size` of them per optimizer step."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer import base_model
+from finetune_trainer.data import IGNORED
 from finetune_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.05
 """Difference of logits, root mean square, as a part of their own spread. Rounding to bfloat16 makes about 0.01."""
-
-_INPUTS = ("input_ids", "attention_mask", "decoder_input_ids")
 
 
 def merged(job: TrainerJob, folder: Path, tuned: Any, sample: "Pass") -> Any:
@@ -66,12 +65,12 @@ def _logits(model: Any, sample: "Pass") -> Any:
     """Float32 logits of the positions that carry loss, [positions, vocabulary]."""
     import torch
 
+    from finetune_trainer.passes import labelled_logits, on_device
+
     model.eval()
-    device = next(model.parameters()).device
-    inputs = {name: sample[name].to(device) for name in _INPUTS if name in sample}
     with torch.inference_mode():
-        logits = model(**inputs, use_cache=False).logits
-    return logits[sample["targets"].to(device) != -100].float().cpu()
+        logits, targets = labelled_logits(model, on_device(sample, next(model.parameters()).device))
+    return logits[targets != IGNORED].float().cpu()
 
 
 def _require_dtypes(whole: Any, before: dict[str, Any]) -> None:

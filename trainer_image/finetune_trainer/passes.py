@@ -11,6 +11,7 @@ The output head runs on positions that carry loss. The models' own losses are no
 one pass, and a step has many (transformers' Trainer scales them wrongly, too).
 """
 
+import contextlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from finetune_trainer.attention import inner
 from finetune_trainer.batches import forward_passes, packed_rows
-from finetune_trainer.token_store import IGNORED, TokenStore
+from finetune_trainer.data import IGNORED
+from finetune_trainer.token_store import TokenStore
 
 Pass = dict[str, torch.Tensor]
 
@@ -128,9 +131,14 @@ def on_device(batch: Pass, device: Any) -> Pass:
     }
 
 
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    """What products are computed in: weights' own numbers, where these are 32 bits wide."""
+    return contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
 def loss_sum(model: Any, batch: Pass) -> torch.Tensor:
     """Negative log likelihood in nats, summed over the labelled tokens of a pass."""
-    logits, targets = _logits(model, batch)
+    logits, targets = labelled_logits(model, batch)
     return functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
     )
@@ -138,7 +146,7 @@ def loss_sum(model: Any, batch: Pass) -> torch.Tensor:
 
 def document_log_likelihoods(model: Any, batch: Pass, documents: int) -> torch.Tensor:
     """Log likelihood in nats of each of the pass's documents, summed over its labelled tokens: [documents], float32."""
-    logits, targets = _logits(model, batch)
+    logits, targets = labelled_logits(model, batch)
     losses = functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
     )
@@ -148,7 +156,7 @@ def document_log_likelihoods(model: Any, batch: Pass, documents: int) -> torch.T
     return torch.zeros(documents, device=losses.device).index_add(0, document, -losses)
 
 
-def _logits(model: Any, batch: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+def labelled_logits(model: Any, batch: Pass) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and targets of the positions at which some row has a target: [rows, places, words], [rows, places].
 
     Only these positions go through the output head, where the model can be told so.
@@ -173,8 +181,7 @@ def _boundaries(batch: Pass) -> dict[str, Any]:
 
 def _takes_positions(model: Any) -> bool:
     """Whether the model can be told to compute logits at some positions only; models' own code may not know it."""
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
-    return "logits_to_keep" in inspect.signature(inner.forward).parameters
+    return "logits_to_keep" in inspect.signature(inner(model).forward).parameters
 
 
 def labelled(batch: Pass) -> int:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from finetune_trainer.batches import SORTED_TOGETHER
 from finetune_trainer.durable import whole_file
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.objective import groups, margins_of, pair_pass
@@ -25,7 +26,6 @@ from finetune_trainer.pair_store import PairStore
 from finetune_trainer.passes import Cut, Pass, on_device
 from finetune_trainer.ranks import World
 
-_ROWS = 256  # that are sorted by length together
 _KEEP_SECONDS = 60.0
 """How much work a killed pod may lose."""
 
@@ -81,8 +81,8 @@ class Reference:
         store.reference[: len(known)] = known
         if len(known) < len(store):
             logger.info("the model before training is asked about %d pairs of %s", len(store) - len(known), name)
-        for start in range(len(known), len(store), _ROWS):
-            rows = list(range(start, min(start + _ROWS, len(store))))
+        for start in range(len(known), len(store), SORTED_TOGETHER):
+            rows = list(range(start, min(start + SORTED_TOGETHER, len(store))))
             margins = self._margins(store, rows)
             if self._world.anyone(self._interruption.asked):
                 self._keep(name, store.reference[:start], at_once=True)

@@ -31,7 +31,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer import checkpoint
-from finetune_trainer.batches import Plan
+from finetune_trainer.batches import SORTED_TOGETHER, Plan
 from finetune_trainer.compiled_layers import in_training
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
@@ -39,7 +39,7 @@ from finetune_trainer.metrics import Metrics
 from finetune_trainer.objective import LIKELIHOOD, Objective
 from finetune_trainer.pace import Pace
 from finetune_trainer.pair_store import PairStore
-from finetune_trainer.passes import Cut, Pass, on_device
+from finetune_trainer.passes import Cut, Pass, autocast, on_device
 from finetune_trainer.ranks import ALONE, World
 from finetune_trainer.reference import Reference
 from finetune_trainer.schedule import factor, warmup_steps
@@ -384,8 +384,8 @@ class StepTrainer(Trainer):
         self._net.eval()
         sums, weight, given_up = np.zeros(1 + len(self._objective.measures)), 0, False
         with torch.no_grad():
-            for start in range(0, len(store), _VALIDATION_ROWS):
-                rows = range(start, min(start + _VALIDATION_ROWS, len(store)))
+            for start in range(0, len(store), SORTED_TOGETHER):
+                rows = range(start, min(start + SORTED_TOGETHER, len(store)))
                 mine = self.world.share(rows, store.lengths[start : rows.stop])
                 for batch, counts in self._with_idle(self._objective.passes(store, mine, self._cut)):
                     given_up = given_up or self._asked_within_step()
@@ -433,9 +433,7 @@ class StepTrainer(Trainer):
             _load_random_states(Path(checkpoint))
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self._compute_dtype is torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.args.device.type, dtype=self._compute_dtype)
+        return autocast(self.args.device, self._compute_dtype)
 
     def record_step(self, learning_rate: float) -> None:
         """Write down the step that was just done."""
@@ -453,7 +451,6 @@ class StepTrainer(Trainer):
         self._on_step(step, self._last_tokens)
 
 
-_VALIDATION_ROWS = 256  # rows that are sorted by length together
 _load_optimizer = checkpoint.load_optimizer
 _load_random_states = checkpoint.load_random_states
 

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_trainer.data import IGNORED
 from finetune_trainer.durable import write_errors
-
-IGNORED = -100
-"""Label of a token that carries no loss, as torch's cross entropy has it."""
 
 _MORE_SCRATCH = "Make room there (TMPDIR names another folder), or ask for more with spec.resources.ephemeralStorage."
 

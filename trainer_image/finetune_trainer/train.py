@@ -408,7 +408,8 @@ def _merge(run: Run) -> None:
 
     if run.job.spec.artifact.merge and hasattr(run.model, "peft_config"):
         texts = run.train if isinstance(run.train, TokenStore) else run.train.documents
-        sample = padded(texts, list(range(min(4, len(texts)))))
+        shortest = texts.lengths.argsort(kind="stable")[:4]  # nothing is left here of what a pass may hold
+        sample = padded(texts, shortest.tolist())
         run.model = merge.merged(run.job, run.folder, run.model, sample)
 
 

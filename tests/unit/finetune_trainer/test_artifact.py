@@ -8,7 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import merge
+from finetune_trainer import base_model, merge
+from finetune_trainer.data import IGNORED
+from finetune_trainer.passes import padded
+from finetune_trainer.token_store import TokenStore
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
@@ -62,6 +65,16 @@ def test_trap_14_an_adapter_is_merged_into_the_16_bit_base(cache, tmp_path, monk
     spread = seen["expected"].std()
     assert (seen["got"] - seen["expected"]).square().mean().sqrt() < 0.03 * spread
     assert not list(folder.glob("adapter*"))
+
+
+def test_a_merge_is_checked_where_loss_is_and_nowhere_else(cache):
+    """All of a long row's logits would take more memory than any pass of the training did."""
+    model = base_model.load_model(cache / NAME, dtype=torch.float32)
+    heads = []
+    model.lm_head.register_forward_hook(lambda _head, given, _logits: heads.append(given[0].shape[1]))
+    store = TokenStore([(range(3, 43), [IGNORED] * 38 + [41, 42])])
+    assert merge._logits(model, padded(store, [0])).shape == (2, model.config.vocab_size)
+    assert heads == [2]
 
 
 def test_a_merge_that_would_lose_the_adapter_is_refused(cache, tmp_path, monkeypatch):

@@ -18,11 +18,12 @@ from finetune_trainer.adapters import with_adapters
 from finetune_trainer.attention import NAME, attention, boundaries, kept_apart, why_not_packed
 from finetune_trainer.batches import Plan, packed_rows
 from finetune_trainer.compiled_layers import in_training
+from finetune_trainer.data import IGNORED
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.passes import Cut, labelled, loss_sum, on_device, packed, passes_of
 from finetune_trainer.report import Reporter
 from finetune_trainer.steps import PASSES, Steps
-from finetune_trainer.token_store import IGNORED, TokenStore
+from finetune_trainer.token_store import TokenStore
 from finetune_trainer.train import execute
 from tests.unit.finetune_trainer.jobs import make_job
 

@@ -11,12 +11,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer import objective, reference, step_trainer
+from finetune_trainer.data import IGNORED
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.pair_store import PairStore
 from finetune_trainer.passes import Cut
 from finetune_trainer.ranks import ALONE
 from finetune_trainer.reference import Reference
-from finetune_trainer.token_store import IGNORED, TokenStore
+from finetune_trainer.token_store import TokenStore
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer import ranks
 from tests.unit.finetune_trainer.jobs import COLOURS, make_preference_job
@@ -130,7 +131,7 @@ def test_a_run_that_was_ended_goes_on_as_if_nothing_had_been_and_asks_the_refere
 
 
 def test_sigterm_while_the_reference_is_asked_keeps_what_it_has_said(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(reference, "_ROWS", 8)
+    monkeypatch.setattr(reference, "SORTED_TOGETHER", 8)
     straight, broken = (
         make_preference_job(tmp_path / kind, tiny_model, hyperparameters={"epochs": 1, "microBatchSize": 4})
         for kind in ("a", "b")

@@ -20,12 +20,13 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer import launch, tokenised
 from finetune_trainer.batches import Plan
+from finetune_trainer.data import IGNORED
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.passes import Cut, labelled, loss_sum
 from finetune_trainer.ranks import World, join
 from finetune_trainer.step_trainer import StepTrainer
 from finetune_trainer.steps import PASSES, Steps
-from finetune_trainer.token_store import IGNORED, TokenStore
+from finetune_trainer.token_store import TokenStore
 from tests.unit.finetune_trainer import ranks
 from tests.unit.finetune_trainer.jobs import make_job
 

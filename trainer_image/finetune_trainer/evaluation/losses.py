@@ -1,15 +1,13 @@
 """Negative log likelihood of the test set's completions, weighted by token: unlike batches count as they should."""
 
-import contextlib
 from typing import Any
 
 import torch
 
+from finetune_trainer.batches import SORTED_TOGETHER
 from finetune_trainer.interruption import Interruption
-from finetune_trainer.passes import Cut, labelled, loss_sum, on_device, passes_of
+from finetune_trainer.passes import Cut, autocast, labelled, loss_sum, on_device, passes_of
 from finetune_trainer.token_store import TokenStore
-
-_ROWS = 256  # that are sorted by length together
 
 
 def loss_on(
@@ -23,15 +21,11 @@ def loss_on(
     device = next(net.parameters()).device
     total, tokens = 0.0, 0
     with torch.no_grad():
-        for start in range(0, len(store), _ROWS):
-            rows = list(range(start, min(start + _ROWS, len(store))))
+        for start in range(0, len(store), SORTED_TOGETHER):
+            rows = list(range(start, min(start + SORTED_TOGETHER, len(store))))
             for batch in passes_of(store, rows, Cut(token_budget)):
                 interruption.check()
-                with _autocast(device, compute_dtype):
+                with autocast(device, compute_dtype):
                     total += float(loss_sum(net, on_device(batch, device)))
                 tokens += labelled(batch)
     return total / tokens if tokens else None
-
-
-def _autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    return contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer import artifact, base_model
 from finetune_trainer.data import ChatTokenizer
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.artifact import Artifact, open_artifact
 
 _OTHER = "other"
@@ -73,7 +75,7 @@ def version_in(tuned: Tuned, folder: Path) -> Iterator[Model]:
     """An earlier version of the model, from its artifact.
 
     Raises:
-        TrainerError: the folder is not there, is damaged, or its base model is not at hand.
+        TrainerError: the folder is not there, is damaged, does not fit its base model, or that is not at hand.
     """
     cache = Path(tuned.job.model_cache) if tuned.job.model_cache else None
     found = open_artifact(folder, cache, allow_hub=not tuned.job.air_gapped)
@@ -86,7 +88,8 @@ def version_in(tuned: Tuned, folder: Path) -> Iterator[Model]:
         if found.is_adapter:
             from peft import PeftModel
 
-            net = PeftModel.from_pretrained(net, folder, is_trainable=False)
+            with _loading(folder):
+                net = PeftModel.from_pretrained(net, folder, is_trainable=False)
         net = net.to(device)
         yield _with_own_tokenizer(net, found, tuned)
         del net
@@ -111,13 +114,24 @@ def _load(tuned: Tuned, folder: Path) -> Any:
 @contextmanager
 def _other_adapter(net: Any, folder: Path) -> Iterator[None]:
     """A second adapter instead of the tuned one; afterwards nothing of it is left."""
-    net.load_adapter(folder, adapter_name=_OTHER, is_trainable=False)
     try:
+        with _loading(folder):
+            net.load_adapter(folder, adapter_name=_OTHER, is_trainable=False)
         net.set_adapter(_OTHER)
         yield
     finally:
         net.set_adapter("default")
-        net.delete_adapter(_OTHER)
+        if _OTHER in net.peft_config:
+            net.delete_adapter(_OTHER)
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Whatever peft raises means that the adapter cannot be used."""
+    try:
+        yield
+    except Exception as error:
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{folder} cannot be loaded ({type(error).__name__})") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from finetune_api.job import LoRA
 from finetune_api.trainer import ActiveVersionRef
@@ -207,6 +208,20 @@ def test_an_active_version_that_cannot_be_asked_is_told(tiny_model, tmp_path, ac
     assert (result.baselines.active_version.problem, result.baselines.active_version.verdict) == (says, None)
     assert result.verdict is None
     assert result.tuned.chr_f is not None
+
+
+def test_an_active_version_that_does_not_fit_its_base_is_told_and_leaves_nothing(tiny_model, tmp_path, version_one):
+    with whole_folder(tmp_path / "wide", baseModel=NAME) as draft:
+        shutil.copytree(version_one, draft, dirs_exist_ok=True)
+        weights = load_file(draft / "adapter_model.safetensors")
+        name = next(name for name in weights if "lora_A" in name)
+        save_file(weights | {name: torch.zeros(4, 7)}, draft / "adapter_model.safetensors")
+    active = ActiveVersionRef(version=4, folder=str(tmp_path / "wide"))
+    bench = Bench(tmp_path, tiny_model, active=active, baselines=[{"activeVersion": {}}])
+    result = bench.measure().result
+    assert "wide cannot be loaded (RuntimeError)" in result.baselines.active_version.problem
+    assert set(bench.tuned.model.net.peft_config) == {"default"}
+    assert bench.tuned.model.net.active_adapters == ["default"]
 
 
 def test_an_active_version_whose_template_takes_other_conversations_is_told(tiny_model, tmp_path, version_one):
