@@ -6,6 +6,7 @@ provider is asked with a key of one's own: that of the connection is the operato
 
 import argparse
 import asyncio
+import math
 import os
 import re
 import sys
@@ -32,6 +33,7 @@ REGION_VARIABLE = "AWS_REGION"
 SERVICE_PORT = "http"
 DEFAULT_NAMESPACE = "default"
 _NAME = re.compile("[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_HOTTEST = 2
 OK, FAILED = 0, 1
 
 
@@ -46,7 +48,13 @@ def add_arguments(commands: Any) -> None:
     ask.add_argument("question", metavar="QUESTION", help="what to ask")
     ask.add_argument("-n", "--namespace", type=_name, help="its namespace (default: that of the current context)")
     ask.add_argument("--system", help="system message")
-    ask.add_argument("--max-tokens", type=_positive, help="tokens of the answer at most")
+    ask.add_argument("--max-tokens", type=_positive, metavar="N", help="tokens of the answer at most")
+    ask.add_argument(
+        "--temperature",
+        type=_temperature,
+        metavar="T",
+        help="0 for the likeliest answer, up to 2 (default: the model's)",
+    )
 
 
 def _name(text: str) -> str:
@@ -71,16 +79,35 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _temperature(text: str) -> float:
+    """A number from 0 to 2, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= _HOTTEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to {_HOTTEST}")
+    return value
+
+
 async def main(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> int:
     """Ask, and print the answer to stdout or one line to stderr."""
     try:
         args.namespace = args.namespace or _current_namespace()
         async with Kube.connect(Settings(kubeconfig=None)) as kube:
             print(await answer(kube, args, environment))  # noqa: T201 - a command's output
-    except (CannotAsk, NoCluster, KubeError) as error:
-        print(error, file=sys.stderr)  # noqa: T201 - a command's output
-        return FAILED
-    return OK
+    except KubeError as error:
+        said = f"the API server does not answer: {error.message}" if error.status == 0 else str(error)
+    except (CannotAsk, NoCluster) as error:
+        said = str(error)
+    else:
+        return OK
+    print(said, file=sys.stderr)  # noqa: T201 - a command's output
+    return FAILED
 
 
 def _current_namespace() -> str:
@@ -105,7 +132,10 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
     """
     deployment = await kube.get(MODEL_DEPLOYMENTS, args.model, args.namespace)
     if deployment is None:
-        raise CannotAsk(f"ModelDeployment {args.model} is not in namespace {args.namespace} (kubectl get md -A)")
+        raise CannotAsk(
+            f"ModelDeployment {args.model} is not in namespace {args.namespace} (kubectl -n {args.namespace} get md): "
+            "write its name, or another namespace with -n"
+        )
     status = deployment.get("status") or {}
     if status.get("asleep"):
         wake = f"kubectl -n {args.namespace} annotate md {args.model} --overwrite {WAKE_ANNOTATION}=$(date +%s)"
@@ -122,6 +152,8 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
     }
     if args.max_tokens:
         body["max_tokens"] = args.max_tokens
+    if args.temperature is not None:
+        body["temperature"] = args.temperature
     if endpoint.api == "InvokeEndpoint":
         region = environment.get(REGION_VARIABLE)
         return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_invoke_endpoint(endpoint, body, region))
@@ -170,8 +202,9 @@ def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
     }
     if args.system:
         asked["system"] = [{"text": args.system}]
-    if args.max_tokens:
-        asked["inferenceConfig"] = {"maxTokens": args.max_tokens}
+    limits = {"maxTokens": args.max_tokens, "temperature": args.temperature}
+    if any(value is not None for value in limits.values()):
+        asked["inferenceConfig"] = {name: value for name, value in limits.items() if value is not None}
     region = endpoint.model.split(":")[3]
     client = boto3.Session().client("bedrock-runtime", region_name=region, endpoint_url=endpoint.url)
     reply = client.converse(**asked)

@@ -66,7 +66,7 @@ def take_data_keys(environment: MutableMapping[str, str], kept: tuple[str, ...] 
     environment.update({name: value for name, value in given.items() if name in DATA_KEYS and name not in kept})
     unknown = sorted(given.keys() - DATA_KEYS)
     if unknown:
-        logger.warning("dataset.secretRef: only spec.code sees its keys %s", ", ".join(unknown))
+        logger.warning("dataset.secretRef: keys that no store asks for are spec.code's alone: %s", ", ".join(unknown))
 
 
 def data_keys(environment: Mapping[str, str]) -> dict[str, str]:

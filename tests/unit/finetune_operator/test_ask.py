@@ -13,6 +13,7 @@ from finetune_api import RELEASE
 from finetune_operator import ask
 from finetune_operator.__main__ import parser
 from finetune_operator.ask import KEY_VARIABLE, CannotAsk, answer
+from finetune_operator.runtime.errors import error_for
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.clock import HOUR
@@ -32,10 +33,12 @@ class Cluster(FakeKube):
     def __init__(self) -> None:
         super().__init__()
         self.asked_of: list[tuple[str, ...]] = []
+        self.bodies: list[dict[str, Any]] = []
 
     async def post_to_service(self, namespace: str, name: str, port: str, path: str, body: bytes) -> bytes:
         self.asked_of.append((namespace, name, port, path))
-        said = json.loads(body)["messages"][-1]["content"]
+        self.bodies.append(json.loads(body))
+        said = self.bodies[-1]["messages"][-1]["content"]
         return json.dumps({"choices": [{"message": {"content": f"you said {said}"}}]}).encode()
 
     def deploy(self, url: str, model: str, served: int | None = 1, conditions: Any = (), **more: str) -> None:
@@ -55,6 +58,15 @@ async def test_a_service_is_asked_through_the_api_server() -> None:
     cluster.deploy("http://mood.team-a.svc/v1", "mood")
     assert await answer(cluster, args(), {}) == "you said question 3"
     assert cluster.asked_of == [("team-a", "mood", "http", "v1/chat/completions")]
+
+
+async def test_length_and_temperature_are_the_askers_and_else_the_models() -> None:
+    cluster = Cluster()
+    cluster.deploy("http://mood.team-a.svc/v1", "mood")
+    for flags in ((), ("--max-tokens", "3", "--temperature", "0")):
+        await answer(cluster, args(*flags), {})
+    limits = [{name: body.get(name) for name in ("max_tokens", "temperature")} for body in cluster.bodies]
+    assert limits == [{"max_tokens": None, "temperature": None}, {"max_tokens": 3, "temperature": 0.0}]
 
 
 async def test_a_provider_is_asked_with_ones_own_key(start: Any) -> None:
@@ -89,7 +101,7 @@ async def test_bedrock_is_asked_by_converse_with_ones_own_credentials(
         await answer(cluster, args(), {})
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASIMULATED")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "simulated-secret")
-    assert await answer(cluster, args("--max-tokens", "9", "--system", "Be brief."), {}) == "answer 3"
+    assert await answer(cluster, args("--temperature", "0", "--system", "Be brief."), {}) == "answer 3"
     simulator.set(denied=["Converse"])
     with pytest.raises(CannotAsk, match="AccessDeniedException"):
         await answer(cluster, args(), {})
@@ -157,7 +169,13 @@ async def test_what_cannot_answer_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [["ask", "m/d", "q"], ["ask", "m", "q", "-n", "team a"], ["ask", "m", "q", "--max-tokens", "0"]]
+    "wrong",
+    [
+        ["ask", "m/d", "q"],
+        ["ask", "m", "q", "-n", "team a"],
+        ["ask", "m", "q", "--max-tokens", "0"],
+        *(["ask", "m", "q", "--temperature", value] for value in ("hot", "2.1", "-1", "nan")),
+    ],
 )
 def test_a_wrong_flag_ends_with_what_to_write(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -215,6 +233,17 @@ async def test_the_namespace_is_that_of_the_current_context_unless_one_is_named(
     assert await ask.main(parser().parse_args(["ask", "mood", "q"]), {}) == ask.OK
     assert await ask.main(parser().parse_args(["ask", "mood", "q", "-n", "team-b"]), {}) == ask.OK
     assert asked == [expected, "team-b"]
+
+
+async def test_an_api_server_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def connect(_: Any) -> Any:
+        raise error_for(0, "Unreachable", "cannot connect to c.example.com")
+
+    monkeypatch.setattr(ask.Kube, "connect", connect)
+    assert await ask.main(args(), {}) == ask.FAILED
+    assert capsys.readouterr().err == "the API server does not answer: cannot connect to c.example.com\n"
 
 
 async def test_without_a_kubeconfig_one_line_says_so(
