@@ -2,12 +2,12 @@
 
     [1, tokens] = document | document | …     positions begin anew with each; no padding and no attention mask
 
-On a GPU that is torch's variable-length attention, elsewhere its ordinary attention for one document after the other.
-Boundaries come by the names that transformers gives them (`cu_seq_lens_q`), and so reach models that mix tokens in
-other ways too. Whether a model keeps documents apart is not guessed from its kind: `why_not_packed` tries it.
+On a GPU that is torch's variable-length attention, elsewhere its ordinary one for a document after the other
+(`cpu_attention.py`). Boundaries come by the names that transformers gives them (`cu_seq_lens_q`), and so reach models
+that mix tokens in other ways too. Whether a model keeps documents apart is not guessed: `why_not_packed` tries it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import repeat_kv
+
+from finetune_trainer.cpu_attention import attended
 
 NAME = "finetune_documents"
 
@@ -70,14 +71,31 @@ def attention(
         raise NotKeptApartError(f"its attention uses {', '.join(refused)}")
     query, key, value = _as_autocast(query, key, value)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if not query.is_cuda:
+        heads, lengths = _of_width((query, key, value), max(query.shape[-1], value.shape[-1])), cu_seq_lens_q.diff()
+        out = attended(*heads, lengths=lengths.tolist(), scale=scale, window=sliding_window)
+        return out[..., : value.shape[-1]], None
     rows = cu_seq_lens_q.shape[0] - 1
     if rows * max_length_q == query.shape[2] and (sliding_window is None or sliding_window >= max_length_q):
         return _beside_one_another(query, key, value, rows, scale), None
-    if query.is_cuda:
-        ends, longest = cu_seq_lens_q, max_length_q
-        return _varlen(query, key, value, ends=ends, longest=longest, scale=scale, window=sliding_window), None
-    lengths = cu_seq_lens_q.diff().tolist()
-    return _one_by_one(query, key, value, lengths=lengths, scale=scale, window=sliding_window), None
+    ends, longest = cu_seq_lens_q, max_length_q
+    return _varlen(query, key, value, ends=ends, longest=longest, scale=scale, window=sliding_window), None
+
+
+def _as_autocast(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """In the dtype of autocast, as it would do for torch's own attention: it does not know all that is called here.
+
+    Without it queries and keys of a fully tuned model stand in 32 bits, as the rotation of its hidden states has them.
+    """
+    kind = given[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return given
+    return tuple(one.to(torch.get_autocast_dtype(kind)) for one in given)
+
+
+def _of_width(heads: Iterable[torch.Tensor], width: int) -> list[torch.Tensor]:
+    """Filled up with zeros, which change no score."""
+    return [functional.pad(one, (0, width - one.shape[-1])) if one.shape[-1] < width else one for one in heads]
 
 
 def _as_autocast(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -96,12 +114,10 @@ def _beside_one_another(
 ) -> torch.Tensor:
     """Documents of one length, as many long ones that were cut are: torch has its best kernels for a batch."""
     groups = query.shape[1] // key.shape[1]
-    if query.device.type == "cpu":
-        key, value, groups = repeat_kv(key, groups), repeat_kv(value, groups), 1
     q, k, v = (
         one.view(one.shape[1], rows, -1, one.shape[-1]).transpose(0, 1) for one in (query, key, value)
     )  # [rows, heads, tokens, width]
-    out = _attended(q, k, v, is_causal=True, scale=scale, enable_gqa=groups > 1)
+    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=groups > 1)
     return out.transpose(1, 2).flatten(0, 1).unsqueeze(0)
 
 
@@ -118,10 +134,7 @@ def _varlen(
     width = -8 * (-max(query.shape[-1], value.shape[-1]) // 8)
     if width > _MOST_HEAD_WIDTH or query.dtype not in (torch.bfloat16, torch.float16):
         raise NotKeptApartError(f"heads of width {width} in {query.dtype} have no kernel")
-    heads = [
-        functional.pad(one, (0, width - one.shape[-1])) if one.shape[-1] < width else one for one in (query, key, value)
-    ]
-    query, key, given = (one.squeeze(0).transpose(0, 1) for one in heads)
+    query, key, given = (one.squeeze(0).transpose(0, 1) for one in _of_width((query, key, value), width))
     out: Any = varlen_attn(
         query,
         key,
@@ -135,33 +148,6 @@ def _varlen(
         enable_gqa=True,
     )
     return out[..., : value.shape[-1]].unsqueeze(0)  # type: ignore[no-any-return]
-
-
-def _one_by_one(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, lengths: list[int], scale: float, window: int | None
-) -> torch.Tensor:
-    groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    parts = zip(*(torch.split(one, lengths, dim=2) for one in (query, key, value)), strict=True)
-    outs = []
-    for q, k, v in parts:
-        mask = None if window is None or q.shape[2] <= window else _within(q.shape[2], window, q.device)
-        outs.append(_attended(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale))
-    return torch.cat(outs, dim=2).transpose(1, 2)
-
-
-def _attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any) -> torch.Tensor:
-    """As torch has it. On a CPU in 32 bits: in 16 its backward pass takes up to three times as long."""
-    dtype = query.dtype
-    if query.is_cuda or dtype.itemsize >= 4:
-        return functional.scaled_dot_product_attention(query, key, value, **how)
-    with torch.autocast("cpu", enabled=False):
-        return functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), **how).to(dtype)
-
-
-def _within(tokens: int, window: int, device: Any) -> torch.Tensor:
-    back = torch.arange(tokens, device=device)[:, None] - torch.arange(tokens, device=device)[None, :]
-    return (back >= 0) & (back < window)
 
 
 AttentionInterface.register(NAME, attention)

@@ -4,12 +4,14 @@ Dettmers et al., QLoRA (2023). It says where that can run and makes the loaded m
 `base_model.py`. Adapters, checkpoints and artifacts are those of LoRA: nothing that is written holds 4-bit numbers.
 """
 
+import gc
 import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
 from finetune_api.reasons import Reason
+from finetune_trainer import heap
 from finetune_trainer.errors import TrainerError
 
 BLOCK = 64
@@ -81,6 +83,20 @@ def prepare(model: Any) -> None:
         raise _refused(f"on a CPU every layer's width must be a multiple of {BLOCK}, {unfit} has another one")
     for layer in layers.values():
         layer.support_avx512bf16_for_cpu = False
+    _let_go_of_files(model, layers)
+
+
+def _let_go_of_files(model: Any, layers: dict[str, Any]) -> None:
+    """What is not in 4 bits is a part of the file as long as it is not copied: then all of it stays in memory.
+
+    Quantising leaves four times the model behind, in pieces that nothing else fits into.
+    """
+    quantised = {id(layer.weight) for layer in layers.values()}
+    for value in model.parameters():
+        if id(value) not in quantised:
+            value.data = value.data.clone()
+    gc.collect()
+    heap.give_back()
 
 
 def _refused(why: str) -> TrainerError:

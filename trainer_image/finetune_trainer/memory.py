@@ -6,7 +6,8 @@
     gradients    float32, of what is trained
     optimizer    AdamW's two moments, float32
     activations  what a forward pass keeps for its backward pass, the logits, and the 16-bit copies that autocast makes
-    overhead     kernels' workspace; on a CPU the interpreter with its libraries
+    overhead     kernels' workspace; on a CPU the interpreter with its libraries, kernels compiled for this job, and
+                 what the C library cannot use between blocks of memory
 
 It measures nothing and knows neither devices nor jobs' data: `room.py` does. How far it is from real peaks is in
 bench/results/memory.md; what it gets wrong ends as OutOfMemory with a next step.
@@ -53,7 +54,14 @@ _MASK: dict[Device, int] = {"GPU": 1, "CPU": 4}
 _UNCERTAIN = 1.5
 """How much more an architecture is taken to keep that is not known in every part."""
 
-_OVERHEAD: dict[Device, int] = {"GPU": 96 * 2**20, "CPU": 850 * 2**20}
+_OVERHEAD: dict[Device, int] = {"GPU": 96 * 2**20, "CPU": 870 * 2**20}
+
+_COMPILED = 72 * 2**20
+"""Of products in 16 bits on a CPU, which oneDNN compiles for each size of a pass (`torch_settings.py`)."""
+
+_GAPS = 0.25
+"""Part of the activations that a CPU's passes cannot use between blocks of other sizes."""
+
 _GELU_BY_HAND = frozenset({"gelu_new", "gated-gelu", "gelu_pytorch_tanh_python"})
 
 
@@ -139,12 +147,13 @@ class Need:
         """Bytes at the peak of a step whose passes are like this one.
 
         The peak of a pass is where the logits' gradient stands beside all activations. Later, weights' gradients take
-        the place of activations that are used up; only where a step has several passes are both there at once.
+        the place of activations that are used up; only where a step has several passes are both there at once. And on
+        a CPU: a gradient of a large matrix does not fit into the gaps that activations leave.
         """
         held, kept = self._held, self._activations(one)
         gradients = _FLOAT32 * held + self._gathered_gradients
         several = one.tokens < self.rows.per_step * self.rows.mean
-        if self.setup.adapters is None and not several:
+        if self.setup.adapters is None and not several and self.setup.device == "GPU":
             kept = max(0, kept - gradients)
         return Parts(
             weights=self._weights // self.setup.shards + self._gathered_weights,
@@ -152,8 +161,14 @@ class Need:
             gradients=gradients,
             optimizer=2 * _FLOAT32 * held,
             activations=int(kept),
-            overhead=_OVERHEAD[self.setup.device],
+            overhead=_OVERHEAD[self.setup.device] + self._of_a_heap(kept),
         )
+
+    def _of_a_heap(self, kept: float) -> int:
+        """What a CPU's memory holds beside what is counted by name."""
+        if self.setup.device == "GPU":
+            return 0
+        return int(_GAPS * kept) + (_COMPILED if self._autocasts else 0)
 
     @property
     def smallest(self) -> Pass:
@@ -248,7 +263,20 @@ class Need:
 
     @property
     def _copies_inputs(self) -> bool:
-        return self._autocasts and self.setup.method != "QLoRA"
+        """Fused adapters share what comes in (`adapted_linear.py`); not counted on a GPU, where it is unmeasured."""
+        return self._autocasts and self.setup.method != "QLoRA" and not self._fused
+
+    @property
+    def _fused(self) -> bool:
+        lora = self.setup.adapters
+        plain = lora is not None and self.setup.method == "LoRA" and not lora.dropout and not lora.use_dora
+        return plain and self.setup.device == "CPU"
+
+    @property
+    def _norms_fused(self) -> bool:
+        """Whether norms keep what goes in as it came (`frozen_norm.py`); Gemma's and T5's, which do not, have GELUs."""
+        on_cpu = self.setup.device == "CPU" and self.setup.adapters is not None
+        return on_cpu and self.shape.activation == "silu" and not self.shape.is_encoder_decoder
 
     def _activations(self, one: Pass) -> float:
         labelled = max(1.0, self.rows.labelled * one.tokens)
@@ -327,9 +355,10 @@ class Need:
         return width * (kept + gates + steps + own)
 
     def _of_norms(self, norms: list[Norm]) -> float:
-        """In float32: what goes in; and what comes out, where it is then multiplied by weights that learn."""
+        """What goes in, mostly in float32; and what comes out, where it is then multiplied by weights that learn."""
         learns = self.setup.adapters is None
-        return _FLOAT32 * sum(one.width * (2 if learns and not one.has_bias else 1) for one in norms)
+        width = self.setup.compute_bytes if self._norms_fused else _FLOAT32
+        return width * sum(one.width * (2 if learns and not one.has_bias else 1) for one in norms)
 
     def _attention(self, one: Pass) -> float:
         """Scores of all pairs of positions: most kinds of attention keep none; T5's on a CPU and capped ones do."""

@@ -30,7 +30,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
-from finetune_trainer import checkpoint
+from finetune_trainer import checkpoint, heap
 from finetune_trainer.batches import SORTED_TOGETHER, Plan
 from finetune_trainer.compiled_layers import in_training
 from finetune_trainer.errors import TrainerError
@@ -142,6 +142,8 @@ class StepTrainer(Trainer):
         self._trained = [value for value in model.parameters() if value.requires_grad]
         self._sharded = is_sharded(model)
         self._own = [value for value in self._trained if not isinstance(value, DTensor)]
+        # Large gradients do not fit into the gaps that activations leave behind: each pass would take new memory.
+        self._gives_back = args.device.type == "cpu" and not hasattr(model, "peft_config")
         self._saved_step, self._cut_short = 0, False
         self.seconds_before = 0.0
         self._started = time.monotonic()
@@ -301,6 +303,8 @@ class StepTrainer(Trainer):
                     means = counts * self._objective.sums(model, on_device(batch, self.args.device)) / max(weight, 1)
                 self.accelerator.backward(means[0])
                 total += means.detach()
+                if self._gives_back:
+                    heap.give_back()
         except torch.OutOfMemoryError:
             self._net.zero_grad(set_to_none=True)
             return None

@@ -55,10 +55,11 @@ def tunable_model(job: TrainerJob, folder: Path, *, empty: bool = False) -> Any:
     set_seed(hyper.seed)
     if job.spec.adapters is None:
         return model
-    from finetune_trainer.adapted_linear import fuse
+    from finetune_trainer import adapted_linear, frozen_norm
 
     tuned = with_adapters(model, job.spec.adapters, job.spec.base_model)
-    fuse(tuned)
+    adapted_linear.fuse(tuned)
+    frozen_norm.fuse(tuned)
     return tuned
 
 

@@ -1,0 +1,103 @@
+"""Causal attention within documents on a CPU, as one step of the graph.
+
+It is computed in 32 bits whatever comes in: in 16 torch's backward pass takes up to three times as long. By itself
+torch would keep all of it in 32 bits as well, keys and values once for each head that shares them; here what came is
+kept, and the answer as it leaves, which the layer behind keeps anyway.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers.integrations.sdpa_attention import repeat_kv
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001 - what torch's own attention calls
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward  # noqa: SLF001
+
+
+def attended(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    lengths: Sequence[int],
+    scale: float,
+    window: int | None,
+) -> torch.Tensor:
+    """[1, heads, tokens, width] gives [1, tokens, heads, width]; documents of these lengths stand behind one another.
+
+    Heads of keys and values are fewer by a whole factor, or as many; all widths are the same.
+    """
+    return _Documents.apply(query, key, value, lengths, scale, window)  # type: ignore[no-any-return]
+
+
+class _Documents(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917 - autograd passes what `apply` got, by place
+        ctx: Any, query: Any, key: Any, value: Any, lengths: Sequence[int], scale: float, window: int | None
+    ) -> Any:
+        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+        logarithms = []
+        for documents in _pieces(lengths):
+            answer, logarithm = _forward(*_wide(documents, query, key, value), **_how(documents, scale, window, query))
+            documents.of(out.transpose(1, 2)).copy_(answer)
+            logarithms.append(logarithm)
+        ctx.save_for_backward(query, key, value, out, *logarithms)
+        ctx.how = lengths, scale, window
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        query, key, value, out, *logarithms = ctx.saved_tensors
+        lengths, scale, window = ctx.how
+        grads = [torch.empty_like(one) for one in (query, key, value)]
+        for documents, logarithm in zip(_pieces(lengths), logarithms, strict=True):
+            given, answer = (documents.of(one.transpose(1, 2)).to(logarithm.dtype) for one in (grad, out))
+            how = _how(documents, scale, window, query)
+            causal = how.pop("is_causal")
+            found = _backward(given, *_wide(documents, query, key, value), answer, logarithm, 0.0, causal, **how)
+            for whole, part in zip(grads, found, strict=True):
+                documents.of(whole).copy_(part.view(part.shape[0], whole.shape[1], -1, *part.shape[2:]).sum(2))
+        return *grads, None, None, None
+
+
+class _Piece:
+    """Documents of one length that stand behind one another."""
+
+    def __init__(self, start: int, rows: int, length: int) -> None:
+        self._start, self._rows, self.length = start, rows, length
+
+    def of(self, whole: torch.Tensor) -> torch.Tensor:
+        """Their part of [1, heads, tokens, width], as a view: [rows, heads, length, width]."""
+        _, heads, _, width = whole.shape
+        part = whole[0].narrow(1, self._start, self._rows * self.length)
+        return part.view(heads, self._rows, self.length, width).transpose(0, 1)
+
+
+def _pieces(lengths: Sequence[int]) -> Iterator[_Piece]:
+    """All at once where they are of one length, else one after the other."""
+    if len(set(lengths)) == 1:
+        yield _Piece(0, len(lengths), lengths[0])
+        return
+    start = 0
+    for length in lengths:
+        yield _Piece(start, 1, length)
+        start += length
+
+
+def _wide(documents: _Piece, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
+    """In 32 bits at least, with keys and values for every head."""
+    dtype, groups = torch.promote_types(query.dtype, torch.float32), query.shape[1] // key.shape[1]
+    keys, values = (repeat_kv(documents.of(one).to(dtype), groups) for one in (key, value))
+    return [documents.of(query).to(dtype), keys, values]
+
+
+def _how(documents: _Piece, scale: float, window: int | None, like: torch.Tensor) -> dict[str, Any]:
+    if window is None or documents.length <= window:
+        return {"is_causal": True, "scale": scale}
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    places = torch.arange(documents.length, device=like.device)
+    back = places[:, None] - places[None, :]
+    outside = (back < 0) | (back >= window)
+    mask = torch.zeros(outside.shape, dtype=dtype, device=like.device).masked_fill_(outside, -torch.inf)
+    return {"is_causal": False, "attn_mask": mask, "scale": scale}
