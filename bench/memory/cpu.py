@@ -9,50 +9,59 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bench.memory.shapes import SHAPES, config_of, job_of
+from bench.memory.shapes import config_of, job_of
 
 MODELS = ("tiny", "SmolLM2-135M")
-LENGTHS = (128, 512)
+LENGTHS = ("128", "512", "32-512")
+"""Tokens of a row: of all, or from the shortest to the longest."""
+ROWS_PER_STEP = 4
 
 
 def measure() -> Iterator[dict[str, Any]]:
     """One line of the table after the other."""
     for name in MODELS:
-        for method in ("LoRA", "QLoRA", "Full"):
-            for length in LENGTHS:
-                yield {"model": name, "method": method, "length": length} | _case(name, method, length)
+        with tempfile.TemporaryDirectory() as cache:
+            subprocess.run([sys.executable, "-c", _MAKE, name, f"{cache}/bench/model"], check=True)
+            for method in ("LoRA", "QLoRA", "Full"):
+                for length in LENGTHS:
+                    yield {"model": name, "method": method, "length": length} | _case(cache, method, length)
 
 
-def _case(name: str, method: str, length: int) -> dict[str, Any]:
+def _case(cache: str, method: str, length: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.memory.cpu", name, method, str(length)],
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-m", "bench.memory.cpu", cache, method, length], capture_output=True, text=True, check=True
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def main(name: str, method: str, length: int) -> None:
-    """One case: a model with random weights, rows of `length` tokens, four steps."""
+def main(cache: str, method: str, length: str) -> None:
+    """One case: two steps of rows of one length, or six of rows of many."""
     from finetune_trainer.interruption import Interruption
     from finetune_trainer.report import Reporter
     from finetune_trainer.train import execute
 
+    shortest, _, longest = length.rpartition("-")
+    lengths = [int(longest)] * 2 * ROWS_PER_STEP
+    if shortest:  # evenly in the logarithm, in an order that mixes them
+        places = [(7 * row) % 24 / 23 for row in range(6 * ROWS_PER_STEP)]
+        lengths = [round(int(shortest) * (int(longest) / int(shortest)) ** place) for place in places]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        job = job_of(folder, method, batchSize=4, maxSequenceLength=length)
-        subprocess.run([sys.executable, "-c", _MAKE, name, str(folder / "cache" / "bench" / "model")], check=True)
-        # The tests' tokenizer makes a token of each letter; the template takes about 20.
-        row = {"prompt": "x" * int(0.6 * length), "completion": "z" * int(0.3 * length)}
-        (folder / "train.jsonl").write_text(16 * (json.dumps(row) + "\n"), encoding="utf-8")
+        (folder / "cache").symlink_to(cache)
+        job = job_of(folder, method, batchSize=ROWS_PER_STEP, maxSequenceLength=int(longest))
+        (folder / "train.jsonl").write_text("".join(map(_row, lengths)), encoding="utf-8")
         reporter = Reporter(job)
         execute(job, reporter, Interruption(), allow_local=True)
         reporter.close()
         use = reporter.report.memory
         assert use is not None
         print(json.dumps({"estimate": use.estimated_bytes, "peak": use.peak_bytes, "checkpointing": False}))
+
+
+def _row(length: int) -> str:
+    """The tests' tokenizer makes a token of each letter; the template takes about 20."""
+    return json.dumps({"prompt": "x" * max(1, int(0.7 * length) - 24), "completion": "z" * int(0.3 * length)}) + "\n"
 
 
 _MAKE = "import sys; from pathlib import Path; from bench.memory.cpu import make; make(sys.argv[1], Path(sys.argv[2]))"
@@ -72,5 +81,4 @@ def make(name: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    assert sys.argv[1] in SHAPES
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(*sys.argv[1:])
