@@ -98,17 +98,6 @@ def _of_width(heads: Iterable[torch.Tensor], width: int) -> list[torch.Tensor]:
     return [functional.pad(one, (0, width - one.shape[-1])) if one.shape[-1] < width else one for one in heads]
 
 
-def _as_autocast(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """In the dtype of autocast, as it would do for torch's own attention: it does not know all that is called here.
-
-    Without it queries and keys of a fully tuned model stand in 32 bits, as the rotation of its hidden states has them.
-    """
-    kind = given[0].device.type
-    if not torch.is_autocast_enabled(kind):
-        return given
-    return tuple(one.to(torch.get_autocast_dtype(kind)) for one in given)
-
-
 def _beside_one_another(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: int, scale: float
 ) -> torch.Tensor:
