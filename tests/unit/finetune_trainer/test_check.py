@@ -37,6 +37,7 @@ def check(tmp_path, capsys):
         dataset = {}
         for split, (name, data) in splits.items():
             path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
             path.write_bytes(data.encode() if isinstance(data, str) else data)
             dataset[split] = {"uri": f"file://{path}"}
         manifest = {
@@ -307,6 +308,16 @@ def test_duplicates_and_shared_rows_are_warnings(check):
     assert "train.jsonl: 2 rows exactly like an earlier row" in result.verdict.warnings
     assert "test.csv: 1 row also in train.jsonl (the first: test.csv line 3)" not in result.verdict.warnings
     assert "test.csv: 1 row also in train.jsonl (the first: line 3)" in result.verdict.warnings
+
+
+def test_files_that_are_called_alike_are_told_apart_by_their_splits(check):
+    wrong = '{"prompt": "a", "completion": ""}\n'
+    result = check(train=("train/rows.jsonl", GOOD), validation=("val/rows.jsonl", GOOD), test=("test/set.jsonl", GOOD))
+    assert "rows.jsonl (train) has 2 rows, rows.jsonl (validation) has 2 rows, set.jsonl has" in result.verdict.message
+    shared = "rows.jsonl (validation): 2 rows also in rows.jsonl (train) (the first: line 1)"
+    assert shared in result.verdict.warnings
+    result = check(train=("train/rows.jsonl", GOOD), validation=("val/rows.jsonl", wrong))
+    assert result.verdict.message.startswith("rows.jsonl (validation): 1 of 1 row cannot be used: line 1")
 
 
 def test_without_the_model_there_are_no_counts_and_it_says_so(check, tmp_path):

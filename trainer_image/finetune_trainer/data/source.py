@@ -188,7 +188,7 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
     reason = reason_of(error)
     step = _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
     message = {
-        Reason.DATASET_NOT_FOUND: f"{name} is not in {place}{_instead(uri)}{said}",
+        Reason.DATASET_NOT_FOUND: f"{name} is not in {place}{said}{_instead(uri)}",
         Reason.ACCESS_DENIED: f"{name}: {place} does not let it be read{said}",
     }.get(reason, f"{name}: {place} does not answer as it should{said}")
     return TrainerError(reason, message, step)

@@ -63,8 +63,10 @@ def check_dataset(
         for check in checks:
             check.read(allow_local=allow_local, air_gapped=air_gapped)
         duplicates, shared = fingerprints.compare()
+    names = [check.file for check in checks]
     for check, found in zip(checks, duplicates, strict=True):
         check.duplicates = found
+        check.called = f"{check.file} ({check.split})" if names.count(check.file) > 1 else check.file
     return _verdict(checks, shared, spec, None if tokenizer else no_tokens, tokenizer)
 
 
@@ -102,6 +104,8 @@ class _SplitCheck:
     fingerprints: "Fingerprints"
     tokenizer: ChatTokenizer | None
     file: str = ""
+    called: str = ""
+    """The file in messages: with the split, where files of others are called alike."""
     format: str = ""
     rows: int = 0
     bad_rows: int = 0
@@ -206,26 +210,26 @@ class _SplitCheck:
             return self.error.message
         if self.rows == 0:
             what = "has a header but no rows" if self.columns_seen else "has no rows" if self.size else "is empty"
-            return f"{self.file} {what}"
+            return f"{self.called} {what}"
         if self.absent:
             return self._absent_columns()
         if self.bad_rows:
             return self._bad_rows()
         length = self.spec.hyperparameters.max_sequence_length
         what = "a token of its completion" if self.spec.preference is None else "two different answers"
-        return f"{self.file}: no row has {what} within maxSequenceLength {length:,}"
+        return f"{self.called}: no row has {what} within maxSequenceLength {length:,}"
 
     def _bad_rows(self) -> str:
         named = [f"{problem.position}: {problem.what}" for problem in sorted(self.problems, key=_place)]
         spoken = "; ".join(named[:_SPOKEN_PROBLEMS])
         more = self.bad_rows - min(len(named), _SPOKEN_PROBLEMS)
         rest = f"; and {more:,} more" if more else ""
-        return f"{self.file}: {self.bad_rows:,} of {_rows(self.rows)} cannot be used: {spoken}{rest}"
+        return f"{self.called}: {self.bad_rows:,} of {_rows(self.rows)} cannot be used: {spoken}{rest}"
 
     def _absent_columns(self) -> str:
         wanted = " or ".join(repr(name) for name in self.absent)
         none = "its 1 row has no column" if self.rows == 1 else f"none of its {self.rows:,} rows has a column"
-        return f"{self.file}: {none} {wanted}; {self._spoken_columns()}"
+        return f"{self.called}: {none} {wanted}; {self._spoken_columns()}"
 
     def _spoken_columns(self) -> str:
         maybe_data = self.format.startswith("CSV")
@@ -261,21 +265,21 @@ class _SplitCheck:
         length = self.spec.hyperparameters.max_sequence_length
         tally = self.tally
         if self.duplicates:
-            yield f"{self.file}: {_rows(self.duplicates)} exactly like an earlier row"
+            yield f"{self.called}: {_rows(self.duplicates)} exactly like an earlier row"
         if self.rows and (unused := column_names.unused_system(self.columns, self.columns_seen)):
-            yield f"{self.file}: {unused}"
+            yield f"{self.called}: {unused}"
         for layout in self.layouts.others:
-            yield f"{self.file}: {column_names.read_as(layout, self.layouts.asked)}"
+            yield f"{self.called}: {column_names.read_as(layout, self.layouts.asked)}"
         if part := _PART.search(self.file):
-            yield f"{self.file}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
+            yield f"{self.called}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
         if unread := column_names.unread_input(self.layouts.asked.columns, self.columns_seen):
-            yield f"{self.file}: {unread}"
+            yield f"{self.called}: {unread}"
         if tally.truncated:
-            yield f"{self.file}: {_rows(tally.truncated)} longer than maxSequenceLength {length:,}; the end is cut"
+            yield f"{self.called}: {_rows(tally.truncated)} longer than maxSequenceLength {length:,}; the end is cut"
         if tally.unlabelled:
             without = "any token of the completion" if self.spec.preference is None else "two different answers"
             yield (
-                f"{self.file}: {_rows(tally.unlabelled)} without {without} within maxSequenceLength "
+                f"{self.called}: {_rows(tally.unlabelled)} without {without} within maxSequenceLength "
                 f"{length:,} (the first: {tally.first_unlabelled}); they are left out of training"
             )
 
@@ -320,14 +324,14 @@ def _verdict(
 
 
 def _praise(checks: list[_SplitCheck], tokenizer: ChatTokenizer | None) -> str:
-    rows = ", ".join(f"{check.file} has {_rows(check.rows)}" for check in checks)
+    rows = ", ".join(f"{check.called} has {_rows(check.rows)}" for check in checks)
     tokens = sum(check.tally.tokens for check in checks)
     return f"Every row can be used: {rows}" + (f"; {tokens:,} tokens" if tokenizer else "")
 
 
 def _shared_rows(shared: "Shared", checks: list[_SplitCheck]) -> SharedRows:
     earlier, later = checks[shared.earlier], checks[shared.later]
-    examples = [f"{later.file} {position}" for position in shared.examples]
+    examples = [f"{later.called} {position}" for position in shared.examples]
     return SharedRows(splits=[earlier.split, later.split], rows=shared.rows, examples=examples)
 
 
@@ -341,7 +345,7 @@ def _warnings(
     found = [warning for check in checks for warning in check.warnings()]
     for one in shared:
         earlier, later = checks[one.earlier], checks[one.later]
-        found.append(f"{later.file}: {_rows(one.rows)} also in {earlier.file} (the first: {one.examples[0]})")
+        found.append(f"{later.called}: {_rows(one.rows)} also in {earlier.called} (the first: {one.examples[0]})")
     found += sorted({note for check in checks for note in check.tally.notes})
     if tokenizer is not None and not tokenizer.has_own_template:
         found.append(f"{spec.base_model} has no chat template: its turns are put one under the other, as plain text")

@@ -26,6 +26,7 @@ SHOWN_ROWS = 500
 """Rows of the test set on the page; evaluation.jsonl has all."""
 
 _SHOWN_CHARACTERS = 4000
+_LARGE = 1000
 _NONE = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 _TITLES = {
@@ -122,7 +123,8 @@ def _lines(result: EvaluationResult, metrics: Sequence[Metric]) -> Iterator[Line
         yield _line(_TITLES[ZERO_SHOT], found.zero_shot, metrics)
     if found.few_shot is not None:
         shown = f"{found.few_shot.examples:g} " if found.few_shot.examples is not None else ""
-        yield _line(f"base model with {shown}examples", found.few_shot, metrics)
+        noun = "example" if found.few_shot.examples == 1 else "examples"
+        yield _line(f"base model with {shown}{noun}", found.few_shot, metrics)
     if found.active_version is not None:
         number = f" {found.active_version.version}" if found.active_version.version else ""
         yield _line(_TITLES[ACTIVE_VERSION] + number, found.active_version, metrics)
@@ -186,9 +188,16 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["plain"] = _plain
     environment.filters["percent"] = lambda value: _NONE if value is None else f"{value:.1%}"
-    environment.filters["number"] = lambda value: _NONE if value is None else f"{value:,.3f}"
+    environment.filters["number"] = _number
     environment.filters["points"] = lambda value: f"{100 * value:+.1f}".replace("-", _MINUS)
     return environment
+
+
+def _number(value: float | None) -> str:
+    """With three digits after the point, where they are not lost among those before it."""
+    if value is None:
+        return _NONE
+    return f"{value:,.3f}" if abs(value) < _LARGE else f"{value:,.0f}"
 
 
 def _plain(text: str) -> str:

@@ -126,6 +126,20 @@ def test_differences_are_in_the_points_of_the_percentages_above_them(hostile):
     assert "in percentage points" in text
 
 
+def test_the_verdict_on_each_baseline_stands_beside_its_name(hostile):
+    """However many metrics there are: what is at the right end of a wide table has to be scrolled to."""
+    text = " ".join(hostile[1].text.split())
+    assert "answered by the tuned model is exactMatch chrF loss perplexity".replace(" ", "") in text.replace(" ", "")
+    assert re.search(r"base model (with 4 examples )?better 0\.0%", text)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, report._NONE), (0.5, "0.500"), (47.2391, "47.239"), (483805166.4, "483,805,166")]
+)
+def test_numbers_have_as_many_digits_as_count(value, shown):
+    assert report._number(value) == shown
+
+
 def test_the_page_tells_what_came_out(hostile):
     text = " ".join(hostile[1].text.split())
     for said in (
