@@ -44,15 +44,7 @@ def image() -> str:
 
 @pytest.fixture(scope="module")
 def cluster(image: str) -> Iterator[Cluster]:
-    with Cluster("selftest") as up:
-        up.load_image(image)
-        up.apply(namespace(NAMESPACE))
-        yield up
-
-
-@pytest.fixture(scope="module")
-def two_nodes(image: str) -> Iterator[Cluster]:
-    with Cluster("selftest-two", nodes=2) as up:
+    with Cluster("selftest", nodes=2) as up:
         up.load_image(image)
         up.apply(namespace(NAMESPACE))
         yield up
@@ -74,7 +66,7 @@ def test_api_only_serves_namespaces_and_refuses_unknown_fields() -> None:
 
 def test_up_leaves_a_running_cluster_as_it_is(cluster: Cluster) -> None:
     before = processes.running(str(cluster.folder))
-    Cluster(cluster.name).up()
+    Cluster(cluster.name, nodes=2).up()
     assert processes.running(str(cluster.folder)).keys() >= before.keys()
 
 
@@ -152,19 +144,6 @@ def test_a_pod_over_its_memory_limit_is_reported_as_out_of_memory(cluster: Clust
     assert (terminated["reason"], terminated["exitCode"]) == ("OOMKilled", 137)
 
 
-def test_a_second_cluster_runs_beside_the_first_and_shares_nothing(cluster: Cluster, image: str) -> None:
-    with Cluster("selftest-beside", nodes=1) as beside:
-        assert network.bridge_of(beside.folder) != network.bridge_of(cluster.folder)
-        assert beside.addresses.block != cluster.addresses.block
-        beside.apply(namespace(NAMESPACE))
-        beside.apply(job("beside", pod(image, "print('beside')")))
-        wait_complete(beside, "beside")
-        with pytest.raises(ClusterError, match="NotFound"):
-            cluster.get("job", "beside", "-n", NAMESPACE)
-    assert cluster.is_up()
-    serve(cluster, image, "still-here")
-
-
 def test_helm_talks_to_the_cluster_and_keeps_its_files_there(cluster: Cluster, tmp_path: Path) -> None:
     chart = tmp_path / "chart"
     (chart / "templates").mkdir(parents=True)
@@ -179,34 +158,42 @@ def test_helm_talks_to_the_cluster_and_keeps_its_files_there(cluster: Cluster, t
     )
 
 
-def test_pods_on_two_nodes_reach_each_other(two_nodes: Cluster, image: str) -> None:
-    serve(two_nodes, image, "far", node=two_nodes.node(2).name)
-    two_nodes.apply(job("near", pod(image, FETCH.format(names=["far"]), node=two_nodes.node(1).name)))
-    wait_complete(two_nodes, "near")
-    assert two_nodes.kubectl("logs", "-n", NAMESPACE, "job/near").splitlines()[-1] == "[200]"
+def test_pods_on_two_nodes_reach_each_other(cluster: Cluster, image: str) -> None:
+    serve(cluster, image, "far", node=cluster.node(2).name)
+    cluster.apply(job("near", pod(image, FETCH.format(names=["far"]), node=cluster.node(1).name)))
+    wait_complete(cluster, "near")
+    assert cluster.kubectl("logs", "-n", NAMESPACE, "job/near").splitlines()[-1] == "[200]"
 
 
 @pytest.fixture(scope="module")
-def lost_node(two_nodes: Cluster) -> str:
+def lost_node(cluster: Cluster) -> str:
     """Its plug has been pulled; the cluster takes a quarter of a minute to notice, which other tests use."""
-    two_nodes.node(2).kill()
-    return two_nodes.node(2).name
+    cluster.node(2).kill()
+    return cluster.node(2).name
 
 
 @pytest.mark.usefixtures("lost_node")
-def test_down_gives_back_everything_that_up_took(image: str) -> None:
-    gone = Cluster("selftest-gone")
-    before = footprint(gone)
-    with gone:
-        gone.apply(namespace(NAMESPACE), claim("data"))
-        gone.apply(job("user", pod(image, "open('/data/x', 'w')", claim="data")))
-        wait_complete(gone, "user")
-        used = footprint(gone)
+def test_a_second_cluster_shares_nothing_with_the_first_and_down_gives_back_all_that_up_took(
+    cluster: Cluster, image: str
+) -> None:
+    second, first = Cluster("selftest-second"), processes.running(str(cluster.folder))
+    before = footprint(second)
+    with second:
+        assert network.bridge_of(second.folder) != network.bridge_of(cluster.folder)
+        assert second.addresses.block != cluster.addresses.block
+        second.apply(namespace(NAMESPACE), claim("data"))
+        second.apply(job("user", pod(image, "open('/data/x', 'w')", claim="data")))
+        wait_complete(second, "user")
+        with pytest.raises(ClusterError, match="NotFound"):
+            cluster.get("job", "user", "-n", NAMESPACE)
+        used = footprint(second)
         assert used["interfaces"], "the probe must see what a running cluster has"
         assert used["processes"]
         assert used["control groups"]
         assert used["files"]
-    assert footprint(gone) == before
+    assert footprint(second) == before
+    assert processes.running(str(cluster.folder)).keys() >= first.keys()
+    serve(cluster, image, "still-here", node=cluster.node(1).name)
 
 
 def test_an_up_that_is_killed_leaves_nothing_that_the_next_command_does_not_clear() -> None:
@@ -226,10 +213,11 @@ def test_an_up_that_is_killed_leaves_nothing_that_the_next_command_does_not_clea
 
 
 @pytest.mark.slow
-def test_a_lost_node_is_noticed_and_comes_back(two_nodes: Cluster, lost_node: str) -> None:
-    two_nodes.kubectl("wait", "--for=condition=Ready=Unknown", f"node/{lost_node}", "--timeout=120s")
-    two_nodes.restart_node(2)
-    two_nodes.kubectl("wait", "--for=condition=Ready", f"node/{lost_node}", "--timeout=120s")
+def test_a_lost_node_is_noticed_and_comes_back(cluster: Cluster, lost_node: str) -> None:
+    cluster.kubectl("wait", "--for=condition=Ready=Unknown", f"node/{lost_node}", "--timeout=120s")
+    cluster.restart_node(2)
+    cluster.kubectl("wait", "--for=condition=Ready", f"node/{lost_node}", "--timeout=120s")
+    assert cluster.is_up()
 
 
 def footprint(cluster: Cluster) -> dict[str, Any]:

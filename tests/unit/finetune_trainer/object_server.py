@@ -143,7 +143,7 @@ def served(bucket: MemoryBucket) -> Iterator[None]:
     """The bucket on a port of this machine."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"bucket": bucket}))
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     bucket.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     yield
     server.shutdown()

@@ -209,7 +209,7 @@ def serving(place: Place) -> Iterator[Any]:
     handler = type("Handler", (_Handler,), {"place": place})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     place.address = f"http://127.0.0.1:{server.server_address[1]}"
     yield place
     server.shutdown()

@@ -120,7 +120,7 @@ def serving() -> Iterator[Bucket]:
     handler = type("Proxy", (_Proxy,), {"bucket": bucket, "behind": f"http://{host}:{port}"})
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     proxy.daemon_threads = True
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True).start()
     bucket.endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
     yield bucket
     proxy.shutdown()

@@ -65,7 +65,7 @@ class _Store(BaseHTTPRequestHandler):
 @pytest.fixture
 def store():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Store)
-    thread = Thread(target=server.serve_forever, daemon=True)
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
     server.shutdown()

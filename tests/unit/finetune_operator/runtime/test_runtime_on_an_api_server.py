@@ -24,7 +24,6 @@ from finetune_operator.runtime.kube import (
     SECRETS,
     SERVICES,
     Kube,
-    Resource,
 )
 from finetune_operator.runtime.settings import Settings
 from tests.cluster.cluster import Cluster
@@ -33,7 +32,6 @@ pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[4]
 CONTENDER = Path(__file__).with_name("lease_contender.py")
-SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 JOB = {
     "apiVersion": "finetune.dev/v1alpha1",
     "kind": "FineTuneJob",
@@ -170,27 +168,32 @@ async def test_the_log_of_a_pod_that_is_not_there_is_empty(kube):
     assert await kube.pod_log_tail("default", "nobody", "trainer", 10, 1000) == ""
 
 
-async def test_a_pods_token_is_recognised_for_its_audience_alone(cluster, kube):
-    account = {"metadata": {"name": "trainer", "namespace": "default"}}
-    await kube.apply(SERVICE_ACCOUNTS, account)
+@pytest.fixture(scope="module")
+def pods_token(cluster):
+    """Of the pod trainer-0, for reports."""
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "trainer", "namespace": "default"}}
     pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
         "metadata": {"name": "trainer-0", "namespace": "default"},
         "spec": {"serviceAccountName": "trainer", "containers": [{"name": "trainer", "image": "example/trainer:1"}]},
     }
-    made = await kube.create(PODS, pod)
+    cluster.apply(account, pod)
     bound = ("--bound-object-kind=Pod", "--bound-object-name=trainer-0")
-    token = cluster.kubectl("create", "token", "trainer", f"--audience={TOKEN_AUDIENCE}", *bound).strip()
-    identity = await kube.review_token(token, TOKEN_AUDIENCE)
+    return cluster.kubectl("create", "token", "trainer", f"--audience={TOKEN_AUDIENCE}", *bound).strip()
+
+
+async def test_a_pods_token_is_recognised_for_its_audience_alone(cluster, kube, pods_token):
+    identity = await kube.review_token(pods_token, TOKEN_AUDIENCE)
     assert identity is not None
     assert (identity.namespace, identity.service_account) == ("default", "trainer")
-    assert (identity.pod_name, identity.pod_uid) == ("trainer-0", made["metadata"]["uid"])
-    assert await kube.review_token(token, "somebody-else") is None
+    uid = (await kube.get(PODS, "trainer-0", "default"))["metadata"]["uid"]
+    assert (identity.pod_name, identity.pod_uid) == ("trainer-0", uid)
+    assert await kube.review_token(pods_token, "somebody-else") is None
     general = cluster.kubectl("create", "token", "trainer").strip()
     assert await kube.review_token(general, TOKEN_AUDIENCE) is None, "a token for the API server is no report token"
-    assert await kube.review_token(token[:-6] + "AAAAAA", TOKEN_AUDIENCE) is None
-    await kube.delete(PODS, "trainer-0", "default", grace_seconds=0)
-    async with asyncio.timeout(60):  # the API server itself remembers a good token for 10 s
-        await until(lambda: kube.review_token(token, TOKEN_AUDIENCE), lambda identity: identity is None)
+    assert await kube.review_token(pods_token[:-6] + "AAAAAA", TOKEN_AUDIENCE) is None
+    await kube.delete(PODS, "trainer-0", "default", grace_seconds=0)  # the last test of this file asks again
 
 
 async def test_an_event_is_posted_about_a_job(kube):
@@ -311,3 +314,10 @@ async def test_a_leader_that_is_busy_for_longer_than_its_lease_keeps_it(cluster,
                 await until(lambda: turns(kube), lambda written: written > before)
             lease = (await kube.get(LEASES, "busy", "default"))["spec"]
             assert (lease["holderIdentity"], lease["leaseTransitions"]) == ("a", 0)
+
+
+async def test_a_token_ends_with_its_pod(kube, pods_token):
+    """Last: the API server itself remembers a good token for 10 s, in which other tests do their work."""
+    await kube.delete(PODS, "trainer-0", "default", grace_seconds=0)
+    async with asyncio.timeout(60):
+        await until(lambda: kube.review_token(pods_token, TOKEN_AUDIENCE), lambda identity: identity is None)
