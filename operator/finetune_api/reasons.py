@@ -80,6 +80,7 @@ class Reason(StrEnum):
     # Pods that do not start.
     IMAGE_PULL_FAILED = "ImagePullFailed"
     POD_REJECTED = "PodRejected"
+    WRITE_REFUSED = "WriteRefused"
     JOB_SET_MISSING = "JobSetMissing"
     CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
     UNSCHEDULABLE = "Unschedulable"
@@ -157,6 +158,8 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the connection's image and its pull secret.",
     Reason.POD_REJECTED: "Read the message: a quota, a policy, a missing service account or the connection's "
     "podTemplate is why the pod is refused.",
+    Reason.WRITE_REFUSED: "Ask an admin to let the operator's writes pass the policy or webhook that the message "
+    "names; they are tried again.",
     Reason.JOB_SET_MISSING: "Ask an admin to install JobSet; the job goes on by itself then. Or apply it under a new "
     "name with resources.nodes: 1.",
     Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace.",

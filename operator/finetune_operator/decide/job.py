@@ -69,6 +69,18 @@ def not_started(view: JobView, failure: Failure) -> Decision:
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 
+def not_done(view: JobView, refusal: str) -> Decision:
+    """What is there already cannot be changed or ended: a policy or a webhook of the cluster refuses it.
+
+    A job that has ended stays what it is.
+    """
+    if view.finished:
+        return Decision(view.status, requeue_after=REJECTED_CHECK_SECONDS)
+    failure = Failure.because(Reason.WRITE_REFUSED, refusal)
+    status = with_status(view, Change(stalled(failure.reason, failure.message), {"failure": failure}))
+    return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
+
+
 def refused_by_policy(decision: Decision) -> bool:
     """Whether the decision ends the job because of its connection: for good, so better not on a late watch's word."""
     failure = decision.status.failure

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.evaluation import EvaluationResult
+from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
@@ -76,6 +77,13 @@ def decide(view: ModelView) -> ModelDecision:
         deploy=deploy,
         prune=tuple(prunable(view, active)),
     )
+
+
+def not_deployed(view: ModelView, status: FineTunedModelStatus, failure: Failure) -> FineTunedModelStatus:
+    """The status that was decided, where the automatic deployment cannot be made: what serves goes on serving."""
+    facts = stalled(failure.reason, failure.sentences)
+    conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
+    return status.model_copy(update={"conditions": conditions})
 
 
 def active_version(spec: FineTunedModelSpec, versions: Sequence[ModelVersion], present: int | None) -> int | None:

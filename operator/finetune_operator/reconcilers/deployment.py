@@ -41,7 +41,7 @@ from finetune_operator.reconcilers.context import Context, has_finalizer, parse_
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for, wake_of
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
 from finetune_operator.reconcilers.observed import pods_of_deployment
-from finetune_operator.runtime.errors import Forbidden, Invalid
+from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -128,7 +128,7 @@ class DeploymentReconciler:
         except NameTaken as taken:
             refused = not_applied(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
             return deployment, refused, REFUSED_CHECK_SECONDS
-        except (Invalid, Forbidden) as refusal:
+        except REFUSALS as refusal:
             refused = not_applied(view, Failure.because(Reason.POD_REJECTED, refusal.message))
             return deployment, refused, REFUSED_CHECK_SECONDS
         rolls = ROLLING_CHECK_SECONDS if view.serving.state in {"Rolling", "Failing"} and not view.deleting else None

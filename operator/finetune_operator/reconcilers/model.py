@@ -6,24 +6,30 @@ from typing import Any
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.display import model_display
+from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
-from finetune_operator.decide.model import DeploymentView, ModelView, decide
+from finetune_api.reasons import Reason
+from finetune_operator.decide.job_view import JobView
+from finetune_operator.decide.model import DeploymentView, ModelDecision, ModelView, decide, not_deployed
 from finetune_operator.decide.versions import has_versions_of, registered
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
 from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.errors import ProviderError
+from finetune_operator.providers.errors import CannotMake, ProviderError
+from finetune_operator.providers.hugging_face import create_job
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.model_release import ModelRelease, is_at_provider, is_held
 from finetune_operator.reconcilers.observed import of_model
 from finetune_operator.reconcilers.offers import Offers
-from finetune_operator.runtime.errors import Conflict
+from finetune_operator.runtime.errors import REFUSALS, Conflict
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key, Requeue
 
 logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
+
+REFUSED_CHECK_SECONDS = 60
 
 
 class ModelReconciler:
@@ -44,37 +50,57 @@ class ModelReconciler:
             return await self._look(key)
 
     async def _look(self, key: Key) -> Requeue | None:
-        """Versions that wait and the one that becomes active by them are one write: none is ever there without it."""
         offered = self._offers.of(key)
         model = await self._context.read(FINE_TUNED_MODELS, key)
         if model is None and offered:
-            model = await self._context.kube.create(FINE_TUNED_MODELS, fine_tuned_model.build(key.namespace, key.name))
+            try:
+                model = await self._context.kube.create(
+                    FINE_TUNED_MODELS, fine_tuned_model.build(key.namespace, key.name)
+                )
+            except REFUSALS as refusal:
+                self._offers.refuse(key, refusal.message)
+                return Requeue(REFUSED_CHECK_SECONDS)
+        self._offers.open(key)
         if model is None:
             return None
         view = self._observe(model)
         if view.deleting and is_held(model):
             return await self._release.release(model, view)
-        model = await self._release.hold(model, view)
+        try:
+            model = await self._release.hold(model, view)
+        except REFUSALS as refusal:
+            await self._context.tell_refused(model, "its finalizer cannot be changed", refusal)
+        return await self._settle(key, model, view, offered)
+
+    async def _settle(self, key: Key, model: Manifest, view: ModelView, offered: list[JobView]) -> Requeue | None:
+        """Versions that wait and the one that becomes active by them are one write: none is ever there without it."""
         before, view = view.status, replace(view, status=registered(view.status, offered))
+        decision = await self._pruned(model, before, view)
+        # The deployment follows status.activeVersion, so that is written first where it changes.
+        changes = decision.status.active_version != before.active_version
+        refused = None if changes else await self._deploy(model, view, decision)
+        if refused is not None:
+            decision = replace(decision, status=not_deployed(view, decision.status, refused))
+        status = decision.status.model_copy(update={"display": model_display(decision.status)})
+        if not await self._context.write_status(FINE_TUNED_MODELS, model, before, status):
+            self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
+            return None
+        self._offers.taken(key, has_versions_of(view.status, offered))
+        if not changes:
+            return None if refused is None else Requeue(REFUSED_CHECK_SECONDS)
+        refused = await self._deploy(model, view, decision)
+        note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
+        await self._context.announce(model, "Normal", "Activated", note)
+        return None if refused is None else Requeue(0)  # the next look says it
+
+    async def _pruned(self, model: Manifest, before: FineTunedModelStatus, view: ModelView) -> ModelDecision:
+        """What is decided, once history has been let go as far as it goes."""
         decision = decide(view)
         # Only what is recorded is deleted: after a crash a number that is not may be given to another job's version.
         recorded = {version.version for version in before.versions or ()}
         surplus = [version for version in decision.prune if version.version in recorded]
         gone = {version.version for version in surplus if await self._prune(model, version)}
-        if gone:
-            decision = decide(replace(view, pruned=view.pruned | gone))
-        status = decision.status.model_copy(update={"display": model_display(decision.status)})
-        # Status first: the deployment follows status.activeVersion.
-        if not await self._context.write_status(FINE_TUNED_MODELS, model, before, status):
-            self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
-            return None
-        self._offers.taken(key, has_versions_of(view.status, offered))
-        if decision.deploy and view.spec is not None:
-            await self._deploy(model, view.spec)
-        if status.active_version != before.active_version:
-            note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
-            await self._context.announce(model, "Normal", "Activated", note)
-        return None
+        return decide(replace(view, pruned=view.pruned | gone)) if gone else decision
 
     def _observe(self, model: Manifest) -> ModelView:
         metadata = model["metadata"]
@@ -143,8 +169,18 @@ class ModelReconciler:
             return False
         manifest = prune_job.build(model, version, connection.hugging_face)
         if manifest is not None and self._prune_job(model, version) is None:
-            self._context.store.put(JOBS, await self._context.kube.create_once(JOBS, manifest))
+            await self._make_prune_job(model, version, manifest)
         return False
+
+    async def _make_prune_job(self, model: Manifest, version: ModelVersion, manifest: Manifest) -> None:
+        """Where it cannot be made an old version takes room, and no more."""
+        what = f"the weights of version {version.version} cannot be deleted"
+        try:
+            self._context.store.put(JOBS, await create_job(self._context.kube, manifest))
+        except CannotMake as taken:
+            await self._context.announce(model, "Warning", taken.failure.reason, f"{what}: {taken.failure.sentences}")
+        except REFUSALS as refusal:
+            await self._context.tell_refused(model, what, refusal)
 
     async def _prune_at_provider(self, version: ModelVersion) -> bool:
         """A provider that cannot be asked now is asked at the next look: an old version does no harm meanwhile."""
@@ -156,11 +192,20 @@ class ModelReconciler:
             return False
         return True
 
-    async def _deploy(self, model: Manifest, spec: FineTunedModelSpec) -> None:
-        wanted = stamped(model_deployment.build(model, spec))
+    async def _deploy(self, model: Manifest, view: ModelView, decision: ModelDecision) -> Failure | None:
+        """Have the automatic deployment as it should be, where there is to be one; or why it cannot be made."""
+        if not decision.deploy or view.spec is None:
+            return None
+        wanted = stamped(model_deployment.build(model, view.spec))
         metadata = wanted["metadata"]
         present = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"])
         if self._context.is_ending(metadata["namespace"]):
-            return  # its end takes the deployment before the model
-        if present is None or not covers(present, wanted):
+            return None  # its end takes the deployment before the model
+        if present is not None and covers(present, wanted):
+            return None
+        try:
             self._context.store.put(MODEL_DEPLOYMENTS, await self._context.kube.apply(MODEL_DEPLOYMENTS, wanted))
+        except REFUSALS as refusal:
+            message = f"ModelDeployment {metadata['name']} cannot be made: {refusal.message}"
+            return Failure.because(Reason.WRITE_REFUSED, message)
+        return None
