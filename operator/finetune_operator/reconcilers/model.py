@@ -6,12 +6,14 @@ from typing import Any
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.display import model_display
-from finetune_api.job_status import Failure
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job_view import JobView
 from finetune_operator.decide.model import DeploymentView, ModelDecision, ModelView, decide, not_deployed
-from finetune_operator.decide.versions import has_versions_of, registered
+from finetune_operator.decide.versions import has_versions_of, of_record, recovered, registered
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
 from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.providers.accounts import Accounts
@@ -19,10 +21,10 @@ from finetune_operator.providers.errors import CannotMake, ProviderError
 from finetune_operator.providers.hugging_face import create_job
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.model_release import ModelRelease, is_at_provider, is_held
-from finetune_operator.reconcilers.observed import of_model
+from finetune_operator.reconcilers.observed import made_version, of_model
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.runtime.errors import REFUSALS, Conflict
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key, Requeue
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,12 @@ class ModelReconciler:
 
     async def _settle(self, key: Key, model: Manifest, view: ModelView, offered: list[JobView]) -> Requeue | None:
         """Versions that wait and the one that becomes active by them are one write: none is ever there without it."""
-        before, view = view.status, replace(view, status=registered(view.status, offered))
+        before, known = view.status, self._recovered(model, view)
+        if known is not before:
+            back = ", ".join(str(one.version) for one in known.versions or () if one not in (before.versions or ()))
+            note = f"status had lost version {back}: their jobs have told of them"
+            await self._context.announce(model, "Warning", "Recovered", note)
+        view = replace(view, status=registered(known, offered))
         decision = await self._pruned(model, before, view)
         # The deployment follows status.activeVersion, so that is written first where it changes.
         changes = decision.status.active_version != before.active_version
@@ -101,6 +108,22 @@ class ModelReconciler:
         surplus = [version for version in decision.prune if version.version in recorded]
         gone = {version.version for version in surplus if await self._prune(model, version)}
         return decide(replace(view, pruned=view.pruned | gone)) if gone else decision
+
+    def _recovered(self, model: Manifest, view: ModelView) -> FineTunedModelStatus:
+        """The status with what it has lost; a model that was made anew by its user does not have an earlier one's."""
+        metadata, store, status = model["metadata"], self._context.store, view.status
+        namespace, name = metadata["namespace"], metadata["name"]
+        following = made_version(namespace, name, (status.latest_version or 0) + 1)
+        if view.deleting or (status.latest_version and not store.count(FINE_TUNE_JOBS, following)):
+            return status
+        records = []
+        for job in store.select(FINE_TUNE_JOBS, of_model(namespace, name)):
+            spec, _ = parse_spec(FineTuneJobSpec, job) if job.get("status", {}).get("modelVersion") else (None, "")
+            made = spec and of_record(job["metadata"], spec, parse_status(FineTuneJobStatus, job))
+            if made and moment(made.created_at) >= moment(metadata["creationTimestamp"]):
+                records.append(made)
+        served = next((one.status.served_version for one in view.deployments if one.spec.version == "Active"), None)
+        return recovered(status, records, served)
 
     def _observe(self, model: Manifest) -> ModelView:
         metadata = model["metadata"]
