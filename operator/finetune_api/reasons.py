@@ -76,6 +76,7 @@ class Reason(StrEnum):
     ARTIFACT_FAILED = "ArtifactFailed"
     PUSH_FAILED = "PushFailed"
     TRAINER_CRASHED = "TrainerCrashed"
+    TRAINER_SILENT = "TrainerSilent"
 
     # Pods that do not start.
     IMAGE_PULL_FAILED = "ImagePullFailed"
@@ -155,6 +156,8 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.ARTIFACT_FAILED: "Make room on the volume of the connection's artifacts, then set spec.retryNonce.",
     Reason.PUSH_FAILED: "The version stands. Correct what the message names, and push it with `finetune-trainer push`.",
     Reason.TRAINER_CRASHED: "Read failure.logTail; if it is no fault of the job, report it as a bug.",
+    Reason.TRAINER_SILENT: "Read the pod's log. If it hangs, delete the pod: the next attempt goes on from the last "
+    "checkpoint. If it works, see to it that the pod reaches the operator's report port.",
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the connection's image and its pull secret.",
     Reason.POD_REJECTED: "Read the message: a quota, a policy, a missing service account or the connection's "
     "podTemplate is why the pod is refused.",

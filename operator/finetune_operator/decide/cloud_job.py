@@ -344,6 +344,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     enforce_deadline,
     job.wait_for_pod,
     submit,
+    job.notice_silence,
     job.follow,
     retry_or_fail,
     refuse_other_base,

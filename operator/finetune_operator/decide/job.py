@@ -14,7 +14,7 @@ from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
 from finetune_api.reasons import Reason
 from finetune_api.uris import UriError, parse_uri
 from finetune_api.verdict import SPLITS
-from finetune_operator.decide import policy
+from finetune_operator.decide import policy, unheard
 from finetune_operator.decide.conditions import (
     Fact,
     is_true,
@@ -256,6 +256,15 @@ def wait_for_pod(view: JobView) -> Decision | None:
     return Decision(status, requeue_after=LATE_POD_CHECK_SECONDS if again else None)
 
 
+def notice_silence(view: JobView) -> Decision | None:
+    """Nothing was heard of a trainer at work for long. It is left alone: its next report says that it is well."""
+    failure = unheard.failure(view)
+    if failure is None:
+        return None
+    facts = stalled(failure.reason, failure.message)
+    return Decision(with_status(view, Change(facts, {"failure": failure, **reported(view.run.report, view.status)})))
+
+
 def follow(view: JobView) -> Decision | None:
     """The trainer is at work: status says how far it is."""
     if view.run.state != "Active":
@@ -267,7 +276,7 @@ def follow(view: JobView) -> Decision | None:
     begun = "Running" if report else "Validating"
     present = view.status.phase if view.status.phase in AT_WORK else begun
     phase = report.phase if report and report.phase in AT_WORK else present
-    again = LATE_POD_CHECK_SECONDS if view.run.ending else None
+    again = LATE_POD_CHECK_SECONDS if view.run.ending else unheard.left(view)
     message = view.run.note or AT_WORK[phase]
     seen = view.status.observed_generation == view.generation and view.status.failure is None
     said = seen and _says(view.status, message) and phase == view.status.phase
@@ -353,6 +362,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     start,
     adopt,
     wait_for_pod,
+    notice_silence,
     follow,
     retry_or_fail,
     complete,

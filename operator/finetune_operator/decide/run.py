@@ -68,6 +68,8 @@ class Run:
     """Whether the pod has been told to end: a node that does not answer sends no event, so look again."""
     starting: bool = False
     """Whether its pod has just begun and nothing has been heard of the trainer yet: it will speak, so wait."""
+    started_at: datetime | None = None
+    """When its trainer began, by its node's clock."""
     billed_seconds: int | None = None
     """Time that the provider bills, once it is known, where it bills by the time."""
     measuring: "Run | None" = None
@@ -138,13 +140,19 @@ def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime
         failure = next((found for pod in pending if (found := obstacle(pod))), None)
         return Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
-    return Run("Active", report=report, ending=ending, starting=starting)
+    began = [started for pod in pods if (started := _started(pod))]
+    return Run("Active", report=report, ending=ending, starting=starting, started_at=min(began, default=None))
+
+
+def _started(pod: Manifest) -> datetime | None:
+    started = ((_container(pod).get("state") or {}).get("running") or {}).get("startedAt")
+    return moment(started) if started else None
 
 
 def _has_just_started(pod: Manifest, now: datetime) -> bool:
     """By the node's clock: one that is far ahead of ours says nothing."""
-    started = ((_container(pod).get("state") or {}).get("running") or {}).get("startedAt")
-    return started is not None and timedelta(seconds=-1) <= now - moment(started) <= STARTING
+    started = _started(pod)
+    return started is not None and timedelta(seconds=-1) <= now - started <= STARTING
 
 
 def newest(pods: Sequence[Manifest]) -> Manifest | None:

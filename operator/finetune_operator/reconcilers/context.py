@@ -13,6 +13,7 @@ from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.connection import with_resolved
+from finetune_operator.decide.job_view import PATIENCE
 from finetune_operator.decide.reported import REPORT_INTERVAL
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
@@ -47,6 +48,8 @@ class Context:
     clock: Callable[[], datetime]
     report_interval: timedelta = REPORT_INTERVAL
     """Least time between two writes of a job's progress."""
+    patience: timedelta = PATIENCE
+    """So long a trainer may say nothing before its job says so."""
     new_jobs_wait: Callable[[], bool] = lambda: False
     """Whether jobs that are new wait for a worker."""
     _connections: dict[str, tuple[int, LLMConnectionSpec | None]] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from typing import Any
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job
@@ -139,6 +139,9 @@ class JobReconciler:
         tuned, base = self._cloud.asked(metadata["uid"]) if remote else (None, None)
         began = status.provider.name if status.provider else None
         fits = connection is not None and began in (None, connection.provider) and self._providers.know(connection)
+        run = await provider.observe(job, status)
+        in_pod = not remote or (status.provider or ProviderStatus()).asked_at is None
+        listens = run.state == "Active" and in_pod
         return JobView(
             name=metadata["name"],
             namespace=metadata["namespace"],
@@ -151,12 +154,14 @@ class JobReconciler:
             status=status,
             connection=connection,
             namespace_labels=namespace["metadata"].get("labels", {}),
-            run=await provider.observe(job, status),
+            run=run,
             live_pods=provider.has_live_pods(job),
             version=self._version(job, spec),
             artifact_uri=provider.output_uri(job, spec, connection) if fits and spec and connection else "",
             now=self._context.clock(),
             report_interval=self._context.report_interval,
+            heard_at=self._reports.heard_at(*_address(job)) if listens else None,
+            patience=self._context.patience,
             remote=remote,
             held=has_finalizer(job, PROVIDER_FINALIZER),
             abandoned=is_abandoned(job),
@@ -230,6 +235,11 @@ class JobReconciler:
         await self._context.announce(job, event_type, reason, note)
         if new.phase == "Failed" and new.failure is not None:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
+
+
+def _address(job: Manifest) -> tuple[str, str, str]:
+    metadata = job["metadata"]
+    return metadata["namespace"], metadata["name"], metadata["uid"]
 
 
 def decide_about(view: JobView) -> Decision:

@@ -206,6 +206,7 @@ def test_the_order_of_the_chain() -> None:
         "enforce_deadline",
         "wait_for_pod",
         "submit",
+        "notice_silence",
         "follow",
         "retry_or_fail",
         "refuse_other_base",

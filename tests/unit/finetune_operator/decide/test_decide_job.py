@@ -52,6 +52,7 @@ def test_the_order_of_the_chain() -> None:
         "start",
         "adopt",
         "wait_for_pod",
+        "notice_silence",
         "follow",
         "retry_or_fail",
         "complete",
