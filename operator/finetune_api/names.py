@@ -10,7 +10,7 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 
 JOB_LABEL = f"{GROUP}/job"  # a child of this FineTuneJob (its name, shortened to a label's limit)
-JOB_UID_LABEL = f"{GROUP}/job-uid"  # of the FineTuneJob, on what it does not own directly
+JOB_UID_LABEL = f"{GROUP}/job-uid"  # of the FineTuneJob: a Job is its own even where owner references were taken off
 MODEL_LABEL = f"{GROUP}/model"
 DEPLOYMENT_LABEL = f"{GROUP}/deployment"
 ATTEMPT_LABEL = f"{GROUP}/attempt"

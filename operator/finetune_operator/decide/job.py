@@ -88,8 +88,9 @@ def refused_by_policy(decision: Decision) -> bool:
 
 
 def leave_deleted(view: JobView) -> Decision | None:
-    """Children go by their owner reference: nothing to do."""
-    return Decision(view.status) if view.deleting else None
+    """Children go by their owner reference; where a stranger's finalizer keeps the job, what runs is ended already."""
+    runs = view.run.state in {"Queued", "Active"}
+    return Decision(view.status, stop=runs) if view.deleting else None
 
 
 def keep_finished(view: JobView) -> Decision | None:

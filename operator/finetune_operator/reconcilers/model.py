@@ -200,6 +200,8 @@ class ModelReconciler:
         what = f"the weights of version {version.version} cannot be deleted"
         try:
             self._context.store.put(JOBS, await create_job(self._context.kube, manifest))
+        except Conflict as going:
+            logger.info("%s yet: %s", what, going.message)  # its end has the model looked at
         except CannotMake as taken:
             await self._context.announce(model, "Warning", taken.failure.reason, f"{what}: {taken.failure.sentences}")
         except REFUSALS as refusal:

@@ -7,7 +7,7 @@ from typing import Any
 from finetune_api.names import ATTEMPT_LABEL, JOB_LABEL, JOB_UID_LABEL
 from finetune_api.trainer import Report
 from finetune_operator.desired import names
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOB_SETS, JOBS, PODS, TokenIdentity
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
 from finetune_operator.runtime.uploads import Claimed
@@ -95,11 +95,10 @@ class ReportBox:
 
 
 def _is_of(batch_job: Manifest, report: Claimed) -> bool:
-    """Whether the report's FineTuneJob owns the batch Job, directly or by a JobSet, which keeps our labels."""
+    """Whether the batch Job is of the report's FineTuneJob: by its owner, or by the labels that it was made with."""
     metadata = batch_job["metadata"]
     owners = metadata.get("ownerReferences") or ()
     owned = any((o["kind"], o["name"], o["uid"]) == (FINE_TUNE_JOBS.kind, report.name, report.uid) for o in owners)
     labels = metadata.get("labels") or {}
-    by_a_set = any(owner["kind"] == JOB_SETS.kind for owner in owners)
     named = (labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)) == (names.fit(report.name), report.uid)
-    return owned or (by_a_set and named)
+    return owned or named

@@ -225,9 +225,13 @@ def test_a_failure_of_any_reason_is_told_with_its_reason_and_attempt(reason: Rea
 # Ended jobs.
 
 
-def test_a_job_on_its_way_out_is_left_alone() -> None:
-    given = view(run("Active"), running(), deleting=True)
-    assert decide(given) == Decision(given.status)
+@pytest.mark.parametrize(
+    ("its_run", "stop"),
+    [(run("Active"), True), (run("Queued"), True), (Run("Absent"), False), (run("Succeeded"), False)],
+)
+def test_a_job_on_its_way_out_has_what_runs_ended_and_nothing_else(its_run: Run, stop: bool) -> None:
+    given = view(its_run, running(), deleting=True)
+    assert decide(given) == Decision(given.status, stop=stop)
 
 
 @pytest.mark.parametrize("its_run", [Run("Absent"), run("Active"), run("Queued"), failed(Reason.EVICTED)])

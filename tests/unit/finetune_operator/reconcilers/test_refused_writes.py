@@ -5,8 +5,17 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.desired import prune_job
 from finetune_operator.runtime.errors import Forbidden, KubeError, Transient, Unadmitted, error_for
-from finetune_operator.runtime.kube import CONNECTIONS, DEPLOYMENTS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    DEPLOYMENTS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    SERVICES,
+    Resource,
+)
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_job, with_running_job
 
@@ -192,3 +201,32 @@ async def test_a_connection_whose_pods_cannot_be_tried_has_a_status_all_the_same
     cluster.wake(LOCAL)
     await cluster.settle()
     assert cluster.status(LOCAL)["lastChecked"]
+
+
+async def test_a_strangers_job_with_a_prune_jobs_name_is_told_and_keeps_no_new_version_from_becoming_active() -> None:
+    cluster = await with_surplus()
+    taken = prune_job.name("sentiment", 1)
+    cluster.kube.put(JOBS, {"metadata": {"name": taken, "namespace": "team-a"}, "spec": {"theirs": True}})
+    cluster.end_pod(0, cluster.result(job="sentiment-2"), job="sentiment-2")
+    await cluster.settle()
+    assert cluster.status(MODEL)["activeVersion"] == 2
+    assert ("FineTunedModel", "Warning", "NameConflict") in cluster.told
+    assert cluster.kube.objects[JOBS, "team-a", taken]["spec"] == {"theirs": True}
+
+
+@pytest.mark.parametrize("resource", [SERVICES, DEPLOYMENTS], ids=lambda resource: str(resource.kind))
+async def test_a_servers_object_whose_labels_and_owner_were_taken_off_is_put_right(resource: Resource) -> None:
+    cluster = await with_running_job()
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    before = cluster.kube.objects[resource, "team-a", "sentiment"]
+    bare = {"name": "sentiment", "namespace": "team-a", "managedFields": before["metadata"]["managedFields"]}
+    cluster.kube.change(resource, "sentiment", metadata=bare)
+    cluster.kube.events.clear()  # its label is what the watch goes by: for that it is gone
+    cluster.observer.seen(resource, "DELETED", before)
+    await cluster.settle()
+    after = cluster.kube.objects[resource, "team-a", "sentiment"]["metadata"]
+    assert (after["labels"], after["ownerReferences"]) == (
+        before["metadata"]["labels"],
+        before["metadata"]["ownerReferences"],
+    )
