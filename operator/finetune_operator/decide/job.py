@@ -209,7 +209,8 @@ def wait_for_last_pod(view: JobView) -> Decision | None:
     """Two pods never write to one output folder: the last attempt's ends first."""
     if view.run.state != "Absent" or not view.live_pods:
         return None
-    facts = reconciling(Reason.PENDING, "waiting for the last attempt's pod to end")
+    said = "waiting for the last attempt's pod to end; delete it where nothing ends it any more (kubectl get pods)"
+    facts = reconciling(Reason.PENDING, said)
     status = with_status(view, Change(facts, {"phase": "Pending"}))
     return Decision(status, stop=True, requeue_after=LAST_POD_CHECK_SECONDS)
 

@@ -11,6 +11,9 @@ from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVe
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
 
+_AWAITED = frozenset({Reason.CONNECTION_NOT_FOUND})
+"""What a deployment waits for that its model's message is to name: it does not come by itself."""
+
 
 @dataclass(frozen=True)
 class DeploymentView:
@@ -213,6 +216,9 @@ def _deployment_facts(deployment: DeploymentView | None, active: int, passed_ove
     problem = next((c for c in conditions or () if c.type == "Stalled" and c.status == "True"), None)
     if problem:
         return stalled(Reason(problem.reason), f"ModelDeployment {deployment.name}: {problem.message}")
+    waits = next((c for c in conditions or () if c.type == "Reconciling" and c.reason in _AWAITED), None)
+    if waits:
+        return reconciling(Reason(waits.reason), f"ModelDeployment {deployment.name}: {waits.message}")
     return reconciling(Reason.DEPLOYING, f"version {active} is active and is being deployed")
 
 

@@ -36,6 +36,12 @@ CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED,
 STARTING = timedelta(seconds=15)
 """A trainer has its say within this time: that its container runs is not worth a write of status before."""
 
+_ROOM_ON_DISK = (
+    "Ask for more ephemeral-storage in the connection's podTemplate, or have the job write less to the pod's own disk; "
+    "then set spec.retryNonce to go on from the last checkpoint."
+)
+"""For a pod that has written more to its node's disk than it may: the next attempt would, too."""
+
 _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 """Exit codes that the shell's rule gives to a program that a signal has ended."""
 
@@ -330,7 +336,8 @@ def _disruption(pod: Manifest) -> Failure | None:
     if reason in {"NodeLost", "DeletionByTaintManager", "DeletionByPodGC", "NodeShutdown", "Terminated"}:
         return Failure.because(Reason.NODE_LOST, message or "the node of the training pod is gone")
     if reason in {"Evicted", "TerminationByKubelet", "PreemptionByScheduler", "EvictionByEvictionAPI", "Preempting"}:
-        return Failure.because(Reason.EVICTED, message or "the training pod was evicted")
+        evicted = Failure.because(Reason.EVICTED, message or "the training pod was evicted")
+        return evicted.model_copy(update={"next_step": _ROOM_ON_DISK}) if "ephemeral" in message else evicted
     return None
 
 

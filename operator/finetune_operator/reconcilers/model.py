@@ -9,6 +9,7 @@ from finetune_api.display import model_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_api.names import FIELD_MANAGER, MANAGED_BY_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job_view import JobView
@@ -153,12 +154,11 @@ class ModelReconciler:
         views = []
         for deployment in found:
             spec, _ = parse_spec(ModelDeploymentSpec, deployment)
-            owners = deployment["metadata"].get("ownerReferences") or ()
             if spec is not None:
                 views.append(
                     DeploymentView(
                         name=deployment["metadata"]["name"],
-                        owned=any(owner["uid"] == metadata["uid"] for owner in owners),
+                        owned=_made_for(deployment, model),
                         spec=spec,
                         status=parse_status(ModelDeploymentStatus, deployment),
                     )
@@ -234,3 +234,12 @@ class ModelReconciler:
             message = f"ModelDeployment {metadata['name']} cannot be made: {refusal.message}"
             return Failure.because(Reason.WRITE_REFUSED, message)
         return None
+
+
+def _made_for(deployment: Manifest, model: Manifest) -> bool:
+    """Whether it is the model's own, by its owner or, where somebody has taken that off, by the operator's label."""
+    metadata = deployment["metadata"]
+    owners = metadata.get("ownerReferences") or ()
+    named = deployment["spec"]["modelRef"]["name"] == metadata["name"] == model["metadata"]["name"]
+    labelled = (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == FIELD_MANAGER
+    return any(owner["uid"] == model["metadata"]["uid"] for owner in owners) or (not owners and named and labelled)
