@@ -18,6 +18,7 @@ class Reason(StrEnum):
     EVALUATING = "Evaluating"
     RETRYING = "Retrying"
     SUSPENDED = "Suspended"
+    RESTORED = "Restored"
     SUCCEEDED = "Succeeded"
     VALID = "Valid"
     READY = "Ready"
@@ -104,6 +105,8 @@ class Reason(StrEnum):
 
 
 NEXT_STEP: dict[Reason, str] = {
+    Reason.RESTORED: "If it is to run, perhaps again, take its label velero.io/restore-name off; else delete it. "
+    "Restores with --status-include-resources know what was done.",
     Reason.CONNECTION_NOT_FOUND: "Name an LLMConnection that exists (kubectl get llmc), or ask an admin to make it.",
     Reason.NAMESPACE_NOT_ALLOWED: "Ask an admin to let the connection's namespaceSelector match this namespace.",
     Reason.MODEL_NOT_ALLOWED: "Choose a base model that the connection allows, or ask an admin to allow this one.",

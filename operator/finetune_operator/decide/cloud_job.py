@@ -332,6 +332,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     wait_for_news,
     suspend,
     job.notice_loss,
+    job.hold_restored,
     job.wait_for_connection,
     job.refuse_by_policy,
     refuse_what_has_no_meaning,

@@ -9,8 +9,7 @@ from typing import Any
 
 from finetune_api.connection import HuggingFace
 from finetune_api.job import DataFile, FineTuneJobSpec
-from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus, TrainingResult
-from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_api.uris import UriError, parse_uri
 from finetune_api.verdict import SPLITS
@@ -37,6 +36,7 @@ from finetune_operator.decide.reported import (
 )
 from finetune_operator.decide.run import RETRIED, STARTING
 from finetune_operator.decide.size import fit
+from finetune_operator.decide.versions import recorded_result
 
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
@@ -169,6 +169,16 @@ def remember(view: JobView) -> Decision | None:
         "observed_retry_nonce": view.spec.retry_nonce,
     }
     return Decision(with_status(view, Change(facts, fields)), requeue_after=view.spec.ttl_seconds_after_finished)
+
+
+def hold_restored(view: JobView) -> Decision | None:
+    """It comes from a backup, without its status: whether it has run, and was paid for, nobody knows any more."""
+    if view.restored is None or view.status.provider is not None or view.run.state != "Absent":
+        return None
+    message = f"restored from a backup ({view.restored}) without its status: whether it has run before is not known"
+    failure = Failure.because(Reason.RESTORED, message)
+    facts = stalled(failure.reason, message)
+    return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": failure})))
 
 
 def wait_for_connection(view: JobView) -> Decision | None:
@@ -330,25 +340,6 @@ def complete(view: JobView) -> Decision | None:
     return Decision(with_status(view, Change(facts, fields)), requeue_after=again)
 
 
-def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:
-    """The result with the artifact where the operator put it: a pod's word does not move it elsewhere.
-
-    Where a provider has put it, the operator has read there.
-    """
-    if result.artifact.uri is None or view.remote:
-        return result
-    uri = f"{view.provider.artifact_uri}/{_folder_told(view, result.artifact.uri)}"
-    return result.model_copy(update={"artifact": result.artifact.model_copy(update={"uri": uri})})
-
-
-def _folder_told(view: JobView, uri: str) -> str:
-    """In a store each attempt has a folder of its own, and an earlier one may have left the artifact."""
-    in_store = not (view.provider.artifact_uri or "").startswith("pvc://")
-    told = uri.rpartition("/")[2]
-    known = [artifact_folder(number) for number in range(1, view.attempt + 1)] if in_store else []
-    return told if told in known else ARTIFACT_FOLDER
-
-
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     leave_deleted,
     keep_finished,
@@ -357,6 +348,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     suspend,
     notice_loss,
     remember,
+    hold_restored,
     wait_for_connection,
     refuse_by_policy,
     wait_for_last_pod,

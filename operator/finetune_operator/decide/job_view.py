@@ -53,6 +53,8 @@ class JobView:
     now: datetime
     remote: bool = False
     """Whether its provider is outside of the cluster."""
+    restored: str | None = None
+    """The restore that has brought it back from a backup, if one has."""
     held: bool = False
     """Whether our finalizer is on the job: something of it may be outside of the cluster."""
     abandoned: bool = False

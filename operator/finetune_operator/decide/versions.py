@@ -8,8 +8,8 @@ from finetune_api.evaluation import EvaluationResult
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import ArtifactRef, FineTuneJobStatus, TrainingResult
 from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
 from finetune_operator.decide.conditions import is_true, timestamp
-from finetune_operator.decide.job import recorded_result
 from finetune_operator.decide.job_view import Active, JobView
 
 MOST_VERSIONS = 200
@@ -101,6 +101,25 @@ def of_record(metadata: Mapping[str, Any], spec: FineTuneJobSpec, status: FineTu
         by_provider=result.artifact.uri is None,
         created_at=ended,
     )
+
+
+def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:
+    """The result with the artifact where the operator put it: a pod's word does not move it elsewhere.
+
+    Where a provider has put it, the operator has read there.
+    """
+    if result.artifact.uri is None or view.remote:
+        return result
+    uri = f"{view.provider.artifact_uri}/{_folder_told(view, result.artifact.uri)}"
+    return result.model_copy(update={"artifact": result.artifact.model_copy(update={"uri": uri})})
+
+
+def _folder_told(view: JobView, uri: str) -> str:
+    """In a store each attempt has a folder of its own, and an earlier one may have left the artifact."""
+    in_store = not (view.provider.artifact_uri or "").startswith("pvc://")
+    told = uri.rpartition("/")[2]
+    known = [artifact_folder(number) for number in range(1, view.attempt + 1)] if in_store else []
+    return told if told in known else ARTIFACT_FOLDER
 
 
 def has_versions_of(status: FineTunedModelStatus, jobs: Sequence[JobView]) -> list[JobView]:

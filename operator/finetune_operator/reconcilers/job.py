@@ -8,7 +8,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
-from finetune_api.names import PROVIDER_FINALIZER
+from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job
 from finetune_operator.decide.conditions import moment
@@ -163,6 +163,7 @@ class JobReconciler:
             heard_at=self._reports.heard_at(*_address(job)) if listens else None,
             patience=self._context.patience,
             remote=remote,
+            restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
             held=has_finalizer(job, PROVIDER_FINALIZER),
             abandoned=is_abandoned(job),
             facts=self._providers.facts(connection),

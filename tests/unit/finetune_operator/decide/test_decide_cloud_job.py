@@ -194,6 +194,7 @@ def test_the_order_of_the_chain() -> None:
         "wait_for_news",
         "suspend",
         "notice_loss",
+        "hold_restored",
         "wait_for_connection",
         "refuse_by_policy",
         "refuse_what_has_no_meaning",

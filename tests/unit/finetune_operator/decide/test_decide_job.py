@@ -45,6 +45,7 @@ def test_the_order_of_the_chain() -> None:
         "suspend",
         "notice_loss",
         "remember",
+        "hold_restored",
         "wait_for_connection",
         "refuse_by_policy",
         "wait_for_last_pod",
@@ -148,6 +149,13 @@ STATES: dict[str, tuple[JobView, str | None, str, str]] = {
         "Validating",
         "InProgress",
     ),
+    "not heard for long": (
+        view(run("Active", report=report("Running")), running(), heard_at=at(-900)),
+        "Running",
+        "TrainerSilent",
+        "Failed",
+    ),
+    "from a backup, without its status": (view(restored="monday"), "Pending", "Restored", "Failed"),
     "tuning": (view(run("Active", report=report("Running")), running()), "Running", "Running", "InProgress"),
     "measuring": (
         view(run("Active", report=report("Evaluating")), running()),

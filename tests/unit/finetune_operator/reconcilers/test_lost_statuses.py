@@ -12,6 +12,7 @@ from finetune_operator.runtime.kube import (
     PODS,
 )
 from finetune_operator.runtime.queue import Key
+from tests.unit.finetune_operator.decide.given import job_spec
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_running_job
 
 
@@ -142,3 +143,32 @@ async def test_a_connection_that_has_lost_its_status_is_tried_again() -> None:
     await cluster.settle()
     assert cluster.condition("Ready", Key(CONNECTIONS.kind, "", "local"))["status"] == "True"
     assert cluster.status(JOB)["phase"] == "Validating"
+
+
+async def test_a_job_that_a_backup_has_brought_back_without_its_status_is_not_paid_for_again() -> None:
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_connection()
+    restored = {"velero.io/restore-name": "monday"}
+    metadata = {"name": "sentiment-1", "namespace": "team-a", "labels": restored}
+    cluster.kube.put(FINE_TUNE_JOBS, {"metadata": metadata, "spec": job_spec().wire()})
+    await cluster.settle()
+    assert (cluster.status()["failure"]["reason"], cluster.condition("Stalled")["status"]) == ("Restored", "True")
+    assert "monday" in cluster.status()["failure"]["message"]
+    assert cluster.kube.asked("create", "jobs") == 0
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=metadata | {"labels": {}})
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.kube.asked("create", "jobs")) == ("Queued", 1)
+
+
+async def test_a_job_that_a_backup_has_brought_back_with_its_status_is_what_it_was() -> None:
+    cluster = await with_versions(1)
+    ended = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
+    for kind, name in ((FINE_TUNE_JOBS, "sentiment-1"), (JOBS, "sentiment-1-1"), (PODS, "sentiment-1-1-x")):
+        cluster.kube.drop(kind, name)
+    created = cluster.kube.asked("create", "jobs")
+    metadata = {"name": "sentiment-1", "namespace": "team-a", "labels": {"velero.io/restore-name": "monday"}}
+    cluster.kube.put(FINE_TUNE_JOBS, {"metadata": metadata, "spec": ended["spec"], "status": ended["status"]})
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert cluster.kube.asked("create", "jobs") == created
