@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.decide.conditions import timestamp
+from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.job_view import JobView
 
 WHILE_LOADING = 4
@@ -45,4 +45,7 @@ def _since(view: JobView) -> datetime | None:
     mute = view.spec is not None and view.spec.code is not None and not (report and report.progress)
     if view.run.state != "Active" or view.run.ending or view.heard_at is None or mute:
         return None
-    return max(view.heard_at, view.run.started_at or view.heard_at)
+    # What status says of its progress another process may have heard: one before this, or beside it by mistake.
+    progress = view.status.progress
+    told = moment(progress.updated_at) if progress and progress.updated_at else None
+    return max(found for found in (view.heard_at, view.run.started_at, told) if found is not None)

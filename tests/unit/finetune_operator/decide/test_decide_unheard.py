@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.job_status import Progress
 from finetune_operator.decide.job import decide
 from tests.unit.finetune_operator.decide.given import (
     at,
@@ -47,6 +48,13 @@ def test_what_is_told_of_silence(given: Any, told: bool) -> None:
     assert (condition(given.status, "Stalled").reason == "TrainerSilent") is told
     assert given.status.phase in {"Running", "Evaluating", "Validating"}, "it is left alone"
     assert not given.stop
+
+
+def test_what_another_process_has_heard_counts() -> None:
+    status = running(progress=Progress.model_validate(progress(20, seconds=800)))
+    assert (
+        condition(decide(view(run("Active"), status, now=at(1000), heard_at=at(0))).status, "Stalled").status == "False"
+    )
 
 
 def test_it_is_said_since_when_where_and_what_to_do() -> None:
