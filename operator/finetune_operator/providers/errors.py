@@ -17,6 +17,7 @@ Messages are for people and go into status: they name no secret and quote no dat
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
@@ -69,6 +70,13 @@ class NotThere(Refused):
 
 class TryLater(ProviderError):  # noqa: N818 - named as what to do
     """A no for now."""
+
+    @classmethod
+    def because(cls, failure: Failure) -> Self:
+        """Of a failure that is known, with its next step."""
+        error = cls(Reason(failure.reason), failure.message)
+        error.next_step = failure.next_step
+        return error
 
 
 class Busy(TryLater):

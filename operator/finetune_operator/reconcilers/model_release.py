@@ -15,7 +15,7 @@ from finetune_operator.desired import prune_job
 from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.errors import ProviderError, TryLater
 from finetune_operator.reconcilers.context import Context, has_finalizer, is_abandoned
-from finetune_operator.runtime.errors import Forbidden, Invalid
+from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Requeue
 
@@ -109,7 +109,7 @@ class ModelRelease:
             return False
         try:
             self._context.store.put(JOBS, await self._context.kube.create_once(JOBS, job))
-        except (Forbidden, Invalid) as refusal:
+        except REFUSALS as refusal:
             if self._context.is_ending(metadata["namespace"]):
                 return True  # its claims go with it
             raise TryLater(Reason.POD_REJECTED, refusal.message) from None
