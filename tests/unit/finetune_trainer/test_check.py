@@ -527,6 +527,30 @@ def test_rows_are_not_shown_without_a_tokenizer_or_of_bad_data(check, tiny_model
     assert "secret" not in bad.err
 
 
+MESSAGES = '[{""role"": ""user"", ""content"": ""a""}]'
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "warning"),
+    [
+        ("t.csv", "Prompt;Completion\na;b\n", "t.csv: read by the columns {prompt: Prompt, completion: Completion}"),
+        ("t.json", '{"conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]}', "{messages: conv"),
+        ("t.jsonl", '{"instruction":"a","input":"","output":"b"}', "completion: output}, with input below the prompt"),
+        ("t.csv", f'prompt,completion\n"{MESSAGES}",b\n', "t.csv: the first row has messages written as JSON for text"),
+        ("t-00002-of-00005.csv", "prompt,completion\na,b\n", "part 3 of 5 by its name; the other parts are not read"),
+    ],
+)
+def test_how_a_file_was_read_is_said_where_it_may_not_be_meant(check, name, data, warning):
+    result = check(train=(name, data))
+    assert result.code == ExitCode.OK
+    assert [one for one in result.verdict.warnings if warning in one]
+
+
+def test_a_plain_file_has_no_warning_of_how_it_was_read(check):
+    result = check(train=("t-00000-of-00001.jsonl", GOOD), validation=("v.csv", "prompt,completion\na,b\n"))
+    assert [one for one in result.verdict.warnings if not one.startswith("tokens were not counted")] == []
+
+
 def test_the_input_of_an_instruction_is_not_left_out_without_a_word(check):
     data = '{"instruction": "a", "input": "b", "output": "c"}\n'
     columns = {"prompt": "instruction", "completion": "output"}

@@ -537,6 +537,36 @@ def test_the_format_of_the_job_goes_before_the_ending(name, data, tmp_path):
     assert records(tmp_path / name, data_format="JSONLines")[0].fields == {"a": 1}
 
 
+@pytest.mark.parametrize("how", ["written to", "replaced", "gone"])
+def test_parquet_that_changes_while_it_is_read_is_refused(how, tmp_path):
+    """Its bytes are hashed before its rows are read from its end."""
+    path = tmp_path / "t.parquet"
+    path.write_bytes(PARQUET)
+    with split_file(path) as file:
+        found = file.records()
+        next(found)
+        if how != "written to":
+            path.unlink()
+        if how != "gone":
+            path.write_bytes(PARQUET + b"more")
+        with pytest.raises(TrainerError, match=r"t\.parquet( has changed|: has changed| is not in)") as raised:
+            list(found)
+    assert raised.value.next_step
+
+
+def test_rows_that_are_added_while_a_file_is_read_are_noticed_later(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(LINES)
+    with split_file(path) as file:
+        found = file.records()
+        next(found)
+        with path.open("ab") as more:
+            more.write(LINES)
+        count = 1 + len(list(found))
+        assert (count, file.size) == (2000, len(LINES) * 2)  # what is hashed is what was read
+        assert file.sha256 == hashlib.sha256(LINES * 2).hexdigest()
+
+
 def test_load_rows_gives_rows_in_order_and_nothing_for_an_absent_split(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_bytes(WRITERS["jsonl"](ROWS))

@@ -37,7 +37,9 @@ class Source:
 
     def __init__(self, uri: Uri, *, air_gapped: bool) -> None:
         self.uri = uri
-        self._raw = _StoredBytes(uri, _open(uri, air_gapped=air_gapped))
+        stored = _open(uri, air_gapped=air_gapped)
+        self._opened = None if self.local_path is None else os.fstat(stored.fileno())
+        self._raw = _StoredBytes(uri, stored)
         self.stream: io.BufferedReader = io.BufferedReader(self._raw, buffer_size=BUFFER)
 
     @property
@@ -60,6 +62,19 @@ class Source:
         """Read what is left, for size and hash alone."""
         while self.stream.read(1 << 18):
             pass
+
+    def require_same(self) -> None:
+        """Go on only with a mounted file that is still the one which was opened, for what was read of it by its path.
+
+        Raises:
+            TrainerError: DatasetInvalid, it was replaced or written to.
+        """
+        if self._opened is None or self.local_path is None:
+            return
+        now = guarded(self.uri, self.local_path.stat)
+        if any(getattr(now, what) != getattr(self._opened, what) for what in ("st_ino", "st_size", "st_mtime_ns")):
+            step = "Leave the file as it is while it is read; write to another one, and rename it when it is whole."
+            raise broken_file(self.uri.file_name, "has changed while it was read", step)
 
     def __enter__(self) -> Self:
         return self
