@@ -297,6 +297,14 @@ def test_a_folder_is_no_file(check, tmp_path):
         result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/{name}"}}})
         assert result.code == ExitCode.DATASET_NOT_FOUND
         assert "is a folder, not a file" in result.verdict.message
+        assert "Several become one by `cat`" in result.verdict.next_step
+
+
+def test_a_pattern_is_no_file(check, tmp_path):
+    (tmp_path / "part-1.jsonl").write_text(GOOD)
+    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/part-*.jsonl"}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert result.verdict.next_step.startswith("Patterns are not read as such. Name one file of rows in the uri.")
 
 
 def test_duplicates_and_shared_rows_are_warnings(check):

@@ -22,6 +22,10 @@ from finetune_trainer.store_errors import reason_of, status_of
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
 BUFFER = 1 << 17
 """Of a stream: rows are looked at by buffers, and what is made of one should stay in the processor's cache."""
+_ONE_FILE = (
+    "Name one file of rows in the uri. Several become one by `cat` (JSON Lines), or by "
+    "pandas.read_parquet('FOLDER').to_parquet('FILE.parquet')."
+)
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",
     Reason.ACCESS_DENIED: "Correct the rights of the file and its folders.",
@@ -185,9 +189,7 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
     if uri.scheme == LOCAL_SCHEME:
         place = str(Path(f"/{uri.path}").parent)
     if isinstance(error, IsADirectoryError):
-        return TrainerError(
-            Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", "Name one file of rows in the uri."
-        )
+        return TrainerError(Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", _ONE_FILE)
     if isinstance(error, ImportError):
         message = f"{name}: {uri.scheme}:// cannot be read here: what reads it is not installed"
         extra = "Install the extra `stores` (`pip install './trainer_image[stores]'`, or an image that has it)."
@@ -202,6 +204,8 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
     reason = reason_of(error)
     step = _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
+    if reason == Reason.DATASET_NOT_FOUND and any(mark in name for mark in "*?{["):
+        step = f"Patterns are not read as such. {_ONE_FILE}"
     message = {
         Reason.DATASET_NOT_FOUND: f"{name} is not in {place}{said}{_instead(uri)}",
         Reason.ACCESS_DENIED: f"{name}: {place} does not let it be read{said}",
