@@ -297,6 +297,14 @@ def test_a_folder_is_no_file(check, tmp_path):
         result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/{name}"}}})
         assert result.code == ExitCode.DATASET_NOT_FOUND
         assert "is a folder, not a file" in result.verdict.message
+        assert "Several become one by `cat`" in result.verdict.next_step
+
+
+def test_a_pattern_is_no_file(check, tmp_path):
+    (tmp_path / "part-1.jsonl").write_text(GOOD)
+    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/part-*.jsonl"}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert result.verdict.next_step.startswith("Patterns are not read as such. Name one file of rows in the uri.")
 
 
 def test_duplicates_and_shared_rows_are_warnings(check):
@@ -525,6 +533,30 @@ def test_rows_are_not_shown_without_a_tokenizer_or_of_bad_data(check, tiny_model
     bad = check("--model-cache", tiny_model, "--show-rows", train=("train.jsonl", GOOD + '{"prompt": "secret"}'))
     assert bad.code == ExitCode.DATASET_INVALID
     assert "secret" not in bad.err
+
+
+MESSAGES = '[{""role"": ""user"", ""content"": ""a""}]'
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "warning"),
+    [
+        ("t.csv", "Prompt;Completion\na;b\n", "t.csv: read by the columns {prompt: Prompt, completion: Completion}"),
+        ("t.json", '{"conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]}', "{messages: conv"),
+        ("t.jsonl", '{"instruction":"a","input":"","output":"b"}', "completion: output}, with input below the prompt"),
+        ("t.csv", f'prompt,completion\n"{MESSAGES}",b\n', "t.csv: the first row has messages written as JSON for text"),
+        ("t-00002-of-00005.csv", "prompt,completion\na,b\n", "part 3 of 5 by its name; the other parts are not read"),
+    ],
+)
+def test_how_a_file_was_read_is_said_where_it_may_not_be_meant(check, name, data, warning):
+    result = check(train=(name, data))
+    assert result.code == ExitCode.OK
+    assert [one for one in result.verdict.warnings if warning in one]
+
+
+def test_a_plain_file_has_no_warning_of_how_it_was_read(check):
+    result = check(train=("t-00000-of-00001.jsonl", GOOD), validation=("v.csv", "prompt,completion\na,b\n"))
+    assert [one for one in result.verdict.warnings if not one.startswith("tokens were not counted")] == []
 
 
 def test_the_input_of_an_instruction_is_not_left_out_without_a_word(check):

@@ -169,6 +169,9 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("quote.csv", b'prompt,completion\n"a"b,c\na,b\n', [(2, "quotes"), (3, None)]),
         ("open.csv", b'prompt,completion\na,b\n"a,b\nc,d\n', [(2, None), (3, "never closed")]),
         ("text.csv", b"prompt,completion\na,\xff\na,b\n", [(2, "not UTF-8"), (3, None)]),
+        ("inch.csv", b'prompt,completion,6" x\na,b,c\n"a",b,c\nd,e,f"\n', [(2, None), (3, None), (4, None)]),
+        ("inches.csv", b'prompt;completion;id,"6\na;b;c\n"a";b\n', [(2, None), (3, "2 cells where")]),
+        ("lines.csv", b'prompt,completion,"6\n;"\n"a\n",b,c\n', [(3, None)]),
         ("multi.csv", b'prompt,completion\n"a\n\xff",b\na,b\n', [(2, "not UTF-8"), (4, None)]),
         ("cr.csv", b"prompt,completion\na,b\rc,d\ne,f\n", [(2, "carriage return"), (3, None)]),
         ("ends.csv", b"prompt,completion\r\na,b\nc,d\r\n", [(2, None), (3, None)]),
@@ -284,6 +287,7 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.json", b'{\n"prompt":"a"}', "t.json: begins with an object that is no row: .* goes on in the next line"),
         ("t.json", b'{"rows":[{"prompt":"a"}]}', "t.json: begins with an object that is no row: it holds the rows"),
         ("t.json", b"prompt,completion", "t.json: is no JSON array"),
+        ("t.csv", b'"prompt,completion\n' + b"a,b\n" * 300, "t.csv: the header cannot be read: a quote is opened"),
         ("t.csv", b"prompt,prompt\n1,2\n", "t.csv: two columns of the header are called 'prompt'"),
         ("t.csv", b'{"prompt":"a"}\n', "t.csv: begins like JSON, not like CSV"),
         ("t.csv", "prompt".encode("utf-32"), "t.csv: is UTF-32 text"),
@@ -535,6 +539,36 @@ def test_columns_that_no_job_asks_for_may_have_one_name(tmp_path):
 def test_the_format_of_the_job_goes_before_the_ending(name, data, tmp_path):
     (tmp_path / name).write_bytes(data)
     assert records(tmp_path / name, data_format="JSONLines")[0].fields == {"a": 1}
+
+
+@pytest.mark.parametrize("how", ["written to", "replaced", "gone"])
+def test_parquet_that_changes_while_it_is_read_is_refused(how, tmp_path):
+    """Its bytes are hashed before its rows are read from its end."""
+    path = tmp_path / "t.parquet"
+    path.write_bytes(PARQUET)
+    with split_file(path) as file:
+        found = file.records()
+        next(found)
+        if how != "written to":
+            path.unlink()
+        if how != "gone":
+            path.write_bytes(PARQUET + b"more")
+        with pytest.raises(TrainerError, match=r"t\.parquet( has changed|: has changed| is not in)") as raised:
+            list(found)
+    assert raised.value.next_step
+
+
+def test_rows_that_are_added_while_a_file_is_read_are_noticed_later(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(LINES)
+    with split_file(path) as file:
+        found = file.records()
+        next(found)
+        with path.open("ab") as more:
+            more.write(LINES)
+        count = 1 + len(list(found))
+        assert (count, file.size) == (2000, len(LINES) * 2)  # what is hashed is what was read
+        assert file.sha256 == hashlib.sha256(LINES * 2).hexdigest()
 
 
 def test_load_rows_gives_rows_in_order_and_nothing_for_an_absent_split(tmp_path):

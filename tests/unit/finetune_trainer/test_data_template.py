@@ -180,6 +180,13 @@ def test_trap_03_loss_lies_on_answers_and_on_what_ends_them_whatever_the_templat
     assert encoded.labels[0] == IGNORED
 
 
+def test_answers_that_are_a_part_of_the_prompt_carry_no_loss():
+    tokenizer = ChatTokenizer.from_transformers(CASES["ChatML"]())
+    turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d"))
+    (encoded,) = encode([Row(Position(line=1), turns, unlearnt=(1,))], tokenizer, 100)
+    assert labelled(tokenizer, encoded) == labelled(tokenizer, one(tokenizer, turns)).removeprefix("b<|im_end|>")
+
+
 def test_trap_04_end_of_turn_is_learnt_although_padding_is_the_same_token():
     tokenizer = byte_level(CHATML)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id

@@ -7,7 +7,8 @@ where the comma is part of numbers, and a first line `sep=;` which says so.
 import csv
 import io
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from finetune_trainer.data.blocks import Block, Table
@@ -18,6 +19,9 @@ from finetune_trainer.data.source import broken_file
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """What may stand between cells, as people say it."""
+
+_HEADER_LINES = 256
+"""Most lines of a header with quotes: to find out by which separator it is read, they are read by each."""
 
 _SAID = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
 """Excel's own first line, which says what separates the cells."""
@@ -59,10 +63,12 @@ def read_csv(
         raise broken_file(file_name, "begins like JSON, not like CSV", step)
     csv.field_size_limit(ROW_LIMIT)
     source = Lines(stream)
-    header = _header(source, file_name, wanted, separator, serves)
+    header, begun = _header(source, file_name, wanted, separator, serves)
     tell_header(header)
     names, separator = header
-    one_by_one = _rows(_RowLines(source), separator)
+    one_by_one = _rows(_RowLines(_popped(begun, source)), separator)
+    while begun and (row := next(one_by_one, None)):
+        yield row if isinstance(row, Record) else _record(*row, names)
     while source.more():
         ahead, first = source.ahead(), source.number + 1
         found = rows_together(ahead, len(names), separator)
@@ -75,6 +81,13 @@ def read_csv(
         last = source.number if found.are_all else first - 1 + max(1, ahead.count(b"\n"))
         while source.number < last and (row := next(one_by_one, None)):
             yield row if isinstance(row, Record) else _record(*row, names)
+
+
+def _popped(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:
+    """Lines that were read before, as long as there are any, and then further ones."""
+    while begun:
+        yield begun.pop(0)
+    yield from source
 
 
 def _record(position: Position, cells: list[str], header: list[str]) -> Record:
@@ -93,18 +106,20 @@ def _header(
     wanted: Collection[str],
     separator: str,
     serves: Callable[[Collection[str]], bool],
-) -> Header:
-    said, lines = _first_row(source)
+) -> tuple[Header, list[Line]]:
+    """The header, and lines behind it that were read to find it."""
+    said, first = _first_line(source)
     usual = said or separator
-    found = {mark: _names(lines, mark) for mark in ((said,) if said else (separator, *SEPARATORS))}
-    mark = _separator(found, usual, serves, file_name)
-    names = found[mark]
+    begun = [first] if first else []
+    found = {mark: _names(begun, source, mark) for mark in ((said,) if said else (separator, *SEPARATORS))}
+    mark = _separator({mark: names for mark, (names, _) in found.items()}, usual, serves, file_name)
+    names, lines = found[mark]
     if isinstance(names, Record):
         raise broken_file(file_name, f"the header cannot be read: {names.problem}")
     twice = next((name for name in wanted if names.count(name) > 1), None)
     if twice is not None:
         raise broken_file(file_name, f"two columns of the header are called {twice!r}", "Rename one of them.")
-    return Header(names, mark)
+    return Header(names, mark), begun[lines:]
 
 
 def _separator(
@@ -125,52 +140,65 @@ def _separator(
     return fitting[0] if len(fitting) == 1 else usual
 
 
-def _first_row(source: Lines) -> tuple[str | None, list[Line]]:
-    """What Excel says that cells are separated by, and the lines of the first row: up to one that closes all quotes."""
+def _first_line(source: Lines) -> tuple[str | None, Line | None]:
+    """What Excel says that cells are separated by, and the first line that is not blank."""
     said: str | None = None
-    lines: list[Line] = []
-    size = quotes = 0
     for line in source:
-        text = line.text
-        if text is not None and not lines and (not text.strip(b"\r\n") or (line.number == 1 and _SAID.fullmatch(text))):
-            found = _SAID.fullmatch(text)
-            said = found[1].decode() if found else said
-            continue
-        lines.append(line)
-        quotes += line.quotes if text is None else text.count(b'"')
-        size += ROW_LIMIT if text is None else len(text)
-        if quotes % 2 == 0 or size > ROW_LIMIT:
-            break
-    return said, lines
+        found = _SAID.fullmatch(line.text or b"") if line.number == 1 else None
+        if found:
+            said = found[1].decode()
+        elif line.text is None or line.text.strip(b"\r\n"):
+            return said, line
+    return said, None
 
 
-def _names(lines: Sequence[Line], separator: str) -> list[str] | Record:
-    """The cells of the first row without spaces around them; none where there is no row."""
-    first = next(_rows(_RowLines(iter(lines)), separator), None)
-    if first is None or isinstance(first, Record):
-        return first or []
-    return [name.strip() for name in first[1]]
+def _names(begun: list[Line], source: Lines, separator: str) -> tuple[list[str] | Record, int]:
+    """The cells of the first row without spaces around them, and how many lines it has; none where there is no row.
+
+    Lines beyond those that were read before are added to them.
+    """
+    lines = _RowLines(_again(begun, source))
+    row = _row(csv.reader(lines, strict=True, delimiter=separator), lines)
+    if row is None or isinstance(row, Record):
+        return row or [], lines.count
+    return [name.strip() for name in row[1]], lines.count
 
 
-def _rows(source: "_RowLines", separator: str) -> Iterator["tuple[Position, list[str]] | Record"]:
+def _again(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:
+    """Lines that were read, and then further ones, which are kept with them, as many as a header may have."""
+    yield from begun
+    for line in islice(source, _HEADER_LINES - len(begun)):
+        begun.append(line)
+        yield line
+
+
+_Row = tuple[Position, list[str]] | Record
+
+
+def _rows(source: "_RowLines", separator: str) -> Iterator[_Row]:
     reader = csv.reader(source, strict=True, delimiter=separator)
-    while True:
+    while (row := _row(reader, source)) is not None:
+        if source.too_long:
+            source.skip_row()
+        yield row
+
+
+def _row(reader: Iterator[list[str]], source: "_RowLines") -> _Row | None:
+    """The next row that is not blank, or what is wrong with it; None at the end."""
+    cells: list[str] = []
+    problem = None
+    while not cells and not problem:
         source.begin()
-        problem = None
-        cells: list[str] = []
         try:
             cells = next(reader)
         except StopIteration:
-            return
+            return None
         except csv.Error as error:
             problem = _in_words(error)
         except _TooLongError:
             problem = f"the row is {TOO_LONG}; a quote may not be closed"
-            source.skip_row()
-        if problem or source.problem:
-            yield Record(Position(line=source.first), None, problem or source.problem)
-        elif cells:
-            yield Position(line=source.first), cells
+        problem = problem or source.problem
+    return Record(Position(line=source.first), None, problem) if problem else (Position(line=source.first), cells)
 
 
 def _in_words(error: csv.Error) -> str:
@@ -199,12 +227,17 @@ class _RowLines:
         self._quotes = 0
         self.first = 0
         """Number of the line at which the present row begins."""
+        self.count = 0
+        """Lines of all rows so far."""
+        self.too_long = False
+        """Whether the present row is, and not all of it was read."""
         self.problem: str | None = None
         """Why the bytes of the present row are no text."""
 
     def begin(self) -> None:
         """A new row begins."""
         self._size = self._quotes = self.first = 0
+        self.too_long = False
         self.problem = None
 
     def skip_row(self) -> None:
@@ -219,7 +252,8 @@ class _RowLines:
         line = next(self._source)
         self.first = self.first or line.number
         self._count(line)
-        if line.text is None or self._size > ROW_LIMIT:
+        self.too_long = line.text is None or self._size > ROW_LIMIT
+        if line.text is None or self.too_long:
             raise _TooLongError
         if b"\0" in line.text:
             self.problem = "the row has a NUL byte"
@@ -230,5 +264,6 @@ class _RowLines:
             return line.text.decode("utf-8", errors="replace")
 
     def _count(self, line: Line) -> None:
+        self.count += 1
         self._size += ROW_LIMIT + 1 if line.text is None else len(line.text)
         self._quotes += line.quotes if line.text is None else line.text.count(b'"')

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from finetune_api.job import Columns
-from finetune_trainer.data.rows import Turn
+from finetune_trainer.data.rows import Row, Turn
 from finetune_trainer.data.turns import UnusableError, after_system, called, is_message, listed, text
 
 
@@ -35,3 +37,14 @@ def asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
 def are_messages(value: Any) -> bool:
     """Whether it is a list with messages in it, and not one of parts of a text."""
     return isinstance(value, list) and any(map(is_message, value))
+
+
+def written_out(row: Row) -> bool:
+    """Whether a turn's text is a list of messages in JSON: a table of text cannot say whether that was meant."""
+    for turn in row.turns:
+        try:
+            if are_messages(msgspec.json.decode(turn.content)):
+                return True
+        except (msgspec.DecodeError, RecursionError):
+            continue
+    return False

@@ -189,6 +189,7 @@ class SplitFile:
                 parquet = ParquetRows(files.enter_context(spooled(stream, self.name)), self.name)
             self._note_columns(parquet.columns)
             yield from parquet.blocks({*self._wanted, *self._layouts.of(parquet.columns).names})
+            self._source.require_same()
 
 
 _ALONE = (

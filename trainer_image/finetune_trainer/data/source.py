@@ -22,6 +22,10 @@ from finetune_trainer.store_errors import reason_of, status_of
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
 BUFFER = 1 << 17
 """Of a stream: rows are looked at by buffers, and what is made of one should stay in the processor's cache."""
+_ONE_FILE = (
+    "Name one file of rows in the uri. Several become one by `cat` (JSON Lines), or by "
+    "pandas.read_parquet('FOLDER').to_parquet('FILE.parquet')."
+)
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",
     Reason.ACCESS_DENIED: "Correct the rights of the file and its folders.",
@@ -37,7 +41,9 @@ class Source:
 
     def __init__(self, uri: Uri, *, air_gapped: bool) -> None:
         self.uri = uri
-        self._raw = _StoredBytes(uri, _open(uri, air_gapped=air_gapped))
+        stored = _open(uri, air_gapped=air_gapped)
+        self._opened = None if self.local_path is None else os.fstat(stored.fileno())
+        self._raw = _StoredBytes(uri, stored)
         self.stream: io.BufferedReader = io.BufferedReader(self._raw, buffer_size=BUFFER)
 
     @property
@@ -60,6 +66,19 @@ class Source:
         """Read what is left, for size and hash alone."""
         while self.stream.read(1 << 18):
             pass
+
+    def require_same(self) -> None:
+        """Go on only with a mounted file that is still the one which was opened, for what was read of it by its path.
+
+        Raises:
+            TrainerError: DatasetInvalid, it was replaced or written to.
+        """
+        if self._opened is None or self.local_path is None:
+            return
+        now = guarded(self.uri, self.local_path.stat)
+        if any(getattr(now, what) != getattr(self._opened, what) for what in ("st_ino", "st_size", "st_mtime_ns")):
+            step = "Leave the file as it is while it is read; write to another one, and rename it when it is whole."
+            raise broken_file(self.uri.file_name, "has changed while it was read", step)
 
     def __enter__(self) -> Self:
         return self
@@ -170,9 +189,7 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
     if uri.scheme == LOCAL_SCHEME:
         place = str(Path(f"/{uri.path}").parent)
     if isinstance(error, IsADirectoryError):
-        return TrainerError(
-            Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", "Name one file of rows in the uri."
-        )
+        return TrainerError(Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", _ONE_FILE)
     if isinstance(error, ImportError):
         message = f"{name}: {uri.scheme}:// cannot be read here: what reads it is not installed"
         extra = "Install the extra `stores` (`pip install './trainer_image[stores]'`, or an image that has it)."
@@ -187,6 +204,8 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
     reason = reason_of(error)
     step = _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
+    if reason == Reason.DATASET_NOT_FOUND and any(mark in name for mark in "*?{["):
+        step = f"Patterns are not read as such. {_ONE_FILE}"
     message = {
         Reason.DATASET_NOT_FOUND: f"{name} is not in {place}{said}{_instead(uri)}",
         Reason.ACCESS_DENIED: f"{name}: {place} does not let it be read{said}",

@@ -17,6 +17,7 @@ from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count, count_pairs
 from finetune_trainer.data.encode import Refused, Tally
 from finetune_trainer.data.layouts import Layouts
+from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Row, Rows
 from finetune_trainer.errors import TrainerError
@@ -117,6 +118,8 @@ class _SplitCheck:
     tally: Tally = field(default_factory=Tally)
     size: int | None = None
     sha256: str | None = None
+    written_out: bool = False
+    """Whether the first row has messages written out as JSON where text is learnt."""
     error: TrainerError | None = None
     """Why reading ended early."""
 
@@ -147,6 +150,8 @@ class _SplitCheck:
 
     def _usable(self, file: SplitFile) -> Iterator[Rows | Row]:
         for found in to_rows(file.blocks(), self.layouts):
+            if not self.rows and isinstance(found, Row | Rows):
+                self.written_out = written_out(found if isinstance(found, Row) else next(found.rows()))
             self.rows += len(found) if isinstance(found, Rows) else 1
             if isinstance(found, Unusable):
                 self._bad(found)
@@ -181,7 +186,7 @@ class _SplitCheck:
     @property
     def _is_no_json(self) -> bool:
         """Whether no row could be read, of a file that was taken for JSON."""
-        unread = all(problem.kind == "Malformed" and problem.field is None for problem in self.problems)
+        unread = all(problem.field is None and "JSON" in problem.what for problem in self.problems)
         return self.format.startswith("JSON") and 0 < self.rows == self.bad_rows and unread
 
     def verdict(self) -> SplitVerdict | None:
@@ -270,6 +275,8 @@ class _SplitCheck:
             yield f"{self.called}: {unused}"
         for layout in self.layouts.others:
             yield f"{self.called}: {column_names.read_as(layout, self.layouts.asked)}"
+        if self.written_out:
+            yield f"{self.called}: the first row has messages written as JSON for text: they are learnt as that text"
         if part := _PART.search(self.file):
             yield f"{self.called}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
         if unread := column_names.unread_input(self.layouts.asked.columns, self.columns_seen):
