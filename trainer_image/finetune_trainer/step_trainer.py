@@ -33,7 +33,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer import checkpoint, heap
 from finetune_trainer.batches import SORTED_TOGETHER, Plan
 from finetune_trainer.compiled_layers import in_training
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.metrics import Metrics
 from finetune_trainer.objective import LIKELIHOOD, Objective
@@ -217,7 +217,7 @@ class StepTrainer(Trainer):
             raise TrainerError(
                 Reason.SPEC_INVALID,
                 f"{Path(folder).parent} holds checkpoints of a job with another spec or other data",
-                "Choose another output folder, or delete that one.",
+                ANOTHER_OUTPUT,
             )
         self.seconds_before, self._saved_step = notes["seconds"], step
         self.metrics_record.keep_until(step)

@@ -11,11 +11,12 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer import objective, outcome, step_trainer
 from finetune_trainer.durable import read_manifest, whole_folder
+from finetune_trainer.finished import fingerprint
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.objective import by_loss
 from finetune_trainer.passes import loss_sum
 from finetune_trainer.report import Reporter
-from finetune_trainer.train import execute, fingerprint
+from finetune_trainer.train import execute
 from tests.unit.finetune_trainer.jobs import make_job
 
 
