@@ -302,11 +302,12 @@ class StepTrainer(Trainer):
         cut = halved(self._cut, 1)
         self._steps.recut(cut)
         smaller: list[Pass] = self._steps[self.state.global_step][PASSES].each
-        lesson = self.lesson.harder(smaller=largest(smaller) < largest(passes))
+        most = largest(passes or [self._steps.idle()])  # a rank without rows computes along with the others
+        lesson = self.lesson.harder(smaller=largest(smaller or [self._steps.idle()]) < most)
         if lesson is not None:
             lesson.write(self._checkpoints)
         if self._sharded or self._retried or lesson is None or lesson.halvings == self.lesson.halvings:
-            raise _ShortOfMemory(largest(passes))
+            raise _ShortOfMemory(most)
         self.lesson, self._cut, self._retried = lesson, cut, True
         logger.warning(
             "The GPU's memory was not enough: passes are halved, and step %d is done again.", self.state.global_step + 1
