@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from finetune_api.reasons import Reason
 from finetune_trainer.durable import read_manifest, remove_unfinished, whole_folder
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
 from finetune_trainer.sharding import gathered, like
 
 KEPT = 2
@@ -113,7 +113,7 @@ def load_model(folder: Path, model: torch.nn.Module) -> None:
             raise TrainerError(
                 Reason.SPEC_INVALID,
                 f"{folder} is a checkpoint of another base model of the same name",
-                "Choose another output folder, or delete that one.",
+                ANOTHER_OUTPUT,
             )
         for name, parameter in trained.items():
             parameter.copy_(like(parameter, saved.tensor(name)))

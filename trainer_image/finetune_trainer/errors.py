@@ -9,6 +9,9 @@ from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
 
+ANOTHER_OUTPUT = "Choose another output folder, or delete that one."
+"""The next step where a folder holds what another job, or other data, left there."""
+
 _EXIT_CODE_OF_REASON = {reason: code for code, reason in REASON_OF_EXIT_CODE.items()}
 _MESSAGE_LIMIT, _STEP_LIMIT = 4096, 1024  # of Failure's fields
 

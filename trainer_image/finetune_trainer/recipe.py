@@ -162,9 +162,9 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
         SystemExit: the pod is to end; a checkpoint was written.
     """
     from finetune_trainer.durable import sha256_of
+    from finetune_trainer.finished import fingerprint
     from finetune_trainer.metrics import FILE, Metrics
     from finetune_trainer.objective import by_loss
-    from finetune_trainer.train import fingerprint
     from finetune_trainer.tuning import build_trainer, fit_of, why_padded
 
     train, validation = tokenised(run), tokenised(run, "validation") if "validation" in run.data else None

@@ -26,15 +26,17 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer import checkpoint, heap
 from finetune_trainer.batches import SORTED_TOGETHER, Plan
+from finetune_trainer.checkpoint import load_optimizer, load_random_states
 from finetune_trainer.compiled_layers import in_training
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
 from finetune_trainer.interruption import Interruption
+from finetune_trainer.loop import Pacer
 from finetune_trainer.metrics import Metrics
 from finetune_trainer.objective import LIKELIHOOD, Objective
 from finetune_trainer.pace import Pace
@@ -48,36 +50,6 @@ from finetune_trainer.shortage import Lesson, halved, out_of_memory
 from finetune_trainer.steps import CUT, PASSES, Step, Steps, Store, largest, only
 
 logger = logging.getLogger(__name__)
-
-
-def arguments(
-    hyper: Hyperparameters, *, learning_rate: float, total_steps: int, output: Path, activation_checkpointing: bool
-) -> TrainingArguments:
-    """Transformers' arguments: its loop and optimizer; schedule and everything between steps are ours."""
-    made = TrainingArguments(
-        output_dir=str(output),
-        max_steps=total_steps,
-        per_device_train_batch_size=1,  # of Steps, whose item is a whole optimizer step
-        learning_rate=learning_rate,
-        weight_decay=hyper.weight_decay,
-        max_grad_norm=hyper.max_grad_norm,
-        seed=hyper.seed,
-        data_seed=hyper.seed,
-        activation_checkpointing=activation_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if activation_checkpointing else None,
-        logging_strategy="no",
-        eval_strategy="no",
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        logging_nan_inf_filter=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.cuda.is_available(),
-    )
-    if made.n_gpu > 1:
-        made._n_gpu = 1  # noqa: SLF001 - a step's passes go to one device; DataParallel would tear them apart
-    return made
 
 
 class _StepAbandoned(Exception):  # noqa: N818 - no error: somebody asked to stop in the middle of a step
@@ -123,9 +95,7 @@ class StepTrainer(Trainer):
         self.lesson, self._retried = lesson or Lesson(), False
         cut = halved(cut, self.lesson.halvings)
         self._steps = Steps(train, plan, cut, world, objective)
-        super().__init__(
-            model=model, args=args, train_dataset=self._steps, data_collator=only, callbacks=[_Pacer(self)]
-        )
+        super().__init__(model=model, args=args, train_dataset=self._steps, data_collator=only, callbacks=[Pacer(self)])
         self.remove_callback(PrinterCallback)
         self._net: Any = model
         self.world = world
@@ -217,7 +187,7 @@ class StepTrainer(Trainer):
             raise TrainerError(
                 Reason.SPEC_INVALID,
                 f"{Path(folder).parent} holds checkpoints of a job with another spec or other data",
-                "Choose another output folder, or delete that one.",
+                ANOTHER_OUTPUT,
             )
         self.seconds_before, self._saved_step = notes["seconds"], step
         self.metrics_record.keep_until(step)
@@ -332,11 +302,12 @@ class StepTrainer(Trainer):
         cut = halved(self._cut, 1)
         self._steps.recut(cut)
         smaller: list[Pass] = self._steps[self.state.global_step][PASSES].each
-        lesson = self.lesson.harder(smaller=largest(smaller) < largest(passes))
+        most = largest(passes or [self._steps.idle()])  # a rank without rows computes along with the others
+        lesson = self.lesson.harder(smaller=largest(smaller or [self._steps.idle()]) < most)
         if lesson is not None:
             lesson.write(self._checkpoints)
         if self._sharded or self._retried or lesson is None or lesson.halvings == self.lesson.halvings:
-            raise _ShortOfMemory(largest(passes))
+            raise _ShortOfMemory(most)
         self.lesson, self._cut, self._retried = lesson, cut, True
         logger.warning(
             "The GPU's memory was not enough: passes are halved, and step %d is done again.", self.state.global_step + 1
@@ -428,13 +399,13 @@ class StepTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
         checkpoint.load_model(Path(resume_from_checkpoint), self._net)
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:  # its name for the argument hides ours
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            _load_optimizer(Path(checkpoint), cast("Optimizer", self.optimizer), cast("LRScheduler", self.lr_scheduler))
+            load_optimizer(Path(checkpoint), cast("Optimizer", self.optimizer), cast("LRScheduler", self.lr_scheduler))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            _load_random_states(Path(checkpoint))
+            load_random_states(Path(checkpoint))
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return autocast(self.args.device, self._compute_dtype)
@@ -453,31 +424,3 @@ class StepTrainer(Trainer):
             **{self._objective.unit: self._last_weight},
         )
         self._on_step(step, self._last_tokens)
-
-
-_load_optimizer = checkpoint.load_optimizer
-_load_random_states = checkpoint.load_random_states
-
-
-class _Pacer(TrainerCallback):
-    """Tells the loop what follows a step."""
-
-    def __init__(self, trainer: StepTrainer) -> None:
-        self._trainer = trainer
-        self._learning_rate = 0.0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
-        """A validation that the interruption of an earlier attempt cut off comes first."""
-        if state.global_step and self._trainer.pace.validates(state.global_step):
-            self._trainer.evaluate()
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
-        self._learning_rate = self._trainer._get_learning_rate()  # noqa: SLF001 - transformers' own accessor
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:  # noqa: ARG002
-        self._trainer.record_step(self._learning_rate)
-        step, stopping = state.global_step, self._trainer.stopping()
-        control.should_evaluate = self._trainer.pace.validates(step) and not stopping
-        control.should_save = self._trainer.pace.saves(step) or stopping
-        control.should_training_stop = control.should_training_stop or stopping
-        return control

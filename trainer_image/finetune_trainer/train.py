@@ -7,8 +7,6 @@ The job comes from the environment; how it goes leaves by the report. Each step'
 """
 
 import argparse
-import hashlib
-import json
 import logging
 import shutil
 from dataclasses import dataclass
@@ -16,10 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.job_status import ArtifactRef, TrainingResult
-from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
-from finetune_api.uris import LOCAL_SCHEME
-from finetune_api.verdict import SPLITS, DatasetVerdict
+from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import (
     artifact,
     base_model,
@@ -37,9 +33,8 @@ from finetune_trainer import (
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.data.audit import Audited
-from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.data.verdict import check_dataset, require_valid
-from finetune_trainer.durable import sha256_of, write_errors
+from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.contest import Contest
 from finetune_trainer.evaluation.kept import forget
@@ -47,12 +42,12 @@ from finetune_trainer.evaluation.material import Material, prepare
 from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned
 from finetune_trainer.evaluation.page import page
+from finetune_trainer.finished import data_hashes, fingerprint, was_finished, with_pushes
 from finetune_trainer.given import job_given
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.keeping import Keeping, followed, kept
 from finetune_trainer.metrics import FILE, Metrics
 from finetune_trainer.progress import Pulse
-from finetune_trainer.push import push_all
 from finetune_trainer.ranks import World, join
 from finetune_trainer.report import Reporter, pod_reporter
 from finetune_trainer.serving.limits import cpu_threads
@@ -73,19 +68,6 @@ from finetune_trainer.tuning import (
 if TYPE_CHECKING:
     from finetune_trainer.step_trainer import StepTrainer
     from finetune_trainer.steps import Store
-
-# What may differ between two attempts of the same job without changing what is learnt.
-_NOT_LEARNT_FROM: dict[str, Any] = {
-    "suspend": True,
-    "ttl_seconds_after_finished": True,
-    "retry_nonce": True,
-    "resources": True,
-    "active_deadline_seconds": True,
-    "trackers": True,
-    "artifact": {"push"},
-}
-
-_ANOTHER_OUTPUT = "Choose another output folder, or delete that one."
 
 logger = logging.getLogger(__name__)
 
@@ -115,14 +97,25 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
     torch_settings.prepare(max(1, cpu_threads() // job.ranks_per_node))
     world = join(job.ranks_per_node)
     with kept(job) if world.is_first else followed(job, world.rank) as keeping:
-        _execute(keeping, world, reporter, interruption, allow_local=allow_local)
+        _execute(keeping, Attempt(keeping.job, reporter, interruption, world, allow_local=allow_local))
 
 
-def _execute(
-    keeping: Keeping, world: World, reporter: Reporter, interruption: Interruption, *, allow_local: bool
-) -> None:
-    job = keeping.job
-    if world.tell("finished", lambda: _was_finished(job, reporter, allow_local=allow_local)):
+@dataclass(frozen=True)
+class Attempt:
+    """What all of an attempt's work is given."""
+
+    job: TrainerJob
+    reporter: Reporter
+    interruption: Interruption
+    world: World
+    allow_local: bool
+    """Whether datasets may be files of this machine."""
+
+
+def _execute(keeping: Keeping, attempt: Attempt) -> None:
+    job, world, interruption = attempt.job, attempt.world, attempt.interruption
+    reporter = attempt.reporter
+    if world.tell("finished", lambda: was_finished(job, reporter, allow_local=attempt.allow_local)):
         return
     trackers.require(job)
     if world.is_first:
@@ -131,61 +124,55 @@ def _execute(
     folder = base_model.locate(job)
     if job.spec.method != "QLoRA":
         four_bit.leave_out(folder)
-    told = world.tell("data", lambda: _checked_data(job, folder, reporter, allow_local=allow_local).wire())
+    told = world.tell("data", lambda: _checked_data(attempt, folder).wire())
     verdict = DatasetVerdict.model_validate(told)
     interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor
     train = _train_by_own_code if job.spec.code else _train_by_recipe
-    run, result = train(job, folder, verdict, reporter, interruption, world=world, allow_local=allow_local)
-    if not world.is_first:
-        return
-    contest = _evaluate(run, reporter, interruption)
+    run, result = train(attempt, folder, verdict)
+    if world.is_first:
+        _finish(run, result, keeping)
+
+
+def _finish(run: "Run", result: TrainingResult, keeping: Keeping) -> None:
+    """Measure, merge, write the artifact and tell of it; what was needed on the way goes."""
+    job, interruption = run.job, run.attempt.interruption
+    contest = _evaluate(run)
     interruption.check()
     _merge(run)
     interruption.check()
     interruption.before_writing()
-    curves = artifact.loss_svg(run.metrics, job)
-    reference = artifact.write(
-        job,
-        fingerprint=fingerprint(job),
-        model=run.model,
-        tokenizer=run.tokenizer,
-        chat=run.chat,
-        record=run.metrics,
-        dataset=verdict,
-        result=result,
-        contest=contest,
-        curves=curves,
-        page=_page(run, contest, curves),
-    )
-    reference = keeping.publish(reference)
+    reference = keeping.publish(_written(run, result, contest))
     for rest in (own_code.MODEL_FOLDER, trackers.RUNS_FOLDER, trackers.TENSORBOARD_FOLDER):
         shutil.rmtree(Path(job.output) / rest, ignore_errors=True)
     if not job.artifact_folder:  # one that a platform has yet to take may be lost: then the checkpoints make it again
         shutil.rmtree(checkpoints_of(job), ignore_errors=True)
     forget(Path(job.output))
     result = result.model_copy(update={"artifact": reference})
-    reporter.update(phase="Succeeded", result=_with_pushes(job, result))
+    run.attempt.reporter.update(phase="Succeeded", result=with_pushes(job, result))
 
 
-def _with_pushes(job: TrainerJob, result: TrainingResult) -> TrainingResult:
-    """The result with what became of the job's pushes, which are made here: the artifact is whole by now."""
-    return result.model_copy(update={"pushes": push_all(job.spec.artifact.push, artifact.folder_of(job)) or None})
-
-
-def fingerprint(job: TrainerJob, *data: str | None) -> str:
-    """What a run learns from, as SHA-256: the spec without what only says how it is run, and hashes of the data.
-
-    Fields that have their default do not count: a release that knows one more must know its predecessor's checkpoints.
-    """
-    spec = job.spec.model_dump(mode="json", exclude=_NOT_LEARNT_FROM, exclude_defaults=True)
-    return hashlib.sha256(json.dumps([spec, data], sort_keys=True).encode()).hexdigest()
+def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> ArtifactRef:
+    curves = artifact.loss_svg(run.metrics, run.job)
+    return artifact.write(
+        run.job,
+        fingerprint=fingerprint(run.job),
+        model=run.model,
+        tokenizer=run.tokenizer,
+        chat=run.chat,
+        record=run.metrics,
+        dataset=run.verdict,
+        result=result,
+        contest=contest,
+        curves=curves,
+        page=_page(run, contest, curves),
+    )
 
 
 @dataclass
 class Run:
     """All that a run works with once its data is known to be good."""
 
-    job: TrainerJob
+    attempt: Attempt
     folder: Path
     """Of the base model."""
     verdict: DatasetVerdict
@@ -197,7 +184,6 @@ class Run:
     plan: Plan
     fit: memory.Fit
     compute_dtype: Any
-    world: World
     metrics: Metrics
     """Rank 0's is the run's record; the others' go with their pods."""
     test: TokenStore | None
@@ -208,121 +194,75 @@ class Run:
     audited: list[Audited]
     """A few rows of the training set, with the tokens that carry loss."""
 
+    @property
+    def job(self) -> TrainerJob:
+        """The attempt's."""
+        return self.attempt.job
 
-def _was_finished(job: TrainerJob, reporter: Reporter, *, allow_local: bool) -> bool:
-    """Whether an earlier attempt wrote the artifact; then its result is reported and nothing is done again."""
-    done = artifact.finished(job)
-    if done is None:
-        return False
-    if done.fingerprint != fingerprint(job):
-        raise TrainerError(
-            Reason.SPEC_INVALID,
-            f"{artifact.folder_of(job)} holds the result of another spec",
-            _ANOTHER_OUTPUT,
-        )
-    if allow_local:  # here the next run may be on rows that were edited; a job of a cluster never learns twice
-        _require_same_files(job, done.dataset)
-    reporter.update(dataset=done.dataset, evaluation=done.evaluation, loss=done.curves)
-    reporter.update(phase="Succeeded", result=_with_pushes(job, done.result))
-    return True
+    @property
+    def learnt(self) -> str:
+        """What it learns from, as a hash."""
+        return fingerprint(self.job, *data_hashes(self.verdict))
 
 
-def _require_same_files(job: TrainerJob, learnt_from: DatasetVerdict) -> None:
-    for split in SPLITS:
-        data, known = getattr(job.spec.dataset, split), getattr(learnt_from, split)
-        uri = dataset_uri(data, split, allow_local=True) if data else None
-        path = Path(uri.mounted_path() or "") if uri and uri.scheme == LOCAL_SCHEME else None
-        if known and path and path.is_file() and sha256_of(path) != known.sha256:
-            raise TrainerError(
-                Reason.SPEC_INVALID,
-                f"{artifact.folder_of(job)} holds the result of other data: {path.name} has changed since",
-                _ANOTHER_OUTPUT,
-            )
-
-
-def _checked_data(job: TrainerJob, folder: Path, reporter: Reporter, *, allow_local: bool) -> DatasetVerdict:
+def _checked_data(attempt: Attempt, folder: Path) -> DatasetVerdict:
     """The verdict on the data, reported; no model is loaded for data that cannot be used."""
-    chat = ChatTokenizer.from_folder(folder)
-    verdict = check_dataset(job.spec, tokenizer=chat, allow_local=allow_local, air_gapped=job.air_gapped)
-    reporter.update(dataset=verdict)
+    job, chat = attempt.job, ChatTokenizer.from_folder(folder)
+    verdict = check_dataset(job.spec, tokenizer=chat, allow_local=attempt.allow_local, air_gapped=job.air_gapped)
+    attempt.reporter.update(dataset=verdict)
     require_valid(verdict)
     return verdict
 
 
-def _train_by_recipe(
-    job: TrainerJob,
-    folder: Path,
-    verdict: DatasetVerdict,
-    reporter: Reporter,
-    interruption: Interruption,
-    *,
-    world: World,
-    allow_local: bool,
-) -> tuple[Run, TrainingResult]:
+def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) -> tuple[Run, TrainingResult]:
     """The built-in recipe. All that takes long and asks nobody comes before the ranks meet."""
     base_model.quiet_libraries()
+    job, world, reporter = attempt.job, attempt.world, attempt.reporter
     width = compute_dtype_of(job).itemsize
     shards = world.tell(
         "shards", lambda: room.require(job.spec, folder, verdict, reporter, compute_bytes=width, ranks=world.size)
     )
     held = Held.of(job, folder, world, shards)
-    run = _prepare(job, folder, verdict, held.model, world, shards=shards, allow_local=allow_local)
+    run = _prepare(attempt, folder, verdict, held.model, shards=shards)
     run.padded = why_padded(job, run.model) if shards == 1 else None
-    interruption.check()
+    attempt.interruption.check()
     with world.formed():
         if shards > 1:
             held.spread(run.compute_dtype)
             padded = why_padded(job, run.model)  # every rank computes in it
             run.padded = world.tell("padded", lambda: padded)
         logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
-        trainer = _train(run, reporter, interruption)
+        trainer = _train(run)
         room.report_peak(reporter, trainer.lesson.halvings)
         result = _result(run, trainer)
         run.model = held.released(trainer, run.compute_dtype)
     return run, result
 
 
-def _train_by_own_code(
-    job: TrainerJob,
-    folder: Path,
-    verdict: DatasetVerdict,
-    reporter: Reporter,
-    interruption: Interruption,
-    *,
-    world: World,
-    allow_local: bool,
-) -> tuple[Run, TrainingResult]:
+def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) -> tuple[Run, TrainingResult]:
     """The user's code; no model is loaded here before it has ended. It has its pod to itself: there are no ranks."""
-    result = own_code.train(
-        job, folder, verdict, reporter, interruption, allow_local=allow_local, air_gapped=job.air_gapped
-    )
+    job, interruption = attempt.job, attempt.interruption
+    reading = {"allow_local": attempt.allow_local, "air_gapped": job.air_gapped}
+    result = own_code.train(job, folder, verdict, attempt.reporter, interruption, **reading)
     base_model.quiet_libraries()
     model = own_model.load(job, folder, Path(job.output) / own_code.MODEL_FOLDER, compute_dtype_of(job))
-    run = _prepare(job, folder, verdict, model.to(device()), world, allow_local=allow_local)
+    run = _prepare(attempt, folder, verdict, model.to(device()))
     interruption.check()
     return run, result
 
 
-def _prepare(
-    job: TrainerJob,
-    folder: Path,
-    verdict: DatasetVerdict,
-    model: Any,
-    world: World,
-    *,
-    shards: int = 1,
-    allow_local: bool,
-) -> Run:
+def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any, *, shards: int = 1) -> Run:
     """Tokenise the data, and decide how model and data go together."""
+    job, world = attempt.job, attempt.world
     chat = ChatTokenizer.from_folder(folder)
-    data = Tokenised(job, chat, verdict, world, allow_local=allow_local)
+    data = Tokenised(job, chat, verdict, world, allow_local=attempt.allow_local)
     train, validation = data.learnt("train"), data.learnt("validation")
     test = data.answers("test") if world.is_first else None  # the others do not measure
-    asked = prepare(job, chat, verdict, allow_local=allow_local)
+    asked = prepare(job, chat, verdict, allow_local=attempt.allow_local) if world.is_first else None
     assert train is not None  # noqa: S101 - dataset.train is required
     base_model.require_tokens(model, folder, max(store.largest_id for store in (train, validation, test) if store))
     return Run(
-        job=job,
+        attempt=attempt,
         folder=folder,
         verdict=verdict,
         model=model,
@@ -334,7 +274,6 @@ def _prepare(
         fit=fit_of(job, model, train, validation, shards),
         padded=None,
         compute_dtype=compute_dtype_of(job),
-        world=world,
         metrics=Metrics((Path(job.output) if world.is_first else launch.scratch()) / FILE),
         test=test,
         asked=asked,
@@ -342,12 +281,13 @@ def _prepare(
     )
 
 
-def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTrainer":
+def _train(run: Run) -> "StepTrainer":
     """Train from the newest checkpoint or the start to the end.
 
     Raises:
         Interrupted: somebody asked to stop; a checkpoint of the last whole step was written.
     """
+    reporter, interruption, world = run.attempt.reporter, run.attempt.interruption, run.attempt.world
     pulse = Pulse(run.plan)
 
     def on_step(step: int, tokens: int) -> None:
@@ -355,7 +295,7 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
             pulse.saw(step, tokens)
         if reporter.due() or not tokens or step == run.plan.total_steps:
             reporter.update(progress=pulse.progress(step), loss=run.metrics.curves(), trackers=followers.tracked)
-        if run.world.is_first:
+        if world.is_first:
             followers.log(run.metrics.lines[-1])
 
     trainer = build_trainer(
@@ -365,9 +305,9 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
         run.validation,
         fit=run.fit,
         packed=run.padded is None,
-        fingerprint=fingerprint(run.job, *_data_hashes(run.verdict)),
+        fingerprint=run.learnt,
         metrics=run.metrics,
-        world=run.world,
+        world=world,
         interruption=interruption,
         on_step=on_step,
     )
@@ -382,10 +322,6 @@ def _train(run: Run, reporter: Reporter, interruption: Interruption) -> "StepTra
     interruption.check()
     reporter.update(progress=pulse.progress(run.plan.total_steps), loss=run.metrics.curves())
     return trainer
-
-
-def _data_hashes(verdict: DatasetVerdict) -> list[str | None]:
-    return [split.sha256 for split in (verdict.train, verdict.validation) if split]
 
 
 def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
@@ -413,7 +349,7 @@ def _merge(run: Run) -> None:
         run.model = merge.merged(run.job, run.folder, run.model, sample)
 
 
-def _evaluate(run: Run, reporter: Reporter, interruption: Interruption) -> Contest | None:
+def _evaluate(run: Run) -> Contest | None:
     """The tuned model beside its baselines on dataset.test; nothing where the job has none."""
     if run.job.spec.method == "Full" and run.job.spec.code is None:
         run.model.to(run.compute_dtype)  # measured as it is saved
@@ -430,12 +366,12 @@ def _evaluate(run: Run, reporter: Reporter, interruption: Interruption) -> Conte
         tuned,
         asked=run.asked,
         test=run.test,
-        learnt=fingerprint(run.job, *_data_hashes(run.verdict)),
-        reporter=reporter,
-        interruption=interruption,
+        learnt=run.learnt,
+        reporter=run.attempt.reporter,
+        interruption=run.attempt.interruption,
     )
     contest = measuring.measure()
-    reporter.update(evaluation=contest.result)
+    run.attempt.reporter.update(evaluation=contest.result)
     return contest
 
 

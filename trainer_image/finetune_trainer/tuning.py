@@ -186,12 +186,13 @@ def build_trainer(
 ) -> "StepTrainer":
     """The trainer of a job's hyperparameters, by the job's objective or another; `others` are StepTrainer's own."""
     from finetune_trainer.compiled_layers import why_not_compiled
+    from finetune_trainer.loop import arguments
     from finetune_trainer.objective import objective_of
     from finetune_trainer.pace import pace_of
     from finetune_trainer.passes import Cut
     from finetune_trainer.sharding import is_sharded
     from finetune_trainer.shortage import Lesson
-    from finetune_trainer.step_trainer import StepTrainer, arguments
+    from finetune_trainer.step_trainer import StepTrainer
 
     hyper, plan = job.spec.hyperparameters, plan_of(job, train)
     lesson = Lesson.read(checkpoints_of(job))

@@ -16,7 +16,7 @@ from finetune_trainer.errors import TrainerError
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import do, same_result
+from tests.unit.finetune_trainer.test_train import broken_off_after, do, same_result
 
 SHORT = {"epochs": 0.6}
 
@@ -120,20 +120,10 @@ def test_lora_plus_goes_on_after_an_interruption_as_if_nothing_had_been(tiny_mod
 
 def interrupted_and_straight(cache, folder, **spec):
     """One job to its end, the same job ended after step 3 and started again: both results are the same."""
-    from finetune_trainer import step_trainer
-
     hyper = {"epochs": 1, "checkpointSteps": 2}
     straight, broken = (make_job(folder / kind, cache, hyperparameters=hyper, **spec) for kind in ("a", "b"))
     assert do(straight)[0] == ExitCode.OK
-    with pytest.MonkeyPatch.context() as patch:
-        original = step_trainer.StepTrainer.record_step
-
-        def fail_after_three(self, rate):
-            original(self, rate)
-            if self.state.global_step == 3:
-                raise OSError(28, "full")
-
-        patch.setattr(step_trainer.StepTrainer, "record_step", fail_after_three)
+    with broken_off_after(3):
         assert do(broken)[0] != ExitCode.OK
     assert do(broken)[0] == ExitCode.OK
     same_result(straight, broken)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import objective, step_trainer
+from finetune_trainer import loop, objective
 from finetune_trainer.objective import by_loss
 from finetune_trainer.passes import loss_sum
 from tests.assets.tiny_model import NAME
@@ -162,7 +162,7 @@ def test_two_gpus_of_a_machine_do_not_tear_a_step_apart(tmp_path, monkeypatch):
     from finetune_api.job import Hyperparameters
 
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: self._n_gpu or 2))
-    made = step_trainer.arguments(
+    made = loop.arguments(
         Hyperparameters(), learning_rate=1e-4, total_steps=3, output=tmp_path, activation_checkpointing=False
     )
     assert made.n_gpu == 1

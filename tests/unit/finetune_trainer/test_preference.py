@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import objective, reference, step_trainer
+from finetune_trainer import objective, reference
 from finetune_trainer.data import IGNORED
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.pair_store import PairStore
@@ -22,7 +22,7 @@ from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer import ranks
 from tests.unit.finetune_trainer.jobs import COLOURS, make_preference_job
 from tests.unit.finetune_trainer.test_interruption import STOPPED, terminate
-from tests.unit.finetune_trainer.test_train import do, same_result
+from tests.unit.finetune_trainer.test_train import broken_off_after, do, same_result
 
 SHORT = {"epochs": 0.6}
 
@@ -115,15 +115,7 @@ def test_a_run_that_was_ended_goes_on_as_if_nothing_had_been_and_asks_the_refere
     spec = {"lora": {"dropout": 0.1}, "hyperparameters": {"epochs": 2, "checkpointSteps": 2}}
     straight, broken = (make_preference_job(tmp_path / kind, tiny_model, **spec) for kind in ("a", "b"))
     assert do(straight)[0] == ExitCode.OK
-    original = step_trainer.StepTrainer.record_step
-
-    def fail_after_seven(self, rate):
-        original(self, rate)
-        if self.state.global_step == 7:
-            raise OSError(28, "full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(step_trainer.StepTrainer, "record_step", fail_after_seven)
+    with broken_off_after(7):
         assert do(broken)[0] != ExitCode.OK
     monkeypatch.setattr(reference, "margins_of", lambda *_: pytest.fail("it was asked again"))
     assert do(broken)[0] == ExitCode.OK

@@ -15,7 +15,7 @@ from finetune_trainer.passes import Cut, labelled, loss_sum, padded, passes_of
 from finetune_trainer.token_store import TokenStore
 from tests.assets.tiny_seq2seq import BART, T5, make_tiny_bart, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import do, same_result
+from tests.unit.finetune_trainer.test_train import broken_off_after, do, same_result
 
 SYSTEM, PROMPT, ANSWER = "Answer with one word.", "What colour is number 7 very red?", "red"
 ROW = Row(Position(1), (Turn("system", SYSTEM), Turn("user", PROMPT), Turn("assistant", ANSWER)))
@@ -221,23 +221,13 @@ def test_evaluation_gives_what_plain_transformers_generates(tuned_t5, cache):
 def test_full_tuning_of_an_encoder_decoder_can_be_stopped_and_goes_on_as_if_it_had_not_been(cache, name, tmp_path):
     from transformers import AutoModelForSeq2SeqLM
 
-    from finetune_trainer import step_trainer
-
     if torch.cuda.is_available() and name == T5:
         pytest.skip("a GPU adds up the gradients of its position biases in any order")
 
     spec = {"method": "Full", "hyperparameters": {"epochs": 1, "checkpointSteps": 2, "learningRate": 0.003}}
     straight, broken = (seq2seq_job(tmp_path / kind, cache, name, **spec) for kind in ("straight", "broken"))
     assert do(straight)[0] == ExitCode.OK
-    with pytest.MonkeyPatch.context() as patch:
-        original = step_trainer.StepTrainer.record_step
-
-        def fail_after_three(self, rate):
-            original(self, rate)
-            if self.state.global_step == 3:
-                raise OSError(28, "full")
-
-        patch.setattr(step_trainer.StepTrainer, "record_step", fail_after_three)
+    with broken_off_after(3):
         assert do(broken)[0] != ExitCode.OK
     assert do(broken)[0] == ExitCode.OK
     same_result(straight, broken, "model.safetensors")

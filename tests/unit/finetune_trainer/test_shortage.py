@@ -2,15 +2,21 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import objective
+from finetune_trainer import objective, step_trainer
+from finetune_trainer.batches import Plan
+from finetune_trainer.data import IGNORED
 from finetune_trainer.objective import by_loss
 from finetune_trainer.passes import Cut, loss_sum
+from finetune_trainer.ranks import World
 from finetune_trainer.shortage import FILE, Lesson, halved
+from finetune_trainer.steps import PASSES, Steps
+from finetune_trainer.token_store import TokenStore
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.test_train import do
@@ -53,6 +59,20 @@ def test_after_a_shortage_the_step_is_done_again_in_halves_and_learns_the_same(t
     assert set(seen[4:]) == {4}, "and stays so"
     assert report.memory.halvings == 1
     assert record(short) == [pytest.approx(line, rel=1e-3) for line in record(plain)]
+
+
+def test_a_rank_without_rows_learns_from_the_pass_with_which_it_computed_along(tmp_path):
+    store = TokenStore([([1, 2, 3, 4, 5], [IGNORED, 2, 3, 4, 5])])
+    cut = Cut(token_budget=8)
+    steps = Steps(store, Plan(1, batch_size=1, epochs=1, seed=0), cut, World(rank=1, size=2))
+    assert steps[0][PASSES].each == []
+    rank = SimpleNamespace(
+        _steps=steps, _cut=cut, _checkpoints=tmp_path, _sharded=True, _retried=False,
+        state=SimpleNamespace(global_step=0), lesson=Lesson(),
+    )  # fmt: skip
+    with pytest.raises(step_trainer._ShortOfMemory) as short:
+        step_trainer.StepTrainer._smaller(rank, [])
+    assert (short.value.tokens, Lesson.read(tmp_path)) == (5, Lesson(checkpointing=True))
 
 
 def test_a_second_shortage_ends_the_attempt_and_the_next_one_goes_on_with_a_quarter(tiny_model, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,12 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer import objective, outcome, step_trainer
 from finetune_trainer.durable import read_manifest, whole_folder
+from finetune_trainer.finished import fingerprint
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.objective import by_loss
 from finetune_trainer.passes import loss_sum
 from finetune_trainer.report import Reporter
-from finetune_trainer.train import execute, fingerprint
+from finetune_trainer.train import execute
 from tests.unit.finetune_trainer.jobs import make_job
 
 
@@ -269,6 +272,23 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_attempt_ends_as_if_nothing_had
 
     assert do(broken)[0] == ExitCode.OK
     same_result(straight, broken)
+
+
+@contextmanager
+def broken_off_after(steps: int) -> Iterator[None]:
+    """Within the block runs fail after so many steps."""
+    from finetune_trainer.step_trainer import StepTrainer
+
+    original = StepTrainer.record_step
+
+    def fail(self, rate):
+        original(self, rate)
+        if self.state.global_step == steps:
+            raise OSError(28, "full")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepTrainer, "record_step", fail)
+        yield
 
 
 def same_result(straight, broken, file="adapter_model.safetensors"):
