@@ -89,6 +89,10 @@ class Poller:
             self._task = asyncio.create_task(self._run(), name=f"poll for {key.name}")
         return self._seen.get(job_id)
 
+    def look_again(self, job_id: str) -> None:
+        """What was seen of the job may be too early to count: ask about it as if it had not been seen."""
+        self._seen.pop(job_id, None)
+
     def forget(self, key: Key) -> None:
         """An object has ended or is gone: its jobs are asked about no more."""
         for job_id, watched in list(self._watched.items()):

@@ -261,7 +261,7 @@ async def test_a_job_that_is_deleted_behind_our_back_says_so(begin):
         status={**cluster.status(), "provider": {**cluster.status()["provider"], "jobID": "ftjob-gone"}},
     )
     await cluster.settle()
-    await cluster.poll()
+    await cluster.pass_time(121)  # up to then it may not be shown yet
     assert cluster.status()["failure"]["reason"] == "DeletedAtProvider"
 
 
