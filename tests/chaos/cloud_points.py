@@ -14,6 +14,9 @@ from botocore import xform_name
 from tests.chaos.operators import ROOT
 from tests.chaos.walk import Fault, faults_at
 
+_ADOPTION = ("create finetunedmodels", "patch_status finetunedmodels active 1", "apply modeldeployments")
+"""Nothing is asked for there: what counts is that one version comes of it, and that nobody's weights go with it."""
+
 POINTS: dict[str, tuple[str, ...]] = {
     "is_served at openai": ("files.create", "fine_tuning.jobs.create", "files.delete", "models.delete"),
     "is_suspended at openai": ("fine_tuning.jobs.cancel",),
@@ -61,6 +64,9 @@ POINTS: dict[str, tuple[str, ...]] = {
     ),
     "is_renewed at sagemaker": ("DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel"),
     "is_suspended at sagemaker": ("StopTrainingJob",),
+    "is_adopted at openai": _ADOPTION,
+    "is_adopted at azure": _ADOPTION,
+    "is_adopted at bedrock": _ADOPTION,
     "is_large at sagemaker": (
         "CreateMultipartUpload",
         "UploadPart",

@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
-from finetune_operator.decide import cloud_cost, cloud_policy, job, leftovers, measuring
+from finetune_operator.decide import cloud_cost, cloud_policy, evaluation_hosts, job, leftovers, measuring
 from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, stalled, timestamp
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.remote import RemoteJob, oldest
@@ -159,6 +159,8 @@ def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
         return None
     problem = cloud_policy.meaningless(view.spec, view.connection)
     problem = problem or cloud_policy.cannot_learn_preferences(view.spec, view.facts)
+    active = view.active if evaluation_hosts.compares_versions(view) else None
+    problem = problem or cloud_policy.cannot_be_compared_with(active, view.connection)
     return job.fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem else None
 
 
