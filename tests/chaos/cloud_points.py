@@ -14,9 +14,6 @@ from botocore import xform_name
 from tests.chaos.operators import ROOT
 from tests.chaos.walk import Fault, faults_at
 
-_ADOPTION = ("create finetunedmodels", "patch_status finetunedmodels active 1", "apply modeldeployments")
-"""Nothing is asked for there: what counts is that one version comes of it, and that nobody's weights go with it."""
-
 POINTS: dict[str, tuple[str, ...]] = {
     "is_served at openai": ("files.create", "fine_tuning.jobs.create", "files.delete", "models.delete"),
     "is_suspended at openai": ("fine_tuning.jobs.cancel",),
@@ -64,9 +61,15 @@ POINTS: dict[str, tuple[str, ...]] = {
     ),
     "is_renewed at sagemaker": ("DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel"),
     "is_suspended at sagemaker": ("StopTrainingJob",),
-    "is_adopted at openai": _ADOPTION,
-    "is_adopted at azure": _ADOPTION,
-    "is_adopted at bedrock": _ADOPTION,
+    # Nothing is asked for there: what counts is that one version comes of it, and that nobody's weights go with it.
+    "is_adopted at openai": (
+        "create finetunedmodels",
+        "patch_status finetunedmodels active 1",
+        "apply modeldeployments",
+        "patch_status finetunedmodels ready 1",
+    ),
+    "is_adopted at azure": ("patch_status finetunedmodels ready 1",),
+    "is_adopted at bedrock": ("patch_status finetunedmodels ready 1",),
     "is_large at sagemaker": (
         "CreateMultipartUpload",
         "UploadPart",

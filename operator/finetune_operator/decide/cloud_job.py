@@ -164,6 +164,19 @@ def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
     return job.fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem else None
 
 
+def refuse_what_is_not_there(view: JobView) -> Decision | None:
+    """A job to adopt that was never seen is one whose name is wrong."""
+    failure, adopted = view.run.failure, view.spec.adopt if view.spec else None
+    if adopted is None or failure is None or failure.reason != Reason.DELETED_AT_PROVIDER:
+        return None
+    if view.status.phase != "Queued" or view.status.progress is not None:
+        return None
+    where = f" ({view.provider.place})" if view.provider.place else ""
+    message = f"spec.adopt.jobID: there is no job {adopted.job_id} where the connection leads{where}"
+    step = "Apply the job under a new name, with the provider's name of a job that is there."
+    return job.fail(view, failure.model_copy(update={"message": message, "next_step": step}))
+
+
 def refuse_what_has_ended(view: JobView) -> Decision | None:
     """A provider that has closed, or a base model that is shut down."""
     if view.run.state not in {"Absent", "Checked"} or view.spec is None or view.provider.asked_at is not None:
@@ -217,7 +230,7 @@ def submit(view: JobView) -> Decision | None:
     if checked is None:
         return Decision(_waiting_to_be_made(view), submit=True)
     cost = cloud_cost.expected(view, checked)
-    refusal = cloud_cost.over_budget(view, cost, checked)
+    refusal = cloud_cost.over_budget(view, cost)
     if refusal is not None:
         return job.fail(view, refusal)
     status = _waiting_to_be_made(view)
@@ -357,6 +370,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     job.wait_for_pod,
     submit,
     job.follow,
+    refuse_what_is_not_there,
     retry_or_fail,
     refuse_other_base,
     measuring.measure,

@@ -116,7 +116,8 @@ class CloudTraining:
             return Run("Unreachable", failure=poller.trouble.failure(), job_id=job_id)
         if seen is None:
             return Run("Unseen", job_id=job_id)
-        if seen.job.state == "Gone" and self._clock() - moment(asked_at) < SETTLE and not _is_adopted(job):
+        unshown = seen.job.state == "Gone" and seen.job.partial and not _is_adopted(job)
+        if unshown and self._clock() - moment(asked_at) < SETTLE:
             poller.look_again(job_id)
             return Run("Queued", job_id=job_id, note="made a moment ago, and not shown by the provider yet")
         return run_of(seen.job, seen.metrics, key_of(job, provider), status, self._clock())

@@ -200,12 +200,15 @@ class Poller:
         return seen is not None and seen.job.ended
 
     async def _one(self, api: FineTuningApi, job_id: str) -> RemoteJob:
-        """A job that the list lacks: a list may lag behind, so it is asked for by its name."""
+        """A job that the list lacks: a list may lag behind, so it is asked for by its name.
+
+        Gone and partial: it was never seen, and may not be shown yet.
+        """
         created = self._watched[job_id].created
         try:
             return await api.job(job_id)
         except NotThere:
-            return RemoteJob(id=job_id, state="Gone", created=created)
+            return RemoteJob(id=job_id, state="Gone", created=created, partial=job_id not in self._seen)
 
     async def _with_metrics(self, api: FineTuningApi, job: RemoteJob) -> Seen:
         known = self._metrics(job.id)
