@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from finetune_operator.providers.s3 import PART_BYTES
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from tests.chaos.cloud_site import HOUR, CloudSite
 
 Manifest = dict[str, Any]
@@ -55,6 +55,21 @@ async def is_measured(site: CloudSite) -> None:
     await site.is_over()
 
 
+async def is_adopted(site: CloudSite) -> None:
+    """A job that was made elsewhere, here by another FineTuneJob, becomes the first version of a model of its own."""
+    await site.connects()
+    await site.model(deployment={"mode": "Manual"}, activation="Manual")
+    await site.asks_for()
+    await site.is_made(await site.check())
+    made = (await site.status(FINE_TUNE_JOBS, "sentiment-1"))["provider"]["jobID"]
+    if site.cloud.deploys:  # where models answer by themselves the job makes its model
+        await site.apply(FINE_TUNED_MODELS, "theirs", {"deployment": {"mode": "Manual"}})
+    await site.asks_for("theirs-1", adopt={"jobID": made}, modelRef={"name": "theirs"})
+    await site.succeeds_there()
+    await site.is_over("theirs-1")
+    await site.ready(FINE_TUNED_MODELS, "theirs")
+
+
 async def is_provisioned(site: CloudSite) -> None:
     """Served by throughput that is billed by the hour."""
     units = {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}
@@ -82,6 +97,7 @@ LIVES: dict[str, tuple[CloudLife, str]] = {
     for life, providers in {
         is_renewed: ("azure", "bedrock", "sagemaker"),
         is_measured: ("azure", "bedrock"),
+        is_adopted: ("openai", "azure", "bedrock"),
         is_provisioned: ("bedrock",),
         is_large: ("sagemaker",),
         is_suspended: ("openai", "azure", "bedrock", "sagemaker"),

@@ -61,6 +61,15 @@ POINTS: dict[str, tuple[str, ...]] = {
     ),
     "is_renewed at sagemaker": ("DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel"),
     "is_suspended at sagemaker": ("StopTrainingJob",),
+    # Nothing is asked for there: what counts is that one version comes of it, and that nobody's weights go with it.
+    "is_adopted at openai": (
+        "create finetunedmodels",
+        "patch_status finetunedmodels active 1",
+        "apply modeldeployments",
+        "patch_status finetunedmodels ready 1",
+    ),
+    "is_adopted at azure": ("patch_status finetunedmodels ready 1",),
+    "is_adopted at bedrock": ("patch_status finetunedmodels ready 1",),
     "is_large at sagemaker": (
         "CreateMultipartUpload",
         "UploadPart",

@@ -141,9 +141,10 @@ class CloudSite(Site):
         await self.ready(FINE_TUNED_MODELS)
 
     async def leaves(self) -> None:
-        """Delete all of it, model first; returns when it is gone, with what Kubernetes collects after it."""
+        """Delete all of it, models first; returns when it is gone, with what Kubernetes collects after it."""
         jobs = [job["metadata"]["name"] for job in await self.kube.list(FINE_TUNE_JOBS, self.name)]
-        await self.kube.delete(FINE_TUNED_MODELS, "sentiment", self.name)
+        for model in await self.kube.list(FINE_TUNED_MODELS, self.name):
+            await self.kube.delete(FINE_TUNED_MODELS, model["metadata"]["name"], self.name)
         for job in jobs:
             await self.kube.delete(FINE_TUNE_JOBS, job, self.name)
         for resource in (FINE_TUNED_MODELS, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS, JOBS, PODS):

@@ -10,7 +10,7 @@ class Fault(BaseModel):
     """One planned fault. It meets the calls whose operation matches, but for the first `skip` of them, `times` times.
 
     `outcome` is what the client sees: an answer with `status` and `code` in the provider's own shape, no answer at all
-    (`hang`: the client's time-out ends it), a closed connection (`cut`), or with status 200 the `page` of a proxy or an
+    (`hang`: the client's time-out ends it), a closed connection (`cut`), the `page` of a proxy, or with status 200 an
     `empty` object. With `after_commit` the call has had its
     effect by then. `delay` only makes it slow.
     """
@@ -21,6 +21,7 @@ class Fault(BaseModel):
     outcome: Literal["answer", "hang", "cut", "page", "empty", "delay"] = "answer"
     after_commit: bool = False
     status: int = 500
+    page_status: int = Field(default=200, description="of a page")
     code: str | None = None
     message: str = "The server had an error while processing your request."
     headers: dict[str, str] = {}

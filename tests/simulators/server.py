@@ -82,7 +82,8 @@ class Front:
         if fault.outcome == "cut":
             return _cut(request)
         if fault.outcome == "page":
-            return web.Response(text="<html><body>Please sign in</body></html>", content_type="text/html")
+            page = "<html><body>Please sign in</body></html>"
+            return web.Response(text=page, content_type="text/html", status=fault.page_status)
         if fault.outcome == "empty":
             return web.json_response({})
         error = ApiError(fault.status, fault.code, fault.message)

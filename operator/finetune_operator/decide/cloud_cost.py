@@ -51,25 +51,39 @@ def expected(view: JobView, checked: Checked) -> Cost | None:
     return asking_cost.with_expected(cost, amount, _an_hour(view, cost), checked.evaluation, prices)
 
 
-def over_budget(view: JobView, cost: Cost | None, checked: Checked) -> Failure | None:
+def unpriced(view: JobView) -> Failure | None:  # noqa: PLR0911 - a table
+    """Why the budget cannot be held: something that the job is to pay has no price that is known, in its currency."""
+    spec, connection = view.spec, view.connection
+    if spec is None or spec.budget is None or spec.adopt is not None or connection is None:
+        return None
+    facts, currency = view.facts, spec.budget.currency
+    price, answers = _price_of_tokens(view), _price_of_answers(view)
+    if connection.sage_maker is not None:
+        sku = instance_type(spec, connection.sage_maker)
+        known = facts.price_per_hour(spec.base_model, sku) is not None and facts.hosting_currency == currency
+        return None if known else _no_price_of(f"an hour of {sku}", currency)
+    if price is None or price.currency != currency:
+        return _no_price_of(f"tuning {spec.base_model}", currency)
+    if spec.dataset.test is None or connection.provider not in measuring.MEASURED_AT:
+        return None
+    if answers is None:
+        return _no_price_of(f"asking {spec.base_model}", currency)
+    hour = evaluation_hosts.price_of_an_hour(view)
+    if hour is None or (hour and facts.hosting_currency != currency):
+        return _no_price_of("an hour of the evaluation's deployments", currency)
+    return None
+
+
+def _no_price_of(what: str, currency: str) -> Failure:
+    return Failure.because(Reason.PRICE_UNKNOWN, f"spec.budget: no price of {what} in {currency} is known")
+
+
+def over_budget(view: JobView, cost: Cost | None) -> Failure | None:
     """The pod has refused what it could before it sent anything; a pod's word is not what money is spent on."""
-    if view.spec is None or view.spec.budget is None:
-        return None
-    budget = view.spec.budget
-    if cost is None or cost.currency != budget.currency:
-        settings = view.connection.sage_maker if view.connection else None
-        what = f"an hour of {instance_type(view.spec, settings)}" if settings else f"tuning {view.spec.base_model}"
-        message = f"spec.budget: no price of {what} in {budget.currency} is known"
-        return Failure.because(Reason.PRICE_UNKNOWN, message)
-    prices = _price_of_answers(view)
-    if checked.evaluation is not None and measuring.is_wanted(view) and prices is None:
-        message = f"spec.budget: no price of asking {view.spec.base_model} in {budget.currency} is known"
-        return Failure.because(Reason.PRICE_UNKNOWN, message)
-    if measuring.is_wanted(view) and _an_hour(view, cost) is None:
-        message = f"spec.budget: no price of an hour of the evaluation's deployments in {budget.currency} is known"
-        return Failure.because(Reason.PRICE_UNKNOWN, message)
-    if not exceeds(cost, budget.max_cost):
-        return None
+    budget = view.spec.budget if view.spec else None
+    refusal = unpriced(view)
+    if refusal is not None or budget is None or cost is None or not exceeds(cost, budget.max_cost):
+        return refusal
     figures = f"the estimate of {cost.estimated} {cost.currency} is above maxCost {budget.max_cost}"
     return Failure.because(Reason.BUDGET_EXCEEDED, f"spec.budget: {figures}: {cost.basis}")
 

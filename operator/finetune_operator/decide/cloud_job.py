@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
-from finetune_operator.decide import cloud_cost, cloud_policy, job, leftovers, measuring
+from finetune_operator.decide import cloud_cost, cloud_policy, evaluation_hosts, job, leftovers, measuring
 from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, stalled, timestamp
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.remote import RemoteJob, oldest
@@ -159,7 +159,22 @@ def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
         return None
     problem = cloud_policy.meaningless(view.spec, view.connection)
     problem = problem or cloud_policy.cannot_learn_preferences(view.spec, view.facts)
+    active = view.active if evaluation_hosts.compares_versions(view) else None
+    problem = problem or cloud_policy.cannot_be_compared_with(active, view.connection)
     return job.fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem else None
+
+
+def refuse_what_is_not_there(view: JobView) -> Decision | None:
+    """A job to adopt that was never seen is one whose name is wrong."""
+    failure, adopted = view.run.failure, view.spec.adopt if view.spec else None
+    if adopted is None or failure is None or failure.reason != Reason.DELETED_AT_PROVIDER:
+        return None
+    if view.status.phase != "Queued" or view.status.progress is not None:
+        return None
+    where = f" ({view.provider.place})" if view.provider.place else ""
+    message = f"spec.adopt.jobID: there is no job {adopted.job_id} where the connection leads{where}"
+    step = "Apply the job under a new name, with the provider's name of a job that is there."
+    return job.fail(view, failure.model_copy(update={"message": message, "next_step": step}))
 
 
 def refuse_what_has_ended(view: JobView) -> Decision | None:
@@ -215,7 +230,7 @@ def submit(view: JobView) -> Decision | None:
     if checked is None:
         return Decision(_waiting_to_be_made(view), submit=True)
     cost = cloud_cost.expected(view, checked)
-    refusal = cloud_cost.over_budget(view, cost, checked)
+    refusal = cloud_cost.over_budget(view, cost)
     if refusal is not None:
         return job.fail(view, refusal)
     status = _waiting_to_be_made(view)
@@ -357,6 +372,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     submit,
     job.notice_silence,
     job.follow,
+    refuse_what_is_not_there,
     retry_or_fail,
     refuse_other_base,
     measuring.measure,

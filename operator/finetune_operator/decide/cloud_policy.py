@@ -10,6 +10,10 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Resources
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
+from finetune_operator.decide.job_view import Active
+
+ARCHIVE = ".tar.gz"
+"""How the URI of an artifact ends that is one object, and no folder of files."""
 
 SEED_LIMIT = 2**31 - 1
 BETA_LIMIT = 2
@@ -120,6 +124,18 @@ def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:
             lambda spec: spec.hub_token_secret_ref is not None,
             "hubTokenSecretRef: no Secret leaves the cluster; the connection's modelCache may hold gated models",
         ),
+    )
+
+
+def cannot_be_compared_with(active: Active | None, connection: LLMConnectionSpec) -> str | None:
+    """Why the active version cannot be asked beside the tuned model, where that is known before; None where it can."""
+    if active is None or connection.sage_maker is None or not (active.uri or "").endswith(ARCHIVE):
+        return None
+    return (
+        f"spec.evaluation: version {active.version} of the model, which is active, is an archive ({active.uri}), and a "
+        "training job is brought files alone: leave the baseline activeVersion out and set activation: Automatic or "
+        "Manual on the FineTunedModel, or make a version of it active that a job of this connection has made, or adopt "
+        "its files unpacked (CompressionType NONE)"
     )
 
 

@@ -21,7 +21,16 @@ from botocore.session import Session
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.connection_secret import AWS_KEYS
-from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
+from finetune_operator.providers.errors import (
+    Denied,
+    NotThere,
+    ProviderError,
+    Refused,
+    TryLater,
+    Unknown,
+    Unreadable,
+    looks_like_page,
+)
 from finetune_operator.providers.openai_wire import plain
 from finetune_operator.providers.silence import unanswered
 
@@ -51,8 +60,22 @@ _KEYS = frozenset(
         "InvalidToken",
         "RequestExpired",
         "AuthFailure",
+        "InvalidIdentityToken",
+        "TokenRefreshRequired",
     }
 )
+_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
+_LATE = re.compile(r"signature (has )?expired|signature not yet current", re.IGNORECASE)
+"""In messages about signatures: the clocks differ, and the keys are good."""
+_ELSEWHERE = frozenset(
+    {
+        *("PermanentRedirect", "TemporaryRedirect", "301", "307", "308"),
+        *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+    }
+)
+"""S3's ways to say that a bucket is in another region."""
+_UNHEARD = frozenset({"RequestTimeout", "RequestTimeoutException", "IDPCommunicationError", "BadGateway"})
+"""Refusals with a 4xx status that tell nothing of what was asked: it, or part of it, did not come through."""
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "OptInRequired", "403"})
 _THROTTLED = frozenset(
     {
@@ -206,12 +229,13 @@ def _require_no_page(operation_model: OperationModel, response_dict: Mapping[str
     """Botocore's parsers take a proxy's page for an answer without fields: a list would be empty, a deletion done.
 
     Raises:
-        Unreadable: it is a page. Only what streams, as an object of S3, may be one.
+        Unreadable: it is a page. Only what streams, as an object of S3, may be one; no refusal is.
     """
-    if operation_model.has_streaming_output or response_dict["status_code"] >= 300:
+    status = response_dict["status_code"]
+    if status >= 500 or (operation_model.has_streaming_output and status < 300):
         return
-    if response_dict["body"].lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
-        raise Unreadable(f"{operation_model.service_model.service_name} answers with a web page")
+    if looks_like_page(response_dict["body"]):
+        raise Unreadable(f"{operation_model.service_model.service_name} answers with a web page and status {status}")
 
 
 def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> ProviderError:
@@ -227,21 +251,44 @@ def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> Pr
     return unanswered(error, service)
 
 
-def _refusal(error: boto.ClientError, service: str) -> ProviderError:  # noqa: PLR0911 - a table
+def _refusal(error: boto.ClientError, service: str) -> ProviderError:
     code, said = str(error.response.get("Error", {}).get("Code", "")), _said(error)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return _of_the_asker(error, service, code, said) or _of_what_was_asked(error, service, code, said)
+
+
+def _of_the_asker(  # noqa: PLR0911 - a table
+    error: boto.ClientError, service: str, code: str, said: str
+) -> TryLater | None:
+    """A no to whoever asks, or to the place: keys, clock, rights, role, bucket. None where it is another one."""
+    if code in _CLOCK or (code in _KEYS and _LATE.search(said)):
+        message = f"{service} refuses the time of the operator's requests ({code}): its node's clock is wrong"
+        return TryLater(Reason.PROVIDER_UNAVAILABLE, message, KEY_PAUSE_SECONDS)
     if code in _KEYS:
         # Not AWS's own words: they may hold what was signed.
         message = f"{service} does not accept the connection's keys ({code})"
         return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
     if code == "NoSuchBucket":
         return TryLater(Reason.BUCKET_NOT_FOUND, "the connection's S3 bucket does not exist", ROLE_PAUSE_SECONDS)
+    if service == STORE and code in _ELSEWHERE:
+        message = f"the connection's S3 bucket is in another region than the connection ({code})"
+        return TryLater(Reason.BUCKET_NOT_FOUND, message, ROLE_PAUSE_SECONDS)
     if _ROLE.search(said):
         message = f"{service} cannot use the connection's roleARN: {said}"
         return TryLater(Reason.ROLE_NOT_USABLE, message, ROLE_PAUSE_SECONDS)
-    if code in _DENIED:
+    if code.startswith("KMS"):
+        message = f"{service} cannot use the key that encrypts there ({code}): {said}"
+        return Denied(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
+    if code in _DENIED or (_status(error) == 403 and code not in _THROTTLED | _QUOTA):
         message = f"{service} does not let the operator's identity {_action(error)} ({code}): {said}"
         return Denied(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
+    return None
+
+
+def _of_what_was_asked(  # noqa: PLR0911 - a table
+    error: boto.ClientError, service: str, code: str, said: str
+) -> ProviderError:
+    """A no to what was asked, or to its time."""
+    status = _status(error)
     if code in _THROTTLED or status == 429:
         return TryLater(Reason.RATE_LIMITED, f"{service} asks for patience ({code})", THROTTLE_PAUSE_SECONDS)
     if code in _QUOTA:
@@ -250,9 +297,19 @@ def _refusal(error: boto.ClientError, service: str) -> ProviderError:  # noqa: P
         return NotThere(Reason.PROVIDER_REFUSED, f"{service} has no such thing ({code}): {said}")
     if code in _CONFLICT:
         return TryLater(Reason.PROVIDER_BUSY, f"{service} ({code}): {said}", CONFLICT_PAUSE_SECONDS)
+    if code in _UNHEARD:
+        return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} did not get the request ({code})")
     if status >= 500 or not status:
         return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} answers with status {status} ({code})")
+    if _action(error).startswith("AssumeRole"):
+        # Asked by the SDK, before the service was: what the connection wants was never looked at.
+        message = f"the operator's pod gets no credentials at AWS ({code}): {said}"
+        return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
     return Refused(Reason.PROVIDER_REFUSED, f"{service} refuses ({code}): {said}")
+
+
+def _status(error: boto.ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _said(error: boto.ClientError) -> str:

@@ -1,6 +1,7 @@
 """ARM's REST interface where one GET is all that is wanted of it; and what its refusals mean to us."""
 
 from collections.abc import Awaitable, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from azure.core import AsyncPipelineClient
@@ -11,6 +12,7 @@ from azure.core.rest import HttpRequest
 from finetune_api.reasons import Reason
 from finetune_operator.providers import openai_wire
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
+from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.silence import unanswered
 
 T = TypeVar("T")
@@ -66,20 +68,37 @@ async def ask(call: Awaitable[T]) -> T:
     """
     try:
         return await call
-    except ResourceNotFoundError as error:
-        raise NotThere(Reason.PROVIDER_REFUSED, f"ARM has no such thing: {_said(error)}") from None
     except HttpResponseError as error:
-        # ARM says 401 or 403; with any other status it is Entra that refused, before ARM was asked.
-        if isinstance(error, ClientAuthenticationError) and error.status_code not in {401, 403}:
-            raise _no_token(error) from None
-        if (error.status_code or 0) in range(200, 300):
-            raise Unreadable(f"ARM's address answers with something else, {type(error).__name__}") from None
-        raise _translated(error) from None
+        raise _refused(error) from None
     except AzureError as error:
         kind = type(error).__name__
         if "Authentication" in kind or "Credential" in kind:
             raise _no_token(error) from None
         raise unanswered(error, "ARM") from None
+
+
+def _refused(error: HttpResponseError) -> ProviderError:
+    status = error.status_code or 0
+    if _is_page(error) and status < 500:
+        return Unreadable(f"ARM's address answers with a web page and status {status}")
+    if isinstance(error, ResourceNotFoundError):
+        return NotThere(Reason.PROVIDER_REFUSED, f"ARM has no such thing: {_said(error)}")
+    # ARM says 401 or 403; with any other status it is Entra that refused, before ARM was asked.
+    if isinstance(error, ClientAuthenticationError) and status not in {401, 403}:
+        return _no_token(error)
+    if status in range(200, 300):
+        return Unreadable(f"ARM's address answers with something else, {type(error).__name__}")
+    return _translated(error)
+
+
+def _is_page(error: HttpResponseError) -> bool:
+    """Whether it is a page for people, of a proxy: ARM says no in JSON."""
+    return error.error is None and "html" in str(_headers(error).get("content-type", "")).casefold()
+
+
+def _headers(error: HttpResponseError) -> dict[str, str]:
+    found = getattr(error.response, "headers", None) or {}
+    return {str(name).casefold(): str(value) for name, value in found.items()}
 
 
 def _no_token(error: AzureError) -> ProviderError:
@@ -90,17 +109,18 @@ def _no_token(error: AzureError) -> ProviderError:
 def _translated(error: HttpResponseError) -> ProviderError:
     """ARM's refusals; a 409 is another operation on the account, of whomever."""
     status, code = error.status_code or 0, str(getattr(error.error, "code", "") or "")
-    said = f"{code}: {_said(error)}"
+    said, pause = f"{code}: {_said(error)}", asked_pause(_headers(error), datetime.now(UTC))
     if status in {401, 403}:
         return TryLater(Reason.CREDENTIALS_INVALID, f"ARM refuses the operator's identity ({status} {code})", 60.0)
     if status == 409:
-        return TryLater(Reason.RATE_LIMITED, "the account is busy with another deployment", CONFLICT_PAUSE_SECONDS)
+        said = f"the account is busy with another deployment ({code})"
+        return TryLater(Reason.RATE_LIMITED, said, pause or CONFLICT_PAUSE_SECONDS)
     if status == 429:
-        return TryLater(Reason.RATE_LIMITED, "ARM asks for patience", 30.0)
+        return TryLater(Reason.RATE_LIMITED, "ARM asks for patience", pause or 30.0)
     if "Quota" in code:
         return TryLater(Reason.QUOTA_EXCEEDED, f"the account has no room: {said}", 300.0)
     if status >= 500 or not status:
-        return Unknown(Reason.PROVIDER_UNAVAILABLE, f"ARM answers with status {status}")
+        return Unknown(Reason.PROVIDER_UNAVAILABLE, f"ARM answers with status {status}", pause)
     return Refused(Reason.PROVIDER_REFUSED, f"ARM refuses ({status}): {said}")
 
 

@@ -61,11 +61,16 @@ class AzureDeployments:
     async def list(self) -> list[Hosted]:
         """All deployments of the account."""
 
-        async def read() -> list[Hosted]:
-            pages = self._arm.deployments.list(*self._place, **self._options)
-            return [shown(one) async for one in pages]
+        async def read() -> dict[str, Hosted]:
+            found: dict[str, Hosted] = {}
+            async for page in self._arm.deployments.list(*self._place, **self._options).by_page():
+                here = {one.name: one for one in [shown(each) async for each in page]}
+                if here.keys() <= found.keys():
+                    break  # a list may give one page for ever
+                found |= here
+            return found
 
-        return await ask(read())
+        return [*(await ask(read())).values()]
 
     async def details(self, hosted: Hosted) -> Hosted:
         """As it is: the list tells all."""

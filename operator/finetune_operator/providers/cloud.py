@@ -35,8 +35,9 @@ from finetune_operator.runtime.store import Store
 
 T = TypeVar("T")
 
-CLOCK_SKEW = timedelta(hours=1)
-"""A provider's clock may be behind ours: what it made is looked for from so much earlier on."""
+CLOCK_SKEW = timedelta(days=1)
+"""A provider's clock may be behind ours, or ours be wrong: what it made is looked for from so much earlier on. What is
+overlooked is made twice, and a day of jobs is few pages."""
 
 SUFFIX_LIMIT = 40
 
@@ -115,6 +116,10 @@ class CloudTraining:
             return Run("Unreachable", failure=poller.trouble.failure(), job_id=job_id)
         if seen is None:
             return Run("Unseen", job_id=job_id)
+        unshown = seen.job.state == "Gone" and seen.job.partial and not _is_adopted(job)
+        if unshown and self._clock() - moment(asked_at) < SETTLE:
+            poller.look_again(job_id)
+            return Run("Queued", job_id=job_id, note="made a moment ago, and not shown by the provider yet")
         return run_of(seen.job, seen.metrics, key_of(job, provider), status, self._clock())
 
     async def start(
@@ -324,6 +329,11 @@ def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
         attempt=max(provider.attempt, 1),
         created=moment(metadata["creationTimestamp"]),
     )
+
+
+def _is_adopted(job: Manifest) -> bool:
+    """Whether somebody has written the name of the job at the provider: then it may be a wrong one."""
+    return job["spec"].get("adopt") is not None
 
 
 def _connection(job: Manifest) -> str:

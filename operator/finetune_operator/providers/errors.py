@@ -9,6 +9,7 @@ ProviderError
 │   └── Ended        what was to be cancelled has succeeded
 └── Unknown          no answer, or one that does not tell: it may have been done
     ├── Unreached    nobody was there to hear it: nothing was done
+    ├── Contested    it conflicts with something of this one thing, perhaps with an earlier try; all else goes on
     └── Unreadable   an answer that no such API gives
 
 Messages are for people and go into status: they name no secret and quote no data.
@@ -99,6 +100,10 @@ class Unreached(Unknown):
     """The call did not get as far as anybody who could do it."""
 
 
+class Contested(Unknown):
+    """An answer, so nobody is silent; it concerns what was asked about alone."""
+
+
 class Unreadable(Unknown):
     """An answer, but not one of the provider's API.
 
@@ -109,6 +114,11 @@ class Unreadable(Unknown):
     def __init__(self, why: str) -> None:
         message = f"what answers is not the provider's API ({why}): is the address right, is a proxy in between?"
         super().__init__(Reason.PROVIDER_UNAVAILABLE, message)
+
+
+def looks_like_page(body: bytes) -> bool:
+    """Whether an answer is a page for people: a proxy's, or that of another address than the API's."""
+    return body.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html"))
 
 
 @contextmanager

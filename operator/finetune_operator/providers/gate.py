@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Busy, Denied, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import Busy, Contested, Denied, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.runtime.limits import TokenBucket
 
 CALLS_PER_SECOND = 10.0
@@ -126,7 +126,7 @@ class Gate:
 
     def _close(self, error: ProviderError) -> None:
         asked = error.retry_after or SILENCE_SECONDS
-        silence = isinstance(error, Unknown)
+        silence = isinstance(error, Unknown) and not isinstance(error, Contested)
         if silence:
             self._answered_at = float("-inf")
         seconds = self._silence if silence else min(asked, SILENCE_SECONDS)

@@ -4,6 +4,7 @@ The SDK repeats nothing here: a create that was answered with 500 may have been 
 """
 
 import asyncio
+import logging
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,12 +20,22 @@ from openai.types import FileObject
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import openai_wire as wire
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
-from finetune_operator.providers.openai_models import OpenAIModels, retry_after
+from finetune_operator.providers.errors import (
+    Contested,
+    NotThere,
+    ProviderError,
+    Refused,
+    TryLater,
+    Unknown,
+    Unreadable,
+)
+from finetune_operator.providers.openai_models import OpenAIModels, is_page, retry_after
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.silence import unanswered
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 CALL_SECONDS = 20.0
 UPLOAD_SILENCE_SECONDS = 60.0
@@ -144,8 +155,11 @@ class OpenAIApi:
         return wire.job(made.to_dict())
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:
-        """By the job's labels. A service that knows no such filter gives all jobs: `is_of` chooses."""
-        return await self._jobs(since, {"uid": key.uid, "attempt": str(key.attempt)})
+        """By the job's labels. A service that knows no such filter gives all jobs, or refuses it: `is_of` chooses."""
+        try:
+            return await self._jobs(since, {"uid": key.uid, "attempt": str(key.attempt)})
+        except Refused:
+            return await self._jobs(since, None)
 
     async def jobs(self, since: datetime) -> list[RemoteJob]:
         """GET /fine_tuning/jobs, newest first."""
@@ -166,16 +180,25 @@ class OpenAIApi:
 
     async def metrics(self, job: RemoteJob) -> Metrics:
         """The results file where there is one, else the newest events, else checkpoints."""
-        if job.results:
-            content = await self._content(job.results[0])
-            found = await asyncio.to_thread(wire.metrics_of_results, content)  # it may be long
-            if found.train:
-                return found
+        found = await self._recorded(job)
+        if found.train:
+            return found
         found = wire.metrics_of_events(await self._events(job))
         if found.train or not job.ended:
             return found
         page = await self._ask(self._sdk.fine_tuning.jobs.checkpoints.list(job.id, limit=PAGE))
         return wire.metrics_of_checkpoints(one.to_dict() for one in page.data)
+
+    async def _recorded(self, job: RemoteJob) -> Metrics:
+        """From the results file, unless that cannot be read: it may be named before it is there, and costs no model."""
+        if not job.results:
+            return Metrics()
+        try:
+            content = await self._content(job.results[0])
+        except (NotThere, Unknown) as error:
+            logger.warning("the results of %s cannot be read: %s", job.id, error.message)
+            return Metrics()
+        return await asyncio.to_thread(wire.metrics_of_results, content)  # it may be long
 
     async def cancel(self, job_id: str) -> None:
         """POST /fine_tuning/jobs/ID/cancel. Refused where the job has ended: then that is so."""
@@ -304,6 +327,8 @@ def labels(request: JobRequest) -> dict[str, str]:
 def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
     code, said = wire.plain(error.code or "")[:64], wire.plain(_message(error))
     pause = retry_after(error)
+    if is_page(error) and error.status_code < 500:
+        return Unreadable(f"{host} answers with a web page and status {error.status_code}")
     match error.status_code:
         case 401:
             # Not the provider's own words: they hold parts of the key.
@@ -317,7 +342,9 @@ def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # no
             return TryLater(Reason.QUOTA_EXCEEDED, f"{host}: {code}: {said}", pause or QUOTA_PAUSE_SECONDS)
         case 429:
             return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience: {code or said}", pause or 30.0)
-        case status if status >= 500 or status in {408, 409}:
+        case 409:
+            return Contested(Reason.PROVIDER_BUSY, f"{host} says that something else is under way (409): {said}", pause)
+        case status if status >= 500 or status == 408:
             return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
         case 400 if "not ready" in said:
             return TryLater(Reason.PROVIDER_UNAVAILABLE, f"{host} still looks at the files", FILE_PAUSE_SECONDS)

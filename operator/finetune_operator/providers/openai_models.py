@@ -1,6 +1,7 @@
 """Chat completions of OpenAI and its kind: one call per question, none repeated. Messages quote nothing of it."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,7 +11,16 @@ from openai.types.chat import ChatCompletion
 
 from finetune_api.asking import Question, Reply
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import (
+    NotThere,
+    ProviderError,
+    Refused,
+    TryLater,
+    Unknown,
+    Unreadable,
+    looks_like_page,
+)
+from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.silence import unanswered
 
 ANSWER_SECONDS = 120.0
@@ -64,17 +74,20 @@ def _reply(said: ChatCompletion) -> Reply:
 
 def retry_after(error: openai.APIStatusError) -> float | None:
     """Seconds that the provider asks for, within reason."""
-    text = error.response.headers.get("retry-after", "")
-    try:
-        return min(max(float(text), 1.0), 3600.0)
-    except ValueError:
-        return None
+    return asked_pause(error.response.headers, datetime.now(UTC))
 
 
-def _translated(error: openai.APIStatusError, host: str) -> ProviderError:
+def is_page(error: openai.APIStatusError) -> bool:
+    """Whether a refusal is a page for people, of a proxy or of another address: no such API says no in that form."""
+    return not isinstance(error.body, dict) and looks_like_page(error.response.content)
+
+
+def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
     """The provider's own words are left out: they may quote the question."""
     code = error.code if error.code and _CODE.fullmatch(error.code) else ""
     what, pause = f"status {error.status_code} {code}".rstrip(), retry_after(error)
+    if is_page(error) and error.status_code < 500:
+        return Unreadable(f"{host} answers with a web page and status {error.status_code}")
     match error.status_code:
         case 401 | 403:
             return TryLater(Reason.CREDENTIALS_INVALID, f"{host} does not let this key ask ({what})", pause or 60.0)

@@ -89,6 +89,10 @@ class Poller:
             self._task = asyncio.create_task(self._run(), name=f"poll for {key.name}")
         return self._seen.get(job_id)
 
+    def look_again(self, job_id: str) -> None:
+        """What was seen of the job may be too early to count: ask about it as if it had not been seen."""
+        self._seen.pop(job_id, None)
+
     def forget(self, key: Key) -> None:
         """An object has ended or is gone: its jobs are asked about no more."""
         for job_id, watched in list(self._watched.items()):
@@ -196,12 +200,15 @@ class Poller:
         return seen is not None and seen.job.ended
 
     async def _one(self, api: FineTuningApi, job_id: str) -> RemoteJob:
-        """A job that the list lacks: a list may lag behind, so it is asked for by its name."""
+        """A job that the list lacks: a list may lag behind, so it is asked for by its name.
+
+        Gone and partial: it was never seen, and may not be shown yet.
+        """
         created = self._watched[job_id].created
         try:
             return await api.job(job_id)
         except NotThere:
-            return RemoteJob(id=job_id, state="Gone", created=created)
+            return RemoteJob(id=job_id, state="Gone", created=created, partial=job_id not in self._seen)
 
     async def _with_metrics(self, api: FineTuningApi, job: RemoteJob) -> Seen:
         known = self._metrics(job.id)

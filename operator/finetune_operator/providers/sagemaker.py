@@ -19,6 +19,7 @@ from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import CODE_CHANNEL, REPORT_FILE
 from finetune_api.trainer import Report
+from finetune_operator.decide.cloud_policy import ARCHIVE
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import sagemaker_wire as wire
 from finetune_operator.providers.aws import Aws, session_of
@@ -28,7 +29,6 @@ from finetune_operator.providers.s3 import Bucket, place_of
 from finetune_operator.providers.sagemaker_endpoints import SERVICE, SageMakerEndpoints, absent, cached
 from finetune_operator.providers.sagemaker_output import (
     ADAPTER,
-    ARCHIVE,
     WHOLE,
     adopted,
     checked,

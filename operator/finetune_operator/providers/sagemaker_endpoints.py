@@ -15,6 +15,7 @@ from finetune_api.aws import SageMaker
 from finetune_api.names import SERVE_FLAGS_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import BASE_CHANNEL, BASE_FOLDER, MODEL_FOLDER, SERVING_PORT
+from finetune_operator.decide.cloud_policy import ARCHIVE
 from finetune_operator.decide.hosted import Hosted, HostedState
 from finetune_operator.decide.idle import Figures
 from finetune_operator.providers import cloudwatch
@@ -22,7 +23,6 @@ from finetune_operator.providers.aws import Aws
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.s3 import Bucket
-from finetune_operator.providers.sagemaker_output import ARCHIVE
 from finetune_operator.providers.sagemaker_wire import MISSING, vpc
 from finetune_operator.runtime.logs import redact
 

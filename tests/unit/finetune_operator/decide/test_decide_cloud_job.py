@@ -209,6 +209,7 @@ def test_the_order_of_the_chain() -> None:
         "submit",
         "notice_silence",
         "follow",
+        "refuse_what_is_not_there",
         "retry_or_fail",
         "refuse_other_base",
         "measure",

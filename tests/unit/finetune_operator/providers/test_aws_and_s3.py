@@ -134,6 +134,12 @@ def refusal(code: str, status: int = 400, message: str = "no") -> boto.ClientErr
     return boto.ClientError(answer, "CreateThing")
 
 
+def by_role(code: str, status: int = 400) -> boto.ClientError:
+    """Of STS, asked by the SDK before anything else."""
+    answer: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return boto.ClientError(answer, "AssumeRoleWithWebIdentity")
+
+
 UNASSUMABLE = "Could not assume provided IAM role."
 NOT_PASSED = "not authorized to perform: iam:PassRole"
 POD = "User: arn:aws:sts::123456789012:assumed-role/pod/x is not authorized to perform: bedrock:CreateThing"
@@ -149,6 +155,22 @@ REFUSALS = {
     "quota": (refusal("ServiceQuotaExceededException"), TryLater, Reason.QUOTA_EXCEEDED),
     "absent": (refusal("ResourceNotFoundException", 404), NotThere, Reason.PROVIDER_REFUSED),
     "conflict": (refusal("ConflictException"), TryLater, Reason.PROVIDER_BUSY),
+    "clock": (refusal("RequestTimeTooSkewed", 403), TryLater, Reason.PROVIDER_UNAVAILABLE),
+    "late signature": (
+        refusal("InvalidSignatureException", 403, "Signature expired: 20261121T1200Z is now earlier than"),
+        TryLater,
+        Reason.PROVIDER_UNAVAILABLE,
+    ),
+    "session over": (refusal("ExpiredTokenException", 403), TryLater, Reason.CREDENTIALS_INVALID),
+    "another no to the identity": (refusal("AllAccessDisabled", 403), Denied, Reason.CREDENTIALS_INVALID),
+    "encryption denied": (refusal("KMS.DisabledException"), Denied, Reason.CREDENTIALS_INVALID),
+    "throttled with 403": (refusal("RequestLimitExceeded", 403), TryLater, Reason.RATE_LIMITED),
+    "body too slow": (refusal("RequestTimeout"), Unknown, Reason.PROVIDER_UNAVAILABLE),
+    "pod's token": (refusal("InvalidIdentityToken"), TryLater, Reason.CREDENTIALS_INVALID),
+    "pod's role": (by_role("ValidationError"), TryLater, Reason.CREDENTIALS_INVALID),
+    "pod's role throttled": (by_role("Throttling"), TryLater, Reason.RATE_LIMITED),
+    "pod's role denied": (by_role("AccessDenied", 403), Denied, Reason.CREDENTIALS_INVALID),
+    "pod's issuer away": (by_role("IDPCommunicationError"), Unknown, Reason.PROVIDER_UNAVAILABLE),
     "wrong": (refusal("ValidationException"), Refused, Reason.PROVIDER_REFUSED),
     "broken": (refusal("InternalServerException", 500), Unknown, Reason.PROVIDER_UNAVAILABLE),
     "silent": (boto.ReadTimeoutError(endpoint_url="http://x"), Unknown, Reason.PROVIDER_UNAVAILABLE),
@@ -163,6 +185,12 @@ def test_every_refusal_is_one_of_ours(error: Any, kind: type, reason: Reason) ->
     found = translated(error, "bedrock")
     assert (type(found), found.reason) == (kind, reason)
     assert found.failure().next_step
+
+
+@pytest.mark.parametrize("code", ["PermanentRedirect", "301", "AuthorizationHeaderMalformed"])
+def test_a_bucket_in_another_region_is_said_and_waited_for(code: str) -> None:
+    found = translated(refusal(code, 301), "s3")
+    assert (type(found), found.reason, "another region" in found.message) == (TryLater, Reason.BUCKET_NOT_FOUND, True)
 
 
 def test_words_about_a_signature_are_kept_away() -> None:

@@ -1,14 +1,19 @@
 """What refusals on the way to ARM mean to us, of Entra and of ARM itself; how ARM names models."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from azure.core.exceptions import ClientAuthenticationError
+from azure.core.async_paging import AsyncItemPaged, AsyncList
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 
+from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure_arm import ask
-from finetune_operator.providers.azure_deployments import named_base
-from finetune_operator.providers.errors import TryLater
+from finetune_operator.providers.azure_deployments import AzureDeployments, named_base
+from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable
+from tests.simulators.azure import AzureSimulator
+from tests.unit.finetune_operator.reconcilers.cloud import Token
 
 
 @pytest.mark.parametrize(
@@ -28,6 +33,58 @@ async def test_an_identity_that_is_not_taken_is_one_that_is_invalid(status: int,
     assert error.value.reason is Reason.CREDENTIALS_INVALID
     assert says in error.value.message
     assert "secret" not in error.value.message
+
+
+def answer(status: int, **headers: str) -> SimpleNamespace:
+    found = {name.replace("_", "-"): value for name, value in headers.items()}
+    return SimpleNamespace(status_code=status, reason="No", headers=found)
+
+
+@pytest.mark.parametrize("kind", [HttpResponseError, ResourceNotFoundError, ClientAuthenticationError])
+async def test_a_portals_page_is_no_word_of_arm(kind: type[HttpResponseError]) -> None:
+    async def refused() -> None:
+        raise kind(response=answer(404, Content_Type="text/html; charset=utf-8"))
+
+    with pytest.raises(Unreadable, match="a web page and status 404"):
+        await ask(refused())
+
+
+@pytest.mark.parametrize("status", [409, 429, 503])
+async def test_arm_is_left_alone_as_long_as_it_asks_for(status: int) -> None:
+    async def refused() -> None:
+        raise HttpResponseError(response=answer(status, Retry_After="77"))
+
+    with pytest.raises(ProviderError) as error:
+        await ask(refused())
+    assert error.value.retry_after == 77
+
+
+async def test_a_list_that_gives_one_page_for_ever_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = AzureSimulator().settings
+    block = AzureOpenAI.model_validate(
+        {
+            "endpoint": "https://models.example",
+            "subscriptionID": settings.subscription,
+            "resourceGroup": settings.resource_group,
+            "account": settings.account,
+            "credentials": {"workloadIdentity": True},
+        }
+    )
+    deployments = AzureDeployments(block, Token(), None)  # type: ignore[arg-type]
+    page = {"value": [{"name": "one"}], "nextLink": "https://models.example/again"}
+
+    nothing = {"properties": None, "sku": None, "system_data": None}
+
+    async def get_next(_: str | None) -> dict[str, Any]:
+        return page
+
+    async def extract(found: dict[str, Any]) -> tuple[str, AsyncList[Any]]:
+        return found["nextLink"], AsyncList([SimpleNamespace(**nothing, **one) for one in found["value"]])
+
+    endless = SimpleNamespace(list=lambda *_, **__: AsyncItemPaged(get_next, extract))
+    monkeypatch.setattr(deployments._arm, "deployments", endless)
+    assert [one.name for one in await deployments.list()] == ["one"]
+    await deployments.close()
 
 
 @pytest.mark.parametrize(

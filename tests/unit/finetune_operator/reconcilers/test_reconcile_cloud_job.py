@@ -261,7 +261,7 @@ async def test_a_job_that_is_deleted_behind_our_back_says_so(begin):
         status={**cluster.status(), "provider": {**cluster.status()["provider"], "jobID": "ftjob-gone"}},
     )
     await cluster.settle()
-    await cluster.poll()
+    await cluster.pass_time(121)  # up to then it may not be shown yet
     assert cluster.status()["failure"]["reason"] == "DeletedAtProvider"
 
 
@@ -432,6 +432,8 @@ async def test_a_job_to_adopt_that_is_not_there_is_named(begin):
     await cluster.poll()
     failure = cluster.status()["failure"]
     assert (failure["reason"], "ftjob-nowhere" in failure["message"]) == ("DeletedAtProvider", True)
+    assert "spec.adopt.jobID: there is no job" in failure["message"]
+    assert "new name" in failure["nextStep"]
 
 
 async def test_no_secret_is_in_any_status_event_or_log(provider, begin, caplog):

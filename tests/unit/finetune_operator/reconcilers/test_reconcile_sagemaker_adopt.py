@@ -12,7 +12,7 @@ import pytest
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Denied
 from finetune_operator.providers.s3 import Bucket, S3Object
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.sagemaker import SageMakerSimulator
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
@@ -290,6 +290,30 @@ async def test_an_old_version_leaves_history_and_its_files_stay(cluster, begin_s
     files = await begin_second(cluster)
     assert [one["version"] for one in cluster.status(MODEL)["versions"]] == [2]
     assert cluster.objects.names("theirs") == files
+
+
+@pytest.mark.parametrize("compared", ["as a baseline", "by the model"])
+async def test_an_archive_is_no_baseline_and_is_refused_before_anything_is_made(cluster, provider, compared):
+    model = {"metadata": {"name": "sentiment", "namespace": "team-a"}}
+    if compared == "by the model":
+        model["spec"] = {"activation": "IfBetter"}
+    cluster.kube.put(FINE_TUNED_MODELS, model)
+    made_elsewhere(cluster, AN_ADAPTER, archive=True)
+    await adopt(cluster)
+    await cluster.pass_time(3600)
+    assert cluster.status(MODEL)["activeVersion"] == 1
+    dataset = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "test")}
+    baselines = {"evaluation": {"baselines": [{"activeVersion": {}}]}} if compared == "as a baseline" else {}
+    cluster.add_cloud_job("sentiment-2", baseModel=BASE, dataset=dataset, **baselines)
+    await cluster.settle()
+    failure = cluster.status(JOB._replace(name="sentiment-2"))["failure"]
+    assert (failure["reason"], "version 1 of the model, which is active, is an archive" in failure["message"]) == (
+        "SpecInvalid",
+        True,
+    )
+    assert "leave the baseline activeVersion out" in failure["message"]
+    assert not any(key[2].startswith("sentiment-2") for key in cluster.kube.objects if key[0] is JOBS)
+    assert provider.count("CreateTrainingJob") == 0
 
 
 @pytest.fixture

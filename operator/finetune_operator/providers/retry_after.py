@@ -1,0 +1,40 @@
+"""How long a provider asks to be left alone, by the headers of its answer. Pure."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+SHORTEST, LONGEST = 1.0, 3600.0
+
+
+def asked_pause(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds, within reason: of `retry-after-ms`, or of `Retry-After` as a number or a date (RFC 9110).
+
+    Args:
+        headers: of the answer, whatever the case of their names.
+        now: where the answer has no date of its own, against which its date is held: clocks differ.
+    """
+    told = {name.casefold(): value.strip() for name, value in headers.items()}
+    milliseconds, seconds = _number(told.get("retry-after-ms")), _number(told.get("retry-after"))
+    if milliseconds is not None:
+        seconds = milliseconds / 1000
+    if seconds is None:
+        until = _date(told.get("retry-after"))
+        seconds = (until - (_date(told.get("date")) or now)).total_seconds() if until else None
+    return None if seconds is None else min(max(seconds, SHORTEST), LONGEST)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(text or "")
+    except (ValueError, IndexError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
