@@ -59,8 +59,11 @@ _OVERHEAD: dict[Device, int] = {"GPU": 96 * 2**20, "CPU": 870 * 2**20}
 _COMPILED = 72 * 2**20
 """Of products in 16 bits on a CPU, which oneDNN compiles for each size of a pass (`torch_settings.py`)."""
 
-_GAPS = 0.25
-"""Part of the activations that a CPU's passes cannot use between blocks of other sizes."""
+_QUANTISER = 60 * 2**20
+"""Of bitsandbytes, on a CPU."""
+
+_GAPS = 0.35
+"""How much more than its activations a CPU's pass takes: gaps between blocks that no other block fits into."""
 
 _GELU_BY_HAND = frozenset({"gelu_new", "gated-gelu", "gelu_pytorch_tanh_python"})
 
@@ -161,14 +164,22 @@ class Need:
             gradients=gradients,
             optimizer=2 * _FLOAT32 * held,
             activations=int(kept),
-            overhead=_OVERHEAD[self.setup.device] + self._of_a_heap(kept),
+            overhead=self._overhead(kept, several=several),
         )
 
-    def _of_a_heap(self, kept: float) -> int:
-        """What a CPU's memory holds beside what is counted by name."""
+    def _overhead(self, kept: float, *, several: bool) -> int:
+        """What is not counted by name; `kept` is what the activations take.
+
+        On a CPU that is much of a process. Two gradients of a whole model's embedding wait there to be added: the
+        head's and its own, and those of another pass.
+        """
         if self.setup.device == "GPU":
-            return 0
-        return int(_GAPS * kept) + (_COMPILED if self._autocasts else 0)
+            return _OVERHEAD["GPU"]
+        waiting = 0 if self.setup.adapters else 2 if several else 1
+        embedding = waiting * _FLOAT32 * self.shape.vocabulary * self.shape.hidden
+        compiled = _COMPILED if self._autocasts else 0
+        quantiser = _QUANTISER if self.setup.method == "QLoRA" else 0
+        return _OVERHEAD["CPU"] + int(_GAPS * kept) + compiled + quantiser + embedding
 
     @property
     def smallest(self) -> Pass:
