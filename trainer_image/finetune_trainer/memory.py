@@ -14,7 +14,7 @@ bench/results/memory.md; what it gets wrong ends as OutOfMemory with a next step
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Literal
 
@@ -59,8 +59,11 @@ _OVERHEAD: dict[Device, int] = {"GPU": 96 * 2**20, "CPU": 870 * 2**20}
 _COMPILED = 72 * 2**20
 """Of products in 16 bits on a CPU, which oneDNN compiles for each size of a pass (`torch_settings.py`)."""
 
-_QUANTISER = 60 * 2**20
-"""Of bitsandbytes, on a CPU."""
+_QUANTISER = 150 * 2**20
+"""Of 4-bit weights on a CPU: bitsandbytes, and the 32-bit copies that it makes."""
+
+_QUANTISING = 3
+"""Bytes of each number while a model is loaded in 4 bits on a CPU: it is there in 16 as well."""
 
 _GAPS = 0.35
 """How much more than its activations a CPU's pass takes: gaps between blocks that no other block fits into."""
@@ -158,7 +161,7 @@ class Need:
         several = one.tokens < self.rows.per_step * self.rows.mean
         if self.setup.adapters is None and not several and self.setup.device == "GPU":
             kept = max(0, kept - gradients)
-        return Parts(
+        parts = Parts(
             weights=self._weights // self.setup.shards + self._gathered_weights,
             adapters=_FLOAT32 * held if self.setup.adapters else 0,
             gradients=gradients,
@@ -166,6 +169,13 @@ class Need:
             activations=int(kept),
             overhead=self._overhead(kept, several=several),
         )
+        return replace(parts, overhead=parts.overhead + max(0, self._loading - parts.total))
+
+    @property
+    def _loading(self) -> int:
+        """What loading takes, where that may be more than training."""
+        quantised_here = self.setup.method == "QLoRA" and self.setup.device == "CPU"
+        return _OVERHEAD["CPU"] + _QUANTISING * self.shape.parameters if quantised_here else 0
 
     def _overhead(self, kept: float, *, several: bool) -> int:
         """What is not counted by name; `kept` is what the activations take.
@@ -274,8 +284,12 @@ class Need:
 
     @property
     def _copies_inputs(self) -> bool:
-        """Fused adapters share what comes in (`adapted_linear.py`); not counted on a GPU, where it is unmeasured."""
-        return self._autocasts and self.setup.method != "QLoRA" and not self._fused
+        """Fused adapters share what comes in (`adapted_linear.py`); not counted on a GPU, where it is unmeasured.
+
+        On a CPU peft does not see that autocast is on, and casts for each of its 4-bit layers.
+        """
+        shared = self._fused or (self.setup.method == "QLoRA" and self.setup.device == "GPU")
+        return self._autocasts and not shared
 
     @property
     def _fused(self) -> bool:
