@@ -14,7 +14,7 @@ bench/results/memory.md; what it gets wrong ends as OutOfMemory with a next step
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Literal
 
@@ -59,8 +59,14 @@ _OVERHEAD: dict[Device, int] = {"GPU": 96 * 2**20, "CPU": 870 * 2**20}
 _COMPILED = 72 * 2**20
 """Of products in 16 bits on a CPU, which oneDNN compiles for each size of a pass (`torch_settings.py`)."""
 
-_GAPS = 0.25
-"""Part of the activations that a CPU's passes cannot use between blocks of other sizes."""
+_QUANTISER = 150 * 2**20
+"""Of 4-bit weights on a CPU: bitsandbytes, and the 32-bit copies that it makes."""
+
+_QUANTISING = 3
+"""Bytes of each number while a model is loaded in 4 bits on a CPU: it is there in 16 as well."""
+
+_GAPS = 0.35
+"""How much more than its activations a CPU's pass takes: gaps between blocks that no other block fits into."""
 
 _GELU_BY_HAND = frozenset({"gelu_new", "gated-gelu", "gelu_pytorch_tanh_python"})
 
@@ -155,20 +161,35 @@ class Need:
         several = one.tokens < self.rows.per_step * self.rows.mean
         if self.setup.adapters is None and not several and self.setup.device == "GPU":
             kept = max(0, kept - gradients)
-        return Parts(
+        parts = Parts(
             weights=self._weights // self.setup.shards + self._gathered_weights,
             adapters=_FLOAT32 * held if self.setup.adapters else 0,
             gradients=gradients,
             optimizer=2 * _FLOAT32 * held,
             activations=int(kept),
-            overhead=_OVERHEAD[self.setup.device] + self._of_a_heap(kept),
+            overhead=self._overhead(kept, several=several),
         )
+        return replace(parts, overhead=parts.overhead + max(0, self._loading - parts.total))
 
-    def _of_a_heap(self, kept: float) -> int:
-        """What a CPU's memory holds beside what is counted by name."""
+    @property
+    def _loading(self) -> int:
+        """What loading takes, where that may be more than training."""
+        quantised_here = self.setup.method == "QLoRA" and self.setup.device == "CPU"
+        return _OVERHEAD["CPU"] + _QUANTISING * self.shape.parameters if quantised_here else 0
+
+    def _overhead(self, kept: float, *, several: bool) -> int:
+        """What is not counted by name; `kept` is what the activations take.
+
+        On a CPU that is much of a process. Two gradients of a whole model's embedding wait there to be added: the
+        head's and its own, and those of another pass.
+        """
         if self.setup.device == "GPU":
-            return 0
-        return int(_GAPS * kept) + (_COMPILED if self._autocasts else 0)
+            return _OVERHEAD["GPU"]
+        waiting = 0 if self.setup.adapters else 2 if several else 1
+        embedding = waiting * _FLOAT32 * self.shape.vocabulary * self.shape.hidden
+        compiled = _COMPILED if self._autocasts else 0
+        quantiser = _QUANTISER if self.setup.method == "QLoRA" else 0
+        return _OVERHEAD["CPU"] + int(_GAPS * kept) + compiled + quantiser + embedding
 
     @property
     def smallest(self) -> Pass:
@@ -263,8 +284,12 @@ class Need:
 
     @property
     def _copies_inputs(self) -> bool:
-        """Fused adapters share what comes in (`adapted_linear.py`); not counted on a GPU, where it is unmeasured."""
-        return self._autocasts and self.setup.method != "QLoRA" and not self._fused
+        """Fused adapters share what comes in (`adapted_linear.py`); not counted on a GPU, where it is unmeasured.
+
+        On a CPU peft does not see that autocast is on, and casts for each of its 4-bit layers.
+        """
+        shared = self._fused or (self.setup.method == "QLoRA" and self.setup.device == "GPU")
+        return self._autocasts and not shared
 
     @property
     def _fused(self) -> bool:

@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,6 +154,12 @@ def test_a_4_bit_model_has_the_shape_that_it_had(tmp_path):
     folder = make_tiny_model(tmp_path, width=64)
     model = base_model.load_model(folder, dtype=torch.float32, four_bits=True)
     assert set(model_shape.of_model(model).matrices) == set(model_shape.of_folder(folder).matrices)
+
+
+def test_a_4_bit_model_lets_go_of_its_file(tmp_path):
+    folder = make_tiny_model(tmp_path, width=64)
+    model = base_model.load_model(folder, dtype=torch.float32, four_bits=True)
+    assert model.device.type != "cpu" or str(folder) not in Path("/proc/self/maps").read_text()
 
 
 def test_experts_count_as_often_as_tokens_meet_them_and_make_the_estimate_uncertain():

@@ -170,13 +170,13 @@ def test_on_a_cpu_attention_in_16_bits_is_rounded_once(lengths, autocast):
 
 def test_queries_that_rotation_left_in_32_bits_are_attended_in_autocasts(monkeypatch):
     seen = []
-    one_by_one = finetune_trainer.attention._one_by_one
+    attended = finetune_trainer.attention.attended
 
     def spy(*given, **how):
         seen.extend(one.dtype for one in given)
-        return one_by_one(*given, **how)
+        return attended(*given, **how)
 
-    monkeypatch.setattr(finetune_trainer.attention, "_one_by_one", spy)
+    monkeypatch.setattr(finetune_trainer.attention, "attended", spy)
     assert why_not_packed(make_model("llama", num_key_value_heads=2), torch.bfloat16) is None
     assert set(seen) == {torch.bfloat16}
 
@@ -185,7 +185,7 @@ def test_kernels_that_do_not_know_the_machine_are_no_reason_to_fail(monkeypatch)
     def unknown(*_given, **_how):
         raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.\nException raised from mha_varlen_fwd")
 
-    monkeypatch.setattr(finetune_trainer.attention, "_one_by_one", unknown)
+    monkeypatch.setattr(finetune_trainer.attention, "attended", unknown)
     why = why_not_packed(make_model("llama"), torch.float32)
     assert why.endswith("cannot be computed within rows here: FlashAttention only supports Ampere GPUs or newer.")
 

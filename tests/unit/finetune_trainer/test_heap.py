@@ -1,0 +1,28 @@
+"""Freed memory between blocks in use goes back to the system."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from finetune_trainer import heap
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif("glibc" not in os.confstr("CS_GNU_LIBC_VERSION"), reason="another C library")
+def test_gaps_between_blocks_go_back():
+    blocks = [bytearray(b"x" * 50_000) for _ in range(2000)]
+    kept = blocks[::2]
+    del blocks
+    before = resident()
+    heap.give_back()
+    assert before - resident() > 30 * 2**20
+    assert len(kept) == 1000
+
+
+def test_without_such_a_function_nothing_happens(monkeypatch):
+    monkeypatch.setattr(heap, "_trim", lambda: None)
+    heap.give_back()
