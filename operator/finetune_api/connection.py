@@ -28,7 +28,7 @@ EndpointGlob = Annotated[
     Field(max_length=512),
     shaped("^https?://[^/*?]+/", "write scheme and host in full and a path, such as https://HOST/*"),
 ]
-ImageName = Annotated[str, Field(min_length=1, max_length=512)]
+ImageName = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^\S+$")]
 
 PLACE_LENGTH = 512
 _BUCKET = ", s3://"

@@ -317,6 +317,7 @@ CONNECTIONS: list[Refused] = [
     (LOCAL, "spec.huggingface", {}, ('unknown field "spec.huggingface"',)),
     (LOCAL, "spec.huggingFace.trainerImage", REMOVE, ("spec.huggingFace.trainerImage: Required",)),
     (LOCAL, "spec.huggingFace.artifacts", REMOVE, ("spec.huggingFace.artifacts: Required",)),
+    (LOCAL, "spec.huggingFace.trainerImage", "registry.example.com/no such:1", ("trainerImage", "should match")),
     (LOCAL, "spec.huggingFace.artifacts.uri", "hf://bucket/x", ("artifacts.uri: write pvc://CLAIM", "gs://BUCKET")),
     (LOCAL, "spec.huggingFace.artifacts.uri", "s3://key:x@bucket", ("artifacts.uri: write pvc://", "s3://BUCKET")),
     (LOCAL, "spec.huggingFace.artifacts.uri", "abfs://bucket/x", ("abfs://CONTAINER@ACCOUNT.dfs.core.windows.net",)),

@@ -41,7 +41,7 @@ class ReportBox:
             return "the token's pod is not a training pod"
         batch_job = self._owner(pod, JOBS.kind, report.namespace)
         if batch_job is None or not _is_of(batch_job, report):
-            return "the token's pod belongs to another job"
+            return "the token's pod is of another job, or its Job is gone"
         if pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL) != str(report.attempt):
             return "the token's pod runs another attempt"
         job = self._store.get(FINE_TUNE_JOBS, report.name, report.namespace)
