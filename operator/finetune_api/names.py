@@ -10,7 +10,7 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 
 JOB_LABEL = f"{GROUP}/job"  # a child of this FineTuneJob (its name, shortened to a label's limit)
-JOB_UID_LABEL = f"{GROUP}/job-uid"  # of the FineTuneJob, on what it does not own directly
+JOB_UID_LABEL = f"{GROUP}/job-uid"  # of the FineTuneJob: a Job is its own even where owner references were taken off
 MODEL_LABEL = f"{GROUP}/model"
 DEPLOYMENT_LABEL = f"{GROUP}/deployment"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
@@ -60,6 +60,8 @@ MANIFEST = "manifest.json"  # of a folder that is whole: its checksums, written 
 ARTIFACTS_PREFIX = "FINETUNE_ARTIFACTS_"  # of variables with the keys of the Secret for the artifacts' store
 OUTPUT_PATH = "/tmp/output"  # noqa: S108 - a job's output folder where it is kept in a store: on the pod's own scratch
 FETCHED_PATH = "/var/lib/finetune/fetched"  # artifacts that a pod fetched from a store
+
+RESTORE_LABEL = "velero.io/restore-name"  # Velero's, on what it has brought back from a backup
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     EVALUATING = "Evaluating"
     RETRYING = "Retrying"
     SUSPENDED = "Suspended"
+    RESTORED = "Restored"
     SUCCEEDED = "Succeeded"
     VALID = "Valid"
     READY = "Ready"
@@ -76,10 +77,12 @@ class Reason(StrEnum):
     ARTIFACT_FAILED = "ArtifactFailed"
     PUSH_FAILED = "PushFailed"
     TRAINER_CRASHED = "TrainerCrashed"
+    TRAINER_SILENT = "TrainerSilent"
 
     # Pods that do not start.
     IMAGE_PULL_FAILED = "ImagePullFailed"
     POD_REJECTED = "PodRejected"
+    WRITE_REFUSED = "WriteRefused"
     JOB_SET_MISSING = "JobSetMissing"
     CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
     UNSCHEDULABLE = "Unschedulable"
@@ -102,6 +105,8 @@ class Reason(StrEnum):
 
 
 NEXT_STEP: dict[Reason, str] = {
+    Reason.RESTORED: "If it is to run, perhaps again, take its label velero.io/restore-name off; else delete it. "
+    "Restores with --status-include-resources know what was done.",
     Reason.CONNECTION_NOT_FOUND: "Name an LLMConnection that exists (kubectl get llmc), or ask an admin to make it.",
     Reason.NAMESPACE_NOT_ALLOWED: "Ask an admin to let the connection's namespaceSelector match this namespace.",
     Reason.MODEL_NOT_ALLOWED: "Choose a base model that the connection allows, or ask an admin to allow this one.",
@@ -154,9 +159,13 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.ARTIFACT_FAILED: "Make room on the volume of the connection's artifacts, then set spec.retryNonce.",
     Reason.PUSH_FAILED: "The version stands. Correct what the message names, and push it with `finetune-trainer push`.",
     Reason.TRAINER_CRASHED: "Read failure.logTail; if it is no fault of the job, report it as a bug.",
+    Reason.TRAINER_SILENT: "Read the pod's log. If it hangs, delete the pod: the next attempt goes on from the last "
+    "checkpoint. If it works, see to it that the pod reaches the operator's report port.",
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the connection's image and its pull secret.",
     Reason.POD_REJECTED: "Read the message: a quota, a policy, a missing service account or the connection's "
     "podTemplate is why the pod is refused.",
+    Reason.WRITE_REFUSED: "Ask an admin to let the operator's writes pass the policy or webhook that the message "
+    "names; they are tried again.",
     Reason.JOB_SET_MISSING: "Ask an admin to install JobSet; the job goes on by itself then. Or apply it under a new "
     "name with resources.nodes: 1.",
     Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace.",

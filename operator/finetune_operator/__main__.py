@@ -91,7 +91,7 @@ class Operator:
         price_deployments(self._store)
         show_unreleased(self._store)
         self._queue = WorkQueue(self._reconcile, settings.workers, timeout=settings.reconcile_timeout_seconds)
-        self._reports = ReportBox(self._store, self._queue.add)
+        self._reports = ReportBox(self._store, self._queue.add, lambda: datetime.now(UTC))
         self._reconcilers = self._make_reconcilers()
         self._working = False
 
@@ -103,6 +103,7 @@ class Operator:
             enqueue=self._queue.add,
             clock=lambda: datetime.now(UTC),
             report_interval=timedelta(seconds=self._settings.progress_write_seconds),
+            patience=timedelta(seconds=self._settings.trainer_silence_seconds),
             new_jobs_wait=self._queue.first_waits,
         )
 

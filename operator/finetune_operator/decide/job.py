@@ -9,12 +9,11 @@ from typing import Any
 
 from finetune_api.connection import HuggingFace
 from finetune_api.job import DataFile, FineTuneJobSpec
-from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus, TrainingResult
-from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_api.uris import UriError, parse_uri
 from finetune_api.verdict import SPLITS
-from finetune_operator.decide import policy
+from finetune_operator.decide import policy, unheard
 from finetune_operator.decide.conditions import (
     Fact,
     is_true,
@@ -37,6 +36,7 @@ from finetune_operator.decide.reported import (
 )
 from finetune_operator.decide.run import RETRIED, STARTING, Run
 from finetune_operator.decide.size import fit
+from finetune_operator.decide.versions import recorded_result
 
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
@@ -70,6 +70,18 @@ def not_started(view: JobView, failure: Failure) -> Decision:
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 
+def not_done(view: JobView, refusal: str) -> Decision:
+    """What is there already cannot be changed or ended: a policy or a webhook of the cluster refuses it.
+
+    A job that has ended stays what it is.
+    """
+    if view.finished:
+        return Decision(view.status, requeue_after=REJECTED_CHECK_SECONDS)
+    failure = Failure.because(Reason.WRITE_REFUSED, refusal)
+    status = with_status(view, Change(stalled(failure.reason, failure.message), {"failure": failure}))
+    return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
+
+
 def refused_by_policy(decision: Decision) -> bool:
     """Whether the decision ends the job because of its connection: for good, so better not on a late watch's word."""
     failure = decision.status.failure
@@ -77,8 +89,9 @@ def refused_by_policy(decision: Decision) -> bool:
 
 
 def leave_deleted(view: JobView) -> Decision | None:
-    """Children go by their owner reference: nothing to do."""
-    return Decision(view.status) if view.deleting else None
+    """Children go by their owner reference; where a stranger's finalizer keeps the job, what runs is ended already."""
+    runs = view.run.state in {"Queued", "Active"}
+    return Decision(view.status, stop=runs) if view.deleting else None
 
 
 def keep_finished(view: JobView) -> Decision | None:
@@ -159,6 +172,16 @@ def remember(view: JobView) -> Decision | None:
     return Decision(with_status(view, Change(facts, fields)), requeue_after=view.spec.ttl_seconds_after_finished)
 
 
+def hold_restored(view: JobView) -> Decision | None:
+    """It comes from a backup, without its status: whether it has run, and was paid for, nobody knows any more."""
+    if view.restored is None or view.status.provider is not None or view.run.state != "Absent":
+        return None
+    message = f"restored from a backup ({view.restored}) without its status: whether it has run before is not known"
+    failure = Failure.because(Reason.RESTORED, message)
+    facts = stalled(failure.reason, message)
+    return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": failure})))
+
+
 def wait_for_connection(view: JobView) -> Decision | None:
     """A connection that is not there (yet), or by now is one to another provider."""
     if view.run.state != "Absent" or view.spec is None or (view.connection and not view.began_with):
@@ -197,7 +220,8 @@ def wait_for_last_pod(view: JobView) -> Decision | None:
     """Two pods never write to one output folder: the last attempt's ends first."""
     if view.run.state != "Absent" or not view.live_pods:
         return None
-    facts = reconciling(Reason.PENDING, "waiting for the last attempt's pod to end")
+    said = "waiting for the last attempt's pod to end; delete it where nothing ends it any more (kubectl get pods)"
+    facts = reconciling(Reason.PENDING, said)
     status = with_status(view, Change(facts, {"phase": "Pending"}))
     return Decision(status, stop=True, requeue_after=LAST_POD_CHECK_SECONDS)
 
@@ -257,6 +281,15 @@ def pod_check_seconds(run: Run, now: datetime) -> float | None:
     return min(max(lasted, LATE_POD_CHECK_SECONDS), LATEST_POD_CHECK_SECONDS)
 
 
+def notice_silence(view: JobView) -> Decision | None:
+    """Nothing was heard of a trainer at work for long. It is left alone: its next report says that it is well."""
+    failure = unheard.failure(view)
+    if failure is None:
+        return None
+    facts = stalled(failure.reason, failure.message)
+    return Decision(with_status(view, Change(facts, {"failure": failure, **reported(view.run.report, view.status)})))
+
+
 def follow(view: JobView) -> Decision | None:
     """The trainer is at work: status says how far it is."""
     if view.run.state != "Active":
@@ -268,7 +301,7 @@ def follow(view: JobView) -> Decision | None:
     begun = "Running" if report else "Validating"
     present = view.status.phase if view.status.phase in AT_WORK else begun
     phase = report.phase if report and report.phase in AT_WORK else present
-    again = LATE_POD_CHECK_SECONDS if view.run.ending else None
+    again = LATE_POD_CHECK_SECONDS if view.run.ending else unheard.left(view)
     message = view.run.note or AT_WORK[phase]
     seen = view.status.observed_generation == view.generation and view.status.failure is None
     said = seen and _says(view.status, message) and phase == view.status.phase
@@ -320,25 +353,6 @@ def complete(view: JobView) -> Decision | None:
     return Decision(with_status(view, Change(facts, fields)), requeue_after=again)
 
 
-def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:
-    """The result with the artifact where the operator put it: a pod's word does not move it elsewhere.
-
-    Where a provider has put it, the operator has read there.
-    """
-    if result.artifact.uri is None or view.remote:
-        return result
-    uri = f"{view.provider.artifact_uri}/{_folder_told(view, result.artifact.uri)}"
-    return result.model_copy(update={"artifact": result.artifact.model_copy(update={"uri": uri})})
-
-
-def _folder_told(view: JobView, uri: str) -> str:
-    """In a store each attempt has a folder of its own, and an earlier one may have left the artifact."""
-    in_store = not (view.provider.artifact_uri or "").startswith("pvc://")
-    told = uri.rpartition("/")[2]
-    known = [artifact_folder(number) for number in range(1, view.attempt + 1)] if in_store else []
-    return told if told in known else ARTIFACT_FOLDER
-
-
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     leave_deleted,
     keep_finished,
@@ -347,6 +361,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     suspend,
     notice_loss,
     remember,
+    hold_restored,
     wait_for_connection,
     refuse_by_policy,
     wait_for_last_pod,
@@ -354,6 +369,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     start,
     adopt,
     wait_for_pod,
+    notice_silence,
     follow,
     retry_or_fail,
     complete,

@@ -13,6 +13,9 @@ from finetune_operator.decide.conditions import Fact, is_true
 from finetune_operator.decide.reported import REPORT_INTERVAL
 from finetune_operator.decide.run import Run
 
+PATIENCE = timedelta(minutes=15)
+"""A trainer reports every two seconds where a step is no longer, and after each step where it is."""
+
 
 @dataclass(frozen=True)
 class Active:
@@ -52,12 +55,18 @@ class JobView:
     now: datetime
     remote: bool = False
     """Whether its provider is outside of the cluster."""
+    restored: str | None = None
+    """The restore that has brought it back from a backup, if one has."""
     held: bool = False
     """Whether our finalizer is on the job: something of it may be outside of the cluster."""
     abandoned: bool = False
     """Whether somebody wants it let go though the provider cannot be asked."""
     report_interval: timedelta = REPORT_INTERVAL
     """Least time between two writes of progress."""
+    heard_at: datetime | None = None
+    """When its trainer at work was last heard, by our own clock; where it was not, since when this process listens."""
+    patience: timedelta = PATIENCE
+    """So long a trainer that trains may say nothing."""
     facts: ProviderFacts = field(default_factory=ProviderFacts)
     """Prices and dates of the provider."""
     if_better: bool = False

@@ -6,9 +6,13 @@ from datetime import datetime
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.evaluation import EvaluationResult
+from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
+
+_AWAITED = frozenset({Reason.CONNECTION_NOT_FOUND})
+"""What a deployment waits for that its model's message is to name: it does not come by itself."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,13 @@ def decide(view: ModelView) -> ModelDecision:
         deploy=deploy,
         prune=tuple(prunable(view, active)),
     )
+
+
+def not_deployed(view: ModelView, status: FineTunedModelStatus, failure: Failure) -> FineTunedModelStatus:
+    """The status that was decided, where the automatic deployment cannot be made: what serves goes on serving."""
+    facts = stalled(failure.reason, failure.sentences)
+    conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
+    return status.model_copy(update={"conditions": conditions})
 
 
 def active_version(spec: FineTunedModelSpec, versions: Sequence[ModelVersion], present: int | None) -> int | None:
@@ -206,6 +217,9 @@ def _deployment_facts(deployment: DeploymentView | None, active: int, passed_ove
     problem = next((c for c in conditions or () if c.type == "Stalled" and c.status == "True"), None)
     if problem:
         return stalled(Reason(problem.reason), f"ModelDeployment {deployment.name}: {problem.message}")
+    waits = next((c for c in conditions or () if c.type == "Reconciling" and c.reason in _AWAITED), None)
+    if waits:
+        return reconciling(Reason(waits.reason), f"ModelDeployment {deployment.name}: {waits.message}")
     return reconciling(Reason.DEPLOYING, f"version {active} is active and is being deployed")
 
 

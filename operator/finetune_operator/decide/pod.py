@@ -27,7 +27,9 @@ _WAITING_REASONS = {
 }
 _UNSTARTABLE = frozenset({"CreateContainerError", "RunContainerError"})
 
-_CLAIM_MISSING = re.compile('persistentvolumeclaim "[^"]*" not found')
+_CLAIM_MISSING = re.compile(
+    'persistentvolumeclaim "[^"]*" (not found|is being deleted|bound to non-existent persistentvolume)'
+)
 """The scheduler's words. More room would not help such a pod."""
 
 

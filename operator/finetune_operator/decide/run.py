@@ -36,6 +36,12 @@ CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED,
 STARTING = timedelta(seconds=15)
 """A trainer has its say within this time: that its container runs is not worth a write of status before."""
 
+_ROOM_ON_DISK = (
+    "Ask for more ephemeral-storage in the connection's podTemplate, or have the job write less to the pod's own disk; "
+    "then set spec.retryNonce to go on from the last checkpoint."
+)
+"""For a pod that has written more to its node's disk than it may: the next attempt would, too."""
+
 _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 """Exit codes that the shell's rule gives to a program that a signal has ended."""
 
@@ -70,6 +76,8 @@ class Run:
     """Whether the pod has been told to end: a node that does not answer sends no event, so look again."""
     starting: bool = False
     """Whether its pod has just begun and nothing has been heard of the trainer yet: it will speak, so wait."""
+    started_at: datetime | None = None
+    """When its trainer began, by its node's clock."""
     billed_seconds: int | None = None
     """Time that the provider bills, once it is known, where it bills by the time."""
     measuring: "Run | None" = None
@@ -141,13 +149,19 @@ def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime
         since = max(moment(pod["metadata"]["creationTimestamp"]) for pod in pending)
         return Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None, since=since)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
-    return Run("Active", report=report, ending=ending, starting=starting)
+    began = [started for pod in pods if (started := _started(pod))]
+    return Run("Active", report=report, ending=ending, starting=starting, started_at=min(began, default=None))
+
+
+def _started(pod: Manifest) -> datetime | None:
+    started = ((_container(pod).get("state") or {}).get("running") or {}).get("startedAt")
+    return moment(started) if started else None
 
 
 def _has_just_started(pod: Manifest, now: datetime) -> bool:
     """By the node's clock: one that is far ahead of ours says nothing."""
-    started = ((_container(pod).get("state") or {}).get("running") or {}).get("startedAt")
-    return started is not None and timedelta(seconds=-1) <= now - moment(started) <= STARTING
+    started = _started(pod)
+    return started is not None and timedelta(seconds=-1) <= now - started <= STARTING
 
 
 def newest(pods: Sequence[Manifest]) -> Manifest | None:
@@ -325,7 +339,8 @@ def _disruption(pod: Manifest) -> Failure | None:
     if reason in {"NodeLost", "DeletionByTaintManager", "DeletionByPodGC", "NodeShutdown", "Terminated"}:
         return Failure.because(Reason.NODE_LOST, message or "the node of the training pod is gone")
     if reason in {"Evicted", "TerminationByKubelet", "PreemptionByScheduler", "EvictionByEvictionAPI", "Preempting"}:
-        return Failure.because(Reason.EVICTED, message or "the training pod was evicted")
+        evicted = Failure.because(Reason.EVICTED, message or "the training pod was evicted")
+        return evicted.model_copy(update={"next_step": _ROOM_ON_DISK}) if "ephemeral" in message else evicted
     return None
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.connection import place_of_models
+from finetune_api.evaluation import EvaluationResult
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import ArtifactRef
+from finetune_api.job_status import ArtifactRef, FineTuneJobStatus, ProviderStatus, TrainingResult
 from finetune_api.model import FineTunedModelStatus, ModelVersion
-from finetune_operator.decide.conditions import timestamp
-from finetune_operator.decide.job import recorded_result
+from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
+from finetune_operator.decide.conditions import is_true, timestamp
 from finetune_operator.decide.job_view import Active, JobView
 
 MOST_VERSIONS = 200
@@ -62,6 +63,69 @@ def registered(status: FineTunedModelStatus, jobs: Iterable[JobView]) -> FineTun
     return status.model_copy(update={"versions": versions, "latest_version": latest + len(new)})
 
 
+def recovered(
+    status: FineTunedModelStatus, records: Iterable[ModelVersion], served: int | None
+) -> FineTunedModelStatus:
+    """The status with the versions that it has lost and their jobs still tell of: those after its latest one.
+
+    What is no later was let go by history, or belongs to a job that is recorded.
+
+    Args:
+        status: as it is; somebody has emptied it, or has brought back an old one.
+        records: versions as jobs record them.
+        served: the version that the model's deployment serves: it was active, where nothing else says which was.
+    """
+    known = {version.job_uid for version in status.versions or ()}
+    latest = status.latest_version or 0
+    lost = {one.version: one for one in records if one.version > latest and one.job_uid not in known}
+    if not lost:
+        return status
+    room = MOST_VERSIONS - len(status.versions or ())
+    back = [lost[number] for number in sorted(lost)][-room:] if room > 0 else []
+    fields = {
+        "versions": [*(status.versions or ()), *back],
+        "latest_version": max(lost),
+        "active_version": status.active_version or (served if served in lost else None),
+    }
+    return status.model_copy(update=fields)
+
+
+def of_record(metadata: Mapping[str, Any], spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ModelVersion | None:
+    """The version that an ended job's own status tells of; None where it tells of none."""
+    result, ended = status.result, status.completion_time
+    if status.model_version is None or result is None or ended is None or not is_true(status.conditions, "Complete"):
+        return None
+    provider = status.provider or ProviderStatus()
+    place = place_of_models(provider.name, provider.place)
+    return _version(
+        _Maker(metadata["name"], metadata["uid"], spec, place),
+        status.model_version,
+        result,
+        status.evaluation,
+        by_provider=result.artifact.uri is None,
+        created_at=ended,
+    )
+
+
+def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:
+    """The result with the artifact where the operator put it: a pod's word does not move it elsewhere.
+
+    Where a provider has put it, the operator has read there.
+    """
+    if result.artifact.uri is None or view.remote:
+        return result
+    uri = f"{view.provider.artifact_uri}/{_folder_told(view, result.artifact.uri)}"
+    return result.model_copy(update={"artifact": result.artifact.model_copy(update={"uri": uri})})
+
+
+def _folder_told(view: JobView, uri: str) -> str:
+    """In a store each attempt has a folder of its own, and an earlier one may have left the artifact."""
+    in_store = not (view.provider.artifact_uri or "").startswith("pvc://")
+    told = uri.rpartition("/")[2]
+    known = [artifact_folder(number) for number in range(1, view.attempt + 1)] if in_store else []
+    return told if told in known else ARTIFACT_FOLDER
+
+
 def has_versions_of(status: FineTunedModelStatus, jobs: Sequence[JobView]) -> list[JobView]:
     """Those of the jobs whose version the status has."""
     known = {version.job_uid for version in status.versions or ()}
@@ -77,23 +141,53 @@ def new_version(view: JobView, number: int) -> ModelVersion:
     report, spec = view.run.report, view.spec
     if report is None or report.result is None or spec is None:
         raise ValueError("only a job with a result makes a version")
-    by_provider = view.remote and report.result.artifact.uri is None
+    result = recorded_result(view, report.result)
+    return _version(
+        _Maker(view.name, view.uid, spec, place_of_models(view.provider.name, view.provider.place)),
+        number,
+        result,
+        report.evaluation,
+        by_provider=view.remote and report.result.artifact.uri is None,
+        created_at=timestamp(view.now),
+    )
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """The job that made a version."""
+
+    name: str
+    uid: str
+    spec: FineTuneJobSpec
+    place: str | None
+    """Where its model is, at its provider."""
+
+
+def _version(
+    job: _Maker,
+    number: int,
+    result: TrainingResult,
+    evaluation: EvaluationResult | None,
+    *,
+    by_provider: bool,
+    created_at: str,
+) -> ModelVersion:
     return ModelVersion(
         version=number,
-        job=view.name,
-        job_uid=view.uid,
-        connection=spec.connection_ref.name,
-        place=place_of_models(view.provider.name, view.provider.place),
-        base_model=spec.base_model,
-        adopted=True if spec.adopt is not None else None,
-        method="ChosenByProvider" if by_provider else _method(spec, report.result.artifact),
-        lora_rank=None if by_provider else _rank(spec, report.result.artifact),
-        artifact=recorded_result(view, report.result).artifact,
-        dataset_sha256=report.result.dataset_sha256,
-        train_loss=report.result.train_loss,
-        eval_loss=report.result.eval_loss,
-        evaluation=report.evaluation.compact() if report.evaluation else None,
-        created_at=timestamp(view.now),
+        job=job.name,
+        job_uid=job.uid,
+        connection=job.spec.connection_ref.name,
+        place=job.place,
+        base_model=job.spec.base_model,
+        adopted=True if job.spec.adopt is not None else None,
+        method="ChosenByProvider" if by_provider else _method(job.spec, result.artifact),
+        lora_rank=None if by_provider else _rank(job.spec, result.artifact),
+        artifact=result.artifact,
+        dataset_sha256=result.dataset_sha256,
+        train_loss=result.train_loss,
+        eval_loss=result.eval_loss,
+        evaluation=evaluation.compact() if evaluation else None,
+        created_at=created_at,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from finetune_api.names import GROUP
+from finetune_api.names import FIELD_MANAGER, GROUP, MANAGED_BY_LABEL
 
 DIGEST_ANNOTATION = f"{GROUP}/applied"
 
@@ -19,6 +19,15 @@ def stamped(wanted: Manifest) -> Manifest:
     digest = sha256(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     annotations = {**metadata.get("annotations", {}), DIGEST_ANNOTATION: digest}
     return {**wanted, "metadata": {**metadata, "annotations": annotations}}
+
+
+def is_ours(present: Manifest) -> bool:
+    """Whether the operator has made an object: by its label or, where somebody has taken that off, by who wrote it."""
+    metadata = present["metadata"]
+    if (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == FIELD_MANAGER:
+        return True
+    writers = metadata.get("managedFields") or ()
+    return any((one.get("manager"), one.get("operation")) == (FIELD_MANAGER, "Apply") for one in writers)
 
 
 def covers(present: Any, wanted: Any) -> bool:

@@ -13,6 +13,7 @@ from finetune_api.names import (
     ATTEMPT_LABEL,
     COMPONENT_LABEL,
     JOB_LABEL,
+    JOB_UID_LABEL,
     JOB_VARIABLE,
     MODEL_LABEL,
     OWNER_ANNOTATION,
@@ -56,7 +57,7 @@ def job_of(
         "metadata": {
             "name": name,
             "namespace": owner["metadata"]["namespace"],
-            "labels": own_labels,
+            "labels": {**own_labels, JOB_UID_LABEL: owner["metadata"]["uid"]},
             "annotations": {OWNER_ANNOTATION: owner_name},
             "ownerReferences": [owner_reference(owner)],
         },

@@ -16,6 +16,7 @@ from finetune_api.names import (
     CONFIG_MAPS_PATH,
     HUB_TOKEN_VARIABLE,
     JOB_LABEL,
+    JOB_UID_LABEL,
     JOB_VARIABLE,
     JUDGE_KEY_VARIABLE,
     MODEL_CACHE_PATH,
@@ -91,7 +92,7 @@ def metadata(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, at
     return {
         "name": names.attempt(name, attempt.number, spec.resources.nodes),
         "namespace": owner["metadata"]["namespace"],
-        "labels": {**own_labels(owner, spec, attempt), **queue},
+        "labels": {**own_labels(owner, spec, attempt), JOB_UID_LABEL: owner["metadata"]["uid"], **queue},
         "annotations": {OWNER_ANNOTATION: name},
         "ownerReferences": [owner_reference(owner)],
     }

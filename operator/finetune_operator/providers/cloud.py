@@ -141,7 +141,11 @@ class CloudTraining:
     async def measure(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
-        """Make the Job of the pod that asks the model. Its name is fixed: a second call changes nothing."""
+        """Make the Job of the pod that asks the model. Its name is fixed: a second call changes nothing.
+
+        Raises:
+            CannotMake: a Job of somebody else has the name.
+        """
         provider = status.provider or ProviderStatus()
         evaluation = provider.evaluation or ProviderEvaluation()
         key = key_of(job, provider)
@@ -155,7 +159,7 @@ class CloudTraining:
             default_image=self._check_image,
             report_ca=self._report_ca(),
         )
-        self._store.put(JOBS, await self._kube.create_once(JOBS, manifest))
+        self._store.put(JOBS, await create_job(self._kube, manifest))
         return str(manifest["metadata"]["name"])
 
     async def end_measuring(self, job: Manifest, provider: ProviderStatus) -> None:

@@ -25,7 +25,7 @@ from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.providers.errors import CannotMake
 from finetune_operator.providers.pod_refusals import NotBroughtUp, Told
 from finetune_operator.runtime.errors import Conflict, KubeError, NotFound
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube, Resource
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
 
@@ -165,12 +165,16 @@ class HuggingFaceTraining:
             active=self._compared_with(job["metadata"]["namespace"], spec),
         )
         if spec.resources.nodes > 1:
-            return await self._start_set(jobset.build(job, spec, _settings(connection), attempt))
+            return await self._start_set(job, jobset.build(job, spec, _settings(connection), attempt))
         manifest = training_job.build(job, spec, _settings(connection), attempt)
         self._store.put(JOBS, await create_job(self._kube, manifest), told=True)
         return str(manifest["metadata"]["name"])
 
-    async def _start_set(self, manifest: Manifest) -> str:
+    async def _start_set(self, job: Manifest, manifest: Manifest) -> str:
+        name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+        found = await self._kube.get(JOB_SETS, name, namespace)
+        if found is not None and self._own(found, job["metadata"]["uid"]) is None:
+            raise _taken(JOB_SETS, found)
         try:
             await self._kube.apply(JOB_SETS, manifest)
         except NotFound:
@@ -292,18 +296,26 @@ async def create_job(kube: Kube, manifest: Manifest) -> Manifest:
     except Conflict:
         metadata = manifest["metadata"]
         found = await kube.get(JOBS, metadata["name"], metadata["namespace"])
-        if found is None or _goes_by_itself(found):
+        if found is None:
             raise
-        message = f"Job {metadata['name']} is there already and is not of this FineTuneJob"
-        step = f"Delete that Job (kubectl delete job {metadata['name']}), or apply this one under a new name."
-        raise CannotMake(Failure(reason=Reason.NAME_CONFLICT, message=message, next_step=step)) from None
+        raise _taken(JOBS, found) from None
+
+
+def _taken(resource: Resource, found: Manifest) -> CannotMake | Conflict:
+    """What to raise where an object of somebody else has the name; one that goes by itself is waited for."""
+    name, kind = found["metadata"]["name"], resource.kind
+    if _goes_by_itself(found):
+        return Conflict(409, "AlreadyExists", f"{kind} {name} is on its way out")
+    message = f"{kind} {name} is there already and is not of this object"
+    step = f"Delete it (kubectl delete {kind.lower()} {name}), or apply this object under a new name."
+    return CannotMake(Failure(reason=Reason.NAME_CONFLICT, message=message, next_step=step))
 
 
 def _goes_by_itself(job: Manifest) -> bool:
-    """Whether a Job that is not ours goes without anybody's help: with the FineTuneJob that had the name before."""
-    metadata = job["metadata"]
+    """Whether what is not ours goes without anybody's help: with the job or the model that had the name before."""
+    metadata, ours = job["metadata"], {FINE_TUNE_JOBS.kind, FINE_TUNED_MODELS.kind}
     owners = metadata.get("ownerReferences") or ()
-    return "deletionTimestamp" in metadata or any(owner["kind"] == FINE_TUNE_JOBS.kind for owner in owners)
+    return "deletionTimestamp" in metadata or any(owner["kind"] in ours for owner in owners)
 
 
 def _nodes(job: Manifest) -> int:

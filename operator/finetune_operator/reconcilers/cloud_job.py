@@ -15,12 +15,12 @@ from finetune_operator.decide import cloud_job as decide
 from finetune_operator.decide import measuring
 from finetune_operator.decide.cloud_job import Adopt, Create, Wait, next_move
 from finetune_operator.decide.job_view import Decision, JobView
-from finetune_operator.providers.errors import Busy, Ended, ProviderError, Refused, TryLater, Unreached
+from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.providers.ports import RemoteTraining
 from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
-from finetune_operator.runtime.errors import Forbidden, Invalid
+from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 
 logger = logging.getLogger(__name__)
@@ -121,8 +121,10 @@ class CloudJobs:
             return decide.trouble(view, missing, decide.ASK_AGAIN_SECONDS)
         try:
             job_id = await self._training.measure(job, view.spec, view.connection, decision.status)
-        except (Invalid, Forbidden) as error:
+        except REFUSALS as error:
             return measuring.not_started(view, Failure.because(Reason.POD_REJECTED, error.message))
+        except CannotMake as error:
+            return measuring.not_started(view, error.failure)
         return replace(decision, status=measuring.started(decision.status, job_id))
 
     async def release(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:

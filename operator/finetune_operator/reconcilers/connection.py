@@ -17,7 +17,7 @@ from finetune_operator.desired import trial_job
 from finetune_operator.providers.accounts import Accounts, catalogue_name, is_remote
 from finetune_operator.providers.errors import Busy, ProviderError
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
-from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound
+from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Transient, Unadmitted
 from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES
 from finetune_operator.runtime.queue import Key, Requeue
 
@@ -50,8 +50,13 @@ class ConnectionReconciler:
         if spec is not None and left > 0:
             return Requeue(left)
         if spec is not None and spec.hugging_face is not None:
-            checked = await self._try_pods(spec, spec.hugging_face)
             again = Requeue(decide_connection.BAD_FOR.total_seconds())
+            try:
+                checked = await self._try_pods(spec, spec.hugging_face)
+            except Transient as error:
+                logger.warning("a pod of a connection cannot be tried now: %s", error.message)
+                if status.observed_generation == generation:
+                    return again  # what is known of this spec stays
         elif spec is not None and is_remote(spec):
             try:
                 connection, status, checked = await self._look(connection, spec, status)
@@ -75,7 +80,10 @@ class ConnectionReconciler:
     async def _try_pods(self, spec: LLMConnectionSpec, local: HuggingFace) -> Checked | None:
         """Ask the API server about a pod of the connection, in a namespace that may use it; None where there is none.
 
-        What else it says there is of that namespace: a quota, a policy. Jobs say it.
+        What else it says there is of that namespace: a quota, a policy, a webhook that does not answer. Jobs say it.
+
+        Raises:
+            Transient: the API server could not say.
         """
         namespace = self._first_namespace(spec)
         if namespace is None:
@@ -85,7 +93,7 @@ class ConnectionReconciler:
         except Invalid as refusal:
             if trial_job.TEMPLATE in refusal.message:
                 return Checked(decide_connection.pod_refused(refusal.message))
-        except (Conflict, Forbidden, NotFound) as error:
+        except (Conflict, Forbidden, NotFound, Unadmitted) as error:
             logger.info("a pod of a connection cannot be tried in namespace %s: %s", namespace, error.message)
         return Checked()
 

@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from finetune_api.base import ApiModel
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.names import ABANDON_ANNOTATION
+from finetune_api.reasons import Reason
 from finetune_operator.decide.connection import with_resolved
+from finetune_operator.decide.job_view import PATIENCE
 from finetune_operator.decide.reported import REPORT_INTERVAL
-from finetune_operator.runtime.errors import NotFound
+from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
@@ -46,6 +48,8 @@ class Context:
     clock: Callable[[], datetime]
     report_interval: timedelta = REPORT_INTERVAL
     """Least time between two writes of a job's progress."""
+    patience: timedelta = PATIENCE
+    """So long a trainer may say nothing before its job says so."""
     new_jobs_wait: Callable[[], bool] = lambda: False
     """Whether jobs that are new wait for a worker."""
     _connections: dict[str, tuple[int, LLMConnectionSpec | None]] = field(default_factory=dict)
@@ -78,6 +82,7 @@ class Context:
 
         Raises:
             Conflict: the object has changed since; the queue looks again.
+            KubeError: another one of REFUSALS, of which an Event has told.
         """
         if old == new:
             return True
@@ -90,8 +95,16 @@ class Context:
         except NotFound:
             self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
             return False
+        except REFUSALS as refusal:
+            await self.tell_refused(obj, "its status cannot be written", refusal)
+            raise
         self.store.put(resource, written, told=told)
         return True
+
+    async def tell_refused(self, obj: Mapping[str, Any], what: str, refusal: KubeError) -> None:
+        """An Event about a write that a policy or a webhook refuses, where status cannot say it."""
+        logger.warning("%s: %s", what, refusal.message)
+        await self.announce(obj, "Warning", Reason.WRITE_REFUSED, f"{what}: {refusal.message}")
 
     async def hold(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
         """Put a finalizer of ours on the object, unless it is there: from now on it does not go before we let it.

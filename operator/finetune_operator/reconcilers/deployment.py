@@ -11,8 +11,6 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import (
     DEPLOYMENT_LABEL,
-    FIELD_MANAGER,
-    MANAGED_BY_LABEL,
     PROVIDER_FINALIZER,
     SERVED_VERSION_LABEL,
 )
@@ -31,7 +29,7 @@ from finetune_operator.decide.deployment import (
 from finetune_operator.decide.idle import is_asleep
 from finetune_operator.decide.run import CHANGES_BY_ITSELF
 from finetune_operator.desired import serving
-from finetune_operator.desired.compare import covers, stamped
+from finetune_operator.desired.compare import covers, is_ours, stamped
 from finetune_operator.providers.accounts import catalogue_name, is_remote
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
@@ -41,7 +39,7 @@ from finetune_operator.reconcilers.context import Context, has_finalizer, parse_
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for, wake_of
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
 from finetune_operator.reconcilers.observed import pods_of_deployment
-from finetune_operator.runtime.errors import Forbidden, Invalid
+from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -128,7 +126,7 @@ class DeploymentReconciler:
         except NameTaken as taken:
             refused = not_applied(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
             return deployment, refused, REFUSED_CHECK_SECONDS
-        except (Invalid, Forbidden) as refusal:
+        except REFUSALS as refusal:
             refused = not_applied(view, Failure.because(Reason.POD_REJECTED, refusal.message))
             return deployment, refused, REFUSED_CHECK_SECONDS
         rolls = ROLLING_CHECK_SECONDS if view.serving.state in {"Rolling", "Failing"} and not view.deleting else None
@@ -245,9 +243,9 @@ class DeploymentReconciler:
         if present is not None and covers(present, wanted):
             return False
         if present is None:
-            # Only objects of ours are watched: applying would take a stranger's over.
+            # Only what has our label is watched: applying would take a stranger's over.
             found = await self._context.kube.get(resource, metadata["name"], metadata["namespace"])
-            if found is not None and (found["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != FIELD_MANAGER:
+            if found is not None and not is_ours(found):
                 raise NameTaken(f"{resource.kind} {metadata['name']} exists and was not made by this operator")
         self._context.store.put(resource, await self._context.kube.apply(resource, wanted))
         return True

@@ -7,12 +7,12 @@ from typing import Any
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import Failure, FineTuneJobStatus
-from finetune_api.names import PROVIDER_FINALIZER
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
+from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job, leftovers
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.job import decide, not_started, refused_by_policy
+from finetune_operator.decide.job import decide, not_done, not_started, refused_by_policy
 from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.decide.versions import Compared, compared_of, find_version
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
@@ -30,7 +30,7 @@ from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime import metrics
-from finetune_operator.runtime.errors import Forbidden, Invalid
+from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, NAMESPACES
 from finetune_operator.runtime.queue import Key, Requeue
 
@@ -60,25 +60,28 @@ class JobReconciler:
         view, decision = await self._look(job)
         if decision.register and view.spec is not None:
             model = view.spec.model_ref.name
-            self._offers.make(view, model, self._context.store.count(FINE_TUNE_JOBS, under_way(key.namespace, model)))
-            return None
+            others = self._context.store.count(FINE_TUNE_JOBS, under_way(key.namespace, model))
+            refused = self._offers.make(view, model, others)
+            if refused is None:
+                return None
+            decision = cloud_job.trouble(view, refused, cloud_job.ASK_AGAIN_SECONDS)
         try:
             job, decision = await self._act(job, view, decision)
         except Busy as busy:
             return Requeue(busy.retry_after or 1.0)
         except ProviderError as error:
             decision = cloud_job.trouble(view, error.failure(), error.retry_after or cloud_job.ASK_AGAIN_SECONDS)
-        if self._can_tell_later(view, decision):
-            return Requeue(0)
-        released = view.deleting and decision.release
-        if released:
+        except REFUSALS as refusal:
+            decision = not_done(view, refusal.message)
+        return Requeue(0) if self._can_tell_later(view, decision) else await self._conclude(job, view, decision)
+
+    async def _conclude(self, job: Manifest, view: JobView, decision: Decision) -> Requeue | None:
+        """Say what was done, or have the job go."""
+        if view.deleting and decision.release:
             self._forget(view.uid)
-        if decision.delete and not released:
-            await self._context.kube.delete(
-                FINE_TUNE_JOBS, key.name, key.namespace, uid=job["metadata"]["uid"], propagation="Background"
-            )
-        if decision.delete or released:
             return None
+        if decision.delete:
+            return await self._end_of_time(job)
         status = decision.status.model_copy(update={"display": _display(view, decision.status)})
         # What this write tells concerns the job alone, and that has just been looked at.
         await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=not view.remote)
@@ -86,6 +89,18 @@ class JobReconciler:
         if status.completion_time is not None or view.deleting:
             self._forget(view.uid)
         return None if decision.requeue_after is None else Requeue(decision.requeue_after)
+
+    async def _end_of_time(self, job: Manifest) -> Requeue | None:
+        """Delete a job whose time to live is over; one that a policy protects stays, and is asked about again."""
+        metadata = job["metadata"]
+        try:
+            await self._context.kube.delete(
+                FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], uid=metadata["uid"], propagation="Background"
+            )
+        except REFUSALS as refusal:
+            await self._context.tell_refused(job, "it cannot be deleted at the end of its time to live", refusal)
+            return Requeue(cloud_job.ASK_AGAIN_SECONDS)
+        return None
 
     def _forget(self, uid: str) -> None:
         """A job has ended or is gone: nobody asks any more what was counted of it."""
@@ -127,6 +142,9 @@ class JobReconciler:
         tuned, base = self._cloud.asked(metadata["uid"]) if remote else (None, None)
         began = status.provider.name if status.provider else None
         fits = connection is not None and began in (None, connection.provider) and self._providers.know(connection)
+        run = await provider.observe(job, status)
+        in_pod = not remote or (status.provider or ProviderStatus()).asked_at is None
+        listens = run.state == "Active" and in_pod
         return JobView(
             name=metadata["name"],
             namespace=metadata["namespace"],
@@ -139,13 +157,16 @@ class JobReconciler:
             status=status,
             connection=connection,
             namespace_labels=namespace["metadata"].get("labels", {}),
-            run=await provider.observe(job, status),
+            run=run,
             live_pods=provider.has_live_pods(job),
             version=self._version(job, spec),
             artifact_uri=provider.output_uri(job, spec, connection) if fits and spec and connection else "",
             now=self._context.clock(),
             report_interval=self._context.report_interval,
+            heard_at=self._reports.heard_at(*_address(job)) if listens else None,
+            patience=self._context.patience,
             remote=remote,
+            restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
             held=has_finalizer(job, PROVIDER_FINALIZER),
             abandoned=is_abandoned(job),
             facts=self._providers.facts(connection),
@@ -202,7 +223,7 @@ class JobReconciler:
         provider = self._providers.of(view.status, view.connection)
         try:
             job_id = await provider.start(job, spec, connection, decision.status)
-        except (Invalid, Forbidden) as error:
+        except REFUSALS as error:
             return job, not_started(view, Failure.because(Reason.POD_REJECTED, error.message))
         except CannotMake as error:
             return job, not_started(view, error.failure)
@@ -216,6 +237,11 @@ class JobReconciler:
             await self._context.announce(job, *told)
         if new.phase == "Failed" and old.phase != "Failed" and new.failure is not None:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
+
+
+def _address(job: Manifest) -> tuple[str, str, str]:
+    metadata = job["metadata"]
+    return metadata["namespace"], metadata["name"], metadata["uid"]
 
 
 def decide_about(view: JobView) -> Decision:

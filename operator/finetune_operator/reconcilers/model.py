@@ -6,11 +6,16 @@ from typing import Any
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.display import model_display
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_api.names import FIELD_MANAGER, MANAGED_BY_LABEL
+from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
-from finetune_operator.decide.conditions import merge
-from finetune_operator.decide.model import DeploymentView, ModelView, decide
-from finetune_operator.decide.versions import has_versions_of, registered
+from finetune_operator.decide.conditions import merge, moment
+from finetune_operator.decide.job_view import JobView
+from finetune_operator.decide.model import DeploymentView, ModelDecision, ModelView, decide, not_deployed
+from finetune_operator.decide.versions import has_versions_of, of_record, recovered, registered
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
 from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.providers.accounts import Accounts
@@ -21,16 +26,19 @@ from finetune_operator.reconcilers.model_release import (
     delete_at_provider,
     is_at_provider,
     is_held,
+    make_prune_job,
     require_here,
     require_not_failed,
 )
-from finetune_operator.reconcilers.observed import of_model
+from finetune_operator.reconcilers.observed import made_version, of_model
 from finetune_operator.reconcilers.offers import Offers
-from finetune_operator.runtime.errors import Conflict
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.errors import REFUSALS, Conflict
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key, Requeue
 
 Manifest = dict[str, Any]
+
+REFUSED_CHECK_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -68,41 +76,90 @@ class ModelReconciler:
             return await self._look(key)
 
     async def _look(self, key: Key) -> Requeue | None:
-        """Versions that wait and the one that becomes active by them are one write: none is ever there without it."""
         offered = self._offers.of(key)
         model = await self._context.read(FINE_TUNED_MODELS, key)
         if model is None and offered:
-            model = await self._context.kube.create(FINE_TUNED_MODELS, fine_tuned_model.build(key.namespace, key.name))
+            try:
+                model = await self._context.kube.create(
+                    FINE_TUNED_MODELS, fine_tuned_model.build(key.namespace, key.name)
+                )
+            except REFUSALS as refusal:
+                self._offers.refuse(key, refusal.message)
+                return Requeue(REFUSED_CHECK_SECONDS)
+        self._offers.open(key)
         if model is None:
             return None
         view = self._observe(model)
         if view.deleting and is_held(model):
             return await self._release.release(model, view)
-        model = await self._release.hold(model, view)
-        before, view = view.status, replace(view, status=registered(view.status, offered))
+        try:
+            model = await self._release.hold(model, view)
+        except REFUSALS as refusal:
+            await self._context.tell_refused(model, "its finalizer cannot be changed", refusal)
+        return await self._settle(key, model, view, offered)
+
+    async def _settle(self, key: Key, model: Manifest, view: ModelView, offered: list[JobView]) -> Requeue | None:
+        """Versions that wait and the one that becomes active by them are one write: none is ever there without it."""
+        before, known = view.status, self._recovered(model, view)
+        if known is not before:
+            back = ", ".join(str(one.version) for one in known.versions or () if one not in (before.versions or ()))
+            note = f"status had lost version {back}: their jobs have told of them"
+            await self._context.announce(model, "Warning", "Recovered", note)
+        view = replace(view, status=registered(known, offered))
+        decision, pruning = await self._let_history_go(model, before, view)
+        # The deployment follows status.activeVersion, so that is written first where it changes.
+        changes = decision.status.active_version != before.active_version
+        refused = None if changes else await self._deploy(model, view, decision)
+        if refused is not None:
+            decision = replace(decision, status=not_deployed(view, decision.status, refused))
+        status = _with_leftovers(view, decision.status, pruning)
+        status = status.model_copy(update={"display": model_display(status)})
+        if not await self._context.write_status(FINE_TUNED_MODELS, model, before, status):
+            self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
+            return None
+        self._offers.taken(key, has_versions_of(view.status, offered))
+        if changes:
+            refused = await self._deploy(model, view, decision)
+            await self._tell_activated(model, before, status)
+        told = leftovers.headline(before.conditions, status.conditions)
+        if told is not None:
+            await self._context.announce(model, *told)
+        if refused is not None:
+            return Requeue(0 if changes else REFUSED_CHECK_SECONDS)  # at once where the next look is to say it
+        return None if pruning.trouble is None else Requeue(pruning.again(view))
+
+    async def _tell_activated(
+        self, model: Manifest, before: FineTunedModelStatus, status: FineTunedModelStatus
+    ) -> None:
+        note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
+        await self._context.announce(model, "Normal", "Activated", note)
+
+    async def _let_history_go(
+        self, model: Manifest, before: FineTunedModelStatus, view: ModelView
+    ) -> tuple[ModelDecision, Pruning]:
+        """What is decided, once history has been let go as far as it goes."""
         decision = decide(view)
         # Only what is recorded is deleted: after a crash a number that is not may be given to another job's version.
         recorded = {version.version for version in before.versions or ()}
         surplus = [version for version in decision.prune if version.version in recorded]
         pruning = await self._prune_all(model, surplus)
-        if pruning.gone:
-            decision = decide(replace(view, pruned=view.pruned | pruning.gone))
-        status = _with_leftovers(view, decision.status, pruning)
-        status = status.model_copy(update={"display": model_display(status)})
-        # Status first: the deployment follows status.activeVersion.
-        if not await self._context.write_status(FINE_TUNED_MODELS, model, before, status):
-            self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
-            return None
-        self._offers.taken(key, has_versions_of(view.status, offered))
-        if decision.deploy and view.spec is not None:
-            await self._deploy(model, view.spec)
-        if status.active_version != before.active_version:
-            note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
-            await self._context.announce(model, "Normal", "Activated", note)
-        told = leftovers.headline(before.conditions, status.conditions)
-        if told is not None:
-            await self._context.announce(model, *told)
-        return None if pruning.trouble is None else Requeue(pruning.again(view))
+        return (decide(replace(view, pruned=view.pruned | pruning.gone)) if pruning.gone else decision), pruning
+
+    def _recovered(self, model: Manifest, view: ModelView) -> FineTunedModelStatus:
+        """The status with what it has lost; a model that was made anew by its user does not have an earlier one's."""
+        metadata, store, status = model["metadata"], self._context.store, view.status
+        namespace, name = metadata["namespace"], metadata["name"]
+        following = made_version(namespace, name, (status.latest_version or 0) + 1)
+        if view.deleting or (status.latest_version and not store.count(FINE_TUNE_JOBS, following)):
+            return status
+        records = []
+        for job in store.select(FINE_TUNE_JOBS, made_version(namespace, name)):
+            spec, _ = parse_spec(FineTuneJobSpec, job)
+            made = spec and of_record(job["metadata"], spec, parse_status(FineTuneJobStatus, job))
+            if made and moment(made.created_at) >= moment(metadata["creationTimestamp"]):
+                records.append(made)
+        served = next((one.status.served_version for one in view.deployments if one.spec.version == "Active"), None)
+        return recovered(status, records, served)
 
     def _observe(self, model: Manifest) -> ModelView:
         metadata = model["metadata"]
@@ -132,12 +189,11 @@ class ModelReconciler:
         views = []
         for deployment in found:
             spec, _ = parse_spec(ModelDeploymentSpec, deployment)
-            owners = deployment["metadata"].get("ownerReferences") or ()
             if spec is not None:
                 views.append(
                     DeploymentView(
                         name=deployment["metadata"]["name"],
-                        owned=any(owner["uid"] == metadata["uid"] for owner in owners),
+                        owned=_made_for(deployment, model),
                         spec=spec,
                         status=parse_status(ModelDeploymentStatus, deployment),
                     )
@@ -191,19 +247,28 @@ class ModelReconciler:
         manifest = prune_job.build(model, version, here)
         present = self._prune_job(model, version)
         if manifest is not None and present is None:
-            self._context.store.put(JOBS, await self._context.kube.create_once(JOBS, manifest))
+            await make_prune_job(self._context, manifest)
         elif present is not None:
             require_not_failed(present)
         return False
 
-    async def _deploy(self, model: Manifest, spec: FineTunedModelSpec) -> None:
-        wanted = stamped(model_deployment.build(model, spec))
+    async def _deploy(self, model: Manifest, view: ModelView, decision: ModelDecision) -> Failure | None:
+        """Have the automatic deployment as it should be, where there is to be one; or why it cannot be made."""
+        if not decision.deploy or view.spec is None:
+            return None
+        wanted = stamped(model_deployment.build(model, view.spec))
         metadata = wanted["metadata"]
         present = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"])
         if self._context.is_ending(metadata["namespace"]):
-            return  # its end takes the deployment before the model
-        if present is None or not covers(present, wanted):
+            return None  # its end takes the deployment before the model
+        if present is not None and covers(present, wanted):
+            return None
+        try:
             self._context.store.put(MODEL_DEPLOYMENTS, await self._context.kube.apply(MODEL_DEPLOYMENTS, wanted))
+        except REFUSALS as refusal:
+            message = f"ModelDeployment {metadata['name']} cannot be made: {refusal.message}"
+            return Failure.because(Reason.WRITE_REFUSED, message)
+        return None
 
 
 def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Pruning) -> FineTunedModelStatus:
@@ -217,3 +282,12 @@ def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Prun
         facts = leftovers.nothing_left(status.conditions)
     conditions = merge(status.conditions, facts, generation=view.generation, now=view.now)
     return status.model_copy(update={"conditions": conditions})
+
+
+def _made_for(deployment: Manifest, model: Manifest) -> bool:
+    """Whether it is the model's own, by its owner or, where somebody has taken that off, by the operator's label."""
+    metadata = deployment["metadata"]
+    owners = metadata.get("ownerReferences") or ()
+    named = deployment["spec"]["modelRef"]["name"] == metadata["name"] == model["metadata"]["name"]
+    labelled = (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == FIELD_MANAGER
+    return any(owner["uid"] == model["metadata"]["uid"] for owner in owners) or (not owners and named and labelled)

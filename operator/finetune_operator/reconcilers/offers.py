@@ -10,6 +10,8 @@ Only in memory: a job that has no version yet offers its result again at each lo
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
+from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
 from finetune_operator.decide.job_view import JobView
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key
@@ -29,18 +31,35 @@ class Offers:
     def __init__(self, enqueue: Callable[[Key, float], None]) -> None:
         self._enqueue = enqueue
         self._waiting: dict[Key, dict[str, JobView]] = defaultdict(dict)
+        self._refused: dict[Key, str] = {}
 
-    def make(self, job: JobView, model_name: str, under_way: int) -> None:
+    def make(self, job: JobView, model_name: str, under_way: int) -> Failure | None:
         """Have the model take the job's result at its next look: at once, where no other one can come soon.
 
         Args:
             job: with the result.
             model_name: of the model in the job's namespace.
             under_way: jobs of the model that have not ended by their status, those that have made an offer among them.
+
+        Returns:
+            Why the model cannot take it, as it was told last.
         """
         model = Key(FINE_TUNED_MODELS.kind, job.namespace, model_name)
         self._waiting[model][job.uid] = job
+        if model in self._refused:
+            return Failure.because(Reason.WRITE_REFUSED, self._refused[model])
         self._enqueue(model, GATHER_SECONDS if under_way > len(self._waiting[model]) else 0)
+        return None
+
+    def refuse(self, model: Key, message: str) -> None:
+        """The model cannot be made: its jobs say so. It is for the model to try again."""
+        self._refused[model] = f"FineTunedModel {model.name} cannot be made: {message}"
+        for job in self.of(model):
+            self._look_at(job)
+
+    def open(self, model: Key) -> None:
+        """The model is there, or may be made: what was refused before is over."""
+        self._refused.pop(model, None)
 
     def of(self, model: Key) -> list[JobView]:
         """What waits for a model, in the order in which it was offered."""
@@ -51,6 +70,9 @@ class Offers:
         waiting = self._waiting.get(model, {})
         for job in jobs:
             waiting.pop(job.uid, None)
-            self._enqueue(Key(FINE_TUNE_JOBS.kind, job.namespace, job.name), 0)
+            self._look_at(job)
         if not waiting:
             self._waiting.pop(model, None)
+
+    def _look_at(self, job: JobView) -> None:
+        self._enqueue(Key(FINE_TUNE_JOBS.kind, job.namespace, job.name), 0)

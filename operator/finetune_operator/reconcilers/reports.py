@@ -1,12 +1,13 @@
 """The newest report of each training pod. Only a cache: a pod repeats its whole state, and its end is in its status."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from finetune_api.names import ATTEMPT_LABEL, JOB_LABEL, JOB_UID_LABEL
 from finetune_api.trainer import Report
 from finetune_operator.desired import names
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOB_SETS, JOBS, PODS, TokenIdentity
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
 from finetune_operator.runtime.uploads import Claimed
@@ -20,11 +21,14 @@ class ReportBox:
     Args:
         store: watched pods, Jobs and FineTuneJobs: who may report for what follows from owner references.
         enqueue: told of each job that a report has come for.
+        clock: now, with a time zone.
     """
 
-    def __init__(self, store: Store, enqueue: Callable[[Key], None]) -> None:
+    def __init__(self, store: Store, enqueue: Callable[[Key], None], clock: Callable[[], datetime]) -> None:
         self._store = store
         self._enqueue = enqueue
+        self._clock = clock
+        self._heard: dict[tuple[str, str], tuple[str, datetime]] = {}
         self._reports: dict[str, Report] = {}
         self._uids: dict[tuple[str, str], str] = {}
 
@@ -51,6 +55,7 @@ class ReportBox:
         if known is None or known.attempt <= report.attempt:
             self._reports[report.uid] = report
             self._uids[report.namespace, report.name] = report.uid
+            self._heard[report.namespace, report.name] = report.uid, self._clock()
         self._enqueue(Key(FINE_TUNE_JOBS.kind, report.namespace, report.name))
 
     def last(self, uid: str, attempt: int) -> Report | None:
@@ -58,14 +63,24 @@ class ReportBox:
         report = self._reports.get(uid)
         return report if report is not None and report.attempt == attempt else None
 
+    def heard_at(self, namespace: str, name: str, uid: str) -> datetime:
+        """When the job was last heard; where it was not, when this was first asked."""
+        known, moment = self._heard.get((namespace, name), (None, None))
+        if moment is None or known != uid:
+            moment = self._clock()
+            self._heard[namespace, name] = uid, moment
+        return moment
+
     def forget(self, uid: str) -> None:
         """Drop what is known of a job that has ended or is gone."""
         gone = self._reports.pop(uid, None)
         if gone is not None and self._uids.get((gone.namespace, gone.name)) == uid:
             del self._uids[gone.namespace, gone.name]
+            self._heard.pop((gone.namespace, gone.name), None)
 
     def forget_named(self, namespace: str, name: str) -> None:
         """Drop what is known of a job that was deleted before it ended."""
+        self._heard.pop((namespace, name), None)
         uid = self._uids.get((namespace, name))
         if uid is not None:
             self.forget(uid)
@@ -80,11 +95,10 @@ class ReportBox:
 
 
 def _is_of(batch_job: Manifest, report: Claimed) -> bool:
-    """Whether the report's FineTuneJob owns the batch Job, directly or by a JobSet, which keeps our labels."""
+    """Whether the batch Job is of the report's FineTuneJob: by its owner, or by the labels that it was made with."""
     metadata = batch_job["metadata"]
     owners = metadata.get("ownerReferences") or ()
     owned = any((o["kind"], o["name"], o["uid"]) == (FINE_TUNE_JOBS.kind, report.name, report.uid) for o in owners)
     labels = metadata.get("labels") or {}
-    by_a_set = any(owner["kind"] == JOB_SETS.kind for owner in owners)
     named = (labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)) == (names.fit(report.name), report.uid)
-    return owned or (by_a_set and named)
+    return owned or named

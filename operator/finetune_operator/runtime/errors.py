@@ -3,14 +3,17 @@
 KubeError                 any answer that is not a success
 ├── NotFound              404: the object (or its kind, or its namespace) is not there
 ├── Conflict              409: it exists already, or it changed since it was read
-├── Forbidden             403: RBAC, quota, or an admission policy
+├── Forbidden             403: RBAC, quota, or an admission policy; whatever status a webhook denies with
 ├── Invalid               400, 422: the server cannot take the object; repeating it does not help
 ├── Gone                  410: a page token that expired
 └── Transient             no answer, a time-out, 5xx; may carry the seconds to wait
-    └── TooManyRequests   429
+    ├── TooManyRequests   429
+    └── Unadmitted        500: an admission webhook does not answer, or says what nobody understands
 LeadershipLost            another replica leads (or may lead): this one must not write any more
 NoCluster                 there are no credentials
 """
+
+import re
 
 
 class KubeError(Exception):
@@ -55,12 +58,23 @@ class TooManyRequests(Transient):
     """429: the server sheds load, or an eviction is held back by a disruption budget."""
 
 
+class Unadmitted(Transient):
+    """500: a webhook had to be asked about the write and could not be; the message is the server's and names it."""
+
+
+REFUSALS = (Forbidden, Invalid, Unadmitted)
+"""A write that somebody has to do something about: said in status, and tried again."""
+
+
 class LeadershipLost(Exception):  # noqa: N818
     """This replica does not hold the Lease, or cannot be sure that it does."""
 
 
 # How server-side apply refuses a field that the schema does not have: with a 500, though no repeat would help.
 _BAD_PATCH = "failed to create typed patch object"
+# A webhook chooses the status that it denies with: 404 and 409 would be taken for something else.
+_DENIED = re.compile(r'^admission webhook "[^"]*" denied the request')
+_NOT_ASKED = "failed calling webhook"
 _BY_STATUS: dict[int, type[KubeError]] = {
     400: Invalid,
     403: Forbidden,
@@ -75,6 +89,10 @@ def error_for(status: int, reason: str, message: str, retry_after: float | None 
     """The exception for an answer of the API server."""
     if status == 500 and message.startswith(_BAD_PATCH):
         return Invalid(status, reason, message)
+    if _DENIED.match(message):
+        return Forbidden(status, reason, message)
+    if status >= 500 and _NOT_ASKED in message:
+        return Unadmitted(status, reason, message, retry_after)
     if status == 429:
         return TooManyRequests(status, reason, message, retry_after)
     if status >= 500 or status == 0:

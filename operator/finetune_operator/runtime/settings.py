@@ -59,6 +59,12 @@ class Settings(BaseModel):
     progress_write_seconds: float = Field(
         5, ge=1, description="Least seconds between two writes of a job's progress into its status."
     )
+    trainer_silence_seconds: float = Field(
+        900,
+        ge=60,
+        description="A job says so when nothing was heard of its trainer for this long; four times as long until the "
+        "first step.",
+    )
     shutdown_seconds: float = Field(
         20,
         ge=1,

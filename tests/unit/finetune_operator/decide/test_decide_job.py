@@ -45,6 +45,7 @@ def test_the_order_of_the_chain() -> None:
         "suspend",
         "notice_loss",
         "remember",
+        "hold_restored",
         "wait_for_connection",
         "refuse_by_policy",
         "wait_for_last_pod",
@@ -52,6 +53,7 @@ def test_the_order_of_the_chain() -> None:
         "start",
         "adopt",
         "wait_for_pod",
+        "notice_silence",
         "follow",
         "retry_or_fail",
         "complete",
@@ -147,6 +149,13 @@ STATES: dict[str, tuple[JobView, str | None, str, str]] = {
         "Validating",
         "InProgress",
     ),
+    "not heard for long": (
+        view(run("Active", report=report("Running")), running(), heard_at=at(-900)),
+        "Running",
+        "TrainerSilent",
+        "Failed",
+    ),
+    "from a backup, without its status": (view(restored="monday"), "Pending", "Restored", "Failed"),
     "tuning": (view(run("Active", report=report("Running")), running()), "Running", "Running", "InProgress"),
     "measuring": (
         view(run("Active", report=report("Evaluating")), running()),
@@ -224,9 +233,13 @@ def test_a_failure_of_any_reason_is_told_with_its_reason_and_attempt(reason: Rea
 # Ended jobs.
 
 
-def test_a_job_on_its_way_out_is_left_alone() -> None:
-    given = view(run("Active"), running(), deleting=True)
-    assert decide(given) == Decision(given.status)
+@pytest.mark.parametrize(
+    ("its_run", "stop"),
+    [(run("Active"), True), (run("Queued"), True), (Run("Absent"), False), (run("Succeeded"), False)],
+)
+def test_a_job_on_its_way_out_has_what_runs_ended_and_nothing_else(its_run: Run, stop: bool) -> None:
+    given = view(its_run, running(), deleting=True)
+    assert decide(given) == Decision(given.status, stop=stop)
 
 
 @pytest.mark.parametrize("its_run", [Run("Absent"), run("Active"), run("Queued"), failed(Reason.EVICTED)])

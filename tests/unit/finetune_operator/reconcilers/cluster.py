@@ -70,7 +70,7 @@ class Cluster:
         """A new process: empty store, no reports."""
         self.queue: list[Key] = []
         self.store = make_store()
-        self.reports = ReportBox(self.store, self.wake)
+        self.reports = ReportBox(self.store, self.wake, lambda: self.now)
         self.observer = Observer(self.kube, self.store, self.wake)
         for place in self.observer.places():
             self.observer.listed(*place, self.observer.listing(*place))

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from copy import deepcopy
 from typing import Any
 
+from finetune_api.names import FIELD_MANAGER
 from finetune_operator.runtime.errors import Conflict, KubeError, NotFound, Transient
 from finetune_operator.runtime.kube import PODS, Page, Resource
 
@@ -84,7 +85,9 @@ class FakeKube:
         self._ask("apply", resource)
         assert force
         present = self.objects.get(self._key(resource, body))
-        return self.put(resource, _merged(present, body) if present else body)
+        written = deepcopy(_merged(present, body) if present else body)
+        written["metadata"]["managedFields"] = [{"manager": FIELD_MANAGER, "operation": "Apply"}]
+        return self.put(resource, written)
 
     async def patch_status(
         self,

@@ -1,7 +1,7 @@
 """What hands and policies of the cluster do to a FineTuneJob's children and status: told, and nothing made twice."""
 
 from finetune_api.trainer import termination_message
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
 from tests.unit.finetune_operator.decide.given import ended
 from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster, with_job, with_running_job
 
@@ -84,3 +84,32 @@ async def test_a_job_that_somebody_deleted_is_followed_by_the_next_attempt_once_
     cluster.kube.drop(PODS, "sentiment-1-1-x")
     await cluster.settle()
     assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
+
+
+async def test_an_attempt_whose_owner_reference_was_taken_off_goes_on_and_is_heard() -> None:
+    cluster = await with_running_job()
+    created = cluster.kube.asked("create", "jobs")
+    metadata = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]
+    bare = {key: value for key, value in metadata.items() if key != "ownerReferences"}
+    cluster.kube.change(JOBS, "sentiment-1-1", metadata=bare)
+    await cluster.settle()
+    pod = cluster.kube.objects[PODS, "team-a", "sentiment-1-1-x"]["metadata"]
+    who = TokenIdentity("pod", "sa", namespace="team-a", pod_name=pod["name"], pod_uid=pod["uid"])
+    assert cluster.reports.authorise(who, cluster.report("Running")) is None
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["provider"]["attempt"]) == ("Succeeded", 1)
+    assert cluster.kube.asked("create", "jobs") == created
+
+
+async def test_a_job_that_a_strangers_finalizer_keeps_trains_no_longer_once_it_is_deleted() -> None:
+    cluster = await with_running_job()
+    job = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=job["metadata"] | {"finalizers": ["example.com/hold"]})
+    await cluster.kube.delete(FINE_TUNE_JOBS, "sentiment-1", "team-a")
+    await cluster.settle()
+    assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects
+    assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") in cluster.kube.objects
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    await cluster.settle()
+    assert (JOBS, "team-a", "sentiment-1-2") not in cluster.kube.objects, "nothing is started any more"

@@ -279,3 +279,28 @@ async def test_a_job_gets_the_active_version_to_be_compared_with(
     if handed is not None:
         recorded = cluster.status(MODEL)["versions"][0]["artifact"]["uri"]
         assert (handed.version, f"pvc://{handed.folder.removeprefix('/var/lib/finetune/claims/')}") == (1, recorded)
+
+
+async def test_a_model_whose_connection_is_gone_says_what_its_deployment_waits_for() -> None:
+    cluster = await with_version()
+    cluster.roll_out()
+    await cluster.settle()
+    cluster.kube.drop(CONNECTIONS, "local", namespace=None)
+    await cluster.settle()
+    reconciling = cluster.condition("Reconciling", MODEL)
+    assert (reconciling["status"], reconciling["reason"]) == ("True", "ConnectionNotFound")
+    assert "LLMConnection local of version 1 does not exist" in reconciling["message"]
+    assert cluster.status(DEPLOYMENT)["servedVersion"] == 1, "what answers goes on answering"
+
+
+async def test_a_models_deployment_whose_owner_was_taken_off_is_its_own_again() -> None:
+    cluster = await with_version()
+    cluster.roll_out()
+    await cluster.settle()
+    before = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["metadata"]
+    bare = {key: value for key, value in before.items() if key != "ownerReferences"}
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", metadata=bare)
+    await cluster.settle()
+    after = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["metadata"]
+    assert after["ownerReferences"] == before["ownerReferences"]
+    assert cluster.condition("Ready", MODEL)["status"] == "True"

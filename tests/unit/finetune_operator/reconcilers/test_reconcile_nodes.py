@@ -7,6 +7,7 @@ import pytest
 from finetune_api.trainer import Report, termination_message
 from finetune_operator.runtime.errors import NotFound
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOB_SETS, JOBS, PODS, TokenIdentity
+from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.given import ended
 from tests.unit.finetune_operator.reconcilers.cluster import Cluster, with_job
 
@@ -191,3 +192,18 @@ async def test_the_set_of_an_earlier_job_of_this_name_is_none_of_ours() -> None:
     assert cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]["uid"] != uid
     assert cluster.status()["phase"] == "Pending"
     assert "waiting for the last attempt's pod" in cluster.condition("Reconciling")["message"]
+
+
+async def test_a_job_set_of_somebody_else_that_has_the_name_is_told_and_left_alone() -> None:
+    cluster = await with_job(**NODES)
+    strangers = {"metadata": {"name": "sentiment-2-1", "namespace": "team-a"}, "spec": {"theirs": True}}
+    cluster.kube.put(JOB_SETS, strangers)
+    cluster.add_job("sentiment-2", **NODES)
+    await cluster.settle()
+    failure = cluster.status(Key(FINE_TUNE_JOBS.kind, "team-a", "sentiment-2"))["failure"]
+    assert failure["reason"] == "NameConflict"
+    assert "kubectl delete jobset sentiment-2-1" in failure["nextStep"]
+    assert cluster.kube.objects[JOB_SETS, "team-a", "sentiment-2-1"]["spec"] == {"theirs": True}
+    cluster.kube.drop(JOB_SETS, "sentiment-2-1")
+    await cluster.wait(60)
+    assert "replicatedJobs" in cluster.kube.objects[JOB_SETS, "team-a", "sentiment-2-1"]["spec"]

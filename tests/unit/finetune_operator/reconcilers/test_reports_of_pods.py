@@ -99,3 +99,22 @@ async def test_reports_of_jobs_that_were_deleted_are_not_kept_and_those_of_the_n
     cluster.reports.forget_named("team-a", "sentiment-1")
     cluster.reports.forget_named("team-a", "unknown")
     assert cluster.reports.last(second.uid, 1) is None
+
+
+async def test_a_trainer_that_says_nothing_for_long_is_told_of_and_left_alone() -> None:
+    cluster = await with_running_job()
+    cluster.reports.accept(cluster.report("Running"))
+    await cluster.settle()
+    await cluster.wait(900)
+    assert cluster.status()["failure"]["reason"] == "TrainerSilent"
+    assert ("FineTuneJob", "Warning", "TrainerSilent") in cluster.told
+    assert (JOBS, "team-a", "sentiment-1-1") in cluster.kube.objects
+    cluster.restart()
+    await cluster.settle()
+    assert cluster.status()["failure"]["reason"] == "TrainerSilent", "nobody has heard it since"
+    cluster.reports.accept(cluster.report("Running", progress={"step": 1, "totalSteps": 2}))
+    await cluster.settle()
+    assert ("failure" in cluster.status(), cluster.condition("Stalled")["status"]) == (False, "False")
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Succeeded"

@@ -1,0 +1,174 @@
+"""A status that somebody has emptied, or brought back from an old backup: what is known elsewhere comes back."""
+
+from typing import Any
+
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    DEPLOYMENTS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    PODS,
+)
+from finetune_operator.runtime.queue import Key
+from tests.unit.finetune_operator.decide.given import job_spec
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_running_job
+
+
+async def with_versions(count: int = 3, **spec: Any) -> Cluster:
+    """A model with versions, the newest of which answers."""
+    cluster = await with_running_job()
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    for number in range(2, count + 1):
+        await add_version(cluster, f"sentiment-{number}")
+    if (DEPLOYMENTS, "team-a", "sentiment") in cluster.kube.objects:
+        cluster.roll_out()
+        await cluster.settle()
+    return cluster
+
+
+async def add_version(cluster: Cluster, job: str) -> None:
+    cluster.add_job(job)
+    await cluster.settle()
+    cluster.run_pod(job=job)
+    cluster.end_pod(0, cluster.result(job=job), job=job)
+    await cluster.settle()
+
+
+def without(status: dict[str, Any], *fields: str) -> dict[str, Any]:
+    return {name: value for name, value in status.items() if name not in fields}
+
+
+async def test_a_model_whose_status_was_emptied_has_its_versions_back_from_its_jobs() -> None:
+    cluster = await with_versions()
+    before, server = cluster.status(MODEL), cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", status={})
+    await cluster.settle()
+    assert without(cluster.status(MODEL), "conditions") == without(before, "conditions")
+    assert cluster.condition("Ready", MODEL)["status"] == "True"
+    assert cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"] == server, "what answers goes on answering"
+    assert ("FineTunedModel", "Warning", "Recovered") in cluster.told
+
+
+async def test_versions_that_came_after_a_backup_are_found_and_their_numbers_not_given_again() -> None:
+    cluster = await with_versions(2)
+    backup = cluster.status(MODEL)
+    await add_version(cluster, "sentiment-3")
+    await add_version(cluster, "sentiment-4")
+    before = cluster.status(MODEL)
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", status=backup)
+    await add_version(cluster, "sentiment-5")
+    after = {version["job"]: version["version"] for version in cluster.status(MODEL)["versions"]}
+    assert after == {f"sentiment-{number}": number for number in range(1, 6)}
+    recorded = [without(one, "deployment") for one in cluster.status(MODEL)["versions"][:4]]
+    assert recorded == [without(one, "deployment") for one in before["versions"]]
+
+
+async def test_what_history_has_let_go_does_not_come_back() -> None:
+    cluster = await with_versions(3, historyLimit=1, deployment={"mode": "Manual"})
+    for kind, _, name in list(cluster.kube.objects):
+        if kind is JOBS and "prune" in name:
+            cluster.kube.change(JOBS, name, status={"conditions": [{"type": "Complete", "status": "True"}]})
+    await cluster.settle()
+    assert [version["version"] for version in cluster.status(MODEL)["versions"]] == [3]
+    cluster.restart()
+    await cluster.settle()
+    assert [version["version"] for version in cluster.status(MODEL)["versions"]] == [3]
+
+
+async def test_which_version_was_active_is_known_from_what_is_served() -> None:
+    cluster = await with_versions(2, activation="Manual", activeVersion=1)
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"activation": "Manual"})
+    cluster.roll_out()
+    await cluster.settle()
+    assert cluster.status(MODEL)["activeVersion"] == 1
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", status={})
+    await cluster.settle()
+    assert cluster.status(MODEL)["activeVersion"] == 1
+
+
+async def test_a_model_that_was_deleted_and_made_anew_begins_anew() -> None:
+    cluster = await with_versions(1, deployment={"mode": "Manual"})
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    await cluster.settle()
+    metadata = {"name": "sentiment", "namespace": "team-a", "creationTimestamp": "2026-11-21T13:00:00Z"}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": {"deployment": {"mode": "Manual"}}})
+    await cluster.settle()
+    assert "versions" not in cluster.status(MODEL)
+
+
+async def test_jobs_and_model_that_have_both_lost_their_status_come_back_from_the_pods_last_words() -> None:
+    cluster = await with_versions(1)
+    created = cluster.kube.asked("create", "jobs")
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", status={})
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert [version["version"] for version in cluster.status(MODEL)["versions"]] == [1]
+    assert cluster.kube.asked("create", "jobs") == created
+
+
+async def test_a_running_job_that_has_lost_its_status_goes_on_with_the_attempt_that_is_there() -> None:
+    cluster = await with_running_job()
+    created = cluster.kube.asked("create", "jobs")
+    cluster.end_pod(75, cluster.report("Interrupted"))
+    await cluster.settle()
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    await cluster.wait(5)
+    cluster.run_pod(2)
+    await cluster.settle()
+    assert cluster.status()["provider"]["attempt"] == 2
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    await cluster.settle()
+    await cluster.wait(5)
+    assert (cluster.status()["provider"]["attempt"], cluster.status()["phase"]) == (2, "Validating")
+    assert cluster.kube.asked("create", "jobs") == created + 1
+
+
+async def test_a_deployment_that_has_lost_its_status_says_again_what_it_serves() -> None:
+    cluster = await with_versions(1)
+    before, server = cluster.status(DEPLOYMENT), cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", status={})
+    await cluster.settle()
+    assert without(cluster.status(DEPLOYMENT), "conditions") == without(before, "conditions")
+    assert cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"] == server
+
+
+async def test_a_connection_that_has_lost_its_status_is_tried_again() -> None:
+    cluster = await with_running_job()
+    cluster.kube.change(CONNECTIONS, "local", namespace=None, status={})
+    await cluster.settle()
+    assert cluster.condition("Ready", Key(CONNECTIONS.kind, "", "local"))["status"] == "True"
+    assert cluster.status(JOB)["phase"] == "Validating"
+
+
+async def test_a_job_that_a_backup_has_brought_back_without_its_status_is_not_paid_for_again() -> None:
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_connection()
+    restored = {"velero.io/restore-name": "monday"}
+    metadata = {"name": "sentiment-1", "namespace": "team-a", "labels": restored}
+    cluster.kube.put(FINE_TUNE_JOBS, {"metadata": metadata, "spec": job_spec().wire()})
+    await cluster.settle()
+    assert (cluster.status()["failure"]["reason"], cluster.condition("Stalled")["status"]) == ("Restored", "True")
+    assert "monday" in cluster.status()["failure"]["message"]
+    assert cluster.kube.asked("create", "jobs") == 0
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=metadata | {"labels": {}})
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.kube.asked("create", "jobs")) == ("Queued", 1)
+
+
+async def test_a_job_that_a_backup_has_brought_back_with_its_status_is_what_it_was() -> None:
+    cluster = await with_versions(1)
+    ended = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
+    for kind, name in ((FINE_TUNE_JOBS, "sentiment-1"), (JOBS, "sentiment-1-1"), (PODS, "sentiment-1-1-x")):
+        cluster.kube.drop(kind, name)
+    created = cluster.kube.asked("create", "jobs")
+    metadata = {"name": "sentiment-1", "namespace": "team-a", "labels": {"velero.io/restore-name": "monday"}}
+    cluster.kube.put(FINE_TUNE_JOBS, {"metadata": metadata, "spec": ended["spec"], "status": ended["status"]})
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert cluster.kube.asked("create", "jobs") == created

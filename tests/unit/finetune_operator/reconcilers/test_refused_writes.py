@@ -1,0 +1,232 @@
+"""Policies and webhooks of the cluster that stand in the way of a write: said, tried again, and nothing made twice."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from finetune_operator.desired import prune_job
+from finetune_operator.runtime.errors import Forbidden, KubeError, Transient, Unadmitted, error_for
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    DEPLOYMENTS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    SERVICES,
+    Resource,
+)
+from finetune_operator.runtime.queue import Key
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_job, with_running_job
+
+DOWN = (
+    'Internal error occurred: failed calling webhook "mutate.example.com": failed to call webhook: Post '
+    '"https://policy.kyverno.svc:443/mutate?timeout=10s": context deadline exceeded'
+)
+DENIED = 'admission webhook "validate.kyverno.svc-fail" denied the request: jobs need a cost centre'
+BOTH = pytest.mark.parametrize("refusal", [error_for(500, "InternalError", DOWN), error_for(409, "Conflict", DENIED)])
+LOCAL = Key(CONNECTIONS.kind, "", "local")
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (500, DOWN, Unadmitted),
+        (403, DENIED, Forbidden),
+        (404, DENIED, Forbidden),
+        (409, DENIED, Forbidden),
+        (500, DENIED, Forbidden),
+        (418, DENIED, Forbidden),
+        (500, "etcdserver: leader changed", Transient),
+    ],
+)
+def test_what_a_webhook_says_is_known_whatever_status_it_chooses(status: int, message: str, kind: type) -> None:
+    assert type(error_for(status, "", message)) is kind
+
+
+def refuse(cluster: Cluster, verb: str, plural: str, refusal: KubeError) -> None:
+    cluster.kube.refusals[verb, plural] = refusal
+
+
+async def relent(cluster: Cluster) -> None:
+    cluster.kube.refusals.clear()
+    await cluster.wait(60)
+
+
+def said(cluster: Cluster, key: Key = JOB) -> tuple[str, str]:
+    stalled = cluster.condition("Stalled", key)
+    assert stalled["status"] == "True", cluster.status(key)
+    return stalled["reason"], stalled["message"]
+
+
+@BOTH
+async def test_a_jobs_pods_that_a_webhook_stops(refusal: KubeError) -> None:
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_connection()
+    refuse(cluster, "create", "jobs", refusal)
+    cluster.add_job()
+    await cluster.settle()
+    assert said(cluster) == ("PodRejected", refusal.message)
+    assert ("FineTuneJob", "Warning", "PodRejected") in cluster.told
+    await relent(cluster)
+    assert cluster.status()["phase"] == "Queued"
+    assert cluster.condition("Stalled")["status"] == "False"
+
+
+@BOTH
+async def test_an_attempt_that_may_not_be_ended(refusal: KubeError) -> None:
+    cluster = await with_running_job()
+    refuse(cluster, "delete", "jobs", refusal)
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    assert said(cluster) == ("WriteRefused", refusal.message)
+    await relent(cluster)
+    assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects
+
+
+@BOTH
+async def test_a_model_that_may_not_be_made_is_told_by_the_job_that_has_its_version(refusal: KubeError) -> None:
+    cluster = await with_running_job()
+    refuse(cluster, "create", "finetunedmodels", refusal)
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert said(cluster) == ("WriteRefused", f"FineTunedModel sentiment cannot be made: {refusal.message}")
+    asked = cluster.kube.asked("create", "finetunedmodels")
+    await cluster.settle()
+    assert cluster.kube.asked("create", "finetunedmodels") == asked, "it waits between two tries"
+    await relent(cluster)
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert len(cluster.status(MODEL)["versions"]) == 1
+
+
+@BOTH
+async def test_a_models_deployment_that_may_not_be_made(refusal: KubeError) -> None:
+    cluster = await with_running_job()
+    refuse(cluster, "apply", "modeldeployments", refusal)
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Succeeded", "the job has done its part"
+    reason, message = said(cluster, MODEL)
+    assert reason == "WriteRefused"
+    assert f"ModelDeployment sentiment cannot be made: {refusal.message}" in message
+    writes = cluster.kube.asked("patch_status", "finetunedmodels")
+    await cluster.wait(60)
+    assert cluster.kube.asked("patch_status", "finetunedmodels") == writes, "it says the same once"
+    await relent(cluster)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
+    assert cluster.condition("Stalled", MODEL)["status"] == "False"
+
+
+@BOTH
+@pytest.mark.parametrize("plural", ["services", "deployments"])
+async def test_a_server_that_may_not_be_made(refusal: KubeError, plural: str) -> None:
+    cluster = await with_running_job()
+    refuse(cluster, "apply", plural, refusal)
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert said(cluster, DEPLOYMENT)[0] == "PodRejected"
+    assert refusal.message in said(cluster, DEPLOYMENT)[1]
+    await relent(cluster)
+    assert (DEPLOYMENTS, "team-a", "sentiment") in cluster.kube.objects
+    assert cluster.condition("Stalled", DEPLOYMENT)["status"] == "False"
+
+
+async def with_surplus(**kept: Any) -> Cluster:
+    """A cluster whose second version has pushed the first one out of history."""
+    cluster = await with_running_job()
+    spec = {"historyLimit": 1, "deployment": {"mode": "Manual"}}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec | kept})
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    cluster.add_job("sentiment-2")
+    await cluster.settle()
+    cluster.run_pod(job="sentiment-2")
+    await cluster.settle()
+    return cluster
+
+
+@BOTH
+async def test_weights_that_may_not_be_deleted_keep_no_new_version_from_becoming_active(refusal: KubeError) -> None:
+    cluster = await with_surplus()
+    refuse(cluster, "create", "jobs", refusal)
+    cluster.end_pod(0, cluster.result(job="sentiment-2"), job="sentiment-2")
+    await cluster.settle()
+    assert cluster.status(MODEL)["activeVersion"] == 2
+    cleaned = cluster.condition("Cleaned", MODEL)
+    assert (cleaned["status"], cleaned["reason"]) == ("False", "PodRejected")
+    assert refusal.message in cleaned["message"]
+    await relent(cluster)
+    assert any("prune" in name for kind, _, name in cluster.kube.objects if kind is JOBS)
+
+
+@BOTH
+async def test_an_ended_job_that_may_not_be_deleted_stays_and_is_asked_about_again(refusal: KubeError) -> None:
+    cluster = await with_running_job(ttlSecondsAfterFinished=100)
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    refuse(cluster, "delete", "finetunejobs", refusal)
+    await cluster.wait(100)
+    assert ("FineTuneJob", "Warning", "WriteRefused") in cluster.told
+    assert cluster.status()["phase"] == "Succeeded"
+    await relent(cluster)
+    assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
+
+
+@BOTH
+async def test_a_status_that_may_not_be_written_is_told_by_an_event(refusal: KubeError) -> None:
+    cluster = await with_job()
+    refuse(cluster, "patch_status", "finetunejobs", refusal)
+    cluster.run_pod()
+    cluster.reports.accept(cluster.report("Running"))
+    with pytest.raises(type(refusal)):
+        await cluster.settle()
+    assert ("FineTuneJob", "Warning", "WriteRefused") in cluster.told
+    cluster.kube.refusals.clear()
+    cluster.wake(JOB)
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Running"
+
+
+@pytest.mark.parametrize("error", [error_for(500, "InternalError", DOWN), Transient(504, "Timeout", "no answer")])
+async def test_a_connection_whose_pods_cannot_be_tried_has_a_status_all_the_same(error: KubeError) -> None:
+    cluster = Cluster()
+    refuse(cluster, "would_create", "jobs", error)
+    cluster.add_namespace()
+    cluster.add_connection()
+    await cluster.settle()
+    assert cluster.condition("Ready", LOCAL)["status"] == "True"
+    cluster.kube.refusals.clear()
+    cluster.now += timedelta(hours=1)
+    cluster.wake(LOCAL)
+    await cluster.settle()
+    assert cluster.status(LOCAL)["lastChecked"]
+
+
+async def test_a_strangers_job_with_a_prune_jobs_name_is_told_and_keeps_no_new_version_from_becoming_active() -> None:
+    cluster = await with_surplus()
+    taken = prune_job.name("sentiment", 1)
+    cluster.kube.put(JOBS, {"metadata": {"name": taken, "namespace": "team-a"}, "spec": {"theirs": True}})
+    cluster.end_pod(0, cluster.result(job="sentiment-2"), job="sentiment-2")
+    await cluster.settle()
+    assert cluster.status(MODEL)["activeVersion"] == 2
+    assert cluster.condition("Cleaned", MODEL)["reason"] == "NameConflict"
+    assert cluster.kube.objects[JOBS, "team-a", taken]["spec"] == {"theirs": True}
+
+
+@pytest.mark.parametrize("resource", [SERVICES, DEPLOYMENTS], ids=lambda resource: str(resource.kind))
+async def test_a_servers_object_whose_labels_and_owner_were_taken_off_is_put_right(resource: Resource) -> None:
+    cluster = await with_running_job()
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    before = cluster.kube.objects[resource, "team-a", "sentiment"]
+    bare = {"name": "sentiment", "namespace": "team-a", "managedFields": before["metadata"]["managedFields"]}
+    cluster.kube.change(resource, "sentiment", metadata=bare)
+    cluster.kube.events.clear()  # its label is what the watch goes by: for that it is gone
+    cluster.observer.seen(resource, "DELETED", before)
+    await cluster.settle()
+    after = cluster.kube.objects[resource, "team-a", "sentiment"]["metadata"]
+    assert (after["labels"], after["ownerReferences"]) == (
+        before["metadata"]["labels"],
+        before["metadata"]["ownerReferences"],
+    )
