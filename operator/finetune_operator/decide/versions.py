@@ -95,8 +95,10 @@ def of_record(metadata: Mapping[str, Any], spec: FineTuneJobSpec, status: FineTu
     result, ended = status.result, status.completion_time
     if status.model_version is None or result is None or ended is None or not is_true(status.conditions, "Complete"):
         return None
+    provider = status.provider or ProviderStatus()
+    place = place_of_models(provider.name, provider.place)
     return _version(
-        _Maker(metadata["name"], metadata["uid"], spec, _place(status.provider)),
+        _Maker(metadata["name"], metadata["uid"], spec, place),
         status.model_version,
         result,
         status.evaluation,
@@ -141,7 +143,7 @@ def new_version(view: JobView, number: int) -> ModelVersion:
         raise ValueError("only a job with a result makes a version")
     result = recorded_result(view, report.result)
     return _version(
-        _Maker(view.name, view.uid, spec, _place(view.provider)),
+        _Maker(view.name, view.uid, spec, place_of_models(view.provider.name, view.provider.place)),
         number,
         result,
         report.evaluation,
@@ -158,10 +160,7 @@ class _Maker:
     uid: str
     spec: FineTuneJobSpec
     place: str | None
-
-
-def _place(provider: ProviderStatus | None) -> str | None:
-    return place_of_models(provider.name, provider.place) if provider else None
+    """Where its model is, at its provider."""
 
 
 def _version(

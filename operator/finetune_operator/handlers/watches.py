@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 import kopf
@@ -79,12 +80,15 @@ async def watch_all(settings: kopf.OperatorSettings, listener: Listener) -> None
     Raises:
         CannotWatch: a watch cannot go on.
     """
+    found: CannotWatch | None = None
     try:
         async with asyncio.TaskGroup() as group:
             for resource, namespace in listener.places():
                 group.create_task(_watch(settings, listener, resource, namespace), name=f"watch {resource.plural}")
     except* CannotWatch as several:
-        raise several.exceptions[0] from None
+        found = cast("CannotWatch", several.exceptions[0])
+    if found is not None:
+        raise found  # not in the handler: Python before 3.11.4 puts it into a group of its own
 
 
 async def _watch(
@@ -97,8 +101,16 @@ async def _watch(
             with suppress(APITooManyRequestsError, APIServerError):  # kopf has waited and asked again several times
                 await _tell(_stream(settings, resource, namespace), listener, resource, namespace, listing)
         except APIError as error:
-            raise CannotWatch(f"{resource.plural}: {error.status} {error.message}") from error
+            raise CannotWatch(f"{resource.plural}: {error.status} {_said(resource, error)}") from error
         await asyncio.sleep(settings.watching.reconnect_backoff)
+
+
+def _said(resource: Resource, error: APIError) -> str:
+    if error.status != HTTPStatus.NOT_FOUND:
+        return str(error.message)
+    return (
+        f"the cluster does not know them: apply the definition of {resource.kind} (crds/, or the chart's crds.install)"
+    )
 
 
 async def _tell(

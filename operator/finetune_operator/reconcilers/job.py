@@ -60,8 +60,8 @@ class JobReconciler:
         view, decision = await self._look(job)
         if decision.register and view.spec is not None:
             model = view.spec.model_ref.name
-            under_way_too = self._context.store.count(FINE_TUNE_JOBS, under_way(key.namespace, model))
-            refused = self._offers.make(view, model, under_way_too)
+            others = self._context.store.count(FINE_TUNE_JOBS, under_way(key.namespace, model))
+            refused = self._offers.make(view, model, others)
             if refused is None:
                 return None
             decision = cloud_job.trouble(view, refused, cloud_job.ASK_AGAIN_SECONDS)

@@ -19,14 +19,14 @@ from finetune_operator.decide.versions import has_versions_of, of_record, recove
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
 from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.errors import CannotMake, ProviderError, TryLater
-from finetune_operator.providers.hugging_face import create_job
+from finetune_operator.providers.errors import ProviderError
 from finetune_operator.reconcilers.context import Context, is_abandoned, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.model_release import (
     ModelRelease,
     delete_at_provider,
     is_at_provider,
     is_held,
+    make_prune_job,
     require_here,
     require_not_failed,
 )
@@ -106,40 +106,44 @@ class ModelReconciler:
             note = f"status had lost version {back}: their jobs have told of them"
             await self._context.announce(model, "Warning", "Recovered", note)
         view = replace(view, status=registered(known, offered))
-        decision, pruning = await self._pruned(model, before, view)
+        decision, pruning = await self._let_history_go(model, before, view)
         # The deployment follows status.activeVersion, so that is written first where it changes.
         changes = decision.status.active_version != before.active_version
         refused = None if changes else await self._deploy(model, view, decision)
         if refused is not None:
             decision = replace(decision, status=not_deployed(view, decision.status, refused))
-        status = decision.status.model_copy(update={"display": model_display(decision.status)})
+        status = _with_leftovers(view, decision.status, pruning)
+        status = status.model_copy(update={"display": model_display(status)})
         if not await self._context.write_status(FINE_TUNED_MODELS, model, before, status):
             self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
             return None
         self._offers.taken(key, has_versions_of(view.status, offered))
+        if changes:
+            refused = await self._deploy(model, view, decision)
+            await self._tell_activated(model, before, status)
         told = leftovers.headline(before.conditions, status.conditions)
         if told is not None:
             await self._context.announce(model, *told)
-        if changes:
-            refused = await self._deploy(model, view, decision)
-            note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
-            await self._context.announce(model, "Normal", "Activated", note)
         if refused is not None:
-            return Requeue(0 if changes else REFUSED_CHECK_SECONDS)  # where it is new the next look says it
+            return Requeue(0 if changes else REFUSED_CHECK_SECONDS)  # at once where the next look is to say it
         return None if pruning.trouble is None else Requeue(pruning.again(view))
 
-    async def _pruned(
+    async def _tell_activated(
+        self, model: Manifest, before: FineTunedModelStatus, status: FineTunedModelStatus
+    ) -> None:
+        note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
+        await self._context.announce(model, "Normal", "Activated", note)
+
+    async def _let_history_go(
         self, model: Manifest, before: FineTunedModelStatus, view: ModelView
     ) -> tuple[ModelDecision, Pruning]:
-        """What is decided, once history has been let go as far as it goes; and what is left of it."""
+        """What is decided, once history has been let go as far as it goes."""
         decision = decide(view)
         # Only what is recorded is deleted: after a crash a number that is not may be given to another job's version.
         recorded = {version.version for version in before.versions or ()}
         surplus = [version for version in decision.prune if version.version in recorded]
         pruning = await self._prune_all(model, surplus)
-        if pruning.gone:
-            decision = decide(replace(view, pruned=view.pruned | pruning.gone))
-        return replace(decision, status=_with_leftovers(view, decision.status, pruning)), pruning
+        return (decide(replace(view, pruned=view.pruned | pruning.gone)) if pruning.gone else decision), pruning
 
     def _recovered(self, model: Manifest, view: ModelView) -> FineTunedModelStatus:
         """The status with what it has lost; a model that was made anew by its user does not have an earlier one's."""
@@ -149,8 +153,8 @@ class ModelReconciler:
         if view.deleting or (status.latest_version and not store.count(FINE_TUNE_JOBS, following)):
             return status
         records = []
-        for job in store.select(FINE_TUNE_JOBS, of_model(namespace, name)):
-            spec, _ = parse_spec(FineTuneJobSpec, job) if job.get("status", {}).get("modelVersion") else (None, "")
+        for job in store.select(FINE_TUNE_JOBS, made_version(namespace, name)):
+            spec, _ = parse_spec(FineTuneJobSpec, job)
             made = spec and of_record(job["metadata"], spec, parse_status(FineTuneJobStatus, job))
             if made and moment(made.created_at) >= moment(metadata["creationTimestamp"]):
                 records.append(made)
@@ -239,23 +243,14 @@ class ModelReconciler:
         if is_at_provider(version, connection):
             await delete_at_provider(self._accounts, version)
             return True
-        manifest = prune_job.build(model, version, require_here(version, connection))
+        here = require_here(version, connection)
+        manifest = prune_job.build(model, version, here)
         present = self._prune_job(model, version)
         if manifest is not None and present is None:
-            await self._make_prune_job(manifest)
+            await make_prune_job(self._context, manifest)
         elif present is not None:
             require_not_failed(present)
         return False
-
-    async def _make_prune_job(self, manifest: Manifest) -> None:
-        try:
-            self._context.store.put(JOBS, await create_job(self._context.kube, manifest))
-        except Conflict:
-            return  # an earlier model's is on its way out: its end has this one looked at
-        except CannotMake as taken:
-            raise TryLater.because(taken.failure) from None
-        except REFUSALS as refusal:
-            raise TryLater(Reason.WRITE_REFUSED, refusal.message) from None
 
     async def _deploy(self, model: Manifest, view: ModelView, decision: ModelDecision) -> Failure | None:
         """Have the automatic deployment as it should be, where there is to be one; or why it cannot be made."""

@@ -1,5 +1,6 @@
 """A FineTunedModel that takes its weights with it: held until they are gone, with a way out."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,14 @@ from finetune_operator.decide.model import ModelView
 from finetune_operator.decide.model_release import next_step
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.accounts import Accounts, is_remote
-from finetune_operator.providers.errors import ProviderError, TryLater
+from finetune_operator.providers.errors import CannotMake, ProviderError, TryLater
+from finetune_operator.providers.hugging_face import create_job
 from finetune_operator.reconcilers.context import Context, has_finalizer, is_abandoned
-from finetune_operator.runtime.errors import REFUSALS
+from finetune_operator.runtime.errors import REFUSALS, Conflict
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Requeue
+
+logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
 
@@ -107,12 +111,9 @@ class ModelRelease:
         if present is not None:
             require_not_failed(present)
             return False
-        try:
-            self._context.store.put(JOBS, await self._context.kube.create_once(JOBS, job))
-        except REFUSALS as refusal:
-            if self._context.is_ending(metadata["namespace"]):
-                return True  # its claims go with it
-            raise TryLater(Reason.POD_REJECTED, refusal.message) from None
+        if self._context.is_ending(metadata["namespace"]):
+            return True  # its claims go with it
+        await make_prune_job(self._context, job)
         return False
 
     async def _let_go(self, model: Manifest, left: Sequence[ModelVersion]) -> None:
@@ -162,6 +163,22 @@ def require_here(version: ModelVersion, connection: LLMConnectionSpec | None) ->
     if connection is None or connection.hugging_face is None:
         raise TryLater(Reason.CONNECTION_NOT_FOUND, f"there is no LLMConnection {version.connection} to its place")
     return connection.hugging_face
+
+
+async def make_prune_job(context: Context, job: Manifest) -> None:
+    """Have a Job delete a folder; one of an earlier model that has the name and is on its way out is waited for.
+
+    Raises:
+        TryLater: a policy refuses it, or somebody else's has the name.
+    """
+    try:
+        context.store.put(JOBS, await create_job(context.kube, job))
+    except Conflict as going:
+        logger.info("a Job that deletes weights waits: %s", going.message)  # its end has the model looked at
+    except CannotMake as taken:
+        raise TryLater(taken.failure.reason, taken.failure.message) from None
+    except REFUSALS as refusal:
+        raise TryLater(Reason.POD_REJECTED, refusal.message) from None
 
 
 def require_not_failed(job: Manifest) -> None:

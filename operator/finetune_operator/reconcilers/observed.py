@@ -60,9 +60,9 @@ def under_way(namespace: str, model: str) -> str:
     return f"under way/{namespace}/{model}"
 
 
-def made_version(namespace: str, model: str, number: int) -> str:
-    """Index key of the FineTuneJob that made a version of a model, by its own record."""
-    return f"version/{namespace}/{model}/{number}"
+def made_version(namespace: str, model: str, number: int | None = None) -> str:
+    """Index key of the FineTuneJob that made a version of a model, by its own record; of those that made any."""
+    return f"version/{namespace}/{model}/{number or ''}"
 
 
 def in_namespace(namespace: str) -> str:
@@ -165,7 +165,8 @@ def _index_job(job: Manifest) -> Iterator[str]:
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if number := job.get("status", {}).get("modelVersion"):
-        yield made_version(namespace, spec.get("modelRef", {}).get("name", ""), number)
+        model = spec.get("modelRef", {}).get("name", "")
+        yield from (made_version(namespace, model), made_version(namespace, model, number))
     if _has_condition(job, "Released", "False"):
         yield UNRELEASED
     yield from _index_leftovers(job)

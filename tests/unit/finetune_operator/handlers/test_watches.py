@@ -6,7 +6,13 @@ from typing import Any
 
 import kopf
 import pytest
-from kopf._cogs.clients.errors import APIError, APIForbiddenError, APIServerError, APITooManyRequestsError
+from kopf._cogs.clients.errors import (
+    APIError,
+    APIForbiddenError,
+    APINotFoundError,
+    APIServerError,
+    APITooManyRequestsError,
+)
 from kopf._cogs.clients.watching import Bookmark
 
 from finetune_operator.handlers import watches
@@ -131,9 +137,15 @@ async def test_an_object_that_cannot_be_read_hides_no_other(streams: Callable[..
     assert await told(2) == ["listing", "ADDED x"]
 
 
-async def test_a_watch_that_cannot_go_on_ends_all(streams: Callable[..., None]) -> None:
-    streams([APIForbiddenError({"message": "no"}, status=403, headers={})])
-    with pytest.raises(watches.CannotWatch, match="pods: 403 no"):
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [(APIForbiddenError, 403, "pods: 403 no$"), (APINotFoundError, 404, "pods: 404 .* apply the definition of Pod")],
+)
+async def test_a_watch_that_cannot_go_on_ends_all(
+    streams: Callable[..., None], error: type[APIError], status: int, said: str
+) -> None:
+    streams([error({"message": "no"}, status=status, headers={})])
+    with pytest.raises(watches.CannotWatch, match=said):
         await watches.watch_all(make_settings(Settings()), Told(9))
 
 

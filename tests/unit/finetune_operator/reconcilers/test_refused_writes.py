@@ -153,10 +153,10 @@ async def test_weights_that_may_not_be_deleted_keep_no_new_version_from_becoming
     cluster.end_pod(0, cluster.result(job="sentiment-2"), job="sentiment-2")
     await cluster.settle()
     assert cluster.status(MODEL)["activeVersion"] == 2
-    assert ("FineTunedModel", "Warning", "WriteRefused") in cluster.told
-    cluster.kube.refusals.clear()
-    cluster.wake(MODEL)
-    await cluster.settle()
+    cleaned = cluster.condition("Cleaned", MODEL)
+    assert (cleaned["status"], cleaned["reason"]) == ("False", "PodRejected")
+    assert refusal.message in cleaned["message"]
+    await relent(cluster)
     assert any("prune" in name for kind, _, name in cluster.kube.objects if kind is JOBS)
 
 
@@ -210,7 +210,7 @@ async def test_a_strangers_job_with_a_prune_jobs_name_is_told_and_keeps_no_new_v
     cluster.end_pod(0, cluster.result(job="sentiment-2"), job="sentiment-2")
     await cluster.settle()
     assert cluster.status(MODEL)["activeVersion"] == 2
-    assert ("FineTunedModel", "Warning", "NameConflict") in cluster.told
+    assert cluster.condition("Cleaned", MODEL)["reason"] == "NameConflict"
     assert cluster.kube.objects[JOBS, "team-a", taken]["spec"] == {"theirs": True}
 
 
