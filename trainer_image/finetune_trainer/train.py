@@ -248,6 +248,7 @@ def _prepare_environment(job: TrainerJob) -> None:
     os.environ["OMP_NUM_THREADS"] = str(max(1, cpu_threads() // job.ranks_per_node))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 def _checked_data(job: TrainerJob, folder: Path, reporter: Reporter, *, allow_local: bool) -> DatasetVerdict:
