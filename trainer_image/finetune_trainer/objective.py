@@ -13,7 +13,7 @@ from torch.nn import functional
 from finetune_api.preference import Preference
 from finetune_trainer.batches import forward_passes, packed_rows
 from finetune_trainer.pair_store import PairStore
-from finetune_trainer.passes import Cut, Pass, document_log_likelihoods, labelled, loss_sum, packed, padded, passes_of
+from finetune_trainer.passes import Cut, Pass, document_log_likelihoods, labelled, loss_sum, one_pass, passes_of
 
 Sums = Callable[[Any, Pass], torch.Tensor]
 
@@ -95,5 +95,5 @@ def groups(store: PairStore, rows: list[int], cut: Cut) -> list[list[int]]:
 
 def pair_pass(store: PairStore, rows: list[int], cut: Cut) -> Pass:
     """One forward pass of these rows."""
-    made = (packed if cut.packed else padded)(store.documents, [2 * row + side for row in rows for side in (0, 1)])
+    made = one_pass(store.documents, [2 * row + side for row in rows for side in (0, 1)], cut)
     return made | {"reference": torch.from_numpy(store.reference[rows])}

@@ -39,6 +39,8 @@ class Cut:
     token_budget: int | None
     rows_each: int | None = None
     packed: bool = False
+    filled: bool = False
+    """Whether packed passes are filled up to one of few lengths: a GPU's kernels are looked for anew for each."""
 
 
 def passes_of(store: TokenStore, rows: list[int], cut: Cut) -> list[Pass]:
@@ -48,13 +50,39 @@ def passes_of(store: TokenStore, rows: list[int], cut: Cut) -> list[Pass]:
         places = packed_rows(lengths, cut.token_budget)
     else:
         places = forward_passes(lengths, token_budget=cut.token_budget, rows_each=cut.rows_each)
-    made = packed if cut.packed else padded
-    return [made(store, [rows[place] for place in group]) for group in places]
+    return [one_pass(store, [rows[place] for place in group], cut) for group in places]
 
 
-def packed(store: TokenStore, rows: list[int]) -> Pass:
-    """One forward pass of these rows behind one another, for a model within `attention.kept_apart`."""
+def one_pass(store: TokenStore, rows: list[int], cut: Cut) -> Pass:
+    """One forward pass of these rows."""
+    if not cut.packed:
+        return padded(store, rows)
+    return packed(store, rows, filler_of(store.lengths[rows].tolist(), cut.token_budget) if cut.filled else 0)
+
+
+def filler_of(lengths: list[int], token_budget: int | None) -> int:
+    """How many tokens to put behind rows of these lengths: at most a 32nd of theirs, and within the budget.
+
+    Then a job's passes have some dozens of lengths instead of thousands. Rows of one length are left as they are: they
+    come again, and have an attention of their own.
+    """
+    if len(set(lengths)) == 1:
+        return 0
+    tokens = sum(lengths)
+    step = 1 << max(0, tokens.bit_length() - 6)
+    filler = -tokens % step
+    return filler if token_budget is None else max(0, min(filler, token_budget - tokens))
+
+
+def packed(store: TokenStore, rows: list[int], filler: int = 0) -> Pass:
+    """One forward pass of these rows behind one another, for a model within `attention.kept_apart`.
+
+    Behind them stand as many tokens as `filler` says, a document of its own without loss that `tokens` does not count.
+    """
     pairs = [store.row(row) for row in rows]
+    tokens = sum(len(ids) for ids, _ in pairs)
+    if filler:
+        pairs.append((np.zeros(filler, dtype=np.int64), np.full(filler, IGNORED)))
     lengths = [len(ids) for ids, _ in pairs]
     row_by_row = {
         "input_ids": [ids for ids, _ in pairs],
@@ -67,7 +95,7 @@ def packed(store: TokenStore, rows: list[int]) -> Pass:
         "ends": torch.from_numpy(ends),
         "lengths": torch.tensor(lengths),
         **_labelled_places(batch["targets"]),
-        "tokens": torch.tensor(sum(lengths)),
+        "tokens": torch.tensor(tokens),
     }
 
 

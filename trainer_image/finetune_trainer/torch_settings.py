@@ -18,6 +18,7 @@ def prepare(threads: int) -> None:
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):  # torch's own, and oneDNN's below it
         os.environ.setdefault(name, _KERNELS)

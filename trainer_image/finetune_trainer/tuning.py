@@ -218,7 +218,12 @@ def build_trainer(
             train_tokens=train.tokens,
             validation_tokens=validation.tokens if validation else 0,
         ),
-        cut=Cut(None if hyper.micro_batch_size else fit.token_budget, hyper.micro_batch_size, packed=packed),
+        cut=Cut(
+            None if hyper.micro_batch_size else fit.token_budget,
+            hyper.micro_batch_size,
+            packed=packed,
+            filled=packed and device() == "cuda",
+        ),
         compute_dtype=compute_dtype_of(job),
         compile_layers=packed
         and not (checkpointing or is_sharded(model))  # both hook into layers; not measured together

@@ -20,7 +20,7 @@ from finetune_trainer.batches import Plan, packed_rows
 from finetune_trainer.compiled_layers import in_training
 from finetune_trainer.data import IGNORED
 from finetune_trainer.interruption import Interruption
-from finetune_trainer.passes import Cut, labelled, loss_sum, on_device, packed, passes_of
+from finetune_trainer.passes import Cut, filler_of, labelled, loss_sum, on_device, packed, passes_of
 from finetune_trainer.report import Reporter
 from finetune_trainer.steps import PASSES, Steps
 from finetune_trainer.token_store import TokenStore
@@ -148,7 +148,43 @@ def gradients(model, store, cut, device="cpu", dtype=torch.float32):
 
 
 @pytest.mark.parametrize(
-    "cut", [Cut(1000, packed=True), Cut(20, packed=True), Cut(1, packed=True), Cut(None, 2, packed=True)]
+    ("lengths", "budget", "filler"),
+    [
+        ([5000, 6001], 16384, 7),
+        ([5000, 6000], 11003, 3),
+        ([11000, 1], 9000, 0),
+        ([4096, 4096, 4095], None, 1),
+        ([700, 700], 2048, 0),
+        ([7, 3], 100, 0),
+    ],
+)
+def test_passes_have_few_lengths_and_stay_within_their_budget(lengths, budget, filler):
+    assert filler_of(lengths, budget) == filler
+
+
+def test_passes_of_a_long_job_have_some_dozens_of_lengths():
+    found = {total + filler_of([total - 1, 1], None) for total in range(4096, 16384)}
+    assert len(found) == 65
+
+
+def test_what_fills_a_pass_up_carries_no_loss_and_is_not_counted(store):
+    plain, filled = packed(store, [2, 0]), packed(store, [2, 0], 9)
+    assert filled["input_ids"].shape == (1, 24)
+    assert filled["ends"].tolist() == [0, 9, 15, 24]
+    assert filled["position_ids"][0, 15:].tolist() == list(range(9))
+    for name in ("tokens", "places"):
+        assert filled[name].equal(plain[name])
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        Cut(1000, packed=True),
+        Cut(20, packed=True),
+        Cut(1, packed=True),
+        Cut(None, 2, packed=True),
+        Cut(1000, packed=True, filled=True),
+    ],
 )
 def test_gradients_of_packed_rows_are_those_of_rows_alone(cut, store):
     model = make_model("llama", num_key_value_heads=2)
