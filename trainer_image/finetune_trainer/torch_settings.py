@@ -14,7 +14,8 @@ def prepare(threads: int) -> None:
 
     Threads that spin while they wait burn the quota and starve whatever else runs on the node. On a CPU oneDNN
     compiles a product in 16 bits for each size of a pass, half a megabyte each, and keeps the last 1,024: rows of all
-    lengths fill 600 MB that nothing asks for again. Compiling one takes a millisecond.
+    lengths fill 600 MB that nothing asks for again. Compiling one takes a millisecond. A GPU's memory is taken in
+    segments that grow, or what passes of one length leave free is too small for those of another.
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
