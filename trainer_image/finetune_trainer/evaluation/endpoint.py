@@ -192,10 +192,12 @@ class _Asking:
             **limits,
         }
         url = self._endpoint.url.rstrip("/") + "/chat/completions"
+        asking = client.stream("POST", url, json=body, headers=self._way.headers())
         try:
-            async with client.stream("POST", url, json=body, headers=self._way.headers()) as response:
+            # httpx's own limit is one of each wait, and an answer may come byte by byte.
+            async with asyncio.timeout(self._endpoint.timeout_seconds), asking as response:
                 content = await _content(response)
-        except httpx.TimeoutException:
+        except (httpx.TimeoutException, TimeoutError):
             raise AgainError(f"no answer within {self._endpoint.timeout_seconds} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise AgainError(f"it cannot be reached ({type(error).__name__})") from None

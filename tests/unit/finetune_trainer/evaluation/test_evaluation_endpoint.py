@@ -155,6 +155,32 @@ def test_no_answer_in_time_is_an_error(serve, monkeypatch):
     assert outcome.problem == "1 row was not answered: no answer within 1 s"
 
 
+def test_an_answer_that_never_ends_is_an_error(monkeypatch):
+    monkeypatch.setattr("finetune_trainer.evaluation.endpoint.TRIES", 1)
+    over = threading.Event()
+
+    class Drips(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.end_headers()
+            while not over.wait(0.05):
+                self.wfile.write(b" ")
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Drips)
+    server.handle_error = lambda *_: over.set()  # its client has gone
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    endpoint = Endpoint.model_validate({"name": "rag", "url": url, "model": "m", "timeoutSeconds": 1})
+    outcome = ask(endpoint, None, [(0, (Turn("user", "x"),))], max_tokens=1, on_answer=pytest.fail)
+    assert outcome.problem == "1 row was not answered: no answer within 1 s"
+    assert over.wait(10)
+    server.shutdown()
+    server.server_close()
+
+
 def test_nobody_listening_is_an_error():
     endpoint = Endpoint(name="rag", url="http://127.0.0.1:1/v1", model="m")
     outcome = ask(endpoint, None, [(0, (Turn("user", "x"),))], max_tokens=1, on_answer=pytest.fail, pause=0.001)
