@@ -1,6 +1,8 @@
 """What passes between operator and trainer: the job that a pod gets, and what it reports."""
 
+import re
 from functools import partial
+from math import isfinite
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -15,6 +17,12 @@ from finetune_api.memory import MemoryUse
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
 from finetune_api.trackers import Tracked
 from finetune_api.verdict import SPLITS, DatasetVerdict
+
+_SUSPECT = re.compile(rb"NaN|Infinity|\d[eE]\+?\d{3}|\d{19}")
+"""What a text has that holds such a number: most have nothing of it, and need no second look."""
+
+LARGEST_NUMBER = 2**63
+"""Whole numbers from here on are none to the API server."""
 
 T = TypeVar("T")
 RunPhase = Literal["Validating", "Checked", "Running", "Evaluating", "Measured", "Succeeded", "Failed", "Interrupted"]
@@ -164,10 +172,36 @@ def termination_message(report: Report) -> str:
     return orjson.dumps(body).decode()
 
 
+def read_report(text: str | bytes) -> Report:
+    """The report in what a pod has sent, without what no status could hold: figures that are not finite, or too large.
+
+    Raises:
+        ValueError: it is no report; pydantic's ValidationError, where that says which field is wrong.
+    """
+    report = Report.model_validate_json(text)
+    if not _SUSPECT.search(text.encode() if isinstance(text, str) else text) or _storable(report.wire()):
+        return report
+    report = report.model_copy(update={"loss": None, "progress": None, "memory": None})
+    if not _storable(report.wire()):
+        raise ValueError("a number in it is not finite, or too large")
+    return report
+
+
+def _storable(value: Any) -> bool:
+    """Whether the API server takes all numbers of it: one that it refuses would keep the whole status unwritten."""
+    if isinstance(value, dict):
+        return all(map(_storable, value.values()))
+    if isinstance(value, list):
+        return all(map(_storable, value))
+    if isinstance(value, float):
+        return isfinite(value)
+    return not isinstance(value, int) or abs(value) < LARGEST_NUMBER
+
+
 def read_termination_message(text: str) -> Report | None:
     """The report in a termination message, or None where it is none (a log tail, or cut off by the kubelet)."""
     try:
-        return Report.model_validate_json(text)
+        return read_report(text)
     except ValueError:
         return None
 

@@ -11,14 +11,13 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
 
 from finetune_api.aws import SageMaker
 from finetune_api.job_status import ArtifactRef, Failure
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import CODE_CHANNEL, REPORT_FILE
-from finetune_api.trainer import Report
+from finetune_api.trainer import Report, read_report
 from finetune_operator.decide.cloud_policy import ARCHIVE
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import sagemaker_wire as wire
@@ -226,8 +225,8 @@ class SageMakerApi:
         """
         raw = await bucket.read(name, REPORT_MAX_BYTES)
         try:
-            return Report.model_validate_json(raw)
-        except ValidationError:
+            return read_report(raw)
+        except ValueError:
             raise NotThere(Reason.PROVIDER_REFUSED, f"{name} is no report") from None
 
     async def _finished(self, job: RemoteJob) -> Report:

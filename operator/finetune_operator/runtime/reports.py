@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 from pydantic import ValidationError
 
 from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE, UPLOAD_PATH
-from finetune_api.trainer import Report
+from finetune_api.trainer import Report, read_report
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.answers import ANSWERS_ROUTE, Answering, AnswerRoute
 from finetune_operator.runtime.bodies import check_head, read_body
@@ -174,8 +174,10 @@ class ReportServer:
 
 def _parse(body: bytes) -> Report:
     try:
-        return Report.model_validate_json(body)
+        return read_report(body)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         named = [f"{'.'.join(str(place) for place in p['loc']) or 'body'}: {p['msg']}" for p in problems]
         raise Refusal(400, "; ".join(named[:_PROBLEMS_NAMED])) from None
+    except ValueError as error:
+        raise Refusal(400, str(error)) from None

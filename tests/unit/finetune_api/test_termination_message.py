@@ -190,3 +190,28 @@ def test_what_is_no_report_is_none(text: str) -> None:
 )
 def test_thinning_keeps_the_ends_and_spreads_the_rest(count: int, limit: int, expected: list[int]) -> None:
     assert thin(list(range(count)), limit) == expected
+
+
+HEAD = '"namespace":"a","name":"b","uid":"c","attempt":1,"phase":"Succeeded"'
+RESULT = '"result":{"artifact":{"uri":"pvc://m/x"},"steps":5}'
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        '"progress":{"step":1,"totalSteps":2,"epoch":NaN}',
+        '"progress":{"step":1,"totalSteps":2,"tokensPerSecond":1e999}',
+        '"progress":{"step":99999999999999999999,"totalSteps":2}',
+        '"loss":{"train":[{"step":1,"value":-Infinity}]}',
+    ],
+)
+def test_a_figure_that_no_status_could_hold_is_left_out_and_the_result_stays(figures: str) -> None:
+    report = read_termination_message(f"{{{HEAD},{figures},{RESULT}}}")
+    assert report is not None
+    assert (report.loss, report.progress) == (None, None)
+    assert report.result is not None
+
+
+def test_a_result_with_such_a_figure_is_none() -> None:
+    broken = RESULT.replace('"steps":5', '"steps":5,"trainLoss":NaN')
+    assert read_termination_message(f"{{{HEAD},{broken}}}") is None
