@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from finetune_api.reasons import Reason
-from finetune_trainer.durable import read_manifest, remove_unfinished, whole_folder
+from finetune_trainer.durable import manifest_now, remove_unfinished, whole_folder
 from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
 from finetune_trainer.sharding import gathered, like
 
@@ -89,14 +89,26 @@ def follow(model: torch.nn.Module, optimizer: Optimizer) -> None:
 
 
 def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
-    """The newest whole checkpoint: its folder, step and notes. Half-written and damaged ones are deleted."""
+    """The newest whole checkpoint: its folder, step and notes. Half-written and damaged ones are deleted.
+
+    Raises:
+        TrainerError: ArtifactFailed, there are some, and the volume gives none of them at the moment.
+    """
     remove_unfinished(root)
+    trouble: OSError | None = None
     for folder in reversed(_all(root)):
-        manifest = read_manifest(folder)
+        try:
+            manifest = manifest_now(folder)
+        except OSError as error:
+            logger.warning("%s cannot be read (%s) and is passed over.", folder.name, error.strerror)
+            trouble = error
+            continue
         if manifest is not None:
             return folder, manifest["step"], _state(folder)["notes"]
         logger.warning("%s is damaged and is deleted; the run goes on from an earlier step.", folder.name)
         shutil.rmtree(folder, ignore_errors=True)
+    if trouble is not None:  # to begin anew would write over them
+        raise TrainerError(Reason.ARTIFACT_FAILED, f"{root} has checkpoints that cannot be read: {trouble.strerror}")
     return None
 
 

@@ -78,10 +78,22 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any] | None
     Without `verify` only the manifest is read, not the files.
     """
     try:
+        return manifest_now(folder, verify=verify)
+    except OSError:
+        return None
+
+
+def manifest_now(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
+    """The same where it matters whether a folder is damaged or cannot be read at the moment.
+
+    Raises:
+        OSError: a file is there, and the system does not give it.
+    """
+    try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"]
         intact = not verify or all(_is_intact(folder / name, entry) for name, entry in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if intact else None
 

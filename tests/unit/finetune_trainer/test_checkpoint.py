@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from finetune_trainer import checkpoint
+from finetune_trainer import checkpoint, durable
 from finetune_trainer.errors import TrainerError
 
 
@@ -110,6 +110,26 @@ def test_trap_11_a_damaged_checkpoint_is_passed_over_and_deleted(tmp_path, damag
     damage(parts.save(tmp_path, 2))
     assert checkpoint.newest(tmp_path)[1] == 1
     assert not (tmp_path / "step-00000002").exists()
+
+
+def test_a_checkpoint_that_cannot_be_read_at_the_moment_is_not_deleted(tmp_path, monkeypatch):
+    parts, unread = Parts(), {"step-00000002"}
+    for step in (1, 2):
+        parts.save(tmp_path, step)
+    original = durable.sha256_of
+
+    def stale(path):
+        if path.parent.name in unread:
+            raise OSError(116, "Stale file handle")
+        return original(path)
+
+    monkeypatch.setattr(durable, "sha256_of", stale)
+    assert checkpoint.newest(tmp_path)[1] == 1
+    unread.add("step-00000001")
+    with pytest.raises(TrainerError, match="has checkpoints that cannot be read: Stale file handle"):
+        checkpoint.newest(tmp_path)
+    unread.clear()
+    assert checkpoint.newest(tmp_path)[1] == 2
 
 
 def test_trap_11_what_a_killed_writer_left_is_deleted(tmp_path):
