@@ -178,7 +178,8 @@ MODEL = FineTunedModelStatus(
     deployment="sentiment",
     versions=[
         ModelVersion(
-            version=3, job="sentiment-3", job_uid="u", connection="local", method="LoRA", artifact=ARTIFACT,
+            version=3, job="sentiment-3", job_uid="u", connection="local", place="openAI at https://a.example/v1",
+            method="LoRA", artifact=ARTIFACT,
             base_model="HuggingFaceTB/SmolLM2-135M-Instruct", dataset_sha256=SHA, train_loss=0.4, eval_loss=0.447,
             evaluation=EVALUATION, created_at=NOW, deployment="sentiment",
         )

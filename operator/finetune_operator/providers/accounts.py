@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from finetune_api.asking import Question, Reply
 from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.connection import LLMConnectionSpec
+from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.providers import sdks
 from finetune_operator.providers.connection_secret import NAMES, secret_of
@@ -236,18 +237,19 @@ class Accounts:
         """
         _require_same(name, self.place(name), place, "begun")
 
-    def require_models(self, name: str, place: str | None) -> None:
-        """As `require_place`, of a model that was tuned there.
-
-        Args:
-            name: of the connection.
-            place: where its weights are; None where that is not known.
+    def require_models(self, version: ModelVersion) -> None:
+        """As `require_place`, of a model that was tuned there: where its place is recorded, or its name tells it.
 
         Raises:
-            TryLater: it leads elsewhere by now.
+            TryLater: its connection leads elsewhere by now.
         """
-        spec = self._connection(name)
-        _require_same(name, spec.place_of_models if spec else None, place, "made")
+        spec, name = self._connection(version.connection), version.connection
+        if spec is None:
+            return
+        _require_same(name, spec.place_of_models, version.place, "made")
+        made_by = account_of(version.artifact.provider_model_id or "")
+        if spec.bedrock is not None and made_by is not None:
+            _require_same(name, account_of(spec.bedrock.role_arn), made_by, "made", what="AWS account ")
 
     def forget(self, key: Key) -> None:
         """An object has ended or is gone."""
@@ -324,12 +326,18 @@ class Accounts:
         return values
 
 
-def _require_same(name: str, now: str | None, before: str | None, done: str) -> None:
+def account_of(arn: str) -> str | None:
+    """The account that an ARN of AWS names; None where it names none."""
+    parts = arn.split(":")
+    return parts[4] or None if parts[0] == "arn" and len(parts) > 5 else None
+
+
+def _require_same(name: str, now: str | None, before: str | None, done: str, *, what: str = "") -> None:
     if now is None or before is None or now == before:
         return
     message = (
-        f"LLMConnection {name} leads to {now} by now, and this was {done} at {before}, where it may be billed: make "
-        "the connection lead there as before"
+        f"LLMConnection {name} leads to {what}{now} by now, and this was {done} at {what}{before}, where it may be "
+        "billed: make the connection lead there as before"
     )
     elsewhere = TryLater(Reason.CONNECTION_NOT_FOUND, message, 60.0)
     elsewhere.next_step = "Ask an admin to make the connection as it was; another place is for another LLMConnection."

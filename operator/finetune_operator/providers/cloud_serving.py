@@ -37,7 +37,7 @@ class CloudServing:
         """
         number, model = target.version.version, target.version.artifact.provider_model_id or ""
         try:
-            self._accounts.require_models(target.version.connection, target.version.place)
+            self._accounts.require_models(target.version)
         except TryLater as elsewhere:
             return Serving("Failing", number, 0, elsewhere.failure())
         before = self._probes.get((target.version.connection, model))

@@ -34,7 +34,7 @@ class Hosting:
 
     def require_models(self, version: ModelVersion) -> None:
         """As `Accounts.require_models`, of a version that is to be deployed."""
-        self._accounts.require_models(version.connection, version.place)
+        self._accounts.require_models(version)
 
     def place(self, connection: str) -> str | None:
         """Where a connection leads now."""

@@ -149,7 +149,7 @@ async def delete_at_provider(accounts: Accounts, version: ModelVersion) -> None:
     Raises:
         ProviderError: they cannot be deleted now.
     """
-    accounts.require_models(version.connection, version.place)
+    accounts.require_models(version)
     name = version.artifact.provider_model_id or version.artifact.uri or ""
     await accounts.of(version.connection).call(lambda api: api.delete_model(name))
 

@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 
 from finetune_api.connection import place_of_models
+from finetune_api.job_status import ArtifactRef
 from finetune_api.names import ABANDON_ANNOTATION
+from finetune_operator.providers.accounts import account_of
+from finetune_operator.providers.errors import TryLater
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.decide.given import connection
+from tests.unit.finetune_operator.decide.test_decide_model import version
 from tests.unit.finetune_operator.reconcilers.cloud import (
     AzureCluster,
     CloudCluster,
@@ -217,3 +221,32 @@ async def test_a_connection_that_is_made_anew_with_another_provider_deletes_noth
 def test_a_bucket_is_not_where_models_are(block):
     assert place_of_models(block, "us-east-1, s3://tuning/a") == f"{block} at us-east-1"
     assert place_of_models("openAI", "https://a.example/v1, org-1") == "openAI at https://a.example/v1, org-1"
+
+
+ARNS = {
+    "arn:aws:bedrock:us-east-1:123456789012:custom-model/amazon.nova-micro-v1:0:128k/abc": "123456789012",
+    "arn:aws:iam::123456789012:role/tuning": "123456789012",
+    "arn:aws:s3:::bucket": None,
+    "ft:gpt-4o-mini:org::id": None,
+    "": None,
+}
+
+
+@pytest.mark.parametrize("arn", ARNS)
+def test_the_account_of_an_arn(arn):
+    assert account_of(arn) == ARNS[arn]
+
+
+async def test_weights_of_another_aws_account_are_not_asked_for(begin):
+    cluster = await begin()
+    spec = {"roleARN": "arn:aws:iam::210987654321:role/x", "region": "us-east-1", "s3": {"bucket": "bucket"}}
+    block = {"bedrock": {**spec, "credentials": {"podIdentity": True}}}
+    cluster.kube.drop(CONNECTIONS, "openai", None)
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "openai"}, "spec": {"namespaceSelector": {}, **block}})
+    await cluster.settle()
+    [arn] = [arn for arn in ARNS if "custom-model" in arn]
+    made = version(1).model_copy(
+        update={"connection": "openai", "place": "bedrock at us-east-1", "artifact": ArtifactRef(provider_model_id=arn)}
+    )
+    with pytest.raises(TryLater, match="AWS account 123456789012"):
+        cluster.accounts.require_models(made)
