@@ -21,13 +21,17 @@ from tests.cluster import processes
 
 EDITS = 200
 RESTART_SECONDS = 300
+PEER_AT_MOST = 5000
+"""The peer takes nine minutes for so many, and grows faster than their number: beside more there is no run of it."""
 
 
 def main() -> int:
     """Run for each number of jobs, then for the reports, and write the page; the exit code says whether all is met."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     parser.add_argument("--jobs", type=int, nargs="*", default=[1000], help="a run for each")
-    parser.add_argument("--peer", action="store_true", help="run Kubeflow Trainer with JobSet beside each of them")
+    parser.add_argument(
+        "--peer", action="store_true", help=f"run Kubeflow Trainer with JobSet beside each, up to {PEER_AT_MOST:,}"
+    )
     parser.add_argument("--reports", type=int, default=0, help="so many trainers report at once, in a run of its own")
     parser.add_argument("--write", type=Path, help="where the page is written; default: printed")
     options = parser.parse_args()
@@ -36,7 +40,7 @@ def main() -> int:
     for count in options.jobs:
         rows.append(measure(count))
         _tell(_parts(rows, others), options.write)
-        if options.peer:
+        if options.peer and count <= PEER_AT_MOST:
             others.append(measure_peer(count))
             _tell(_parts(rows, others), options.write)
     if options.reports:

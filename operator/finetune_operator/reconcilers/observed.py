@@ -270,7 +270,10 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
         return
     if JOB_LABEL in labels:
         # Not by the pod's Job: that is gone before a pod that was told to end.
-        yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, labelled(namespace, labels[JOB_LABEL])))
+        owners = store.addresses(FINE_TUNE_JOBS, labelled(namespace, labels[JOB_LABEL]))
+        if _has_ended(obj):
+            owners = [(there, name) for there, name in owners if not _is_done(store.get(FINE_TUNE_JOBS, name, there))]
+        yield from _keys(FINE_TUNE_JOBS, owners)
         return
     ours = {kind.kind for kind in OWN_KINDS}
     for owner in metadata.get("ownerReferences") or ():
@@ -280,6 +283,17 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
             batch_job = store.get(JOBS, owner["name"], namespace)
             if batch_job is not None:
                 yield from _owners(JOBS, batch_job, store)
+
+
+def _has_ended(child: Mapping[str, Any]) -> bool:
+    """Whether a batch Job or a pod has come to its end, and nothing will come of it any more."""
+    ended = (child.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+    return ended or any(_has_condition(child, end, "True") for end in ("Complete", "Failed"))
+
+
+def _is_done(job: Mapping[str, Any] | None) -> bool:
+    """Whether a FineTuneJob has its version, and nothing of it is anywhere else."""
+    return job is not None and _has_condition(job, "Complete", "True") and not job["metadata"].get("finalizers")
 
 
 def _keys(resource: Resource, addresses: Iterable[tuple[str, str]]) -> Iterator[Key]:

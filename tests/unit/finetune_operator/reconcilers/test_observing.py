@@ -244,6 +244,20 @@ async def test_a_new_pod_of_which_nobody_has_heard_wakes_nobody(status: dict[str
     assert cluster.store.get(PODS, "sentiment-1-1-x", "team-a")
 
 
+async def test_the_end_of_a_batch_job_is_no_news_of_a_job_that_is_complete_and_a_new_one_is() -> None:
+    cluster = await with_running_job()
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Succeeded"
+    complete = {"conditions": [{"type": "Complete", "status": "True"}]}
+    late = {"metadata": {**cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"], "name": "sentiment-1-9"}}
+    for status, woken in ((complete, []), ({}, [JOB])):
+        cluster.kube.put(JOBS, {**late, "spec": {}, "status": status})
+        for event in cluster.kube.take_events():
+            cluster.observer.seen(*event)
+        assert cluster.queue == woken
+
+
 async def test_a_jobs_own_write_does_not_make_it_be_looked_at_again() -> None:
     cluster = await with_job()
     cluster.run_pod(phase="Pending")
