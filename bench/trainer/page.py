@@ -21,10 +21,11 @@ _HEAD = """# Training beside its peers
 
 Written by `make bench-trainer`. LoRA with r = 16 on all linear layers; first weights, adapters and rows are the same
 for all; 30 % of a ragged row carry loss. Tokens are counted without padding, of whole steps. `ours-eager` is without
-compiled layers, `ours-padded` without packing, `-unfused` without fused adapters. What each peer is told beyond its
-defaults is in bench/trainer/by_*.py; `-slim` and all of TRL's but `trl-defaults` train without activation
-checkpointing, `-bfloat16` and `-float32` say what was asked for; `ours` is `precision: Auto`. TRL's own default is 16
-bits, on a CPU too. How to read it, and what is missing: docs/decisions/2026-11-26-training-speed.md.
+compiled layers, `ours-padded` without packing, `-unfused` without fused adapters, `-unfilled` with passes of any
+length, `-segments` with memory in segments that do not grow. What each peer is told beyond its defaults is in
+bench/trainer/by_*.py; `-slim` and all of TRL's but `trl-defaults` train without activation checkpointing, `-bfloat16`
+and `-float32` say what was asked for; `ours` is `precision: Auto`. TRL's own default is 16 bits, on a CPU too. How to
+read it, and what is missing: docs/decisions/2026-11-26-training-speed.md.
 """
 
 
@@ -89,7 +90,21 @@ def _speed(setting: str, results: list[Result]) -> str:
     ]
     each = f" {results[0]['batch']} rows a step." if "batch" in results[0] else ""
     lines = [f"## {setting}\n", f"{_machine(results)}.{each}\n", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    return "\n".join([*lines, *refused])
+    return "\n".join([*lines, *_versions(done), *refused])
+
+
+def _versions(done: list[Result]) -> list[str]:
+    """What each program ran with, where that was kept."""
+    of_program: dict[str, dict[str, str]] = {}
+    for one in done:
+        program = one["contender"].partition("-")[0]
+        of_program[program] = of_program.get(program, {}) | one.get("versions", {})
+    told = [
+        f"- `{program}` ran with " + ", ".join(f"{name} {number}" for name, number in versions.items())
+        for program, versions in of_program.items()
+        if versions
+    ]
+    return [*told, ""] if told else []
 
 
 def _columns(setting: str, done: list[Result]) -> list[tuple[str, Callable[[Result], str]]]:
@@ -100,7 +115,7 @@ def _columns(setting: str, done: list[Result]) -> list[tuple[str, Callable[[Resu
         ("tokens/s", lambda one: f"{one['tokens_per_second']:,.0f}"),
         ("of the best", lambda one: f"{one['tokens_per_second'] / best:.0%}"),
     ]
-    if any("tokens_per_cpu_second" in one for one in done):
+    if "cpu" in setting and all("tokens_per_cpu_second" in one for one in done):
         columns.append(("tokens per CPU second", lambda one: f"{one['tokens_per_cpu_second']:,.0f}"))
     columns += [
         ("steps timed", lambda one: f"{one['timed_steps']}"),

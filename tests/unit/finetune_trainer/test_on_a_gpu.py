@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from bench.memory import gpu as memory_bench
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer import base_model, tuning
+from finetune_trainer.adapted_linear import fuse
 from finetune_trainer.attention import attention, boundaries, why_not_packed
 from finetune_trainer.compiled_layers import in_training, why_not_compiled
 from finetune_trainer.evaluation.generate import generated
-from finetune_trainer.passes import loss_sum, on_device, packed
+from finetune_trainer.passes import Cut, loss_sum, on_device, passes_of
 from finetune_trainer.serving.app import Room
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
@@ -88,21 +89,29 @@ def test_rows_are_packed_whatever_the_weights_are_kept_in(dtype):
     assert why_not_packed(model, torch.bfloat16) is None
 
 
-def test_compiled_layers_learn_what_layers_as_they_are_learn():
+def test_compiled_layers_round_no_worse_than_layers_as_they_are():
     assert why_not_compiled() is None
 
-    def learnt(*, compile_layers):
-        model = adapted(make_model("llama", hidden_size=64, num_key_value_heads=2)).to("cuda", torch.bfloat16)
+    def learnt(dtype, *, compile_layers, packed):
+        model = adapted(make_model("llama", hidden_size=64, num_key_value_heads=2).to("cuda", dtype))
+        fuse(model)
         trained = [value for value in model.parameters() if value.requires_grad]
-        with in_training(model, trained, packed=True, compile_layers=compile_layers):
+        with in_training(model, trained, packed=packed, compile_layers=compile_layers):
             for rows in ([0, 1, 2], [2, 3, 4, 5]):  # of another number of tokens
-                batch = on_device(packed(TokenStore(make_rows()), rows), "cuda")
-                with torch.autocast("cuda", dtype=torch.bfloat16):
+                (batch,) = passes_of(TokenStore(make_rows()), rows, Cut(None, 4, packed=packed))
+                batch = on_device(batch, "cuda")
+                with torch.autocast("cuda", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
                     loss_sum(model, batch).backward()
         return [value.grad for value in trained]
 
-    for got, expected in zip(learnt(compile_layers=True), learnt(compile_layers=False), strict=True):
-        assert (got - expected).norm() < 0.05 * expected.norm()
+    exact = learnt(torch.float32, compile_layers=False, packed=False)
+    errors = {}
+    for compile_layers in (False, True):
+        got = learnt(torch.bfloat16, compile_layers=compile_layers, packed=True)
+        errors[compile_layers] = sum(
+            float((one - other).norm() / other.norm()) for one, other in zip(got, exact, strict=True)
+        )
+    assert errors[True] < 1.2 * errors[False]
 
 
 def test_a_job_whose_layers_are_compiled_ends_with_a_model_that_answers(cache, tmp_path, monkeypatch):
