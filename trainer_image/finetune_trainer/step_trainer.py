@@ -112,8 +112,7 @@ class StepTrainer(Trainer):
         self._trained = [value for value in model.parameters() if value.requires_grad]
         self._sharded = is_sharded(model)
         self._own = [value for value in self._trained if not isinstance(value, DTensor)]
-        # Large gradients do not fit into the gaps that activations leave behind: each pass would take new memory.
-        self._gives_back = args.device.type == "cpu" and not hasattr(model, "peft_config")
+        self._on_cpu = args.device.type == "cpu"
         self._saved_step, self._cut_short = 0, False
         self.seconds_before = 0.0
         self._started = time.monotonic()
@@ -242,6 +241,8 @@ class StepTrainer(Trainer):
             before.restore()
             self.world.reseed(self._hyper.seed, self.state.global_step)
             passes = self._smaller(passes)
+        if self._on_cpu:
+            heap.give_back()  # gaps of one step do not fit the passes of the next one
         part: Any = means if self.world.size == 1 else means.tolist()  # alone, nobody waits for the GPU here
         *self._means_of_step, given_up = self.world.sums(*part, self._cut_short)
         if given_up:
@@ -273,8 +274,8 @@ class StepTrainer(Trainer):
                     means = counts * self._objective.sums(model, on_device(batch, self.args.device)) / max(weight, 1)
                 self.accelerator.backward(means[0])
                 total += means.detach()
-                if self._gives_back:
-                    heap.give_back()
+                if self._on_cpu and not hasattr(self._net, "peft_config"):
+                    heap.give_back()  # large gradients do not fit into the gaps: each pass would take new memory
         except torch.OutOfMemoryError:
             self._net.zero_grad(set_to_none=True)
             return None
