@@ -118,7 +118,7 @@ class Life:
     def ask(self, question: str) -> str:
         """What `finetune-operator ask` prints to whoever has credentials of their own in the environment."""
         asked = argparse.Namespace(
-            model=self.name, question=question, namespace=self.namespace, system=None, max_tokens=None
+            model=self.name, question=question, namespace=self.namespace, system=None, max_tokens=None, temperature=None
         )
 
         async def said() -> str:

@@ -63,7 +63,8 @@ class AzureDeployments:
 
         async def read() -> dict[str, Hosted]:
             found: dict[str, Hosted] = {}
-            async for page in self._arm.deployments.list(*self._place, **self._options).by_page():
+            listed = self._arm.deployments.list(*self._place, **self._options)
+            async for page in listed.by_page():
                 here = {one.name: one for one in [shown(each) async for each in page]}
                 if here.keys() <= found.keys():
                     break  # a list may give one page for ever

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_api.exit_codes import ExitCode
@@ -239,7 +239,7 @@ def test_only_what_the_same_job_has_kept_whole_is_taken(tmp_path, monkeypatch, s
     if spoil == "damage":
         file.write_bytes(file.read_bytes()[:-3])
     if spoil == "more rows":
-        reference.save_file({"margins": torch.zeros(9).numpy()}, file, metadata={"fingerprint": "job"})
+        save_file({"margins": torch.zeros(9)}, file, metadata={"fingerprint": "job"})
     calls = []
     monkeypatch.setattr(reference, "margins_of", lambda *args: calls.append(1) or objective.margins_of(*args))
     assert asked(model, tmp_path, "other" if spoil == "another job" else "job") == said

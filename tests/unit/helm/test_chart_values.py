@@ -249,7 +249,7 @@ def test_users_get_jobs_models_and_deployments_but_no_connections(defaults: list
 
 
 def test_a_role_of_its_own_shows_connections_and_changes_none(defaults: list[Manifest]) -> None:
-    [rule] = only(defaults, "ClusterRole", "-connections-view")["rules"]
+    [rule] = only(defaults, "ClusterRole", "-llmc-view")["rules"]
     assert (rule["resources"], rule["verbs"]) == (["llmconnections"], ["get", "list", "watch"])
 
 
