@@ -53,7 +53,7 @@ class Recorder:
         self._instance = instance[:_MAX_WORD]
         self._clock = clock
         self._posted: OrderedDict[bytes, float] = OrderedDict()
-        self._budgets: Recent[TokenBucket] = Recent(REMEMBERED)
+        self._budgets: Recent[TokenBucket] = Recent(REMEMBERED, TokenBucket.is_full)
 
     async def post(self, kube: Kube, regarding: dict[str, Any], occurrence: Occurrence) -> None:
         """Posts an Event about an object, unless the same one was posted in the last ten minutes. Never raises.
@@ -98,7 +98,7 @@ class Recorder:
             return False
         self._posted[fingerprint] = now
         self._posted.move_to_end(fingerprint)
-        if len(self._posted) > REMEMBERED:
+        while len(self._posted) > REMEMBERED or now - next(iter(self._posted.values())) >= REPEAT_SECONDS:
             self._posted.popitem(last=False)
         return True
 

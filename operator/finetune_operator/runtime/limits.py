@@ -37,6 +37,11 @@ class TokenBucket:
         self._tokens -= 1
         return max(0.0, -self._tokens / self._rate)
 
+    def is_full(self) -> bool:
+        """Whether it is as good as a new one."""
+        self._refill()
+        return self._tokens >= self._burst
+
     def _refill(self) -> None:
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)

@@ -71,7 +71,7 @@ class ReportServer:
         self._authorise = authorise
         self._accept = accept
         self._is_leader = is_leader
-        self._buckets: Recent[TokenBucket] = Recent(_PODS_REMEMBERED)
+        self._buckets: Recent[TokenBucket] = Recent(_PODS_REMEMBERED, TokenBucket.is_full)
         self._in_work = 0
         app = web.Application()
         app.router.add_post(REPORT_PATH, self._answer)

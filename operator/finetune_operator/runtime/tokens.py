@@ -27,10 +27,16 @@ _JWT = re.compile(r"[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}")
 
 
 class Recent(Generic[V]):
-    """The most recently used values, at most `limit`."""
+    """The most recently used values.
 
-    def __init__(self, limit: int) -> None:
+    Args:
+        limit: as many at most.
+        is_spent: whether a value says as much as none; such ones go as soon as they are the oldest.
+    """
+
+    def __init__(self, limit: int, is_spent: Callable[[V], bool]) -> None:
         self._limit = limit
+        self._is_spent = is_spent
         self._values: OrderedDict[str, V] = OrderedDict()
 
     def get(self, key: str) -> V | None:
@@ -44,9 +50,13 @@ class Recent(Generic[V]):
         """Keeps the value; the one that was unused the longest goes if there are too many."""
         self._values[key] = value
         self._values.move_to_end(key)
-        if len(self._values) > self._limit:
+        while len(self._values) > self._limit or self._oldest_is_spent(but=key):
             self._values.popitem(last=False)
         return value
+
+    def _oldest_is_spent(self, but: str) -> bool:
+        oldest = next(iter(self._values))
+        return oldest != but and self._is_spent(self._values[oldest])
 
     def __len__(self) -> int:
         return len(self._values)
@@ -84,8 +94,8 @@ class TokenReviewer:
         self._review = review
         self._audience = audience
         self._clock = clock
-        self._verdicts: Recent[_Verdict] = Recent(REMEMBERED)
-        self._addresses: Recent[TokenBucket] = Recent(REMEMBERED)
+        self._verdicts: Recent[_Verdict] = Recent(REMEMBERED, lambda verdict: verdict.until <= clock())
+        self._addresses: Recent[TokenBucket] = Recent(REMEMBERED, TokenBucket.is_full)
         self._asking: dict[str, asyncio.Future[TokenIdentity | None]] = {}
 
     async def identify(self, token: str, address: str) -> TokenIdentity | None:

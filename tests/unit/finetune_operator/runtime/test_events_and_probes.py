@@ -109,6 +109,18 @@ async def test_what_is_remembered_is_bounded(tmp_path, monkeypatch):
     assert len(recorder._posted) == 10
 
 
+async def test_what_may_be_posted_again_is_forgotten_though_there_is_room(tmp_path):
+    clock = Clock()
+    recorder = Recorder("pod", clock)
+    async with fake_api.serve(tmp_path) as (api, kube):
+        api.answer({"kind": "Event"}, status=201)
+        for number in range(5):
+            await recorder.post(kube, JOB, DONE._replace(note=str(number)))
+        clock.now += events.REPEAT_SECONDS
+        await recorder.post(kube, JOB, DONE._replace(note="last"))
+    assert len(recorder._posted) == 1
+
+
 async def test_a_flood_of_normal_events_is_cut_off_for_its_namespace_and_warnings_never_are(tmp_path):
     clock = Clock()
     recorder = Recorder("pod", clock)

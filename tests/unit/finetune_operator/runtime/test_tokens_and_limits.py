@@ -86,13 +86,33 @@ async def test_what_is_no_token_at_all_is_not_asked_about(token):
 
 
 def test_memory_is_bounded_and_what_is_used_stays():
-    recent = Recent(3)
+    recent = Recent(3, lambda _: False)
     for number in range(10):
         recent.put(str(number), number)
         recent.get("0") if number < 2 else recent.put("0", 0)
     assert len(recent) == 3
     assert recent.get("0") == 0
     assert recent.get("5") is None
+
+
+def test_what_says_no_more_than_nothing_is_forgotten_with_the_next_one():
+    clock = Clock()
+    recent = Recent(100, TokenBucket.is_full)
+    for pod in "abc":
+        assert recent.put(pod, TokenBucket(2.0, 3, clock)).take() == 0.0
+        clock.now += 0.2
+    assert len(recent) == 3  # half a second after its report a pod's bucket is full again
+    recent.put("d", TokenBucket(2.0, 3, clock))
+    assert [pod for pod in "abcd" if recent.get(pod)] == ["b", "c", "d"]
+
+
+async def test_verdicts_that_have_ended_are_forgotten_though_there_is_room():
+    identify, clock, _ = reviewer({})
+    for number in range(10):
+        await identify.identify(f"aaaa.bbbb.{number:04}", f"10.0.0.{number}")
+    clock.now += tokens.INVALID_SECONDS
+    await identify.identify("aaaa.bbbb.last", "10.0.0.1")
+    assert len(identify._verdicts) == 1
 
 
 def test_a_bucket_lets_its_burst_through_and_then_its_rate():
