@@ -185,12 +185,10 @@ def build_trainer(
     **others: Any,
 ) -> "StepTrainer":
     """The trainer of a job's hyperparameters, by the job's objective or another; `others` are StepTrainer's own."""
-    from finetune_trainer.compiled_layers import why_not_compiled
     from finetune_trainer.loop import arguments
     from finetune_trainer.objective import objective_of
     from finetune_trainer.pace import pace_of
     from finetune_trainer.passes import Cut
-    from finetune_trainer.sharding import is_sharded
     from finetune_trainer.shortage import Lesson
     from finetune_trainer.step_trainer import StepTrainer
 
@@ -225,16 +223,21 @@ def build_trainer(
             filled=packed and device() == "cuda",
         ),
         compute_dtype=compute_dtype_of(job),
-        compile_layers=packed
-        and not (checkpointing or is_sharded(model))  # both hook into layers; not measured together
-        and _worth_compiling(model, plan, train)
-        and not why_not_compiled(),
+        compile_layers=packed and not checkpointing and _to_be_compiled(model, plan, train),
         checkpoints=checkpoints_of(job),
         lesson=lesson,
         objective=objective or objective_of(job.spec.preference),
         lora_plus_ratio=job.spec.adapters.lora_plus_ratio if job.spec.adapters else None,
         **others,
     )
+
+
+def _to_be_compiled(model: Any, plan: Plan, train: "Store") -> bool:
+    """Sharding hooks into layers, as checkpointing does: not measured together with their compilation."""
+    from finetune_trainer.compiled_layers import why_not_compiled
+    from finetune_trainer.sharding import is_sharded
+
+    return not is_sharded(model) and _worth_compiling(model, plan, train) and not why_not_compiled()
 
 
 _WORTH_COMPILING = 1e17
