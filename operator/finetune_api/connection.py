@@ -195,7 +195,10 @@ class HuggingFace(ApiModel):
     )
     artifacts: Artifacts = Field(description="Where tuned weights are kept.")
     max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
-        3, description="Attempts after the first when a pod is evicted, loses its node or runs out of memory."
+        3,
+        description="Attempts after the first when a pod runs out of memory, is evicted or loses its node. Evictions, "
+        "lost nodes and other interruptions are not counted any more once a newer checkpoint is reached. 0: none at "
+        "all.",
     )
 
 

@@ -34,6 +34,9 @@ class Progress(ApiModel):
         None, description="Answers to the test set so far, of the tuned model and its baselines together."
     )
     total_answers: Annotated[int, Field(ge=0)] | None = Field(None, description="Answers in all.")
+    saved_step: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Step of the newest checkpoint: a next attempt would go on from there."
+    )
     updated_at: Timestamp | None = Field(None, description="When the trainer said so, RFC 3339.")
 
 
@@ -244,7 +247,23 @@ class ProviderStatus(ApiModel):
         None, description="Where at the provider it was begun: what was made there is looked for nowhere else."
     )
     attempt: Annotated[int, Field(ge=0)] = Field(0, description="Attempts so far, each a new pod.")
-    retries: Annotated[int, Field(ge=0)] = Field(0, description="Attempts after a failure, bounded by maxRetries.")
+    retries: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Attempts after a failure or an interruption. maxRetries bounds those after failures and the "
+        "fruitless interruptions together.",
+    )
+    interruptions: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Retries among them after an interruption by the cluster: an eviction, a preemption, a drained "
+        "or lost node, a deleted pod.",
+    )
+    fruitless_interruptions: Annotated[int, Field(ge=0)] = Field(
+        0, description="The last ones of these, in a row, before each of which no newer checkpoint was reached."
+    )
+    saved_work: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="What the present attempt found done: steps by the newest checkpoint, and answers to the test set.",
+    )
     retry_after: Timestamp | None = Field(None, description="The next attempt starts then, RFC 3339.")
     last_failure: Failure | None = Field(None, description="Why the last attempt ended.")
     artifact_uri: Annotated[str, Field(max_length=1024)] | None = Field(

@@ -30,6 +30,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from finetune_api.reasons import Reason
 from finetune_trainer.durable import manifest_now, remove_unfinished, whole_folder
 from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
+from finetune_trainer.saved import checkpoints_in, folder_name
 from finetune_trainer.sharding import gathered, like
 
 KEPT = 2
@@ -38,7 +39,6 @@ KEPT = 2
 _PIECE_BYTES = 2 * 1024**3
 """Most that is in memory at once of tensors that are shared out among ranks."""
 
-_PREFIX = "step-"
 _CUDA = "cuda"
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def save(
     Raises:
         TrainerError: ArtifactFailed, it cannot be written.
     """
-    final = root / f"{_PREFIX}{step:08d}"
+    final = root / folder_name(step)
     tensors, groups = _split(optimizer.state_dict())
     random_states = RandomStates.now()
     with whole_folder(final, step=step) as folder:
@@ -76,7 +76,7 @@ def save(
         }
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
         (folder / "trainer_state.json").write_text(json.dumps(trainer_state), encoding="utf-8")
-    for old in _all(root)[:-KEPT]:
+    for old in checkpoints_in(root)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -96,7 +96,7 @@ def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
     """
     remove_unfinished(root)
     trouble: OSError | None = None
-    for folder in reversed(_all(root)):
+    for folder in reversed(checkpoints_in(root)):
         try:
             manifest = manifest_now(folder)
         except OSError as error:
@@ -170,10 +170,6 @@ class RandomStates:
                 torch.set_rng_state(value)
             elif (device := int(name.removeprefix(_CUDA))) < torch.cuda.device_count():  # where it goes on may be fewer
                 torch.cuda.set_rng_state(value, device)
-
-
-def _all(root: Path) -> list[Path]:
-    return sorted(path for path in root.glob(f"{_PREFIX}*") if path.is_dir()) if root.is_dir() else []
 
 
 def _state(folder: Path) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune_api.job_status import ArtifactRef
-from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
+from finetune_api.names import ARTIFACT_FOLDER, CHECKPOINTS_FOLDER, artifact_folder
 from finetune_api.trainer import StoreRef, TrainerJob
 from finetune_trainer import artifact_store
 from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.fence import Fence, Passable, StoreFence
 from finetune_trainer.interruption import Interrupted
+from finetune_trainer.saved import newest_step
 from finetune_trainer.snapshots import Snapshots
 from finetune_trainer.store import Store
 
@@ -42,6 +43,10 @@ class Keeping:
         """Whether a newer attempt has begun."""
         return Fence(Path(self.job.output), self.job.attempt)
 
+    def saved_step(self) -> int | None:
+        """Step of the newest checkpoint that outlives the pod."""
+        return newest_step(Path(self.job.output) / CHECKPOINTS_FOLDER)
+
     def publish(self, reference: ArtifactRef) -> ArtifactRef:
         """Bring the finished artifact to where it is kept."""
         return reference
@@ -63,6 +68,10 @@ class StoreKeeping(Keeping):
     def fence(self) -> Passable:
         """As the thread last saw it: training does not wait for the store at each checkpoint."""
         return self
+
+    def saved_step(self) -> int | None:
+        """Of those in the store."""
+        return self._snapshots.saved_step
 
     def take(self) -> bool:
         """Whether this is the newest attempt; it has said that it began."""

@@ -26,6 +26,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from finetune_api.base import ApiModel
+from finetune_api.exit_codes import ExitCode
 from finetune_api.job_status import ArtifactRef, Progress, TrainingResult
 from finetune_api.names import (
     ARTIFACTS_PREFIX,
@@ -113,6 +114,8 @@ def train(
         data = _write_data(job, verdict, Path(scratch), **reading)
         told = CodeContext(job=job, base_model=str(folder), data=data, output=str(output), checkpoints=str(checkpoints))
         exit_code = _run(code, told, Path(scratch), heard, interruption)
+    if exit_code == ExitCode.INTERRUPTED:
+        heard.stopped()
     interruption.check()
     if exit_code:
         raise _failed(exit_code)
@@ -268,6 +271,13 @@ class _Heard:
             eta_seconds=round(seconds / done * (total - report.step)) if of else None,
             updated_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+    def stopped(self) -> None:
+        """The code has called `stop`, so there is a checkpoint of its last step: by its word, as only it knows."""
+        last = self._last
+        if last is not None:
+            progress = self._progress(last, last.total_steps).model_copy(update={"saved_step": last.step})
+            self._reporter.update(progress=progress)
 
     def result(self) -> TrainingResult:
         """Numbers of the whole run."""

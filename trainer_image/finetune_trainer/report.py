@@ -50,6 +50,8 @@ class Reporter:
         self.report = Report(
             namespace=job.namespace, name=job.name, uid=job.uid, attempt=job.attempt, phase="Validating"
         )
+        self.saved_step: Callable[[], int | None] = lambda: None
+        """What progress says of the newest checkpoint, once it is known where checkpoints outlive the pod."""
         self._listener = listener
         self._interval = interval
         self._termination_path = termination_path
@@ -63,12 +65,19 @@ class Reporter:
 
     def update(self, **fields: Any) -> None:
         """Replace fields of the report and have it sent."""
-        self.report = self.report.model_copy(update=fields)
+        self.report = self._with_saved_step(self.report.model_copy(update=fields))
         self._last_update = time.monotonic()
         if self._listener:
             self._listener(self.report)
         if self._sender:
             self._sender.offer(self.report)
+
+    def _with_saved_step(self, report: Report) -> Report:
+        """Looked up anew each time: at the end of an attempt a checkpoint comes after its last step."""
+        step = self.saved_step()
+        if report.progress is None or step is None:
+            return report
+        return report.model_copy(update={"progress": report.progress.model_copy(update={"saved_step": step})})
 
     def close(self) -> None:
         """Send the last report, for a bounded time, and leave the termination message."""

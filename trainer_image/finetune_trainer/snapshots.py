@@ -21,6 +21,7 @@ from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_trainer.durable import UNFINISHED, is_within, read_manifest, sha256_of, write_errors
 from finetune_trainer.evaluation.kept import FOLDER as ANSWERS
 from finetune_trainer.metrics import FILE as RECORD
+from finetune_trainer.saved import newest_step
 from finetune_trainer.store import Store
 from finetune_trainer.trackers import RUNS_FOLDER, TENSORBOARD_FOLDER
 
@@ -60,6 +61,8 @@ class Snapshots:
         self._number = 0
         self._there: set[str] = set()
         self._taken: _Looks = []
+        self.saved_step: int | None = None
+        """Step of the newest checkpoint that is in the store."""
 
     def restore(self) -> None:
         """Put back what the newest snapshot holds. Files that are damaged in the store are left out.
@@ -72,7 +75,7 @@ class Snapshots:
             self._number = max((one.number for one in found if one.attempt == self._attempt), default=0)
             if not found or self._restore(max(found, key=lambda one: (one.attempt, one.number))):
                 break  # else an attempt that is not yet gone has just replaced it by a newer one
-        self._taken = self._looks()
+        self._taken, self.saved_step = self._looks(), newest_step(self._output / CHECKPOINTS_FOLDER)
 
     def changed(self) -> bool:
         """Whether there is anything new to keep. The record alone is nothing: it counts with a checkpoint."""
@@ -89,6 +92,7 @@ class Snapshots:
             captured = Path(place)
             self._capture(captured)
             files = {path.relative_to(captured).as_posix(): path for path in _files_in(captured)}
+            step = newest_step(captured / CHECKPOINTS_FOLDER)
             sums = dict(_sums(captured, files))
             for name, digest in sums.items():
                 if digest not in self._there:
@@ -97,7 +101,7 @@ class Snapshots:
         self._number += 1
         newest = f"{self._own}/{self._number:0{_DIGITS}}.json"
         self._store.put_bytes(json.dumps({"files": sums}).encode(), newest)
-        self._taken = looks
+        self._taken, self.saved_step = looks, step
         self._forget_but(newest, set(sums.values()))
 
     def forget(self) -> None:

@@ -97,6 +97,7 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
     torch_settings.prepare(max(1, cpu_threads() // job.ranks_per_node))
     world = join(job.ranks_per_node)
     with kept(job) if world.is_first else followed(job, world.rank) as keeping:
+        reporter.saved_step = keeping.saved_step
         _execute(keeping, Attempt(keeping.job, reporter, interruption, world, allow_local=allow_local))
 
 

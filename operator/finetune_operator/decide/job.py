@@ -4,6 +4,7 @@ Provider-neutral: the state of the attempt comes as a `Run`, whatever runs it.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,15 +35,13 @@ from finetune_operator.decide.reported import (
     report_is_due,
     reported,
 )
+from finetune_operator.decide.retries import Tally, given_up, saved
 from finetune_operator.decide.run import RETRIED, STARTING, Run
 from finetune_operator.decide.size import fit
 from finetune_operator.decide.versions import recorded_result
 
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
-
-RETRY_DELAYS = (5, 20, 60, 180, 300)
-"""Seconds before the first, second, … retry; the last one repeats."""
 
 LATE_POD_CHECK_SECONDS = 15
 LATEST_POD_CHECK_SECONDS = 60
@@ -125,7 +124,8 @@ def restart(view: JobView) -> Decision | None:
         *reconciling(Reason.PENDING, "started again by spec.retryNonce"),
         Fact("Failed", "False", Reason.PENDING),
     ]
-    provider = _next_attempt(view, retries=0, retry_after=None, last_failure=None)
+    tally = asdict(Tally(saved_work=view.provider.saved_work))
+    provider = _next_attempt(view, **tally, retry_after=None, last_failure=None)
     fields = {
         "phase": "Pending",
         "failure": None,
@@ -154,7 +154,8 @@ def notice_loss(view: JobView) -> Decision | None:
     """The attempt was started and nothing is left of it: its number is used up, the next one goes on."""
     if view.run.state != "Absent" or not view.begun:
         return None
-    return _retry_or_give_up(view, Failure.because(Reason.INTERRUPTED, "the attempt is gone: its Job was deleted"))
+    gone = Failure.because(Reason.INTERRUPTED, "the attempt is gone: its Job was deleted")
+    return _retry_or_give_up(view, gone, interrupted=True)
 
 
 def remember(view: JobView) -> Decision | None:
@@ -321,7 +322,7 @@ def retry_or_fail(view: JobView) -> Decision | None:
         return None
     if failure.reason not in RETRIED:
         return fail(view, failure.model_copy(update={"attempt": view.attempt}))
-    return _retry_or_give_up(view, failure)
+    return _retry_or_give_up(view, failure, interrupted=view.run.interrupted)
 
 
 def complete(view: JobView) -> Decision | None:
@@ -440,24 +441,22 @@ def _next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
     )
 
 
-def _retry_or_give_up(view: JobView, failure: Failure) -> Decision:
-    retries = view.provider.retries
+def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> Decision:
+    before, limit = Tally.of(view.provider), _retry_limit(view)
+    after = before.after(saved(view.status.progress, view.run.report and view.run.report.progress), interrupted)
     failure = failure.model_copy(update={"attempt": view.attempt})
-    if retries < _retry_limit(view):
-        return _retry(view, failure)
-    given_up = f"; given up after {retries} retries" if retries else ""
-    message = failure.message[: 4096 - len(given_up)] + given_up
-    return fail(view, failure.model_copy(update={"message": message}))
+    if limit and after.used <= limit:
+        return _retry(view, failure, after)
+    end = given_up(before, after, interrupted)
+    return fail(view, failure.model_copy(update={"message": failure.message[: 4096 - len(end)] + end}))
 
 
-def _retry(view: JobView, failure: Failure) -> Decision:
-    retries = view.provider.retries
-    delay = RETRY_DELAYS[min(retries, len(RETRY_DELAYS) - 1)]
-    after = timestamp(view.now + timedelta(seconds=delay))
-    provider = _next_attempt(view, retries=retries + 1, retry_after=after, last_failure=failure)
+def _retry(view: JobView, failure: Failure, tally: Tally) -> Decision:
+    after = timestamp(view.now + timedelta(seconds=tally.delay))
+    provider = _next_attempt(view, **asdict(tally), retry_after=after, last_failure=failure)
     change = _waiting(provider)
     change.fields.update({"provider": provider, **reported(view.run.report, view.status)})
-    return Decision(with_status(view, change), requeue_after=delay)
+    return Decision(with_status(view, change), requeue_after=tally.delay)
 
 
 def _waiting(provider: ProviderStatus) -> Change:

@@ -30,6 +30,8 @@ RETRIED = frozenset(
 )
 """Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
 
+_INTERRUPTIONS = frozenset({Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
+
 CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED, Reason.PROVIDER_BUSY})
 """Obstacles that pass without anybody doing something."""
 
@@ -66,6 +68,8 @@ class Run:
     """Why it failed; while Queued, what keeps it from starting."""
     job_id: str | None = None
     """The provider's name of the attempt."""
+    interrupted: bool = False
+    """Whether it failed by no fault of its own: the cluster, or somebody who may delete its pod, ended it."""
     wants_log: bool = False
     """Whether the reason alone does not explain the failure."""
     awaiting_pod: bool = False
@@ -266,8 +270,19 @@ def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) ->
         "Failed",
         report=report,
         failure=found.model_copy(update={"exit_code": exit_code}),
+        interrupted=_is_interruption(found, pod),
         wants_log=wants_log,
     )
+
+
+def _is_interruption(found: Failure, pod: Manifest | None) -> bool:
+    """A signal of which the cluster knows nothing may be the kernel's, for want of memory on the node."""
+    if found.reason not in _INTERRUPTIONS or found.next_step == _ROOM_ON_DISK:
+        return False
+    if found.reason is not Reason.INTERRUPTED or pod is None:
+        return True
+    deleted = pod["metadata"].get("deletionTimestamp") is not None
+    return deleted or _terminated(pod).get("exitCode") not in _SIGNALS
 
 
 def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> Failure:

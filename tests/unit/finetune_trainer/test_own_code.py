@@ -144,6 +144,7 @@ def test_code_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on_from_it(left
     reporter.update = update
     work = lambda: execute(job, reporter, interruption, allow_local=True)  # noqa: E731
     assert outcome.run_to_end(work, reporter, interruption) == ExitCode.INTERRUPTED
+    assert reporter.report.progress.saved_step >= 5, "code that calls stop has written a checkpoint"
     note = Path(job.output) / "checkpoints" / "step.json"
     assert json.loads(note.read_text()) >= 5
     assert not (Path(job.output) / "model").exists()

@@ -7,8 +7,9 @@ import pytest
 
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
-from finetune_operator.decide.job import CONNECTION_GRACE, RETRY_DELAYS, STEPS, decide
+from finetune_operator.decide.job import CONNECTION_GRACE, STEPS, decide
 from finetune_operator.decide.job_view import Decision, JobView
+from finetune_operator.decide.retries import RETRY_DELAYS
 from finetune_operator.decide.run import Run
 from tests.unit.finetune_operator.decide.given import (
     NOW,

@@ -115,6 +115,30 @@ def test_why_an_attempt_failed(condition: Any, its_pod: Any, posted: Any, reason
     assert found.wants_log == (reason in {Reason.TRAINER_CRASHED, Reason.CODE_FAILED})
 
 
+@pytest.mark.parametrize(
+    ("its_pod", "interrupted"),
+    [
+        pytest.param(pod("Failed", **target("EvictionByEvictionAPI")), True, id="drained"),
+        pytest.param(pod("Failed", **target("PreemptionByScheduler")), True, id="preempted"),
+        pytest.param(pod("Failed", **target("TerminationByKubelet")), True, id="its node shuts down, or is short"),
+        pytest.param(pod("Failed", **target("DeletionByPodGC")), True, id="its node is gone"),
+        pytest.param(pod("Running", -61), True, id="its node does not answer"),
+        pytest.param(None, True, id="the pod is gone"),
+        pytest.param(pod("Failed", **ended(75)), True, id="asked to stop, by its own word"),
+        pytest.param(pod("Failed", 30, **ended(137)), True, id="deleted, and not quick enough"),
+        pytest.param(pod("Failed", reason="UnexpectedAdmissionError"), True, id="not run by its node"),
+        pytest.param(pod("Failed", **ended(137)), False, id="killed, perhaps for want of memory on the node"),
+        pytest.param(pod("Failed", **ended(143)), False, id="ended by whoever is in the container"),
+        pytest.param(pod("Failed", **ended(137, "OOMKilled")), False, id="out of memory"),
+        pytest.param(pod("Failed", reason="Evicted", message="ephemeral-storage"), False, id="fills its node's disk"),
+        pytest.param(pod("Failed", **ended(1)), False, id="crash"),
+    ],
+)
+def test_an_interruption_is_no_fault_of_the_job(its_pod: Any, interrupted: bool) -> None:
+    job = batch_job(BACKOFF if its_pod is None or its_pod["status"]["phase"] == "Failed" else ("FailureTarget", ""))
+    assert read(job, [its_pod] if its_pod else []).interrupted is interrupted
+
+
 def test_what_the_trainer_said_is_the_failure_and_carries_the_exit_code() -> None:
     told = report("Failed", failure={"reason": "DatasetInvalid", "message": "train.jsonl line 17: completion is empty"})
     found = read(batch_job(BACKOFF), [pod("Failed", **ended(65, message=termination_message(told)))])
