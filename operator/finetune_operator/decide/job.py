@@ -443,7 +443,8 @@ def _next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
 
 def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> Decision:
     before, limit = Tally.of(view.provider), _retry_limit(view)
-    after = before.after(saved(view.status.progress, view.run.report and view.run.report.progress), interrupted)
+    told = view.run.report.progress if view.run.report else None
+    after = before.after(saved(view.status.progress, told), interrupted)
     failure = failure.model_copy(update={"attempt": view.attempt})
     if limit and after.used <= limit:
         return _retry(view, failure, after)
