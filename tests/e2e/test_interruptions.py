@@ -117,9 +117,7 @@ def test_an_evicted_trainer_is_started_again(site: Site) -> None:
     status = site.wait("job", "evicted", lambda s: s.get("provider", {}).get("retries", 0) > 0, "to be retried", 120)
     assert status["provider"]["lastFailure"]["reason"] == "Evicted"
     counted = {name: status["provider"].get(name, 0) for name in ("interruptions", "fruitlessInterruptions")}
-    assert counted == {"interruptions": 1, "fruitlessInterruptions": 0}, (
-        "its pod left a checkpoint: no retry is used up"
-    )
+    assert counted == {"interruptions": 1, "fruitlessInterruptions": 0}, "it left a checkpoint: no retry is used up"
     assert status["provider"]["savedWork"] == status["progress"]["savedStep"] > 0
     site.delete("job", "evicted")
 
