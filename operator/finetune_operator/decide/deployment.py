@@ -48,7 +48,7 @@ class Serving:
     note: str = ""
     """What is to be said beside, while it serves or rolls out."""
     answers: int | None = None
-    """Version that answers now, where that is known and not the one that is meant to."""
+    """Version that answers now, where that is seen; else it is what status said before."""
 
 
 @dataclass(frozen=True)
@@ -266,18 +266,29 @@ def not_for_vllm(version: ModelVersion) -> str | None:
 
 def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[Fact], int | None]:
     """Phase, conditions and the version that answers, from the server's state."""
-    serving, before = view.serving, view.status.served_version
+    serving = view.serving
     if serving.state == "Idle" and serving.version == target:
         return "Idle", _at_rest(view), None
     if serving.state == "Serving" and serving.version == target:
         return "Ready", ready(Reason.READY, f"version {target} answers{serving.note}"), target
-    answering = (serving.answers or before) if serving.available else None
-    still = f"; version {answering} goes on answering" if answering else ""
+    answering = _answering(view)
+    still = _still(answering, target)
     if serving.state == "Failing" and serving.failure and serving.version == target:
         facts = _failing(serving.failure, target, still)
         return ("Degraded" if answering else "Failed"), facts, answering
     facts = reconciling(Reason.DEPLOYING, f"version {target} is being deployed{serving.note}{still}")
     return ("Updating" if answering else "Deploying"), facts, answering
+
+
+def _answering(view: DeploymentView) -> int | None:
+    """The version that answers, whichever is meant to."""
+    return (view.serving.answers or view.status.served_version) if view.serving.available else None
+
+
+def _still(answering: int | None, target: int) -> str:
+    if answering == target:
+        return "; it answers already"
+    return f"; version {answering} goes on answering" if answering else ""
 
 
 def _failing(failure: Failure, target: int, still: str) -> list[Fact]:
@@ -313,9 +324,10 @@ def _refused(view: DeploymentView, failure: Failure) -> DeploymentDecision:
     # Of a field the message says what to write, and a deployment's can be changed.
     said = failure.message if failure.reason is Reason.SPEC_INVALID else failure.sentences
     facts = (reconciling if passes else stalled)(failure.reason, said)
-    answers = view.serving.available > 0
+    # What answers elsewhere is not asked for without its connection, and is none the worse for that.
+    served = view.status.served_version if view.status.engine in _AT_PROVIDERS.values() else _answering(view)
+    answers = view.serving.available > 0 or served is not None
     phase: DeploymentPhase = "Degraded" if answers else ("Pending" if passes else "Failed")
-    served = view.status.served_version if answers else None
     fields = {"phase": phase, "replicas": view.serving.available, "served_version": served}
     return DeploymentDecision(_status(view, facts, fields))
 
@@ -346,13 +358,26 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], version_
         and status.get("replicas", 0) == wanted
         and available >= wanted
     )
+    answers = _oldest_ready(pods, version_label)
     if rolled:
-        return Serving("Serving", version, available)
+        return Serving("Serving", version, available, answers=answers)
     of_version = [pod for pod in pods if _version(pod["metadata"].get("labels", {}), version_label) == version]
     failure = _serving_failure(status if seen else {}, of_version)
     if failure is not None:
-        return Serving("Failing", version, available, failure)
-    return Serving("Rolling", version, available, note=_waiting_for(of_version))
+        return Serving("Failing", version, available, failure, answers=answers)
+    return Serving("Rolling", version, available, note=_waiting_for(of_version), answers=answers)
+
+
+def _oldest_ready(pods: Sequence[Manifest], version_label: str) -> int | None:
+    """Version of the oldest server that is ready: while a new one is rolled out, that is the one before."""
+    up = [pod for pod in pods if pod["metadata"].get("deletionTimestamp") is None and _is_ready(pod)]
+    oldest = min(up, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+    return _version(oldest["metadata"].get("labels", {}), version_label) if oldest else None
+
+
+def _is_ready(pod: Manifest) -> bool:
+    ours = [one for one in pod.get("status", {}).get("containerStatuses") or () if is_ours(one)]
+    return bool(ours) and all(one.get("ready") for one in ours)
 
 
 def _version(labels: Manifest, version_label: str) -> int | None:

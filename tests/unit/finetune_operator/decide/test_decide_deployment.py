@@ -74,6 +74,27 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
         "Failed",
         1,
     ),
+    "no connection, a server answers that had gone for a while": (
+        view(Serving("Serving", 2, 1, answers=2), connections={}),
+        "Degraded",
+        "ConnectionNotFound",
+        "InProgress",
+        2,
+    ),
+    "no connection, a provider answers": (
+        view(connections={}, status=ModelDeploymentStatus(served_version=2, engine="AzureOpenAI")),
+        "Degraded",
+        "ConnectionNotFound",
+        "InProgress",
+        2,
+    ),
+    "one of two servers is back, after all were gone": (
+        view(Serving("Rolling", 2, 1, answers=2)),
+        "Updating",
+        "Deploying",
+        "InProgress",
+        2,
+    ),
     "no connection": (view(connections={}), "Pending", "ConnectionNotFound", "InProgress", None),
     "at bedrock": (view(connections={"local": bedrock_connection()}), "Deploying", "Deploying", "InProgress", None),
     "at bedrock, azure's block": (
@@ -318,6 +339,34 @@ def server(restarts: int = 0, ready: bool = False, ran: int | None = None, **fie
 )
 def test_a_server_that_ends_again_and_again_is_failing_between_its_ends_too(its_pod: Any, state: str) -> None:
     assert read_serving(deployment(availableReplicas=0), [its_pod], LABEL).state == state
+
+
+def of_version(number: int, seconds: float = 0, *, ready: bool = True, going: bool = False) -> dict[str, Any]:
+    its_pod = server(ready=ready)
+    its_pod["metadata"] = {"labels": {LABEL: str(number)}, "creationTimestamp": stamp(seconds)}
+    its_pod["metadata"] |= {"deletionTimestamp": stamp()} if going else {}
+    return its_pod
+
+
+@pytest.mark.parametrize(
+    ("pods", "answers"),
+    [
+        pytest.param([], None, id="none"),
+        pytest.param([of_version(2, ready=False)], None, id="not yet"),
+        pytest.param([of_version(2)], 2, id="the only one"),
+        pytest.param([of_version(2, 60), of_version(1)], 1, id="the one before, while the new one comes"),
+        pytest.param([of_version(1, 60), of_version(2)], 2, id="the same on the way back"),
+        pytest.param([of_version(2, 60), of_version(1, going=True)], 2, id="the old one is on its way out"),
+    ],
+)
+def test_which_version_answers_is_seen_by_the_servers_that_are_ready(pods: Any, answers: int | None) -> None:
+    assert read_serving(deployment(availableReplicas=0), pods, LABEL).answers == answers
+    assert read_serving(deployment(), pods, LABEL).answers == answers
+
+
+def test_a_server_that_is_back_with_fewer_pods_than_asked_for_says_so() -> None:
+    said = condition(decide(view(Serving("Rolling", 2, 1, answers=2), 2)).status, "Ready").message
+    assert said == "version 2 is being deployed; it answers already"
 
 
 def test_a_server_that_ended_and_comes_back_says_why_it_ended() -> None:
