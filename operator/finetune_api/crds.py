@@ -71,7 +71,10 @@ _REASON = Column(
 )
 
 _MESSAGE = Column(
-    "Message", '.status.conditions[?(@.type=="Ready")].message', description="The same in a sentence.", wide=True
+    "Message",
+    '.status.conditions[?(@.type=="Ready")].message',
+    description="The same in a sentence: what it does or waits for, or what went wrong, and where.",
+    wide=True,
 )
 
 _RULES = "x-kubernetes-validations"
@@ -118,7 +121,7 @@ KINDS = (
             ),
             Column("Connection", ".spec.connectionRef.name", wide=True),
             _REASON,
-            Column("Failure", ".status.failure.message", description="What went wrong, and where.", wide=True),
+            _MESSAGE,
             _AGE,
         ),
     ),

@@ -147,6 +147,7 @@ def test_every_state_has_its_phase_reason_and_kstatus(name: str) -> None:
     assert condition(decision.status, "Ready").reason == reason
     assert kstatus(decision.status) == for_tools
     assert decision.status.served_version == served
+    assert condition(decision.status, "Ready").message, "kubectl get -o wide says why"
     assert decide(replace(given, status=decision.status, now=at(60))).status == decision.status
     if for_tools == "Failed" or phase == "Pending":
         assert (decision.serve is not None) == (given.serving.state == "Failing")

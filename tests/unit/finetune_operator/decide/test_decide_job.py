@@ -201,6 +201,13 @@ def test_every_state_has_its_phase_reason_and_kstatus(name: str) -> None:
     ) == (0 if phase == "Suspended" else 1)
 
 
+@pytest.mark.parametrize("name", STATES)
+def test_in_every_state_a_sentence_says_what_it_does_or_waits_for(name: str) -> None:
+    """`kubectl get -o wide` shows the message of Ready."""
+    found = condition(decide(STATES[name][0]).status, "Ready")
+    assert found is None or found.message, "nothing is written of what is on its way out"
+
+
 CHANGES_THE_WORLD = {
     "just applied",
     "spec that models do not know",
