@@ -12,6 +12,7 @@ from typing import Any
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer import four_bit
+from finetune_trainer.durable import damage
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.model_cache import find_model, is_safe_name, not_in_cache
 
@@ -34,7 +35,7 @@ def locate(job: TrainerJob) -> Path:
     """
     name = job.spec.base_model
     if job.model_cache:
-        found = find_model(job.model_cache, name)
+        found = cached(job.model_cache, name)
     else:
         found = in_hub_cache(name) if job.air_gapped and is_safe_name(name) else None
     if found is None and job.air_gapped:
@@ -55,6 +56,21 @@ def locate(job: TrainerJob) -> Path:
             "folder, an archive or a GGUF file), or open the way to the hub; then try again."
         )
         raise TrainerError(error.reason, message, step) from error
+
+
+def cached(cache: Path | str, name: str) -> Path | None:
+    """The folder of a model in the cache, None where it has none of that name.
+
+    Raises:
+        TrainerError: ModelUnusable, it is there and not whole by its own manifest; SpecInvalid.
+    """
+    folder = find_model(cache, name)
+    problem = damage(folder) if folder is not None else None
+    if problem is None:
+        return folder
+    message = f"{problem}: {name} is incomplete or damaged in the model cache"
+    step = f"Ask an admin to put it there again (finetune-trainer cache {name}), then set spec.retryNonce."
+    raise TrainerError(Reason.MODEL_UNUSABLE, message, step)
 
 
 def stay_offline() -> None:

@@ -3,13 +3,14 @@
 Checkpoints, artifacts and cached models are such folders. What is in them is not this file's concern.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +21,24 @@ from finetune_trainer.errors import TrainerError
 
 UNFINISHED = ".unfinished-"
 """Prefix of what is being written; what outlives its writer is rubbish."""
+
+QUICK_BYTES = 1 << 30
+"""Folders up to this size have their checksums compared wherever they are opened: about a second."""
+
+_STEPS = {
+    errno.EROFS: "It is mounted read-only: have it mounted for writing, and try again (in a cluster by "
+    "spec.retryNonce).",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM),
+        "Let the trainer's user (in a pod 65532) write there, and try again (in a cluster by spec.retryNonce).",
+    ),
+    **dict.fromkeys(
+        (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN),
+        "Have the volume looked at, which does not answer as it should, and try again (in a cluster by "
+        "spec.retryNonce): it goes on from the last checkpoint.",
+    ),
+}
+"""What to do where more room would not help."""
 
 _READABLE = 0o644  # safetensors makes its files 0600; a serving pod may run as another user
 
@@ -147,7 +166,8 @@ def write_errors(target: Path, next_step: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _artifact_failed(target, error.strerror or type(error).__name__, next_step) from error
+        step = _STEPS.get(error.errno or 0, next_step)
+        raise _artifact_failed(target, error.strerror or type(error).__name__, step) from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
@@ -156,6 +176,36 @@ def write_errors(target: Path, next_step: str | None = None) -> Iterator[None]:
 
 def _artifact_failed(target: Path, why: str, next_step: str | None) -> TrainerError:
     return TrainerError(Reason.ARTIFACT_FAILED, f"{target} could not be written: {why}", next_step)
+
+
+def damage(folder: Path, *, all_checksums: bool = False) -> str | None:
+    """What of a folder differs from its manifest; None where nothing does, and where there is no manifest of ours.
+
+    Sizes are compared, and checksums where that is quick or asked for.
+    """
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        files = {name: (int(one["bytes"]), str(one["sha256"])) for name, one in _files_of(text)}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{folder / MANIFEST} cannot be read ({type(error).__name__})"
+    with_checksums = all_checksums or sum(size for size, _ in files.values()) <= QUICK_BYTES
+    for name, (size, digest) in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != size:
+            return f"{path} has {path.stat().st_size} bytes, its manifest says {size}"
+        if with_checksums and sha256_of(path) != digest:
+            return f"{path} differs from its checksum"
+    return None
+
+
+def _files_of(manifest: str) -> Iterable[tuple[str, dict[str, Any]]]:
+    files: dict[str, dict[str, Any]] = json.loads(manifest).get("files", {})
+    return files.items()
 
 
 def _is_intact(path: Path, entry: dict[str, Any]) -> bool:

@@ -9,7 +9,10 @@ from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
 
-ANOTHER_OUTPUT = "Choose another output folder, or delete that one."
+ANOTHER_OUTPUT = (
+    "Choose another output folder, or delete that one; in a cluster bring the data back as they were and set "
+    "spec.retryNonce, or apply the job under a new name."
+)
 """The next step where a folder holds what another job, or other data, left there."""
 
 _EXIT_CODE_OF_REASON = {reason: code for code, reason in REASON_OF_EXIT_CODE.items()}

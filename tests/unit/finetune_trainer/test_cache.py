@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import archive, cache, model_cache
+from finetune_trainer import archive, base_model, cache, model_cache
 from finetune_trainer.errors import TrainerError
 
 NAME = "org/some-model"
@@ -84,6 +84,32 @@ def test_a_damaged_model_is_put_there_anew(model, tmp_path):
     (target / NAME / "tokenizer.json").unlink()
     assert cache.main(flags(target, from_folder=model)) == ExitCode.OK
     assert (target / NAME / "tokenizer.json").is_file()
+
+
+def truncated(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def a_flipped_bit(folder):
+    path = folder / "model.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(("spoil", "words"), [(truncated, "its manifest says"), (a_flipped_bit, "its checksum")])
+def test_a_model_that_was_damaged_in_the_cache_is_refused_by_its_name_and_no_job_learns_from_it(
+    model, tmp_path, spoil, words
+):
+    found = cache.cache(flags(tmp_path / "cache", from_folder=model))
+    assert base_model.cached(tmp_path / "cache", NAME) == found
+    spoil(found)
+    with pytest.raises(TrainerError, match=r"model\.safetensors") as caught:
+        base_model.cached(tmp_path / "cache", NAME)
+    assert caught.value.reason == "ModelUnusable"
+    assert words in caught.value.message
+    assert f"finetune-trainer cache {NAME}" in caught.value.next_step
 
 
 def only_pickle(folder):

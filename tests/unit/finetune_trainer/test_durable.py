@@ -1,8 +1,20 @@
 """Folders are whole or absent, and their manifest knows every byte."""
 
+import errno
+import os
+
 import pytest
 
-from finetune_trainer.durable import bytes_of, is_within, read_manifest, remove_unfinished, whole_file, whole_folder
+from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_trainer.durable import (
+    bytes_of,
+    is_within,
+    read_manifest,
+    remove_unfinished,
+    whole_file,
+    whole_folder,
+    write_errors,
+)
 from finetune_trainer.errors import TrainerError
 
 
@@ -60,6 +72,23 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
 )
 def test_a_name_does_not_lead_out_of_its_folder(name, within):
     assert is_within(name) == within
+
+
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [
+        (errno.ENOSPC, NEXT_STEP[Reason.ARTIFACT_FAILED]),
+        (errno.EDQUOT, NEXT_STEP[Reason.ARTIFACT_FAILED]),
+        (errno.EROFS, "It is mounted read-only"),
+        (errno.EACCES, "65532"),
+        (errno.ESTALE, "Have the volume looked at"),
+    ],
+)
+def test_what_to_do_about_a_volume_depends_on_what_is_wrong_with_it(tmp_path, number, step):
+    with pytest.raises(TrainerError, match=os.strerror(number)) as caught, write_errors(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert step in caught.value.next_step
+    assert "spec.retryNonce" in caught.value.next_step
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

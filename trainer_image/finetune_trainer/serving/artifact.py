@@ -6,19 +6,16 @@ It reads names, sizes and checksums; it loads no weights. Pickled weights are re
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
-from finetune_trainer.base_model import fetch, in_hub_cache
-from finetune_trainer.durable import sha256_of
+from finetune_trainer.base_model import cached, fetch, in_hub_cache
+from finetune_trainer.durable import damage
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.model_cache import find_model, is_safe_name, not_in_cache
+from finetune_trainer.model_cache import is_safe_name, not_in_cache
 
 _ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_QUICK_BYTES = 1 << 30  # folders up to this size have their checksums compared at every start: about a second
-
 _STEP = "Point --model at a folder that `finetune-trainer` wrote."
 _BASE_STEP = "Name the folder of the model cache with --model-cache, or let the base be fetched with --allow-hub."
 
@@ -67,7 +64,9 @@ def open_artifact(
     """
     if not folder.is_dir():
         raise _unusable(f"{folder} is no folder")
-    check_manifest(folder, all_checksums=all_checksums)
+    problem = damage(folder, all_checksums=all_checksums)
+    if problem is not None:
+        raise _damaged(problem)
     if (folder / _ADAPTER_CONFIG).is_file():
         if not (folder / _ADAPTER_WEIGHTS).is_file():
             raise _unusable(f"{folder} has no {_ADAPTER_WEIGHTS}; pickled weights are not loaded")
@@ -90,35 +89,6 @@ def unpacked(folder: Path) -> Path:
     return inner if inner.is_dir() and not at_top else folder
 
 
-def check_manifest(folder: Path, *, all_checksums: bool) -> None:
-    """Compare sizes, and checksums where that is quick or asked for, with the manifest; without one do nothing.
-
-    Raises:
-        TrainerError: ModelUnusable, naming the file that is missing or differs.
-    """
-    files = _manifest_files(folder)
-    with_checksums = all_checksums or sum(entry["bytes"] for entry in files.values()) <= _QUICK_BYTES
-    for name, entry in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise _damaged(path, "is missing")
-        if path.stat().st_size != entry["bytes"]:
-            raise _damaged(path, f"has {path.stat().st_size} bytes, its manifest says {entry['bytes']}")
-        if with_checksums and sha256_of(path) != entry["sha256"]:
-            raise _damaged(path, "differs from its checksum")
-
-
-def _manifest_files(folder: Path) -> dict[str, dict[str, Any]]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        return {}
-    try:
-        files = json.loads(path.read_text(encoding="utf-8")).get("files", {})
-        return {name: {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])} for name, entry in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"cannot be read ({type(error).__name__})") from error
-
-
 def _given(base: Path) -> Path:
     if not (base / "config.json").is_file():
         raise _unusable(f"{base} has no config.json, so it is no model", "Name the base model's folder with --base.")
@@ -132,7 +102,7 @@ def _base_of(folder: Path, model_cache: Path | None, *, allow_hub: bool) -> Path
     elif not is_safe_name(name):
         raise _unusable(f"{folder / _ADAPTER_CONFIG}: base_model_name_or_path {name!r} is no name of a model")
     else:
-        found = find_model(model_cache, name) if model_cache else in_hub_cache(name)
+        found = cached(model_cache, name) if model_cache else in_hub_cache(name)
     if found is not None:
         return found
     if allow_hub and not Path(name).is_absolute():
@@ -151,8 +121,8 @@ def _base_name(path: Path) -> str:
     return name
 
 
-def _damaged(path: Path, what: str) -> TrainerError:
-    message = f"{path} {what}: the tuned model is incomplete or damaged"
+def _damaged(problem: str) -> TrainerError:
+    message = f"{problem}: the tuned model is incomplete or damaged"
     return TrainerError(Reason.MODEL_UNUSABLE, message, "Restore the folder from a backup, or run the job again.")
 
 
