@@ -122,7 +122,7 @@ JOB = FineTuneJobStatus(
     ),
     progress=Progress(
         step=120, total_steps=225, epoch=1.6, percent=53, tokens_per_second=412.5, eta_seconds=95, answers=7,
-        total_answers=800, updated_at=NOW,
+        total_answers=800, saved_step=120, updated_at=NOW,
     ),
     loss=Loss(
         train=[LossPoint(step=10 * i, value=0.71) for i in range(100)], validation=[LossPoint(step=10, value=0.8)]
@@ -138,8 +138,8 @@ JOB = FineTuneJobStatus(
     trackers=[Tracked(name="mlflow", url="https://mlflow.example.com/#/experiments/1/runs/a", problem="slow")],
     failure=FAILURE,
     provider=ProviderStatus(
-        name="huggingFace", job_id="sentiment-1-1", attempt=2, retries=1, retry_after=NOW, last_failure=FAILURE,
-        artifact_uri="pvc://models/a/b",
+        name="huggingFace", job_id="sentiment-1-1", attempt=2, retries=1, interruptions=1, fruitless_interruptions=1,
+        saved_work=120, retry_after=NOW, last_failure=FAILURE, artifact_uri="pvc://models/a/b",
         evaluation=ProviderEvaluation(
             job_id="sentiment-1-1-eval2", tries=2, failures=1, retry_after=NOW, ended=True, failure=FAILURE,
             active_version=ComparedVersion(version=2, model="ft:gpt-4o-mini:acme::a"),
