@@ -36,7 +36,18 @@ OUTCOMES = ("succeeds", "succeeds untold", "bad data", "crash", "out of memory",
 
 Events = st.lists(
     st.sampled_from(
-        ["pod runs", "report", "report lost", "operator ends", "nothing", "suspend", "resume", "connection", *OUTCOMES]
+        [
+            "pod runs",
+            "report",
+            "checkpoint",
+            "report lost",
+            "operator ends",
+            "nothing",
+            "suspend",
+            "resume",
+            "connection",
+            *OUTCOMES,
+        ]
     ),
     max_size=40,
 )
@@ -56,6 +67,8 @@ class World:
     seconds: float = 0
     begun: list[int] = field(default_factory=list)
     """Attempts in the order in which they were started."""
+    saved: int = 0
+    """Step of the newest checkpoint."""
     over: set[int] = field(default_factory=set)
     """Attempts that status has left behind."""
 
@@ -142,6 +155,10 @@ class World:
             pod["status"] = {"phase": "Running"}
         if event == "report":
             self.posted = report("Running", self.attempt, progress=progress(10, self.seconds))
+        elif event == "checkpoint":
+            self.saved += 1
+            told = progress(self.saved, self.seconds) | {"savedStep": self.saved}
+            self.posted = report("Running", self.attempt, progress=told)
         elif event in OUTCOMES:
             self.end_pod(event, job, pod)
 
@@ -238,6 +255,23 @@ def test_an_operator_that_ends_at_every_second_look_changes_nothing_of_the_end(p
     if undisturbed.status.failure is not None:
         assert disturbed.status.failure is not None
         assert disturbed.status.failure.reason == undisturbed.status.failure.reason
+
+
+@pytest.mark.parametrize("outcome", ["evicted", "node lost", "deleted"])
+def test_a_job_that_is_interrupted_after_each_new_checkpoint_is_never_given_up(outcome: str) -> None:
+    world = World()
+    for attempt in range(1, 12):
+        for _ in range(10):
+            world.reconcile()
+            world.pass_time(30)
+        assert attempt in world.jobs, world.status
+        world.happen("checkpoint")
+        world.happen(outcome)
+        world.reconcile()
+    live_to_the_end(world, "succeeds")
+    assert (world.status.phase, world.begun) == ("Succeeded", list(range(1, 13)))
+    assert world.status.provider is not None
+    assert (world.status.provider.interruptions, world.status.provider.fruitless_interruptions) == (11, 0)
 
 
 def test_a_pod_that_always_falls_over_is_tried_as_often_as_the_connection_allows() -> None:
