@@ -171,3 +171,23 @@ async def test_a_list_without_end_is_read_once(forgetful):
     assert [job.id for job in await forgetful.find(key, NOON)] == ["ftjob-1"]
     assert await forgetful.files("finetune-") == []
     await forgetful.close()
+
+
+@pytest.fixture
+def terse(monkeypatch: Any) -> Iterator[OpenAIApi]:
+    """A service that says of what it deletes nothing at all."""
+    provider = OpenAISimulator()
+
+    async def handle(_: Any, request: web.Request) -> web.Response:
+        jobs: dict[str, Any] = {"object": "list", "data": []}
+        return web.Response(status=204) if request.method == "DELETE" else web.json_response(jobs)
+
+    monkeypatch.setattr("tests.simulators.server.Front.handle", handle)
+    with serve(provider) as url:
+        yield OpenAIApi(client(f"{url}/v1", "sk-simulated"))
+
+
+async def test_an_end_without_words_is_one(terse):
+    await terse.delete_file("file-1")
+    await terse.delete_model("ft:gpt")
+    await terse.close()
