@@ -299,6 +299,9 @@ class CloudTraining:
             found = await self._call(job, partial(_file, file_id=file.id))
             if found.name != key.file_name(file.split, file.sha256):
                 raise Refused(Reason.PROVIDER_REFUSED, f"file {file.id} at the provider is not of this job")
+            if found.unusable:
+                said = f"the provider cannot use the file of dataset.{file.split}; it shows why at file {file.id}"
+                raise Refused(Reason.DATASET_INVALID, said)
             if not found.ready:
                 raise TryLater(Reason.PROVIDER_UNAVAILABLE, "the provider still looks at the files", 10.0)
 

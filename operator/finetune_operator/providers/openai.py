@@ -73,7 +73,7 @@ def client(
 
 
 async def _in_small_letters(request: httpx2.Request) -> None:
-    """The form's type as it goes out: media types have no case (RFC 9110), yet many a service looks for small letters."""
+    """The form's type as it goes out: media types have no case (RFC 9110), yet many servers look for small letters."""
     kind = request.headers.get("Content-Type", "")
     if kind.startswith(_FORM):
         request.headers["Content-Type"] = _FORM.lower() + kind.removeprefix(_FORM)

@@ -67,7 +67,8 @@ def job(wire: Wire) -> RemoteJob:
     state = _STATES.get(status.casefold(), "Active")
     note = _NOTES.get(status.casefold(), f"the provider calls its state {status[:64]!r}")
     model = wire.get("fine_tuned_model")
-    if state == "Succeeded" and not model:
+    nameless = state == "Succeeded" and not model
+    if nameless:
         state, note = "Active", "the provider has not named the model yet"
     return RemoteJob(
         id=str(wire["id"]),
@@ -75,6 +76,7 @@ def job(wire: Wire) -> RemoteJob:
         created=when(wire.get("created_at")) or UNDATED,
         note=note,
         model=str(model) if model else None,
+        nameless=nameless,
         tokens=_count(wire.get("trained_tokens")),
         ends=when(wire.get("finished_at")) or when(wire.get("estimated_finish")),
         failure=failure(wire.get("error")) if state == "Failed" else None,
@@ -138,11 +140,13 @@ def plain(message: str) -> str:
 
 def file(wire: Wire) -> RemoteFile:
     """A file. OpenAI has given up its status; Azure refuses a job for a file that it has not looked at yet."""
+    status = wire.get("status")
     return RemoteFile(
         id=str(wire["id"]),
         name=str(wire.get("filename") or ""),
         bytes=int(wire.get("bytes") or 0),
-        ready=wire.get("status") not in {"pending", "running", "notRunning"},
+        ready=status not in {"pending", "running", "notRunning"},
+        unusable=status in {"error", "failed"},
     )
 
 
