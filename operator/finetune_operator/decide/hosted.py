@@ -138,6 +138,15 @@ def sleep(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wan
     return Plan(_released(left, free), Serving("Idle", wanted.version, 0), delete=free)
 
 
+def leave(
+    recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime, *, answers: bool
+) -> tuple[tuple[HostedDeployment, ...], tuple[str, ...]]:
+    """The record, and what is to go, of deployments that are for nothing once the version `answers` elsewhere."""
+    left = [one for one in ours(recorded, found, "\0", now) if not one.attached]
+    delete = tuple(one.name for one in left if one.name in found and not _is_bound(found[one.name], now))
+    return (_released(left, delete), delete) if answers else (tuple(left), ())
+
+
 def _released(recorded: Sequence[HostedDeployment], delete: Sequence[str]) -> tuple[HostedDeployment, ...]:
     """The record once these are to be deleted: that they are gone later is no surprise then."""
     return tuple(one.model_copy(update={"released": True}) if one.name in delete else one for one in recorded)

@@ -190,7 +190,7 @@ def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
 def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
     train, validation, step = [], [], 0
     for row in rows:
-        here = _count(row.get("step"))
+        here = _count(_first(row, "step", "step_number"))
         if here is None:
             continue
         step = max(step, here)
@@ -208,8 +208,10 @@ def _decoded(content: bytes) -> bytes:
         return content
 
 
-_TRAIN, _VALIDATION = ("train",), ("valid", "full_valid")
-"""How the names of columns begin. Of pairs, too, only losses are documented; rewards are taken where they are sent."""
+_TRAIN, _VALIDATION = ("train", "training"), ("valid", "full_valid", "validation", "eval")
+"""How the names of columns begin, OpenAI's and Azure's first.
+
+Of pairs, too, only losses are documented; rewards are taken where they are sent."""
 _MEASURES = ("loss", "reward_accuracy", "reward_margin")
 
 

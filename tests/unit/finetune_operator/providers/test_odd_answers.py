@@ -122,6 +122,8 @@ RECORDS: dict[str, tuple[bytes, list[int]]] = {
     "a field without end": (b"step,train_loss\n1,0.5\n2," + b"9" * 200_000, [1]),
     "zeros": (b"step,train_loss\n1,0.5\n\x00\x00\n", [1]),
     "a page": (b"<html>sign in</html>", []),
+    "names as they once were": (b"step,elapsed_tokens,training_loss,validation_loss\n1,64,0.5,0.6\n", [1]),
+    "names of others": (b"epoch,step_number,train_loss,eval_loss\n1,7,0.5,0.6\n", [7]),
     "base64": (base64.b64encode(b"step,train_loss\n1,0.5\n"), [1]),
 }
 
