@@ -150,21 +150,36 @@ class DeploymentReconciler:
         self, deployment: Manifest, view: DeploymentView, target: Target
     ) -> tuple[Manifest, DeploymentView, DeploymentDecision, float]:
         """A provider outside of the cluster: one that answers by itself, or by deployments that are made there."""
-        facts = self._catalogue().of(catalogue_name(target.connection))
+        facts, here = self._catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
         if not is_hosted(target.connection):
             view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
             good_for = self._cloud.good_for(view.serving).total_seconds()
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for
             deployment, view = await self._left(deployment, view, target)
+            view = await self._without_pods(deployment, view, here)
             return deployment, view, decide(view), again
         try:
             deployment, view = await self._hosted.serve(deployment, view, target)
         except ProviderError as error:
             return self._in_trouble(deployment, view, target, error)
+        view = await self._without_pods(deployment, view, here)
         answers = view.serving.state == "Serving"
         rests = view.serving.state in {"Serving", "Idle"} and len(view.status.hosted or ()) == int(answers)
         return deployment, view, decide(view), rests_for(view) if rests else self._hosted.moving_seconds
+
+    async def _without_pods(self, deployment: Manifest, view: DeploymentView, here: Serving) -> DeploymentView:
+        """End the pods that an earlier version has `here`, once the provider answers; until then they do."""
+        present = self._context.store.get(DEPLOYMENTS, view.name, view.namespace)
+        if present is None or here.state in {"Absent", "Idle"}:
+            return view
+        if view.serving.state != "Serving":
+            return replace(view, meanwhile=here.version) if here.available and not view.serving.available else view
+        try:
+            await self._ensure(DEPLOYMENTS, serving.without_pods(present))
+        except REFUSALS as refusal:
+            await self._context.tell_refused(deployment, "the server on this cluster cannot be stopped", refusal)
+        return view
 
     def _in_trouble(
         self, deployment: Manifest, view: DeploymentView, target: Target, error: ProviderError

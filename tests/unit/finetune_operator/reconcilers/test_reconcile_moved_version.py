@@ -4,15 +4,23 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import CONNECTIONS, DEPLOYMENTS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import cluster, deployed, go_on, hosts, provider
+from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import (
+    cluster,
+    deployed,
+    go_on,
+    hosts,
+    provider,
+    tune,
+)
 
 __all__ = ["cluster", "provider", "start"]
 
+SERVER = (DEPLOYMENTS, "team-a", "sentiment")
 AZURE = {"azureOpenAI": {"sku": "Standard"}}
 
 
@@ -99,3 +107,46 @@ async def test_what_is_billed_though_nothing_is_to_be_served_is_said(cluster, pr
     assert ("ModelDeployment", "Warning", reason) in cluster.told
     assert float(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]) > before + 15
     assert hosts(provider) == [name]
+
+
+@pytest.fixture
+async def moved_out(cluster: AzureCluster) -> AzureCluster:
+    """Version 2 answers on the cluster; version 3 is of Azure, where nothing answers yet."""
+    await deployed(cluster)
+    await tune_here(cluster)
+    cluster.roll_out()
+    await cluster.settle()
+    await go_on(cluster, 300)
+    serve_by(cluster, AZURE)
+    cluster.add_cloud_job("sentiment-3")
+    await tune(cluster, "sentiment-3")
+    return cluster
+
+
+async def test_the_clusters_own_server_answers_until_the_provider_does_and_then_has_no_pods(moved_out, provider):
+    cluster = moved_out
+    await go_on(cluster, 300)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"]) == ("Updating", 2)
+    assert status["endpoint"]["url"] == "http://sentiment.team-a.svc/v1"
+    assert cluster.kube.objects[SERVER]["spec"]["replicas"] == 1
+    name = await deployed(cluster)
+    assert cluster.kube.objects[SERVER]["spec"]["replicas"] == 0
+    writes = cluster.kube.objects[SERVER]["metadata"]["resourceVersion"]
+    await go_on(cluster, 600)
+    assert cluster.kube.objects[SERVER]["metadata"]["resourceVersion"] == writes
+    assert (hosts(provider), cluster.status(DEPLOYMENT)["servedVersion"]) == ([name], 3)
+
+
+async def test_a_server_that_was_left_comes_back_with_its_version(moved_out, provider):
+    cluster = moved_out
+    await deployed(cluster)
+    serve_by(cluster, {})
+    spec = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["spec"]
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={**spec, "activeVersion": 2})
+    await cluster.settle()
+    assert cluster.kube.objects[SERVER]["spec"]["replicas"] == 1
+    cluster.roll_out()
+    await cluster.settle()
+    await go_on(cluster, 300)
+    assert (hosts(provider), cluster.status(DEPLOYMENT)["servedVersion"]) == ([], 2)
