@@ -260,7 +260,9 @@ class HostedDeployments:
             except ProviderError as error:
                 message = f"{error.message}; annotate it with {ABANDON_ANNOTATION}=true to let it go"
                 return going(view, stalled(error.reason, f"its deployments cannot be deleted: {message}"))
-            if left:
+            if not left:
+                await self._tell_unknown(deployment, view)
+            else:
                 return going(view, reconciling(Reason.PENDING, f"{', '.join(left)} is being deleted at the provider"))
         await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
         return None
@@ -270,6 +272,17 @@ class HostedDeployments:
         if names:
             note = f"{names} stays at the provider, and is billed there: deletionPolicy is Retain"
             await self._context.announce(deployment, "Normal", "Retained", note)
+
+    async def _tell_unknown(self, deployment: Manifest, view: DeploymentView) -> None:
+        """An attached one that was to go along, and was never seen to be one of the model's."""
+        attach = view.spec.attach if view.spec else None
+        known = {one.name for one in view.status.hosted or () if one.attached}
+        if attach is not None and attach.id not in known:
+            note = (
+                f"{attach.id} is not deleted, and may be billed at the provider: it was not seen to serve a version of "
+                "the model when the object was deleted"
+            )
+            await self._context.announce(deployment, "Warning", "Retained", note)
 
     async def _end(self, deployment: Manifest, view: DeploymentView) -> list[str]:
         """Ask for the end of one deployment at a time, as the account allows; the names of all that are left."""
