@@ -275,6 +275,9 @@ class ProviderStatus(ApiModel):
     asked_at: Timestamp | None = Field(
         None, description="When the provider was last asked to make the job; written before it is asked, RFC 3339."
     )
+    nameless_since: Timestamp | None = Field(
+        None, description="Since when the provider calls the job done and names no model, RFC 3339."
+    )
     evaluation: ProviderEvaluation | None = Field(
         None, description="How the model that the provider made is measured, of the present attempt."
     )

@@ -23,6 +23,9 @@ from finetune_operator.decide.run import CHANGES_BY_ITSELF
 SETTLE = timedelta(seconds=120)
 """How long a job that was made may be missing from the provider's list. Longer than any call of ours takes."""
 
+NAMING = timedelta(minutes=30)
+"""How long a job may be done at the provider before its model has a name."""
+
 LOOK_AGAIN_SECONDS = 15
 ASK_AGAIN_SECONDS = 60
 
@@ -207,6 +210,27 @@ def enforce_deadline(view: JobView) -> Decision | None:
     return replace(job.fail(view, Failure.because(Reason.DEADLINE_EXCEEDED, message)), stop=True)
 
 
+def wait_for_the_name(view: JobView) -> Decision | None:
+    """A job that is done is followed until its model has a name, and not for ever: nobody could ask the model."""
+    if not view.run.nameless:
+        return None
+    since = view.provider.nameless_since
+    if since is None:
+        provider = view.provider.model_copy(update={"nameless_since": timestamp(view.now)})
+        return Decision(view.status.model_copy(update={"provider": provider}), requeue_after=0)
+    left = (moment(since) + NAMING - view.now).total_seconds()
+    if left > 0:
+        followed = job.follow(view)
+        return followed and replace(followed, requeue_after=left)
+    minutes = NAMING.total_seconds() / 60
+    message = f"job {view.provider.job_id} succeeded at the provider, which has named no model for {minutes:g} minutes"
+    step = (
+        "Look the job up at the provider. If its model has a name by now, apply a job with spec.adopt.jobID; else set "
+        "spec.retryNonce to pay for another attempt."
+    )
+    return job.fail(view, Failure(reason=Reason.PROVIDER_FAILED, message=message, next_step=step))
+
+
 def _left_to_deadline(view: JobView) -> float | None:
     """Seconds for which the job may still run at the provider; None where it does not run, or has no deadline."""
     seconds = view.spec.active_deadline_seconds if view.spec and not _is_adopted(view) else None
@@ -371,6 +395,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     job.wait_for_pod,
     submit,
     job.notice_silence,
+    wait_for_the_name,
     job.follow,
     refuse_what_is_not_there,
     retry_or_fail,

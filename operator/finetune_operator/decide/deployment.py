@@ -68,6 +68,8 @@ class DeploymentView:
     now: datetime
     serves: str | None = None
     """Name of the deployment at a provider that answers."""
+    meanwhile: int | None = None
+    """Version that one at another place than the target's answers with, until the target does."""
     cost: DeploymentCost | None = None
     """What deployments at a provider cost."""
     retires: str | None = None
@@ -107,7 +109,7 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         "target_version": target.version.version,
         "engine": target.engine,
         "replicas": view.serving.available if target.connection.hugging_face else None,
-        "endpoint": _endpoint(view, target),
+        "endpoint": view.status.endpoint if view.meanwhile else _endpoint(view, target),
         "cost": view.cost,
     }
     phase, facts, served = _reading(view, target.version.version)
@@ -282,7 +284,7 @@ def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[F
 
 def _answering(view: DeploymentView) -> int | None:
     """The version that answers, whichever is meant to."""
-    return (view.serving.answers or view.status.served_version) if view.serving.available else None
+    return (view.serving.answers or view.status.served_version) if view.serving.available else view.meanwhile
 
 
 def _still(answering: int | None, target: int) -> str:
@@ -319,10 +321,14 @@ def not_applied(view: DeploymentView, failure: Failure) -> DeploymentDecision:
 
 
 def _refused(view: DeploymentView, failure: Failure) -> DeploymentDecision:
-    """Nothing to serve: what serves already is left alone."""
+    """Nothing to serve: what serves already is left alone. What is billed meanwhile is somebody's to end."""
+    billed = ", ".join(one.name for one in view.status.hosted or () if one.billed_since is not None)
     passes = failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
+    passes = passes and not billed
     # Of a field the message says what to write, and a deployment's can be changed.
     said = failure.message if failure.reason is Reason.SPEC_INVALID else failure.sentences
+    if billed:
+        said = f"{said.rstrip('.')}. {billed} stands at the provider meanwhile, and is billed until this is deleted"
     facts = (reconciling if passes else stalled)(failure.reason, said)
     # What answers elsewhere is not asked for without its connection, and is none the worse for that.
     served = view.status.served_version if view.status.engine in _AT_PROVIDERS.values() else _answering(view)

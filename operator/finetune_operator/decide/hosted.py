@@ -93,12 +93,14 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     make = not busy and _is_asked_anew(entry, wanted, there)
     if make:
         entry = entry.model_copy(update={"terms": wanted.terms, "nonce": wanted.nonce})
-    delete: tuple[str, ...] = ()
+    delete = () if busy else _useless(others, found, now, answers=answering is not None)
     serving = Serving("Rolling", wanted.version, 1 if answering else 0)
     if there is None and entry.answered:
         serving = _failing(wanted, answering, _expired(wanted))
     elif there is None:
         make = not busy
+    elif there.state == "Failed" and _is_another_wish(entry, wanted):
+        delete = () if busy else (*delete, wanted.name)
     elif there.state == "Failed":
         serving = _failing(wanted, answering, _failed(wanted, there))
     elif there.state == "Ready" and wanted.model and there.model not in {"", wanted.model}:
@@ -114,7 +116,27 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         serving, answering = Serving("Rolling", wanted.version, 1, answers=wanted.version), wanted.name
     else:
         ask = there.state == "Ready"
-    return Plan((*_released(others, delete), entry), serving, address(found, answering), make, ask, delete)
+    make = make and not (delete and wanted.one_at_a_time)
+    return Plan(_released((*others, entry), delete), serving, address(found, answering), make, ask, delete)
+
+
+def _useless(
+    others: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime, *, answers: bool
+) -> tuple[str, ...]:
+    """What nobody will ask: it failed; or it was done when another version was wanted, and an earlier one answers."""
+    standing = [(one, found[one.name]) for one in others if one.name in found]
+    return tuple(
+        one.name
+        for one, there in standing
+        if not _is_bound(there, now)
+        and (there.state == "Failed" or (answers and there.state == "Ready" and not one.answered))
+    )
+
+
+def _is_another_wish(entry: HostedDeployment, wanted: Wanted) -> bool:
+    """Whether something else is asked for than what it was made by."""
+    terms = entry.terms is not None and bool(wanted.terms) and entry.terms != wanted.terms
+    return terms or entry.nonce != wanted.nonce
 
 
 def _is_asked_anew(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
@@ -136,6 +158,15 @@ def sleep(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wan
     busy = wanted.one_at_a_time and changes(found)
     free = () if busy else tuple(one.name for one in left if one.name in found and not _is_bound(found[one.name], now))
     return Plan(_released(left, free), Serving("Idle", wanted.version, 0), delete=free)
+
+
+def leave(
+    recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime, *, answers: bool
+) -> tuple[tuple[HostedDeployment, ...], tuple[str, ...]]:
+    """The record, and what is to go, of deployments that are for nothing once the version `answers` elsewhere."""
+    left = [one for one in ours(recorded, found, "\0", now) if not one.attached]
+    delete = tuple(one.name for one in left if one.name in found and not _is_bound(found[one.name], now))
+    return (_released(left, delete), delete) if answers else (tuple(left), ())
 
 
 def _released(recorded: Sequence[HostedDeployment], delete: Sequence[str]) -> tuple[HostedDeployment, ...]:
@@ -240,7 +271,8 @@ def _expired(wanted: Wanted) -> Failure:
 
 def _failed(wanted: Wanted, there: Hosted) -> Failure:
     said = f": {there.failure}" if there.failure else ""
-    return Failure.because(Reason.DEPLOYMENT_FAILED, f"deployment {wanted.name} failed at the provider{said}")
+    message = f"deployment {wanted.name} failed at the provider{said.rstrip('.')}; change spec.retryNonce to have it"
+    return Failure.because(Reason.DEPLOYMENT_FAILED, f"{message} made anew")
 
 
 def _edited(wanted: Wanted, there: Hosted) -> Failure:

@@ -65,6 +65,8 @@ class RemoteJob:
     """What it is doing, in words."""
     model: str | None = None
     """Name of the tuned model or, where that is files, their URI, once there is one."""
+    nameless: bool = False
+    """Whether it has succeeded, and its model has no name yet: until then nobody can ask it."""
     tokens: int | None = None
     """Tokens that are billed, once they are known."""
     billed_seconds: int | None = None
@@ -136,7 +138,7 @@ def _run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobSt
     if job.state == "Succeeded":
         return Run("Succeeded", report=_report("Succeeded", job, metrics, key, status, now), job_id=job.id)
     report = _report("Running", job, metrics, key, status, now) if job.state == "Active" else None
-    return Run(job.state, report=report, job_id=job.id, note=job.note)
+    return Run(job.state, report=report, job_id=job.id, note=job.note, nameless=job.nameless)
 
 
 def _of_others(job: RemoteJob) -> Failure:

@@ -88,6 +88,8 @@ class Run:
     """The pod that asks the tuned model the test set, where the model stays at a provider."""
     note: str = ""
     """What it is doing, where the state alone does not say it."""
+    nameless: bool = False
+    """Whether its provider calls it done, and has not named its model."""
 
 
 def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:

@@ -84,6 +84,14 @@ def deployment(owner: Manifest, spec: ModelDeploymentSpec, served: Served) -> Ma
     }
 
 
+def without_pods(present: Manifest) -> Manifest:
+    """The Deployment as it stands, but for its pods: its version is served elsewhere by now."""
+    known = ("name", "namespace", "labels", "ownerReferences")
+    metadata = {key: present["metadata"][key] for key in known if key in present["metadata"]}
+    spec = {**present["spec"], "replicas": 0}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
+
+
 def service(owner: Manifest, spec: ModelDeploymentSpec) -> Manifest:
     """The Service: its name and port are the endpoint that users call."""
     return {

@@ -107,7 +107,8 @@ def hyperparameters(spec: FineTuneJobSpec) -> dict[str, str]:
 def job(shown: Wire) -> RemoteJob:
     """A job as GetModelCustomizationJob shows it."""
     state, note, model = _state(shown), _note(shown), shown.get("outputModelArn")
-    if state == "Succeeded" and model is None:
+    nameless = state == "Succeeded" and not model
+    if nameless:
         state, note = "Active", "Bedrock stores the model"
     results = [_result(shown, _TRAINING)]
     if (shown.get("validationDataConfig") or {}).get("validators"):
@@ -117,7 +118,8 @@ def job(shown: Wire) -> RemoteJob:
         state=state,
         created=shown["creationTime"],
         note=note,
-        model=model,
+        model=model or None,
+        nameless=nameless,
         ends=shown.get("endTime"),
         failure=failure(shown) if shown.get("status") == "Failed" else None,
         results=tuple(results),

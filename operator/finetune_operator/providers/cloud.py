@@ -14,7 +14,7 @@ from finetune_api.asking import Asker
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import CheckPod, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import FineTuneJobStatus, ProviderEvaluation, ProviderFile, ProviderStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderEvaluation, ProviderFile, ProviderStatus
 from finetune_api.names import REPORT_PATH, UPLOAD_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, Report, ReportTarget
@@ -26,7 +26,7 @@ from finetune_operator.decide.run import Run
 from finetune_operator.decide.versions import compared_of
 from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
-from finetune_operator.providers.errors import Busy, Ended, NotThere, Refused, TryLater
+from finetune_operator.providers.errors import Busy, Ended, NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.hugging_face import HuggingFaceTraining, create_job
 from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube
@@ -99,7 +99,28 @@ class CloudTraining:
             return Run("Unseen", job_id=provider.job_id)
         if provider.evaluation is not None and status.result is not None:
             return await self._measured(job, provider, provider.evaluation, status)
-        return self._polled(job, provider, provider.job_id, provider.asked_at, status)
+        run = self._polled(job, provider, provider.job_id, provider.asked_at, status)
+        gone = run.failure is not None and run.failure.reason == Reason.DELETED_AT_PROVIDER
+        return await self._out_of_sight(job, provider, run) if gone else run
+
+    async def _out_of_sight(self, job: Manifest, provider: ProviderStatus, run: Run) -> Run:
+        """A job that is gone together with its data was not deleted alone: it is the credentials that lead elsewhere.
+
+        A provider tells nobody of what is another account's, so a key of one makes jobs look deleted that go on.
+        """
+        file = next((file for file in provider.files or () if file.split == "train"), None)
+        if file is None or run.job_id is None:
+            return run
+        try:
+            await self._call(job, lambda api: api.file(file.id))
+        except NotThere:
+            failure = _hidden(run.job_id, file)
+        except ProviderError as error:
+            failure = error.failure()
+        else:
+            return run
+        self._accounts.of(_connection(job)).poller.look_again(run.job_id)
+        return Run("Unreachable", failure=failure, job_id=run.job_id)
 
     def _polled(
         self, job: Manifest, provider: ProviderStatus, job_id: str, asked_at: str, status: FineTuneJobStatus
@@ -299,6 +320,9 @@ class CloudTraining:
             found = await self._call(job, partial(_file, file_id=file.id))
             if found.name != key.file_name(file.split, file.sha256):
                 raise Refused(Reason.PROVIDER_REFUSED, f"file {file.id} at the provider is not of this job")
+            if found.unusable:
+                said = f"the provider cannot use the file of dataset.{file.split}; it shows why at file {file.id}"
+                raise Refused(Reason.DATASET_INVALID, said)
             if not found.ready:
                 raise TryLater(Reason.PROVIDER_UNAVAILABLE, "the provider still looks at the files", 10.0)
 
@@ -329,6 +353,18 @@ def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
         attempt=max(provider.attempt, 1),
         created=moment(metadata["creationTimestamp"]),
     )
+
+
+def _hidden(job_id: str, file: ProviderFile) -> Failure:
+    message = (
+        f"neither job {job_id} nor its data ({file.id}) are to be seen with the connection's credentials: are they of "
+        "another account, organization or project by now? Where it was begun the job may go on, and be billed"
+    )
+    step = (
+        "Ask an admin to give the connection credentials of the account that it had. If job and data were both deleted "
+        "there, delete the job here and apply it under a new name."
+    )
+    return Failure(reason=Reason.CREDENTIALS_INVALID, message=message, next_step=step)
 
 
 def _is_adopted(job: Manifest) -> bool:

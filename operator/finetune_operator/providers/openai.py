@@ -46,6 +46,9 @@ QUOTA_PAUSE_SECONDS = 300.0
 KEY_PAUSE_SECONDS = 60.0
 FILE_PAUSE_SECONDS = 10.0
 
+_FORM = "Multipart/form-data"
+"""The type of a form to the SDK: with a small m it makes a form of its own, which cannot be streamed."""
+
 
 def client(
     base_url: str,
@@ -61,8 +64,19 @@ def client(
         organization=organization,
         project=project,
         max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(verify=_trust(), timeout=httpx2.Timeout(CALL_SECONDS, connect=5.0)),
+        http_client=openai.DefaultAsyncHttpxClient(
+            verify=_trust(),
+            timeout=httpx2.Timeout(CALL_SECONDS, connect=5.0),
+            event_hooks={"request": [_in_small_letters]},
+        ),
     )
+
+
+async def _in_small_letters(request: httpx2.Request) -> None:
+    """The form's type as it goes out: media types have no case (RFC 9110), yet many servers look for small letters."""
+    kind = request.headers.get("Content-Type", "")
+    if kind.startswith(_FORM):
+        request.headers["Content-Type"] = _FORM.lower() + kind.removeprefix(_FORM)
 
 
 @cache
@@ -279,8 +293,9 @@ class OpenAIApi:
         return await self._ask(read())
 
     async def _gone(self, deletion: Awaitable[Any]) -> None:
+        """204 has no body, and says all."""
         try:
-            await self._ask(deletion)
+            await self._ask(deletion, may_be_empty=True)
         except NotThere:
             return
 
@@ -294,7 +309,7 @@ class OpenAIApi:
             return error
         return Refused(Reason.FINE_TUNING_CLOSED, f"the provider takes no new fine-tuning jobs: {error.said}")
 
-    async def _ask(self, call: Awaitable[T]) -> T:
+    async def _ask(self, call: Awaitable[T], *, may_be_empty: bool = False) -> T:
         """The answer, or the error in our own terms; `from None`, as the SDK's errors carry the request's headers."""
         try:
             if self._turn is not None:
@@ -304,7 +319,7 @@ class OpenAIApi:
             raise _translated(error, self._host) from None
         except (openai.APIError, httpx2.HTTPError) as error:
             raise unanswered(error, self._host) from None
-        if isinstance(answer, str):  # the SDK's way to hand over what is not JSON
+        if isinstance(answer, str) and (answer or not may_be_empty):  # the SDK's way to hand over what is not JSON
             raise Unreadable(f"{self._host} answers with a page of text")
         return answer
 
@@ -365,5 +380,4 @@ def _envelope(name: str) -> tuple[bytes, bytes, str]:
         f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
         "Content-Type: application/jsonl\r\n\r\n"
     )
-    # Media types have no case (RFC 9110). With a small m the SDK makes a form of its own, which cannot be streamed.
-    return head.encode(), f"\r\n--{mark}--\r\n".encode(), f"Multipart/form-data; boundary={mark}"
+    return head.encode(), f"\r\n--{mark}--\r\n".encode(), f"{_FORM}; boundary={mark}"

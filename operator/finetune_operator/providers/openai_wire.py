@@ -67,7 +67,8 @@ def job(wire: Wire) -> RemoteJob:
     state = _STATES.get(status.casefold(), "Active")
     note = _NOTES.get(status.casefold(), f"the provider calls its state {status[:64]!r}")
     model = wire.get("fine_tuned_model")
-    if state == "Succeeded" and not model:
+    nameless = state == "Succeeded" and not model
+    if nameless:
         state, note = "Active", "the provider has not named the model yet"
     return RemoteJob(
         id=str(wire["id"]),
@@ -75,6 +76,7 @@ def job(wire: Wire) -> RemoteJob:
         created=when(wire.get("created_at")) or UNDATED,
         note=note,
         model=str(model) if model else None,
+        nameless=nameless,
         tokens=_count(wire.get("trained_tokens")),
         ends=when(wire.get("finished_at")) or when(wire.get("estimated_finish")),
         failure=failure(wire.get("error")) if state == "Failed" else None,
@@ -138,11 +140,13 @@ def plain(message: str) -> str:
 
 def file(wire: Wire) -> RemoteFile:
     """A file. OpenAI has given up its status; Azure refuses a job for a file that it has not looked at yet."""
+    status = wire.get("status")
     return RemoteFile(
         id=str(wire["id"]),
         name=str(wire.get("filename") or ""),
         bytes=int(wire.get("bytes") or 0),
-        ready=wire.get("status") not in {"pending", "running", "notRunning"},
+        ready=status not in {"pending", "running", "notRunning"},
+        unusable=status in {"error", "failed"},
     )
 
 
@@ -186,7 +190,7 @@ def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
 def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
     train, validation, step = [], [], 0
     for row in rows:
-        here = _count(row.get("step"))
+        here = _count(_first(row, "step", "step_number"))
         if here is None:
             continue
         step = max(step, here)
@@ -204,8 +208,10 @@ def _decoded(content: bytes) -> bytes:
         return content
 
 
-_TRAIN, _VALIDATION = ("train",), ("valid", "full_valid")
-"""How the names of columns begin. Of pairs, too, only losses are documented; rewards are taken where they are sent."""
+_TRAIN, _VALIDATION = ("train", "training"), ("valid", "full_valid", "validation", "eval")
+"""How the names of columns begin, OpenAI's and Azure's first.
+
+Of pairs, too, only losses are documented; rewards are taken where they are sent."""
 _MEASURES = ("loss", "reward_accuracy", "reward_margin")
 
 

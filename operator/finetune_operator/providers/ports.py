@@ -113,6 +113,8 @@ class RemoteFile:
     bytes: int
     ready: bool = True
     """Whether a job may use it already."""
+    unusable: bool = False
+    """Whether the provider has looked at it, and cannot use it."""
 
 
 @dataclass(frozen=True)

@@ -89,18 +89,18 @@ class DeploymentReconciler:
             return None
         view = self._observe(deployment)
         before = view.status
-        target = self._remote_target(view)
+        target = self._target(view)
         again: float | None = None
         if view.deleting and has_finalizer(deployment, PROVIDER_FINALIZER):
             decision = await self._hosted.release(deployment, view)
             if decision is None:
                 return None
             again = self._hosted.moving_seconds
-        elif target is not None:
+        elif target is not None and is_remote(target.connection):
             deployment, view, decision, again = await self._remote(deployment, view, target)
             before = parse_status(ModelDeploymentStatus, deployment)
         else:
-            deployment, decision, again = await self._local(deployment, view)
+            deployment, decision, again = await self._local(deployment, view, target)
             before = parse_status(ModelDeploymentStatus, deployment)
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status)
         told = headline(before, decision.status)
@@ -109,11 +109,12 @@ class DeploymentReconciler:
         return None if again is None else Requeue(again)
 
     async def _local(
-        self, deployment: Manifest, view: DeploymentView
+        self, deployment: Manifest, view: DeploymentView, target: Target | None
     ) -> tuple[Manifest, DeploymentDecision, float | None]:
         """A server on this cluster."""
         if not view.deleting:
             deployment, view = await self._idle.look(deployment, view)
+            deployment, view = await self._left(deployment, view, target)
         decision = decide(view)
         try:
             if await self._serve(deployment, view, decision):
@@ -130,7 +131,14 @@ class DeploymentReconciler:
             refused = not_applied(view, Failure.because(Reason.POD_REJECTED, refusal.message))
             return deployment, refused, REFUSED_CHECK_SECONDS
         rolls = ROLLING_CHECK_SECONDS if view.serving.state in {"Rolling", "Failing"} and not view.deleting else None
-        return deployment, decision, rolls or looks_again(view)
+        ends = self._hosted.moving_seconds if view.status.hosted and target is not None else None
+        return deployment, decision, rolls or ends or looks_again(view)
+
+    async def _left(
+        self, deployment: Manifest, view: DeploymentView, target: Target | None
+    ) -> tuple[Manifest, DeploymentView]:
+        """What an earlier version has at a provider, where this one needs nothing there."""
+        return await self._hosted.leave(deployment, view, target) if view.status.hosted else (deployment, view)
 
     async def _explained(self, view: DeploymentView) -> Serving:
         """The state of a server whose pods do not start, with what only their Events say: a volume that is missing."""
@@ -142,18 +150,36 @@ class DeploymentReconciler:
         self, deployment: Manifest, view: DeploymentView, target: Target
     ) -> tuple[Manifest, DeploymentView, DeploymentDecision, float]:
         """A provider outside of the cluster: one that answers by itself, or by deployments that are made there."""
-        facts = self._catalogue().of(catalogue_name(target.connection))
+        facts, here = self._catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
         if not is_hosted(target.connection):
             view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
-            return deployment, view, decide(view), self._cloud.good_for(view.serving).total_seconds()
+            good_for = self._cloud.good_for(view.serving).total_seconds()
+            again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for
+            deployment, view = await self._left(deployment, view, target)
+            view = await self._without_pods(deployment, view, here)
+            return deployment, view, decide(view), again
         try:
             deployment, view = await self._hosted.serve(deployment, view, target)
         except ProviderError as error:
             return self._in_trouble(deployment, view, target, error)
+        view = await self._without_pods(deployment, view, here)
         answers = view.serving.state == "Serving"
         rests = view.serving.state in {"Serving", "Idle"} and len(view.status.hosted or ()) == int(answers)
         return deployment, view, decide(view), rests_for(view) if rests else self._hosted.moving_seconds
+
+    async def _without_pods(self, deployment: Manifest, view: DeploymentView, here: Serving) -> DeploymentView:
+        """End the pods that an earlier version has `here`, once the provider answers; until then they do."""
+        present = self._context.store.get(DEPLOYMENTS, view.name, view.namespace)
+        if present is None or here.state in {"Absent", "Idle"}:
+            return view
+        if view.serving.state != "Serving":
+            return replace(view, meanwhile=here.version) if here.available and not view.serving.available else view
+        try:
+            await self._ensure(DEPLOYMENTS, serving.without_pods(present))
+        except REFUSALS as refusal:
+            await self._context.tell_refused(deployment, "the server on this cluster cannot be stopped", refusal)
+        return view
 
     def _in_trouble(
         self, deployment: Manifest, view: DeploymentView, target: Target, error: ProviderError
@@ -180,12 +206,12 @@ class DeploymentReconciler:
         decision = decide(view) if passes else not_applied(view, error.failure())
         return now, view, decision, error.retry_after or self._hosted.moving_seconds
 
-    def _remote_target(self, view: DeploymentView) -> Target | None:
-        """What a provider outside of the cluster is to serve, if that is so."""
+    def _target(self, view: DeploymentView) -> Target | None:
+        """What is to be served, and where, if anything is."""
         if view.spec is None or view.deleting:
             return None
         target = find_target(view.spec, view.model, view.connections)
-        return target if isinstance(target, Target) and is_remote(target.connection) else None
+        return target if isinstance(target, Target) else None
 
     def _observe(self, deployment: Manifest) -> DeploymentView:
         metadata, store = deployment["metadata"], self._context.store

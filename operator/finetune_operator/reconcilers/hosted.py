@@ -150,6 +150,41 @@ class HostedDeployments:
         view = replace(view, status=status, serving=plan.serving, serves=plan.serves, cost=status.cost, idle=fact)
         return deployment, view
 
+    async def leave(
+        self, deployment: Manifest, view: DeploymentView, target: Target | None
+    ) -> tuple[Manifest, DeploymentView]:
+        """Take down what stands at a provider once the version answers at a place that needs none; then, not before."""
+        recorded = [one for one in view.status.hosted or () if not one.attached]
+        answers = target is not None and view.serving.state == "Serving"
+        answers = answers and target is not None and view.serving.version == target.version.version
+        try:
+            for one in recorded:
+                self._calls.require_place(one)
+            found = await self._found(sorted({one.connection for one in recorded}))
+            left, delete = decide.leave(recorded, found, view.now, answers=answers)
+            status = self._left_behind(view, hosting_cost.billed(left, found, _as_recorded, view.now))
+            deployment = await self._write(deployment, view, status)
+            self._guard()
+            for one in [one for one in left if one.name in delete][:1]:
+                await self._calls.delete(one.connection, one.name)
+        except ProviderError as error:
+            status = self._left_behind(view, recorded)
+            names = ", ".join(one.name for one in recorded)
+            note = f"; {names}, which served before, cannot be ended and may be billed: {error.message}"
+            serving = replace(view.serving, note=note)
+            return deployment, replace(view, status=status, cost=status.cost, serving=serving)
+        before = next((one for one in left if one.answered and decide.is_ready(found, one.name)), None)
+        meanwhile = before.version if before is not None and not answers else None
+        return deployment, replace(view, status=status, cost=status.cost, meanwhile=meanwhile)
+
+    def _left_behind(self, view: DeploymentView, left: Sequence[HostedDeployment]) -> ModelDeploymentStatus:
+        """The status while deployments stand that no version needs any more."""
+        before, status = view.status.cost, view.status
+        currency = before.currency if before else "USD"
+        cost = hosting_cost.total(before, status.hosted or (), left, currency, view.now)
+        cost = cost and cost.model_copy(update={"basis": before.basis if before else None})
+        return status.model_copy(update={"hosted": list(left), "cost": cost})
+
     async def _look(
         self, deployment: Manifest, view: DeploymentView, spec: ModelDeploymentSpec, target: Target
     ) -> Look:
@@ -225,7 +260,9 @@ class HostedDeployments:
             except ProviderError as error:
                 message = f"{error.message}; annotate it with {ABANDON_ANNOTATION}=true to let it go"
                 return going(view, stalled(error.reason, f"its deployments cannot be deleted: {message}"))
-            if left:
+            if not left:
+                await self._tell_unknown(deployment, view)
+            else:
                 return going(view, reconciling(Reason.PENDING, f"{', '.join(left)} is being deleted at the provider"))
         await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
         return None
@@ -235,6 +272,17 @@ class HostedDeployments:
         if names:
             note = f"{names} stays at the provider, and is billed there: deletionPolicy is Retain"
             await self._context.announce(deployment, "Normal", "Retained", note)
+
+    async def _tell_unknown(self, deployment: Manifest, view: DeploymentView) -> None:
+        """An attached one that was to go along, and was never seen to be one of the model's."""
+        attach = view.spec.attach if view.spec else None
+        known = {one.name for one in view.status.hosted or () if one.attached}
+        if attach is not None and attach.id not in known:
+            note = (
+                f"{attach.id} is not deleted, and may be billed at the provider: it was not seen to serve a version of "
+                "the model when the object was deleted"
+            )
+            await self._context.announce(deployment, "Warning", "Retained", note)
 
     async def _end(self, deployment: Manifest, view: DeploymentView) -> list[str]:
         """Ask for the end of one deployment at a time, as the account allows; the names of all that are left."""
@@ -271,6 +319,10 @@ class HostedDeployments:
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
         metadata = deployment["metadata"]
         return self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
+
+
+def _as_recorded(_: Hosted) -> None:
+    """What an hour costs stands in the record: the terms it was made by are not in the spec any more."""
 
 
 def rests_for(view: DeploymentView) -> float:

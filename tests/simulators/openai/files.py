@@ -73,8 +73,8 @@ class Files:
 
         async def receive(request: web.Request) -> Upload:
             upload = Upload(self._folder / uuid.uuid4().hex, None, {})
-            if not request.content_type.startswith("multipart/"):
-                return upload
+            if not request.headers.get("Content-Type", "").startswith("multipart/form-data;"):
+                return upload  # as servers do that look for small letters alone
             async for part in await request.multipart():
                 assert isinstance(part, BodyPartReader)
                 if part.filename is None:

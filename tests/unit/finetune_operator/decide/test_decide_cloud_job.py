@@ -12,7 +12,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderFile, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job, cloud_policy
-from finetune_operator.decide.cloud_job import SETTLE, Adopt, Create, Wait, decide, next_move
+from finetune_operator.decide.cloud_job import NAMING, SETTLE, Adopt, Create, Wait, decide, next_move
 from finetune_operator.decide.job_view import JobView
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob, is_of, run_of
 from finetune_operator.decide.run import Run
@@ -208,6 +208,7 @@ def test_the_order_of_the_chain() -> None:
         "wait_for_pod",
         "submit",
         "notice_silence",
+        "wait_for_the_name",
         "follow",
         "refuse_what_is_not_there",
         "retry_or_fail",
@@ -215,6 +216,19 @@ def test_the_order_of_the_chain() -> None:
         "measure",
         "complete",
     ]
+
+
+def test_a_job_that_is_done_is_followed_until_its_model_has_a_name_and_not_for_ever() -> None:
+    done = Run("Active", job_id="ftjob-1", note="not named yet", nameless=True)
+    first = decide(given(done, status()))
+    assert (first.status.provider and first.status.provider.nameless_since, first.requeue_after) == (stamp(), 0)
+    waits = decide(given(done, first.status, now=at(60)))
+    assert (waits.status.phase, waits.requeue_after) == ("Running", NAMING.total_seconds() - 60)
+    ended = decide(given(done, waits.status, now=at(NAMING.total_seconds())))
+    assert (ended.status.phase, ended.stop) == ("Failed", False)
+    assert ended.status.failure is not None
+    assert "ftjob-1 succeeded at the provider" in ended.status.failure.message
+    assert "spec.adopt.jobID" in (ended.status.failure.next_step or "")
 
 
 def test_a_job_that_nothing_is_known_of_stays_as_it_is() -> None:

@@ -66,6 +66,40 @@ WORLDS: dict[str, tuple[list[HostedDeployment], dict[str, Hosted], str, dict[str
         "Failing",
         {"serves": "md-v1"},
     ),
+    "failed, asked for again": ([entry(nonce="old")], there(md_v2="Failed"), "Rolling", {"delete": ("md-v2",)}),
+    "failed, asked for again, the account is busy": (
+        [entry(nonce="old")],
+        there(md_v2="Failed", other="Creating"),
+        "Rolling",
+        {},
+    ),
+    "failed, and gone since it was asked for again": (
+        [entry(nonce="old", released=True)],
+        {},
+        "Rolling",
+        {"make": True},
+    ),
+    "one before failed": ([entry(1), entry()], there(md_v1="Failed", md_v2="Creating"), "Rolling", {}),
+    "one before failed, nothing changes": (
+        [entry(1)],
+        there(md_v1="Failed"),
+        "Rolling",
+        {"delete": ("md-v1",)},
+    ),
+    "all failed": ([entry(1), entry()], there(md_v1="Failed", md_v2="Failed"), "Failing", {"delete": ("md-v1",)}),
+    "one that was overtaken": (
+        [OLD, entry(3)],
+        there(md_v1="Ready", md_v3="Ready"),
+        "Rolling",
+        {"serves": "md-v1", "delete": ("md-v3",)},
+    ),
+    "one that was overtaken is bound": (
+        [OLD, entry(3)],
+        there(md_v1="Ready") | {"md-v3": Hosted("md-v3", "Ready", "aws", bound_until=at(1))},
+        "Rolling",
+        {"serves": "md-v1", "make": True},
+    ),
+    "one that may be what answers": ([entry(1)], there(md_v1="Ready"), "Rolling", {"make": True}),
     "one that nobody has recorded": (
         [entry(answered=True)],
         there(md_v1="Ready", md_v2="Ready"),
@@ -173,3 +207,16 @@ def test_terms_that_are_spelled_otherwise_or_not_told_are_no_change() -> None:
     assert not plan([entry(answered=True)], SHOWN, CHANGED, at(0)).make, "a record of the release before"
     busy = {**SHOWN, "other": Hosted("other", "Creating", "azure")}
     assert not plan([entry(answered=True, terms="Standard x 1")], busy, CHANGED, at(0)).make
+
+
+def test_where_several_may_change_at_once_what_is_useless_goes_beside_what_is_made() -> None:
+    found = there(md_v1="Ready", md_v3="Ready")
+    free = plan([OLD, entry(3)], found, replace(WANTED, one_at_a_time=False), at(0))
+    assert (free.make, free.delete) == (True, ("md-v3",))
+
+
+def test_one_that_failed_is_made_anew_by_other_terms_too() -> None:
+    failed = {"md-v2": Hosted("md-v2", "Failed", "azure")}
+    made = entry(terms="Standard x 9000")
+    assert plan([made], failed, CHANGED, at(0)).delete == ("md-v2",)
+    assert plan([made], failed, replace(CHANGED, terms="Standard x 9000"), at(0)).delete == ()

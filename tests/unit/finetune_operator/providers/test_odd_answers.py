@@ -122,6 +122,8 @@ RECORDS: dict[str, tuple[bytes, list[int]]] = {
     "a field without end": (b"step,train_loss\n1,0.5\n2," + b"9" * 200_000, [1]),
     "zeros": (b"step,train_loss\n1,0.5\n\x00\x00\n", [1]),
     "a page": (b"<html>sign in</html>", []),
+    "names as they once were": (b"step,elapsed_tokens,training_loss,validation_loss\n1,64,0.5,0.6\n", [1]),
+    "names of others": (b"epoch,step_number,train_loss,eval_loss\n1,7,0.5,0.6\n", [7]),
     "base64": (base64.b64encode(b"step,train_loss\n1,0.5\n"), [1]),
 }
 
@@ -171,3 +173,23 @@ async def test_a_list_without_end_is_read_once(forgetful):
     assert [job.id for job in await forgetful.find(key, NOON)] == ["ftjob-1"]
     assert await forgetful.files("finetune-") == []
     await forgetful.close()
+
+
+@pytest.fixture
+def terse(monkeypatch: Any) -> Iterator[OpenAIApi]:
+    """A service that says of what it deletes nothing at all."""
+    provider = OpenAISimulator()
+
+    async def handle(_: Any, request: web.Request) -> web.Response:
+        jobs: dict[str, Any] = {"object": "list", "data": []}
+        return web.Response(status=204) if request.method == "DELETE" else web.json_response(jobs)
+
+    monkeypatch.setattr("tests.simulators.server.Front.handle", handle)
+    with serve(provider) as url:
+        yield OpenAIApi(client(f"{url}/v1", "sk-simulated"))
+
+
+async def test_an_end_without_words_is_one(terse):
+    await terse.delete_file("file-1")
+    await terse.delete_model("ft:gpt")
+    await terse.close()

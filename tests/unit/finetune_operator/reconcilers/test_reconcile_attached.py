@@ -92,6 +92,7 @@ async def test_what_belongs_to_others_is_neither_attached_nor_deleted(cluster, p
     assert "no version of FineTunedModel sentiment" in stalled["message"]
     await delete(cluster)
     assert hosts(provider) == ["by-hand", "stranger"]
+    assert ("ModelDeployment", "Warning", "Retained") in cluster.told
 
 
 async def test_one_that_is_not_there_is_named(cluster):

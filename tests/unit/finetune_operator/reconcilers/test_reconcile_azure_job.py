@@ -83,6 +83,16 @@ async def test_files_that_azure_still_looks_at_are_waited_for(provider, begin):
     assert provider.count(CREATE) == 1
 
 
+async def test_a_file_that_azure_cannot_use_is_said_and_no_job_is_asked_for(provider, begin):
+    cluster = await begin()
+    await cluster.check(rows())
+    await cluster.settle()
+    failure = cluster.status()["failure"]
+    assert failure["reason"] == "DatasetInvalid"
+    assert "cannot use the file of dataset.train; it shows why at file file-" in failure["message"]
+    assert provider.count(CREATE, committed=False) == 0
+
+
 async def test_a_training_type_that_the_model_does_not_have_is_refused(provider, begin):
     provider.set(training_types={})
     cluster = await begin()

@@ -107,6 +107,27 @@ async def test_a_secret_that_is_renewed_while_a_job_runs_is_used_from_then_on(pr
     assert (cluster.status()["phase"], "failure" in cluster.status()) == ("Succeeded", False)
 
 
+async def test_a_key_of_another_organization_is_told_and_no_job_is_taken_for_deleted(provider, begin, monkeypatch):
+    cluster = await begin()
+    await cluster.pass_time(181)
+    assert cluster.status()["phase"] == "Running"
+    provider.set(step_seconds=600)
+    with monkeypatch.context() as other:
+        other.setattr(provider.jobs, "jobs", {})
+        other.setattr(provider.files, "_files", {})
+        for _ in range(3):
+            await cluster.pass_time(61)
+        stalled = cluster.condition("Stalled")
+        assert (cluster.status()["phase"], stalled["reason"]) == ("Running", "CredentialsInvalid")
+        assert "another account, organization or project" in stalled["message"]
+        assert "completionTime" not in cluster.status()
+    await cluster.pass_time(61)
+    await cluster.pass_time(3600)
+    await cluster.pass_time(61)
+    assert (cluster.status()["phase"], "failure" in cluster.status()) == ("Succeeded", False)
+    assert provider.count(CREATE) == 1
+
+
 RESTRICTED = {
     "no namespaces": {"namespaceSelector": {"matchLabels": {"finetune": "yes"}}},
     "no models": {"fineTuning": {"allowedModels": ["other-*"]}},

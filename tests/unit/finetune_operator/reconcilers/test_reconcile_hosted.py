@@ -128,6 +128,57 @@ async def test_a_new_version_that_fails_leaves_the_old_one_answering(cluster, pr
     assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Degraded", 1, first)
     assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "DeploymentFailed"
     assert first in hosts(provider)
+    assert "change spec.retryNonce to have it made anew" in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    spec = cluster.kube.objects[ADDRESS]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": "again"})
+    await cluster.settle()
+    second = await deployed(cluster)
+    await go_on(cluster, 300)
+    assert (cluster.status(DEPLOYMENT)["servedVersion"], hosts(provider)) == (2, [second])
+
+
+async def test_versions_that_fail_one_after_the_other_leave_nothing_behind(cluster, provider):
+    first = await deployed(cluster)
+    for job in ("sentiment-2", "sentiment-3"):
+        provider.set(fail_next_deployment="no room in the rack")
+        cluster.add_cloud_job(job)
+        await tune_beside(cluster, job)
+        await go_on(cluster, 1200)
+    last = cluster.status(DEPLOYMENT)["hosted"][-1]["name"]
+    assert hosts(provider) == sorted([first, last])
+    assert {one["name"] for one in cluster.status(DEPLOYMENT)["hosted"]} == {first, last}
+
+
+async def test_a_version_that_is_overtaken_while_it_is_deployed_is_not_kept(cluster, provider):
+    first = await deployed(cluster)
+    pin(cluster, 1)
+    for job in ("sentiment-2", "sentiment-3"):
+        cluster.add_cloud_job(job)
+        await tune_beside(cluster, job)
+    pin(cluster, 2)
+    await go_on(cluster, 120)
+    assert len(hosts(provider)) == 2
+    pin(cluster, 3)
+    await go_on(cluster, 60)
+    provider.set(fail_next_deployment="no room in the rack")
+    await go_on(cluster, 2400)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["targetVersion"]) == ("Degraded", 1, 3)
+    assert len(hosts(provider)) == 2, "the one that answers and the one that failed"
+    assert first in hosts(provider)
+
+
+def pin(cluster: AzureCluster, version: int) -> None:
+    spec = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["spec"]
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={**spec, "activeVersion": version})
+
+
+async def tune_beside(cluster: AzureCluster, job: str) -> None:
+    """As `tune`, while an earlier version is being deployed or has failed."""
+    await cluster.settle()
+    await cluster.check(b"\xef\xbb\xbf" + rows(), job=job)
+    await cluster.settle()
+    await cluster.pass_time(3600)
 
 
 @pytest.mark.parametrize("fault", UNANSWERED)

@@ -1,0 +1,152 @@
+"""A version that is served elsewhere than the one before, or nowhere: what is billed meanwhile is ended, or told of."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.runtime.kube import CONNECTIONS, DEPLOYMENTS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from tests.simulators.clock import DAY
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import (
+    cluster,
+    deployed,
+    go_on,
+    hosts,
+    provider,
+    tune,
+)
+
+__all__ = ["cluster", "provider", "start"]
+
+SERVER = (DEPLOYMENTS, "team-a", "sentiment")
+AZURE = {"azureOpenAI": {"sku": "Standard"}}
+
+
+def serve_by(cluster: AzureCluster, template: dict[str, Any]) -> None:
+    """As a person would, who edits the model and not its deployment."""
+    spec = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["spec"]
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={**spec, "deployment": {"template": template}})
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={"modelRef": {"name": "sentiment"}, **template})
+
+
+async def tune_here(cluster: AzureCluster, job: str = "sentiment-2") -> None:
+    cluster.add_connection()
+    cluster.add_job(job)
+    serve_by(cluster, {})
+    await cluster.settle()
+    cluster.run_pod(job=job)
+    cluster.end_pod(0, cluster.result(job=job), job=job)
+    await cluster.settle()
+
+
+@pytest.fixture
+async def moved(cluster: AzureCluster) -> tuple[AzureCluster, str]:
+    """Version 1 answers at Azure; version 2 was made on the cluster, whose server does not answer yet."""
+    name = await deployed(cluster)
+    await tune_here(cluster)
+    return cluster, name
+
+
+async def test_what_stands_at_a_provider_answers_until_the_clusters_own_server_does_and_then_goes(moved, provider):
+    cluster, name = moved
+    await go_on(cluster, 60)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Updating", 1, name)
+    assert (hosts(provider), status["cost"]["perHour"]) == ([name], "1.70")
+    cluster.roll_out()
+    await cluster.settle()
+    await go_on(cluster, 300)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"]) == ("Ready", 2)
+    assert status["endpoint"]["url"] == "http://sentiment.team-a.svc/v1"
+    assert (hosts(provider), status.get("hosted") or [], "cost" in status) == ([], [], False)
+    before = provider.cost()
+    provider.advance(DAY)
+    assert provider.cost() == before, "nothing is billed any more"
+
+
+async def test_what_cannot_be_ended_is_said_and_ended_later(moved, provider):
+    cluster, name = moved
+    provider.set(may_deploy=False)
+    cluster.roll_out()
+    await cluster.settle()
+    await go_on(cluster, 120)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
+    said = cluster.condition("Ready", DEPLOYMENT)["message"]
+    assert f"{name}, which served before, cannot be ended and may be billed" in said
+    provider.set(may_deploy=True)
+    await go_on(cluster, 300)
+    assert hosts(provider) == []
+    assert cluster.condition("Ready", DEPLOYMENT)["message"] == "version 2 answers"
+
+
+async def test_deleting_the_object_deletes_what_stands_at_the_other_place_too(moved, provider):
+    cluster, _ = moved
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    await go_on(cluster, 300)
+    assert hosts(provider) == []
+    assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
+
+
+@pytest.mark.parametrize(("gone", "reason"), [("model", "ModelNotFound"), ("connection", "ConnectionNotFound")])
+async def test_what_is_billed_though_nothing_is_to_be_served_is_said(cluster, provider, gone, reason):
+    name = await deployed(cluster)
+    before = float(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"])
+    lost = (FINE_TUNED_MODELS, "sentiment") if gone == "model" else (CONNECTIONS, "openai", None)
+    cluster.kube.drop(*lost)
+    for _ in range(10):
+        cluster.wake(DEPLOYMENT)
+        await cluster.pass_time(3600)
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["status"], stalled["reason"]) == ("True", reason)
+    assert f"{name} stands at the provider meanwhile, and is billed until this is deleted" in stalled["message"]
+    assert ("ModelDeployment", "Warning", reason) in cluster.told
+    assert float(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]) > before + 15
+    assert hosts(provider) == [name]
+
+
+@pytest.fixture
+async def moved_out(cluster: AzureCluster) -> AzureCluster:
+    """Version 2 answers on the cluster; version 3 is of Azure, where nothing answers yet."""
+    await deployed(cluster)
+    await tune_here(cluster)
+    cluster.roll_out()
+    await cluster.settle()
+    await go_on(cluster, 300)
+    serve_by(cluster, AZURE)
+    cluster.add_cloud_job("sentiment-3")
+    await tune(cluster, "sentiment-3")
+    return cluster
+
+
+async def test_the_clusters_own_server_answers_until_the_provider_does_and_then_has_no_pods(moved_out, provider):
+    cluster = moved_out
+    await go_on(cluster, 300)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"]) == ("Updating", 2)
+    assert status["endpoint"]["url"] == "http://sentiment.team-a.svc/v1"
+    assert cluster.kube.objects[SERVER]["spec"]["replicas"] == 1
+    name = await deployed(cluster)
+    assert cluster.kube.objects[SERVER]["spec"]["replicas"] == 0
+    writes = cluster.kube.objects[SERVER]["metadata"]["resourceVersion"]
+    await go_on(cluster, 600)
+    assert cluster.kube.objects[SERVER]["metadata"]["resourceVersion"] == writes
+    assert (hosts(provider), cluster.status(DEPLOYMENT)["servedVersion"]) == ([name], 3)
+
+
+async def test_a_server_that_was_left_comes_back_with_its_version(moved_out, provider):
+    cluster = moved_out
+    await deployed(cluster)
+    serve_by(cluster, {})
+    spec = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["spec"]
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={**spec, "activeVersion": 2})
+    await cluster.settle()
+    assert cluster.kube.objects[SERVER]["spec"]["replicas"] == 1
+    cluster.roll_out()
+    await cluster.settle()
+    await go_on(cluster, 300)
+    assert (hosts(provider), cluster.status(DEPLOYMENT)["servedVersion"]) == ([], 2)
