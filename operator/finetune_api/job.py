@@ -22,7 +22,7 @@ from finetune_api.evaluation import Evaluation
 from finetune_api.preference import Preference
 from finetune_api.push import Push
 from finetune_api.trackers import Trackers
-from finetune_api.uris import OBJECT_SHAPE
+from finetune_api.uris import HUB_HELP, OBJECT_SHAPE
 
 Method = Literal["LoRA", "QLoRA", "Full"]
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
@@ -50,7 +50,7 @@ _URI_RULES = rules(
     ),
     (
         "!self.uri.startsWith('hf://') || self.uri.matches('^hf://datasets/[^/]+/[^/]+/.+')",
-        "write hf://datasets/OWNER/NAME/PATH",
+        HUB_HELP,
     ),
 )
 
@@ -294,7 +294,8 @@ class Resources(ApiModel):
     )
     cpu: Quantity | None = Field(
         None,
-        description="CPU of a pod, as request and limit, for example 2 or 500m. Default: the connection's podTemplate.",
+        description="CPU of a pod, as request and limit, for example 2 or 500m, which is half a CPU. Default: the "
+        "connection's podTemplate.",
     )
     memory: Size | None = Field(
         None,
