@@ -79,8 +79,8 @@ class FineTuningPolicy(ApiModel):
     )
     allowed_endpoints: Annotated[list[EndpointGlob], Field(max_length=64)] | None = Field(
         None,
-        description="Globs of URLs that evaluation.baselines may send the test set to, for example "
-        "https://api.example.com/*. Services of the cluster always may be asked. Absent: all; where airGapped none.",
+        description="Globs of URLs that an evaluation's endpoints and judge may have, such as https://HOST/*: "
+        "the test set is sent there. Services of the cluster always may be asked. Absent: all; where airGapped none.",
     )
 
 
@@ -93,20 +93,24 @@ class LocalReference(ApiModel):
 class PodTemplate(ApiModel):
     """What the connection adds to every pod that trains or serves."""
 
-    resources: ResourceRequirements | None = Field(None, description="Resources where the job names none.")
+    resources: ResourceRequirements | None = Field(
+        None, description="Requests and limits of the container where the job or deployment names none."
+    )
     node_selector: StringMap | None = Field(None, description="Labels of nodes that may run the pods.")
     tolerations: Annotated[list[OpenObject], Field(max_length=32)] | None = Field(
         None, description="Tolerations, as in core/v1."
     )
     affinity: OpenObject | None = Field(None, description="Affinity, as in core/v1.")
     runtime_class_name: Annotated[str, Field(max_length=253)] | None = Field(
-        None, description="RuntimeClass of the pods, for example nvidia."
+        None, description="RuntimeClass of the pods, for example nvidia. Default: the node's."
     )
     priority_class_name: Annotated[str, Field(max_length=253)] | None = Field(
-        None, description="PriorityClass of the training pods."
+        None, description="PriorityClass of the pods."
     )
     queue_name: Annotated[str, Field(max_length=63)] | None = Field(
-        None, description="Kueue LocalQueue of the training jobs (label kueue.x-k8s.io/queue-name)."
+        None,
+        description="Kueue LocalQueue of the job's namespace in which its pods wait (label kueue.x-k8s.io/queue-name). "
+        "Absent: no queue.",
     )
     service_account_name: Annotated[str, Field(max_length=253)] | None = Field(
         None, description="ServiceAccount of the job's namespace, for cloud storage identities. Default: default."
@@ -177,7 +181,9 @@ class HuggingFace(ApiModel):
         None, description="Smaller image for pods that only check data or tidy volumes. Default: trainerImage."
     )
     vllm_image: ImageName | None = Field(
-        None, alias="vllmImage", description="Image of vLLM, for deployments with engine vLLM on GPU nodes."
+        None,
+        alias="vllmImage",
+        description="Image of vLLM, for deployments with engine vLLM on GPU nodes. Absent: none has it.",
     )
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
         "IfNotPresent", description="When the kubelet pulls the images."
@@ -207,15 +213,19 @@ class OpenAI(ApiModel):
 
     base_url: HttpUrl = Field("https://api.openai.com/v1", description="Root of the API.")
     api_key_secret_ref: SecretKeyRef = Field(description="API key: a Secret in the operator's own namespace.")
-    organization: Annotated[str, Field(max_length=128)] | None = Field(None, description="Organization of the key.")
-    project: Annotated[str, Field(max_length=128)] | None = Field(None, description="Project of the key.")
+    organization: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description="Organization that requests count for. Default: the key's own."
+    )
+    project: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description="Project that requests count for. Default: the key's own."
+    )
 
 
 class CheckPod(ApiModel):
     """The pod in a job's namespace that checks and converts its data for a provider outside of the cluster."""
 
     image: ImageName | None = Field(
-        None, description="Image with finetune-trainer; no torch is needed. Default: the operator's setting checkImage."
+        None, description="Image with finetune-trainer; no torch is needed. Default: the chart's checkImage."
     )
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
         "IfNotPresent", description="When the kubelet pulls the image."

@@ -114,7 +114,7 @@ KINDS = (
             Column("Method", ".status.display.method", description="Nothing where the provider chooses how it tunes."),
             Column("Progress", ".status.display.progress"),
             Column("Loss", ".status.display.trainLoss", description="Last training loss."),
-            Column("Eval", ".status.display.evalLoss", description="Last validation loss."),
+            Column("Eval-Loss", ".status.display.evalLoss", description="Last validation loss: lower is better."),
             Column("Version", ".status.modelVersion", "integer"),
             Column(
                 "Verdict", ".status.evaluation.verdict", description="Of the tuned model on dataset.test.", wide=True
@@ -138,7 +138,11 @@ KINDS = (
             Column("Active", ".status.activeVersion", "integer"),
             Column("Latest", ".status.latestVersion", "integer"),
             Column("Base", ".status.display.base"),
-            Column("Eval", ".status.display.evalLoss", description="Validation loss of the active version."),
+            Column(
+                "Eval-Loss",
+                ".status.display.evalLoss",
+                description="Validation loss of the active version: lower is better.",
+            ),
             Column("Deployment", ".status.deployment"),
             _ready(wide=False),
             Column("Activation", ".spec.activation", wide=True),

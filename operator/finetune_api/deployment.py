@@ -51,28 +51,41 @@ class LocalServing(ApiModel):
     """A server on this cluster."""
 
     engine: Literal["Auto", "vLLM", "Transformers"] = Field(
-        "Auto", description="Auto: vLLM where a GPU is asked for and the connection has its image, else Transformers."
+        "Auto",
+        description="Auto: vLLM where a GPU is asked for, the connection has its image and the model is one that it "
+        "serves; else Transformers.",
     )
-    replicas: Annotated[int, Field(ge=0, le=100)] = Field(1, description="Pods.")
+    replicas: Annotated[int, Field(ge=0, le=100)] = Field(1, description="Pods that serve. 0: none, the object stays.")
     gpus: Annotated[int, Field(ge=0, le=16)] | None = Field(
-        None, description="GPUs of a pod, of the connection's gpuResource. 0: serve on CPU."
+        None,
+        description="GPUs of a pod, of the connection's gpuResource. 0: serve on CPU. Default: what resources ask for, "
+        "else the connection's podTemplate.",
     )
     resources: ResourceRequirements | None = Field(
         None, description="Resources of a pod. Default: those of the connection's podTemplate."
     )
     max_model_length: Annotated[int, Field(ge=16, le=1048576)] | None = Field(
-        None, description="Tokens of prompt and answer together. Default: what the model can."
+        None, description="Most tokens of prompt and answer together. Default: what the model can."
     )
 
 
 class AzureServing(ApiModel):
     """A deployment of Azure OpenAI."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(None, description="Deployment name.")
-    sku: Literal["Standard", "GlobalStandard", "DeveloperTier", "ProvisionedManaged"] = Field(
-        "Standard", description="SKU; each has its own price."
+    name: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        None, description="What the deployment's name at Azure begins with. Default: made of the object's."
     )
-    capacity: Annotated[int, Field(ge=1, le=100000)] = Field(1, description="Capacity units of the SKU.")
+    sku: Literal["Standard", "GlobalStandard", "DeveloperTier", "ProvisionedManaged"] = Field(
+        "Standard",
+        description="Azure's SKU, which decides where it answers and how it is billed: by the hour and tokens "
+        "(Standard, GlobalStandard), by tokens and deleted by Azure after a day (DeveloperTier), "
+        "by units (ProvisionedManaged).",
+    )
+    capacity: Annotated[int, Field(ge=1, le=100000)] = Field(
+        1,
+        description="Units of the SKU: thousands of tokens a minute, which cost nothing by themselves; with "
+        "ProvisionedManaged units that are billed by the hour, each.",
+    )
 
 
 class BedrockServing(ApiModel):
@@ -95,10 +108,12 @@ class BedrockServing(ApiModel):
         "OnDemand", description="How it is billed: by tokens, or by the hour whether anybody asks or not."
     )
     model_units: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        None, description="Model units of throughput. Each has its price per hour."
+        None, description="Model units, for ProvisionedThroughput and required there. Each has its price per hour."
     )
     commitment: Literal["NoCommitment", "OneMonth", "SixMonths"] | None = Field(
-        None, description="For how long it is bought: until then it cannot be deleted, and is billed."
+        None,
+        description="For ProvisionedThroughput, and required there: for how long it is bought. Until then it cannot be "
+        "deleted, and is billed. NoCommitment: by the hour, deleted at any time.",
     )
 
 
@@ -110,7 +125,7 @@ class SageMakerServing(ApiModel):
     )
     instances: Annotated[int, Field(ge=1, le=100)] = Field(1, description="Instances, each with the whole model.")
     max_model_length: Annotated[int, Field(ge=16, le=1048576)] | None = Field(
-        None, description="Tokens of prompt and answer together. Default: what the model can."
+        None, description="Most tokens of prompt and answer together. Default: what the model can."
     )
 
 
@@ -166,10 +181,10 @@ class ModelDeploymentSpec(DeploymentTemplate):
     )
     model_ref: ModelRef = Field(description="FineTunedModel of the same namespace.")
     version: IntOrString = Field(
-        "Active", description="Active follows the model's active version; a number stays with it."
+        "Active", description="Active follows the model's active version; a number, such as 2, stays with that version."
     )
     retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="Change it to deploy again what a provider has deleted."
+        None, description="Any text; change it to deploy again what a provider has deleted."
     )
     attach: Attach | None = Field(
         None, description="A deployment that exists already, instead of one that is made: asked once, never changed."

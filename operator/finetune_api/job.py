@@ -22,7 +22,7 @@ from finetune_api.evaluation import Evaluation
 from finetune_api.preference import Preference
 from finetune_api.push import Push
 from finetune_api.trackers import Trackers
-from finetune_api.uris import OBJECT_SHAPE
+from finetune_api.uris import HUB_HELP, OBJECT_SHAPE
 
 Method = Literal["LoRA", "QLoRA", "Full"]
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
@@ -50,7 +50,7 @@ _URI_RULES = rules(
     ),
     (
         "!self.uri.startsWith('hf://') || self.uri.matches('^hf://datasets/[^/]+/[^/]+/.+')",
-        "write hf://datasets/OWNER/NAME/PATH",
+        HUB_HELP,
     ),
 )
 
@@ -63,7 +63,11 @@ class DataFile(ApiModel):
         description="pvc://CLAIM/PATH, configmap://NAME/KEY, s3://, gs://, abfs://, hf:// or https://. "
         "Volumes and ConfigMaps are those of the job's namespace."
     )
-    format: DataFormat = Field("Auto", description="Auto: by the file's ending (.csv, .tsv, .jsonl, .json, .parquet).")
+    format: DataFormat = Field(
+        "Auto",
+        description="Auto: by the file's ending (.csv, .tsv, .jsonl, .ndjson, .json, .parquet, .pq, before one of "
+        "compression). Whether JSON is an array or one object a line is seen in the file itself, whatever is written.",
+    )
 
 
 class Columns(ApiModel):
@@ -135,11 +139,16 @@ class Dataset(ApiModel):
     test: DataFile | None = Field(
         None, description="Rows that the tuned model is compared on with the base model after training."
     )
-    columns: Columns = Field(Columns(), description="How the columns are called.")
+    columns: Columns = Field(
+        Columns(),
+        description="How the columns are called. Those of Alpaca (instruction, input, output) and ShareGPT "
+        "(conversations) are known without it.",
+    )
     secret_ref: ObjectRef | None = Field(
         None,
         description="Secret of the job's namespace with keys of the stores that files are in, named as their own tools "
-        "name them, such as AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY or HF_TOKEN.",
+        "name them, such as AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY or HF_TOKEN. Absent: public data, or "
+        "the identity of the pod's service account.",
     )
 
 
@@ -148,12 +157,17 @@ class LoRA(ApiModel):
 
     r: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Rank of the adapters.")
     alpha: Annotated[int, Field(ge=1, le=2048)] = Field(32, description="Scale: adapters count alpha / r.")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout before the adapters.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Part of the adapters' input that is left out at random while they learn, 0 to less than 1."
+    )
     target_modules: Annotated[str, Field(min_length=1, max_length=512)] = Field(
-        "all-linear", description="all-linear, or names of modules with commas between them, such as q_proj,v_proj."
+        "all-linear",
+        description="all-linear, or names of modules as one text with commas between them, such as q_proj,v_proj.",
     )
     use_rslora: bool = Field(
-        False, alias="useRSLoRA", description="rsLoRA: adapters count alpha / √r, so that a large rank learns as well."
+        False,
+        alias="useRSLoRA",
+        description="rsLoRA: adapters count alpha / √r instead of alpha / r, so that a large rank learns as well.",
     )
     use_dora: bool = Field(
         False,
@@ -163,7 +177,8 @@ class LoRA(ApiModel):
     lora_plus_ratio: Annotated[float, Field(ge=1, le=1000)] | None = Field(
         None,
         alias="loraPlusRatio",
-        description="LoRA+: the adapters' second halves (B) learn at learningRate times this, for example 16.",
+        description="LoRA+: the adapters' second halves (B) learn at learningRate times this, for example 16. "
+        "Absent: both halves learn at learningRate.",
     )
 
     @property
@@ -185,33 +200,45 @@ class Hyperparameters(ApiModel):
             )
         )
     )
-    epochs: Annotated[float, Field(gt=0, le=1000)] = Field(3, description="Passes over the training set.")
+    epochs: Annotated[float, Field(gt=0, le=1000)] = Field(
+        3, description="Passes over the training set; a fraction is a part of one."
+    )
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
         description="Peak learning rate. Default: 2e-4 for LoRA and QLoRA, 2e-5 for Full; with preference 1e-5 and "
         "1e-6.",
     )
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | None = Field(
-        None, description="For providers that take a factor on their own rate (OpenAI) instead of learningRate."
+        None,
+        description="Factor on the provider's own rate, for providers that take it instead of learningRate "
+        "(OpenAI and its kin, Azure OpenAI, Claude at Bedrock). Default: the provider's choice.",
     )
     batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(16, description="Rows per optimizer step, all GPUs.")
     micro_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="Rows per forward pass on one GPU; a divisor of batchSize. Default: chosen by the trainer."
     )
     max_sequence_length: Annotated[int, Field(ge=8, le=1048576)] = Field(
-        1024, description="Tokens of a row; the end of a longer one is cut."
+        1024, description="Most tokens of a row, prompt and completion together; the end of a longer one is cut."
     )
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.03, description="Part of the steps in which the learning rate rises."
+        0.03, description="Part of the steps in which the learning rate rises, 0 to 1."
     )
-    schedule: Literal["Cosine", "Linear", "Constant"] = Field("Cosine", description="How the learning rate falls.")
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="Decoupled weight decay.")
-    max_grad_norm: Annotated[float, Field(gt=0, le=1000)] = Field(1.0, description="Gradients are clipped to it.")
-    seed: Annotated[int, Field(ge=0, le=4294967295)] = Field(0, description="Seed of data order and adapters.")
+    schedule: Literal["Cosine", "Linear", "Constant"] = Field(
+        "Cosine", description="How the learning rate goes on after it has risen: Cosine and Linear fall to zero."
+    )
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Weight decay of AdamW, decoupled from the gradient."
+    )
+    max_grad_norm: Annotated[float, Field(gt=0, le=1000)] = Field(
+        1.0, description="Most that the norm of all gradients together may be; larger ones are scaled down to it."
+    )
+    seed: Annotated[int, Field(ge=0, le=4294967295)] = Field(
+        0, description="Seed of the data's order, dropout, the adapters' first weights and few-shot examples."
+    )
     precision: Literal["Auto", "BFloat16", "Float32"] = Field(
         "Auto",
-        description="Numbers of frozen weights and products. Auto: bfloat16 where the GPU has it, and for adapters on "
-        "one CPU node that multiplies it (AMX, AVX-512 BF16, Arm BF16); else float32.",
+        description="Numbers that frozen weights are kept in and products are computed in. Auto: bfloat16 where the "
+        "GPU has it, and for adapters on one CPU node that multiplies it (AMX, AVX-512 BF16, Arm BF16); else float32.",
     )
     packing: bool = Field(
         True,
@@ -263,11 +290,22 @@ class Resources(ApiModel):
     gpus_per_node: Annotated[int, Field(ge=0, le=16)] | None = Field(
         None,
         description="GPUs of a pod, of the connection's gpuResource; each trains with its own share of a step's rows. "
-        "0: train on CPU.",
+        "0: train on CPU. Default: what the connection's podTemplate.resources ask for.",
     )
-    cpu: Quantity | None = Field(None, description="CPU request and limit, for example 2 or 500m.")
-    memory: Size | None = Field(None, description="Memory request and limit, for example 16Gi.")
-    ephemeral_storage: Size | None = Field(None, description="Scratch space request and limit.")
+    cpu: Quantity | None = Field(
+        None,
+        description="CPU of a pod, as request and limit, for example 2 or 500m, which is half a CPU. Default: the "
+        "connection's podTemplate.",
+    )
+    memory: Size | None = Field(
+        None,
+        description="Memory of a pod, as request and limit, for example 16Gi. Default: the connection's podTemplate.",
+    )
+    ephemeral_storage: Size | None = Field(
+        None,
+        description="Scratch space of a pod on its node's disk, as request and limit, for example 50Gi. Default: the "
+        "connection's podTemplate.",
+    )
     instance_type: (
         Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")] | None
     ) = Field(None, description="Instance type at SageMaker, one of the connection's. Default: its first.")
@@ -281,7 +319,9 @@ class Resources(ApiModel):
 class Adopt(ApiModel):
     """A job that was made elsewhere."""
 
-    job_id: Annotated[str, Field(min_length=1, max_length=253)] = Field(description="The provider's name of the job.")
+    job_id: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        description="The provider's name of the job, such as ftjob-abc123; at AWS its ARN or its name."
+    )
 
 
 class Budget(ApiModel):
@@ -294,7 +334,10 @@ class Budget(ApiModel):
             r"^[0-9]{1,12}([.][0-9]{1,6})?$",
             'write the amount alone, [0-9] and a point in quotes, such as "25.00"; the currency is a field of its own',
         ),
-    ] = Field(description="Most that the estimate may be; above it the job is refused before any call.")
+    ] = Field(
+        description='Most that the estimate may be, as text in quotes, such as "25.00"; above it the job is refused '
+        "before any call."
+    )
     currency: Annotated[
         str, Field(min_length=3, max_length=3), shaped("^[A-Z]{3}$", "write the ISO 4217 code, such as USD")
     ] = Field("USD", description="ISO 4217 code.")
@@ -357,22 +400,31 @@ class FineTuneJobSpec(ApiModel):
         description="LoRA: small adapters on a frozen base. QLoRA: the same on a base of 4-bit numbers (NF4), in a "
         "quarter of its memory. Full: all weights.",
     )
-    lora: LoRA | None = Field(None, description="Adapters, for methods LoRA and QLoRA.")
+    lora: LoRA | None = Field(
+        None, description="Adapters, for methods LoRA and QLoRA. Absent: the defaults of its fields."
+    )
     preference: Preference | None = Field(
         None,
         description="Learn which of two answers is the better one (DPO), by any method: rows have prompt, chosen and "
         "rejected. Write {} for the defaults. Absent: completions are learnt. Not at Bedrock; at OpenAI and Azure "
         "OpenAI with the base models that have it there.",
     )
-    hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How to learn.")
-    resources: Resources = Field(Resources(), description="What the trainer pod asks for.")
+    hyperparameters: Hyperparameters = Field(
+        Hyperparameters(), description="How to learn. Providers take some of them; what they cannot heed is refused."
+    )
+    resources: Resources = Field(
+        Resources(), description="What each trainer pod asks for. Default: the connection's podTemplate."
+    )
     artifact: ArtifactOptions = Field(ArtifactOptions(), description="What the job leaves.")
     code: Code | None = Field(
         None,
         description="Own Python instead of the built-in recipe, run in the training pod. The connection has to allow "
         "it (fineTuning.allowCode).",
     )
-    evaluation: Evaluation = Field(Evaluation(), description="How dataset.test is used.")
+    evaluation: Evaluation = Field(
+        Evaluation(),
+        description="How the tuned model is measured on dataset.test, and beside what. Without dataset.test it is not.",
+    )
     trackers: Trackers | None = Field(
         None,
         description="Experiment trackers that follow the training. They may fail without harm: see status.trackers.",
@@ -384,17 +436,18 @@ class FineTuneJobSpec(ApiModel):
     )
     budget: Budget | None = Field(None, description="What the job may cost. For providers that bill for tuning.")
     hub_token_secret_ref: SecretKeyRef | None = Field(
-        None, description="Hub token for gated base models: a Secret of the job's namespace."
+        None, description="Hugging Face token for gated base models: a Secret of the job's namespace and its key."
     )
     suspend: bool = Field(False, description="Stop the pod and keep the checkpoint; false goes on from there.")
     active_deadline_seconds: Annotated[int, Field(ge=1, le=31536000)] | None = Field(
-        None, description="Seconds of one attempt after which the job fails."
+        None, description="Seconds of one attempt after which the job fails. Default: no limit."
     )
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315360000)] | None = Field(
-        None, description="Seconds after the end at which the job is deleted. Its model version stays."
+        None,
+        description="Seconds after its end at which the job is deleted. Its model version stays. Default: it is kept.",
     )
     retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="Change it to start a failed job again, from its last checkpoint."
+        None, description="Any text; change it to start a failed job again, from its last checkpoint."
     )
 
     @property

@@ -30,7 +30,7 @@ class MemoryUse(ApiModel):
     fits: bool | None = Field(
         None, description="Whether leastBytes fit into availableBytes. A clear no ends the job; a narrow one warns."
     )
-    parts: MemoryParts = Field(description="estimatedBytes by what it is for.")
+    parts: MemoryParts = Field(description="estimatedBytes by what it is for, each in bytes.")
     pass_tokens: Annotated[int, Field(ge=1)] = Field(
         description="Tokens of the largest forward and backward pass, with padding."
     )

@@ -14,7 +14,9 @@ class ModelDeploymentPolicy(ApiModel):
     """Whether and how the active version is served."""
 
     mode: Literal["Automatic", "Manual"] = Field(
-        "Automatic", description="Automatic: a ModelDeployment of the model's name is made and follows the active one."
+        "Automatic",
+        description="Automatic: a ModelDeployment of the model's name is made, and follows the active version. Manual: "
+        "you write ModelDeployments.",
     )
     template: DeploymentTemplate = Field(
         DeploymentTemplate(), description="Spec of that ModelDeployment, without modelRef, version and attach."
@@ -30,7 +32,9 @@ class FineTunedModelSpec(ApiModel):
         "that its evaluation found better than the active version and than its base model. Manual: activeVersion says.",
     )
     active_version: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Pins the active version; change it to roll back. Unset: by activation."
+        None,
+        description="Number of the version that is active, whatever activation says: roll back with it. Absent: by "
+        "activation.",
     )
     deployment: ModelDeploymentPolicy = Field(ModelDeploymentPolicy(), description="How the model is served.")
     history_limit: Annotated[int, Field(ge=1, le=100)] = Field(

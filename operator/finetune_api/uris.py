@@ -28,6 +28,10 @@ SCHEME_HELP = (
     "write pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, gs://BUCKET/KEY, abfs://CONTAINER/PATH, "
     "hf://datasets/OWNER/NAME/PATH or https://HOST/PATH"
 )
+HUB_HELP = (
+    "write hf://datasets/OWNER/NAME/PATH, where PATH is one file of the repository, such as "
+    "data/train-00000-of-00001.parquet"
+)
 
 
 class UriError(ValueError):
@@ -76,6 +80,8 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
     if split.scheme not in schemes or "://" not in text:
         hint = " (file:// works in `finetune-trainer check` and `run` only)" if split.scheme == LOCAL_SCHEME else ""
         raise UriError(f"{split.scheme or 'no scheme'}: not a place that a dataset is read from{hint}; {allowed}")
+    if not text.startswith(f"{split.scheme}://"):
+        raise UriError(f"the scheme has small letters: write {split.scheme}://")
     if "@" in split.netloc and split.scheme != "abfs":
         raise UriError("the uri holds credentials; put them into a Secret and name it in spec.dataset.secretRef")
     path = text.split("://", 1)[1].partition("/")[2]
@@ -106,7 +112,7 @@ def _require_its_form(uri: Uri) -> None:
     if uri.scheme == "configmap" and "/" in uri.path:
         raise UriError("a ConfigMap key has no '/'; write configmap://NAME/KEY")
     if uri.scheme == "hf" and not re.fullmatch("datasets/[^/]+/[^/]+/.+", f"{uri.root}/{uri.path}"):
-        raise UriError("write hf://datasets/OWNER/NAME/PATH")
+        raise UriError(HUB_HELP)
 
 
 def parse_artifact_uri(text: str) -> Uri:

@@ -1,26 +1,25 @@
 """FineTuneJob manifests from files, for `check` and `run`: YAML or JSON, one or several documents.
 
 What the API server would refuse is refused here too, with the line, the field and what to write. Other kinds in the
-same file are passed over. Reading YAML is `yaml_documents.py`.
+same file are passed over. Reading YAML is `yaml_documents.py`, what a wrong field is told as `wrong_fields.py`.
 """
 
 import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME
-from finetune_api.job import FineTuneJobManifest
+from finetune_api.job import FineTuneJobManifest, Resources
 from finetune_api.names import API_VERSION
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.quantities import LEAST_SIZE, amount
+from finetune_trainer.wrong_fields import WrongFields
 from finetune_trainer.yaml_documents import Document, read_documents, shown
 
 _KIND = "FineTuneJob"
@@ -76,7 +75,8 @@ def parse_job(document: Document) -> FineTuneJobManifest:
         job = FineTuneJobManifest.model_validate(value, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {_in_words(one)}" for one in found))
+        words = WrongFields(value)
+        said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {words.of(one)}" for one in found))
         more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
         message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
         raise TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.") from None
@@ -134,95 +134,19 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     yield "spec.trackers", nobody, "Write mlflow, tensorBoard or wandb below it, or several of them."
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
     yield "spec.modelRef.name", service, "Rename it, for example in small letters."
+    yield from _quantities(spec.resources)
+
+
+def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
+    """The same of CPU, memory and scratch space."""
+    written = resources.wire()
     for field in ("cpu", "memory", "ephemeralStorage"):
-        value = spec.resources.wire().get(field)
+        value = written.get(field)
         found = None if value is None else amount(value)
+        fraction = 'a fraction needs quotes or the unit m: write "0.5" or 500m' if isinstance(value, float) else None
+        yield f"spec.resources.{field}", fraction, "Write a quantity such as 2, 500m or 16Gi."
         quantity = "this is no quantity" if value is not None and found is None else None
         yield f"spec.resources.{field}", quantity, "Write a quantity such as 2, 500m or 16Gi."
         small = found is not None and field != "cpu" and found < LEAST_SIZE
         unit = "a number alone is bytes, and this is less than 64Ki" if small else None
         yield f"spec.resources.{field}", unit, "Write the unit, such as 16Gi or 512Mi."
-
-
-def _in_words(error: ErrorDetails) -> str:
-    """One wrong field: its path, what is wrong, and what to write."""
-    path = [part for part in error["loc"] if not _is_union_tag(part)]
-    where = _path(path)
-    if error["type"] == "extra_forbidden":
-        return f"{where}: no such field{_nearest(path)}"
-    described = _description(path)
-    if error["type"] == "missing":
-        return f"{where} is required{f': {described}' if described else ''}"
-    if error["type"] in ("model_type", "dict_type"):
-        return f"{where}: write fields below it{_fields_of(path)}"
-    if error["type"] == "string_pattern_mismatch" and (said := _rule_of(path)):
-        return f"{where}: {said}"
-    said = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {said[:1].lower()}{said[1:]}" + (f" ({described})" if described else "")
-
-
-def _is_union_tag(part: str | int) -> bool:
-    """Pydantic adds the member of a union to the path, as in cpu.int; Quantity is the only union here."""
-    return part in ("str", "int", "float")
-
-
-def _path(parts: list[str | int]) -> str:
-    text = ""
-    for part in parts:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text or "the manifest"
-
-
-def _nearest(path: list[str | int]) -> str:
-    """The field that was probably meant, else those that there are."""
-    model = _model_at(path[:-1])
-    if model is None:
-        return ""
-    names = _field_names(model)
-    by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(str(path[-1]).lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[near[0]]}?" if near else f"; there are {', '.join(names)}"
-
-
-def _fields_of(path: list[str | int]) -> str:
-    model = _model_at(path)
-    return "" if model is None else f": {', '.join(_field_names(model))}"
-
-
-def _field_names(model: type[BaseModel]) -> list[str]:
-    return sorted(info.alias or name for name, info in model.model_fields.items())
-
-
-def _rule_of(path: list[str | int]) -> str:
-    """What the API server says about the shape of the field's text."""
-    model = _model_at(path[:-1])
-    schema = {} if model is None else model.model_json_schema(by_alias=True)["properties"].get(path[-1], {})
-    rules = schema.get("x-kubernetes-validations", [])
-    return rules[0]["message"] if rules else ""
-
-
-def _description(path: list[str | int]) -> str:
-    model = _model_at(path[:-1])
-    if model is None:
-        return ""
-    info = next((info for name, info in model.model_fields.items() if path[-1] in (name, info.alias)), None)
-    return (info.description or "").rstrip(".") if info else ""
-
-
-def _model_at(path: list[str | int]) -> type[BaseModel] | None:
-    """The model whose field the path leads to."""
-    model: type[BaseModel] = FineTuneJobManifest
-    for part in path:
-        info = next((info for name, info in model.model_fields.items() if part in (name, info.alias)), None)
-        inner = None if info is None else _model_in(info.annotation)
-        if inner is None:
-            return None
-        model = inner
-    return model
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None

@@ -58,3 +58,13 @@ app.kubernetes.io/part-of: finetune
 {{- define "finetune.tlsSecret" -}}
 {{- printf "%s-tls" (include "finetune.fullname" .) -}}
 {{- end -}}
+
+{{- /* Where an alert leads to, given the root and the entry's place in this repository: a link if people can follow it. */}}
+{{- define "finetune.runbook" -}}
+{{- $place := index . 1 }}
+{{- with (index . 0).Values.metrics.prometheusRule.runbookURL -}}
+runbook_url: {{ printf "%s#%s" . (splitList "#" $place | last) | quote }}
+{{- else -}}
+runbook: {{ $place | quote }}
+{{- end }}
+{{- end }}

@@ -1,13 +1,14 @@
 """What a provider outside of the cluster could not do with a job, and what it will not do any more. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 
 from finetune_api import bedrock
 from finetune_api.aws import SageMaker
+from finetune_api.base import alias
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Resources
+from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Hyperparameters, Resources
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job_view import Active
@@ -41,6 +42,20 @@ _CHECKS: tuple[Check, ...] = (
     _DATA_OF_ADOPTED,
 )
 """In the order of the manifest: whether it is in the way, and the field with what to write."""
+
+_OF_OUR_RECIPE = (
+    "micro_batch_size",
+    "max_sequence_length",
+    "warmup_ratio",
+    "schedule",
+    "weight_decay",
+    "max_grad_norm",
+    "precision",
+    "packing",
+    "checkpoint_steps",
+)
+"""Hyperparameters that no provider takes: it has its own recipe. What the API server fills in asks for nothing."""
+_NOT_ASKED = Hyperparameters()
 
 _OF_OPENAI: tuple[Check, ...] = (
     (
@@ -81,10 +96,18 @@ def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | N
         of_provider = _OF_BEDROCK if connection.bedrock else _OF_OPENAI
         checks = _CHECKS + of_provider
     sentences = [sentence for is_in_the_way, sentence in checks if is_in_the_way(spec)]
+    if not connection.sage_maker:
+        sentences += _of_our_recipe(spec.hyperparameters)
     if connection.bedrock:
         sentences += bedrock.out_of_bounds(spec)
     found = [f"spec.{sentence}" for sentence in sentences]
     return f"for {connection.provider} connections: {'; '.join(found)}" if found else None
+
+
+def _of_our_recipe(asked: Hyperparameters) -> Iterator[str]:
+    for name in _OF_OUR_RECIPE:
+        if getattr(asked, name) != getattr(_NOT_ASKED, name):
+            yield f"hyperparameters.{alias(name)}: the provider has its own recipe; leave it out"
 
 
 def _sagemaker_checks(settings: SageMaker) -> tuple[Check, ...]:

@@ -10,6 +10,7 @@ from finetune_api.names import (
     FIELD_MANAGER,
     MANAGED_BY_LABEL,
     MODEL_CACHE_PATH,
+    QUEUE_LABEL,
     SCRATCH_PATH,
 )
 from finetune_api.uris import Uri
@@ -159,6 +160,12 @@ def pod_metadata(connection: PodSettings, own_labels: Mapping[str, str]) -> Mani
     if template and template.annotations:
         metadata["annotations"] = dict(template.annotations)
     return metadata
+
+
+def queue_label(connection: PodSettings) -> dict[str, str]:
+    """Kueue's label where the connection names a queue. It belongs to the Job, or the JobSet, and not to its pods."""
+    template = connection.pod_template
+    return {QUEUE_LABEL: template.queue_name} if template and template.queue_name else {}
 
 
 def template_resources(connection: PodSettings) -> Manifest:

@@ -30,6 +30,7 @@ from finetune_operator.desired.pod import (
     owner_reference,
     pod_metadata,
     pod_spec,
+    queue_label,
     template_resources,
 )
 from finetune_operator.desired.training_job import token_volume
@@ -57,7 +58,7 @@ def job_of(
         "metadata": {
             "name": name,
             "namespace": owner["metadata"]["namespace"],
-            "labels": {**own_labels, JOB_UID_LABEL: owner["metadata"]["uid"]},
+            "labels": {**own_labels, JOB_UID_LABEL: owner["metadata"]["uid"], **queue_label(pod)},
             "annotations": {OWNER_ANNOTATION: owner_name},
             "ownerReferences": [owner_reference(owner)],
         },

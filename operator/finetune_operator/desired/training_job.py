@@ -23,7 +23,6 @@ from finetune_api.names import (
     MODEL_LABEL,
     OUTPUT_PATH,
     OWNER_ANNOTATION,
-    QUEUE_LABEL,
     REGISTRY_KEYS_VARIABLE,
     REPORT_CA_VARIABLE,
     TOKEN_AUDIENCE,
@@ -43,6 +42,7 @@ from finetune_operator.desired.pod import (
     owner_reference,
     pod_metadata,
     pod_spec,
+    queue_label,
     template_resources,
 )
 
@@ -87,12 +87,14 @@ def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attem
 def metadata(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
     """Metadata of the object that is made for an attempt."""
     name = owner["metadata"]["name"]
-    template = connection.pod_template
-    queue = {QUEUE_LABEL: template.queue_name} if template and template.queue_name else {}
     return {
         "name": names.attempt(name, attempt.number, spec.resources.nodes),
         "namespace": owner["metadata"]["namespace"],
-        "labels": {**own_labels(owner, spec, attempt), JOB_UID_LABEL: owner["metadata"]["uid"], **queue},
+        "labels": {
+            **own_labels(owner, spec, attempt),
+            JOB_UID_LABEL: owner["metadata"]["uid"],
+            **queue_label(connection),
+        },
         "annotations": {OWNER_ANNOTATION: name},
         "ownerReferences": [owner_reference(owner)],
     }

@@ -1,8 +1,16 @@
 """A batch/v1 Job with what a connection adds to every pod. It is never made: the API server says whether it can be."""
 
 from finetune_api.connection import HuggingFace
-from finetune_api.names import COMPONENT_LABEL, QUEUE_LABEL, TRAINER_CONTAINER
-from finetune_operator.desired.pod import Manifest, Volumes, labels, pod_metadata, pod_spec, template_resources
+from finetune_api.names import COMPONENT_LABEL, TRAINER_CONTAINER
+from finetune_operator.desired.pod import (
+    Manifest,
+    Volumes,
+    labels,
+    pod_metadata,
+    pod_spec,
+    queue_label,
+    template_resources,
+)
 
 TEMPLATE = "spec.template"
 """Where in it the connection's words are: a refusal that names no field below is not about them."""
@@ -10,7 +18,7 @@ TEMPLATE = "spec.template"
 
 def build(namespace: str, connection: HuggingFace) -> Manifest:
     """The Job, as it would be in a namespace; without a name, so that none can be taken."""
-    template, volumes = connection.pod_template, Volumes()
+    volumes = Volumes()
     volumes.model_cache(connection)
     own_labels = labels(**{COMPONENT_LABEL: "trial"})
     container = {
@@ -18,11 +26,14 @@ def build(namespace: str, connection: HuggingFace) -> Manifest:
         "image": connection.trainer_image,
         "resources": template_resources(connection),
     }
-    queue = {QUEUE_LABEL: template.queue_name} if template and template.queue_name else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"generateName": "finetune-trial-", "namespace": namespace, "labels": own_labels | queue},
+        "metadata": {
+            "generateName": "finetune-trial-",
+            "namespace": namespace,
+            "labels": own_labels | queue_label(connection),
+        },
         "spec": {
             "template": {
                 "metadata": pod_metadata(connection, own_labels),

@@ -31,9 +31,9 @@ OWN = {name: kind.kind for kind in KINDS for name in (kind.short, kind.plural, k
 }
 OTHERS = {
     *("configmap", "crd", "deploy", "deployment", "events", "job", "jobs", "lease", "limitrange", "namespace", "nodes"),
-    *("pod", "pods", "pvc", "resourcequota", "secret", "service", "svc", "workloads", names.CATEGORY),
+    *("pod", "pods", "prometheus", "pvc", "resourcequota", "secret", "service", "svc", "workloads", names.CATEGORY),
 }
-"""Kinds of Kubernetes, of Kueue, and the category of our own, as kubectl spells them."""
+"""Kinds of Kubernetes, of Kueue, of the Prometheus operator, and the category of our own, as kubectl spells them."""
 
 VERBS_ON_KINDS = {"annotate", "delete", "describe", "explain", "get", "label", "patch", "wait"}
 FILES_OF_READERS = {"job.yaml", "-", "key.txt", "train.py"}

@@ -13,6 +13,7 @@ from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide import idle
 from finetune_trainer.__main__ import COMMANDS
+from finetune_trainer.other_names import PLACES, REMARKS
 
 ROOT = Path(__file__).parents[3]
 SKIPPED = {".venv", "out", "node_modules"}
@@ -118,6 +119,15 @@ def test_every_example_is_named_by_kind_and_says_what_it_is(path: Path) -> None:
         assert manifest["apiVersion"]
         assert manifest["kind"]
         assert manifest["metadata"]["name"]
+
+
+def test_names_of_other_tools_are_told_to_people_as_the_check_knows_them() -> None:
+    page = (ROOT / "docs/guides/other-tools.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (.+) \| (.+) \|$", page, re.MULTILINE))
+    known = {f"`{place}`": names for place, names in PLACES.items()}
+    assert {cell: tuple(re.findall(r"`(.+?)`", rows[cell])) for cell in known} == known
+    remarks = {remark: cell for cell, remark in rows.items() if remark in REMARKS}
+    assert {remark: tuple(re.findall(r"`(.+?)`", cell)) for remark, cell in remarks.items()} == REMARKS
 
 
 def test_bare_make_lists_every_target_that_is_meant_for_people() -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.manifest import read_job, read_jobs
+from finetune_trainer.other_names import PLACES, REMARKS, plain
 
 JOB = """\
 apiVersion: finetune.dev/v1alpha1
@@ -102,6 +103,8 @@ def test_a_date_is_text(write):
         (("baseModel:", "base_model:"), "spec.base_model: no such field; did you mean baseModel?"),
         (("file:///data", "https://[::1/data"), "spec.dataset.train.uri: the uri cannot be read"),
         (("file:///data", "hf://owner/name"), "spec.dataset.train.uri: write hf://datasets/OWNER/NAME/PATH"),
+        (("file:///data", "PVC://data"), "spec.dataset.train.uri: the scheme has small letters: write pvc://"),
+        (("file:///data", "configMap://data"), "spec.dataset.train.uri: the scheme has small letters: write configmap"),
         (("\n  baseModel", "\n\tbaseModel"), "job.yaml line 6: found character '\\t'"),
     ],
 )
@@ -152,7 +155,31 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
             "resources: {nodes: 2}\n  code: {configMapRef: {name: a, key: b.py}}",
             "spec.resources.nodes: code runs in one pod",
         ),
-        ("resources: {gpus: 1}", "spec.resources.gpus: no such field; there are cpu, ephemeralStorage, gpusPerNode"),
+        ("resources: {gpus: 1}", "spec.resources.gpus: no such field; did you mean gpusPerNode?"),
+        ("resources: {gpu: 1}", "spec.resources.gpu: no such field; did you mean gpusPerNode?"),
+        ("resources: {shm: 1}", "spec.resources.shm: no such field; there are cpu, ephemeralStorage, gpusPerNode"),
+        ("resources: {cpu: 0.5}", 'spec.resources.cpu: a fraction needs quotes or the unit m: write "0.5" or 500m'),
+        ("epochs: 3", "spec.epochs: no such field; here it is spec.hyperparameters.epochs"),
+        ("hyperparameters: {lora_r: 8}", "spec.hyperparameters.lora_r: no such field; here it is spec.lora.r"),
+        ("lora: {lora_alpha: 8}", "spec.lora.lora_alpha: no such field; did you mean alpha?"),
+        ("optimizer: adamw_8bit", "spec.optimizer: no such field; the optimizer is AdamW"),
+        (
+            "nodeSelector: {a: b}",
+            "spec.nodeSelector: no such field; pods are shaped by the connection's huggingFace.pod",
+        ),
+        ("output: x", "spec.output: no such field; weights are kept where the connection's huggingFace.artifacts says"),
+        ("evaluation: {baselines: [{fewShot: {shots: 4}}]}", "fewShot.shots: no such field; there are examples"),
+        ("evaluation: {judge: {url: 'http://x', model: m}}", "spec.evaluation.judge.url: write the root of an OpenAI-"),
+        (
+            "evaluation: {baselines: [{endpoint: {name: a, url: 'http://x', model: m}}]}",
+            "spec.evaluation.baselines[0].endpoint.url: write the root of an OpenAI-compatible API, such as",
+        ),
+        ("trackers: {tensorBoard: true}", "spec.trackers.tensorBoard: write {}: it has no fields"),
+        ("hyperparameters: {batchSize: '8'}", "batchSize: input should be a valid integer: write it without quotes"),
+        ("suspend: 'true'", "spec.suspend: input should be a valid boolean: write it without quotes"),
+        ("activeDeadlineSeconds: 6h", "activeDeadlineSeconds: input should be a valid integer (Seconds of one attempt"),
+        ("budget: {maxCost: 25}", "spec.budget.maxCost: input should be a valid string: write it in quotes"),
+        ("retryNonce: 1", "spec.retryNonce: input should be a valid string: write it in quotes"),
     ],
 )
 def test_a_wrong_value_is_refused_by_field(write, more, said):
@@ -239,3 +266,20 @@ def test_aliases_do_not_multiply_what_is_read(write):
     bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
     assert "a0: no such field" in refusal(write(bomb + JOB)).message
     assert "spec.connectionRef.name" in refusal(write(JOB.replace("{name: local-gpu}", "&x {name: *x}"))).message
+
+
+def test_the_fields_of_a_part_are_listed_once(write):
+    message = refusal(write(f"{JOB}  field1: 1\n  field2: 2\n")).message
+    assert "spec.field1: no such field; there are activeDeadlineSeconds, adopt" in message
+    assert message.endswith("spec.field2: no such field")
+
+
+def test_names_of_other_tools_lead_to_fields_that_are_there(write):
+    for place, names in PLACES.items():
+        said = refusal(write(f"{JOB}  {names[0]}: 1\n")).message
+        assert place.rpartition(".")[2] in said, said
+
+
+def test_no_name_of_another_tool_means_two_things():
+    names = [plain(name) for table in (PLACES, REMARKS) for found in table.values() for name in found]
+    assert len(names) == len(set(names))

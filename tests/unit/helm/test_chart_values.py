@@ -115,6 +115,7 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"logLevel": "debug"}, "logLevel"),
         ({"metrics": {"enabled": True}}, "enabled"),
         ({"metrics": {"podMonitor": {"interval": "often"}}}, "interval"),
+        ({"metrics": {"prometheusRule": {"runbookURL": "docs/runbook.md"}}}, "runbookURL"),
         ({"networkPolicy": {"ingress": []}}, "ingress"),
         ({"podDisruptionBudget": {"minAvailable": 1}}, "minAvailable"),
         ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
@@ -327,6 +328,16 @@ def test_alerts_speak_of_metrics_that_the_operator_serves(everything: list[Manif
         assert 'namespace="finetune-system"' in rule["expr"]
         assert rule["annotations"]["summary"]
         assert rule["annotations"]["description"]
+
+
+def test_an_alert_links_to_its_entry_where_the_runbook_can_be_read() -> None:
+    page = "https://git.example.com/ml/docs/runbook.md"
+    for url, name, start in (("", "runbook", "docs/runbook.md"), (page, "runbook_url", page)):
+        values = {"metrics": {"prometheusRule": {"enabled": True, "runbookURL": url}}}
+        [group] = only(render(values), "PrometheusRule")["spec"]["groups"]
+        for rule in group["rules"]:
+            assert rule["annotations"][name] == f"{start}#{rule['alert'].lower()}"
+            assert len(rule["annotations"].keys() & {"runbook", "runbook_url"}) == 1
 
 
 def dashboard_of(manifests: list[Manifest]) -> str:

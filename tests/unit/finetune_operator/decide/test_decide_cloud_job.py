@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.job import FineTuneJobSpec
+from finetune_api.job import FineTuneJobSpec, Hyperparameters
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderFile, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job, cloud_policy
@@ -365,6 +365,15 @@ MEANINGLESS = {
     "hyperparameters.learningRate": {"hyperparameters": {"learningRate": 0.1}},
     "hyperparameters.epochs": {"hyperparameters": {"epochs": 2.5}},
     "hyperparameters.seed": {"hyperparameters": {"seed": 2**31}},
+    "hyperparameters.microBatchSize": {"hyperparameters": {"microBatchSize": 4}},
+    "hyperparameters.maxSequenceLength": {"hyperparameters": {"maxSequenceLength": 512}},
+    "hyperparameters.warmupRatio": {"hyperparameters": {"warmupRatio": 0.1}},
+    "hyperparameters.schedule": {"hyperparameters": {"schedule": "Linear"}},
+    "hyperparameters.weightDecay": {"hyperparameters": {"weightDecay": 0.01}},
+    "hyperparameters.maxGradNorm": {"hyperparameters": {"maxGradNorm": 0.5}},
+    "hyperparameters.precision": {"hyperparameters": {"precision": "BFloat16"}},
+    "hyperparameters.packing": {"hyperparameters": {"packing": False}},
+    "hyperparameters.checkpointSteps": {"hyperparameters": {"checkpointSteps": 10}},
     "code": {"code": {"configMapRef": {"name": "recipe", "key": "train.py"}}},
     "artifact": {"artifact": {"merge": True}},
     "resources": {"resources": {"gpusPerNode": 1}},
@@ -373,6 +382,7 @@ MEANINGLESS = {
 HEEDED = {
     "connectionRef", "baseModel", "modelRef", "adopt", "budget", "suspend", "activeDeadlineSeconds",
     "ttlSecondsAfterFinished", "retryNonce", "hubTokenSecretRef", "dataset", "evaluation",
+    "hyperparameters.batchSize", "hyperparameters.learningRateMultiplier",
 }  # fmt: skip
 """Fields that mean the same at a provider, and the token for tokenizers, which the check may need."""
 
@@ -420,8 +430,11 @@ TEST_SET = {"train": {"uri": "pvc://d/t.jsonl"}, "test": {"uri": "pvc://d/e.json
 
 
 def test_of_every_field_it_is_known_whether_a_provider_heeds_it() -> None:
+    known = HEEDED | MEANINGLESS.keys()
     fields = {field.alias for field in FineTuneJobSpec.model_fields.values()}
-    assert fields == HEEDED | {field.partition(".")[0] for field in MEANINGLESS}
+    assert fields == {field.partition(".")[0] for field in known}
+    hyperparameters = {f"hyperparameters.{field.alias}" for field in Hyperparameters.model_fields.values()}
+    assert hyperparameters == {field for field in known if field.startswith("hyperparameters.")}
 
 
 @pytest.mark.parametrize("field", MEANINGLESS)

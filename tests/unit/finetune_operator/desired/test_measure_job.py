@@ -8,7 +8,7 @@ import pytest
 from finetune_api.asking import Asker
 from finetune_api.connection import CheckPod
 from finetune_api.job_status import FineTuneJobStatus
-from finetune_api.trainer import MeasureJob
+from finetune_api.trainer import MeasureJob, PrepareJob
 from finetune_operator.desired import check_job, measure_job
 from tests.unit.finetune_operator.decide.given import UID, job_spec, verdict
 
@@ -22,12 +22,17 @@ DATASET = {"train": {"uri": "pvc://data/a.csv"}, "test": {"uri": "configmap://ro
 JUDGE = {"url": "https://judge/v1", "model": "big", "apiKeySecretRef": {"name": "judge", "key": "api-key"}}
 
 
-def build(active: dict[str, Any] | None = None, dataset: dict[str, Any] = DATASET, **evaluation: Any) -> dict[str, Any]:
+def build(
+    active: dict[str, Any] | None = None,
+    dataset: dict[str, Any] = DATASET,
+    pod: CheckPod | None = None,
+    **evaluation: Any,
+) -> dict[str, Any]:
     provider = {"name": "openAI", "evaluation": {"activeVersion": active} if active else {}}
     status = FineTuneJobStatus.model_validate({"provider": provider, "dataset": verdict()})
     spec = job_spec(dataset=dataset, evaluation=evaluation)
     told = measure_job.described(ASKER, spec, status, "operator.finetune.svc")
-    return measure_job.build(OWNER, told, CheckPod(), number=3, default_image="check:1", report_ca="PEM")
+    return measure_job.build(OWNER, told, pod or CheckPod(), number=3, default_image="check:1", report_ca="PEM")
 
 
 def container(made: dict[str, Any]) -> dict[str, Any]:
@@ -105,10 +110,20 @@ def test_the_active_version_is_a_number_and_no_name(name: str) -> None:
     assert b"ft:a" not in orjson.dumps(job.wire())
 
 
-def test_the_check_reads_the_test_set_too() -> None:
-    from finetune_api.trainer import PrepareJob
-
+def check(pod: CheckPod) -> dict[str, Any]:
     body = {"namespace": "team-a", "name": "sentiment-1", "uid": UID, "attempt": 2, "rules": "openAI", "uploadURL": "u"}
     job = PrepareJob.model_validate(body | {"spec": job_spec(dataset=DATASET).wire()})
-    made = check_job.build(OWNER, job, CheckPod(), default_image="check:1", report_ca="PEM")
-    assert "/var/lib/finetune/configmaps/rows" in mounts(made)
+    return check_job.build(OWNER, job, pod, default_image="check:1", report_ca="PEM")
+
+
+def test_the_check_reads_the_test_set_too() -> None:
+    assert "/var/lib/finetune/configmaps/rows" in mounts(check(CheckPod()))
+
+
+def test_pods_for_a_provider_wait_in_the_queue_that_the_connection_names() -> None:
+    queue = "kueue.x-k8s.io/queue-name"
+    queued = CheckPod.model_validate({"podTemplate": {"queueName": "small"}})
+    for made in (check(queued), build(pod=queued)):
+        assert made["metadata"]["labels"][queue] == "small"
+        assert queue not in made["spec"]["template"]["metadata"]["labels"], "Kueue takes the Job, not its pod"
+    assert queue not in check(CheckPod())["metadata"]["labels"]

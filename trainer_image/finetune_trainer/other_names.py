@@ -1,0 +1,121 @@
+"""What fields of a FineTuneJob are called elsewhere: by Axolotl, LLaMA-Factory, TRL, transformers, peft, Kubeflow.
+
+A table and nothing more. docs/guides/other-tools.md says the same to people; a test compares.
+"""
+
+import re
+
+_TEMPLATE = "the connection's huggingFace.podTemplate, which an admin writes"
+
+PLACES: dict[str, tuple[str, ...]] = {
+    "spec.baseModel": (
+        "model_name_or_path",
+        "model_name",
+        "model_id",
+        "model",
+        "base_model_name_or_path",
+        "pretrained",
+    ),
+    "spec.dataset.train.uri": (
+        "datasets",
+        "dataset_name",
+        "dataset_path",
+        "train_file",
+        "data_path",
+        "data_files",
+        "data",
+    ),
+    "spec.dataset.validation": ("eval", "val", "dev", "valid", "eval_dataset", "validation_file", "test_datasets"),
+    "spec.method": ("adapter", "finetuning_type", "stage", "peft_type", "peft_method", "load_in_4bit", "load_in_8bit"),
+    "spec.lora.r": ("lora_r", "lora_rank", "rank"),
+    "spec.lora.alpha": ("lora_alpha",),
+    "spec.lora.dropout": ("lora_dropout",),
+    "spec.lora.targetModules": ("lora_target", "lora_target_modules", "lora_target_linear", "target_modules"),
+    "spec.lora.useRSLoRA": ("use_rslora", "peft_use_rslora"),
+    "spec.lora.useDoRA": ("use_dora", "peft_use_dora"),
+    "spec.lora.loraPlusRatio": ("loraplus_lr_ratio", "loraplus_ratio"),
+    "spec.preference": ("rl", "pref_loss", "pref_beta", "dpo", "dpo_beta"),
+    "spec.hyperparameters.epochs": ("num_train_epochs", "num_epochs", "n_epochs", "epoch", "max_steps"),
+    "spec.hyperparameters.learningRate": ("lr",),
+    "spec.hyperparameters.batchSize": ("train_batch_size", "global_batch_size"),
+    "spec.hyperparameters.microBatchSize": ("per_device_train_batch_size", "per_device_batch_size"),
+    "spec.hyperparameters.maxSequenceLength": (
+        *("sequence_len", "sequence_length", "cutoff_len", "max_seq_length", "max_seq_len", "max_length", "block_size"),
+        "model_max_length",
+    ),
+    "spec.hyperparameters.warmupRatio": ("warmup_steps", "warmup"),
+    "spec.hyperparameters.schedule": ("lr_scheduler", "lr_scheduler_type", "scheduler"),
+    "spec.hyperparameters.maxGradNorm": ("gradient_clipping", "grad_clip"),
+    "spec.hyperparameters.precision": ("bf16", "fp16", "tf32", "dtype", "torch_dtype", "mixed_precision", "float16"),
+    "spec.hyperparameters.packing": ("sample_packing", "pad_to_sequence_len"),
+    "spec.hyperparameters.checkpointSteps": ("save_steps", "saves_per_epoch", "save_strategy"),
+    "spec.resources.gpusPerNode": ("gpu", "gpus", "num_gpus", "gpu_count", "nproc_per_node", "nvidia.com/gpu"),
+    "spec.resources.nodes": ("num_nodes", "nnodes", "num_workers", "workers", "replicas"),
+    "spec.resources.ephemeralStorage": ("storage", "disk"),
+    "spec.resources": ("limits", "requests", "resources_per_node"),
+    "spec.activeDeadlineSeconds": ("timeout", "timeout_seconds", "max_runtime_seconds"),
+    "spec.ttlSecondsAfterFinished": ("ttl", "ttl_seconds"),
+    "spec.trackers": ("report_to", "use_wandb", "logger"),
+    "spec.trackers.wandb": ("wandb_project", "wandb_entity", "wandb_run_name"),
+    "spec.trackers.mlflow": ("mlflow_tracking_uri", "mlflow_experiment_name"),
+    "spec.evaluation": ("metrics_for_best_model", "compute_metrics", "eval_metrics"),
+    "spec.hubTokenSecretRef": ("hf_token", "hub_token", "use_auth_token", "token"),
+    "spec.artifact.push": ("push_to_hub", "hub_model_id", "push_to_hub_model_id"),
+    "spec.artifact.merge": ("merge_lora", "merge_and_unload"),
+}
+"""Fields of ours, and names that mean them elsewhere."""
+
+REMARKS: dict[str, tuple[str, ...]] = {
+    "batchSize counts the rows of a whole step, microBatchSize those of one pass": (
+        "gradient_accumulation_steps",
+        "gradient_accumulation",
+    ),
+    "the optimizer is AdamW": ("optimizer", "optim"),
+    "the trainer decides it by itself, see status.memory": (
+        "gradient_checkpointing",
+        "deepspeed",
+        "fsdp",
+        "fsdp_config",
+    ),
+    "attention is chosen by what the model and the GPU can": ("flash_attention", "flash_attn", "attn_implementation"),
+    "the base model's own chat template is taken": ("chat_template", "prompt_template", "special_tokens"),
+    f"the base model's own chat template is taken, and pods are shaped by {_TEMPLATE}": ("template",),
+    "rows are split before: name another file in spec.dataset.validation or test": (
+        *("val_set_size", "val_size", "test_size", "validation_split", "split"),
+    ),
+    "weights are kept where the connection's huggingFace.artifacts says": ("output_dir", "output", "save_dir"),
+    "the connection's trainerImage is the code environment; Python of your own is spec.code": (
+        "image",
+        "command",
+        "args",
+    ),
+    f"pods are shaped by {_TEMPLATE}": (
+        *("env", "node_selector", "tolerations", "affinity", "service_account_name", "priority_class_name", "labels"),
+        *("image_pull_secrets", "runtime_class_name", "volumes", "volume_mounts", "pod_template", "pod_spec_overrides"),
+    ),
+    f"the queue is named in {_TEMPLATE}": ("queue_name", "queue"),
+    "how often a lost pod is started again is the connection's huggingFace.maxRetries": (
+        "backoff_limit",
+        "max_retries",
+    ),
+}
+"""What to do about names that mean no field of ours, and those names."""
+
+
+def plain(name: str) -> str:
+    """A name without what spellings differ in: `lora_r`, `lora-r` and `loraR` are one."""
+    return re.sub("[-_. ]", "", name).lower()
+
+
+_PLACE_OF = {plain(name): place for place, names in PLACES.items() for name in names}
+_REMARK_ON = {plain(name): remark for remark, names in REMARKS.items() for name in names}
+
+
+def place_of(name: str) -> str | None:
+    """The field of ours that another tool calls so."""
+    return _PLACE_OF.get(plain(name))
+
+
+def remark_on(name: str) -> str | None:
+    """What to do where another tool has such a field, and we have none."""
+    return _REMARK_ON.get(plain(name))
