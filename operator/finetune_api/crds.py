@@ -114,7 +114,7 @@ KINDS = (
             Column("Method", ".status.display.method", description="Nothing where the provider chooses how it tunes."),
             Column("Progress", ".status.display.progress"),
             Column("Loss", ".status.display.trainLoss", description="Last training loss."),
-            Column("Eval-Loss", ".status.display.evalLoss", description="Last validation loss: lower is better."),
+            Column("Eval", ".status.display.evalLoss", description="Last validation loss: lower is better."),
             Column("Version", ".status.modelVersion", "integer"),
             Column(
                 "Verdict", ".status.evaluation.verdict", description="Of the tuned model on dataset.test.", wide=True
@@ -139,7 +139,7 @@ KINDS = (
             Column("Latest", ".status.latestVersion", "integer"),
             Column("Base", ".status.display.base"),
             Column(
-                "Eval-Loss",
+                "Eval",
                 ".status.display.evalLoss",
                 description="Validation loss of the active version: lower is better.",
             ),
