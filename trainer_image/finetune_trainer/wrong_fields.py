@@ -2,7 +2,7 @@
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, get_args
 
@@ -22,7 +22,11 @@ _HABITS = frozenset(
 )
 """Parts in which a name that is not theirs may be meant for another part: elsewhere it says too little."""
 
-_UNQUOTED = {"int_type": int, "float_type": float, "bool_type": {"true": True, "false": False}.__getitem__}
+_UNQUOTED: dict[str, Callable[[str], object]] = {
+    "int_type": int,
+    "float_type": float,
+    "bool_type": {"true": True, "false": False}.__getitem__,
+}
 """How a text is read that should have been a number or a boolean."""
 
 
