@@ -209,6 +209,22 @@ def test_terms_that_are_spelled_otherwise_or_not_told_are_no_change() -> None:
     assert not plan([entry(answered=True, terms="Standard x 1")], busy, CHANGED, at(0)).make
 
 
+WAITS = {
+    "for another one": ([], there(other="Creating"), 0, "and other is being changed"),
+    "for itself, a while": ([entry()], there(md_v2="Creating"), 600, ""),
+    "for itself, for long": ([entry()], there(md_v2="Creating"), 3600, "and is Creating at the provider still"),
+    "for its own end": ([entry(answered=True)], there(md_v2="Deleting"), 7200, "and is Deleting at the provider still"),
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_what_a_deployment_waits_for_is_said(name: str) -> None:
+    recorded, found, seconds, said = WAITS[name]
+    note = plan(recorded, found, WANTED, at(seconds)).serving.note
+    assert note.endswith(said)
+    assert bool(note) == bool(said)
+
+
 def test_where_several_may_change_at_once_what_is_useless_goes_beside_what_is_made() -> None:
     found = there(md_v1="Ready", md_v3="Ready")
     free = plan([OLD, entry(3)], found, replace(WANTED, one_at_a_time=False), at(0))
