@@ -105,7 +105,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         delete = () if busy else (*delete, wanted.name)
     elif there.state == "Failed":
         serving = _failing(wanted, answering, _failed(wanted, there))
-    elif there.state == "Ready" and wanted.model and there.model not in {"", wanted.model}:
+    elif there.state == "Ready" and _is_edited(there, wanted):
         serving = _failing(wanted, answering, _edited(wanted, there))
     elif there.state == "Ready" and entry.answered:
         bound = [found[one.name] for one in others if one.name in found and _is_bound(found[one.name], now)]
@@ -289,6 +289,11 @@ def _failed(wanted: Wanted, there: Hosted) -> Failure:
     said = f": {there.failure}" if there.failure else ""
     message = f"deployment {wanted.name} failed at the provider{said.rstrip('.')}; change spec.retryNonce to have it"
     return Failure.because(Reason.DEPLOYMENT_FAILED, f"{message} made anew")
+
+
+def _is_edited(there: Hosted, wanted: Wanted) -> bool:
+    """Whether it serves another model than it was made for, where both are known. ARM's names have no case."""
+    return bool(wanted.model and there.model) and there.model.casefold() != wanted.model.casefold()
 
 
 def _edited(wanted: Wanted, there: Hosted) -> Failure:

@@ -236,3 +236,9 @@ def test_one_that_failed_is_made_anew_by_other_terms_too() -> None:
     made = entry(terms="Standard x 9000")
     assert plan([made], failed, CHANGED, at(0)).delete == ("md-v2",)
     assert plan([made], failed, replace(CHANGED, terms="Standard x 9000"), at(0)).delete == ()
+
+
+@pytest.mark.parametrize(("model", "state"), [("GPT.ft-1", "Rolling"), ("", "Rolling"), ("gpt.ft-2", "Failing")])
+def test_one_that_serves_another_model_is_said_to_and_names_have_no_case(model: str, state: str) -> None:
+    found = {"md-v2": Hosted("md-v2", "Ready", "azure", model=model)}
+    assert plan([entry()], found, replace(WANTED, model="gpt.ft-1"), at(0)).serving.state == state
