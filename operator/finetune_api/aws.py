@@ -16,6 +16,11 @@ RoleArn = Annotated[
 ]
 
 
+_LETTER = "0-9A-Za-z!_*()-"
+_SEGMENT = f"[.]*[{_LETTER}][.{_LETTER}]*"
+"""Of a key in S3, with what Bedrock takes in one. It has more than dots: `..` climbs."""
+
+
 class AwsCredentials(ApiModel):
     """Access key or pod identity."""
 
@@ -49,8 +54,8 @@ class S3Location(ApiModel):
             str,
             Field(max_length=256),
             shaped(
-                "^[0-9A-Za-z!_.*()-]+(/[0-9A-Za-z!_.*()-]+)*$",
-                "write a path such as team/tuning, without a slash at its beginning and end",
+                f"^{_SEGMENT}(/{_SEGMENT})*$",
+                "write a path such as team/tuning, without a slash at its beginning and end, and without ..",
             ),
         ]
         | None

@@ -97,7 +97,7 @@ LIVES: dict[str, tuple[CloudLife, str]] = {
     for life, providers in {
         is_renewed: ("azure", "bedrock", "sagemaker"),
         is_measured: ("azure", "bedrock"),
-        is_adopted: ("openai", "azure", "bedrock"),
+        is_adopted: ("openai", "azure", "bedrock", "sagemaker"),
         is_provisioned: ("bedrock",),
         is_large: ("sagemaker",),
         is_suspended: ("openai", "azure", "bedrock", "sagemaker"),

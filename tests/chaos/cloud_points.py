@@ -70,6 +70,7 @@ POINTS: dict[str, tuple[str, ...]] = {
     ),
     "is_adopted at azure": ("patch_status finetunedmodels ready 1",),
     "is_adopted at bedrock": ("patch_status finetunedmodels ready 1",),
+    "is_adopted at sagemaker": ("patch_status finetunedmodels ready 1",),
     "is_large at sagemaker": (
         "CreateMultipartUpload",
         "UploadPart",

@@ -365,6 +365,7 @@ CONNECTIONS: list[Refused] = [
     (BEDROCK, "spec.bedrock.s3.bucket", "b", ("spec.bedrock.s3.bucket", "at least 3")),
     (BEDROCK, "spec.bedrock.s3.bucket", "s3://data", ("spec.bedrock.s3.bucket", "without s3://")),
     (BEDROCK, "spec.bedrock.s3.prefix", "/tuning/", ("spec.bedrock.s3.prefix", "without a slash")),
+    (BEDROCK, "spec.bedrock.s3.prefix", "team/../others", ("spec.bedrock.s3.prefix", "without ..")),
     (BEDROCK, "spec.bedrock.credentials", {"podIdentity": False}, ("either secretRef or podIdentity: true",)),
     (LOCAL, "spec.sageMaker", SAGEMAKER["spec"]["sageMaker"], ("exactly one provider block",)),
     (SAGEMAKER, "spec.sageMaker.region", "US", ("spec.sageMaker.region", "such as us-east-1")),

@@ -188,6 +188,12 @@ def refuse_what_has_ended(view: JobView) -> Decision | None:
     return job.fail(view, refusal) if refusal else None
 
 
+def refuse_what_has_no_price(view: JobView) -> Decision | None:
+    """A budget that nobody can hold needs no pod to find that out."""
+    refusal = cloud_cost.unpriced(view) if view.run.state == "Absent" else None
+    return job.fail(view, refusal) if refusal else None
+
+
 def say_unreachable(view: JobView) -> Decision | None:
     """The provider cannot be asked: the job goes on there, and status says why nothing new is known."""
     failure = view.run.failure
@@ -387,6 +393,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     refuse_what_has_no_meaning,
     take_over,
     refuse_what_has_ended,
+    refuse_what_has_no_price,
     job.wait_for_last_pod,
     job.wait_before_retry,
     job.start,

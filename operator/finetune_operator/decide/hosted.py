@@ -20,6 +20,9 @@ from finetune_operator.decide.deployment import Serving
 SETTLE = timedelta(seconds=120)
 """How long a deployment that was asked for may be missing from the provider's list."""
 
+LONG = timedelta(hours=1)
+"""From when on a deployment that is being made is told of: none of them takes so long."""
+
 HostedState = Literal["Creating", "Ready", "Failed", "Deleting", "Partial"]
 """Partial: parts are there that do not answer and cost nothing, from before it was made or after it was deleted."""
 
@@ -83,9 +86,7 @@ class Plan:
 def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:
     """What to do next. `found` is all of the account: it may take one change at a time."""
     others = [one for one in _made(recorded, found, wanted, now) if one.name != wanted.name]
-    there = found.get(wanted.name)
-    if there is not None and there.state == "Partial":
-        there = None
+    there = _whole(found.get(wanted.name))
     entry = _entry(recorded, wanted, there, now)
     answering = next((one.name for one in others if one.answered and is_ready(found, one.name)), None)
     busy = wanted.one_at_a_time and changes(found)
@@ -94,7 +95,8 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     if make:
         entry = entry.model_copy(update={"terms": wanted.terms, "nonce": wanted.nonce})
     delete = () if busy else _useless(others, found, now, answers=answering is not None)
-    serving = Serving("Rolling", wanted.version, 1 if answering else 0)
+    note = _said_of_waiting(found if busy else {}, entry, there, now)
+    serving = Serving("Rolling", wanted.version, 1 if answering else 0, note=note)
     if there is None and entry.answered:
         serving = _failing(wanted, answering, _expired(wanted))
     elif there is None:
@@ -103,7 +105,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         delete = () if busy else (*delete, wanted.name)
     elif there.state == "Failed":
         serving = _failing(wanted, answering, _failed(wanted, there))
-    elif there.state == "Ready" and wanted.model and there.model not in {"", wanted.model}:
+    elif there.state == "Ready" and _is_edited(there, wanted):
         serving = _failing(wanted, answering, _edited(wanted, there))
     elif there.state == "Ready" and entry.answered:
         bound = [found[one.name] for one in others if one.name in found and _is_bound(found[one.name], now)]
@@ -118,6 +120,20 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         ask = there.state == "Ready"
     make = make and not (delete and wanted.one_at_a_time)
     return Plan(_released((*others, entry), delete), serving, address(found, answering), make, ask, delete)
+
+
+def _whole(there: Hosted | None) -> Hosted | None:
+    """What is there, if it is more than parts of a deployment."""
+    return there if there is not None and there.state != "Partial" else None
+
+
+def _said_of_waiting(found: Mapping[str, Hosted], entry: HostedDeployment, there: Hosted | None, now: datetime) -> str:
+    """What a deployment waits for that is not being made, or is for long."""
+    if there is None:
+        first = next((one.name for one in found.values() if one.state in {"Creating", "Deleting"}), None)
+        return f"; the account takes one change at a time, and {first} is being changed" if first else ""
+    late = there.state in {"Creating", "Deleting"} and now - moment(entry.created_at) >= LONG
+    return f"; it was asked for at {entry.created_at}, and is {there.state} at the provider still" if late else ""
 
 
 def _useless(
@@ -273,6 +289,11 @@ def _failed(wanted: Wanted, there: Hosted) -> Failure:
     said = f": {there.failure}" if there.failure else ""
     message = f"deployment {wanted.name} failed at the provider{said.rstrip('.')}; change spec.retryNonce to have it"
     return Failure.because(Reason.DEPLOYMENT_FAILED, f"{message} made anew")
+
+
+def _is_edited(there: Hosted, wanted: Wanted) -> bool:
+    """Whether it serves another model than it was made for, where both are known. ARM's names have no case."""
+    return bool(wanted.model and there.model) and there.model.casefold() != wanted.model.casefold()
 
 
 def _edited(wanted: Wanted, there: Hosted) -> Failure:

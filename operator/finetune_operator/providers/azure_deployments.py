@@ -2,9 +2,11 @@
 
 import re
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 import openai
+from azure.core.exceptions import HttpResponseError
 from azure.mgmt.cognitiveservices import models as arm
 from azure.mgmt.cognitiveservices.aio import CognitiveServicesManagementClient
 
@@ -79,8 +81,16 @@ class AzureDeployments:
 
     async def make(self, request: HostRequest) -> None:
         """PUT a deployment. It is not waited for: the next look sees how far it is."""
-        put = self._arm.deployments.begin_create_or_update
-        await ask(put(*self._place, request.name, wanted(request), polling=False, **self._options))
+
+        async def put() -> None:
+            begin = self._arm.deployments.begin_create_or_update
+            try:
+                await begin(*self._place, request.name, wanted(request), polling=False, **self._options)
+            except HttpResponseError as error:
+                if error.status_code != HTTPStatus.ACCEPTED:  # a rule of ARM's that the SDK lacks here
+                    raise
+
+        await ask(put())
 
     async def delete(self, name: str) -> None:
         """DELETE a deployment; one that is not there is no error."""

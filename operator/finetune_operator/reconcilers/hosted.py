@@ -19,6 +19,7 @@ from finetune_operator.decide.deployment import DeploymentDecision, DeploymentVi
 from finetune_operator.decide.hosted import Hosted, Plan, Wanted
 from finetune_operator.decide.hosting_cost import Rate
 from finetune_operator.decide.hosting_terms import terms_of
+from finetune_operator.decide.run import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
 from finetune_operator.providers.accounts import catalogue_name
 from finetune_operator.providers.errors import ProviderError
@@ -145,7 +146,7 @@ class HostedDeployments:
         status = self._status(look, plan, asleep, seen)
         deployment = await self._write(look.deployment, view, status)
         await self._tell(deployment, view, asleep, seen)
-        await self._do(look, plan)
+        plan = await self._do(look, plan)
         fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
         view = replace(view, status=status, serving=plan.serving, serves=plan.serves, cost=status.cost, idle=fact)
         return deployment, view
@@ -258,6 +259,8 @@ class HostedDeployments:
             try:
                 left = await self._end(deployment, view)
             except ProviderError as error:
+                if error.reason == Reason.RATE_LIMITED:
+                    return going(view, reconciling(error.reason, f"its deployments are deleted later: {error.message}"))
                 message = f"{error.message}; annotate it with {ABANDON_ANNOTATION}=true to let it go"
                 return going(view, stalled(error.reason, f"its deployments cannot be deleted: {message}"))
             if not left:
@@ -299,14 +302,28 @@ class HostedDeployments:
             await self._calls.delete(first.connection, first.name)
         return [one.name for one in ours]
 
-    async def _do(self, look: Look, plan: Plan) -> None:
+    async def _do(self, look: Look, plan: Plan) -> Plan:
+        """Make what is to be made, delete one of what is to go. What answers does so whether that goes or not.
+
+        Raises:
+            ProviderError: it did not do its part, and nothing of the wanted version answers.
+        """
         self._guard()
         if plan.make:
             recorded = next(one for one in plan.recorded if one.name == look.wanted.name)
             request = hosting.request(look.deployment, look.spec, look.target, recorded)
             await self._calls.make(look.wanted.connection, request)
         for one in [one for one in plan.recorded if one.name in plan.delete][:1]:
-            await self._calls.delete(one.connection, one.name)
+            try:
+                await self._calls.delete(one.connection, one.name)
+            except ProviderError as error:
+                if plan.serving.state != "Serving":
+                    raise
+                logger.warning("%s cannot be deleted at the provider: %s", one.name, error.message)
+                if error.reason not in CHANGES_BY_ITSELF:
+                    note = f"; {one.name}, which served before, cannot be deleted and may be billed: {error.message}"
+                    return replace(plan, serving=replace(plan.serving, note=plan.serving.note + note))
+        return plan
 
     async def _found(self, connections: Sequence[str]) -> dict[str, Hosted]:
         """All deployments of the accounts, by name; of two with one name that of the account named last."""

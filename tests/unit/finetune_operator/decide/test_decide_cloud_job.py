@@ -200,6 +200,7 @@ def test_the_order_of_the_chain() -> None:
         "refuse_what_has_no_meaning",
         "take_over",
         "refuse_what_has_ended",
+        "refuse_what_has_no_price",
         "wait_for_last_pod",
         "wait_before_retry",
         "start",

@@ -209,6 +209,22 @@ def test_terms_that_are_spelled_otherwise_or_not_told_are_no_change() -> None:
     assert not plan([entry(answered=True, terms="Standard x 1")], busy, CHANGED, at(0)).make
 
 
+WAITS = {
+    "for another one": ([], there(other="Creating"), 0, "and other is being changed"),
+    "for itself, a while": ([entry()], there(md_v2="Creating"), 600, ""),
+    "for itself, for long": ([entry()], there(md_v2="Creating"), 3600, "and is Creating at the provider still"),
+    "for its own end": ([entry(answered=True)], there(md_v2="Deleting"), 7200, "and is Deleting at the provider still"),
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_what_a_deployment_waits_for_is_said(name: str) -> None:
+    recorded, found, seconds, said = WAITS[name]
+    note = plan(recorded, found, WANTED, at(seconds)).serving.note
+    assert note.endswith(said)
+    assert bool(note) == bool(said)
+
+
 def test_where_several_may_change_at_once_what_is_useless_goes_beside_what_is_made() -> None:
     found = there(md_v1="Ready", md_v3="Ready")
     free = plan([OLD, entry(3)], found, replace(WANTED, one_at_a_time=False), at(0))
@@ -220,3 +236,9 @@ def test_one_that_failed_is_made_anew_by_other_terms_too() -> None:
     made = entry(terms="Standard x 9000")
     assert plan([made], failed, CHANGED, at(0)).delete == ("md-v2",)
     assert plan([made], failed, replace(CHANGED, terms="Standard x 9000"), at(0)).delete == ()
+
+
+@pytest.mark.parametrize(("model", "state"), [("GPT.ft-1", "Rolling"), ("", "Rolling"), ("gpt.ft-2", "Failing")])
+def test_one_that_serves_another_model_is_said_to_and_names_have_no_case(model: str, state: str) -> None:
+    found = {"md-v2": Hosted("md-v2", "Ready", "azure", model=model)}
+    assert plan([entry()], found, replace(WANTED, model="gpt.ft-1"), at(0)).serving.state == state

@@ -1,5 +1,6 @@
 """What refusals on the way to ARM mean to us, of Entra and of ARM itself; how ARM names models."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,10 +9,12 @@ from azure.core.async_paging import AsyncItemPaged, AsyncList
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 
 from finetune_api.azure import AzureOpenAI
+from finetune_api.deployment import DeploymentTemplate
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure_arm import ask
 from finetune_operator.providers.azure_deployments import AzureDeployments, named_base
-from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable
+from finetune_operator.providers.errors import ProviderError, Refused, TryLater, Unreadable
+from finetune_operator.providers.ports import HostRequest
 from tests.simulators.azure import AzureSimulator
 from tests.unit.finetune_operator.reconcilers.cloud import Token
 
@@ -60,17 +63,7 @@ async def test_arm_is_left_alone_as_long_as_it_asks_for(status: int) -> None:
 
 
 async def test_a_list_that_gives_one_page_for_ever_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = AzureSimulator().settings
-    block = AzureOpenAI.model_validate(
-        {
-            "endpoint": "https://models.example",
-            "subscriptionID": settings.subscription,
-            "resourceGroup": settings.resource_group,
-            "account": settings.account,
-            "credentials": {"workloadIdentity": True},
-        }
-    )
-    deployments = AzureDeployments(block, Token(), None)  # type: ignore[arg-type]
+    made = deployments()
     page = {"value": [{"name": "one"}], "nextLink": "https://models.example/again"}
 
     nothing = {"properties": None, "sku": None, "system_data": None}
@@ -82,9 +75,36 @@ async def test_a_list_that_gives_one_page_for_ever_is_read_once(monkeypatch: pyt
         return found["nextLink"], AsyncList([SimpleNamespace(**nothing, **one) for one in found["value"]])
 
     endless = SimpleNamespace(list=lambda *_, **__: AsyncItemPaged(get_next, extract))
-    monkeypatch.setattr(deployments._arm, "deployments", endless)
-    assert [one.name for one in await deployments.list()] == ["one"]
-    await deployments.close()
+    monkeypatch.setattr(made._arm, "deployments", endless)
+    assert [one.name for one in await made.list()] == ["one"]
+    await made.close()
+
+
+def deployments() -> AzureDeployments:
+    settings = AzureSimulator().settings
+    block = AzureOpenAI.model_validate(
+        {
+            "endpoint": "https://models.example",
+            "subscriptionID": settings.subscription,
+            "resourceGroup": settings.resource_group,
+            "account": settings.account,
+            "credentials": {"workloadIdentity": True},
+        }
+    )
+    return AzureDeployments(block, Token(), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("status", [202, 400])
+async def test_a_deployment_that_arm_has_accepted_is_asked_for(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    made = deployments()
+
+    async def put(*_: Any, **__: Any) -> None:
+        raise HttpResponseError(response=answer(status))
+
+    monkeypatch.setattr(made._arm, "deployments", SimpleNamespace(begin_create_or_update=put))
+    with nullcontext() if status == 202 else pytest.raises(Refused):
+        await made.make(HostRequest("md-v1", "gpt.ft-1", DeploymentTemplate(), "uid"))
+    await made.close()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.aws import S3Location
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.queue import Key
@@ -136,6 +137,17 @@ async def test_results_are_kept_as_long_as_the_model_where_that_is_wanted(provid
     ]
     assert len(cluster.objects()) == 1
     assert cluster.jobs()[1].arn.rpartition("/")[2] in cluster.objects()[0]
+
+
+async def test_a_prefix_of_odd_characters_is_one(begin, monkeypatch):
+    prefix = "Team!/a..b_(1)-*/.hidden"
+    monkeypatch.setattr("tests.unit.finetune_operator.reconcilers.bedrock.PREFIX", prefix)
+    S3Location(bucket="tuning", prefix=prefix)
+    cluster = await submitted(begin)
+    assert len(cluster.objects()) == 1
+    await cluster.pass_time(4 * HOUR)
+    status = cluster.status()
+    assert (status["phase"], len(status["loss"]["train"]) > 0, cluster.objects()) == ("Succeeded", True, [])
 
 
 async def test_two_questions_a_round_follow_many_jobs(provider, begin):

@@ -167,11 +167,10 @@ async def test_a_budget_below_the_estimate_is_refused_before_any_job(provider, b
     assert provider.count(CREATE, committed=False) == 0
 
 
-async def test_a_budget_without_a_known_price_is_refused(begin):
+async def test_a_budget_without_a_known_price_is_refused_before_a_pod_is_made(begin):
     cluster = await begin(with_cloud_job, budget={"maxCost": "5", "currency": "EUR"})
-    await cluster.check()
-    await cluster.settle()
     assert cluster.status()["failure"]["reason"] == "PriceUnknown"
+    assert JOBS not in {resource for resource, _, _ in cluster.kube.objects}
 
 
 ENDINGS = {

@@ -218,6 +218,33 @@ async def test_what_azure_has_deleted_for_being_idle_is_made_again_only_when_ask
     assert provider.count(PUT) == 2
 
 
+async def test_a_new_version_answers_though_the_old_one_may_not_be_deleted(cluster, provider):
+    first = await deployed(cluster)
+    provider.fault(GONE, status=403, code="AuthorizationFailed", times=99)
+    cluster.add_cloud_job("sentiment-2")
+    await tune(cluster, "sentiment-2")
+    second = await deployed(cluster)
+    await go_on(cluster, 300)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Ready", 2, second)
+    said = cluster.condition("Ready", DEPLOYMENT)["message"]
+    assert f"{first}, which served before, cannot be deleted and may be billed: ARM refuses" in said
+    assert status["cost"]["perHour"] == "3.40"
+    provider.faults.clear()
+    await go_on(cluster, 300)
+    assert (hosts(provider), cluster.condition("Ready", DEPLOYMENT)["message"]) == ([second], "version 2 answers")
+
+
+async def test_an_account_that_is_busy_with_a_deletion_is_no_alarm(cluster, provider):
+    await deployed(cluster)
+    provider.fault(GONE, status=409, code="RequestConflict", times=2)
+    await delete(cluster)
+    assert cluster.condition("Stalled", DEPLOYMENT).get("status") != "True"
+    assert "deleted later" in cluster.condition("Reconciling", DEPLOYMENT)["message"]
+    await go_on(cluster, 300)
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [])
+
+
 async def test_an_account_that_is_busy_is_waited_for(cluster, provider):
     provider.fault(PUT, status=409, code="RequestConflict")
     await deployed(cluster)

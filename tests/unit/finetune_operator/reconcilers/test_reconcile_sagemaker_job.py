@@ -335,7 +335,6 @@ async def test_fields_without_meaning_there_are_refused_before_a_pod_is_made(pro
     ("fields", "reason"),
     [
         ({"budget": {"maxCost": "5.00"}}, "BudgetExceeded"),
-        ({"budget": {"maxCost": "5.00", "currency": "EUR"}}, "PriceUnknown"),
         ({"budget": {"maxCost": "5.00"}, "activeDeadlineSeconds": 7200}, None),
     ],
     ids=str,
@@ -346,6 +345,14 @@ async def test_a_budget_holds_the_longest_time_that_a_job_may_run(provider, begi
     assert ((status.get("failure") or {}).get("reason"), provider.count(CREATE)) == (reason, 0 if reason else 1)
     if reason == "BudgetExceeded":
         assert "at most 86,400 s of ml.g5.xlarge at 1.41 USD an hour" in status["failure"]["message"]
+
+
+async def test_a_budget_without_a_known_price_is_refused_before_a_pod_is_made(provider, start):
+    cluster = SageMakerCluster(provider, start(provider))
+    cluster.add_cloud_job(budget={"maxCost": "5.00", "currency": "EUR"})
+    await cluster.settle()
+    assert cluster.status()["failure"]["reason"] == "PriceUnknown"
+    assert JOBS not in {resource for resource, _, _ in cluster.kube.objects}
 
 
 async def test_no_key_is_in_any_status_event_or_log(provider, begin, caplog):
