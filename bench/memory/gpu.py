@@ -1,9 +1,13 @@
-"""Two real steps of the trainer on a GPU for each shape, method, length and with and without checkpointing."""
+"""Two real steps of the trainer on a GPU for each shape, method, length and with and without checkpointing.
+
+`python -m bench.memory.gpu [SHAPE …]` prints the table's lines as JSON, of all shapes or of those named.
+"""
 
 import gc
 import json
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +19,7 @@ from torch import nn
 from bench.memory.shapes import config_of, job_of
 from finetune_api.trainer import TrainerJob
 from finetune_trainer import memory, model_shape
+from finetune_trainer.adapted_linear import fuse
 from finetune_trainer.adapters import with_adapters
 from finetune_trainer.data import IGNORED
 from finetune_trainer.interruption import Interruption
@@ -27,9 +32,9 @@ LENGTHS = (1024, 4096)
 ROWS_PER_PASS, ROWS_PER_STEP, LABELLED = 2, 4, 0.3
 
 
-def measure() -> Iterator[dict[str, Any]]:
+def measure(models: Sequence[str] = MODELS) -> Iterator[dict[str, Any]]:
     """One line of the table after the other."""
-    for name in MODELS:
+    for name in models:
         for method in ("LoRA", "QLoRA", "Full"):
             yield from _of_method(name, method)
 
@@ -98,7 +103,11 @@ def _model(name: str, job: TrainerJob) -> Any:
         _quantise(model)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()  # a real base comes in 4 bits, a layer at a time
-    return with_adapters(model, job.spec.adapters, "bench/model") if job.spec.adapters else model
+    if job.spec.adapters is None:
+        return model
+    tuned = with_adapters(model, job.spec.adapters, "bench/model")
+    fuse(tuned)
+    return tuned
 
 
 def _built(name: str, dtype: torch.dtype) -> Any:
@@ -132,5 +141,5 @@ if __name__ == "__main__":
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
     print(json.dumps(about), flush=True)
-    for line in measure():
+    for line in measure(sys.argv[1:] or MODELS):
         print(json.dumps(line), flush=True)

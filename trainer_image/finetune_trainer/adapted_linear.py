@@ -2,6 +2,9 @@
 
 peft's own layer casts x to the adapter's float32 and back for each of the seven layers of a block, keeps all of that
 for the backward pass, and adds the two products in passes of their own over memory. Here x is kept once, as it is.
+
+It also rounds xWᵀ to 16 bits before it adds the adapter's part, which at first is smaller than the last bit there and
+is lost. Here the adapter's product comes first and xWᵀ is added to it in 32 bits: the sum is rounded once.
 """
 
 from typing import Any, cast
@@ -26,8 +29,10 @@ class AdaptedLinear(Linear):
             return super().forward(x)
         scale = self.scaling[_NAME]
         if torch.compiler.is_compiling():  # which joins the sum with what follows it, and decides itself what to keep
-            narrow = functional.linear(x, first) * scale
-            return functional.linear(x, base.weight, base.bias) + functional.linear(narrow, second)
+            part = functional.linear(functional.linear(x, first) * scale, second)
+            flat = torch.addmm(part.flatten(0, -2), x.flatten(0, -2).to(dtype), base.weight.to(dtype).T)
+            out = flat.view(part.shape)
+            return out if base.bias is None else out + base.bias
         return _Adapted.apply(x.to(dtype), base.weight.to(dtype), base.bias, first, second, scale)  # type: ignore[no-any-return]
 
 
@@ -46,9 +51,10 @@ class _Adapted(torch.autograd.Function):
         ctx.adapter_dtype = first.dtype
         first, second = first.to(x.dtype), second.to(x.dtype)
         flat = x.reshape(-1, x.shape[-1])
-        narrow = flat @ first.T
-        out = functional.linear(flat, weight, None if bias is None else bias.to(x.dtype))
-        out.addmm_(narrow, second.T, alpha=scale)
+        narrow = (flat @ first.T).mul_(scale)
+        out = (narrow @ second.T).addmm_(flat, weight.T)
+        if bias is not None:
+            out.add_(bias)
         ctx.save_for_backward(flat, weight, first, second, narrow)
         ctx.scale = scale
         return out.view(*x.shape[:-1], out.shape[-1])
@@ -59,10 +65,10 @@ class _Adapted(torch.autograd.Function):
         flat = grad.reshape(-1, grad.shape[-1])
         down = (flat @ second).mul_(ctx.scale)
         to_first = (down.T @ x).to(ctx.adapter_dtype)
-        to_second = (flat.T @ narrow).mul_(ctx.scale).to(ctx.adapter_dtype)
+        to_second = (flat.T @ narrow).to(ctx.adapter_dtype)
         to_x = None
         if ctx.needs_input_grad[0]:
-            to_x = (flat @ weight).addmm_(down, first).view(*grad.shape[:-1], x.shape[-1])
+            to_x = (down @ first).addmm_(flat, weight).view(*grad.shape[:-1], x.shape[-1])
         return to_x, None, None, to_first, to_second, None
 
 

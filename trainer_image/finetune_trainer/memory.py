@@ -284,7 +284,7 @@ class Need:
 
     @property
     def _copies_inputs(self) -> bool:
-        """Fused adapters share what comes in (`adapted_linear.py`); not counted on a GPU, where it is unmeasured.
+        """Fused adapters share what comes in (`adapted_linear.py`).
 
         On a CPU peft does not see that autocast is on, and casts for each of its 4-bit layers.
         """
@@ -294,8 +294,7 @@ class Need:
     @property
     def _fused(self) -> bool:
         lora = self.setup.adapters
-        plain = lora is not None and self.setup.method == "LoRA" and not lora.dropout and not lora.use_dora
-        return plain and self.setup.device == "CPU"
+        return lora is not None and self.setup.method == "LoRA" and not lora.dropout and not lora.use_dora
 
     @property
     def _norms_fused(self) -> bool:

@@ -34,7 +34,8 @@ REFERENCE = {"configMapRef": {"name": "my-recipe", "key": "train.py"}}
 def environment_of_children(monkeypatch):
     """The trainer is importable, as in the image where it is installed."""
     root = EXAMPLES.parents[1]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root / "operator"), str(root / "trainer_image")]))
+    paths = os.pathsep.join([str(root / "operator"), str(root / "trainer_image")])
+    monkeypatch.setenv("PYTHONPATH", paths, prepend=os.pathsep)
 
 
 @pytest.fixture

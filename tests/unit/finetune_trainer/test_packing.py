@@ -302,6 +302,26 @@ def test_fused_layers_in_bfloat16_round_no_worse_than_pefts_and_learn_in_float32
     assert errors[True] < 1.2 * errors[False]
 
 
+@pytest.mark.parametrize("name", ["q_proj", "down_proj"])
+def test_what_a_new_adapter_adds_is_not_lost_in_the_rounding_of_what_it_is_added_to(name):
+    """In its first steps that is a fraction of the last of 16 bits. Of what is rounded twice, 0.36 would be left."""
+    model = make_model("llama", hidden_size=256, intermediate_size=512, num_hidden_layers=1, attention_bias=True)
+    model = adapted(model.to(torch.bfloat16))
+    fuse(model)
+    layer = next(module for path, module in model.named_modules() if path.endswith(name))
+    first, second = (half["default"].weight for half in (layer.lora_A, layer.lora_B))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        second.normal_(std=4e-4)
+        if layer.base_layer.bias is not None:
+            layer.base_layer.bias.normal_()
+        x = torch.randn(400, first.shape[1], dtype=torch.bfloat16)
+        alone = layer.base_layer(x).double()
+        added = layer(x).double() - alone
+    expected = 2 * x.double() @ first.double().T @ second.double().T
+    assert expected.abs().mean() < 0.25 * 2**-8 * alone.abs().mean()
+    assert float((added * expected).sum()) == pytest.approx(float(expected.pow(2).sum()), rel=0.1)
+
+
 @on_gpu
 @pytest.mark.parametrize("kind", MODELS)
 def test_on_a_gpu_packed_logits_are_those_of_each_row_alone(kind, store):

@@ -29,7 +29,7 @@ def start(tmp_path):
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'trainer_image'}",
+            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'trainer_image'}:{os.environ.get('PYTHONPATH', '')}",
         }
         log = (tmp_path / "log").open("w")
         command = [sys.executable, "-m", "finetune_trainer", "serve", "--host", "127.0.0.1", "--port", str(port)]
@@ -64,7 +64,7 @@ def health(client):
 def test_it_listens_while_loading_and_finishes_its_answers_on_sigterm(start, client, health, adapter, tiny_model):
     process, address, log = start("--model", adapter, "--model-cache", tiny_model, "--name", "tuned")
     seen = set()
-    wait_until(lambda: seen.add(health(address)) or 200 in seen, 180)
+    wait_until(lambda: seen.add(health(address)) or 200 in seen or process.poll() is not None, 180)
     assert seen >= {503, 200}
     body = {"model": "tuned", "prompt": "one", "max_tokens": 250, "logit_bias": {"2": -100}, "stream": True}
     with httpx.stream("POST", f"{address}/v1/completions", json=body, timeout=60) as answer:
