@@ -1,6 +1,7 @@
 """The newest report of each training pod. Only a cache: a pod repeats its whole state, and its end is in its status."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,17 @@ from finetune_operator.runtime.store import Store
 from finetune_operator.runtime.uploads import Claimed
 
 Manifest = dict[str, Any]
+Address = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """Of a job that runs: when it was last heard, or first asked about, and the newest report."""
+
+    address: Address
+    heard: datetime
+    report: Report | None = None
 
 
 class ReportBox:
@@ -28,9 +40,8 @@ class ReportBox:
         self._store = store
         self._enqueue = enqueue
         self._clock = clock
-        self._heard: dict[tuple[str, str], tuple[str, datetime]] = {}
-        self._reports: dict[str, Report] = {}
-        self._uids: dict[tuple[str, str], str] = {}
+        self._known: dict[str, _Known] = {}
+        self._uids: dict[Address, str] = {}
 
     def authorise(self, identity: TokenIdentity, report: Claimed) -> str | None:
         """Why this pod may not speak for this attempt, or None: pod, Job, FineTuneJob and attempt must all fit."""
@@ -51,39 +62,40 @@ class ReportBox:
 
     def accept(self, report: Report) -> None:
         """Keep the report if none of a later attempt is known, and have the job looked at."""
-        known = self._reports.get(report.uid)
-        if known is None or known.attempt <= report.attempt:
-            self._reports[report.uid] = report
-            self._uids[report.namespace, report.name] = report.uid
-            self._heard[report.namespace, report.name] = report.uid, self._clock()
+        known = self._of(report.namespace, report.name, report.uid)
+        if known.report is None or known.report.attempt <= report.attempt:
+            known.report, known.heard = report, self._clock()
         self._enqueue(Key(FINE_TUNE_JOBS.kind, report.namespace, report.name))
 
     def last(self, uid: str, attempt: int) -> Report | None:
         """The newest report of an attempt."""
-        report = self._reports.get(uid)
+        known = self._known.get(uid)
+        report = None if known is None else known.report
         return report if report is not None and report.attempt == attempt else None
 
     def heard_at(self, namespace: str, name: str, uid: str) -> datetime:
         """When the job was last heard; where it was not, when this was first asked."""
-        known, moment = self._heard.get((namespace, name), (None, None))
-        if moment is None or known != uid:
-            moment = self._clock()
-            self._heard[namespace, name] = uid, moment
-        return moment
+        return self._of(namespace, name, uid).heard
 
     def forget(self, uid: str) -> None:
-        """Drop what is known of a job that has ended or is gone."""
-        gone = self._reports.pop(uid, None)
-        if gone is not None and self._uids.get((gone.namespace, gone.name)) == uid:
-            del self._uids[gone.namespace, gone.name]
-            self._heard.pop((gone.namespace, gone.name), None)
+        """Drop what is known of a job that has ended or is gone, whether or not it was ever heard."""
+        known = self._known.pop(uid, None)
+        if known is not None:
+            del self._uids[known.address]
 
     def forget_named(self, namespace: str, name: str) -> None:
         """Drop what is known of a job that was deleted before it ended."""
-        self._heard.pop((namespace, name), None)
         uid = self._uids.get((namespace, name))
         if uid is not None:
             self.forget(uid)
+
+    def _of(self, namespace: str, name: str, uid: str) -> _Known:
+        """What is known of a job; nothing is any more of an earlier one of its name."""
+        if uid not in self._known:
+            self.forget_named(namespace, name)
+            self._known[uid] = _Known((namespace, name), self._clock())
+            self._uids[namespace, name] = uid
+        return self._known[uid]
 
     def _owner(self, pod: Manifest, kind: str, namespace: str) -> Manifest | None:
         for owner in pod["metadata"].get("ownerReferences") or ():

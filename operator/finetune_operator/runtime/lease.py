@@ -108,6 +108,7 @@ class Leadership:
         self._retry = retry
         self._clock = clock
         self._observed: Observed | None = None
+        self._written: dict[str, Any] | None = None
         self._renewed_at: float | None = None
         self._gone = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -204,20 +205,44 @@ class Leadership:
         """One attempt to take or renew the Lease; False when another holds it or the API server cannot be asked."""
         before = self._clock()  # not after: the request may have been written long before its answer came
         try:
-            lease = await self._kube.get(LEASES, self._name, self._namespace)
-            spec = (lease or {}).get("spec") or {}
-            self._observed = observe(self._observed, spec, self._clock())
-            if lease is not None and not self._may_write():
-                return False
-            written = await self._write(lease, claim(spec, self._identity, self._duration, datetime.now(UTC)))
+            written = await self._renew() or await self._take()
         except Conflict:
             return False  # another replica was quicker; the next attempt sees its name
         except KubeError as error:
             logger.warning("Lease %s/%s: %r", self._namespace, self._name, error)
             return False
+        if written is None:
+            return False
+        self._written = written
         self._observed = Observed(written.get("spec") or {}, self._clock())
         self._renewed_at = before
         return True
+
+    async def _renew(self) -> dict[str, Any] | None:
+        """Write onto the version that was written last, unread: a busy server has one question to answer, not two.
+
+        Returns:
+            The Lease; None where there is no such version any more.
+        """
+        if self._written is None:
+            return None
+        try:
+            return await self._claim(self._written)
+        except Conflict:
+            self._written = None
+            return None
+
+    async def _take(self) -> dict[str, Any] | None:
+        """Read the Lease, and write it where that may be; None where another holds it."""
+        lease = await self._kube.get(LEASES, self._name, self._namespace)
+        self._observed = observe(self._observed, (lease or {}).get("spec") or {}, self._clock())
+        if lease is not None and not self._may_write():
+            return None
+        return await self._claim(lease)
+
+    async def _claim(self, lease: dict[str, Any] | None) -> dict[str, Any]:
+        spec = (lease or {}).get("spec") or {}
+        return await self._write(lease, claim(spec, self._identity, self._duration, datetime.now(UTC)))
 
     def _may_write(self) -> bool:
         """A follower may take what is free or has ended; a leader may only renew what still bears its name."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import fake_time
 import pytest
 
-from finetune_operator.runtime.errors import Conflict, LeadershipLost, Transient
+from finetune_operator.runtime.errors import Conflict, LeadershipLost, NotFound, Transient
 from finetune_operator.runtime.lease import Leadership, Observed, claim, may_take, micro_time, observe, unique_identity
 
 T0 = datetime(2026, 11, 21, 10, 0, 0, 123456, tzinfo=UTC)
@@ -21,8 +21,10 @@ class OneLease:
         self.version = 0
         self.away = None
         self.writes = []
+        self.reads = 0
 
     async def get(self, resource, name, namespace):  # noqa: ARG002
+        self.reads += 1
         await self._reach()
         return copy.deepcopy(self.lease)
 
@@ -34,6 +36,8 @@ class OneLease:
 
     async def merge_patch(self, resource, name, namespace, body):  # noqa: ARG002
         await self._reach()
+        if self.lease is None:
+            raise NotFound(404, "NotFound", "it is gone")
         if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
             raise Conflict(409, "Conflict", "it has changed")
         return self._keep({**self.lease, "spec": {**self.lease["spec"], **body["spec"]}})
@@ -201,6 +205,32 @@ def test_a_leader_that_was_replaced_notices_at_the_next_renewal():
         assert server.holder == "b", "a release must not take the Lease from its new holder"
 
     fake_time.run(main())
+
+
+def test_a_leader_renews_without_reading_what_it_wrote_itself():
+    async def main():
+        server = OneLease()
+        leader = contender(server, "a")
+        await leader.acquire()
+        reads, writes = server.reads, len(server.writes)
+        await asyncio.sleep(20)
+        assert leader.is_held()
+        assert len(server.writes) >= writes + 9
+        return server.reads - reads
+
+    assert fake_time.run(main()) == 0
+
+
+def test_a_renewal_onto_what_somebody_else_has_changed_reads_it_and_goes_on():
+    async def main():
+        server = OneLease()
+        leader = contender(server, "a")
+        await leader.acquire()
+        server.lease["metadata"] |= {"resourceVersion": "labelled", "labels": {"team": "ml"}}
+        await asyncio.sleep(20)
+        return leader.is_held(), server.lease["metadata"]["labels"]
+
+    assert fake_time.run(main()) == (True, {"team": "ml"})
 
 
 def test_a_lease_that_somebody_deleted_is_made_again():
