@@ -95,7 +95,7 @@ class Learner:
                 with autocast(torch.device(device()), self.way.dtype):
                     mean = loss_sum(self.model, on_device(one, device())) / weight
                 if learn:
-                    mean.backward()
+                    torch.autograd.backward(mean)
             total += float(mean.detach())
         return total
 
