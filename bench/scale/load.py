@@ -76,14 +76,18 @@ class Api:
             return await _object(answer, HTTPStatus.OK)
 
     async def watch(self, path: str, accept: str = "application/json") -> AsyncIterator[tuple[str, Manifest]]:
-        """Events from the present on, for ever: a watch that ends is begun anew, and tells again what is there.
+        """Events from the present on, for ever. A watch that ends goes on from what it has told, as informers do.
 
-        Soon after a definition was made its storage starts anew, and ends watches.
+        The API server ends watches whose reader it cannot keep up with; to be told everything anew would then take it
+        longer each time. What it knows no more, and what it has before the first event, is told from the present on.
         """
-        parameters = {"watch": "1", "resourceVersion": "0", "timeoutSeconds": "3600"}
-        headers = {"Accept": accept}
+        version, headers = "0", {"Accept": accept}
         while True:
+            parameters = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "3600"}
             async with self._session.get(self._server + path, params=parameters, headers=headers) as answer:
+                if answer.status == HTTPStatus.GONE:
+                    version = "0"
+                    continue
                 if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
                     await asyncio.sleep(float(answer.headers.get("Retry-After", 1)))
                     continue
@@ -93,6 +97,8 @@ class Api:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         event = orjson.loads(line)
+                        gone = event["type"] == "ERROR"
+                        version = "0" if gone else event["object"]["metadata"]["resourceVersion"]
                         yield event["type"], event["object"]
 
 

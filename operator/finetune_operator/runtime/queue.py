@@ -19,10 +19,6 @@ __all__ = ["Backoff", "Key", "QueueHealth", "Requeue", "WorkQueue"]
 logger = logging.getLogger(__name__)
 
 
-HEAD_START_SECONDS = 30.0
-"""So much longer than it has, what is added first counts as waiting: it overtakes, and nothing waits for ever."""
-
-
 @dataclass(frozen=True, slots=True)
 class Requeue:
     """What a reconcile returns that wants to run again without an event: in `after_seconds`."""
@@ -105,8 +101,8 @@ class WorkQueue:
         self.add_after(key, 0.0)
 
     def add_first(self, key: Key) -> None:
-        """Wants `key` reconciled before all that have waited for less than HEAD_START_SECONDS."""
-        self._schedule.add(key, self._now(), HEAD_START_SECONDS)
+        """Wants `key` reconciled before what was only added: of eight turns seven are of those that come first."""
+        self._schedule.add(key, self._now(), first=True)
         self._dispatch_soon()
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -116,7 +112,7 @@ class WorkQueue:
 
     def first_waits(self) -> bool:
         """Whether a key that was added first waits for a worker."""
-        return self._schedule.head_start_waits
+        return self._schedule.first_waits(self._now())
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller's own limit, and not a cancellation
         """Starts nothing more and lets the running ones finish; after `timeout` seconds they are cancelled.

@@ -4,7 +4,9 @@
                          ▲                  │
                          └── added while in work: runs once more, after this run
 
-Holds a key at most once per state. Starts nothing and reads no clock: `now` is handed in.
+Holds a key at most once per state. What is to come first has a lane of its own, and most of the turns while both lanes
+have something due: neither can starve the other, however long it goes on. Starts nothing and reads no clock: `now` is
+handed in.
 """
 
 import heapq
@@ -20,51 +22,62 @@ class Key(NamedTuple):
     name: str
 
 
+IN_A_ROW = 7
+"""So many keys of the first lane are taken before one of the other, if both have some that are due."""
+
+
 class _Entry(NamedTuple):
-    rank: float  # when it is due, less its head start
+    due: float
     order: int  # first come, first served among equals
     key: Key
-    due: float
+    first: bool
 
 
 class Schedule:
     """Keys by the time they are due; each is waiting once or in work once."""
 
     def __init__(self) -> None:
-        self._heap: list[_Entry] = []
+        self._first: list[_Entry] = []
+        self._others: list[_Entry] = []
         self._waiting: dict[Key, _Entry] = {}
         self._in_work: dict[Key, float] = {}
+        self._first_in_work: set[Key] = set()
         self._again: dict[Key, float] = {}
         self._not_before: dict[Key, float] = {}
         self._order = 0
+        self._in_a_row = 0
 
-    def add(self, key: Key, due: float, head_start: float = 0.0) -> None:
-        """Wants `key` run at `due`; of several wishes the earliest counts, held back only by `hold_back`.
+    def add(self, key: Key, due: float, *, first: bool = False) -> None:
+        """Wants `key` run at `due`; of several wishes the earliest counts, held back only by what `finish` said.
 
-        With a head start, which is for what is due at once, it comes before all that have waited less long than that.
+        What is to come first does so, once it is due, until a run of it does not fail.
         """
         if key in self._in_work:
             self._again[key] = min(due, self._again.get(key, due))
             return
         held = max(due, self._not_before.get(key, due))
-        rank = held if held > due else due - head_start
         known = self._waiting.get(key)
-        if known is not None and known.rank <= rank:
+        if known is not None and known.due <= held and known.first >= first:
             return
+        if known is not None:
+            held, first = min(held, known.due), first or known.first
         self._order += 1
-        entry = _Entry(rank, self._order, key, held if known is None else min(held, known.due))
+        entry = _Entry(held, self._order, key, first)
         self._waiting[key] = entry
-        heapq.heappush(self._heap, entry)
+        heapq.heappush(self._lane(entry), entry)
         self._compact()
 
     def take(self, now: float) -> Key | None:
         """The due key whose turn it is, which is in work from now on; None if none is due."""
-        entry = self._first()
-        if entry is None or entry.due > now:
+        entry = self._next(now)
+        if entry is None:
             return None
-        heapq.heappop(self._heap)
+        heapq.heappop(self._lane(entry))
+        self._in_a_row = self._in_a_row + 1 if entry.first else 0
         del self._waiting[entry.key]
         self._in_work[entry.key] = now
+        if entry.first:
+            self._first_in_work.add(entry.key)
         return entry.key
 
     def finish(self, key: Key, due: float | None, not_before: float | None = None) -> None:
@@ -74,24 +87,25 @@ class Schedule:
         made to fail in a tight loop by the events of its own failing.
         """
         del self._in_work[key]
+        first = key in self._first_in_work and not_before is not None
+        self._first_in_work.discard(key)
         if not_before is None:
             self._not_before.pop(key, None)
         else:
             self._not_before[key] = not_before
         wishes = [wish for wish in (due, self._again.pop(key, None)) if wish is not None]
         if wishes:
-            self.add(key, min(wishes))
+            self.add(key, min(wishes), first=first)
 
     def next_due(self) -> float | None:
-        """When the waiting key whose turn is next is due; None if none waits."""
-        entry = self._first()
-        return None if entry is None else entry.due
+        """When a waiting key is due next; None if none waits."""
+        heads = [lane[0].due for lane in self._lanes() if lane]
+        return min(heads, default=None)
 
-    @property
-    def head_start_waits(self) -> bool:
-        """Whether the waiting key whose turn is next came with a head start."""
-        entry = self._first()
-        return entry is not None and entry.rank < entry.due
+    def first_waits(self, now: float) -> bool:
+        """Whether a due key waits that is to come first."""
+        first, _ = self._lanes()
+        return bool(first) and first[0].due <= now
 
     def due_count(self, now: float) -> int:
         """How many keys are due and wait for a worker. Walks over all waiting keys."""
@@ -110,14 +124,27 @@ class Schedule:
     def __iter__(self) -> Iterator[Key]:
         return iter(self._waiting)
 
-    def _first(self) -> _Entry | None:
-        """The earliest entry that is not superseded by an earlier wish for the same key."""
-        while self._heap and self._waiting.get(self._heap[0].key) is not self._heap[0]:
-            heapq.heappop(self._heap)
-        return self._heap[0] if self._heap else None
+    def _next(self, now: float) -> _Entry | None:
+        """Whose turn it is now."""
+        due = [lane[0] for lane in self._lanes() if lane and lane[0].due <= now]
+        if not due:
+            return None
+        return due[-1] if self._in_a_row >= IN_A_ROW else due[0]
+
+    def _lane(self, entry: _Entry) -> list[_Entry]:
+        return self._first if entry.first else self._others
+
+    def _lanes(self) -> tuple[list[_Entry], list[_Entry]]:
+        """Both, with entries at their heads that are not superseded by another wish for the same key."""
+        for lane in (self._first, self._others):
+            while lane and self._waiting.get(lane[0].key) is not lane[0]:
+                heapq.heappop(lane)
+        return self._first, self._others
 
     def _compact(self) -> None:
         """Superseded entries go when they outnumber the real ones, lest resyncs pile up behind frequent events."""
-        if len(self._heap) > 64 + 2 * len(self._waiting):
-            self._heap = list(self._waiting.values())
-            heapq.heapify(self._heap)
+        if len(self._first) + len(self._others) > 64 + 2 * len(self._waiting):
+            self._first = [entry for entry in self._waiting.values() if entry.first]
+            self._others = [entry for entry in self._waiting.values() if not entry.first]
+            heapq.heapify(self._first)
+            heapq.heapify(self._others)

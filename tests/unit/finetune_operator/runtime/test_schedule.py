@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from finetune_operator.runtime.schedule import Key, Schedule
+from finetune_operator.runtime.schedule import IN_A_ROW, Key, Schedule
 
 A, B, C = (Key("FineTuneJob", "team", name) for name in "abc")
 
@@ -34,31 +34,71 @@ def test_first_come_first_served_among_equally_due():
     assert taken(schedule, 5.0) == [C, A, B]
 
 
-def test_a_head_start_overtakes_those_that_have_waited_less_long_and_no_others():
+def numbered(letter: str, count: int) -> list[Key]:
+    return [Key("FineTuneJob", "team", f"{letter}{number}") for number in range(count)]
+
+
+def test_of_eight_turns_seven_are_of_those_that_come_first_however_long_the_others_have_waited():
+    schedule = Schedule()
+    others, new = numbered("o", 3), numbered("n", 16)
+    for key in others:
+        schedule.add(key, 0.0)
+    for key in new:
+        schedule.add(key, 3600.0, first=True)
+    assert taken(schedule, 3600.0) == [*new[:7], others[0], *new[7:14], others[1], *new[14:], others[2]]
+
+
+def test_a_flood_of_what_comes_first_does_not_starve_the_others():
     schedule = Schedule()
     schedule.add(A, 0.0)
-    schedule.add(B, 25.0)
-    schedule.add(C, 40.0, head_start=30.0)
-    assert taken(schedule, 40.0) == [A, C, B]
+    for turn, key in enumerate(numbered("n", 8)):
+        schedule.add(key, float(turn), first=True)
+        if schedule.take(float(turn)) == A:
+            break
+    assert A in schedule.in_work
 
 
-def test_it_is_known_whether_the_next_one_came_with_a_head_start():
+def test_what_waits_in_its_turn_and_is_then_to_come_first_does():
     schedule = Schedule()
-    assert not schedule.head_start_waits
+    for key in (A, B):
+        schedule.add(key, 0.0)
+    schedule.add(B, 1.0, first=True)
+    schedule.add(B, 2.0)
+    assert taken(schedule, 2.0) == [B, A]
+
+
+def test_it_is_known_whether_one_waits_that_comes_first():
+    schedule = Schedule()
+    assert not schedule.first_waits(0.0)
     schedule.add(A, 20.0)
-    assert not schedule.head_start_waits
-    schedule.add(B, 40.0, head_start=30.0)
-    assert schedule.head_start_waits
+    assert not schedule.first_waits(20.0)
+    schedule.add(B, 40.0, first=True)
+    assert not schedule.first_waits(39.0)
+    assert schedule.first_waits(40.0)
     schedule.take(40.0)
-    assert not schedule.head_start_waits
+    assert not schedule.first_waits(40.0)
 
 
-def test_a_head_start_makes_nothing_due_before_its_time():
+def test_what_comes_first_and_fails_comes_first_again_and_no_more_once_it_has_not():
+    schedule = Schedule()
+    schedule.add(A, 0.0, first=True)
+    schedule.take(0.0)
+    schedule.add(A, 0.5)
+    schedule.finish(A, due=2.0, not_before=1.0)
+    schedule.add(B, 0.5)
+    schedule.add(C, 0.5)
+    assert taken(schedule, 1.0) == [A, B, C]
+    schedule.finish(A, due=1.5)
+    schedule.finish(B, due=1.4)
+    assert taken(schedule, 2.0) == [B, A]
+
+
+def test_to_come_first_makes_nothing_due_before_its_time():
     schedule = Schedule()
     schedule.add(A, 0.0)
     schedule.take(0.0)
     schedule.finish(A, due=60.0, not_before=10.0)
-    schedule.add(A, 5.0, head_start=30.0)
+    schedule.add(A, 5.0, first=True)
     schedule.add(B, 6.0)
     assert taken(schedule, 9.0) == [B], "A is held back"
     assert taken(schedule, 10.0) == [A]
@@ -96,7 +136,7 @@ def test_superseded_entries_do_not_pile_up():
         schedule.add(A, float(round_))
         assert schedule.take(float(round_)) == A
         schedule.finish(A, due=round_ + 100_000.0)
-    assert len(schedule._heap) < 200
+    assert len(schedule._first) + len(schedule._others) < 200
 
 
 class ScheduleMachine(RuleBasedStateMachine):
@@ -109,7 +149,9 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.schedule = Schedule()
         self.now = 0.0
         self.waiting: dict[Key, float] = {}
-        self.rank: dict[Key, float] = {}
+        self.first: set[Key] = set()
+        self.began_first: set[Key] = set()
+        self.in_a_row = 0
         self.in_work: set[Key] = set()
         self.again: dict[Key, float] = {}
         self.floor: dict[Key, float] = {}
@@ -125,11 +167,11 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from([A, B, C]))
     def add_first(self, key):
-        self.schedule.add(key, self.now, head_start=30.0)
+        self.schedule.add(key, self.now, first=True)
         if key in self.in_work:
             self.again[key] = min(self.now, self.again.get(key, self.now))
         else:
-            self._wish(key, self.now, head_start=30.0)
+            self._wish(key, self.now, first=True)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 60.0]))
     def time_passes(self, seconds):
@@ -143,8 +185,16 @@ class ScheduleMachine(RuleBasedStateMachine):
             return None
         assert key not in self.in_work, "two runs of one key at once"
         assert self.waiting[key] <= self.now, "not due"
-        assert self.rank[key] == min(self.rank.values()), "not its turn"
-        del self.waiting[key], self.rank[key]
+        lane = {k for k in self.waiting if (k in self.first) == (key in self.first)}
+        assert self.waiting[key] == min(self.waiting[k] for k in lane), "not its turn"
+        due = {k for k, at in self.waiting.items() if at <= self.now}
+        assert self.schedule.first_waits(self.now) == bool((due - {key}) & self.first)
+        if due & self.first and due - self.first:
+            assert (key in self.first) == (self.in_a_row < IN_A_ROW), "the other lane's turn"
+        self.in_a_row = self.in_a_row + 1 if key in self.first else 0
+        del self.waiting[key]
+        (self.began_first.add if key in self.first else self.began_first.discard)(key)
+        self.first.discard(key)
         self.in_work.add(key)
         return key
 
@@ -162,12 +212,12 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.in_work.discard(key)
         for wish in (due, self.again.pop(key, None)):
             if wish is not None:
-                self._wish(key, wish)
+                self._wish(key, wish, first=failed and key in self.began_first)
 
-    def _wish(self, key, due, head_start=0.0):
+    def _wish(self, key, due, first=False):
         held = max(due, self.floor.get(key, due))
-        rank = held if held > due else due - head_start
-        self.rank[key] = min(rank, self.rank.get(key, rank))
+        if first:
+            self.first.add(key)
         self.waiting[key] = min(held, self.waiting.get(key, held))
 
     @invariant()

@@ -232,7 +232,7 @@ def test_health_tells_how_long_the_longest_waiting_key_is_overdue():
     assert fake_time.run(main()) == (20.0, 1, 1, 1)
 
 
-def test_what_is_added_first_comes_before_what_has_waited_less_long():
+def test_what_is_added_first_comes_before_what_was_only_added():
     new = Key("FineTuneJob", "team", "new")
 
     async def main():
