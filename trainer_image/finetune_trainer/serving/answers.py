@@ -3,14 +3,16 @@
 import json
 import secrets
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from finetune_trainer.serving.asks import FinishReason
+from finetune_trainer.serving.asks import FinishReason, Likelihood, Piece
 from finetune_trainer.serving.served import Served
 
 Kind = Literal["chat", "completion"]
 DONE = b"data: [DONE]\n\n"
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass
@@ -33,12 +35,16 @@ class AnswerShape:
 
     kind: Kind
     model: str
+    token_text: Callable[[int], str] | None = None
+    """The text of a token, where likelihoods were asked for."""
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
+    _lengths: dict[int, int] = field(default_factory=dict)
+    """By choice: characters of its tokens so far."""
 
-    def whole(self, texts: list[tuple[str, FinishReason]], usage: Usage) -> dict[str, Any]:
-        """The body of an answer that is not streamed; one choice per text."""
-        choices = [self._choice(index, text, finish) for index, (text, finish) in enumerate(texts)]
+    def whole(self, answers: Sequence[Piece], usage: Usage) -> dict[str, Any]:
+        """The body of an answer that is not streamed; one choice per generation."""
+        choices = [self._choice(index, piece) for index, piece in enumerate(answers)]
         return {**self._head(streamed=False), "choices": choices, "usage": usage.body}
 
     def first_chunk(self, index: int) -> dict[str, Any] | None:
@@ -47,21 +53,58 @@ class AnswerShape:
             return None
         return self._chunk([{**_delta(index), "delta": {"role": "assistant", "content": ""}}])
 
-    def chunk(self, index: int, text: str, finish: FinishReason | None) -> dict[str, Any]:
-        """A piece of a choice's text, or its end."""
-        if self.kind == "completion":
-            return self._chunk([{**_delta(index), "text": text, "finish_reason": finish}])
-        return self._chunk([{**_delta(index), "delta": {"content": text} if text else {}, "finish_reason": finish}])
+    def chunk(self, index: int, piece: Piece) -> dict[str, Any]:
+        """A piece of a choice's text."""
+        likelihoods = self._likelihoods(index, piece.likelihoods) if piece.likelihoods else None
+        return self._of_text(index, piece.text, None, likelihoods)
+
+    def last_chunk(self, index: int, finish: FinishReason) -> dict[str, Any]:
+        """The end of a choice's text."""
+        return self._of_text(index, "", finish, None)
 
     def usage_chunk(self, usage: Usage) -> dict[str, Any]:
         """The last chunk of a stream that was asked to tell its usage."""
         return {**self._chunk([]), "usage": usage.body}
 
-    def _choice(self, index: int, text: str, finish: FinishReason) -> dict[str, Any]:
-        choice = {**_delta(index), "finish_reason": finish}
+    def _of_text(self, index: int, text: str, finish: FinishReason | None, likelihoods: Any) -> dict[str, Any]:
+        choice = {**_delta(index), "finish_reason": finish, "logprobs": likelihoods}
         if self.kind == "completion":
-            return {**choice, "text": text}
-        return {**choice, "message": {"role": "assistant", "content": text, "refusal": None}}
+            return self._chunk([{**choice, "text": text}])
+        return self._chunk([{**choice, "delta": {"content": text} if text else {}}])
+
+    def _choice(self, index: int, piece: Piece) -> dict[str, Any]:
+        likelihoods = self._likelihoods(index, piece.likelihoods)
+        choice = {**_delta(index), "finish_reason": piece.finish, "logprobs": likelihoods}
+        if self.kind == "completion":
+            return {**choice, "text": piece.text}
+        return {**choice, "message": {"role": "assistant", "content": piece.text, "refusal": None}}
+
+    def _likelihoods(self, index: int, found: Sequence[Likelihood]) -> dict[str, Any] | None:
+        if self.token_text is None:
+            return None
+        if self.kind == "chat":
+            return {"content": [self._in_chat(one) for one in found], "refusal": None}
+        texts = [self.token_text(one.token) for one in found]
+        offsets = []
+        for text in texts:
+            offsets.append(self._lengths.get(index, 0))
+            self._lengths[index] = offsets[-1] + len(text)
+        return {
+            "tokens": texts,
+            "token_logprobs": [one.logprob for one in found],
+            "top_logprobs": [{self.token_text(token): value for token, value in one.likeliest} for one in found],
+            "text_offset": offsets,
+        }
+
+    def _in_chat(self, one: Likelihood) -> dict[str, Any]:
+        likeliest = [self._token(token, logprob) for token, logprob in one.likeliest]
+        return {**self._token(one.token, one.logprob), "top_logprobs": likeliest}
+
+    def _token(self, token: int, logprob: float) -> dict[str, Any]:
+        """A part of a character has no text, and so no bytes that could be told."""
+        assert self.token_text is not None  # noqa: S101 - looked at before
+        text = self.token_text(token)
+        return {"token": text, "logprob": logprob, "bytes": None if _BROKEN in text else list(text.encode())}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._head(streamed=True), "choices": choices}

@@ -18,7 +18,7 @@ from finetune_trainer.serving import api_errors
 from finetune_trainer.serving.answers import DONE, AnswerShape, Usage, event, model_card
 from finetune_trainer.serving.api_errors import ApiError
 from finetune_trainer.serving.api_key import KeyFile
-from finetune_trainer.serving.asks import QueueFullError
+from finetune_trainer.serving.asks import Ask, QueueFullError
 from finetune_trainer.serving.metrics import CountRequests, ServerMetrics
 from finetune_trainer.serving.relay import Relay
 from finetune_trainer.serving.requests import ChatBody, CompletionBody, has_prompt, parse
@@ -142,14 +142,22 @@ class _Routes:
         self, request: Request, served: Served, body: ChatBody | CompletionBody, prompts: list[tuple[int, ...]]
     ) -> Response:
         in_chat = isinstance(body, ChatBody)
-        relay = Relay(
-            prompts,
-            [_room_for_answer(served, prompt, body) for prompt in prompts],
-            sampling=body.sampling(served.sampling, served.vocabulary),
-            stops=body.stops,
-            continues_prompt=not in_chat and not served.encoder_decoder,
-        )
-        shape = AnswerShape("chat" if in_chat else "completion", served.name)
+        sampling = body.sampling(served.sampling, served.vocabulary)
+        asks = [
+            Ask(
+                prompt,
+                _room_for_answer(served, prompt, body),
+                sampling=sampling.of_turn(turn),
+                stops=body.stops,
+                likeliest=body.likeliest,
+                continues_prompt=not in_chat and not served.encoder_decoder,
+            )
+            for prompt in prompts
+            for turn in range(body.n or 1)
+        ]
+        relay = Relay(asks)
+        token_text = None if body.likeliest is None else served.prompts.token_text
+        shape = AnswerShape("chat" if in_chat else "completion", served.name, token_text)
         usage = Usage(prompt=sum(len(prompt) for prompt in prompts))
         self._submit(served, relay, usage)
         if body.stream:
@@ -165,20 +173,20 @@ class _Routes:
         self._metrics.prompt_tokens.inc(usage.prompt)
 
     async def _whole(self, request: Request, relay: Relay, shape: AnswerShape, usage: Usage) -> Response:
-        answering = asyncio.create_task(relay.texts())
+        answering = asyncio.create_task(relay.answers())
         leaving = asyncio.create_task(_disconnect(request))
         try:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
                 return Response(status_code=_CLIENT_LEFT)
-            texts = answering.result()
+            answers = answering.result()
         finally:
             relay.cancel()
             leaving.cancel()
             answering.cancel()
             self._count(relay)
         usage.completion = sum(relay.tokens)
-        return JSONResponse(shape.whole(texts, usage))
+        return JSONResponse(shape.whole(answers, usage))
 
     async def _chunks(
         self, relay: Relay, shape: AnswerShape, usage: Usage, *, with_usage: bool
@@ -188,10 +196,10 @@ class _Routes:
                 if opening := shape.first_chunk(index):
                     yield event(opening)
             async for index, piece in relay.pieces():
-                if piece.text:
-                    yield event(shape.chunk(index, piece.text, None))
+                if piece.text or piece.likelihoods:
+                    yield event(shape.chunk(index, piece))
                 if piece.finish:
-                    yield event(shape.chunk(index, "", piece.finish))
+                    yield event(shape.last_chunk(index, piece.finish))
             usage.completion = sum(relay.tokens)
             if with_usage:
                 yield event(shape.usage_chunk(usage))

@@ -1,7 +1,7 @@
 """What the HTTP side asks of the engine, and what it gets back piece by piece. Plain data; no torch, no HTTP."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 FinishReason = Literal["stop", "length"]
@@ -19,6 +19,20 @@ class Sampling:
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
 
+    def of_turn(self, turn: int) -> "Sampling":
+        """Those of one of several answers to a prompt: each draws by a seed of its own."""
+        return self if self.seed is None else replace(self, seed=self.seed + turn)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely the model held a token of its answer: natural logarithms, before temperature, biases and penalties."""
+
+    token: int
+    logprob: float
+    likeliest: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens in its place, and theirs."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -26,6 +40,8 @@ class Piece:
 
     text: str = ""
     tokens: int = 0
+    likelihoods: tuple[Likelihood, ...] = ()
+    """Of the text's tokens, where they were asked for."""
     finish: FinishReason | None = None
     failed: bool = False
 
@@ -35,23 +51,30 @@ class Piece:
         return self.finish is not None or self.failed
 
 
+def joined(pieces: Sequence[Piece]) -> Piece:
+    """All pieces of one generation as one."""
+    likelihoods = tuple(one for piece in pieces for one in piece.likelihoods)
+    return replace(pieces[-1], text="".join(piece.text for piece in pieces), likelihoods=likelihoods)
+
+
+def _nobody(_piece: Piece) -> None:
+    return
+
+
 @dataclass(eq=False)
 class Ask:
     """One generation. The engine calls `tell` from its own thread; setting `cancelled` ends it at the next token."""
 
     prompt: tuple[int, ...]
     max_tokens: int
-    tell: Callable[[Piece], None]
+    tell: Callable[[Piece], None] = _nobody
     sampling: Sampling = field(default_factory=Sampling)
     stops: tuple[str, ...] = ()
+    likeliest: int | None = None
+    """How many of the likeliest tokens to tell in each place, beside the chosen one; None: no likelihoods at all."""
     continues_prompt: bool = False
     """Whether the answer's text goes on in the prompt's last word (completions), or starts anew (chat)."""
     cancelled: bool = False
-
-    @property
-    def reserve(self) -> int:
-        """Tokens that it may come to hold in the cache."""
-        return len(self.prompt) + self.max_tokens
 
 
 class QueueFullError(Exception):

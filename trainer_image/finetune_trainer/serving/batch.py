@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from finetune_trainer.serving.asks import Ask
+from finetune_trainer.serving.asks import Ask, Likelihood
 from finetune_trainer.serving.kv_cache import RowSource, assemble, new_cache
-from finetune_trainer.serving.sampling import Sampler
+from finetune_trainer.serving.sampling import Sampler, likelihood
 
 PORTION = 512  # prompt tokens between two steps of the running rows: what a long prompt may delay the others by
 
@@ -32,11 +32,23 @@ class Row:
     cached: int = 0
     """Tokens whose keys and values are in a cache."""
     generated: list[int] = field(default_factory=list)
+    untold: list[Likelihood] = field(default_factory=list)
+    """Of generated tokens, where they were asked for, until they are passed on."""
 
     @property
-    def is_reading(self) -> bool:
-        """Whether its prompt has not been read to its end."""
-        return self.cached < len(self.ask.prompt)
+    def tokens(self) -> int:
+        """Prompt and answer so far: what it holds in the cache after the next step."""
+        return len(self.ask.prompt) + len(self.generated)
+
+    @property
+    def left(self) -> int:
+        """Tokens that it may still get."""
+        return self.ask.max_tokens - len(self.generated)
+
+
+def row_of(ask: Ask) -> Row:
+    """A generation that has not begun."""
+    return Row(ask, Sampler(ask.sampling))
 
 
 class Batch:
@@ -66,24 +78,24 @@ class Batch:
         """Whether a prompt is being read; then no other one can be started."""
         return self._reading is not None
 
-    def start(self, ask: Ask) -> None:
-        """Take a generation in; `read` then reads its prompt."""
-        cache = new_cache() if self._can_join else DynamicCache(config=self._model.config)
-        self._reading = (Row(ask, Sampler(ask.sampling)), cache)
+    def start(self, row: Row) -> None:
+        """Take a row in; `read` then reads its prompt, and its answer so far if it was dropped in the middle of it."""
+        row.cached = 0
+        self._reading = (row, new_cache() if self._can_join else DynamicCache(config=self._model.config))
 
     def read(self) -> Row | None:
-        """Read one portion of the prompt in hand; the row, with its first token, when that was the last portion."""
+        """Read one portion of the text in hand; the row, with its next token, when that was the last portion."""
         if self._reading is None:
             return None
         row, cache = self._reading
-        prompt = row.ask.prompt
-        end = min(len(prompt), row.cached + PORTION) if self._can_join else len(prompt)
-        ids = torch.tensor([prompt[row.cached : end]], device=self._device)
+        text = (*row.ask.prompt, *row.generated)
+        end = min(len(text), row.cached + PORTION) if self._can_join else len(text)
+        ids = torch.tensor([text[row.cached : end]], device=self._device)
         positions = torch.arange(row.cached, end, device=self._device)[None]
         mask = torch.ones((1, end), dtype=torch.long, device=self._device)
         logits = self._forward(ids, mask, positions, cache)
         row.cached = end
-        if row.is_reading:
+        if end < len(text):
             return None
         choose([row], logits)
         self._join(row, cache)
@@ -145,6 +157,8 @@ def choose(rows: Sequence[Row], logits: torch.Tensor) -> None:
             row.generated.append(likeliest[index])
         else:
             row.generated.append(row.sampler.choose(logits[index].float().cpu()))
+        if row.ask.likeliest is not None:
+            row.untold.append(likelihood(logits[index].float().cpu(), row.generated[-1], row.ask.likeliest))
 
 
 def can_join(model: Any) -> bool:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from finetune_trainer.serving.asks import Ask, FinishReason, Piece, QueueFullError
-from finetune_trainer.serving.batch import Row
+from finetune_trainer.serving.batch import Row, row_of
 from finetune_trainer.serving.text import Decode, TextStream
 
 _log = logging.getLogger(__name__)
 _GIVE_UP_AFTER = 3  # failures of the model in a row, after which the engine calls itself broken
+_AHEAD = 256  # tokens that every row has room for when another one is let in, unless it ends before
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Generations(Protocol):
     def is_reading(self) -> bool:
         """Whether a prompt is being read; then no other one can be started."""
 
-    def start(self, ask: Ask) -> None:
-        """Take a generation in."""
+    def start(self, row: Row) -> None:
+        """Take a row in, at its beginning or where it was dropped."""
 
     def read(self) -> Row | None:
-        """Read more of the prompt in hand; the row with its first token when it is read."""
+        """Read more of the text in hand; the row with its next token when it is read."""
 
     def step(self) -> list[Row]:
         """One more token for every running row."""
@@ -58,14 +59,18 @@ class Generations(Protocol):
 
 
 class Engine:
-    """The queue, the thread and the rows. `decode` turns tokens into text; `ends` are tokens that end an answer."""
+    """The queue, the thread and the rows. `decode` turns tokens into text; `ends` are tokens that end an answer.
+
+    How long an answer will be nobody knows, so no room is kept for all of it. Where rows outgrow the cache the youngest
+    goes back to the head of the queue, and is read again with its answer so far; the oldest always goes on.
+    """
 
     def __init__(self, batch: Generations, *, decode: Decode, ends: frozenset[int], capacity: Capacity) -> None:
         self._batch = batch
         self._decode = decode
         self._ends = ends
         self._capacity = capacity
-        self._waiting: deque[Ask] = deque()
+        self._waiting: deque[Row] = deque()
         self._texts: dict[Row, TextStream] = {}
         self._work = threading.Condition()
         self._closed = False
@@ -108,7 +113,7 @@ class Engine:
         with self._work:
             if self._closed or len(self._waiting) + len(asks) > max(self._capacity.waiting, len(asks)):
                 raise QueueFullError(len(self._waiting))
-            self._waiting.extend(asks)
+            self._waiting.extend(map(row_of, asks))
             self._work.notify()
 
     def _run(self) -> None:
@@ -130,6 +135,7 @@ class Engine:
     def _turn(self) -> None:
         """Let new rows in, read a portion of a prompt, and give each running row a token."""
         self._drop_cancelled()
+        self._make_room()
         self._admit()
         first = self._batch.read()
         if first:
@@ -139,23 +145,38 @@ class Engine:
     def _drop_cancelled(self) -> None:
         self._drop([row for row in self._batch.rows if row.ask.cancelled])
         with self._work:
-            for ask in [ask for ask in self._waiting if ask.cancelled]:
-                self._waiting.remove(ask)
+            for row in [row for row in self._waiting if row.ask.cancelled]:
+                self._waiting.remove(row)
+                self._texts.pop(row, None)
+
+    def _make_room(self) -> None:
+        """Put the youngest rows back until the others have room after the next step."""
+        rows = self._batch.rows
+        staying = list(rows)
+        while len(staying) > 1 and len(staying) * max(row.tokens for row in staying) > self._capacity.tokens:
+            staying.pop()
+        back = rows[len(staying) :]
+        if back:
+            self._batch.drop(back)
+            with self._work:
+                self._waiting.extendleft(reversed(back))
 
     def _admit(self) -> None:
         with self._work:
             if self._batch.is_reading or not self._waiting or not self._has_room(self._waiting[0]):
                 return
-            ask = self._waiting.popleft()
-        self._batch.start(ask)
-        row = self._batch.rows[-1]
-        self._texts[row] = TextStream(self._decode, ask.prompt if ask.continues_prompt else (), ask.stops)
+            row = self._waiting.popleft()
+        self._batch.start(row)
+        ask = row.ask
+        if row not in self._texts:
+            self._texts[row] = TextStream(self._decode, ask.prompt if ask.continues_prompt else (), ask.stops)
         self._running = len(self._batch.rows)
 
-    def _has_room(self, ask: Ask) -> bool:
-        reserves = [row.ask.reserve for row in self._batch.rows] + [ask.reserve]
-        rows = len(reserves)
-        return rows == 1 or (rows <= self._capacity.rows and rows * max(reserves) <= self._capacity.tokens)
+    def _has_room(self, row: Row) -> bool:
+        """Whether all rows could grow for a while with this one beside them."""
+        rows = [*self._batch.rows, row]
+        longest = max(one.tokens + min(one.left, _AHEAD) for one in rows)
+        return len(rows) == 1 or (len(rows) <= self._capacity.rows and len(rows) * longest <= self._capacity.tokens)
 
     def _tell(self, rows: Sequence[Row]) -> None:
         """Pass on what each row's newest token brought."""
@@ -167,6 +188,8 @@ class Engine:
         text, count = self._texts[row], len(row.generated)
         ended = row.generated[-1] in self._ends
         shown = "" if ended else text.add(row.generated[-1])
+        if ended and row.untold:
+            row.untold.pop()  # the token that ends an answer is no part of its text
         finish: FinishReason | None = "stop" if ended or text.stopped else None
         if finish is None and count >= row.ask.max_tokens:
             finish = "length"
@@ -174,7 +197,8 @@ class Engine:
             shown += text.end()
             finish = "stop" if text.stopped else finish
         if shown or finish:
-            _tell_safely(row.ask.tell, Piece(shown, count, finish))
+            _tell_safely(row.ask.tell, Piece(shown, count, tuple(row.untold), finish))
+            row.untold.clear()
         return finish is not None
 
     def _drop(self, rows: Sequence[Row]) -> None:
@@ -186,16 +210,16 @@ class Engine:
         self._running = len(self._batch.rows)
 
     def _fail_all(self) -> None:
-        asks = [row.ask for row in self._batch.rows]
+        rows = self._batch.rows
         self._batch.clear()
-        self._texts.clear()
         self._running = 0
         with self._work:
             if self._closed:
-                asks.extend(self._waiting)
+                rows.extend(self._waiting)
                 self._waiting.clear()
-        for ask in asks:
-            _tell_safely(ask.tell, Piece(failed=True))
+        for row in rows:
+            self._texts.pop(row, None)
+            _tell_safely(row.ask.tell, Piece(failed=True))
 
 
 def _tell_safely(tell: Callable[[Piece], None], piece: Piece) -> None:

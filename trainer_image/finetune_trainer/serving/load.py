@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from finetune_api.reasons import Reason
 from finetune_trainer import four_bit
-from finetune_trainer.base_model import ENCODER_DECODERS
+from finetune_trainer.base_model import ENCODER_DECODERS, require_whole
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving import seq2seq_batch
 from finetune_trainer.serving.artifact import Artifact
@@ -110,7 +110,7 @@ def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
             artifact.base, local_files_only=True, trust_remote_code=options.trust_remote_code
         )
         kind = _kind(artifact, config)
-        model = kind.from_pretrained(
+        model, found = kind.from_pretrained(
             artifact.base,
             config=config,
             dtype=choose_dtype(options.dtype, config, artifact.base, device),
@@ -118,7 +118,9 @@ def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
             local_files_only=True,
             trust_remote_code=options.trust_remote_code,
             device_map={"": device},
+            output_loading_info=True,
         )
+        require_whole(artifact.base, found)
         if artifact.is_adapter:
             model = _with_adapter(model, artifact.folder)
     except torch.OutOfMemoryError as error:
@@ -218,8 +220,8 @@ def _context(config: Any, asked: int | None) -> int:
 def _capacity(model: Any, context: int, options: LoadOptions) -> Capacity:
     rows = options.max_batch_size or _ROWS[model.device.type]
     joins = seq2seq_batch.can_join if model.config.is_encoder_decoder else can_join
-    if not joins(model):
-        rows = 1
+    if not joins(model):  # one after the other: nobody shares a cache, and not every model's state is keys and values
+        return Capacity(rows=1, tokens=context, waiting=options.max_waiting)
     free = torch.cuda.mem_get_info()[0] if model.device.type == "cuda" else free_memory()
     tokens = int(free * _CACHE_SHARE) // bytes_per_token(model.config, model.dtype)
     if tokens < context:

@@ -36,6 +36,10 @@ class Prompts:
         """Tokens of a text that the model goes on with, with the special tokens that its tokenizer puts first."""
         return tuple(self._tokenizer.encode(text))
 
+    def token_text(self, token: int) -> str:
+        """The text of one token by itself."""
+        return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
     def warm_up(self) -> tuple[int, ...]:
         """A few tokens that any model can start with."""
         return self.text("Hello") or (0,)

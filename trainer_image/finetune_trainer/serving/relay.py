@@ -3,44 +3,28 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 from finetune_trainer.serving.api_errors import generation_failed
-from finetune_trainer.serving.asks import Ask, FinishReason, Piece, Sampling
+from finetune_trainer.serving.asks import Ask, Piece, joined
 
 
 class Relay:
-    """The generations of one request: one per prompt, in the order of the prompts. Made on the event loop."""
+    """The generations of one request, which are told to it. Made on the event loop."""
 
-    def __init__(
-        self,
-        prompts: Sequence[tuple[int, ...]],
-        max_tokens: Sequence[int],
-        *,
-        sampling: Sampling,
-        stops: tuple[str, ...],
-        continues_prompt: bool,
-    ) -> None:
+    def __init__(self, asks: Sequence[Ask]) -> None:
         self._loop = asyncio.get_running_loop()
         self._heard: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         self._started = time.perf_counter()
         self.first_token_seconds: float | None = None
         """How long the first piece took; None before it."""
-        self.tokens = [0] * len(prompts)
-        """Tokens generated so far, by prompt."""
-        self.asks = [
-            Ask(
-                prompt,
-                limit,
-                tell=lambda piece, index=index: self._tell(index, piece),  # type: ignore[misc] # mypy and default arguments
-                sampling=sampling,
-                stops=stops,
-                continues_prompt=continues_prompt,
-            )
-            for index, (prompt, limit) in enumerate(zip(prompts, max_tokens, strict=True))
-        ]
+        self.tokens = [0] * len(asks)
+        """Tokens generated so far, by generation."""
+        self.asks = [replace(ask, tell=partial(self._tell, index)) for index, ask in enumerate(asks)]
 
     async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
-        """Pieces as they come, with the index of their prompt, until all generations have ended.
+        """Pieces as they come, with the index of their generation, until all generations have ended.
 
         Raises:
             ApiError: 500, the model failed.
@@ -56,18 +40,16 @@ class Relay:
             left -= piece.is_last
             yield index, piece
 
-    async def texts(self) -> list[tuple[str, FinishReason]]:
-        """The whole answers.
+    async def answers(self) -> list[Piece]:
+        """The whole answers, each in one piece.
 
         Raises:
             ApiError: 500, the model failed.
         """
-        parts: list[list[str]] = [[] for _ in self.asks]
-        finish: list[FinishReason] = ["stop"] * len(self.asks)
+        whole: list[list[Piece]] = [[] for _ in self.asks]
         async for index, piece in self.pieces():
-            parts[index].append(piece.text)
-            finish[index] = piece.finish or finish[index]
-        return [("".join(some), reason) for some, reason in zip(parts, finish, strict=True)]
+            whole[index].append(piece)
+        return [joined(pieces) for pieces in whole]
 
     def cancel(self) -> None:
         """Nobody waits any more: end what has not ended."""

@@ -16,14 +16,12 @@ from finetune_trainer.serving.asks import Sampling
 
 _COMPLETIONS_DEFAULT_TOKENS = 16  # OpenAI's own
 _INT64 = 1 << 63
+_MOST_ANSWERS = 64  # of one request
 _LONGEST_ID = 18  # digits of a token's number; Python makes no number at all of some thousands
 
 # Field by field, the values that ask for nothing special.
 _NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
-    "n": (None, 1),
     "best_of": (None, 1),
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
     "prompt_logprobs": (None,),
     "echo": (None, False),
     "suffix": (None, ""),
@@ -94,6 +92,7 @@ class Message(_Body):
 _Stop = Annotated[StrictStr, Field(min_length=1)]
 _Penalty = Annotated[float, Field(ge=-2, le=2, strict=True)]
 _PositiveInt = Annotated[StrictInt, Field(ge=1)]
+_Likeliest = Annotated[StrictInt, Field(ge=0, le=20)]
 
 
 class _GenerationBody(_Body):
@@ -107,6 +106,7 @@ class _GenerationBody(_Body):
     top_k: Annotated[StrictInt, Field(ge=-1)] | None = None
     seed: Annotated[StrictInt, Field(ge=-_INT64, lt=_INT64)] | None = None
     stop: _Stop | Annotated[list[_Stop], Field(max_length=4)] | None = None
+    n: Annotated[StrictInt, Field(ge=1, le=_MOST_ANSWERS)] | None = None
     max_tokens: _PositiveInt | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
@@ -154,6 +154,13 @@ class ChatBody(_GenerationBody):
 
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: _PositiveInt | None = None
+    logprobs: StrictBool | None = None
+    top_logprobs: _Likeliest | None = None
+
+    @property
+    def likeliest(self) -> int | None:
+        """How many of the likeliest tokens to tell in each place; None: no likelihoods at all."""
+        return self.top_logprobs or 0 if self.logprobs else None
 
     @property
     def token_limit(self) -> int | None:
@@ -167,7 +174,13 @@ _Tokens = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1)
 class CompletionBody(_GenerationBody):
     """A request to /v1/completions."""
 
-    prompt: StrictStr | _Tokens | Annotated[list[StrictStr | _Tokens], Field(min_length=1, max_length=64)]
+    prompt: StrictStr | _Tokens | Annotated[list[StrictStr | _Tokens], Field(min_length=1, max_length=_MOST_ANSWERS)]
+    logprobs: Literal[False] | _Likeliest | None = None
+
+    @property
+    def likeliest(self) -> int | None:
+        """How many of the likeliest tokens to tell in each place; None: no likelihoods at all."""
+        return None if self.logprobs is False else self.logprobs
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -203,6 +216,10 @@ def parse(kind: type[B], raw: bytes) -> B:
             raise bad_request(f"{name} is not supported by this server; leave it out.", name, "unsupported_parameter")
     if body.stream_options is not None and not body.stream:
         raise bad_request("stream_options goes with stream: true only.", "stream_options")
+    if isinstance(body, ChatBody) and body.top_logprobs and not body.logprobs:
+        raise bad_request("top_logprobs goes with logprobs: true only.", "top_logprobs")
+    if isinstance(body, CompletionBody) and len(body.prompts) * (body.n or 1) > _MOST_ANSWERS:
+        raise bad_request(f"One request may ask for {_MOST_ANSWERS} answers: prompts times n.", "n")
     return body
 
 

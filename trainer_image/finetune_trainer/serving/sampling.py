@@ -8,10 +8,13 @@ from collections import Counter
 
 import torch
 
-from finetune_trainer.serving.asks import Sampling
+from finetune_trainer.serving.asks import Likelihood, Sampling
 
 _COLDEST = 1e-5
 """A lower temperature is none: nothing but the likeliest is left there, and float32 has no room for the quotients."""
+
+_LEAST = -9999.0
+"""What OpenAI says of a token without any likelihood: JSON knows no infinity."""
 
 
 class Sampler:
@@ -63,6 +66,13 @@ class Sampler:
         for token, bias in settings.logit_bias:
             logits[token] += bias
         return logits
+
+
+def likelihood(logits: torch.Tensor, token: int, count: int) -> Likelihood:
+    """How likely a token is by float32 logits of shape [vocabulary], with the `count` likeliest."""
+    logarithms = logits.log_softmax(-1).clamp_min(_LEAST)
+    most, tokens = logarithms.topk(min(count, len(logarithms)))
+    return Likelihood(token, float(logarithms[token]), tuple(zip(tokens.tolist(), most.tolist(), strict=True)))
 
 
 def _keep_most_likely(chances: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:

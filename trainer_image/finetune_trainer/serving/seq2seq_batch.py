@@ -16,10 +16,8 @@ import torch
 from transformers import EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from finetune_trainer.serving.asks import Ask
 from finetune_trainer.serving.batch import Row, choose
 from finetune_trainer.serving.kv_cache import RowSource, assemble, new_cache
-from finetune_trainer.serving.sampling import Sampler
 
 _RELATIVE_POSITIONS = frozenset({"longt5", "mt5", "t5", "umt5"})
 
@@ -45,22 +43,23 @@ class Seq2SeqBatch:
         """Whether a prompt waits to be read; then no other one can be started."""
         return self._reading is not None
 
-    def start(self, ask: Ask) -> None:
-        """Take a generation in; `read` then reads its prompt."""
-        self._reading = Row(ask, Sampler(ask.sampling))
+    def start(self, row: Row) -> None:
+        """Take a row in; `read` then reads its prompt, and its answer so far if it was dropped in the middle of it."""
+        self._reading = row
 
     @torch.inference_mode()
     def read(self) -> Row | None:
-        """Encode the prompt in hand, whole: an encoder looks both ways. The row, with its first token."""
+        """Encode the prompt in hand, whole: an encoder looks both ways. The row, with its next token."""
         row = self._reading
         if row is None:
             return None
         prompt = torch.tensor([row.ask.prompt], device=self._device)
         encoded = self._model.get_encoder()(input_ids=prompt, attention_mask=torch.ones_like(prompt))
         caches = EncoderDecoderCache(new_cache(), new_cache())
-        ids = torch.full((1, 1), self._start, device=self._device)
+        ids = torch.tensor([[self._start, *row.generated]], device=self._device)
+        row.cached = len(row.generated)
         choose([row], self._forward(ids, encoded.last_hidden_state, [row], caches))
-        row.cached = 1
+        row.cached = ids.shape[1]
         self._running, self._caches = self._together([*self._running, row], caches)
         self._reading = None  # last: of a row that fails on the way its listener is still to be told
         return row

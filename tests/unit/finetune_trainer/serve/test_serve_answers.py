@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import torch
 from running_server import SERVED
 from served_models import greedy
 
+LOGPROBS = {"tokens", "token_logprobs", "top_logprobs", "text_offset"}
 SKY = [{"role": "system", "content": "Answer with one word."}, {"role": "user", "content": "What colour is the sky?"}]
 
 
@@ -142,6 +144,85 @@ def test_the_end_token_ends_the_answer_and_is_not_shown(client, reference):
     answer = complete(client, logit_bias={str(end): 100})
     assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("", "stop")
     assert answer.usage.completion_tokens == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_answers_are_each_drawn_anew_and_the_prompt_counts_once(client, stream):
+    asked = {"temperature": 1, "seed": 5, "max_tokens": 8, "n": 3}
+    if stream:
+        texts = [""] * 3
+        for piece in chat(client, **asked, stream=True, stream_options={"include_usage": True}):
+            usage = piece.usage
+            for choice in piece.choices:
+                texts[choice.index] += choice.delta.content or ""
+    else:
+        answer = chat(client, **asked)
+        texts, usage = [choice.message.content for choice in answer.choices], answer.usage
+        assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert texts == [chat(client, **asked | {"n": 1, "seed": 5 + turn}).choices[0].message.content for turn in range(3)]
+    assert len(set(texts)) == 3
+    assert usage.prompt_tokens == chat(client).usage.prompt_tokens
+    assert usage.completion_tokens <= 24
+
+
+def test_several_answers_stand_behind_one_another_for_each_prompt(client):
+    prompts = ["one two", "good bad"]
+    answer = complete(client, prompt=prompts, n=2)
+    singly = [complete(client, prompt=prompt).choices[0].text for prompt in prompts]
+    assert [choice.text for choice in answer.choices] == [singly[0], singly[0], singly[1], singly[1]]
+
+
+def logprobs_of(reference, prompt, tokens):
+    """[tokens, vocabulary]: what transformers says of each place of an answer."""
+    model, _ = reference
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
+    return logits.float().log_softmax(-1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_of_a_chat_are_the_models_own(client, reference, stream):
+    _, tokens, prompt = expected(reference, None, 12, of=templated(reference, SKY))
+    asked = {"logprobs": True, "top_logprobs": 3, "frequency_penalty": 0.01}
+    if stream:
+        pieces = [piece.choices[0] for piece in chat(client, **asked, stream=True)]
+        told = [one for piece in pieces if piece.logprobs for one in piece.logprobs.content]
+    else:
+        told = chat(client, **asked).choices[0].logprobs.content
+    own = logprobs_of(reference, prompt, tokens)
+    chosen = own[range(12), tokens].tolist()
+    assert [one.logprob for one in told] == pytest.approx(chosen, abs=1e-3)
+    most = own.topk(3)
+    _, tokenizer = reference
+    for one, values, places in zip(told, most.values.tolist(), most.indices.tolist(), strict=True):
+        assert [other.logprob for other in one.top_logprobs] == pytest.approx(values, abs=1e-3)
+        assert [other.token for other in one.top_logprobs] == [tokenizer.decode([place]) for place in places]
+        assert one.bytes is None or bytes(one.bytes).decode() == one.token
+    assert chat(client, logprobs=True).choices[0].logprobs.content[0].top_logprobs == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_of_completions_have_the_older_form(client, reference, stream):
+    _, tokens, prompt = expected(reference, "one two", 12)
+    if stream:
+        told = [piece.choices[0].logprobs for piece in complete(client, logprobs=1, stream=True)]
+        told = {name: [value for one in told if one for value in getattr(one, name)] for name in LOGPROBS}
+    else:
+        told = complete(client, logprobs=1).choices[0].logprobs.model_dump(include=LOGPROBS)
+    own = logprobs_of(reference, prompt, tokens)
+    _, tokenizer = reference
+    texts = [tokenizer.decode([token]) for token in tokens]
+    assert told["tokens"] == texts
+    assert told["token_logprobs"] == pytest.approx(own.max(-1).values.tolist(), abs=1e-3)
+    assert told["top_logprobs"] == [{text: value} for text, value in zip(texts, told["token_logprobs"], strict=True)]
+    assert told["text_offset"] == [len("".join(texts[:place])) for place in range(12)]
+
+
+def test_the_token_that_ends_an_answer_is_not_told(client, reference):
+    _, tokenizer = reference
+    answer = chat(client, logit_bias={str(tokenizer.eos_token_id): 100}, logprobs=True)
+    assert answer.choices[0].logprobs.content == []
+    assert chat(client).choices[0].logprobs is None
 
 
 def test_a_seed_makes_sampling_repeatable(client):

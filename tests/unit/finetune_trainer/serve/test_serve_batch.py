@@ -6,7 +6,7 @@ from served_models import greedy
 
 from finetune_trainer.serving import batch as batches
 from finetune_trainer.serving.asks import Ask, Sampling
-from finetune_trainer.serving.batch import Batch, can_join
+from finetune_trainer.serving.batch import Batch, can_join, row_of
 
 GREEDY = Sampling(temperature=0)
 PROMPTS = ["one two", "What colour is the sky? The sky is blue.", "good", "happy sad happy sad no yes no yes", "three"]
@@ -89,7 +89,7 @@ def run(batch: Batch, asks: list[Ask], *, steps_between: int) -> list[list[int]]
 
     while waiting or batch.rows:
         if waiting and not batch.is_reading:
-            batch.start(waiting.pop(0))
+            batch.start(row_of(waiting.pop(0)))
         while batch.is_reading:
             batch.read()
             collect()
@@ -155,7 +155,7 @@ def test_a_dropped_row_leaves_the_others_as_they_were():
     short, long = [5, 6], list(range(10, 40))
     batch = Batch(model, can_join=True)
     for prompt in (long, short):
-        batch.start(ask(prompt, 50))
+        batch.start(row_of(ask(prompt, 50)))
         while batch.is_reading:
             batch.read()
     batch.step()
@@ -166,10 +166,42 @@ def test_a_dropped_row_leaves_the_others_as_they_were():
     assert staying.generated == greedy(model, short, 10)
 
 
+def put_back_and_resumed(batch, row, count, *, at):
+    """The row's tokens where it has to leave the batch with `at` of them, and comes again."""
+    batch.start(row)
+    while len(row.generated) < count:
+        if len(row.generated) == at and row in batch.rows and not batch.is_reading:
+            batch.drop([row])
+            batch.start(row)
+            at = None
+        while batch.is_reading:
+            batch.read()
+        if len(row.generated) < count and len(row.generated) != at:
+            batch.step()
+    return row.generated
+
+
+@pytest.mark.parametrize("make", [make_llama, make_mistral_with_a_window, make_bloom])
+@pytest.mark.parametrize("at", [1, 7])
+def test_a_row_that_was_put_back_goes_on_where_it_was(make, at, monkeypatch):
+    monkeypatch.setattr(batches, "PORTION", 4)
+    model, prompt = build(make), list(range(10, 21))
+    row = row_of(ask(prompt, 14))
+    batch = Batch(model, can_join=can_join(model))
+    assert put_back_and_resumed(batch, row, 14, at=at) == greedy(model, prompt, 14)
+
+
+def test_a_row_that_was_put_back_draws_the_same_tokens():
+    model, prompt, seeded = build(make_llama), [5, 6, 7], Sampling(seed=3)
+    alone = run(Batch(model, can_join=True), [ask(prompt, 14, seeded)], steps_between=0)[0]
+    row = row_of(ask(prompt, 14, seeded))
+    assert put_back_and_resumed(Batch(model, can_join=True), row, 14, at=5) == alone
+
+
 def test_an_unfinished_prompt_can_be_dropped(monkeypatch):
     monkeypatch.setattr(batches, "PORTION", 2)
     batch = Batch(build(make_llama), can_join=True)
-    batch.start(ask([1, 2, 3, 4, 5], 3))
+    batch.start(row_of(ask([1, 2, 3, 4, 5], 3)))
     assert batch.read() is None
     batch.drop(batch.rows)
     assert not batch.rows

@@ -7,6 +7,7 @@ import pytest
 import torch
 from running_server import wait_until
 
+from finetune_trainer.serving import engine as engines
 from finetune_trainer.serving.asks import Ask, QueueFullError, Sampling
 from finetune_trainer.serving.batch import Batch
 from finetune_trainer.serving.engine import Capacity, Engine
@@ -100,13 +101,54 @@ def test_no_more_rows_grow_together_than_may(make_engine):
 
 def test_the_cache_holds_no_more_tokens_than_may_but_always_one_row(make_engine):
     engine, batch = make_engine(tokens=30)
-    asks = [ask(range(1, 9), 7) for _ in range(3)]  # each reserves 15
+    asks = [ask(range(1, 9), 7) for _ in range(3)]  # 15 tokens each
     long, heard = ask(range(1, 60), 7)
     engine.submit([one for one, _ in asks] + [long])
     for _, one in asks:
         assert text_of(one)[1].finish == "length"
     assert text_of(heard)[1].finish == "length"
     assert max(batch.sizes) == 2
+
+
+def test_answers_of_unknown_length_do_not_wait_for_each_other(make_engine):
+    engine, batch = make_engine(tokens=4096)
+    asks = [ask((start + 1,), 4000)[0] for start in range(4)]
+    engine.submit(asks)
+    wait_until(lambda: batch.sizes[-1:] == [4])
+    for one in asks:
+        one.cancelled = True
+    wait_until(lambda: engine.running == engine.waiting == 0)
+
+
+def test_rows_that_outgrow_the_cache_wait_and_lose_nothing(make_engine, monkeypatch):
+    monkeypatch.setattr(engines, "_AHEAD", 4)
+    engine, batch = make_engine(tokens=60)
+    alone = []
+    for start in range(4):
+        one, heard = ask((start + 1, 2), 40)
+        engine.submit([one])
+        alone.append(text_of(heard))
+    batch.sizes.clear()
+    asks = [ask((start + 1, 2), 40) for start in range(4)]
+    engine.submit([one for one, _ in asks])
+    assert [text_of(heard) for _, heard in asks] == alone
+    assert set(batch.sizes) >= {1, 2, 3, 4}, "four began together, and the oldest went on alone"
+    wait_until(lambda: engine.running == engine.waiting == 0)
+    assert not engine._texts
+
+
+def test_who_leaves_while_it_was_put_back_leaves_nothing(make_engine, monkeypatch):
+    monkeypatch.setattr(engines, "_AHEAD", 4)
+    engine, batch = make_engine(tokens=60)
+    (first, _), (second, _) = ask((1, 2), 400), ask((3, 4), 400)
+    engine.submit([first, second])
+    wait_until(lambda: engine.waiting == 1 and batch.sizes[-1:] == [1])
+    second.cancelled = True
+    wait_until(lambda: engine.waiting == 0)
+    assert len(engine._texts) == 1
+    first.cancelled = True
+    wait_until(lambda: engine.running == 0)
+    assert not engine._texts
 
 
 def test_a_full_queue_refuses_all_or_nothing(make_engine):

@@ -8,13 +8,14 @@ import openai
 import pytest
 import torch
 from running_server import running_server
-from test_serve_batch import ask, random_prompts, run
+from test_serve_batch import ask, put_back_and_resumed, random_prompts, run
 
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.app import Room
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.asks import Ask, Sampling
+from finetune_trainer.serving.batch import row_of
 from finetune_trainer.serving.engine import Capacity, Engine
 from finetune_trainer.serving.load import LoadOptions, choose_dtype, load
 from finetune_trainer.serving.seq2seq_batch import Seq2SeqBatch, can_join
@@ -99,9 +100,16 @@ def test_a_seeded_row_draws_the_same_tokens_in_a_batch_as_alone():
 
 def test_a_row_that_leaves_before_it_was_read_leaves_nothing():
     batch = Seq2SeqBatch(build(make_t5))
-    batch.start(ask([1, 2, 3], 3))
+    batch.start(row_of(ask([1, 2, 3], 3)))
     batch.drop(batch.rows)
     assert (batch.rows, batch.read(), batch.step()) == ([], None, [])
+
+
+@pytest.mark.parametrize("make", [make_t5, make_bart])
+def test_an_answer_that_was_put_back_goes_on_where_it_was(make):
+    model = build(make)
+    row = row_of(ask([5, 6, 7, 8], 12))
+    assert put_back_and_resumed(Seq2SeqBatch(model), row, 12, at=5) == greedy(model, [5, 6, 7, 8], 12)
 
 
 def test_a_prompt_on_which_the_model_fails_is_told_to_whoever_asked():
