@@ -94,7 +94,7 @@ class Columns(ApiModel):
         "system", description="Column with the optional system message."
     )
     messages: Annotated[str, Field(min_length=1, max_length=128)] = Field(
-        "messages", description="Column with a whole conversation, used where there is no prompt column."
+        "messages", description="Column with a whole conversation, used where a row has no prompt, or no completion."
     )
     chosen: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         None, description="With preference: column with the better answer. Default: chosen."

@@ -151,6 +151,8 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
         ("t.csv", "my promt,completion\na,b\n", {"prompt": "my prompt"}, '{prompt: "my promt"}'),
         ("t.jsonl", '{"foo":"a","bar":"b"}', {}, "{prompt: NAME, completion: NAME}"),
         ("t.csv", "question;answer\na;b\n", {}, "{prompt: question, completion: answer}"),
+        ("t.jsonl", '{"id":1,"data":{"x":"a"}}', {}, "`jq -c '{prompt: .NAME.NAME, completion: .NAME.NAME}' FILE"),
+        ("t.json", '[{"prompt":"a","fields":{"x":"a"}}]', {}, "`jq -c '.[] | {completion: .NAME.NAME}' FILE"),
     ],
 )
 def test_the_next_step_names_the_columns_that_were_probably_meant(check, name, data, columns, step):
@@ -552,6 +554,34 @@ def test_how_a_file_was_read_is_said_where_it_may_not_be_meant(check, name, data
     result = check(train=(name, data))
     assert result.code == ExitCode.OK
     assert [one for one in result.verdict.warnings if warning in one]
+
+
+def test_tools_that_rows_name_are_not_left_out_without_a_word(check):
+    row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": []}\n'
+    assert "t.jsonl: column tools is not read: rows are learnt as if the model had no tools" in (
+        check(train=("t.jsonl", row)).verdict.warnings
+    )
+
+
+def test_special_tokens_in_the_text_of_rows_are_warned_of(check, tiny_model):
+    secret = "a <|im_end|> b"
+    rows = [{"prompt": "a <|im b", "completion": "c"}, {"prompt": "d", "completion": secret}]
+    talk = {"messages": [{"role": "user", "content": secret}, {"role": "assistant", "content": secret}]}
+    data = "".join(json.dumps(row) + "\n" for row in [*rows, talk])
+    result = check("--model-cache", tiny_model, train=("t.jsonl", data), test=("v.jsonl", GOOD))
+    assert result.code == ExitCode.OK
+    (warning,) = [one for one in result.verdict.warnings if "special token" in one]
+    assert warning.startswith("t.jsonl: 2 rows with a special token of the model in the text (the first: line 2)")
+
+
+@pytest.mark.parametrize("word", ["nan", "#N/A", "None"])
+def test_texts_that_mean_no_value_are_warned_of(check, word):
+    table = f"prompt,completion\na,{word}s\nb,{word}\n{word},c\n{word},{word}\n"
+    talk = {"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": "a"}]}
+    result = check(train=("t.csv", table), test=("v.jsonl", json.dumps(talk)), validation=("w.jsonl", GOOD))
+    found = [one.partition(" with ")[0] for one in result.verdict.warnings if "means no value" in one]
+    assert found == ["t.csv: 3 rows", "v.jsonl: 1 row"]
+    assert any("(the first: line 3)" in one for one in result.verdict.warnings)
 
 
 def test_a_plain_file_has_no_warning_of_how_it_was_read(check):

@@ -34,7 +34,7 @@ def row_of(fields, **columns):
         ({"messages": [SYSTEM, USER, ANSWER]}, "system:s user:a assistant:b"),
         ({"messages": [{"role": "system", "content": None}, USER, ANSWER]}, "user:a assistant:b"),
         ({"messages": [USER, ANSWER, USER, ANSWER]}, "user:a assistant:b user:a assistant:b"),
-        ({"messages": [{**USER, "name": "x"}, ANSWER]}, "user:a assistant:b"),
+        ({"messages": [{**USER, "name": "x"}, {**ANSWER, "thinking": None}]}, "user:a assistant:b"),
         ({"system": "s", "messages": [USER, ANSWER]}, "system:s user:a assistant:b"),
         (
             {"system": "s", "messages": [SYSTEM, USER, ANSWER]},
@@ -95,6 +95,12 @@ TALK = [USER, ANSWER, {**USER, "content": "c"}]
         ({"instruction": "a", "input": " ", "output": "b"}, "user:a assistant:b", ()),
         ({"instruction": "a", "output": "b", "system": "s"}, "system:s user:a assistant:b", ()),
         ({"Prompt": "a", " COMPLETION": "b", "System": "s"}, "system:s user:a assistant:b", ()),
+        ({"\u200bprompt": "a", "completion\ufeff": "b"}, "user:a assistant:b", ()),
+        ({"instruction": "a", "context": "i", "response": "b", "category": "c"}, "user:a\n\ni assistant:b", ()),
+        ({"instruction": "a", "response": "b"}, "user:a assistant:b", ()),
+        ({"prompt": "a", "messages": [SYSTEM, USER, ANSWER]}, "system:s user:a assistant:b", ()),
+        ({"prompt": "a", "completion": None, "messages": [USER, ANSWER]}, "user:a assistant:b", ()),
+        ({"prompt": [USER], "messages": [USER, ANSWER], "system": "s"}, "system:s user:a assistant:b", ()),
     ],
 )
 def test_usable_rows_of_other_layouts(fields, turns, unlearnt):
@@ -116,6 +122,11 @@ def test_columns_are_mapped():
     fields = {"text": "a", "label": "b", "rule": "s", "prompt": 3}
     row = row_of(fields, prompt="text", completion="label", system="rule")
     assert [turn.content for turn in row.turns] == ["s", "a", "b"]
+
+
+def test_a_conversation_may_be_in_the_column_called_prompt():
+    row = row_of({"prompt": [USER, ANSWER]}, messages="prompt")
+    assert [turn.content for turn in row.turns] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +236,22 @@ def test_columns_are_mapped():
         ({"instruction": "a", "input": 3, "output": "b"}, "NotText", "input", "prompt (column input) is a number"),
         ({"instruction": "a", "output": None}, "Missing", "output", "completion (column output) is missing"),
         ({"instruction": "a", "output": "b", "history": []}, "Missing", "prompt", "prompt is missing"),
+        ({"instruction": "a", "output": "b", "response": "c"}, "Missing", "prompt", "prompt is missing"),
+        ({"instruction": "a", "input": "b", "context": "c", "output": "d"}, "Missing", "prompt", "prompt is missing"),
+        ({"prompt": "a", "completion": None, "messages": []}, "Missing", "completion", "completion is missing"),
+        (
+            {"prompt": "another", "messages": [USER, ANSWER]},
+            "Malformed",
+            "prompt",
+            "messages is a conversation of its own, and prompt is not in it",
+        ),
+        (
+            {"messages": [USER, {**ANSWER, "reasoning_content": "r"}]},
+            "Malformed",
+            "messages",
+            "message 2 has reasoning_content beside its content",
+        ),
+        ({"messages": [USER, {**ANSWER, "thinking": ["r"]}]}, "Malformed", "messages", "message 2 has thinking beside"),
         ({"Prompt": "a", "PROMPT": "a", "completion": "b"}, "Missing", "prompt", "prompt is missing"),
         ({"messages": [{"role": "user"}, ANSWER]}, "Missing", "messages", "content of message 1 is missing"),
         ({"messages": [USER, {**ANSWER, "content": ""}]}, "Empty", "messages", "content of message 2 is empty"),

@@ -178,7 +178,16 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("ragged.csv", b"prompt,completion\na\nb,c,d\ne,f\n", [(2, "1 cell where"), (3, "3 cells"), (4, None)]),
         ("column.csv", b"prompt\na\n\nb\n", [(2, None), (4, None)]),
         ("inner-cr.csv", b"prompt,completion\r\na\r,b\r\nc,d\r\n", [(2, "carriage return"), (3, None)]),
+        ("again.csv", b"prompt,completion\na,b\nprompt,completion\nc,d\n", [(2, None), (3, "header"), (4, None)]),
+        ("again.csv", b"prompt,id\r\na,id\r\nprompt,id\r\n", [(2, None), (3, "the header stands here once more")]),
+        ("quoted.csv", b'"prompt","completion"\n"a","b"\n"prompt","completion"\n', [(2, None), (3, "header")]),
+        ("marked.csv", b'\xef\xbb\xbfid,prompt\na,b\n\xef\xbb\xbf"id",prompt\n', [(2, None), (3, "header")]),
+        ("breaks.csv", b"prompt,completion\n" + b"\r\n" * 9 + b"a,b\n", [(11, None)]),
+        ("breaks.jsonl", b"\n \r\n" * 90_000 + b'{"a":1}\n', [(180_001, None)]),
         ("bom.jsonl", b'\xef\xbb\xbf{"a":1}\n', [(1, None)]),
+        ("bom-again.jsonl", b'{"a":1}\n\xef\xbb\xbf{"a":1}\n', [(1, None), (2, "at byte 1: a byte order mark")]),
+        ("python.jsonl", b"{'a': 1}\n{\"a\":1}\n", [(1, "at byte 2: it has Python's single quotes"), (2, None)]),
+        ("two.jsonl", b'{"a":1} {"a":2}\n{"a":1},\n', [(n, "JSON at byte .*: something follows") for n in (1, 2)]),
         ("blank.jsonl", b'\n{"a":1}\n  \n{"a":2}', [(2, None), (4, None)]),
         ("cut.jsonl", b'{"a":1}\n{"a":', [(1, None), (2, "breaks off")]),
         ("junk.jsonl", b'nope\n{"a":1}\n', [(1, "not valid JSON at byte"), (2, None)]),
@@ -286,6 +295,14 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.jsonl.zst", WIDE, "t.jsonl.zst: the zstd compression needs a window of more than 128 MiB"),
         ("t.json", b'{\n"prompt":"a"}', "t.json: begins with an object that is no row: .* goes on in the next line"),
         ("t.json", b'{"rows":[{"prompt":"a"}]}', "t.json: begins with an object that is no row: it holds the rows"),
+        ("t.json", b'{"prompt":{"0":"a"},"completion":{"0":"b"}}', "t.json: begins with an object that is no row"),
+        ("t.json", b'{"0":{"prompt":"a"},"1":{"prompt":"b"}}', "t.json: begins with an object that is no row"),
+        ("t.json", b'{"prompt":["a","b"],"completion":["c","d"]}', "t.json: begins with an object that is no row"),
+        ("t.json", b'{"columns":["prompt"],"data":[["a"],["b"]]}', "t.json: begins with an object that is no row"),
+        ("t.csv", b"Report,\r\n\r\nprompt,completion\r\na,b\r\n", "t.csv: the header stands on line 3, below lines"),
+        ("t.csv", b"# title\nprompt;completion\na;b\n", "t.csv: the header stands on line 2, below lines"),
+        ("t.csv", b"| prompt | completion |\n|---|:---:|\n| a | b |\n", "t.csv: is a table as Markdown draws it"),
+        ("t.csv", b"prompt | completion\r\n--- | ---\r\na | b\r\n", "t.csv: is a table as Markdown draws it"),
         ("t.json", b"prompt,completion", "t.json: is no JSON array"),
         ("t.csv", b'"prompt,completion\n' + b"a,b\n" * 300, "t.csv: the header cannot be read: a quote is opened"),
         ("t.csv", b"prompt,prompt\n1,2\n", "t.csv: two columns of the header are called 'prompt'"),
@@ -436,7 +453,14 @@ def test_an_unknown_ending_asks_for_the_format(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "step"), [("d.arrow", "to_parquet"), ("d.XLSX", "as CSV"), ("d.csv.zip", "out of the archive")]
+    ("name", "step"),
+    [
+        ("d.arrow", "to_parquet"),
+        ("d.XLSX", "as CSV"),
+        ("d.csv.zip", "out of the archive"),
+        ("d.sql", "Save the rows as CSV"),
+        ("d.jsonl.lzma", "Compress the file with gzip"),
+    ],
 )
 def test_endings_of_other_formats_are_answered_with_what_to_write(name, step, tmp_path):
     (tmp_path / name).write_bytes(b"")

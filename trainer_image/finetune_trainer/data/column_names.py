@@ -6,10 +6,10 @@ Names of columns only. Where the first line of a CSV file may be data, it is not
 import difflib
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from finetune_api.job import Columns
-from finetune_trainer.data.layouts import Layout
+from finetune_trainer.data.layouts import BELOW, Layout
 
 _USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "prompt": ("instruction", "question", "input", "query", "text", "source", "user", "human", "context", "sentence"),
@@ -21,6 +21,7 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
 }
 """What others call these columns, the most usual first."""
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
+_TOOLS = ("tools", "functions")
 _ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
 _SPOKEN = 16
@@ -36,9 +37,11 @@ def absent(columns: Columns, seen: Collection[str], *, usable: bool = False) -> 
         if answer is not None:
             return (answer,)
         return () if usable or {columns.prompt, columns.messages} & set(seen) else (columns.prompt, columns.messages)
+    if columns.messages in seen:
+        return ()
     if columns.prompt in seen:
         return () if columns.completion in seen else (columns.completion,)
-    return () if columns.messages in seen else (columns.prompt, columns.messages)
+    return (columns.prompt, columns.messages)
 
 
 def meant(columns: Columns, seen: Sequence[str]) -> dict[str, str]:
@@ -65,12 +68,16 @@ def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
     return f"no row has a column {columns.system!r} (columns.system)" + (f"; did you mean {near}?" if near else "")
 
 
-def unread_input(columns: Columns, seen: Sequence[str]) -> str | None:
-    """A sentence on Alpaca's layout, where the input of an instruction would be left out of every prompt."""
-    if columns.prompt != "instruction" or "input" not in seen or "input" in columns.named.values():
-        return None
-    how = "map neither prompt nor completion (both are read then), or {system: instruction, prompt: input}"
-    return f"column input is not read: where instruction needs it, {how}"
+def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
+    """Sentences on what is left out of every prompt though answers may rest on it."""
+    free = [name for name in seen if name not in columns.named.values()]
+    below = next((name for name in BELOW if name in free), None)
+    if columns.prompt == "instruction" and below:
+        how = f"map neither prompt nor completion (both are read then), or {{system: instruction, prompt: {below}}}"
+        yield f"column {below} is not read: where instruction needs it, {how}"
+    tools = next((name for name in _TOOLS if name in free), None)
+    if tools:
+        yield f"column {tools} is not read: rows are learnt as if the model had no tools"
 
 
 def nearest(wanted: str, usual: Sequence[str], names: Iterable[str]) -> str | None:
@@ -84,6 +91,13 @@ def mapping(found: dict[str, str]) -> str:
     """As a manifest has it: `{prompt: question}`."""
     inside = (f"{part}: {name if _PLAIN_YAML.fullmatch(name) else json.dumps(name)}" for part, name in found.items())
     return f"{{{', '.join(inside)}}}"
+
+
+def lifted(parts: Sequence[str], *, of_array: bool) -> str:
+    """What to do with rows that may have the wanted columns within objects: none is mapped from there."""
+    inside = ", ".join(f"{part}: .NAME.NAME" for part in parts)
+    how = f"jq -c '{'.[] | ' if of_array else ''}{{{inside}}}' FILE > ROWS.jsonl"
+    return f"Columns stand at the top of a row: `{how}` takes them out of objects."
 
 
 def read_as(layout: Layout, asked: Layout) -> str:

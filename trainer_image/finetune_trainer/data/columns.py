@@ -1,8 +1,8 @@
 """A record's fields → a row that can be learnt from, or what is wrong with it. `spec.dataset.columns` maps the names.
 
 A row has prompt and completion, each of them text or a list of messages, or a whole conversation in `messages` (used
-where the row has no prompt), and an optional system message. Rows with two answers are in `pairs.py`, columns that are
-known by other names in `layouts.py`. Text is taken as it is: nothing is trimmed, and nothing but text is text.
+where one of the two is not there), and an optional system message. Rows with two answers are in `pairs.py`, columns
+that are known by other names in `layouts.py`. Text is taken as it is: nothing is trimmed, and nothing but text is text.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from finetune_api.verdict import ProblemKind, RowProblem
 from finetune_trainer.data.blocks import Block
 from finetune_trainer.data.layouts import Layout, Layouts
 from finetune_trainer.data.pairs import two_answers
-from finetune_trainer.data.prompts import are_messages, asked
+from finetune_trainer.data.prompts import are_messages, asked, require_its_prompt
 from finetune_trainer.data.rows import Position, Record, Row, Rows, Turn
 from finetune_trainer.data.turns import (
     VISIBLE,
@@ -134,16 +134,23 @@ _Turns = tuple[tuple[Turn, ...], tuple[int, ...]]
 
 
 def _turns(fields: Mapping[str, Any], columns: Columns) -> _Turns:
-    if columns.messages in fields and fields.get(columns.prompt) is None:
-        messages = fields[columns.messages]
-        if messages is not None or columns.prompt not in fields:
-            turns, left_out = conversation(messages, columns.messages)
-            whole = after_system(turns, fields.get(columns.system), columns.system)
-            return whole, tuple(index + len(whole) - len(turns) for index in left_out)
+    if _is_conversation(fields, columns):
+        turns, left_out = conversation(fields[columns.messages], columns.messages)
+        whole = after_system(turns, fields.get(columns.system), columns.system)
+        require_its_prompt(whole, fields, columns, called("messages", columns.messages))
+        return whole, tuple(index + len(whole) - len(turns) for index in left_out)
     before = asked(fields, columns)
     answer, left_out = _answer(fields.get(columns.completion), columns.completion)
     earlier = (index for index, turn in enumerate(before) if turn.role == "assistant")
     return (*before, *answer), (*earlier, *(index + len(before) for index in left_out))
+
+
+def _is_conversation(fields: Mapping[str, Any], columns: Columns) -> bool:
+    """Whether all of the row is in its messages: where its prompt stands beside them, nothing else answers it."""
+    messages = fields.get(columns.messages)
+    if fields.get(columns.prompt) is None:
+        return messages is not None or (columns.messages in fields and columns.prompt not in fields)
+    return bool(messages) and fields.get(columns.completion) is None
 
 
 def _answer(completion: Any, column: str) -> _Turns:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from finetune_trainer.data.blocks import Block, Table
-from finetune_trainer.data.csv_blocks import rows_together
+from finetune_trainer.data.csv_blocks import Found, rows_together
 from finetune_trainer.data.lines import TOO_LONG, Line, Lines
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, line_places
 from finetune_trainer.data.source import broken_file
@@ -22,6 +22,9 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 _HEADER_LINES = 256
 """Most lines of a header with quotes: to find out by which separator it is read, they are read by each."""
+
+_TITLE_LINES = 16
+"""Most lines in which a header is looked for where it is not the first."""
 
 _SAID = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
 """Excel's own first line, which says what separates the cells."""
@@ -66,17 +69,24 @@ def read_csv(
     header, begun = _header(source, file_name, wanted, separator, serves)
     tell_header(header)
     names, separator = header
+    telling = next((name for name in reversed(names) if name in wanted), names[-1] if names else "")
     one_by_one = _rows(_RowLines(_popped(begun, source)), separator)
     while begun and (row := next(one_by_one, None)):
         yield row if isinstance(row, Record) else _record(*row, names)
     while source.more():
         ahead, first = source.ahead(), source.number + 1
+        if ahead[:1] in (b"\r", b"\n") and not ahead.replace(b"\r\n", b"\n").strip(b"\n"):
+            source.skip(ahead.count(b"\n"), are_all=True)
+            continue
         found = rows_together(ahead, len(names), separator)
+        columns = dict(zip(names, found.columns, strict=True)) if found.ends else {}
+        if telling in columns.get(telling, ()):
+            found = Found()  # perhaps the header stands here again: each row is looked at
         if found.ends:
             lines = line_places(first, found.ends[-1])
             one_a_line = len(found.ends) == len(lines)
             places = lines if one_a_line else [lines[start] for start in (0, *found.ends[:-1])]
-            yield Table(places, dict(zip(names, found.columns, strict=True)))
+            yield Table(places, columns)
             source.skip(len(lines), are_all=found.are_all)
         last = source.number if found.are_all else first - 1 + max(1, ahead.count(b"\n"))
         while source.number < last and (row := next(one_by_one, None)):
@@ -91,6 +101,8 @@ def _popped(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:
 
 
 def _record(position: Position, cells: list[str], header: list[str]) -> Record:
+    if [cells[0].removeprefix("\ufeff").strip('"'), *cells[1:]] == header:
+        return Record(position, None, "the header stands here once more: remove the line")
     if len(cells) == len(header):
         return Record(position, dict(zip(header, cells, strict=True)))
     return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(header)}")
@@ -116,6 +128,9 @@ def _header(
     names, lines = found[mark]
     if isinstance(names, Record):
         raise broken_file(file_name, f"the header cannot be read: {names.problem}")
+    if not serves(names) and (below := _header_below(source, serves)):
+        what = f"the header stands on line {below}, below lines that belong to no table"
+        raise broken_file(file_name, what, "Remove the lines before it.")
     twice = next((name for name in wanted if names.count(name) > 1), None)
     if twice is not None:
         raise broken_file(file_name, f"two columns of the header are called {twice!r}", "Rename one of them.")
@@ -138,6 +153,16 @@ def _separator(
         )
     fitting = serving or [mark for mark, cells in names.items() if len(cells) > 1]
     return fitting[0] if len(fitting) == 1 else usual
+
+
+def _header_below(source: Lines, serves: Callable[[Collection[str]], bool]) -> int | None:
+    """The line, one of the next few, that has the columns which the first one has not."""
+    for number, line in enumerate(source.ahead().splitlines()[:_TITLE_LINES], source.number + 1):
+        for mark in SEPARATORS:
+            cells = line.decode(errors="replace").split(mark)
+            if serves([cell.strip().strip('"') for cell in cells]):
+                return number
+    return None
 
 
 def _first_line(source: Lines) -> tuple[str | None, Line | None]:

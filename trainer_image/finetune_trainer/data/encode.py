@@ -202,7 +202,7 @@ def encode_all(
 ) -> Iterator[Encoded | Refused]:
     """Every row, encoded or refused, in order. Sentences on unusual templates are added to `notes`."""
     if tokenizer.encoder_decoder:
-        yield from _encode_pairs(rows, tokenizer, max_length, notes)
+        yield from _encode_apart(rows, tokenizer, max_length, notes)
         return
     pending: _Pending | None = None
     for piece, ids in _tokenised(_pieces(rows, tokenizer), tokenizer):
@@ -218,23 +218,23 @@ def encode_all(
         yield pending.encoded(tokenizer, max_length, notes)
 
 
-def _encode_pairs(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Iterator[Encoded]:
+def _encode_apart(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Iterator[Encoded]:
     """Rows for an encoder-decoder: prompt without and answer with loss, each cut to `max_length` tokens."""
     prompt: list[int] = []
-    for piece, ids in _tokenised(_pairs(rows, tokenizer), tokenizer):
+    for piece, ids in _tokenised(_prompts_and_answers(rows, tokenizer), tokenizer):
         if piece.kind == "prompt":
             prompt = ids
         else:
-            yield _pair(piece.position, prompt, _ended(ids, tokenizer, notes), tokenizer, max_length)
+            yield _prompt_with_answer(piece.position, prompt, _ended(ids, tokenizer, notes), tokenizer, max_length)
 
 
-def _pairs(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator["_Piece"]:
+def _prompts_and_answers(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator["_Piece"]:
     for row in rows:
         yield _Piece(row.position, "prompt", tokenizer.render(row.prompt))
         yield _Piece(row.position, "answer", row.completion)
 
 
-def _pair(
+def _prompt_with_answer(
     position: Position, prompt: list[int], answer: list[int], tokenizer: ChatTokenizer, max_length: int
 ) -> Encoded:
     """A prompt that is cut keeps the special tokens at its end, as at inference; an answer that is cut has no end."""

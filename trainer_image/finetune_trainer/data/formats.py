@@ -29,23 +29,17 @@ _TO_PARQUET = (
     "or pandas.read_feather('FILE').to_parquet('FILE.parquet')."
 )
 _AS_ROWS = "Save the rows as CSV, JSON Lines or Parquet."
-_FOREIGN_ENDINGS = {
-    ".xlsx": "Save the sheet as CSV; Excel calls it CSV UTF-8.",
-    ".xls": "Save the sheet as CSV; Excel calls it CSV UTF-8.",
-    ".ods": "Save the sheet as CSV in UTF-8.",
-    ".zip": _TAKE_OUT,
-    ".tar": _TAKE_OUT,
-    ".tgz": _TAKE_OUT,
-    ".7z": _TAKE_OUT,
-    ".rar": _TAKE_OUT,
-    ".arrow": _TO_PARQUET,
-    ".feather": _TO_PARQUET,
-    ".orc": "Write the table as Parquet.",
-    ".avro": "Write the table as Parquet.",
-    ".pkl": _AS_ROWS,
-    ".pickle": _AS_ROWS,
-    ".lz4": "Compress the file with gzip, zstd, bzip2 or xz instead of lz4.",
+_OF_OTHERS = {
+    ".xlsx .xlsm .xlsb .xls": "Save the sheet as CSV; Excel calls it CSV UTF-8.",
+    ".ods .numbers": "Save the sheet as CSV in UTF-8.",
+    ".zip .tar .tgz .7z .rar": _TAKE_OUT,
+    ".arrow .feather": _TO_PARQUET,
+    ".orc .avro .tfrecord": "Write the table as Parquet.",
+    ".pkl .pickle .pt .npy .npz .h5 .hdf5 .db .sqlite .sqlite3 .sql": _AS_ROWS,
+    ".yaml .yml .toml .xml .html .htm .md .pdf .docx .doc .rtf": _AS_ROWS,
+    ".lz4 .lzma .z .br .snappy": "Compress the file with gzip, zstd, bzip2 or xz instead.",
 }
+_FOREIGN_ENDINGS = {ending: step for endings, step in _OF_OTHERS.items() for ending in endings.split()}
 _NO_LETTERS = rb".{0,16}[\0-\x08\x0e-\x1f]"
 """Behind magic that a header of CSV may begin with, such as PARENT and ORCID."""
 
@@ -80,6 +74,7 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
         "is a web page, not data",
         "Name the address of the file itself; the place may want a login, or show the file in a viewer.",
     ),
+    (re.compile(rb"[^\n]*\|[^\n]*\n[ \t|]*+:?--[-:| \t]*+(\r?\n|\Z)"), "is a table as Markdown draws it", _AS_ROWS),
 )
 _NO_TEXT: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"), "is UTF-32 text", "Save it as UTF-8."),

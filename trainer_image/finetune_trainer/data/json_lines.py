@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from finetune_trainer.data.blocks import Block, Objects
-from finetune_trainer.data.lines import TOO_LONG, Line, Lines
+from finetune_trainer.data.lines import BOM, TOO_LONG, Line, Lines
 from finetune_trainer.data.rows import Position, Record, line_places
 
 _BREAKS_OFF = "is not valid JSON: it breaks off"
@@ -31,6 +31,8 @@ def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
         count = ahead.count(b"\n")
         if rows := _objects(ahead, count):
             yield Objects(line_places(source.number + 1, count), rows)
+            source.skip(count, are_all=True)
+        elif ahead.isspace():
             source.skip(count, are_all=True)
         else:
             yield from _one_by_one(islice(source, max(1, count)))
@@ -90,10 +92,20 @@ def _not_json(said: str, text: bytes | bytearray) -> str:
     if "out of range" in said:
         return "has a number that is too large"
     found = _BYTE.search(said)
-    if found and _NO_JSON_NUMBER.match(text, int(found[1])):
+    if found is None:
+        half = _HALF_CHARACTER.search(text)
+        return "is not valid JSON: a \\u escape is half of a character" if half else _BREAKS_OFF
+    place = int(found[1])
+    if _NO_JSON_NUMBER.match(text, place):
         return "has NaN or Infinity, which JSON does not know: write null"
-    if found:
-        return f"is not valid JSON at byte {int(found[1]) + 1}"
-    if _HALF_CHARACTER.search(text):
-        return "is not valid JSON: a \\u escape is half of a character"
-    return _BREAKS_OFF
+    return f"is not valid JSON at byte {place + 1}{_why(said, text)}"
+
+
+def _why(said: str, text: bytes | bytearray) -> str:
+    """What is known of texts that often stand where JSON should."""
+    begun = text.lstrip()
+    if begun.startswith(b"{'"):
+        return ": it has Python's single quotes, where json.dumps writes double ones"
+    if begun.startswith(BOM):
+        return ": a byte order mark stands before the object"
+    return ": something follows its end" if "trailing" in said else ""

@@ -3,12 +3,14 @@
     the names that the job asks for                 always, where a row has a prompt or messages by them
     the same in other letters: Prompt, COMPLETION   where each is there once
     conversations                                   ShareGPT's word for messages
-    instruction, output, and perhaps input          Alpaca's: the input stands below the instruction
+    instruction, output or response, and perhaps    Alpaca's and Dolly's: what is told to the instruction stands
+    input or context                                below it
 
 The last two only where the job maps neither prompt nor messages nor completion. A row that fits none of them is read by
 the names that the job asks for, and found wanting.
 """
 
+import string
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +19,13 @@ from finetune_trainer.data.turns import called, is_blank, text
 
 _MOST_NAMES = 256
 _MOST_LAYOUTS = 8  # that are named in one verdict
+_UNSEEN = f"{string.whitespace}\xa0\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+"""What may stand around a name and is not seen."""
 _SHAREGPT = "conversations"
-_INSTRUCTION, _INPUT, _OUTPUT, _HISTORY = "instruction", "input", "output", "history"
+_INSTRUCTION, _HISTORY = "instruction", "history"
+_ANSWERS = ("output", "response")
+BELOW = ("input", "context")
+"""What may stand below an instruction."""
 _DEFAULT = Columns()
 
 
@@ -89,10 +96,23 @@ def _known(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
         return
     if _SHAREGPT in names:
         yield Layout(columns.model_copy(update={"messages": _SHAREGPT}))
-    answers = {_OUTPUT} if columns.chosen is None else {columns.chosen, columns.rejected}
-    if names >= {_INSTRUCTION, *answers} and _HISTORY not in names:
-        changed = columns.model_copy(update={"prompt": _INSTRUCTION, "completion": _OUTPUT})
-        yield Layout(changed, _INPUT if _INPUT in names else None)
+    if _INSTRUCTION in names and _HISTORY not in names:
+        yield from _instructed(columns, names)
+
+
+def _instructed(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
+    """How an instruction is read, where one column only can be its answer, and one at most can stand below it."""
+    changed: dict[str, str] = {"prompt": _INSTRUCTION}
+    if columns.chosen is None:
+        answers = [name for name in _ANSWERS if name in names]
+        if len(answers) != 1:
+            return
+        changed["completion"] = answers[0]
+    elif not names >= {columns.chosen, columns.rejected}:
+        return
+    below = [name for name in BELOW if name in names]
+    if len(below) < 2:
+        yield Layout(columns.model_copy(update=changed), *below)
 
 
 def _in_other_letters(columns: Columns, names: frozenset[str]) -> Columns | None:
@@ -109,4 +129,4 @@ def _in_other_letters(columns: Columns, names: frozenset[str]) -> Columns | None
 
 
 def _plain(name: str) -> str:
-    return name.strip().casefold()
+    return name.strip(_UNSEEN).casefold()

@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.job import Columns
-from finetune_trainer.data.prompts import are_messages, asked
+from finetune_trainer.data.prompts import are_messages, asked, require_its_prompt
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.data.turns import (
     UnusableError,
     after_system,
     called,
-    is_blank,
     is_message,
     listed,
     require_answer,
@@ -61,20 +60,5 @@ def _answered(fields: Mapping[str, Any], columns: Columns, part: str, column: st
         return turns
     require_answer(turns, column)
     turns = after_system(turns, fields.get(columns.system), columns.system)
-    _require_its_prompt(turns, fields, columns, called(part, column))
+    require_its_prompt(turns, fields, columns, called(part, column))
     return turns
-
-
-def _require_its_prompt(turns: tuple[Turn, ...], fields: Mapping[str, Any], columns: Columns, whose: str) -> None:
-    """Refuse a whole conversation beside a prompt that is not in it: one of the two would be left out unsaid."""
-    prompt = fields.get(columns.prompt)
-    if is_blank(prompt):
-        return
-    if isinstance(prompt, str):
-        is_there = any(turn.role == "user" and turn.content.strip() == prompt.strip() for turn in turns)
-    else:
-        before = asked(fields, columns)
-        is_there = turns[: len(before)] == before
-    if not is_there:
-        what = f"{whose} is a conversation of its own, and {called('prompt', columns.prompt)} is not in it"
-        raise UnusableError("Malformed", what, columns.prompt)

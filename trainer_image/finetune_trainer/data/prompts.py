@@ -1,13 +1,13 @@
 """What is asked, and what is answered: text, or messages as chat APIs and TRL have them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from finetune_api.job import Columns
 from finetune_trainer.data.rows import Row, Turn
-from finetune_trainer.data.turns import UnusableError, after_system, called, is_message, listed, text
+from finetune_trainer.data.turns import UnusableError, after_system, called, is_blank, is_message, listed, text
 
 
 def asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
@@ -32,6 +32,25 @@ def asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
     else:
         turns = (Turn("user", text(prompt, called("prompt", column), column)),)
     return after_system(turns, fields.get(columns.system), columns.system)
+
+
+def require_its_prompt(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns, whose: str) -> None:
+    """Refuse a whole conversation beside a prompt that is not in it: one of the two would be left out unsaid.
+
+    Raises:
+        UnusableError: it is not.
+    """
+    prompt = fields.get(columns.prompt)
+    if is_blank(prompt) or columns.prompt == columns.messages:
+        return
+    if isinstance(prompt, str):
+        is_there = any(turn.role == "user" and turn.content.strip() == prompt.strip() for turn in turns)
+    else:
+        before = asked(fields, columns)
+        is_there = tuple(turns[: len(before)]) == before
+    if not is_there:
+        what = f"{whose} is a conversation of its own, and {called('prompt', columns.prompt)} is not in it"
+        raise UnusableError("Malformed", what, columns.prompt)
 
 
 def are_messages(value: Any) -> bool:

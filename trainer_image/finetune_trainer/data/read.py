@@ -79,6 +79,8 @@ class SplitFile:
         """File name, for messages."""
         self.columns_seen: dict[str, None] = {}
         """Names of the columns so far, in order: those that the job asks for, and up to 256 others."""
+        self.has_objects = False
+        """Whether columns of the first row hold objects; unknown of a table, whose columns are known before."""
         self._layouts = Layouts(columns)
         self._wanted = frozenset(self._layouts.asked.names)
         self._source = Source(uri, air_gapped=air_gapped)
@@ -121,6 +123,9 @@ class SplitFile:
         """
         for found in self._blocks():
             names = found.names() if isinstance(found, Block) else (found.fields or {}).keys()
+            if not self.columns_seen:
+                first = next(iter(one_by_one([found]))).fields or {}
+                self.has_objects = any(map(_is_row, first.values()))
             if not self.columns_seen.keys() >= names:
                 for fields in found.fields() if isinstance(found, Block) else (names,):
                     self._note_columns(fields)
@@ -172,7 +177,7 @@ class SplitFile:
         if first is not None and _is_around(next(iter(one_by_one([first]))), self._serves):
             raise broken_file(
                 self.name,
-                "begins with an object that is no row: it holds the rows, or goes on in the next line",
+                "begins with an object that is no row: it holds the rows, or columns, or goes on in the next line",
                 _ALONE,
             )
         return found if first is None else chain((first,), found)
@@ -194,20 +199,42 @@ class SplitFile:
 
 _ALONE = (
     "Write one object a line: `jq -c . FILE` does it with objects that stand one after the other, "
-    "`jq -c '.NAME[]' FILE` with those of the list NAME in one object."
+    "`jq -c '.NAME[]' FILE` with those of the list NAME in one object; pandas writes such a file by "
+    "to_json('FILE.jsonl', orient='records', lines=True)."
 )
 
 
 def _is_around(record: Record, serves: Callable[[Collection[str]], bool]) -> bool:
-    """Whether the first object goes on behind its line, or is no row and has a list of objects in it."""
+    """Whether the first object goes on behind its line, or is no row: all rows or all columns are in it."""
     if record.fields is None:
         return record.problem in (LINE_BREAKS_OFF, LINE_TOO_LONG)
-    lists = (value for value in record.fields.values() if isinstance(value, list))
-    return not serves(record.fields) and any(value and all(map(_is_row, value)) for value in lists)
+    values = list(record.fields.values())
+    return _are_alike(values) or (not serves(record.fields) and any(map(_holds_rows, values)))
+
+
+def _holds_rows(value: Any) -> bool:
+    """Whether it is a list of rows: of objects that are no messages, or of lists of cells."""
+    return isinstance(value, list) and bool(value) and (all(map(_is_row, value)) or all(map(_is_list, value)))
+
+
+def _are_alike(values: list[Any]) -> bool:
+    """Whether each is a row or column: an object with the same names as the others, or a list of as many cells."""
+    if values and all(map(_is_row, values)):
+        return len({frozenset(value) for value in values}) == 1
+    cells = values and all(map(_is_list, values)) and not any(map(_has_objects, values))
+    return bool(cells) and len(set(map(len, values))) == 1
 
 
 def _is_row(value: Any) -> bool:
     return isinstance(value, dict) and not is_message(value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _has_objects(value: list[Any]) -> bool:
+    return any(isinstance(one, dict) for one in value)
 
 
 _START = 512  # bytes that tell what a file is

@@ -37,6 +37,8 @@ VISIBLE = re.compile(
 
 _OTHER_ROLES: dict[Any, Role] = {"developer": "system", "human": "user", "gpt": "assistant"}
 """OpenAI's later word for system, and ShareGPT's words."""
+_REASONING = ("reasoning_content", "thinking")
+"""What some chat templates put before an answer, and others leave out."""
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 _OTHER_PARTS = (("image", "an image"), ("audio", "audio"), ("video", "a video"), ("file", "a file"))
 
@@ -171,6 +173,9 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
         return None
     if message.get("tool_calls") or message.get("function_call"):
         raise UnusableError("Malformed", f"message {index} calls a tool, which cannot be learnt", column)
+    if reasoning := next((name for name in _REASONING if not is_blank(message.get(name))), None):
+        what = f"message {index} has {reasoning} beside its content: write it into the content, or remove it"
+        raise UnusableError("Malformed", what, column)
     return Turn(role, text(content, what, column))
 
 

@@ -15,6 +15,7 @@ from finetune_trainer.data import column_names
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count, count_pairs
+from finetune_trainer.data.doubtful import Doubtful, says_no_value, with_special_tokens
 from finetune_trainer.data.encode import Refused, Tally
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.prompts import written_out
@@ -118,6 +119,8 @@ class _SplitCheck:
     tally: Tally = field(default_factory=Tally)
     size: int | None = None
     sha256: str | None = None
+    has_objects: bool = False
+    """Whether columns of the first row hold objects."""
     written_out: bool = False
     """Whether the first row has messages written out as JSON where text is learnt."""
     error: TrainerError | None = None
@@ -125,6 +128,8 @@ class _SplitCheck:
 
     def __post_init__(self) -> None:
         self.layouts = Layouts(self.spec.data.columns)
+        self.without_value = Doubtful(says_no_value)
+        self.with_special_tokens = Doubtful(with_special_tokens(self.tokenizer) if self.tokenizer else lambda _: ())
 
     @property
     def columns(self) -> Columns:
@@ -141,7 +146,7 @@ class _SplitCheck:
                     self._count_tokens(self._usable(file))
                 finally:
                     self.format = str(file.format)  # some is known only once the file is read
-                self.columns_seen = tuple(file.columns_seen)
+                self.columns_seen, self.has_objects = tuple(file.columns_seen), file.has_objects
                 self.size, self.sha256 = file.size, file.sha256
         except TrainerError as error:
             self.error = error
@@ -157,6 +162,8 @@ class _SplitCheck:
                 self._bad(found)
             else:
                 self.fingerprints.add(self.index, found)
+                self.without_value.add(found)
+                self.with_special_tokens.add(found)
                 yield found
 
     def _count_tokens(self, found: Iterable[Rows | Row]) -> None:
@@ -262,15 +269,20 @@ class _SplitCheck:
         columns = self.columns
         meant = column_names.meant(columns, self.columns_seen)
         unnamed = [part for part in columns.needed if columns.named[part] not in self.columns_seen]
+        if self.has_objects and not meant:
+            return column_names.lifted(unnamed, of_array=self.format.split(",")[0] == "JSON")
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         return f"Map the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
 
     def warnings(self) -> Iterator[str]:
         """What is allowed but probably not meant."""
-        length = self.spec.hyperparameters.max_sequence_length
-        tally = self.tally
         if self.duplicates:
             yield f"{self.called}: {_rows(self.duplicates)} exactly like an earlier row"
+        yield from self._of_columns()
+        yield from self._of_texts()
+        yield from self._of_lengths()
+
+    def _of_columns(self) -> Iterator[str]:
         if self.rows and (unused := column_names.unused_system(self.columns, self.columns_seen)):
             yield f"{self.called}: {unused}"
         for layout in self.layouts.others:
@@ -279,8 +291,21 @@ class _SplitCheck:
             yield f"{self.called}: the first row has messages written as JSON for text: they are learnt as that text"
         if part := _PART.search(self.file):
             yield f"{self.called}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
-        if unread := column_names.unread_input(self.layouts.asked.columns, self.columns_seen):
+        for unread in column_names.unread(self.layouts.asked.columns, self.columns_seen):
             yield f"{self.called}: {unread}"
+
+    def _of_texts(self) -> Iterator[str]:
+        if (doubtful := self.without_value).rows:
+            what = "a text that mostly means no value, such as nan, None or #N/A"
+            yield f"{self.called}: {_rows(doubtful.rows)} with {what} (the first: {doubtful.first})"
+        if (doubtful := self.with_special_tokens).rows:
+            what = "a special token of the model in the text"
+            how = "it is read as that token: rows need no chat format of their own"
+            yield f"{self.called}: {_rows(doubtful.rows)} with {what} (the first: {doubtful.first}); {how}"
+
+    def _of_lengths(self) -> Iterator[str]:
+        length = self.spec.hyperparameters.max_sequence_length
+        tally = self.tally
         if tally.truncated:
             yield f"{self.called}: {_rows(tally.truncated)} longer than maxSequenceLength {length:,}; the end is cut"
         if tally.unlabelled:

@@ -4,6 +4,7 @@ It is read before training: a test set that cannot be measured, or a spec that d
 """
 
 import random
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -164,14 +165,15 @@ def prompt_fingerprint(turns: tuple[Turn, ...]) -> int:
 class Prompt(NamedTuple):
     """A question as token ids."""
 
-    ids: Sequence[int]
+    ids: "array[int]"
+    """Of 32 bits: all prompts are in memory at once, and a list would take nine times as much."""
     examples: int = 0
     """How many stand before it."""
 
 
 def prompts(asked: Sequence[Question], chat: ChatTokenizer, longest: int) -> list[Prompt]:
     """Each question as the tuned model is asked. A prompt over `longest` tokens keeps its end: the question itself."""
-    return [Prompt(chat.prompt_ids(one.turns)[-longest:]) for one in asked]
+    return [Prompt(array("i", chat.prompt_ids(one.turns)[-longest:])) for one in asked]
 
 
 def prompts_with_examples(
@@ -185,8 +187,8 @@ def _with_examples(question: Question, shown: Sequence[Row], chat: ChatTokenizer
     for count in range(len(shown), -1, -1):
         ids = chat.prompt_ids(after_examples(question.turns, shown[:count]))
         if len(ids) <= longest:
-            return Prompt(ids, count)
-    return Prompt(ids[-longest:])
+            return Prompt(array("i", ids), count)
+    return Prompt(array("i", ids[-longest:]))
 
 
 def after_examples(turns: tuple[Turn, ...], shown: Sequence[Row]) -> tuple[Turn, ...]:

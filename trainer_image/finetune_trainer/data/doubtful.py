@@ -1,0 +1,68 @@
+"""Rows that can be learnt from and were probably not meant so: found by a look at their text, counted, warned of."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from os.path import commonprefix
+
+from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.rows import Position, Row, Rows
+from finetune_trainer.data.shared_parts import mark_pattern
+
+Look = Callable[[Row | Rows], Sequence[int]]
+"""Which of some rows are doubtful: their packed positions, in order."""
+
+_OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "undefined", "N/A", "n/a")
+_OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
+_NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
+
+
+class Doubtful:
+    """How many rows are doubtful for one reason, and the first of them."""
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+        self.rows = 0
+        self.first: Position | None = None
+
+    def add(self, found: Row | Rows) -> None:
+        """Look at one row, or at many."""
+        places = self._look(found)
+        if places and self.first is None:
+            self.first = Position.unpacked(places[0])
+        self.rows += len(places)
+
+
+def says_no_value(found: Row | Rows) -> Sequence[int]:
+    """Rows that ask or answer with what pandas, Excel and others write where there is no value."""
+    if isinstance(found, Row):
+        return _one(found) if not _NO_VALUE.isdisjoint(turn.content for turn in found.turns) else ()
+    if all(map(_NO_VALUE.isdisjoint, found.contents)):
+        return ()
+    rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
+    return [place for place, texts in rows if not _NO_VALUE.isdisjoint(texts)]
+
+
+def with_special_tokens(tokenizer: ChatTokenizer) -> Look:
+    """Finds rows whose text has special tokens in it: the model reads them as marks of its chat, and not as text.
+
+    Mostly such rows were put into a chat's format before, and would be in it twice.
+    """
+    added = tokenizer.backend.get_added_tokens_decoder().values()
+    tokens = [token.content for token in added if token.special and token.content]
+    if not tokens:
+        return lambda _: ()
+    begin = commonprefix(tokens)  # noqa: RUF071 - of texts; most rows have not even that
+    search = mark_pattern(tokens).search
+
+    def look(found: Row | Rows) -> Sequence[int]:
+        if isinstance(found, Row):
+            texts = (*(turn.content for turn in found.turns), found.rejected or "")
+            return _one(found) if any(map(search, texts)) else ()
+        pairs = chain.from_iterable(zip(found.places, texts, strict=True) for texts in found.contents)
+        return sorted({place for place, text in pairs if begin in text and search(text)})
+
+    return look
+
+
+def _one(row: Row) -> Sequence[int]:
+    return [row.position.packed()]
