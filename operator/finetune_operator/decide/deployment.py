@@ -231,7 +231,7 @@ def _endpoint(view: DeploymentView, target: Target) -> Endpoint:
     if azure is not None:
         return Endpoint(url=f"{(azure.endpoint or '').rstrip('/')}/openai/v1", model=view.serves or "")
     if settings is not None:
-        return Endpoint(url=settings.base_url, model=model or "")
+        return Endpoint(url=settings.base_url.rstrip("/"), model=model or "")
     return Endpoint(url=f"http://{view.name}.{view.namespace}.svc/v1", model=view.name)
 
 

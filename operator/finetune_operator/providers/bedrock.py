@@ -139,7 +139,8 @@ class BedrockApi:
         """The results of its job first, where they were kept: without the model nobody knows where they are."""
         try:
             shown = await self._aws.call(SERVICE, "get_custom_model", modelIdentifier=model)
-            folder = self._bucket.name_of(str(shown["outputDataConfig"]["s3Uri"]))
+            # A model that was imported has none, and a job's may be left out.
+            folder = self._bucket.name_of(str((shown.get("outputDataConfig") or {}).get("s3Uri")))
             if folder is not None and wire.is_of_results(f"{folder}/"):
                 await self._bucket.delete_all(f"{folder}/")
             await self._aws.call(SERVICE, "delete_custom_model", modelIdentifier=model)

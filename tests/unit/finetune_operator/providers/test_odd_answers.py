@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from finetune_api.aws import Bedrock
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import UNDATED, JobKey
 from finetune_operator.providers import bedrock_wire
 from finetune_operator.providers import openai_wire as wire
+from finetune_operator.providers.bedrock import BedrockApi
 from finetune_operator.providers.openai import OpenAIApi, client
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import serve
@@ -193,3 +195,19 @@ async def test_an_end_without_words_is_one(terse):
     await terse.delete_file("file-1")
     await terse.delete_model("ft:gpt")
     await terse.close()
+
+
+async def test_a_model_at_bedrock_whose_results_are_not_told_is_deleted_all_the_same(monkeypatch):
+    asked: list[str] = []
+
+    async def call(_: Any, __: str, operation: str, **___: Any) -> dict[str, Any]:
+        asked.append(operation)
+        return {"modelArn": "arn", "modelName": "m", "creationTime": NOON} if operation.startswith("get") else {}
+
+    block = {"region": "us-east-1", "roleARN": "arn:aws:iam::123456789012:role/r", "s3": {"bucket": "tuning"}}
+    settings = Bedrock.model_validate(block | {"credentials": {"podIdentity": True}})
+    monkeypatch.setattr("finetune_operator.providers.aws.Aws.call", call)
+    api = BedrockApi(settings, {})
+    await api.delete_model("m")
+    assert asked == ["get_custom_model", "delete_custom_model"]
+    await api.close()
