@@ -263,7 +263,12 @@ class _SplitCheck:
         meant = column_names.meant(columns, self.columns_seen)
         unnamed = [part for part in columns.needed if columns.named[part] not in self.columns_seen]
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
-        return f"Map the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
+        named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
+        if self.spec.preference is None and {"chosen", "rejected"} <= set(self.columns_seen):
+            return (
+                f"Write spec.preference: {{}} if the model is to learn which of two answers is better; or else m{named}"
+            )
+        return f"M{named}"
 
     def warnings(self) -> Iterator[str]:
         """What is allowed but probably not meant."""
