@@ -168,7 +168,8 @@ NEXT_STEP: dict[Reason, str] = {
     "names; they are tried again.",
     Reason.JOB_SET_MISSING: "Ask an admin to install JobSet; the job goes on by itself then. Or apply it under a new "
     "name with resources.nodes: 1.",
-    Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace.",
+    Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace: "
+    "the pod goes on by itself. If only its name is wrong, apply the job under a new name with the right one.",
     Reason.UNSCHEDULABLE: "Wait for room, or ask for fewer resources; kubectl get pvc shows which claim is not bound.",
     Reason.VOLUME_UNAVAILABLE: "End what else uses the volume, or ask an admin to mend it (kubectl describe pvc); the "
     "pod goes on by itself.",

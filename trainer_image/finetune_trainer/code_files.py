@@ -21,6 +21,14 @@ from finetune_trainer.data.provider_file import ConvertedFile
 from finetune_trainer.errors import TrainerError
 
 
+def no_key(config_map: str, key: str, folder: Path) -> TrainerError:
+    """SpecInvalid: the ConfigMap that is mounted at the folder lacks the key; those that it has are named."""
+    there = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    said = f"spec.code: ConfigMap {config_map} has no key {key}" + (f"; it has {', '.join(there[:8])}" if there else "")
+    step = "Put the code into the ConfigMap under that key and set spec.retryNonce, or name another key in a new job."
+    return TrainerError(Reason.SPEC_INVALID, said, step)
+
+
 def pack(spec: FineTuneJobSpec, scratch: Path, mounted: Path = Path(CONFIG_MAPS_PATH)) -> ConvertedFile:
     """All keys of the ConfigMap of a job that has code, in a file whose bytes follow from them alone.
 
@@ -34,8 +42,7 @@ def pack(spec: FineTuneJobSpec, scratch: Path, mounted: Path = Path(CONFIG_MAPS_
     # The kubelet keeps the files themselves in folders whose names begin with two dots.
     keys = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     if key not in {path.name for path in keys}:
-        step = "Put the code into the ConfigMap under that key."
-        raise TrainerError(Reason.SPEC_INVALID, f"spec.code: ConfigMap {name} has no key {key}", step)
+        raise no_key(name, key, folder)
     try:
         code = OwnCode(files={path.name: base64.b64encode(path.read_bytes()).decode() for path in keys})
     except ValidationError as error:

@@ -39,6 +39,7 @@ from finetune_api.names import (
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
+from finetune_trainer import code_files
 from finetune_trainer.data import Row, load_rows
 from finetune_trainer.data.provider_rows import as_messages
 from finetune_trainer.durable import write_errors
@@ -125,8 +126,9 @@ def train(
 def _require_file(job: TrainerJob) -> Path:
     reference = job.spec.code.config_map_ref if job.spec.code else None
     if job.code is None or reference is None or not Path(job.code).is_file():
-        name = f"ConfigMap {reference.name} has no key {reference.key}" if reference else "there is no code"
-        raise TrainerError(Reason.SPEC_INVALID, f"spec.code: {name}", "Put the code into the ConfigMap under that key.")
+        if job.code is not None and reference is not None:
+            raise code_files.no_key(reference.name, reference.key, Path(job.code).parent)
+        raise TrainerError(Reason.SPEC_INVALID, "spec.code: there is no code", "Name a ConfigMap with the code.")
     return Path(job.code)
 
 

@@ -44,6 +44,25 @@ _NAMES = {
 }
 _MODULES: dict[TrackerName, str] = {"mlflow": "mlflow", "tensorBoard": "tensorboardX", "wandb": "wandb"}
 
+_TROUBLE = {
+    "SSLError": "its certificate is not trusted",
+    "NameResolutionError": "its name cannot be resolved",
+    "gaierror": "its name cannot be resolved",
+    "ConnectionRefusedError": "nothing listens at its address",
+    "ConnectTimeout": "its address cannot be reached",
+    "ReadTimeout": "it takes too long",
+    "ConnectionError": "it cannot be reached",
+    "InvalidUrlException": "its address is none",
+}
+"""By the name of an error or of what it came of, the plainest first: libraries raise their own around them."""
+
+_REFUSED = {
+    "UNAUTHENTICATED": "it does not accept the key in the Secret",
+    "PERMISSION_DENIED": "the key in the Secret may not do this",
+    "CUSTOMER_UNAUTHORIZED": "the key in the Secret may not do this",
+}
+"""By MLflow's own words for it."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -168,7 +187,17 @@ def _said(error: Exception) -> str:
     """A library's own text may quote addresses with keys."""
     if isinstance(error, weights_and_biases.NotReachableError):
         return str(error)
-    return f"it does not answer as it should ({type(error).__name__})"
+    names = [type(one).__name__ for one in _chain(error)]
+    why = next((why for name, why in _TROUBLE.items() if name in names), None)
+    why = why or _REFUSED.get(str(getattr(error, "error_code", "")))
+    return f"it does not answer as it should ({type(error).__name__})" + (f": {why}" if why else "")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _mlflow(job: TrainerJob, _step: int) -> Any:

@@ -52,8 +52,11 @@ def unplaced(pod: Manifest) -> Failure | None:
     if waits is None:
         return None
     message = str(waits.get("message", ""))
-    missing = _CLAIM_MISSING.search(message) is not None
-    return Failure.because(Reason.CONTAINER_CONFIG_INVALID if missing else Reason.UNSCHEDULABLE, message)
+    missing = _CLAIM_MISSING.search(message)
+    if missing is None:
+        return Failure.because(Reason.UNSCHEDULABLE, message)
+    # How many nodes were asked says nothing: none of them could have it.
+    return Failure.because(Reason.CONTAINER_CONFIG_INVALID, missing[0] if missing[1] == "not found" else message)
 
 
 def containers(pod: Manifest) -> Iterator[Manifest]:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import FineTuneJobStatus, TrainingResult
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.trainer import Report
@@ -57,8 +58,20 @@ def evaluation_facts(report: Report) -> list[Fact]:
     evaluation = report.evaluation
     if evaluation is None:
         return []
+    return [Fact("Evaluated", "True", Reason.SUCCEEDED, in_words(evaluation))]
+
+
+def in_words(evaluation: EvaluationResult) -> str:
+    """Whether tuning was worth it, in a sentence: the verdict, and the figures that decide it."""
     verdict = f": {evaluation.verdict}" if evaluation.verdict else ""
-    return [Fact("Evaluated", "True", Reason.SUCCEEDED, f"the tuned model was measured on dataset.test{verdict}")]
+    metric, found = evaluation.metric, evaluation.baselines
+    beside = {"zeroShot": found.zero_shot, "fewShot": found.few_shot, "activeVersion": found.active_version}
+    beside |= {endpoint.name: endpoint for endpoint in found.endpoints or ()}
+    values = [f"{name} {value:.3f}" for name, one in beside.items() if one and (value := one.of(metric)) is not None]
+    tuned = evaluation.tuned.of(metric)
+    figures = f". {metric} {tuned:.3f} on {evaluation.rows:,} rows" if tuned is not None else ""
+    figures += f", beside {', '.join(values)}" if figures and values else ""
+    return f"the tuned model was measured on dataset.test{verdict}{figures}"
 
 
 def push_facts(result: TrainingResult) -> list[Fact]:

@@ -86,6 +86,9 @@ def test_a_dataset_of_one_answer_is_told_which_column_is_missing(check):
     result = check(train=("train.jsonl", '{"prompt": "p", "chosen": "a", "rejected": "b"}\n'))
     assert result.code == ExitCode.DATASET_INVALID
     assert "{completion: chosen}" in result.verdict.next_step
+    assert (
+        "Write spec.preference: {} if the model is to learn which of two answers is better" in result.verdict.next_step
+    )
 
 
 def test_duplicates_shared_and_long_rows_are_warned_about(check, tiny_model):

@@ -16,6 +16,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import outcome, own_code, own_model, recipe
+from finetune_trainer.code_files import no_key
 from finetune_trainer.data import Position, Row, Turn
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.interruption import Interruption
@@ -212,6 +213,13 @@ def test_a_key_that_the_config_map_lacks_is_named(tiny_model, tmp_path):
     code, report, _ = do(job)
     assert code == ExitCode.SPEC_INVALID
     assert report.failure.message == "spec.code: ConfigMap my-recipe has no key train.py"
+
+
+def test_a_key_that_is_misspelt_is_told_beside_those_that_are_there(tmp_path):
+    (tmp_path / "trian.py").touch()
+    (tmp_path / "..data").mkdir()
+    error = no_key("my-recipe", "train.py", tmp_path)
+    assert error.message == "spec.code: ConfigMap my-recipe has no key train.py; it has trian.py"
 
 
 def test_the_code_gets_the_datas_keys_and_neither_the_operators_job_nor_its_certificate(

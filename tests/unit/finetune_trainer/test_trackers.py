@@ -1,12 +1,16 @@
 """Experiment trackers get a run's numbers, once and in one run; what is wrong with them never stops a training."""
 
 import json
+import socket
 import time
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
@@ -210,3 +214,38 @@ def test_an_image_without_the_library_refuses_before_anything_is_read(tiny_model
     assert report.failure.message == "spec.trackers.mlflow: this image has no mlflow"
     assert "trackers extra" in report.failure.next_step
     assert report.dataset is None
+
+
+def error_of(call):
+    """What a library raises around what `call` raises."""
+    try:
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - as MLflow does it
+            raise MlflowException("API request to http://user:key@mlflow failed")  # noqa: B904
+    except MlflowException as error:
+        return error
+
+
+def refused(code):
+    raise MlflowException("no", error_code=code)
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (lambda: requests.get("http://127.0.0.1:1", timeout=5), "nothing listens at its address"),
+        (lambda: requests.get("http://mlflow.invalid", timeout=5), "its name cannot be resolved"),
+        (lambda: socket.getaddrinfo("mlflow.invalid", 80), "its name cannot be resolved"),
+    ],
+)
+def test_why_a_tracker_cannot_be_reached_is_said_and_no_address(call, why):
+    said = trackers._said(error_of(call))
+    assert said == f"it does not answer as it should (MlflowException): {why}"
+
+
+def test_a_tracker_that_refuses_the_key_is_told_so():
+    with pytest.raises(MlflowException) as raised:
+        refused(UNAUTHENTICATED)
+    assert trackers._said(raised.value).endswith("it does not accept the key in the Secret")
+    assert trackers._said(ValueError("x")) == "it does not answer as it should (ValueError)"

@@ -272,7 +272,12 @@ class _SplitCheck:
         if self.has_objects and not meant:
             return column_names.lifted(unnamed, of_array=self.format.split(",")[0] == "JSON")
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
-        return f"Map the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
+        named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
+        if self.spec.preference is None and {"chosen", "rejected"} <= set(self.columns_seen):
+            return (
+                f"Write spec.preference: {{}} if the model is to learn which of two answers is better; or else m{named}"
+            )
+        return f"M{named}"
 
     def warnings(self) -> Iterator[str]:
         """What is allowed but probably not meant."""

@@ -8,6 +8,7 @@ import pytest
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import termination_message
+from finetune_operator.decide.pod import obstacle
 from finetune_operator.decide.run import RETRIED, is_live, newest, read_run, with_log
 from tests.unit.finetune_operator.decide.given import (
     NOW,
@@ -28,6 +29,8 @@ BACKOFF = ("Failed", "BackoffLimitExceeded")
 
 
 NO_CLAIM = '0/1 nodes are available: persistentvolumeclaim "data" not found. preemption: not helpful'
+
+LOST_CLAIM = '0/1 nodes are available: persistentvolumeclaim "a" bound to non-existent persistentvolume "b".'
 
 
 def waiting_for(reason: str) -> dict[str, Any]:
@@ -394,3 +397,20 @@ def test_an_image_that_cannot_be_started_is_a_matter_of_the_admin(its_pod: Any) 
     assert failure.reason is Reason.CONTAINER_CONFIG_INVALID
     assert "image" in failure.next_step
     assert "Secret" not in failure.next_step
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "said"),
+    [
+        (f"{NO_CLAIM[:-24]}", 'persistentvolumeclaim "data" not found'),
+        (
+            '0/1 nodes are available: persistentvolumeclaim "dta" not found. not found',
+            'persistentvolumeclaim "dta" not found',
+        ),
+        (LOST_CLAIM, LOST_CLAIM),
+    ],
+)
+def test_a_claim_that_is_missing_is_said_without_the_count_of_nodes(scheduler: str, said: str) -> None:
+    found = obstacle(pod("Pending", conditions=[unplaced(scheduler)]))
+    assert found is not None
+    assert (found.reason, found.message) == (Reason.CONTAINER_CONFIG_INVALID, said)
