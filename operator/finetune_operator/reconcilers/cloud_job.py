@@ -164,10 +164,8 @@ class CloudJobs:
     async def _create(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Record that the provider is asked, then ask it, once."""
         status = decide.asked(view, decision.status)
-        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status)
-        metadata = job["metadata"]
-        written = self._context.store.get(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"])
-        if view.spec is None or status.provider is None or written is None or written["metadata"]["uid"] != view.uid:
+        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status)
+        if view.spec is None or status.provider is None or written is None:
             return job, Decision(view.status)  # deleted meanwhile
         self._guard()
         try:

@@ -118,8 +118,8 @@ class ConnectionReconciler:
         try:
             found = await self._accounts.resolve(name, spec)
             resolved = status.model_copy(update={"azure_open_ai": found})
-            await self._context.write_status(CONNECTIONS, connection, status, resolved)
-            connection, status = self._context.store.get(CONNECTIONS, name) or connection, resolved
+            connection = await self._context.write_status(CONNECTIONS, connection, status, resolved) or connection
+            status = resolved
             await self._accounts.of(name).call(lambda api: api.check())
         except Busy:
             raise

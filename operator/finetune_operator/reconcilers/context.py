@@ -67,7 +67,7 @@ class Context:
 
     async def write_status(
         self, resource: Resource, obj: Manifest, old: ApiModel, new: ApiModel, *, told: bool = False
-    ) -> bool:
+    ) -> Manifest | None:
         """Write the status if it changed, onto the state that was read.
 
         Args:
@@ -78,14 +78,14 @@ class Context:
             told: whether nobody needs to look again when the watch brings this write back.
 
         Returns:
-            Whether the object is still there.
+            The object with that status; None where it is gone.
 
         Raises:
             Conflict: the object has changed since; the queue looks again.
             KubeError: another one of REFUSALS, of which an Event has told.
         """
         if old == new:
-            return True
+            return obj
         metadata = obj["metadata"]
         namespace = metadata.get("namespace")
         try:
@@ -94,12 +94,12 @@ class Context:
             )
         except NotFound:
             self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
-            return False
+            return None
         except REFUSALS as refusal:
             await self.tell_refused(obj, "its status cannot be written", refusal)
             raise
         self.store.put(resource, written, told=told)
-        return True
+        return written
 
     async def tell_refused(self, obj: Mapping[str, Any], what: str, refusal: KubeError) -> None:
         """An Event about a write that a policy or a webhook refuses, where status cannot say it."""

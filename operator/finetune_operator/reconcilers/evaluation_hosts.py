@@ -84,7 +84,7 @@ class EvaluationHosts:
         plan = decide.rise(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
         recorded = await self._asked(connection, plan, found)
         status = measuring.deployed(status, recorded)
-        written = await self._write(job, view, status)
+        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status)
         if written is None:
             return job, Decision(view.status)  # deleted meanwhile
         status, failure = await self._make(view, status, plan.make)
@@ -107,7 +107,7 @@ class EvaluationHosts:
         alone = view.provider.name in ONE_AT_A_TIME
         plan = decide.fall(_recorded(view.status), found, beginning(view), view.now, one_at_a_time=alone)
         status = measuring.fallen(view.status, plan)
-        written = await self._write(job, view, status) or job
+        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status) or job
         self._guard()
         left = Left(written, status, tuple(one.name for one in plan.recorded))
         try:
@@ -143,13 +143,6 @@ class EvaluationHosts:
                 logger.warning("deployment %s was not made, as far as is known: %s", one.name, error.message)
                 return measuring.deployed(status, recorded), error
         return measuring.deployed(status, recorded), None
-
-    async def _write(self, job: Manifest, view: JobView, status: FineTuneJobStatus) -> Manifest | None:
-        """The job with what is to be done in its status; None where it has gone."""
-        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status)
-        metadata = job["metadata"]
-        written = self._context.store.get(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"])
-        return written if written is not None and written["metadata"]["uid"] == view.uid else None
 
 
 def beginning(view: JobView) -> str:

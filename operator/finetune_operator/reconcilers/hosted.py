@@ -144,12 +144,14 @@ class HostedDeployments:
             asleep = idle.fall_asleep(view.generation, look.wake, view.now)
             plan = look.plan(plan.recorded, asleep)
         status = self._status(look, plan, asleep, seen)
-        deployment = await self._write(look.deployment, view, status)
-        await self._tell(deployment, view, asleep, seen)
+        written = await self._context.write_status(MODEL_DEPLOYMENTS, look.deployment, view.status, status)
+        if written is None:
+            return look.deployment, view  # deleted meanwhile, whoever has taken its finalizer off: nothing is made
+        await self._tell(written, view, asleep, seen)
         plan = await self._do(look, plan)
         fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
         view = replace(view, status=status, serving=plan.serving, serves=plan.serves, cost=status.cost, idle=fact)
-        return deployment, view
+        return written, view
 
     async def leave(
         self, deployment: Manifest, view: DeploymentView, target: Target | None
@@ -164,7 +166,8 @@ class HostedDeployments:
             found = await self._found(sorted({one.connection for one in recorded}))
             left, delete = decide.leave(recorded, found, view.now, answers=answers)
             status = self._left_behind(view, hosting_cost.billed(left, found, _as_recorded, view.now))
-            deployment = await self._write(deployment, view, status)
+            written = await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
+            deployment = written or deployment
             self._guard()
             for one in [one for one in left if one.name in delete][:1]:
                 await self._calls.delete(one.connection, one.name)
@@ -331,11 +334,6 @@ class HostedDeployments:
         for connection in connections:
             found |= await self._calls.list(connection)
         return found
-
-    async def _write(self, deployment: Manifest, view: DeploymentView, status: ModelDeploymentStatus) -> Manifest:
-        await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
-        metadata = deployment["metadata"]
-        return self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
 
 
 def _as_recorded(_: Hosted) -> None:

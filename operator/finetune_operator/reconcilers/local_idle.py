@@ -51,10 +51,9 @@ class LocalIdle:
             return deployment, replace(view, status=status, idle=seen.fact)
         asleep = idle.fall_asleep(view.generation, wake, view.now)
         status = status.model_copy(update={"asleep": asleep})
-        await self.context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
+        written = await self.context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
         await self.context.announce(deployment, "Normal", Reason.IDLE, f"{seen.fact.message}: its pods are ended")
-        written = self.context.store.get(MODEL_DEPLOYMENTS, view.name, view.namespace) or deployment
-        return written, replace(view, status=status, idle=idle.sleeping(asleep, seen.usage))
+        return written or deployment, replace(view, status=status, idle=idle.sleeping(asleep, seen.usage))
 
     async def _activity(self, view: DeploymentView) -> idle.Activity:
         pods = self.context.store.select(PODS, pods_of_deployment(view.namespace, view.name))

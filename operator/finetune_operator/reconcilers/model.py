@@ -114,7 +114,7 @@ class ModelReconciler:
             decision = replace(decision, status=not_deployed(view, decision.status, refused))
         status = _with_leftovers(view, decision.status, pruning)
         status = status.model_copy(update={"display": model_display(status)})
-        if not await self._context.write_status(FINE_TUNED_MODELS, model, before, status):
+        if await self._context.write_status(FINE_TUNED_MODELS, model, before, status) is None:
             self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
             return None
         self._offers.taken(key, has_versions_of(view.status, offered))

@@ -103,6 +103,17 @@ async def test_a_price_that_is_not_known_is_said_to_be_unknown(cluster):
     assert "at a price that is not known" in cluster.condition("Idle", DEPLOYMENT)["message"]
 
 
+async def test_nothing_is_made_for_an_object_that_was_forced_away_a_moment_ago(cluster, provider):
+    await deployed(cluster)
+    block = {"azureOpenAI": {"sku": "Standard", "capacity": 7}}
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec=cluster.kube.objects[ADDRESS]["spec"] | block)
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    cluster.kube.drop(MODEL_DEPLOYMENTS, "sentiment")  # somebody took the finalizer off; no watch has told yet
+    await cluster.reconcile(DEPLOYMENT)
+    assert provider.count(PUT) == 1
+
+
 async def test_a_new_version_answers_before_the_old_one_is_deleted(cluster, provider):
     first = await deployed(cluster)
     cluster.add_cloud_job("sentiment-2")
