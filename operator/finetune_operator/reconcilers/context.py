@@ -111,6 +111,7 @@ class Context:
 
         Raises:
             Conflict: the object has changed since it was read.
+            KubeError: another one of REFUSALS, of which an Event has told.
         """
         if has_finalizer(obj, finalizer):
             return obj
@@ -121,6 +122,7 @@ class Context:
 
         Raises:
             Conflict: the object has changed since it was read.
+            KubeError: another one of REFUSALS, of which an Event has told.
         """
         if not has_finalizer(obj, finalizer):
             return obj
@@ -129,7 +131,11 @@ class Context:
     async def _with_finalizers(self, resource: Resource, obj: Manifest, finalizers: list[str]) -> Manifest:
         metadata = obj["metadata"]
         body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-        patched = await self.kube.merge_patch(resource, metadata["name"], metadata["namespace"], body)
+        try:
+            patched = await self.kube.merge_patch(resource, metadata["name"], metadata["namespace"], body)
+        except REFUSALS as refusal:
+            await self.tell_refused(obj, "its finalizers cannot be changed", refusal)
+            raise
         self.store.put(resource, patched)
         return patched
 

@@ -1,6 +1,7 @@
 """FineTunedModel: observe, decide, act, write status."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,10 +93,8 @@ class ModelReconciler:
         view = self._observe(model)
         if view.deleting and is_held(model):
             return await self._release.release(model, view)
-        try:
+        with suppress(*REFUSALS):  # an Event has told of it
             model = await self._release.hold(model, view)
-        except REFUSALS as refusal:
-            await self._context.tell_refused(model, "its finalizer cannot be changed", refusal)
         return await self._settle(key, model, view, offered)
 
     async def _settle(self, key: Key, model: Manifest, view: ModelView, offered: list[JobView]) -> Requeue | None:

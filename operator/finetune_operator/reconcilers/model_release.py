@@ -60,8 +60,12 @@ class ModelRelease:
         if step.step == "WaitForOthers":
             said = f"ModelDeployment {names} uses it: delete that first, {_way_out()}"
             return await self._say(model, view, stalled(Reason.PENDING, said), view.versions, TROUBLE_SECONDS)
-        for name in step.deployments:
-            await self._context.kube.delete(MODEL_DEPLOYMENTS, name, model["metadata"]["namespace"])
+        try:
+            for name in step.deployments:
+                await self._context.kube.delete(MODEL_DEPLOYMENTS, name, model["metadata"]["namespace"])
+        except REFUSALS as refusal:
+            said = f"ModelDeployment {names} cannot be deleted: {refusal.message}; {_way_out()}"
+            return await self._say(model, view, stalled(Reason.WRITE_REFUSED, said), view.versions, TROUBLE_SECONDS)
         said = f"its weights are deleted when ModelDeployment {names} is gone"
         return await self._say(model, view, reconciling(Reason.PENDING, said), view.versions, LOOK_SECONDS)
 

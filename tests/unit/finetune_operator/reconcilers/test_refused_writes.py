@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.names import ABANDON_ANNOTATION
 from finetune_operator.desired import prune_job
 from finetune_operator.runtime.errors import Forbidden, KubeError, Transient, Unadmitted, error_for
 from finetune_operator.runtime.kube import (
@@ -13,11 +14,13 @@ from finetune_operator.runtime.kube import (
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
     JOBS,
+    MODEL_DEPLOYMENTS,
     SERVICES,
     Resource,
 )
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_job, with_running_job
+from tests.unit.finetune_operator.reconcilers.test_reconcile_models import with_version
 
 DOWN = (
     'Internal error occurred: failed calling webhook "mutate.example.com": failed to call webhook: Post '
@@ -116,6 +119,33 @@ async def test_a_models_deployment_that_may_not_be_made(refusal: KubeError) -> N
     await relent(cluster)
     assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
     assert cluster.condition("Stalled", MODEL)["status"] == "False"
+
+
+@BOTH
+async def test_a_models_deployment_that_may_not_be_deleted_keeps_the_model(refusal: KubeError) -> None:
+    cluster = await with_version(deletionPolicy="Delete")
+    refuse(cluster, "delete", "modeldeployments", refusal)
+    cluster.kube.mark_deleted(FINE_TUNED_MODELS, "sentiment")
+    await cluster.settle()
+    reason, message = said(cluster, MODEL)
+    assert reason == "WriteRefused"
+    assert f"ModelDeployment sentiment cannot be deleted: {refusal.message}" in message
+    await relent(cluster)
+    assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
+
+
+@BOTH
+async def test_a_finalizer_that_may_not_be_taken_off_is_told_by_an_event(refusal: KubeError) -> None:
+    cluster = await with_version(deletionPolicy="Delete")
+    metadata = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["metadata"]
+    cluster.kube.change(
+        FINE_TUNED_MODELS, "sentiment", metadata=metadata | {"annotations": {ABANDON_ANNOTATION: "true"}}
+    )
+    cluster.kube.mark_deleted(FINE_TUNED_MODELS, "sentiment")
+    refuse(cluster, "patch", "finetunedmodels", refusal)
+    with pytest.raises(type(refusal)):
+        await cluster.settle()
+    assert ("FineTunedModel", "Warning", "WriteRefused") in cluster.told
 
 
 @BOTH
