@@ -225,3 +225,9 @@ def has_finalizer(obj: Mapping[str, Any], name: str) -> bool:
 def is_abandoned(obj: Mapping[str, Any]) -> bool:
     """Whether somebody wants the object let go, though what it has elsewhere cannot be deleted."""
     return (obj["metadata"].get("annotations") or {}).get(ABANDON_ANNOTATION) == "true"
+
+
+def has_condition(obj: Mapping[str, Any], kind: str, status: str) -> bool:
+    """Whether a manifest's status has this condition in this state."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return any((one["type"], one["status"]) == (kind, status) for one in conditions)

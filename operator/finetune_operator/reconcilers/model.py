@@ -21,20 +21,20 @@ from finetune_operator.desired import fine_tuned_model, model_deployment, prune_
 from finetune_operator.desired.compare import covers, stamped
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError
-from finetune_operator.reconcilers.context import Context, is_abandoned, parse_spec, parse_status, wants_deletion
-from finetune_operator.reconcilers.model_release import (
-    ModelRelease,
-    delete_at_provider,
-    is_at_provider,
-    is_held,
-    make_prune_job,
-    require_here,
-    require_not_failed,
+from finetune_operator.reconcilers.context import (
+    Context,
+    has_condition,
+    is_abandoned,
+    parse_spec,
+    parse_status,
+    wants_deletion,
 )
+from finetune_operator.reconcilers.model_release import ModelRelease, is_held
 from finetune_operator.reconcilers.observed import made_version, of_model
 from finetune_operator.reconcilers.offers import Offers
+from finetune_operator.reconcilers.weights import Weights
 from finetune_operator.runtime.errors import REFUSALS, Conflict
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, owner_uids
 from finetune_operator.runtime.queue import Key, Requeue
 
 Manifest = dict[str, Any]
@@ -64,9 +64,9 @@ class ModelReconciler:
 
     def __init__(self, context: Context, accounts: Accounts, offers: Offers) -> None:
         self._context = context
-        self._accounts = accounts
         self._offers = offers
-        self._release = ModelRelease(context, accounts)
+        self._weights = Weights(context, accounts)
+        self._release = ModelRelease(context, self._weights)
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a model; a second one where the store was behind and the write did not fit."""
@@ -164,6 +164,8 @@ class ModelReconciler:
         metadata = model["metadata"]
         spec, spec_error = parse_spec(FineTunedModelSpec, model)
         status = parse_status(FineTunedModelStatus, model)
+        found = ((one.version, self._weights.job_of(model, one)) for one in status.versions or ())
+        jobs = {number: job for number, job in found if job is not None}
         return ModelView(
             name=metadata["name"],
             generation=metadata["generation"],
@@ -172,8 +174,8 @@ class ModelReconciler:
             spec_error=spec_error,
             status=status,
             deployments=self._deployments(model),
-            pruned=frozenset(v.version for v in status.versions or () if self._is_pruned(model, v)),
-            pruning=frozenset(v.version for v in status.versions or () if self._prune_job(model, v)),
+            pruned=frozenset(number for number, job in jobs.items() if has_condition(job, "Complete", "True")),
+            pruning=frozenset(jobs),
             now=self._context.clock(),
         )
 
@@ -199,19 +201,6 @@ class ModelReconciler:
                 )
         return views
 
-    def _is_pruned(self, model: Manifest, version: ModelVersion) -> bool:
-        job = self._prune_job(model, version)
-        conditions = (job or {}).get("status", {}).get("conditions") or ()
-        return any(c["type"] == "Complete" and c["status"] == "True" for c in conditions)
-
-    def _prune_job(self, model: Manifest, version: ModelVersion) -> Manifest | None:
-        """The Job that deletes the version's weights; one of an earlier model of the same name does not count."""
-        metadata = model["metadata"]
-        name = prune_job.name(metadata["name"], version.version)
-        job = self._context.store.get(JOBS, name, metadata["namespace"])
-        owners = (job or {}).get("metadata", {}).get("ownerReferences") or ()
-        return job if any(owner["uid"] == metadata["uid"] for owner in owners) else None
-
     async def _prune_all(self, model: Manifest, surplus: Sequence[ModelVersion]) -> Pruning:
         """Have the weights of versions deleted, as far as that can be."""
         pruning = Pruning()
@@ -227,29 +216,14 @@ class ModelReconciler:
     async def _prune(self, model: Manifest, version: ModelVersion) -> bool:
         """Have the version's weights deleted; whether they are gone: then the version leaves status.
 
-        What was adopted leaves it at once: its weights are others'.
-
         Raises:
             ProviderError: they cannot be deleted now.
         """
-        if version.adopted:
-            return True
-        if is_abandoned(model):
+        if is_abandoned(model) and not version.adopted:
             note = f"version {version.version} is let go; its weights stay where they are until somebody deletes them"
             await self._context.announce(model, "Warning", "Abandoned", note)
             return True
-        connection = self._context.connection(version.connection)
-        if is_at_provider(version, connection):
-            await delete_at_provider(self._accounts, version)
-            return True
-        here = require_here(version, connection)
-        manifest = prune_job.build(model, version, here)
-        present = self._prune_job(model, version)
-        if manifest is not None and present is None:
-            await make_prune_job(self._context, manifest)
-        elif present is not None:
-            require_not_failed(present)
-        return False
+        return await self._weights.delete(model, version, prune_job.build)
 
     async def _deploy(self, model: Manifest, view: ModelView, decision: ModelDecision) -> Failure | None:
         """Have the automatic deployment as it should be, where there is to be one; or why it cannot be made."""
@@ -285,8 +259,7 @@ def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Prun
 
 def _made_for(deployment: Manifest, model: Manifest) -> bool:
     """Whether it is the model's own, by its owner or, where somebody has taken that off, by the operator's label."""
-    metadata = deployment["metadata"]
-    owners = metadata.get("ownerReferences") or ()
+    metadata, owners = deployment["metadata"], owner_uids(deployment)
     named = deployment["spec"]["modelRef"]["name"] == metadata["name"] == model["metadata"]["name"]
     labelled = (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == FIELD_MANAGER
-    return any(owner["uid"] == model["metadata"]["uid"] for owner in owners) or (not owners and named and labelled)
+    return model["metadata"]["uid"] in owners or (not owners and named and labelled)

@@ -1,10 +1,8 @@
 """A FineTunedModel that takes its weights with it: held until they are gone, with a way out."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import ABANDON_ANNOTATION, WEIGHTS_FINALIZER
 from finetune_api.reasons import Reason
@@ -13,15 +11,12 @@ from finetune_operator.decide.conditions import Fact, merge, reconciling, stalle
 from finetune_operator.decide.model import ModelView
 from finetune_operator.decide.model_release import next_step
 from finetune_operator.desired import prune_job
-from finetune_operator.providers.accounts import Accounts, is_remote
-from finetune_operator.providers.errors import CannotMake, ProviderError, TryLater
-from finetune_operator.providers.hugging_face import create_job
+from finetune_operator.providers.errors import ProviderError
 from finetune_operator.reconcilers.context import Context, has_finalizer, is_abandoned
-from finetune_operator.runtime.errors import REFUSALS, Conflict
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
+from finetune_operator.reconcilers.weights import Weights
+from finetune_operator.runtime.errors import REFUSALS
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Requeue
-
-logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
 
@@ -33,12 +28,12 @@ class ModelRelease:
 
     Args:
         context: the world.
-        accounts: of the providers that have weights.
+        weights: deletes what the model takes with it.
     """
 
-    def __init__(self, context: Context, accounts: Accounts) -> None:
+    def __init__(self, context: Context, weights: Weights) -> None:
         self._context = context
-        self._accounts = accounts
+        self._weights = weights
 
     async def hold(self, model: Manifest, view: ModelView) -> Manifest:
         """The finalizer on a model that takes its weights with it, and on no other."""
@@ -74,7 +69,7 @@ class ModelRelease:
         trouble: ProviderError | None = None
         for version in view.versions:
             try:
-                gone = await self._delete(model, version)
+                gone = await self._weights.delete(model, version, prune_job.for_release)
             except ProviderError as error:
                 gone, trouble = False, trouble or error
             left += [] if gone else [version]
@@ -89,36 +84,6 @@ class ModelRelease:
         what = leftovers.left(f"the weights of version {numbers}", trouble.failure(), leftovers.way_out("model"))
         again = leftovers.pause(view.status.conditions, trouble.failure(), view.now)
         return await self._say(model, view, [*stalled(trouble.reason, said), what], left, again)
-
-    async def _delete(self, model: Manifest, version: ModelVersion) -> bool:
-        """Whether a version's weights are gone, or not this model's to delete.
-
-        Raises:
-            ProviderError: they cannot be deleted now.
-        """
-        if version.adopted:
-            return True
-        connection = self._context.connection(version.connection)
-        if is_at_provider(version, connection):
-            await delete_at_provider(self._accounts, version)
-            return True
-        job = prune_job.for_release(model, version, require_here(version, connection))
-        return job is None or await self._pruned(job)
-
-    async def _pruned(self, job: Manifest) -> bool:
-        """Whether the Job that deletes a folder has done so; it is made where it is not there."""
-        metadata = job["metadata"]
-        present = self._context.store.get(JOBS, metadata["name"], metadata["namespace"])
-        conditions = {one["type"] for one in _conditions(present) if one["status"] == "True"}
-        if "Complete" in conditions:
-            return True
-        if present is not None:
-            require_not_failed(present)
-            return False
-        if self._context.is_ending(metadata["namespace"]):
-            return True  # its claims go with it
-        await make_prune_job(self._context, job)
-        return False
 
     async def _let_go(self, model: Manifest, left: Sequence[ModelVersion]) -> None:
         if left:
@@ -140,62 +105,6 @@ class ModelRelease:
         return Requeue(again)
 
 
-def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) -> bool:
-    """Whether a version's weights are a provider's to delete; on a claim they are not, whatever the connection is."""
-    if version.artifact.provider_model_id is not None:
-        return True
-    return is_remote(connection) and not (version.artifact.uri or "").startswith("pvc://")
-
-
-async def delete_at_provider(accounts: Accounts, version: ModelVersion) -> None:
-    """Delete a version's weights at the provider where they are: elsewhere they would be taken for gone.
-
-    Raises:
-        ProviderError: they cannot be deleted now.
-    """
-    accounts.require_models(version)
-    name = version.artifact.provider_model_id or version.artifact.uri or ""
-    await accounts.of(version.connection).call(lambda api: api.delete_model(name))
-
-
-def require_here(version: ModelVersion, connection: LLMConnectionSpec | None) -> HuggingFace:
-    """The connection's block, which says where on the cluster weights are.
-
-    Raises:
-        TryLater: there is none by now.
-    """
-    if connection is None or connection.hugging_face is None:
-        raise TryLater(Reason.CONNECTION_NOT_FOUND, f"there is no LLMConnection {version.connection} to its place")
-    return connection.hugging_face
-
-
-async def make_prune_job(context: Context, job: Manifest) -> None:
-    """Have a Job delete a folder; one of an earlier model that has the name and is on its way out is waited for.
-
-    Raises:
-        TryLater: a policy refuses it, or somebody else's has the name.
-    """
-    try:
-        context.store.put(JOBS, await create_job(context.kube, job))
-    except Conflict as going:
-        logger.info("a Job that deletes weights waits: %s", going.message)  # its end has the model looked at
-    except CannotMake as taken:
-        raise TryLater(taken.failure.reason, taken.failure.message) from None
-    except REFUSALS as refusal:
-        raise TryLater(Reason.POD_REJECTED, refusal.message) from None
-
-
-def require_not_failed(job: Manifest) -> None:
-    """The Job that deletes a folder has not failed.
-
-    Raises:
-        TryLater: it has, and is not tried again while it is there.
-    """
-    if any((one["type"], one["status"]) == ("Failed", "True") for one in _conditions(job)):
-        said = f"Job {job['metadata']['name']} failed; its pod's log says why; delete the Job to have it tried again"
-        raise TryLater(Reason.ARTIFACT_FAILED, said)
-
-
 def is_held(model: Mapping[str, Any]) -> bool:
     """Whether the model waits for its weights to be deleted, or will."""
     return has_finalizer(model, WEIGHTS_FINALIZER)
@@ -203,7 +112,3 @@ def is_held(model: Mapping[str, Any]) -> bool:
 
 def _way_out() -> str:
     return f"or annotate the model with {ABANDON_ANNOTATION}=true to let it go and leave the weights"
-
-
-def _conditions(job: Manifest | None) -> list[dict[str, Any]]:
-    return (job or {}).get("status", {}).get("conditions") or []

@@ -11,6 +11,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
+from finetune_operator.reconcilers.context import has_condition
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -125,13 +126,8 @@ def _unreleased(store: Store) -> Iterator[tuple[str, str, str]]:
     for namespace, name in store.addresses(FINE_TUNE_JOBS, UNRELEASED):
         yield FINE_TUNE_JOBS.kind, namespace, name
     for namespace, name in store.addresses(MODEL_DEPLOYMENTS, in_phase("Deleting")):
-        if _has_condition(store.get(MODEL_DEPLOYMENTS, name, namespace) or {}, "Stalled", "True"):
+        if has_condition(store.get(MODEL_DEPLOYMENTS, name, namespace) or {}, "Stalled", "True"):
             yield MODEL_DEPLOYMENTS.kind, namespace, name
-
-
-def _has_condition(obj: Mapping[str, Any], kind: str, status: str) -> bool:
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return any((one["type"], one["status"]) == (kind, status) for one in conditions)
 
 
 def make_store() -> Store:
@@ -160,21 +156,21 @@ def _index_pod(pod: Manifest) -> Iterator[str]:
 def _index_job(job: Manifest) -> Iterator[str]:
     namespace, spec = job["metadata"]["namespace"], job.get("spec", {})
     yield uses_connection(spec.get("connectionRef", {}).get("name", ""))
-    if not _has_condition(job, "Complete", "True") and not _has_condition(job, "Failed", "True"):
+    if not has_condition(job, "Complete", "True") and not has_condition(job, "Failed", "True"):
         yield under_way(namespace, spec.get("modelRef", {}).get("name", ""))
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if number := job.get("status", {}).get("modelVersion"):
         model = spec.get("modelRef", {}).get("name", "")
         yield from (made_version(namespace, model), made_version(namespace, model, number))
-    if _has_condition(job, "Released", "False"):
+    if has_condition(job, "Released", "False"):
         yield UNRELEASED
     yield from _index_leftovers(job)
     yield from _index_phase(job)
 
 
 def _index_leftovers(obj: Manifest) -> Iterator[str]:
-    if _has_condition(obj, leftovers.CONDITION, "False"):
+    if has_condition(obj, leftovers.CONDITION, "False"):
         yield UNCLEANED
 
 
@@ -288,12 +284,12 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
 def _has_ended(child: Mapping[str, Any]) -> bool:
     """Whether a batch Job or a pod has come to its end, and nothing will come of it any more."""
     ended = (child.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
-    return ended or any(_has_condition(child, end, "True") for end in ("Complete", "Failed"))
+    return ended or any(has_condition(child, end, "True") for end in ("Complete", "Failed"))
 
 
 def _is_done(job: Mapping[str, Any] | None) -> bool:
     """Whether a FineTuneJob has its version, and nothing of it is anywhere else."""
-    return job is not None and _has_condition(job, "Complete", "True") and not job["metadata"].get("finalizers")
+    return job is not None and has_condition(job, "Complete", "True") and not job["metadata"].get("finalizers")
 
 
 def _keys(resource: Resource, addresses: Iterable[tuple[str, str]]) -> Iterator[Key]:

@@ -252,7 +252,7 @@ class Kube:
             return await self.create(resource, body)
         except Conflict:
             found = await self.get(resource, body["metadata"]["name"], body["metadata"].get("namespace"))
-            if found is None or not _owners(body) <= _owners(found):
+            if found is None or not owner_uids(body) <= owner_uids(found):
                 raise
             return found
 
@@ -415,7 +415,7 @@ def _object(body: bytes) -> dict[str, Any]:
     raise KubeError(200, "NotAnObject", "the API server answered with something that is no object")
 
 
-def _owners(obj: Mapping[str, Any]) -> set[str]:
+def owner_uids(obj: Mapping[str, Any]) -> set[str]:
     """UIDs of the object's owners."""
     return {owner["uid"] for owner in obj["metadata"].get("ownerReferences") or ()}
 

@@ -1,0 +1,111 @@
+"""Weights of versions that are to go: deleted at their provider, or by a Job where they are on claims or in stores."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from finetune_api.connection import HuggingFace, LLMConnectionSpec
+from finetune_api.model import ModelVersion
+from finetune_api.reasons import Reason
+from finetune_operator.desired import prune_job
+from finetune_operator.providers.accounts import Accounts, is_remote
+from finetune_operator.providers.errors import CannotMake, TryLater
+from finetune_operator.providers.hugging_face import create_job
+from finetune_operator.reconcilers.context import Context, has_condition
+from finetune_operator.runtime.errors import REFUSALS, Conflict
+from finetune_operator.runtime.kube import JOBS, owner_uids
+
+logger = logging.getLogger(__name__)
+
+Manifest = dict[str, Any]
+
+Build = Callable[[Manifest, ModelVersion, HuggingFace], Manifest | None]
+"""Makes the Job that deletes a version's folder, or None where the folder is not the model's."""
+
+
+class Weights:
+    """Has weights deleted. Asking twice, or after a crash, deletes nothing else.
+
+    Args:
+        context: the world.
+        accounts: of the providers that have weights.
+    """
+
+    def __init__(self, context: Context, accounts: Accounts) -> None:
+        self._context = context
+        self._accounts = accounts
+
+    async def delete(self, model: Manifest, version: ModelVersion, build: Build) -> bool:
+        """Whether a version's weights are gone by now, or are not this model's to delete: what was adopted is others'.
+
+        Raises:
+            ProviderError: they cannot be deleted now.
+        """
+        if version.adopted:
+            return True
+        connection = self._context.connection(version.connection)
+        if is_at_provider(version, connection):
+            # Elsewhere they would be taken for gone.
+            self._accounts.require_models(version)
+            name = version.artifact.provider_model_id or version.artifact.uri or ""
+            await self._accounts.of(version.connection).call(lambda api: api.delete_model(name))
+            return True
+        job = build(model, version, _require_here(version, connection))
+        return job is None or await self._is_done(job)
+
+    def job_of(self, model: Manifest, version: ModelVersion) -> Manifest | None:
+        """The Job that deletes what history has let go; one of an earlier model of the same name does not count."""
+        metadata = model["metadata"]
+        job = self._context.store.get(JOBS, prune_job.name(metadata["name"], version.version), metadata["namespace"])
+        return job if job is not None and metadata["uid"] in owner_uids(job) else None
+
+    async def _is_done(self, job: Manifest) -> bool:
+        """Whether the Job has done its work; it is made where it is not there.
+
+        Raises:
+            TryLater: it has failed, and is not tried again while it is there; or it cannot be made.
+        """
+        name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+        present = self._context.store.get(JOBS, name, namespace)
+        if present is not None and owner_uids(job) <= owner_uids(present):
+            if has_condition(present, "Failed", "True"):
+                said = f"Job {name} failed; its pod's log says why; delete the Job to have it tried again"
+                raise TryLater(Reason.ARTIFACT_FAILED, said)
+            return has_condition(present, "Complete", "True")
+        if self._context.is_ending(namespace):
+            return True  # its claims go with it
+        await self._make(job)
+        return False
+
+    async def _make(self, job: Manifest) -> None:
+        """Make the Job; one of an earlier model that has the name and is on its way out is waited for.
+
+        Raises:
+            TryLater: a policy refuses it, or somebody else's has the name.
+        """
+        try:
+            self._context.store.put(JOBS, await create_job(self._context.kube, job))
+        except Conflict as going:
+            logger.info("a Job that deletes weights waits: %s", going.message)  # its end has the model looked at
+        except CannotMake as taken:
+            raise TryLater(taken.failure.reason, taken.failure.message) from None
+        except REFUSALS as refusal:
+            raise TryLater(Reason.POD_REJECTED, refusal.message) from None
+
+
+def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) -> bool:
+    """Whether a version's weights are a provider's to delete; on a claim they are not, whatever the connection is."""
+    if version.artifact.provider_model_id is not None:
+        return True
+    return is_remote(connection) and not (version.artifact.uri or "").startswith("pvc://")
+
+
+def _require_here(version: ModelVersion, connection: LLMConnectionSpec | None) -> HuggingFace:
+    """The connection's block, which says where on the cluster weights are.
+
+    Raises:
+        TryLater: there is none by now.
+    """
+    if connection is None or connection.hugging_face is None:
+        raise TryLater(Reason.CONNECTION_NOT_FOUND, f"there is no LLMConnection {version.connection} to its place")
+    return connection.hugging_face
