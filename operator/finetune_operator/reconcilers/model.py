@@ -77,7 +77,7 @@ class ModelReconciler:
             return await self._look(key)
 
     async def _look(self, key: Key) -> Requeue | None:
-        offered = self._offers.of(key)
+        offered = self._offered(key)
         model = await self._context.read(FINE_TUNED_MODELS, key)
         if model is None and offered:
             try:
@@ -96,6 +96,17 @@ class ModelReconciler:
         with suppress(*REFUSALS):  # an Event has told of it
             model = await self._release.hold(model, view)
         return await self._settle(key, model, view, offered)
+
+    def _offered(self, key: Key) -> list[JobView]:
+        """What waits for the model; what was made by a job that is gone by now is no version, as after a crash."""
+        waiting = self._offers.of(key)
+        gone = [job.uid for job in waiting if not self._is_there(job)]
+        self._offers.settle(key, [job for job in waiting if job.uid in gone])
+        return [job for job in waiting if job.uid not in gone]
+
+    def _is_there(self, job: JobView) -> bool:
+        found = self._context.store.get(FINE_TUNE_JOBS, job.name, job.namespace)
+        return found is not None and found["metadata"]["uid"] == job.uid
 
     async def _settle(self, key: Key, model: Manifest, view: ModelView, offered: list[JobView]) -> Requeue | None:
         """Versions that wait and the one that becomes active by them are one write: none is ever there without it."""
@@ -116,7 +127,7 @@ class ModelReconciler:
         if await self._context.write_status(FINE_TUNED_MODELS, model, before, status) is None:
             self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
             return None
-        self._offers.taken(key, has_versions_of(view.status, offered))
+        self._offers.settle(key, has_versions_of(view.status, offered))
         if changes:
             refused = await self._deploy(model, view, decision)
             await self._tell_activated(model, before, status)

@@ -65,8 +65,8 @@ class Offers:
         """What waits for a model, in the order in which it was offered."""
         return list(self._waiting.get(model, {}).values())
 
-    def taken(self, model: Key, jobs: Iterable[JobView]) -> None:
-        """These are versions now."""
+    def settle(self, model: Key, jobs: Iterable[JobView]) -> None:
+        """These wait no longer: they are versions now, or gone."""
         waiting = self._waiting.get(model, {})
         for job in jobs:
             waiting.pop(job.uid, None)

@@ -103,6 +103,17 @@ async def test_a_model_that_may_not_be_made_is_told_by_the_job_that_has_its_vers
     assert len(cluster.status(MODEL)["versions"]) == 1
 
 
+async def test_a_model_that_may_not_be_made_is_not_made_later_for_a_job_that_was_deleted_meanwhile() -> None:
+    cluster = await with_running_job()
+    refuse(cluster, "create", "finetunedmodels", Forbidden(403, "Forbidden", "no"))
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    await relent(cluster)
+    assert (FINE_TUNED_MODELS, "team-a", "sentiment") not in cluster.kube.objects
+
+
 @BOTH
 async def test_a_models_deployment_that_may_not_be_made(refusal: KubeError) -> None:
     cluster = await with_running_job()
