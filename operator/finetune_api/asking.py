@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel
+from finetune_api.base import ApiModel, AttemptRef
 from finetune_api.names import ANSWERS_PATH
 
 Candidate = Literal["tuned", "base", "activeVersion"]
@@ -20,13 +20,8 @@ COMPLETIONS = "chat/completions"
 """What OpenAI's clients put behind the root of an API."""
 
 
-class Asker(ApiModel):
+class Asker(AttemptRef):
     """Which attempt asks: the middle of the URL's path."""
-
-    namespace: Annotated[str, Field(max_length=63)] = Field(description="Namespace of the FineTuneJob.")
-    name: Annotated[str, Field(max_length=253)] = Field(description="Name of the FineTuneJob.")
-    uid: Annotated[str, Field(max_length=64)] = Field(description="UID of the FineTuneJob.")
-    attempt: Annotated[int, Field(ge=1)] = Field(description="Which attempt asks.")
 
     def root(self, service: str) -> str:
         """The root of the API that this attempt asks, of an operator whose Service has this DNS name."""

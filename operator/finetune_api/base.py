@@ -6,8 +6,6 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-Rules = list[dict[str, str]]
-
 
 def alias(name: str) -> str:
     """CamelCase as Kubernetes spells it: acronyms keep their capitals at the end of a name."""
@@ -162,6 +160,15 @@ class ConfigMapKeyRef(ApiModel):
         Field(min_length=1, max_length=253),
         shaped("^[-._a-zA-Z0-9]+$", "a key of a ConfigMap has letters, digits, '-', '_' and '.' only"),
     ] = Field(description="Key in the ConfigMap's data.")
+
+
+class AttemptRef(ApiModel):
+    """One attempt of a FineTuneJob: whoever speaks for it says so, and what is said to it begins so."""
+
+    namespace: Annotated[str, Field(max_length=63)] = Field(description="Namespace of the FineTuneJob.")
+    name: Annotated[str, Field(max_length=253)] = Field(description="Name of the FineTuneJob.")
+    uid: Annotated[str, Field(max_length=64)] = Field(description="UID of the FineTuneJob.")
+    attempt: Annotated[int, Field(ge=1)] = Field(description="Which attempt it is.")
 
 
 class ResourceRequirements(ApiModel):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import orjson
 from pydantic import Field
 
-from finetune_api.base import ApiModel
+from finetune_api.base import ApiModel, AttemptRef
 from finetune_api.catalogue import Price
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job import FineTuneJobSpec
@@ -52,13 +52,9 @@ class ActiveVersionRef(ApiModel):
     sha256: str | None = Field(None, alias="sha256", description="SHA-256 of its manifest.")
 
 
-class AttemptJob(ApiModel):
+class AttemptJob(AttemptRef):
     """One attempt of a FineTuneJob: what every pod of one needs to know."""
 
-    namespace: str = Field(description="Namespace of the FineTuneJob.")
-    name: str = Field(description="Name of the FineTuneJob.")
-    uid: str = Field(description="UID of the FineTuneJob.")
-    attempt: Annotated[int, Field(ge=1)] = Field(description="Which attempt this is.")
     spec: FineTuneJobSpec = Field(description="The job's spec as it was applied.")
     report: ReportTarget | None = Field(None, description="Where to report to; without a cluster nowhere.")
 
@@ -113,13 +109,9 @@ class TrainerJob(AttemptJob):
     )
 
 
-class UploadTarget(ApiModel):
+class UploadTarget(AttemptRef):
     """Which file a pod sends: the query of an upload's URL. The body is the file, its length stands in the head."""
 
-    namespace: Annotated[str, Field(max_length=63)] = Field(description="Namespace of the FineTuneJob.")
-    name: Annotated[str, Field(max_length=253)] = Field(description="Name of the FineTuneJob.")
-    uid: Annotated[str, Field(max_length=64)] = Field(description="UID of the FineTuneJob.")
-    attempt: Annotated[int, Field(ge=1)] = Field(description="Which attempt sends it.")
     split: PartName = Field(description="Which split it is, or code.")
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = Field(alias="sha256", description="Of the body.")
 
@@ -142,13 +134,9 @@ class Checked(ApiModel):
     evaluation: EvaluationSize | None = Field(None, description="What the test set comes to, where there is one.")
 
 
-class Report(ApiModel):
+class Report(AttemptRef):
     """The whole state of one attempt, each time anew: a lost or doubled report changes nothing."""
 
-    namespace: Annotated[str, Field(max_length=63)] = Field(description="Namespace of the FineTuneJob.")
-    name: Annotated[str, Field(max_length=253)] = Field(description="Name of the FineTuneJob.")
-    uid: Annotated[str, Field(max_length=64)] = Field(description="UID of the FineTuneJob.")
-    attempt: Annotated[int, Field(ge=1)] = Field(description="Which attempt speaks.")
     phase: RunPhase = Field(description="What the trainer is doing.")
     progress: Progress | None = Field(None, description="How far the training is.")
     loss: Loss | None = Field(None, description="Loss curves so far, thinned.")

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from finetune_api.base import AttemptRef
 from finetune_api.names import ATTEMPT_LABEL, JOB_LABEL, JOB_UID_LABEL
 from finetune_api.trainer import Report
 from finetune_operator.desired import names
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
-from finetune_operator.runtime.uploads import Claimed
 
 Manifest = dict[str, Any]
 Address = tuple[str, str]
@@ -43,14 +43,14 @@ class ReportBox:
         self._known: dict[str, _Known] = {}
         self._uids: dict[Address, str] = {}
 
-    def authorise(self, identity: TokenIdentity, report: Claimed) -> str | None:
+    def authorise(self, identity: TokenIdentity, report: AttemptRef) -> str | None:
         """Why this pod may not speak for this attempt, or None: pod, Job, FineTuneJob and attempt must all fit."""
         if identity.pod_name is None or identity.namespace != report.namespace:
             return "the token is not bound to a pod of the job's namespace"
         pod = self._store.get(PODS, identity.pod_name, identity.namespace)
         if pod is None or pod["metadata"]["uid"] != identity.pod_uid:
             return "the token's pod is not a training pod"
-        batch_job = self._owner(pod, JOBS.kind, report.namespace)
+        batch_job = self._batch_job(pod)
         if batch_job is None or not _is_of(batch_job, report):
             return "the token's pod is of another job, or its Job is gone"
         if pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL) != str(report.attempt):
@@ -97,16 +97,17 @@ class ReportBox:
             self._uids[namespace, name] = uid
         return self._known[uid]
 
-    def _owner(self, pod: Manifest, kind: str, namespace: str) -> Manifest | None:
+    def _batch_job(self, pod: Manifest) -> Manifest | None:
+        """The pod's Job, as long as it is there."""
         for owner in pod["metadata"].get("ownerReferences") or ():
-            if owner["kind"] == kind:
-                found = self._store.get(JOBS, owner["name"], namespace)
+            if owner["kind"] == JOBS.kind:
+                found = self._store.get(JOBS, owner["name"], pod["metadata"]["namespace"])
                 if found is not None and found["metadata"]["uid"] == owner["uid"]:
                     return found
         return None
 
 
-def _is_of(batch_job: Manifest, report: Claimed) -> bool:
+def _is_of(batch_job: Manifest, report: AttemptRef) -> bool:
     """Whether the batch Job is of the report's FineTuneJob: by its owner, or by the labels that it was made with."""
     metadata = batch_job["metadata"]
     owners = metadata.get("ownerReferences") or ()

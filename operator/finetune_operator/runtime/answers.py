@@ -9,8 +9,6 @@ Nothing of a question or an answer is kept, logged, or in what is said about it.
 matter.
 """
 
-import logging
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import web
@@ -18,16 +16,12 @@ from pydantic import ValidationError
 
 from finetune_api.asking import COMPLETIONS, QUESTION_MAX_BYTES, Asker, Question, Reply
 from finetune_api.names import ANSWERS_PATH
-from finetune_api.reasons import Reason
-from finetune_operator.runtime import metrics
 from finetune_operator.runtime.bodies import check_head, read_body
-from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.route import Handler, Identify, require_allowed
 
-ANSWERS_ROUTE = f"{ANSWERS_PATH}/{{namespace}}/{{name}}/{{uid}}/{{attempt}}/{COMPLETIONS}"
-
-logger = logging.getLogger(__name__)
+ROUTE = f"{ANSWERS_PATH}/{{namespace}}/{{name}}/{{uid}}/{{attempt}}/{COMPLETIONS}"
 
 
 class Answering(Protocol):
@@ -42,67 +36,19 @@ class Answering(Protocol):
         ...
 
 
-class AnswerRoute:
-    """Answers questions.
+def handler(identify: Identify, answering: Answering) -> Handler:
+    """Takes one question, which is authorised before it is read; raises Refusal."""
 
-    Args:
-        identify: who sends a request; raises Refusal.
-        answering: who may ask, and what is answered.
-        is_leader: questions are taken by the leader alone, as it alone asks providers.
-        at_once: questions at once.
-    """
-
-    def __init__(
-        self,
-        *,
-        identify: Callable[[web.Request], Awaitable[TokenIdentity]],
-        answering: Answering,
-        is_leader: Callable[[], bool],
-        at_once: int,
-    ) -> None:
-        self._identify = identify
-        self._answering = answering
-        self._is_leader = is_leader
-        self._free = at_once
-
-    async def answer(self, request: web.Request) -> web.Response:
-        """One question."""
-        status = 500
-        try:
-            response = await self._response(request)
-            status = response.status
-            return response
-        finally:
-            metrics.QUESTIONS.labels(str(status)).inc()
-
-    async def _response(self, request: web.Request) -> web.Response:
-        try:
-            reply = await self._handle(request)
-        except Refusal as refusal:
-            return refusal.response()
-        except (KubeError, LeadershipLost) as error:
-            logger.warning("a question could not be taken: %r", error)
-            return Refusal(503, "the question cannot be taken now", retry_after=5).response()
+    async def take(request: web.Request) -> web.Response:
+        check_head(request, QUESTION_MAX_BYTES, "question")
+        identity = await identify(request)
+        asker = _asker(request)
+        require_allowed(answering.authorise(identity, asker), identity, "question")
+        question = _question(await read_body(request, QUESTION_MAX_BYTES, "question"))
+        reply = await answering.accept(asker, question)
         return web.json_response(reply.as_completion())
 
-    async def _handle(self, request: web.Request) -> Reply:
-        if not self._is_leader():
-            raise Refusal(503, "this replica does not lead", retry_after=2, close=True)
-        if self._free < 1:
-            raise Refusal(503, f"{Reason.RATE_LIMITED}: too many questions at once", retry_after=1, close=True)
-        self._free -= 1
-        try:
-            check_head(request, QUESTION_MAX_BYTES, "question")
-            identity = await self._identify(request)
-            asker = _asker(request)
-            reason = self._answering.authorise(identity, asker)
-            if reason is not None:
-                logger.warning("question of pod %s/%s refused: %s", identity.namespace, identity.pod_name, reason)
-                raise Refusal(403, reason, close=True)
-            question = _question(await read_body(request, QUESTION_MAX_BYTES, "question"))
-            return await self._answering.accept(asker, question)
-        finally:
-            self._free += 1
+    return take
 
 
 def _asker(request: web.Request) -> Asker:

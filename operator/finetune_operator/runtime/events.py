@@ -1,11 +1,10 @@
 """Kubernetes Events for people: the same one at most every ten minutes, and never in a reconcile's way."""
 
-import asyncio
 import hashlib
 import logging
 import re
 import socket
-from collections import OrderedDict
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -14,9 +13,9 @@ from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost
 from finetune_operator.runtime.kube import EVENTS, Kube
 from finetune_operator.runtime.lease import micro_time
-from finetune_operator.runtime.limits import TokenBucket
+from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.logs import redact
-from finetune_operator.runtime.tokens import Recent
+from finetune_operator.runtime.recent import Recent
 
 EventType = Literal["Normal", "Warning"]
 
@@ -46,14 +45,14 @@ class Recorder:
 
     Args:
         instance: name of this replica (reportingInstance).
-        clock: seconds, never running backwards; default: the event loop's.
+        clock: seconds, never running backwards.
     """
 
-    def __init__(self, instance: str, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, instance: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._instance = instance[:_MAX_WORD]
         self._clock = clock
-        self._posted: OrderedDict[bytes, float] = OrderedDict()
-        self._budgets: Recent[TokenBucket] = Recent(REMEMBERED, TokenBucket.is_full)
+        self._posted: Recent[float] = Recent(REMEMBERED, self._is_long_ago)
+        self._budgets = TokenBuckets(NORMAL_PER_SECOND, NORMAL_AT_ONCE, clock, REMEMBERED)
 
     async def post(self, kube: Kube, regarding: dict[str, Any], occurrence: Occurrence) -> None:
         """Posts an Event about an object, unless the same one was posted in the last ten minutes. Never raises.
@@ -68,11 +67,12 @@ class Recorder:
         """
         occurrence = occurrence._replace(note=_shortened(redact(occurrence.note)))
         fingerprint = _fingerprint(regarding, occurrence)
-        clock = self._clock or asyncio.get_running_loop().time
-        if not self._is_new(fingerprint, clock()):
+        posted = self._posted.get(fingerprint)
+        if posted is not None and not self._is_long_ago(posted):
             metrics.EVENTS.labels("repeated").inc()
             return
-        if occurrence.type == "Normal" and not self._has_room(regarding["metadata"].get("namespace", ""), clock):
+        self._posted.put(fingerprint, self._clock())
+        if occurrence.type == "Normal" and self._budgets.take(regarding["metadata"].get("namespace", "")) > 0:
             metrics.EVENTS.labels("dropped").inc()
             return
         try:
@@ -81,26 +81,12 @@ class Recorder:
         except Conflict:
             metrics.EVENTS.labels("repeated").inc()  # the answer to an earlier attempt was lost
         except (KubeError, LeadershipLost, ValueError) as error:
-            self._posted.pop(fingerprint, None)
+            self._posted.drop(fingerprint)
             metrics.EVENTS.labels("failed").inc()
             logger.warning("event %s could not be posted: %s", occurrence.reason, error)
 
-    def _has_room(self, namespace: str, clock: Callable[[], float]) -> bool:
-        budget = self._budgets.get(namespace)
-        if budget is None:
-            budget = TokenBucket(NORMAL_PER_SECOND, NORMAL_AT_ONCE, clock)
-            self._budgets.put(namespace, budget)
-        return budget.take() == 0
-
-    def _is_new(self, fingerprint: bytes, now: float) -> bool:
-        posted = self._posted.get(fingerprint)
-        if posted is not None and now - posted < REPEAT_SECONDS:
-            return False
-        self._posted[fingerprint] = now
-        self._posted.move_to_end(fingerprint)
-        while len(self._posted) > REMEMBERED or now - next(iter(self._posted.values())) >= REPEAT_SECONDS:
-            self._posted.popitem(last=False)
-        return True
+    def _is_long_ago(self, posted: float) -> bool:
+        return self._clock() - posted >= REPEAT_SECONDS
 
 
 _OF_THIS_PROCESS = Recorder(socket.gethostname())
@@ -118,7 +104,7 @@ async def record(  # noqa: PLR0917 - reads like the Event's own fields, in their
     await _OF_THIS_PROCESS.post(kube, regarding, Occurrence(type, reason, note, action))
 
 
-def _manifest(instance: str, regarding: dict[str, Any], occurrence: Occurrence, fingerprint: bytes) -> dict[str, Any]:
+def _manifest(instance: str, regarding: dict[str, Any], occurrence: Occurrence, fingerprint: str) -> dict[str, Any]:
     metadata = regarding["metadata"]
     moment = datetime.now(UTC)
     reference = {
@@ -132,7 +118,7 @@ def _manifest(instance: str, regarding: dict[str, Any], occurrence: Occurrence, 
         "apiVersion": EVENTS.api_version,
         "kind": EVENTS.kind,
         "metadata": {
-            "name": f"{_name(metadata['name'])}.{int(moment.timestamp()):x}{fingerprint.hex()[:10]}",
+            "name": f"{_name(metadata['name'])}.{int(moment.timestamp()):x}{fingerprint[:10]}",
             # Events of cluster-scoped objects live in the namespace default: so the API demands.
             "namespace": metadata.get("namespace") or "default",
         },
@@ -147,10 +133,10 @@ def _manifest(instance: str, regarding: dict[str, Any], occurrence: Occurrence, 
     }
 
 
-def _fingerprint(regarding: dict[str, Any], occurrence: Occurrence) -> bytes:
+def _fingerprint(regarding: dict[str, Any], occurrence: Occurrence) -> str:
     metadata = regarding["metadata"]
     parts = (regarding["kind"], metadata.get("namespace", ""), metadata["name"], metadata.get("uid", ""))
-    return hashlib.sha256("\0".join((*parts, *occurrence[:3])).encode()).digest()[:16]
+    return hashlib.sha256("\0".join((*parts, *occurrence[:3])).encode()).hexdigest()[:32]
 
 
 def _name(name: str) -> str:

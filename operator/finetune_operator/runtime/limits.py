@@ -1,6 +1,8 @@
-"""A token bucket: how often something may happen. Pure arithmetic over a clock; waits for nothing itself."""
+"""Token buckets: how often something may happen. Pure arithmetic over a clock; waits for nothing itself."""
 
 from collections.abc import Callable
+
+from finetune_operator.runtime.recent import Recent
 
 
 class TokenBucket:
@@ -46,3 +48,27 @@ class TokenBucket:
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
+
+
+class TokenBuckets:
+    """A bucket for each name. One that is full again says as much as none, and is forgotten.
+
+    Args:
+        rate: as that of a TokenBucket, like the next two.
+        burst: tokens.
+        clock: seconds.
+        names: as many at most are told apart.
+    """
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float], names: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._buckets: Recent[TokenBucket] = Recent(names, TokenBucket.is_full)
+
+    def take(self, name: str) -> float:
+        """Takes a token of this name's if there is one. Returns 0.0, or the seconds until there will be one."""
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            bucket = self._buckets.put(name, TokenBucket(self._rate, self._burst, self._clock))
+        return bucket.take()

@@ -1,13 +1,8 @@
 """What the report server answers when it does not take something: one sentence, and when to come back."""
 
-import inspect
 import math
-from collections.abc import Awaitable
-from typing import TypeVar
 
 from aiohttp import hdrs, web
-
-T = TypeVar("T")
 
 
 class Refusal(Exception):  # noqa: N818
@@ -37,8 +32,3 @@ class Refusal(Exception):  # noqa: N818
         if self.close:
             response.force_close()
         return response
-
-
-async def settled(value: Awaitable[T] | T) -> T:
-    """The value of what may be async."""
-    return await value if inspect.isawaitable(value) else value

@@ -6,16 +6,13 @@ Tokens are kept as hashes only and are never logged. Says who a token belongs to
 import asyncio
 import hashlib
 import re
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import TokenIdentity
-from finetune_operator.runtime.limits import TokenBucket
-
-V = TypeVar("V")
+from finetune_operator.runtime.limits import TokenBuckets
+from finetune_operator.runtime.recent import Recent
 
 VALID_SECONDS = 60.0
 INVALID_SECONDS = 10.0
@@ -24,42 +21,6 @@ UNKNOWN_PER_SECOND = 2.0  # tokens that were not seen before, per address
 UNKNOWN_AT_ONCE = 10.0
 _MAX_LENGTH = 7 * 1024
 _JWT = re.compile(r"[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}")
-
-
-class Recent(Generic[V]):
-    """The most recently used values.
-
-    Args:
-        limit: as many at most.
-        is_spent: whether a value says as much as none; such ones go as soon as they are the oldest.
-    """
-
-    def __init__(self, limit: int, is_spent: Callable[[V], bool]) -> None:
-        self._limit = limit
-        self._is_spent = is_spent
-        self._values: OrderedDict[str, V] = OrderedDict()
-
-    def get(self, key: str) -> V | None:
-        """The value, which counts as used."""
-        if key not in self._values:
-            return None
-        self._values.move_to_end(key)
-        return self._values[key]
-
-    def put(self, key: str, value: V) -> V:
-        """Keeps the value; the one that was unused the longest goes if there are too many."""
-        self._values[key] = value
-        self._values.move_to_end(key)
-        while len(self._values) > self._limit or self._oldest_is_spent(but=key):
-            self._values.popitem(last=False)
-        return value
-
-    def _oldest_is_spent(self, but: str) -> bool:
-        oldest = next(iter(self._values))
-        return oldest != but and self._is_spent(self._values[oldest])
-
-    def __len__(self) -> int:
-        return len(self._values)
 
 
 class TooManyUnknownTokens(Exception):  # noqa: N818
@@ -95,7 +56,7 @@ class TokenReviewer:
         self._audience = audience
         self._clock = clock
         self._verdicts: Recent[_Verdict] = Recent(REMEMBERED, lambda verdict: verdict.until <= clock())
-        self._addresses: Recent[TokenBucket] = Recent(REMEMBERED, TokenBucket.is_full)
+        self._addresses = TokenBuckets(UNKNOWN_PER_SECOND, UNKNOWN_AT_ONCE, clock, REMEMBERED)
         self._asking: dict[str, asyncio.Future[TokenIdentity | None]] = {}
 
     async def identify(self, token: str, address: str) -> TokenIdentity | None:
@@ -130,10 +91,7 @@ class TokenReviewer:
         return identity
 
     def _throttle(self, address: str) -> None:
-        bucket = self._addresses.get(address)
-        if bucket is None:
-            bucket = self._addresses.put(address, TokenBucket(UNKNOWN_PER_SECOND, UNKNOWN_AT_ONCE, self._clock))
-        wait = bucket.take()
+        wait = self._addresses.take(address)
         if wait > 0:
             metrics.TOKEN_REVIEWS.labels("throttled").inc()
             raise TooManyUnknownTokens(wait)

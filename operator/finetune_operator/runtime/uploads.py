@@ -7,9 +7,7 @@ Nothing is kept: memory holds a chunk at a time. What becomes of the file is `ac
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -17,11 +15,9 @@ from pydantic import ValidationError
 from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_MAX_BYTES
 from finetune_api.trainer import UploadTarget
-from finetune_operator.runtime import metrics
 from finetune_operator.runtime.bodies import broken_off
-from finetune_operator.runtime.errors import KubeError, LeadershipLost
-from finetune_operator.runtime.kube import TokenIdentity
-from finetune_operator.runtime.refusals import Refusal, settled
+from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.route import Authorise, Handler, Identify, require_allowed
 
 SILENCE_SECONDS = 60.0
 """A body that brings nothing for this long is given up."""
@@ -30,103 +26,18 @@ CHUNK_BYTES = 256 * 1024
 
 AcceptUpload = Callable[[UploadTarget, int, AsyncIterator[bytes]], Awaitable[ProviderFile]]
 
-logger = logging.getLogger(__name__)
 
+def handler(identify: Identify, authorise: Authorise, accept: AcceptUpload) -> Handler:
+    """Takes one upload, which `accept` gets as target, size in bytes and body; both raise Refusal."""
 
-class Claimed(Protocol):
-    """Of which attempt of which job a pod says to be."""
-
-    @property
-    def namespace(self) -> str:
-        """The FineTuneJob's."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """The FineTuneJob's."""
-        ...
-
-    @property
-    def uid(self) -> str:
-        """The FineTuneJob's."""
-        ...
-
-    @property
-    def attempt(self) -> int:
-        """From 1."""
-        ...
-
-
-class Authorise(Protocol):
-    """The reason to refuse what this identity says, or None; plain or async."""
-
-    def __call__(self, identity: TokenIdentity, claim: Claimed, /) -> Awaitable[str | None] | str | None:
-        """Decide."""
-        ...
-
-
-class UploadRoute:
-    """Answers uploads.
-
-    Args:
-        identify: who sends a request; raises Refusal.
-        authorise: the reason to refuse this upload from this identity, or None.
-        accept: takes target, size in bytes and body; raises Refusal.
-        is_leader: files are taken by the leader alone, as it alone asks providers.
-        at_once: uploads at once.
-    """
-
-    def __init__(
-        self,
-        *,
-        identify: Callable[[web.Request], Awaitable[TokenIdentity]],
-        authorise: Authorise,
-        accept: AcceptUpload,
-        is_leader: Callable[[], bool],
-        at_once: int,
-    ) -> None:
-        self._identify = identify
-        self._authorise = authorise
-        self._accept = accept
-        self._is_leader = is_leader
-        self._free = at_once
-
-    async def answer(self, request: web.Request) -> web.Response:
-        """One upload."""
-        status = 500
-        try:
-            response = await self._response(request)
-            status = response.status
-            return response
-        finally:
-            metrics.UPLOADS.labels(str(status)).inc()
-
-    async def _response(self, request: web.Request) -> web.Response:
-        try:
-            file = await self._handle(request)
-        except Refusal as refusal:
-            return refusal.response()
-        except (KubeError, LeadershipLost) as error:
-            logger.warning("an upload could not be taken: %r", error)
-            return Refusal(503, "the file cannot be taken now", retry_after=5, close=True).response()
+    async def take(request: web.Request) -> web.Response:
+        size, target = _size(request), _target(request)
+        identity = await identify(request)
+        require_allowed(authorise(identity, target), identity, "upload")
+        file = await accept(target, size, _chunks(request))
         return web.json_response(file.wire())
 
-    async def _handle(self, request: web.Request) -> ProviderFile:
-        if not self._is_leader():
-            raise Refusal(503, "this replica does not lead", retry_after=2, close=True)
-        if self._free < 1:
-            raise Refusal(503, "too many uploads at once", retry_after=10, close=True)
-        self._free -= 1
-        try:
-            size, target = _size(request), _target(request)
-            identity = await self._identify(request)
-            reason = await settled(self._authorise(identity, target))
-            if reason is not None:
-                logger.warning("upload of pod %s/%s refused: %s", identity.namespace, identity.pod_name, reason)
-                raise Refusal(403, reason, close=True)
-            return await self._accept(target, size, _chunks(request))
-        finally:
-            self._free += 1
+    return take
 
 
 def _size(request: web.Request) -> int:

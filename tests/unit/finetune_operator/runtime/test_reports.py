@@ -37,7 +37,6 @@ class World:
         self.accepted = []
         self.fault = None
         self.gate = None
-        self.inside = 0
         self.both_inside = asyncio.Event()
         self.identities = {token(): POD}
 
@@ -45,14 +44,13 @@ class World:
         self.reviewed.append(audience)
         if self.fault:
             raise self.fault
-        return self.identities.get(asked)
-
-    async def authorise(self, identity, report):
-        self.inside += 1
-        if self.inside == 2:
+        if len(self.reviewed) == 2:
             self.both_inside.set()
         if self.gate is not None:
             await self.gate.wait()
+        return self.identities.get(asked)
+
+    def authorise(self, identity, report):
         return None if (identity.namespace, "u1") == (report.namespace, report.uid) else "not this pod's job"
 
     def accept(self, report):
@@ -257,7 +255,8 @@ async def test_one_address_cannot_make_the_api_server_review_tokens_without_end(
 async def test_more_reports_at_once_than_can_be_worked_on_are_told_to_wait():
     async with server(report_concurrency=2) as world:
         world.gate = asyncio.Event()
-        waiting = [asyncio.create_task(world.send()) for _ in range(2)]
+        world.identities[token("other")] = POD
+        waiting = [asyncio.create_task(world.send(bearer=token(name))) for name in ("pod", "other")]
         async with asyncio.timeout(10):
             await world.both_inside.wait()
             answer = await world.send()

@@ -5,7 +5,8 @@ import pytest
 from finetune_operator.runtime import tokens
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.limits import TokenBucket
-from finetune_operator.runtime.tokens import Recent, TokenReviewer, TooManyUnknownTokens
+from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.tokens import TokenReviewer, TooManyUnknownTokens
 
 POD = TokenIdentity("system:serviceaccount:team:default", "uid", pod_uid="p")
 

@@ -1,0 +1,47 @@
+"""What was used lately, and no more than so much of it: what stands for itself may be forgotten. Knows no clock."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Recent(Generic[V]):
+    """The most recently used values.
+
+    Args:
+        limit: as many at most.
+        is_spent: whether a value says as much as none; such ones go as soon as they are the oldest.
+    """
+
+    def __init__(self, limit: int, is_spent: Callable[[V], bool]) -> None:
+        self._limit = limit
+        self._is_spent = is_spent
+        self._values: OrderedDict[str, V] = OrderedDict()
+
+    def get(self, key: str) -> V | None:
+        """The value, which counts as used."""
+        if key not in self._values:
+            return None
+        self._values.move_to_end(key)
+        return self._values[key]
+
+    def put(self, key: str, value: V) -> V:
+        """Keeps the value; the one that was unused the longest goes if there are too many."""
+        self._values[key] = value
+        self._values.move_to_end(key)
+        while len(self._values) > self._limit or self._oldest_is_spent(but=key):
+            self._values.popitem(last=False)
+        return value
+
+    def drop(self, key: str) -> None:
+        """Forgets the value, if there is one."""
+        self._values.pop(key, None)
+
+    def _oldest_is_spent(self, but: str) -> bool:
+        oldest = next(iter(self._values))
+        return oldest != but and self._is_spent(self._values[oldest])
+
+    def __len__(self) -> int:
+        return len(self._values)

@@ -1,0 +1,97 @@
+"""What every route of the report server does around its own work: the leader alone, so many at once, all counted."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from prometheus_client import Counter
+
+from finetune_api.base import AttemptRef
+from finetune_api.reasons import Reason
+from finetune_operator.runtime.errors import KubeError, LeadershipLost
+from finetune_operator.runtime.kube import TokenIdentity
+from finetune_operator.runtime.refusals import Refusal
+
+logger = logging.getLogger(__name__)
+
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+Identify = Callable[[web.Request], Awaitable[TokenIdentity]]
+"""Who sends a request; raises Refusal."""
+
+Authorise = Callable[[TokenIdentity, AttemptRef], str | None]
+"""The reason to refuse what this identity says for an attempt, or None."""
+
+
+class Route:
+    """Answers one kind of request.
+
+    Args:
+        what: what is sent, in a word.
+        handle: takes it; raises Refusal.
+        is_leader: whether this replica leads: it alone writes, and asks providers.
+        at_once: requests that are worked on at once.
+        pause: seconds after which those beyond that may come back.
+        answers: counts by HTTP code.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        handle: Handler,
+        *,
+        is_leader: Callable[[], bool],
+        at_once: int,
+        pause: float,
+        answers: Counter,
+    ) -> None:
+        self._what = what
+        self._handle = handle
+        self._is_leader = is_leader
+        self._free = at_once
+        self._pause = pause
+        self._answers = answers
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """One request."""
+        status = 500  # what aiohttp answers, and logs, when something unforeseen is raised here
+        try:
+            response = await self._response(request)
+            status = response.status
+            return response
+        finally:
+            self._answers.labels(str(status)).inc()
+
+    async def _response(self, request: web.Request) -> web.Response:
+        try:
+            return await self._admitted(request)
+        except Refusal as refusal:
+            return refusal.response()
+        except (KubeError, LeadershipLost) as error:
+            logger.warning("a pod's %s could not be taken: %r", self._what, error)
+            unread = not request.content.is_eof()
+            return Refusal(503, f"the {self._what} cannot be taken now", retry_after=5, close=unread).response()
+
+    async def _admitted(self, request: web.Request) -> web.Response:
+        if not self._is_leader():
+            raise Refusal(503, "this replica does not lead", retry_after=2, close=True)
+        if self._free < 1:
+            sentence = f"{Reason.RATE_LIMITED}: too many {self._what}s at once"
+            raise Refusal(503, sentence, retry_after=self._pause, close=True)
+        self._free -= 1
+        try:
+            return await self._handle(request)
+        finally:
+            self._free += 1
+
+
+def require_allowed(reason: str | None, identity: TokenIdentity, what: str) -> None:
+    """Let nothing pass that there is a reason to refuse.
+
+    Raises:
+        Refusal: with that reason.
+    """
+    if reason is not None:
+        logger.warning("%s of pod %s/%s refused: %s", what, identity.namespace, identity.pod_name, reason)
+        raise Refusal(403, reason, close=True)
