@@ -51,6 +51,14 @@ def compared_of(model: Mapping[str, Any]) -> Compared:
     return Compared(if_better, active)
 
 
+def compared_with(model: Mapping[str, Any] | None, spec: FineTuneJobSpec) -> Active | None:
+    """The active version, where the job names it as a baseline or its model's activation rests on it."""
+    if spec.dataset.test is None:
+        return None
+    compared = compared_of(model or {})
+    return compared.active if compared.if_better or spec.evaluation.has("activeVersion") else None
+
+
 def registered(status: FineTunedModelStatus, jobs: Iterable[JobView]) -> FineTunedModelStatus:
     """The status with a version of each job, as far as there is room. A job that has one already gets no second one."""
     versions = list(status.versions or ())

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+from finetune_api.base import SecretKeyRef
 from finetune_api.connection import HuggingFace, PodTemplate
 from finetune_api.names import (
     CLAIMS_PATH,
@@ -66,6 +67,11 @@ def owner_reference(owner: Mapping[str, Any]) -> Manifest:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+def from_secret(name: str, key: SecretKeyRef) -> Manifest:
+    """A variable of a container, from a Secret of its namespace."""
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}
 
 
 class Volumes:

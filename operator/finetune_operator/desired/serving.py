@@ -22,6 +22,7 @@ from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
     Manifest,
     Volumes,
+    from_secret,
     labels,
     owner_reference,
     pod_metadata,
@@ -210,9 +211,7 @@ def _vllm(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Ser
     if served.connection.air_gapped:
         environment.append({"name": "HF_HUB_OFFLINE", "value": "1"})
     if spec.api_key_secret_ref is not None:
-        key = spec.api_key_secret_ref
-        reference = {"secretKeyRef": {"name": key.name, "key": key.key}}
-        environment.append({"name": "VLLM_API_KEY", "valueFrom": reference})
+        environment.append(from_secret("VLLM_API_KEY", spec.api_key_secret_ref))
     return {"image": served.connection.vllm_image, "command": ["vllm"], "args": args, "env": environment}
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import orjson
 
 from finetune_api.connection import CheckPod
-from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import (
     ATTEMPT_LABEL,
     COMPONENT_LABEL,
@@ -33,7 +32,7 @@ from finetune_operator.desired.pod import (
     queue_label,
     template_resources,
 )
-from finetune_operator.desired.training_job import token_volume
+from finetune_operator.desired.training_job import hub_token, token_volume
 
 RESOURCES: Manifest = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
 """Where the connection names none. The data are streamed: their size does not matter."""
@@ -91,7 +90,7 @@ def spec_of(
         "env": [
             {"name": JOB_VARIABLE, "value": orjson.dumps(job.wire()).decode()},
             {"name": REPORT_CA_VARIABLE, "value": report_ca},
-            *_hub_token(job.spec),
+            *hub_token(job.spec),
             *keys,
         ],
         "resources": template_resources(pod) or RESOURCES,
@@ -102,11 +101,3 @@ def spec_of(
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": grace_seconds,
     }
-
-
-def _hub_token(spec: FineTuneJobSpec) -> list[Manifest]:
-    """For a gated dataset on a hub."""
-    token = spec.hub_token_secret_ref
-    if token is None:
-        return []
-    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": token.name, "key": token.key}}}]

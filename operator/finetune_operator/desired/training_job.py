@@ -38,6 +38,7 @@ from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
     Manifest,
     Volumes,
+    from_secret,
     labels,
     owner_reference,
     pod_metadata,
@@ -227,30 +228,30 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace
     ]
     if connection.air_gapped:
         variables.append({"name": "HF_HUB_OFFLINE", "value": "1"})
+    return [*variables, *hub_token(spec), *keys_of_services(spec.evaluation), *_keys_of_pushes(spec.artifact.push)]
+
+
+def hub_token(spec: FineTuneJobSpec) -> Iterator[Manifest]:
+    """The key of a hub, for a gated model or dataset."""
     if spec.hub_token_secret_ref is not None:
-        variables.append(_from_secret("HF_TOKEN", spec.hub_token_secret_ref))
-    return variables + list(keys_of_services(spec.evaluation)) + list(_keys_of_pushes(spec.artifact.push))
+        yield from_secret("HF_TOKEN", spec.hub_token_secret_ref)
 
 
 def _keys_of_pushes(push: Push | None) -> Iterator[Manifest]:
     if push and push.oci and push.oci.secret_ref:
         key = SecretKeyRef(name=push.oci.secret_ref.name, key=DOCKER_CONFIG_KEY)
-        yield _from_secret(REGISTRY_KEYS_VARIABLE, key)
+        yield from_secret(REGISTRY_KEYS_VARIABLE, key)
     if push and push.hugging_face:
-        yield _from_secret(HUB_TOKEN_VARIABLE, push.hugging_face.token_secret_ref)
+        yield from_secret(HUB_TOKEN_VARIABLE, push.hugging_face.token_secret_ref)
 
 
 def keys_of_services(evaluation: Evaluation) -> Iterator[Manifest]:
     """Bearer keys of the services that an evaluation asks, as variables from Secrets of the job's namespace."""
     for endpoint in evaluation.endpoints:
         if endpoint.api_key_secret_ref is not None:
-            yield _from_secret(endpoint_key_variable(endpoint.name), endpoint.api_key_secret_ref)
+            yield from_secret(endpoint_key_variable(endpoint.name), endpoint.api_key_secret_ref)
     if evaluation.judge is not None and evaluation.judge.api_key_secret_ref is not None:
-        yield _from_secret(JUDGE_KEY_VARIABLE, evaluation.judge.api_key_secret_ref)
-
-
-def _from_secret(name: str, key: SecretKeyRef) -> Manifest:
-    return {"name": name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}
+        yield from_secret(JUDGE_KEY_VARIABLE, evaluation.judge.api_key_secret_ref)
 
 
 def token_volume() -> Manifest:

@@ -20,10 +20,9 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, Report, ReportTarget
 from finetune_operator.decide.cloud_job import SETTLE
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.job_view import Active
 from finetune_operator.decide.remote import JobKey, RemoteJob, is_of, run_of
 from finetune_operator.decide.run import Run
-from finetune_operator.decide.versions import compared_of
+from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
 from finetune_operator.providers.errors import Busy, Ended, NotThere, ProviderError, Refused, TryLater
@@ -267,16 +266,9 @@ class CloudTraining:
             spec=spec,
             suffix=names.fit(spec.model_ref.name, SUFFIX_LIMIT),
             files=provider.files or [],
-            active=self._compared_with(key.namespace, spec),
+            active=compared_with(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, key.namespace), spec),
         )
         return await self._call(job, lambda api: api.create(request))
-
-    def _compared_with(self, namespace: str, spec: FineTuneJobSpec) -> Active | None:
-        """The active version, where the job names it as a baseline or its model's activation rests on it."""
-        if spec.dataset.test is None:
-            return None
-        compared = compared_of(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace) or {})
-        return compared.active if compared.if_better or spec.evaluation.has("activeVersion") else None
 
     async def cancel(self, job: Manifest, job_id: str) -> None:
         """Cancel one job."""

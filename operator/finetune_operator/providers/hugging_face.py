@@ -20,7 +20,7 @@ from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.run import Run, has_ended, is_live, read_run, telling, with_log
-from finetune_operator.decide.versions import compared_of
+from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.providers.errors import CannotMake
 from finetune_operator.providers.pod_refusals import NotBroughtUp, Told
@@ -226,12 +226,8 @@ class HuggingFaceTraining:
         return self._own(found, metadata["uid"])
 
     def _compared_with(self, namespace: str, spec: FineTuneJobSpec) -> training_job.Active | None:
-        """The active version, where the job names it as a baseline or its model's activation rests on it."""
-        if spec.dataset.test is None:
-            return None
-        compared = compared_of(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace) or {})
-        active = compared.active
-        if active is None or not (compared.if_better or spec.evaluation.has("activeVersion")):
+        active = compared_with(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace), spec)
+        if active is None:
             return None
         return training_job.Active(version=active.version, artifact_uri=active.uri, sha256=active.sha256)
 
