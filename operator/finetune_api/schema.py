@@ -14,7 +14,6 @@ from finetune_api.base import ApiModel
 Schema = dict[str, Any]
 
 INT_OR_STRING = "x-kubernetes-int-or-string"
-PRESERVE_UNKNOWN = "x-kubernetes-preserve-unknown-fields"
 _KEPT = (
     "type", "description", "default", "enum", "format", "pattern", "required",
     "minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems", "minProperties",

@@ -15,7 +15,7 @@ from finetune_api.deployment import (
 )
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
-from finetune_api.names import WAKE_ANNOTATION
+from finetune_api.names import SERVED_VERSION_LABEL, WAKE_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, moment, ready, reconciling, resting, stalled
 from finetune_operator.decide.pod import containers, ended_before, is_ours, obstacle, terminated, unplaced, waiting
@@ -101,10 +101,10 @@ def decide(view: DeploymentView) -> DeploymentDecision:
     if view.deleting:
         return DeploymentDecision(view.status)
     if view.spec is None:
-        return _refused(view, Failure.because(Reason.SPEC_INVALID, view.spec_error))
+        return not_served(view, Failure.because(Reason.SPEC_INVALID, view.spec_error))
     target = find_target(view.spec, view.model, view.connections)
     if isinstance(target, Failure):
-        return _refused(view, target)
+        return not_served(view, target)
     fields: dict[str, Any] = {
         "target_version": target.version.version,
         "engine": target.engine,
@@ -315,13 +315,11 @@ def going(view: DeploymentView, facts: list[Fact]) -> DeploymentDecision:
     return DeploymentDecision(_status(view, facts, {"phase": "Deleting", "served_version": None}))
 
 
-def not_applied(view: DeploymentView, failure: Failure) -> DeploymentDecision:
-    """The server's objects cannot be made: another one bears the name, or the API server refuses them."""
-    return _refused(view, failure)
+def not_served(view: DeploymentView, failure: Failure) -> DeploymentDecision:
+    """There is nothing to serve, or what serves cannot be made: what serves already is left alone.
 
-
-def _refused(view: DeploymentView, failure: Failure) -> DeploymentDecision:
-    """Nothing to serve: what serves already is left alone. What is billed meanwhile is somebody's to end."""
+    What is billed meanwhile is somebody's to end.
+    """
     billed = ", ".join(one.name for one in view.status.hosted or () if one.billed_since is not None)
     passes = failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
     passes = passes and not billed
@@ -347,12 +345,12 @@ def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> 
     return view.status.model_copy(update={**fields, "conditions": conditions, "observed_generation": view.generation})
 
 
-def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], version_label: str) -> Serving:
+def read_serving(deployment: Manifest | None, pods: Sequence[Manifest]) -> Serving:
     """The state of a server from its apps/v1 Deployment and its pods."""
     if deployment is None:
         return Serving("Absent")
     spec, status = deployment["spec"], deployment.get("status", {})
-    version = _version(spec["template"]["metadata"].get("labels", {}), version_label)
+    version = _version(spec["template"]["metadata"].get("labels", {}))
     wanted = spec.get("replicas", 1)
     available = status.get("availableReplicas", 0)
     seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
@@ -364,21 +362,21 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], version_
         and status.get("replicas", 0) == wanted
         and available >= wanted
     )
-    answers = _oldest_ready(pods, version_label)
+    answers = _oldest_ready(pods)
     if rolled:
         return Serving("Serving", version, available, answers=answers)
-    of_version = [pod for pod in pods if _version(pod["metadata"].get("labels", {}), version_label) == version]
+    of_version = [pod for pod in pods if _version(pod["metadata"].get("labels", {})) == version]
     failure = _serving_failure(status if seen else {}, of_version)
     if failure is not None:
         return Serving("Failing", version, available, failure, answers=answers)
     return Serving("Rolling", version, available, note=_waiting_for(of_version), answers=answers)
 
 
-def _oldest_ready(pods: Sequence[Manifest], version_label: str) -> int | None:
+def _oldest_ready(pods: Sequence[Manifest]) -> int | None:
     """Version of the oldest server that is ready: while a new one is rolled out, that is the one before."""
     up = [pod for pod in pods if pod["metadata"].get("deletionTimestamp") is None and _is_ready(pod)]
     oldest = min(up, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
-    return _version(oldest["metadata"].get("labels", {}), version_label) if oldest else None
+    return _version(oldest["metadata"].get("labels", {})) if oldest else None
 
 
 def _is_ready(pod: Manifest) -> bool:
@@ -386,8 +384,8 @@ def _is_ready(pod: Manifest) -> bool:
     return bool(ours) and all(one.get("ready") for one in ours)
 
 
-def _version(labels: Manifest, version_label: str) -> int | None:
-    text = str(labels.get(version_label, ""))
+def _version(labels: Manifest) -> int | None:
+    text = str(labels.get(SERVED_VERSION_LABEL, ""))
     return int(text) if text.isdecimal() else None
 
 

@@ -118,10 +118,7 @@ class JobView:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the job's status should be and what is to be done.
-
-    In this order: stop, start, submit, host, measure, register, release, delete, status.
-    """
+    """What the job's status should be and what is to be done: `stop`, and one more thing at most. Status comes last."""
 
     status: FineTuneJobStatus
     stop: bool = False

@@ -99,11 +99,6 @@ def artifact_folder(name: str) -> str:
     return f"{model_folder(name)}{ARTIFACT_FOLDER}"
 
 
-def final_report(name: str) -> str:
-    """The report that came with the artifact."""
-    return f"{model_folder(name)}{REPORT_FILE}"
-
-
 def progress_report(file_prefix: str) -> str:
     """The report of a job under way."""
     return f"{checkpoints(file_prefix)}{REPORT_FILE}"

@@ -9,11 +9,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus
-from finetune_api.names import (
-    DEPLOYMENT_LABEL,
-    PROVIDER_FINALIZER,
-    SERVED_VERSION_LABEL,
-)
+from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_policy import shuts_down
 from finetune_operator.decide.deployment import (
@@ -23,7 +19,7 @@ from finetune_operator.decide.deployment import (
     Target,
     decide,
     find_target,
-    not_applied,
+    not_served,
     read_serving,
 )
 from finetune_operator.decide.idle import is_asleep
@@ -88,7 +84,6 @@ class DeploymentReconciler:
         if deployment is None:
             return None
         view = self._observe(deployment)
-        before = view.status
         target = self._target(view)
         again: float | None = None
         if view.deleting and has_finalizer(deployment, PROVIDER_FINALIZER):
@@ -97,11 +92,10 @@ class DeploymentReconciler:
                 return None
             again = self._hosted.moving_seconds
         elif target is not None and is_remote(target.connection):
-            deployment, view, decision, again = await self._remote(deployment, view, target)
-            before = parse_status(ModelDeploymentStatus, deployment)
+            deployment, decision, again = await self._remote(deployment, view, target)
         else:
             deployment, decision, again = await self._local(deployment, view, target)
-            before = parse_status(ModelDeploymentStatus, deployment)
+        before = parse_status(ModelDeploymentStatus, deployment)
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status)
         told = headline(before, decision.status)
         if told is not None:
@@ -125,10 +119,10 @@ class DeploymentReconciler:
                 view = replace(view, serving=await self._explained(view))
                 decision = decide(view)
         except NameTaken as taken:
-            refused = not_applied(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
+            refused = not_served(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
             return deployment, refused, REFUSED_CHECK_SECONDS
         except REFUSALS as refusal:
-            refused = not_applied(view, Failure.because(Reason.POD_REJECTED, refusal.message))
+            refused = not_served(view, Failure.because(Reason.POD_REJECTED, refusal.message))
             return deployment, refused, REFUSED_CHECK_SECONDS
         rolls = ROLLING_CHECK_SECONDS if view.serving.state in {"Rolling", "Failing"} and not view.deleting else None
         ends = self._hosted.moving_seconds if view.status.hosted and target is not None else None
@@ -148,7 +142,7 @@ class DeploymentReconciler:
 
     async def _remote(
         self, deployment: Manifest, view: DeploymentView, target: Target
-    ) -> tuple[Manifest, DeploymentView, DeploymentDecision, float]:
+    ) -> tuple[Manifest, DeploymentDecision, float]:
         """A provider outside of the cluster: one that answers by itself, or by deployments that are made there."""
         facts, here = self._catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
@@ -158,7 +152,7 @@ class DeploymentReconciler:
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for
             deployment, view = await self._left(deployment, view, target)
             view = await self._without_pods(deployment, view, here)
-            return deployment, view, decide(view), again
+            return deployment, decide(view), again
         try:
             deployment, view = await self._hosted.serve(deployment, view, target)
         except ProviderError as error:
@@ -166,7 +160,7 @@ class DeploymentReconciler:
         view = await self._without_pods(deployment, view, here)
         answers = view.serving.state == "Serving"
         rests = view.serving.state in {"Serving", "Idle"} and len(view.status.hosted or ()) == int(answers)
-        return deployment, view, decide(view), rests_for(view) if rests else self._hosted.moving_seconds
+        return deployment, decide(view), rests_for(view) if rests else self._hosted.moving_seconds
 
     async def _without_pods(self, deployment: Manifest, view: DeploymentView, here: Serving) -> DeploymentView:
         """End the pods that an earlier version has `here`, once the provider answers; until then they do."""
@@ -183,7 +177,7 @@ class DeploymentReconciler:
 
     def _in_trouble(
         self, deployment: Manifest, view: DeploymentView, target: Target, error: ProviderError
-    ) -> tuple[Manifest, DeploymentView, DeploymentDecision, float]:
+    ) -> tuple[Manifest, DeploymentDecision, float]:
         """What answered goes on answering; what passes by itself is no alarm."""
         metadata = deployment["metadata"]
         now = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
@@ -203,8 +197,8 @@ class DeploymentReconciler:
             cost=status.cost,
         )
         passes = error.reason in CHANGES_BY_ITSELF
-        decision = decide(view) if passes else not_applied(view, error.failure())
-        return now, view, decision, error.retry_after or self._hosted.moving_seconds
+        decision = decide(view) if passes else not_served(view, error.failure())
+        return now, decision, error.retry_after or self._hosted.moving_seconds
 
     def _target(self, view: DeploymentView) -> Target | None:
         """What is to be served, and where, if anything is."""
@@ -237,7 +231,7 @@ class DeploymentReconciler:
         """The state of the server on this cluster, if there is one."""
         store = self._context.store
         pods = store.select(PODS, pods_of_deployment(namespace, name))
-        return read_serving(store.get(DEPLOYMENTS, name, namespace), pods, SERVED_VERSION_LABEL)
+        return read_serving(store.get(DEPLOYMENTS, name, namespace), pods)
 
     def _connections(self, model: FineTunedModelStatus | None) -> dict[str, LLMConnectionSpec]:
         named = {version.connection for version in (model.versions if model else None) or ()}

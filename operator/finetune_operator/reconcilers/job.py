@@ -95,7 +95,7 @@ class JobReconciler:
         metadata = job["metadata"]
         try:
             await self._context.kube.delete(
-                FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], uid=metadata["uid"], propagation="Background"
+                FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], uid=metadata["uid"]
             )
         except REFUSALS as refusal:
             await self._context.tell_refused(job, "it cannot be deleted at the end of its time to live", refusal)

@@ -159,14 +159,14 @@ class Kube:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, settings: Settings, guard: Callable[[], None] | None = None) -> AsyncIterator["Kube"]:
+    async def connect(cls, settings: Settings) -> AsyncIterator["Kube"]:
         """Connects as the pod's service account, or by kubeconfig; closes the session at the end.
 
         Raises:
             NoCluster: there are no credentials.
         """
         async with connection.connect(settings) as wire:
-            yield cls(wire, guard)
+            yield cls(wire)
 
     def guarded(self, guard: Callable[[], None]) -> "Kube":
         """The same connection and rate limit, with a guard before each change."""
@@ -266,19 +266,19 @@ class Kube:
         path = resource.path(body["metadata"]["namespace"])
         await self._wire.read(Request("create", resource.plural, "POST", path, params, orjson.dumps(body)))
 
-    async def apply(self, resource: Resource, body: dict[str, Any], force: bool = True) -> dict[str, Any]:
-        """Server-side apply as FIELD_MANAGER; `force` takes fields over from other managers.
+    async def apply(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+        """Server-side apply as FIELD_MANAGER, which takes fields over from other managers.
 
         A field that the server does not know is refused (Invalid), never dropped in silence.
 
         Raises:
-            Conflict: without `force`, another manager owns a field; or metadata.resourceVersion is an old one.
+            Conflict: metadata.resourceVersion is an old one.
             Invalid: a field is unknown or wrong; or metadata.uid is that of another object.
         """
         metadata = body["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"])
         full = {"apiVersion": resource.api_version, "kind": resource.kind} | body
-        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "force": "true" if force else "false"}
+        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "force": "true"}
         return await self._change(
             Request("apply", resource.plural, "PATCH", path, params, orjson.dumps(full), _APPLY_PATCH)
         )
@@ -332,11 +332,10 @@ class Kube:
         namespace: str | None = None,
         *,
         uid: str | None = None,
-        propagation: str = "Background",
         grace_seconds: int | None = None,
     ) -> bool:
         """Asks for deletion. False when the object is gone already, or another one (by `uid`) bears its name now."""
-        options: dict[str, Any] = {"propagationPolicy": propagation}
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid is not None:
             options["preconditions"] = {"uid": uid}
         if grace_seconds is not None:

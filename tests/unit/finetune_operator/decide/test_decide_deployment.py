@@ -9,7 +9,7 @@ from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus, 
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment import DeploymentView, Serving, decide, not_applied, read_serving
+from finetune_operator.decide.deployment import DeploymentView, Serving, decide, not_served, read_serving
 from tests.unit.finetune_operator.decide.given import NOW, at, bedrock_connection, condition, connection, kstatus, stamp
 from tests.unit.finetune_operator.decide.test_decide_model import version
 
@@ -177,7 +177,7 @@ def test_a_deployment_on_its_way_out_is_left_alone() -> None:
 
 
 def test_what_the_api_server_refuses_is_told_and_what_serves_stays() -> None:
-    decision = not_applied(view(Serving("Serving", 1, 1), 1), Failure.because(Reason.NAME_CONFLICT, "Service exists"))
+    decision = not_served(view(Serving("Serving", 1, 1), 1), Failure.because(Reason.NAME_CONFLICT, "Service exists"))
     assert (decision.status.phase, decision.status.served_version) == ("Degraded", 1)
     assert kstatus(decision.status) == "Failed"
 
@@ -257,7 +257,7 @@ def unplaced(message: str) -> dict[str, Any]:
 
 
 def test_a_server_without_a_node_says_what_it_waits_for() -> None:
-    serving = read_serving(deployment(availableReplicas=0), [unplaced("0/2 nodes: Insufficient nvidia.com/gpu")], LABEL)
+    serving = read_serving(deployment(availableReplicas=0), [unplaced("0/2 nodes: Insufficient nvidia.com/gpu")])
     said = condition(decide(view(serving)).status, "Ready").message
     assert said == "version 2 is being deployed; a pod waits for a node: 0/2 nodes: Insufficient nvidia.com/gpu"
 
@@ -312,7 +312,7 @@ REFUSED = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
     ],
 )
 def test_the_state_of_a_server(found: Any, pods: Any, state: str, reason: Reason | None) -> None:
-    serving = read_serving(found, pods, LABEL)
+    serving = read_serving(found, pods)
     assert serving.state == state
     assert (serving.failure.reason if serving.failure else None) is reason
     if found is not None:
@@ -339,7 +339,7 @@ def server(restarts: int = 0, ready: bool = False, ran: int | None = None, **fie
     ],
 )
 def test_a_server_that_ends_again_and_again_is_failing_between_its_ends_too(its_pod: Any, state: str) -> None:
-    assert read_serving(deployment(availableReplicas=0), [its_pod], LABEL).state == state
+    assert read_serving(deployment(availableReplicas=0), [its_pod]).state == state
 
 
 def of_version(number: int, seconds: float = 0, *, ready: bool = True, going: bool = False) -> dict[str, Any]:
@@ -361,8 +361,8 @@ def of_version(number: int, seconds: float = 0, *, ready: bool = True, going: bo
     ],
 )
 def test_which_version_answers_is_seen_by_the_servers_that_are_ready(pods: Any, answers: int | None) -> None:
-    assert read_serving(deployment(availableReplicas=0), pods, LABEL).answers == answers
-    assert read_serving(deployment(), pods, LABEL).answers == answers
+    assert read_serving(deployment(availableReplicas=0), pods).answers == answers
+    assert read_serving(deployment(), pods).answers == answers
 
 
 def test_a_server_that_is_back_with_fewer_pods_than_asked_for_says_so() -> None:
@@ -371,7 +371,7 @@ def test_a_server_that_is_back_with_fewer_pods_than_asked_for_says_so() -> None:
 
 
 def test_a_server_that_ended_and_comes_back_says_why_it_ended() -> None:
-    serving = read_serving(deployment(availableReplicas=0), [server(1, ran=900)], LABEL)
+    serving = read_serving(deployment(availableReplicas=0), [server(1, ran=900)])
     said = condition(decide(view(serving)).status, "Ready").message
     assert said.endswith("; a server ended and is started again: the server used more memory than its limit")
 
@@ -386,7 +386,7 @@ def test_a_server_that_ended_and_comes_back_says_why_it_ended() -> None:
     ],
 )
 def test_a_deployment_that_fails_says_what_to_do(pods: Any, step: str) -> None:
-    serving = read_serving(deployment(availableReplicas=0), pods, LABEL)
+    serving = read_serving(deployment(availableReplicas=0), pods)
     assert step in condition(decide(view(serving)).status, "Stalled").message
 
 
@@ -395,6 +395,6 @@ def test_a_container_of_somebody_else_that_keeps_a_server_down_is_named() -> Non
     proxy |= {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
     its_pod = server(ready=True)
     its_pod["status"]["containerStatuses"].append(proxy)
-    failure = read_serving(deployment(availableReplicas=0), [its_pod], LABEL).failure
+    failure = read_serving(deployment(availableReplicas=0), [its_pod]).failure
     assert failure is not None
     assert (failure.reason, "container proxy" in failure.message) == (Reason.SIDECAR_FAILED, True)

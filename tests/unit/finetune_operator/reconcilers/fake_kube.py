@@ -81,9 +81,8 @@ class FakeKube:
         self._ask("would_create", resource)
         assert "name" not in body["metadata"]
 
-    async def apply(self, resource: Resource, body: Manifest, force: bool = True) -> Manifest:
+    async def apply(self, resource: Resource, body: Manifest) -> Manifest:
         self._ask("apply", resource)
-        assert force
         present = self.objects.get(self._key(resource, body))
         written = deepcopy(_merged(present, body) if present else body)
         written["metadata"]["managedFields"] = [{"manager": FIELD_MANAGER, "operation": "Apply"}]
@@ -126,11 +125,8 @@ class FakeKube:
         namespace: str | None = None,
         *,
         uid: str | None = None,
-        propagation: str = "Background",
-        grace_seconds: int | None = None,
     ) -> bool:
         self._ask("delete", resource)
-        assert (propagation, grace_seconds) == ("Background", None)
         present = self.objects.get((resource, namespace or "", name))
         if present is None or uid not in {None, present["metadata"]["uid"]}:
             return False

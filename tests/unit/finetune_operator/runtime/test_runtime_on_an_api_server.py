@@ -78,11 +78,9 @@ async def test_apply_makes_changes_and_removes_what_is_no_longer_wanted(kube):
     assert same["metadata"]["resourceVersion"] == changed["metadata"]["resourceVersion"], "no change, no write"
 
 
-async def test_apply_leaves_fields_of_others_alone_and_takes_over_only_by_force(cluster, kube):
+async def test_apply_leaves_fields_of_others_alone_and_takes_over_its_own(cluster, kube):
     await kube.apply(CONFIG_MAPS, config_map("shared", {"ours": "1"}))
     cluster.kubectl("patch", "configmap", "shared", "--type=merge", "--patch", '{"data":{"ours":"2","theirs":"3"}}')
-    with pytest.raises(Conflict, match="ours"):
-        await kube.apply(CONFIG_MAPS, config_map("shared", {"ours": "1"}), force=False)
     assert (await kube.apply(CONFIG_MAPS, config_map("shared", {"ours": "1"})))["data"] == {"ours": "1", "theirs": "3"}
 
 
