@@ -3,12 +3,11 @@ one deployment, and nothing is left behind. As test_exactly_once; with two guard
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
@@ -26,12 +25,19 @@ from tests.unit.finetune_operator.reconcilers.bedrock import (
     with_bedrock_job,
 )
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.test_exactly_once import LAGS, live_step, survive
+from tests.unit.finetune_operator.reconcilers.random_lives import (
+    ADDRESS,
+    JOB,
+    LAGS,
+    courses,
+    is_over,
+    live_step,
+    of_lives,
+    until,
+)
 
 __all__ = ["s3_endpoint"]
 
-JOB = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
-ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
 DEPLOY, UNDEPLOY = "CreateCustomModelDeployment", "DeleteCustomModelDeployment"
 HOURLY = {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}
 
@@ -53,44 +59,12 @@ def faults(create: str, delete: str, look: str, ask: str) -> list[dict[str, Any]
     ]
 
 
-def steps(found: list[dict[str, Any]]) -> Any:
-    return st.lists(
-        st.one_of(
-            st.tuples(st.just("fault"), st.sampled_from(found)),
-            st.tuples(st.just("kill"), st.integers(0, 8)),
-            st.tuples(st.just("wait"), st.sampled_from([1, 20, 90, 400])),
-            st.tuples(st.just("restart"), st.none()),
-        ),
-        min_size=1,
-        max_size=10,
-    )
-
-
-OF_JOBS = steps(faults(CREATE, STOP, GET, LIST))
-OF_DEPLOYMENTS = steps(faults(DEPLOY, UNDEPLOY, "ListCustomModelDeployments", "Converse"))
-PROPERTY = settings(
-    max_examples=int(os.environ.get("EXACTLY_ONCE_LIVES", "4")),
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-    database=None,
-)
+WAITS = (1, 20, 90, 400)
+OF_JOBS = courses(faults(CREATE, STOP, GET, LIST), WAITS)
+OF_DEPLOYMENTS = courses(faults(DEPLOY, UNDEPLOY, "ListCustomModelDeployments", "Converse"), WAITS)
+PROPERTY = of_lives(4)
 UNANSWERED = ("fault", {"operation": CREATE, "after_commit": True})
 NOT_DEPLOYED = ("fault", {"operation": DEPLOY, "after_commit": True})
-
-
-async def until(cluster: BedrockCluster, condition: Callable[[], bool]) -> None:
-    cluster.provider.faults.clear()
-    for _ in range(60):
-        if condition():
-            return
-        await survive(cluster, 120)
-    raise AssertionError(f"it does not come to its end: {cluster.status()} {cluster.kube.objects.get(ADDRESS)}")
-
-
-def is_over(cluster: BedrockCluster) -> bool:
-    job = cluster.kube.objects.get(JOB)
-    return job is None or bool(job["status"].get("completionTime") and not job["metadata"].get("finalizers"))
 
 
 def live(provider: BedrockSimulator, life: Callable[[str], Awaitable[None]]) -> None:

@@ -4,36 +4,21 @@ As test_exactly_once_hosted, for what is made for an evaluation alone.
 """
 
 import asyncio
-import os
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.evaluation import DATASET
-from tests.unit.finetune_operator.reconcilers.test_exactly_once import live_step, survive
+from tests.unit.finetune_operator.reconcilers.random_lives import JOB, courses, is_over, live_step, of_lives, until
 from tests.unit.finetune_operator.reconcilers.test_exactly_once_hosted import GONE, OF_DEPLOYMENTS, PUT
 
-JOB, POD = (FINE_TUNE_JOBS, "team-a", "sentiment-1"), (JOBS, "team-a", "sentiment-1-1-eval1")
+POD = (JOBS, "team-a", "sentiment-1-1-eval1")
 BY_HAND = {"spec": {"deployment": {"mode": "Manual"}}, "metadata": {"name": "sentiment", "namespace": "team-a"}}
-FAULTS = st.sampled_from(OF_DEPLOYMENTS)
-STEPS = st.one_of(
-    st.tuples(st.just("fault"), FAULTS),
-    st.tuples(st.just("kill"), st.integers(0, 6)),
-    st.tuples(st.just("wait"), st.sampled_from([20, 60, 150])),
-    st.tuples(st.just("restart"), st.none()),
-)
-COURSES = st.lists(STEPS, min_size=1, max_size=8)
+COURSES = courses(OF_DEPLOYMENTS, (20, 60, 150), kills=6, steps=8)
 ENDS = st.sampled_from(["deleted", "asked in vain", "suspended"])
-PROPERTY = settings(
-    max_examples=int(os.environ.get("EXACTLY_ONCE_LIVES", "8")),
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-    database=None,
-)
 
 
 async def begin(provider, url: str) -> AzureCluster:
@@ -56,7 +41,7 @@ def end(cluster: AzureCluster, how: str) -> None:
         cluster.kube.change(JOBS, POD[2], status={"conditions": [condition]})
 
 
-@PROPERTY
+@of_lives(8)
 @given(COURSES, COURSES, ENDS)
 @example([("fault", {"operation": PUT, "outcome": "cut", "after_commit": True})], [("kill", 1)], "deleted")
 @example([("kill", 1), ("wait", 60)], [("fault", {"operation": GONE, "after_commit": True})], "deleted")
@@ -73,13 +58,7 @@ def test_each_model_is_deployed_once_and_none_is_left(before, after, how) -> Non
         for step in after:
             await live_step(cluster, step)
             require_one_of_each()
-        provider.faults.clear()
-        for _ in range(60):
-            if not provider.deployments.found and is_free(cluster):
-                break
-            await survive(cluster, 120)
-        assert not provider.deployments.found, cluster.status()
-        assert is_free(cluster), cluster.status()
+        await until(cluster, lambda: not provider.deployments.found and is_free(cluster))
         await cluster.aclose()
 
     def require_one_of_each() -> None:
@@ -88,10 +67,8 @@ def test_each_model_is_deployed_once_and_none_is_left(before, after, how) -> Non
 
     def is_free(cluster: AzureCluster) -> bool:
         """Ended, or suspended with nothing that it would still take care of."""
-        job = cluster.kube.objects.get(JOB)
-        if job is None or job["status"].get("phase") == "Suspended":
-            return True
-        return "completionTime" in job["status"] and not job["metadata"].get("finalizers")
+        suspended = JOB in cluster.kube.objects and cluster.status().get("phase") == "Suspended"
+        return suspended or is_over(cluster)
 
     with serve(provider) as url:
         asyncio.run(run(url))

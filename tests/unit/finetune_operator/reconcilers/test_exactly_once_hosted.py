@@ -4,19 +4,17 @@ As test_exactly_once, for what is billed by the hour.
 """
 
 import asyncio
-import os
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.test_exactly_once import live_step, survive
+from tests.unit.finetune_operator.reconcilers.random_lives import ADDRESS, courses, live_step, of_lives, until
 
 PUT, GONE, LIST = "deployments.create_or_update", "deployments.delete", "deployments.list"
-ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
 OF_DEPLOYMENTS = (
     {"operation": PUT, "after_commit": True},
     {"operation": PUT, "outcome": "cut", "after_commit": True},
@@ -27,21 +25,7 @@ OF_DEPLOYMENTS = (
     {"operation": LIST, "status": 500},
     {"operation": "chat.completions.create", "status": 500},
 )
-FAULTS = st.sampled_from([*OF_DEPLOYMENTS, {"operation": "*", "status": 429}])
-STEPS = st.one_of(
-    st.tuples(st.just("fault"), FAULTS),
-    st.tuples(st.just("kill"), st.integers(0, 6)),
-    st.tuples(st.just("wait"), st.sampled_from([20, 300, 700])),
-    st.tuples(st.just("restart"), st.none()),
-)
-COURSES = st.lists(STEPS, min_size=1, max_size=10)
-PROPERTY = settings(
-    max_examples=int(os.environ.get("EXACTLY_ONCE_LIVES", "12")),
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-    database=None,
-)
+COURSES = courses([*OF_DEPLOYMENTS, {"operation": "*", "status": 429}], (20, 300, 700), kills=6)
 
 
 async def begin(provider, url: str) -> AzureCluster:
@@ -56,7 +40,7 @@ async def begin(provider, url: str) -> AzureCluster:
     return cluster
 
 
-@PROPERTY
+@of_lives(12)
 @given(COURSES, st.integers(0, 10))
 @example([("fault", {"operation": PUT, "after_commit": True}), ("kill", 1), ("wait", 300)], 9)
 def test_one_deployment_is_made_and_none_is_left(course, deleted_after) -> None:
@@ -77,14 +61,6 @@ def test_one_deployment_is_made_and_none_is_left(course, deleted_after) -> None:
         await until(cluster, lambda: ADDRESS not in cluster.kube.objects)
         await cluster.aclose()
         assert dict(provider.deployments.found) == {}
-
-    async def until(cluster: AzureCluster, condition) -> None:
-        provider.faults.clear()
-        for _ in range(60):
-            if condition():
-                return
-            await survive(cluster, 120)
-        raise AssertionError(f"it does not come to its end: {cluster.status(DEPLOYMENT)}")
 
     with serve(provider) as url:
         asyncio.run(run(url))

@@ -3,11 +3,9 @@ nothing is left behind. As test_exactly_once; the guard of AWS's own is a name t
 """
 
 import asyncio
-import os
-from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
@@ -15,13 +13,20 @@ from tests.simulators.conftest import s3_endpoint
 from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.cloud import rows
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.random_lives import (
+    ADDRESS,
+    JOB,
+    LAGS,
+    courses,
+    is_over,
+    live_step,
+    of_lives,
+    until,
+)
 from tests.unit.finetune_operator.reconcilers.sagemaker import SageMakerCluster, sagemaker, with_training_job
-from tests.unit.finetune_operator.reconcilers.test_exactly_once import LAGS, live_step, survive
 
 __all__ = ["s3_endpoint"]
 
-JOB = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
-ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
 CREATE, ENDPOINT = "CreateTrainingJob", "CreateEndpoint"
 
 
@@ -41,46 +46,15 @@ def faults(*creates: str, others: tuple[str, ...]) -> list[dict[str, Any]]:
     return found
 
 
-def steps(found: list[dict[str, Any]]) -> Any:
-    return st.lists(
-        st.one_of(
-            st.tuples(st.just("fault"), st.sampled_from(found)),
-            st.tuples(st.just("kill"), st.integers(0, 8)),
-            st.tuples(st.just("wait"), st.sampled_from([1, 20, 90, 400])),
-            st.tuples(st.just("restart"), st.none()),
-        ),
-        min_size=1,
-        max_size=10,
-    )
-
-
-OF_JOBS = steps(faults(CREATE, others=("DescribeTrainingJob", "ListTrainingJobs", "StopTrainingJob")))
-OF_ENDPOINTS = steps(
+WAITS = (1, 20, 90, 400)
+OF_JOBS = courses(faults(CREATE, others=("DescribeTrainingJob", "ListTrainingJobs", "StopTrainingJob")), WAITS)
+OF_ENDPOINTS = courses(
     faults("CreateModel", "CreateEndpointConfig", ENDPOINT,
-           others=("DescribeEndpoint", "ListEndpoints", "DeleteEndpoint", "DeleteEndpointConfig", "InvokeEndpoint"))
+           others=("DescribeEndpoint", "ListEndpoints", "DeleteEndpoint", "DeleteEndpointConfig", "InvokeEndpoint")),
+    WAITS,
 )  # fmt: skip
-PROPERTY = settings(
-    max_examples=int(os.environ.get("EXACTLY_ONCE_LIVES", "5")),
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-    database=None,
-)
+PROPERTY = of_lives(5)
 UNANSWERED = ("fault", {"operation": CREATE, "after_commit": True})
-
-
-async def until(cluster: SageMakerCluster, condition: Callable[[], bool]) -> None:
-    cluster.provider.faults.clear()
-    for _ in range(60):
-        if condition():
-            return
-        await survive(cluster, 120)
-    raise AssertionError(f"it does not come to its end: {cluster.status()} {cluster.kube.objects.get(ADDRESS)}")
-
-
-def is_over(cluster: SageMakerCluster) -> bool:
-    job = cluster.kube.objects.get(JOB)
-    return job is None or bool(job["status"].get("completionTime") and not job["metadata"].get("finalizers"))
 
 
 async def begin(provider: Any, url: str, lag: float) -> SageMakerCluster:

@@ -1,0 +1,92 @@
+"""Lives of an operator beside a simulated provider: random courses of faults, kills and pauses, up to where all rests.
+
+EXACTLY_ONCE_LIVES says how many of them a property is tried with, where its own number is not enough.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from finetune_operator.decide.cloud_job import SETTLE
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
+from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster
+from tests.unit.finetune_operator.reconcilers.fake_kube import Killed
+
+JOB = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
+ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
+
+Step = tuple[str, Any]
+
+LAGS = st.sampled_from([0, 20, SETTLE.total_seconds() - 30])
+"""How late a provider's list shows what was made: for less than the time that an unknown outcome is waited for."""
+
+
+def courses(
+    faults: Iterable[dict[str, Any]], waits: Iterable[float], *, kills: int = 8, steps: int = 10
+) -> st.SearchStrategy[list[Step]]:
+    """Courses of up to so many steps; a kill comes before one of the next `kills` requests to the API server."""
+    step: st.SearchStrategy[Step] = st.one_of(
+        st.tuples(st.just("fault"), st.sampled_from(list(faults))),
+        st.tuples(st.just("kill"), st.integers(0, kills)),
+        st.tuples(st.just("wait"), st.sampled_from(list(waits))),
+        st.tuples(st.just("restart"), st.none()),
+    )
+    return st.lists(step, min_size=1, max_size=steps)
+
+
+def of_lives(count: int) -> settings:
+    """A property that is tried with so many lives, the same ones each time."""
+    return settings(
+        max_examples=int(os.environ.get("EXACTLY_ONCE_LIVES", str(count))),
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+        database=None,
+    )
+
+
+async def survive(cluster: CloudCluster, seconds: float) -> None:
+    """Time passes; a killed operator is replaced at once by one that knows nothing."""
+    try:
+        await cluster.pass_time(seconds)
+    except Killed:
+        await replace_operator(cluster)
+
+
+async def replace_operator(cluster: CloudCluster) -> None:
+    cluster.kube.killed_in = None
+    await cluster.aclose()
+    cluster.restart()
+    await cluster.observer.list_all()
+    await cluster.settle()
+
+
+async def live_step(cluster: CloudCluster, step: Step) -> None:
+    kind, value = step
+    if kind == "fault":
+        cluster.provider.fault(**value)
+    elif kind == "kill":
+        cluster.kube.killed_in = value
+    elif kind == "restart":
+        await replace_operator(cluster)
+    await survive(cluster, value if kind == "wait" else 1)
+
+
+async def until(cluster: CloudCluster, condition: Callable[[], bool], *, pause: float = 120) -> None:
+    """All is well from now on: time passes until the condition holds."""
+    cluster.provider.faults.clear()
+    for _ in range(60):
+        if condition():
+            return
+        await survive(cluster, pause)
+    left = [cluster.kube.objects.get(address, {}).get("status") for address in (JOB, ADDRESS)]
+    raise AssertionError(f"it does not come to its end: {left}")
+
+
+def is_over(cluster: CloudCluster) -> bool:
+    """Whether the job has ended and is held by nobody, or is gone."""
+    job = cluster.kube.objects.get(JOB)
+    return job is None or bool(job["status"].get("completionTime") and not job["metadata"].get("finalizers"))
