@@ -45,6 +45,7 @@ RESULTS_MAX_BYTES = 16 * 1024 * 1024
 QUOTA_PAUSE_SECONDS = 300.0
 KEY_PAUSE_SECONDS = 60.0
 FILE_PAUSE_SECONDS = 10.0
+CANCEL_PAUSE_SECONDS = 10.0
 
 _FORM = "Multipart/form-data"
 """The type of a form to the SDK: with a small m it makes a form of its own, which cannot be streamed."""
@@ -215,14 +216,23 @@ class OpenAIApi:
         return await asyncio.to_thread(wire.metrics_of_results, content)  # it may be long
 
     async def cancel(self, job_id: str) -> None:
-        """POST /fine_tuning/jobs/ID/cancel. Refused where the job has ended: then that is so."""
+        """POST /fine_tuning/jobs/ID/cancel. Refused where the job has ended: then that is so.
+
+        Raises:
+            TryLater: it was not refused, and the job has not ended: what has answered may be a proxy.
+        """
         try:
-            await self._ask(self._sdk.fine_tuning.jobs.cancel(job_id))
+            answer = (await self._ask(self._sdk.fine_tuning.jobs.cancel(job_id))).to_dict()
+            if wire.has_ended(answer) or (await self.job(job_id)).ended:
+                return
         except NotThere:
             return
         except Refused:
             if not (await self.job(job_id)).ended:
                 raise
+            return
+        message = f"job {job_id} was to be cancelled at {self._host}, and goes on"
+        raise TryLater(Reason.PROVIDER_BUSY, message, CANCEL_PAUSE_SECONDS)
 
     async def has_model(self, model: str) -> bool:
         """GET /models/NAME."""

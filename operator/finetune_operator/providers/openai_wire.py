@@ -86,6 +86,11 @@ def job(wire: Wire) -> RemoteJob:
     )
 
 
+def has_ended(wire: Wire) -> bool:
+    """Whether what has answered says that its job has ended; an answer that is no job says nothing."""
+    return _STATES.get(str(wire.get("status") or "").casefold(), "Active") not in {"Queued", "Active"}
+
+
 def when(value: Any) -> datetime | None:
     """A moment in seconds or milliseconds since 1970, or as ISO 8601 has it; None where it is none of these."""
     number = _number(value)

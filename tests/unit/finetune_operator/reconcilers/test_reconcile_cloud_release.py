@@ -72,6 +72,20 @@ async def test_a_job_that_sent_nothing_goes_at_once_though_its_connection_is_gon
     assert ADDRESS not in cluster.kube.objects
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_cancel_that_something_else_has_answered_is_asked_for_again(begin, provider, known):
+    if not known:
+        provider.fault(operation=CREATE, after_commit=True)
+    cluster = await begin()
+    provider.fault(operation="fine_tuning.jobs.cancel", outcome="empty")
+    await delete(cluster)
+    for _ in range(5):
+        await cluster.pass_time(60)
+    assert ADDRESS not in cluster.kube.objects
+    assert [job.state for job in provider.left() if job.kind == "job"] == []
+    assert provider.count("fine_tuning.jobs.cancel") == 1, "the first one never got there"
+
+
 async def test_a_job_is_held_before_the_first_byte_leaves_the_cluster(begin):
     cluster = await begin(with_cloud_job)
     cluster.run_pod()
