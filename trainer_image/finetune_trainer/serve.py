@@ -11,6 +11,7 @@ CPU threads follow the container's CPU quota (OMP_NUM_THREADS overrides it). No 
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -18,13 +19,15 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES, TERMINATION_MESSAGE_PATH
 from finetune_api.reasons import Reason
-from finetune_trainer import torch_settings
+from finetune_trainer import outcome, torch_settings
 from finetune_trainer.base_model import quiet_libraries
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.api_key import KeyFile
@@ -133,8 +136,9 @@ class _Loading(threading.Thread):
             self._room.problem = f"{error.reason}: {error.message}"
             self.error, self.exit_code = error, int(error.exit_code)
             self._server.should_exit = True
-        except Exception:  # noqa: BLE001 - a bug; the process must not go on as if it were loading
+        except Exception as error:  # noqa: BLE001 - a bug; the process must not go on as if it were loading
             self._room.problem = "it could not be loaded; the server's log says why"
+            _leave_word(f"the model could not be loaded ({type(error).__name__}); the server's log says why")
             _log.exception("the model could not be loaded")
             self.exit_code = int(ExitCode.CRASHED)
             self._server.should_exit = True
@@ -178,4 +182,13 @@ def _say(error: TrainerError) -> int:
     _log.error("%s: %s", error.reason, error.message)
     if error.next_step:
         _log.error("next step: %s", error.next_step)
+    _leave_word(outcome.sentence(error.reason, error.message, error.next_step))
     return int(error.exit_code)
+
+
+def _leave_word(sentence: str) -> None:
+    """For the pod's status, which has the end of the log else; where there is no kubelet, there is no such file."""
+    path = Path(TERMINATION_MESSAGE_PATH)
+    if path.is_file():
+        with contextlib.suppress(OSError):
+            path.write_text(sentence[:TERMINATION_MESSAGE_MAX_BYTES], encoding="utf-8")

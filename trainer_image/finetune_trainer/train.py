@@ -312,17 +312,23 @@ def _train(run: Run) -> "StepTrainer":
         interruption=interruption,
         on_step=on_step,
     )
-    reporter.update(phase="Running", progress=pulse.progress(0))
+    reporter.update(phase="Running", progress=pulse.progress(_saved_step(run)))
     followers = trackers.Trackers(run.job, trainer.args, run.model)
     try:
         with interruption.deferred():
             trainer.run()
     finally:
         followers.end()
-        reporter.update(trackers=followers.tracked)
+        reached = max(trainer.state.global_step, _saved_step(run))
+        reporter.update(trackers=followers.tracked, progress=pulse.progress(reached))
     interruption.check()
     reporter.update(progress=pulse.progress(run.plan.total_steps), loss=run.metrics.curves())
     return trainer
+
+
+def _saved_step(run: Run) -> int:
+    """Where this attempt goes on, by the newest checkpoint; 0 at the start."""
+    return min(run.attempt.reporter.saved_step() or 0, run.plan.total_steps)
 
 
 def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:

@@ -18,7 +18,16 @@ from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import SERVED_VERSION_LABEL, WAKE_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, moment, ready, reconciling, resting, stalled
-from finetune_operator.decide.pod import containers, ended_before, is_ours, obstacle, terminated, unplaced, waiting
+from finetune_operator.decide.pod import (
+    containers,
+    ended_before,
+    is_ours,
+    never_ran,
+    obstacle,
+    terminated,
+    unplaced,
+    waiting,
+)
 
 Manifest = Mapping[str, Any]
 Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI", "Bedrock", "SageMaker"]
@@ -433,8 +442,16 @@ def _crash(container: Manifest) -> Failure | None:
         message = "the server used more memory than its limit"
         step = "Ask for more memory in spec.huggingFace.resources."
         return Failure(reason=Reason.OUT_OF_MEMORY, message=message, next_step=step)
-    message = str(ended.get("message") or f"the server ended with exit code {ended.get('exitCode')}")
-    return Failure.because(Reason.DEPLOYMENT_FAILED, message[-800:])
+    if found := never_ran(ended):
+        return found
+    said = str(ended.get("message") or f"the server ended with exit code {ended.get('exitCode')}").strip()
+    return Failure.because(Reason.DEPLOYMENT_FAILED, _last_line_first(said[-800:]))
+
+
+def _last_line_first(said: str) -> str:
+    """Where a server has left no sentence, this is the end of its log, of which lists show the first line."""
+    before, _, last = said.rpartition("\n")
+    return f"{last.strip()}\n{before}" if before else said
 
 
 def _waiting_for(pods: Sequence[Manifest]) -> str:

@@ -25,6 +25,14 @@ _WAITING_REASONS = {
     "SignatureValidationFailed": Reason.IMAGE_PULL_FAILED,
     "CreateContainerConfigError": Reason.CONTAINER_CONFIG_INVALID,
 }
+_NOT_EXECUTED = frozenset({126, 255})
+_OTHER_PROCESSOR = "exec format error"
+_FOREIGN_IMAGE = "the image is for another kind of processor than the node's: its programs do not run there"
+_OWN_IMAGE = (
+    "Ask an admin for an image of the nodes' own kind (kubectl get nodes -L kubernetes.io/arch), or to choose nodes "
+    "that fit it by nodeSelector in the connection's podTemplate; then set spec.retryNonce."
+)
+
 _UNSTARTABLE = frozenset({"CreateContainerError", "RunContainerError"})
 
 _CLAIM_MISSING = re.compile(
@@ -39,7 +47,12 @@ def obstacle(pod: Manifest) -> Failure | None:
 
 
 def never_ran(ended: Manifest) -> Failure | None:
-    """Why a container of ours that has ended was never started: its image has no such program, a mount fails."""
+    """Why a container of ours that has ended was never started: its image has no such program, a mount fails.
+
+    A program for another kind of processor is started, and ends at once: by the runtime's code or the shell's.
+    """
+    if ended.get("exitCode") in _NOT_EXECUTED and _OTHER_PROCESSOR in str(ended.get("message", "")).lower():
+        return Failure(reason=Reason.CONTAINER_CONFIG_INVALID, message=_FOREIGN_IMAGE, next_step=_OWN_IMAGE)
     if ended.get("reason") not in {"StartError", "ContainerCannotRun"}:
         return None
     return _unstartable(str(ended.get("message") or ended["reason"]))

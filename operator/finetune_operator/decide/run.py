@@ -319,6 +319,9 @@ def _by_container(pod: Manifest | None) -> Failure:
     if "exitCode" not in ended:
         interrupted = Failure.because(Reason.INTERRUPTED, f"the training pod ended before the trainer did{_told(pod)}")
         return failed_beside(pod) or interrupted
+    if ended["exitCode"] in _SIGNALS and pod["metadata"].get("deletionTimestamp") is not None:
+        said = f"the training pod was deleted, and did not end in time ({_SIGNALS[ended['exitCode']]})"
+        return Failure.because(Reason.INTERRUPTED, said)
     return _from_exit_code(ended["exitCode"], str(ended.get("message", "")))
 
 

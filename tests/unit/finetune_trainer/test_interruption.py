@@ -136,7 +136,8 @@ def test_a_long_step_is_given_up_and_the_next_attempt_does_it_as_if_for_the_firs
     with monkeypatch.context() as patch:
         patch.setattr(objective, "LIKELIHOOD", by_loss(counted))
         code, report, _ = do(broken)
-    assert (code, report.progress.saved_step) == (ExitCode.INTERRUPTED, 1), "what was saved last is told at the end"
+    told = report.progress.step, report.progress.saved_step
+    assert (code, *told) == (ExitCode.INTERRUPTED, 1, 1), "what was done and saved last is told at the end"
     assert len(passes) == 7
     assert [path.name for path in (tmp_path / "broken/output/checkpoints").iterdir()] == ["step-00000001"]
     assert do(broken)[0] == ExitCode.OK

@@ -342,6 +342,21 @@ def test_a_server_that_ends_again_and_again_is_failing_between_its_ends_too(its_
     assert read_serving(deployment(availableReplicas=0), [its_pod]).state == state
 
 
+def test_a_server_whose_image_is_for_another_processor_says_so() -> None:
+    crash = {"exitCode": 255, "message": "exec /usr/local/bin/finetune-trainer: exec format error"}
+    serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)], LABEL)
+    said = condition(decide(view(serving)).status, "Stalled").message
+    assert "for another kind of processor" in said
+    assert "kubernetes.io/arch" in said
+
+
+def test_of_a_log_the_last_line_is_told_first() -> None:
+    crash = {"exitCode": 1, "message": "INFO starting\nTraceback (most recent call last):\nRuntimeError: no GPU\n"}
+    serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)], LABEL)
+    said = condition(decide(view(serving)).status, "Stalled").message
+    assert said.startswith("version 2 cannot be served: RuntimeError: no GPU\nINFO starting")
+
+
 def of_version(number: int, seconds: float = 0, *, ready: bool = True, going: bool = False) -> dict[str, Any]:
     its_pod = server(ready=ready)
     its_pod["metadata"] = {"labels": {LABEL: str(number)}, "creationTimestamp": stamp(seconds)}

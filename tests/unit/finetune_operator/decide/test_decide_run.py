@@ -142,6 +142,22 @@ def test_an_interruption_is_no_fault_of_the_job(its_pod: Any, interrupted: bool)
     assert read(job, [its_pod] if its_pod else []).interrupted is interrupted
 
 
+SHELL = "/usr/local/bin/finetune-trainer: 2: exec: python3: Exec format error"
+RUNTIME = "exec /usr/local/bin/finetune-trainer: exec format error"
+
+
+@pytest.mark.parametrize(("code", "log", "foreign"), [(126, SHELL, True), (255, RUNTIME, True), (1, SHELL, False)])
+def test_an_image_for_another_processor_is_no_bug_of_the_trainer(code: int, log: str, foreign: bool) -> None:
+    failure = read(batch_job(BACKOFF), [pod("Failed", **ended(code, message=log))]).failure
+    assert (failure.reason is Reason.CONTAINER_CONFIG_INVALID) is foreign
+    assert ("kubernetes.io/arch" in failure.next_step) is foreign
+
+
+def test_a_pod_that_was_deleted_and_not_quick_enough_is_told_so() -> None:
+    failure = read(batch_job(BACKOFF), [pod("Failed", 30, **ended(137))]).failure
+    assert failure.message == "the training pod was deleted, and did not end in time (SIGKILL)"
+
+
 def test_what_the_trainer_said_is_the_failure_and_carries_the_exit_code() -> None:
     told = report("Failed", failure={"reason": "DatasetInvalid", "message": "train.jsonl line 17: completion is empty"})
     found = read(batch_job(BACKOFF), [pod("Failed", **ended(65, message=termination_message(told)))])

@@ -9,6 +9,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from running_server import SERVED, running_server, wait_until
 
+from finetune_api.exit_codes import ExitCode
+from finetune_api.reasons import Reason
+from finetune_trainer import serve
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.app import Room
 from finetune_trainer.serving.asks import QueueFullError
 
@@ -101,3 +105,15 @@ def test_a_failure_of_the_model_is_told_to_the_client(served, monkeypatch, strea
         assert error["code"] == "generation_failed"
         assert "kernel" not in error["message"]
         assert httpx.post(f"{address}/v1/completions", json=ENDLESS | {"max_tokens": 1}).status_code == 200
+
+
+def test_why_a_server_ends_is_left_for_its_pods_status_where_there_is_one(tmp_path, monkeypatch, caplog):
+    word = tmp_path / "termination-log"
+    monkeypatch.setattr(serve, "TERMINATION_MESSAGE_PATH", str(word))
+    error = TrainerError(Reason.MODEL_UNUSABLE, "adapter_model.safetensors is missing", "Run the job again.")
+    assert serve._say(error) == ExitCode.MODEL_UNUSABLE
+    assert not word.exists(), "no kubelet asks"
+    word.touch()
+    serve._say(error)
+    assert word.read_text() == "ModelUnusable: adapter_model.safetensors is missing. Run the job again."
+    assert "next step: Run the job again." in caplog.text
