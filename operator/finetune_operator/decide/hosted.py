@@ -111,8 +111,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         bound = [found[one.name] for one in others if one.name in found and _is_bound(found[one.name], now)]
         note = _said_of(bound) + ("" if make else _said_of_terms(there, wanted))
         serving, answering = Serving("Serving", wanted.version, 1, note=note), wanted.name
-        free = [one.name for one in others if one.name in found and not _is_bound(found[one.name], now)]
-        delete = () if busy or make else tuple(free)
+        delete = () if busy or make else _deletable(others, found, now)
     elif there.state == "Creating" and entry.answered:
         # It is changed in place, and goes on answering.
         serving, answering = Serving("Rolling", wanted.version, 1, answers=wanted.version), wanted.name
@@ -172,7 +171,7 @@ def sleep(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wan
     """What to do while nothing is to answer: all that was made goes, and what is gone is forgotten."""
     left = tuple(one for one in _made(recorded, found, wanted, now) if one.name in found or not one.answered)
     busy = wanted.one_at_a_time and changes(found)
-    free = () if busy else tuple(one.name for one in left if one.name in found and not _is_bound(found[one.name], now))
+    free = () if busy else _deletable(left, found, now)
     return Plan(_released(left, free), Serving("Idle", wanted.version, 0), delete=free)
 
 
@@ -181,7 +180,7 @@ def leave(
 ) -> tuple[tuple[HostedDeployment, ...], tuple[str, ...]]:
     """The record, and what is to go, of deployments that are for nothing once the version `answers` elsewhere."""
     left = [one for one in ours(recorded, found, "\0", now) if not one.attached]
-    delete = tuple(one.name for one in left if one.name in found and not _is_bound(found[one.name], now))
+    delete = _deletable(left, found, now)
     return (_released(left, delete), delete) if answers else (tuple(left), ())
 
 
@@ -200,6 +199,12 @@ def _made(
 def changes(found: Mapping[str, Hosted]) -> bool:
     """Whether anything of the account is being made or deleted."""
     return any(one.state in {"Creating", "Deleting"} for one in found.values())
+
+
+def _deletable(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
+    """What may be asked to go: one that is on its way is not asked again, which would be a conflict."""
+    standing = [found[one.name] for one in recorded if one.name in found]
+    return tuple(one.name for one in standing if one.state != "Deleting" and not _is_bound(one, now))
 
 
 def _is_bound(one: Hosted, now: datetime) -> bool:

@@ -300,7 +300,7 @@ class HostedDeployments:
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
         ours = decide.ours(recorded, found, prefix, view.now)
         busy = hosting.one_at_a_time(view.spec) and decide.changes(found)
-        first = next((one for one in ours if one.name in found), None)
+        first = next((one for one in ours if one.name in found and found[one.name].state != "Deleting"), None)
         if first is not None and not busy:
             await self._calls.delete(first.connection, first.name)
         return [one.name for one in ours]

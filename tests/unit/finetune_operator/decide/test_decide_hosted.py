@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.deployment import HostedDeployment
 from finetune_api.reasons import Reason
-from finetune_operator.decide.hosted import SETTLE, Hosted, Plan, Wanted, answered, ours, plan, sleep
+from finetune_operator.decide.hosted import SETTLE, Hosted, Plan, Wanted, answered, leave, ours, plan, sleep
 from tests.unit.finetune_operator.decide.given import at, stamp
 
 WANTED = Wanted("md-v2", 2, "azure", "md-v", None)
@@ -45,6 +45,12 @@ WORLDS: dict[str, tuple[list[HostedDeployment], dict[str, Hosted], str, dict[str
     "both, the account is busy": (
         [OLD, entry(answered=True)],
         there(md_v1="Ready", md_v2="Ready", other="Deleting"),
+        "Serving",
+        {"serves": "md-v2"},
+    ),
+    "both, the old one is going": (
+        [OLD, entry(answered=True)],
+        there(md_v1="Deleting", md_v2="Ready"),
         "Serving",
         {"serves": "md-v2"},
     ),
@@ -242,3 +248,10 @@ def test_one_that_failed_is_made_anew_by_other_terms_too() -> None:
 def test_one_that_serves_another_model_is_said_to_and_names_have_no_case(model: str, state: str) -> None:
     found = {"md-v2": Hosted("md-v2", "Ready", "azure", model=model)}
     assert plan([entry()], found, replace(WANTED, model="gpt.ft-1"), at(0)).serving.state == state
+
+
+def test_what_is_going_is_not_asked_to_go_again() -> None:
+    """It would be a conflict to many a provider, and read as if it could not be deleted."""
+    going = there(md_v1="Deleting")
+    assert sleep([OLD], going, replace(WANTED, one_at_a_time=False), at(0)).delete == ()
+    assert leave([OLD], going, at(0), answers=True) == ((OLD,), ())
