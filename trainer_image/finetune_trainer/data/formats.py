@@ -29,6 +29,7 @@ _TO_PARQUET = (
     "or pandas.read_feather('FILE').to_parquet('FILE.parquet')."
 )
 _AS_ROWS = "Save the rows as CSV, JSON Lines or Parquet."
+_COMPRESS = "Compress the file with gzip, zstd, bzip2 or xz instead."
 _OF_OTHERS = {
     ".xlsx .xlsm .xlsb .xls": "Save the sheet as CSV; Excel calls it CSV UTF-8.",
     ".ods .numbers": "Save the sheet as CSV in UTF-8.",
@@ -37,7 +38,7 @@ _OF_OTHERS = {
     ".orc .avro .tfrecord": "Write the table as Parquet.",
     ".pkl .pickle .pt .npy .npz .h5 .hdf5 .db .sqlite .sqlite3 .sql": _AS_ROWS,
     ".yaml .yml .toml .xml .html .htm .md .pdf .docx .doc .rtf": _AS_ROWS,
-    ".lz4 .lzma .z .br .snappy": "Compress the file with gzip, zstd, bzip2 or xz instead.",
+    ".lz4 .lzma .z .br .snappy": _COMPRESS,
 }
 _FOREIGN_ENDINGS = {ending: step for endings, step in _OF_OTHERS.items() for ending in endings.split()}
 _NO_LETTERS = rb".{0,16}[\0-\x08\x0e-\x1f]"
@@ -47,7 +48,7 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"PAR1"), "is a Parquet file", "Set the format to Parquet, or let the name end in .parquet."),
     (re.compile(rb"PARE" + _NO_LETTERS, re.DOTALL), "is an encrypted Parquet file", "Write it without encryption."),
     (
-        re.compile(rb"PK\x03\x04"),
+        re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)|\xd0\xcf\x11\xe0"),
         "is a zip archive or a spreadsheet",
         "Take the file of rows out of the archive, or save the sheet as CSV.",
     ),
@@ -59,9 +60,15 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
         _AS_ROWS,
     ),
     (
-        re.compile(rb".{257}ustar", re.DOTALL),
-        "is a tar archive",
+        re.compile(rb".{257}ustar|7z\xbc\xaf|Rar!\x1a", re.DOTALL),
+        "is a tar archive, or one of 7-Zip or RAR",
         _TAKE_OUT,
+    ),
+    (re.compile(rb"\x04\x22\x4d\x18"), "is compressed with lz4", _COMPRESS),
+    (
+        re.compile(rb"\x89(PNG|HDF)\r|\xff\xd8\xff|GIF8|ID3[\2-\4]|\x7fELF|\x93NUMPY|\{\\rtf"),
+        "is a picture, a sound, an array, a program or a document, and has no rows",
+        _AS_ROWS,
     ),
     (re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh[1-9]|\xfd7zXZ"), "is compressed twice", "Compress it once."),
     (
@@ -74,7 +81,11 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
         "is a web page, not data",
         "Name the address of the file itself; the place may want a login, or show the file in a viewer.",
     ),
-    (re.compile(rb"[^\n]*\|[^\n]*\n[ \t|]*+:?--[-:| \t]*+(\r?\n|\Z)"), "is a table as Markdown draws it", _AS_ROWS),
+    (
+        re.compile(rb"([^\n]*\|[^\n]*\n)?[ \t|+]*+:?--[-:|+ \t]*+(\r?\n|\Z)"),
+        "is a table drawn for people, as Markdown and databases do",
+        _AS_ROWS,
+    ),
 )
 _NO_TEXT: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"), "is UTF-32 text", "Save it as UTF-8."),

@@ -227,8 +227,16 @@ def _instead(uri: Uri) -> str:
     if mounted is None:
         return ""
     try:
-        names = {path.name.lower(): path.name for path in Path(mounted).parent.iterdir() if path.name != uri.file_name}
+        names = [path.name for path in Path(mounted).parent.iterdir() if path.name != uri.file_name]
     except (OSError, ValueError):
         return ""
-    near = difflib.get_close_matches(uri.file_name.lower(), names, n=1, cutoff=0.7)
-    return f"; there is {names[near[0]]}" if near else ""
+    wanted = uri.file_name.lower()
+    near = difflib.get_close_matches(_stem(wanted), {_stem(name) for name in names}, n=1, cutoff=0.7)
+    found = {name.lower(): name for name in names if _stem(name) in near}
+    best = difflib.get_close_matches(wanted, found, n=1, cutoff=0)
+    return f"; there is {found[best[0]]}" if best else ""
+
+
+def _stem(name: str) -> str:
+    """Without endings, which many files of one folder have in common."""
+    return name.lower().partition(".")[0]
