@@ -142,7 +142,7 @@ def find_target(
         there = ", ".join(str(v.version) for v in model.versions or ()) or "none yet"
         return Failure.because(
             Reason.VERSION_NOT_FOUND,
-            f"spec.version: FineTunedModel {spec.model_ref.name} has no version {number}; there are {there}",
+            f"spec.version: FineTunedModel {spec.model_ref.name} has no version {number}; it has {there}",
         )
     connection = connections.get(version.connection)
     if connection is None:

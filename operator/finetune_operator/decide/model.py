@@ -177,7 +177,7 @@ def _facts(view: ModelView, active: int | None) -> list[Fact]:
     if pin is not None and pin != active:
         return stalled(
             Reason.VERSION_NOT_FOUND,
-            f"spec.activeVersion: version {pin} does not exist; there are {_listed(view.usable) or 'none yet'}",
+            f"spec.activeVersion: version {pin} does not exist; it has {_listed(view.usable) or 'none yet'}",
         )
     if active is None:
         manual = bool(view.versions) and spec is not None and spec.activation == "Manual"
