@@ -4,8 +4,8 @@
 """
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +57,10 @@ class Kind:
     """Whether a Service gets the object's name, which must then be a DNS label that begins with a letter."""
     spec_optional: bool = False
     """Whether an object without a spec is a good one."""
+    selectable: tuple[str, ...] = ()
+    """Fields that `--field-selector` takes, from Kubernetes 1.31 on; 1.30 leaves them out."""
+    scale: Mapping[str, str] = field(default_factory=dict)
+    """Paths of the scale subresource, by which `kubectl scale` and autoscalers set replicas."""
 
 
 _AGE = Column("Age", ".metadata.creationTimestamp", "date")
@@ -124,6 +128,7 @@ KINDS = (
             _MESSAGE,
             _AGE,
         ),
+        selectable=(".spec.baseModel", ".spec.connectionRef.name", ".spec.modelRef.name", ".status.phase"),
     ),
     Kind(
         kind="FineTunedModel",
@@ -177,6 +182,12 @@ KINDS = (
             _AGE,
         ),
         names_service=True,
+        selectable=(".spec.modelRef.name", ".status.phase"),
+        scale={
+            "specReplicasPath": ".spec.huggingFace.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        },
     ),
 )
 
@@ -191,14 +202,16 @@ def crd(kind: Kind) -> dict[str, Any]:
         "shortNames": [kind.short],
         "categories": [CATEGORY],
     }
-    version = {
+    version: dict[str, Any] = {
         "name": VERSION,
         "served": True,
         "storage": True,
-        "subresources": {"status": {}},
+        "subresources": {"status": {}} | ({"scale": dict(kind.scale)} if kind.scale else {}),
         "additionalPrinterColumns": [column.wire() for column in kind.columns],
         "schema": {"openAPIV3Schema": object_schema(kind)},
     }
+    if kind.selectable:
+        version["selectableFields"] = [{"jsonPath": path} for path in kind.selectable]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -239,15 +252,15 @@ def immutable(spec: Schema, mutable: Sequence[str]) -> Schema:
         raise KeyError(f"{', '.join(sorted(unknown))}: no such field")
     may = f"{', '.join(mutable[:-1])} and {mutable[-1]}"
     fields, of_spec = dict(spec["properties"]), list(spec.get(_RULES, ()))
-    for name in [field for field in fields if field not in mutable]:
+    for name in [known for known in fields if known not in mutable]:
         refused = {
             "message": f"{name} cannot be changed: of a job's spec only {may} can; "
             "apply the job under a new name to run it with other settings",
             "reason": "FieldValueForbidden",
         }
-        field = fields[name]
-        fields[name] = {**field, _RULES: [*field.get(_RULES, ()), {"rule": "self == oldSelf", **refused}]}
-        if name not in spec.get("required", ()) and "default" not in field:
+        fixed = fields[name]
+        fields[name] = {**fixed, _RULES: [*fixed.get(_RULES, ()), {"rule": "self == oldSelf", **refused}]}
+        if name not in spec.get("required", ()) and "default" not in fixed:
             rule = f"has(self.{name}) == has(oldSelf.{name})"
             of_spec.append({"rule": rule, **refused, "fieldPath": f".{name}"})
     return {**spec, "properties": fields, _RULES: of_spec}

@@ -282,6 +282,9 @@ class ModelDeploymentStatus(ApiModel):
     target_version: int | None = Field(None, description="Version that is meant to answer.")
     engine: Annotated[str, Field(max_length=32)] | None = Field(None, description="Engine that serves.")
     replicas: int | None = Field(None, description="Pods that answer.")
+    selector: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description="Label selector of the server's pods, by which an autoscaler finds them."
+    )
     endpoint: Endpoint | None = Field(None, description="How to call it.")
     hosted: Annotated[list[HostedDeployment], Field(max_length=16)] | None = Field(
         None, description="Deployments at a provider that are this object's and are not gone yet."

@@ -193,6 +193,7 @@ DEPLOYMENT = ModelDeploymentStatus(
     target_version=3,
     engine="Transformers",
     replicas=1,
+    selector="finetune.dev/deployment=sentiment",
     endpoint=Endpoint(url="http://sentiment.default.svc/v1", model="sentiment"),
     cost=DeploymentCost(
         per_hour="1.70", since_deployed="40.80", ended="10.2000", unpriced=True, display="1.70 USD", currency="USD",

@@ -12,6 +12,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec
 from finetune_api.model import FineTunedModelSpec
+from finetune_api.names import GROUP, VERSION
 from tests.cluster.errors import ClusterError
 from tests.contract import statuses
 from tests.contract.conftest import ROOT, Server
@@ -406,6 +407,49 @@ def test_wide_output_says_what_a_deployment_costs_and_when_it_was_asked(reported
     heading, row = reported.kubectl("get", "md", "sentiment", "-o", "wide").splitlines()
     assert {"COST", "ASKED"} <= set(heading.split())
     assert " 1.70 " in row
+
+
+def scaled(server: Server, manifest: Manifest, name: str) -> Manifest:
+    """A new deployment's scale, after `kubectl scale` has set three replicas."""
+    server.store(changed(manifest, "metadata.name", name))
+    server.patch("md", name, {"status": statuses.DEPLOYMENT.wire()}, "--subresource=status")
+    server.kubectl("scale", "md", name, "--replicas=3")
+    path = f"/apis/{GROUP}/{VERSION}/namespaces/default/modeldeployments/{name}/scale"
+    found: Manifest = json.loads(server.kubectl("get", "--raw", path))
+    return found
+
+
+@pytest.mark.parametrize("spec", [{}, {"huggingFace": {"replicas": 1, "gpus": 1}}], ids=["nothing said", "one replica"])
+def test_a_server_is_scaled_and_tells_autoscalers_of_its_pods(server: Server, spec: Manifest) -> None:
+    name = f"scaled-{len(spec)}"
+    scale = scaled(server, {**DEPLOYMENT, "spec": {**DEPLOYMENT["spec"], **spec}}, name)
+    assert scale["spec"] == {"replicas": 3}
+    assert scale["status"] == {"replicas": 1, "selector": statuses.DEPLOYMENT.selector}
+    assert server.get("md", name)["spec"]["huggingFace"] == spec.get("huggingFace", {}) | {
+        "engine": "Auto",
+        "replicas": 3,
+    }
+
+
+def test_what_answers_at_a_provider_is_not_scaled(server: Server) -> None:
+    with pytest.raises(ClusterError, match="name at most one of huggingFace, azureOpenAI"):
+        scaled(server, changed(DEPLOYMENT, "spec.azureOpenAI", {"capacity": 1}), "not-scaled")
+
+
+@pytest.mark.parametrize(
+    ("kind", "selector", "found"),
+    [
+        ("ftj", "spec.connectionRef.name=local,spec.modelRef.name=sentiment,status.phase=Running", True),
+        ("ftj", "spec.connectionRef.name=another", False),
+        ("ftj", "spec.baseModel=another/model", False),
+        ("md", "spec.modelRef.name=sentiment,status.phase=Ready", True),
+        ("md", "status.phase=Failed", False),
+    ],
+)
+def test_objects_are_listed_by_what_they_name_and_how_they_are(
+    reported: Server, kind: str, selector: str, found: bool
+) -> None:
+    assert bool(reported.kubectl("get", kind, f"--field-selector={selector}", "-o", "name")) is found
 
 
 def test_the_category_lists_all_kinds(reported: Server) -> None:

@@ -15,7 +15,7 @@ from finetune_api.deployment import (
 )
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
-from finetune_api.names import SERVED_VERSION_LABEL, WAKE_ANNOTATION
+from finetune_api.names import DEPLOYMENT_LABEL, SERVED_VERSION_LABEL, WAKE_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, moment, ready, reconciling, resting, stalled
 from finetune_operator.decide.pod import (
@@ -118,6 +118,7 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         "target_version": target.version.version,
         "engine": target.engine,
         "replicas": view.serving.available if target.connection.hugging_face else None,
+        "selector": f"{DEPLOYMENT_LABEL}={view.name}" if target.connection.hugging_face else None,
         "endpoint": view.status.endpoint if view.meanwhile else _endpoint(view, target),
         "cost": view.cost,
     }

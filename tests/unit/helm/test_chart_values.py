@@ -245,8 +245,9 @@ def test_users_get_jobs_models_and_deployments_but_no_connections(defaults: list
     aggregated = {role["metadata"]["name"]: role for role in of_kind(defaults, "ClusterRole") if aggregates(role)}
     assert set(aggregated) == {"finetune-finetune-operator-view", "finetune-finetune-operator-edit"}
     for role in aggregated.values():
-        for rule in role["rules"]:
-            assert rule["resources"] == ["finetunejobs", "finetunedmodels", "modeldeployments"]
+        objects, scale = role["rules"]
+        assert objects["resources"] == ["finetunejobs", "finetunedmodels", "modeldeployments"]
+        assert scale["resources"] == ["modeldeployments/scale"]
 
 
 def test_a_role_of_its_own_shows_connections_and_changes_none(defaults: list[Manifest]) -> None:

@@ -10,6 +10,7 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import DeploymentView, Serving, decide, not_served, read_serving
+from finetune_operator.desired import serving
 from tests.unit.finetune_operator.decide.given import NOW, at, bedrock_connection, condition, connection, kstatus, stamp
 from tests.unit.finetune_operator.decide.test_decide_model import version
 
@@ -168,6 +169,13 @@ def test_the_endpoint() -> None:
     endpoint = decide(view()).status.endpoint
     assert endpoint is not None
     assert (endpoint.url, endpoint.model) == ("http://sentiment.team-a.svc/v1", "sentiment")
+
+
+def test_an_autoscaler_finds_the_servers_pods() -> None:
+    metadata = {"name": "sentiment", "namespace": "team-a", "uid": "owner-uid"}
+    owner = {"apiVersion": "finetune.dev/v1alpha1", "kind": "ModelDeployment", "metadata": metadata}
+    selected = serving.service(owner, spec())["spec"]["selector"]
+    assert decide(view()).status.selector == ",".join(f"{label}={value}" for label, value in selected.items())
 
 
 def test_a_deployment_on_its_way_out_is_left_alone() -> None:
