@@ -173,6 +173,13 @@ def test_the_first_line_of_a_csv_is_not_repeated_where_it_may_be_data(check, hea
     assert "Ada" not in result.verdict.model_dump_json() + result.err
 
 
+def test_names_are_not_repeated_where_there_are_so_many_that_they_may_be_data(check):
+    rows = "".join(json.dumps({f"Ada {number}": "a", "label": "b"}) + "\n" for number in range(70))
+    result = check(train=("t.jsonl", rows))
+    assert "its columns are label and 70 more" in result.verdict.message
+    assert "Ada" not in result.verdict.model_dump_json() + result.err
+
+
 def test_a_file_of_which_no_line_is_json_is_asked_for_its_format(check):
     result = check(train=("t.jsonl", "prompt,completion\na,b\n"))
     assert result.verdict.next_step.startswith("The file was read as JSONLines: set spec.dataset.train.format")

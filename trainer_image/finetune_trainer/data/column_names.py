@@ -25,6 +25,7 @@ _TOOLS = ("tools", "functions")
 _ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
 _SPOKEN = 16
+_MANY = 64
 
 
 def absent(columns: Columns, seen: Collection[str], *, usable: bool = False) -> tuple[str, ...]:
@@ -109,9 +110,12 @@ def read_as(layout: Layout, asked: Layout) -> str:
 
 
 def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
-    """The file's columns, for a message. `maybe_data`: the names may be the first row of a CSV without a header."""
+    """The file's columns, for a message. `maybe_data`: the names may be the first row of a CSV without a header.
+
+    So may a great many be: of objects that are not rows, but have what rows hold for names.
+    """
     shown = [name for name in names if _ORDINARY_NAME.fullmatch(name)]
-    if maybe_data and not set(columns.named.values()).intersection(names):
+    if len(names) > _MANY or (maybe_data and not set(columns.named.values()).intersection(names)):
         shown = [name for name in shown if _is_usual(name)]
     if not shown:
         return "the names of its columns look like data: the header may be missing"

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from typing import IO, Any
 
 import pyarrow as pa
@@ -55,29 +55,31 @@ class ParquetRows:
             raise broken_file(self._file_name, f"two columns are called {twice!r}", "Rename one of them.")
         groups = range(self._parquet.num_row_groups)
         if not present:
-            yield from (Record(Position.unpacked(place), {}) for place in self._places(groups))
+            places = chain.from_iterable(self._places(groups))
+            yield from (Record(Position.unpacked(place), {}) for place in places)
             return
         for rows, alike in groupby(groups, lambda group: batch_rows(self._group(group))):
             yield from self._read(list(alike), present, rows)
 
-    def _places(self, groups: Iterable[int]) -> Iterator[int]:
-        """Packed positions of all rows of some row groups."""
-        return chain.from_iterable(group_places(group, 0, self._group(group).num_rows) for group in groups)
+    def _places(self, groups: Iterable[int]) -> Iterator[Sequence[int]]:
+        """Packed positions of all rows of some row groups, group by group."""
+        return (group_places(group, 0, self._group(group).num_rows) for group in groups)
 
     def _read(self, groups: list[int], columns: list[str], rows: int, passed: int = 0) -> Iterator[Record | Block]:
         """Row groups, one behind the other, in batches of `rows`: a reader for each would cost as much as 20 rows.
 
         `passed`: rows of the first group that are not given once more.
         """
-        places = islice(self._places(groups), passed, None)
+        places = _Places(self._places(groups))
+        places.take(passed)
         batches = _behind(passed, self._parquet.iter_batches(rows, groups, columns, use_threads=False))
         while True:
             try:
                 batch = next(batches, None)
             except (pa.ArrowException, OSError) as error:
-                yield from self._up_to_the_broken(groups, columns, rows, next(places, None), error)
+                yield from self._up_to_the_broken(groups, columns, rows, next(iter(places.take(1)), None), error)
                 return
-            taken = list(islice(places, 1 if batch is None else batch.num_rows))
+            taken = places.take(1 if batch is None else batch.num_rows)
             if len(taken) != (0 if batch is None else batch.num_rows):
                 raise broken_file(self._file_name, "holds another number of rows than its end says")
             if batch is None:
@@ -96,6 +98,23 @@ class ParquetRows:
             raise broken_file(self._file_name, f"row group {last} is broken after row {at.row}") from error
         for group in (one for one in groups if one >= (at.row_group or 0)):
             yield from self._read([group], columns, rows, (at.row or 0) if group == at.row_group else 0)
+
+
+class _Places:
+    """Places of the rows of several groups, taken one part after the other: mostly of one group, and then a range."""
+
+    def __init__(self, groups: Iterator[Sequence[int]]) -> None:
+        self._groups = groups
+        self._left: Sequence[int] = ()
+
+    def take(self, count: int) -> Sequence[int]:
+        """The next places, fewer only at the end."""
+        taken, self._left = self._left[:count], self._left[count:]
+        while len(taken) < count and (group := next(self._groups, None)) is not None:
+            missing = count - len(taken)
+            taken = [*taken, *group[:missing]] if taken else group[:missing]
+            self._left = group[missing:]
+        return taken
 
 
 def _behind(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
