@@ -21,6 +21,11 @@ _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 ENCODER_DECODERS = frozenset({"bart", "longt5", "mt5", "t5", "umt5"})
 """Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
 
+_PUT_THERE_AGAIN = (
+    "A file of weights is damaged or not whole: have the model put into the cache again (finetune-trainer cache), and "
+    "try again (in a cluster by spec.retryNonce)."
+)
+
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
 """What is fetched from a hub: weights without pickle, configuration, tokenizer."""
 
@@ -192,7 +197,8 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # of the GPU; only quantised models are loaded onto it
             raise
-        raise _unusable(folder, f"it cannot be loaded: {_first_line(error)}") from error
+        step = _PUT_THERE_AGAIN if type(error).__name__ == "SafetensorError" else None
+        raise _unusable(folder, f"it cannot be loaded: {_first_line(error)}", step) from error
     if four_bits:
         four_bit.prepare(model)
     return model
@@ -285,8 +291,8 @@ def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names
 
 
-def _unusable(folder: Path, why: str) -> TrainerError:
-    return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}")
+def _unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
+    return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}", next_step)
 
 
 def _first_line(error: Exception) -> str:

@@ -112,6 +112,14 @@ def test_a_model_that_was_damaged_in_the_cache_is_refused_by_its_name_and_no_job
     assert f"finetune-trainer cache {NAME}" in caught.value.next_step
 
 
+def test_weights_that_are_not_whole_are_told_as_damaged_where_no_manifest_knows_them(model):
+    truncated(model)
+    with pytest.raises(TrainerError, match="cannot be loaded") as caught:
+        base_model.load_model(model, dtype="float32")
+    assert caught.value.reason == "ModelUnusable"
+    assert "finetune-trainer cache" in caught.value.next_step
+
+
 def only_pickle(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
