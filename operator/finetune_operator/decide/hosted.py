@@ -21,7 +21,7 @@ SETTLE = timedelta(seconds=120)
 """How long a deployment that was asked for may be missing from the provider's list."""
 
 LONG = timedelta(hours=1)
-"""From when on a deployment that is being made is told of: none of them takes so long."""
+"""From when on a deployment that does not answer is told of: none of them takes so long."""
 
 HostedState = Literal["Creating", "Ready", "Failed", "Deleting", "Partial"]
 """Partial: parts are there that do not answer and cost nothing, from before it was made or after it was deleted."""
@@ -117,6 +117,8 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         serving, answering = Serving("Rolling", wanted.version, 1, answers=wanted.version), wanted.name
     else:
         ask = there.state == "Ready"
+        silent = ask and now - moment(entry.created_at) >= LONG
+        serving = _failing(wanted, answering, _silent(wanted, entry)) if silent else serving
     make = make and not (delete and wanted.one_at_a_time)
     return Plan(_released((*others, entry), delete), serving, address(found, answering), make, ask, delete)
 
@@ -294,6 +296,11 @@ def _failed(wanted: Wanted, there: Hosted) -> Failure:
     said = f": {there.failure}" if there.failure else ""
     message = f"deployment {wanted.name} failed at the provider{said.rstrip('.')}; change spec.retryNonce to have it"
     return Failure.because(Reason.DEPLOYMENT_FAILED, f"{message} made anew")
+
+
+def _silent(wanted: Wanted, entry: HostedDeployment) -> Failure:
+    said = f"deployment {wanted.name} was asked for at {entry.created_at} and is ready, as the provider says"
+    return Failure.because(Reason.DEPLOYMENT_FAILED, f"{said}, may be billed, and does not answer; it is asked again")
 
 
 def _is_edited(there: Hosted, wanted: Wanted) -> bool:

@@ -5,6 +5,7 @@ SDK repeats nothing here: whether a call that was not answered was done, only a 
 """
 
 import asyncio
+import os
 import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -113,6 +114,9 @@ def session_of(credentials: Signer, secret: Mapping[str, str], region: str) -> S
     session = Session()
     session.register_component("data_loader", _loader())
     session.set_config_variable("region", region)
+    trusted = os.environ.get("SSL_CERT_FILE")
+    if trusted and session.get_config_variable("ca_bundle") is None:
+        session.set_config_variable("ca_bundle", trusted)  # whom all else of the operator trusts
     if credentials.secret_ref is not None:
         session.set_credentials(*(secret[name] for name in AWS_KEYS))
         return session

@@ -12,6 +12,7 @@ from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_policy import shuts_down
+from finetune_operator.decide.conditions import is_true
 from finetune_operator.decide.deployment import (
     DeploymentDecision,
     DeploymentView,
@@ -196,9 +197,12 @@ class DeploymentReconciler:
             serves=status.endpoint.model if answering and status.endpoint else None,
             cost=status.cost,
         )
-        passes = error.reason in CHANGES_BY_ITSELF
-        decision = decide(view) if passes else not_served(view, error.failure())
-        return now, decision, error.retry_after or self._hosted.moving_seconds
+        again = error.retry_after or self._hosted.moving_seconds
+        if error.reason not in CHANGES_BY_ITSELF:
+            return now, not_served(view, error.failure()), again
+        # What has failed is not mended by a provider that says nothing for a while.
+        failed = is_true(status.conditions, "Stalled") and status.observed_generation == view.generation
+        return now, DeploymentDecision(status) if failed else decide(view), again
 
     def _target(self, view: DeploymentView) -> Target | None:
         """What is to be served, and where, if anything is."""

@@ -137,8 +137,7 @@ class HostedDeployments:
         if not idle.is_asleep(asleep, view.generation, look.wake):
             asleep = None
         plan = look.plan(view.status.hosted or (), asleep)
-        if plan.ask and await self._calls.answers(look.wanted.connection, look.wanted.name):
-            plan = look.plan(decide.answered(plan.recorded, look.wanted.name), asleep)
+        plan, trouble = await self._asked(look, plan, asleep)
         seen = await self._usage(look, plan)
         if seen is not None and seen.sleeps:
             asleep = idle.fall_asleep(view.generation, look.wake, view.now)
@@ -149,6 +148,8 @@ class HostedDeployments:
             return look.deployment, view  # deleted meanwhile, whoever has taken its finalizer off: nothing is made
         await self._tell(written, view, asleep, seen)
         plan = await self._do(look, plan)
+        if trouble is not None and plan.serving.state != "Failing":
+            raise trouble
         fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
         view = replace(view, status=status, serving=plan.serving, serves=plan.serves, cost=status.cost, idle=fact)
         return written, view
@@ -188,6 +189,23 @@ class HostedDeployments:
         cost = hosting_cost.total(before, status.hosted or (), left, currency, view.now)
         cost = cost and cost.model_copy(update={"basis": before.basis if before else None})
         return status.model_copy(update={"hosted": list(left), "cost": cost})
+
+    async def _asked(self, look: Look, plan: Plan, asleep: Sleep | None) -> tuple[Plan, ProviderError | None]:
+        """The plan once the deployment was asked, if it is to be; and what came instead of an answer.
+
+        It stands, and is billed, whether it can be asked or not: its cost is told all the same.
+        """
+        if not plan.ask:
+            return plan, None
+        try:
+            answers = await self._calls.answers(look.wanted.connection, look.wanted.name)
+        except ProviderError as error:
+            failure = plan.serving.failure
+            if failure is not None:
+                told = failure.model_copy(update={"message": f"{failure.message}: {error.message}"})
+                plan = replace(plan, serving=replace(plan.serving, failure=told))
+            return plan, error
+        return (look.plan(decide.answered(plan.recorded, look.wanted.name), asleep) if answers else plan), None
 
     async def _look(
         self, deployment: Manifest, view: DeploymentView, spec: ModelDeploymentSpec, target: Target

@@ -250,6 +250,16 @@ def test_one_that_serves_another_model_is_said_to_and_names_have_no_case(model: 
     assert plan([entry()], found, replace(WANTED, model="gpt.ft-1"), at(0)).serving.state == state
 
 
+def test_one_that_is_ready_for_long_and_does_not_answer_is_told_of_and_asked_again() -> None:
+    ready, world = there(md_v1="Ready", md_v2="Ready"), [OLD, entry()]
+    assert plan(world, ready, WANTED, at(600)).serving.state == "Rolling"
+    late = plan(world, ready, WANTED, at(3600))
+    assert (late.serving.state, late.ask, late.serves, late.delete) == ("Failing", True, "md-v1", ())
+    assert late.serving.failure is not None
+    assert "may be billed, and does not answer" in late.serving.failure.message
+    assert plan(list(answered(late.recorded, "md-v2")), ready, WANTED, at(3620)).serving.state == "Serving"
+
+
 def test_what_is_going_is_not_asked_to_go_again() -> None:
     """It would be a conflict to many a provider, and read as if it could not be deleted."""
     going = there(md_v1="Deleting")

@@ -24,6 +24,25 @@ BY_POD = SimpleNamespace(secret_ref=None)
 MIB = 1024 * 1024
 
 
+@pytest.mark.parametrize(
+    ("environment", "trusted"),
+    [
+        ({}, None),
+        ({"SSL_CERT_FILE": "/ours.pem"}, "/ours.pem"),
+        ({"SSL_CERT_FILE": "/ours.pem", "AWS_CA_BUNDLE": "/of-aws.pem"}, "/of-aws.pem"),
+    ],
+    ids=str,
+)
+def test_the_authorities_that_all_else_trusts_are_trusted_at_aws_too(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], trusted: str | None
+) -> None:
+    for name in ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert session_of(BY_SECRET, KEYS, "us-east-1").get_config_variable("ca_bundle") == trusted
+
+
 @pytest.fixture(scope="module")
 def aws(s3_endpoint: str) -> Iterator[Aws]:
     made = Aws(session_of(BY_SECRET, KEYS, "us-east-1"), {"s3": s3_endpoint})

@@ -367,6 +367,20 @@ async def test_one_that_finds_fault_with_the_question_answers(cluster, provider)
     await deployed(cluster)
 
 
+async def test_one_that_never_answers_is_priced_and_told_of(cluster, provider):
+    """A server that is broken stands, and is billed, as one that works."""
+    provider.fault(CHAT, status=500, times=999)
+    await go_on(cluster, 900)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
+    assert cluster.status(DEPLOYMENT)["cost"]["perHour"] == "1.70"
+    await go_on(cluster, 3600, 300)
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["status"], stalled["reason"]) == ("True", "DeploymentFailed")
+    assert "may be billed, and does not answer" in stalled["message"]
+    provider.faults.clear()
+    await deployed(cluster)
+
+
 async def test_one_that_is_asked_too_much_is_asked_again_and_holds_nothing_up(cluster, provider):
     provider.fault(CHAT, status=429, code="rate_limit_exceeded", times=20)
     await go_on(cluster, 900)
