@@ -10,7 +10,7 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import DeploymentView, Serving, decide, not_served, read_serving
-from finetune_operator.desired import serving
+from finetune_operator.desired.serving import service
 from tests.unit.finetune_operator.decide.given import NOW, at, bedrock_connection, condition, connection, kstatus, stamp
 from tests.unit.finetune_operator.decide.test_decide_model import version
 
@@ -174,7 +174,7 @@ def test_the_endpoint() -> None:
 def test_an_autoscaler_finds_the_servers_pods() -> None:
     metadata = {"name": "sentiment", "namespace": "team-a", "uid": "owner-uid"}
     owner = {"apiVersion": "finetune.dev/v1alpha1", "kind": "ModelDeployment", "metadata": metadata}
-    selected = serving.service(owner, spec())["spec"]["selector"]
+    selected = service(owner, spec())["spec"]["selector"]
     assert decide(view()).status.selector == ",".join(f"{label}={value}" for label, value in selected.items())
 
 
@@ -352,7 +352,7 @@ def test_a_server_that_ends_again_and_again_is_failing_between_its_ends_too(its_
 
 def test_a_server_whose_image_is_for_another_processor_says_so() -> None:
     crash = {"exitCode": 255, "message": "exec /usr/local/bin/finetune-trainer: exec format error"}
-    serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)], LABEL)
+    serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)])
     said = condition(decide(view(serving)).status, "Stalled").message
     assert "for another kind of processor" in said
     assert "kubernetes.io/arch" in said
@@ -360,7 +360,7 @@ def test_a_server_whose_image_is_for_another_processor_says_so() -> None:
 
 def test_of_a_log_the_last_line_is_told_first() -> None:
     crash = {"exitCode": 1, "message": "INFO starting\nTraceback (most recent call last):\nRuntimeError: no GPU\n"}
-    serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)], LABEL)
+    serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)])
     said = condition(decide(view(serving)).status, "Stalled").message
     assert said.startswith("version 2 cannot be served: RuntimeError: no GPU\nINFO starting")
 
