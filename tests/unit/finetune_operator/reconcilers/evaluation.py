@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,6 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.job_status import ProviderFile
 from finetune_api.names import JOB_VARIABLE, REPORT_CA_VARIABLE
 from finetune_api.trainer import MeasureJob, Report
-from finetune_operator.runtime.authority import Action, carry_out
-from finetune_operator.runtime.certificates import Certificates
 from finetune_operator.runtime.kube import JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.reports import ReportServer
 from finetune_operator.runtime.settings import Settings
@@ -27,6 +25,7 @@ from tests.simulators.simulator import Simulator
 from tests.unit.finetune_operator.decide.given import verdict
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, conversations
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, CloudCluster, catalogue, rows
+from tests.unit.finetune_operator.runtime.tls import certificates
 
 ROWS = 12
 DATASET = {"train": {"uri": "pvc://data/train.jsonl"}, "test": {"uri": "pvc://data/test.jsonl"}}
@@ -63,14 +62,7 @@ class MeasuredCluster(CloudCluster):
 
     async def serve(self, monkeypatch: Any) -> None:
         """Begin to listen, and give pods what they need to reach it."""
-        material = carry_out(Action.MAKE_ALL, None, datetime.now(UTC), ("localhost",))
-
-        class Fixed:
-            async def current(self) -> Any:
-                return material.bundle, material.serving, material.serving_key
-
-        self.certificates = Certificates(Fixed())
-        await self.certificates.load()
+        self.certificates = await certificates()
         monkeypatch.setenv(REPORT_CA_VARIABLE, self.certificates.bundle)
         monkeypatch.setattr("finetune_trainer.report.TOKEN_PATH", str(self.folder / "token"))
         monkeypatch.setattr("finetune_api.uris.CLAIMS_PATH", str(self.folder))

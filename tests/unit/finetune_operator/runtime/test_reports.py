@@ -5,7 +5,6 @@ import gzip
 import logging
 import ssl
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 
 import aiohttp
 import orjson
@@ -13,12 +12,11 @@ import pytest
 
 from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE
 from finetune_operator.runtime import bodies, listener, tokens
-from finetune_operator.runtime.authority import Action, carry_out
-from finetune_operator.runtime.certificates import Certificates
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.reports import ReportServer
 from finetune_operator.runtime.settings import Settings
+from tests.unit.finetune_operator.runtime.tls import certificates
 
 REPORT = {"namespace": "team", "name": "job", "uid": "u1", "attempt": 1, "phase": "Running"}
 POD = TokenIdentity("system:serviceaccount:team:default", "s", (), "team", "default", "job-1-abc", "pod-uid")
@@ -65,24 +63,17 @@ class World:
 
 @asynccontextmanager
 async def server(answering=None, **settings):
-    material = carry_out(Action.MAKE_ALL, None, datetime.now(UTC), ("localhost",))
-
-    class Fixed:
-        async def current(self):
-            return material.bundle, material.serving, material.serving_key
-
-    certificates = Certificates(Fixed())
-    await certificates.load()
+    shown = await certificates()
     world = World()
     options = {"report_port": 0, "report_bind": "127.0.0.1", "report_burst": 100} | settings
     made = ReportServer(
-        Settings(**options), certificates.context, review=world.review, authorise=world.authorise,
+        Settings(**options), shown.context, review=world.review, authorise=world.authorise,
         accept=world.accept, is_leader=lambda: world.leads, answering=answering,
     )  # fmt: skip
     await made.start()
     world.port = made.port
     world.url = f"https://localhost:{made.port}{REPORT_PATH}"
-    world.tls = ssl.create_default_context(cadata=certificates.bundle)
+    world.tls = ssl.create_default_context(cadata=shown.bundle)
     async with aiohttp.ClientSession() as world.session:
         try:
             yield world

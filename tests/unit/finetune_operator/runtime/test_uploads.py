@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import ssl
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 
 import aiohttp
 import pytest
@@ -12,12 +11,11 @@ import pytest
 from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_MAX_BYTES, UPLOAD_PATH
 from finetune_operator.runtime import uploads
-from finetune_operator.runtime.authority import Action, carry_out
-from finetune_operator.runtime.certificates import Certificates
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.refusals import Refusal
 from finetune_operator.runtime.reports import ReportServer
 from finetune_operator.runtime.settings import Settings
+from tests.unit.finetune_operator.runtime.tls import certificates
 
 POD = TokenIdentity("system:serviceaccount:team:default", "s", (), "team", "default", "job-1-abc", "pod-uid")
 TOKEN = "head.claims-pod.signature"
@@ -66,22 +64,15 @@ class World:
 
 @asynccontextmanager
 async def server(**settings):
-    material = carry_out(Action.MAKE_ALL, None, datetime.now(UTC), ("localhost",))
-
-    class Fixed:
-        async def current(self):
-            return material.bundle, material.serving, material.serving_key
-
-    certificates = Certificates(Fixed())
-    await certificates.load()
+    shown = await certificates()
     world = World()
     made = ReportServer(
-        Settings(report_port=0, report_bind="127.0.0.1", **settings), certificates.context, review=world.review,
+        Settings(report_port=0, report_bind="127.0.0.1", **settings), shown.context, review=world.review,
         authorise=world.authorise, accept=lambda _: None, is_leader=lambda: world.leads, upload=world.upload,
     )  # fmt: skip
     await made.start()
     world.url = f"https://localhost:{made.port}{UPLOAD_PATH}"
-    world.tls = ssl.create_default_context(cadata=certificates.bundle)
+    world.tls = ssl.create_default_context(cadata=shown.bundle)
     async with aiohttp.ClientSession() as world.session:
         try:
             yield world
