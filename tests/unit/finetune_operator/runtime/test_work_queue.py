@@ -248,6 +248,40 @@ def test_what_is_added_first_comes_before_what_was_only_added():
     assert [key for key, _ in fake_time.run(main())] == [A, new, B]
 
 
+async def longest_wait_in_a_flood(jobs: int) -> float:
+    """Of jobs that come ten a second, a little faster than they can be started; each wants another look in its turn."""
+    loop, all_started = asyncio.get_running_loop(), asyncio.Event()
+    came: dict[Key, float] = {}
+    waits: dict[Key, float] = {}
+
+    async def look(key: Key) -> Requeue | None:
+        is_new = key in came and key not in waits
+        if is_new:
+            waits[key] = loop.time() - came[key]
+        if len(waits) == jobs:
+            all_started.set()
+        await asyncio.sleep(0.42)
+        return Requeue(0) if is_new else None
+
+    queue = WorkQueue(look, workers=4)
+    for number in range(jobs // 10):
+        queue.add(Key("FineTunedModel", "team", str(number)))
+    queue.start()
+    for number in range(jobs):
+        key = Key("FineTuneJob", "team", str(number))
+        came[key] = loop.time()
+        queue.add_first(key)
+        await asyncio.sleep(0.1)
+    await all_started.wait()
+    await queue.drain(10)
+    return max(waits.values())
+
+
+def test_the_last_of_many_new_jobs_wait_in_proportion_to_their_number():
+    few, many = (fake_time.run(longest_wait_in_a_flood(jobs)) for jobs in (200, 1000))
+    assert many <= 5 * 1.1 * few
+
+
 def test_a_long_queue_that_moves_is_no_standstill():
     async def main():
         queue = queue_of(Recorded(seconds=30), workers=1)
