@@ -39,8 +39,7 @@ def run(task: work.Task) -> dict[str, Any]:
     """Train as a job does."""
     import torch
 
-    from finetune_trainer import passes, tuning
-    from finetune_trainer.adapted_linear import fuse
+    from finetune_trainer import adapted_linear, frozen_norm, passes, tuning
     from finetune_trainer.adapters import with_adapters
     from finetune_trainer.base_model import quiet_libraries
     from finetune_trainer.interruption import Interruption
@@ -64,7 +63,8 @@ def run(task: work.Task) -> dict[str, Any]:
         model = with_adapters(model, one.spec.adapters, "bench/model")
         work.fill_adapters(model)
         if "unfused" not in task.contender:
-            fuse(model)
+            adapted_linear.fuse(model)
+            frozen_norm.fuse(model)
         interruption = Interruption()
 
         def on_step(_step: int, tokens: int) -> None:

@@ -18,7 +18,7 @@ def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
     """
     from peft import LoraConfig, get_peft_model
 
-    targets = lora.targets
+    targets, step = lora.targets, _next_step(model)
     if isinstance(targets, list):
         _require_modules(model, targets)
     model.name_or_path = base_model  # peft takes the adapter's base model from here: a name, not this machine's path
@@ -31,15 +31,45 @@ def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
         use_dora=lora.use_dora,
         target_modules=targets,
     )
+    if isinstance(targets, str):
+        config.target_modules = _all_linear(model, config) or targets
     try:
         tuned = get_peft_model(model, config)
     except ValueError as error:
         raise TrainerError(
-            Reason.SPEC_INVALID, f"spec.lora.targetModules: {str(error).splitlines()[0][:400]}", _next_step(model)
+            Reason.SPEC_INVALID, f"spec.lora.targetModules: {str(error).splitlines()[0][:400]}", step
         ) from error
     adapters: Any = tuned.peft_config["default"]
     adapters.target_modules = _short(tuned, adapters.target_modules)
     return tuned
+
+
+def _all_linear(model: Any, config: Any) -> list[str] | None:
+    """Paths of the linear layers that text goes through and that take adapters; None where these are all of them.
+
+    A model that sees has more: nothing would be learnt there, and servers take no adapters on them. Some of Mamba's are
+    computed past their module, which peft refuses.
+    """
+    import torch
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
+    from transformers.pytorch_utils import Conv1D
+
+    def takes(name: str) -> bool:
+        try:
+            _check_lora_target_modules_mamba(config, model, name)
+        except ValueError:
+            return False
+        return True
+
+    several = model.config.get_text_config() is not model.config and not model.config.is_encoder_decoder
+    reads = set(model.get_decoder().modules() if several else model.modules())
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not model.get_output_embeddings()
+    }
+    found = [name for name, module in linear.items() if module in reads and takes(name.rpartition(".")[2])]
+    return found if len(found) < len(linear) else None
 
 
 def linear_names(model: Any) -> list[str]:

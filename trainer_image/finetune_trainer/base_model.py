@@ -6,6 +6,7 @@ training and generation are elsewhere.
 
 import errno
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +190,13 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
     extra = _quantised(dtype) if four_bits else {}
     try:
-        model = _kind(config).from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **extra
+        model, found = _kind(config).from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **extra,
         )
     except MemoryError:
         raise
@@ -199,9 +205,24 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             raise
         step = _PUT_THERE_AGAIN if type(error).__name__ == "SafetensorError" else None
         raise _unusable(folder, f"it cannot be loaded: {_first_line(error)}", step) from error
+    require_whole(folder, found)
     if four_bits:
         four_bit.prepare(model)
+    elif getattr(model, "is_quantized", False):
+        raise _unusable(folder, "its weights are stored quantised; name the model with weights of 16 or 32 bits")
     return model
+
+
+def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
+    """Refuse files without all of the model's weights: transformers would make up what is missing, and only warn.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    missing = sorted(found["missing_keys"])
+    if missing:
+        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise _unusable(folder, f"its weights are incomplete: {named} cannot be found in its safetensors")
 
 
 def _kind(config: Any) -> Any:
@@ -229,20 +250,45 @@ def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
         raise _unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
 
 
-def require_positions(folder: Path, config: Any, length: int) -> None:
-    """Refuse rows longer than an encoder-decoder has positions for: it would end at the first such row.
+def require_plain_weights(folder: Path) -> None:
+    """Refuse to merge into weights that are stored quantised: QLoRA takes such a base, but what is added is blurred.
 
     Raises:
         TrainerError: SpecInvalid.
     """
-    known = getattr(config, "max_position_embeddings", None)
-    if config.is_encoder_decoder and known is not None and length > known:
+    if "quantization_config" in (folder / "config.json").read_text(encoding="utf-8"):
         raise TrainerError(
             Reason.SPEC_INVALID,
-            f"hyperparameters.maxSequenceLength: {length} is more than the {known} tokens that the model in {folder} "
-            "can hold",
+            f"artifact.merge: the weights in {folder} are stored quantised, and nothing is merged into such",
+            "Leave artifact.merge out, or name the model with weights of 16 bits, and apply the job under a new name.",
+        )
+
+
+def require_positions(folder: Path, model: Any, length: int, what: str = "hyperparameters.maxSequenceLength") -> None:
+    """Refuse rows longer than the model has learnt positions for: it would end at the first such row.
+
+    `what` says where the length comes from.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    known = learnt_positions(model)
+    if known is not None and length > known:
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"{what}: {length} is more than the {known} tokens that the model in {folder} can hold",
             f"Set maxSequenceLength to {known} or less and apply the job under a new name.",
         )
+
+
+def learnt_positions(model: Any) -> int | None:
+    """How many positions the model has in a table; None where it computes them, and any number will do."""
+    known: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    sizes = {value.shape[0] for name, value in model.named_buffers() if name.endswith("embed_positions")}
+    for name, module in model.named_modules():
+        if "position" in name or name.endswith("wpe"):
+            sizes.add(getattr(module, "num_embeddings", 0) - getattr(module, "offset", 0))
+    return known if known in sizes else None
 
 
 def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> Any:

@@ -1,19 +1,16 @@
 """transformers' Trainer, made to count: one batch of its loop is one optimizer step, whatever fits into memory.
 
-    Plan.rows_of(step) -> forward passes of like lengths -> sums of the objective, divided by what it is a mean over
+    Plan.rows_of(step) -> forward passes of like lengths -> gradients -> clipped -> optimizer
 
 So gradients do not depend on how a step is cut into passes, the order of the data needs no sampler state, and what
 happens between steps (validation, checkpoints, stopping) hangs on step numbers alone. Nor do they depend on how many
-ranks share a step (`ranks.py`). Forward passes are in `passes.py`, what is minimised in `objective.py`; loading,
-adapters and artifacts are elsewhere.
+ranks share a step (`ranks.py`). A step's gradients are made in `gradients.py`, what is minimised is in `objective.py`;
+loading, adapters and artifacts are elsewhere.
 """
 
-import contextlib
-import gc
-import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,7 +19,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from peft.optimizers import create_loraplus_optimizer
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import SequentialSampler
@@ -30,38 +26,25 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
-from finetune_trainer import checkpoint, heap
+from finetune_trainer import checkpoint
 from finetune_trainer.batches import SORTED_TOGETHER, Plan
 from finetune_trainer.checkpoint import load_optimizer, load_random_states
 from finetune_trainer.compiled_layers import in_training
 from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
+from finetune_trainer.gradients import Gradients, ShortOfMemory, StepAbandoned
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.loop import Pacer
 from finetune_trainer.metrics import Metrics
 from finetune_trainer.objective import LIKELIHOOD, Objective
 from finetune_trainer.pace import Pace
 from finetune_trainer.pair_store import PairStore
-from finetune_trainer.passes import Cut, Pass, autocast, on_device
+from finetune_trainer.passes import Cut, on_device
 from finetune_trainer.ranks import ALONE, World
 from finetune_trainer.reference import Reference
 from finetune_trainer.schedule import factor, warmup_steps
-from finetune_trainer.sharding import gathered, is_sharded
+from finetune_trainer.sharding import gathered
 from finetune_trainer.shortage import Lesson, halved, out_of_memory
-from finetune_trainer.steps import CUT, PASSES, Step, Steps, Store, largest, only
-
-logger = logging.getLogger(__name__)
-
-
-class _StepAbandoned(Exception):  # noqa: N818 - no error: somebody asked to stop in the middle of a step
-    """The step under way was given up; the model is as the step before left it."""
-
-
-class _ShortOfMemory(Exception):  # noqa: N818 - becomes OutOfMemory when a checkpoint is written
-    """A step failed for want of memory, twice in this attempt or with nothing left to make smaller."""
-
-    def __init__(self, tokens: int) -> None:
-        super().__init__(tokens)
-        self.tokens = tokens
+from finetune_trainer.steps import Step, Steps, Store, only
 
 
 class StepTrainer(Trainer):
@@ -92,28 +75,36 @@ class StepTrainer(Trainer):
         lora_plus_ratio: float | None = None,
         objective: Objective = LIKELIHOOD,
     ) -> None:
-        self.lesson, self._retried = lesson or Lesson(), False
-        cut = halved(cut, self.lesson.halvings)
-        self._steps = Steps(train, plan, cut, world, objective)
-        super().__init__(model=model, args=args, train_dataset=self._steps, data_collator=only, callbacks=[Pacer(self)])
+        lesson = lesson or Lesson()
+        cut = halved(cut, lesson.halvings)
+        steps = Steps(train, plan, cut, world, objective)
+        super().__init__(model=model, args=args, train_dataset=steps, data_collator=only, callbacks=[Pacer(self)])
         self.remove_callback(PrinterCallback)
         self._net: Any = model
         self.world = world
         self.plan, self.pace, self.metrics_record, self.interruption = plan, pace, metrics, interruption
         self._train, self._validation = train, validation
-        self._cut, self._compute_dtype = cut, compute_dtype
         self._compile = compile_layers
         self._checkpoints, self._fingerprint, self._on_step = checkpoints, fingerprint, on_step
         self._objective = objective
         self._hyper, self._lora_plus_ratio = hyper, lora_plus_ratio
-        self._last_tokens, self._last_weight = 0, 0
         self._last_means, self._last_grad_norm = [math.nan], math.nan
-        self._means_of_step: Sequence[torch.Tensor | float] = (math.nan,)
         self._trained = [value for value in model.parameters() if value.requires_grad]
-        self._sharded = is_sharded(model)
-        self._own = [value for value in self._trained if not isinstance(value, DTensor)]
-        self._on_cpu = args.device.type == "cpu"
-        self._saved_step, self._cut_short = 0, False
+        self._saved_step = 0
+        self._gradients = Gradients(
+            model,
+            steps,
+            objective,
+            cut=cut,
+            lesson=lesson,
+            checkpoints=checkpoints,
+            seed=hyper.seed,
+            compute_dtype=compute_dtype,
+            device=args.device,
+            world=world,
+            interruption=interruption,
+            backward=self.accelerator.backward,
+        )
         self.seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -128,15 +119,16 @@ class StepTrainer(Trainer):
             self.metrics_record.keep_until(0)
         else:
             self._resume_notes(*found)
-        self.world.equalise(self._own)
+        self.world.equalise(self._gradients.own)
         self._started = time.monotonic()
         try:
-            with in_training(self._net, self._trained, packed=self._cut.packed, compile_layers=self._compile):
+            packed = self._gradients.cut.packed
+            with in_training(self._net, self._trained, packed=packed, compile_layers=self._compile):
                 self._refer()
                 self.train(resume_from_checkpoint=found[0] if found else None)
-        except _StepAbandoned:
+        except StepAbandoned:
             self._save_progress()
-        except _ShortOfMemory as short:
+        except ShortOfMemory as short:
             if self.world.size == 1:  # the others are in the middle of the step
                 self._save_progress()
             tokens = short.tokens // self._objective.texts
@@ -150,10 +142,10 @@ class StepTrainer(Trainer):
             self._net,
             self._checkpoints,
             self._fingerprint,
-            cut=self._cut,
-            autocast=self._autocast,
-            with_idle=self._with_idle,
-            asked=self._asked_within_step,
+            cut=self._gradients.cut,
+            autocast=self._gradients.autocast,
+            with_idle=self._gradients.with_idle,
+            asked=self._gradients.asked,
             device=self.args.device,
             world=self.world,
             interruption=self.interruption,
@@ -165,6 +157,11 @@ class StepTrainer(Trainer):
     def _save_progress(self) -> None:
         if self.state.global_step > self._saved_step:
             self._save_checkpoint(self._net, None)
+
+    @property
+    def lesson(self) -> Lesson:
+        """What shortages of memory have come to."""
+        return self._gradients.lesson
 
     @property
     def seconds(self) -> float:
@@ -224,96 +221,14 @@ class StepTrainer(Trainer):
         return self.lr_scheduler
 
     def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
-        """Forward and backward passes of one optimizer step; returns this rank's part of its mean loss.
+        """The gradients of one optimizer step; returns this rank's part of its mean loss.
 
         Raises:
-            _StepAbandoned: somebody asked to stop; a step may take longer than a pod has after SIGTERM.
-            _ShortOfMemory: it was not enough, and nothing is left to try in this attempt.
+            StepAbandoned, ShortOfMemory: as `Gradients.of_step`.
         """
         if not model.training:
             model.train()
-        passes = self._cut_as_now(inputs)
-        mine = sum(map(self._objective.weight, passes)), sum(int(batch["tokens"]) for batch in passes)
-        weight, self._last_tokens = map(int, self.world.sums(*mine))
-        before = checkpoint.RandomStates.now()
-        self.world.reseed(self._hyper.seed, self.state.global_step)
-        while (means := self._gradients(model, passes, weight)) is None:
-            before.restore()
-            self.world.reseed(self._hyper.seed, self.state.global_step)
-            passes = self._smaller(passes)
-        if self._on_cpu:
-            heap.give_back()  # gaps of one step do not fit the passes of the next one
-        part: Any = means if self.world.size == 1 else means.tolist()  # alone, nobody waits for the GPU here
-        *self._means_of_step, given_up = self.world.sums(*part, self._cut_short)
-        if given_up:
-            self.interruption.spread()
-            before.restore()
-            raise _StepAbandoned
-        self.world.sum_gradients(self._own)
-        self._last_weight = weight
-        return means[0]
-
-    def _cut_as_now(self, inputs: Step) -> list[Pass]:
-        """The passes of this step; what was read ahead of a shortage is cut anew."""
-        step: Step = inputs if inputs[CUT] == self._cut else self._steps[self.state.global_step]
-        passes: list[Pass] = step[PASSES].each
-        return passes
-
-    def _gradients(self, model: Any, passes: list[Pass], weight: int) -> torch.Tensor | None:
-        """This rank's gradients of a step; its part of the means, or None where memory was short: then none are left.
-
-        What failed is only freed when the exception is gone, so nothing may be tried before this has returned.
-        """
-        total = torch.zeros(1 + len(self._objective.measures), device=self.args.device)
-        try:
-            for batch, counts in self._with_idle(passes):
-                self._cut_short = self._asked_within_step()
-                if self._cut_short:
-                    break
-                with self._autocast():
-                    means = counts * self._objective.sums(model, on_device(batch, self.args.device)) / max(weight, 1)
-                self.accelerator.backward(means[0])
-                total += means.detach()
-                if self._on_cpu and not hasattr(self._net, "peft_config"):
-                    heap.give_back()  # large gradients do not fit into the gaps: each pass would take new memory
-        except torch.OutOfMemoryError:
-            self._net.zero_grad(set_to_none=True)
-            return None
-        return total
-
-    def _with_idle(self, passes: list[Pass]) -> list[tuple[Pass, int]]:
-        """Passes and their weights; a model that is shared out wants equally many of all ranks, so some count 0."""
-        weighted = [(one, 1) for one in passes]
-        if not self._sharded:
-            return weighted
-        return weighted + [(self._steps.idle(), 0)] * (self.world.most(len(passes)) - len(passes))
-
-    def _asked_within_step(self) -> bool:
-        """Whether to stop before the next pass: each rank for itself, but where the others wait for it in a layer."""
-        return self.world.anyone(self.interruption.asked) if self._sharded else self.interruption.asked
-
-    def _smaller(self, passes: list[Pass]) -> list[Pass]:
-        """The passes of this step at half the size, from now on; what the failed ones took is freed before.
-
-        Raises:
-            _ShortOfMemory: this attempt has done so before, or they cannot be smaller.
-        """
-        gc.collect()
-        torch.cuda.empty_cache()
-        cut = halved(self._cut, 1)
-        self._steps.recut(cut)
-        smaller: list[Pass] = self._steps[self.state.global_step][PASSES].each
-        most = largest(passes or [self._steps.idle()])  # a rank without rows computes along with the others
-        lesson = self.lesson.harder(smaller=largest(smaller or [self._steps.idle()]) < most)
-        if lesson is not None:
-            lesson.write(self._checkpoints)
-        if self._sharded or self._retried or lesson is None or lesson.halvings == self.lesson.halvings:
-            raise _ShortOfMemory(most)
-        self.lesson, self._cut, self._retried = lesson, cut, True
-        logger.warning(
-            "The GPU's memory was not enough: passes are halved, and step %d is done again.", self.state.global_step + 1
-        )
-        return smaller
+        return self._gradients.of_step(model, inputs, self.state.global_step)
 
     def _clip_grad_norm(self, model: Any) -> Any:  # noqa: ARG002
         """Clips, and looks at loss and norm, before the optimizer could spoil the weights.
@@ -324,7 +239,7 @@ class StepTrainer(Trainer):
             TrainerError: TrainingDiverged.
         """
         norm = gathered(torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm))
-        means = [torch.as_tensor(mean, dtype=norm.dtype, device=norm.device) for mean in self._means_of_step]
+        means = [torch.as_tensor(mean, dtype=norm.dtype, device=norm.device) for mean in self._gradients.means]
         *self._last_means, self._last_grad_norm = torch.stack((*means, norm)).tolist()
         step = self.state.global_step + 1
         if not math.isfinite(self._last_means[0]):
@@ -358,16 +273,17 @@ class StepTrainer(Trainer):
         None without rows, and when somebody asked to stop before its end.
         """
         self._net.eval()
+        ways = self._gradients
         sums, weight, given_up = np.zeros(1 + len(self._objective.measures)), 0, False
         with torch.no_grad():
             for start in range(0, len(store), SORTED_TOGETHER):
                 rows = range(start, min(start + SORTED_TOGETHER, len(store)))
                 mine = self.world.share(rows, store.lengths[start : rows.stop])
-                for batch, counts in self._with_idle(self._objective.passes(store, mine, self._cut)):
-                    given_up = given_up or self._asked_within_step()
+                for batch, counts in ways.with_idle(self._objective.passes(store, mine, ways.cut)):
+                    given_up = given_up or ways.asked()
                     if given_up:
                         break
-                    with self._autocast():
+                    with ways.autocast():
                         of_pass = self._objective.sums(self._net, on_device(batch, self.args.device)).tolist()
                     sums += counts * np.asarray(of_pass)
                     weight += counts * self._objective.weight(batch)
@@ -375,7 +291,7 @@ class StepTrainer(Trainer):
         return [value / rows_or_tokens for value in of_all] if rows_or_tokens and not stopped else None
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002
-        if self._sharded and not self.world.is_first:
+        if self._gradients.are_sharded and not self.world.is_first:
             checkpoint.follow(self._net, cast("Optimizer", self.optimizer))
         self.world.tell(f"checkpoint {self.state.global_step}", self._write_checkpoint)
         self._saved_step = self.state.global_step
@@ -408,9 +324,6 @@ class StepTrainer(Trainer):
         if checkpoint is not None:
             load_random_states(Path(checkpoint))
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return autocast(self.args.device, self._compute_dtype)
-
     def record_step(self, learning_rate: float) -> None:
         """Write down the step that was just done."""
         step = self.state.global_step
@@ -421,7 +334,7 @@ class StepTrainer(Trainer):
             **dict(zip(self._objective.measures, self._last_means[1:], strict=True)),
             learningRate=learning_rate,
             gradNorm=self._last_grad_norm,
-            tokens=self._last_tokens,
-            **{self._objective.unit: self._last_weight},
+            tokens=self._gradients.tokens,
+            **{self._objective.unit: self._gradients.weight},
         )
-        self._on_step(step, self._last_tokens)
+        self._on_step(step, self._gradients.tokens)

@@ -47,6 +47,7 @@ from finetune_trainer.given import job_given
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.keeping import Keeping, followed, kept
 from finetune_trainer.metrics import FILE, Metrics
+from finetune_trainer.pair_store import PairStore
 from finetune_trainer.progress import Pulse
 from finetune_trainer.ranks import World, join
 from finetune_trainer.report import Reporter, pod_reporter
@@ -261,7 +262,11 @@ def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any
     test = data.answers("test") if world.is_first else None  # the others do not measure
     asked = prepare(job, chat, verdict, allow_local=attempt.allow_local) if world.is_first else None
     assert train is not None  # noqa: S101 - dataset.train is required
-    base_model.require_tokens(model, folder, max(store.largest_id for store in (train, validation, test) if store))
+    stores = [store for store in (train, validation, test) if store]
+    base_model.require_tokens(model, folder, max(store.largest_id for store in stores))
+    if not model.config.is_encoder_decoder:
+        texts = [store.documents if isinstance(store, PairStore) else store for store in stores]
+        base_model.require_positions(folder, model, max(one.longest for one in texts), "dataset: its longest row")
     return Run(
         attempt=attempt,
         folder=folder,

@@ -51,7 +51,10 @@ def tunable_model(job: TrainerJob, folder: Path, *, empty: bool = False) -> Any:
         model = base_model.load_model(
             folder, dtype=dtype, trust_remote_code=job.trust_remote_code, four_bits=job.spec.method == "QLoRA"
         )
-    base_model.require_positions(folder, model.config, hyper.max_sequence_length)
+    if model.config.is_encoder_decoder:  # of which prompt and answer are each so long at most
+        base_model.require_positions(folder, model, hyper.max_sequence_length)
+    if job.spec.artifact.merge:
+        base_model.require_plain_weights(folder)
     set_seed(hyper.seed)
     if job.spec.adapters is None:
         return model

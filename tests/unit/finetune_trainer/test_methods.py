@@ -2,11 +2,13 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import LoRA
@@ -47,6 +49,44 @@ def test_rank_stabilised_adapters_count_alpha_over_the_root_of_the_rank(tiny_mod
     job = make_job(tmp_path, tiny_model, splits=("train",), hyperparameters=SHORT, lora={"useRSLoRA": True})
     assert do(job)[0] == ExitCode.OK
     assert adapter_of(job)[0]["use_rslora"] is True
+
+
+TEXT = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "head_dim": 8,
+}
+VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "count", "inside"),
+    [
+        (
+            "mamba",
+            {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+            6,
+            ("in_proj", "x_proj", "dt_proj"),
+        ),
+        ("gemma3", {"text_config": TEXT, "vision_config": VISION | {"image_size": 28}}, 14, "language_model"),
+    ],
+)
+def test_all_linear_means_layers_that_text_goes_through_and_that_take_adapters(kind, fields, count, inside):
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields))
+    with_adapters(model, LoRA(r=4), NAME)
+    adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
+    assert len(adapted) == count
+    assert all(name.endswith(inside) if isinstance(inside, tuple) else inside in name for name in adapted)
+
+
+def test_what_is_advised_instead_of_a_module_that_takes_none_are_the_models_own_names():
+    config = AutoConfig.for_model("mamba", vocab_size=64, hidden_size=32, num_hidden_layers=1, state_size=4)
+    with pytest.raises(TrainerError, match="out_proj") as refusal:
+        with_adapters(AutoModelForCausalLM.from_config(config), LoRA(r=4, target_modules="in_proj,out_proj"), NAME)
+    assert "some of in_proj, x_proj, dt_proj, out_proj" in refusal.value.next_step
 
 
 def test_trap_17_magnitudes_of_dora_are_float32_and_learn_on_a_bfloat16_base(tiny_model, tmp_path):
@@ -206,6 +246,30 @@ def test_a_qlora_adapter_is_served_on_the_16_bit_base(wide, tmp_path):
         assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
     finally:
         served.engine.close(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "said"),
+    [
+        ({"method": "LoRA"}, ExitCode.MODEL_UNUSABLE, "its weights are stored quantised"),
+        ({"method": "Full"}, ExitCode.MODEL_UNUSABLE, "its weights are stored quantised"),
+        ({"method": "QLoRA", "artifact": {"merge": True}}, ExitCode.SPEC_INVALID, "nothing is merged into such"),
+        ({"method": "QLoRA"}, ExitCode.OK, ""),
+    ],
+)
+def test_a_base_that_is_stored_in_4_bits_is_for_adapters_on_4_bits_alone(stored, tmp_path, spec, code, said):
+    ended, report, _ = do(make_job(tmp_path, stored, hyperparameters=SHORT, **spec))
+    assert (ended, said in str(report.failure)) == (code, True), report.failure
+
+
+@pytest.fixture(scope="module")
+def stored(wide, tmp_path_factory):
+    """A cache with a model whose weights are stored in 4 bits."""
+    cache = tmp_path_factory.mktemp("stored")
+    shutil.copytree(wide / NAME, cache / NAME)
+    (cache / NAME / "model.safetensors").unlink()
+    quantised(wide / NAME).save_pretrained(cache / NAME)
+    return cache
 
 
 def test_a_t5_can_be_tuned_on_a_4_bit_base(wide, tmp_path):

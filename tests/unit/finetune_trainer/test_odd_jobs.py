@@ -1,5 +1,6 @@
 """Jobs and base models at the edge of what is usual: they are tuned as well, or refused in words."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import loop, objective
+from finetune_trainer import base_model, loop, objective
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.objective import by_loss
 from finetune_trainer.passes import loss_sum
 from tests.assets.tiny_model import NAME
@@ -88,6 +90,17 @@ def test_trap_13_no_vocabulary_grows_a_tokenizer_with_more_tokens_than_the_model
     assert "it knows only 100 tokens" in report.failure.message
 
 
+@pytest.mark.parametrize("method", ["LoRA", "Full"])
+def test_a_base_model_without_all_of_its_weights_is_refused_and_nothing_is_made_up(own_model, tmp_path, method):
+    cache, folder = own_model
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    code, report, _ = do(job_with_rows(tmp_path, cache, 4, method=method))
+    assert (code, report.failure.reason) == (ExitCode.MODEL_UNUSABLE, "ModelUnusable")
+    assert "model.layers.1.mlp.up_proj.weight cannot be found" in report.failure.message
+
+
 def test_weights_in_bfloat16_are_tuned_in_full_on_a_cpu(own_model, tmp_path):
     cache, folder = own_model
     weights = load_file(folder / "model.safetensors")
@@ -126,6 +139,31 @@ def test_a_base_model_without_template_pad_or_end_of_sequence_is_tuned(own_model
     code, report, _ = do(job)
     assert code == ExitCode.OK, report.failure
     assert any("the tuned model stops only at its token limit" in warning for warning in report.dataset.warnings)
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 48}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "known"),
+    [
+        ("gpt2", {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 48}, 48),
+        ("opt", SMALL | {"ffn_dim": 32, "word_embed_proj_dim": 32}, 48),
+        ("gptj", {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 48, "rotary_dim": 4}, 48),
+        ("llama", SMALL | {"intermediate_size": 32}, None),
+        ("bloom", {"hidden_size": 32, "n_layer": 1, "n_head": 4}, None),
+    ],
+)
+def test_rows_longer_than_a_table_of_positions_are_refused_where_the_model_has_one(kind, fields, known, tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=64, **fields))
+    ids = torch.arange(49)[None]
+    with torch.no_grad(), pytest.raises((IndexError, RuntimeError)) if known else contextlib.nullcontext():
+        model(input_ids=ids)
+    base_model.require_positions(tmp_path, model, 48)
+    with pytest.raises(TrainerError, match="49 is more than the 48 tokens") if known else contextlib.nullcontext():
+        base_model.require_positions(tmp_path, model, 49)
 
 
 def test_trap_13_tied_embeddings_stay_tied_in_full_tuning(tiny_model, tmp_path):
@@ -194,7 +232,6 @@ def test_a_checkpoint_of_another_base_model_of_the_same_name_is_refused(own_mode
 
 
 def test_scratch_space_that_is_full_is_not_taken_for_the_output(monkeypatch, tmp_path):
-    from finetune_trainer.errors import TrainerError
     from finetune_trainer.token_store import TokenStore
 
     def full(*_args, **_kwargs):

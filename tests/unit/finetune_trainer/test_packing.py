@@ -72,7 +72,7 @@ MODELS = {
     "mistral with a window": ("mistral", {"num_key_value_heads": 2, "sliding_window": 4}),
     "gemma3": ("gemma3_text", {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4}),
     "phi3": ("phi3", {"num_key_value_heads": 2, "pad_token_id": 0}),
-    "learned positions": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+    "learned positions": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "attn_pdrop": 0.0}),
 }
 
 
@@ -243,6 +243,8 @@ def test_outside_of_training_a_model_attends_as_before():
         ("lfm2", {"num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}, "see each other"),
         ("recurrent_gemma", {"num_key_value_heads": 1, "lru_width": 32, "head_dim": 8}, "see each other"),
         ("bloom", {"n_head": 4, "n_layer": 2}, "cannot be replaced"),
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, "dropout"),
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}, "out of range"),
     ],
 )
 def test_models_that_cannot_keep_rows_apart_are_found_out(kind, changes, why):
@@ -250,7 +252,10 @@ def test_models_that_cannot_keep_rows_apart_are_found_out(kind, changes, why):
         model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(kind, vocab_size=64, **changes))
     else:
         model = make_model(kind, **changes)
-    assert why in str(why_not_packed(model, torch.float32))
+    before = torch.get_rng_state()
+    assert why in str(why_not_packed(model.train(), torch.float32))
+    assert torch.get_rng_state().equal(before)
+    assert model.training
 
 
 @pytest.mark.parametrize("lora", [{}, {"use_rslora": True}, {"target_modules": "q_proj,down_proj"}])

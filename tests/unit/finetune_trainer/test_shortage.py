@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import objective, step_trainer
+from finetune_trainer import objective
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import IGNORED
+from finetune_trainer.gradients import Gradients, ShortOfMemory
 from finetune_trainer.objective import by_loss
 from finetune_trainer.passes import Cut, loss_sum
 from finetune_trainer.ranks import World
@@ -67,11 +68,10 @@ def test_a_rank_without_rows_learns_from_the_pass_with_which_it_computed_along(t
     steps = Steps(store, Plan(1, batch_size=1, epochs=1, seed=0), cut, World(rank=1, size=2))
     assert steps[0][PASSES].each == []
     rank = SimpleNamespace(
-        _steps=steps, _cut=cut, _checkpoints=tmp_path, _sharded=True, _retried=False,
-        state=SimpleNamespace(global_step=0), lesson=Lesson(),
+        _steps=steps, cut=cut, _checkpoints=tmp_path, are_sharded=True, _retried=False, lesson=Lesson()
     )  # fmt: skip
-    with pytest.raises(step_trainer._ShortOfMemory) as short:
-        step_trainer.StepTrainer._smaller(rank, [])
+    with pytest.raises(ShortOfMemory) as short:
+        Gradients._smaller(rank, [], 0)
     assert (short.value.tokens, Lesson.read(tmp_path)) == (5, Lesson(checkpointing=True))
 
 
