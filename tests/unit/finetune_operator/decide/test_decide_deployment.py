@@ -352,7 +352,7 @@ def test_a_server_that_ends_again_and_again_is_failing_between_its_ends_too(its_
 
 def test_a_server_whose_image_is_for_another_processor_says_so() -> None:
     crash = {"exitCode": 255, "message": "exec /usr/local/bin/finetune-trainer: exec format error"}
-    serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)], LABEL)
+    serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)])
     said = condition(decide(view(serving)).status, "Stalled").message
     assert "for another kind of processor" in said
     assert "kubernetes.io/arch" in said
@@ -360,7 +360,7 @@ def test_a_server_whose_image_is_for_another_processor_says_so() -> None:
 
 def test_of_a_log_the_last_line_is_told_first() -> None:
     crash = {"exitCode": 1, "message": "INFO starting\nTraceback (most recent call last):\nRuntimeError: no GPU\n"}
-    serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)], LABEL)
+    serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)])
     said = condition(decide(view(serving)).status, "Stalled").message
     assert said.startswith("version 2 cannot be served: RuntimeError: no GPU\nINFO starting")
 
