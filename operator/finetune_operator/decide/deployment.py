@@ -110,10 +110,10 @@ def decide(view: DeploymentView) -> DeploymentDecision:
     if view.deleting:
         return DeploymentDecision(view.status)
     if view.spec is None:
-        return not_served(view, Failure.because(Reason.SPEC_INVALID, view.spec_error))
+        return not_served(view, Failure.because(Reason.SPEC_INVALID, view.spec_error), billed=_billed(view))
     target = find_target(view.spec, view.model, view.connections)
     if isinstance(target, Failure):
-        return not_served(view, target)
+        return not_served(view, target, billed=_billed(view))
     fields: dict[str, Any] = {
         "target_version": target.version.version,
         "engine": target.engine,
@@ -325,12 +325,16 @@ def going(view: DeploymentView, facts: list[Fact]) -> DeploymentDecision:
     return DeploymentDecision(_status(view, facts, {"phase": "Deleting", "served_version": None}))
 
 
-def not_served(view: DeploymentView, failure: Failure) -> DeploymentDecision:
+def _billed(view: DeploymentView) -> str:
+    """Names of what stands at a provider by the hour, as far as is known."""
+    return ", ".join(one.name for one in view.status.hosted or () if one.billed_since is not None)
+
+
+def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> DeploymentDecision:
     """There is nothing to serve, or what serves cannot be made: what serves already is left alone.
 
-    What is billed meanwhile is somebody's to end.
+    What is `billed` though nothing is to be served is somebody's to end.
     """
-    billed = ", ".join(one.name for one in view.status.hosted or () if one.billed_since is not None)
     passes = failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
     passes = passes and not billed
     # Of a field the message says what to write, and a deployment's can be changed.

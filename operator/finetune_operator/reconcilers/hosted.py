@@ -159,8 +159,8 @@ class HostedDeployments:
     ) -> tuple[Manifest, DeploymentView]:
         """Take down what stands at a provider once the version answers at a place that needs none; then, not before."""
         recorded = [one for one in view.status.hosted or () if not one.attached]
-        answers = target is not None and view.serving.state == "Serving"
-        answers = answers and target is not None and view.serving.version == target.version.version
+        number = target.version.version if target is not None else None
+        answers = view.serving.state in {"Serving", "Idle"} and view.serving.version == number
         try:
             for one in recorded:
                 self._calls.require_place(one)

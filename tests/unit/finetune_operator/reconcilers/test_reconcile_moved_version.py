@@ -67,6 +67,14 @@ async def test_what_stands_at_a_provider_answers_until_the_clusters_own_server_d
     assert provider.cost() == before, "nothing is billed any more"
 
 
+async def test_what_stands_at_a_provider_goes_too_where_the_clusters_own_server_is_to_have_no_pods(moved, provider):
+    cluster, _ = moved
+    serve_by(cluster, {"huggingFace": {"replicas": 0}})
+    await cluster.settle()
+    await go_on(cluster, 300)
+    assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Idle", [])
+
+
 async def test_what_cannot_be_ended_is_said_and_ended_later(moved, provider):
     cluster, name = moved
     provider.set(may_deploy=False)
