@@ -64,6 +64,7 @@ class Batch:
         self._device = model.device
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in _parameters(model) else {}
         self._takes_positions = "position_ids" in _parameters(model)
+        self._cache_name = cache_name(model) or "past_key_values"
         self._running: list[Row] = []
         self._cache: Any = None
         self._reading: tuple[Row, Any] | None = None
@@ -142,8 +143,12 @@ class Batch:
     @torch.inference_mode()
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
         """Logits of the last position, [rows, vocabulary]."""
-        extra = {**self._extra, "position_ids": positions} if self._takes_positions else self._extra
-        output = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
+        extra = {**self._extra, self._cache_name: cache}
+        if self._takes_positions:
+            extra["position_ids"] = positions
+        if self._cache_name == "past_key_values":  # recurrent models take a mask for that of the new tokens alone
+            extra["attention_mask"] = mask
+        output = self._model(input_ids=ids, use_cache=True, **extra)
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
@@ -159,6 +164,15 @@ def choose(rows: Sequence[Row], logits: torch.Tensor) -> None:
             row.generated.append(row.sampler.choose(logits[index].float().cpu()))
         if row.ask.likeliest is not None:
             row.untold.append(likelihood(logits[index].float().cpu(), row.generated[-1], row.ask.likeliest))
+
+
+def cache_name(model: Any) -> str | None:
+    """What the model calls its state of a text; None where it has none that could be given to it.
+
+    A model passes over names that it does not know, and would answer from the newest token alone.
+    """
+    known = ("past_key_values", "cache_params")
+    return next((name for name in known if name in _parameters(model)), None)
 
 
 def can_join(model: Any) -> bool:

@@ -20,7 +20,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving import seq2seq_batch
 from finetune_trainer.serving.artifact import Artifact
 from finetune_trainer.serving.asks import Ask, Piece, Sampling
-from finetune_trainer.serving.batch import Batch, can_join
+from finetune_trainer.serving.batch import Batch, cache_name, can_join
 from finetune_trainer.serving.engine import Capacity, Engine, Generations
 from finetune_trainer.serving.limits import cpu_threads, free_memory
 from finetune_trainer.serving.prompts import Prompts
@@ -87,6 +87,11 @@ def load(artifact: Artifact, options: LoadOptions) -> Served:
 def _generations(model: Any) -> Generations:
     if model.config.is_encoder_decoder:
         return seq2seq_batch.Seq2SeqBatch(model)
+    if cache_name(model) is None:
+        raise TrainerError(
+            Reason.MODEL_UNUSABLE,
+            f"models of type {model.config.model_type} keep their state in a way that this server does not know",
+        )
     return Batch(model, can_join=can_join(model))
 
 
