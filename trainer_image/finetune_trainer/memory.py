@@ -43,7 +43,7 @@ _SCORES = 8
 """Bytes per pair of positions that capped attention keeps, in each block and head."""
 
 _DROPPED_SCORES = 11
-"""The same of T5's attention on a CPU, whose dropout has no fused kernel there."""
+"""The same on a CPU of attention with dropout, as T5 and GPT-2 have it: there is no fused kernel for it there."""
 
 _DORA = 2.2
 """Outputs that DoRA keeps of a layer: of the base, of the adapter, and what scales them."""
@@ -385,12 +385,14 @@ class Need:
         return width * sum(one.width * (2 if learns and not one.has_bias else 1) for one in norms)
 
     def _attention(self, one: Pass) -> float:
-        """Scores of all pairs of positions: most kinds of attention keep none; T5's on a CPU and capped ones do."""
+        """Scores of all pairs of positions: most kinds of attention keep none, but with dropout on a CPU or capped."""
         shape, pairs = self.shape, self.shape.heads * one.tokens * (self.rows.longest // self.rows.texts)
         if shape.scores_kept:
             return _SCORES * pairs * shape.blocks
-        if not shape.biased:
-            return 0
         dropped = self.setup.device == "CPU" and shape.dropout > 0
+        if not shape.biased:
+            by_hand = _FLOAT32 + (self.setup.compute_bytes if self._autocasts else 0)  # as they are, and as multiplied
+            each = by_hand if shape.scores_by_hand else _DROPPED_SCORES if dropped else 0
+            return each * pairs * shape.blocks
         part = 1 - self.rows.labelled + self.rows.labelled**2  # of the pairs: both stacks, and across
         return part * pairs * (self.setup.compute_bytes + (_DROPPED_SCORES * shape.blocks / 2 if dropped else 0))

@@ -28,6 +28,9 @@ _ACTIVATED = frozenset({"fc1", "c_fc", "fc_in", "dense_h_to_4h", "wi"})
 _GATES_WITH_UP = frozenset({"gate_up_proj"})
 _NO_LINEAR = ("relative_attention_bias", "embed", "conv")
 _TRANSPOSED = frozenset({"gpt2"})
+_BY_HAND = frozenset({"bloom", "codegen", "gpt_neo", "gptj", "mpt"})
+"""Kinds of models whose attention transformers computes step by step."""
+_DROPOUTS = ("dropout_rate", "attn_pdrop", "attention_dropout", "attn_dropout")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _ODD = ("experts", "A_log", "conv1d", "vision")
@@ -112,10 +115,12 @@ class ModelShape:
     is_encoder_decoder: bool
     scores_kept: bool
     """Whether attention keeps its scores of all pairs of positions: those that are capped."""
+    scores_by_hand: bool
+    """The same of models whose attention has no fused kernel at all."""
     biased: bool
     """Whether attention adds a bias to all pairs of positions, as T5 does."""
     dropout: float
-    """Of T5's attention."""
+    """Of attention's scores."""
     certain: bool
     """Whether all of it is known to be as counted here."""
 
@@ -152,8 +157,11 @@ def of_model(model: Any) -> ModelShape | None:
         if "lora_" not in name:
             tensors[name.replace(".base_layer.", ".").removeprefix("base_model.model.")] = tuple(value.shape)
     for name, module in model.named_modules():
-        if hasattr(module, "in_features") and "lora_" not in name and f"{_plain(name)}.weight" in tensors:
-            tensors[f"{_plain(name)}.weight"] = (module.out_features, module.in_features)  # 4-bit weights are packed
+        weight = f"{_plain(name)}.weight"
+        if hasattr(module, "in_features") and "lora_" not in name and weight in tensors:
+            whole = module.out_features, module.in_features
+            if prod(tensors[weight]) != prod(whole):  # 4-bit weights are packed
+                tensors[weight] = whole
     return _shape(model.config.to_dict(), tensors, 0, certain=True)
 
 
@@ -209,8 +217,9 @@ def _shape(config: Mapping[str, Any], tensors: Tensors, stored: int, *, certain:
         file_bytes=stored,
         is_encoder_decoder=bool(config.get("is_encoder_decoder")),
         scores_kept=bool(text.get("attn_logit_softcapping")),
+        scores_by_hand=config.get("model_type") in _BY_HAND,
         biased=any("relative_attention_bias" in name for name in tensors),
-        dropout=float(text.get("dropout_rate") or 0),
+        dropout=float(next((text[name] for name in _DROPOUTS if text.get(name)), 0)),
         certain=certain and not odd,
     )
 

@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BartConfig,
+    BloomConfig,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
@@ -44,6 +45,8 @@ FAMILIES = {
     "GELU by hand": GPT2Config(
         vocab_size=100, n_embd=64, n_layer=4, n_head=4, bos_token_id=0, eos_token_id=0, resid_pdrop=0, attn_pdrop=0
     ),
+    "dropped scores": GPT2Config(vocab_size=100, n_embd=64, n_layer=4, n_head=4, bos_token_id=0, eos_token_id=0),
+    "scores by hand": BloomConfig(vocab_size=100, hidden_size=64, n_layer=4, n_head=4),
     "T5": T5Config(
         vocab_size=100, d_model=64, d_kv=16, d_ff=160, num_layers=4, num_heads=4, feed_forward_proj="gated-gelu"
     ),
@@ -110,7 +113,10 @@ def forward(config, *, packed):
         ("norms on heads", LoRA(r=4)),
         ("norms on heads", None),
         ("capped scores", LoRA(r=4)),
+        ("GELU by hand", LoRA(r=4)),
         ("GELU by hand", None),
+        ("dropped scores", LoRA(r=4)),
+        ("scores by hand", LoRA(r=4)),
         ("T5", LoRA(r=4)),
         ("T5", None),
         ("BART", LoRA(r=4)),
@@ -215,6 +221,7 @@ def llama(hidden, intermediate, layers, keys, vocabulary):
         file_bytes=0,
         is_encoder_decoder=False,
         scores_kept=False,
+        scores_by_hand=False,
         biased=False,
         dropout=0.0,
         certain=True,
