@@ -308,18 +308,19 @@ def test_fused_layers_in_bfloat16_round_no_worse_than_pefts_and_learn_in_float32
 
 
 @pytest.mark.parametrize("name", ["q_proj", "down_proj"])
-def test_what_a_new_adapter_adds_is_not_lost_in_the_rounding_of_what_it_is_added_to(name):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_gpu)])
+def test_what_a_new_adapter_adds_is_not_lost_in_the_rounding_of_what_it_is_added_to(name, device):
     """In its first steps that is a fraction of the last of 16 bits. Of what is rounded twice, 0.36 would be left."""
     model = make_model("llama", hidden_size=256, intermediate_size=512, num_hidden_layers=1, attention_bias=True)
-    model = adapted(model.to(torch.bfloat16))
+    model = adapted(model.to(device, torch.bfloat16))
     fuse(model)
     layer = next(module for path, module in model.named_modules() if path.endswith(name))
     first, second = (half["default"].weight for half in (layer.lora_A, layer.lora_B))
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
         second.normal_(std=4e-4)
         if layer.base_layer.bias is not None:
             layer.base_layer.bias.normal_()
-        x = torch.randn(400, first.shape[1], dtype=torch.bfloat16)
+        x = torch.randn(400, first.shape[1], dtype=torch.bfloat16, device=device)
         alone = layer.base_layer(x).double()
         added = layer(x).double() - alone
     expected = 2 * x.double() @ first.double().T @ second.double().T
