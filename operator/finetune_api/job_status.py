@@ -223,7 +223,7 @@ class ProviderEvaluation(ApiModel):
     job_id: Annotated[str, Field(max_length=253)] | None = Field(None, description="Job of the pod that asks.")
     tries: Annotated[int, Field(ge=1)] = Field(1, description="Which pod asks, from 1.")
     failures: Annotated[int, Field(ge=0)] = Field(0, description="Pods that ended without a result.")
-    retry_after: Timestamp | None = Field(None, description="The next pod starts then, RFC 3339.")
+    retry_after: Timestamp | None = Field(None, description="The next pod or deployment is tried then, RFC 3339.")
     active_version: ComparedVersion | None = Field(None, description="The version that it is compared with.")
     tuned: Asked | None = Field(None, description="What the tuned model, and the active version, were asked.")
     base: Asked | None = Field(None, description="What the base model was asked.")

@@ -140,7 +140,7 @@ def pause(view: JobView) -> Decision | None:
 
 
 def wait_before_retry(view: JobView) -> Decision | None:
-    """The pause before another pod, and the end of the one before."""
+    """The pause before another pod or deployment, and the end of the pod before."""
     after = _state(view).retry_after
     left = (moment(after) - view.now).total_seconds() if after else 0.0
     if _pod(view).state != "Absent" or _state(view).job_id is not None or (left <= 0 and not view.live_pods):
@@ -272,6 +272,12 @@ def trouble(view: JobView, status: FineTuneJobStatus, failure: Failure, again: f
     say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
     change = Change(say(failure.reason, failure.message), {"failure": failure})
     return Decision(with_status(replace(view, status=status), change), requeue_after=max(1.0, again))
+
+
+def not_deployed(view: JobView, status: FineTuneJobStatus, failure: Failure, again: float) -> Decision:
+    """It could not be asked for. The pause is in status: what is written wakes the next look at once."""
+    paused = _recorded(status, retry_after=timestamp(view.now + timedelta(seconds=again)))
+    return trouble(view, paused, failure, again)
 
 
 def not_released(view: JobView, status: FineTuneJobStatus, names: Sequence[str], failure: Failure) -> Decision:

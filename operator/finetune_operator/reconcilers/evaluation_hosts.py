@@ -90,7 +90,7 @@ class EvaluationHosts:
         status, failure = await self._make(view, status, plan.make)
         if failure is not None:
             again = failure.retry_after or self.moving_seconds
-            return written, measuring.trouble(view, status, failure.failure(), again)
+            return written, measuring.not_deployed(view, status, failure.failure(), again)
         stands = decide.stand(_recorded(status), [one.candidate for one in wanted])
         return written, replace(decision, status=status, requeue_after=0 if stands else self.moving_seconds)
 
