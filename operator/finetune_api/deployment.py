@@ -166,7 +166,8 @@ class ModelDeploymentSpec(DeploymentTemplate):
             MODEL_REF_RULE,
             (
                 "type(self.version) == string ? self.version == 'Active' : self.version >= 1",
-                "version is Active or a positive number",
+                "version is Active or a positive number: write version: Active, or a number without quotes, such as "
+                "version: 2",
             ),
             (
                 f"!has(self.attach) || ({_ENGINE_COUNT}) == 0",

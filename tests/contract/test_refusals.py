@@ -58,7 +58,12 @@ JOBS: list[Refused] = [
     (JOB, TRAIN, "pvc://data/../x", ("spec.dataset.train", "write the path without it")),
     (JOB, TRAIN, "https://me:secret@host/x.csv", ("spec.dataset.train", "dataset.secretRef")),
     (JOB, TRAIN, "configmap://rows/a/b", ("spec.dataset.train", "write configmap://NAME/KEY")),
-    (JOB, TRAIN, "hf://owner/name/x.csv", ("spec.dataset.train", "hf://datasets/OWNER/NAME/PATH")),
+    (
+        JOB,
+        TRAIN,
+        "hf://owner/name/x.csv",
+        ("spec.dataset.train", "hf://datasets/OWNER/NAME/PATH", "one file of the repository"),
+    ),
     *(
         (JOB, TRAIN, f"{scheme}://KEY:SECRET@place/a.csv", ("uri holds credentials", "dataset.secretRef"))
         for scheme in ("s3", "gs", "https")
@@ -231,6 +236,7 @@ DEPLOYMENTS: list[Refused] = [
     (DEPLOYMENT, "spec.modelRef", REMOVE, ("spec.modelRef: Required",)),
     (DEPLOYMENT, "spec.modelRef.name", "A", ("modelRef.name", "at most 63 of a-z, 0-9 and -")),
     (DEPLOYMENT, "spec.version", "active", ("version is Active or a positive number",)),
+    (DEPLOYMENT, "spec.version", "2", ("version is Active or a positive number", "a number without quotes")),
     (DEPLOYMENT, "spec.version", "3", ("version is Active or a positive number",)),
     (DEPLOYMENT, "spec.version", 0, ("version is Active or a positive number",)),
     (DEPLOYMENT, "spec.version", -1, ("version is Active or a positive number",)),

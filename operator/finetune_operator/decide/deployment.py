@@ -28,6 +28,7 @@ from finetune_operator.decide.pod import (
     unplaced,
     waiting,
 )
+from finetune_operator.decide.versions import there_are
 
 Manifest = Mapping[str, Any]
 Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI", "Bedrock", "SageMaker"]
@@ -140,10 +141,10 @@ def find_target(
         return Failure.because(Reason.NO_VERSION, f"FineTunedModel {spec.model_ref.name} has no active version yet")
     version = next((v for v in model.versions or () if v.version == number), None)
     if version is None:
-        there = ", ".join(str(v.version) for v in model.versions or ()) or "none yet"
+        there = there_are(model.versions or ())
         return Failure.because(
             Reason.VERSION_NOT_FOUND,
-            f"spec.version: FineTunedModel {spec.model_ref.name} has no version {number}; it has {there}",
+            f"spec.version: FineTunedModel {spec.model_ref.name} has no version {number}; {there}",
         )
     connection = connections.get(version.connection)
     if connection is None:

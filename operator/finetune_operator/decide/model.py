@@ -10,6 +10,7 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
+from finetune_operator.decide.versions import there_are
 
 _AWAITED = frozenset({Reason.CONNECTION_NOT_FOUND})
 """What a deployment waits for that its model's message is to name: it does not come by itself."""
@@ -177,7 +178,7 @@ def _facts(view: ModelView, active: int | None) -> list[Fact]:
     if pin is not None and pin != active:
         return stalled(
             Reason.VERSION_NOT_FOUND,
-            f"spec.activeVersion: version {pin} does not exist; it has {_listed(view.usable) or 'none yet'}",
+            f"spec.activeVersion: version {pin} does not exist; {there_are(view.usable)}",
         )
     if active is None:
         manual = bool(view.versions) and spec is not None and spec.activation == "Manual"
@@ -221,10 +222,6 @@ def _deployment_facts(deployment: DeploymentView | None, active: int, passed_ove
     if waits:
         return reconciling(Reason(waits.reason), f"ModelDeployment {deployment.name}: {waits.message}")
     return reconciling(Reason.DEPLOYING, f"version {active} is active and is being deployed")
-
-
-def _listed(versions: Sequence[ModelVersion]) -> str:
-    return ", ".join(str(version.version) for version in versions)
 
 
 def _status(

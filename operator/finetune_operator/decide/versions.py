@@ -211,3 +211,9 @@ def _rank(spec: FineTuneJobSpec, artifact: ArtifactRef) -> int | None:
     if artifact.kind == "Full" or spec.adapters is None or spec.adopt is not None:
         return artifact.lora_rank
     return artifact.lora_rank or spec.adapters.r
+
+
+def there_are(versions: Sequence[ModelVersion]) -> str:
+    """Which versions there are, after a semicolon."""
+    numbers = ", ".join(str(version.version) for version in versions)
+    return f"there {'is' if len(versions) == 1 else 'are'} {numbers or 'none yet'}"

@@ -9,6 +9,7 @@ from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_operator.decide.model import DeploymentView, ModelView, active_version, beats, decide, prunable
+from finetune_operator.decide.versions import there_are
 from tests.unit.finetune_operator.decide.given import NOW, at, condition, kstatus
 
 
@@ -241,3 +242,8 @@ def test_a_version_that_was_passed_over_is_explained(versions: list[ModelVersion
     asked = spec(activation="IfBetter", deployment={"mode": "Manual"})
     status = decide(view(*versions, active=active, spec=asked)).status
     assert condition(status, "Ready").message == said
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "there are none yet"), (1, "there is 1"), (2, "there are 1, 2")])
+def test_which_versions_there_are_is_said_as_people_say_it(count: int, said: str) -> None:
+    assert there_are(V[:count]) == said
