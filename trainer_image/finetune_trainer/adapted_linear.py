@@ -51,8 +51,10 @@ def _sum(flat: torch.Tensor, weight: torch.Tensor, bias: Any, narrow: torch.Tens
         out = (narrow @ second.T).addmm_(flat, weight.T)
         return out if bias is None else out.add_(bias.to(out.dtype))
     filler = (0, -narrow.shape[-1] % 8)
-    both = (torch.cat((wide, functional.pad(one, filler)), dim=1) for wide, one in ((flat, narrow), (weight, second)))
-    return functional.linear(*both, None if bias is None else bias.to(flat.dtype))
+    rows, columns = (
+        torch.cat((wide, functional.pad(one, filler)), dim=1) for wide, one in ((flat, narrow), (weight, second))
+    )
+    return functional.linear(rows, columns, None if bias is None else bias.to(flat.dtype))
 
 
 class _Adapted(torch.autograd.Function):
