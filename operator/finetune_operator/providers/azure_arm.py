@@ -11,7 +11,7 @@ from azure.core.rest import HttpRequest
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers import openai_wire
-from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
+from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
 from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.silence import unanswered
 
@@ -20,6 +20,10 @@ T = TypeVar("T")
 MANAGEMENT = "https://management.azure.com"
 CONFLICT_PAUSE_SECONDS = 20.0
 CALL_SECONDS = 30
+
+
+class Forbidden(TryLater):
+    """403: the identity is good, and may not do this."""
 
 
 class ArmRest:
@@ -111,7 +115,7 @@ def _translated(error: HttpResponseError) -> ProviderError:
     status, code = error.status_code or 0, str(getattr(error.error, "code", "") or "")
     said, pause = f"{code}: {_said(error)}", asked_pause(_headers(error), datetime.now(UTC))
     if status in {401, 403}:
-        kind = Denied if status == 403 else TryLater  # ARM forbids one thing; the data plane's calls go on
+        kind = Forbidden if status == 403 else TryLater
         return kind(Reason.CREDENTIALS_INVALID, f"ARM refuses the operator's identity ({status} {code})", 60.0)
     if status == 409:
         said = f"the account is busy with another deployment ({code})"

@@ -18,9 +18,9 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import Hosted, HostedState
 from finetune_operator.decide.hosting_terms import azure_units, in_words
 from finetune_operator.decide.idle import Figures
-from finetune_operator.providers.azure_arm import CALL_SECONDS, MANAGEMENT, ArmRest, ask
+from finetune_operator.providers.azure_arm import CALL_SECONDS, MANAGEMENT, ArmRest, Forbidden, ask
 from finetune_operator.providers.azure_monitor import AzureMonitor
-from finetune_operator.providers.errors import NotThere, Refused, TryLater
+from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater
 from finetune_operator.providers.openai_models import OpenAIModels
 from finetune_operator.providers.ports import HostRequest
 
@@ -98,6 +98,9 @@ class AzureDeployments:
             await ask(self._arm.deployments.begin_delete(*self._place, name, polling=False, **self._options))
         except NotThere:
             return
+        except Forbidden as error:
+            # What answers is none the worse for one that may not be deleted.
+            raise Denied(error.reason, error.message, error.retry_after) from None
 
     async def answers(self, name: str) -> bool:
         """Whether a deployment answers a question of one token: ARM says Succeeded some minutes before it does.
