@@ -112,7 +112,10 @@ class _Buckets:
 
     def add(self, hashes: Iterable[int], places: Iterable[int]) -> None:
         self._hashes.fromlist(list(hashes))  # in half the time of extend
-        self._places.fromlist(list(places))
+        if isinstance(places, range):
+            self._places.frombytes(pa.arange(places.start, places.stop, places.step).buffers()[1])
+        else:
+            self._places.fromlist(list(places))
         if len(self._hashes) >= _UNSORTED:
             self.sort()
 
