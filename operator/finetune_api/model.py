@@ -33,8 +33,8 @@ class FineTunedModelSpec(ApiModel):
     )
     active_version: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="Number of the version that is active, whatever activation says: roll back with it. Absent: by "
-        "activation.",
+        description="Number of the version that is active, whatever activation says: change it to roll back. Absent: "
+        "by activation.",
     )
     deployment: ModelDeploymentPolicy = Field(ModelDeploymentPolicy(), description="How the model is served.")
     history_limit: Annotated[int, Field(ge=1, le=100)] = Field(

@@ -80,7 +80,7 @@ class Observer:
             self._wake(resource, obj)  # while the store still knows whose it was
             self._store.discard(resource, obj)
         elif self._store.hear(resource, obj):
-            if event_type == "ADDED" and is_only_asked_for(resource, obj):
+            if event_type == "ADDED" and is_only_asked_for(resource, obj, self._store):
                 return
             if event_type == "ADDED" and resource is FINE_TUNE_JOBS and self._begun.is_set():
                 self._first(_key(resource, obj))

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from finetune_api.deployment import DeploymentPhase
 from finetune_api.job_status import JobPhase
-from finetune_api.names import DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
+from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.desired import names
@@ -227,11 +227,26 @@ def _trim_batch_job(job: Manifest) -> Manifest:
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
 
 
-def is_only_asked_for(resource: Resource, obj: Mapping[str, Any]) -> bool:
+def is_only_asked_for(resource: Resource, obj: Mapping[str, Any], store: Store) -> bool:
     """Whether it is a pod of which scheduler and node have said nothing: whoever has it made waits for it already."""
     status = obj.get("status") or {}
     heard_of = status.get("containerStatuses") or status.get("initContainerStatuses") or status.get("conditions")
-    return resource is PODS and status.get("phase") == "Pending" and not heard_of
+    return resource is PODS and status.get("phase") == "Pending" and not heard_of and not _comes_late(obj, store)
+
+
+def _comes_late(pod: Mapping[str, Any], store: Store) -> bool:
+    """Whether it is of an attempt that is not under way: what a leader had sent before it was replaced, for one."""
+    metadata = pod["metadata"]
+    namespace, labels = metadata["namespace"], metadata.get("labels") or {}
+    if JOB_LABEL not in labels:
+        return False
+    named = store.select(FINE_TUNE_JOBS, labelled(namespace, labels[JOB_LABEL]))
+    return all(_attempt(job) != labels.get(ATTEMPT_LABEL) for job in named)
+
+
+def _attempt(job: Mapping[str, Any]) -> str:
+    """The attempt that is under way or comes next, as its pods' label has it."""
+    return str(((job.get("status") or {}).get("provider") or {}).get("attempt") or 1)
 
 
 def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterable[Key]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.names import ATTEMPT_LABEL
 from finetune_operator.desired import names
 from finetune_operator.handlers.observer import AT_ONCE, Observer
 from finetune_operator.reconcilers.observed import concerned, make_store
@@ -242,6 +243,16 @@ async def test_a_new_pod_of_which_nobody_has_heard_wakes_nobody(status: dict[str
     cluster.observer.seen(resource, kind, {**pod, "status": status})
     assert (cluster.queue == [JOB]) is woken
     assert cluster.store.get(PODS, "sentiment-1-1-x", "team-a")
+
+
+async def test_a_new_pod_of_an_attempt_that_is_not_under_way_wakes_its_job_at_once() -> None:
+    """What a leader had sent before it was replaced arrives when nobody waits for it, and is not to train."""
+    cluster = await with_job()
+    cluster.run_pod(phase="Pending")
+    ((resource, kind, pod),) = cluster.kube.take_events()
+    late = {**pod["metadata"], "labels": {**pod["metadata"]["labels"], ATTEMPT_LABEL: "2"}}
+    cluster.observer.seen(resource, kind, {**pod, "metadata": late, "status": {"phase": "Pending"}})
+    assert cluster.queue == [JOB]
 
 
 async def test_the_end_of_a_batch_job_is_no_news_of_a_job_that_is_complete_and_a_new_one_is() -> None:
