@@ -135,6 +135,7 @@ class World:
         self.form()
         try:
             yield
+            self.anyone(False)  # nobody leaves before all have heard what was told: the store may go with rank 0
         except RuntimeError as error:
             if self.store is None or not _is_end_of_line(error):
                 raise

@@ -126,6 +126,19 @@ def test_trap_10_ranks_that_are_killed_or_stopped_go_on_in_the_same_order_and_en
     assert order[0] == order[1]
 
 
+def hear_late() -> None:
+    """What rank 0 tells last is heard by the other when rank 0 has long had nothing left to do."""
+    world = join(2)
+    with world.formed():
+        if not world.is_first:
+            time.sleep(0.5)
+        assert world.tell("last", lambda: "word") == "word"
+
+
+def test_rank_0_does_not_leave_before_all_have_heard_what_it_told():
+    assert ranks.ended(ranks.start(2, hear_late)) == [0, 0]
+
+
 def do_and_note(job: TrainerJob, messages: str) -> None:
     """Do the job, and write down when data are tokenised or mapped and when the process group forms."""
     notes = Path(messages) / f"order-{os.environ['RANK']}"
