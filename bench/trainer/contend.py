@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 def main() -> None:
     """Run the contender that the command line names."""
     task = Task(**json.loads(sys.argv[1]))
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     os.environ |= {"UNSLOTH_DISABLE_STATISTICS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     result = import_module(PROGRAMS[task.program]).run(task)
     sys.stdout.write(f"{MARK}{json.dumps(result | {'versions': versions()})}\n")

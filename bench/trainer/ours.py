@@ -37,6 +37,10 @@ def job(output: str, *, batch: int, longest: int, precision: str, packing: bool,
 
 def run(task: work.Task) -> dict[str, Any]:
     """Train as a job does."""
+    from finetune_trainer import torch_settings
+    from finetune_trainer.serving.limits import cpu_threads
+
+    torch_settings.prepare(cpu_threads())
     import torch
 
     from finetune_trainer import adapted_linear, frozen_norm, passes, tuning
