@@ -448,7 +448,10 @@ def test_check_says_why_it_did_not_answer_what_it_was_asked(tiny_model, tmp_path
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("16Gi", 16 * GIB), ("512M", 512_000_000), (1024, 1024), ("1.5Ki", 1536), ("2e9", 2 * 10**9), ("much", None)],
+    [
+        *(("16Gi", 16 * GIB), ("512M", 512_000_000), (1024, 1024), ("1.5Ki", 1536), ("2e9", 2 * 10**9), ("much", None)),
+        *(("1e999", None), ("9" * 400, None)),  # more than a float can be
+    ],
 )
 def test_quantities_of_memory(text, expected):
     assert bytes_of(text) == expected
