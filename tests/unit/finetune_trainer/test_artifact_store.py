@@ -307,6 +307,8 @@ def test_fetch_takes_the_place_of_a_model_but_of_no_other_folder(bucket, tuned, 
     (place / "adapter_config.json").write_text("damaged")
     assert fetched(bucket, "s3://models/place/model-1", place) == ExitCode.OK
     assert same(tuned, place)
+    (place / "manifest.json").write_text('{"name": "a page", "icons": []}')
+    assert fetched(bucket, "s3://models/place/model-1", place) == ExitCode.SPEC_INVALID
     (place / "manifest.json").unlink()
     assert fetched(bucket, "s3://models/place/model-1", place) == ExitCode.SPEC_INVALID
     assert "it holds other files, which would be lost. Name a new or an empty folder." in capsys.readouterr().err
