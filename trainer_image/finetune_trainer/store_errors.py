@@ -36,7 +36,7 @@ _NO_SUCH_NAME = (errno.ELOOP, errno.ENAMETOOLONG)
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that the error, or one that caused it, carries."""
-    return next((found for one in _chain(error) if (found := _status(one)) is not None), None)
+    return next((found for one in chain(error) if (found := _status(one)) is not None), None)
 
 
 def reason_of(error: BaseException) -> Reason:
@@ -45,12 +45,12 @@ def reason_of(error: BaseException) -> Reason:
     A status says most; fsspec gives FileNotFoundError for whatever a web server does not deliver.
     """
     status = status_of(error)
-    names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
+    names = {kind.__name__ for one in chain(error) for kind in type(one).__mro__}
     if status is not None:
         if status in _DENIED_STATUS:
             return Reason.ACCESS_DENIED
         return Reason.DATASET_NOT_FOUND if status in _MISSING_STATUS else Reason.STORE_UNAVAILABLE
-    if names & set(_DENIED_NAMES) or any(str(one).startswith(_DENIED_BY_GCSFS) for one in _chain(error)):
+    if names & set(_DENIED_NAMES) or any(str(one).startswith(_DENIED_BY_GCSFS) for one in chain(error)):
         return Reason.ACCESS_DENIED
     if names & set(_AWAY_NAMES):
         return Reason.STORE_UNAVAILABLE
@@ -59,7 +59,7 @@ def reason_of(error: BaseException) -> Reason:
     return Reason.STORE_UNAVAILABLE
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
     """The error and those that caused it, at most eight."""
     following: BaseException | None = error
     for _ in range(8):

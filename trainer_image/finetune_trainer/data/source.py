@@ -9,15 +9,17 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urljoin
 
 from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.store_clients import GOOGLE_KEY, google_files
-from finetune_trainer.store_errors import reason_of, status_of
+from finetune_trainer.store_errors import chain, reason_of, status_of
 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
 BUFFER = 1 << 17
@@ -175,16 +177,34 @@ def _open_remote(uri: Uri) -> io.RawIOBase:
         import fsspec
 
         # the proxy of the site, where its environment variables name one; the stores' libraries look by themselves
-        options = {"client_kwargs": {"trust_env": True}} if uri.scheme == "https" else {}
+        https = {"trust_env": True, "trace_configs": [_within_tls()]} if uri.scheme == "https" else {}
+        options = {"client_kwargs": https} if https else {}
         filesystem, path = fsspec.core.url_to_fs(uri.text, **options)
     opened: io.RawIOBase = filesystem.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
     return opened
 
 
+@cache
+def _within_tls() -> Any:
+    """Stops a client that is sent on to an address without TLS: anybody on the way could change the rows."""
+    import aiohttp
+
+    async def look(_session: Any, _context: Any, told: Any) -> None:
+        place = urljoin(str(told.url), told.response.headers.get("Location", ""))
+        if not place.startswith("https://"):
+            message = f"{told.url.host} sends on to an address without TLS, from which no data are read"
+            raise TrainerError(Reason.ACCESS_DENIED, message, "Name the https address of the file itself.")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(look)
+    return trace
+
+
 def store_error(uri: Uri, error: Exception) -> TrainerError:
     """What a store's exception means. Its own text is not shown: it may hold signed addresses or keys."""
-    if isinstance(error, TrainerError):
-        return error
+    known = next((one for one in chain(error) if isinstance(one, TrainerError)), None)
+    if known is not None:
+        return known
     name, place = uri.file_name, f"{uri.scheme}://{uri.root}"
     if uri.scheme == LOCAL_SCHEME:
         place = str(Path(f"/{uri.path}").parent)
