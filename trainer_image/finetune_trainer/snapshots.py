@@ -10,6 +10,7 @@ An attempt writes and deletes in its own folder and in those of earlier ones, ne
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ KEPT = (*NEWS, TENSORBOARD_FOLDER, RECORD)
 
 _STATE = "state"
 _DIGITS = 6
+_OBJECT = re.compile(rf"{_STATE}/[0-9]+/([0-9]+\.json|objects/[0-9a-f]+)")
 _TRIES = 5
 
 _Looks = list[tuple[str, int, int]]
@@ -106,14 +108,18 @@ class Snapshots:
 
     def forget(self) -> None:
         """Delete all that this attempt and earlier ones kept."""
-        self._store.remove(name for name in self._store.objects(_STATE) if _attempt_of(name) <= self._attempt)
+        self._store.remove(name for name in self._kept() if _attempt_of(name) <= self._attempt)
 
     @property
     def _own(self) -> str:
         return f"{_STATE}/{self._attempt:0{_DIGITS}}"
 
+    def _kept(self) -> list[str]:
+        """Names of all objects of snapshots; whatever else somebody has put beside them stays."""
+        return [name for name in self._store.objects(_STATE) if _OBJECT.fullmatch(name)]
+
     def _all(self) -> list[_Found]:
-        found = (name for name in self._store.objects(_STATE) if name.endswith(".json"))
+        found = (name for name in self._kept() if name.endswith(".json"))
         return [_Found(_attempt_of(name), int(Path(name).stem), name) for name in found]
 
     def _restore(self, found: _Found) -> bool:
@@ -165,7 +171,7 @@ class Snapshots:
             return own or _attempt_of(name) < self._attempt
 
         self._there &= used
-        self._store.remove(filter(is_old, self._store.objects(_STATE)))
+        self._store.remove(filter(is_old, self._kept()))
 
 
 def _attempt_of(name: str) -> int:

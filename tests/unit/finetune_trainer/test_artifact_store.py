@@ -406,6 +406,18 @@ def test_what_stays_the_same_is_uploaded_once_and_what_is_not_used_goes(any_buck
     assert len([name for name in any_bucket.names("once") if "/objects/" in name]) == 5
 
 
+def test_what_others_leave_beside_snapshots_is_nobodys_trouble(any_bucket, output, tmp_path):
+    kept = Store(any_bucket.ref("others"))
+    for name in ("README", "notes.json", "000001/draft.json"):
+        any_bucket.write(f"others/state/{name}", b"{}")
+    Snapshots(kept, output, 1).take()
+    second = Snapshots(kept, tmp_path / "second", 2)
+    second.restore()
+    assert content(tmp_path / "second") == content(output)
+    second.forget()
+    assert any_bucket.names("others") == ["state/000001/draft.json", "state/README", "state/notes.json"]
+
+
 def test_the_record_alone_is_nothing_new(any_bucket, output):
     snapshots = Snapshots(Store(any_bucket.ref("record")), output, 1)
     snapshots.take()
