@@ -143,11 +143,9 @@ def of_folder(folder: Path) -> ModelShape | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors, stored, plain = _headers(_weight_files(folder))
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return _shape(config, tensors, stored, certain=plain and "auto_map" not in config) if tensors else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return None
-    if not isinstance(config, dict) or not tensors:
-        return None
-    return _shape(config, tensors, stored, certain=plain and "auto_map" not in config)
 
 
 def of_model(model: Any) -> ModelShape | None:
