@@ -9,12 +9,11 @@ import logging
 from pathlib import Path
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.names import MANIFEST
 from finetune_api.reasons import Reason
 from finetune_api.trainer import StoreRef
 from finetune_api.uris import UriError, parse_artifact_uri
 from finetune_trainer import artifact_store, outcome
-from finetune_trainer.durable import remove_unfinished
+from finetune_trainer.durable import read_manifest, remove_unfinished
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.store import Store
 
@@ -40,7 +39,7 @@ def _require_replaceable(folder: Path) -> None:
     Raises:
         TrainerError: SpecInvalid.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and read_manifest(folder, verify=False) is None:
         message = f"--to {folder}: it holds other files, which would be lost"
         raise TrainerError(Reason.SPEC_INVALID, message, "Name a new or an empty folder.")
 

@@ -157,12 +157,12 @@ def canonical(row: Row) -> dict[str, Any]:
 def _run(code: Path, told: CodeContext, scratch: Path, heard: "_Heard", interruption: Interruption) -> int:
     """Start the child, hear its reports, pass a wish to stop on; its exit code."""
     reading, writing = os.pipe()
-    with os.fdopen(reading, encoding="utf-8", errors="replace") as lines:
+    with os.fdopen(reading, encoding="utf-8", errors="replace") as lines, interruption.deferred():
         try:
             child = _start(code, told.model_copy(update={"report_descriptor": writing}), scratch)
         finally:
             os.close(writing)
-        with interruption.deferred(), _watched(child, interruption):
+        with _watched(child, interruption):
             for line in lines:
                 heard.line(line)
         return child.wait()
@@ -283,13 +283,13 @@ class _Heard:
 
     def result(self) -> TrainingResult:
         """Numbers of the whole run."""
+        if self._first is None:
+            self._metrics.keep_until(0)  # an earlier attempt's record is none of this run's
         curves = self._metrics.curves()
         steps = max((line["step"] for line in self._metrics.lines), default=0)
         if self._last is not None:  # those that came too soon after another one were not passed on
             self._reporter.update(progress=self._progress(self._last, self._last.total_steps or self._last.step))
         self._reporter.update(loss=curves)
-        if self._first is None:
-            self._metrics.keep_until(0)  # an earlier attempt's record is none of this run's
         return TrainingResult(
             artifact=ArtifactRef(),
             steps=steps,

@@ -1,5 +1,6 @@
 """Kubernetes quantities as numbers: 500m, 16Gi, 1e3."""
 
+import math
 import re
 
 LEAST_SIZE = 2**16
@@ -11,9 +12,10 @@ _QUANTITY = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3})|(
 
 
 def amount(quantity: str | float) -> float | None:
-    """What the quantity is in its own unit, bytes for memory; None where it is none, or below zero."""
+    """What the quantity is in its own unit, bytes for memory; None where it is none, below zero or no float."""
     found = _QUANTITY.fullmatch(str(quantity))
     if found is None:
         return None
     number, exponent, unit = found.groups()
-    return float(number) * (10.0 ** int(exponent) if exponent else _UNITS[unit or ""])
+    value = float(f"{number}e{exponent}") if exponent else float(number) * _UNITS[unit or ""]
+    return value if math.isfinite(value) else None

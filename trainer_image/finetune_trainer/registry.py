@@ -92,7 +92,7 @@ class Registry:
         self._reference, self._pause = reference, pause
         root = f"{'http' if plain_http else 'https'}://{reference.host}/v2/{reference.repository}/"
         self._client = httpx.Client(
-            base_url=root, auth=_Keys(keys, plain_http=plain_http), timeout=_TIMEOUT, follow_redirects=False
+            base_url=root, auth=_Keys(keys, httpx.URL(root)), timeout=_TIMEOUT, follow_redirects=False
         )
 
     def __enter__(self) -> Self:
@@ -176,9 +176,12 @@ class Registry:
 
 def _upload_to(begun: httpx.Response) -> httpx.URL:
     try:
-        return httpx.URL(urljoin(str(begun.url), begun.headers["Location"]))
+        place = httpx.URL(urljoin(str(begun.url), begun.headers["Location"]))
     except (ValueError, httpx.InvalidURL) as error:
         raise PushError("the registry names no place to upload to") from error
+    if begun.url.scheme == "https" != place.scheme:
+        raise PushError("the registry wants the model sent without TLS")
+    return place
 
 
 class _StatusError(Exception):
@@ -196,17 +199,23 @@ class _BusyError(_StatusError):
 
 
 class _Keys(httpx.Auth):
-    """User and password, or the token that the registry's token service gives for them (or for nobody)."""
+    """User and password, or the token that the registry's token service gives for them (or for nobody).
+
+    They are for the registry at `root` alone: it may name another place for an upload, whose address is signed.
+    """
 
     requires_response_body = True
 
-    def __init__(self, keys: tuple[str, str] | None, *, plain_http: bool) -> None:
-        self._plain_http = plain_http
+    def __init__(self, keys: tuple[str, str] | None, root: httpx.URL) -> None:
+        self._root = root
         self._basic = httpx.BasicAuth(*keys) if keys else None
         self._header: str | None = None
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """As httpx wants it: send, see what is asked for, send again."""
+        if request.url.netloc != self._root.netloc:
+            yield request
+            return
         if self._header:
             request.headers["Authorization"] = self._header
         answer = yield request
@@ -227,7 +236,7 @@ class _Keys(httpx.Auth):
     def _token_request(self, asked: str) -> httpx.Request:
         said = dict(re.findall(r'(\w+)="([^"]*)"', asked))
         realm = said.get("realm", "")
-        if not realm.startswith("https://") and not self._plain_http:
+        if not realm.startswith("https://") and self._root.scheme == "https":
             raise PushError("the registry wants its keys sent without TLS")
         query = {name: said[name] for name in ("service", "scope") if name in said}
         header = {"Authorization": self._basic_header()} if self._basic else {}

@@ -22,7 +22,7 @@ from peft.optimizers import create_loraplus_optimizer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
@@ -33,7 +33,6 @@ from finetune_trainer.compiled_layers import in_training
 from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
 from finetune_trainer.gradients import Gradients, ShortOfMemory, StepAbandoned
 from finetune_trainer.interruption import Interruption
-from finetune_trainer.loop import Pacer
 from finetune_trainer.metrics import Metrics
 from finetune_trainer.objective import LIKELIHOOD, Objective
 from finetune_trainer.pace import Pace
@@ -78,7 +77,7 @@ class StepTrainer(Trainer):
         lesson = lesson or Lesson()
         cut = halved(cut, lesson.halvings)
         steps = Steps(train, plan, cut, world, objective)
-        super().__init__(model=model, args=args, train_dataset=steps, data_collator=only, callbacks=[Pacer(self)])
+        super().__init__(model=model, args=args, train_dataset=steps, data_collator=only, callbacks=[_Pacer(self)])
         self.remove_callback(PrinterCallback)
         self._net: Any = model
         self.world = world
@@ -338,3 +337,29 @@ class StepTrainer(Trainer):
             **{self._objective.unit: self._gradients.weight},
         )
         self._on_step(step, self._gradients.tokens)
+
+
+class _Pacer(TrainerCallback):
+    """Tells the loop what follows a step."""
+
+    def __init__(self, trainer: StepTrainer) -> None:
+        self._trainer = trainer
+        self._learning_rate = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
+        """A validation that the interruption of an earlier attempt cut off comes first."""
+        if state.global_step and self._trainer.pace.validates(state.global_step):
+            self._trainer.evaluate()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
+        """Look at the learning rate while it is this step's."""
+        self._learning_rate = self._trainer._get_learning_rate()  # noqa: SLF001 - transformers' own accessor
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:  # noqa: ARG002
+        """Write the step down, and say what comes now: validation, a checkpoint, the end."""
+        self._trainer.record_step(self._learning_rate)
+        step, stopping = state.global_step, self._trainer.stopping()
+        control.should_evaluate = self._trainer.pace.validates(step) and not stopping
+        control.should_save = self._trainer.pace.saves(step) or stopping
+        control.should_training_stop = control.should_training_stop or stopping
+        return control

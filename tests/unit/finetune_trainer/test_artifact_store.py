@@ -307,6 +307,8 @@ def test_fetch_takes_the_place_of_a_model_but_of_no_other_folder(bucket, tuned, 
     (place / "adapter_config.json").write_text("damaged")
     assert fetched(bucket, "s3://models/place/model-1", place) == ExitCode.OK
     assert same(tuned, place)
+    (place / "manifest.json").write_text('{"name": "a page", "icons": []}')
+    assert fetched(bucket, "s3://models/place/model-1", place) == ExitCode.SPEC_INVALID
     (place / "manifest.json").unlink()
     assert fetched(bucket, "s3://models/place/model-1", place) == ExitCode.SPEC_INVALID
     assert "it holds other files, which would be lost. Name a new or an empty folder." in capsys.readouterr().err
@@ -402,6 +404,18 @@ def test_what_stays_the_same_is_uploaded_once_and_what_is_not_used_goes(any_buck
     assert len(uploaded) == 4, "two files of the new checkpoint, answers that are as the record, and the list"
     assert len([name for name in any_bucket.names("once") if name.endswith(".json")]) == 1
     assert len([name for name in any_bucket.names("once") if "/objects/" in name]) == 5
+
+
+def test_what_others_leave_beside_snapshots_is_nobodys_trouble(any_bucket, output, tmp_path):
+    kept = Store(any_bucket.ref("others"))
+    for name in ("README", "notes.json", "000001/draft.json"):
+        any_bucket.write(f"others/state/{name}", b"{}")
+    Snapshots(kept, output, 1).take()
+    second = Snapshots(kept, tmp_path / "second", 2)
+    second.restore()
+    assert content(tmp_path / "second") == content(output)
+    second.forget()
+    assert any_bucket.names("others") == ["state/000001/draft.json", "state/README", "state/notes.json"]
 
 
 def test_the_record_alone_is_nothing_new(any_bucket, output):

@@ -27,7 +27,10 @@ LISTING = b"<ListBucketResult><Name>bucket</Name><KeyCount>0</KeyCount></ListBuc
 
 
 class _Store(BaseHTTPRequestHandler):
-    """Serves DATA under any name that ends in .jsonl, whole or by range; /404/… and so on answer with that status."""
+    """Serves DATA under any name that ends in .jsonl, whole or by range; /404/… and so on answer with that status.
+
+    /elsewhere/… leads to an address without TLS.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -38,6 +41,12 @@ class _Store(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body):
+        if self.path.startswith("/elsewhere/"):
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/train.jsonl")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         listing = "list-type" in self.path  # what S3 is asked for where an object is not there: a folder of that name
         status = 200 if listing else next((int(part) for part in self.path.split("/") if part.isdigit()), 200)
         data = (LISTING if listing else DATA) if status == 200 else b""
@@ -241,6 +250,7 @@ def https(tmp_path, store):
         ("404/train.jsonl", ExitCode.DATASET_NOT_FOUND, "DatasetNotFound"),
         ("403/train.jsonl?signature=secret", ExitCode.ACCESS_DENIED, "AccessDenied"),
         ("503/train.jsonl", ExitCode.SERVICE_UNAVAILABLE, "StoreUnavailable"),
+        ("elsewhere/train.jsonl?signature=secret", ExitCode.ACCESS_DENIED, "AccessDenied"),
     ],
 )
 def test_https_is_checked_by_the_command(path, code, reason, https, store, tmp_path):
@@ -263,6 +273,7 @@ def test_https_is_checked_by_the_command(path, code, reason, https, store, tmp_p
     assert verdict["reason"] == reason
     assert "secret" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+    assert ("to an address without TLS" in verdict["message"]) == path.startswith("elsewhere")
     if code == ExitCode.OK:
         assert verdict["train"]["sha256"] == hashlib.sha256(DATA).hexdigest()
 

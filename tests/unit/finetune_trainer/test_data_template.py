@@ -293,6 +293,12 @@ def test_a_refusal_never_quotes_the_row():
     assert "secret" not in str(refused.value)
 
 
+def test_a_template_that_takes_text_for_something_else_refuses_the_row():
+    tokenizer = ChatTokenizer.from_transformers(byte_level("{{ messages[0].content | dictsort }}"))
+    with pytest.raises(TemplateRefusedError):
+        tokenizer.render(TWO)
+
+
 def test_templates_know_the_tokens_that_a_model_names_for_itself(tmp_path):
     tokenizer = byte_level("{{ image_token }}{{ bos_token }}", bos_token="<|im_start|>", image_token="<image>")
     tokenizer.save_pretrained(tmp_path)

@@ -1,6 +1,7 @@
 """The estimate of memory against what torch really keeps, and what is said where it does not fit."""
 
 import json
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -447,8 +448,28 @@ def test_check_says_why_it_did_not_answer_what_it_was_asked(tiny_model, tmp_path
 
 
 @pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"config.json": '{"hidden_size": [8, 16], "vocab_size": 9}'},
+        {"model.safetensors.index.json": '{"weight_map": []}'},
+    ],
+)
+def test_a_folder_that_is_no_model_has_no_shape(spoilt, tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model / NAME, folder)
+    if "config.json" not in spoilt:
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    for name, text in spoilt.items():
+        (folder / name).write_text(text)
+    assert model_shape.of_folder(folder) is None
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
-    [("16Gi", 16 * GIB), ("512M", 512_000_000), (1024, 1024), ("1.5Ki", 1536), ("2e9", 2 * 10**9), ("much", None)],
+    [
+        *(("16Gi", 16 * GIB), ("512M", 512_000_000), (1024, 1024), ("1.5Ki", 1536), ("2e9", 2 * 10**9), ("much", None)),
+        *(("1e999", None), ("9" * 400, None)),  # more than a float can be
+    ],
 )
 def test_quantities_of_memory(text, expected):
     assert bytes_of(text) == expected

@@ -387,5 +387,30 @@ def test_code_may_count_as_it_likes_and_need_not_know_the_end(tiny_model, tmp_pa
     assert (reporter.report.progress.step, reporter.report.progress.percent) == (8, 100)
 
 
+def test_code_that_reports_nothing_does_not_report_what_an_earlier_attempt_did(tiny_model, tmp_path):
+    job = job_with("", tmp_path, tiny_model)
+    Path(job.output).mkdir(parents=True, exist_ok=True)
+    hearing(job, Reporter(job)).line(json.dumps({"step": 3, "loss": 1.0, "tokens": 5}))
+    reporter = Reporter(job)
+    result = hearing(job, reporter).result()
+    assert (result.steps, result.tokens, result.train_loss) == (0, None, None)
+    assert reporter.report.loss.train == []
+
+
+def test_a_signal_while_the_code_is_started_leaves_no_process(tiny_model, tmp_path, monkeypatch):
+    job = job_with("", tmp_path, tiny_model)
+    interruption, started = Interruption(), []
+
+    def start(*_):
+        started.append(subprocess.Popen(["sleep", "600"], start_new_session=True))
+        interruption.ask()
+        return started[0]
+
+    monkeypatch.setattr(own_code, "_start", start)
+    told = own_code.CodeContext(job=job, base_model="", data={}, output="", checkpoints="")
+    assert own_code._run(Path("train.py"), told, tmp_path, hearing(job, Reporter(job)), interruption) == -signal.SIGTERM
+    assert interruption.asked
+
+
 def hearing(job, reporter):
     return own_code._Heard(job, DatasetVerdict(valid=True, reason="Valid", message=""), reporter)

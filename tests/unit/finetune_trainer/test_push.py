@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
 
 from finetune_api.exit_codes import ExitCode
@@ -196,8 +197,27 @@ def test_a_push_that_fails_says_why_and_what_to_do(place, tuned, monkeypatch, ho
     assert not place.manifests
 
 
+def test_keys_are_not_sent_to_another_place_that_the_registry_names_for_an_upload(place, tuned, monkeypatch):
+    heard = []
+    elsewhere = FakeRegistry()
+    elsewhere.answer = lambda _method, _path, headers, _body: heard.append(headers["Authorization"]) or (201, {}, b"")
+    with serving(elsewhere):
+        there = {"Location": f"{elsewhere.address}/signed"}
+        answering(lambda path: (202, there, b"") if path.endswith("/uploads/") else None)(place, monkeypatch)
+        push_all(oci(place), tuned)
+    assert set(heard) == {None}, "an address that is signed wants no keys"
+
+
+def test_nothing_is_uploaded_without_tls_to_a_registry_that_has_it():
+    begun = httpx.Response(
+        202, headers={"Location": "http://ghcr.io/up"}, request=httpx.Request("POST", "https://ghcr.io/v2/x/")
+    )
+    with pytest.raises(PushError, match="without TLS"):
+        registry._upload_to(begun)
+
+
 def test_keys_are_not_sent_without_tls_unless_the_job_says_so():
-    keys = registry._Keys((USER, PASSWORD), plain_http=False)
+    keys = registry._Keys((USER, PASSWORD), httpx.URL("https://ghcr.io/v2/team/model/"))
     with pytest.raises(PushError, match="without TLS"):
         keys._token_request('Bearer realm="http://elsewhere/token",service="x"')
 

@@ -31,6 +31,10 @@ JOINED_TEMPLATE = (
 """For encoder-decoders: system message, earlier turns and question, one under the other, with nothing around them."""
 
 
+_OF_TEMPLATES = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RecursionError)
+"""What filters and operators raise where a template takes a value for something else."""
+
+
 class TemplateRefusedError(Exception):
     """The template does not take this conversation. The text is the template's own, or says that it has none."""
 
@@ -67,7 +71,7 @@ def rendered(
             add_generation_prompt=add_generation_prompt,
             **special_tokens,
         )
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+    except (jinja2.TemplateError, *_OF_TEMPLATES) as error:
         raise TemplateRefusedError(_own_words(said, error)) from None
 
 

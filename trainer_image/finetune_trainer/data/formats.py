@@ -82,7 +82,7 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
         "Name the address of the file itself; the place may want a login, or show the file in a viewer.",
     ),
     (
-        re.compile(rb"(\+--|[^\n]*\|[^\n]*\n[ \t|]*+:?--)[-:|+ \t]*+(\r?\n|\Z)"),
+        re.compile(rb"(\+--|[^\n|]*+\|[^\n]*+\n[ \t|]*+:?--)[-:|+ \t]*+(\r?\n|\Z)"),
         "is a table drawn for people, as Markdown and databases do",
         _AS_ROWS,
     ),

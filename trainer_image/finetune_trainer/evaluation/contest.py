@@ -87,7 +87,7 @@ def contest(
     measured = {name: compare.measured(metrics, one.answers, completions) for name, one in found.items()}
     compared = {
         name: compare.against(measured[TUNED], measured[name], metrics[0], loss=losses.get(name)).wire()
-        | {"problem": one.problem, "judged": _judged(one), **one.notes}
+        | {"problem": one.problem, "judged": _judged(one, found[TUNED]), **one.notes}
         for name, one in found.items()
         if name != TUNED
     }
@@ -118,10 +118,11 @@ def contest(
     return Contest(asked, metrics, found, measured, result)
 
 
-def _judged(one: Contestant) -> Judged | None:
+def _judged(one: Contestant, tuned: Contestant) -> Judged | None:
     if one.rulings is None:
         return None
-    return tally(one.rulings, answered=sum(answer is not None for answer in one.answers))
+    both = zip(one.answers, tuned.answers, strict=True)
+    return tally(one.rulings, answered=sum(None not in answers for answers in both))
 
 
 def tokens_per_answer(found: Mapping[str, Contestant]) -> TokensPerAnswer | None:

@@ -3,8 +3,9 @@
 import pytest
 
 from finetune_trainer.data.rows import Turn
+from finetune_trainer.evaluation.contest import TUNED, ZERO_SHOT, Contestant, contest
 from finetune_trainer.evaluation.judge import pairs, rulings, tally
-from finetune_trainer.evaluation.material import Question
+from finetune_trainer.evaluation.material import Material, Question
 
 ASKED = [Question(f"line {n}", (Turn("system", "s"), Turn("user", f"q{n}")), f"right {n}") for n in range(4)]
 
@@ -48,6 +49,16 @@ def test_rows_that_need_no_judge_are_none_of_its_errors():
     found = rulings(["x", "x", "x"], ["x", None, "y"], {4: "A", 5: "?"})
     assert found == ["tie", None, None]
     judged = tally(found, answered=2)
+    assert (judged.wins, judged.ties, judged.losses, judged.errors) == (0, 1, 0, 1)
+
+
+def test_a_row_that_the_tuned_model_did_not_answer_is_none_of_the_judges_errors():
+    asked = Material([Question(f"line {row}", (Turn("user", "?"),), "x") for row in range(3)], 8)
+    found = {
+        TUNED: Contestant(["x", None, "y"]),
+        ZERO_SHOT: Contestant(["x", "z", "w"], rulings=rulings(["x", None, "y"], ["x", "z", "w"], {4: "A", 5: "?"})),
+    }
+    judged = contest(asked, ["exactMatch"], found, {}).result.baselines.zero_shot.judged
     assert (judged.wins, judged.ties, judged.losses, judged.errors) == (0, 1, 0, 1)
 
 
