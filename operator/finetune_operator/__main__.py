@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from finetune_api import RELEASE
@@ -91,7 +91,7 @@ class Operator:
         price_deployments(self._store)
         show_unreleased(self._store)
         self._queue = WorkQueue(self._reconcile, settings.workers, timeout=settings.reconcile_timeout_seconds)
-        self._reports = ReportBox(self._store, self._queue.add, lambda: datetime.now(UTC))
+        self._reports = ReportBox(self._store, self._queue.add, kube.now)
         self._reconcilers = self._make_reconcilers()
         self._working = False
 
@@ -101,7 +101,7 @@ class Operator:
             store=self._store,
             announce=self._announce,
             enqueue=self._queue.add,
-            clock=lambda: datetime.now(UTC),
+            clock=self._kube.now,
             report_interval=timedelta(seconds=self._settings.progress_write_seconds),
             patience=timedelta(seconds=self._settings.trainer_silence_seconds),
             new_jobs_wait=self._queue.first_waits,
@@ -156,7 +156,7 @@ class Operator:
             warn_after=timedelta(seconds=self._settings.billed_idle_seconds),
             moving_seconds=self._settings.provider_poll_seconds,
         )
-        idle = LocalIdle(context, PodMetrics())
+        idle = LocalIdle(context, PodMetrics(context.clock))
         return {
             CONNECTIONS.kind: ConnectionReconciler(
                 context, accounts, catalogue, self._settings.watch_namespaces

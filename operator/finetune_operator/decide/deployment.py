@@ -22,6 +22,7 @@ from finetune_operator.decide.pod import (
     containers,
     ended_before,
     is_ours,
+    memory_limit,
     never_ran,
     obstacle,
     terminated,
@@ -445,7 +446,8 @@ def _crash(container: Manifest) -> Failure | None:
     if not ended or not is_ours(container):
         return None
     if ended.get("reason") == "OOMKilled":
-        message = "the server used more memory than its limit"
+        limit = memory_limit(container)
+        message = f"the server used more memory than its limit{f' of {limit}' if limit else ''}"
         step = "Ask for more memory in spec.huggingFace.resources."
         return Failure(reason=Reason.OUT_OF_MEMORY, message=message, next_step=step)
     if found := never_ran(ended):

@@ -35,7 +35,7 @@ from finetune_operator.decide.reported import (
     report_is_due,
     reported,
 )
-from finetune_operator.decide.retries import Tally, given_up, saved
+from finetune_operator.decide.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
 from finetune_operator.decide.run import RETRIED, STARTING, Run
 from finetune_operator.decide.size import fit
 from finetune_operator.decide.versions import recorded_result
@@ -231,7 +231,8 @@ def wait_before_retry(view: JobView) -> Decision | None:
     """The pause before the next attempt."""
     after = view.provider.retry_after
     left = (moment(after) - view.now).total_seconds() if after else 0
-    if view.run.state != "Absent" or after is None or left <= 0:
+    # No pause is longer: another clock has written that one.
+    if view.run.state != "Absent" or after is None or not 0 < left <= RETRY_DELAYS[-1]:
         return None
     return Decision(with_status(view, _waiting(view.provider)), requeue_after=left)
 
@@ -447,9 +448,10 @@ def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> 
     told = view.run.report.progress if view.run.report else None
     after = before.after(saved(view.status.progress, told), interrupted)
     failure = failure.model_copy(update={"attempt": view.attempt})
-    if limit and after.used <= limit:
+    alike = view.run.at_its_limit and ended_alike(failure, view.provider.last_failure, before, after)
+    if limit and after.used <= limit and not alike:
         return _retry(view, failure, after)
-    end = given_up(before, after, interrupted)
+    end = given_up(before, after, interrupted, alike=alike)
     return fail(view, failure.model_copy(update={"message": failure.message[: 4096 - len(end)] + end}))
 
 

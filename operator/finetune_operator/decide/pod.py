@@ -102,6 +102,17 @@ def ended_before(container: Manifest) -> Manifest:
     return found
 
 
+def was_short_of_memory(container: Manifest) -> bool:
+    """Whether the kernel has ended it for want of memory, now or the last time."""
+    return "OOMKilled" in (terminated(container).get("reason"), ended_before(container).get("reason"))
+
+
+def memory_limit(container: Manifest) -> str:
+    """The most memory that a container which was ended for it may use, as its pod has it; empty where it has none."""
+    limits: Manifest = (container.get("resources") or {}).get("limits") or {}
+    return str(limits.get("memory", ""))
+
+
 def outlives(pod: Manifest) -> bool:
     """Whether only containers that are not ours still run: one of ours has ended, and is not started again."""
     beside = pod.get("status", {}).get("containerStatuses") or ()

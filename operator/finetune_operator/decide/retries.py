@@ -7,7 +7,7 @@ given up after maxRetries interruptions in a row (docs/decisions/2026-11-26-inte
 
 from dataclasses import dataclass
 
-from finetune_api.job_status import Progress, ProviderStatus
+from finetune_api.job_status import Failure, Progress, ProviderStatus
 
 RETRY_DELAYS = (5, 20, 60, 180, 300)
 """Seconds before the next attempt, by the retries that are used up; the last one repeats."""
@@ -56,10 +56,20 @@ def saved(*told: Progress | None) -> int:
     return max(((one.saved_step or 0) + (one.answers or 0) for one in told if one is not None), default=0)
 
 
-def given_up(before: Tally, after: Tally, interrupted: bool) -> str:
-    """Why there is no further attempt, in words that follow the last failure's."""
+def ended_alike(failure: Failure, last: Failure | None, before: Tally, after: Tally) -> bool:
+    """Whether two attempts in a row have failed for one reason, and the second has saved no more."""
+    return last is not None and last.reason is failure.reason and after.saved_work <= before.saved_work
+
+
+def given_up(before: Tally, after: Tally, interrupted: bool, *, alike: bool = False) -> str:
+    """Why there is no further attempt, in words that follow the last failure's.
+
+    `alike`: it ended as the attempt before did, and nothing lets the next one end otherwise.
+    """
     if not before.retries:
         return ""
+    if alike:
+        return f"; given up after {before.retries} retries, as the attempt before ended alike and came as far"
     if before.used == before.retries:
         return f"; given up after {before.retries} retries"
     if interrupted:

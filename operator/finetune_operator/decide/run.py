@@ -11,7 +11,7 @@ from finetune_api.names import TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.pod import failed_beside, never_ran, obstacle, outlives, terminated
+from finetune_operator.decide.pod import failed_beside, memory_limit, never_ran, obstacle, outlives, terminated
 
 Manifest = Mapping[str, Any]
 RunState = Literal[
@@ -70,6 +70,8 @@ class Run:
     """The provider's name of the attempt."""
     interrupted: bool = False
     """Whether it failed by no fault of its own: the cluster, or somebody who may delete its pod, ended it."""
+    at_its_limit: bool = False
+    """Whether the kernel ended it at the memory limit of its own container, which the next attempt has as well."""
     wants_log: bool = False
     """Whether the reason alone does not explain the failure."""
     awaiting_pod: bool = False
@@ -273,6 +275,7 @@ def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) ->
         report=report,
         failure=found.model_copy(update={"exit_code": exit_code}),
         interrupted=_is_interruption(found, pod),
+        at_its_limit=_was_short_of_memory(pod) and memory_limit(_container(pod)) != "",
         wants_log=wants_log,
     )
 
@@ -301,12 +304,18 @@ def _by_cluster(pod: Manifest | None) -> Failure | None:
     """What was done to the pod: memory, eviction, node."""
     if pod is None:
         return None
-    if _terminated(pod).get("reason") == "OOMKilled":
-        return Failure.because(Reason.OUT_OF_MEMORY, "the kernel ended the trainer: it used more memory than its limit")
+    if _was_short_of_memory(pod):
+        limit = memory_limit(_container(pod))
+        more = f"it used more memory than its limit{f' of {limit}' if limit else ''}"
+        return Failure.because(Reason.OUT_OF_MEMORY, f"the kernel ended the trainer: {more}")
     disruption = _disruption(pod)
     if disruption is None and pod.get("status", {}).get("phase") not in _ENDED and not outlives(pod):
         return Failure.because(Reason.NODE_LOST, "the training pod was told to end and its node does not answer")
     return disruption
+
+
+def _was_short_of_memory(pod: Manifest | None) -> bool:
+    return _terminated(pod).get("reason") == "OOMKilled"
 
 
 def _by_container(pod: Manifest | None) -> Failure:

@@ -3,8 +3,9 @@
 The pods are reached by their addresses, as Prometheus reaches them: no right on the API is needed for it.
 """
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,7 @@ from yarl import URL
 from finetune_api.names import SERVER_CONTAINER
 from finetune_operator.decide.idle import PodUse
 from finetune_operator.desired.serving import PORT
+from finetune_operator.runtime.server_clock import TOLERANCE
 
 SECONDS = 5.0
 MOST_BYTES = 4 * 1024 * 1024
@@ -34,10 +36,12 @@ class PodMetrics:
     """Asks serving pods.
 
     Args:
+        clock: now, with a time zone: all times that are told are by it.
         port: that they serve on.
     """
 
-    def __init__(self, port: int = PORT) -> None:
+    def __init__(self, clock: Callable[[], datetime], port: int = PORT) -> None:
+        self._clock = clock
         self._port = port
 
     async def read(self, pod: Mapping[str, Any]) -> PodUse:
@@ -52,7 +56,8 @@ class PodMetrics:
             raise Unread(f"pod {name} has no address yet")
         url = URL.build(scheme="http", host=address, port=self._port, path="/metrics")
         try:
-            return use_of(await _fetch(url), started)
+            text, date = await _fetch(url)
+            return use_of(text, started, ahead=_ahead(date, self._clock()))
         except (aiohttp.ClientError, TimeoutError) as error:
             why = f"/metrics of pod {name} cannot be read from the operator's pod ({type(error).__name__})"
             raise Unread(why) from None
@@ -60,7 +65,17 @@ class PodMetrics:
             raise Unread(f"/metrics of pod {name} tells nothing of its requests") from None
 
 
-async def _fetch(url: URL) -> str:
+def _ahead(date: str | None, now: datetime) -> timedelta:
+    """How far the clock of a pod's node is ahead, by the Date of the pod's answer; nothing that is to be seen: 0."""
+    try:
+        found = parsedate_to_datetime(date or "") - now
+    except (ValueError, OverflowError):
+        return timedelta()
+    return found if abs(found) > TOLERANCE else timedelta()
+
+
+async def _fetch(url: URL) -> tuple[str, str | None]:
+    """The metrics, and the answer's Date."""
     timeout = aiohttp.ClientTimeout(total=SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, allow_redirects=False) as response:
         response.raise_for_status()
@@ -69,11 +84,16 @@ async def _fetch(url: URL) -> str:
             body += chunk
             if len(body) > MOST_BYTES:
                 raise ValueError("no metrics are as long as this")
-        return body.decode(errors="replace")
+        return body.decode(errors="replace"), response.headers.get("Date")
 
 
-def use_of(text: str, started: datetime) -> PodUse:
+def use_of(text: str, started: datetime, ahead: timedelta = timedelta()) -> PodUse:
     """What metrics in Prometheus' text format tell. Pure.
+
+    Args:
+        text: the metrics.
+        started: when the server did, by its node's clock.
+        ahead: how far that clock is ahead of the one by which times are told.
 
     Raises:
         ValueError: they are neither of the two servers'.
@@ -82,8 +102,9 @@ def use_of(text: str, started: datetime) -> PodUse:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+    started -= ahead
     if _LAST in totals:
-        last = datetime.fromtimestamp(totals[_LAST], UTC) if totals[_LAST] else None
+        last = datetime.fromtimestamp(totals[_LAST], UTC) - ahead if totals[_LAST] else None
         busy = totals.get(_RUNNING, 0) + totals.get(_WAITING, 0) > 0
         return PodUse(started, last=last, busy=busy)
     if _VLLM_RUNNING in totals:

@@ -9,6 +9,7 @@ from finetune_api.job_status import JobPhase
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
+from finetune_operator.decide.pod import was_short_of_memory
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
 from finetune_operator.reconcilers.context import has_condition
@@ -216,8 +217,17 @@ def _trim_pod(pod: Manifest) -> Manifest:
     status = _without(pod.get("status", {}), _UNREAD_OF_PODS - ({"podIP"} if serves else set()))
     status["conditions"] = _telling(status.get("conditions") or ())
     if "containerStatuses" in status:
-        status["containerStatuses"] = [_without(one, _UNREAD_OF_CONTAINERS) for one in status["containerStatuses"]]
+        status["containerStatuses"] = [_trim_container(one, pod) for one in status["containerStatuses"]]
     return {"metadata": _without(pod["metadata"], _UNREAD_OF_METADATA), "status": status}
+
+
+def _trim_container(container: Manifest, pod: Manifest) -> Manifest:
+    """Its limits are read of one that used more memory than it may: kept of all, they would be most of a pod."""
+    kept = _without(container, _UNREAD_OF_CONTAINERS)
+    if was_short_of_memory(container):
+        declared = {one["name"]: one.get("resources") for one in pod.get("spec", {}).get("containers") or ()}
+        kept["resources"] = container.get("resources") or declared.get(container["name"]) or {}
+    return kept
 
 
 def _trim_batch_job(job: Manifest) -> Manifest:

@@ -30,7 +30,7 @@ ROTATE_BEFORE = timedelta(days=365)
 OVERLAP = timedelta(days=180)
 SERVING_LIFE = timedelta(days=90)
 RENEW_BEFORE = timedelta(days=30)
-_SKEW = timedelta(minutes=10)  # clocks of nodes differ: certificates begin a little in the past
+_SKEW = timedelta(days=1)  # clocks of nodes differ, by hours where nobody sets them: certificates begin in the past
 
 # Keys of the Secret.
 BUNDLE = "ca.crt"
@@ -224,7 +224,8 @@ def _fits(material: Material) -> bool:
 
 
 def _begins(pem: bytes) -> datetime:
-    return x509.load_pem_x509_certificate(pem).not_valid_before_utc
+    """When it was made."""
+    return x509.load_pem_x509_certificate(pem).not_valid_before_utc + _SKEW
 
 
 def _ends(pem: bytes) -> datetime:

@@ -179,7 +179,7 @@ def source_of(settings: Settings, kube: Kube) -> Source:
     """The folder of the settings, or else a CA of our own."""
     if settings.tls_dir is not None:
         return MountedFolder(settings.tls_dir)
-    return OwnAuthority(kube, settings.namespace, settings.tls_secret, settings.report_names)
+    return OwnAuthority(kube, settings.namespace, settings.tls_secret, settings.report_names, kube.now)
 
 
 def _load_chain(context: ssl.SSLContext, certificate: bytes, key: bytes, scratch: Path | None) -> None:

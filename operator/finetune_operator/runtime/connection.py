@@ -22,6 +22,7 @@ from yarl import URL
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import KubeError, NoCluster, Transient, error_for
 from finetune_operator.runtime.limits import TokenBucket
+from finetune_operator.runtime.server_clock import ServerClock
 from finetune_operator.runtime.service_account import ServiceAccount, is_in_cluster
 from finetune_operator.runtime.settings import Settings
 
@@ -93,6 +94,7 @@ class Connection:
         self._bucket = TokenBucket(settings.kube_qps, settings.kube_burst, asyncio.get_running_loop().time)
         self._proxy = credentials.proxy or proxy_from_environment(URL(self._base))
         self._server_name = credentials.server_name
+        self.clock = ServerClock()
 
     async def throttle(self) -> None:
         """Waits for the client's own rate limit."""
@@ -136,7 +138,7 @@ class Connection:
         return await self._send(request)
 
     async def _send(self, request: Request) -> bytes:
-        started = asyncio.get_running_loop().time()
+        started, sent = asyncio.get_running_loop().time(), self.clock.local()
         code = 0
         try:
             async with self._open(request, await self._headers(request)) as response:
@@ -144,6 +146,7 @@ class Connection:
                 body = await response.read()
                 if code >= 300:
                     raise _error(response, body)
+                self.clock.saw(response.headers.get("Date"), sent)
                 return body
         except TimeoutError:
             raise Transient(0, "Timeout", f"no answer within {self._settings.kube_timeout_seconds:g} s") from None

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -171,6 +172,10 @@ class Kube:
     def guarded(self, guard: Callable[[], None]) -> "Kube":
         """The same connection and rate limit, with a guard before each change."""
         return Kube(self._wire, guard)
+
+    def now(self) -> datetime:
+        """By the API server's clock, as its last answers told it."""
+        return self._wire.clock.now()
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         """The object, or None if it is not there."""

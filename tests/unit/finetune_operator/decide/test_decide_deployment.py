@@ -399,6 +399,18 @@ def test_a_server_that_ended_and_comes_back_says_why_it_ended() -> None:
     assert said.endswith("; a server ended and is started again: the server used more memory than its limit")
 
 
+def test_a_server_that_used_too_much_memory_is_told_how_much_there_was() -> None:
+    short = {"name": "server", "resources": {"limits": {"memory": "600Mi"}}, "restartCount": 3}
+    short |= {
+        "lastState": {"terminated": {"reason": "OOMKilled"}},
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+    }
+    its_pod = {"metadata": {"labels": {LABEL: "2"}}, "status": {"containerStatuses": [short]}}
+    failure = read_serving(deployment(availableReplicas=0), [its_pod]).failure
+    assert failure is not None
+    assert failure.message == "the server used more memory than its limit of 600Mi"
+
+
 @pytest.mark.parametrize(
     ("pods", "step"),
     [

@@ -9,7 +9,16 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job import decide
 from finetune_operator.decide.retries import RETRY_DELAYS, Tally, saved
 from finetune_operator.decide.run import Run
-from tests.unit.finetune_operator.decide.given import connection, failed, job_spec, progress, report, running, view
+from tests.unit.finetune_operator.decide.given import (
+    connection,
+    failed,
+    job_spec,
+    progress,
+    report,
+    running,
+    stamp,
+    view,
+)
 
 LIMIT = 2
 
@@ -127,3 +136,26 @@ def test_a_job_whose_job_was_deleted_was_interrupted() -> None:
 )
 def test_what_is_saved_is_steps_of_checkpoints_and_answers(told: list[dict[str, Any]], work: int) -> None:
     assert saved(None, *(Progress.model_validate(progress() | one) for one in told)) == work
+
+
+def test_a_pod_that_is_too_large_for_its_limit_twice_at_the_same_place_is_not_made_a_third_time() -> None:
+    def too_large(number: int, step: int, before: FineTuneJobStatus) -> FineTuneJobStatus:
+        told = report("Running", number, progress=progress() | {"savedStep": step})
+        its_run = failed(Reason.OUT_OF_MEMORY, "it ended", attempt=number, report=told, at_its_limit=True)
+        given = running(number, provider=_begun(before.provider, number), progress=before.progress)
+        return decide(view(its_run, given, connection=connection({"maxRetries": 5}))).status
+
+    once = too_large(1, 10, running())
+    assert once.phase == "Pending", "the first time may be an accident"
+    assert too_large(2, 20, once).phase == "Pending", "it came further"
+    ended = too_large(2, 10, once)
+    assert ended.phase == "Failed"
+    assert ended.failure is not None
+    assert ended.failure.message == (
+        "it ended; given up after 1 retries, as the attempt before ended alike and came as far"
+    )
+
+
+def test_a_pause_that_another_clock_has_written_holds_nothing_up() -> None:
+    waits = running(provider=ProviderStatus(name="huggingFace", attempt=2, retries=1, retry_after=stamp(7200)))
+    assert decide(view(status=waits)).start

@@ -10,6 +10,8 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import termination_message
 from finetune_operator.decide.pod import obstacle
 from finetune_operator.decide.run import RETRIED, is_live, newest, read_run, with_log
+from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.runtime.kube import PODS
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
@@ -169,6 +171,26 @@ def test_what_the_cluster_did_comes_before_what_the_trainer_said() -> None:
     told = report("Failed", failure={"reason": "TrainerCrashed", "message": "allocation failed"})
     found = read(batch_job(BACKOFF), [pod("Failed", **ended(137, "OOMKilled"))], told)
     assert found.failure.reason is Reason.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("limits", "said", "at_its_limit"),
+    [
+        (
+            {"memory": "300Mi", "cpu": "1"},
+            "the kernel ended the trainer: it used more memory than its limit of 300Mi",
+            True,
+        ),
+        ({"cpu": "1"}, "the kernel ended the trainer: it used more memory than its limit", False),
+    ],
+)
+def test_who_used_too_much_memory_is_told_how_much_there_was(limits: Any, said: str, at_its_limit: bool) -> None:
+    raw = pod("Failed", **ended(137, "OOMKilled"))
+    raw["spec"] = {"containers": [{"name": "trainer", "resources": {"limits": limits}}]}
+    store = make_store()
+    store.put(PODS, raw)
+    found = read(batch_job(BACKOFF), [store.get(PODS, "pod-1", "team-a")])
+    assert (found.failure.message, found.at_its_limit) == (said, at_its_limit)
 
 
 def test_the_termination_message_has_the_last_word_and_the_posted_report_the_curves() -> None:

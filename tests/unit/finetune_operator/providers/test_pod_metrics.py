@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import web
@@ -42,6 +42,11 @@ def test_this_projects_server_tells_the_time() -> None:
     assert use_of(OURS.format(last=0, running=0, waiting=0), STARTED).last is None
     assert use_of(OURS.format(last=0, running=1, waiting=0), STARTED).busy
     assert use_of(OURS.format(last=0, running=0, waiting=2), STARTED).busy
+
+
+def test_times_are_told_by_the_clock_of_who_asks() -> None:
+    use = use_of(OURS.format(last=LAST.timestamp(), running=0, waiting=0), STARTED, ahead=timedelta(hours=2))
+    assert (use.started, use.last) == (STARTED - timedelta(hours=2), LAST - timedelta(hours=2))
 
 
 def test_vllm_counts() -> None:
@@ -94,7 +99,7 @@ async def in_pieces() -> AsyncIterator[PodMetrics]:
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield PodMetrics(runner.addresses[0][1])
+    yield PodMetrics(lambda: datetime.now(UTC), runner.addresses[0][1])
     await runner.cleanup()
 
 

@@ -58,7 +58,7 @@ class Cluster:
         self.new_jobs_wait = False
         self.build: Build | None = None
         self.sign_in: SignIn = credential_of
-        self.metrics = PodMetrics()
+        self.metrics = PodMetrics(lambda: self.now)
         self.kube = FakeKube()
         self.now: datetime = NOW
         self.told: list[tuple[str, str, str]] = []

@@ -1,7 +1,8 @@
 """Servers on this cluster that nobody asks: measured over HTTP by their own metrics, stopped, woken."""
 
-from collections.abc import AsyncIterator
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -26,9 +27,11 @@ class Server:
         self.running = 0.0
         self.metrics = ServerMetrics(waiting=lambda: 0, running=lambda: self.running)
         self.status = 200
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def answer(self, _: web.Request) -> web.Response:
-        return web.Response(body=self.metrics.render(), status=self.status)
+        date = format_datetime(self.clock(), usegmt=True)
+        return web.Response(body=self.metrics.render(), status=self.status, headers={"Date": date})
 
     def asked(self, at: datetime) -> None:
         self.metrics.last_request.set(at.timestamp())
@@ -55,21 +58,33 @@ async def servers() -> AsyncIterator[dict[str, Server]]:
         await runner.cleanup()
 
 
-async def serving(servers: dict[str, Any], idle: dict[str, Any] = IDLE) -> Cluster:
-    """A cluster whose first version answers in one pod."""
+async def serving(
+    servers: dict[str, Any],
+    idle: dict[str, Any] = IDLE,
+    ahead: timedelta = timedelta(),
+) -> Cluster:
+    """A cluster whose first version answers in one pod, on a node whose clock is `ahead`."""
     cluster = await with_version(deployment={"template": {"idle": idle}})
-    cluster.metrics = PodMetrics(servers["port"])
+    cluster.metrics = metrics_of(cluster, servers, ahead)
     cluster.restart()
     await cluster.observer.list_all()
-    run(cluster, "a", "127.0.0.1")
+    run(cluster, "a", "127.0.0.1", ahead)
     cluster.roll_out()
     await cluster.settle()
     return cluster
 
 
-def run(cluster: Cluster, name: str, address: str) -> None:
+def metrics_of(cluster: Cluster, servers: dict[str, Any], ahead: timedelta = timedelta()) -> PodMetrics:
+    """What asks the servers, whose nodes' clocks are `ahead` of the cluster's."""
+    for name, server in servers.items():
+        if name != "port":
+            server.clock = lambda: cluster.now + ahead
+    return PodMetrics(lambda: cluster.now, servers["port"])
+
+
+def run(cluster: Cluster, name: str, address: str, ahead: timedelta = timedelta()) -> None:
     """A server that is ready, as the kubelet tells of it."""
-    state = {"running": {"startedAt": timestamp(cluster.now)}}
+    state = {"running": {"startedAt": timestamp(cluster.now + ahead)}}
     server = {"name": "server", "ready": True, "state": state}
     labels = {DEPLOYMENT_LABEL: "sentiment", "app.kubernetes.io/managed-by": "finetune-operator"}
     metadata = {"name": name, "namespace": "team-a", "labels": labels}
@@ -102,6 +117,18 @@ async def test_one_that_is_asked_goes_on(servers):
         await go_on(cluster, 480)
     assert (cluster.status(DEPLOYMENT)["phase"], replicas(cluster)) == ("Ready", 1)
     assert cluster.condition("Idle", DEPLOYMENT)["reason"] == "InUse"
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+async def test_the_clock_of_its_node_neither_stops_it_early_nor_keeps_it(servers, hours):
+    ahead = timedelta(hours=hours)
+    cluster = await serving(servers, ahead=ahead)
+    await go_on(cluster, 480)
+    servers["127.0.0.1"].asked(cluster.now + ahead)
+    await go_on(cluster, 480)
+    assert replicas(cluster) == 1, "it was asked eight minutes ago"
+    await go_on(cluster, 240)
+    assert replicas(cluster) == 0
 
 
 async def test_one_that_nobody_asks_has_no_pods_left(servers):
@@ -194,7 +221,7 @@ async def test_a_new_version_does_not_wake_it_and_is_the_one_that_wakes(servers)
 
 async def test_without_idle_no_pod_is_asked(servers):
     cluster = await with_version()
-    cluster.metrics = PodMetrics(servers["port"])
+    cluster.metrics = metrics_of(cluster, servers)
     cluster.restart()
     await cluster.observer.list_all()
     servers["127.0.0.1"].status = 500

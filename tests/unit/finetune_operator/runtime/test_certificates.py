@@ -21,6 +21,7 @@ from finetune_operator.runtime.certificates import (
     source_of,
 )  # fmt: skip
 from finetune_operator.runtime.errors import Conflict, KubeError, NoCluster
+from finetune_operator.runtime.kube import Kube
 from finetune_operator.runtime.settings import Settings
 
 NAMES = ("finetune-operator.finetune-system.svc", "localhost")
@@ -93,6 +94,13 @@ def test_a_life_of_ten_years_never_leaves_a_pod_of_the_last_180_days_without_tru
                 assert serving.issuer in issuers, f"a pod of day {since} does not trust day {day}"
     assert rotations == 2
     assert len(material.bundle) < 8192
+
+
+@pytest.mark.parametrize("hours", [-12, 12])
+def test_a_node_whose_clock_is_half_a_day_off_trusts_what_was_just_made(fresh, hours):
+    for pem in (fresh.ca, fresh.serving):
+        made = x509.load_pem_x509_certificate(pem)
+        assert made.not_valid_before_utc <= T0 + timedelta(hours=hours) < made.not_valid_after_utc
 
 
 def test_no_certificate_outlives_its_ca(fresh):
@@ -322,7 +330,7 @@ def test_the_key_file_is_gone_after_loading(tmp_path, fresh):
 
 def test_the_settings_choose_the_source(tmp_path):
     assert isinstance(source_of(Settings(tls_dir=tmp_path), None), MountedFolder)
-    assert isinstance(source_of(Settings(), None), OwnAuthority)
+    assert isinstance(source_of(Settings(), Kube(None)), OwnAuthority)
 
 
 def test_lives_fit_each_other():

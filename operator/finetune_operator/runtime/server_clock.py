@@ -1,0 +1,59 @@
+"""The API server's clock, as its answers tell it: the one by which all times in status, limits and ages are meant.
+
+The operator's node may be minutes or hours off. By its own clock it would delete finished jobs early, stop servers in
+use and take young pods for late; and two replicas on two nodes would contradict each other.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+logger = logging.getLogger(__name__)
+
+GRAIN = timedelta(seconds=1)
+"""Date headers have whole seconds."""
+
+TOLERANCE = timedelta(seconds=2)
+"""A difference that is not worth a correction: clocks that somebody sets wander by less."""
+
+
+class ServerClock:
+    """Our own clock, put right as soon as an answer contradicts it.
+
+    Args:
+        local: our own clock, with a time zone.
+    """
+
+    def __init__(self, local: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._local = local
+        self._ahead = timedelta()
+        self._last = ""
+
+    def local(self) -> datetime:
+        """By our own clock: for the time at which a request is sent."""
+        return self._local()
+
+    def now(self) -> datetime:
+        """By the API server's."""
+        return self._local() + self._ahead
+
+    def saw(self, date: str | None, sent: datetime) -> None:
+        """Take an answer's Date header in; `sent` is the local time of its request.
+
+        The server wrote it between then and now. Where what is believed of its clock does not fit, the nearest that
+        does is believed from here on.
+        """
+        if date is None or date == self._last:
+            return
+        try:
+            said = parsedate_to_datetime(date)
+        except (ValueError, OverflowError):
+            return
+        self._last = date
+        earliest, latest = said - self._local(), said + GRAIN - sent
+        if not earliest - TOLERANCE <= self._ahead <= latest + TOLERANCE:
+            self._ahead = earliest if self._ahead < earliest else latest
+            seconds = self._ahead.total_seconds()
+            where = "behind" if seconds > 0 else "ahead of"
+            logger.warning("this node's clock is %.0f s %s the API server's, which is gone by", abs(seconds), where)
