@@ -72,10 +72,22 @@ MODEL_REF_RULE = (
 )
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern="^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-"""What an object can be called. A plain pattern and no rule: references stand in every job, and each rule costs."""
+ObjectName = Annotated[
+    str,
+    Field(min_length=1, max_length=253),
+    shaped(
+        "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        "names of objects are in small letters: write a-z, 0-9, - and ., with a letter or a digit at both ends, "
+        "such as local-cpu",
+    ),
+]
+"""What an object can be called (RFC 1123)."""
 
-KeyName = Annotated[str, Field(min_length=1, max_length=253, pattern="^[-._a-zA-Z0-9]+$")]
+KeyName = Annotated[
+    str,
+    Field(min_length=1, max_length=253),
+    shaped("^[-._a-zA-Z0-9]+$", "a key of a Secret or ConfigMap has letters, digits, '-', '_' and '.' only"),
+]
 
 
 def _moment(text: str) -> str:
@@ -155,11 +167,7 @@ class ConfigMapKeyRef(ApiModel):
     """One key of a ConfigMap."""
 
     name: ObjectName = Field(description="Name of the ConfigMap: a-z, 0-9, - and . only.")
-    key: Annotated[
-        str,
-        Field(min_length=1, max_length=253),
-        shaped("^[-._a-zA-Z0-9]+$", "a key of a ConfigMap has letters, digits, '-', '_' and '.' only"),
-    ] = Field(description="Key in the ConfigMap's data.")
+    key: KeyName = Field(description="Key in the ConfigMap's data.")
 
 
 class AttemptRef(ApiModel):

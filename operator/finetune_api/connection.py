@@ -28,7 +28,13 @@ EndpointGlob = Annotated[
     Field(max_length=512),
     shaped("^https?://[^/*?]+/", "write scheme and host in full and a path, such as https://HOST/*"),
 ]
-ImageName = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^\S+$")]
+ImageName = Annotated[
+    str,
+    Field(min_length=1, max_length=512),
+    shaped(
+        r"^[^\s:]+(:[^\s/]\S*)?$", "write an image alone, such as REGISTRY/NAME:TAG, without https:// and white space"
+    ),
+]
 
 PLACE_LENGTH = 512
 _BUCKET = ", s3://"

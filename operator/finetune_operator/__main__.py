@@ -35,7 +35,13 @@ from finetune_operator.reconcilers.hosted import HostedDeployments
 from finetune_operator.reconcilers.job import JobReconciler
 from finetune_operator.reconcilers.local_idle import LocalIdle
 from finetune_operator.reconcilers.model import ModelReconciler
-from finetune_operator.reconcilers.observed import count_objects, make_store, price_deployments, show_unreleased
+from finetune_operator.reconcilers.observed import (
+    count_objects,
+    make_store,
+    price_deployments,
+    show_stuck,
+    show_unreleased,
+)
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
@@ -90,6 +96,7 @@ class Operator:
         count_objects(self._store)
         price_deployments(self._store)
         show_unreleased(self._store)
+        show_stuck(self._store)
         self._queue = WorkQueue(self._reconcile, settings.workers, timeout=settings.reconcile_timeout_seconds)
         self._reports = ReportBox(self._store, self._queue.add, kube.now)
         self._reconcilers = self._make_reconcilers()

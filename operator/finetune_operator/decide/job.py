@@ -51,7 +51,7 @@ REJECTED_CHECK_SECONDS = 60
 AWAITED = "waiting for the trainer to start"
 """From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
 
-_PASSING = frozenset({Reason.UNSCHEDULABLE, Reason.VOLUME_UNAVAILABLE, Reason.POD_NOT_STARTED})
+PASSING = frozenset({Reason.UNSCHEDULABLE, Reason.VOLUME_UNAVAILABLE, Reason.POD_NOT_STARTED})
 """Obstacles of a pod that may pass without anybody doing something: another pod ends, a node gets well."""
 
 DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
@@ -262,7 +262,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     obstacle = view.run.failure
     if obstacle is None:
         facts = reconciling(Reason.QUEUED, view.run.note or AWAITED)
-    elif obstacle.reason in _PASSING:
+    elif obstacle.reason in PASSING:
         facts = reconciling(obstacle.reason, obstacle.message)
     else:
         facts = stalled(obstacle.reason, obstacle.message)

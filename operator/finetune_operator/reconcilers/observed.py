@@ -1,5 +1,6 @@
 """What is watched, how it is indexed, and which objects an event concerns. Pure but for reading the store."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, get_args
@@ -9,6 +10,7 @@ from finetune_api.job_status import JobPhase
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
+from finetune_operator.decide.job import PASSING
 from finetune_operator.decide.pod import was_short_of_memory
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
@@ -77,6 +79,11 @@ def in_phase(phase: str) -> str:
     return f"phase/{phase}"
 
 
+def stuck_by(reason: str) -> str:
+    """Index key of the objects that have not ended and do not get on, by the reason that they say."""
+    return f"stuck/{reason}"
+
+
 def labelled(namespace: str, label: str) -> str:
     """Index key of the FineTuneJob that its children's job label names."""
     return f"label/{namespace}/{label}"
@@ -93,6 +100,18 @@ def count_objects(store: Store) -> None:
         for phase in phases:
             gauge = metrics.OBJECTS.labels(resource.kind, phase)
             gauge.set_function(partial(store.count, resource, in_phase(phase)))
+
+
+def show_stuck(store: Store) -> None:
+    """Have the metrics show what does not get on, and why, read from the store at each scrape."""
+    metrics.STUCK.rows = partial(_stuck, store)
+
+
+def _stuck(store: Store) -> Iterator[tuple[str, str, str, int]]:
+    for resource in OWN_KINDS:
+        for reason in Reason:
+            found = Counter(namespace for namespace, _ in store.addresses(resource, stuck_by(reason)))
+            yield from ((resource.kind, namespace, reason, number) for namespace, number in found.items())
 
 
 def price_deployments(store: Store) -> None:
@@ -137,8 +156,9 @@ def make_store() -> Store:
         indexers={
             PODS: _index_pod,
             FINE_TUNE_JOBS: _index_job,
-            FINE_TUNED_MODELS: _index_leftovers,
+            FINE_TUNED_MODELS: _index_model,
             MODEL_DEPLOYMENTS: _index_deployment,
+            CONNECTIONS: _index_stuck,
         },
         trims={PODS: _trim_pod, JOBS: _trim_batch_job},
     )
@@ -159,6 +179,7 @@ def _index_job(job: Manifest) -> Iterator[str]:
     yield uses_connection(spec.get("connectionRef", {}).get("name", ""))
     if not has_condition(job, "Complete", "True") and not has_condition(job, "Failed", "True"):
         yield under_way(namespace, spec.get("modelRef", {}).get("name", ""))
+        yield from _index_stuck(job)
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if number := job.get("status", {}).get("modelVersion"):
@@ -175,9 +196,24 @@ def _index_leftovers(obj: Manifest) -> Iterator[str]:
         yield UNCLEANED
 
 
+def _index_model(model: Manifest) -> Iterator[str]:
+    yield from _index_leftovers(model)
+    yield from _index_stuck(model)
+
+
+def _index_stuck(obj: Manifest) -> Iterator[str]:
+    """What is Stalled, and what waits for something that may pass by itself and may as well last for ever."""
+    for condition in (obj.get("status") or {}).get("conditions") or ():
+        stalled = (condition["type"], condition["status"]) == ("Stalled", "True")
+        waits = (condition["type"], condition["status"]) == ("Reconciling", "True")
+        if stalled or (waits and condition["reason"] in PASSING):
+            yield stuck_by(condition["reason"])
+
+
 def _index_deployment(deployment: Manifest) -> Iterator[str]:
     namespace, spec = deployment["metadata"]["namespace"], deployment.get("spec", {})
     yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
+    yield from _index_stuck(deployment)
     yield from _index_phase(deployment)
 
 

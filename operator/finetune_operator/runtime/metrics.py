@@ -147,6 +147,29 @@ UNCLEANED = PerObject(
 )
 REGISTRY.register(UNCLEANED)
 
+
+class Stuck(Collector):
+    """How many objects do not get on, by kind, namespace and reason, read anew at each scrape."""
+
+    def __init__(self) -> None:
+        self.rows: Callable[[], Iterable[tuple[str, str, str, int]]] = tuple
+        """Kind, namespace, reason, and how many."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges; none where everything gets on."""
+        found = GaugeMetricFamily(
+            "finetune_stuck_objects",
+            "Objects that have not ended and do not get on, by the reason that they say.",
+            labels=["kind", "object_namespace", "reason"],
+        )
+        for *labels, number in self.rows():
+            found.add_metric([str(label) for label in labels], number)
+        yield found
+
+
+STUCK = Stuck()
+REGISTRY.register(STUCK)
+
 LEADER = Gauge("finetune_leader", "1 while this replica holds the Lease, else 0.", registry=REGISTRY)
 LEASE_TRANSITIONS = Counter(
     "finetune_lease_transitions", "Times that this replica gained or lost the Lease.", ("change",), registry=REGISTRY

@@ -9,7 +9,7 @@ import pytest
 from finetune_api.names import ATTEMPT_LABEL
 from finetune_operator.desired import names
 from finetune_operator.handlers.observer import AT_ONCE, Observer
-from finetune_operator.reconcilers.observed import concerned, make_store
+from finetune_operator.reconcilers.observed import concerned, make_store, show_stuck
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -23,6 +23,7 @@ from finetune_operator.runtime.kube import (
     SERVICES,
     Resource,
 )
+from finetune_operator.runtime.metrics import REGISTRY
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
 from tests.unit.finetune_operator.desired.given_names import LONG_NAME
@@ -288,3 +289,54 @@ async def test_half_a_listing_has_everything_looked_at_too() -> None:
     with pytest.raises(Transient):
         await cluster.observer.list_all()
     assert JOB in cluster.queue
+
+
+def stuck() -> dict[tuple[str, ...], float]:
+    """What the metrics say of objects that do not get on."""
+    return {
+        tuple(sample.labels[name] for name in ("kind", "object_namespace", "reason")): sample.value
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.name == "finetune_stuck_objects"
+    }
+
+
+def saying(kind: str, reason: str, *more: str, status: str = "True") -> dict[str, Any]:
+    told = [{"type": kind, "status": status, "reason": reason}]
+    return {"conditions": [*told, *({"type": one, "status": "True", "reason": reason} for one in more)]}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (saying("Stalled", "ConnectionNotFound"), "ConnectionNotFound"),
+        (saying("Stalled", "TrainerSilent"), "TrainerSilent"),
+        (saying("Reconciling", "Unschedulable"), "Unschedulable"),
+        (saying("Reconciling", "Running"), None),
+        (saying("Stalled", "Ready", status="False"), None),
+        (saying("Stalled", "DatasetInvalid", "Failed"), None),
+        (saying("Ready", "Succeeded", "Complete"), None),
+        ({}, None),
+    ],
+)
+def test_metrics_count_the_jobs_that_do_not_get_on_by_their_reason(status: dict[str, Any], reason: str | None) -> None:
+    store = known()
+    show_stuck(store)
+    store.put(FINE_TUNE_JOBS, obj("one", status=status))
+    assert stuck() == ({("FineTuneJob", "team-a", reason): 1} if reason else {})
+    store.put(FINE_TUNE_JOBS, obj("one", status=saying("Reconciling", "Running")))
+    assert not stuck()
+
+
+def test_metrics_count_whatever_else_is_stalled() -> None:
+    store = known()
+    show_stuck(store)
+    store.put(CONNECTIONS, {"metadata": {"name": "cloud"}, "status": saying("Stalled", "CredentialsInvalid")})
+    store.put(FINE_TUNED_MODELS, obj("m", status=saying("Stalled", "VersionNotFound")))
+    for name in ("m", "side"):
+        store.put(MODEL_DEPLOYMENTS, obj(name, status=saying("Stalled", "DeploymentFailed")))
+    assert stuck() == {
+        ("LLMConnection", "", "CredentialsInvalid"): 1,
+        ("FineTunedModel", "team-a", "VersionNotFound"): 1,
+        ("ModelDeployment", "team-a", "DeploymentFailed"): 2,
+    }
