@@ -1,5 +1,6 @@
 """Low-rank adapters put on a base model with peft. It neither trains nor saves them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from finetune_api.job import LoRA
@@ -50,9 +51,7 @@ def _all_linear(model: Any, config: Any) -> list[str] | None:
     A model that sees has more: nothing would be learnt there, and servers take no adapters on them. Some of Mamba's are
     computed past their module, which peft refuses.
     """
-    import torch
     from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
-    from transformers.pytorch_utils import Conv1D
 
     def takes(name: str) -> bool:
         try:
@@ -63,21 +62,25 @@ def _all_linear(model: Any, config: Any) -> list[str] | None:
 
     several = model.config.get_text_config() is not model.config and not model.config.is_encoder_decoder
     reads = set(model.get_decoder().modules() if several else model.modules())
-    linear = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not model.get_output_embeddings()
-    }
+    linear = dict(_linear(model))
     found = [name for name, module in linear.items() if module in reads and takes(name.rpartition(".")[2])]
     return found if len(found) < len(linear) else None
 
 
-def linear_names(model: Any) -> list[str]:
-    """Last names of the modules that take adapters, in the model's order."""
+def _linear(model: Any) -> Iterator[tuple[str, Any]]:
+    """Paths and modules of the linear layers but the output head, in the model's order."""
     import torch
+    from transformers.pytorch_utils import Conv1D
 
-    names = (name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
-    return list(dict.fromkeys(names))
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head:
+            yield name, module
+
+
+def linear_names(model: Any) -> list[str]:
+    """Last names of the modules that all-linear means, in the model's order."""
+    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name, _ in _linear(model)))
 
 
 def _short(tuned: Any, targets: Any) -> Any:
@@ -89,11 +92,54 @@ def _short(tuned: Any, targets: Any) -> Any:
 
 
 def _require_modules(model: Any, targets: list[str]) -> None:
-    paths = [name for name, _ in model.named_modules()]
-    unknown = [target for target in targets if not any(f".{path}".endswith(f".{target}") for path in paths)]
-    if unknown or not targets:
-        what = f"the model has no module {', '.join(unknown)}" if unknown else "it names no module"
-        raise TrainerError(Reason.SPEC_INVALID, f"spec.lora.targetModules: {what}", _next_step(model))
+    import torch
+
+    def named(target: str) -> list[Any]:
+        return [module for path, module in model.named_modules() if f".{path}".endswith(f".{target}")]
+
+    unknown = [target for target in targets if not named(target)]
+    # Servers put no adapters on tables, and a head that shares its weights with one would be changed along with it.
+    tables = [target for target in targets if any(isinstance(one, torch.nn.Embedding) for one in named(target))]
+    if targets and not unknown and not tables:
+        return
+    what = f"the model has no module {', '.join(unknown)}" if unknown else "it names no module"
+    if tables and not unknown:
+        what = f"{', '.join(tables)} is a table of embeddings, which takes no adapter"
+    raise TrainerError(Reason.SPEC_INVALID, f"spec.lora.targetModules: {what}", _next_step(model))
+
+
+def adapts_shared_weights(tuned: Any) -> bool:
+    """Whether an adapter is on the output head, or the embeddings, of a model in which both are one weight.
+
+    Added to it, the adapter would change the other one too.
+    """
+    head, table = tuned.get_output_embeddings(), tuned.get_input_embeddings()
+    return head is not None and head.weight is table.weight and any(hasattr(one, "lora_A") for one in (head, table))
+
+
+def part_shared_weights(tuned: Any) -> None:
+    """Give the output head weights of its own where an adapter is to be added to it, or to the embeddings, alone."""
+    import torch
+
+    if adapts_shared_weights(tuned):
+        head: Any = tuned.get_output_embeddings()
+        head = getattr(head, "base_layer", head)
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+
+
+def require_mergeable(tuned: Any) -> None:
+    """Refuse before the training what could not be merged after it.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    if adapts_shared_weights(tuned):
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            "artifact.merge: lora.targetModules names the output head, which this model shares with its embeddings: an "
+            "adapter added to it would change both",
+            "Leave artifact.merge out, or the head out of lora.targetModules, and apply the job under a new name.",
+        )
 
 
 def _next_step(model: Any) -> str:

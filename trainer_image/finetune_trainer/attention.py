@@ -188,7 +188,7 @@ def why_not_packed(model: Any, compute_dtype: torch.dtype) -> str | None:
 @torch.no_grad()
 def _tried(model: Any, net: Any, compute_dtype: torch.dtype) -> str | None:
     device = net.device
-    limit = net.get_input_embeddings().num_embeddings
+    limit = len(net.get_input_embeddings().weight)
     ids = torch.arange(sum(_PROBE), device=device).mul(7919).remainder(limit)[None]
     with torch.autocast(device.type, dtype=compute_dtype, enabled=compute_dtype != torch.float32):
         alone = torch.cat(

@@ -245,7 +245,7 @@ def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
     Raises:
         TrainerError: ModelUnusable.
     """
-    known: int = model.get_input_embeddings().num_embeddings
+    known = len(model.get_input_embeddings().weight)  # an adapter on it knows no num_embeddings
     if largest_id >= known:
         raise _unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
 

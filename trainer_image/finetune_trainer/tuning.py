@@ -12,7 +12,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_trainer import base_model, memory, model_shape, room
-from finetune_trainer.adapters import with_adapters
+from finetune_trainer.adapters import require_mergeable, with_adapters
 from finetune_trainer.batches import Plan
 from finetune_trainer.ranks import World
 
@@ -61,6 +61,8 @@ def tunable_model(job: TrainerJob, folder: Path, *, empty: bool = False) -> Any:
     from finetune_trainer import adapted_linear, frozen_norm
 
     tuned = with_adapters(model, job.spec.adapters, job.spec.base_model)
+    if job.spec.artifact.merge:
+        require_mergeable(tuned)
     adapted_linear.fuse(tuned)
     frozen_norm.fuse(tuned)
     return tuned

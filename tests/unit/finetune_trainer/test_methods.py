@@ -86,7 +86,11 @@ def test_what_is_advised_instead_of_a_module_that_takes_none_are_the_models_own_
     config = AutoConfig.for_model("mamba", vocab_size=64, hidden_size=32, num_hidden_layers=1, state_size=4)
     with pytest.raises(TrainerError, match="out_proj") as refusal:
         with_adapters(AutoModelForCausalLM.from_config(config), LoRA(r=4, target_modules="in_proj,out_proj"), NAME)
-    assert "some of in_proj, x_proj, dt_proj, out_proj" in refusal.value.next_step
+    assert "some of in_proj, x_proj, dt_proj, out_proj, and" in refusal.value.next_step
+    config = AutoConfig.for_model("gpt2", vocab_size=64, n_embd=32, n_layer=1, n_head=4)
+    with pytest.raises(TrainerError, match="wte is a table of embeddings") as refusal:
+        with_adapters(AutoModelForCausalLM.from_config(config), LoRA(r=4, target_modules="wte"), NAME)
+    assert "some of c_attn, c_proj, c_fc, and" in refusal.value.next_step
 
 
 def test_trap_17_magnitudes_of_dora_are_float32_and_learn_on_a_bfloat16_base(tiny_model, tmp_path):

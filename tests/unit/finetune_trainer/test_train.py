@@ -177,6 +177,16 @@ def test_bad_data_ends_the_run_before_a_model_is_loaded(tiny_model, tmp_path, mo
         ({"baseModel": "test/tiny-lama"}, ExitCode.MODEL_NOT_FOUND, ["test/tiny-lama", "it has test/tiny-llama"]),
         ({"lora": {"targetModules": "q_proj,nose"}}, ExitCode.SPEC_INVALID, ["spec.lora.targetModules", "nose"]),
         ({"lora": {"targetModules": "norm"}}, ExitCode.SPEC_INVALID, ["spec.lora.targetModules"]),
+        (
+            {"lora": {"targetModules": "q_proj,embed_tokens"}},
+            ExitCode.SPEC_INVALID,
+            ["spec.lora.targetModules", "embed_tokens is a table of embeddings"],
+        ),
+        (
+            {"lora": {"targetModules": "lm_head"}, "artifact": {"merge": True}},
+            ExitCode.SPEC_INVALID,
+            ["artifact.merge", "lora.targetModules", "shares with its embeddings"],
+        ),
     ],
 )
 def test_what_a_job_asks_in_vain_is_refused_by_name(tiny_model, tmp_path, spec, code, words, capsys):

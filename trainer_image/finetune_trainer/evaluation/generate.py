@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from finetune_trainer.batches import forward_passes
@@ -37,10 +38,27 @@ def _new_tokens(model: Any, prompts: list[Sequence[int]], generation: Any, limit
     device = next(model.parameters()).device
     copied = copy.deepcopy(generation)
     copied.update(max_new_tokens=limit, do_sample=False, use_cache=True)
-    with torch.inference_mode():
+    with torch.inference_mode(), _no_taste_but(model, copied):
         output = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=copied)
     new: list[list[int]] = output[:, 1 if has_encoder else longest :].tolist()  # a decoder begins with its start token
     return new
+
+
+@contextmanager
+def _no_taste_but(model: Any, generation: Any) -> Iterator[None]:
+    """What `generation` leaves open is open: transformers would fill it up by the model's own generation_config.
+
+    Many models' have a repetition penalty, and BART's for summaries beams and a least length: the server has none.
+    """
+    from finetune_trainer.attention import inner  # needs torch
+
+    net = inner(model)
+    before = net.generation_config
+    net.generation_config = generation
+    try:
+        yield
+    finally:
+        net.generation_config = before
 
 
 def _until_end(ids: list[int], ends: int | list[int] | None) -> list[int]:

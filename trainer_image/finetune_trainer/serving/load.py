@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from finetune_api.reasons import Reason
 from finetune_trainer import four_bit
+from finetune_trainer.adapters import part_shared_weights
 from finetune_trainer.base_model import ENCODER_DECODERS, require_whole
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving import seq2seq_batch
@@ -159,6 +160,7 @@ def _with_adapter(model: Any, folder: Path) -> Any:
     tuned = PeftModel.from_pretrained(model, folder, is_trainable=False)
     if getattr(model, "is_quantized", False):
         return tuned.get_base_model()  # with the adapter's layers in place; merged into 4 bits they would be blurred
+    part_shared_weights(tuned)
     return tuned.merge_and_unload()
 
 

@@ -59,6 +59,24 @@ def test_answers_do_not_depend_on_batches(asked):
     assert (many, 1 < few < 9) == (9, True)
 
 
+def test_what_the_base_model_likes_beyond_the_likeliest_token_changes_no_answer(asked, monkeypatch):
+    from transformers import GenerationConfig
+
+    model, _ = asked
+    prompts = [[7, 8, 9], [31, 32]]
+    plain, _ = ask(asked, prompts, max_new_tokens=9, token_budget=100)
+    taste = GenerationConfig(
+        repetition_penalty=9.0,
+        no_repeat_ngram_size=1,
+        num_beams=2,
+        forced_eos_token_id=5,
+        suppress_tokens=[plain[0][0]],
+    )
+    monkeypatch.setattr(model, "generation_config", taste)
+    assert ask(asked, prompts, max_new_tokens=9, token_budget=100)[0] == plain
+    assert model.generation_config is taste
+
+
 def test_an_answer_stops_before_the_token_that_ends_it(asked):
     model, generation = asked
     (said,), _ = ask(asked, [[7, 8, 9]], max_new_tokens=6, token_budget=100)

@@ -8,13 +8,13 @@ import torch
 from tests.assets.tiny_model import NAME
 
 
-def make_adapter(cache: Path, folder: Path, *, base_name: str = NAME) -> Path:
+def make_adapter(cache: Path, folder: Path, *, base_name: str = NAME, targets: str | list[str] = "all-linear") -> Path:
     """Write a LoRA adapter for the tiny model of `cache` to `folder`; the same each time."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     base = AutoModelForCausalLM.from_pretrained(cache / NAME)
-    tuned = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    tuned = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=targets))
     random = torch.Generator().manual_seed(7)
     for name, weight in tuned.named_parameters():
         if "lora_" in name:

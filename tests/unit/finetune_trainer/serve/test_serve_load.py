@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from served_models import make_adapter
+from served_models import load_reference, make_adapter
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
@@ -53,6 +53,20 @@ def test_a_merged_adapter_computes_what_the_adapter_did(served, reference):
         assert (unmerged(ids).logits - unmerged.get_base_model()(ids).logits).abs().max() < 1e-6
         with unmerged.disable_adapter():
             assert (logits - unmerged(ids).logits).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_one_of_two_layers_that_share_their_weights_leaves_the_other_alone(target, tiny_model, tmp_path):
+    folder = make_adapter(tiny_model, tmp_path / "one", targets=[target])
+    unmerged, _ = load_reference(tiny_model, folder)
+    served = load(open_artifact(folder, tiny_model), LoadOptions(name="one", dtype="float32"))
+    ids = torch.arange(3, 40)[None]
+    try:
+        with torch.inference_mode():
+            logits = served.engine._batch._model(ids).logits
+            torch.testing.assert_close(logits, unmerged(ids).logits, atol=1e-3, rtol=1e-4)
+    finally:
+        served.engine.close(timeout=10)
 
 
 def test_a_whole_model_needs_no_cache(whole):
