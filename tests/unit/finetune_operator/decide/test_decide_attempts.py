@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderFile
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.job import LATE_POD_CHECK_SECONDS, decide
@@ -60,6 +60,10 @@ def test_an_attempt_whose_job_somebody_deleted_counts_as_one_and_the_next_follow
     told = decision.status.provider
     assert told is not None
     assert (told.attempt, told.retries, told.job_id) == (2, 1, None)
+    brought = running(provider=provider(files=[ProviderFile(split="train", id="f", bytes=1, sha256="a" * 64)]))
+    anew = decide(view(status=brought)).status.provider
+    assert anew is not None
+    assert anew.files is None, "each attempt brings its own"
     given_up = decide(view(status=running(provider=provider(4, retries=3))))
     assert given_up.status.phase == "Failed"
     assert given_up.status.failure is not None
@@ -181,6 +185,8 @@ def test_a_result_is_registered_before_the_job_is_complete() -> None:
     assert (status.model_version, status.train_loss, status.eval_loss) == (3, 0.4, 0.5)
     assert condition(status, "Complete").status == "True"
     assert status.completion_time == timestamp(NOW)
+    beside = decide(view(run("Succeeded", report=succeeded()), running(), version=3, live_pods=True))
+    assert (registered.requeue_after, beside.requeue_after) == (None, 0), "what goes on beside the trainer is ended"
 
 
 def test_a_condition_that_stays_keeps_its_time_and_one_that_changes_gets_a_new_one() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job import CONNECTION_GRACE, STEPS, decide
 from finetune_operator.decide.job_view import Decision, JobView
@@ -276,6 +276,22 @@ def test_a_failure_is_written_before_its_pod_is_stopped() -> None:
     decision = decide(view(failed(Reason.DATASET_INVALID), running()))
     assert not decision.stop
     assert decision.requeue_after == 0
+
+
+LOST: dict[str, tuple[ProviderStatus | None, int | None, str]] = {
+    "a version, and no status": (None, 3, "Succeeded"),
+    "a version of a model that was restored, and an attempt to come": (provider(job_id=None), 3, "Queued"),
+    "from a backup, and no status": (None, None, "Pending"),
+    "from a backup, and an attempt to come": (provider(job_id=None), None, "Queued"),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_was_lost_is_made_up_for_only_where_status_says_nothing_of_an_attempt(name: str) -> None:
+    recorded, version, phase = LOST[name]
+    restored = None if version else "monday"
+    decision = decide(view(status=FineTuneJobStatus(provider=recorded), version=version, restored=restored))
+    assert (decision.status.phase, decision.start) == (phase, phase == "Queued")
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,9 @@ def test_a_termination_message_that_is_none_leaves_the_posted_report(text: str) 
 def test_a_posted_report_of_another_attempt_does_not_count_beside_a_termination_message() -> None:
     last = succeeded(attempt=2)
     its_pod = pod("Succeeded", **ended(0, message=termination_message(last)))
-    assert read(batch_job(("Complete", "")), [its_pod], report("Failed", attempt=1)).report == last
+    for phase in ("Failed", "Succeeded"):
+        posted = report(phase, attempt=1, loss={"train": [{"step": 1, "value": 9.0}]})
+        assert read(batch_job(("Complete", "")), [its_pod], posted).report == last
 
 
 @pytest.mark.parametrize(
