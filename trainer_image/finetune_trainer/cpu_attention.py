@@ -37,9 +37,9 @@ class _Documents(torch.autograd.Function):
         ctx: Any, query: Any, key: Any, value: Any, lengths: Sequence[int], scale: float, window: int | None
     ) -> Any:
         out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
-        logarithms = []
+        wide, logarithms = _wide(query, key, value), []
         for documents in _pieces(lengths):
-            answer, logarithm = _forward(*_wide(documents, query, key, value), **_how(documents, scale, window, query))
+            answer, logarithm = _forward(*map(documents.of, wide), **_how(documents, scale, window, query))
             documents.of(out.transpose(1, 2)).copy_(answer)
             logarithms.append(logarithm)
         ctx.save_for_backward(query, key, value, out, *logarithms)
@@ -51,11 +51,12 @@ class _Documents(torch.autograd.Function):
         query, key, value, out, *logarithms = ctx.saved_tensors
         lengths, scale, window = ctx.how
         grads = [torch.empty_like(one) for one in (query, key, value)]
+        given, answer = (one.transpose(1, 2).to(logarithms[0].dtype) for one in (grad, out))
+        wide = [given, *_wide(query, key, value), answer]
         for documents, logarithm in zip(_pieces(lengths), logarithms, strict=True):
-            given, answer = (documents.of(one.transpose(1, 2)).to(logarithm.dtype) for one in (grad, out))
             how = _how(documents, scale, window, query)
             causal = how.pop("is_causal")
-            found = _backward(given, *_wide(documents, query, key, value), answer, logarithm, 0.0, causal, **how)
+            found = _backward(*map(documents.of, wide), logarithm, 0.0, causal, **how)
             for whole, part in zip(grads, found, strict=True):
                 documents.of(whole).copy_(part.view(part.shape[0], whole.shape[1], -1, *part.shape[2:]).sum(2))
         return *grads, None, None, None
@@ -85,11 +86,10 @@ def _pieces(lengths: Sequence[int]) -> Iterator[_Piece]:
         start += length
 
 
-def _wide(documents: _Piece, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
+def _wide(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
     """In 32 bits at least, with keys and values for every head."""
     dtype, groups = torch.promote_types(query.dtype, torch.float32), query.shape[1] // key.shape[1]
-    keys, values = (repeat_kv(documents.of(one).to(dtype), groups) for one in (key, value))
-    return [documents.of(query).to(dtype), keys, values]
+    return [query.to(dtype), *(repeat_kv(one.to(dtype), groups) for one in (key, value))]
 
 
 def _how(documents: _Piece, scale: float, window: int | None, like: torch.Tensor) -> dict[str, Any]:
