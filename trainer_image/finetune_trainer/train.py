@@ -19,6 +19,7 @@ from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import (
     artifact,
     base_model,
+    diverged,
     four_bit,
     launch,
     memory,
@@ -328,6 +329,7 @@ def _train(run: Run) -> "StepTrainer":
         reporter.update(trackers=followers.tracked, progress=pulse.progress(reached))
     interruption.check()
     reporter.update(progress=pulse.progress(run.plan.total_steps), loss=run.metrics.curves())
+    diverged.require_sense(run.metrics.lines, run.model.get_input_embeddings().num_embeddings)
     return trainer
 
 

@@ -220,6 +220,16 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny_model, tmp_path, monkeypatch
     assert "learningRate" in report.failure.next_step
 
 
+def test_a_loss_that_explodes_and_stays_a_number_makes_no_version(tiny_model, tmp_path):
+    exploding = {"learningRate": 1.0, "maxGradNorm": 1000, "schedule": "Constant", "warmupRatio": 0}
+    job = make_job(tmp_path, tiny_model, splits=("train",), method="Full", hyperparameters=exploding)
+    code, report, _ = do(job)
+    assert code == ExitCode.TRAINING_DIVERGED
+    assert report.failure.message.startswith("the training loss rose from ")
+    assert not (tmp_path / "model").exists()
+    assert report.loss.train, "the curve shows it"
+
+
 def test_a_full_disk_leaves_no_half_artifact(tiny_model, tmp_path, monkeypatch):
     def full_disk(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
