@@ -9,6 +9,7 @@ from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.base import (
     ApiModel,
     Conditions,
+    ConfigMapKeyRef,
     HttpUrl,
     Name,
     ObjectRef,
@@ -123,6 +124,12 @@ class PodTemplate(ApiModel):
     )
     image_pull_secrets: Annotated[list[LocalReference], Field(max_length=8)] | None = Field(
         None, description="Secrets of the job's namespace with registry credentials."
+    )
+    ca_bundle: ConfigMapKeyRef | None = Field(
+        None,
+        description="ConfigMap of the job's namespace with the certificates, in PEM, that the pods trust: of a store, "
+        "hub, registry or tracker whose authority is your own. It takes the place of the image's bundle, so it holds "
+        "public authorities too where both are needed. Default: the image's bundle.",
     )
     labels: StringMap | None = Field(None, description="More labels for the pods.")
     annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] | None = Field(

@@ -43,6 +43,7 @@ JUDGE_KEY_VARIABLE = "FINETUNE_JUDGE_KEY"
 _ENDPOINT_KEY_VARIABLE = "FINETUNE_ENDPOINT_KEY_"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TOKEN_PATH = "/var/run/secrets/finetune.dev/token"  # noqa: S105 - a path, not a secret
+TRUST_PATH = "/var/lib/finetune/trust"
 MODEL_CACHE_PATH = "/var/lib/finetune/model-cache"
 CLAIMS_PATH = "/var/lib/finetune/claims"  # pvc://CLAIM/PATH is CLAIMS_PATH/CLAIM/PATH
 CONFIG_MAPS_PATH = "/var/lib/finetune/configmaps"  # configmap://NAME/KEY is CONFIG_MAPS_PATH/NAME/KEY

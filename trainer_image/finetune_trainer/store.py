@@ -15,7 +15,7 @@ from finetune_api.trainer import StoreRef
 from finetune_api.uris import parse_artifact_uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.store_clients import Client, connect
-from finetune_trainer.store_errors import reason_of, status_of
+from finetune_trainer.store_errors import reason_of, status_of, trouble_of
 
 T = TypeVar("T")
 
@@ -152,5 +152,7 @@ class Store:
         if reason == Reason.ACCESS_DENIED:
             message = f"artifacts: {place} refuses its keys for {name or self._uri.path}{said}"
         else:
+            trouble = trouble_of(error)
+            said = f": {trouble}" if trouble else said
             message = f"artifacts: {place} does not answer as it should for {name or self._uri.path}{said}"
         return TrainerError(reason, message, _STEPS[reason])

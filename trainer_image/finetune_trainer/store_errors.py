@@ -1,4 +1,4 @@
-"""What the errors of stores mean: fsspec's, and those of the libraries below it. It words no messages."""
+"""What the errors of stores and servers mean: fsspec's, and those of the libraries below it. Quotes none of them."""
 
 import errno
 from collections.abc import Iterator
@@ -31,6 +31,28 @@ _MISSING_NAMES = (
     "EntryNotFoundError",
     "ResourceNotFoundError",
 )
+UNTRUSTED = "its certificate is not trusted"
+_TROUBLES = {
+    "SSLCertVerificationError": UNTRUSTED,
+    "ClientConnectorCertificateError": UNTRUSTED,
+    "SSLError": UNTRUSTED,
+    "gaierror": "its name cannot be resolved",
+    "NameResolutionError": "its name cannot be resolved",
+    "ConnectionRefusedError": "nothing listens at its address",
+    "TooManyRedirects": "it leads from one address to the next without an end",
+    "ClientPayloadError": "it broke off in the middle",
+    "IncompleteRead": "it broke off in the middle",
+    "IncompleteReadError": "it broke off in the middle",
+    "ConnectTimeout": "its address cannot be reached",
+    "ConnectTimeoutError": "its address cannot be reached",
+    "ReadTimeout": "it takes too long",
+    "ReadTimeoutError": "it takes too long",
+    "TimeoutError": "it takes too long",
+    "ConnectionError": "it cannot be reached",
+    "InvalidUrlException": "its address is none",
+}
+"""By the name of an error or of what it came of, the plainest first: libraries raise their own around them."""
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 _NO_SUCH_NAME = (errno.ELOOP, errno.ENAMETOOLONG)
 
 
@@ -57,6 +79,15 @@ def reason_of(error: BaseException) -> Reason:
     if names & set(_MISSING_NAMES) or (isinstance(error, OSError) and error.errno in _NO_SUCH_NAME):
         return Reason.DATASET_NOT_FOUND
     return Reason.STORE_UNAVAILABLE
+
+
+def trouble_of(error: BaseException) -> str | None:
+    """Why a server was not heard, in words, where the error or what it came of tells; None for what it has answered."""
+    found = list(chain(error))
+    if any(getattr(one, "reason", None) in _NO_TLS for one in found):
+        return "it does not speak TLS"
+    names = {type(one).__name__ for one in found}
+    return next((why for name, why in _TROUBLES.items() if name in names), None)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -23,6 +23,7 @@ from finetune_api.trainer import TrainerJob
 from finetune_trainer import weights_and_biases
 from finetune_trainer.durable import whole_file
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.store_errors import trouble_of
 
 TENSORBOARD_FOLDER = "tensorboard"
 """Below the job's output while it trains, and in the artifact."""
@@ -43,18 +44,6 @@ _NAMES = {
     "rewardMargin": "rewards/margins",
 }
 _MODULES: dict[TrackerName, str] = {"mlflow": "mlflow", "tensorBoard": "tensorboardX", "wandb": "wandb"}
-
-_TROUBLE = {
-    "SSLError": "its certificate is not trusted",
-    "NameResolutionError": "its name cannot be resolved",
-    "gaierror": "its name cannot be resolved",
-    "ConnectionRefusedError": "nothing listens at its address",
-    "ConnectTimeout": "its address cannot be reached",
-    "ReadTimeout": "it takes too long",
-    "ConnectionError": "it cannot be reached",
-    "InvalidUrlException": "its address is none",
-}
-"""By the name of an error or of what it came of, the plainest first: libraries raise their own around them."""
 
 _REFUSED = {
     "UNAUTHENTICATED": "it does not accept the key in the Secret",
@@ -187,17 +176,8 @@ def _said(error: Exception) -> str:
     """A library's own text may quote addresses with keys."""
     if isinstance(error, weights_and_biases.NotReachableError):
         return str(error)
-    names = [type(one).__name__ for one in _chain(error)]
-    why = next((why for name, why in _TROUBLE.items() if name in names), None)
-    why = why or _REFUSED.get(str(getattr(error, "error_code", "")))
+    why = trouble_of(error) or _REFUSED.get(str(getattr(error, "error_code", "")))
     return f"it does not answer as it should ({type(error).__name__})" + (f": {why}" if why else "")
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it came of."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _mlflow(job: TrainerJob, _step: int) -> Any:

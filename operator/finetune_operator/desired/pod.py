@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from finetune_api.base import SecretKeyRef
+from finetune_api.base import ConfigMapKeyRef, SecretKeyRef
 from finetune_api.connection import HuggingFace, PodTemplate
 from finetune_api.names import (
     CLAIMS_PATH,
@@ -13,6 +13,7 @@ from finetune_api.names import (
     MODEL_CACHE_PATH,
     QUEUE_LABEL,
     SCRATCH_PATH,
+    TRUST_PATH,
 )
 from finetune_api.uris import Uri
 
@@ -44,6 +45,10 @@ POD_SECURITY: Manifest = {
     "fsGroupChangePolicy": "OnRootMismatch",
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+
+TRUST_FILE = "bundle.pem"
+TRUST_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
+"""Where OpenSSL and what stands on it look for certificates; requests, libcurl and botocore look for their own."""
 
 CONTAINER_SECURITY: Manifest = {
     "allowPrivilegeEscalation": False,
@@ -133,6 +138,7 @@ def pod_spec(
     `before` is a container that has to end well before the other starts; it has the same volumes.
     """
     template = connection.pod_template
+    trust = _trusted(template.ca_bundle if template else None, volumes)
     shared = {
         "imagePullPolicy": connection.image_pull_policy,
         "securityContext": CONTAINER_SECURITY,
@@ -143,8 +149,8 @@ def pod_spec(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
-        **({"initContainers": [shared | before]} if before else {}),
-        "containers": [shared | container],
+        **({"initContainers": [_with(shared | before, trust)]} if before else {}),
+        "containers": [_with(shared | container, trust)],
         "volumes": volumes.sources(),
     }
     passed_on = (
@@ -157,6 +163,19 @@ def pod_spec(
         "imagePullSecrets",
     )
     return spec | {key: chosen[key] for key in passed_on if key in chosen}
+
+
+def _trusted(bundle: ConfigMapKeyRef | None, volumes: Volumes) -> list[Manifest]:
+    """Variables that lead libraries to the connection's bundle of certificates, which is mounted for them."""
+    if bundle is None:
+        return []
+    items = [{"key": bundle.key, "path": TRUST_FILE}]
+    volumes.at(TRUST_PATH, {"configMap": {"name": bundle.name, "items": items}}, read_only=True)
+    return [{"name": name, "value": f"{TRUST_PATH}/{TRUST_FILE}"} for name in TRUST_VARIABLES]
+
+
+def _with(container: Manifest, variables: list[Manifest]) -> Manifest:
+    return container | {"env": [*container.get("env", ()), *variables]} if variables else container
 
 
 def pod_metadata(connection: PodSettings, own_labels: Mapping[str, str]) -> Manifest:

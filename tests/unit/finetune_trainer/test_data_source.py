@@ -204,7 +204,7 @@ class _Gone:
 
 def test_an_error_in_the_middle_of_a_file_has_a_reason_too(tmp_path):
     path = tmp_path / "t.jsonl"
-    path.write_bytes(DATA)
+    path.write_bytes(10 * DATA)
     with Source(parse_uri(f"file://{path}", allow_local=True), air_gapped=False) as source:
         source.stream.read(10)
         source._raw._stored = _Gone()
@@ -276,6 +276,29 @@ def test_https_is_checked_by_the_command(path, code, reason, https, store, tmp_p
     assert ("to an address without TLS" in verdict["message"]) == path.startswith("elsewhere")
     if code == ExitCode.OK:
         assert verdict["train"]["sha256"] == hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.mark.usefixtures("https")
+def test_a_certificate_that_is_not_trusted_is_told_with_who_can_have_it_trusted(store):
+    with pytest.raises(TrainerError) as raised:
+        Source(parse_uri(f"https://127.0.0.1:{store.server_port}/train.jsonl"), air_gapped=False)
+    assert raised.value.reason == "StoreUnavailable"
+    assert raised.value.message.endswith("its certificate is not trusted")
+    assert "podTemplate.caBundle" in raised.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("https://127.0.0.1:9/a.csv", "nothing listens at its address"),
+        ("https://store.invalid/a.csv", "its name cannot be resolved"),
+        ("https://127.0.0.1:PORT/a.csv", "it does not speak TLS"),
+    ],
+)
+def test_why_a_server_was_not_heard_is_said(uri, said, store):
+    with pytest.raises(TrainerError, match=said) as raised:
+        Source(parse_uri(uri.replace("PORT", str(store.server_port))), air_gapped=False)
+    assert raised.value.reason == "StoreUnavailable"
 
 
 def read(uri) -> bytes:

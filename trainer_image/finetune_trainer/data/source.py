@@ -19,7 +19,7 @@ from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.store_clients import GOOGLE_KEY, google_files
-from finetune_trainer.store_errors import chain, reason_of, status_of
+from finetune_trainer.store_errors import UNTRUSTED, chain, reason_of, status_of, trouble_of
 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
 BUFFER = 1 << 17
@@ -27,6 +27,10 @@ BUFFER = 1 << 17
 _ONE_FILE = (
     "Name one file of rows in the uri. Several become one by `cat` (JSON Lines), or by "
     "pandas.read_parquet('FOLDER').to_parquet('FILE.parquet')."
+)
+TRUST_STEP = (
+    "Have whoever signed it trusted: an admin names the bundle of certificates in huggingFace.podTemplate.caBundle of "
+    "the connection; at a shell SSL_CERT_FILE does, for s3:// AWS_CA_BUNDLE."
 )
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",
@@ -121,6 +125,8 @@ class _StoredBytes(Filled):
         self.finished = False
 
     def some(self, view: memoryview) -> int:
+        if self.finished:  # a client of HTTP that is asked again at the end warns of it, with a stack
+            return 0
         size: int = guarded(self._uri, lambda: self._stored.readinto(view))
         self.digest.update(view[:size])
         self.count += size
@@ -223,13 +229,16 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
     if uri.mounted_path() is not None:
         said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
     reason = reason_of(error)
+    trouble = trouble_of(error)
     step = _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
     if reason == Reason.DATASET_NOT_FOUND and any(mark in name for mark in "*?{["):
         step = f"Patterns are not read as such. {_ONE_FILE}"
+    if trouble == UNTRUSTED:
+        reason, step = Reason.STORE_UNAVAILABLE, TRUST_STEP
     message = {
         Reason.DATASET_NOT_FOUND: f"{name} is not in {place}{said}{_instead(uri)}",
         Reason.ACCESS_DENIED: f"{name}: {place} does not let it be read{said}",
-    }.get(reason, f"{name}: {place} does not answer as it should{said}")
+    }.get(reason, f"{name}: {place} does not answer as it should{f': {trouble}' if trouble else said}")
     return TrainerError(reason, message, step)
 
 

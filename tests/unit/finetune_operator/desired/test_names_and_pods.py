@@ -110,6 +110,24 @@ def test_a_pod_is_restricted_and_takes_what_the_connection_adds() -> None:
     assert not spec.keys() & {"queueName", "labels", "annotations", "resources"}
 
 
+def test_all_containers_of_a_pod_trust_the_connections_bundle() -> None:
+    template = {"caBundle": {"name": "company-ca", "key": "ca.crt"}}
+    own = {"name": "c", "image": "i", "env": [{"name": "A", "value": "b"}]}
+    first = {"name": "first", "image": "i"}
+    spec = pod.pod_spec(hugging_face(podTemplate=template), own, pod.Volumes(), before=first)
+    restricted(spec)
+    for container in (*spec["containers"], *spec["initContainers"]):
+        variables = {one["name"]: one["value"] for one in container["env"]}
+        file = variables["SSL_CERT_FILE"]
+        assert {variables[name] for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")} == {file}
+        [mount] = [one for one in container["volumeMounts"] if file.startswith(one["mountPath"])]
+        assert mount["readOnly"]
+        [volume] = [one for one in spec["volumes"] if one["name"] == mount["name"]]
+        item = {"key": "ca.crt", "path": file.removeprefix(mount["mountPath"] + "/")}
+        assert volume["configMap"] == {"name": "company-ca", "items": [item]}
+    assert {"name": "A", "value": "b"} in spec["containers"][0]["env"]
+
+
 def test_our_labels_win_over_the_connections() -> None:
     metadata = pod.pod_metadata(hugging_face(podTemplate=TEMPLATE), pod.labels())
     assert metadata["labels"] == {"team": "a", "app.kubernetes.io/managed-by": "finetune-operator"}
