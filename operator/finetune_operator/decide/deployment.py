@@ -20,6 +20,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, moment, ready, reconciling, resting, stalled
 from finetune_operator.decide.pod import (
     containers,
+    crashed_by_signal,
     ended_before,
     is_ours,
     memory_limit,
@@ -452,6 +453,9 @@ def _crash(container: Manifest) -> Failure | None:
         return Failure(reason=Reason.OUT_OF_MEMORY, message=message, next_step=step)
     if found := never_ran(ended):
         return found
+    if found := crashed_by_signal(ended):
+        message = f"the server was ended by {found.message}. {found.next_step}"
+        return Failure.because(Reason.DEPLOYMENT_FAILED, message)
     said = str(ended.get("message") or f"the server ended with exit code {ended.get('exitCode')}").strip()
     return Failure.because(Reason.DEPLOYMENT_FAILED, _last_line_first(said[-800:]))
 

@@ -33,6 +33,20 @@ _OWN_IMAGE = (
     "that fit it by nodeSelector in the connection's podTemplate; then set spec.retryNonce."
 )
 
+_CRASHES = {
+    132: (
+        "SIGILL: its node's processor does not know an instruction of the program",
+        "Ask an admin for an image that fits the nodes' processors, or for newer nodes (nodeSelector in the "
+        "connection's podTemplate).",
+    ),
+    135: (
+        "SIGBUS: a file that it was reading was cut short or replaced meanwhile, or its volume does not give it",
+        "See to it that nobody changes base models, data or weights in place while they are in use, and have the "
+        "volume looked at.",
+    ),
+}
+"""Exit codes of signals that a program did not send itself and cannot outlive, with what they mean and what to do."""
+
 _UNSTARTABLE = frozenset({"CreateContainerError", "RunContainerError"})
 
 _CLAIM_MISSING = re.compile(
@@ -56,6 +70,12 @@ def never_ran(ended: Manifest) -> Failure | None:
     if ended.get("reason") not in {"StartError", "ContainerCannotRun"}:
         return None
     return _unstartable(str(ended.get("message") or ended["reason"]))
+
+
+def crashed_by_signal(ended: Manifest) -> Failure | None:
+    """What the processor or the kernel found wrong, of which the program itself could say nothing any more."""
+    found = _CRASHES.get(ended.get("exitCode", 0))
+    return None if found is None else Failure(reason=Reason.TRAINER_CRASHED, message=found[0], next_step=found[1])
 
 
 def unplaced(pod: Manifest) -> Failure | None:

@@ -11,7 +11,15 @@ from finetune_api.names import TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.pod import failed_beside, memory_limit, never_ran, obstacle, outlives, terminated
+from finetune_operator.decide.pod import (
+    crashed_by_signal,
+    failed_beside,
+    memory_limit,
+    never_ran,
+    obstacle,
+    outlives,
+    terminated,
+)
 
 Manifest = Mapping[str, Any]
 RunState = Literal[
@@ -325,6 +333,8 @@ def _by_container(pod: Manifest | None) -> Failure:
     ended = _terminated(pod)
     if found := never_ran(ended):
         return found
+    if found := crashed_by_signal(ended):
+        return found.model_copy(update={"message": f"the trainer was ended by {found.message}"})
     if "exitCode" not in ended:
         interrupted = Failure.because(Reason.INTERRUPTED, f"the training pod ended before the trainer did{_told(pod)}")
         return failed_beside(pod) or interrupted

@@ -399,6 +399,18 @@ def test_a_server_that_ended_and_comes_back_says_why_it_ended() -> None:
     assert said.endswith("; a server ended and is started again: the server used more memory than its limit")
 
 
+def test_a_server_whose_weights_were_cut_short_says_so() -> None:
+    cut = pod("CrashLoopBackOff", last={"reason": "Error", "exitCode": 135, "message": "loading"})
+    failure = read_serving(deployment(availableReplicas=0), [cut]).failure
+    assert failure is not None
+    assert failure.reason is Reason.DEPLOYMENT_FAILED
+    assert failure.message.startswith("the server was ended by SIGBUS: a file that it was reading was cut short")
+    assert (
+        "have the volume looked at"
+        in condition(decide(view(read_serving(deployment(availableReplicas=0), [cut]))).status, "Stalled").message
+    )
+
+
 def test_a_server_that_used_too_much_memory_is_told_how_much_there_was() -> None:
     short = {"name": "server", "resources": {"limits": {"memory": "600Mi"}}, "restartCount": 3}
     short |= {

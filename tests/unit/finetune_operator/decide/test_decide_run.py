@@ -155,6 +155,14 @@ def test_an_image_for_another_processor_is_no_bug_of_the_trainer(code: int, log:
     assert ("kubernetes.io/arch" in failure.next_step) is foreign
 
 
+@pytest.mark.parametrize(("code", "said"), [(132, "SIGILL: its node's processor"), (135, "SIGBUS: a file that it was")])
+def test_a_signal_of_the_processor_is_told_as_what_it_means(code: int, said: str) -> None:
+    found = read(batch_job(BACKOFF), [pod("Failed", **ended(code))])
+    assert (found.failure.reason, found.wants_log) == (Reason.TRAINER_CRASHED, True)
+    assert found.failure.message.startswith(f"the trainer was ended by {said}")
+    assert "nodes" in found.failure.next_step or "volume" in found.failure.next_step
+
+
 def test_a_pod_that_was_deleted_and_not_quick_enough_is_told_so() -> None:
     failure = read(batch_job(BACKOFF), [pod("Failed", 30, **ended(137))]).failure
     assert failure.message == "the training pod was deleted, and did not end in time (SIGKILL)"
