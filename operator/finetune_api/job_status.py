@@ -272,6 +272,9 @@ class ProviderStatus(ApiModel):
     files: Annotated[list[ProviderFile], Field(max_length=4)] | None = Field(
         None, description="Data files at the provider, of the present attempt."
     )
+    files_at: Timestamp | None = Field(
+        None, description="When they were first known to be there, RFC 3339: a provider may show them a while later."
+    )
     asked_at: Timestamp | None = Field(
         None, description="When the provider was last asked to make the job; written before it is asked, RFC 3339."
     )

@@ -87,7 +87,7 @@ def remember_files(view: JobView) -> Decision | None:
     checked = view.run.report.checked if view.run.report else None
     if checked is None or view.provider.files is not None:
         return None
-    provider = view.provider.model_copy(update={"files": checked.files})
+    provider = view.provider.model_copy(update={"files": checked.files, "files_at": timestamp(view.now)})
     return Decision(view.status.model_copy(update={"provider": provider}), requeue_after=0)
 
 

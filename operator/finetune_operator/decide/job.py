@@ -438,8 +438,8 @@ def _next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
     """The provider's part of status for the attempt after this one; one that was never started is still to come."""
     number = view.attempt + 1 if view.begun else view.provider.attempt
     return view.provider.model_copy(
-        update={"attempt": number, "job_id": None, "files": None, "asked_at": None, "evaluation": None}
-        | {"nameless_since": None, **fields}
+        update={"attempt": number, "job_id": None, "files": None, "files_at": None, "asked_at": None}
+        | {"evaluation": None, "nameless_since": None, **fields}
     )
 
 

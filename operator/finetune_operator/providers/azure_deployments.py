@@ -10,17 +10,15 @@ from azure.core.exceptions import HttpResponseError
 from azure.mgmt.cognitiveservices import models as arm
 from azure.mgmt.cognitiveservices.aio import CognitiveServicesManagementClient
 
-from finetune_api.asking import Message, Question
 from finetune_api.azure import AzureOpenAI
 from finetune_api.catalogue import tuned_from
 from finetune_api.deployment import AzureServing, DeploymentTemplate
-from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import Hosted, HostedState
 from finetune_operator.decide.hosting_terms import azure_units, in_words
 from finetune_operator.decide.idle import Figures
 from finetune_operator.providers.azure_arm import CALL_SECONDS, MANAGEMENT, ArmRest, Forbidden, ask
 from finetune_operator.providers.azure_monitor import AzureMonitor
-from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater
+from finetune_operator.providers.errors import Denied, NotThere
 from finetune_operator.providers.openai_models import OpenAIModels
 from finetune_operator.providers.ports import HostRequest
 
@@ -103,22 +101,8 @@ class AzureDeployments:
             raise Denied(error.reason, error.message, error.retry_after) from None
 
     async def answers(self, name: str) -> bool:
-        """Whether a deployment answers a question of one token: ARM says Succeeded some minutes before it does.
-
-        One that is asked too much for now is asked again; one that finds fault with the question has read it.
-        """
-        question = Question(model="tuned", messages=[Message(role="user", content="ok?")], max_tokens=1)
-        try:
-            await OpenAIModels(self._sdk).answer(name, question)
-        except NotThere:
-            return False
-        except Refused:
-            return True
-        except TryLater as error:
-            if error.reason != Reason.RATE_LIMITED:
-                raise
-            return False
-        return True
+        """Whether a deployment answers a question of one token: ARM says Succeeded some minutes before it does."""
+        return await OpenAIModels(self._sdk).answers(name)
 
     async def usage(self, name: str, since: datetime, now: datetime) -> Figures:
         """When a deployment was last asked, by Azure Monitor."""

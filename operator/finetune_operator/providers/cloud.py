@@ -136,8 +136,7 @@ class CloudTraining:
             return Run("Unreachable", failure=poller.trouble.failure(), job_id=job_id)
         if seen is None:
             return Run("Unseen", job_id=job_id)
-        unshown = seen.job.state == "Gone" and seen.job.partial and not _is_adopted(job)
-        if unshown and self._clock() - moment(asked_at) < SETTLE:
+        if seen.job.state == "Gone" and not _is_adopted(job) and self._settles_in(asked_at):
             poller.look_again(job_id)
             return Run("Queued", job_id=job_id, note="made a moment ago, and not shown by the provider yet")
         return run_of(seen.job, seen.metrics, key_of(job, provider), status, self._clock())
@@ -228,18 +227,33 @@ class CloudTraining:
         if provider.asked_at is None or status.completion_time is not None:
             return
         async with self.turn(job):
-            await self._end_remote(job, provider, moment(provider.asked_at))
+            await self._end_remote(job, provider, provider.asked_at)
 
-    async def _end_remote(self, job: Manifest, provider: ProviderStatus, asked_at: datetime) -> None:
+    async def _end_remote(self, job: Manifest, provider: ProviderStatus, asked_at: str) -> None:
         if provider.job_id is not None:
             await self.cancel(job, provider.job_id)
-            await self._require_not_succeeded(job, provider.job_id)
+            await self._require_not_succeeded(job, provider.job_id, asked_at)
             return
         found = await self.find(job, provider)
         for made in found:
             await self.cancel(job, made.id)
-        left = (asked_at + SETTLE - self._clock()).total_seconds()
-        if not found and left > 0:
+        if not found:
+            self._require_settled(asked_at)
+
+    def _settles_in(self, moment_of_it: str | None) -> float:
+        """Seconds for which what was made at a moment may not be shown by its provider yet; 0 if it must be by now."""
+        if moment_of_it is None:
+            return 0.0
+        return max(0.0, (moment(moment_of_it) + SETTLE - self._clock()).total_seconds())
+
+    def _require_settled(self, asked_at: str) -> None:
+        """What does not show may be on its way, and would go on for nobody.
+
+        Raises:
+            TryLater: it may still show.
+        """
+        left = self._settles_in(asked_at)
+        if left > 0:
             message = "a job was asked for a moment ago; whether there is one to cancel does not show yet"
             raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, min(left, 15.0))
 
@@ -268,7 +282,10 @@ class CloudTraining:
             files=provider.files or [],
             active=compared_with(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, key.namespace), spec),
         )
-        return await self._call(job, lambda api: api.create(request))
+        try:
+            return await self._call(job, lambda api: api.create(request))
+        except NotThere as absent:
+            raise self._unshown(provider.files_at) or absent from None
 
     async def cancel(self, job: Manifest, job_id: str) -> None:
         """Cancel one job."""
@@ -291,16 +308,24 @@ class CloudTraining:
             await self._call(job, partial(_delete_file, file_id=file_id))
 
     async def _has_name(self, job: Manifest, file_id: str, prefix: str) -> bool:
-        """Whether a file that a pod told of is there, and of this job."""
+        """Whether a file that a pod told of is there, and of this job.
+
+        Raises:
+            TryLater: it was brought there a moment ago, and may still show.
+        """
         try:
             return (await self._call(job, partial(_file, file_id=file_id))).name.startswith(prefix)
         except NotThere:
+            unshown = self._unshown(_recorded(job, "filesAt"))
+            if unshown is not None:
+                raise unshown from None
             return False
 
-    async def _require_not_succeeded(self, job: Manifest, job_id: str) -> None:
+    async def _require_not_succeeded(self, job: Manifest, job_id: str, asked_at: str) -> None:
         try:
             made = await self._call(job, lambda api: api.job(job_id))
         except NotThere:
+            self._require_settled(asked_at)
             return
         if made.state == "Succeeded":
             made_it = f"; its model {made.model} stays at the provider" if made.model else ""
@@ -309,7 +334,10 @@ class CloudTraining:
     async def _require_own_files(self, job: Manifest, key: JobKey, provider: ProviderStatus) -> None:
         """A pod told the files' names at the provider: on its word alone, one could tune on somebody else's data."""
         for file in provider.files or ():
-            found = await self._call(job, partial(_file, file_id=file.id))
+            try:
+                found = await self._call(job, partial(_file, file_id=file.id))
+            except NotThere as absent:
+                raise self._unshown(provider.files_at) or absent from None
             if found.name != key.file_name(file.split, file.sha256):
                 raise Refused(Reason.PROVIDER_REFUSED, f"file {file.id} at the provider is not of this job")
             if found.unusable:
@@ -317,6 +345,12 @@ class CloudTraining:
                 raise Refused(Reason.DATASET_INVALID, said)
             if not found.ready:
                 raise TryLater(Reason.PROVIDER_UNAVAILABLE, "the provider still looks at the files", 10.0)
+
+    def _unshown(self, files_at: str | None) -> TryLater | None:
+        """Files that were brought there a moment ago may not be known everywhere yet; None where they must be."""
+        left = self._settles_in(files_at)
+        said = "the provider does not show the files yet"
+        return TryLater(Reason.PROVIDER_UNAVAILABLE, said, min(left, 10.0)) if left > 0 else None
 
     async def _call(self, job: Manifest, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
         return await self._accounts.of(_connection(job)).call(do)
@@ -370,8 +404,13 @@ def _connection(job: Manifest) -> str:
 
 def place_of(job: Manifest) -> str | None:
     """Where the job was begun, as its status has it."""
-    recorded = ((job.get("status") or {}).get("provider") or {}).get("place")
-    return str(recorded) if recorded else None
+    return _recorded(job, "place")
+
+
+def _recorded(job: Manifest, field: str) -> str | None:
+    """A field of the provider's part of the job's status."""
+    found = ((job.get("status") or {}).get("provider") or {}).get(field)
+    return str(found) if found else None
 
 
 def _queue_key(job: Manifest) -> Key:

@@ -9,6 +9,7 @@ ProviderError
 │   └── Ended        what was to be cancelled has succeeded
 └── Unknown          no answer, or one that does not tell: it may have been done
     ├── Unreached    nobody was there to hear it: nothing was done
+    ├── Broken       an answer that something is wrong at its end
     ├── Contested    it conflicts with something of this one thing, perhaps with an earlier try; all else goes on
     └── Unreadable   an answer that no such API gives
 
@@ -98,6 +99,10 @@ class Unknown(ProviderError):  # noqa: N818 - named as what is known
 
 class Unreached(Unknown):
     """The call did not get as far as anybody who could do it."""
+
+
+class Broken(Unknown):
+    """Somebody answers; what was asked may have been done."""
 
 
 class Contested(Unknown):

@@ -10,17 +10,20 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from functools import cache
+from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
+from openai import BaseModel
 from openai.types import FileObject
 
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers import openai_wire as wire
 from finetune_operator.providers.errors import (
+    Broken,
     Contested,
     NotThere,
     ProviderError,
@@ -46,6 +49,7 @@ QUOTA_PAUSE_SECONDS = 300.0
 KEY_PAUSE_SECONDS = 60.0
 FILE_PAUSE_SECONDS = 10.0
 CANCEL_PAUSE_SECONDS = 10.0
+DELETE_PAUSE_SECONDS = 10.0
 
 _FORM = "Multipart/form-data"
 """The type of a form to the SDK: with a small m it makes a form of its own, which cannot be streamed."""
@@ -93,6 +97,8 @@ class OpenAIApi:
         self._sdk = sdk
         self._turn: Callable[[], Awaitable[None]] | None = None
         self._host = urlsplit(str(sdk.base_url)).netloc
+        self._keeps_labels = self._host == wire.OPENAI_HOST
+        """Whether jobs are known to be shown with the labels that they were made with."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -130,22 +136,26 @@ class OpenAIApi:
             if broken:
                 raise broken[0] from None  # the sender's fault, and no trouble with the provider
             raise
-        return wire.file(answer.to_dict())
+        return wire.file(_fields(answer))
 
     async def file(self, file_id: str) -> RemoteFile:
         """GET /files/ID."""
-        return wire.file((await self._ask(self._sdk.files.retrieve(file_id))).to_dict())
+        return wire.file(_fields(await self._ask(self._sdk.files.retrieve(file_id))))
 
     async def files(self, prefix: str) -> list[RemoteFile]:
-        """GET /files, page by page."""
+        """GET /files, page by page. A service that lists none shows them one by one."""
         found: list[RemoteFile] = []
-        async for page in self._pages(self._sdk.files.list(purpose="fine-tune", limit=10 * PAGE)):
-            found += [wire.file(one) for one in page]
+        try:
+            async for page in self._pages(self._sdk.files.list(purpose="fine-tune", limit=10 * PAGE)):
+                found += [wire.file(one) for one in page]
+        except Refused as error:
+            logger.warning("files at %s cannot be listed: %s", self._host, error.message)
         return [file for file in found if file.name.startswith(prefix)]
 
     async def delete_file(self, file_id: str) -> None:
         """DELETE /files/ID."""
-        await self._gone(self._sdk.files.delete(file_id))
+        files = self._sdk.files
+        await self._gone(files.with_raw_response.delete(file_id), lambda: files.retrieve(file_id), f"file {file_id}")
 
     async def end_uploads(self, prefix: str) -> None:
         """An upload that broke off is none."""
@@ -167,42 +177,56 @@ class OpenAIApi:
             made = await self._ask(self._sdk.fine_tuning.jobs.create(**body, **self._more(request)))
         except _Forbidden as error:
             raise self._closed(error) from None
-        return wire.job(made.to_dict())
+        return self._noted(wire.job(_fields(made)))
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:
-        """By the job's labels. A service that knows no such filter gives all jobs, or refuses it: `is_of` chooses."""
+        """By the job's labels. A service that knows no such filter gives all jobs, or refuses it: `is_of` chooses.
+
+        One that drops labels would hide behind the filter what is there: until it has shown some, all are looked at.
+        """
         try:
-            return await self._jobs(since, {"uid": key.uid, "attempt": str(key.attempt)})
+            found = await self._jobs(since, {"uid": key.uid, "attempt": str(key.attempt)})
         except Refused:
             return await self._jobs(since, None)
+        return found if found or self._keeps_labels else await self._jobs(since, None)
 
     async def jobs(self, since: datetime) -> list[RemoteJob]:
         """GET /fine_tuning/jobs, newest first."""
         return await self._jobs(since, None)
 
     async def _jobs(self, since: datetime, labels: dict[str, str] | None) -> list[RemoteJob]:
+        """Whole pages, up to where older ones follow: a service's clock may be wrong, and its order another one."""
         found: list[RemoteJob] = []
         async for page in self._pages(self._sdk.fine_tuning.jobs.list(limit=PAGE, metadata=labels or openai.omit)):
-            here = [wire.job(one) for one in page]
-            found += [job for job in here if job.created >= since or not job.dated]
-            if any(job.dated and job.created < since for job in here):
+            found += [self._noted(wire.job(one)) for one in page]
+            if wire.goes_back_beyond(found, since):
                 break
         return found
 
+    def _noted(self, job: RemoteJob) -> RemoteJob:
+        self._keeps_labels = self._keeps_labels or "uid" in job.labels
+        return job
+
     async def job(self, job_id: str) -> RemoteJob:
         """GET /fine_tuning/jobs/ID."""
-        return wire.job((await self._ask(self._sdk.fine_tuning.jobs.retrieve(job_id))).to_dict())
+        return wire.job(_fields(await self._ask(self._sdk.fine_tuning.jobs.retrieve(job_id))))
 
     async def metrics(self, job: RemoteJob) -> Metrics:
-        """The results file where there is one, else the newest events, else checkpoints."""
-        found = await self._recorded(job)
-        if found.train:
-            return found
-        found = wire.metrics_of_events(await self._events(job))
+        """The results file where there is one, else the newest events, else checkpoints; a service may have none."""
+        found = await self._if_told(self._recorded, job)
+        if not found.train:
+            found = await self._if_told(self._told, job)
         if found.train or not job.ended:
             return found
-        page = await self._ask(self._sdk.fine_tuning.jobs.checkpoints.list(job.id, limit=PAGE))
-        return wire.metrics_of_checkpoints(one.to_dict() for one in page.data)
+        return await self._if_told(self._kept, job)
+
+    async def _if_told(self, read: Callable[[RemoteJob], Awaitable[Metrics]], job: RemoteJob) -> Metrics:
+        """What one record of the losses has, unless the service does not have it, or shows it to others."""
+        try:
+            return await read(job)
+        except (Refused, _Forbidden, Unreadable) as error:
+            logger.info("no losses of %s: %s", job.id, error.message)
+            return Metrics()
 
     async def _recorded(self, job: RemoteJob) -> Metrics:
         """From the results file, unless that cannot be read: it may be named before it is there, and costs no model."""
@@ -210,10 +234,17 @@ class OpenAIApi:
             return Metrics()
         try:
             content = await self._content(job.results[0])
-        except (NotThere, Unknown) as error:
+        except Unknown as error:
             logger.warning("the results of %s cannot be read: %s", job.id, error.message)
             return Metrics()
         return await asyncio.to_thread(wire.metrics_of_results, content)  # it may be long
+
+    async def _told(self, job: RemoteJob) -> Metrics:
+        return wire.metrics_of_events(await self._events(job))
+
+    async def _kept(self, job: RemoteJob) -> Metrics:
+        page = await self._ask(self._sdk.fine_tuning.jobs.checkpoints.list(job.id, limit=PAGE))
+        return wire.metrics_of_checkpoints(_fields(one) for one in page.data)
 
     async def cancel(self, job_id: str) -> None:
         """POST /fine_tuning/jobs/ID/cancel. Refused where the job has ended: then that is so.
@@ -222,7 +253,7 @@ class OpenAIApi:
             TryLater: it was not refused, and the job has not ended: what has answered may be a proxy.
         """
         try:
-            answer = (await self._ask(self._sdk.fine_tuning.jobs.cancel(job_id))).to_dict()
+            answer = _fields(await self._ask(self._sdk.fine_tuning.jobs.cancel(job_id)))
             if wire.has_ended(answer) or (await self.job(job_id)).ended:
                 return
         except NotThere:
@@ -235,18 +266,28 @@ class OpenAIApi:
         raise TryLater(Reason.PROVIDER_BUSY, message, CANCEL_PAUSE_SECONDS)
 
     async def has_model(self, model: str) -> bool:
-        """GET /models/NAME."""
+        """GET /models/NAME, else the list; of a service that has neither the model itself is asked, for one token."""
         try:
             await self._ask(self._sdk.models.retrieve(model))
-        except NotThere:
-            return False
+        except Refused:
+            return await self._is_listed(model)
         return True
+
+    async def _is_listed(self, model: str) -> bool:
+        try:
+            async for page in self._pages(self._sdk.models.list()):
+                if any(one.get("id") == model for one in page):
+                    return True
+        except Refused:
+            return await OpenAIModels(self._sdk).answers(model)
+        return False
 
     async def delete_model(self, model: str) -> None:
         """The results of its job first, which last as long as the model; then DELETE /models/NAME."""
         for file_id in await self._results_of(model):
             await self.delete_file(file_id)
-        await self._gone(self._sdk.models.delete(model))
+        models = self._sdk.models
+        await self._gone(models.with_raw_response.delete(model), lambda: models.retrieve(model), f"model {model}")
 
     async def _results_of(self, model: str) -> tuple[str, ...]:
         """Only the job knows them, and it is found by the model's name alone."""
@@ -278,7 +319,7 @@ class OpenAIApi:
         """A list's pages, up to one that brings nothing new: a service may give the first one for ever."""
         page, seen = await self._ask(first), set[str]()
         while True:
-            here = [one.to_dict() for one in page.data]
+            here = [_fields(one) for one in page.data]
             new = {str(one.get("id")) for one in here} - seen
             if not new:
                 return
@@ -302,12 +343,25 @@ class OpenAIApi:
 
         return await self._ask(read())
 
-    async def _gone(self, deletion: Awaitable[Any]) -> None:
-        """204 has no body, and says all."""
+    async def _gone(self, deletion: Awaitable[Any], look: Callable[[], Awaitable[Any]], what: str) -> None:
+        """Delete, and read back where the answer does not say that it is done: it may be a proxy's.
+
+        Raises:
+            TryLater: it is still there.
+        """
         try:
-            await self._ask(deletion, may_be_empty=True)
+            answer = await self._ask(deletion)
         except NotThere:
             return
+        if wire.says_deleted(answer.status_code, answer.content):
+            return
+        try:
+            there = _fields(await self._ask(look()))
+        except Refused:
+            return  # gone, or nobody can tell
+        if not wire.is_deleted(there):
+            message = f"{what} was to be deleted at {self._host}, and is still there"
+            raise TryLater(Reason.PROVIDER_BUSY, message, DELETE_PAUSE_SECONDS)
 
     def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - for providers that take more
         """Arguments of create that only a kindred provider has."""
@@ -319,7 +373,7 @@ class OpenAIApi:
             return error
         return Refused(Reason.FINE_TUNING_CLOSED, f"the provider takes no new fine-tuning jobs: {error.said}")
 
-    async def _ask(self, call: Awaitable[T], *, may_be_empty: bool = False) -> T:
+    async def _ask(self, call: Awaitable[T]) -> T:
         """The answer, or the error in our own terms; `from None`, as the SDK's errors carry the request's headers."""
         try:
             if self._turn is not None:
@@ -329,7 +383,7 @@ class OpenAIApi:
             raise _translated(error, self._host) from None
         except (openai.APIError, httpx2.HTTPError) as error:
             raise unanswered(error, self._host) from None
-        if isinstance(answer, str) and (answer or not may_be_empty):  # the SDK's way to hand over what is not JSON
+        if isinstance(answer, str):  # the SDK's way to hand over what is not JSON
             raise Unreadable(f"{self._host} answers with a page of text")
         return answer
 
@@ -347,6 +401,11 @@ def labels(request: JobRequest) -> dict[str, str]:
     """What the job carries at the provider, for look-ups and for people."""
     key = request.key
     return {"uid": key.uid, "attempt": str(key.attempt), "namespace": key.namespace, "job": key.name}
+
+
+def _fields(answer: BaseModel) -> dict[str, Any]:
+    """An answer as it came. Of fields of another kind than documented Python would warn, with their values."""
+    return answer.to_dict(warnings=False)
 
 
 def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
@@ -369,8 +428,8 @@ def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # no
             return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience: {code or said}", pause or 30.0)
         case 409:
             return Contested(Reason.PROVIDER_BUSY, f"{host} says that something else is under way (409): {said}", pause)
-        case status if status >= 500 or status == 408:
-            return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
+        case status if (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED) or status == 408:
+            return Broken(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
         case 400 if "not ready" in said:
             return TryLater(Reason.PROVIDER_UNAVAILABLE, f"{host} still looks at the files", FILE_PAUSE_SECONDS)
     return Refused(Reason.PROVIDER_REFUSED, f"{host} refuses ({error.status_code} {code}): {said}")

@@ -9,7 +9,7 @@ import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 
-from finetune_api.asking import Question, Reply
+from finetune_api.asking import Message, Question, Reply
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import (
     NotThere,
@@ -52,6 +52,24 @@ class OpenAIModels:
         except (openai.APIError, httpx2.HTTPError) as error:
             raise unanswered(error, self._host) from None
         return _reply(said)
+
+    async def answers(self, model: str) -> bool:
+        """Whether a model, or a deployment, answers a question of one token.
+
+        One that is asked too much for now is asked again; one that finds fault with the question has read it.
+        """
+        question = Question(model="tuned", messages=[Message(role="user", content="ok?")], max_tokens=1)
+        try:
+            await self.answer(model, question)
+        except NotThere:
+            return False
+        except Refused:
+            return True
+        except TryLater as error:
+            if error.reason != Reason.RATE_LIMITED:
+                raise
+            return False
+        return True
 
     async def _complete(self, model: str, question: Question, limits: dict[str, int]) -> ChatCompletion:
         messages: Any = [message.wire() for message in question.messages]

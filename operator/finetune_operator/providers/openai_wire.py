@@ -8,10 +8,12 @@ import base64
 import binascii
 import csv
 import io
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 from finetune_api.job import FineTuneJobSpec
@@ -91,6 +93,25 @@ def has_ended(wire: Wire) -> bool:
     return _STATES.get(str(wire.get("status") or "").casefold(), "Active") not in {"Queued", "Active"}
 
 
+def goes_back_beyond(jobs: Sequence[RemoteJob], since: datetime) -> bool:
+    """Whether a list, as far as it was read, is seen to begin with the newest, and has come to older ones than that."""
+    times = [job.created for job in jobs if job.dated]
+    return bool(times) and times[-1] < since and times[-1] < times[0] and times == sorted(times, reverse=True)
+
+
+def says_deleted(status: int, content: bytes) -> bool:
+    """Whether an answer to a deletion says that it is done: 204 has no body, and says all."""
+    try:
+        return status == HTTPStatus.NO_CONTENT or bool(_fields(json.loads(content)).get("deleted"))
+    except ValueError:
+        return False
+
+
+def is_deleted(wire: Wire) -> bool:
+    """Whether what is still shown is told to be on its way out."""
+    return str(wire.get("status") or "").casefold() in {"deleted", "deleting"}
+
+
 def when(value: Any) -> datetime | None:
     """A moment in seconds or milliseconds since 1970, or as ISO 8601 has it; None where it is none of these."""
     number = _number(value)
@@ -145,12 +166,12 @@ def plain(message: str) -> str:
 
 def file(wire: Wire) -> RemoteFile:
     """A file. OpenAI has given up its status; Azure refuses a job for a file that it has not looked at yet."""
-    status = wire.get("status")
+    status = str(wire.get("status") or "").casefold()
     return RemoteFile(
         id=str(wire["id"]),
         name=str(wire.get("filename") or ""),
-        bytes=int(wire.get("bytes") or 0),
-        ready=status not in {"pending", "running", "notRunning"},
+        bytes=_count(wire.get("bytes")) or 0,
+        ready=status not in {"pending", "running", "notrunning"},
         unusable=status in {"error", "failed"},
     )
 

@@ -15,7 +15,17 @@ from typing import Any
 
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import Metrics, RemoteJob
-from finetune_operator.providers.errors import NotThere, ProviderError, TryLater, Unreadable, understood
+from finetune_operator.providers.errors import (
+    Broken,
+    Denied,
+    NotThere,
+    ProviderError,
+    Refused,
+    TryLater,
+    Unknown,
+    Unreadable,
+    understood,
+)
 from finetune_operator.providers.ports import FineTuningApi
 from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.queue import Key
@@ -27,6 +37,9 @@ SOON_SECONDS = 1.0
 PAUSE_FOR_EACH_SECOND = 4.0
 """Where jobs are made all the time, polling leaves the most of a connection's calls to those who make them."""
 METRICS_AT_ONCE = 4
+METRICS_TRIES = 10
+"""Rounds in which a job's losses are asked for in vain."""
+UNREAD = "it has ended; its losses cannot be read yet"
 METRICS_PER_ROUND = 100
 """Of jobs that run: half of the calls that a connection may make until the next round."""
 
@@ -73,6 +86,8 @@ class Poller:
         self._watched: dict[str, _Watched] = {}
         self._seen: dict[str, Seen] = {}
         self._asked: dict[str, int] = {}
+        self._unread: dict[str, int] = {}
+        """How often a job's losses were asked for in vain."""
         self._turn = 0
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -101,6 +116,7 @@ class Poller:
                 del self._watched[job_id]
                 self._seen.pop(job_id, None)
                 self._asked.pop(job_id, None)
+                self._unread.pop(job_id, None)
 
     async def close(self) -> None:
         """Ask no more."""
@@ -211,14 +227,21 @@ class Poller:
             return RemoteJob(id=job_id, state="Gone", created=created, partial=job_id not in self._seen)
 
     async def _with_metrics(self, api: FineTuningApi, job: RemoteJob) -> Seen:
-        known = self._metrics(job.id)
-        if job.state in {"Queued", "Gone"}:
+        """The job and its losses. A record that cannot be read holds up no other job, and its own not for ever."""
+        known, tries = self._metrics(job.id), self._unread.get(job.id, 0)
+        if job.state in {"Queued", "Gone"} or tries >= METRICS_TRIES:
             return Seen(job, known)
         try:
             with understood():
                 new = await api.metrics(job)
-        except (NotThere, Unreadable):
+        except (Refused, Denied, Unreadable):
             return Seen(job, known)
+        except Unknown as error:
+            self._unread[job.id] = tries + 1
+            if not isinstance(error, Broken):
+                raise
+            return Seen(replace(job, state="Active", note=UNREAD) if job.ended else job, known)
+        self._unread.pop(job.id, None)
         # A record that ends does not say how many steps there should have been.
         said = new.step or new.report is not None
         return Seen(job, replace(new, total_steps=max(new.total_steps, known.total_steps)) if said else known)

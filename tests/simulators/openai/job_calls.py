@@ -42,6 +42,8 @@ class JobCalls:
         """POST /fine_tuning/jobs."""
         request = self._understood(call)
         model = self.admitted(request)
+        if self._settings.drop_metadata:
+            request.pop("metadata", None)
         seed = request.get("seed") or self._clock_seed()
         job = Job(self._naming.job(), request, model, self._clock.now, seed)
         self.jobs[job.id] = job
@@ -171,11 +173,13 @@ class JobCalls:
         return {"type": kind, kind: {**asked, "hyperparameters": job.hyperparameters | self.hyperparameters(job)}}
 
     def list(self, call: Call) -> Reply:
-        """GET /fine_tuning/jobs, newest first."""
+        """GET /fine_tuning/jobs, newest first, as services of others need not."""
         ignore = self._settings.ignore_metadata_filter
         seen = self._clock.now - self._settings.list_lag_seconds
         jobs = [job for job in self.jobs.values() if job.created_at <= seen and (ignore or _has(job, call))]
-        return page(call, jobs[::-1], Page(lambda job: job.id, self.shown))
+        return page(
+            call, jobs if self._settings.list_oldest_first else jobs[::-1], Page(lambda job: job.id, self.shown)
+        )
 
     def retrieve(self, call: Call) -> Reply:
         """GET /fine_tuning/jobs/{id}."""

@@ -54,6 +54,8 @@ class OpenAISettings(Settings):
     step_seconds: float = 1.0
     list_lag_seconds: float = 0.0
     ignore_metadata_filter: bool = False
+    drop_metadata: bool = False
+    list_oldest_first: bool = False
     job_limit: int = 3
     running_limit: int = 1000
     daily_job_limit: int | None = None

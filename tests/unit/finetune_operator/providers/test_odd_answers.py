@@ -157,9 +157,10 @@ def test_bedrocks_record_as_well():
 
 @pytest.fixture
 def forgetful(monkeypatch: Any) -> Iterator[OpenAIApi]:
-    """A service that tells no times, and gives its first page for ever."""
+    """A service that tells times in words, and gives its first page for ever."""
     provider = OpenAISimulator()
-    jobs = {"object": "list", "has_more": True, "data": [{"id": "ftjob-1", "status": "running"}]}
+    job = {"id": "ftjob-1", "status": "running", "created_at": "yesterday"}
+    jobs = {"object": "list", "has_more": True, "data": [job]}
 
     async def handle(*_: Any) -> web.Response:
         return web.json_response(jobs)
@@ -169,6 +170,7 @@ def forgetful(monkeypatch: Any) -> Iterator[OpenAIApi]:
         yield OpenAIApi(client(f"{url}/v1", "sk-simulated"))
 
 
+@pytest.mark.filterwarnings("error")  # Python's warnings would show the fields' values
 async def test_a_list_without_end_is_read_once(forgetful):
     assert [job.id for job in await forgetful.jobs(NOON)] == ["ftjob-1"]
     key = JobKey("team-a", "sentiment-1", "uid", 1, NOON)

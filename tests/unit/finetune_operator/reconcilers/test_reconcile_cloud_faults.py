@@ -157,6 +157,10 @@ async def test_a_file_that_is_deleted_there_before_the_job_is_made_says_so(provi
     await (await cluster.accounts.of("openai")._api()).delete_file(file.id)
     cluster.end_pod(0, cluster.checked([file]))
     await cluster.settle()
+    for _ in range(11):
+        assert cluster.status()["failure"]["reason"] == "ProviderUnavailable", "it may still show"
+        await cluster.pass_time(10)
+    await cluster.pass_time(10)
     failure = cluster.status()["failure"]
     assert (failure["reason"], "404" in failure["message"], bool(failure["nextStep"])) == (
         "ProviderRefused",
