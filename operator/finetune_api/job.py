@@ -39,7 +39,10 @@ _URI_RULES = rules(
         "gs://BUCKET/KEY, abfs://CONTAINER/PATH, hf://datasets/OWNER/NAME/PATH or https://HOST/PATH, in small letters; "
         "CLAIM and NAME have a-z, 0-9, - and . only (file:// works only in `finetune-trainer check` and `run`)",
     ),
-    ("!self.uri.matches('(^|/)[.][.](/|$)')", "uri may not have a '..' segment: write the path without it"),
+    (
+        "!self.uri.matches('(^|/)[.][.](/|$)|[[:cntrl:]]')",
+        "uri may have neither a '..' segment nor a line break or another control character: write the path without it",
+    ),
     (
         "self.uri.startsWith('abfs://') || !self.uri.matches('^[a-z0-9]+://[^/]*@')",
         "uri holds credentials: put them into a Secret and name it in dataset.secretRef",

@@ -56,7 +56,8 @@ JOBS: list[Refused] = [
     (JOB, TRAIN, "file:///data/train.jsonl", ("spec.dataset.train", "file:// works only in `finetune-trainer check`")),
     (JOB, TRAIN, "ftp://host/train.jsonl", ("spec.dataset.train", "s3://BUCKET/KEY")),
     (JOB, TRAIN, "pvc://data/", ("spec.dataset.train", "a scheme, a place and a path")),
-    (JOB, TRAIN, "pvc://data/../x", ("spec.dataset.train", "write the path without it")),
+    (JOB, TRAIN, "pvc://data/../x", ("spec.dataset.train", "'..' segment", "write the path without it")),
+    (JOB, TRAIN, "pvc://data/x.csv\n", ("spec.dataset.train", "line break", "write the path without it")),
     (JOB, TRAIN, "https://me:secret@host/x.csv", ("spec.dataset.train", "dataset.secretRef")),
     (JOB, TRAIN, "configmap://rows/a/b", ("spec.dataset.train", "write configmap://NAME/KEY")),
     (

@@ -124,6 +124,7 @@ class StepTrainer(Trainer):
             packed = self._gradients.cut.packed
             with in_training(self._net, self._trained, packed=packed, compile_layers=self._compile):
                 self._refer()
+                self._net.train()  # peft's wrapper says that it is training, around a base that is as it was loaded
                 self.train(resume_from_checkpoint=found[0] if found else None)
         except StepAbandoned:
             self._save_progress()

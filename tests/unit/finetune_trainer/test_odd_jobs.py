@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer import base_model, loop, objective
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.gradients import Gradients
 from finetune_trainer.objective import by_loss
 from finetune_trainer.passes import loss_sum
 from tests.assets.tiny_model import NAME
-from tests.unit.finetune_trainer.jobs import make_job, write_rows
+from tests.unit.finetune_trainer.jobs import make_job, make_preference_job, write_rows
 from tests.unit.finetune_trainer.test_train import do
 
 
@@ -59,6 +60,29 @@ def test_the_record_has_the_norm_of_the_gradients_before_they_were_clipped(tiny_
     job = job_with_rows(tmp_path, tiny_model, 4, hyperparameters={"epochs": 2, "maxGradNorm": 1e-6})
     assert do(job)[0] == ExitCode.OK
     assert all(line["gradNorm"] > 1e-3 for line in record(job))
+
+
+@pytest.mark.parametrize("spec", [{}, {"method": "Full"}, {"preference": {}}], ids=["LoRA", "Full", "preference"])
+def test_a_base_models_own_dropout_counts_from_the_first_step_on_in_every_attempt(
+    tiny_model, tmp_path, monkeypatch, spec
+):
+    seen = []
+    of_step = Gradients.of_step
+
+    def look(self, model, *args):
+        seen.append(all(module.training for module in model.modules()))
+        return of_step(self, model, *args)
+
+    monkeypatch.setattr(Gradients, "of_step", look)
+    make = make_preference_job if "preference" in spec else make_job
+    hyper = {"epochs": 0.4, "packing": False}
+    job = make(tmp_path, tiny_model, splits=("train",), hyperparameters=hyper, **spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetune_trainer.artifact.save_weights", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        assert do(job)[0] == ExitCode.ARTIFACT_FAILED
+    shutil.rmtree(Path(job.output) / "checkpoints" / "step-00000002")
+    assert do(job)[0] == ExitCode.OK
+    assert seen == [True] * 3
 
 
 def test_gradients_that_overflow_end_the_run_although_the_loss_is_a_number(tiny_model, tmp_path, monkeypatch):

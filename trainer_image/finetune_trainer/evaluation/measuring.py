@@ -27,7 +27,7 @@ from finetune_trainer.evaluation.contest import (
 from finetune_trainer.evaluation.generate import generated
 from finetune_trainer.evaluation.kept import Answer
 from finetune_trainer.evaluation.material import Material, Prompt
-from finetune_trainer.evaluation.models import Model, Tuned, base_of, same_tokens, version_in
+from finetune_trainer.evaluation.models import Model, Room, Tuned, base_of, same_tokens, version_in
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter
 from finetune_trainer.store import Store
@@ -86,20 +86,24 @@ class Measuring(Asking):
         return contest(self._material, self._evaluation.metrics, found, losses)
 
     def _ask_model(self, who: str, model: Model, *depends_on: Any) -> Contestant:
-        longest = model.longest_prompt(self._material.max_new_tokens)
-        prompts = material.prompts(self._material.questions, model.chat, longest)
-        return self._ask_with(who, model, prompts, *depends_on)
+        room = self._room(model)
+        prompts = material.prompts(self._material.questions, model.chat, room.prompt)
+        return self._ask_with(who, model, prompts, room.answer, *depends_on)
+
+    def _room(self, model: Model) -> Room:
+        longest = max(len(model.chat.prompt_ids(one.turns)) for one in self._material.questions)
+        return model.room(longest, self._material.max_new_tokens)
 
     def _few_shot(self, base: Model) -> Contestant:
         shown = self._material.examples
         if not shown:
             return self._not_asked("every row of the training set is asked in the test set: there are no examples")
-        longest = base.longest_prompt(self._material.max_new_tokens)
+        room = self._room(base)
         try:
-            prompts = material.prompts_with_examples(self._material.questions, shown, base.chat, longest)
+            prompts = material.prompts_with_examples(self._material.questions, shown, base.chat, room.prompt)
         except TemplateRefusedError:
             return self._not_asked("the model's chat template takes no examples before the question")
-        asked = self._ask_with(FEW_SHOT, base, prompts, len(shown), self._learnt)
+        asked = self._ask_with(FEW_SHOT, base, prompts, room.answer, len(shown), self._learnt)
         asked.notes = {"examples": round(sum(prompt.examples for prompt in prompts) / len(prompts), 2)}
         return asked
 
@@ -130,7 +134,9 @@ class Measuring(Asking):
         artifact_store.fetch(Store(active.store), "", folder, sha256=active.sha256)
         return folder
 
-    def _ask_with(self, who: str, model: Model, prompts: Sequence[Prompt], *depends_on: Any) -> Contestant:
+    def _ask_with(
+        self, who: str, model: Model, prompts: Sequence[Prompt], max_new_tokens: int, *depends_on: Any
+    ) -> Contestant:
         kept = self._kept(who, *depends_on)
         left = [row for row in range(len(prompts)) if row not in kept.by_row]
         self._advance(len(prompts) - len(left))
@@ -138,7 +144,7 @@ class Measuring(Asking):
             model.net,
             [prompts[row].ids for row in left],
             generation=model.generation,
-            max_new_tokens=self._material.max_new_tokens,
+            max_new_tokens=max_new_tokens,
             token_budget=4 * self._tuned.token_budget,  # no gradients, so more fits than in training
         )
         for batch in batches:

@@ -32,11 +32,24 @@ class Model(NamedTuple):
         """How to generate: which tokens end an answer."""
         return artifact.plain_generation(self.net, self.tokenizer, self.chat)
 
-    def longest_prompt(self, max_new_tokens: int) -> int:
-        """Tokens of a prompt that leave room for an answer in the model's context; an encoder-decoder has two."""
+    def room(self, question: int, max_new_tokens: int) -> "Room":
+        """What the context holds, where the longest question has so many tokens; an encoder-decoder has two contexts.
+
+        An answer that may be longer than what is left gives way, down to half of the context; then questions are cut.
+        """
         config = self.net.config
         context: int = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
-        return context if getattr(config, "is_encoder_decoder", False) else max(1, context - max_new_tokens)
+        if getattr(config, "is_encoder_decoder", False):
+            return Room(context, min(max_new_tokens, context))
+        answer = min(max_new_tokens, max(context - question, context // 2))
+        return Room(context - answer, answer)
+
+
+class Room(NamedTuple):
+    """Most tokens of a prompt, and of an answer."""
+
+    prompt: int
+    answer: int
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from finetune_trainer.interruption import Interrupted, Interruption
 from finetune_trainer.report import Reporter
 from finetune_trainer.token_store import TokenStore
 from tests.assets.tiny_model import NAME
+from tests.assets.tiny_seq2seq import make_tiny_bart
 from tests.unit.finetune_trainer.jobs import make_job
 
 METRICS = ["chrF", "exactMatch"]
@@ -96,6 +97,34 @@ def test_everybody_is_asked_and_compared(tiny_model, tmp_path, version_one):
     assert bench.reports[-1].progress.answers == bench.reports[-1].progress.total_answers == 48
     first = next(contest.rows())
     assert (first["row"], set(first["answers"]["fewShot"])) == ("line 1", {"answer", "chrF", "exactMatch"})
+
+
+@pytest.mark.parametrize(
+    ("question", "limit", "room"),
+    [
+        (100, 60, (452, 60)),
+        (500, 60, (452, 60)),
+        (100, 8192, (100, 412)),
+        (300, 8192, (256, 256)),
+        (5000, 300, (256, 256)),
+    ],
+)
+def test_an_answer_gives_way_to_the_questions_down_to_half_of_the_context(tiny_model, tmp_path, question, limit, room):
+    assert Bench(tmp_path, tiny_model).tuned.model.room(question, limit) == room
+
+
+def test_no_answer_is_longer_than_the_positions_of_an_encoder_decoder(tmp_path):
+    folder = make_tiny_bart(tmp_path)
+    net = base_model.load_model(folder, dtype=torch.float32)
+    model = Model(net, base_model.load_tokenizer(folder), ChatTokenizer.from_folder(folder))
+    room = model.room(5000, 8192)
+    assert room == (128, 128)
+    generation = model.generation
+    generation.eos_token_id = None
+    ((_, said),) = next(
+        generate.generated(net, [[5] * 128], generation=generation, max_new_tokens=room.answer, token_budget=1)
+    )
+    assert len(said) == 128
 
 
 def test_trap_08_losses_are_weighted_by_token_and_do_not_depend_on_batches(tiny_model, tmp_path):
