@@ -172,10 +172,17 @@ def deploy(view: JobView) -> Decision | None:
         # The tuned model answers, or `enforce_limits` would have had its say: what does not is a baseline.
         left = _change(view, reconciling(Reason.DEPLOYING, DEPLOYING), deployments=evaluation_hosts.given_up(recorded))
         return Decision(with_status(view, left), requeue_after=0)
-    facts = [*reconciling(Reason.DEPLOYING, DEPLOYING), *_wanted_again(view)]
-    change = _change(view, facts, deploying_since=since)
-    change.fields["failure"] = None
-    return Decision(with_status(view, change), host="Up", requeue_after=LATE_POD_CHECK_SECONDS)
+    change = _change(view, _wanted_again(view), deploying_since=since)
+    status = with_status(view, change)
+    if view.status.failure is None or _state(view).retry_after is None:
+        status = deploying(view, status)  # else what is in the way stays in status until it is known not to be
+    return Decision(status, host="Up", requeue_after=LATE_POD_CHECK_SECONDS)
+
+
+def deploying(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """The status while what is needed comes to stand; `status`: as it was before."""
+    change = Change(reconciling(Reason.DEPLOYING, DEPLOYING), {"failure": None})
+    return with_status(replace(view, status=status), change)
 
 
 def _wanted_again(view: JobView) -> list[Fact]:

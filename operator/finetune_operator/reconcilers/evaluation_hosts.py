@@ -91,6 +91,7 @@ class EvaluationHosts:
         if failure is not None:
             again = failure.retry_after or self.moving_seconds
             return written, measuring.not_deployed(view, status, failure.failure(), again)
+        status = measuring.deploying(view, status)
         stands = decide.stand(_recorded(status), [one.candidate for one in wanted])
         return written, replace(decision, status=status, requeue_after=0 if stands else self.moving_seconds)
 

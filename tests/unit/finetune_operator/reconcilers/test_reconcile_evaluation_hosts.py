@@ -256,6 +256,20 @@ async def test_a_base_model_that_cannot_be_deployed_is_a_baseline_with_a_problem
     await alone(cluster, provider)
 
 
+async def test_a_refusal_that_lasts_is_told_once_until_it_is_over(provider, begin):
+    provider.set(may_deploy=False)
+    cluster = await begin()
+    await go_on(cluster, lambda: cluster.condition("Stalled")["status"] == "True")
+    first = cluster.condition("Stalled")
+    for _ in range(5):
+        await cluster.pass_time(60)
+        assert cluster.condition("Stalled") == first, "asking again changes nothing"
+    provider.set(may_deploy=True)
+    await go_on(cluster, lambda: cluster.condition("Stalled")["status"] == "False")
+    assert not cluster.status().get("failure")
+    await deployed(cluster)
+
+
 async def test_nothing_is_waited_for_for_ever(provider, begin):
     provider.set(may_deploy=False)
     cluster = await begin()
