@@ -4,10 +4,10 @@ One listing answers for all objects of a namespace: on a cluster that is busy ma
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from weakref import WeakValueDictionary
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
@@ -67,7 +67,7 @@ class Told:
         self._selector = selector
         self._known = known
         self._listed: dict[str, tuple[datetime, dict[str, tuple[str, str]]]] = {}
-        self._listing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, obj: Manifest) -> tuple[str, str] | None:
         """Reason and words when it was last tried, some seconds ago at most.
@@ -76,13 +76,18 @@ class Told:
             KubeError: the events cannot be listed.
         """
         namespace, uid = obj["metadata"]["namespace"], obj["metadata"]["uid"]
-        async with self._listing[namespace]:
-            moment, notes = self._listed.get(namespace, (None, {}))
-            if moment is None or self._clock() - moment >= GOOD_FOR:
-                notes = await self._list(namespace)
-                self._listed[namespace] = self._clock(), notes
+        lock = self._listing.setdefault(namespace, asyncio.Lock())
+        async with lock:
+            self._forget_old()
+            if namespace not in self._listed:
+                self._listed[namespace] = self._clock(), await self._list(namespace)
+            _, notes = self._listed[namespace]
         # By UID: the events of an earlier object of the same name stay for an hour.
         return notes.get(uid)
+
+    def _forget_old(self) -> None:
+        now = self._clock()
+        self._listed = {name: told for name, told in self._listed.items() if now - told[0] < GOOD_FOR}
 
     async def _list(self, namespace: str) -> dict[str, tuple[str, str]]:
         events = await self._kube.list(EVENTS, namespace, field_selector=self._selector)

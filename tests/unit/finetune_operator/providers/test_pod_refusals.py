@@ -45,6 +45,15 @@ async def test_a_listing_is_good_for_some_seconds() -> None:
     assert await refusals.of(batch_job("uid-1")) == ("FailedCreate", "exceeded quota")
 
 
+async def test_what_was_listed_of_a_namespace_is_forgotten_with_its_time() -> None:
+    kube, now = FakeKube(), [NOW]
+    refusals = Told(kube, lambda: now[0])  # type: ignore[arg-type]
+    for number in range(50):
+        await refusals.of(batch_job("uid-1", f"team-{number}"))
+        now[0] += timedelta(seconds=5)
+    assert (len(refusals._listed), len(refusals._listing)) == (2, 0)
+
+
 def warn(kube: FakeKube, name: str, reason: str, note: str, last: str, **fields: Any) -> None:
     metadata = {"name": name, "namespace": "team-a", "creationTimestamp": "2026-11-21T11:00:00Z"}
     said = {"type": "Warning", "reason": reason, "note": note, "deprecatedLastTimestamp": last}
