@@ -331,20 +331,12 @@ class Kube:
         )
 
     async def delete(
-        self,
-        resource: Resource,
-        name: str,
-        namespace: str | None = None,
-        *,
-        uid: str | None = None,
-        grace_seconds: int | None = None,
+        self, resource: Resource, name: str, namespace: str | None = None, *, uid: str | None = None
     ) -> bool:
         """Asks for deletion. False when the object is gone already, or another one (by `uid`) bears its name now."""
         options: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid is not None:
             options["preconditions"] = {"uid": uid}
-        if grace_seconds is not None:
-            options["gracePeriodSeconds"] = grace_seconds
         path = resource.path(namespace, name)
         try:
             await self._change(Request("delete", resource.plural, "DELETE", path, body=orjson.dumps(options)))

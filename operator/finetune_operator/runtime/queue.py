@@ -49,7 +49,6 @@ class QueueHealth:
     oldest_waiting_seconds: float
     seconds_without_progress: float
     longest_running_seconds: float
-    longest_running: Key | None
 
 
 class WorkQueue:
@@ -139,15 +138,13 @@ class WorkQueue:
         ready = self._schedule.due_count(now)
         first = self._schedule.next_due()
         in_work = self._schedule.in_work
-        longest = min(in_work, key=in_work.__getitem__, default=None)
         return QueueHealth(
             ready=ready,
             delayed=self._schedule.waiting - ready,
             in_work=len(in_work),
             oldest_waiting_seconds=max(0.0, now - first) if first is not None else 0.0,
             seconds_without_progress=now - max(first, self._progress_at) if first is not None and first < now else 0.0,
-            longest_running_seconds=now - in_work[longest] if longest is not None else 0.0,
-            longest_running=longest,
+            longest_running_seconds=now - min(in_work.values()) if in_work else 0.0,
         )
 
     def _now(self) -> float:

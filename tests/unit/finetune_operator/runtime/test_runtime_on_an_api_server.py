@@ -191,7 +191,7 @@ async def test_a_pods_token_is_recognised_for_its_audience_alone(cluster, kube, 
     general = cluster.kubectl("create", "token", "trainer").strip()
     assert await kube.review_token(general, TOKEN_AUDIENCE) is None, "a token for the API server is no report token"
     assert await kube.review_token(pods_token[:-6] + "AAAAAA", TOKEN_AUDIENCE) is None
-    await kube.delete(PODS, "trainer-0", "default", grace_seconds=0)  # the last test of this file asks again
+    await kube.delete(PODS, "trainer-0", "default")  # the last test of this file asks again
 
 
 async def test_an_event_is_posted_about_a_job(kube):
@@ -316,6 +316,6 @@ async def test_a_leader_that_is_busy_for_longer_than_its_lease_keeps_it(cluster,
 
 async def test_a_token_ends_with_its_pod(kube, pods_token):
     """Last: the API server itself remembers a good token for 10 s, in which other tests do their work."""
-    await kube.delete(PODS, "trainer-0", "default", grace_seconds=0)
+    await kube.delete(PODS, "trainer-0", "default")
     async with asyncio.timeout(60):
         await until(lambda: kube.review_token(pods_token, TOKEN_AUDIENCE), lambda identity: identity is None)

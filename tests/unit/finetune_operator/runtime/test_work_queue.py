@@ -162,9 +162,9 @@ def test_a_run_that_hangs_is_ended_and_repeated():
         longest = queue.health()
         await asyncio.sleep(10)
         await queue.drain(0)
-        return reconcile.times, longest.longest_running, longest.longest_running_seconds
+        return reconcile.times, longest.longest_running_seconds
 
-    assert fake_time.run(main()) == ([0, 31], A, 29.0)
+    assert fake_time.run(main()) == ([0, 31], 29.0)
 
 
 def test_a_reconcile_that_cancels_itself_is_a_failure_and_not_the_end_of_the_key():
