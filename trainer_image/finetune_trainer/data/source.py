@@ -125,7 +125,7 @@ class _StoredBytes(Filled):
         self.finished = False
 
     def some(self, view: memoryview) -> int:
-        if self.finished:  # a client of HTTP that is asked again at the end warns of it, with a stack
+        if self.finished and self._uri.mounted_path() is None:  # HTTP's client warns of it, with a stack
             return 0
         size: int = guarded(self._uri, lambda: self._stored.readinto(view))
         self.digest.update(view[:size])
