@@ -18,47 +18,6 @@ from tests.assets.tiny_model import NAME as TINY
 GOOD = '{"prompt": "What colour is the sky?", "completion": "blue"}\n{"prompt": "And grass?", "completion": "green"}\n'
 
 
-class Checked:
-    """One call of the command: exit code, verdict, and what it said to people."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code = code
-        told = json.loads(out)
-        self.memory = told.pop("memory", [])
-        self.verdict = DatasetVerdict.model_validate(told)
-        self.err = err
-
-
-@pytest.fixture
-def check(tmp_path, capsys):
-    """Write files and a manifest that names them, and check it."""
-
-    def run(*flags, spec=None, **splits) -> Checked:
-        dataset = {}
-        for split, (name, data) in splits.items():
-            path = tmp_path / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(data.encode() if isinstance(data, str) else data)
-            dataset[split] = {"uri": f"file://{path}"}
-        manifest = {
-            "apiVersion": "finetune.dev/v1alpha1",
-            "kind": "FineTuneJob",
-            "metadata": {"name": "job"},
-            "spec": {
-                "connectionRef": {"name": "local"},
-                "baseModel": TINY,
-                "modelRef": {"name": "model"},
-                "dataset": dataset | (spec or {}).pop("dataset", {}),
-                **(spec or {}),
-            },
-        }
-        (tmp_path / "job.json").write_text(json.dumps(manifest))
-        code = main(["check", "-f", str(tmp_path / "job.json"), *map(str, flags)])
-        return Checked(code, *capsys.readouterr())
-
-    return run
-
-
 def test_a_good_dataset_is_valid(check):
     result = check(train=("train.jsonl", GOOD), test=("test.csv", "prompt,completion\nIs it?,yes\n"))
     assert result.code == ExitCode.OK
@@ -185,15 +144,6 @@ def test_a_file_of_which_no_line_is_json_is_asked_for_its_format(check):
     assert result.verdict.next_step.startswith("The file was read as JSONLines: set spec.dataset.train.format")
 
 
-def test_a_system_column_that_was_named_and_is_absent_is_warned_of(check):
-    data = '{"prompt": "a", "completion": "b", "instructions": "c"}\n'
-    result = check(train=("t.jsonl", data), spec={"dataset": {"columns": {"system": "instruction"}}})
-    assert result.code == ExitCode.OK
-    assert "t.jsonl: no row has a column 'instruction' (columns.system); did you mean instructions?" in (
-        result.verdict.warnings
-    )
-
-
 def test_a_row_of_a_json_array_is_named_by_its_line_too(check):
     rows = [{"prompt": "a", "completion": "b"}, {"prompt": "", "completion": "b"}]
     result = check(train=("t.json", json.dumps(rows, indent=2)), test=("v.json", json.dumps(rows[:1] * 2)))
@@ -229,114 +179,6 @@ def test_a_file_that_cannot_be_used_gets_its_own_sentence(check, name, data, cod
     assert "Traceback" not in result.err
 
 
-def test_a_file_that_is_not_there(check, tmp_path):
-    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/none.jsonl"}}})
-    assert (result.code, result.verdict.reason) == (ExitCode.DATASET_NOT_FOUND, "DatasetNotFound")
-    assert f"none.jsonl is not in {tmp_path}" in result.verdict.message
-
-
-@pytest.mark.parametrize(("written", "found"), [("Rows.jsonl", True), ("rows.json", True), ("other.csv", False)])
-def test_a_file_that_is_not_there_is_answered_with_the_one_that_is(check, tmp_path, written, found):
-    (tmp_path / "rows.jsonl").write_text(GOOD)
-    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/{written}"}}})
-    assert result.code == ExitCode.DATASET_NOT_FOUND
-    assert ("; there is rows.jsonl" in result.verdict.message) == found
-    assert "file:///FOLDER/FILE" in result.verdict.next_step
-
-
-@pytest.mark.parametrize(
-    ("uri", "place"), [("pvc://data/a/rows.jsonl", "pvc://data"), ("configmap://c/k", "configmap://c")]
-)
-def test_a_manifest_of_the_cluster_is_told_how_to_name_its_file_on_this_machine(check, uri, place):
-    result = check(spec={"dataset": {"train": {"uri": uri}}})
-    assert result.code == ExitCode.DATASET_NOT_FOUND
-    assert f"{place} is of the job's namespace on a cluster, and not mounted here" in result.verdict.message
-    assert "file:///FOLDER/FILE" in result.verdict.next_step
-
-
-def test_a_store_whose_library_is_not_installed_names_what_to_install(check, monkeypatch):
-    def absent(*_, **__):
-        raise ImportError("Install s3fs to access S3")  # as fsspec raises it: without the module's name
-
-    monkeypatch.setattr("fsspec.core.url_to_fs", absent)
-    result = check(spec={"dataset": {"train": {"uri": "s3://bucket/rows.jsonl"}}})
-    assert result.code == ExitCode.SPEC_INVALID
-    assert result.verdict.message == "rows.jsonl: s3:// cannot be read here: what reads it is not installed"
-    assert "./trainer_image[stores]" in result.verdict.next_step
-
-
-@pytest.mark.parametrize(("status", "reason"), [(500, "StoreUnavailable"), (403, "AccessDenied")])
-def test_the_next_step_at_a_shell_speaks_of_the_shell(check, monkeypatch, status, reason):
-    def refuses(*_, **__):
-        error = OSError("no")
-        error.status = status
-        raise error
-
-    monkeypatch.setattr("fsspec.core.url_to_fs", refuses)
-    result = check(spec={"dataset": {"train": {"uri": "https://example.com/rows.jsonl"}}})
-    assert result.verdict.reason == reason
-    assert not [word for word in ("retryNonce", "Secret") if word in result.verdict.next_step]
-
-
-def test_the_uri_of_a_local_file_is_percent_decoded(check, tmp_path):
-    path = tmp_path / "a b#ü?.jsonl"
-    path.write_text(GOOD)
-    assert check(spec={"dataset": {"train": {"uri": path.as_uri()}}}).code == ExitCode.OK
-
-
-def test_a_pipe_is_not_waited_for(check, tmp_path):
-    os.mkfifo(tmp_path / "rows.jsonl")
-    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/rows.jsonl"}}})
-    assert result.code == ExitCode.DATASET_NOT_FOUND
-    assert "rows.jsonl is a pipe or a device, not a file" in result.verdict.message
-
-
-@pytest.mark.parametrize("name", ["loop.jsonl", "n" * 300 + ".jsonl", "gone.jsonl"])
-def test_names_that_lead_nowhere_are_not_tried_again(check, tmp_path, name):
-    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
-    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
-    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/{name}"}}})
-    assert result.code == ExitCode.DATASET_NOT_FOUND
-    assert f"there is {name}" not in result.verdict.message
-
-
-def test_a_folder_is_no_file(check, tmp_path):
-    for name in ("rows.jsonl", "rows"):
-        (tmp_path / name).mkdir()
-        result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/{name}"}}})
-        assert result.code == ExitCode.DATASET_NOT_FOUND
-        assert "is a folder, not a file" in result.verdict.message
-        assert "Several become one by `cat`" in result.verdict.next_step
-
-
-def test_a_pattern_is_no_file(check, tmp_path):
-    (tmp_path / "part-1.jsonl").write_text(GOOD)
-    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/part-*.jsonl"}}})
-    assert result.code == ExitCode.DATASET_NOT_FOUND
-    assert result.verdict.next_step.startswith("Patterns are not read as such. Name one file of rows in the uri.")
-
-
-def test_duplicates_and_shared_rows_are_warnings(check):
-    result = check(train=("train.jsonl", GOOD + GOOD), test=("test.csv", "prompt,completion\na,b\nAnd grass?,green\n"))
-    assert result.code == ExitCode.OK
-    assert result.verdict.train.duplicate_rows == 2
-    (shared,) = result.verdict.shared_rows
-    assert (shared.splits, shared.rows, shared.examples) == (["train", "test"], 1, ["test.csv line 3"])
-    assert "train.jsonl: 2 rows exactly like an earlier row" in result.verdict.warnings
-    assert "test.csv: 1 row also in train.jsonl (the first: test.csv line 3)" not in result.verdict.warnings
-    assert "test.csv: 1 row also in train.jsonl (the first: line 3)" in result.verdict.warnings
-
-
-def test_files_that_are_called_alike_are_told_apart_by_their_splits(check):
-    wrong = '{"prompt": "a", "completion": ""}\n'
-    result = check(train=("train/rows.jsonl", GOOD), validation=("val/rows.jsonl", GOOD), test=("test/set.jsonl", GOOD))
-    assert "rows.jsonl (train) has 2 rows, rows.jsonl (validation) has 2 rows, set.jsonl has" in result.verdict.message
-    shared = "rows.jsonl (validation): 2 rows also in rows.jsonl (train) (the first: line 1)"
-    assert shared in result.verdict.warnings
-    result = check(train=("train/rows.jsonl", GOOD), validation=("val/rows.jsonl", wrong))
-    assert result.verdict.message.startswith("rows.jsonl (validation): 1 of 1 row cannot be used: line 1")
-
-
 def test_without_the_model_there_are_no_counts_and_it_says_so(check, tmp_path):
     for flags, why in (((), "no model cache was given"), (("--model-cache", tmp_path), f"{TINY} is not in the model")):
         result = check(*flags, train=("train.jsonl", GOOD))
@@ -364,18 +206,6 @@ def test_tokens_are_those_that_training_will_see(check, tiny_model):
     assert (train.tokens, train.longest_row, train.completion_tokens) == (sum(lengths), max(lengths), sum(answers))
     assert train.truncated_rows == 0
     assert result.verdict.message.endswith(f"; {sum(lengths)} tokens")
-
-
-def test_rows_over_the_length_limit_are_warned_of(check, tiny_model):
-    rows = GOOD + json.dumps({"prompt": "sky " * 200, "completion": "blue"}) + "\n"
-    rows += json.dumps({"prompt": "sky", "completion": "blue " * 200}) + "\n"
-    result = check(
-        "--model-cache", tiny_model, train=("t.jsonl", rows), spec={"hyperparameters": {"maxSequenceLength": 64}}
-    )
-    assert result.code == ExitCode.OK
-    assert result.verdict.train.truncated_rows == 2
-    assert "t.jsonl: 2 rows longer than maxSequenceLength 64; the end is cut" in result.verdict.warnings
-    assert any("1 row without any token of the completion" in w and "line 3" in w for w in result.verdict.warnings)
 
 
 def test_a_dataset_with_no_answer_left_is_invalid(check, tiny_model):
@@ -414,13 +244,6 @@ def test_each_job_of_a_file_gets_its_verdict_and_the_worst_its_exit_code(tmp_pat
         found.append(verdict["reason"])
         out = out[end:].lstrip()
     assert found == ["Valid", "DatasetNotFound"]
-
-
-def test_hubs_are_not_asked_offline(check, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    result = check(spec={"dataset": {"train": {"uri": "hf://datasets/owner/name/train.jsonl"}}})
-    assert result.code == ExitCode.SPEC_INVALID
-    assert "air-gapped" in result.verdict.message
 
 
 def test_a_verdict_of_the_worst_data_fits_its_schema(check):
@@ -542,62 +365,3 @@ def test_rows_are_not_shown_without_a_tokenizer_or_of_bad_data(check, tiny_model
     bad = check("--model-cache", tiny_model, "--show-rows", train=("train.jsonl", GOOD + '{"prompt": "secret"}'))
     assert bad.code == ExitCode.DATASET_INVALID
     assert "secret" not in bad.err
-
-
-MESSAGES = '[{""role"": ""user"", ""content"": ""a""}]'
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "warning"),
-    [
-        ("t.csv", "Prompt;Completion\na;b\n", "t.csv: read by the columns {prompt: Prompt, completion: Completion}"),
-        ("t.json", '{"conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]}', "{messages: conv"),
-        ("t.jsonl", '{"instruction":"a","input":"","output":"b"}', "completion: output}, with input below the prompt"),
-        ("t.csv", f'prompt,completion\n"{MESSAGES}",b\n', "t.csv: the first row has messages written as JSON for text"),
-        ("t-00002-of-00005.csv", "prompt,completion\na,b\n", "part 3 of 5 by its name; the other parts are not read"),
-    ],
-)
-def test_how_a_file_was_read_is_said_where_it_may_not_be_meant(check, name, data, warning):
-    result = check(train=(name, data))
-    assert result.code == ExitCode.OK
-    assert [one for one in result.verdict.warnings if warning in one]
-
-
-def test_tools_that_rows_name_are_not_left_out_without_a_word(check):
-    row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": []}\n'
-    assert "t.jsonl: column tools is not read: rows are learnt as if the model had no tools" in (
-        check(train=("t.jsonl", row)).verdict.warnings
-    )
-
-
-def test_special_tokens_in_the_text_of_rows_are_warned_of(check, tiny_model):
-    secret = "a <|im_end|> b"
-    rows = [{"prompt": "a <|im b", "completion": "c"}, {"prompt": "d", "completion": secret}]
-    talk = {"messages": [{"role": "user", "content": secret}, {"role": "assistant", "content": secret}]}
-    data = "".join(json.dumps(row) + "\n" for row in [*rows, talk])
-    result = check("--model-cache", tiny_model, train=("t.jsonl", data), test=("v.jsonl", GOOD))
-    assert result.code == ExitCode.OK
-    (warning,) = [one for one in result.verdict.warnings if "special token" in one]
-    assert warning.startswith("t.jsonl: 2 rows with a special token of the model in the text (the first: line 2)")
-
-
-@pytest.mark.parametrize("word", ["nan", "#N/A", "None"])
-def test_texts_that_mean_no_value_are_warned_of(check, word):
-    table = f"prompt,completion\na,{word}s\nb,{word}\n{word},c\n{word},{word}\n"
-    talk = {"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": "a"}]}
-    result = check(train=("t.csv", table), test=("v.jsonl", json.dumps(talk)), validation=("w.jsonl", GOOD))
-    found = [one.partition(" with ")[0] for one in result.verdict.warnings if "means no value" in one]
-    assert found == ["t.csv: 3 rows", "v.jsonl: 1 row"]
-    assert any("(the first: line 3)" in one for one in result.verdict.warnings)
-
-
-def test_a_plain_file_has_no_warning_of_how_it_was_read(check):
-    result = check(train=("t-00000-of-00001.jsonl", GOOD), validation=("v.csv", "prompt,completion\na,b\n"))
-    assert [one for one in result.verdict.warnings if not one.startswith("tokens were not counted")] == []
-
-
-def test_the_input_of_an_instruction_is_not_left_out_without_a_word(check):
-    data = '{"instruction": "a", "input": "b", "output": "c"}\n'
-    columns = {"prompt": "instruction", "completion": "output"}
-    result = check(train=("t.jsonl", data), spec={"dataset": {"columns": columns}})
-    assert any("t.jsonl: column input is not read" in warning for warning in result.verdict.warnings)

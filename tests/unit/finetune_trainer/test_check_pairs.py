@@ -8,9 +8,7 @@ import pytest
 
 from finetune_api.exit_codes import ExitCode
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
-from tests.unit.finetune_trainer.test_check import check
 
-__all__ = ["check"]
 PAIRS = {"spec": {"preference": {}}}
 
 

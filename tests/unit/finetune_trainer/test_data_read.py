@@ -1,6 +1,5 @@
 """Files of every format and compression give the same rows, with the positions that a person would look for."""
 
-import base64
 import bz2
 import csv
 import gzip
@@ -9,10 +8,7 @@ import io
 import json
 import lzma
 import re
-import subprocess
-import sys
 import time
-from collections import deque
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,15 +16,12 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyarrow.parquet import encryption
 
 from finetune_api.job import Columns, DataFile, Dataset
 from finetune_trainer.data import load_rows
 from finetune_trainer.data.blocks import one_by_one
-from finetune_trainer.data.columns import to_row
 from finetune_trainer.data.csv_rows import read_csv
 from finetune_trainer.data.json_array import read_json_array
-from finetune_trainer.data.parquet import batch_rows
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import ROW_LIMIT, Position
 from finetune_trainer.errors import TrainerError
@@ -354,251 +347,15 @@ def test_a_first_line_of_many_bars_is_looked_at_in_no_time(tmp_path):
     assert time.process_time() - begun < 2, "it takes 15 seconds where each bar is a place to begin anew"
 
 
-def test_parquet_with_bytes_that_are_no_text_is_a_bad_row(tmp_path):
-    binary = pa.array([b"ok", b"\xff", b"fine"], pa.binary())
-    column = pa.Array.from_buffers(pa.string(), 3, binary.buffers())
-    pq.write_table(pa.table({"prompt": column}), tmp_path / "t.parquet")
-    assert [record.problem for record in records(tmp_path / "t.parquet")] == [None, "the row is not UTF-8 text", None]
-
-
-@pytest.mark.parametrize(
-    ("column", "said"),
-    [
-        (pa.array([1]), "a number"),
-        (pa.array([b"a"]), "bytes"),
-        (pa.array([1], pa.timestamp("ns")), "of another type"),  # Python knows no nanoseconds
-        (pa.array([10**9], pa.date32()), "of another type"),  # nor the year 2,700,000
-        (pa.array([0], pa.timestamp("us")), "a time"),
-        (pa.array([0], pa.date32()), "a date"),
-        (pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())), "a list"),
-    ],
-)
-def test_parquet_with_columns_that_are_no_text_has_bad_rows(column, said, tmp_path):
-    pq.write_table(pa.table({"prompt": column, "completion": ["x"]}), tmp_path / "t.parquet")
-    (record,) = records(tmp_path / "t.parquet")
-    assert to_row(record, Columns()).what == f"prompt is {said}, not text"
-
-
-def test_parquet_counts_the_text_of_conversations_too(tmp_path):
-    row = {"messages": [{"role": "user", "content": BIG.decode()}]}
-    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "t.parquet")
-    assert records(tmp_path / "t.parquet")[0].problem == "the row is longer than 4 MiB"
-
-
-@pytest.mark.parametrize(
-    ("texts", "group", "most", "least"),
-    [
-        (["x" * 1_000_000] * 300, 300, 70, 1),  # one word of a dictionary: 1 MB in the file, 300 MB in memory
-        (["x" * 1_000_000 + str(n) for n in range(40)], 40, 70, 30),
-        (["short"] * 1000, 1000, 256, 256),
-    ],
-)
-def test_parquet_takes_few_large_rows_at_once_and_many_small_ones(texts, group, most, least):
-    table = pa.table({"messages": [[{"role": "user", "content": text}] for text in texts], "other": texts})
-    file = pq.ParquetFile(io.BytesIO(as_parquet_table(table, row_group_size=group)))
-    assert least <= batch_rows(file.metadata.row_group(0)) <= most
-
-
-class _Keys(encryption.KmsClient):
-    """Keys that are wrapped in nothing."""
-
-    def wrap_key(self, key_bytes, _):
-        return base64.b64encode(key_bytes)
-
-    def unwrap_key(self, wrapped_key, _):
-        return base64.b64decode(wrapped_key)
-
-
-def test_parquet_with_encrypted_columns_is_refused_and_its_other_columns_are_read(tmp_path):
-    factory = encryption.CryptoFactory(lambda _: _Keys())
-    settings = encryption.EncryptionConfiguration("footer", column_keys={"c": ["secret"]}, plaintext_footer=True)
-    keys = factory.file_encryption_properties(encryption.KmsConnectionConfig(), settings)
-    table = pa.table({"prompt": ["a"], "secret": ["b"]})
-    pq.write_table(table, tmp_path / "t.parquet", encryption_properties=keys)
-    with pytest.raises(TrainerError, match=r"t\.parquet: is an encrypted Parquet file"):
-        records(tmp_path / "t.parquet", prompt="secret")
-    assert [one.fields for one in records(tmp_path / "t.parquet")] == [{"prompt": "a"}]
-
-
-def test_parquet_whose_end_is_broken_anywhere_is_refused_or_read_and_ends_no_process():
-    wrecked = """
-import io, random, sys
-sys.path[:0] = {path!r}
-from finetune_trainer.data.parquet import ParquetRows
-from finetune_trainer.errors import TrainerError
-whole = {whole!r}
-for seed in range(400):
-    data, chance = bytearray(whole), random.Random(seed)
-    data[len(data) - 9 - chance.randrange(int.from_bytes(whole[-8:-4], "little"))] = chance.randrange(256)
-    try:
-        list(ParquetRows(io.BytesIO(data), "t.parquet").blocks({{"prompt", "completion"}}))
-    except TrainerError:
-        pass
-"""
-    program = wrecked.format(path=sys.path, whole=as_parquet(ROWS))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("broken", [0, 1, 4, 9])
-def test_parquet_gives_all_rows_of_small_row_groups_before_the_broken_one(broken, tmp_path):
-    rows = [{"prompt": f"question {n} " + "x" * 40} for n in range(30)]
-    data = bytearray(as_parquet(rows, row_group_size=3))
-    at = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(broken).column(0)
-    start = at.dictionary_page_offset or at.data_page_offset
-    data[start : start + at.total_compressed_size] = b"\xff" * at.total_compressed_size
-    (tmp_path / "t.parquet").write_bytes(data)
-    found = []
-    with split_file(tmp_path / "t.parquet") as file, pytest.raises(TrainerError, match=f"row group {broken} is broken"):
-        deque(map(found.append, file.records()), 0)
-    assert [str(one.position) for one in found] == [f"row group {n // 3} row {n % 3}" for n in range(3 * broken)]
-    assert [one.fields for one in found] == rows[: 3 * broken]
-
-
-def test_parquet_reads_conversations_and_only_the_columns_of_the_job(tmp_path):
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    pq.write_table(pa.Table.from_pylist([{"chat": messages, "other": 1}]), tmp_path / "t.parquet")
-    found = records(tmp_path / "t.parquet", messages="chat")
-    assert [record.fields for record in found] == [{"chat": messages}]
-
-
-@pytest.mark.parametrize("name", ["data", "data.txt", "data.gz"])
-def test_an_unknown_ending_asks_for_the_format(name, tmp_path):
-    (tmp_path / name).write_bytes(b"")
-    with pytest.raises(TrainerError, match=r"spec\.dataset\.train: the ending of") as raised:
-        records(tmp_path / name)
-    assert raised.value.reason == "SpecInvalid"
-    assert raised.value.next_step == "Set spec.dataset.train.format to CSV, JSONLines, JSON or Parquet."
-
-
-@pytest.mark.parametrize(
-    ("name", "step"),
-    [
-        ("d.arrow", "to_parquet"),
-        ("d.XLSX", "as CSV"),
-        ("d.csv.zip", "out of the archive"),
-        ("d.sql", "Save the rows as CSV"),
-        ("d.jsonl.lzma", "Compress the file with gzip"),
-    ],
-)
-def test_endings_of_other_formats_are_answered_with_what_to_write(name, step, tmp_path):
-    (tmp_path / name).write_bytes(b"")
-    with pytest.raises(TrainerError, match=f"the ending of {name} does not tell its format") as raised:
-        records(tmp_path / name)
-    assert step in raised.value.next_step
-
-
-@pytest.mark.parametrize("name", ["data.jsonl", "data.jsonl.zst", "data.jsonl.gz", "data.JSONL.XZ"])
-def test_compression_is_known_by_its_first_bytes(name, tmp_path):
-    (tmp_path / name).write_bytes(GZIP)
-    with split_file(tmp_path / name) as file:
-        assert len(list(file.records())) == 1000
-        assert str(file.format) == "JSONLines, gzip"
-
-
-@pytest.mark.parametrize("name", ["data.jsonl.gz", "data.jsonl.bz2"])
-def test_text_is_read_though_its_name_says_that_it_is_compressed(name, tmp_path):
-    (tmp_path / name).write_bytes(LINES)
-    with split_file(tmp_path / name) as file:
-        assert len(list(file.records())) == 1000
-        assert str(file.format) == "JSONLines"
-
-
-@pytest.mark.parametrize("compress", list(COMPRESSIONS.values())[1:])
-def test_compressed_files_may_stand_one_behind_the_other(compress, tmp_path):
-    (tmp_path / "t.jsonl").write_bytes(compress(b'{"a":') + compress(b"1}\n") + compress(b'{"a":2}'))
-    assert [one.fields for one in records(tmp_path / "t.jsonl")] == [{"a": 1}, {"a": 2}]
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "read_as"),
-    [
-        ("t.csv", b'prompt;completion\n"a;1";b,c\n', "CSV, semicolons"),
-        ("t.csv", b"prompt\tcompletion\na;1\tb,c\n", "CSV, tabs"),
-        ("t.tsv", b"prompt\tcompletion\na;1\tb,c\n", "CSV, tabs"),
-        ("t.tsv", b'prompt,completion\na;1,"b,c"\n', "CSV"),
-        ("t.csv", b'"prompt"|"completion"\r\n"a;1"|"b,c"\r\n', "CSV, bars"),
-        ("t.csv", b'sep=;\r\nprompt;completion\r\n"a;1";b,c\r\n', "CSV, semicolons"),
-        ("t.csv", b'\xef\xbb\xbf"sep=^"\nprompt^completion\na;1^b,c\n', "CSV, separated by ^"),
-        ("t.csv", "prompt\tcompletion\r\na;1\tb,c\r\n".encode("utf-16"), "CSV, UTF-16, tabs"),
-        ("t.csv.xz", lzma.compress('prompt;completion\n"a;1";b,c'.encode("utf-16")), "CSV, UTF-16, semicolons, xz"),
-        ("t.json", b'{"prompt":"a;1","completion":"b,c"}\n', "JSONLines"),
-        ("t.jsonl", b'[{"prompt":"a;1","completion":"b,c"}]', "JSON"),
-        ("t.json", '{"prompt":"a;1","completion":"b,c"}\n'.encode("utf-16"), "JSONLines, UTF-16"),
-    ],
-)
-def test_what_a_file_does_not_say_by_its_name_is_found_out(name, data, read_as, tmp_path):
-    (tmp_path / name).write_bytes(data)
-    with split_file(tmp_path / name) as file:
-        assert [one.fields for one in file.records()] == [{"prompt": "a;1", "completion": "b,c"}]
-        assert str(file.format) == read_as
-
-
-@pytest.mark.parametrize(
-    ("header", "columns", "names"),
-    [
-        ("prompt,completion;prompt;completion", {}, ["prompt,completion", "prompt", "completion"]),
-        ("messages", {}, ["messages"]),
-        ("id;messages", {}, ["id", "messages"]),
-        ("Prompt;COMPLETION", {}, ["Prompt", "COMPLETION"]),
-        ("a, b;label", {"prompt": "a, b", "completion": "label"}, ["a, b", "label"]),
-        ("a, b;c", {}, ["a", "b;c"]),  # of no use either way
-    ],
-)
-def test_the_separator_is_the_one_that_gives_the_columns_of_the_job(header, columns, names, tmp_path):
-    (tmp_path / "t.csv").write_text(header + "\n")
-    with split_file(tmp_path / "t.csv", **columns) as file:
-        assert list(file.records()) == []
-        assert list(file.columns_seen) == names
-
-
-def test_what_is_no_character_of_utf_16_is_a_bad_row(tmp_path):
-    (tmp_path / "t.csv").write_bytes("prompt,completion\na,b\n\ud800,c\n".encode("utf-16", "surrogatepass"))
-    found = records(tmp_path / "t.csv")
-    assert [(one.position.line, one.problem and one.problem[:24]) for one in found] == [
-        (2, None),
-        (3, "the row is not UTF-8 text"[:24]),
-    ]
-
-
 def test_one_object_around_more_than_a_row_may_have_is_no_row(tmp_path):
     (tmp_path / "t.json").write_bytes(b'{"rows":[{"prompt":"' + BIG + b'"}]}')
     with pytest.raises(TrainerError, match="begins with an object that is no row: it holds the rows"):
         records(tmp_path / "t.json")
 
 
-@pytest.mark.parametrize("name", ["PARENT", "ORCID"])
-def test_a_header_that_begins_like_another_format_is_a_header(name, tmp_path):
-    (tmp_path / "t.csv").write_text(f"{name},prompt,completion\n1,a,b\n")
-    assert records(tmp_path / "t.csv")[0].fields == {name: "1", "prompt": "a", "completion": "b"}
-
-
 def test_columns_that_no_job_asks_for_may_have_one_name(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"prompt,completion,,\na,b,,\n")
     assert records(tmp_path / "t.csv")[0].fields == {"prompt": "a", "completion": "b", "": ""}
-
-
-@pytest.mark.parametrize(("name", "data"), [("data", b'{"a":1}\n'), ("data.csv.gz", GZIP)])
-def test_the_format_of_the_job_goes_before_the_ending(name, data, tmp_path):
-    (tmp_path / name).write_bytes(data)
-    assert records(tmp_path / name, data_format="JSONLines")[0].fields == {"a": 1}
-
-
-@pytest.mark.parametrize("how", ["written to", "replaced", "gone"])
-def test_parquet_that_changes_while_it_is_read_is_refused(how, tmp_path):
-    """Its bytes are hashed before its rows are read from its end."""
-    path = tmp_path / "t.parquet"
-    path.write_bytes(PARQUET)
-    with split_file(path) as file:
-        found = file.records()
-        next(found)
-        if how != "written to":
-            path.unlink()
-        if how != "gone":
-            path.write_bytes(PARQUET + b"more")
-        with pytest.raises(TrainerError, match=r"t\.parquet( has changed|: has changed| is not in)") as raised:
-            list(found)
-    assert raised.value.next_step
 
 
 def test_rows_that_are_added_while_a_file_is_read_are_noticed_later(tmp_path):

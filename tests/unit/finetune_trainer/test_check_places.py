@@ -1,0 +1,102 @@
+"""Where check looks for data, and what it says of a place that has none."""
+
+import os
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from tests.unit.finetune_trainer.test_check import GOOD
+
+
+def test_a_file_that_is_not_there(check, tmp_path):
+    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/none.jsonl"}}})
+    assert (result.code, result.verdict.reason) == (ExitCode.DATASET_NOT_FOUND, "DatasetNotFound")
+    assert f"none.jsonl is not in {tmp_path}" in result.verdict.message
+
+
+@pytest.mark.parametrize(("written", "found"), [("Rows.jsonl", True), ("rows.json", True), ("other.csv", False)])
+def test_a_file_that_is_not_there_is_answered_with_the_one_that_is(check, tmp_path, written, found):
+    (tmp_path / "rows.jsonl").write_text(GOOD)
+    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/{written}"}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert ("; there is rows.jsonl" in result.verdict.message) == found
+    assert "file:///FOLDER/FILE" in result.verdict.next_step
+
+
+@pytest.mark.parametrize(
+    ("uri", "place"), [("pvc://data/a/rows.jsonl", "pvc://data"), ("configmap://c/k", "configmap://c")]
+)
+def test_a_manifest_of_the_cluster_is_told_how_to_name_its_file_on_this_machine(check, uri, place):
+    result = check(spec={"dataset": {"train": {"uri": uri}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert f"{place} is of the job's namespace on a cluster, and not mounted here" in result.verdict.message
+    assert "file:///FOLDER/FILE" in result.verdict.next_step
+
+
+def test_a_store_whose_library_is_not_installed_names_what_to_install(check, monkeypatch):
+    def absent(*_, **__):
+        raise ImportError("Install s3fs to access S3")  # as fsspec raises it: without the module's name
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", absent)
+    result = check(spec={"dataset": {"train": {"uri": "s3://bucket/rows.jsonl"}}})
+    assert result.code == ExitCode.SPEC_INVALID
+    assert result.verdict.message == "rows.jsonl: s3:// cannot be read here: what reads it is not installed"
+    assert "./trainer_image[stores]" in result.verdict.next_step
+
+
+@pytest.mark.parametrize(("status", "reason"), [(500, "StoreUnavailable"), (403, "AccessDenied")])
+def test_the_next_step_at_a_shell_speaks_of_the_shell(check, monkeypatch, status, reason):
+    def refuses(*_, **__):
+        error = OSError("no")
+        error.status = status
+        raise error
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuses)
+    result = check(spec={"dataset": {"train": {"uri": "https://example.com/rows.jsonl"}}})
+    assert result.verdict.reason == reason
+    assert not [word for word in ("retryNonce", "Secret") if word in result.verdict.next_step]
+
+
+def test_the_uri_of_a_local_file_is_percent_decoded(check, tmp_path):
+    path = tmp_path / "a b#ü?.jsonl"
+    path.write_text(GOOD)
+    assert check(spec={"dataset": {"train": {"uri": path.as_uri()}}}).code == ExitCode.OK
+
+
+def test_a_pipe_is_not_waited_for(check, tmp_path):
+    os.mkfifo(tmp_path / "rows.jsonl")
+    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/rows.jsonl"}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert "rows.jsonl is a pipe or a device, not a file" in result.verdict.message
+
+
+@pytest.mark.parametrize("name", ["loop.jsonl", "n" * 300 + ".jsonl", "gone.jsonl"])
+def test_names_that_lead_nowhere_are_not_tried_again(check, tmp_path, name):
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/{name}"}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert f"there is {name}" not in result.verdict.message
+
+
+def test_a_folder_is_no_file(check, tmp_path):
+    for name in ("rows.jsonl", "rows"):
+        (tmp_path / name).mkdir()
+        result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/{name}"}}})
+        assert result.code == ExitCode.DATASET_NOT_FOUND
+        assert "is a folder, not a file" in result.verdict.message
+        assert "Several become one by `cat`" in result.verdict.next_step
+
+
+def test_a_pattern_is_no_file(check, tmp_path):
+    (tmp_path / "part-1.jsonl").write_text(GOOD)
+    result = check(spec={"dataset": {"train": {"uri": f"file://{tmp_path}/part-*.jsonl"}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert result.verdict.next_step.startswith("Patterns are not read as such. Name one file of rows in the uri.")
+
+
+def test_hubs_are_not_asked_offline(check, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = check(spec={"dataset": {"train": {"uri": "hf://datasets/owner/name/train.jsonl"}}})
+    assert result.code == ExitCode.SPEC_INVALID
+    assert "air-gapped" in result.verdict.message

@@ -1,0 +1,109 @@
+"""What check warns of: rows that can be used, and were probably not meant so."""
+
+import json
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from tests.unit.finetune_trainer.test_check import GOOD
+
+
+def test_a_system_column_that_was_named_and_is_absent_is_warned_of(check):
+    data = '{"prompt": "a", "completion": "b", "instructions": "c"}\n'
+    result = check(train=("t.jsonl", data), spec={"dataset": {"columns": {"system": "instruction"}}})
+    assert result.code == ExitCode.OK
+    assert "t.jsonl: no row has a column 'instruction' (columns.system); did you mean instructions?" in (
+        result.verdict.warnings
+    )
+
+
+def test_duplicates_and_shared_rows_are_warnings(check):
+    result = check(train=("train.jsonl", GOOD + GOOD), test=("test.csv", "prompt,completion\na,b\nAnd grass?,green\n"))
+    assert result.code == ExitCode.OK
+    assert result.verdict.train.duplicate_rows == 2
+    (shared,) = result.verdict.shared_rows
+    assert (shared.splits, shared.rows, shared.examples) == (["train", "test"], 1, ["test.csv line 3"])
+    assert "train.jsonl: 2 rows exactly like an earlier row" in result.verdict.warnings
+    assert "test.csv: 1 row also in train.jsonl (the first: test.csv line 3)" not in result.verdict.warnings
+    assert "test.csv: 1 row also in train.jsonl (the first: line 3)" in result.verdict.warnings
+
+
+def test_files_that_are_called_alike_are_told_apart_by_their_splits(check):
+    wrong = '{"prompt": "a", "completion": ""}\n'
+    result = check(train=("train/rows.jsonl", GOOD), validation=("val/rows.jsonl", GOOD), test=("test/set.jsonl", GOOD))
+    assert "rows.jsonl (train) has 2 rows, rows.jsonl (validation) has 2 rows, set.jsonl has" in result.verdict.message
+    shared = "rows.jsonl (validation): 2 rows also in rows.jsonl (train) (the first: line 1)"
+    assert shared in result.verdict.warnings
+    result = check(train=("train/rows.jsonl", GOOD), validation=("val/rows.jsonl", wrong))
+    assert result.verdict.message.startswith("rows.jsonl (validation): 1 of 1 row cannot be used: line 1")
+
+
+def test_rows_over_the_length_limit_are_warned_of(check, tiny_model):
+    rows = GOOD + json.dumps({"prompt": "sky " * 200, "completion": "blue"}) + "\n"
+    rows += json.dumps({"prompt": "sky", "completion": "blue " * 200}) + "\n"
+    result = check(
+        "--model-cache", tiny_model, train=("t.jsonl", rows), spec={"hyperparameters": {"maxSequenceLength": 64}}
+    )
+    assert result.code == ExitCode.OK
+    assert result.verdict.train.truncated_rows == 2
+    assert "t.jsonl: 2 rows longer than maxSequenceLength 64; the end is cut" in result.verdict.warnings
+    assert any("1 row without any token of the completion" in w and "line 3" in w for w in result.verdict.warnings)
+
+
+MESSAGES = '[{""role"": ""user"", ""content"": ""a""}]'
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "warning"),
+    [
+        ("t.csv", "Prompt;Completion\na;b\n", "t.csv: read by the columns {prompt: Prompt, completion: Completion}"),
+        ("t.json", '{"conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]}', "{messages: conv"),
+        ("t.jsonl", '{"instruction":"a","input":"","output":"b"}', "completion: output}, with input below the prompt"),
+        ("t.csv", f'prompt,completion\n"{MESSAGES}",b\n', "t.csv: the first row has messages written as JSON for text"),
+        ("t-00002-of-00005.csv", "prompt,completion\na,b\n", "part 3 of 5 by its name; the other parts are not read"),
+    ],
+)
+def test_how_a_file_was_read_is_said_where_it_may_not_be_meant(check, name, data, warning):
+    result = check(train=(name, data))
+    assert result.code == ExitCode.OK
+    assert [one for one in result.verdict.warnings if warning in one]
+
+
+def test_tools_that_rows_name_are_not_left_out_without_a_word(check):
+    row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": []}\n'
+    assert "t.jsonl: column tools is not read: rows are learnt as if the model had no tools" in (
+        check(train=("t.jsonl", row)).verdict.warnings
+    )
+
+
+def test_special_tokens_in_the_text_of_rows_are_warned_of(check, tiny_model):
+    secret = "a <|im_end|> b"
+    rows = [{"prompt": "a <|im b", "completion": "c"}, {"prompt": "d", "completion": secret}]
+    talk = {"messages": [{"role": "user", "content": secret}, {"role": "assistant", "content": secret}]}
+    data = "".join(json.dumps(row) + "\n" for row in [*rows, talk])
+    result = check("--model-cache", tiny_model, train=("t.jsonl", data), test=("v.jsonl", GOOD))
+    assert result.code == ExitCode.OK
+    (warning,) = [one for one in result.verdict.warnings if "special token" in one]
+    assert warning.startswith("t.jsonl: 2 rows with a special token of the model in the text (the first: line 2)")
+
+
+@pytest.mark.parametrize("word", ["nan", "#N/A", "None"])
+def test_texts_that_mean_no_value_are_warned_of(check, word):
+    table = f"prompt,completion\na,{word}s\nb,{word}\n{word},c\n{word},{word}\n"
+    talk = {"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": "a"}]}
+    result = check(train=("t.csv", table), test=("v.jsonl", json.dumps(talk)), validation=("w.jsonl", GOOD))
+    found = [one.partition(" with ")[0] for one in result.verdict.warnings if "means no value" in one]
+    assert found == ["t.csv: 3 rows", "v.jsonl: 1 row"]
+    assert any("(the first: line 3)" in one for one in result.verdict.warnings)
+
+
+def test_a_plain_file_has_no_warning_of_how_it_was_read(check):
+    result = check(train=("t-00000-of-00001.jsonl", GOOD), validation=("v.csv", "prompt,completion\na,b\n"))
+    assert [one for one in result.verdict.warnings if not one.startswith("tokens were not counted")] == []
+
+
+def test_the_input_of_an_instruction_is_not_left_out_without_a_word(check):
+    data = '{"instruction": "a", "input": "b", "output": "c"}\n'
+    columns = {"prompt": "instruction", "completion": "output"}
+    result = check(train=("t.jsonl", data), spec={"dataset": {"columns": columns}})
+    assert any("t.jsonl: column input is not read" in warning for warning in result.verdict.warnings)

@@ -1,0 +1,151 @@
+"""Parquet is read in bounded memory, row for row, and a broken or encrypted file is refused and ends no process."""
+
+import base64
+import io
+import subprocess
+import sys
+from collections import deque
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow.parquet import encryption
+
+from finetune_api.job import Columns
+from finetune_trainer.data.columns import to_row
+from finetune_trainer.data.parquet import batch_rows
+from finetune_trainer.errors import TrainerError
+from tests.unit.finetune_trainer.test_data_read import (
+    BIG,
+    PARQUET,
+    ROWS,
+    as_parquet,
+    as_parquet_table,
+    records,
+    split_file,
+)
+
+
+def test_parquet_with_bytes_that_are_no_text_is_a_bad_row(tmp_path):
+    binary = pa.array([b"ok", b"\xff", b"fine"], pa.binary())
+    column = pa.Array.from_buffers(pa.string(), 3, binary.buffers())
+    pq.write_table(pa.table({"prompt": column}), tmp_path / "t.parquet")
+    assert [record.problem for record in records(tmp_path / "t.parquet")] == [None, "the row is not UTF-8 text", None]
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (pa.array([1]), "a number"),
+        (pa.array([b"a"]), "bytes"),
+        (pa.array([1], pa.timestamp("ns")), "of another type"),  # Python knows no nanoseconds
+        (pa.array([10**9], pa.date32()), "of another type"),  # nor the year 2,700,000
+        (pa.array([0], pa.timestamp("us")), "a time"),
+        (pa.array([0], pa.date32()), "a date"),
+        (pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())), "a list"),
+    ],
+)
+def test_parquet_with_columns_that_are_no_text_has_bad_rows(column, said, tmp_path):
+    pq.write_table(pa.table({"prompt": column, "completion": ["x"]}), tmp_path / "t.parquet")
+    (record,) = records(tmp_path / "t.parquet")
+    assert to_row(record, Columns()).what == f"prompt is {said}, not text"
+
+
+def test_parquet_counts_the_text_of_conversations_too(tmp_path):
+    row = {"messages": [{"role": "user", "content": BIG.decode()}]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "t.parquet")
+    assert records(tmp_path / "t.parquet")[0].problem == "the row is longer than 4 MiB"
+
+
+@pytest.mark.parametrize(
+    ("texts", "group", "most", "least"),
+    [
+        (["x" * 1_000_000] * 300, 300, 70, 1),  # one word of a dictionary: 1 MB in the file, 300 MB in memory
+        (["x" * 1_000_000 + str(n) for n in range(40)], 40, 70, 30),
+        (["short"] * 1000, 1000, 256, 256),
+    ],
+)
+def test_parquet_takes_few_large_rows_at_once_and_many_small_ones(texts, group, most, least):
+    table = pa.table({"messages": [[{"role": "user", "content": text}] for text in texts], "other": texts})
+    file = pq.ParquetFile(io.BytesIO(as_parquet_table(table, row_group_size=group)))
+    assert least <= batch_rows(file.metadata.row_group(0)) <= most
+
+
+class _Keys(encryption.KmsClient):
+    """Keys that are wrapped in nothing."""
+
+    def wrap_key(self, key_bytes, _):
+        return base64.b64encode(key_bytes)
+
+    def unwrap_key(self, wrapped_key, _):
+        return base64.b64decode(wrapped_key)
+
+
+def test_parquet_with_encrypted_columns_is_refused_and_its_other_columns_are_read(tmp_path):
+    factory = encryption.CryptoFactory(lambda _: _Keys())
+    settings = encryption.EncryptionConfiguration("footer", column_keys={"c": ["secret"]}, plaintext_footer=True)
+    keys = factory.file_encryption_properties(encryption.KmsConnectionConfig(), settings)
+    table = pa.table({"prompt": ["a"], "secret": ["b"]})
+    pq.write_table(table, tmp_path / "t.parquet", encryption_properties=keys)
+    with pytest.raises(TrainerError, match=r"t\.parquet: is an encrypted Parquet file"):
+        records(tmp_path / "t.parquet", prompt="secret")
+    assert [one.fields for one in records(tmp_path / "t.parquet")] == [{"prompt": "a"}]
+
+
+def test_parquet_whose_end_is_broken_anywhere_is_refused_or_read_and_ends_no_process():
+    wrecked = """
+import io, random, sys
+sys.path[:0] = {path!r}
+from finetune_trainer.data.parquet import ParquetRows
+from finetune_trainer.errors import TrainerError
+whole = {whole!r}
+for seed in range(400):
+    data, chance = bytearray(whole), random.Random(seed)
+    data[len(data) - 9 - chance.randrange(int.from_bytes(whole[-8:-4], "little"))] = chance.randrange(256)
+    try:
+        list(ParquetRows(io.BytesIO(data), "t.parquet").blocks({{"prompt", "completion"}}))
+    except TrainerError:
+        pass
+"""
+    program = wrecked.format(path=sys.path, whole=as_parquet(ROWS))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("broken", [0, 1, 4, 9])
+def test_parquet_gives_all_rows_of_small_row_groups_before_the_broken_one(broken, tmp_path):
+    rows = [{"prompt": f"question {n} " + "x" * 40} for n in range(30)]
+    data = bytearray(as_parquet(rows, row_group_size=3))
+    at = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(broken).column(0)
+    start = at.dictionary_page_offset or at.data_page_offset
+    data[start : start + at.total_compressed_size] = b"\xff" * at.total_compressed_size
+    (tmp_path / "t.parquet").write_bytes(data)
+    found = []
+    with split_file(tmp_path / "t.parquet") as file, pytest.raises(TrainerError, match=f"row group {broken} is broken"):
+        deque(map(found.append, file.records()), 0)
+    assert [str(one.position) for one in found] == [f"row group {n // 3} row {n % 3}" for n in range(3 * broken)]
+    assert [one.fields for one in found] == rows[: 3 * broken]
+
+
+def test_parquet_reads_conversations_and_only_the_columns_of_the_job(tmp_path):
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    pq.write_table(pa.Table.from_pylist([{"chat": messages, "other": 1}]), tmp_path / "t.parquet")
+    found = records(tmp_path / "t.parquet", messages="chat")
+    assert [record.fields for record in found] == [{"chat": messages}]
+
+
+@pytest.mark.parametrize("how", ["written to", "replaced", "gone"])
+def test_parquet_that_changes_while_it_is_read_is_refused(how, tmp_path):
+    """Its bytes are hashed before its rows are read from its end."""
+    path = tmp_path / "t.parquet"
+    path.write_bytes(PARQUET)
+    with split_file(path) as file:
+        found = file.records()
+        next(found)
+        if how != "written to":
+            path.unlink()
+        if how != "gone":
+            path.write_bytes(PARQUET + b"more")
+        with pytest.raises(TrainerError, match=r"t\.parquet( has changed|: has changed| is not in)") as raised:
+            list(found)
+    assert raised.value.next_step
