@@ -13,8 +13,9 @@ from typing import Any
 
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
-from finetune_operator.decide import cloud_cost, cloud_policy, evaluation_hosts, job, leftovers, measuring
+from finetune_operator.decide import attempts, cloud_cost, cloud_policy, evaluation_hosts, job, leftovers, measuring
 from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, stalled, timestamp
+from finetune_operator.decide.job_change import fail, with_status
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.remote import RemoteJob, oldest
 from finetune_operator.decide.reported import dataset_facts
@@ -131,7 +132,7 @@ def take_over(view: JobView) -> Decision | None:
         "observed_retry_nonce": view.spec.retry_nonce,
     }
     message = f"job {adopted.job_id} at the provider is looked up"
-    return Decision(job.with_status(view, Change(reconciling(Reason.QUEUED, message), fields)), requeue_after=0)
+    return Decision(with_status(view, Change(reconciling(Reason.QUEUED, message), fields)), requeue_after=0)
 
 
 def refuse_other_base(view: JobView) -> Decision | None:
@@ -144,7 +145,7 @@ def refuse_other_base(view: JobView) -> Decision | None:
         return None
     message = f"spec.baseModel: the job's adapter was tuned from {base}, and not from {view.spec.base_model}"
     step = f"Apply the job under a new name with baseModel: {base}."
-    return job.fail(view, Failure(reason=Reason.SPEC_INVALID, message=message, next_step=step))
+    return fail(view, Failure(reason=Reason.SPEC_INVALID, message=message, next_step=step))
 
 
 def suspend(view: JobView) -> Decision | None:
@@ -164,7 +165,7 @@ def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
     problem = problem or cloud_policy.cannot_learn_preferences(view.spec, view.facts)
     active = view.active if evaluation_hosts.compares_versions(view) else None
     problem = problem or cloud_policy.cannot_be_compared_with(active, view.connection)
-    return job.fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem else None
+    return fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem else None
 
 
 def refuse_what_is_not_there(view: JobView) -> Decision | None:
@@ -177,7 +178,7 @@ def refuse_what_is_not_there(view: JobView) -> Decision | None:
     where = f" ({view.provider.place})" if view.provider.place else ""
     message = f"spec.adopt.jobID: there is no job {adopted.job_id} where the connection leads{where}"
     step = "Apply the job under a new name, with the provider's name of a job that is there."
-    return job.fail(view, failure.model_copy(update={"message": message, "next_step": step}))
+    return fail(view, failure.model_copy(update={"message": message, "next_step": step}))
 
 
 def refuse_what_has_ended(view: JobView) -> Decision | None:
@@ -185,13 +186,13 @@ def refuse_what_has_ended(view: JobView) -> Decision | None:
     if view.run.state not in {"Absent", "Checked"} or view.spec is None or view.provider.asked_at is not None:
         return None
     refusal = cloud_policy.retired(view.spec.base_model, view.facts, view.now.date())
-    return job.fail(view, refusal) if refusal else None
+    return fail(view, refusal) if refusal else None
 
 
 def refuse_what_has_no_price(view: JobView) -> Decision | None:
     """A budget that nobody can hold needs no pod to find that out."""
     refusal = cloud_cost.unpriced(view) if view.run.state == "Absent" else None
-    return job.fail(view, refusal) if refusal else None
+    return fail(view, refusal) if refusal else None
 
 
 def say_unreachable(view: JobView) -> Decision | None:
@@ -213,7 +214,7 @@ def enforce_deadline(view: JobView) -> Decision | None:
     if left is None or left > 0:
         return None
     message = "the job ran longer than spec.activeDeadlineSeconds and was cancelled"
-    return replace(job.fail(view, Failure.because(Reason.DEADLINE_EXCEEDED, message)), stop=True)
+    return replace(fail(view, Failure.because(Reason.DEADLINE_EXCEEDED, message)), stop=True)
 
 
 def wait_for_the_name(view: JobView) -> Decision | None:
@@ -234,7 +235,7 @@ def wait_for_the_name(view: JobView) -> Decision | None:
         "Look the job up at the provider. If its model has a name by now, apply a job with spec.adopt.jobID; else set "
         "spec.retryNonce to pay for another attempt."
     )
-    return job.fail(view, Failure(reason=Reason.PROVIDER_FAILED, message=message, next_step=step))
+    return fail(view, Failure(reason=Reason.PROVIDER_FAILED, message=message, next_step=step))
 
 
 def _left_to_deadline(view: JobView) -> float | None:
@@ -262,7 +263,7 @@ def submit(view: JobView) -> Decision | None:
     cost = cloud_cost.expected(view, checked)
     refusal = cloud_cost.over_budget(view, cost)
     if refusal is not None:
-        return job.fail(view, refusal)
+        return fail(view, refusal)
     status = _waiting_to_be_made(view)
     return Decision(status.model_copy(update={"cost": cost}), submit=True)
 
@@ -276,7 +277,7 @@ def _waiting_to_be_made(view: JobView) -> FineTuneJobStatus:
     ]
     dataset = (report.dataset if report else None) or view.status.dataset
     fields = {"phase": "Queued", "failure": None, "dataset": dataset}
-    return job.with_status(view, Change(facts, fields))
+    return with_status(view, Change(facts, fields))
 
 
 def asked(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
@@ -295,13 +296,13 @@ def submitted(status: FineTuneJobStatus, made: RemoteJob) -> FineTuneJobStatus:
 
 def refused(view: JobView, failure: Failure) -> Decision:
     """The provider will not make this job."""
-    return job.fail(view, failure.model_copy(update={"attempt": view.attempt}))
+    return fail(view, failure.model_copy(update={"attempt": view.attempt}))
 
 
 def trouble(view: JobView, failure: Failure, again: float) -> Decision:
     """Something is in the way: said in status, whose phase stays, and tried again."""
     say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
-    status = job.with_status(view, Change(say(failure.reason, failure.message), {"failure": failure}))
+    status = with_status(view, Change(say(failure.reason, failure.message), {"failure": failure}))
     return Decision(status, requeue_after=max(1.0, again))
 
 
@@ -319,7 +320,7 @@ def not_tidied(view: JobView, failure: Failure) -> Decision:
     billed = view.provider.evaluation is not None and view.provider.evaluation.deployments is not None
     again = ASK_AGAIN_SECONDS if billed else leftovers.pause(view.status.conditions, failure, view.now)
     if not view.deleting:
-        return Decision(job.with_status(view, Change([fact])), requeue_after=again)
+        return Decision(with_status(view, Change([fact])), requeue_after=again)
     message = (
         f"{what} cannot be deleted: {failure.message}; annotate the job with finetune.dev/abandon=true to let it go"
     )
@@ -338,11 +339,11 @@ def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again
     if failure is None:
         said = f"{', '.join(names)} is being deleted at the provider"
         facts = reconciling(Reason.PENDING, said) if view.deleting else []
-        return Decision(job.with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)})), requeue_after=again)
+        return Decision(with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)})), requeue_after=again)
     facts = [measuring.unreleased(names, failure)]
     decision = not_tidied(view, failure)
     if not view.deleting:
-        decision = Decision(job.with_status(view, Change()))
+        decision = Decision(with_status(view, Change()))
     return _with(view, replace(decision, requeue_after=ASK_AGAIN_SECONDS), facts, cost=cloud_cost.with_bill(view))
 
 
@@ -368,7 +369,9 @@ def _with(view: JobView, decision: Decision, facts: Iterable[Fact], **fields: An
 
 def retry_or_fail(view: JobView) -> Decision | None:
     """As anywhere; what has failed may be billed, too."""
-    return job.retry_or_fail(replace(view, status=view.status.model_copy(update={"cost": cloud_cost.with_bill(view)})))
+    return attempts.retry_or_fail(
+        replace(view, status=view.status.model_copy(update={"cost": cloud_cost.with_bill(view)}))
+    )
 
 
 def retirement_facts(view: JobView) -> list[Fact]:
@@ -386,7 +389,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     say_unreachable,
     wait_for_news,
     suspend,
-    job.notice_loss,
+    attempts.notice_loss,
     job.hold_restored,
     job.wait_for_connection,
     job.refuse_by_policy,
@@ -394,10 +397,10 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     take_over,
     refuse_what_has_ended,
     refuse_what_has_no_price,
-    job.wait_for_last_pod,
-    job.wait_before_retry,
-    job.start,
-    job.adopt,
+    attempts.wait_for_last_pod,
+    attempts.wait_before_retry,
+    attempts.start,
+    attempts.adopt,
     enforce_deadline,
     job.wait_for_pod,
     submit,

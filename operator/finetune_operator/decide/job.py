@@ -6,26 +6,27 @@ Provider-neutral: the state of the attempt comes as a `Run`, whatever runs it.
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any
 
-from finetune_api.connection import HuggingFace
 from finetune_api.job import DataFile, FineTuneJobSpec
-from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_api.uris import UriError, parse_uri
 from finetune_api.verdict import SPLITS
 from finetune_operator.decide import policy, unheard
-from finetune_operator.decide.conditions import (
-    Fact,
-    is_true,
-    merge,
-    moment,
-    ready,
-    reconciling,
-    resting,
-    stalled,
-    timestamp,
+from finetune_operator.decide.attempts import (
+    AWAITED,
+    LAST_POD_CHECK_SECONDS,
+    LATE_POD_CHECK_SECONDS,
+    adopt,
+    next_attempt,
+    notice_loss,
+    retry_or_fail,
+    start,
+    wait_before_retry,
+    wait_for_last_pod,
 )
+from finetune_operator.decide.conditions import Fact, is_true, moment, ready, reconciling, resting, stalled, timestamp
+from finetune_operator.decide.job_change import fail, with_status
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.reported import (
     AT_WORK,
@@ -35,26 +36,19 @@ from finetune_operator.decide.reported import (
     report_is_due,
     reported,
 )
-from finetune_operator.decide.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
-from finetune_operator.decide.run import RETRIED, STARTING, Run
-from finetune_operator.decide.size import fit
+from finetune_operator.decide.retries import Tally
+from finetune_operator.decide.run import STARTING, Run
 from finetune_operator.decide.versions import recorded_result
 
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
 
-LATE_POD_CHECK_SECONDS = 15
 LATEST_POD_CHECK_SECONDS = 60
-LAST_POD_CHECK_SECONDS = 10
 REJECTED_CHECK_SECONDS = 60
 
-AWAITED = "waiting for the trainer to start"
-"""From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
 
 PASSING = frozenset({Reason.UNSCHEDULABLE, Reason.VOLUME_UNAVAILABLE, Reason.POD_NOT_STARTED})
 """Obstacles of a pod that may pass without anybody doing something: another pod ends, a node gets well."""
-
-DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
 
 
 def decide(view: JobView) -> Decision:
@@ -125,7 +119,7 @@ def restart(view: JobView) -> Decision | None:
         Fact("Failed", "False", Reason.PENDING),
     ]
     tally = asdict(Tally(saved_work=view.provider.saved_work))
-    provider = _next_attempt(view, **tally, retry_after=None, last_failure=None)
+    provider = next_attempt(view, **tally, retry_after=None, last_failure=None)
     fields = {
         "phase": "Pending",
         "failure": None,
@@ -145,17 +139,9 @@ def suspend(view: JobView) -> Decision | None:
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
     fields = {"phase": "Suspended", "failure": None, **reported(view.run.report, view.status)}
     if view.begun:
-        fields["provider"] = _next_attempt(view)
+        fields["provider"] = next_attempt(view)
     status = with_status(view, Change(facts, fields))
     return Decision(status, stop=stopping, requeue_after=LAST_POD_CHECK_SECONDS if stopping else None)
-
-
-def notice_loss(view: JobView) -> Decision | None:
-    """The attempt was started and nothing is left of it: its number is used up, the next one goes on."""
-    if view.run.state != "Absent" or not view.begun:
-        return None
-    gone = Failure.because(Reason.INTERRUPTED, "the attempt is gone: its Job was deleted")
-    return _retry_or_give_up(view, gone, interrupted=True)
 
 
 def remember(view: JobView) -> Decision | None:
@@ -217,44 +203,6 @@ def refuse_by_policy(view: JobView) -> Decision | None:
     return fail(view, refusal) if refusal else None
 
 
-def wait_for_last_pod(view: JobView) -> Decision | None:
-    """Two pods never write to one output folder: the last attempt's ends first."""
-    if view.run.state != "Absent" or not view.live_pods:
-        return None
-    said = "waiting for the last attempt's pod to end; delete it where nothing ends it any more (kubectl get pods)"
-    facts = reconciling(Reason.PENDING, said)
-    status = with_status(view, Change(facts, {"phase": "Pending"}))
-    return Decision(status, stop=True, requeue_after=LAST_POD_CHECK_SECONDS)
-
-
-def wait_before_retry(view: JobView) -> Decision | None:
-    """The pause before the next attempt."""
-    after = view.provider.retry_after
-    left = (moment(after) - view.now).total_seconds() if after else 0
-    # No pause is longer: another clock has written that one.
-    if view.run.state != "Absent" or after is None or not 0 < left <= RETRY_DELAYS[-1]:
-        return None
-    return Decision(with_status(view, _waiting(view.provider)), requeue_after=left)
-
-
-def start(view: JobView) -> Decision | None:
-    """No attempt is under way: start the one that status names. Its name is fixed, so it is never made twice."""
-    if view.run.state != "Absent" or view.spec is None:
-        return None
-    # Nothing tells of a pod that cannot be made.
-    return Decision(with_status(view, _started(view)), start=True, requeue_after=LATE_POD_CHECK_SECONDS)
-
-
-def adopt(view: JobView) -> Decision | None:
-    """The attempt was started and the operator ended before it could say so: say so now."""
-    if view.run.state == "Absent" or view.run.job_id == view.provider.job_id:
-        return None
-    change = _started(view)
-    change.fields["provider"] = change.fields["provider"].model_copy(update={"job_id": view.run.job_id})
-    said_all = view.run.state == "Queued" and view.run.failure is None
-    return Decision(with_status(view, change), requeue_after=LATE_POD_CHECK_SECONDS if said_all else 0)
-
-
 def wait_for_pod(view: JobView) -> Decision | None:
     """The attempt exists and its pod does not run yet: say what it waits for."""
     if view.run.state != "Queued":
@@ -314,18 +262,6 @@ def follow(view: JobView) -> Decision | None:
     return Decision(with_status(view, Change(facts, fields)), requeue_after=again)
 
 
-def retry_or_fail(view: JobView) -> Decision | None:
-    """An attempt ended badly: the next one from the checkpoint if that can help and retries are left."""
-    failure = view.run.failure
-    if view.run.state == "ResultUnknown":
-        failure = Failure.because(Reason.INTERRUPTED, "the trainer ended without telling its result")
-    elif view.run.state != "Failed" or failure is None:
-        return None
-    if failure.reason not in RETRIED:
-        return fail(view, failure.model_copy(update={"attempt": view.attempt}))
-    return _retry_or_give_up(view, failure, interrupted=view.run.interrupted)
-
-
 def complete(view: JobView) -> Decision | None:
     """The attempt made its artifact: register it as a version, then say so."""
     report = view.run.report
@@ -379,105 +315,6 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
 """Ended before suspended before allowed before started before followed: a test holds the order."""
 
 
-def with_status(view: JobView, change: Change) -> FineTuneJobStatus:
-    """The job's status with the change, its conditions merged and its size within bounds."""
-    status = view.status.model_copy(update=change.fields)
-    facts = change.facts
-    if not any(fact.type == "Suspended" for fact in facts):
-        facts = [*facts, *_not_suspended(view)]
-    conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
-    return fit(status.model_copy(update={"conditions": conditions, "observed_generation": view.generation}))
-
-
-def fail(view: JobView, failure: Failure) -> Decision:
-    """End the job for this reason."""
-    facts = [
-        *stalled(failure.reason, failure.message),
-        Fact("Failed", "True", failure.reason, failure.message),
-        *dataset_facts(view.run.report),
-    ]
-    fields = {
-        "phase": "Failed",
-        "failure": failure,
-        "completion_time": timestamp(view.now),
-        "observed_retry_nonce": view.spec.retry_nonce if view.spec else view.status.observed_retry_nonce,
-        **reported(view.run.report, view.status),
-    }
-    # The pod is stopped by `keep_finished`, once the failure is safely in status.
-    return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
-
-
-def _started(view: JobView) -> Change:
-    """What status says of an attempt that has just been started."""
-    provider = view.provider.model_copy(
-        update={
-            "name": view.connection.provider if view.connection else view.provider.name,
-            "attempt": view.attempt,
-            "retry_after": None,
-            "artifact_uri": _output(view) or None,
-            "place": view.place,
-        }
-    )
-    fields = {
-        "phase": "Queued",
-        "failure": None,
-        "provider": provider,
-        "start_time": view.status.start_time or timestamp(view.now),
-        "observed_retry_nonce": view.spec.retry_nonce if view.spec else None,
-    }
-    return Change(reconciling(Reason.QUEUED, AWAITED), fields)
-
-
-def _output(view: JobView) -> str:
-    """The folder of an earlier attempt that may hold a checkpoint, else where the connection says now."""
-    recorded = view.provider.artifact_uri
-    return recorded if recorded and view.status.progress else view.artifact_uri or recorded or ""
-
-
-def _next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
-    """The provider's part of status for the attempt after this one; one that was never started is still to come."""
-    number = view.attempt + 1 if view.begun else view.provider.attempt
-    return view.provider.model_copy(
-        update={"attempt": number, "job_id": None, "files": None, "files_at": None, "asked_at": None}
-        | {"evaluation": None, "nameless_since": None, **fields}
-    )
-
-
-def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> Decision:
-    before, limit = Tally.of(view.provider), _retry_limit(view)
-    told = view.run.report.progress if view.run.report else None
-    after = before.after(saved(view.status.progress, told), interrupted)
-    failure = failure.model_copy(update={"attempt": view.attempt})
-    alike = view.run.at_its_limit and ended_alike(failure, view.provider.last_failure, before, after)
-    if limit and after.used <= limit and not alike:
-        return _retry(view, failure, after)
-    end = given_up(before, after, interrupted, alike=alike)
-    return fail(view, failure.model_copy(update={"message": failure.message[: 4096 - len(end)] + end}))
-
-
-def _retry(view: JobView, failure: Failure, tally: Tally) -> Decision:
-    after = timestamp(view.now + timedelta(seconds=tally.delay))
-    provider = _next_attempt(view, **asdict(tally), retry_after=after, last_failure=failure)
-    change = _waiting(provider)
-    change.fields.update({"provider": provider, **reported(view.run.report, view.status)})
-    return Decision(with_status(view, change), requeue_after=tally.delay)
-
-
-def _waiting(provider: ProviderStatus) -> Change:
-    """The pause between two attempts."""
-    failure = provider.last_failure
-    ended = f"attempt {failure.attempt} ended ({failure.reason.value}); " if failure else ""
-    message = f"{ended}the next one starts at {provider.retry_after}"
-    return Change(reconciling(Reason.RETRYING, message), {"phase": "Pending", "failure": None})
-
-
-def _retry_limit(view: JobView) -> int:
-    """The connection's; while that is gone, the default one: the next attempt waits for the connection anyway."""
-    connection = view.connection
-    ours = (connection.hugging_face or connection.sage_maker) if connection else None
-    return ours.max_retries if ours else DEFAULT_RETRIES
-
-
 def _unreadable_uri(spec: FineTuneJobSpec) -> str | None:
     """What is wrong with a dataset's uri, if anything."""
     for name in SPLITS:
@@ -492,8 +329,3 @@ def _unreadable_uri(spec: FineTuneJobSpec) -> str | None:
 
 def _says(status: FineTuneJobStatus, message: str) -> bool:
     return any(c.type == "Reconciling" and c.message == message for c in status.conditions or ())
-
-
-def _not_suspended(view: JobView) -> list[Fact]:
-    was = any(condition.type == "Suspended" for condition in view.status.conditions or ())
-    return [Fact("Suspended", "False", Reason.RUNNING)] if was else []

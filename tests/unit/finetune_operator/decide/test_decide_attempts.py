@@ -8,8 +8,9 @@ import pytest
 
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderFile
 from finetune_api.reasons import Reason
+from finetune_operator.decide.attempts import LATE_POD_CHECK_SECONDS
 from finetune_operator.decide.conditions import timestamp
-from finetune_operator.decide.job import LATE_POD_CHECK_SECONDS, decide
+from finetune_operator.decide.job import decide
 from finetune_operator.decide.retries import RETRY_DELAYS
 from tests.unit.finetune_operator.decide.given import (
     NOW,

@@ -1,0 +1,155 @@
+"""The attempts of a job, one after the other: begun under a fixed number, missed, waited for, followed by the next.
+
+Steps of the chains in `job.py` and `cloud_job.py`. How many there may be, and how long the pauses are, is `retries.py`.
+"""
+
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from finetune_api.connection import HuggingFace
+from finetune_api.job_status import Failure, ProviderStatus
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import moment, reconciling, timestamp
+from finetune_operator.decide.job_change import fail, with_status
+from finetune_operator.decide.job_view import Change, Decision, JobView
+from finetune_operator.decide.reported import reported
+from finetune_operator.decide.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
+from finetune_operator.decide.run import RETRIED
+
+LATE_POD_CHECK_SECONDS = 15
+LAST_POD_CHECK_SECONDS = 10
+
+AWAITED = "waiting for the trainer to start"
+"""From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
+
+DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
+
+
+def notice_loss(view: JobView) -> Decision | None:
+    """The attempt was started and nothing is left of it: its number is used up, the next one goes on."""
+    if view.run.state != "Absent" or not view.begun:
+        return None
+    gone = Failure.because(Reason.INTERRUPTED, "the attempt is gone: its Job was deleted")
+    return _retry_or_give_up(view, gone, interrupted=True)
+
+
+def wait_for_last_pod(view: JobView) -> Decision | None:
+    """Two pods never write to one output folder: the last attempt's ends first."""
+    if view.run.state != "Absent" or not view.live_pods:
+        return None
+    said = "waiting for the last attempt's pod to end; delete it where nothing ends it any more (kubectl get pods)"
+    facts = reconciling(Reason.PENDING, said)
+    status = with_status(view, Change(facts, {"phase": "Pending"}))
+    return Decision(status, stop=True, requeue_after=LAST_POD_CHECK_SECONDS)
+
+
+def wait_before_retry(view: JobView) -> Decision | None:
+    """The pause before the next attempt."""
+    after = view.provider.retry_after
+    left = (moment(after) - view.now).total_seconds() if after else 0
+    # No pause is longer: another clock has written that one.
+    if view.run.state != "Absent" or after is None or not 0 < left <= RETRY_DELAYS[-1]:
+        return None
+    return Decision(with_status(view, _waiting(view.provider)), requeue_after=left)
+
+
+def start(view: JobView) -> Decision | None:
+    """No attempt is under way: start the one that status names. Its name is fixed, so it is never made twice."""
+    if view.run.state != "Absent" or view.spec is None:
+        return None
+    # Nothing tells of a pod that cannot be made.
+    return Decision(with_status(view, _started(view)), start=True, requeue_after=LATE_POD_CHECK_SECONDS)
+
+
+def adopt(view: JobView) -> Decision | None:
+    """The attempt was started and the operator ended before it could say so: say so now."""
+    if view.run.state == "Absent" or view.run.job_id == view.provider.job_id:
+        return None
+    change = _started(view)
+    change.fields["provider"] = change.fields["provider"].model_copy(update={"job_id": view.run.job_id})
+    said_all = view.run.state == "Queued" and view.run.failure is None
+    return Decision(with_status(view, change), requeue_after=LATE_POD_CHECK_SECONDS if said_all else 0)
+
+
+def retry_or_fail(view: JobView) -> Decision | None:
+    """An attempt ended badly: the next one from the checkpoint if that can help and retries are left."""
+    failure = view.run.failure
+    if view.run.state == "ResultUnknown":
+        failure = Failure.because(Reason.INTERRUPTED, "the trainer ended without telling its result")
+    elif view.run.state != "Failed" or failure is None:
+        return None
+    if failure.reason not in RETRIED:
+        return fail(view, failure.model_copy(update={"attempt": view.attempt}))
+    return _retry_or_give_up(view, failure, interrupted=view.run.interrupted)
+
+
+def _started(view: JobView) -> Change:
+    """What status says of an attempt that has just been started."""
+    provider = view.provider.model_copy(
+        update={
+            "name": view.connection.provider if view.connection else view.provider.name,
+            "attempt": view.attempt,
+            "retry_after": None,
+            "artifact_uri": _output(view) or None,
+            "place": view.place,
+        }
+    )
+    fields = {
+        "phase": "Queued",
+        "failure": None,
+        "provider": provider,
+        "start_time": view.status.start_time or timestamp(view.now),
+        "observed_retry_nonce": view.spec.retry_nonce if view.spec else None,
+    }
+    return Change(reconciling(Reason.QUEUED, AWAITED), fields)
+
+
+def _output(view: JobView) -> str:
+    """The folder of an earlier attempt that may hold a checkpoint, else where the connection says now."""
+    recorded = view.provider.artifact_uri
+    return recorded if recorded and view.status.progress else view.artifact_uri or recorded or ""
+
+
+def next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
+    """The provider's part of status for the attempt after this one; one that was never started is still to come."""
+    number = view.attempt + 1 if view.begun else view.provider.attempt
+    return view.provider.model_copy(
+        update={"attempt": number, "job_id": None, "files": None, "files_at": None, "asked_at": None}
+        | {"evaluation": None, "nameless_since": None, **fields}
+    )
+
+
+def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> Decision:
+    before, limit = Tally.of(view.provider), _retry_limit(view)
+    told = view.run.report.progress if view.run.report else None
+    after = before.after(saved(view.status.progress, told), interrupted)
+    failure = failure.model_copy(update={"attempt": view.attempt})
+    alike = view.run.at_its_limit and ended_alike(failure, view.provider.last_failure, before, after)
+    if limit and after.used <= limit and not alike:
+        return _retry(view, failure, after)
+    end = given_up(before, after, interrupted, alike=alike)
+    return fail(view, failure.model_copy(update={"message": failure.message[: 4096 - len(end)] + end}))
+
+
+def _retry(view: JobView, failure: Failure, tally: Tally) -> Decision:
+    after = timestamp(view.now + timedelta(seconds=tally.delay))
+    provider = next_attempt(view, **asdict(tally), retry_after=after, last_failure=failure)
+    change = _waiting(provider)
+    change.fields.update({"provider": provider, **reported(view.run.report, view.status)})
+    return Decision(with_status(view, change), requeue_after=tally.delay)
+
+
+def _waiting(provider: ProviderStatus) -> Change:
+    """The pause between two attempts."""
+    failure = provider.last_failure
+    ended = f"attempt {failure.attempt} ended ({failure.reason.value}); " if failure else ""
+    message = f"{ended}the next one starts at {provider.retry_after}"
+    return Change(reconciling(Reason.RETRYING, message), {"phase": "Pending", "failure": None})
+
+
+def _retry_limit(view: JobView) -> int:
+    """The connection's; while that is gone, the default one: the next attempt waits for the connection anyway."""
+    connection = view.connection
+    ours = (connection.hugging_face or connection.sage_maker) if connection else None
+    return ours.max_retries if ours else DEFAULT_RETRIES
