@@ -7,7 +7,16 @@ from finetune_trainer.batches import Plan, forward_passes, shuffled
 
 @pytest.mark.parametrize(
     ("rows", "batch_size", "epochs", "total"),
-    [(10, 4, 1, 3), (10, 4, 2, 6), (10, 4, 0.5, 2), (8, 4, 1.5, 3), (3, 16, 0.01, 1), (1, 1, 1, 1), (10, 10, 0.1, 1)],
+    [
+        (10, 4, 1, 3),
+        (10, 4, 2, 6),
+        (10, 4, 0.5, 2),
+        (8, 4, 1.5, 3),
+        (3, 16, 0.01, 1),
+        (1, 1, 1, 1),
+        (10, 10, 0.1, 1),
+        (30, 1, 0.1, 3),
+    ],
 )
 def test_steps_follow_from_rows_batch_size_and_epochs(rows, batch_size, epochs, total):
     assert Plan(rows, batch_size=batch_size, epochs=epochs, seed=0).total_steps == total

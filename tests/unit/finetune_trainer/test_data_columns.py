@@ -246,6 +246,12 @@ def test_a_conversation_may_be_in_the_column_called_prompt():
             "messages is a conversation of its own, and prompt is not in it",
         ),
         (
+            {"prompt": ANSWER["content"], "messages": [USER, ANSWER]},
+            "Malformed",
+            "prompt",
+            "messages is a conversation of its own, and prompt is not in it",
+        ),
+        (
             {"messages": [USER, {**ANSWER, "reasoning_content": "r"}]},
             "Malformed",
             "messages",

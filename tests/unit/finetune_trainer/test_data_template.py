@@ -223,6 +223,19 @@ def test_an_answer_that_the_template_does_not_end_gets_the_end_of_sequence_token
     assert tally.notes == {NOTE_EOS}
 
 
+def test_white_space_at_the_end_of_an_answer_is_learnt_where_no_special_token_stands_before_it():
+    tokenizer = ChatTokenizer.from_transformers(byte_level(NO_END))
+    turns = (Turn("user", "a"), Turn("assistant", "It is blue. \n"))
+    assert labelled(tokenizer, one(tokenizer, turns)).endswith("It is blue. \n\n<|im_end|>")
+
+
+def test_loss_may_begin_at_the_second_token():
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    tokenizer = ChatTokenizer.from_transformers(byte_level(template))
+    encoded = one(tokenizer, (Turn("user", "<|im_start|>"), Turn("assistant", "blue")))
+    assert encoded.labels[1:] == encoded.input_ids[1:]
+
+
 def test_a_tokenizer_without_end_of_sequence_is_noted():
     tokenizer, tally = ChatTokenizer.from_transformers(byte_level(NO_END, unk_token="<|endoftext|>")), Tally()
     one(tokenizer, TWO, tally=tally)

@@ -140,6 +140,12 @@ def test_some_rows_without_an_answer_cost_only_themselves(serve):
     assert ([answer.row for answer in answers], outcome.errors) == ([0, 2], 1)
 
 
+def test_a_service_that_fails_now_and_then_is_asked_to_the_end(serve):
+    service = serve(lambda body: bad(422) if int(body["messages"][1]["content"].split()[-1]) % 2 else good())
+    outcome, answers = put(service, rows=60, concurrency=1)
+    assert (outcome.errors, len(answers)) == (30, 30)
+
+
 def test_a_service_that_is_gone_is_not_asked_to_the_end(serve):
     service = serve(lambda _: bad(422))
     outcome, _ = put(service, rows=100)
