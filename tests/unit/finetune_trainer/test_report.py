@@ -190,6 +190,16 @@ def test_a_refused_report_is_not_repeated_and_ends_nothing(operator, tmp_path, c
     assert "refused a report with status 400" in caplog.text
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_the_last_report_outlives_a_token_that_is_just_being_renewed(operator, tmp_path, status):
+    server = operator([204, status])
+    reporter = reporter_for(tmp_path, server)
+    until(lambda: server.got)
+    reporter.update(phase="Succeeded")
+    reporter.close()
+    assert server.phases == ["Validating", "Succeeded"]
+
+
 def test_without_an_operator_the_run_goes_on_and_closing_is_bounded(tmp_path, monkeypatch, pem):
     monkeypatch.setenv(REPORT_CA_VARIABLE, pem[1])
     monkeypatch.setattr(report, "FINAL_SECONDS", 0.5)
