@@ -270,8 +270,10 @@ def test_a_job_is_looked_at_again_when_its_deadline_is_over(state: Any) -> None:
     job = given(at_provider(state), status(), now=at(20), spec=spec(activeDeadlineSeconds=60))
     assert decide(job).requeue_after == 40
     assert decide(replace(job, spec=spec())).requeue_after is None
-    sooner = replace(job, run=unreachable(Reason.PROVIDER_UNAVAILABLE))
-    assert decide(sooner).requeue_after == cloud_job.ASK_AGAIN_SECONDS, "what comes before the deadline stays"
+    nameless = replace(job, run=Run("Active", job_id="ftjob-1", nameless=True), status=status(nameless_since=stamp()))
+    assert decide(nameless).requeue_after == 40, "the deadline is over before the model must have its name"
+    later = replace(nameless, spec=spec(activeDeadlineSeconds=7200))
+    assert decide(later).requeue_after == NAMING.total_seconds() - 20, "what comes before the deadline stays"
 
 
 FOUND = remote("Active")
