@@ -1,7 +1,7 @@
 """A process of its own that competes for a Lease and, while it leads, writes its turn into a ConfigMap.
 
 Says on stdout what happens to it: `leads`, then `lost` or `released`. With SIGUSR1 it is busy for longer than it may be
-without a renewal, and says `idle` when that is over.
+without a renewal, on its event loop and on every thread of the executor, and says `idle` when that is over.
 """
 
 import asyncio
@@ -15,13 +15,23 @@ from finetune_operator.runtime.kube import CONFIG_MAPS, Kube
 from finetune_operator.runtime.lease_thread import lease_thread
 from finetune_operator.runtime.settings import Settings
 
+MORE_THAN_THREADS = 64
+"""The executor has no thread left, and a queue."""
+
 
 def work() -> None:
-    """Python, without a pause for the event loop."""
+    """Python, without a pause for the event loop or for a thread of the executor."""
     until = time.monotonic() + 4
+    for _ in range(MORE_THAN_THREADS):
+        asyncio.get_running_loop().run_in_executor(None, spin, until)
+    spin(until)
+    print("idle", flush=True)
+
+
+def spin(until: float) -> None:
+    """Busy up to this moment."""
     while time.monotonic() < until:
         pass
-    print("idle", flush=True)
 
 
 async def write_in_turns(kube: Kube, identity: str) -> None:
