@@ -31,7 +31,9 @@ class AdaptedLinear(Linear):
         if torch.compiler.is_compiling():  # which joins the sum with what follows it, and decides itself what to keep
             narrow = functional.linear(x, first) * scale
             return functional.linear(x, base.weight, base.bias) + functional.linear(narrow, second)
-        return _Adapted.apply(x.to(dtype), base.weight.to(dtype), base.bias, first, second, scale)  # type: ignore[no-any-return]
+        flat = x.to(dtype).reshape(-1, x.shape[-1])
+        out: Any = _Adapted.apply(flat, base.weight.to(dtype), base.bias, first, second, scale)
+        return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return] # here, as models may write into it
 
 
 _NAME = "default"
@@ -60,28 +62,24 @@ def _sum(flat: torch.Tensor, weight: torch.Tensor, bias: Any, narrow: torch.Tens
 class _Adapted(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917 - autograd passes what `apply` got, by place
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: Any, first: Any, second: Any, scale: float
+        ctx: Any, flat: torch.Tensor, weight: torch.Tensor, bias: Any, first: Any, second: Any, scale: float
     ) -> Any:
         ctx.adapter_dtype = first.dtype
-        first, second = first.to(x.dtype), second.to(x.dtype)
-        flat = x.reshape(-1, x.shape[-1])
+        first, second = first.to(flat.dtype), second.to(flat.dtype)
         narrow = (flat @ first.T).mul_(scale)
         out = _sum(flat, weight, bias, narrow, second)
         ctx.save_for_backward(flat, weight, first, second, narrow)
         ctx.scale = scale
-        return out.view(*x.shape[:-1], out.shape[-1])
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        x, weight, first, second, narrow = ctx.saved_tensors
-        flat = grad.reshape(-1, grad.shape[-1])
-        down = (flat @ second).mul_(ctx.scale)
-        to_first = (down.T @ x).to(ctx.adapter_dtype)
-        to_second = (flat.T @ narrow).to(ctx.adapter_dtype)
-        to_x = None
-        if ctx.needs_input_grad[0]:
-            to_x = (down @ first).addmm_(flat, weight).view(*grad.shape[:-1], x.shape[-1])
-        return to_x, None, None, to_first, to_second, None
+        flat, weight, first, second, narrow = ctx.saved_tensors
+        down = (grad @ second).mul_(ctx.scale)
+        to_first = (down.T @ flat).to(ctx.adapter_dtype)
+        to_second = (grad.T @ narrow).to(ctx.adapter_dtype)
+        to_flat = (down @ first).addmm_(grad, weight) if ctx.needs_input_grad[0] else None
+        return to_flat, None, None, to_first, to_second, None
 
 
 def fuse(model: Any) -> int:

@@ -49,7 +49,7 @@ def _all_linear(model: Any, config: Any) -> list[str] | None:
     """Paths of the linear layers that text goes through and that take adapters; None where these are all of them.
 
     A model that sees has more: nothing would be learnt there, and servers take no adapters on them. Some of Mamba's are
-    computed past their module, which peft refuses.
+    computed past their module, which peft refuses; some routers are linear layers that answer with a choice of experts.
     """
     from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 
@@ -63,8 +63,27 @@ def _all_linear(model: Any, config: Any) -> list[str] | None:
     several = model.config.get_text_config() is not model.config and not model.config.is_encoder_decoder
     reads = set(model.get_decoder().modules() if several else model.modules())
     linear = dict(_linear(model))
-    found = [name for name, module in linear.items() if module in reads and takes(name.rpartition(".")[2])]
+    found = [
+        name
+        for name, module in linear.items()
+        if module in reads and takes(name.rpartition(".")[2]) and _is_linear(module)
+    ]
     return found if len(found) < len(linear) else None
+
+
+def _is_linear(module: Any) -> bool:
+    """Whether it answers as a linear layer does. Tried where its class has a way of its own."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    if type(module) in (torch.nn.Linear, Conv1D) or type(module.weight) is not torch.nn.Parameter:  # 4-bit ones
+        return True
+    try:
+        with torch.no_grad():
+            out = module(module.weight.new_zeros(1, module.in_features))
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    return isinstance(out, torch.Tensor) and out.shape == (1, module.out_features)
 
 
 def _linear(model: Any) -> Iterator[tuple[str, Any]]:
@@ -80,7 +99,7 @@ def _linear(model: Any) -> Iterator[tuple[str, Any]]:
 
 def linear_names(model: Any) -> list[str]:
     """Last names of the modules that all-linear means, in the model's order."""
-    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name, _ in _linear(model)))
+    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name, one in _linear(model) if _is_linear(one)))
 
 
 def _short(tuned: Any, targets: Any) -> Any:
@@ -100,11 +119,18 @@ def _require_modules(model: Any, targets: list[str]) -> None:
     unknown = [target for target in targets if not named(target)]
     # Servers put no adapters on tables, and a head that shares its weights with one would be changed along with it.
     tables = [target for target in targets if any(isinstance(one, torch.nn.Embedding) for one in named(target))]
-    if targets and not unknown and not tables:
+    routers = [
+        target
+        for target in targets
+        if any(isinstance(one, torch.nn.Linear) and not _is_linear(one) for one in named(target))
+    ]
+    if targets and not unknown and not tables and not routers:
         return
     what = f"the model has no module {', '.join(unknown)}" if unknown else "it names no module"
     if tables and not unknown:
         what = f"{', '.join(tables)} is a table of embeddings, which takes no adapter"
+    elif routers and not unknown:
+        what = f"{', '.join(routers)} chooses experts, and takes no adapter"
     raise TrainerError(Reason.SPEC_INVALID, f"spec.lora.targetModules: {what}", _next_step(model))
 
 

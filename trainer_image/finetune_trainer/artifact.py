@@ -150,7 +150,7 @@ def generation_config(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
 
 
 def plain_generation(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
-    """Generation without the base model's taste: which tokens end an answer, and which one pads."""
+    """Generation without the base model's taste: which tokens begin and end an answer, and which one pads."""
     from transformers import GenerationConfig
 
     base = model.generation_config
@@ -160,6 +160,7 @@ def plain_generation(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
     return GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=base.bos_token_id,
         decoder_start_token_id=chat.decoder_start,
+        forced_bos_token_id=getattr(base, "forced_bos_token_id", None),
         eos_token_id=ends[0] if len(ends) == 1 else ends or None,
         pad_token_id=tokenizer.pad_token_id,
     )

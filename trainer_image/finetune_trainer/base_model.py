@@ -22,6 +22,9 @@ _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 ENCODER_DECODERS = frozenset({"bart", "longt5", "mt5", "t5", "umt5"})
 """Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
 
+OF_UNKNOWN_STATE = frozenset({"rwkv"})
+"""Kinds of causal models that can neither be given their state by a name that is known here, nor told of padding."""
+
 _PUT_THERE_AGAIN = (
     "A file of weights is damaged or not whole: have the model put into the cache again (finetune-trainer cache), and "
     "try again (in a cluster by spec.retryNonce)."
@@ -321,6 +324,11 @@ def _require_kind(folder: Path, config: Any, *, own_code: bool) -> None:
         raise _unusable(
             folder,
             f"{named} is an encoder-decoder; of these only {', '.join(sorted(ENCODER_DECODERS))} can be used",
+        )
+    if config.model_type in OF_UNKNOWN_STATE:
+        raise _unusable(
+            folder,
+            f"{named} keeps its state of a text in a way of its own: it could be neither measured nor served",
         )
     own_code = own_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     known = (

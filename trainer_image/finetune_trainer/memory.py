@@ -42,8 +42,11 @@ _LOGITS = 12
 _SCORES = 8
 """Bytes per pair of positions that capped attention keeps, in each block and head."""
 
-_DROPPED_SCORES = 11
+_DROPPED_SCORES = 12
 """The same on a CPU of attention with dropout, as T5 and GPT-2 have it: there is no fused kernel for it there."""
+
+_SCALED = 2
+"""Queries and keys that such attention keeps once more: scaled."""
 
 _DORA = 2.2
 """Outputs that DoRA keeps of a layer: of the base, of the adapter, and what scales them."""
@@ -305,7 +308,7 @@ class Need:
     def _activations(self, one: Pass) -> float:
         labelled = max(1.0, self.rows.labelled * one.tokens)
         logits = _LOGITS * self.shape.vocabulary * labelled
-        body = one.tokens * self._per_token + self._attention(one)
+        body = one.tokens * (self._per_token + self._of_dropout()) + self._attention(one) + self._masks(one)
         body *= 1 if self.shape.certain else _UNCERTAIN
         last = max(logits, self._largest_product)
         if not one.checkpointing:
@@ -372,17 +375,43 @@ class Need:
         width = self.setup.compute_bytes
         kept = sum(one.share * one.outputs for one in matrices if not one.to_residual)
         gates = sum(one.share * one.gate for one in matrices)
-        by_hand = self.shape.activation in _GELU_BY_HAND
-        steps = 3 * sum(one.share * one.activated for one in matrices) if by_hand else 0
+        activated = sum(one.share * one.activated for one in matrices)
+        steps = 3 * activated if self.shape.activation in _GELU_BY_HAND else 0
+        if self.shape.activation == "relu":  # which keeps what comes out, and that is the next layer's input
+            steps -= sum(one.share * one.activated for one in matrices if not one.gate)
         answers = sum(one.inputs for one in matrices if one.ends_attention)
         own = answers if self._copies_inputs and self.setup.adapters else 0
         return width * (kept + gates + steps + own)
 
     def _of_norms(self, norms: list[Norm]) -> float:
-        """What goes in, mostly in float32; and what comes out, where it is then multiplied by weights that learn."""
+        """What goes in, mostly in float32; and what comes out, where it is then multiplied by weights that learn.
+
+        On a CPU a LayerNorm takes frozen models' 16-bit stream as it is; a GPU's autocast gives it 32 bits.
+        """
         learns = self.setup.adapters is None
-        width = self.setup.compute_bytes if self._norms_fused else _FLOAT32
-        return width * sum(one.width * (2 if learns and not one.has_bias else 1) for one in norms)
+        as_it_came = not learns and self.setup.device == "CPU"
+
+        def bytes_of(one: Norm) -> int:
+            came = self._norms_fused or (as_it_came and one.has_bias)
+            kept = one.width * (2 if learns and not one.has_bias else 1)
+            return kept * (self.setup.compute_bytes if came else _FLOAT32)
+
+        return sum(map(bytes_of, norms))
+
+    def _of_dropout(self) -> float:
+        """Masks of what two layers of each block add to the residual stream."""
+        width = self.setup.compute_bytes if self.setup.device == "CPU" else _MASK["GPU"]
+        return 2 * self.shape.blocks * self.shape.hidden * width if self.shape.residual_dropout else 0
+
+    def _masks(self, one: Pass) -> float:
+        """Masks of all pairs of positions; with a bias for each head they are made once, but for each block's cast."""
+        shape, pairs = self.shape, one.tokens * (self.rows.longest // self.rows.texts)
+        if not shape.masked:
+            return 0
+        if not shape.alibi:
+            return self.setup.compute_bytes * pairs * shape.blocks
+        casts = shape.blocks if self._autocasts and self.setup.adapters is None else 1
+        return self.setup.compute_bytes * pairs * shape.heads * casts
 
     def _attention(self, one: Pass) -> float:
         """Scores of all pairs of positions: most kinds of attention keep none, but with dropout on a CPU or capped."""
@@ -393,6 +422,7 @@ class Need:
         if not shape.biased:
             by_hand = _FLOAT32 + (self.setup.compute_bytes if self._autocasts else 0)  # as they are, and as multiplied
             each = by_hand if shape.scores_by_hand else _DROPPED_SCORES if dropped else 0
-            return each * pairs * shape.blocks
+            scaled = _SCALED * shape.hidden * one.tokens * self.setup.compute_bytes if dropped else 0
+            return (each * pairs + scaled) * shape.blocks
         part = 1 - self.rows.labelled + self.rows.labelled**2  # of the pairs: both stacks, and across
         return part * pairs * (self.setup.compute_bytes + (_DROPPED_SCORES * shape.blocks / 2 if dropped else 0))

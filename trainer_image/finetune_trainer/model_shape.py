@@ -30,6 +30,9 @@ _NO_LINEAR = ("relative_attention_bias", "embed", "conv")
 _TRANSPOSED = frozenset({"gpt2"})
 _BY_HAND = frozenset({"bloom", "codegen", "gpt_neo", "gptj", "mpt"})
 """Kinds of models whose attention transformers computes step by step."""
+_MASKED = frozenset({"falcon"})
+"""Kinds of models that hand attention a mask of all pairs of positions, even where nothing is masked."""
+_RESIDUAL_DROPOUTS = ("resid_pdrop", "dropout", "hidden_dropout")
 _DROPOUTS = ("dropout_rate", "attn_pdrop", "attention_dropout", "attn_dropout")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -123,6 +126,12 @@ class ModelShape:
     """Of attention's scores."""
     certain: bool
     """Whether all of it is known to be as counted here."""
+    masked: bool = False
+    """Whether each block's attention keeps a mask of all pairs of positions."""
+    alibi: bool = False
+    """Whether that mask is one for each head: a bias by distance."""
+    residual_dropout: float = 0.0
+    """Of what attention and feed-forward layers add to the residual stream."""
 
     @cached_property
     def linear(self) -> tuple[Matrix, ...]:
@@ -219,6 +228,9 @@ def _shape(config: Mapping[str, Any], tensors: Tensors, stored: int, *, certain:
         biased=any("relative_attention_bias" in name for name in tensors),
         dropout=float(next((text[name] for name in _DROPOUTS if text.get(name)), 0)),
         certain=certain and not odd,
+        masked=config.get("model_type") in _MASKED,
+        alibi=bool(text.get("alibi")),
+        residual_dropout=float(next((text[name] for name in _RESIDUAL_DROPOUTS if text.get(name)), 0)),
     )
 
 

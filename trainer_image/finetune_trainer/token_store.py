@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from finetune_trainer.data import IGNORED
 from finetune_trainer.durable import write_errors
 
-_MORE_SCRATCH = "Make room there (TMPDIR names another folder), or ask for more with spec.resources.ephemeralStorage."
+MORE_SCRATCH = "Make room there (TMPDIR names another folder), or ask for more with spec.resources.ephemeralStorage."
 
 Tokens = NDArray[np.int64]
 
@@ -45,7 +45,7 @@ class TokenStore:
         """The largest token id of all rows: a model has to have an embedding for it."""
         self.labelled = 0
         """Tokens that carry loss."""
-        with write_errors(folder, _MORE_SCRATCH):
+        with write_errors(folder, MORE_SCRATCH):
             # It lives as long as the store.
             self._file: Any = path.open("w+b") if path else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
             for ids, labels in rows:

@@ -13,9 +13,11 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     BartConfig,
     BloomConfig,
+    FalconConfig,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
+    OPTConfig,
     Qwen3Config,
     Qwen3MoeConfig,
     T5Config,
@@ -48,6 +50,13 @@ FAMILIES = {
     ),
     "dropped scores": GPT2Config(vocab_size=100, n_embd=64, n_layer=4, n_head=4, bos_token_id=0, eos_token_id=0),
     "scores by hand": BloomConfig(vocab_size=100, hidden_size=64, n_layer=4, n_head=4),
+    "masks": FalconConfig(vocab_size=100, hidden_size=64, num_hidden_layers=4, num_attention_heads=4),
+    "masks by head": FalconConfig(
+        vocab_size=100, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, alibi=True, parallel_attn=False
+    ),
+    "ReLU": OPTConfig(
+        vocab_size=100, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, ffn_dim=256, word_embed_proj_dim=64
+    ),
     "T5": T5Config(
         vocab_size=100, d_model=64, d_kv=16, d_ff=160, num_layers=4, num_heads=4, feed_forward_proj="gated-gelu"
     ),
@@ -118,6 +127,11 @@ def forward(config, *, packed):
         ("GELU by hand", None),
         ("dropped scores", LoRA(r=4)),
         ("scores by hand", LoRA(r=4)),
+        ("masks", LoRA(r=4)),
+        ("masks", None),
+        ("masks by head", None),
+        ("ReLU", LoRA(r=4)),
+        ("ReLU", None),
         ("T5", LoRA(r=4)),
         ("T5", None),
         ("BART", LoRA(r=4)),

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.job import LoRA
 from finetune_trainer import base_model, loop, objective
+from finetune_trainer.adapters import with_adapters
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.gradients import Gradients
 from finetune_trainer.objective import by_loss
@@ -188,6 +190,26 @@ def test_rows_longer_than_a_table_of_positions_are_refused_where_the_model_has_o
     base_model.require_positions(tmp_path, model, 48)
     with pytest.raises(TrainerError, match="49 is more than the 48 tokens") if known else contextlib.nullcontext():
         base_model.require_positions(tmp_path, model, 49)
+
+
+def test_a_linear_layer_that_chooses_experts_gets_no_adapter():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    fields = SMALL | {"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 32, "intermediate_size_mlp": 32}
+    fields |= {"num_local_experts": 2, "interleave_moe_layer_step": 1, "attn_temperature_tuning": False}
+    config = AutoConfig.for_model("llama4_text", vocab_size=64, pad_token_id=0, **fields)
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(TrainerError, match="router chooses experts, and takes no adapter"):
+        with_adapters(model, LoRA(target_modules="q_proj,router"), "x")
+    tuned = with_adapters(model, LoRA(), "x")
+    assert "q_proj" in tuned.peft_config["default"].target_modules
+    assert tuned(input_ids=torch.arange(6)[None]).logits.shape == (1, 6, 64)
+
+
+def test_a_model_whose_state_cannot_be_given_back_is_refused_before_it_is_loaded(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "rwkv", "architectures": ["RwkvForCausalLM"]}))
+    with pytest.raises(TrainerError, match="could be neither measured nor served"):
+        base_model.load_model(tmp_path, dtype=torch.float32)
 
 
 def test_trap_13_tied_embeddings_stay_tied_in_full_tuning(tiny_model, tmp_path):

@@ -271,6 +271,22 @@ def test_a_fused_adapter_layer_computes_what_pefts_does(lora, store):
         assert value.abs().max() > 0
 
 
+def test_a_model_may_write_into_what_a_fused_layer_gave():
+    """As Gemma 3n does with its projections, `x *= scale`."""
+    learnt = {}
+    for fused in (False, True):
+        model = adapted(make_model("llama"))
+        if fused:
+            fuse(model)
+        layer = next(module for path, module in model.named_modules() if path.endswith("q_proj"))
+        torch.manual_seed(1)
+        out = layer(torch.randn(2, 3, 32))
+        out *= 3.0
+        out.pow(2).sum().backward()
+        learnt[fused] = [layer.lora_A["default"].weight.grad, layer.lora_B["default"].weight.grad]
+    torch.testing.assert_close(learnt[True], learnt[False], rtol=1e-4, atol=1e-5)
+
+
 def test_a_fused_layer_is_pefts_where_adapters_are_off_or_merged():
     model = adapted(make_model("llama"))
     ids = torch.arange(1, 20)[None]

@@ -3,8 +3,10 @@
 Who the tuned model is, and how it is asked, is the subclass's matter: one that is here, or one at a provider.
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from finetune_trainer.evaluation.contest import Contestant, endpoint_key
 from finetune_trainer.evaluation.judge import MAX_TOKENS, pairs, rulings
 from finetune_trainer.evaluation.kept import Answer, KeptAnswers
 from finetune_trainer.evaluation.material import Material
+from finetune_trainer.evaluation.stored import Each
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter
 
@@ -62,7 +65,7 @@ class Asking:
 
         kept = self._kept(endpoint_key(one.name).replace("/", "-"), one.url, one.model)
         asked = self._material.questions
-        left = [(row, asked[row].turns) for row in range(len(asked)) if row not in kept.by_row]
+        left = Each(range(len(asked)), lambda row: (row, asked[row].turns)).without(kept.by_row.__contains__)
         self._advance(len(asked) - len(left))
         outcome = ask(
             one,
@@ -72,25 +75,24 @@ class Asking:
             on_answer=lambda answer: self._keep(kept, [answer]),
         )
         self._advance(outcome.errors)
-        counted = [answer.prompt_tokens for answer in kept.by_row.values() if answer.prompt_tokens is not None]
-        contestant = contestant_of(kept, len(asked), prompt_tokens=mean(counted))
+        contestant = Contestant(kept.texts(len(asked)), prompt_tokens=kept.prompt_tokens)
         contestant.problem = outcome.problem
         contestant.notes = {"name": one.name, "rows": len(asked) - outcome.errors, "errors": outcome.errors}
         return contestant
 
-    def _judge(self, judge: Judge, name: str, tuned: list[str | None], other: Contestant) -> None:
+    def _judge(self, judge: Judge, name: str, tuned: Sequence[str | None], other: Contestant) -> None:
         """Have each pair of answers judged, twice; what was not judged counts as an error."""
         from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client
 
         if all(answer is None for answer in other.answers):
             return
-        asked = list(pairs(self._material.questions, tuned, other.answers, judge.criteria))
+        asked = pairs(self._material.questions, tuned, other.answers, judge.criteria)
         who = "judge-" + name.replace("/", "-")
-        kept = self._kept(who, judge.url, judge.model, judge.criteria, tuned, other.answers)
-        left = [(number, turns) for number, turns in asked if number not in kept.by_row]
+        kept = self._kept(who, judge.url, judge.model, judge.criteria, *map(hash_of, (tuned, other.answers)))
+        left = asked.without(kept.by_row.__contains__)
         key = os.environ.get(JUDGE_KEY_VARIABLE)
         outcome = ask(judge, key, left, max_tokens=MAX_TOKENS, on_answer=lambda one: self._keep(kept, [one], count=0))
-        other.rulings = rulings(tuned, other.answers, {number: said.text for number, said in kept.by_row.items()})
+        other.rulings = rulings(tuned, other.answers, kept.texts(2 * len(tuned)))
         if outcome.problem and other.problem is None:
             other.problem = f"judge: {outcome.problem}"
 
@@ -136,12 +138,9 @@ class Asking:
         self._reporter.update(phase="Evaluating", progress=progress)
 
 
-def contestant_of(kept: KeptAnswers, rows: int, prompt_tokens: float | None) -> Contestant:
-    """Who gave the answers that are kept."""
-    said = [kept.by_row[row].text if row in kept.by_row else None for row in range(rows)]
-    return Contestant(said, prompt_tokens=prompt_tokens)
-
-
-def mean(numbers: Sequence[float]) -> float | None:
-    """The mean; None of nothing."""
-    return sum(numbers) / len(numbers) if numbers else None
+def hash_of(texts: Iterable[str | None]) -> str:
+    """Of all of them in their order."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(json.dumps(text).encode() + b"\n")
+    return digest.hexdigest()

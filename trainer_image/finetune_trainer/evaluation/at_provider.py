@@ -5,16 +5,16 @@
 The operator knows their names and holds the key. What a provider does not tell is not measured: there are no losses.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from finetune_api.asking import Candidate
 from finetune_api.evaluation import Service
 from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob
-from finetune_trainer.data import Turn
+from finetune_trainer.data import Row, Turn
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.evaluation.asking import Asking, contestant_of, mean
+from finetune_trainer.evaluation.asking import Asking
 from finetune_trainer.evaluation.contest import (
     ACTIVE_VERSION,
     FEW_SHOT,
@@ -26,6 +26,7 @@ from finetune_trainer.evaluation.contest import (
 )
 from finetune_trainer.evaluation.endpoint import Outcome, Way, ask
 from finetune_trainer.evaluation.material import Material, after_examples
+from finetune_trainer.evaluation.stored import Each
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter
 
@@ -77,43 +78,46 @@ class AskingProvider(Asking):
             TrainerError: the tuned model does not answer, or asking is over for a reason that concerns all.
         """
         self._report(due=True)
-        plain = [question.turns for question in self._material.questions]
-        found = {TUNED: self._ask(TUNED, "tuned", plain)}
+        found = {TUNED: self._ask(TUNED, "tuned")}
         if self._evaluation.has(ZERO_SHOT):
-            found[ZERO_SHOT] = self._ask(ZERO_SHOT, "base", plain)
+            found[ZERO_SHOT] = self._ask(ZERO_SHOT, "base")
         if self._evaluation.has(FEW_SHOT):
-            found[FEW_SHOT] = self._few_shot(plain)
+            found[FEW_SHOT] = self._few_shot()
         if self._comparing_versions:
-            found[ACTIVE_VERSION] = self._active_version(plain)
+            found[ACTIVE_VERSION] = self._active_version()
         self._services(found, TUNED)
         self._report(due=True)
         return contest(self._material, self._evaluation.metrics, found, {}, missing=_missing(found[TUNED]))
 
-    def _few_shot(self, plain: list[tuple[Turn, ...]]) -> Contestant:
+    def _few_shot(self) -> Contestant:
         shown = self._material.examples
         if not shown:
             return self._not_asked("every row of the training set is asked in the test set: there are no examples")
-        asked = self._ask(FEW_SHOT, "base", [after_examples(turns, shown) for turns in plain], len(shown))
+        asked = self._ask(FEW_SHOT, "base", len(shown), shown=shown)
         asked.notes = {"examples": float(len(shown))}
         return asked
 
-    def _active_version(self, plain: list[tuple[Turn, ...]]) -> Contestant:
+    def _active_version(self) -> Contestant:
         number = self._job.active_version
         if number is None:
             return self._not_asked("the model had no active version when the evaluation started")
         if self._job.missing is not None:
             asked = self._not_asked(self._job.missing)
         else:
-            asked = self._ask(ACTIVE_VERSION, "activeVersion", plain, number)
+            asked = self._ask(ACTIVE_VERSION, "activeVersion", number)
         asked.notes = {"version": number}
         return asked
 
-    def _ask(
-        self, who: str, candidate: Candidate, conversations: list[tuple[Turn, ...]], *depends_on: int
-    ) -> Contestant:
+    def _ask(self, who: str, candidate: Candidate, *depends_on: int, shown: Sequence[Row] = ()) -> Contestant:
+        """Ask one model; `shown` are the examples that stand before each question."""
+        questions = self._material.questions
         kept = self._kept(who, self._job.uid, self._job.attempt, *depends_on)
-        left = [(row, turns) for row, turns in enumerate(conversations) if row not in kept.by_row]
-        self._advance(len(conversations) - len(left))
+
+        def conversation(row: int) -> tuple[int, tuple[Turn, ...]]:
+            return row, after_examples(questions[row].turns, shown)
+
+        left = Each(range(len(questions)), conversation).without(kept.by_row.__contains__)
+        self._advance(len(questions) - len(left))
         service = Service(
             url=self._job.answers_url, model=candidate, concurrency=AT_ONCE, timeout_seconds=ANSWER_SECONDS
         )
@@ -127,8 +131,7 @@ class AskingProvider(Asking):
         )
         self._advance(outcome.errors)
         _require_possible(outcome, candidate, answered=bool(kept.by_row))
-        counted = [one.prompt_tokens for one in kept.by_row.values() if one.prompt_tokens is not None]
-        contestant = contestant_of(kept, len(conversations), prompt_tokens=mean(counted))
+        contestant = Contestant(kept.texts(len(questions)), prompt_tokens=kept.prompt_tokens)
         contestant.problem = outcome.problem
         return contestant
 

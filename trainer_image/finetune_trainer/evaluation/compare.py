@@ -1,8 +1,11 @@
-"""Answers → measures, and whether a difference is more than chance. Pure: it asks no model and reads no clock."""
+"""Answers → measures, and whether a difference is more than chance. Pure: it asks no model and reads no clock.
+
+Rows come portion by portion; what is kept of them does not grow with their number.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,9 @@ Numbers = NDArray[np.float64]
 
 RESAMPLES = 10_000
 _CELLS = 4_000_000  # of the table of resamples that is held at once
+_STEPS = 2048
+"""Of the unit: values that round to the same one are taken for alike, at their mean."""
+
 _DIGITS = 6
 _TINY = 1e-9  # what rounding of means may leave of a difference that is none
 _LARGEST_EXPONENT = 100.0
@@ -21,7 +27,7 @@ _LARGEST_EXPONENT = 100.0
 
 @dataclass(frozen=True)
 class Measured:
-    """One contestant's values, metric by metric: [rows], NaN where a row has no value."""
+    """One contestant's values in a portion of the rows, metric by metric: [rows], NaN where a row has no value."""
 
     values: Mapping[Metric, Numbers]
 
@@ -30,11 +36,88 @@ class Measured:
         found: dict[str, float] = {metric: float(values[place]) for metric, values in self.values.items()}
         return {metric: value for metric, value in found.items() if not math.isnan(value)}
 
-    def mean(self, metric: Metric) -> float | None:
-        """Mean over the rows that have a value; None where none has."""
-        found = self.values[metric]
-        found = found[~np.isnan(found)]
-        return round(float(found.mean()), _DIGITS) if len(found) else None
+
+@dataclass
+class Spread:
+    """How often each value comes, by values that are as good as alike.
+
+    Measures lie between 0 and 1: there are at most 2 * _STEPS + 1 of these, for differences too. Sums are exact.
+    """
+
+    cells: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """By rounded value: how many, and their sum."""
+
+    def add(self, values: Numbers) -> None:
+        """More values, [rows]; NaN is none."""
+        values = values[~np.isnan(values)]
+        places, which = np.unique(np.rint(values * _STEPS).astype(np.int64), return_inverse=True)
+        counts, sums = np.bincount(which), np.bincount(which, weights=values)
+        for place, count, total in zip(places.tolist(), counts.tolist(), sums.tolist(), strict=True):
+            before, so_far = self.cells.get(place, (0, 0.0))
+            self.cells[place] = (before + count, so_far + total)
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return sum(count for count, _ in self.cells.values())
+
+    @property
+    def mean(self) -> float | None:
+        """Their mean; None where there are none."""
+        total = math.fsum(total for _, total in self.cells.values())
+        return round(total / self.count, _DIGITS) if self.cells else None
+
+    def interval(self, *, seed: int = 0) -> Interval | None:
+        """95 % interval of the mean by the bootstrap, percentile method (Efron 1979, Koehn 2004); None of nothing.
+
+        Rows are drawn with replacement. Rows with the same value are alike, so drawing rows is drawing how often each
+        value comes: a multinomial.
+        """
+        rows = self.count
+        if rows == 0:
+            return None
+        counts, sums = np.array([self.cells[place] for place in sorted(self.cells)]).T
+        values, chance = sums / counts, np.random.default_rng(seed)
+        portion = max(1, _CELLS // len(values))
+        found = []
+        for start in range(0, RESAMPLES, portion):
+            drawn = chance.multinomial(rows, counts / rows, size=min(portion, RESAMPLES - start))
+            found.append(drawn @ values / rows)
+        low, high = np.percentile(np.concatenate(found), [2.5, 97.5])
+        return Interval(low=_clean(low), high=_clean(high))
+
+
+@dataclass
+class Standing:
+    """One contestant over all rows so far, and the tuned model less it."""
+
+    own: dict[Metric, Spread] = field(default_factory=dict)
+    behind: dict[Metric, Spread] = field(default_factory=dict)
+
+    def add(self, tuned: Measured, own: Measured) -> None:
+        """A portion of the rows, as both answered it."""
+        for metric, values in own.values.items():
+            self.own.setdefault(metric, Spread()).add(values)
+            self.behind.setdefault(metric, Spread()).add(tuned.values[metric] - values)
+
+    def means(self) -> dict[str, float | None]:
+        """Of all metrics, by the name of their field."""
+        return {FIELD_OF_METRIC[metric]: found.mean for metric, found in self.own.items()}
+
+    def scores(self, loss: float | None = None) -> Scores:
+        """Means of all metrics, with loss and perplexity where the loss is known."""
+        return Scores(**self.means(), **losses(loss))
+
+    def compared(self, decisive: Metric, *, loss: float | None = None) -> Compared:
+        """A baseline's scores, the paired intervals of tuned minus it, and the verdict of the decisive metric."""
+        intervals = {FIELD_OF_METRIC[metric]: found.interval() for metric, found in self.behind.items()}
+        decided = intervals.get(FIELD_OF_METRIC[decisive])
+        return Compared(
+            **self.means(),
+            **losses(loss),
+            verdict=verdict(decided) if decided else None,
+            difference=Differences(**intervals) if any(intervals.values()) else None,
+        )
 
 
 def measured(metrics: Sequence[Metric], answers: Sequence[str | None], completions: Sequence[str]) -> Measured:
@@ -54,16 +137,6 @@ def _value(metric: Metric, answer: str | None, completion: str) -> float:
     return math.nan if value is None else value
 
 
-def scores(found: Measured, loss: float | None = None) -> Scores:
-    """Means of all metrics, with loss and perplexity where the loss is known."""
-    return Scores(**means(found), **losses(loss))
-
-
-def means(found: Measured) -> dict[str, float | None]:
-    """Means by the name of their field."""
-    return {FIELD_OF_METRIC[metric]: found.mean(metric) for metric in found.values}
-
-
 def losses(loss: float | None) -> dict[str, float | None]:
     """Loss in nats per token and perplexity, exp(loss). Neither where the loss is no finite number."""
     if loss is None or not math.isfinite(loss):
@@ -72,39 +145,11 @@ def losses(loss: float | None) -> dict[str, float | None]:
     return {"loss": round(loss, _DIGITS), "perplexity": perplexity and round(perplexity, _DIGITS)}
 
 
-def against(tuned: Measured, baseline: Measured, decisive: Metric, *, loss: float | None = None) -> Compared:
-    """A baseline's scores, the intervals of tuned minus baseline, and the verdict of the decisive metric."""
-    intervals = {
-        FIELD_OF_METRIC[metric]: interval(tuned.values[metric] - baseline.values[metric]) for metric in tuned.values
-    }
-    decided = intervals[FIELD_OF_METRIC[decisive]]
-    return Compared(
-        **means(baseline),
-        **losses(loss),
-        verdict=verdict(decided) if decided else None,
-        difference=Differences(**intervals) if any(intervals.values()) else None,
-    )
-
-
-def interval(differences: Numbers, *, seed: int = 0) -> Interval | None:
-    """95 % interval of the mean difference by the paired bootstrap, percentile method (Efron 1979, Koehn 2004).
-
-    Rows are drawn with replacement. Rows with the same difference are alike, so drawing rows is drawing how often each
-    value comes: a multinomial. None where no row has a value on both sides.
-    """
-    differences = differences[~np.isnan(differences)]
-    rows = len(differences)
-    if rows == 0:
-        return None
-    values, counts = np.unique(differences, return_counts=True)
-    chance = np.random.default_rng(seed)
-    portion = max(1, _CELLS // len(values))
-    found = []
-    for start in range(0, RESAMPLES, portion):
-        drawn = chance.multinomial(rows, counts / rows, size=min(portion, RESAMPLES - start))
-        found.append(drawn @ values / rows)
-    low, high = np.percentile(np.concatenate(found), [2.5, 97.5])
-    return Interval(low=_clean(low), high=_clean(high))
+def interval(differences: Numbers) -> Interval | None:
+    """That of `Spread`, of values that are all at hand."""
+    found = Spread()
+    found.add(differences)
+    return found.interval()
 
 
 def _clean(value: float) -> float:

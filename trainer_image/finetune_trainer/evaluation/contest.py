@@ -1,4 +1,7 @@
-"""What was answered → what is told: measures of everybody, intervals, verdicts, and one record per row. Pure."""
+"""What was answered → what is told: measures of everybody, intervals, verdicts, and one record per row.
+
+It goes through the rows once, a portion at a time; records are kept on the scratch disk.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +23,10 @@ from finetune_api.evaluation import (
 from finetune_trainer.evaluation import compare
 from finetune_trainer.evaluation.judge import Ruling, tally
 from finetune_trainer.evaluation.material import Material
+from finetune_trainer.evaluation.stored import Lines, spans
+
+Record = dict[str, Any]
+"""A row's place, its completion, and by contestant the answer, its measures, and the judge's ruling."""
 
 TUNED, ZERO_SHOT, FEW_SHOT, ACTIVE_VERSION = "tuned", "zeroShot", "fewShot", "activeVersion"
 
@@ -28,7 +35,7 @@ TUNED, ZERO_SHOT, FEW_SHOT, ACTIVE_VERSION = "tuned", "zeroShot", "fewShot", "ac
 class Contestant:
     """One that was asked."""
 
-    answers: list[str | None]
+    answers: Sequence[str | None]
     """By question; None where there is no answer."""
     problem: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
@@ -47,20 +54,13 @@ class Contest:
     metrics: Sequence[Metric]
     contestants: Mapping[str, Contestant]
     """By name, the tuned model first."""
-    measured: Mapping[str, compare.Measured]
+    records: Sequence[Record]
+    """One per question."""
     result: EvaluationResult
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """One record per question, for the artifact: it is in the user's own volume and may hold text."""
-        for place, question in enumerate(self.material.questions):
-            said: dict[str, Any] = {}
-            for name, contestant in self.contestants.items():
-                one: dict[str, Any] = {"answer": contestant.answers[place]}
-                one |= self.measured[name].of_row(place)
-                if contestant.rulings is not None:
-                    one["judge"] = contestant.rulings[place]
-                said[name] = one
-            yield {"row": question.place, "completion": question.completion, "answers": said}
+    def rows(self) -> Iterator[Record]:
+        """The records, for the artifact: it is in the user's own volume and may hold text."""
+        return iter(self.records)
 
     def write_rows(self, path: Path) -> None:
         """The records as JSON lines."""
@@ -83,10 +83,12 @@ def contest(
     missing: str | None = None,
 ) -> Contest:
     """Measures, intervals and verdicts of what was answered; `missing`: what was not measured, and why."""
-    completions = [question.completion for question in asked.questions]
-    measured = {name: compare.measured(metrics, one.answers, completions) for name, one in found.items()}
+    standings = {name: compare.Standing() for name in found}
+    records: Lines[Record] = Lines(read=dict)
+    for span in spans(len(asked.questions)):
+        records.extend(_portion(asked, metrics, found, standings, span))
     compared = {
-        name: compare.against(measured[TUNED], measured[name], metrics[0], loss=losses.get(name)).wire()
+        name: standings[name].compared(metrics[0], loss=losses.get(name)).wire()
         | {"problem": one.problem, "judged": _judged(one, found[TUNED]), **one.notes}
         for name, one in found.items()
         if name != TUNED
@@ -106,16 +108,40 @@ def contest(
         or None,
     )
     result = EvaluationResult(
-        rows=len(completions),
+        rows=len(asked.questions),
         metric=metrics[0],
-        tuned=compare.scores(measured[TUNED], losses.get(TUNED)),
+        tuned=standings[TUNED].scores(losses.get(TUNED)),
         baselines=baselines,
         verdict=compare.overall([one.verdict for one in baselines.all()]),
         tokens_per_answer=tokens_per_answer(found),
         test_sha256=asked.sha256,
         missing=missing,
     )
-    return Contest(asked, metrics, found, measured, result)
+    return Contest(asked, metrics, found, records, result)
+
+
+def _portion(
+    asked: Material,
+    metrics: Sequence[Metric],
+    found: Mapping[str, Contestant],
+    standings: Mapping[str, compare.Standing],
+    part: slice,
+) -> Iterator[Record]:
+    """Some rows: counted in everybody's standing, and as records."""
+    questions = asked.questions[part]
+    answers = {name: one.answers[part] for name, one in found.items()}
+    completions = [question.completion for question in questions]
+    measured = {name: compare.measured(metrics, said, completions) for name, said in answers.items()}
+    for name, standing in standings.items():
+        standing.add(measured[TUNED], measured[name])
+    rulings = {name: one.rulings[part] for name, one in found.items() if one.rulings is not None}
+    for place, question in enumerate(questions):
+        said: dict[str, Any] = {}
+        for name in found:
+            said[name] = {"answer": answers[name][place], **measured[name].of_row(place)}
+            if name in rulings:
+                said[name]["judge"] = rulings[name][place]
+        yield {"row": question.place, "completion": question.completion, "answers": said}
 
 
 def _judged(one: Contestant, tuned: Contestant) -> Judged | None:

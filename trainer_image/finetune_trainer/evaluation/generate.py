@@ -1,11 +1,18 @@
 """Greedy answers of a model in batches, causal or encoder-decoder. It knows token ids only."""
 
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from finetune_trainer.batches import forward_passes
+
+_PROBE, _PADDING = 12, 5
+"""Tokens that are tried, and padding before them."""
+
+_NEAR, _NEAR_IN_16_BITS = 1e-3, 5e-2
+"""Parts of the logits by which rounding may move them."""
 
 
 def generated(
@@ -17,10 +24,53 @@ def generated(
     with padding; which prompts share one does not change what is answered.
     """
     model.eval()
-    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    for group in forward_passes(lengths, token_budget=token_budget):
+    for group in _groups(model, [len(prompt) + max_new_tokens for prompt in prompts], token_budget):
         new = _new_tokens(model, [prompts[place] for place in group], generation, max_new_tokens)
         yield [(place, _until_end(ids, generation.eos_token_id)) for place, ids in zip(group, new, strict=True)]
+
+
+def _groups(model: Any, lengths: list[int], token_budget: int) -> Iterator[list[int]]:
+    """Places of prompts that go together; only those of one length where padding would change an answer."""
+    if not minds_padding(model):
+        yield from forward_passes(lengths, token_budget=token_budget)
+        return
+    for length in sorted(set(lengths), reverse=True):
+        alike = [place for place, one in enumerate(lengths) if one == length]
+        for group in forward_passes([length] * len(alike), token_budget=token_budget):
+            yield [alike[place] for place in group]
+
+
+def minds_padding(model: Any) -> bool:
+    """Whether what a prompt is answered with depends on padding before it, though that is masked: tried, not guessed.
+
+    Some models with recurrent states pass over the mask.
+    """
+    import torch
+
+    if getattr(model.config, "is_encoder_decoder", False):
+        return False
+    ids = torch.arange(1, _PROBE + 1).mul(7919).remainder(model.get_input_embeddings().num_embeddings)[None]
+    padded = torch.cat((ids[:, :_PADDING], ids), dim=1)
+    mask = torch.ones_like(padded)
+    mask[:, :_PADDING] = 0
+    try:
+        with torch.inference_mode():
+            alone, beside = (_last_logits(model, *one) for one in ((ids, torch.ones_like(ids)), (padded, mask)))
+    except (RuntimeError, ValueError, IndexError):
+        return True
+    near = _NEAR if beside.dtype == torch.float32 else _NEAR_IN_16_BITS
+    return float((beside.float() - alone.float()).norm()) > near * float(alone.float().norm())
+
+
+def _last_logits(model: Any, ids: Any, mask: Any) -> Any:
+    from finetune_trainer.attention import inner  # needs torch
+
+    device = next(model.parameters()).device
+    ids, mask = ids.to(device), mask.to(device)
+    named = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    if "position_ids" in inspect.signature(inner(model).forward).parameters:
+        named["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)
+    return model(**named).logits[:, -1]
 
 
 def _new_tokens(model: Any, prompts: list[Sequence[int]], generation: Any, limit: int) -> list[list[int]]:

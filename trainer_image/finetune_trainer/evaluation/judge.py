@@ -5,7 +5,7 @@ order decides is a tie. Answers are anybody's text: one that talks to the judge 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from finetune_api.evaluation import Judged
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.compare import interval, verdict
 from finetune_trainer.evaluation.material import Question
+from finetune_trainer.evaluation.stored import Each
 
 Ruling = Literal["win", "tie", "loss"]
 
@@ -32,32 +33,50 @@ _WORD = re.compile(r"\W*(?:a\s+(?=tie\b))?(a|b|tie)\b", re.IGNORECASE)
 
 def pairs(
     asked: Sequence[Question], tuned: Sequence[str | None], other: Sequence[str | None], criteria: str | None
-) -> Iterator[tuple[int, tuple[Turn, ...]]]:
+) -> Each[tuple[int, tuple[Turn, ...]]]:
     """What to ask: two conversations for each row on which both answered and said different things.
 
     Their numbers are 2 * row where the tuned model's answer comes first, and 2 * row + 1 where it comes second.
     """
     system = Turn("system", _INSTRUCTIONS.format(criteria=criteria or _DEFAULT_CRITERIA))
-    for row, (question, said, beside) in enumerate(zip(asked, tuned, other, strict=True)):
-        if said is None or beside is None or said == beside:
-            continue
+
+    def conversation(number: int) -> tuple[int, tuple[Turn, ...]]:
+        row, order = divmod(number, 2)
+        question = asked[row]
         request = "\n".join(f"{turn.role}: {turn.content}" for turn in question.turns)
-        for order, (a, b) in enumerate(((said, beside), (beside, said))):
-            text = _PAIR.format(request=request, reference=question.completion, a=a, b=b)
-            yield 2 * row + order, (system, Turn("user", text))
+        a, b = (tuned[row], other[row]) if order == 0 else (other[row], tuned[row])
+        text = _PAIR.format(request=request, reference=question.completion, a=a, b=b)
+        return number, (system, Turn("user", text))
+
+    return Each(_numbers(tuned, other), conversation)
 
 
-def rulings(tuned: Sequence[str | None], other: Sequence[str | None], said: Mapping[int, str]) -> list[Ruling | None]:
-    """Row by row; None where one of both did not answer, or the judge said nothing that can be read."""
-    return [_ruling(row, mine, theirs, said) for row, (mine, theirs) in enumerate(zip(tuned, other, strict=True))]
+def _numbers(tuned: Sequence[str | None], other: Sequence[str | None]) -> Iterator[int]:
+    for row, (said, beside) in enumerate(zip(tuned, other, strict=True)):
+        if said is not None and beside is not None and said != beside:
+            yield from (2 * row, 2 * row + 1)
 
 
-def _ruling(row: int, tuned: str | None, other: str | None, said: Mapping[int, str]) -> Ruling | None:
+def rulings(
+    tuned: Sequence[str | None], other: Sequence[str | None], said: Sequence[str | None]
+) -> list[Ruling | None]:
+    """Row by row; None where one of both did not answer, or the judge said nothing that can be read.
+
+    `said` is the judge's word by the numbers of `pairs`.
+    """
+    words = iter(said)
+    return [
+        _ruling(mine, theirs, words_of_row)
+        for mine, theirs, words_of_row in zip(tuned, other, zip(words, words, strict=True), strict=True)
+    ]
+
+
+def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | None]) -> Ruling | None:
     if tuned is None or other is None:
         return None
     if tuned == other:
         return "tie"
-    first, second = (_word(said.get(2 * row + order, "")) for order in (0, 1))
+    first, second = (_word(text or "") for text in said)
     if first is None or second is None:
         return None
     if (first, second) == ("a", "b"):

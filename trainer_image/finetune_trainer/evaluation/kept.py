@@ -1,16 +1,20 @@
 """Answers so far, on disk: a run that was interrupted asks nobody the same question twice.
 
 OUTPUT/evaluation/WHO-KEY.jsonl has one line per answer. KEY stands for all that answers depend on: data, settings, who.
+They stay there: in memory is only where each of them begins, 8 bytes.
 """
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from finetune_trainer.durable import whole_file, write_errors
+from finetune_trainer.evaluation.stored import Portioned
 
 FOLDER = "evaluation"
 
@@ -31,15 +35,95 @@ class KeptAnswers:
     def __init__(self, output: Path, who: str, *depends_on: Any) -> None:
         digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
         self._path = output / FOLDER / f"{who}-{digest}.jsonl"
-        self.by_row: dict[int, Answer] = {answer.row: answer for answer in _whole_lines(self._path)}
-        whole_file(self._path, b"".join(map(_line, self.by_row.values())))
+        self._places = _Places()
+        self._size = 0
+        self._prompt_tokens, self._counted = 0, 0
+        if not self._path.exists():
+            whole_file(self._path, b"")
+        with self._path.open("rb") as file:
+            for answer, line in _whole_lines(file):
+                self._note(answer, line)
+        with write_errors(self._path):
+            os.truncate(self._path, self._size)  # a killed writer may have left half a line at the end
+
+    @property
+    def by_row(self) -> Mapping[int, Answer]:
+        """All of them, read when they are asked for."""
+        return _ByRow(self._path, self._places)
+
+    def texts(self, rows: int) -> Portioned[str | None]:
+        """What was said to the questions from 0 to `rows`; None where nothing was."""
+        return _Texts(self._path, self._places, rows)
+
+    @property
+    def prompt_tokens(self) -> float | None:
+        """The mean of what was counted; None where nothing was."""
+        return self._prompt_tokens / self._counted if self._counted else None
 
     def add(self, answers: Iterable[Answer]) -> None:
         """Keep more of them; the system decides when they reach the disk, but only ever as whole lines."""
-        new = list(answers)
-        self.by_row |= {answer.row: answer for answer in new}
+        new = [(answer, _line(answer)) for answer in answers]
         with write_errors(self._path), self._path.open("ab") as file:
-            file.write(b"".join(map(_line, new)))
+            file.write(b"".join(line for _, line in new))
+        for answer, line in new:
+            self._note(answer, line)
+
+    def _note(self, answer: Answer, line: bytes) -> None:
+        if answer.prompt_tokens is not None and self._places[answer.row] < 0:
+            self._prompt_tokens += answer.prompt_tokens
+            self._counted += 1
+        self._places[answer.row] = self._size
+        self._size += len(line)
+
+
+class _Places:
+    """By row where its line begins in the file; -1 where there is none."""
+
+    def __init__(self) -> None:
+        self.starts = array("q")
+        self.count = 0
+
+    def __getitem__(self, row: int) -> int:
+        return self.starts[row] if 0 <= row < len(self.starts) else -1
+
+    def __setitem__(self, row: int, start: int) -> None:
+        if row >= len(self.starts):
+            self.starts.extend(array("q", [-1]) * (row + 1 - len(self.starts)))
+        self.count += self.starts[row] < 0
+        self.starts[row] = start
+
+
+class _ByRow(Mapping[int, Answer]):
+    def __init__(self, path: Path, places: _Places) -> None:
+        self._path, self._places = path, places
+
+    def __len__(self) -> int:
+        return self._places.count
+
+    def __contains__(self, row: object) -> bool:
+        return isinstance(row, int) and self._places[row] >= 0
+
+    def __iter__(self) -> Iterator[int]:
+        return (row for row in range(len(self._places.starts)) if self._places[row] >= 0)
+
+    def __getitem__(self, row: int) -> Answer:
+        if row not in self:
+            raise KeyError(row)
+        with self._path.open("rb") as file:
+            return _read(file, self._places[row])
+
+
+class _Texts(Portioned[str | None]):
+    def __init__(self, path: Path, places: _Places, rows: int) -> None:
+        self._path, self._places, self._rows = path, places, rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def portion(self, places: range) -> list[str | None]:
+        with self._path.open("rb") as file:
+            starts = (self._places[row] for row in places)
+            return [None if start < 0 else _read(file, start).text for start in starts]
 
 
 def forget(output: Path) -> None:
@@ -53,12 +137,18 @@ def _line(answer: Answer) -> bytes:
     return text.encode("utf-8", errors="backslashreplace") + b"\n"
 
 
-def _whole_lines(path: Path) -> Iterator[Answer]:
-    """A killed writer may have left half a line at the end."""
-    if not path.exists():
-        return
-    for line in path.read_bytes().split(b"\n"):
+def _read(file: BinaryIO, start: int) -> Answer:
+    file.seek(start)
+    return Answer(**json.loads(file.readline()))
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[tuple[Answer, bytes]]:
+    """Up to the first that is not whole."""
+    for line in file:
         try:
-            yield Answer(**json.loads(line))
+            answer = Answer(**json.loads(line))
         except (ValueError, TypeError):
             return
+        if not line.endswith(b"\n"):
+            return
+        yield answer, line

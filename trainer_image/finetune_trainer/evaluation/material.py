@@ -7,7 +7,10 @@ import random
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finetune_api.evaluation import Evaluation
 from finetune_api.job import FineTuneJobSpec
@@ -18,6 +21,7 @@ from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, load_rows
 from finetune_trainer.data.fingerprints import fingerprint
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.measures import json_valid
+from finetune_trainer.evaluation.stored import Lines, portions
 
 _SPARE_TOKENS = 8
 """An answer that is so much longer than the longest completion cannot be equal to any: it is not written to its end."""
@@ -42,7 +46,7 @@ class Question:
 class Material:
     """All that is asked, and with what."""
 
-    questions: list[Question]
+    questions: Sequence[Question]
     max_new_tokens: int
     examples: list[Row] = field(default_factory=list)
     sha256: str | None = None
@@ -101,20 +105,27 @@ def collected(
     evaluation = spec.evaluation
     asked = questions(rows("test"))
     _require_json(evaluation, asked)
+    lengths = (length for part in portions(asked) for length in tokens([one.completion for one in part]))
     chosen: list[Row] = []
     if evaluation.few_shot is not None:
         chosen = examples(rows("train"), asked, evaluation.few_shot.examples, seed=spec.hyperparameters.seed)
     return Material(
         questions=asked,
-        max_new_tokens=answer_limit(evaluation, tokens([one.completion for one in asked])),
+        max_new_tokens=answer_limit(evaluation, lengths),
         examples=chosen,
         sha256=verdict.test.sha256 if verdict.test else None,
     )
 
 
-def questions(rows: Iterable[Row]) -> list[Question]:
-    """The rows as questions."""
-    return [Question(str(row.position), row.prompt, row.completion.strip()) for row in rows]
+def questions(rows: Iterable[Row]) -> Sequence[Question]:
+    """The rows as questions, on disk: they may be many."""
+    made = (Question(str(row.position), row.prompt, row.completion.strip()) for row in rows)
+    return Lines(made, shown=lambda one: (one.place, one.turns, one.completion), read=_question)
+
+
+def _question(line: Any) -> Question:
+    place, turns, completion = line
+    return Question(place, tuple(Turn(*turn) for turn in turns), completion)
 
 
 def _require_json(evaluation: Evaluation, asked: Sequence[Question]) -> None:
@@ -127,7 +138,7 @@ def _require_json(evaluation: Evaluation, asked: Sequence[Question]) -> None:
         )
 
 
-def answer_limit(evaluation: Evaluation, completion_tokens: Sequence[int]) -> int:
+def answer_limit(evaluation: Evaluation, completion_tokens: Iterable[int]) -> int:
     """Tokens of an answer at most.
 
     Exact matches need no more than the longest completion and a little; other measures look at the whole answer.
@@ -142,12 +153,12 @@ def examples(rows: Iterable[Row], asked: Sequence[Question], count: int, *, seed
 
     Never one whose prompt stands in the test set: it would give an answer away.
     """
-    taken = {prompt_fingerprint(one.turns) for one in asked}
+    taken = np.unique(np.fromiter((prompt_fingerprint(one.turns) for one in asked), dtype=np.int64, count=len(asked)))
     chance = random.Random(seed)  # noqa: S311 - a draw that can be repeated, no secret
     chosen: list[Row] = []
     seen = 0
     for row in rows:
-        if prompt_fingerprint(row.prompt) in taken:
+        if _stands_in(taken, prompt_fingerprint(row.prompt)):
             continue
         seen += 1
         place = seen - 1 if seen <= count else chance.randrange(seen)
@@ -155,6 +166,11 @@ def examples(rows: Iterable[Row], asked: Sequence[Question], count: int, *, seed
             chosen[place : place + 1] = [row]
     chance.shuffle(chosen)
     return chosen
+
+
+def _stands_in(ordered: NDArray[np.int64], value: int) -> bool:
+    place = int(np.searchsorted(ordered, value))
+    return place < len(ordered) and int(ordered[place]) == value
 
 
 def prompt_fingerprint(turns: tuple[Turn, ...]) -> int:
@@ -166,7 +182,7 @@ class Prompt(NamedTuple):
     """A question as token ids."""
 
     ids: "array[int]"
-    """Of 32 bits: all prompts are in memory at once, and a list would take nine times as much."""
+    """Of 32 bits: many prompts are in memory at once, and a list would take nine times as much."""
     examples: int = 0
     """How many stand before it."""
 

@@ -5,7 +5,7 @@
 A baseline that cannot be asked is told with the reason: it never costs the tuned model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from finetune_trainer import artifact_store
 from finetune_trainer.data import TemplateRefusedError
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import material
-from finetune_trainer.evaluation.asking import Asking, contestant_of, mean
+from finetune_trainer.evaluation.asking import Asking
 from finetune_trainer.evaluation.contest import (
     ACTIVE_VERSION,
     FEW_SHOT,
@@ -25,9 +25,10 @@ from finetune_trainer.evaluation.contest import (
     contest,
 )
 from finetune_trainer.evaluation.generate import generated
-from finetune_trainer.evaluation.kept import Answer
-from finetune_trainer.evaluation.material import Material, Prompt
+from finetune_trainer.evaluation.kept import Answer, KeptAnswers
+from finetune_trainer.evaluation.material import Material, Prompt, Question
 from finetune_trainer.evaluation.models import Model, Room, Tuned, base_of, same_tokens, version_in
+from finetune_trainer.evaluation.stored import portions
 from finetune_trainer.interruption import Interruption
 from finetune_trainer.report import Reporter
 from finetune_trainer.store import Store
@@ -87,8 +88,11 @@ class Measuring(Asking):
 
     def _ask_model(self, who: str, model: Model, *depends_on: Any) -> Contestant:
         room = self._room(model)
-        prompts = material.prompts(self._material.questions, model.chat, room.prompt)
-        return self._ask_with(who, model, prompts, room.answer, *depends_on)
+
+        def prompts_of(asked: Sequence[Question]) -> list[Prompt]:
+            return material.prompts(asked, model.chat, room.prompt)
+
+        return self._ask_with(who, model, prompts_of, room.answer, *depends_on)
 
     def _room(self, model: Model) -> Room:
         longest = max(len(model.chat.prompt_ids(one.turns)) for one in self._material.questions)
@@ -99,13 +103,16 @@ class Measuring(Asking):
         if not shown:
             return self._not_asked("every row of the training set is asked in the test set: there are no examples")
         room = self._room(base)
+        before = self._answered
+
+        def prompts_of(asked: Sequence[Question]) -> list[Prompt]:
+            return material.prompts_with_examples(asked, shown, base.chat, room.prompt)
+
         try:
-            prompts = material.prompts_with_examples(self._material.questions, shown, base.chat, room.prompt)
+            return self._ask_with(FEW_SHOT, base, prompts_of, room.answer, len(shown), self._learnt)
         except TemplateRefusedError:
+            self._answered = before
             return self._not_asked("the model's chat template takes no examples before the question")
-        asked = self._ask_with(FEW_SHOT, base, prompts, room.answer, len(shown), self._learnt)
-        asked.notes = {"examples": round(sum(prompt.examples for prompt in prompts) / len(prompts), 2)}
-        return asked
 
     def _active_version(self) -> tuple[Contestant, float | None]:
         active = self._active
@@ -115,13 +122,16 @@ class Measuring(Asking):
         if place is None:
             asked, loss = self._not_asked("its weights are not where the trainer can reach them"), None
         else:
+            before = self._answered
             try:
                 with version_in(self._tuned, self._here(active)) as model:
                     asked = self._ask_model(ACTIVE_VERSION, model, active.version, place)
                     loss = self._loss(model) if same_tokens(model.chat, self._tuned.model.chat) else None
             except TemplateRefusedError:
+                self._answered = before
                 asked, loss = self._not_asked("its chat template does not take the test set's conversations"), None
             except TrainerError as error:
+                self._answered = before
                 asked, loss = self._not_asked(f"{error.reason}: {error.message}"), None
         asked.notes = {"version": active.version}
         return asked, loss
@@ -135,22 +145,40 @@ class Measuring(Asking):
         return folder
 
     def _ask_with(
-        self, who: str, model: Model, prompts: Sequence[Prompt], max_new_tokens: int, *depends_on: Any
+        self,
+        who: str,
+        model: Model,
+        prompts_of: Callable[[Sequence[Question]], list[Prompt]],
+        max_new_tokens: int,
+        *depends_on: Any,
     ) -> Contestant:
-        kept = self._kept(who, *depends_on)
-        left = [row for row in range(len(prompts)) if row not in kept.by_row]
-        self._advance(len(prompts) - len(left))
+        """Ask portion by portion: the prompts of a whole test set may be more than memory holds."""
+        kept, rows = self._kept(who, *depends_on), len(self._material.questions)
+        self._advance(len(kept.by_row))
+        first = tokens = examples = 0
+        for part in portions(self._material.questions):
+            prompts = prompts_of(part)
+            left = {row: one for row, one in enumerate(prompts, first) if row not in kept.by_row}
+            self._answer(kept, model, left, max_new_tokens)
+            first += len(prompts)
+            tokens += sum(len(one.ids) for one in prompts)
+            examples += sum(one.examples for one in prompts)
+        asked = Contestant(kept.texts(rows), prompt_tokens=tokens / rows if rows else None)
+        asked.notes = {"examples": round(examples / rows, 2)} if who == FEW_SHOT and rows else {}
+        return asked
+
+    def _answer(self, kept: KeptAnswers, model: Model, asked: dict[int, Prompt], max_new_tokens: int) -> None:
+        rows = list(asked)
         batches = generated(
             model.net,
-            [prompts[row].ids for row in left],
+            [one.ids for one in asked.values()],
             generation=model.generation,
             max_new_tokens=max_new_tokens,
             token_budget=4 * self._tuned.token_budget,  # no gradients, so more fits than in training
         )
         for batch in batches:
-            said = [(left[place], model.chat.backend.decode(ids, skip_special_tokens=True)) for place, ids in batch]
+            said = [(rows[place], model.chat.backend.decode(ids, skip_special_tokens=True)) for place, ids in batch]
             self._keep(kept, [Answer(row, text.strip()) for row, text in said])
-        return contestant_of(kept, len(prompts), prompt_tokens=mean([len(prompt.ids) for prompt in prompts]))
 
     def _loss(self, model: Model) -> float | None:
         from finetune_trainer.evaluation.losses import loss_on  # needs torch

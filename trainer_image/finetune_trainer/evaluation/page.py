@@ -6,7 +6,6 @@ that was written here, and nothing be fetched.
 
 import base64
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +19,15 @@ from finetune_api.evaluation import FIELD_OF_METRIC, Compared, EndpointScores, E
 from finetune_api.trainer import AttemptJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.data.audit import Audited, printable
-from finetune_trainer.evaluation.contest import ACTIVE_VERSION, FEW_SHOT, TUNED, ZERO_SHOT, Contest, endpoint_key
+from finetune_trainer.evaluation.contest import (
+    ACTIVE_VERSION,
+    FEW_SHOT,
+    TUNED,
+    ZERO_SHOT,
+    Contest,
+    Record,
+    endpoint_key,
+)
 
 SHOWN_ROWS = 500
 """Rows of the test set on the page; evaluation.jsonl has all."""
@@ -148,22 +155,31 @@ def _line(title: str, scores: Scores, metrics: Sequence[Metric]) -> Line:
 
 def shown_rows(contest: Contest) -> list[RowShown]:
     """At most SHOWN_ROWS rows, those on which the models differ first, each kind in the order of the file."""
-    rows = [_row(contest, place) for place in range(len(contest.material.questions))]
-    order = {"lost": 0, "won": 1, "same": 2}
-    return sorted(rows, key=lambda row: order[row.kind])[:SHOWN_ROWS]
+    places: dict[str, list[int]] = {"lost": [], "won": [], "same": []}
+    for place, record in enumerate(contest.rows()):
+        of_kind = places[_kind(_said(contest, record))]
+        if len(of_kind) < SHOWN_ROWS:
+            of_kind.append(place)
+    shown = [(kind, place) for kind, of_kind in places.items() for place in of_kind][:SHOWN_ROWS]
+    return [_row(contest, place, kind) for kind, place in shown]
 
 
-def _row(contest: Contest, place: int) -> RowShown:
+def _row(contest: Contest, place: int, kind: str) -> RowShown:
     question = contest.material.questions[place]
+    asked = "\n".join(f"{turn.role}: {turn.content}" for turn in question.turns)
+    return RowShown(question.place, asked, question.completion, _said(contest, contest.records[place]), kind)
+
+
+def _said(contest: Contest, record: Record) -> list[Said]:
+    """What everybody said, without those who could not be asked."""
     said = []
     for name, contestant in contest.contestants.items():
-        if contestant.answers[place] is None and contestant.problem:
+        one = record["answers"][name]
+        if one["answer"] is None and contestant.problem:
             continue
-        value = float(contest.measured[name].values[contest.metrics[0]][place])
         title = _TITLES.get(name, name.removeprefix(endpoint_key("")))
-        said.append(Said(title, contestant.answers[place], None if math.isnan(value) else value))
-    asked = "\n".join(f"{turn.role}: {turn.content}" for turn in question.turns)
-    return RowShown(question.place, asked, question.completion, said, _kind(said))
+        said.append(Said(title, one["answer"], one.get(contest.metrics[0])))
+    return said
 
 
 def _kind(said: Sequence[Said]) -> str:

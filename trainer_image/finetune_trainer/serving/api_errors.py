@@ -3,6 +3,7 @@
 It knows no HTTP framework beyond the status code and headers that go with each error.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -17,6 +18,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -24,6 +26,7 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.retry_after = retry_after
+        self.allow = allow
 
     @property
     def body(self) -> dict[str, Any]:
@@ -33,10 +36,12 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Retry-After where another attempt makes sense; WWW-Authenticate with 401."""
+        """Retry-After where another attempt makes sense; WWW-Authenticate with 401, Allow with 405."""
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
+        if self.allow is not None:
+            headers["Allow"] = self.allow
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return headers
@@ -64,6 +69,12 @@ def no_such_route(path: str) -> ApiError:
     return ApiError(404, f"There is no {path} here; there are {known}.", code="not_found")
 
 
+def wrong_method(method: str, path: str, headers: Mapping[str, str] | None) -> ApiError:
+    """405: the path is there for other methods, which `headers` name."""
+    allow = (headers or {}).get("Allow", "")
+    return ApiError(405, f"{path} does not take {method}, but {allow}.", code="method_not_allowed", allow=allow)
+
+
 def body_too_large(limit: int) -> ApiError:
     """413: more bytes than any prompt needs."""
     return ApiError(413, f"The request is larger than {limit} bytes.", code="request_too_large")
@@ -83,6 +94,11 @@ def queue_full(waiting: int) -> ApiError:
 def not_ready(state: str) -> ApiError:
     """503: the model is not there (any more)."""
     return ApiError(503, f"The model does not answer: {state}.", code="model_not_ready", retry_after=5)
+
+
+def bug() -> ApiError:
+    """500: what nobody thought of."""
+    return ApiError(500, "The server failed on this request; its log says why.", code="internal_error")
 
 
 def generation_failed() -> ApiError:

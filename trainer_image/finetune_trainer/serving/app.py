@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from finetune_trainer.data.chat_template import TemplateRefusedError
@@ -59,10 +60,13 @@ def build_app(room: Room, key: KeyFile | None = None, *, sagemaker: bool = False
     )
     app.add_middleware(CountRequests, metrics=metrics)
     routes = _Routes(room, key, metrics)
-    app.get("/health")(routes.health)
-    app.get("/metrics")(routes.metrics)
-    app.get("/v1/models")(routes.models)
-    app.get("/v1/models/{name:path}")(routes.model)
+    for path, told in (
+        ("/health", routes.health),
+        ("/metrics", routes.metrics),
+        ("/v1/models", routes.models),
+        ("/v1/models/{name:path}", routes.model),
+    ):
+        app.api_route(path, methods=["GET", "HEAD"])(told)
     app.post("/v1/chat/completions")(routes.chat)
     app.post("/v1/completions")(routes.completions)
     if sagemaker:
@@ -70,6 +74,8 @@ def build_app(room: Room, key: KeyFile | None = None, *, sagemaker: bool = False
         app.post("/invocations")(routes.invocations)
     app.add_exception_handler(ApiError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
+    app.add_exception_handler(ClientDisconnect, _forget)
+    app.add_exception_handler(Exception, _own_up)
     return app
 
 
@@ -289,4 +295,16 @@ async def _refuse_route(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
     if error.status_code == 404:
         return await _refuse(request, api_errors.no_such_route(request.url.path))
+    if error.status_code == 405:
+        return await _refuse(request, api_errors.wrong_method(request.method, request.url.path, error.headers))
     return await _refuse(request, ApiError(error.status_code, f"{request.method}: {error.detail}"))
+
+
+async def _forget(_: Request, __: Exception) -> Response:
+    """The client left in the middle of its request."""
+    return Response(status_code=_CLIENT_LEFT)
+
+
+async def _own_up(request: Request, _: Exception) -> JSONResponse:
+    """A bug; its trace goes into the log."""
+    return await _refuse(request, api_errors.bug())

@@ -115,7 +115,7 @@ class _GenerationBody(_Body):
     @field_validator("logit_bias")
     @classmethod
     def _token_ids(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
-        if any(not key.isdecimal() or len(key) > _LONGEST_ID for key in bias or {}):
+        if any(not (key.isascii() and key.isdecimal()) or len(key) > _LONGEST_ID for key in bias or {}):
             raise ValueError("its keys are token ids")
         return bias
 
@@ -175,12 +175,17 @@ class CompletionBody(_GenerationBody):
     """A request to /v1/completions."""
 
     prompt: StrictStr | _Tokens | Annotated[list[StrictStr | _Tokens], Field(min_length=1, max_length=_MOST_ANSWERS)]
-    logprobs: Literal[False] | _Likeliest | None = None
+    logprobs: _Likeliest | None = None
+
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _false_is_none(cls, value: Any) -> Any:
+        return None if value is False else value
 
     @property
     def likeliest(self) -> int | None:
         """How many of the likeliest tokens to tell in each place; None: no likelihoods at all."""
-        return None if self.logprobs is False else self.logprobs
+        return self.logprobs
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -243,7 +248,8 @@ def _first_problem(error: ValidationError) -> ApiError:
             param += f"[{part}]"
         elif _is_field(part):
             param += f".{part}" if param else part
-    return bad_request(f"{param or 'body'}: {problem['msg']}.", param or None)
+    said = problem["msg"].removeprefix("Value error, ")
+    return bad_request(f"{param or 'body'}: {said}.", param or None)
 
 
 def _tells(problem: ErrorDetails) -> tuple[bool, int]:

@@ -58,11 +58,21 @@ class Seq2SeqBatch:
         caches = EncoderDecoderCache(new_cache(), new_cache())
         ids = torch.tensor([[self._start, *row.generated]], device=self._device)
         row.cached = len(row.generated)
-        choose([row], self._forward(ids, encoded.last_hidden_state, [row], caches))
+        logits = self._forward(ids, encoded.last_hidden_state, [row], caches)
+        choose([row], logits if row.generated else self._begun(logits))
         row.cached = ids.shape[1]
         self._running, self._caches = self._together([*self._running, row], caches)
         self._reading = None  # last: of a row that fails on the way its listener is still to be told
         return row
+
+    def _begun(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of an answer's first token, which some models force: they were tuned with it, and learnt no other."""
+        forced = self._model.generation_config.forced_bos_token_id
+        if forced is None:
+            return logits
+        return torch.full_like(logits, torch.finfo(logits.dtype).min).index_fill_(
+            1, torch.tensor([forced], device=self._device), 0.0
+        )
 
     @torch.inference_mode()
     def step(self) -> list[Row]:

@@ -13,6 +13,12 @@ def of(right, metric="exactMatch"):
     return compare.Measured({metric: np.array(right, dtype=float)})
 
 
+def against(tuned, baseline, decisive):
+    standing = compare.Standing()
+    standing.add(tuned, baseline)
+    return standing.compared(decisive)
+
+
 @pytest.mark.parametrize(
     ("tuned", "baseline", "verdict"),
     [
@@ -29,7 +35,7 @@ def of(right, metric="exactMatch"):
     ],
 )
 def test_the_verdict_is_that_of_a_paired_bootstrap(tuned, baseline, verdict):
-    assert compare.against(of(tuned), of(baseline), "exactMatch").verdict == verdict
+    assert against(of(tuned), of(baseline), "exactMatch").verdict == verdict
 
 
 def test_the_interval_is_that_of_drawing_rows():
@@ -46,7 +52,7 @@ def test_the_interval_is_that_of_drawing_rows():
 def test_the_first_metric_decides_and_all_have_intervals():
     tuned = compare.Measured({"exactMatch": np.zeros(30), "rougeL": np.full(30, 0.9)})
     base = compare.Measured({"exactMatch": np.zeros(30), "rougeL": np.full(30, 0.2)})
-    by_match, by_rouge = (compare.against(tuned, base, one) for one in ("exactMatch", "rougeL"))
+    by_match, by_rouge = (against(tuned, base, one) for one in ("exactMatch", "rougeL"))
     assert (by_match.verdict, by_rouge.verdict) == ("NoDifference", "Better")
     assert by_match.difference == by_rouge.difference
     assert by_match.difference.rouge_l == Interval(low=0.7, high=0.7)
@@ -54,9 +60,22 @@ def test_the_first_metric_decides_and_all_have_intervals():
 
 def test_rows_without_an_answer_count_nowhere():
     found = compare.measured(["exactMatch", "jsonFields"], ["red", None, "blue"], ["red", "red", "red"])
-    assert found.mean("exactMatch") == 0.5
-    assert found.mean("jsonFields") is None
+    standing = compare.Standing()
+    standing.add(found, found)
+    assert standing.means() == {"exact_match": 0.5, "json_fields": None}
     assert found.of_row(1) == {}
+
+
+def test_rows_in_portions_are_the_same_rows_and_many_of_them_take_no_more_memory():
+    chance = np.random.default_rng(3)
+    tuned, base = (chance.random(20_000) for _ in range(2))
+    whole, parts = compare.Standing(), compare.Standing()
+    whole.add(of(tuned), of(base))
+    for start in range(0, 20_000, 700):
+        parts.add(of(tuned[start : start + 700]), of(base[start : start + 700]))
+    assert parts.compared("exactMatch") == whole.compared("exactMatch")
+    assert parts.means() == {"exact_match": round(float(base.mean()), 6)}
+    assert max(len(one.cells) for one in (*parts.own.values(), *parts.behind.values())) <= 4097
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_trainer import artifact, base_model
 from finetune_trainer.data import ChatTokenizer
-from finetune_trainer.evaluation.generate import generated
+from finetune_trainer.evaluation.generate import generated, minds_padding
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,27 @@ def test_what_the_base_model_likes_beyond_the_likeliest_token_changes_no_answer(
     monkeypatch.setattr(model, "generation_config", taste)
     assert ask(asked, prompts, max_new_tokens=9, token_budget=100)[0] == plain
     assert model.generation_config is taste
+
+
+def test_a_model_that_passes_over_the_mask_of_padding_is_asked_by_prompts_of_one_length(causal):
+    import torch
+    from transformers import GenerationConfig, MiniMaxConfig, MiniMaxForCausalLM
+
+    torch.manual_seed(0)
+    config = MiniMaxConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, head_dim=8,
+        num_key_value_heads=2, num_local_experts=2, layer_types=["linear_attention", "full_attention"], block_size=16,
+        initializer_range=0.3,
+    )  # fmt: skip
+    model = MiniMaxForCausalLM(config).eval()
+    for value in model.parameters():
+        if value.dim() > 1:
+            torch.nn.init.normal_(value, std=0.25)
+    assert (minds_padding(causal[0]), minds_padding(model)) == (False, True)
+    prompts = [[5 + place] * length for place, length in enumerate((3, 9, 3, 5, 9, 3))]
+    asked = model, GenerationConfig(eos_token_id=1, pad_token_id=0)
+    alone, _ = ask(asked, prompts, max_new_tokens=4, token_budget=1)
+    assert ask(asked, prompts, max_new_tokens=4, token_budget=120) == (alone, 3)
 
 
 def test_an_answer_stops_before_the_token_that_ends_it(asked):

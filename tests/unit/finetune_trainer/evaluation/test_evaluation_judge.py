@@ -41,12 +41,11 @@ def test_each_pair_is_asked_in_both_orders_and_what_is_alike_not_at_all():
     ],
 )
 def test_an_answer_wins_only_where_it_wins_in_both_orders(first, second, ruling):
-    said = {order: text for order, text in enumerate((first, second)) if text is not None}
-    assert rulings(["mine"], ["theirs"], said) == [ruling]
+    assert rulings(["mine"], ["theirs"], [first, second]) == [ruling]
 
 
 def test_rows_that_need_no_judge_are_none_of_its_errors():
-    found = rulings(["x", "x", "x"], ["x", None, "y"], {4: "A", 5: "?"})
+    found = rulings(["x", "x", "x"], ["x", None, "y"], [None] * 4 + ["A", "?"])
     assert found == ["tie", None, None]
     judged = tally(found, answered=2)
     assert (judged.wins, judged.ties, judged.losses, judged.errors) == (0, 1, 0, 1)

@@ -15,7 +15,7 @@ from finetune_trainer import artifact, base_model
 from finetune_trainer.adapters import with_adapters
 from finetune_trainer.data import ChatTokenizer, check_dataset, encode, load_rows
 from finetune_trainer.durable import whole_folder
-from finetune_trainer.evaluation import generate, measuring
+from finetune_trainer.evaluation import generate, measuring, stored
 from finetune_trainer.evaluation.losses import loss_on
 from finetune_trainer.evaluation.material import prepare
 from finetune_trainer.evaluation.measuring import Measuring
@@ -185,6 +185,15 @@ def test_an_interrupted_evaluation_asks_nobody_twice_and_ends_the_same(
     assert sum(asked) == 36
     assert again.result == straight.result
     assert list(again.rows()) == list(straight.rows())
+
+
+def test_a_test_set_that_comes_in_portions_is_measured_as_one_that_does_not(tiny_model, tmp_path, monkeypatch):
+    baselines = [{"zeroShot": {}}, {"fewShot": {"examples": 2}}]
+    whole = Bench(tmp_path / "whole", tiny_model, baselines=baselines).measure()
+    monkeypatch.setattr(stored, "PORTION", 5)
+    parts = Bench(tmp_path / "parts", tiny_model, baselines=baselines).measure()
+    assert parts.result == whole.result
+    assert list(parts.rows()) == list(whole.rows())
 
 
 def test_a_newer_attempt_is_not_written_over(tiny_model, tmp_path):

@@ -1,11 +1,14 @@
 """What clients are told when a request cannot be answered: status, field and message, in OpenAI's shape."""
 
+import socket
+
 import httpx
 import openai
 import pytest
-from running_server import SERVED, running_server
+from running_server import SERVED, running_server, wait_until
 
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.serving import app
 from finetune_trainer.serving.api_key import KeyFile
 from finetune_trainer.serving.app import Room
 
@@ -74,9 +77,11 @@ def test_a_bad_request_is_refused_with_its_field(address, route, body, param):
         (CHAT_ROUTE, {**CHAT, "stop": ["a", "b", "c", "d", "e"]}, "stop: List should have at most 4 items"),
         (TEXT_ROUTE, {**TEXT, "prompt": ["a"] * 65}, "prompt: List should have at most 64 items"),
         (TEXT_ROUTE, {**TEXT, "prompt": []}, "prompt: List should have at least 1 item"),
+        (TEXT_ROUTE, {**TEXT, "logprobs": 21}, "logprobs: Input should be less than or equal to 20"),
+        (CHAT_ROUTE, {**CHAT, "logit_bias": {"\u0663": 1}}, "logit_bias: its keys are token ids"),
     ],
 )
-def test_a_list_of_the_wrong_length_is_told_its_length(address, route, body, said):
+def test_what_is_wrong_with_a_value_is_said(address, route, body, said):
     assert httpx.post(address + route, json=body).json()["error"]["message"].startswith(said)
 
 
@@ -114,6 +119,33 @@ def test_unknown_paths_and_methods_have_errors_of_the_same_shape(address):
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
     wrong = httpx.get(address + CHAT_ROUTE)
     assert (wrong.status_code, wrong.json()["error"]["type"]) == (405, "invalid_request_error")
+    assert (wrong.headers["allow"], wrong.json()["error"]["message"]) == (
+        "POST",
+        "/v1/chat/completions does not take GET, but POST.",
+    )
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/v1/models", f"/v1/models/{SERVED}"])
+def test_what_can_be_got_can_be_looked_at(address, path):
+    looked = httpx.head(address + path)
+    assert (looked.status_code, looked.content) == (200, b"")
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_failure(address, caplog):
+    host, port = address.removeprefix("http://").split(":")
+    head = f"POST {CHAT_ROUTE} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode()
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head)
+    wait_until(lambda: 'status="499"' in httpx.get(f"{address}/metrics").text)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_bug_is_told_in_the_same_shape(served, monkeypatch):
+    monkeypatch.setattr(app, "parse", lambda *_: 1 / 0)
+    with running_server(Room(served)) as address:
+        answer = httpx.post(address + CHAT_ROUTE, json=CHAT)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+    assert "division" not in answer.text
 
 
 @pytest.fixture

@@ -91,6 +91,24 @@ def test_learnt_positions_answer_one_after_the_other():
         assert run(Seq2SeqBatch(model), [ask(prompt, 8)], steps_between=0) == [greedy(model, prompt, 8)]
 
 
+@pytest.mark.parametrize("forced", [{"forced_eos_token_id": 2}, {"forced_bos_token_id": 7}])
+def test_an_answer_is_the_models_own_but_for_the_end_that_it_puts_at_a_limit(forced):
+    """BART's `generate` replaces an answer's last token by its end where the limit is reached: here the token stays."""
+    model, prompts = build(make_bart), random_prompts(3)
+    free = [greedy(model, prompt, 8) for prompt in prompts]
+    model.generation_config.update(**forced)
+    own = [greedy(model, prompt, 8) for prompt in prompts]
+    assert own != free
+    served = [run(Seq2SeqBatch(model), [ask(prompt, 8)], steps_between=0)[0] for prompt in prompts]
+    if "forced_bos_token_id" in forced:
+        assert served == own
+        assert {answer[0] for answer in served} == {7}
+    else:
+        assert served == free
+        assert [answer[:7] for answer in served] == [answer[:7] for answer in own]
+        assert {answer[7] for answer in own} == {2}
+
+
 def test_a_seeded_row_draws_the_same_tokens_in_a_batch_as_alone():
     model, prompts = build(make_t5), random_prompts(4)
     asks = [ask(prompt, 10, Sampling(seed=40 + index)) for index, prompt in enumerate(prompts)]

@@ -1,0 +1,100 @@
+"""Peak memory of an evaluation by the length of its test set: `python -m bench.memory.evaluation [ROWS …]`.
+
+Everybody's answers are there already, as a run finds them that was interrupted at its end: no model is loaded, and what
+is left is reading, comparing, records and report. Each length has a process of its own.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.memory.shapes import job_of
+
+ROWS = ("10000", "100000", "1000000")
+
+
+def main(rows: tuple[str, ...]) -> None:
+    """A table of all lengths."""
+    print("| rows of dataset.test | file, MiB | peak, MiB | seconds |\n|--:|--:|--:|--:|")
+    for count in rows:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.memory.evaluation", "--one", count],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        print(done.stdout.strip().splitlines()[-1], flush=True)
+
+
+def one(rows: int) -> None:
+    """One line of it."""
+    from finetune_api.trainer import MeasureJob
+    from finetune_trainer.evaluation.at_provider import AskingProvider
+    from finetune_trainer.evaluation.endpoint import Way
+    from finetune_trainer.evaluation.material import collected
+    from finetune_trainer.interruption import Interruption
+    from finetune_trainer.measure import leave_report
+    from finetune_trainer.report import Reporter
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        size = _write(folder / "test.jsonl", rows)
+        job = MeasureJob.model_validate(_described(folder))
+        began = time.monotonic()
+        asked = collected(job.spec, job.dataset, lambda split: _rows(job, split), lambda texts: list(map(len, texts)))
+        assert asked is not None
+        asking = AskingProvider(
+            job, folder, asked=asked, way=Way(), reporter=Reporter(job), interruption=Interruption()
+        )
+        for who in ("tuned", "zeroShot"):
+            _answered(asking._kept(who, job.uid, job.attempt), rows, wrong=3 if who == "tuned" else 2)  # noqa: SLF001
+        contest = asking.measure()
+        assert contest.result.verdict == "Better", contest.result
+        leave_report(job, folder, contest)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"| {rows:,} | {size / 2**20:.0f} | {peak:.0f} | {time.monotonic() - began:.0f} |")
+
+
+def _rows(job: Any, split: Any) -> Any:
+    from finetune_trainer.data import load_rows
+
+    return load_rows(job.spec.data, split, allow_local=True)
+
+
+def _write(path: Path, rows: int) -> int:
+    with path.open("w", encoding="utf-8") as file:
+        for row in range(rows):
+            prompt = f"What does customer {row} say about the {'very ' * (row % 9)}new product? {'It is good. ' * 10}"
+            file.write(json.dumps({"prompt": prompt, "completion": f"the customer says number {row % 1000}"}) + "\n")
+    return path.stat().st_size
+
+
+def _answered(kept: Any, rows: int, *, wrong: int) -> None:
+    """Answers of which one in `wrong` is not right."""
+    from finetune_trainer.evaluation.kept import Answer
+
+    for start in range(0, rows, 1000):
+        kept.add(
+            Answer(row, "I do not know" if row % wrong == 0 else f"the customer says number {row % 1000}", 40)
+            for row in range(start, min(start + 1000, rows))
+        )
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    spec = job_of(folder, "LoRA").spec.wire()
+    spec["dataset"] |= {"test": {"uri": (folder / "test.jsonl").as_uri()}}
+    spec["evaluation"] = {"metrics": ["exactMatch", "tokenF1"], "baselines": [{"zeroShot": {}}]}
+    about = {"namespace": "bench", "name": "memory", "uid": "bench", "attempt": 1, "answersURL": "https://operator"}
+    return about | {"spec": spec, "dataset": {"valid": True, "reason": "Valid", "message": "ok"}}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        one(int(sys.argv[2]))
+    else:
+        main(tuple(sys.argv[1:]) or ROWS)
