@@ -11,6 +11,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.idle import Figures
 from finetune_operator.providers.azure_arm import ArmRest
 from finetune_operator.providers.errors import ProviderError, Refused, TryLater
+from finetune_operator.providers.openai_wire import when
 
 API_VERSION = "2023-10-01"
 METRIC = "AzureOpenAIRequests"
@@ -74,12 +75,17 @@ def figures(answer: Mapping[str, Any], step: timedelta, now: datetime) -> Figure
     Raises:
         Refused: the answer has no such metric.
     """
-    metric = next((one for one in answer.get("value") or () if one.get("name", {}).get("value") == METRIC), None)
-    if metric is None or metric.get("errorCode", "Success") != "Success":
+    metric = next((one for one in answer.get("value") or () if _is(one.get("name", {}).get("value"), METRIC)), None)
+    if metric is None or not _is(metric.get("errorCode"), "Success", unsaid=True):
         raise Refused(Reason.USAGE_UNKNOWN, f"Azure Monitor tells nothing of {METRIC}")
     points = [point for series in metric.get("timeseries") or () for point in series.get("data") or ()]
-    asked = [datetime.fromisoformat(point["timeStamp"]) for point in points if point.get("total")]
+    asked = [moment for point in points if point.get("total") and (moment := when(point["timeStamp"]))]
     return Figures(min(max(asked) + step, now) if asked else None, now - LAG)
+
+
+def _is(said: str | None, word: str, *, unsaid: bool = False) -> bool:
+    """Whether Azure says that word, whose letters have no case; or nothing, where that means the same."""
+    return said.casefold() == word.casefold() if said else unsaid
 
 
 def _step(since: datetime, now: datetime) -> timedelta:

@@ -112,7 +112,8 @@ class SageMakerApi:
             if error.reason is not Reason.PROVIDER_BUSY:
                 raise
             return await self._ours(name, request)
-        return await self.job(name)
+        # It may not be shown yet, so it is not looked at: of the create nothing is unknown.
+        return RemoteJob(id=name, state="Queued", created=request.key.created)
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:  # noqa: ARG002 - a name says it all
         """The one job that has the attempt's name."""
@@ -209,7 +210,11 @@ class SageMakerApi:
 
     async def _ours(self, name: str, request: JobRequest) -> RemoteJob:
         """The job that has the name: an earlier call of ours made it, whose answer was lost."""
-        found = await self.job(name)
+        try:
+            found = await self.job(name)
+        except NotThere:
+            message = f"training job {name} exists, and is not shown yet"
+            raise Unknown(Reason.PROVIDER_UNAVAILABLE, message) from None
         if found.labels != wire.labels(request.key):
             raise Refused(Reason.PROVIDER_REFUSED, f"training job {name} exists, and is not of this job")
         return found
