@@ -7,7 +7,6 @@ attempt: Bedrock makes one job for one token, however often it is asked, and a l
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -121,6 +120,7 @@ class BedrockApi:
         """StopModelCustomizationJob. Refused where the job has ended, or is being stopped: then that is so.
 
         Raises:
+            NotThere: there is no such job.
             TryLater: it was not refused, and the job goes on: what has answered may be a proxy.
         """
         message = f"job {job_id} was to be stopped at Bedrock, and goes on"
@@ -128,14 +128,13 @@ class BedrockApi:
         try:
             await self._aws.call(SERVICE, "stop_model_customization_job", jobIdentifier=job_id)
         except NotThere:
-            return
+            raise
         except (Refused, TryLater) as error:
             if error.reason not in {Reason.PROVIDER_REFUSED, Reason.PROVIDER_BUSY}:
                 raise
             why = error
-        with suppress(NotThere):
-            if (await self._shown(job_id)).get("status", "InProgress") == "InProgress":
-                raise why
+        if (await self._shown(job_id)).get("status", "InProgress") == "InProgress":
+            raise why
 
     async def has_model(self, model: str) -> bool:
         """GetCustomModel."""
