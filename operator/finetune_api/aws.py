@@ -16,6 +16,11 @@ RoleArn = Annotated[
 ]
 
 
+def domain_of(region: str) -> str:
+    """Where the public addresses of a region's services end: China's are a partition of their own."""
+    return "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+
+
 _LETTER = "0-9A-Za-z!_*()-"
 _SEGMENT = f"[.]*[{_LETTER}][.{_LETTER}]*"
 """Of a key in S3, with what Bedrock takes in one. It has more than dots: `..` climbs."""
@@ -108,7 +113,7 @@ class Bedrock(ApiModel):
     def runtime_url(self) -> str:
         """Where deployed models are asked."""
         private = self.endpoints.runtime if self.endpoints else None
-        return private or f"https://bedrock-runtime.{self.region}.amazonaws.com"
+        return private or f"https://bedrock-runtime.{self.region}.{domain_of(self.region)}"
 
 
 class SageMakerSpot(ApiModel):
@@ -192,4 +197,4 @@ class SageMaker(ApiModel):
     def runtime_url(self) -> str:
         """Where endpoints are asked."""
         private = self.endpoints.runtime if self.endpoints else None
-        return private or f"https://runtime.sagemaker.{self.region}.amazonaws.com"
+        return private or f"https://runtime.sagemaker.{self.region}.{domain_of(self.region)}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from finetune_api.catalogue import tuned_from
 from finetune_api.job import FineTuneJobSpec, Hyperparameters
 
 Format = Literal["Conversation", "Messages", "Pairs"]
@@ -55,8 +56,8 @@ FAMILIES = (
 
 
 def family_of(base_model: str) -> Family | None:
-    """The family of a model, by its ID or ARN; the first that matches."""
-    name = base_model.rpartition("/")[2]
+    """The family of a model, by its ID or ARN, that of its base for what was tuned; the first that matches."""
+    name = tuned_from(base_model) or base_model.rpartition("/")[2]
     return next((one for one in FAMILIES if any(fnmatchcase(name, glob) for glob in one.globs)), None)
 
 

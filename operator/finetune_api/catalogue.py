@@ -64,13 +64,16 @@ class ModelFacts(ApiModel):
 
 
 def tuned_from(model: str) -> str | None:
-    """The base of a tuned model, by the name that OpenAI or Azure has given it; None where it is no such name."""
+    """The base of a tuned model, by the name that its provider has given it; None where it is no such name."""
     found = _TUNED.match(model)
-    return found and (found["openai"] or found["azure"])
+    return found and (found["openai"] or found["bedrock"] or found["azure"])
 
 
-_TUNED = re.compile(r"ft:(?P<openai>[^:]+):|(?P<azure>.+)\.ft-[0-9a-f]{8,}")
-"""`ft:BASE:ORGANISATION:SUFFIX:ID` and `BASE.ft-ID-SUFFIX`."""
+_TUNED = re.compile(r"ft:(?P<openai>[^:]+):|arn:[^/]+:custom-model/(?P<bedrock>[^/]+)/|(?P<azure>.+)\.ft-[0-9a-f]{8,}")
+"""`ft:BASE:ORGANISATION:SUFFIX:ID`, `arn:aws:bedrock:REGION:ACCOUNT:custom-model/BASE/ID` and `BASE.ft-ID-SUFFIX`."""
+
+_OF_PROVIDER = re.compile(r"arn:[^/]+:foundation-model/")
+"""What stands before the name of a model of Bedrock's own in its ARN, in any partition of AWS."""
 
 
 class ProviderFacts(ApiModel):
@@ -110,6 +113,7 @@ class ProviderFacts(ApiModel):
 
     def _listed(self, name: str) -> ModelFacts | None:
         """Of the longest glob that matches."""
+        name = _OF_PROVIDER.sub("", name, count=1)
         matching = [glob for glob in self.models if fnmatchcase(name, glob)]
         return self.models[max(matching, key=len)] if matching else None
 

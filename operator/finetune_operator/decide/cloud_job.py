@@ -17,12 +17,9 @@ from finetune_operator.decide import attempts, cloud_cost, cloud_policy, evaluat
 from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, stalled, timestamp
 from finetune_operator.decide.job_change import fail, with_status
 from finetune_operator.decide.job_view import Change, Decision, JobView
-from finetune_operator.decide.remote import RemoteJob, oldest
+from finetune_operator.decide.remote import SETTLE, RemoteJob, oldest
 from finetune_operator.decide.reported import dataset_facts
 from finetune_operator.decide.run import CHANGES_BY_ITSELF
-
-SETTLE = timedelta(seconds=120)
-"""How long a job that was made may be missing from the provider's list. Longer than any call of ours takes."""
 
 NAMING = timedelta(minutes=30)
 """How long a job may be done at the provider before its model has a name."""

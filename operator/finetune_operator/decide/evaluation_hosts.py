@@ -18,9 +18,10 @@ from finetune_api.deployment import AzureServing, BedrockServing, DeploymentTemp
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import EvaluationDeployment, FineTuneJobStatus, ProviderEvaluation
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.hosted import SETTLE, Hosted, changes
+from finetune_operator.decide.hosted import Hosted, changes
 from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.decide.job_view import JobView
+from finetune_operator.decide.remote import SETTLE
 
 IN_DEPLOYMENTS: Mapping[str, frozenset[Candidate]] = {
     "azureOpenAI": frozenset(CANDIDATES),

@@ -16,9 +16,7 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.deployment import Serving
-
-SETTLE = timedelta(seconds=120)
-"""How long a deployment that was asked for may be missing from the provider's list."""
+from finetune_operator.decide.remote import SETTLE
 
 LONG = timedelta(hours=1)
 """From when on a deployment that does not answer is told of: none of them takes so long."""

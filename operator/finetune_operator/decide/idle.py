@@ -22,6 +22,17 @@ GRAIN = 10
 would be too many."""
 
 
+LAG = timedelta(minutes=10)
+"""How late a request may show in a provider's figures."""
+FINE, COARSE = timedelta(minutes=5), timedelta(hours=1)
+_FINE_UP_TO = timedelta(days=1)
+
+
+def span(since: datetime, now: datetime) -> timedelta:
+    """The span of time that one of a provider's figures is to be of: the longer one looks back, the coarser."""
+    return FINE if now - since <= _FINE_UP_TO else COARSE
+
+
 @dataclass(frozen=True)
 class Activity:
     """What is known of a deployment's requests."""

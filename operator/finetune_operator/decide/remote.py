@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Literal
 
@@ -21,6 +21,9 @@ from finetune_api.trainer import Report, RunPhase, thin
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.reported import AT_WORK
 from finetune_operator.decide.run import Run
+
+SETTLE = timedelta(seconds=120)
+"""How long what was made at a provider may be missing from what it shows. Longer than any call of ours takes."""
 
 UNDATED = datetime.fromtimestamp(0, UTC)
 """When a job was made of which the provider does not say that."""

@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 
@@ -33,6 +34,7 @@ from finetune_operator.providers.errors import (
     looks_like_page,
 )
 from finetune_operator.providers.openai_wire import plain
+from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.silence import unanswered
 
 T = TypeVar("T")
@@ -294,7 +296,8 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
     """A no to what was asked, or to its time."""
     status = _status(error)
     if code in _THROTTLED or status == 429:
-        return TryLater(Reason.RATE_LIMITED, f"{service} asks for patience ({code})", THROTTLE_PAUSE_SECONDS)
+        pause = _asked_pause(error) or THROTTLE_PAUSE_SECONDS
+        return TryLater(Reason.RATE_LIMITED, f"{service} asks for patience ({code})", pause)
     if code in _QUOTA:
         return TryLater(Reason.QUOTA_EXCEEDED, f"{service}: {said}", QUOTA_PAUSE_SECONDS)
     if code in _ABSENT:
@@ -314,6 +317,11 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
 
 def _status(error: boto.ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _asked_pause(error: boto.ClientError) -> float | None:
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders") or {}
+    return asked_pause({str(name): str(value) for name, value in headers.items()}, datetime.now(UTC))
 
 
 def _said(error: boto.ClientError) -> str:

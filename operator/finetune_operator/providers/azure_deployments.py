@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 import openai
 from azure.core.exceptions import HttpResponseError
@@ -27,12 +27,15 @@ OWNER_TAG = "finetune-uid"
 _DATED = re.compile(r"(.+)-(\d{4}-\d{2}-\d{2})")
 
 _STATES: dict[str, HostedState] = {
-    "Succeeded": "Ready",
-    "Failed": "Failed",
-    "Canceled": "Failed",
-    "Disabled": "Failed",
-    "Deleting": "Deleting",
+    "succeeded": "Ready",
+    "failed": "Failed",
+    "canceled": "Failed",
+    "cancelled": "Failed",
+    "disabled": "Failed",
+    "deleting": "Deleting",
 }
+_SKUS = {sku.casefold(): sku for sku in get_args(AzureServing.model_fields["sku"].annotation)}
+"""ARM's words have no case."""
 
 
 class AzureDeployments:
@@ -148,7 +151,8 @@ def serving_of(template: DeploymentTemplate) -> AzureServing:
 def shown(one: arm.Deployment) -> Hosted:
     """A deployment as ARM shows it. Pure."""
     model = one.properties.model if one.properties else None
-    sku, capacity = (one.sku.name, one.sku.capacity) if one.sku else ("", 1)
+    sku, capacity = (str(one.sku.name or ""), one.sku.capacity) if one.sku else ("", 1)
+    sku = _SKUS.get(sku.casefold(), sku)
     made = one.system_data.created_at if one.system_data else None
     return Hosted(
         str(one.name),
@@ -164,4 +168,4 @@ def shown(one: arm.Deployment) -> Hosted:
 def _state(one: arm.Deployment) -> HostedState:
     """A state that nobody knows is one in which something happens."""
     state = one.properties.provisioning_state if one.properties else None
-    return _STATES.get(str(getattr(state, "value", state)), "Creating")
+    return _STATES.get(str(getattr(state, "value", state)).casefold(), "Creating")

@@ -8,20 +8,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_api.reasons import Reason
-from finetune_operator.decide.idle import Figures
+from finetune_operator.decide.idle import FINE, LAG, Figures, span
 from finetune_operator.providers.azure_arm import ArmRest
 from finetune_operator.providers.errors import ProviderError, Refused, TryLater
+from finetune_operator.providers.openai_wire import when
 
 API_VERSION = "2023-10-01"
 METRIC = "AzureOpenAIRequests"
 DIMENSION = "ModelDeploymentName"
 
-LAG = timedelta(minutes=10)
-"""How late a request may show."""
 KEPT = timedelta(days=90)
 """How long Azure keeps them: 93 days, less a margin."""
-FINE, COARSE = timedelta(minutes=5), timedelta(hours=1)
-FINE_UP_TO = timedelta(days=1)
 
 
 class AzureMonitor:
@@ -52,7 +49,7 @@ class AzureMonitor:
             hint = " (the role Monitoring Reader may lack)" if error.reason == Reason.CREDENTIALS_INVALID else ""
             said = f"Azure Monitor's metrics cannot be read{hint}: {error.message}"
             raise TryLater(Reason.USAGE_UNKNOWN, said) from None
-        return figures(answer, _step(since, now), now)
+        return figures(answer, span(since, now), now)
 
 
 def question(deployment: str, since: datetime, now: datetime) -> dict[str, str]:
@@ -62,7 +59,7 @@ def question(deployment: str, since: datetime, now: datetime) -> dict[str, str]:
         "api-version": API_VERSION,
         "metricnames": METRIC,
         "aggregation": "Total",
-        "interval": "PT5M" if _step(since, now) == FINE else "PT1H",
+        "interval": "PT5M" if span(since, now) == FINE else "PT1H",
         "timespan": f"{_text(begin)}/{_text(now)}",
         "$filter": f"{DIMENSION} eq '{quoted}'",
     }
@@ -74,16 +71,17 @@ def figures(answer: Mapping[str, Any], step: timedelta, now: datetime) -> Figure
     Raises:
         Refused: the answer has no such metric.
     """
-    metric = next((one for one in answer.get("value") or () if one.get("name", {}).get("value") == METRIC), None)
-    if metric is None or metric.get("errorCode", "Success") != "Success":
+    metric = next((one for one in answer.get("value") or () if _is(one.get("name", {}).get("value"), METRIC)), None)
+    if metric is None or not _is(metric.get("errorCode"), "Success", unsaid=True):
         raise Refused(Reason.USAGE_UNKNOWN, f"Azure Monitor tells nothing of {METRIC}")
     points = [point for series in metric.get("timeseries") or () for point in series.get("data") or ()]
-    asked = [datetime.fromisoformat(point["timeStamp"]) for point in points if point.get("total")]
+    asked = [moment for point in points if point.get("total") and (moment := when(point["timeStamp"]))]
     return Figures(min(max(asked) + step, now) if asked else None, now - LAG)
 
 
-def _step(since: datetime, now: datetime) -> timedelta:
-    return FINE if now - since <= FINE_UP_TO else COARSE
+def _is(said: str | None, word: str, *, unsaid: bool = False) -> bool:
+    """Whether Azure says that word, whose letters have no case; or nothing, where that means the same."""
+    return said.casefold() == word.casefold() if said else unsaid
 
 
 def _text(moment: datetime) -> str:

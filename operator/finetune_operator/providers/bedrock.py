@@ -18,7 +18,7 @@ from finetune_operator.providers import bedrock_wire as wire
 from finetune_operator.providers.aws import Aws, session_of
 from finetune_operator.providers.bedrock_deployments import BedrockDeployments
 from finetune_operator.providers.bedrock_models import ANSWER_SECONDS, RUNTIME, BedrockModels
-from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater
+from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.s3 import Bucket, place_of
 
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 SERVICE = "bedrock"
 RESULTS_MAX_BYTES = 16 * 1024 * 1024
+STOP_PAUSE_SECONDS = 10.0
 
 
 class BedrockApi:
@@ -116,16 +117,24 @@ class BedrockApi:
         return wire.metrics(contents[0], contents[1] if len(contents) > 1 else b"")
 
     async def cancel(self, job_id: str) -> None:
-        """StopModelCustomizationJob. Refused where the job has ended, or is being stopped: then that is so."""
+        """StopModelCustomizationJob. Refused where the job has ended, or is being stopped: then that is so.
+
+        Raises:
+            NotThere: there is no such job.
+            TryLater: it was not refused, and the job goes on: what has answered may be a proxy.
+        """
+        message = f"job {job_id} was to be stopped at Bedrock, and goes on"
+        why: ProviderError = TryLater(Reason.PROVIDER_BUSY, message, STOP_PAUSE_SECONDS)
         try:
             await self._aws.call(SERVICE, "stop_model_customization_job", jobIdentifier=job_id)
         except NotThere:
-            return
+            raise
         except (Refused, TryLater) as error:
             if error.reason not in {Reason.PROVIDER_REFUSED, Reason.PROVIDER_BUSY}:
                 raise
-            if (await self._shown(job_id)).get("status") == "InProgress":
-                raise
+            why = error
+        if (await self._shown(job_id)).get("status", "InProgress") == "InProgress":
+            raise why
 
     async def has_model(self, model: str) -> bool:
         """GetCustomModel."""

@@ -9,7 +9,7 @@ from finetune_api.bedrock import family_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob, RemoteState
+from finetune_operator.decide.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
 from finetune_operator.providers.openai_wire import csv_rows, plain
 from finetune_operator.providers.ports import JobRequest
@@ -116,7 +116,7 @@ def job(shown: Wire) -> RemoteJob:
     return RemoteJob(
         id=str(shown["jobArn"]),
         state=state,
-        created=shown["creationTime"],
+        created=shown.get("creationTime") or UNDATED,
         note=note,
         model=model or None,
         nameless=nameless,
@@ -132,7 +132,7 @@ def listed(summary: Wire) -> RemoteJob:
     return RemoteJob(
         id=str(summary["jobArn"]),
         state=_state(summary),
-        created=summary["creationTime"],
+        created=summary.get("creationTime") or UNDATED,
         note=_note(summary),
         model=summary.get("customModelArn"),
         ends=summary.get("endTime"),

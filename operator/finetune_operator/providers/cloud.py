@@ -4,7 +4,7 @@ Knows no provider: what one is asked goes through its FineTuningApi.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,9 +18,8 @@ from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderEvaluati
 from finetune_api.names import REPORT_PATH, UPLOAD_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, Report, ReportTarget
-from finetune_operator.decide.cloud_job import SETTLE
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.remote import JobKey, RemoteJob, is_of, run_of
+from finetune_operator.decide.remote import SETTLE, JobKey, RemoteJob, is_of, run_of
 from finetune_operator.decide.run import Run
 from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import check_job, measure_job, names
@@ -231,13 +230,19 @@ class CloudTraining:
 
     async def _end_remote(self, job: Manifest, provider: ProviderStatus, asked_at: str) -> None:
         if provider.job_id is not None:
-            await self.cancel(job, provider.job_id)
+            await self._cancel(job, provider.job_id, asked_at)
             await self._require_not_succeeded(job, provider.job_id, asked_at)
             return
         found = await self.find(job, provider)
         for made in found:
-            await self.cancel(job, made.id)
+            await self._cancel(job, made.id, asked_at)
         if not found:
+            self._require_settled(asked_at)
+
+    async def _cancel(self, job: Manifest, job_id: str, asked_at: str) -> None:
+        try:
+            await self._call(job, lambda api: api.cancel(job_id))
+        except NotThere:
             self._require_settled(asked_at)
 
     def _settles_in(self, moment_of_it: str | None) -> float:
@@ -289,7 +294,8 @@ class CloudTraining:
 
     async def cancel(self, job: Manifest, job_id: str) -> None:
         """Cancel one job."""
-        await self._call(job, lambda api: api.cancel(job_id))
+        with suppress(NotThere):
+            await self._call(job, lambda api: api.cancel(job_id))
 
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
         """Delete the files of all attempts, which their names tell; look at the provider's job no more.

@@ -54,8 +54,15 @@ class CloudServing:
         else:
             gone = Failure.because(Reason.DELETED_AT_PROVIDER, f"model {model} is not at the provider any more")
             found = Serving("Serving", number, 1) if there else Serving("Failing", number, 0, gone)
+        self._forget_old()
         self._probes[target.version.connection, model] = _Probe(found, self._clock())
         return found
+
+    def _forget_old(self) -> None:
+        """What is not believed any more is kept for nobody: models come and go as long as the operator runs."""
+        now = self._clock()
+        fresh = {of: one for of, one in self._probes.items() if now - one.at < self.good_for(one.serving)}
+        self._probes = fresh
 
     @staticmethod
     def good_for(serving: Serving) -> timedelta:

@@ -5,18 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_api.reasons import Reason
-from finetune_operator.decide.idle import Figures
+from finetune_operator.decide.idle import LAG, Figures, span
 from finetune_operator.providers.aws import Aws
 from finetune_operator.providers.errors import ProviderError, TryLater
 
 SERVICE, METRIC = "cloudwatch", "Invocations"
 
-LAG = timedelta(minutes=10)
-"""How late a request may show."""
 KEPT = timedelta(days=59)
 """GetMetricStatistics gives 1,440 points at most: so many hours, less a margin."""
-FINE, COARSE = timedelta(minutes=5), timedelta(hours=1)
-FINE_UP_TO = timedelta(days=1)
 
 
 async def usage(aws: Aws, namespace: str, dimensions: Mapping[str, str], since: datetime, now: datetime) -> Figures:
@@ -34,7 +30,7 @@ async def usage(aws: Aws, namespace: str, dimensions: Mapping[str, str], since: 
         hint = " (cloudwatch:GetMetricStatistics may lack)" if error.reason == Reason.CREDENTIALS_INVALID else ""
         said = f"CloudWatch's metrics cannot be read{hint}: {error.message}"
         raise TryLater(Reason.USAGE_UNKNOWN, said) from None
-    return figures(answer.get("Datapoints") or (), _step(since, now), now)
+    return figures(answer.get("Datapoints") or (), span(since, now), now)
 
 
 def question(namespace: str, dimensions: Mapping[str, str], since: datetime, now: datetime) -> dict[str, Any]:
@@ -45,7 +41,7 @@ def question(namespace: str, dimensions: Mapping[str, str], since: datetime, now
         "Dimensions": [{"Name": name, "Value": value} for name, value in dimensions.items()],
         "StartTime": max(since, now - KEPT),
         "EndTime": now,
-        "Period": int(_step(since, now).total_seconds()),
+        "Period": int(span(since, now).total_seconds()),
         "Statistics": ["Sum"],
     }
 
@@ -54,7 +50,3 @@ def figures(points: Iterable[Mapping[str, Any]], step: timedelta, now: datetime)
     """The end of the last span of time that has a request. Pure."""
     asked: list[datetime] = [point["Timestamp"].astimezone(UTC) for point in points if point.get("Sum")]
     return Figures(min(max(asked) + step, now) if asked else None, now - LAG)
-
-
-def _step(since: datetime, now: datetime) -> timedelta:
-    return FINE if now - since <= FINE_UP_TO else COARSE

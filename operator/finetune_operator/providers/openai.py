@@ -250,6 +250,7 @@ class OpenAIApi:
         """POST /fine_tuning/jobs/ID/cancel. Refused where the job has ended: then that is so.
 
         Raises:
+            NotThere: there is no such job.
             TryLater: it was not refused, and the job has not ended: what has answered may be a proxy.
         """
         try:
@@ -257,7 +258,7 @@ class OpenAIApi:
             if wire.has_ended(answer) or (await self.job(job_id)).ended:
                 return
         except NotThere:
-            return
+            raise
         except Refused:
             if not (await self.job(job_id)).ended:
                 raise

@@ -216,15 +216,12 @@ class Poller:
         return seen is not None and seen.job.ended
 
     async def _one(self, api: FineTuningApi, job_id: str) -> RemoteJob:
-        """A job that the list lacks: a list may lag behind, so it is asked for by its name.
-
-        Gone and partial: it was never seen, and may not be shown yet.
-        """
+        """A job that the list lacks: a list may lag behind, so it is asked for by its name."""
         created = self._watched[job_id].created
         try:
             return await api.job(job_id)
         except NotThere:
-            return RemoteJob(id=job_id, state="Gone", created=created, partial=job_id not in self._seen)
+            return RemoteJob(id=job_id, state="Gone", created=created)
 
     async def _with_metrics(self, api: FineTuningApi, job: RemoteJob) -> Seen:
         """The job and its losses. A record that cannot be read holds up no other job, and its own not for ever."""

@@ -233,7 +233,11 @@ class FineTuningApi(Protocol):
         ...
 
     async def cancel(self, job_id: str) -> None:
-        """End a job; one that has ended, or is not there, is no error."""
+        """End a job; one that has ended is no error.
+
+        Raises:
+            NotThere: there is none, or it is not shown yet.
+        """
         ...
 
     async def has_model(self, model: str) -> bool:

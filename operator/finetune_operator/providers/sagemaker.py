@@ -25,7 +25,7 @@ from finetune_operator.providers.aws import Aws, session_of
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.s3 import Bucket, place_of
-from finetune_operator.providers.sagemaker_endpoints import SERVICE, SageMakerEndpoints, absent, cached
+from finetune_operator.providers.sagemaker_endpoints import SERVICE, SageMakerEndpoints, ask, cached
 from finetune_operator.providers.sagemaker_output import (
     ADAPTER,
     WHOLE,
@@ -112,7 +112,8 @@ class SageMakerApi:
             if error.reason is not Reason.PROVIDER_BUSY:
                 raise
             return await self._ours(name, request)
-        return await self.job(name)
+        # It may not be shown yet, so it is not looked at: of the create nothing is unknown.
+        return RemoteJob(id=name, state="Queued", created=request.key.created)
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:  # noqa: ARG002 - a name says it all
         """The one job that has the attempt's name."""
@@ -154,17 +155,15 @@ class SageMakerApi:
         return _metrics(report)
 
     async def cancel(self, job_id: str) -> None:
-        """StopTrainingJob; the trainer writes a checkpoint first. One that has ended, or is not there, is no error.
+        """StopTrainingJob; the trainer writes a checkpoint first. One that has ended is no error.
 
         Raises:
+            NotThere: there is no such job.
             TryLater: it has not ended yet. Until then it may write to S3, where the next attempt or nobody should.
         """
-        try:
-            status = (await self._described(job_id))["TrainingJobStatus"]
-            if status == "InProgress":
-                await self._ask("stop_training_job", TrainingJobName=job_id)
-        except NotThere:
-            return
+        status = (await self._described(job_id))["TrainingJobStatus"]
+        if status == "InProgress":
+            await self._ask("stop_training_job", TrainingJobName=job_id)
         if status in {"InProgress", "Stopping"}:
             message = f"training job {job_id} is being stopped: it writes a checkpoint first"
             raise TryLater(Reason.PROVIDER_BUSY, message, STOPPING_PAUSE_SECONDS)
@@ -209,8 +208,12 @@ class SageMakerApi:
 
     async def _ours(self, name: str, request: JobRequest) -> RemoteJob:
         """The job that has the name: an earlier call of ours made it, whose answer was lost."""
-        found = await self.job(name)
-        if found.labels != wire.labels(request.key):
+        try:
+            found = await self.job(name)
+        except NotThere:
+            message = f"training job {name} exists, and is not shown yet"
+            raise Unknown(Reason.PROVIDER_UNAVAILABLE, message) from None
+        if not found.labels or not found.labels.items() <= wire.labels(request.key).items():
             raise Refused(Reason.PROVIDER_REFUSED, f"training job {name} exists, and is not of this job")
         return found
 
@@ -293,10 +296,7 @@ class SageMakerApi:
             raise Refused(Reason.MODEL_NOT_IN_CACHE, f"spec.adopt: {said}")
 
     async def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        try:
-            return await self._aws.call(SERVICE, operation, **arguments)
-        except ProviderError as error:
-            raise absent(error) from None
+        return await ask(self._aws, operation, **arguments)
 
 
 def _metrics(report: Report) -> Metrics:

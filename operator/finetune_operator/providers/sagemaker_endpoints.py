@@ -18,9 +18,10 @@ from finetune_api.sagemaker import BASE_CHANNEL, BASE_FOLDER, MODEL_FOLDER, SERV
 from finetune_operator.decide.cloud_policy import ARCHIVE
 from finetune_operator.decide.hosted import Hosted, HostedState
 from finetune_operator.decide.idle import Figures
+from finetune_operator.desired.compare import covers
 from finetune_operator.providers import cloudwatch
 from finetune_operator.providers.aws import Aws
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.s3 import Bucket
 from finetune_operator.providers.sagemaker_wire import MISSING, vpc
@@ -85,15 +86,14 @@ class SageMakerEndpoints:
         if await self._status(request.name) is not None:
             return
         base = cached(self._aws, self._settings, request.base_model)
-        await self._anew("create_model", "delete_model", ModelName=request.name, **model(request, self._settings, base))
-        config = configuration(request)
-        await self._anew("create_endpoint_config", "delete_endpoint_config", EndpointConfigName=request.name, **config)
+        await self._ensure("model", ModelName=request.name, **model(request, self._settings, base))
+        await self._ensure("endpoint_config", EndpointConfigName=request.name, **configuration(request))
         try:
             await self._ask(
                 "create_endpoint", EndpointName=request.name, EndpointConfigName=request.name, Tags=tags(request)
             )
-        except Refused:
-            if await self._status(request.name) is None:
+        except (Refused, TryLater) as error:
+            if not _is_taken(error) and await self._status(request.name) is None:
                 raise
 
     async def delete(self, name: str) -> None:
@@ -150,19 +150,29 @@ class SageMakerEndpoints:
         except NotThere:
             return None
 
-    async def _anew(self, create: str, delete: str, **arguments: Any) -> None:
-        """Create it, its name being the first argument.
+    async def _ensure(self, kind: str, **arguments: Any) -> None:
+        """Create a model or a configuration, its name being the first argument.
 
-        What an earlier call has left without an endpoint may have other settings: it goes first.
+        What an earlier call has left may be of other settings: then it goes first. Else it stays, for an endpoint that
+        does not show yet may stand on it.
         """
         try:
-            await self._ask(create, **arguments)
-        except Refused as error:
-            if "already exist" not in error.message:
-                raise
+            await self._ask(f"create_{kind}", **arguments)
+        except (Refused, TryLater) as error:
             name, value = next(iter(arguments.items()))
-            await self._gone(delete, **{name: value})
-            await self._ask(create, **arguments)
+            if not _is_taken(error):
+                raise
+            if not await self._is_as(kind, {name: value}, arguments):
+                await self._gone(f"delete_{kind}", **{name: value})
+                await self._ask(f"create_{kind}", **arguments)
+
+    async def _is_as(self, kind: str, name: dict[str, str], wanted: dict[str, Any]) -> bool:
+        """Whether it was made with these settings, as far as the operator may look; tags are not shown."""
+        try:
+            there = await self._ask(f"describe_{kind}", **name)
+        except (Denied, NotThere):
+            return False
+        return covers(there, {key: value for key, value in wanted.items() if key != "Tags"})
 
     async def _gone(self, operation: str, **arguments: Any) -> None:
         try:
@@ -174,10 +184,19 @@ class SageMakerEndpoints:
         return await self._aws.pages(SERVICE, operation, key, PaginationConfig=PAGE)
 
     async def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        try:
-            return await self._aws.call(SERVICE, operation, **arguments)
-        except ProviderError as error:
-            raise absent(error) from None
+        return await ask(self._aws, operation, **arguments)
+
+
+async def ask(aws: Aws, operation: str, **arguments: Any) -> dict[str, Any]:
+    """One call on SageMaker.
+
+    Raises:
+        ProviderError: as Aws has it, and NotThere where the words say so.
+    """
+    try:
+        return await aws.call(SERVICE, operation, **arguments)
+    except ProviderError as error:
+        raise absent(error) from None
 
 
 def model(request: HostRequest, settings: SageMaker, base_model: str | None) -> dict[str, Any]:
@@ -255,6 +274,11 @@ def cached(aws: Aws, settings: SageMaker, base_model: str | None) -> str | None:
     if settings.model_cache is None or base_model is None:
         return None
     return Bucket(aws, settings.model_cache).uri(f"{base_model}/")
+
+
+def _is_taken(error: ProviderError) -> bool:
+    """Whether a name is taken: SageMaker says that in words for some of its things, and by a code for others."""
+    return "already exist" in error.message or "ResourceInUse" in error.message
 
 
 def absent(error: ProviderError) -> ProviderError:

@@ -30,7 +30,7 @@ from finetune_api.sagemaker import (
 )
 from finetune_api.trainer import ActiveVersionRef, Report
 from finetune_operator.decide.cloud_cost import instance_type, longest_seconds
-from finetune_operator.decide.remote import JobKey, RemoteJob, RemoteState
+from finetune_operator.decide.remote import UNDATED, JobKey, RemoteJob, RemoteState
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.providers.s3 import Bucket
 from finetune_operator.runtime.logs import redact
@@ -40,7 +40,7 @@ Wire = Mapping[str, Any]
 NAME_PREFIX = "finetune-"
 MODELS = "models/"
 MESSAGE_LIMIT = 500
-MISSING = re.compile(r"not found|could not find|does not exist", re.IGNORECASE)
+MISSING = re.compile(r"not found|(could not|cannot|unable to) find|does not exist|no such", re.IGNORECASE)
 """In refusals: SageMaker has no code of its own for what is not there."""
 
 _ENDED: dict[str, RemoteState] = {"Completed": "Succeeded", "Failed": "Failed", "Stopped": "Cancelled"}
@@ -200,22 +200,31 @@ def job_of(wire: Wire) -> RemoteJob:
     output = str(wire.get("OutputDataConfig", {}).get("S3OutputPath", "")).rstrip("/")
     state: RemoteState = _ENDED.get(status, "Active" if secondary in _AT_WORK else "Queued")
     overrun = _overrun(secondary, name) if state == "Cancelled" else None
-    hyperparameters = wire.get("HyperParameters") or {}
-    ours = all(label in hyperparameters for label in _LABELS)
+    told = _labels_of(wire, name)
     reports = str((wire.get("CheckpointConfig") or {}).get("S3Uri") or "").rstrip("/")
     return RemoteJob(
         id=name,
         state="Failed" if overrun else state,
-        created=wire["CreationTime"],
+        created=wire.get("CreationTime") or UNDATED,
         note=_NOTES.get(secondary, ""),
-        model=f"{output}/{name}/output/model/{ARTIFACT_FOLDER}" if output and ours else None,
+        model=f"{output}/{name}/output/model/{ARTIFACT_FOLDER}" if output and told else None,
         billed_seconds=wire.get("BillableTimeInSeconds"),
         ends=wire.get("TrainingEndTime"),
         failure=overrun or (failure_of(str(wire.get("FailureReason") or "")) if state == "Failed" else None),
         results=(f"{reports}/{REPORT_FILE}",) if reports else (),
-        labels={label: hyperparameters[label] for label in _LABELS} if ours else {},
+        labels=told,
         partial=not output,
     )
+
+
+def _labels_of(wire: Wire, name: str) -> dict[str, str]:
+    """What a job of ours says of itself; where its hyperparameters are not shown, what its name says."""
+    said = wire.get("HyperParameters")
+    if said is None and is_named_by_us(name):
+        prefix, attempt = attempt_of(name)
+        return {"uid": prefix.removeprefix(NAME_PREFIX).removesuffix("-"), "attempt": str(attempt)}
+    said = said or {}
+    return {label: said[label] for label in _LABELS} if all(label in said for label in _LABELS) else {}
 
 
 def name_of(name_or_arn: str) -> str:

@@ -12,9 +12,9 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderFile, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job, cloud_policy
-from finetune_operator.decide.cloud_job import NAMING, SETTLE, Adopt, Create, Wait, decide, next_move
+from finetune_operator.decide.cloud_job import NAMING, Adopt, Create, Wait, decide, next_move
 from finetune_operator.decide.job_view import JobView
-from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob, is_of, run_of
+from finetune_operator.decide.remote import SETTLE, JobKey, Metrics, RemoteJob, is_of, run_of
 from finetune_operator.decide.run import Run
 from tests.unit.finetune_operator.decide.given import (
     NOW,

@@ -7,7 +7,8 @@ import pytest
 
 from finetune_api.deployment import HostedDeployment
 from finetune_api.reasons import Reason
-from finetune_operator.decide.hosted import SETTLE, Hosted, Plan, Wanted, answered, leave, ours, plan, sleep
+from finetune_operator.decide.hosted import Hosted, Plan, Wanted, answered, leave, ours, plan, sleep
+from finetune_operator.decide.remote import SETTLE
 from tests.unit.finetune_operator.decide.given import at, stamp
 
 WANTED = Wanted("md-v2", 2, "azure", "md-v", None)

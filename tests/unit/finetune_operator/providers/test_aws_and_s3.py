@@ -199,6 +199,13 @@ REFUSALS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(("headers", "pause"), [({"retry-after": "7"}, 7.0), ({}, 30.0)])
+def test_a_pause_is_as_long_as_aws_asks_for(headers: dict[str, str], pause: float) -> None:
+    error = refusal("ThrottlingException", 400)
+    error.response["ResponseMetadata"]["HTTPHeaders"] = headers
+    assert translated(error, "bedrock").retry_after == pause
+
+
 @pytest.mark.parametrize(("error", "kind", "reason"), REFUSALS.values(), ids=REFUSALS)
 def test_every_refusal_is_one_of_ours(error: Any, kind: type, reason: Reason) -> None:
     found = translated(error, "bedrock")

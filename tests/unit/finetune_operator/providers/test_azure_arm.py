@@ -1,18 +1,21 @@
 """What refusals on the way to ARM mean to us, of Entra and of ARM itself; how ARM names models."""
 
 from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from azure.core.async_paging import AsyncItemPaged, AsyncList
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
+from azure.mgmt.cognitiveservices import models as arm
 
 from finetune_api.azure import AzureOpenAI
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure_arm import ask
-from finetune_operator.providers.azure_deployments import AzureDeployments, named_base
+from finetune_operator.providers.azure_deployments import AzureDeployments, named_base, shown
+from finetune_operator.providers.azure_monitor import figures
 from finetune_operator.providers.errors import ProviderError, Refused, TryLater, Unreadable
 from finetune_operator.providers.ports import HostRequest
 from tests.simulators.azure import AzureSimulator
@@ -119,3 +122,38 @@ def test_a_base_model_has_its_name_and_version_and_a_tuned_one_is_version_1(
     model: str, name: str, version: str | None
 ) -> None:
     assert named_base(model) == (name, version)
+
+
+SPELT: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
+    "as documented": ({"sku": "GlobalStandard", "state": "Succeeded"}, ("Ready", "GlobalStandard")),
+    "in small letters": ({"sku": "globalstandard", "state": "succeeded"}, ("Ready", "GlobalStandard")),
+    "in capitals": ({"sku": "STANDARD", "state": "FAILED"}, ("Failed", "Standard")),
+    "as the British do": ({"sku": "Standard", "state": "cancelled"}, ("Failed", "Standard")),
+    "words that nobody knows": ({"sku": "Lunar", "state": "Orbiting"}, ("Creating", "Lunar")),
+    "nothing": ({"sku": None, "state": None}, ("Creating", "")),
+}
+
+
+@pytest.mark.parametrize("name", SPELT)
+def test_arms_words_have_no_case(name: str) -> None:
+    said, understood = SPELT[name]
+    properties = {"provisioningState": said["state"]} if said["state"] else {}
+    sku = {"sku": {"name": said["sku"], "capacity": 3}} if said["sku"] else {}
+    one = shown(arm.Deployment.from_dict({"name": "d", "properties": properties, **sku}))
+    assert (one.state, one.sku) == understood
+
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+METRICS: dict[str, dict[str, Any]] = {
+    "as documented": {"name": {"value": "AzureOpenAIRequests"}, "errorCode": "Success"},
+    "with another case": {"name": {"value": "azureopenairequests"}, "errorCode": "success"},
+    "without a code": {"name": {"value": "AzureOpenAIRequests"}, "errorCode": None},
+}
+
+
+@pytest.mark.parametrize("stamp", ["2026-11-21T11:00:00Z", "2026-11-21T11:00:00.0000000Z", "2026-11-21T11:00:00"])
+@pytest.mark.parametrize("name", METRICS)
+def test_a_request_shows_however_azure_monitor_spells_it(name: str, stamp: str) -> None:
+    points = [{"timeStamp": stamp, "total": 2.0}, {"timeStamp": "2026-11-21T11:30:00Z"}]
+    answer = {"value": [METRICS[name] | {"timeseries": [{"data": points}]}]}
+    assert figures(answer, timedelta(minutes=5), NOON).last == NOON - timedelta(minutes=55)

@@ -85,3 +85,20 @@ def test_a_job_of_a_list_is_known_to_be_told_in_part_only() -> None:
 def test_an_attempts_name_is_one_that_sagemaker_takes_and_tells_the_attempt() -> None:
     assert len(wire.job_name(KEY)) <= 63
     assert wire.attempt_of(wire.job_name(KEY)) == (KEY.file_prefix, 12)
+
+
+SPARSE: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "our name": ({"TrainingJobName": "finetune-u-i-d-3"}, {"uid": "u-i-d", "attempt": "3"}),
+    "a stranger's name": ({"TrainingJobName": "theirs-3"}, {}),
+    "our name with others' parameters": (
+        {"TrainingJobName": "finetune-u-i-d-3", "HyperParameters": {"epochs": "1"}},
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_a_job_that_shows_little_says_whose_it_is_by_its_name(name: str) -> None:
+    shown, labels = SPARSE[name]
+    job = wire.job_of({"TrainingJobStatus": "InProgress", **shown})
+    assert (job.labels, job.dated, job.state) == (labels, False, "Queued")

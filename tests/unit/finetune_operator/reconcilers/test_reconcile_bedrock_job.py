@@ -220,6 +220,18 @@ async def test_a_stop_that_bedrock_refuses_is_one_only_while_the_job_runs(provid
         assert cluster.condition("Stalled")["reason"] == "ProviderBusy"
 
 
+async def test_a_stop_that_something_else_has_answered_is_asked_for_again(provider, begin):
+    cluster = await submitted(begin)
+    await cluster.pass_time(620)
+    provider.fault(STOP, outcome="empty")
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    for _ in range(5):
+        await cluster.pass_time(60)
+    assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
+    assert (cluster.jobs()[0].status, provider.left()) == ("Stopped", [])
+
+
 async def test_an_upload_that_broke_off_is_given_up_at_the_end(begin):
     cluster = await begin()
     uid = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]["uid"]

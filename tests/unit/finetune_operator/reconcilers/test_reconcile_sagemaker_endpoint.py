@@ -172,6 +172,14 @@ async def test_an_endpoint_that_was_not_answered_is_made_once(provider, begin, o
     assert ([one.name for one in provider.left()], provider.count(CREATE)) == ([name] * 3, 1)
 
 
+async def test_what_an_endpoint_stands_on_is_not_taken_away_while_the_endpoint_does_not_show(provider, begin):
+    provider.fault("DescribeEndpoint", status=400, code="ValidationException", message="Could not find it.", times=5)
+    provider.fault("ListEndpoints", outcome="empty", times=5)
+    cluster = await begin()
+    await deployed(cluster)
+    assert (provider.count(CREATE), provider.count("DeleteModel"), provider.count("DeleteEndpointConfig")) == (1, 0, 0)
+
+
 async def test_what_was_deleted_behind_our_back_is_made_again_only_when_asked(provider, begin):
     cluster = await begin()
     name = await deployed(cluster)

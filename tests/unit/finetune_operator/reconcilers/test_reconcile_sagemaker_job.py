@@ -146,6 +146,15 @@ async def test_a_name_that_is_taken_by_our_own_call_is_found_even_where_the_look
     assert len(provider.training.found) == 1
 
 
+async def test_a_job_that_was_made_and_does_not_show_yet_is_not_taken_for_refused(provider, begin):
+    provider.fault("DescribeTrainingJob", status=400, code="ValidationException", message="not found.", times=3)
+    cluster = await begin()
+    for _ in range(6):
+        await cluster.pass_time(20)
+    assert (cluster.status()["phase"], provider.count(CREATE)) in {("Running", 1), ("Queued", 1)}
+    assert len(provider.training.found) == 1
+
+
 async def test_a_name_that_is_taken_by_a_stranger_is_refused(provider, start):
     cluster = SageMakerCluster(provider, start(provider))
     cluster.add_cloud_job()
@@ -312,6 +321,8 @@ async def test_a_job_that_is_deleted_behind_our_back_says_so(provider, begin):
     await cluster.poll()
     del provider.training.found[cluster.status()["provider"]["jobID"]]
     await cluster.pass_time(60)
+    assert cluster.status()["phase"] == "Queued", "what was made a moment ago may hide for another one"
+    await cluster.pass_time(61)
     assert cluster.status()["failure"]["reason"] == "DeletedAtProvider"
 
 
