@@ -316,6 +316,15 @@ def test_a_pattern_is_no_file(check, tmp_path):
     assert result.verdict.next_step.startswith("Patterns are not read as such. Name one file of rows in the uri.")
 
 
+def test_an_evaluation_without_a_test_set_is_warned_of(check):
+    asked = {"evaluation": {"metrics": ["chrF"]}}
+    ignored = "spec.evaluation has no effect: without spec.dataset.test nothing is measured"
+    assert ignored in check(spec=dict(asked), train=("t.jsonl", GOOD)).verdict.warnings
+    assert ignored not in check(spec=dict(asked), train=("t.jsonl", GOOD), test=("u.jsonl", GOOD)).verdict.warnings
+    filled_in = {"evaluation": {"metrics": ["exactMatch"], "baselines": [{"zeroShot": {}}]}}
+    assert ignored not in check(spec=filled_in, train=("t.jsonl", GOOD)).verdict.warnings
+
+
 def test_duplicates_and_shared_rows_are_warnings(check):
     result = check(train=("train.jsonl", GOOD + GOOD), test=("test.csv", "prompt,completion\na,b\nAnd grass?,green\n"))
     assert result.code == ExitCode.OK
