@@ -125,8 +125,8 @@ class _StoredBytes(Filled):
         self.finished = False
 
     def some(self, view: memoryview) -> int:
-        if self.finished:  # a client of HTTP that is asked again at the end warns of it, with a stack
-            return 0
+        if self.finished and self._uri.mounted_path() is None:
+            return 0  # a client of HTTP that is asked again at the end warns of it, with a stack; a file may have grown
         size: int = guarded(self._uri, lambda: self._stored.readinto(view))
         self.digest.update(view[:size])
         self.count += size
