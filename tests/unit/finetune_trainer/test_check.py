@@ -179,6 +179,15 @@ def test_a_file_that_cannot_be_used_gets_its_own_sentence(check, name, data, cod
     assert "Traceback" not in result.err
 
 
+def test_an_evaluation_without_a_test_set_is_warned_of(check):
+    asked = {"evaluation": {"metrics": ["chrF"]}}
+    ignored = "spec.evaluation has no effect: without spec.dataset.test nothing is measured"
+    assert ignored in check(spec=dict(asked), train=("t.jsonl", GOOD)).verdict.warnings
+    assert ignored not in check(spec=dict(asked), train=("t.jsonl", GOOD), test=("u.jsonl", GOOD)).verdict.warnings
+    filled_in = {"evaluation": {"metrics": ["exactMatch"], "baselines": [{"zeroShot": {}}]}}
+    assert ignored not in check(spec=filled_in, train=("t.jsonl", GOOD)).verdict.warnings
+
+
 def test_without_the_model_there_are_no_counts_and_it_says_so(check, tmp_path):
     for flags, why in (((), "no model cache was given"), (("--model-cache", tmp_path), f"{TINY} is not in the model")):
         result = check(*flags, train=("train.jsonl", GOOD))

@@ -92,9 +92,10 @@ def _not_json(said: str, text: bytes | bytearray) -> str:
     if "out of range" in said:
         return "has a number that is too large"
     found = _BYTE.search(said)
+    if "surrogate" in said or (found is None and _HALF_CHARACTER.search(text)):
+        return "is not valid JSON: a \\u escape is half of a character"
     if found is None:
-        half = _HALF_CHARACTER.search(text)
-        return "is not valid JSON: a \\u escape is half of a character" if half else _BREAKS_OFF
+        return _BREAKS_OFF
     place = int(found[1])
     if _NO_JSON_NUMBER.match(text, place):
         return "has NaN or Infinity, which JSON does not know: write null"

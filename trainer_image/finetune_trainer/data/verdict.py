@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from finetune_api.evaluation import Evaluation
 from finetune_api.job import Columns, DataFile, FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedRows, SplitName, SplitVerdict
@@ -388,6 +389,8 @@ def _warnings(
         found.append(f"{spec.base_model} has no chat template: its turns are put one under the other, as plain text")
     if no_tokens is not None:
         found.append(f"tokens were not counted: {no_tokens}")
+    if spec.dataset.test is None and spec.evaluation != Evaluation():
+        found.append("spec.evaluation has no effect: without spec.dataset.test nothing is measured")
     return [_cut(warning, _LIMITS["warning"]) for warning in found][: _LIMITS["warnings"]]
 
 
