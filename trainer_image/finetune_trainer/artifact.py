@@ -26,6 +26,7 @@ from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import metrics, model_card
+from finetune_trainer.base_probe import BASE_PROBE, Probe
 from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
 from finetune_trainer.durable import bytes_of, read_manifest, remove_unfinished, sha256_of, whole_folder
 from finetune_trainer.trackers import TENSORBOARD_FOLDER
@@ -74,6 +75,7 @@ def write(
     job: TrainerJob,
     *,
     fingerprint: str,
+    base: Probe,
     model: Any,
     tokenizer: Any,
     chat: ChatTokenizer,
@@ -101,6 +103,7 @@ def write(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"finetune-trainer": RELEASE, **{name: version(name) for name in _LIBRARIES}},
         "fingerprint": fingerprint,
+        **({BASE_PROBE: base} if hasattr(model, "peft_config") else {}),
     }
     with whole_folder(folder_of(job), **about) as folder:
         save_weights(folder, model)

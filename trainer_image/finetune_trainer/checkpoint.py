@@ -122,13 +122,16 @@ def load_model(folder: Path, model: torch.nn.Module) -> None:
     with _saved(folder, "model") as saved, torch.no_grad():
         shapes = {name: list(value.shape) for name, value in trained.items()}
         if {name: saved.shape(name) for name in saved.names} != shapes:
-            raise TrainerError(
-                Reason.SPEC_INVALID,
-                f"{folder} is a checkpoint of another base model of the same name",
-                ANOTHER_OUTPUT,
-            )
+            raise of_another_base(folder)
         for name, parameter in trained.items():
             parameter.copy_(like(parameter, saved.tensor(name)))
+
+
+def of_another_base(folder: Path | str, name: str = "") -> TrainerError:
+    """What to say of a checkpoint that is not of the base model which is there by now; `name` is of what differs."""
+    seen = f": its {name} differs" if name else ""
+    message = f"{folder} is a checkpoint of another base model of the same name{seen}"
+    return TrainerError(Reason.SPEC_INVALID, message, ANOTHER_OUTPUT)
 
 
 def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -> None:

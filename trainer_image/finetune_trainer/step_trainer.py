@@ -27,6 +27,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer import checkpoint
+from finetune_trainer.base_probe import Probe, differs
 from finetune_trainer.batches import SORTED_TOGETHER, Plan
 from finetune_trainer.checkpoint import load_optimizer, load_random_states
 from finetune_trainer.compiled_layers import in_training
@@ -66,6 +67,7 @@ class StepTrainer(Trainer):
         compile_layers: bool,
         checkpoints: Path,
         fingerprint: str,
+        base: Probe | None = None,
         metrics: Metrics,
         interruption: Interruption,
         on_step: Callable[[int, int], None],
@@ -85,6 +87,7 @@ class StepTrainer(Trainer):
         self._train, self._validation = train, validation
         self._compile = compile_layers
         self._checkpoints, self._fingerprint, self._on_step = checkpoints, fingerprint, on_step
+        self._base = base or {}
         self._objective = objective
         self._hyper, self._lora_plus_ratio = hyper, lora_plus_ratio
         self._last_means, self._last_grad_norm = [math.nan], math.nan
@@ -185,6 +188,8 @@ class StepTrainer(Trainer):
                 f"{Path(folder).parent} holds checkpoints of a job with another spec or other data",
                 ANOTHER_OUTPUT,
             )
+        if name := differs(notes.get("base", {}), self._base):
+            raise checkpoint.of_another_base(folder, name)
         self.seconds_before, self._saved_step = notes["seconds"], step
         self.metrics_record.keep_until(step)
 
@@ -310,7 +315,7 @@ class StepTrainer(Trainer):
             optimizer=cast("Optimizer", self.optimizer),
             scheduler=cast("LRScheduler", self.lr_scheduler),
             trainer_state=asdict(self.state),
-            notes={"fingerprint": self._fingerprint, "seconds": self.seconds},
+            notes={"fingerprint": self._fingerprint, "seconds": self.seconds, "base": self._base},
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002

@@ -31,6 +31,7 @@ from finetune_trainer import (
     torch_settings,
     trackers,
 )
+from finetune_trainer.base_probe import Probe, probe
 from finetune_trainer.batches import Plan
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.data.audit import Audited
@@ -159,6 +160,7 @@ def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> Art
     return artifact.write(
         run.job,
         fingerprint=fingerprint(run.job),
+        base=run.base,
         model=run.model,
         tokenizer=run.tokenizer,
         chat=run.chat,
@@ -187,6 +189,8 @@ class Run:
     plan: Plan
     fit: memory.Fit
     compute_dtype: Any
+    base: Probe
+    """Of the base model, where what is learnt is an adapter on it."""
     metrics: Metrics
     """Rank 0's is the run's record; the others' go with their pods."""
     test: TokenStore | None
@@ -281,6 +285,7 @@ def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any
         fit=fit_of(job, model, train, validation, shards),
         padded=None,
         compute_dtype=compute_dtype_of(job),
+        base=probe(folder) if hasattr(model, "peft_config") else {},
         metrics=Metrics((Path(job.output) if world.is_first else launch.scratch()) / FILE),
         test=test,
         asked=asked,
@@ -313,6 +318,7 @@ def _train(run: Run) -> "StepTrainer":
         fit=run.fit,
         packed=run.padded is None,
         fingerprint=run.learnt,
+        base=run.base,
         metrics=run.metrics,
         world=world,
         interruption=interruption,

@@ -262,16 +262,29 @@ def test_a_job_run_again_on_rows_that_were_edited_is_not_called_done(tiny_model,
     assert "train.jsonl has changed since" in report.failure.message
 
 
-def test_a_checkpoint_of_another_base_model_of_the_same_name_is_refused(own_model, tmp_path):
+def scaled_weights(folder):
+    """Another model of the same shapes."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "model.safetensors"
+    save_file({name: value * 1.05 for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
+
+
+def wider_model(folder):
     from tests.assets.tiny_model import make_tiny_model
 
+    shutil.rmtree(folder)
+    make_tiny_model(folder.parents[1], width=64)
+
+
+@pytest.mark.parametrize("replace_base", [wider_model, scaled_weights])
+def test_a_checkpoint_of_another_base_model_of_the_same_name_is_refused(own_model, tmp_path, replace_base):
     cache, folder = own_model
     job = job_with_rows(tmp_path, cache, 8, hyperparameters={"epochs": 0.4})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("finetune_trainer.artifact.save_weights", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
         assert do(job)[0] == ExitCode.ARTIFACT_FAILED
-    shutil.rmtree(folder)
-    make_tiny_model(cache, width=64)
+    replace_base(folder)
     code, report, _ = do(job)
     assert code == ExitCode.SPEC_INVALID
     assert "another base model of the same name" in report.failure.message

@@ -1,6 +1,7 @@
 """What lies in the folder that is to be served: an adapter or a whole model, and whether all of it is there.
 
-It reads names, sizes and checksums; it loads no weights. Pickled weights are refused: loading them runs code.
+It reads names, sizes and checksums, and a few numbers of a base model; it loads no weights. Pickled weights are
+refused: loading them runs code.
 """
 
 import json
@@ -10,7 +11,8 @@ from pathlib import Path
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
 from finetune_trainer.base_model import cached, fetch, in_hub_cache
-from finetune_trainer.durable import damage
+from finetune_trainer.base_probe import BASE_PROBE, differs, probe
+from finetune_trainer.durable import damage, read_manifest
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.model_cache import is_safe_name, not_in_cache
 
@@ -79,7 +81,20 @@ def open_artifact(
         raise _unusable(f"{folder} has neither {_ADAPTER_CONFIG} nor config.json, so it is no model", step)
     if not any(base.glob("*.safetensors")):
         raise _unusable(f"{base} has no *.safetensors; pickled weights are not loaded")
+    if base != folder:
+        _require_same_base(folder, base)
     return Artifact(folder, base)
+
+
+def _require_same_base(folder: Path, base: Path) -> None:
+    """Refuse a base that is another one than the adapter was tuned on, where its manifest tells of that."""
+    known = (read_manifest(folder, verify=False) or {}).get(BASE_PROBE) or {}
+    name = differs(known, probe(base, known)) if known else None
+    if name is not None:
+        raise _unusable(
+            f"{base} is another model than the one of this name that {folder} was tuned on: its {name} differs",
+            "Put the base model back as it was (finetune-trainer cache), or tune on the one that is there now.",
+        )
 
 
 def unpacked(folder: Path) -> Path:
