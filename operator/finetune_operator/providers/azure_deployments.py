@@ -41,6 +41,8 @@ _SKUS = {sku.casefold(): sku for sku in get_args(AzureServing.model_fields["sku"
 class AzureDeployments:
     """The deployments of one account: one call each, never repeated here. PUT and DELETE by name do nothing twice."""
 
+    names_have_case = False
+
     def __init__(self, settings: AzureOpenAI, credential: Any, sdk: openai.AsyncOpenAI) -> None:
         base = settings.management_endpoint or MANAGEMENT
         self._place = (settings.resource_group, settings.account or "")

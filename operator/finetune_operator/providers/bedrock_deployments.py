@@ -36,6 +36,8 @@ _STATES: dict[str, HostedState] = {
 class BedrockDeployments:
     """A HostingApi over boto3."""
 
+    names_have_case = True
+
     def __init__(self, aws: Aws) -> None:
         self._aws = aws
 

@@ -1,6 +1,7 @@
 """Names of a ModelDeployment's deployments at a provider, and the calls on them through the connection's account."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.decide.idle import Figures
 from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.ports import HostRequest, Manifest
+from finetune_operator.providers.ports import HostingApi, HostRequest, Manifest
 
 HOSTED = frozenset({"azureOpenAI", "bedrock", "sageMaker"})
 """Provider blocks of those that serve a model only once a deployment of it is made."""
@@ -40,10 +41,18 @@ class Hosting:
         """Where a connection leads now."""
         return self._accounts.place(connection)
 
-    async def list(self, connection: str) -> dict[str, Hosted]:
-        """All deployments of the account, by name."""
-        found = await self._accounts.of(connection).host(lambda host: host.list())
-        return {one.name: replace(one, connection=connection) for one in found}
+    async def list(self, connection: str, known: Iterable[str] = ()) -> dict[str, Hosted]:
+        """All deployments of the account, by name; where names have no case, by the `known` one that is the same."""
+
+        async def look(host: HostingApi) -> dict[str, Hosted]:
+            found = await host.list()
+            ours = {} if host.names_have_case else {name.casefold(): name for name in known}
+            names = [ours.get(one.name.casefold(), one.name) for one in found]
+            return {
+                name: replace(one, name=name, connection=connection) for name, one in zip(names, found, strict=True)
+            }
+
+        return await self._accounts.of(connection).host(look)
 
     async def details(self, hosted: Hosted) -> Hosted:
         """A deployment of a list, with what the list does not tell."""

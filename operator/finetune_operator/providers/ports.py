@@ -146,6 +146,9 @@ class HostingApi(Protocol):
     All of it raises ProviderError's children.
     """
 
+    names_have_case: bool
+    """Whether names that differ in capital letters alone are of two deployments."""
+
     async def list(self) -> list[Hosted]:
         """All deployments, whoever made them; of which connection they are is left out."""
         ...

@@ -50,6 +50,8 @@ _STATES: dict[str, HostedState] = {
 class SageMakerEndpoints:
     """A HostingApi over boto3."""
 
+    names_have_case = True
+
     def __init__(self, settings: SageMaker, aws: Aws) -> None:
         self._settings = settings
         self._aws = aws

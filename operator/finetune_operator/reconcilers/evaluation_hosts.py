@@ -78,8 +78,9 @@ class EvaluationHosts:
         if view.spec is None or view.connection is None or view.provider.evaluation is None:
             return job, decision
         connection, status = view.spec.connection_ref.name, decision.status
-        found = await self._calls.list(connection)
         wanted = _wanted(view, view.spec, view.connection, status)
+        known = [one.name for one in _recorded(view.status)] + [one.name for one in wanted]
+        found = await self._calls.list(connection, known)
         alone = view.provider.name in ONE_AT_A_TIME
         plan = decide.rise(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
         recorded = await self._asked(connection, plan, found)
@@ -102,7 +103,7 @@ class EvaluationHosts:
             Conflict: the object has changed since it was read; nothing was asked for.
         """
         try:
-            found = await self._calls.list(_connection(job))
+            found = await self._calls.list(_connection(job), [one.name for one in _recorded(view.status)])
         except ProviderError as error:
             return Left(job, view.status, error=error)
         alone = view.provider.name in ONE_AT_A_TIME

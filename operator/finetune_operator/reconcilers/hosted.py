@@ -164,7 +164,7 @@ class HostedDeployments:
         try:
             for one in recorded:
                 self._calls.require_place(one)
-            found = await self._found(sorted({one.connection for one in recorded}))
+            found = await self._found(sorted({one.connection for one in recorded}), recorded)
             left, delete = decide.leave(recorded, found, view.now, answers=answers)
             status = self._left_behind(view, hosting_cost.billed(left, found, _as_recorded, view.now))
             written = await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
@@ -215,7 +215,7 @@ class HostedDeployments:
         self._calls.require_models(target.version)
         wanted = hosting.wanted(deployment, spec, target)
         others = {one.connection for one in view.status.hosted or ()} - {wanted.connection}
-        found = await self._found([*sorted(others), wanted.connection])
+        found = await self._found([*sorted(others), wanted.connection], view.status.hosted or (), wanted.name)
         there = found.get(wanted.name)
         if spec.attach is not None and there is not None and there.connection == wanted.connection:
             found[wanted.name] = await self._calls.details(there)
@@ -314,7 +314,7 @@ class HostedDeployments:
         recorded = [one for one in view.status.hosted or () if not one.attached or one.name == chosen]
         for one in recorded:
             self._calls.require_place(one)
-        found = await self._found(sorted({one.connection for one in recorded}))
+        found = await self._found(sorted({one.connection for one in recorded}), recorded)
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
         ours = decide.ours(recorded, found, prefix, view.now)
         busy = hosting.one_at_a_time(view.spec) and decide.changes(found)
@@ -346,11 +346,13 @@ class HostedDeployments:
                     return replace(plan, serving=replace(plan.serving, note=plan.serving.note + note))
         return plan
 
-    async def _found(self, connections: Sequence[str]) -> dict[str, Hosted]:
+    async def _found(
+        self, connections: Sequence[str], recorded: Sequence[HostedDeployment], *wanted: str
+    ) -> dict[str, Hosted]:
         """All deployments of the accounts, by name; of two with one name that of the account named last."""
         found: dict[str, Hosted] = {}
         for connection in connections:
-            found |= await self._calls.list(connection)
+            found |= await self._calls.list(connection, [*(one.name for one in recorded), *wanted])
         return found
 
 
