@@ -22,7 +22,7 @@ _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 ENCODER_DECODERS = frozenset({"bart", "longt5", "mt5", "t5", "umt5"})
 """Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
 
-_PUT_THERE_AGAIN = (
+PUT_THERE_AGAIN = (
     "A file of weights is damaged or not whole: have the model put into the cache again (finetune-trainer cache), and "
     "try again (in a cluster by spec.retryNonce)."
 )
@@ -203,7 +203,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # of the GPU; only quantised models are loaded onto it
             raise
-        step = _PUT_THERE_AGAIN if type(error).__name__ == "SafetensorError" else None
+        step = PUT_THERE_AGAIN if type(error).__name__ == "SafetensorError" else None
         raise _unusable(folder, f"it cannot be loaded: {_first_line(error)}", step) from error
     require_whole(folder, found)
     if four_bits:
