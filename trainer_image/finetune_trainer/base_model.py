@@ -25,7 +25,7 @@ ENCODER_DECODERS = frozenset({"bart", "longt5", "mt5", "t5", "umt5"})
 OF_UNKNOWN_STATE = frozenset({"rwkv"})
 """Kinds of causal models that can neither be given their state by a name that is known here, nor told of padding."""
 
-_PUT_THERE_AGAIN = (
+PUT_THERE_AGAIN = (
     "A file of weights is damaged or not whole: have the model put into the cache again (finetune-trainer cache), and "
     "try again (in a cluster by spec.retryNonce)."
 )
@@ -206,7 +206,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # of the GPU; only quantised models are loaded onto it
             raise
-        step = _PUT_THERE_AGAIN if type(error).__name__ == "SafetensorError" else None
+        step = PUT_THERE_AGAIN if type(error).__name__ == "SafetensorError" else None
         raise _unusable(folder, f"it cannot be loaded: {_first_line(error)}", step) from error
     require_whole(folder, found)
     if four_bits:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from finetune_api.reasons import Reason
 from finetune_trainer import four_bit
 from finetune_trainer.adapters import part_shared_weights
-from finetune_trainer.base_model import ENCODER_DECODERS, require_whole
+from finetune_trainer.base_model import ENCODER_DECODERS, PUT_THERE_AGAIN, require_whole
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving import seq2seq_batch
 from finetune_trainer.serving.artifact import Artifact
@@ -134,6 +135,8 @@ def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
             Reason.OUT_OF_MEMORY, f"{artifact.base} does not fit into the accelerator's memory",
             "Choose a node with more accelerator memory, or serve a smaller model.",
         ) from error  # fmt: skip
+    except SafetensorError as error:
+        raise _unusable(f"{artifact.folder}, on {artifact.base}, cannot be loaded", error, PUT_THERE_AGAIN) from error
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise _unusable(f"{artifact.folder} cannot be loaded", error) from error
     return model.train(mode=False).requires_grad_(False)
@@ -261,6 +264,6 @@ def _warm_up(engine: Engine, prompts: Prompts) -> None:
         ended += piece.is_last
 
 
-def _unusable(what: str, error: Exception) -> TrainerError:
+def _unusable(what: str, error: Exception, next_step: str | None = None) -> TrainerError:
     why = " ".join(str(error).split())[:300]
-    return TrainerError(Reason.MODEL_UNUSABLE, f"{what}: {type(error).__name__}: {why}")
+    return TrainerError(Reason.MODEL_UNUSABLE, f"{what}: {type(error).__name__}: {why}", next_step)

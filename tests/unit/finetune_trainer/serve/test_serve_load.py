@@ -41,6 +41,15 @@ def refused(folder, cache, **options):
     return caught.value
 
 
+def test_weights_that_were_cut_short_are_refused_with_what_to_do(whole):
+    with (whole / "model.safetensors").open("r+b") as file:
+        file.truncate(5000)
+    error = refused(whole, None)
+    assert error.reason == "ModelUnusable"
+    assert str(whole) in error.message
+    assert "damaged or not whole" in error.next_step
+
+
 def test_a_merged_adapter_computes_what_the_adapter_did(served, reference):
     model = served.engine._batch._model
     assert not hasattr(model, "peft_config") or type(model).__name__ == "LlamaForCausalLM"
