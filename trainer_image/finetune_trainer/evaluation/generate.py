@@ -1,7 +1,6 @@
 """Greedy answers of a model in batches, causal or encoder-decoder. It knows token ids only."""
 
 import copy
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -54,23 +53,30 @@ def minds_padding(model: Any) -> bool:
     mask = torch.ones_like(padded)
     mask[:, :_PADDING] = 0
     try:
-        with torch.inference_mode():
-            alone, beside = (_last_logits(model, *one) for one in ((ids, torch.ones_like(ids)), (padded, mask)))
+        alone, beside = (_first_logits(model, *one) for one in ((ids, torch.ones_like(ids)), (padded, mask)))
     except (RuntimeError, ValueError, IndexError):
         return True
-    near = _NEAR if beside.dtype == torch.float32 else _NEAR_IN_16_BITS
-    return float((beside.float() - alone.float()).norm()) > near * float(alone.float().norm())
+    near = _NEAR if next(model.parameters()).dtype == torch.float32 else _NEAR_IN_16_BITS
+    return float((beside - alone).norm()) > near * float(alone.norm())
 
 
-def _last_logits(model: Any, ids: Any, mask: Any) -> Any:
-    from finetune_trainer.attention import inner  # needs torch
+def _first_logits(model: Any, ids: Any, mask: Any) -> Any:
+    """Of an answer's first two tokens: the second comes from the state that the prompt has left. [2, vocabulary]."""
+    import torch
+    from transformers import GenerationConfig
 
     device = next(model.parameters()).device
-    ids, mask = ids.to(device), mask.to(device)
-    named = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-    if "position_ids" in inspect.signature(inner(model).forward).parameters:
-        named["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)
-    return model(**named).logits[:, -1]
+    how = GenerationConfig(  # type: ignore[no-untyped-call]
+        min_new_tokens=2,
+        max_new_tokens=2,
+        do_sample=False,
+        pad_token_id=0,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    with torch.inference_mode(), _no_taste_but(model, how):
+        made = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=how)
+    return torch.cat(made.logits).float()
 
 
 def _new_tokens(model: Any, prompts: list[Sequence[int]], generation: Any, limit: int) -> list[list[int]]:
