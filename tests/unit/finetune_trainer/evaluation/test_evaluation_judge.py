@@ -55,7 +55,9 @@ def test_a_row_that_the_tuned_model_did_not_answer_is_none_of_the_judges_errors(
     asked = Material([Question(f"line {row}", (Turn("user", "?"),), "x") for row in range(3)], 8)
     found = {
         TUNED: Contestant(["x", None, "y"]),
-        ZERO_SHOT: Contestant(["x", "z", "w"], rulings=rulings(["x", None, "y"], ["x", "z", "w"], {4: "A", 5: "?"})),
+        ZERO_SHOT: Contestant(
+            ["x", "z", "w"], rulings=rulings(["x", None, "y"], ["x", "z", "w"], [None] * 4 + ["A", "?"])
+        ),
     }
     judged = contest(asked, ["exactMatch"], found, {}).result.baselines.zero_shot.judged
     assert (judged.wins, judged.ties, judged.losses, judged.errors) == (0, 1, 0, 1)
