@@ -95,6 +95,10 @@ bench-cloud: venv programs ## N jobs at simulated providers, one slow and one de
 bench-memory: venv ## what training takes of memory beside its estimate, on this CPU and, where there is one, this GPU
 	@$(BIN)/python -m bench.memory
 
+.PHONY: bench-evaluation
+bench-evaluation: venv ## peak memory of an evaluation with test sets of ten thousand to a million rows
+	@$(BIN)/python -m bench.memory.evaluation --write bench/results/evaluation.md
+
 .PHONY: bench-trainer
 bench-trainer: venv ## training beside TRL, transformers, LLaMA-Factory, Unsloth (DEVICE=cuda; half an hour; QUICK=1: minutes)
 	@$(BIN)/python -m bench.trainer --device $(DEVICE) $(if $(QUICK),--quick)

@@ -1,9 +1,10 @@
-"""Peak memory of an evaluation by the length of its test set: `python -m bench.memory.evaluation [ROWS …]`.
+"""Peak memory of an evaluation by the length of its test set (`make bench-evaluation`).
 
 Everybody's answers are there already, as a run finds them that was interrupted at its end: no model is loaded, and what
 is left is reading, comparing, records and report. Each length has a process of its own.
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -13,22 +14,43 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import machine
 from bench.memory.shapes import job_of
 
-ROWS = ("10000", "100000", "1000000")
+_PAGE = """# Memory of an evaluation by the length of its test set
+
+Written by `make bench-evaluation`. Answers of both contestants are there already: no model is loaded, and what is left
+is reading, comparing, records and report.
+
+{machine}.
+
+| rows of dataset.test | file, MiB | peak, MiB | seconds |
+|--:|--:|--:|--:|
+{lines}
+"""
 
 
-def main(rows: tuple[str, ...]) -> None:
-    """A table of all lengths."""
-    print("| rows of dataset.test | file, MiB | peak, MiB | seconds |\n|--:|--:|--:|--:|")
-    for count in rows:
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.memory.evaluation", "--one", count],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        print(done.stdout.strip().splitlines()[-1], flush=True)
+def main() -> None:
+    """A table of all lengths, or one line of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--write", type=Path, help="the page")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one is not None:
+        one(asked.one)
+        return
+    about = machine.described()
+    page = _PAGE.format(machine=about, lines="\n".join(map(_in_its_process, asked.rows)))
+    sys.stdout.write(page)
+    if asked.write:
+        asked.write.write_text(page, encoding="utf-8")
+
+
+def _in_its_process(rows: int) -> str:
+    child = [sys.executable, "-m", "bench.memory.evaluation", "--one", str(rows)]
+    done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
 
 
 def one(rows: int) -> None:
@@ -94,7 +116,4 @@ def _described(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        one(int(sys.argv[2]))
-    else:
-        main(tuple(sys.argv[1:]) or ROWS)
+    main()
