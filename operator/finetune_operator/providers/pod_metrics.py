@@ -68,7 +68,7 @@ class PodMetrics:
 def _ahead(date: str | None, now: datetime) -> timedelta:
     """How far the clock of a pod's node is ahead, by the Date of the pod's answer; nothing that is to be seen: 0."""
     try:
-        found = parsedate_to_datetime(date or "") - now
+        found = parsedate_to_datetime(date or "").astimezone(UTC) - now
     except (ValueError, OverflowError):
         return timedelta()
     return found if abs(found) > TOLERANCE else timedelta()

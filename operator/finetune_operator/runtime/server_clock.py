@@ -47,7 +47,7 @@ class ServerClock:
         if date is None or date == self._last:
             return
         try:
-            said = parsedate_to_datetime(date)
+            said = parsedate_to_datetime(date).astimezone(UTC)
         except (ValueError, OverflowError):
             return
         self._last = date

@@ -62,7 +62,11 @@ def test_a_clock_that_somebody_sets_is_followed() -> None:
     assert world.error <= GRAIN + TOLERANCE
 
 
-@pytest.mark.parametrize("date", [None, "", "yesterday", "Sat, 99 Nov 2026 12:00:00 GMT"])
+NO_ZONE = f"{NOON:%a, %d %b %Y %H:%M:%S} -0000"
+"""The form of a time whose zone is not known."""
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "Sat, 99 Nov 2026 12:00:00 GMT", NO_ZONE])
 def test_what_is_no_date_says_nothing(date: str | None) -> None:
     clock = ServerClock(lambda: NOON)
     clock.saw(date, NOON)
