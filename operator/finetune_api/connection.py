@@ -125,7 +125,7 @@ class PodTemplate(ApiModel):
     image_pull_secrets: Annotated[list[LocalReference], Field(max_length=8)] | None = Field(
         None, description="Secrets of the job's namespace with registry credentials."
     )
-    ca_bundle: ConfigMapKeyRef | None = Field(
+    ca_bundle_ref: ConfigMapKeyRef | None = Field(
         None,
         description="ConfigMap of the job's namespace with the certificates, in PEM, that the pods trust: of a store, "
         "hub, registry or tracker whose authority is your own. It takes the place of the image's bundle, so it holds "

@@ -128,6 +128,6 @@ def _named(node: ast.AST, of_aws: dict[str, str]) -> Iterator[str]:
     if isinstance(node, ast.Attribute):
         chain = _CLIENTS.fullmatch(ast.unparse(node))
         if chain is not None and "." in chain[2]:
-            yield re.sub(r"\bbegin_", "", chain[2])
+            yield re.sub(r"\bbegin_|\bwith_raw_response\.", "", chain[2])
         elif ast.unparse(node.value) == "client" and node.attr in of_aws:
             yield of_aws[node.attr]

@@ -138,7 +138,7 @@ def pod_spec(
     `before` is a container that has to end well before the other starts; it has the same volumes.
     """
     template = connection.pod_template
-    trust = _trusted(template.ca_bundle if template else None, volumes)
+    trust = _trusted(template.ca_bundle_ref if template else None, volumes)
     shared = {
         "imagePullPolicy": connection.image_pull_policy,
         "securityContext": CONTAINER_SECURITY,

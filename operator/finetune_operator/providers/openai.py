@@ -154,8 +154,8 @@ class OpenAIApi:
 
     async def delete_file(self, file_id: str) -> None:
         """DELETE /files/ID."""
-        files = self._sdk.files
-        await self._gone(files.with_raw_response.delete(file_id), lambda: files.retrieve(file_id), f"file {file_id}")
+        deletion = self._sdk.files.with_raw_response.delete(file_id)
+        await self._gone(deletion, lambda: self._sdk.files.retrieve(file_id), f"file {file_id}")
 
     async def end_uploads(self, prefix: str) -> None:
         """An upload that broke off is none."""
@@ -287,8 +287,8 @@ class OpenAIApi:
         """The results of its job first, which last as long as the model; then DELETE /models/NAME."""
         for file_id in await self._results_of(model):
             await self.delete_file(file_id)
-        models = self._sdk.models
-        await self._gone(models.with_raw_response.delete(model), lambda: models.retrieve(model), f"model {model}")
+        deletion = self._sdk.models.with_raw_response.delete(model)
+        await self._gone(deletion, lambda: self._sdk.models.retrieve(model), f"model {model}")
 
     async def _results_of(self, model: str) -> tuple[str, ...]:
         """Only the job knows them, and it is found by the model's name alone."""

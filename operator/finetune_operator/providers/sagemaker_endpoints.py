@@ -88,8 +88,8 @@ class SageMakerEndpoints:
         if await self._status(request.name) is not None:
             return
         base = cached(self._aws, self._settings, request.base_model)
-        await self._ensure("model", ModelName=request.name, **model(request, self._settings, base))
-        await self._ensure("endpoint_config", EndpointConfigName=request.name, **configuration(request))
+        await self._ensure("create_model", ModelName=request.name, **model(request, self._settings, base))
+        await self._ensure("create_endpoint_config", EndpointConfigName=request.name, **configuration(request))
         try:
             await self._ask(
                 "create_endpoint", EndpointName=request.name, EndpointConfigName=request.name, Tags=tags(request)
@@ -152,21 +152,22 @@ class SageMakerEndpoints:
         except NotThere:
             return None
 
-    async def _ensure(self, kind: str, **arguments: Any) -> None:
-        """Create a model or a configuration, its name being the first argument.
+    async def _ensure(self, create: str, **arguments: Any) -> None:
+        """Create a model or a configuration by this operation, its name being the first argument.
 
         What an earlier call has left may be of other settings: then it goes first. Else it stays, for an endpoint that
         does not show yet may stand on it.
         """
+        kind = create.removeprefix("create_")
         try:
-            await self._ask(f"create_{kind}", **arguments)
+            await self._ask(create, **arguments)
         except (Refused, TryLater) as error:
             name, value = next(iter(arguments.items()))
             if not _is_taken(error):
                 raise
             if not await self._is_as(kind, {name: value}, arguments):
                 await self._gone(f"delete_{kind}", **{name: value})
-                await self._ask(f"create_{kind}", **arguments)
+                await self._ask(create, **arguments)
 
     async def _is_as(self, kind: str, name: dict[str, str], wanted: dict[str, Any]) -> bool:
         """Whether it was made with these settings, as far as the operator may look; tags are not shown."""

@@ -284,7 +284,7 @@ def test_a_certificate_that_is_not_trusted_is_told_with_who_can_have_it_trusted(
         Source(parse_uri(f"https://127.0.0.1:{store.server_port}/train.jsonl"), air_gapped=False)
     assert raised.value.reason == "StoreUnavailable"
     assert raised.value.message.endswith("its certificate is not trusted")
-    assert "podTemplate.caBundle" in raised.value.next_step
+    assert "podTemplate.caBundleRef" in raised.value.next_step
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ _ONE_FILE = (
     "pandas.read_parquet('FOLDER').to_parquet('FILE.parquet')."
 )
 TRUST_STEP = (
-    "Have whoever signed it trusted: an admin names the bundle of certificates in huggingFace.podTemplate.caBundle of "
-    "the connection; at a shell SSL_CERT_FILE does, for s3:// AWS_CA_BUNDLE."
+    "Have whoever signed it trusted: an admin names the bundle of certificates in huggingFace.podTemplate.caBundleRef "
+    "of the connection; at a shell SSL_CERT_FILE does, for s3:// AWS_CA_BUNDLE."
 )
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",

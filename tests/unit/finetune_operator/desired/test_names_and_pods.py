@@ -111,7 +111,7 @@ def test_a_pod_is_restricted_and_takes_what_the_connection_adds() -> None:
 
 
 def test_all_containers_of_a_pod_trust_the_connections_bundle() -> None:
-    template = {"caBundle": {"name": "company-ca", "key": "ca.crt"}}
+    template = {"caBundleRef": {"name": "company-ca", "key": "ca.crt"}}
     own = {"name": "c", "image": "i", "env": [{"name": "A", "value": "b"}]}
     first = {"name": "first", "image": "i"}
     spec = pod.pod_spec(hugging_face(podTemplate=template), own, pod.Volumes(), before=first)
