@@ -6,6 +6,7 @@ A line costs 8 bytes here, whatever stands in it.
 import json
 import os
 import tempfile
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,9 +24,9 @@ PORTION = 1024
 class Portioned(Sequence[T]):
     """A sequence that is gone through portion by portion; a subclass knows `portion` and `__len__`."""
 
+    @abstractmethod
     def portion(self, places: range) -> list[T]:
         """The parts in these places."""
-        raise NotImplementedError
 
     @overload
     def __getitem__(self, place: int) -> T: ...
