@@ -66,6 +66,12 @@ async def picture(kube: Kube, namespace: str, differs: Differs = ()) -> dict[str
     return found
 
 
+def assert_same(wanted: dict[str, list[Manifest]], found: dict[str, list[Manifest]]) -> None:
+    """Two pictures are one; the message has every line in which they are not, where pytest would cut it short."""
+    changed = difference(wanted, found)
+    assert not changed, changed
+
+
 def difference(wanted: dict[str, list[Manifest]], found: dict[str, list[Manifest]]) -> str:
     """Nothing, or the lines in which two pictures differ."""
     lines = [json.dumps(side, indent=1, sort_keys=True).splitlines() for side in (wanted, found)]

@@ -11,7 +11,7 @@ from tests.chaos import cloud_points
 from tests.chaos.conftest import Outcome
 from tests.chaos.lives import LIVES
 from tests.chaos.operators import ROOT
-from tests.chaos.picture import difference
+from tests.chaos.picture import assert_same
 from tests.chaos.points import FAULTS, POINTS, QUICK
 from tests.chaos.stage import Play, Plays, Stage
 from tests.chaos.walk import Fault, Told, walk
@@ -43,7 +43,7 @@ def test_a_life_that_nobody_disturbs_comes_to_every_fault_point(outcome: Outcome
 def test_a_killed_operator_changes_nothing_of_the_end(outcome: Outcome, fault: Fault) -> None:
     told = outcome(fault)
     assert told.killed, f"the walk never came to {fault.point}: {told.points}"
-    assert not difference(outcome(fault.life).picture, told.picture)
+    assert_same(outcome(fault.life).picture, told.picture)
     assert not told.made_again
 
 

@@ -8,7 +8,7 @@ from tests.chaos.cloud_lives import LIVES
 from tests.chaos.cloud_points import FAULTS, POINTS, QUICK, at_providers, calls_in_the_code
 from tests.chaos.cloud_walk import CloudTold, walk
 from tests.chaos.conftest import Outcome
-from tests.chaos.picture import difference
+from tests.chaos.picture import assert_same
 from tests.chaos.stage import Play, Plays, Stage
 from tests.chaos.walk import Fault
 
@@ -49,8 +49,8 @@ def test_a_life_that_nobody_disturbs_comes_to_every_fault_point_and_no_other(out
 def test_a_killed_operator_changes_nothing_of_the_end(outcome: Outcome, fault: Fault) -> None:
     calm, told = outcome(fault.life), outcome(fault)
     assert told.killed, f"the walk never came to {fault.point}: {told.points}"
-    assert not difference(calm.served, told.served)
-    assert not difference(calm.end, told.end)
+    assert_same(calm.served, told.served)
+    assert_same(calm.end, told.end)
     assert calm.provider == told.provider
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.chaos import operators
 from tests.chaos.conftest import Outcome
 from tests.chaos.operators import Operator
-from tests.chaos.picture import difference, picture
+from tests.chaos.picture import assert_same, picture
 from tests.chaos.site import Site
 from tests.chaos.stage import Play, Plays, Stage
 from tests.chaos.walk import made_again, quiet
@@ -257,5 +257,5 @@ async def _scene(stage: Stage) -> AsyncIterator[Scene]:
 )
 def test_a_life_with_troubles_ends_as_one_without(outcome: Outcome, trouble: Trouble) -> None:
     told = outcome(trouble)
-    assert not difference(outcome(is_left_alone).picture, told.picture)
+    assert_same(outcome(is_left_alone).picture, told.picture)
     assert not made_again(told.created)

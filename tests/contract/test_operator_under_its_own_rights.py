@@ -49,6 +49,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         server = Server(cluster)
         for name in (OWN, TEAM, OTHER):
             server.store({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        # Its pods' account, which no controller makes here. Here, since lives in several threads that apply it would race.
+        server.store({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": TEAM}})
         only = ("--set", f"watchNamespaces={{{TEAM}}}") if request.param == "one namespace" else ()
         cluster.helm("install", RELEASE, str(CHART), "--namespace", OWN, *only)
         server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
@@ -193,7 +195,6 @@ def run_pod(server: Server, job: str) -> str:
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": batch_job["metadata"]["uid"]}
     labels = batch_job["spec"]["template"]["metadata"]["labels"] | {"batch.kubernetes.io/job-name": job}
     metadata = {"name": f"{job}-x", "namespace": TEAM, "labels": labels, "ownerReferences": [owner]}
-    server.store({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": TEAM}})
     spec = {"serviceAccountName": "default", "containers": [{"name": "trainer", "image": "none"}]}
     server.store({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     bound = ("--bound-object-kind", "Pod", "--bound-object-name", f"{job}-x")
