@@ -150,10 +150,12 @@ class SageMaker(ApiModel):
             (
                 "!self.spot.enabled || self.spot.maxWaitSeconds >= self.maxRuntimeSeconds",
                 "sageMaker.spot.maxWaitSeconds counts training and waiting: write at least maxRuntimeSeconds",
+                ".spot.maxWaitSeconds",
             ),
             (
                 "!self.networkIsolation || has(self.modelCache)",
                 "sageMaker.networkIsolation needs sageMaker.modelCache: base models must come from somewhere",
+                ".networkIsolation",
             ),
         )
     )

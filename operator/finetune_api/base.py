@@ -38,9 +38,12 @@ class ApiModel(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
-    """CEL rules that the API server enforces: (expression, message that says what to write instead)."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
+def rules(*told: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
+    """CEL rules that the API server enforces: (expression, message that says what to write instead, field to blame).
+
+    The field is a path below the part that has the rule, such as `.lora.r`; without one the part itself is blamed.
+    """
+    return {"x-kubernetes-validations": [dict(zip(("rule", "message", "fieldPath"), one, strict=False)) for one in told]}
 
 
 def shaped(pattern: str, message: str) -> Any:
@@ -69,6 +72,7 @@ MODEL_REF_RULE = (
     f"self.modelRef.name.matches('{SERVICE_NAME}')",
     "modelRef.name becomes the name of a Service: write at most 63 of a-z, 0-9 and -, beginning with a letter "
     "and ending with a letter or a digit",
+    ".modelRef.name",
 )
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]

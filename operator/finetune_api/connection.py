@@ -155,10 +155,12 @@ class Artifacts(ApiModel):
                     f"self.uri.matches('^{scheme}://{shape}(/.*)?$')" for scheme, shape in ARTIFACT_SHAPES.items()
                 ),
                 f"artifacts.uri: {ARTIFACT_HELP}",
+                ".uri",
             ),
             (
                 "!self.uri.matches('(^|/)[.][.](/|$)')",
                 "artifacts.uri may not have a '..' segment: write the path without it",
+                ".uri",
             ),
             (
                 "!self.uri.startsWith('pvc://') || (!has(self.endpointURL) && !has(self.secretRef))",
@@ -264,10 +266,12 @@ class LLMConnectionSpec(ApiModel):
                 "!has(self.huggingFace) || !has(self.huggingFace.airGapped) || !self.huggingFace.airGapped"
                 " || has(self.huggingFace.modelCache)",
                 "huggingFace.airGapped needs huggingFace.modelCache: base models must come from somewhere",
+                ".huggingFace.airGapped",
             ),
             (
                 "!has(self.huggingFace) || !has(self.checkPod)",
                 "checkPod is for providers outside of the cluster: use huggingFace.checkImage and podTemplate",
+                ".checkPod",
             ),
         )
     )

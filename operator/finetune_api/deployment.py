@@ -26,11 +26,13 @@ _IDLE_ACTION = "!has(self.idle) || self.idle.action"
 IDLE_ON_CLUSTER = (
     f"!has(self.huggingFace) || {_IDLE_ACTION} != 'Delete'",
     "idle.action Delete ends a deployment at a provider; a server on this cluster is stopped with ScaleToZero",
+    ".idle.action",
 )
 IDLE_AT_PROVIDER = (
     f"has(self.huggingFace) || ({_ENGINE_COUNT}) == 0 || {_IDLE_ACTION} != 'ScaleToZero'",
     "idle.action ScaleToZero stops a server on this cluster; a deployment at a provider is ended with Delete, and "
     "made again when it is woken",
+    ".idle.action",
 )
 
 IntOrString = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 16})]
@@ -168,15 +170,18 @@ class ModelDeploymentSpec(DeploymentTemplate):
                 "type(self.version) == string ? self.version == 'Active' : self.version >= 1",
                 "version is Active or a positive number: write version: Active, or a number without quotes, such as "
                 "version: 2",
+                ".version",
             ),
             (
                 f"!has(self.attach) || ({_ENGINE_COUNT}) == 0",
                 "attach names a cloud deployment that exists; remove huggingFace, azureOpenAI, bedrock and sageMaker, "
                 "or remove attach to have one made",
+                ".attach",
             ),
             (
                 f"!has(self.attach) || {_IDLE_ACTION} == 'None'",
                 "an attached deployment is never stopped by the operator: remove idle.action, or attach",
+                ".idle.action",
             ),
         )
     )

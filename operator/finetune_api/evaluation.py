@@ -163,16 +163,19 @@ class Evaluation(ApiModel):
             (
                 "self.metrics.size() == 1 || self.metrics.all(one, self.metrics.exists_one(other, other == one))",
                 _METRIC_TWICE,
+                ".metrics",
             ),
-            (f"{_ONE_BASELINE} || {' && '.join(map(_once, BASELINES[:3]))}", _BASELINE_TWICE),
+            (f"{_ONE_BASELINE} || {' && '.join(map(_once, BASELINES[:3]))}", _BASELINE_TWICE, ".baselines"),
             (
                 f"{_ONE_BASELINE} || self.baselines.all(b, !has(b.endpoint) || "
                 "self.baselines.exists_one(c, has(c.endpoint) && c.endpoint.name == b.endpoint.name))",
                 _ENDPOINT_TWICE,
+                ".baselines",
             ),
             (
                 f"{_ONE_BASELINE} || self.baselines.filter(b, has(b.endpoint)).size() <= {ENDPOINTS}",
                 f"a job may name at most {ENDPOINTS} endpoints",
+                ".baselines",
             ),
         )
     )

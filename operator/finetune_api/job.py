@@ -34,25 +34,25 @@ _MODEL_NAME = shaped(
 )
 _URI_RULES = rules(
     (
-        f"self.uri.matches('^((pvc|configmap)://{OBJECT_SHAPE}|(s3|gs|abfs|hf|https)://[^/]+)/.+')",
+        f"self.matches('^((pvc|configmap)://{OBJECT_SHAPE}|(s3|gs|abfs|hf|https)://[^/]+)/.+')",
         "uri needs a scheme, a place and a path: pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, "
         "gs://BUCKET/KEY, abfs://CONTAINER/PATH, hf://datasets/OWNER/NAME/PATH or https://HOST/PATH, in small letters; "
         "CLAIM and NAME have a-z, 0-9, - and . only (file:// works only in `finetune-trainer check` and `run`)",
     ),
     (
-        "!self.uri.matches('(^|/)[.][.](/|$)|[[:cntrl:]]')",
+        "!self.matches('(^|/)[.][.](/|$)|[[:cntrl:]]')",
         "uri may have neither a '..' segment nor a line break or another control character: write the path without it",
     ),
     (
-        "self.uri.startsWith('abfs://') || !self.uri.matches('^[a-z0-9]+://[^/]*@')",
+        "self.startsWith('abfs://') || !self.matches('^[a-z0-9]+://[^/]*@')",
         "uri holds credentials: put them into a Secret and name it in dataset.secretRef",
     ),
     (
-        "!self.uri.startsWith('configmap://') || self.uri.matches('^configmap://[^/]+/[^/]+$')",
+        "!self.startsWith('configmap://') || self.matches('^configmap://[^/]+/[^/]+$')",
         "a ConfigMap key has no '/': write configmap://NAME/KEY",
     ),
     (
-        "!self.uri.startsWith('hf://') || self.uri.matches('^hf://datasets/[^/]+/[^/]+/.+')",
+        "!self.startsWith('hf://') || self.matches('^hf://datasets/[^/]+/[^/]+/.+')",
         HUB_HELP,
     ),
 )
@@ -61,8 +61,7 @@ _URI_RULES = rules(
 class DataFile(ApiModel):
     """One file of rows."""
 
-    model_config = ConfigDict(json_schema_extra=_URI_RULES)
-    uri: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
+    uri: Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=_URI_RULES)] = Field(
         description="pvc://CLAIM/PATH, configmap://NAME/KEY, s3://, gs://, abfs://, hf:// or https://. "
         "Volumes and ConfigMaps are those of the job's namespace."
     )
@@ -200,6 +199,7 @@ class Hyperparameters(ApiModel):
             (
                 "!has(self.microBatchSize) || self.batchSize % self.microBatchSize == 0",
                 "hyperparameters.microBatchSize must be a divisor of hyperparameters.batchSize",
+                ".microBatchSize",
             )
         )
     )
@@ -356,33 +356,46 @@ class FineTuneJobSpec(ApiModel):
             (
                 "!has(self.lora) || self.method != 'Full'",
                 "lora has no meaning with this method: remove it or set method: LoRA or QLoRA",
+                ".lora",
             ),
             (
                 "self.method != 'Full' || !self.artifact.merge",
                 "artifact.merge has no meaning with method Full, which leaves a whole model: remove it",
+                ".artifact.merge",
             ),
             (
                 "[self.resources].all(r, r.nodes == 1 && !has(r.gpusPerNode) || r.nodes * (has(r.gpusPerNode) && "
                 "r.gpusPerNode > 1 ? r.gpusPerNode : 1) <= self.hyperparameters.batchSize)",
                 "hyperparameters.batchSize must be at least resources.nodes times gpusPerNode: a step's rows are "
                 "shared out whole",
+                ".hyperparameters.batchSize",
             ),
             (
                 "!has(self.code) || self.resources.nodes == 1",
                 "code runs in one pod: remove resources.nodes, or remove code for the built-in recipe",
+                ".resources.nodes",
             ),
             (
                 "!has(self.code) || !has(self.trackers)",
                 "trackers follow the built-in recipe: remove them and log from your own code",
+                ".trackers",
             ),
             (
                 "has(self.preference) || [self.dataset.columns].all(c, !has(c.chosen) && !has(c.rejected))",
                 "dataset.columns.chosen and rejected are for learning from two answers: write preference: {}, or "
                 "remove them",
+                ".dataset.columns",
+            ),
+            (
+                "!has(self.preference) || self.dataset.columns.completion == 'completion'",
+                "dataset.columns.completion has no meaning with preference, whose answers are columns.chosen and "
+                "rejected: remove it, or remove preference",
+                ".dataset.columns.completion",
             ),
             (
                 "!has(self.preference) || !has(self.code)",
                 "preference is a part of the built-in recipe: remove it, or remove code",
+                ".preference",
             ),
             MODEL_REF_RULE,
         )

@@ -52,19 +52,19 @@ JOBS: list[Refused] = [
     (JOB, "spec.modelRef.name", "a.b", ("modelRef.name", "at most 63 of a-z, 0-9 and -")),
     (JOB, "spec.modelRef.name", "1st", ("modelRef.name", "beginning with a letter")),
     (JOB, "spec.modelRef.name", "a" * 64, ("modelRef.name", "at most 63")),
-    (JOB, TRAIN, "train.jsonl", ("spec.dataset.train", "pvc://CLAIM/PATH", "configmap://NAME/KEY")),
-    (JOB, TRAIN, "file:///data/train.jsonl", ("spec.dataset.train", "file:// works only in `finetune-trainer check`")),
-    (JOB, TRAIN, "ftp://host/train.jsonl", ("spec.dataset.train", "s3://BUCKET/KEY")),
-    (JOB, TRAIN, "pvc://data/", ("spec.dataset.train", "a scheme, a place and a path")),
-    (JOB, TRAIN, "pvc://data/../x", ("spec.dataset.train", "'..' segment", "write the path without it")),
-    (JOB, TRAIN, "pvc://data/x.csv\n", ("spec.dataset.train", "line break", "write the path without it")),
-    (JOB, TRAIN, "https://me:secret@host/x.csv", ("spec.dataset.train", "dataset.secretRef")),
-    (JOB, TRAIN, "configmap://rows/a/b", ("spec.dataset.train", "write configmap://NAME/KEY")),
+    (JOB, TRAIN, "train.jsonl", (f"{TRAIN}: ", "pvc://CLAIM/PATH", "configmap://NAME/KEY")),
+    (JOB, TRAIN, "file:///data/train.jsonl", (f"{TRAIN}: ", "file:// works only in `finetune-trainer check`")),
+    (JOB, TRAIN, "ftp://host/train.jsonl", (f"{TRAIN}: ", "s3://BUCKET/KEY")),
+    (JOB, TRAIN, "pvc://data/", (f"{TRAIN}: ", "a scheme, a place and a path")),
+    (JOB, TRAIN, "pvc://data/../x", (f"{TRAIN}: ", "'..' segment", "write the path without it")),
+    (JOB, TRAIN, "pvc://data/x.csv\n", (f"{TRAIN}: ", "line break", "write the path without it")),
+    (JOB, TRAIN, "https://me:secret@host/x.csv", (f"{TRAIN}: ", "dataset.secretRef")),
+    (JOB, TRAIN, "configmap://rows/a/b", (f"{TRAIN}: ", "write configmap://NAME/KEY")),
     (
         JOB,
         TRAIN,
         "hf://owner/name/x.csv",
-        ("spec.dataset.train", "hf://datasets/OWNER/NAME/PATH", "one file of the repository"),
+        (f"{TRAIN}: ", "hf://datasets/OWNER/NAME/PATH", "one file of the repository"),
     ),
     *(
         (JOB, TRAIN, f"{scheme}://KEY:SECRET@place/a.csv", ("uri holds credentials", "dataset.secretRef"))
@@ -72,7 +72,7 @@ JOBS: list[Refused] = [
     ),
     (JOB, TRAIN, "pvc://Data_X/a.csv", ("CLAIM and NAME have a-z, 0-9, - and . only",)),
     (JOB, TRAIN, "configmap://rows-/a.csv", ("CLAIM and NAME have a-z, 0-9, - and . only",)),
-    (JOB, "spec.dataset.test.uri", "pvc://x", ("spec.dataset.test", "pvc://CLAIM/PATH")),
+    (JOB, "spec.dataset.test.uri", "pvc://x", ("spec.dataset.test.uri: ", "pvc://CLAIM/PATH")),
     (JOB, "spec.dataset.train.format", "csv", ("spec.dataset.train.format", '"CSV"', '"Parquet"')),
     (JOB, "spec.dataset.columns.prompt", "", ("spec.dataset.columns.prompt", "at least 1")),
     (JOB, "spec.method", "lora", ("spec.method", '"LoRA"', '"QLoRA"', '"Full"')),
@@ -89,6 +89,12 @@ JOBS: list[Refused] = [
     (JOB, "spec.dataset.columns", {"system": "prompt"}, ("completion and system are three columns",)),
     (JOB, "spec.dataset.columns", {"chosen": "a", "rejected": "a"}, ("chosen and rejected are two columns",)),
     (JOB, "spec.dataset.columns", {"chosen": "good"}, ("two answers: write preference: {}, or remove them",)),
+    (
+        changed(JOB, "spec.preference", {}),
+        "spec.dataset.columns",
+        {"completion": "label"},
+        ("spec.dataset.columns.completion: ", "no meaning with preference", "remove it"),
+    ),
     (JOB, "spec.dataset.columns", {"rejected": "bad"}, ("two answers: write preference: {}, or remove them",)),
     (
         changed(JOB, "spec.code", {"configMapRef": {"name": "my-recipe", "key": "train.py"}}),
@@ -421,12 +427,18 @@ def test_several_mistakes_are_told_at_once(server: Server) -> None:
 
 def test_merging_without_an_adapter_is_refused(server: Server) -> None:
     message = server.refusal(changed(changed(JOB, "spec.method", "Full"), "spec.artifact", {"merge": True}))
+    assert "spec.artifact.merge: " in message
     assert "artifact.merge has no meaning with method Full, which leaves a whole model: remove it" in message
 
 
 def test_lora_settings_without_lora_are_refused(server: Server) -> None:
     message = server.refusal(changed(changed(JOB, "spec.method", "Full"), "spec.lora", {"r": 8}))
+    assert "spec.lora: " in message
     assert "lora has no meaning with this method: remove it or set method: LoRA or QLoRA" in message
+
+
+def test_keys_in_a_uri_are_not_quoted(server: Server) -> None:
+    assert "hunter2" not in server.refusal(changed(JOB, TRAIN, "https://me:hunter2@host/x.csv"))
 
 
 @pytest.mark.parametrize("kind", ["FineTuneJob", "FineTunedModel", "ModelDeployment", "LLMConnection"])

@@ -16,6 +16,7 @@ from finetune_trainer import four_bit
 from finetune_trainer.durable import damage
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.model_cache import find_model, is_safe_name, not_in_cache
+from finetune_trainer.store_errors import TRUST_STEP, UNTRUSTED, why_silent
 
 _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -147,8 +148,9 @@ def in_hub_cache(name: str) -> Path | None:
 
 
 def _no_answer(name: str, error: Exception) -> TrainerError:
-    message = f"{name} could not be fetched: the hub did not answer ({type(error).__name__})"
-    return TrainerError(Reason.STORE_UNAVAILABLE, message)
+    why = why_silent(error)
+    message = f"{name} could not be fetched: the hub did not answer ({why})"
+    return TrainerError(Reason.STORE_UNAVAILABLE, message, TRUST_STEP if why == UNTRUSTED else None)
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:

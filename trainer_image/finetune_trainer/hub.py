@@ -6,7 +6,7 @@ from pathlib import Path
 from finetune_api.push import PushToHub
 from finetune_trainer.model_pack import pack
 from finetune_trainer.registry import PushError
-from finetune_trainer.store_errors import status_of
+from finetune_trainer.store_errors import status_of, why_silent
 
 
 def push_to_hub(asked: PushToHub, token: str | None, folder: Path) -> str:
@@ -21,7 +21,7 @@ def push_to_hub(asked: PushToHub, token: str | None, folder: Path) -> str:
         raise
     except Exception as error:
         status = status_of(error)
-        said = f"{type(error).__name__}{f', status {status}' if status else ''}"
+        said = f"{type(error).__name__}, status {status}" if status else why_silent(error)
         raise PushError(f"the hub does not take it ({said})") from error
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME
-from finetune_api.job import FineTuneJobManifest, Resources
+from finetune_api.job import Columns, FineTuneJobManifest, Resources
 from finetune_api.names import API_VERSION
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS
@@ -125,6 +125,9 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     answers = spec.dataset.columns.chosen or spec.dataset.columns.rejected
     alone = "names of two answers are for learning from both" if answers and spec.preference is None else None
     yield "spec.dataset.columns", alone, "Write spec.preference: {}, or remove chosen and rejected."
+    unread = spec.preference is not None and spec.dataset.columns.completion != Columns().completion
+    instead = "it has no meaning with preference, whose answers are chosen and rejected" if unread else None
+    yield "spec.dataset.columns.completion", instead, "Remove it, or remove spec.preference."
     twice = None if spec.dataset.columns.are_apart else "one column has two meanings"
     yield "spec.dataset.columns", twice, "Name each column once."
     both = "it is a part of the built-in recipe" if spec.preference and spec.code else None

@@ -19,6 +19,7 @@ from urllib.parse import urljoin
 import httpx
 
 from finetune_trainer.model_pack import IMAGE_MANIFEST, digest_of, pack
+from finetune_trainer.store_errors import why_silent
 
 T = TypeVar("T")
 
@@ -166,7 +167,7 @@ class Registry:
                 raise PushError(f"the registry does not take {what} (status {error.status})") from error
             except (httpx.TransportError, _BusyError) as error:
                 if tried == TRIES:
-                    said = f"status {error.status}" if isinstance(error, _BusyError) else type(error).__name__
+                    said = f"status {error.status}" if isinstance(error, _BusyError) else why_silent(error)
                     raise PushError(f"the registry does not answer as it should for {what} ({said})") from error
             except OSError as error:  # none of httpx's is one
                 raise PushError(f"{what} cannot be read: {error.strerror}") from error

@@ -32,6 +32,10 @@ _MISSING_NAMES = (
     "ResourceNotFoundError",
 )
 UNTRUSTED = "its certificate is not trusted"
+TRUST_STEP = (
+    "Have whoever signed it trusted: an admin names the bundle of certificates in huggingFace.podTemplate.caBundleRef "
+    "of the connection; at a shell SSL_CERT_FILE does, for s3:// AWS_CA_BUNDLE."
+)
 _TROUBLES = {
     "SSLCertVerificationError": UNTRUSTED,
     "ClientConnectorCertificateError": UNTRUSTED,
@@ -88,6 +92,11 @@ def trouble_of(error: BaseException) -> str | None:
         return "it does not speak TLS"
     names = {type(one).__name__ for one in found}
     return next((why for name, why in _TROUBLES.items() if name in names), None)
+
+
+def why_silent(error: BaseException) -> str:
+    """The same, or the kind of the error where nothing more is known."""
+    return trouble_of(error) or type(error).__name__
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

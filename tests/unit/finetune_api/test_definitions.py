@@ -163,6 +163,25 @@ def test_a_mutable_field_that_does_not_exist_is_a_mistake() -> None:
         immutable({"properties": {"suspend": {}}}, ["suspend", "pause"])
 
 
+SEVERAL_TO_BLAME = {
+    "spec needs exactly one provider block: huggingFace, openAI, azureOpenAI, bedrock or sageMaker",
+    "a connection keeps its provider, with which jobs and versions were made: apply another LLMConnection for another "
+    "provider",
+    "name at most one of huggingFace, azureOpenAI, bedrock and sageMaker",
+}
+"""What is told of the whole spec, as no one field of it is the wrong one."""
+
+
+@every_kind
+def test_a_rule_of_the_whole_spec_blames_a_field_of_it(kind: Kind) -> None:
+    spec = object_schema(kind)["properties"]["spec"]
+    for rule in spec.get("x-kubernetes-validations", ()):
+        if rule["message"] not in SEVERAL_TO_BLAME:
+            part = spec
+            for name in rule.get("fieldPath", ".").split(".")[1:]:
+                part = part["properties"][name]
+
+
 @every_kind
 def test_no_rule_without_a_message(kind: Kind) -> None:
     schema = object_schema(kind)

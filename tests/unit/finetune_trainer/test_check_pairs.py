@@ -89,6 +89,14 @@ def test_a_dataset_of_one_answer_is_told_which_column_is_missing(check):
     )
 
 
+def test_a_name_for_the_completion_is_refused_where_none_is_read(check):
+    spec = {"preference": {}, "dataset": {"columns": {"completion": "chosen"}}}
+    result = check(train=("train.jsonl", rows({})), spec=spec)
+    assert result.code == ExitCode.SPEC_INVALID
+    assert "spec.dataset.columns.completion: it has no meaning with preference" in result.verdict.message
+    assert result.verdict.next_step == "Remove it, or remove spec.preference."
+
+
 def test_duplicates_shared_and_long_rows_are_warned_about(check, tiny_model):
     long = {"chosen": "yes " * 60, "rejected": "yes " * 61}
     result = check(

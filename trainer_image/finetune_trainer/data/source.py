@@ -19,7 +19,7 @@ from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.store_clients import GOOGLE_KEY, google_files
-from finetune_trainer.store_errors import UNTRUSTED, chain, reason_of, status_of, trouble_of
+from finetune_trainer.store_errors import TRUST_STEP, UNTRUSTED, chain, reason_of, status_of, trouble_of
 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
 BUFFER = 1 << 17
@@ -27,10 +27,6 @@ BUFFER = 1 << 17
 _ONE_FILE = (
     "Name one file of rows in the uri. Several become one by `cat` (JSON Lines), or by "
     "pandas.read_parquet('FOLDER').to_parquet('FILE.parquet')."
-)
-TRUST_STEP = (
-    "Have whoever signed it trusted: an admin names the bundle of certificates in huggingFace.podTemplate.caBundleRef "
-    "of the connection; at a shell SSL_CERT_FILE does, for s3:// AWS_CA_BUNDLE."
 )
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",

@@ -20,6 +20,7 @@ from finetune_api.evaluation import Service
 from finetune_api.reasons import Reason
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.kept import Answer
+from finetune_trainer.store_errors import why_silent
 
 TRIES = 4
 PAUSE_SECONDS = 1.0
@@ -104,7 +105,7 @@ def ask(
     The caller's thread only waits. What a signal raises there comes through at once; within asyncio it might be lost.
     """
     key = key and key.strip()  # what was made from a file ends with a line break
-    way = way or Way(headers=lambda: {"Authorization": f"Bearer {key}"} if key else {})
+    way = way or Way(headers=lambda: _bearer(key))
     asking = _Asking(endpoint, way, max_tokens, on_answer, pause)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="endpoint") as thread:
         try:
@@ -112,6 +113,17 @@ def ask(
         except BaseException:
             asking.stop()
             raise
+
+
+def _bearer(key: str | None) -> dict[str, str]:
+    """The header with the key, if there is one.
+
+    Raises:
+        FailedError: no header may have it; what a client says then names neither the key nor what is wrong with it.
+    """
+    if key and not (key.isascii() and key.isprintable()):
+        raise FailedError("its key has line breaks or letters beyond ASCII: write it anew into its Secret", for_good=True)
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 class _Asking:
@@ -200,7 +212,7 @@ class _Asking:
         except (httpx.TimeoutException, TimeoutError):
             raise AgainError(f"no answer within {self._endpoint.timeout_seconds} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise AgainError(f"it cannot be reached ({type(error).__name__})") from None
+            raise AgainError(f"it cannot be reached ({why_silent(error)})") from None
         except UnicodeEncodeError:
             raise FailedError("a question is no valid Unicode text") from None
         if limits is not self._other_limits and _minds_limits(response.status_code, content):

@@ -105,6 +105,16 @@ def test_without_a_key_none_is_sent(serve):
     assert service.requests[0][1] is None
 
 
+@pytest.mark.parametrize("key", ["sk-ключ", "sk-1\nsk-2", "sk-\x7f", "“sk-1”"])
+def test_a_key_that_no_header_may_have_is_told_as_such_and_not_shown(serve, key):
+    service = serve(lambda _: good())
+    outcome, answers = put(service, key=key)
+    assert (answers, service.requests, outcome.errors) == ([], [], 3)
+    assert outcome.problem == (
+        "3 rows were not answered: its key has line breaks or letters beyond ASCII: write it anew into its Secret"
+    )
+
+
 @pytest.mark.parametrize("failure", [bad(500), bad(503), bad(429), bad(429, Retry_After="0"), bad(408)])
 def test_what_may_pass_is_tried_again(serve, failure):
     left = [failure] * (TRIES - 1)
@@ -190,7 +200,7 @@ def test_an_answer_that_never_ends_is_an_error(monkeypatch):
 def test_nobody_listening_is_an_error():
     endpoint = Endpoint(name="rag", url="http://127.0.0.1:1/v1", model="m")
     outcome = ask(endpoint, None, [(0, (Turn("user", "x"),))], max_tokens=1, on_answer=pytest.fail, pause=0.001)
-    assert outcome.problem == "1 row was not answered: it cannot be reached (ConnectError)"
+    assert outcome.problem == "1 row was not answered: it cannot be reached (nothing listens at its address)"
 
 
 def test_no_more_requests_at_once_than_the_job_allows(serve):
