@@ -85,6 +85,7 @@ def metrics(
 ) -> Iterator[str]:
     """The address of the metrics of an operator that runs as the chart's service account."""
     server.store(own_pod())
+    server.store({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": TEAM}})
     probe = free_port()
     environment = {
         "PATH": os.environ["PATH"],
@@ -193,7 +194,6 @@ def run_pod(server: Server, job: str) -> str:
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": batch_job["metadata"]["uid"]}
     labels = batch_job["spec"]["template"]["metadata"]["labels"] | {"batch.kubernetes.io/job-name": job}
     metadata = {"name": f"{job}-x", "namespace": TEAM, "labels": labels, "ownerReferences": [owner]}
-    server.store({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": TEAM}})
     spec = {"serviceAccountName": "default", "containers": [{"name": "trainer", "image": "none"}]}
     server.store({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     bound = ("--bound-object-kind", "Pod", "--bound-object-name", f"{job}-x")
