@@ -183,7 +183,7 @@ class Current:
 
 
 def _build() -> Images:
-    return Images(operator=images.build_image("operator"), trainer=images.build_image("trainer"))
+    return Images(**images.build_all(("operator", "trainer")))
 
 
 def _tool(name: str) -> str:

@@ -6,6 +6,6 @@ and what not. It knows nothing of the operator but the three Dockerfile targets 
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
-from tests.cluster.images import BuiltImages, base_image, build_image, build_images
+from tests.cluster.images import BuiltImages, base_image, build_all, build_images
 
-__all__ = ["BuiltImages", "Cluster", "ClusterError", "base_image", "build_image", "build_images"]
+__all__ = ["BuiltImages", "Cluster", "ClusterError", "base_image", "build_all", "build_images"]

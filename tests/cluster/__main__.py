@@ -93,7 +93,9 @@ def _passed_on(options: argparse.Namespace) -> int:
 
 def _images(options: argparse.Namespace) -> int:
     names = options.names or list(images.IMAGES)
-    built = {name: images.base_image() if name == "base" else images.build_image(name) for name in names}
+    built = images.build_all(name for name in names if name != "base")
+    if "base" in names:
+        built["base"] = images.base_image()
     if options.load:
         Cluster(options.load).load_image(*built.values())
     print(json.dumps(built, indent=2))

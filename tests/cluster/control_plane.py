@@ -146,6 +146,8 @@ class ControlPlane:
             f"--service-account-private-key-file={self.keys.service_account_key}",
             "--leader-elect=false", "--enable-hostpath-provisioner",
             "--node-monitor-grace-period=15s",  # as above: a lost node is to be noticed within a test
+            # A claim that is made before its volume is known waits for the next look at all of them: 15 s, seen often.
+            "--pvclaimbinder-sync-period=1s",
             # Tests that make many jobs at once would wait for the default limit of 20 requests per second.
             "--kube-api-qps=200", "--kube-api-burst=400",
         ]  # fmt: skip

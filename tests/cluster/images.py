@@ -11,7 +11,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,23 +75,25 @@ def build_images() -> BuiltImages:
     Raises:
         ClusterError: a build failed, with the end of its log.
     """
-    return BuiltImages(**{name: build_image(name) for name in IMAGES})
+    return BuiltImages(**build_all(IMAGES))
 
 
-def build_image(name: str) -> str:
-    """Build one of `IMAGES` unless the registry has it; return its reference."""
-    image = IMAGES[name]
-    tag = _tag(image)
-    if not registry.has(image.repository, tag):
+def build_all(names: Iterable[str]) -> dict[str, str]:
+    """Build those of `IMAGES` that the registry lacks; return their references by name.
+
+    All are built before the first is pushed: on a new machine the registry's program is still being compiled, and much
+    of what an image takes is one processor's work.
+    """
+    wanted = {name: (IMAGES[name], _tag(IMAGES[name])) for name in names}
+    absent = [(image, tag) for image, tag in wanted.values() if not registry.has(image.repository, tag)]
+    if absent:
         packages.ensure(packages.IMAGES)
         _tidy()
-        with lock(f"image-{image.repository}"), lock(IN_USE, shared=True):
-            if not registry.has(image.repository, tag):
-                base = _base_in_store()
-                say(f"building image {image.repository}:{tag} (log: {_log(image.repository)})")
-                _build(image, tag, base)
-                _push(image.repository, tag)
-    return f"{IMAGE_HOST}/{image.repository}:{tag}"
+    for step in (_ensure_in_store, _ensure_in_registry):
+        for image, tag in absent:
+            with lock(f"image-{image.repository}"), lock(IN_USE, shared=True):
+                step(image, tag)
+    return {name: f"{IMAGE_HOST}/{image.repository}:{tag}" for name, (image, tag) in wanted.items()}
 
 
 def publish(name: str, prefix: str) -> str:
@@ -109,8 +111,7 @@ def publish(name: str, prefix: str) -> str:
     local, remote = f"localhost/{image.repository}:{tag}", f"{prefix}/{image.repository}:{tag}"
     packages.ensure(packages.IMAGES)
     with lock(f"image-{image.repository}"), lock(IN_USE, shared=True):
-        if not shell.succeeds(*_buildah("inspect", "--type", "image", local)):
-            _build(image, tag, _base_in_store())
+        _ensure_in_store(image, tag)
         plain = prefix.partition("/")[0].partition(":")[0] in {"localhost", "127.0.0.1"}
         command = _buildah("push", "--quiet", f"--tls-verify={str(not plain).lower()}", local, f"docker://{remote}")
         shell.logged(command, _log(f"{image.repository}-publish"), env=_environment())
@@ -151,14 +152,26 @@ def _make_base(name: str) -> None:
         shell.logged(_buildah("bud", "--tag", name, folder), _log("base"), env=_environment())
 
 
-def _build(image: Image, tag: str, base: str) -> None:
+def _ensure_in_store(image: Image, tag: str) -> None:
+    """Build an image unless buildah's store has it."""
+    name = f"localhost/{image.repository}:{tag}"
+    if shell.succeeds(*_buildah("inspect", "--type", "image", name)):
+        return
+    base = _base_in_store()
+    say(f"building image {image.repository}:{tag} (log: {_log(image.repository)})")
     with _mounts() as mounts:
         target = ["--target", image.target] if image.target else []
         command = _buildah(
             "bud", "--isolation", "chroot", "--layers", "--build-arg", f"BASE_IMAGE={base}", *mounts, *target,
-            "--tag", f"localhost/{image.repository}:{tag}", "--file", image.dockerfile, ".",
+            "--tag", name, "--file", image.dockerfile, ".",
         )  # fmt: skip
         shell.logged(command, _log(image.repository), env=_environment(), cwd=REPOSITORY)
+
+
+def _ensure_in_registry(image: Image, tag: str) -> None:
+    """Push an image unless the registry has it by now."""
+    if not registry.has(image.repository, tag):
+        _push(image.repository, tag)
 
 
 def _push(repository: str, tag: str) -> None:

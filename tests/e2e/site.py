@@ -59,6 +59,9 @@ class Site:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o777)
             self.cluster.apply(*self._volume(claim, folder))
+        # A pod that comes before its claims are bound is put off by the kubelet for ten seconds and more.
+        bound = ("--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
+        self.cluster.kubectl("-n", self.name, "wait", "persistentvolumeclaims", "--all", *bound)
 
     def secret(self, name: str, **data: str) -> None:
         """Apply a Secret."""

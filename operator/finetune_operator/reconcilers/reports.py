@@ -11,6 +11,7 @@ from finetune_api.trainer import Report
 from finetune_operator.desired import names
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.route import Outlived
 from finetune_operator.runtime.store import Store
 
 Manifest = dict[str, Any]
@@ -51,14 +52,13 @@ class ReportBox:
         if pod is None or pod["metadata"]["uid"] != identity.pod_uid:
             return "the token's pod is not a training pod"
         batch_job = self._batch_job(pod)
-        if batch_job is None or not _is_of(batch_job, report):
-            return "the token's pod is of another job, or its Job is gone"
+        if batch_job is None:
+            return Outlived("the Job of the token's pod is gone")
+        if not _is_of(batch_job, report):
+            return "the token's pod is of another job"
         if pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL) != str(report.attempt):
             return "the token's pod runs another attempt"
-        job = self._store.get(FINE_TUNE_JOBS, report.name, report.namespace)
-        if job is None or job["metadata"]["uid"] != report.uid:
-            return "the job does not exist"
-        return "the job has ended" if job.get("status", {}).get("completionTime") else None
+        return _why_over(self._store.get(FINE_TUNE_JOBS, report.name, report.namespace), report)
 
     def accept(self, report: Report) -> None:
         """Keep the report if none of a later attempt is known, and have the job looked at."""
@@ -105,6 +105,12 @@ class ReportBox:
                 if found is not None and found["metadata"]["uid"] == owner["uid"]:
                     return found
         return None
+
+
+def _why_over(job: Manifest | None, report: AttemptRef) -> Outlived | None:
+    if job is None or job["metadata"]["uid"] != report.uid:
+        return Outlived("the job does not exist")
+    return Outlived("the job has ended") if job.get("status", {}).get("completionTime") else None
 
 
 def _is_of(batch_job: Manifest, report: AttemptRef) -> bool:

@@ -1,10 +1,11 @@
 """The HTTPS server that training pods report to: who they are, how often, how much, in which shape.
 
     POST /v1/reports, bearer token ─▶ leader? ─▶ size? ─▶ token review ─▶ rate ─▶ body ─▶ Report ─▶ authorise ─▶ accept
-                                       503        413        401          429    408/413   400       403        202
+                                       503        413        401          429    408/413   400     403/410      202
 
-What a pod may report on is `authorise`'s matter, what becomes of a report is `accept`'s. Bodies and tokens are never
-logged, nor sent back: an answer names the field that is wrong, not what stood in it.
+410 is for a pod that has outlived its attempt: it need not hold its node any longer to tell of its end. What a pod may
+report on is `authorise`'s matter, what becomes of a report is `accept`'s. Bodies and tokens are never logged, nor sent
+back: an answer names the field that is wrong, not what stood in it.
 """
 
 import asyncio
@@ -103,7 +104,7 @@ class ReportServer:
             identity = await self._identify(request)
             self._throttle(identity)
             report = _parse(await read_body(request, REPORT_MAX_BYTES, "report"))
-            require_allowed(self._authorise(identity, report), identity, "report")
+            require_allowed(self._authorise(identity, report), identity, "report", outlived=410)
             self._accept(report)
         return web.Response(status=202)
 

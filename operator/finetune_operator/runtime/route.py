@@ -24,6 +24,12 @@ Authorise = Callable[[TokenIdentity, AttemptRef], str | None]
 """The reason to refuse what this identity says for an attempt, or None."""
 
 
+class Outlived(str):
+    """A reason to refuse that stays: the attempt is over. Whoever is told so need not try again."""
+
+    __slots__ = ()
+
+
 class Route:
     """Answers one kind of request.
 
@@ -86,12 +92,12 @@ class Route:
             self._free += 1
 
 
-def require_allowed(reason: str | None, identity: TokenIdentity, what: str) -> None:
-    """Let nothing pass that there is a reason to refuse.
+def require_allowed(reason: str | None, identity: TokenIdentity, what: str, *, outlived: int = 403) -> None:
+    """Let nothing pass that there is a reason to refuse; `outlived` is the status where that reason stays.
 
     Raises:
         Refusal: with that reason.
     """
     if reason is not None:
         logger.warning("%s of pod %s/%s refused: %s", what, identity.namespace, identity.pod_name, reason)
-        raise Refusal(403, reason, close=True)
+        raise Refusal(outlived if isinstance(reason, Outlived) else 403, reason, close=True)

@@ -200,6 +200,15 @@ def test_the_last_report_outlives_a_token_that_is_just_being_renewed(operator, t
     assert server.phases == ["Validating", "Succeeded"]
 
 
+def test_an_attempt_that_is_over_for_the_operator_ends_at_once(operator, tmp_path):
+    server = operator([204, 410])
+    reporter = reporter_for(tmp_path, server)
+    until(lambda: server.got)
+    reporter.update(phase="Interrupted")
+    reporter.close()
+    assert [status for status, *_ in server.got] == [204, 410]
+
+
 def test_without_an_operator_the_run_goes_on_and_closing_is_bounded(tmp_path, monkeypatch, pem):
     monkeypatch.setenv(REPORT_CA_VARIABLE, pem[1])
     monkeypatch.setattr(report, "FINAL_SECONDS", 0.5)

@@ -4,6 +4,7 @@ import pytest
 
 from finetune_api.trainer import Report
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
+from finetune_operator.runtime.route import Outlived
 from tests.unit.finetune_operator.reconcilers.cluster import JOB, Cluster, with_running_job
 
 
@@ -39,26 +40,28 @@ async def test_nobody_else_may(who: dict[str, str | None], what: dict[str, objec
     refusal = cluster.reports.authorise(identity(cluster, **who), told)
     assert refusal is not None
     assert why in refusal
+    assert not isinstance(refusal, Outlived), "what the operator has not seen yet may come"
 
 
-async def test_a_pod_whose_job_was_replaced_by_another_of_its_name_may_not() -> None:
+async def test_a_pod_whose_job_was_deleted_or_replaced_by_another_of_its_name_has_outlived_it() -> None:
     cluster = await with_running_job()
     who, told = identity(cluster), cluster.report("Running")
     cluster.store.remove(JOBS, "team-a", "sentiment-1-1")
     refusal = cluster.reports.authorise(who, told)
-    assert refusal is not None
-    assert "another job" in refusal
+    assert refusal == "the Job of the token's pod is gone"
+    assert isinstance(refusal, Outlived)
 
 
-async def test_a_job_that_is_gone_or_has_ended_takes_no_reports() -> None:
+async def test_a_job_that_is_gone_or_has_ended_takes_no_reports_any_more() -> None:
     cluster = await with_running_job()
     who, told = identity(cluster), cluster.report("Running")
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={"completionTime": "2026-11-21T12:00:00Z"})
     for event in cluster.kube.take_events():
         cluster.observer.seen(*event)
-    assert cluster.reports.authorise(who, told) == "the job has ended"
-    cluster.store.remove(FINE_TUNE_JOBS, "team-a", "sentiment-1")
-    assert cluster.reports.authorise(who, told) == "the job does not exist"
+    for why in ("the job has ended", "the job does not exist"):
+        refusal = cluster.reports.authorise(who, told)
+        assert (refusal, isinstance(refusal, Outlived)) == (why, True)
+        cluster.store.remove(FINE_TUNE_JOBS, "team-a", "sentiment-1")
 
 
 async def test_a_report_wakes_its_job_and_is_given_out_for_its_attempt_only() -> None:

@@ -15,6 +15,7 @@ from finetune_operator.runtime import bodies, listener, tokens
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.reports import ReportServer
+from finetune_operator.runtime.route import Outlived
 from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.runtime.tls import certificates
 
@@ -49,6 +50,8 @@ class World:
         return self.identities.get(asked)
 
     def authorise(self, identity, report):
+        if report.attempt > 1:
+            return Outlived("the job has ended")
         return None if (identity.namespace, "u1") == (report.namespace, report.uid) else "not this pod's job"
 
     def accept(self, report):
@@ -126,6 +129,13 @@ async def test_another_job_is_forbidden_with_the_reason(caplog):
         assert (status, orjson.loads(text)) == (403, {"error": "not this pod's job"})
         assert world.accepted == []
     assert "job-1-abc" in caplog.text
+
+
+async def test_who_has_outlived_its_attempt_is_told_that_no_report_will_be_taken_again():
+    async with server() as world:
+        status, _, text = await world.send(REPORT | {"attempt": 2})
+        assert (status, orjson.loads(text)) == (410, {"error": "the job has ended"})
+        assert world.accepted == []
 
 
 @pytest.mark.parametrize(
