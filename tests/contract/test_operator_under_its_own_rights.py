@@ -87,7 +87,6 @@ def metrics(
 ) -> Iterator[str]:
     """The address of the metrics of an operator that runs as the chart's service account."""
     server.store(own_pod())
-    server.store({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": TEAM}})
     probe = free_port()
     environment = {
         "PATH": os.environ["PATH"],
