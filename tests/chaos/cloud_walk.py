@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from tests.chaos import operators
@@ -67,6 +68,8 @@ class CloudTold:
     provider: AtProvider
     points: list[str]
     killed: bool
+    warnings: list[str]
+    """What the operator logged of things in its way."""
 
 
 class Calls:
@@ -121,13 +124,18 @@ async def walk(stage: Stage, life: str, fault: Fault | None = None) -> CloudTold
                     await quiet(wire)
                     end = await cloud_picture(site)
                     points = [call.point for call in wire.seen] + calls.seen
-                    return CloudTold(served, end, known(cloud), points, killer.killed)
+                    return CloudTold(served, end, known(cloud), points, killer.killed, warnings(stage.folder / "log"))
         except TimeoutError as error:
             left = json.dumps(await picture(stage.kube, stage.site.name), indent=1)
             error.add_note(f"points: {[call.point for call in wire.seen]}; {calls.seen}; left: {left}")
             raise
         finally:
             await killer.operator.kill()
+
+
+def warnings(log: Path) -> list[str]:
+    """The lines of an operator's log that are no mere information."""
+    return [line for line in log.read_text().splitlines() if '"level":"INFO"' not in line]
 
 
 def settings(stage: Stage, address: str, tls: Tls) -> dict[str, str]:

@@ -66,10 +66,15 @@ async def picture(kube: Kube, namespace: str, differs: Differs = ()) -> dict[str
     return found
 
 
-def assert_same(wanted: dict[str, list[Manifest]], found: dict[str, list[Manifest]]) -> None:
-    """Two pictures are one; the message has every line in which they are not, where pytest would cut it short."""
+def assert_same(
+    wanted: dict[str, list[Manifest]], found: dict[str, list[Manifest]], warnings: Sequence[str] = ()
+) -> None:
+    """Two pictures are one; the message has every line in which they are not, where pytest would cut it short.
+
+    `warnings`: of the operator, which may tell why.
+    """
     changed = difference(wanted, found)
-    assert not changed, changed
+    assert not changed, "\n".join((changed, *warnings))
 
 
 def difference(wanted: dict[str, list[Manifest]], found: dict[str, list[Manifest]]) -> str:
