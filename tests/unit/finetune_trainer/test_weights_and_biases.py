@@ -95,7 +95,7 @@ def test_why_its_server_does_not_take_a_run_is_said_and_no_address(
     monkeypatch.setattr(weights_and_biases, "_RETRIES", 0)
     spoil(server, monkeypatch)
     asked = job(tmp_path, tiny_model, server).model_copy(update={"uid": tmp_path.name})  # its client knows the others
-    with pytest.raises(Exception, match="run|key") as raised:
+    with pytest.raises(Exception, match=r"run|key") as raised:
         weights_and_biases.integration(asked, 0)
     said = trackers._said(raised.value)
     assert said.endswith(why)
