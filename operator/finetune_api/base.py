@@ -43,7 +43,9 @@ def rules(*told: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
 
     The field is a path below the part that has the rule, such as `.lora.r`; without one the part itself is blamed.
     """
-    return {"x-kubernetes-validations": [dict(zip(("rule", "message", "fieldPath"), one, strict=False)) for one in told]}
+    return {
+        "x-kubernetes-validations": [dict(zip(("rule", "message", "fieldPath"), one, strict=False)) for one in told]
+    }
 
 
 def shaped(pattern: str, message: str) -> Any:

@@ -44,7 +44,7 @@ _URI_RULES = rules(
         "uri may have neither a '..' segment nor a line break or another control character: write the path without it",
     ),
     (
-        "self.startsWith('abfs://') || !self.matches('^[a-z0-9]+://[^/]*@')",
+        "self.startsWith('abfs') || !self.matches('^[a-z0-9]+://[^/]*@')",
         "uri holds credentials: put them into a Secret and name it in dataset.secretRef",
     ),
     (

@@ -176,7 +176,8 @@ def _said(error: Exception) -> str:
     """A library's own text may quote addresses with keys."""
     if isinstance(error, weights_and_biases.NotReachableError):
         return str(error)
-    why = trouble_of(error) or _REFUSED.get(str(getattr(error, "error_code", "")))
+    refused = _REFUSED.get(str(getattr(error, "error_code", "")))
+    why = trouble_of(error) or refused or weights_and_biases.trouble_of(error)
     return f"it does not answer as it should ({type(error).__name__})" + (f": {why}" if why else "")
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 from finetune_api.names import TRACKERS_PREFIX
 from finetune_api.trackers import WandB
 from finetune_api.trainer import TrainerJob
+from finetune_trainer.store_errors import UNTRUSTED
 
 CLOUD = "https://api.wandb.ai"
 
@@ -26,6 +27,18 @@ _RETRIES = 2
 _KEY = f"{TRACKERS_PREFIX}WANDB_API_KEY"
 
 
+_TROUBLES = {
+    "x509: ": UNTRUSTED,
+    "no such host": "its name cannot be resolved",
+    "connection refused": "nothing listens at its address",
+    "deadline exceeded": "it takes too long",
+    "returned error 401": "it does not accept the key in the Secret",
+    "returned error 403": "the key in the Secret may not do this",
+    "returned error 404": "trackers.wandb.baseURL leads to no server of Weights & Biases",
+    "API key must": "what the Secret has as WANDB_API_KEY is no key",
+}
+"""Its client is a Go program, whose errors arrive as text: what they say, the plainest first."""
+
 _LOST = "Fatal error while uploading data"  # how its client says that a server took no more
 
 logger = logging.getLogger(__name__)
@@ -33,6 +46,11 @@ logger = logging.getLogger(__name__)
 
 class NotReachableError(Exception):
     """Why nothing was tried; its text may be shown."""
+
+
+def trouble_of(error: Exception) -> str | None:
+    """Why a server was not heard, in words, where the client's text tells; nothing of the text, which has addresses."""
+    return next((why for what, why in _TROUBLES.items() if what in str(error)), None)
 
 
 class NotTakenError(Exception):

@@ -100,3 +100,11 @@ def test_hubs_are_not_asked_offline(check, monkeypatch):
     result = check(spec={"dataset": {"train": {"uri": "hf://datasets/owner/name/train.jsonl"}}})
     assert result.code == ExitCode.SPEC_INVALID
     assert "air-gapped" in result.verdict.message
+
+
+def test_a_folder_of_the_path_that_is_not_there_is_named(check, tmp_path):
+    (tmp_path / "data").mkdir()
+    uri = (tmp_path / "data" / "data" / "tickets" / "rows.jsonl").as_uri()
+    result = check(spec={"dataset": {"train": {"uri": uri}}})
+    assert result.code == ExitCode.DATASET_NOT_FOUND
+    assert result.verdict.message.endswith(f"; there is no folder {str(tmp_path / 'data' / 'data').lstrip('/')}")

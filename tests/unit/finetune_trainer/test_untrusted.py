@@ -3,8 +3,11 @@
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from mlflow.exceptions import MlflowException
+from wandb.errors import CommError
 
 from finetune_api.evaluation import Endpoint
 from finetune_api.names import REGISTRY_KEYS_VARIABLE, TRACKERS_PREFIX
@@ -70,8 +73,9 @@ def test_a_hub_that_is_pushed_to(server):
 def test_mlflow(server, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     job = make_job(tmp_path, tiny_model, trackers={"mlflow": {"trackingURI": server}})
-    with pytest.raises(Exception, match="") as raised:
-        trackers._MAKERS["mlflow"](job, 0).on_train_begin(None, trackers._state(0), None, model=None)
+    mlflow = trackers._MAKERS["mlflow"](job, 0)
+    with pytest.raises(MlflowException) as raised:
+        mlflow.on_train_begin(SimpleNamespace(run_name="team-a/job"), trackers._state(0), None, model=None)
     assert UNTRUSTED in trackers._said(raised.value)
 
 
@@ -79,6 +83,6 @@ def test_weights_and_biases(server, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv(f"{TRACKERS_PREFIX}WANDB_API_KEY", "k" * 40)
     asked = {"wandb": {"secretRef": {"name": "wandb"}, "baseURL": server}}
     job = make_job(tmp_path, tiny_model, trackers=asked)
-    with pytest.raises(Exception, match="") as raised:
+    with pytest.raises(CommError) as raised:
         trackers._MAKERS["wandb"](job, 0)
     assert UNTRUSTED in trackers._said(raised.value)

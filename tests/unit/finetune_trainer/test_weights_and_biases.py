@@ -78,6 +78,30 @@ def test_a_server_that_does_not_take_it_is_said_and_the_training_goes_on(
     assert report.trackers[0].url is None
 
 
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda found, _: setattr(found, "fault", lambda _m, _p: 401), "it does not accept the key in the Secret"),
+        (lambda found, _: setattr(found, "fault", lambda _m, _p: 403), "the key in the Secret may not do this"),
+        (lambda found, _: setattr(found, "fault", lambda _m, _p: 404), "leads to no server of Weights & Biases"),
+        (lambda found, _: setattr(found, "address", "http://127.0.0.1:1"), "nothing listens at its address"),
+        (lambda found, _: setattr(found, "address", "http://wandb.invalid"), "its name cannot be resolved"),
+        (lambda _, env: env.setenv(f"{TRACKERS_PREFIX}WANDB_API_KEY", "short"), "as WANDB_API_KEY is no key"),
+    ],
+)
+def test_why_its_server_does_not_take_a_run_is_said_and_no_address(
+    server, tiny_model, tmp_path, monkeypatch, spoil, why
+):
+    monkeypatch.setattr(weights_and_biases, "_RETRIES", 0)
+    spoil(server, monkeypatch)
+    asked = job(tmp_path, tiny_model, server).model_copy(update={"uid": tmp_path.name})  # its client knows the others
+    with pytest.raises(Exception, match=r"run|key") as raised:
+        weights_and_biases.integration(asked, 0)
+    said = trackers._said(raised.value)
+    assert said.endswith(why)
+    assert "wandb.invalid" not in said
+
+
 def test_a_server_that_takes_the_run_and_not_its_steps_is_said(server, tiny_model, tmp_path):
     server.fault = lambda _method, path: 403 if "file_stream" in path else None
     code, report = run(job(tmp_path, tiny_model, server))

@@ -247,10 +247,12 @@ def _is_mounted(uri: Uri) -> bool:
 
 
 def _instead(uri: Uri) -> str:
-    """The file in a mounted folder whose name is nearly the one that is not there."""
+    """What is wrong with the path of a mounted file: a folder that is not there, or one letter of the file's name."""
     mounted = uri.mounted_path()
     if mounted is None:
         return ""
+    if (folder := _first_missing(uri, mounted)) is not None:
+        return f"; there is no folder {folder}"
     try:
         names = [path.name for path in Path(mounted).parent.iterdir() if path.name != uri.file_name]
     except (OSError, ValueError):
@@ -260,6 +262,17 @@ def _instead(uri: Uri) -> str:
     found = {name.lower(): name for name in names if _stem(name) in near}
     best = difflib.get_close_matches(wanted, found, n=1, cutoff=0)
     return f"; there is {found[best[0]]}" if best else ""
+
+
+def _first_missing(uri: Uri, mounted: str) -> str | None:
+    """The first folder of the path that is not there, as the URI spells it; None where all are."""
+    root = Path(mounted.removesuffix(uri.path))
+    try:
+        return next(
+            (str(path.relative_to(root)) for path in reversed(Path(mounted).parents) if not path.is_dir()), None
+        )
+    except (OSError, ValueError):
+        return None
 
 
 def _stem(name: str) -> str:

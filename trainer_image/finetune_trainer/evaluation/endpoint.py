@@ -122,7 +122,9 @@ def _bearer(key: str | None) -> dict[str, str]:
         FailedError: no header may have it; what a client says then names neither the key nor what is wrong with it.
     """
     if key and not (key.isascii() and key.isprintable()):
-        raise FailedError("its key has line breaks or letters beyond ASCII: write it anew into its Secret", for_good=True)
+        raise FailedError(
+            "its key has line breaks or letters beyond ASCII: write it anew into its Secret", for_good=True
+        )
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
