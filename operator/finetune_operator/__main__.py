@@ -9,6 +9,7 @@ import gc
 import logging
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
@@ -26,6 +27,7 @@ from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
 from finetune_operator.providers.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.answers import Answers
+from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
@@ -164,13 +166,16 @@ class Operator:
             moving_seconds=self._settings.provider_poll_seconds,
         )
         idle = LocalIdle(context, PodMetrics(context.clock))
+        children = Children(context, time.monotonic)
+        deployments = DeploymentReconciler(context, children, serving, hosted, idle, catalogue=catalogue)
+        models = ModelReconciler(context, children, accounts, offers, local.observe_alone)
         return {
             CONNECTIONS.kind: ConnectionReconciler(
                 context, accounts, catalogue, self._settings.watch_namespaces
             ).reconcile,
             FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self._reports, cloud, offers).reconcile,
-            FINE_TUNED_MODELS.kind: ModelReconciler(context, accounts, offers).reconcile,
-            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, idle, catalogue).reconcile,
+            FINE_TUNED_MODELS.kind: models.reconcile,
+            MODEL_DEPLOYMENTS.kind: deployments.reconcile,
         }
 
     async def run(self, stop: asyncio.Event) -> int:

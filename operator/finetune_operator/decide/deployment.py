@@ -22,6 +22,7 @@ from finetune_operator.decide.pod import (
     containers,
     crashed_by_signal,
     ended_before,
+    held_up,
     is_ours,
     memory_limit,
     never_ran,
@@ -88,6 +89,8 @@ class DeploymentView:
     """What of the provider's model ends on a day that is known."""
     idle: Fact | None = None
     """Whether anybody asks it, where that was looked at."""
+    contested: str = ""
+    """What somebody else changes of what serves, again and again."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         "endpoint": view.status.endpoint if view.meanwhile else _endpoint(view, target),
         "cost": view.cost,
     }
-    phase, facts, served = _reading(view, target.version.version)
+    phase, facts, served = _reading(view, target.version.version, _note(view))
     fields |= {"phase": phase, "served_version": served}
     return DeploymentDecision(_status(view, facts, fields), serve=target.version, engine=target.engine)
 
@@ -279,20 +282,24 @@ def not_for_vllm(version: ModelVersion) -> str | None:
     return None
 
 
-def _reading(view: DeploymentView, target: int) -> tuple[DeploymentPhase, list[Fact], int | None]:
+def _reading(view: DeploymentView, target: int, note: str) -> tuple[DeploymentPhase, list[Fact], int | None]:
     """Phase, conditions and the version that answers, from the server's state."""
     serving = view.serving
-    if serving.state == "Idle" and serving.version == target:
+    if serving.state == "Idle" and serving.version == target and not view.contested:
         return "Idle", _at_rest(view), None
     if serving.state == "Serving" and serving.version == target:
-        return "Ready", ready(Reason.READY, f"version {target} answers{serving.note}"), target
+        return "Ready", ready(Reason.READY, f"version {target} answers{note}"), target
     answering = _answering(view)
     still = _still(answering, target)
     if serving.state == "Failing" and serving.failure and serving.version == target:
         facts = _failing(serving.failure, target, still)
         return ("Degraded" if answering else "Failed"), facts, answering
-    facts = reconciling(Reason.DEPLOYING, f"version {target} is being deployed{serving.note}{still}")
+    facts = reconciling(Reason.DEPLOYING, f"version {target} is being deployed{note}{still}")
     return ("Updating" if answering else "Deploying"), facts, answering
+
+
+def _note(view: DeploymentView) -> str:
+    return f"{view.serving.note}; {view.contested}" if view.contested else view.serving.note
 
 
 def _answering(view: DeploymentView) -> int | None:
@@ -382,7 +389,7 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest]) -> Servi
     answers = _oldest_ready(pods)
     if rolled:
         return Serving("Serving", version, available, answers=answers)
-    of_version = [pod for pod in pods if _version(pod["metadata"].get("labels", {})) == version]
+    of_version = [pod for pod in pods if _version(pod["metadata"].get("labels", {})) == version and not _is_over(pod)]
     failure = _serving_failure(status if seen else {}, of_version)
     if failure is not None:
         return Serving("Failing", version, available, failure, answers=answers)
@@ -394,6 +401,11 @@ def _oldest_ready(pods: Sequence[Manifest]) -> int | None:
     up = [pod for pod in pods if pod["metadata"].get("deletionTimestamp") is None and _is_ready(pod)]
     oldest = min(up, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
     return _version(oldest["metadata"].get("labels", {})) if oldest else None
+
+
+def _is_over(pod: Manifest) -> bool:
+    """Whether it was evicted, or not run by its node: it stays to be read, and what it was is not tried again."""
+    return pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
 
 
 def _is_ready(pod: Manifest) -> bool:
@@ -419,7 +431,7 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest]) -> Failure | No
     if late is None:
         return None
     waits = next((found for pod in pods if (found := unplaced(pod))), None)
-    return waits or Failure.because(Reason.DEPLOYMENT_FAILED, str(late.get("message", "")))
+    return waits or Failure.because(Reason.DEPLOYMENT_FAILED, f"{late.get('message', '')}{_behind(pods)}")
 
 
 def _pod_failure(pod: Manifest) -> Failure | None:
@@ -473,4 +485,11 @@ def _waiting_for(pods: Sequence[Manifest]) -> str:
         return f"; a pod waits for a node: {waits.message}"
     crashes = (_crash(one) for pod in pods for one in containers(pod) if not one.get("ready"))
     crash = next((found for found in crashes if found), None)
-    return f"; a server ended and is started again: {crash.message}" if crash else ""
+    return f"; a server ended and is started again: {crash.message}" if crash else _behind(pods)
+
+
+def _behind(pods: Sequence[Manifest]) -> str:
+    """What of somebody else's runs in pods before the server can begin."""
+    name = next((found["name"] for pod in pods if (found := held_up(pod))), None)
+    said = "which a policy of the cluster has put before the server, has yet to end or to be up"
+    return f"; container {name}, {said}" if name else ""

@@ -182,7 +182,7 @@ def _facts(view: ModelView, active: int | None) -> list[Fact]:
         )
     if active is None:
         manual = bool(view.versions) and spec is not None and spec.activation == "Manual"
-        hint = "set spec.activeVersion to activate one" if manual else "no job has made a version yet"
+        hint = "set spec.activeVersion to activate one" if manual else _none_yet(view)
         return reconciling(Reason.NO_VERSION, hint)
     if spec is None or spec.deployment.mode == "Manual":
         return ready(Reason.READY, f"version {active} is active{_passed_over(view, active)}")
@@ -193,6 +193,17 @@ def _facts(view: ModelView, active: int | None) -> list[Fact]:
             "spec.deployment.mode: Manual",
         )
     return _deployment_facts(_automatic(view), active, _passed_over(view, active))
+
+
+def _none_yet(view: ModelView) -> str:
+    """Why there is no version. What is served has been made, though status and jobs say nothing of it any more."""
+    served = next((found for found in view.deployments if found.status.served_version is not None), None)
+    if served is None or view.versions:
+        return "no job has made a version yet"
+    return (
+        f"status has lost its versions, and no job tells of them: ModelDeployment {served.name} goes on serving "
+        f"version {served.status.served_version}; bring status back from a backup, or the next job's version takes over"
+    )
 
 
 def _passed_over(view: ModelView, active: int) -> str:

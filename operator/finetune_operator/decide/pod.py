@@ -60,6 +60,16 @@ def obstacle(pod: Manifest) -> Failure | None:
     return next((found for one in containers(pod) if (found := _waits(one))), None) or unplaced(pod)
 
 
+def held_up(pod: Manifest) -> Manifest | None:
+    """A container of somebody else's that runs before ours: it has yet to end, or, as a sidecar, to be up."""
+    status = pod.get("status", {})
+    ours = [one for one in status.get("containerStatuses") or () if is_ours(one)]
+    if all(waiting(one).get("reason") != "PodInitializing" for one in ours):
+        return None
+    before = [one for one in status.get("initContainerStatuses") or () if "running" in (one.get("state") or {})]
+    return before[-1] if before and not is_ours(before[-1]) else None
+
+
 def never_ran(ended: Manifest) -> Failure | None:
     """Why a container of ours that has ended was never started: its image has no such program, a mount fails.
 

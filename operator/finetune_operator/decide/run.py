@@ -14,6 +14,7 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.pod import (
     crashed_by_signal,
     failed_beside,
+    held_up,
     memory_limit,
     never_ran,
     obstacle,
@@ -46,11 +47,24 @@ CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED,
 STARTING = timedelta(seconds=15)
 """A trainer has its say within this time: that its container runs is not worth a write of status before."""
 
+LONG_BEFORE = timedelta(minutes=10)
+"""What runs before the trainer for longer holds it up, and does not come to its end by itself."""
+
 _ROOM_ON_DISK = (
     "Ask for more ephemeral-storage in the connection's podTemplate, or have the job write less to the pod's own disk; "
     "then set spec.retryNonce to go on from the last checkpoint."
 )
-"""For a pod that has written more to its node's disk than it may: the next attempt would, too."""
+"""For a pod that has written more to its node's disk than it may, or than it asked for: the next attempt would, too."""
+
+_MEMORY_AFTER_TRAINING = (
+    "Training is done and kept. Ask an admin for more memory in the connection's podTemplate and set spec.retryNonce; "
+    "where spec.resources.memory is the limit, apply the job under a new name with more, or without artifact.merge."
+)
+
+_EXCEEDED = "exceed"
+"""In the kubelet's words of a pod that is over a limit of its own: it is evicted from a node with room, too."""
+_LARGER = "larger consumption of ephemeral-storage"
+"""In those of one that used more than it had asked for, on a node that was short."""
 
 _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 """Exit codes that the shell's rule gives to a program that a signal has ended."""
@@ -87,7 +101,7 @@ class Run:
     since: datetime | None = None
     """Since when it waits for that, where it is known."""
     ending: bool = False
-    """Whether the pod has been told to end: a node that does not answer sends no event, so look again."""
+    """Whether the pod is told to end, or has ended and its Job has yet to say so: nothing may tell, so look again."""
     starting: bool = False
     """Whether its pod has just begun and nothing has been heard of the trainer yet: it will speak, so wait."""
     started_at: datetime | None = None
@@ -123,7 +137,7 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
         return _failed(failed or {}, pod, report)
     if _job_condition(job, "Complete") or _has_done_it_all(pods, report):
         return Run(_end(report), report=report)
-    return Run("Active" if pod is not None else "Queued", report=report)
+    return Run("Active" if pod is not None else "Queued", report=report, ending=pod is not None)
 
 
 def _trainers_are_done(pods: Sequence[Manifest], failed: Manifest | None) -> bool:
@@ -163,10 +177,24 @@ def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime
     if pending:
         failure = next((found for pod in pending if (found := obstacle(pod))), None)
         since = max(moment(pod["metadata"]["creationTimestamp"]) for pod in pending)
-        return Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None, since=since)
+        queued = Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None, since=since)
+        before = next((one for pod in pending if (one := held_up(pod))), None)
+        return queued if failure or before is None else _behind(before, queued, now)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
     began = [started for pod in pods if (started := _started(pod))]
     return Run("Active", report=report, ending=ending, starting=starting, started_at=min(began, default=None))
+
+
+def _behind(container: Manifest, queued: Run, now: datetime) -> Run:
+    """What a pod waits for that cannot begin before a container of somebody else's has ended, or is up."""
+    began = str(container["state"]["running"]["startedAt"])
+    said = f"container {container['name']}, which a policy of the cluster has put before the trainer, has run"
+    said = f"{said} since {began}, and the trainer does not begin before it has ended or is up"
+    if now - moment(began) < STARTING:
+        return queued
+    if now - moment(began) < LONG_BEFORE:
+        return replace(queued, note=said)
+    return replace(queued, failure=Failure.because(Reason.SIDECAR_FAILED, said))
 
 
 def _started(pod: Manifest) -> datetime | None:
@@ -290,7 +318,7 @@ def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) ->
 
 def _is_interruption(found: Failure, pod: Manifest | None) -> bool:
     """A signal of which the cluster knows nothing may be the kernel's, for want of memory on the node."""
-    if found.reason not in _INTERRUPTIONS or found.next_step == _ROOM_ON_DISK:
+    if found.reason not in _INTERRUPTIONS or (found.reason is Reason.EVICTED and _EXCEEDED in found.message):
         return False
     if found.reason is not Reason.INTERRUPTED or pod is None:
         return True
@@ -305,7 +333,19 @@ def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> 
     found = _by_cluster(pod)
     if found is None and report is not None:
         found = report.failure
-    return found or _by_container(pod)
+    found = found or _by_container(pod)
+    return _after_training(found) if found.reason is Reason.OUT_OF_MEMORY and _is_trained(report) else found
+
+
+def _is_trained(report: Report | None) -> bool:
+    progress = report.progress if report else None
+    return progress is not None and (progress.saved_step or 0) >= max(progress.total_steps, 1)
+
+
+def _after_training(failure: Failure) -> Failure:
+    """It was measured, merged or written by then: smaller steps would change nothing, and none is made again."""
+    message = f"{failure.message}, after its last training step"
+    return failure.model_copy(update={"message": message, "next_step": _MEMORY_AFTER_TRAINING})
 
 
 def _by_cluster(pod: Manifest | None) -> Failure | None:
@@ -379,7 +419,8 @@ def _disruption(pod: Manifest) -> Failure | None:
         return Failure.because(Reason.NODE_LOST, message or "the node of the training pod is gone")
     if reason in {"Evicted", "TerminationByKubelet", "PreemptionByScheduler", "EvictionByEvictionAPI", "Preempting"}:
         evicted = Failure.because(Reason.EVICTED, message or "the training pod was evicted")
-        return evicted.model_copy(update={"next_step": _ROOM_ON_DISK}) if "ephemeral" in message else evicted
+        own = _EXCEEDED in message or _LARGER in message
+        return evicted.model_copy(update={"next_step": _ROOM_ON_DISK}) if own else evicted
     return None
 
 

@@ -1,6 +1,6 @@
 """Whether an object is as it should be, defaults of the API server aside."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -21,30 +21,41 @@ def stamped(wanted: Manifest) -> Manifest:
     return {**wanted, "metadata": {**metadata, "annotations": annotations}}
 
 
+def is_managed(present: Manifest) -> bool:
+    """Whether an object has the label by which the operator watches what it has made."""
+    return (present["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == FIELD_MANAGER
+
+
 def is_ours(present: Manifest) -> bool:
     """Whether the operator has made an object: by its label or, where somebody has taken that off, by who wrote it."""
-    metadata = present["metadata"]
-    if (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == FIELD_MANAGER:
+    if is_managed(present):
         return True
-    writers = metadata.get("managedFields") or ()
+    writers = present["metadata"].get("managedFields") or ()
     return any((one.get("manager"), one.get("operation")) == (FIELD_MANAGER, "Apply") for one in writers)
 
 
 def covers(present: Any, wanted: Any) -> bool:
-    """Whether all that is wanted is present; what the server has added does not matter.
+    """Whether all that is wanted is present; what the server has added does not matter."""
+    return next(differences(present, wanted), None) is None
 
-    Quantities that the server spells anew (1000m as 1) count as a difference: applying them again changes nothing.
+
+def differences(present: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Where something else is than what is wanted, and what.
+
+    Quantities that the server spells anew (1000m as 1) count as a difference.
     """
-    if isinstance(wanted, Mapping):
-        if not wanted:
-            return present is None or isinstance(present, Mapping)
-        return isinstance(present, Mapping) and all(covers(present.get(key), value) for key, value in wanted.items())
-    if isinstance(wanted, list):
-        if not wanted:
-            return not present
-        return (
-            isinstance(present, list)
-            and len(present) == len(wanted)
-            and all(covers(one, other) for one, other in zip(present, wanted, strict=True))
-        )
-    return bool(present == wanted)
+    if isinstance(wanted, Mapping) and wanted and isinstance(present, Mapping):
+        for key, value in wanted.items():
+            yield from differences(present.get(key), value, f"{path}.{key}" if path else str(key))
+    elif isinstance(wanted, list) and wanted and isinstance(present, list) and len(present) == len(wanted):
+        for at, (one, other) in enumerate(zip(present, wanted, strict=True)):
+            yield from differences(one, other, f"{path}[{at}]")
+    elif not _is_same(present, wanted):
+        yield path, repr(present)
+
+
+def _is_same(present: Any, wanted: Any) -> bool:
+    """The server leaves out what is empty."""
+    if isinstance(wanted, Mapping) and not wanted:
+        return present is None or isinstance(present, Mapping)
+    return not present if wanted == [] else bool(present == wanted)

@@ -5,7 +5,7 @@ from posixpath import dirname
 
 from finetune_api.connection import HuggingFace
 from finetune_api.model import ModelVersion
-from finetune_api.names import COMPONENT_LABEL, MODEL_LABEL
+from finetune_api.names import COMPONENT_LABEL, MODEL_LABEL, TRAINER_CONTAINER
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import Manifest, Volumes, labels, owner_reference, pod_metadata, pod_spec
@@ -54,7 +54,7 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
     folder = dirname(names.claim_path(uri) if uri.is_claim else uri.text)
     own_labels = labels(**{MODEL_LABEL: names.fit(owner["metadata"]["name"]), COMPONENT_LABEL: "prune"})
     container: Manifest = {
-        "name": "prune",
+        "name": TRAINER_CONTAINER,
         "image": connection.check_image or connection.trainer_image,
         "args": ["prune", folder, "--root", dirname(folder), *flags],
         **artifacts.environment(None if uri.is_claim else connection.artifacts),

@@ -22,6 +22,7 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.run import Run, has_ended, is_live, read_run, telling, with_log
 from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import jobset, names, training_job
+from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.errors import CannotMake
 from finetune_operator.providers.pod_refusals import NotBroughtUp, Told
 from finetune_operator.runtime.errors import Conflict, KubeError, NotFound
@@ -113,20 +114,34 @@ class HuggingFaceTraining:
         run = await self._run_of(job, batch_job, attempt, under_way=True)
         return replace(run, job_id=name) if batch_job else run
 
+    async def observe_alone(self, batch_job: Manifest) -> Run:
+        """The same of a batch Job of ours that belongs to no attempt and reports nothing."""
+        return await self._run_of_pods(batch_job, None, under_way=True)
+
     async def _batch_job(self, job: Manifest, name: str, *, ask: bool) -> Manifest | None:
-        """A batch Job of the owner. That one is lost is not said on the word of a watch that is late: `ask`."""
+        """A batch Job of the owner. That one is lost is not said on the word of a watch that is late: `ask`.
+
+        Of one that has lost its labels no watch tells any more.
+        """
         namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
         found = self._own(self._store.get(JOBS, name, namespace), uid)
-        return self._own(await self._ask_for(name, namespace), uid) if found is None and ask else found
+        unwatched = found is not None and not is_managed(found)
+        if unwatched or (found is None and ask):
+            return self._own(await self._ask_for(name, namespace), uid)
+        return found
 
     async def _run_of(self, job: Manifest, batch_job: Manifest | None, attempt: int, *, under_way: bool) -> Run:
+        report = self._last_report(job["metadata"]["uid"], attempt)
+        return await self._run_of_pods(batch_job, report, under_way=under_way)
+
+    async def _run_of_pods(self, batch_job: Manifest | None, report: Report | None, *, under_way: bool) -> Run:
         """Job, pods and report; for a failure that needs it, the end of the log."""
         pods = self._pods_of(batch_job) if batch_job else []
-        if batch_job and not pods and has_ended(batch_job) and under_way:
+        if batch_job and not pods and under_way and (has_ended(batch_job) or (report and not _is_held(batch_job))):
             # How an attempt ended is in its pod: that it is gone is not said on the word of a watch that is late.
-            await self._ask_for_pods(batch_job)
-            pods = self._pods_of(batch_job)
-        run = read_run(batch_job, pods, self._last_report(job["metadata"]["uid"], attempt), self._clock())
+            # One that was heard is there: without its labels no watch tells of it.
+            pods = await self._listed_pods(batch_job)
+        run = read_run(batch_job, pods, report, self._clock())
         pod = telling(pods)
         if run.wants_log and pod is not None and under_way:
             return with_log(run, await self._log_tail(pod))
@@ -237,10 +252,11 @@ class HuggingFaceTraining:
             self._store.put(JOBS, found)
         return found
 
-    async def _ask_for_pods(self, batch_job: Manifest) -> None:
+    async def _listed_pods(self, batch_job: Manifest) -> list[Manifest]:
+        """The Job's own pods as the API has them now. They are not kept: of those without labels nobody would tell."""
         metadata = batch_job["metadata"]
-        for pod in await self._kube.list(PODS, metadata["namespace"], f"{BATCH_JOB_LABEL}={metadata['name']}"):
-            self._store.put(PODS, pod)
+        listed = await self._kube.list(PODS, metadata["namespace"], f"{BATCH_JOB_LABEL}={metadata['name']}")
+        return [pod for pod in listed if self._own(pod, metadata["uid"])]
 
     def _own(self, child: Manifest | None, uid: str) -> Manifest | None:
         """The child if it is of the owner with this UID; one of an earlier owner of the same name is on its way out."""
@@ -269,7 +285,7 @@ class HuggingFaceTraining:
     async def _without_pod(self, run: Run, batch_job: Manifest) -> Run:
         """Why the Job controller could make no pod: quota, policy, a missing service account."""
         metadata = batch_job["metadata"]
-        if batch_job["spec"].get("suspend"):
+        if _is_held(batch_job):
             return replace(
                 run, note=f"Job {metadata['name']} is suspended: by its queue until it is admitted, or by hand"
             )
@@ -312,6 +328,11 @@ def _goes_by_itself(job: Manifest) -> bool:
     metadata, ours = job["metadata"], {FINE_TUNE_JOBS.kind, FINE_TUNED_MODELS.kind}
     owners = metadata.get("ownerReferences") or ()
     return "deletionTimestamp" in metadata or any(owner["kind"] in ours for owner in owners)
+
+
+def _is_held(batch_job: Manifest) -> bool:
+    """Whether it is suspended, by its queue or by hand: it has no pods then."""
+    return bool(batch_job["spec"].get("suspend"))
 
 
 def _nodes(job: Manifest) -> int:

@@ -26,12 +26,12 @@ from finetune_operator.decide.deployment import (
 from finetune_operator.decide.idle import is_asleep
 from finetune_operator.decide.run import CHANGES_BY_ITSELF
 from finetune_operator.desired import serving
-from finetune_operator.desired.compare import covers, is_ours, stamped
 from finetune_operator.providers.accounts import catalogue_name, is_remote
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted
 from finetune_operator.providers.pod_refusals import NotBroughtUp
+from finetune_operator.reconcilers.children import Children, Contested, NameTaken
 from finetune_operator.reconcilers.context import Context, has_finalizer, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for, wake_of
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
@@ -44,7 +44,6 @@ from finetune_operator.runtime.kube import (
     MODEL_DEPLOYMENTS,
     PODS,
     SERVICES,
-    Resource,
 )
 from finetune_operator.runtime.queue import Key, Requeue
 
@@ -57,22 +56,21 @@ ROLLING_CHECK_SECONDS = 15
 """Nothing tells that a pod's volumes cannot be mounted, so a server that does not come up is looked at."""
 
 
-class NameTaken(Exception):  # noqa: N818 - named as the API's reasons are
-    """An object of somebody else has the name of one that is to be made."""
-
-
 class DeploymentReconciler:
     """Keeps a server of the wanted version answering, new before old."""
 
     def __init__(
         self,
         context: Context,
+        children: Children,
         cloud: CloudServing,
         hosted: HostedDeployments,
         idle: LocalIdle,
+        *,
         catalogue: Callable[[], Catalogue],
     ) -> None:
         self._context = context
+        self._children = children
         self._cloud = cloud
         self._hosted = hosted
         self._idle = idle
@@ -112,13 +110,16 @@ class DeploymentReconciler:
             deployment, view = await self._left(deployment, view, target)
         decision = decide(view)
         try:
-            if await self._serve(deployment, view, decision):
+            applied, contested = await self._serve(deployment, view, decision)
+            if applied:
                 # What was read of the server is of before the change.
                 view = replace(view, serving=self._serving_of(view.namespace, view.name))
                 decision = decide(view)
             if view.serving.state == "Rolling" and not view.deleting:
                 view = replace(view, serving=await self._explained(view))
                 decision = decide(view)
+            if contested:
+                decision = decide(replace(view, contested=contested.note))
         except NameTaken as taken:
             refused = not_served(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
             return deployment, refused, REFUSED_CHECK_SECONDS
@@ -127,7 +128,8 @@ class DeploymentReconciler:
             return deployment, refused, REFUSED_CHECK_SECONDS
         rolls = ROLLING_CHECK_SECONDS if view.serving.state in {"Rolling", "Failing"} and not view.deleting else None
         ends = self._hosted.moving_seconds if view.status.hosted and target is not None else None
-        return deployment, decision, rolls or ends or looks_again(view)
+        again = contested.seconds if contested else None
+        return deployment, decision, again or rolls or ends or looks_again(view)
 
     async def _left(
         self, deployment: Manifest, view: DeploymentView, target: Target | None
@@ -171,7 +173,7 @@ class DeploymentReconciler:
         if view.serving.state != "Serving":
             return replace(view, meanwhile=here.version) if here.available and not view.serving.available else view
         try:
-            await self._ensure(DEPLOYMENTS, serving.without_pods(present))
+            await self._children.ensure(DEPLOYMENTS, deployment, serving.without_pods(present))
         except REFUSALS as refusal:
             await self._context.tell_refused(deployment, "the server on this cluster cannot be stopped", refusal)
         return view
@@ -243,36 +245,21 @@ class DeploymentReconciler:
         found = ((name, self._context.connection(name)) for name in named & known)
         return {name: connection for name, connection in found if connection is not None}
 
-    async def _serve(self, deployment: Manifest, view: DeploymentView, decision: DeploymentDecision) -> bool:
+    async def _serve(
+        self, deployment: Manifest, view: DeploymentView, decision: DeploymentDecision
+    ) -> tuple[bool, Contested | None]:
         """Apply Deployment and Service where they are not as they should be; whether anything was applied."""
         version = decision.serve
         if version is None or view.spec is None:
-            return False
+            return False, None
         connection = view.connections[version.connection].hugging_face
         if connection is None or decision.engine not in {"vLLM", "Transformers"}:
-            return False
+            return False, None
         served = serving.Served(version, decision.engine, connection, asleep=view.status.asleep is not None)
-        service = await self._ensure(SERVICES, serving.service(deployment, view.spec))
-        return await self._ensure(DEPLOYMENTS, serving.deployment(deployment, view.spec, served)) or service
-
-    async def _ensure(self, resource: Resource, wanted: Manifest) -> bool:
-        """Apply what is not as wanted.
-
-        Raises:
-            NameTaken: an object of that name is there that the operator has not made.
-        """
-        wanted = stamped(wanted)
-        metadata = wanted["metadata"]
-        present = self._context.store.get(resource, metadata["name"], metadata["namespace"])
-        if present is not None and covers(present, wanted):
-            return False
-        if present is None:
-            # Only what has our label is watched: applying would take a stranger's over.
-            found = await self._context.kube.get(resource, metadata["name"], metadata["namespace"])
-            if found is not None and not is_ours(found):
-                raise NameTaken(f"{resource.kind} {metadata['name']} exists and was not made by this operator")
-        self._context.store.put(resource, await self._context.kube.apply(resource, wanted))
-        return True
+        service = await self._children.ensure(SERVICES, deployment, serving.service(deployment, view.spec))
+        wanted = serving.deployment(deployment, view.spec, served)
+        server = await self._children.ensure(DEPLOYMENTS, deployment, wanted)
+        return service.applied or server.applied, server.contested or service.contested
 
 
 def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[str, str, str] | None:

@@ -1,6 +1,6 @@
 """FineTunedModel: observe, decide, act, write status."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,17 +10,18 @@ from finetune_api.display import model_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
-from finetune_api.names import FIELD_MANAGER, MANAGED_BY_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.conditions import merge, moment
 from finetune_operator.decide.job_view import JobView
 from finetune_operator.decide.model import DeploymentView, ModelDecision, ModelView, decide, not_deployed
+from finetune_operator.decide.run import Run
 from finetune_operator.decide.versions import has_versions_of, of_record, recovered, registered
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
-from finetune_operator.desired.compare import covers, stamped
+from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError
+from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.context import (
     Context,
     has_condition,
@@ -40,6 +41,7 @@ from finetune_operator.runtime.queue import Key, Requeue
 Manifest = dict[str, Any]
 
 REFUSED_CHECK_SECONDS = 60
+PRUNING_CHECK_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -50,22 +52,43 @@ class Pruning:
     """Versions whose weights are gone."""
     left: tuple[int, ...] = ()
     """Versions whose weights cannot be deleted."""
+    goes_on: bool = False
+    """Whether weights are being deleted: of a pod that cannot be made nothing tells."""
     trouble: ProviderError | None = None
     """What is in the way."""
 
-    def again(self, view: ModelView) -> float:
-        """Seconds until it is tried again."""
-        trouble = self.trouble
-        return leftovers.pause(view.status.conditions, trouble.failure(), view.now) if trouble else 0.0
+    def again(self, view: ModelView) -> float | None:
+        """Seconds until it is tried, or looked at, again."""
+        if self.trouble:
+            return leftovers.pause(view.status.conditions, self.trouble.failure(), view.now)
+        return PRUNING_CHECK_SECONDS if self.goes_on else None
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What became of the automatic deployment."""
+
+    refused: Failure | None = None
+    """Why it cannot be made."""
+    again: float | None = None
+    """Seconds until it is tried again."""
 
 
 class ModelReconciler:
     """Keeps exactly one version active, its deployment there, and history within its limit."""
 
-    def __init__(self, context: Context, accounts: Accounts, offers: Offers) -> None:
+    def __init__(
+        self,
+        context: Context,
+        children: Children,
+        accounts: Accounts,
+        offers: Offers,
+        observe: Callable[[Manifest], Awaitable[Run]],
+    ) -> None:
         self._context = context
+        self._children = children
         self._offers = offers
-        self._weights = Weights(context, accounts)
+        self._weights = Weights(context, accounts, observe)
         self._release = ModelRelease(context, self._weights)
 
     async def reconcile(self, key: Key) -> Requeue | None:
@@ -119,9 +142,9 @@ class ModelReconciler:
         decision, pruning = await self._let_history_go(model, before, view)
         # The deployment follows status.activeVersion, so that is written first where it changes.
         changes = decision.status.active_version != before.active_version
-        refused = None if changes else await self._deploy(model, view, decision)
-        if refused is not None:
-            decision = replace(decision, status=not_deployed(view, decision.status, refused))
+        deployed = Deployed() if changes else await self._deploy(model, view, decision)
+        if deployed.refused is not None:
+            decision = replace(decision, status=not_deployed(view, decision.status, deployed.refused))
         status = _with_leftovers(view, decision.status, pruning)
         status = status.model_copy(update={"display": model_display(status)})
         if await self._context.write_status(FINE_TUNED_MODELS, model, before, status) is None:
@@ -129,14 +152,17 @@ class ModelReconciler:
             return None
         self._offers.settle(key, has_versions_of(view.status, offered))
         if changes:
-            refused = await self._deploy(model, view, decision)
+            deployed = await self._deploy(model, view, decision)
             await self._tell_activated(model, before, status)
         told = leftovers.headline(before.conditions, status.conditions)
         if told is not None:
             await self._context.announce(model, *told)
-        if refused is not None:
-            return Requeue(0 if changes else REFUSED_CHECK_SECONDS)  # at once where the next look is to say it
-        return None if pruning.trouble is None else Requeue(pruning.again(view))
+        if deployed.refused is not None and changes:
+            return Requeue(0)  # the next look is to say it
+        if deployed.again is not None:
+            return Requeue(deployed.again)
+        again = pruning.again(view)
+        return None if again is None else Requeue(again)
 
     async def _tell_activated(
         self, model: Manifest, before: FineTunedModelStatus, status: FineTunedModelStatus
@@ -221,7 +247,8 @@ class ModelReconciler:
             except ProviderError as error:
                 pruning = replace(pruning, left=(*pruning.left, version.version), trouble=pruning.trouble or error)
             else:
-                pruning = replace(pruning, gone=pruning.gone | ({version.version} if gone else set()))
+                known = pruning.gone | ({version.version} if gone else set())
+                pruning = replace(pruning, gone=known, goes_on=pruning.goes_on or not gone)
         return pruning
 
     async def _prune(self, model: Manifest, version: ModelVersion) -> bool:
@@ -236,23 +263,20 @@ class ModelReconciler:
             return True
         return await self._weights.delete(model, version, prune_job.build)
 
-    async def _deploy(self, model: Manifest, view: ModelView, decision: ModelDecision) -> Failure | None:
-        """Have the automatic deployment as it should be, where there is to be one; or why it cannot be made."""
+    async def _deploy(self, model: Manifest, view: ModelView, decision: ModelDecision) -> Deployed:
+        """Have the automatic deployment as it should be, where there is to be one."""
         if not decision.deploy or view.spec is None:
-            return None
-        wanted = stamped(model_deployment.build(model, view.spec))
+            return Deployed()
+        wanted = model_deployment.build(model, view.spec)
         metadata = wanted["metadata"]
-        present = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"])
         if self._context.is_ending(metadata["namespace"]):
-            return None  # its end takes the deployment before the model
-        if present is not None and covers(present, wanted):
-            return None
+            return Deployed()  # its end takes the deployment before the model
         try:
-            self._context.store.put(MODEL_DEPLOYMENTS, await self._context.kube.apply(MODEL_DEPLOYMENTS, wanted))
+            ensured = await self._children.ensure(MODEL_DEPLOYMENTS, model, wanted)
         except REFUSALS as refusal:
             message = f"ModelDeployment {metadata['name']} cannot be made: {refusal.message}"
-            return Failure.because(Reason.WRITE_REFUSED, message)
-        return None
+            return Deployed(Failure.because(Reason.WRITE_REFUSED, message), REFUSED_CHECK_SECONDS)
+        return Deployed(again=ensured.contested.seconds if ensured.contested else None)
 
 
 def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Pruning) -> FineTunedModelStatus:
@@ -272,5 +296,4 @@ def _made_for(deployment: Manifest, model: Manifest) -> bool:
     """Whether it is the model's own, by its owner or, where somebody has taken that off, by the operator's label."""
     metadata, owners = deployment["metadata"], owner_uids(deployment)
     named = deployment["spec"]["modelRef"]["name"] == metadata["name"] == model["metadata"]["name"]
-    labelled = (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == FIELD_MANAGER
-    return model["metadata"]["uid"] in owners or (not owners and named and labelled)
+    return model["metadata"]["uid"] in owners or (not owners and named and is_managed(deployment))

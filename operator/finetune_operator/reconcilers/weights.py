@@ -1,12 +1,15 @@
 """Weights of versions that are to go: deleted at their provider, or by a Job where they are on claims or in stores."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.run import Run
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.errors import CannotMake, TryLater
@@ -19,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
 
+LATE = timedelta(seconds=60)
+"""What keeps a pod from starting for longer is told."""
+
 Build = Callable[[Manifest, ModelVersion, HuggingFace], Manifest | None]
 """Makes the Job that deletes a version's folder, or None where the folder is not the model's."""
 
@@ -29,11 +35,13 @@ class Weights:
     Args:
         context: the world.
         accounts: of the providers that have weights.
+        observe: the state of a batch Job on this cluster.
     """
 
-    def __init__(self, context: Context, accounts: Accounts) -> None:
+    def __init__(self, context: Context, accounts: Accounts, observe: Callable[[Manifest], Awaitable[Run]]) -> None:
         self._context = context
         self._accounts = accounts
+        self._observe = observe
 
     async def delete(self, model: Manifest, version: ModelVersion, build: Build) -> bool:
         """Whether a version's weights are gone by now, or are not this model's to delete: what was adopted is others'.
@@ -63,7 +71,7 @@ class Weights:
         """Whether the Job has done its work; it is made where it is not there.
 
         Raises:
-            TryLater: it has failed, and is not tried again while it is there; or it cannot be made.
+            TryLater: it has failed, and is not tried again while it is there; or it cannot be made, or its pod.
         """
         name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
         present = self._context.store.get(JOBS, name, namespace)
@@ -71,11 +79,32 @@ class Weights:
             if has_condition(present, "Failed", "True"):
                 said = f"Job {name} failed; its pod's log says why; delete the Job to have it tried again"
                 raise TryLater(Reason.ARTIFACT_FAILED, said)
-            return has_condition(present, "Complete", "True")
+            return has_condition(present, "Complete", "True") or await self._has_ended(present)
         if self._context.is_ending(namespace):
             return True  # its claims go with it
         await self._make(job)
         return False
+
+    async def _has_ended(self, present: Manifest) -> bool:
+        """Whether the Job's work is done, and only what a policy has put beside it goes on: that ends then.
+
+        Raises:
+            TryLater: its pod does not start, or may not be ended.
+        """
+        metadata = present["metadata"]
+        run = await self._observe(present)
+        if run.state == "ResultUnknown":  # it reports nothing: it has ended well
+            await self._end(metadata)
+            return True
+        if run.failure and self._context.clock() - moment(metadata["creationTimestamp"]) > LATE:
+            raise TryLater(run.failure.reason, f"the pod of Job {metadata['name']}: {run.failure.message}")
+        return False
+
+    async def _end(self, metadata: Manifest) -> None:
+        try:
+            await self._context.kube.delete(JOBS, metadata["name"], metadata["namespace"], uid=metadata["uid"])
+        except REFUSALS as refusal:
+            raise TryLater(Reason.WRITE_REFUSED, refusal.message) from None
 
     async def _make(self, job: Manifest) -> None:
         """Make the Job; one of an earlier model that has the name and is on its way out is waited for.

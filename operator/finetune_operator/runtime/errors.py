@@ -3,7 +3,7 @@
 KubeError                 any answer that is not a success
 ├── NotFound              404: the object (or its kind, or its namespace) is not there
 ├── Conflict              409: it exists already, or it changed since it was read
-├── Forbidden             403: RBAC, quota, or an admission policy; whatever status a webhook denies with
+├── Forbidden             403: RBAC or quota; whatever status an admission policy or a webhook denies with
 ├── Invalid               400, 422: the server cannot take the object; repeating it does not help
 ├── Gone                  410: a page token that expired
 └── Transient             no answer, a time-out, 5xx; may carry the seconds to wait
@@ -72,8 +72,11 @@ class LeadershipLost(Exception):  # noqa: N818
 
 # How server-side apply refuses a field that the schema does not have: with a 500, though no repeat would help.
 _BAD_PATCH = "failed to create typed patch object"
-# A webhook chooses the status that it denies with: 404 and 409 would be taken for something else.
-_DENIED = re.compile(r'^admission webhook "[^"]*" denied the request')
+# Policies and webhooks choose the status that they deny with: 404, 409 and 413 would be taken for something else.
+_DENIED = re.compile(
+    r'^admission webhook "[^"]*" denied the request|'
+    r"is forbidden: \w+AdmissionPolicy '[^']*'(?: with binding '[^']*')? denied request"
+)
 _NOT_ASKED = "failed calling webhook"
 _BY_STATUS: dict[int, type[KubeError]] = {
     400: Invalid,
@@ -89,7 +92,7 @@ def error_for(status: int, reason: str, message: str, retry_after: float | None 
     """The exception for an answer of the API server."""
     if status == 500 and message.startswith(_BAD_PATCH):
         return Invalid(status, reason, message)
-    if _DENIED.match(message):
+    if _DENIED.search(message):
         return Forbidden(status, reason, message)
     if status >= 500 and _NOT_ASKED in message:
         return Unadmitted(status, reason, message, retry_after)

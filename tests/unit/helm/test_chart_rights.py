@@ -66,8 +66,8 @@ def of_generic_code() -> set[Right]:
         if resource.namespaced:
             found |= rights(resource, "update", subresource="/finalizers")  # owner references that block deletion
     found |= rights(kube.NAMESPACES, "get")  # reconcilers: Context.refresh
-    for resource in (kube.DEPLOYMENTS, kube.SERVICES):
-        found |= rights(resource, "get", *VERBS["apply"])  # reconcilers: ModelDeployments
+    for resource in (kube.DEPLOYMENTS, kube.SERVICES, kube.MODEL_DEPLOYMENTS):
+        found |= rights(resource, "get", *VERBS["apply"])  # reconcilers: Children.ensure
     found |= rights(kube.PODS, "get", subresource="/log")  # Kube.pod_log_tail
     return found | rights(kube.TOKEN_REVIEWS, "create")  # Kube.review_token
 
@@ -112,8 +112,8 @@ def test_calls_for_resources_in_variables_are_those_that_are_listed_here() -> No
     }
     assert generic == {
         ("handlers/observer.py", "pages"),
+        ("reconcilers/children.py", "apply"),
+        ("reconcilers/children.py", "get"),
         ("reconcilers/context.py", "get"),
         ("reconcilers/context.py", "merge_patch"),
-        ("reconcilers/deployment.py", "apply"),
-        ("reconcilers/deployment.py", "get"),
     }

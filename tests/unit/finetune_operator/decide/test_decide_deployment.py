@@ -350,6 +350,13 @@ def test_a_server_that_ends_again_and_again_is_failing_between_its_ends_too(its_
     assert read_serving(deployment(availableReplicas=0), [its_pod]).state == state
 
 
+def test_what_an_evicted_server_was_before_is_not_said_of_the_one_that_follows() -> None:
+    over = server(3, ran=5, state={"terminated": {"exitCode": 137, "reason": "Error"}})
+    over["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+    serving = read_serving(deployment(availableReplicas=0), [over, pod("ContainerCreating")])
+    assert (serving.state, serving.note) == ("Rolling", "")
+
+
 def test_a_server_whose_image_is_for_another_processor_says_so() -> None:
     crash = {"exitCode": 255, "message": "exec /usr/local/bin/finetune-trainer: exec format error"}
     serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)])
@@ -435,6 +442,17 @@ def test_a_server_that_used_too_much_memory_is_told_how_much_there_was() -> None
 def test_a_deployment_that_fails_says_what_to_do(pods: Any, step: str) -> None:
     serving = read_serving(deployment(availableReplicas=0), pods)
     assert step in condition(decide(view(serving)).status, "Stalled").message
+
+
+@pytest.mark.parametrize(("conditions", "kind"), [([], "Ready"), ([LATE], "Stalled")])
+def test_a_container_of_somebody_else_that_runs_before_a_server_for_ever_is_named(conditions: Any, kind: str) -> None:
+    waits = {"name": "server", "ready": False, "state": {"waiting": {"reason": "PodInitializing"}}}
+    before = {"name": "warm-up", "ready": False, "state": {"running": {"startedAt": stamp(-60)}}}
+    status = {"phase": "Pending", "containerStatuses": [waits], "initContainerStatuses": [before]}
+    its_pod = {"metadata": {"labels": {LABEL: "2"}}, "status": status}
+    serving = read_serving(deployment(availableReplicas=0, conditions=conditions), [its_pod])
+    said = condition(decide(view(serving)).status, kind).message
+    assert "container warm-up, which a policy of the cluster has put before the server" in said
 
 
 def test_a_container_of_somebody_else_that_keeps_a_server_down_is_named() -> None:

@@ -247,3 +247,11 @@ def test_a_version_that_was_passed_over_is_explained(versions: list[ModelVersion
 @pytest.mark.parametrize(("count", "said"), [(0, "there are none yet"), (1, "there is 1"), (2, "there are 1, 2")])
 def test_which_versions_there_are_is_said_as_people_say_it(count: int, said: str) -> None:
     assert there_are(V[:count]) == said
+
+
+def test_a_model_that_has_lost_its_versions_does_not_say_that_there_were_none() -> None:
+    found = condition(decide(view(deployments=[deployed(3)])).status, "Ready")
+    assert (found.status, found.reason) == ("False", "NoVersion")
+    assert "status has lost its versions, and no job tells of them" in found.message
+    assert "ModelDeployment sentiment goes on serving version 3" in found.message
+    assert condition(decide(view(deployments=[deployed()])).status, "Ready").message == "no job has made a version yet"

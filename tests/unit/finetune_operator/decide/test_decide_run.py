@@ -19,6 +19,7 @@ from tests.unit.finetune_operator.decide.given import (
     ended,
     failed,
     pod,
+    progress,
     report,
     run,
     stamp,
@@ -45,6 +46,17 @@ def unplaced(message: str) -> dict[str, Any]:
 
 def target(reason: str, message: str = "") -> dict[str, Any]:
     return {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}]}
+
+
+LOW = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 500Mi."
+LARGER = "Container trainer was using 2Gi, request is 0, has larger consumption of ephemeral-storage."
+OVER_ITS_LIMIT = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi."
+OVER_A_VOLUME = 'Usage of EmptyDir volume "v0" exceeds the limit "1Gi".'
+"""The kubelet's own words."""
+
+
+def evicted(message: str) -> dict[str, Any]:
+    return pod("Failed", reason="Evicted", message=message)
 
 
 def read(job: dict[str, Any] | None, pods: list[dict[str, Any]], posted: Any = None, now: datetime = NOW) -> Any:
@@ -135,13 +147,23 @@ def test_why_an_attempt_failed(condition: Any, its_pod: Any, posted: Any, reason
         pytest.param(pod("Failed", **ended(137)), False, id="killed, perhaps for want of memory on the node"),
         pytest.param(pod("Failed", **ended(143)), False, id="ended by whoever is in the container"),
         pytest.param(pod("Failed", **ended(137, "OOMKilled")), False, id="out of memory"),
-        pytest.param(pod("Failed", reason="Evicted", message="ephemeral-storage"), False, id="fills its node's disk"),
+        pytest.param(evicted(OVER_ITS_LIMIT), False, id="over its own limit on its node's disk"),
+        pytest.param(evicted(OVER_A_VOLUME), False, id="over a limit that a policy has put on its scratch folder"),
+        pytest.param(evicted(f"{LOW} {LARGER}"), True, id="its node's disk is full, and it had asked for less"),
+        pytest.param(evicted(LOW), True, id="its node's disk is full, by others"),
         pytest.param(pod("Failed", **ended(1)), False, id="crash"),
     ],
 )
 def test_an_interruption_is_no_fault_of_the_job(its_pod: Any, interrupted: bool) -> None:
     job = batch_job(BACKOFF if its_pod is None or its_pod["status"]["phase"] == "Failed" else ("FailureTarget", ""))
     assert read(job, [its_pod] if its_pod else []).interrupted is interrupted
+
+
+@pytest.mark.parametrize(("said", "own"), [(OVER_ITS_LIMIT, True), (f"{LOW} {LARGER}", True), (LOW, False)])
+def test_who_was_evicted_for_its_nodes_disk_is_told_what_to_ask_for_if_that_helps(said: str, own: bool) -> None:
+    failure = read(batch_job(BACKOFF), [evicted(said)]).failure
+    assert (failure.reason, failure.message) == (Reason.EVICTED, said)
+    assert ("Ask for more ephemeral-storage" in failure.next_step) is own
 
 
 SHELL = "/usr/local/bin/finetune-trainer: 2: exec: python3: Exec format error"
@@ -199,6 +221,18 @@ def test_who_used_too_much_memory_is_told_how_much_there_was(limits: Any, said: 
     store.put(PODS, raw)
     found = read(batch_job(BACKOFF), [store.get(PODS, "pod-1", "team-a")])
     assert (found.failure.message, found.at_its_limit) == (said, at_its_limit)
+
+
+@pytest.mark.parametrize(("saved", "trained"), [(None, False), (99, False), (100, True)])
+def test_who_used_too_much_memory_after_training_is_not_told_to_train_in_smaller_steps(
+    saved: int | None, trained: bool
+) -> None:
+    told = report("Evaluating", progress=progress(100) | ({"savedStep": saved} if saved else {}))
+    failure = read(batch_job(BACKOFF), [pod("Failed", **ended(137, "OOMKilled"))], told).failure
+    assert failure.reason is Reason.OUT_OF_MEMORY
+    assert failure.message.endswith(", after its last training step") is trained
+    assert ("microBatchSize" in failure.next_step) is not trained
+    assert ("Training is done and kept" in failure.next_step) is trained
 
 
 def test_the_termination_message_has_the_last_word_and_the_posted_report_the_curves() -> None:
@@ -408,6 +442,32 @@ def test_what_is_beside_the_trainer_neither_holds_it_up_nor_spoils_its_work(
 ) -> None:
     found = read(job, [its_pod])
     assert (found.state, found.failure and found.failure.reason) == (state, reason)
+
+
+def behind(name: str, seconds_ago: float, before: str = "PodInitializing") -> dict[str, Any]:
+    """Status fields of a pod whose trainer waits for a container that has run for so long."""
+    init = {"name": name, "state": {"running": {"startedAt": stamp(-seconds_ago)}}}
+    return {**waiting(before), "initContainerStatuses": [init]}
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "reason"),
+    [
+        pytest.param(behind("warm-up", 10), False, None, id="at its beginning"),
+        pytest.param(behind("warm-up", 60), True, None, id="for a while"),
+        pytest.param(behind("warm-up", 601), True, Reason.SIDECAR_FAILED, id="never ends"),
+        pytest.param(behind("proxy", 601, "ContainerCreating"), False, None, id="a sidecar that is up"),
+        pytest.param(behind("fetch", 601), False, None, id="ours"),
+    ],
+)
+def test_what_a_policy_has_put_before_the_trainer_is_named_when_it_does_not_end(
+    status: Any, said: bool, reason: Reason | None
+) -> None:
+    found = read(batch_job(), [pod("Pending", **status)])
+    words = found.note or (found.failure.message if found.failure else "")
+    assert (found.state, found.failure and found.failure.reason) == ("Queued", reason)
+    assert ("container warm-up, which a policy of the cluster has put before the trainer" in words) is said
+    assert found.awaiting_pod, "nothing tells of its end"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.trainer import Report, termination_message
+from finetune_operator.desired.compare import is_managed
 from finetune_operator.handlers.observer import Observer
 from finetune_operator.providers.accounts import Accounts, Build, SignIn
 from finetune_operator.providers.azure_openai import credential_of
@@ -15,6 +16,7 @@ from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face import HuggingFaceTraining
 from finetune_operator.providers.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.answers import Answers
+from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
@@ -24,7 +26,7 @@ from finetune_operator.reconcilers.hosted import HostedDeployments
 from finetune_operator.reconcilers.job import JobReconciler
 from finetune_operator.reconcilers.local_idle import LocalIdle
 from finetune_operator.reconcilers.model import ModelReconciler
-from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.reconcilers.observed import CHILDREN, make_store
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
@@ -39,6 +41,7 @@ from finetune_operator.runtime.kube import (
     MODEL_DEPLOYMENTS,
     NAMESPACES,
     PODS,
+    Resource,
 )
 from finetune_operator.runtime.queue import Key, Requeue
 from tests.unit.finetune_operator.decide.given import NOW, connection, ended, job_spec
@@ -117,10 +120,13 @@ class Cluster:
             context, Hosting(self.accounts), lambda: self.catalogue, self.guard, warn_after=warn_after
         )
         idle = LocalIdle(context, self.metrics)
+        children = Children(context, lambda: self.now.timestamp())  # noqa: PLW0108 - now moves on
         self.reconcilers = {
             FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self.reports, cloud, offers),
-            FINE_TUNED_MODELS.kind: ModelReconciler(context, self.accounts, offers),
-            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, serving, hosted, idle, lambda: self.catalogue),
+            FINE_TUNED_MODELS.kind: ModelReconciler(context, children, self.accounts, offers, provider.observe_alone),
+            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(
+                context, children, serving, hosted, idle, catalogue=lambda: self.catalogue
+            ),
             CONNECTIONS.kind: ConnectionReconciler(context, self.accounts, lambda: self.catalogue),
         }
 
@@ -159,7 +165,7 @@ class Cluster:
         """Until neither watches nor queue have anything; what asks to run later at once does, the rest is kept."""
         for _ in range(200):
             for event in self.kube.take_events():
-                self.observer.seen(*event)
+                self.watched(*event)
             if not self.queue:
                 return
             key = self.queue.pop(0)
@@ -170,6 +176,17 @@ class Cluster:
             elif again is not None:
                 self.delays[key] = again.after_seconds
         raise AssertionError(f"it does not come to rest: {self.queue}")
+
+    def watched(self, resource: Resource, event_type: str, obj: dict[str, Any]) -> None:
+        """What a watch tells of an event: children are chosen by their label, and are gone without it."""
+        if resource not in CHILDREN or is_managed(obj):
+            self.observer.seen(resource, event_type, obj)
+            return
+        metadata = obj["metadata"]
+        known = self.store.get(resource, metadata["name"], metadata["namespace"])
+        if known is not None and is_managed(known):
+            known["metadata"]["resourceVersion"] = metadata["resourceVersion"]
+            self.observer.seen(resource, "DELETED", known)
 
     async def wait(self, seconds: float) -> None:
         """Time passes; what asked to be looked at by then is."""

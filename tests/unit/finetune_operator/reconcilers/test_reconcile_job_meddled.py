@@ -1,7 +1,9 @@
 """What hands and policies of the cluster do to a FineTuneJob's children and status: told, and nothing made twice."""
 
+import pytest
+
 from finetune_api.trainer import termination_message
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, Resource, TokenIdentity
 from tests.unit.finetune_operator.decide.given import ended
 from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster, with_job, with_running_job
 
@@ -24,7 +26,6 @@ async def test_a_job_of_somebody_else_that_has_the_name_is_told_and_left_alone()
     cluster.add_connection()
     strangers = {"metadata": {"name": "sentiment-1-1", "namespace": "team-a"}, "spec": {}}
     cluster.kube.put(JOBS, strangers)
-    cluster.kube.events.pop()  # it has no label of ours, so no watch tells of it
     cluster.add_job()
     await cluster.settle()
     failure = cluster.status()["failure"]
@@ -113,3 +114,46 @@ async def test_a_job_that_a_strangers_finalizer_keeps_trains_no_longer_once_it_i
     cluster.kube.drop(PODS, "sentiment-1-1-x")
     await cluster.settle()
     assert (JOBS, "team-a", "sentiment-1-2") not in cluster.kube.objects, "nothing is started any more"
+
+
+def bare(cluster: Cluster, resource: Resource, name: str, *kept: str) -> None:
+    """Somebody takes an object's labels off, but for some."""
+    metadata = cluster.kube.objects[resource, "team-a", name]["metadata"]
+    labels = {key: value for key, value in metadata["labels"].items() if key in kept}
+    cluster.kube.change(resource, name, metadata=metadata | {"labels": labels})
+
+
+@pytest.mark.parametrize("code", [0, 75])
+async def test_a_batch_job_whose_labels_were_taken_off_is_followed_to_its_end(code: int) -> None:
+    cluster = await with_running_job()
+    bare(cluster, JOBS, "sentiment-1-1")
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Validating"
+    job = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]
+    cluster.end_pod(code, cluster.result() if code == 0 else cluster.report("Interrupted"))
+    told, cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"] = (
+        cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"],
+        job,
+    )
+    await cluster.settle()
+    cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"] = told  # its own end comes later than its pod's
+    await cluster.wait(15)
+    if code == 0:
+        assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    else:
+        assert cluster.status()["provider"]["lastFailure"]["reason"] == "Interrupted"
+        assert cluster.status()["provider"]["attempt"] == 2
+
+
+async def test_a_pod_whose_labels_were_taken_off_is_followed_to_its_end() -> None:
+    cluster = await with_running_job()
+    cluster.reports.accept(cluster.report("Running"))
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Running"
+    bare(cluster, PODS, "sentiment-1-1-x", "batch.kubernetes.io/job-name")
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Running"
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert cluster.status()["provider"]["attempt"] == 1

@@ -27,6 +27,10 @@ DOWN = (
     '"https://policy.kyverno.svc:443/mutate?timeout=10s": context deadline exceeded'
 )
 DENIED = 'admission webhook "validate.kyverno.svc-fail" denied the request: jobs need a cost centre'
+POLICY = (
+    "jobs.batch \"sentiment-1-1\" is forbidden: ValidatingAdmissionPolicy 'cost-centres' with binding 'team-a' denied "
+    "request: failed expression: 'cost-centre' in object.metadata.labels"
+)
 BOTH = pytest.mark.parametrize("refusal", [error_for(500, "InternalError", DOWN), error_for(409, "Conflict", DENIED)])
 LOCAL = Key(CONNECTIONS.kind, "", "local")
 
@@ -40,10 +44,15 @@ LOCAL = Key(CONNECTIONS.kind, "", "local")
         (409, DENIED, Forbidden),
         (500, DENIED, Forbidden),
         (418, DENIED, Forbidden),
+        (413, POLICY, Forbidden),
+        (422, POLICY, Forbidden),
+        (413, "Request entity too large: limit is 3145728", KubeError),
         (500, "etcdserver: leader changed", Transient),
     ],
 )
-def test_what_a_webhook_says_is_known_whatever_status_it_chooses(status: int, message: str, kind: type) -> None:
+def test_what_a_webhook_or_a_policy_says_is_known_whatever_status_it_chooses(
+    status: int, message: str, kind: type
+) -> None:
     assert type(error_for(status, "", message)) is kind
 
 

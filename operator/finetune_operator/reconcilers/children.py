@@ -1,0 +1,96 @@
+"""What an object owns is applied where it is not as it should be.
+
+Where somebody else changes it again and again (an autoscaler, a GitOps tool, a policy), it is put right a few times at
+once and then every half minute, and both are told: two writers that answer each other would never come to rest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_operator.desired.compare import DIGEST_ANNOTATION, differences, is_ours, stamped
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.observed import CHILDREN
+from finetune_operator.runtime.kube import Resource
+from finetune_operator.runtime.limits import TokenBuckets
+from finetune_operator.runtime.recent import Recent
+
+Manifest = dict[str, Any]
+
+AT_ONCE = 3
+PAUSE_SECONDS = 30.0
+REMEMBERED = 4096
+
+
+class NameTaken(Exception):  # noqa: N818 - named as the API's reasons are
+    """An object of somebody else has the name of one that is to be made."""
+
+
+@dataclass(frozen=True)
+class Contested:
+    """Somebody else changes an object that was put right a moment ago: it is left as it is for so long."""
+
+    note: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ensured:
+    """What was done about an object."""
+
+    applied: bool = False
+    contested: Contested | None = None
+
+
+class Children:
+    """Applies objects.
+
+    Args:
+        context: the world.
+        clock: seconds, never running backwards.
+    """
+
+    def __init__(self, context: Context, clock: Callable[[], float]) -> None:
+        self._context = context
+        self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
+        self._made_otherwise: Recent[frozenset[tuple[str, str]]] = Recent(REMEMBERED, lambda found: not found)
+
+    async def ensure(self, resource: Resource, owner: Manifest, wanted: Manifest) -> Ensured:
+        """Apply an object of the owner unless it is as wanted.
+
+        Raises:
+            NameTaken: an object of that name is there that the operator has not made.
+        """
+        wanted = stamped(wanted)
+        metadata = wanted["metadata"]
+        digest = metadata["annotations"][DIGEST_ANNOTATION]
+        key = "/".join((resource.plural, metadata["namespace"], metadata["name"], digest))
+        present = self._context.store.get(resource, metadata["name"], metadata["namespace"])
+        # What the server itself makes of it, a mutating policy for one, no repetition would change.
+        otherwise = self._made_otherwise.get(key) or frozenset()
+        found = frozenset(differences(present, wanted)) - otherwise if present else frozenset()
+        if present is not None and not found:
+            return Ensured()
+        changed = ", ".join(sorted(path for path, _ in found)[:3])
+        was_so = present is None or (present["metadata"].get("annotations") or {}).get(DIGEST_ANNOTATION) == digest
+        wait = self._turns.take(key) if was_so else 0.0
+        what = f"{resource.kind} {metadata['name']}"
+        if wait > 0:
+            how = f"changed ({changed})" if present else "deleted"
+            note = f"{what} is {how} again and again by somebody else, see its managedFields"
+            return Ensured(contested=Contested(note, wait))
+        if present is None and resource in CHILDREN:
+            await self._spare_strangers(resource, metadata)
+        written = await self._context.kube.apply(resource, wanted)
+        self._context.store.put(resource, written)
+        otherwise = self._made_otherwise.put(key, frozenset(differences(written, wanted)))
+        if was_so and found - otherwise:
+            note = f"{what} was changed by somebody else and has been put right: {changed}"
+            await self._context.announce(owner, "Warning", "PutRight", note)
+        return Ensured(applied=True)
+
+    async def _spare_strangers(self, resource: Resource, metadata: Manifest) -> None:
+        """Only what has our label is watched: applying would take a stranger's over."""
+        found = await self._context.kube.get(resource, metadata["name"], metadata["namespace"])
+        if found is not None and not is_ours(found):
+            raise NameTaken(f"{resource.kind} {metadata['name']} exists and was not made by this operator")

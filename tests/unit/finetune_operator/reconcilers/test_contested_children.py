@@ -1,0 +1,118 @@
+"""Somebody else changes what the operator has made: put right, told, and never in a race of two writers."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from finetune_operator.runtime.kube import DEPLOYMENTS, MODEL_DEPLOYMENTS, SERVICES, Resource
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL, Cluster
+from tests.unit.finetune_operator.reconcilers.test_reconcile_models import with_version
+
+PUT_RIGHT = ("ModelDeployment", "Warning", "PutRight")
+
+
+async def serving() -> Cluster:
+    cluster = await with_version()
+    cluster.roll_out()
+    await cluster.settle()
+    cluster.told.clear()
+    return cluster
+
+
+def scale(cluster: Cluster, replicas: int) -> None:
+    spec = cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]["spec"]
+    cluster.kube.change(DEPLOYMENTS, "sentiment", spec={**spec, "replicas": replicas})
+
+
+def replicas(cluster: Cluster) -> int:
+    found: int = cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]["spec"]["replicas"]
+    return found
+
+
+async def test_what_somebody_changed_once_is_put_right_at_once_and_told() -> None:
+    cluster = await serving()
+    scale(cluster, 3)
+    await cluster.settle()
+    assert replicas(cluster) == 1
+    assert PUT_RIGHT in cluster.told
+
+
+async def test_who_answers_each_time_is_told_of_and_answered_ever_so_often() -> None:
+    cluster = await serving()
+    applied = cluster.kube.asked("apply", "deployments")
+    for _ in range(60):
+        scale(cluster, 3)
+        await cluster.wait(1)
+    assert cluster.kube.asked("apply", "deployments") - applied <= 5
+    assert replicas(cluster) == 3
+    message = cluster.condition("Ready", DEPLOYMENT)["message"]
+    assert "Deployment sentiment is changed (spec.replicas) again and again by somebody else" in message
+    for _ in range(2):
+        await cluster.wait(30)
+    cluster.roll_out()
+    await cluster.settle()
+    assert replicas(cluster) == 1
+    assert cluster.condition("Ready", DEPLOYMENT)["message"] == "version 1 answers"
+
+
+async def test_a_server_that_somebody_scales_to_nothing_again_and_again_is_not_called_suspended() -> None:
+    cluster = await serving()
+    for _ in range(5):
+        scale(cluster, 0)
+        await cluster.wait(1)
+    status = cluster.status(DEPLOYMENT)
+    assert status["phase"] != "Idle"
+    assert "again and again by somebody else" in cluster.condition("Ready", DEPLOYMENT)["message"]
+
+
+@pytest.mark.parametrize("resource", [DEPLOYMENTS, SERVICES, MODEL_DEPLOYMENTS], ids=lambda r: r.plural)
+async def test_what_somebody_deletes_is_made_again_and_not_in_a_race(resource: Resource) -> None:
+    cluster = await serving()
+    applied = cluster.kube.asked("apply", resource.plural)
+    for _ in range(60):
+        if (resource, "team-a", "sentiment") in cluster.kube.objects:
+            cluster.kube.drop(resource, "sentiment")
+        await cluster.wait(1)
+    assert 2 <= cluster.kube.asked("apply", resource.plural) - applied <= 5
+    await cluster.wait(30)
+    assert (resource, "team-a", "sentiment") in cluster.kube.objects
+
+
+async def test_a_change_of_the_spec_waits_for_nobody() -> None:
+    cluster = await serving()
+    for _ in range(5):
+        scale(cluster, 3)
+        await cluster.settle()
+    spec = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "huggingFace": {"replicas": 2}})
+    await cluster.settle()
+    assert replicas(cluster) == 2
+
+
+async def test_what_a_policy_makes_of_each_write_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = await with_version()
+    apply = cluster.kube.apply
+
+    async def mirrored(resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+        body = deepcopy(body)
+        if resource is DEPLOYMENTS:
+            body["spec"]["template"]["spec"]["containers"][0]["image"] = "mirror.example.com/trainer:1"
+        return await apply(resource, body)
+
+    monkeypatch.setattr(cluster.kube, "apply", mirrored)
+    cluster.kube.drop(DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    applied = cluster.kube.asked("apply", "deployments")
+    cluster.told.clear()
+    for seconds in range(20):
+        spec = cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]["spec"]
+        status = {"observedGeneration": seconds}
+        cluster.kube.change(DEPLOYMENTS, "sentiment", spec=spec, status=status)
+        await cluster.wait(20)
+    assert cluster.kube.asked("apply", "deployments") == applied
+    assert PUT_RIGHT not in cluster.told
+    cluster.roll_out()
+    await cluster.settle()
+    assert cluster.condition("Ready", DEPLOYMENT)["message"] == "version 1 answers"
+    assert cluster.condition("Ready", MODEL)["status"] == "True"
