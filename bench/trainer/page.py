@@ -90,7 +90,8 @@ def _speed(setting: str, results: list[Result]) -> str:
         *([cell(one) for _, cell in columns] for one in sorted(done, key=lambda one: -float(one["tokens_per_second"]))),
     ]
     each = f" {results[0]['batch']} rows a step." if "batch" in results[0] else ""
-    lines = [f"## {setting}\n", f"{_machine(results)}.{each}\n", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    about = f"{_machine(results)}.{each}{_other_days(results)}\n"
+    lines = [f"## {setting}\n", about, *(f"| {' | '.join(row)} |" for row in rows), ""]
     return "\n".join([*lines, *_versions(done), *refused])
 
 
@@ -121,7 +122,7 @@ def _columns(setting: str, done: list[Result]) -> list[tuple[str, Callable[[Resu
     columns += [
         ("steps timed", lambda one: f"{one['timed_steps']}"),
         ("peak, GiB", lambda one: f"{one['peak_bytes'] / 2**30:.1f}"),
-        ("first step, s", lambda one: f"{one['first_step_seconds']:.1f}"),
+        ("first step, s", lambda one: f"{one['first_step_seconds']:.1f}{' (cached)' if one.get('cached') else ''}"),
     ]
     shape, lengths = setting.split()
     if "cpu" not in lengths:
@@ -149,3 +150,11 @@ def _apart_from_refused(results: list[Result]) -> tuple[list[Result], list[str]]
 
 def _machine(results: list[Result]) -> str:
     return str(results[0]["machine"])
+
+
+def _other_days(results: list[Result]) -> str:
+    """Who was measured on another day than the table's head says."""
+    days: dict[str, list[str]] = {}
+    for one in results:
+        days.setdefault(str(one["machine"]).partition(",")[0], []).append(f"`{one['contender']}`")
+    return "".join(f" On {day}: {', '.join(names)}." for day, names in list(days.items())[1:])

@@ -39,6 +39,18 @@ def test_the_page_says_who_did_not_run(results):
     assert "`unsloth` did not run: wants a GPU" in page([*results, as_result("unsloth", {"refused": "wants a GPU"})])
 
 
+def test_the_page_says_who_was_measured_on_another_day(results):
+    days = ["2026-11-26, here", "2026-11-26, here", "2026-11-27, here"]
+    dated = [one | {"setting": "135M ragged-cpu", "machine": day} for one, day in zip(results, days, strict=True)]
+    assert f"2026-11-26, here. {TASK.batch} rows a step. On 2026-11-27: `transformers-float32`.\n" in page(dated)
+
+
+def test_the_page_says_whose_first_step_found_its_kernels_compiled(results):
+    one = results[0] | {"setting": "135M ragged-cpu", "first_step_seconds": 20.04}
+    assert "| 20.0 |" in page([one])
+    assert "| 20.0 (cached) |" in page([one | {"cached": True}])
+
+
 @pytest.mark.parametrize(
     ("losses", "ours", "expected"), [([2.0, 1.0], [2.0, 2.0, 3.0], 0.5), ([], [1.0], None), ([1.1], [1.0], 0.1)]
 )

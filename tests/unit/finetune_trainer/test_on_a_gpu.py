@@ -21,13 +21,13 @@ from finetune_trainer.serving.app import Room
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
 from finetune_trainer.token_store import TokenStore
-from tests.assets.tiny_model import NAME, make_tiny_model
+from tests.assets.tiny_model import NAME, make_tiny_model, make_tiny_tokenizer
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job, make_preference_job
 from tests.unit.finetune_trainer.serve.running_server import running_server
 from tests.unit.finetune_trainer.test_interruption import terminate
 from tests.unit.finetune_trainer.test_own_code import EXAMPLES, job_with
-from tests.unit.finetune_trainer.test_packing import adapted, make_model, make_rows
+from tests.unit.finetune_trainer.test_packing import MODELS, adapted, make_model, make_rows
 from tests.unit.finetune_trainer.test_train import do
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -145,6 +145,24 @@ def test_a_job_is_packed_learns_is_measured_and_fits_its_estimate(cache, tmp_pat
     assert report.evaluation.rows == 12
     assert report.memory.device == "GPU"
     assert report.memory.fits is True
+
+
+@pytest.mark.parametrize("method", ["LoRA", "QLoRA"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_models_of_all_kinds_learn_and_answer(kind, method, tmp_path):
+    name, changes = MODELS[kind]
+    tokenizer = make_tiny_tokenizer()
+    tokens = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    folder = tmp_path / "test/any"
+    make_model(name, **changes | tokens | {"pad_token_id": 0}).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "manifest.json").write_text(json.dumps({"model": "test/any"}))
+    about = {"baseModel": "test/any", "method": method, "hyperparameters": AUTO}
+    job = make_job(tmp_path / "job", tmp_path, splits=("train",), **about)
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    assert report.loss.train[-1].value < 0.9 * report.loss.train[0].value
+    assert isinstance(answered(Path(job.output) / "model", tmp_path), str)
 
 
 def test_a_4_bit_job_is_merged_into_16_bits_and_served(cache, tmp_path):
