@@ -19,6 +19,14 @@ QUESTION_MAX_BYTES = 1024 * 1024
 COMPLETIONS = "chat/completions"
 """What OpenAI's clients put behind the root of an API."""
 
+BYTES_PER_TOKEN = 4
+"""Of text in UTF-8, about: English has four letters to a token, other scripts fewer letters of more bytes."""
+
+
+def tokens_of(text: str) -> int:
+    """About how many tokens a text has."""
+    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+
 
 class Asker(AttemptRef):
     """Which attempt asks: the middle of the URL's path."""

@@ -227,7 +227,13 @@ class HostedDeployment(ApiModel):
     )
     created_at: Timestamp = Field(description="When it was asked for, RFC 3339.")
     answered: bool = Field(False, description="Whether it has answered: from then on the provider has it, or had it.")
-    released: bool = Field(False, description="Whether its deletion was asked for: then it is not missed.")
+    unseen_since: Timestamp | None = Field(
+        None,
+        description="Since when the provider does not show it, anew from when it is asked for; absent while it does.",
+    )
+    released_at: Timestamp | None = Field(
+        None, description="When its deletion was asked for: then it is not missed. Absent once it is known to stand."
+    )
     nonce: Annotated[str, Field(max_length=64)] | None = Field(None, description="retryNonce that it was made for.")
     terms: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="What was asked for last, where a provider changes it in place: SKU and capacity."

@@ -202,8 +202,9 @@ class EvaluationDeployment(ApiModel):
     candidate: Candidate = Field(description="Which of the job's models answers in it.")
     name: Annotated[str, Field(max_length=64)] = Field(description="Its name at the provider.")
     created_at: Timestamp = Field(description="When it was recorded, RFC 3339.")
-    asked_at: Timestamp | None = Field(
-        None, description="When the provider was last asked to make it, RFC 3339; absent once it is in its list."
+    unseen_since: Timestamp | None = Field(
+        None,
+        description="Since when the provider does not show it, anew from when it is asked for; absent while it does.",
     )
     ready_at: Timestamp | None = Field(
         None, description="When it was first seen to be ready, RFC 3339: from then on it is billed."

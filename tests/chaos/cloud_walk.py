@@ -39,6 +39,8 @@ _DIFFERS = (
     (re.compile(r'(ft:[^":]+:[^":]*:[^":]*):\w+'), r"\1:ID"),
 )
 REPORT_PORT = 8443
+QUESTION = "inference"
+"""What simulators' bills call it."""
 HOST = "127.0.0.1"
 
 
@@ -53,6 +55,9 @@ class AtProvider:
     jobs: int
     """How many it has ever made."""
     bill: list[tuple[str, Decimal]]
+    """Of all but questions."""
+    questions: list[Decimal]
+    """What each question to a model has cost."""
     deleted: int
     """How many deployments were."""
     defects: list[str]
@@ -181,12 +186,14 @@ def lead(cloud: Cloud, store: str, calls: Calls) -> None:
 def known(cloud: Cloud) -> AtProvider:
     """What the provider knows."""
     simulator = cloud.simulator
+    bill = sorted((line.what, line.amount) for line in simulator.ledger.lines())
     return AtProvider(
         left=simulator.left(),
         objects=cloud.objects(),
         running=simulator.ledger.running(),
         jobs=len(cloud.jobs()),
-        bill=sorted((line.what, line.amount) for line in simulator.ledger.lines()),
+        bill=[line for line in bill if line[0] != QUESTION],
+        questions=[amount for what, amount in bill if what == QUESTION],
         deleted=simulator.count(cloud.undeploys) if cloud.undeploys else 0,
         defects=simulator.defects,
     )

@@ -146,7 +146,7 @@ JOB = FineTuneJobStatus(
             tuned=Asked(answers=400, prompt_tokens=12000, completion_tokens=800), base=Asked(answers=200),
             deployments=[
                 EvaluationDeployment(
-                    candidate="tuned", name="default-sentiment-1-abc123-e2t", created_at=NOW, asked_at=NOW,
+                    candidate="tuned", name="default-sentiment-1-abc123-e2t", created_at=NOW, unseen_since=NOW,
                     ready_at=NOW, address="arn:aws:bedrock:us-east-1:1:custom-model-deployment/a", borrowed=True,
                     released=True, per_hour="1.70", failure="it failed at the provider",
                 )
@@ -202,7 +202,7 @@ DEPLOYMENT = ModelDeploymentStatus(
     hosted=[
         HostedDeployment(
             name="sentiment-v3", version=3, connection="azure", created_at=NOW, answered=True, attached=True,
-            per_hour="1.70", billed_since=NOW,
+            unseen_since=NOW, released_at=NOW, per_hour="1.70", billed_since=NOW,
         )
     ],
     usage=DeploymentUsage(deployment="sentiment-v3", last_request_at=NOW, counted=7, warned_at=NOW),

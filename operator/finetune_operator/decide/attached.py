@@ -13,7 +13,7 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.deployment import Serving
-from finetune_operator.decide.hosted import Hosted, Plan, Wanted, address, changes, is_ready, ours
+from finetune_operator.decide.hosted import Hosted, Plan, Wanted, address, changes, deletable, is_ready, ours, released
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ def plan(
         answers = Serving("Failing", wanted.version, 1, failure, answers=entry.version)
         return Plan(kept, answers, address(found, wanted.name))
     busy = wanted.one_at_a_time and changes(found)
-    delete = () if busy else tuple(one.name for one in others if one.name in found and not _goes(found, one.name))
-    return Plan(kept, Serving("Serving", wanted.version, 1), address(found, wanted.name), delete=delete)
+    delete = () if busy else deletable(others, found, now)
+    return Plan(
+        released(kept, delete, now), Serving("Serving", wanted.version, 1), address(found, wanted.name), delete=delete
+    )
 
 
 def _meanwhile(
@@ -63,10 +65,6 @@ def _meanwhile(
     """The attached one does not answer; what was made before may."""
     available, version = (1, before.version) if before else (0, None)
     return Serving(state, wanted.version, available, failure, answers=version)
-
-
-def _goes(found: Mapping[str, Hosted], name: str) -> bool:
-    return found[name].state == "Deleting"
 
 
 def _there(found: Mapping[str, Hosted], wanted: Wanted) -> Hosted | None:

@@ -162,16 +162,16 @@ def rise(
         elif there is None and entry.ready_at:
             entry = failed(entry, "it is not at the provider any more: it was deleted there, or has expired")
         elif there is None and not busy:
-            entry = _with(entry, asked_at=timestamp(now))
+            entry = _with(entry, unseen_since=timestamp(now))
             make.append(entry.name)
             busy = one_at_a_time
         elif there is not None and there.state == "Failed":
             entry = failed(entry, f"it failed at the provider{f': {there.failure}' if there.failure else ''}")
         elif there is not None and there.state == "Ready":
-            entry = _with(entry, asked_at=None, ready_at=entry.ready_at or timestamp(now))
+            entry = _with(entry, unseen_since=None, ready_at=entry.ready_at or timestamp(now))
             ask.append(entry.name)
         elif there is not None:
-            entry = _with(entry, asked_at=None)
+            entry = _with(entry, unseen_since=None)
         kept.append(entry)
     return Rise(tuple(kept), tuple(make), tuple(ask))
 
@@ -222,7 +222,7 @@ def fall(
     one_at_a_time: bool,
 ) -> Fall:
     """What to do so that nothing is left of what was made; by its name, too, what no record tells of."""
-    own = [one for one in recorded if not one.borrowed]
+    own = [_sighted(one, found, now) for one in recorded if not one.borrowed]
     left = [one for one in own if one.name in found or _may_still_show(one, now)]
     known = {one.name for one in own}
     strays = [there for there in found if there.startswith(prefix(beginning)) and there not in known]
@@ -231,13 +231,19 @@ def fall(
     free = [one.name for one in left if one.name in found and found[one.name].state != "Deleting"]
     cost = sum((_standing_cost(one, now) for one in own if one not in left), _NO_HOURS)
     delete = () if busy else tuple(free[:1] if one_at_a_time else free)
-    seen = {"asked_at": None, "released": True}
-    return Fall(tuple(_with(one, **seen) if one.name in found else one for one in left), delete, cost)
+    return Fall(tuple(_with(one, released=True) if one.name in found else one for one in left), delete, cost)
+
+
+def _sighted(one: EvaluationDeployment, found: Mapping[str, Hosted], now: datetime) -> EvaluationDeployment:
+    """The record after a look. One list of many may lack what stands, and nobody has asked it to go."""
+    if one.name in found:
+        return _with(one, unseen_since=None)
+    return one if one.unseen_since or one.released else _with(one, unseen_since=timestamp(now))
 
 
 def _may_still_show(one: EvaluationDeployment, now: datetime) -> bool:
-    """Whether it was asked for a moment ago, and no list has shown it."""
-    return one.asked_at is not None and now - moment(one.asked_at) < SETTLE
+    """Whether no list has shown it for a moment."""
+    return one.unseen_since is not None and now - moment(one.unseen_since) < SETTLE
 
 
 def _stray(deployment: str, now: datetime) -> EvaluationDeployment:

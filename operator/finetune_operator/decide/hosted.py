@@ -21,6 +21,9 @@ from finetune_operator.decide.remote import SETTLE
 LONG = timedelta(hours=1)
 """From when on a deployment that does not answer is told of: none of them takes so long."""
 
+ENDING = timedelta(minutes=10)
+"""How long one that was asked to go may be shown as if it stood: Bedrock has no word for what is being deleted."""
+
 HostedState = Literal["Creating", "Ready", "Failed", "Deleting", "Partial"]
 """Partial: parts are there that do not answer and cost nothing, from before it was made or after it was deleted."""
 
@@ -99,6 +102,8 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         serving = _failing(wanted, answering, _expired(wanted))
     elif there is None:
         make = not busy
+    elif entry.released_at is not None:
+        make = False  # it goes, and is made again when it is gone
     elif there.state == "Failed" and _is_another_wish(entry, wanted):
         delete = () if busy else (*delete, wanted.name)
     elif there.state == "Failed":
@@ -106,10 +111,9 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     elif there.state == "Ready" and _is_edited(there, wanted):
         serving = _failing(wanted, answering, _edited(wanted, there))
     elif there.state == "Ready" and entry.answered:
-        bound = [found[one.name] for one in others if one.name in found and _is_bound(found[one.name], now)]
-        note = _said_of(bound) + ("" if make else _said_of_terms(there, wanted))
+        note = bound(others, found, now) + ("" if make else _said_of_terms(there, wanted))
         serving, answering = Serving("Serving", wanted.version, 1, note=note), wanted.name
-        delete = () if busy or make else _deletable(others, found, now)
+        delete = () if busy or make else deletable(others, found, now)
     elif there.state == "Creating" and entry.answered:
         # It is changed in place, and goes on answering.
         serving, answering = Serving("Rolling", wanted.version, 1, answers=wanted.version), wanted.name
@@ -118,7 +122,8 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         silent = ask and now - moment(entry.created_at) >= LONG
         serving = _failing(wanted, answering, _silent(wanted, entry)) if silent else serving
     make = make and not (delete and wanted.one_at_a_time)
-    return Plan(_released((*others, entry), delete), serving, address(found, answering), make, ask, delete)
+    entry = _unseen(entry, now, anew=make) if there is None else entry
+    return Plan(released((*others, entry), delete, now), serving, address(found, answering), make, ask, delete)
 
 
 def _whole(there: Hosted | None) -> Hosted | None:
@@ -131,6 +136,8 @@ def _said_of_waiting(found: Mapping[str, Hosted], entry: HostedDeployment, there
     if there is None:
         first = next((one.name for one in found.values() if one.state in {"Creating", "Deleting"}), None)
         return f"; the account takes one change at a time, and {first} is being changed" if first else ""
+    if entry.released_at is not None and there.state != "Deleting":
+        return f"; its deletion was asked for at {entry.released_at}: it is made again when it is gone"
     late = there.state in {"Creating", "Deleting"} and now - moment(entry.created_at) >= LONG
     return f"; it was asked for at {entry.created_at}, and is {there.state} at the provider still" if late else ""
 
@@ -169,10 +176,10 @@ def _said_of_terms(there: Hosted, wanted: Wanted) -> str:
 
 def sleep(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:
     """What to do while nothing is to answer: all that was made goes, and what is gone is forgotten."""
-    left = tuple(one for one in _made(recorded, found, wanted, now) if one.name in found or not one.answered)
+    left = tuple(_made(recorded, found, wanted, now))
     busy = wanted.one_at_a_time and changes(found)
-    free = () if busy else _deletable(left, found, now)
-    return Plan(_released(left, free), Serving("Idle", wanted.version, 0), delete=free)
+    free = () if busy else deletable(left, found, now)
+    return Plan(released(left, free, now), Serving("Idle", wanted.version, 0), delete=free)
 
 
 def leave(
@@ -180,13 +187,20 @@ def leave(
 ) -> tuple[tuple[HostedDeployment, ...], tuple[str, ...]]:
     """The record, and what is to go, of deployments that are for nothing once the version `answers` elsewhere."""
     left = [one for one in ours(recorded, found, "\0", now) if not one.attached]
-    delete = _deletable(left, found, now)
-    return (_released(left, delete), delete) if answers else (tuple(left), ())
+    delete = deletable(left, found, now)
+    return (released(left, delete, now), delete) if answers else (tuple(left), ())
 
 
-def _released(recorded: Sequence[HostedDeployment], delete: Sequence[str]) -> tuple[HostedDeployment, ...]:
-    """The record once these are to be deleted: that they are gone later is no surprise then."""
-    return tuple(one.model_copy(update={"released": True}) if one.name in delete else one for one in recorded)
+def released(
+    recorded: Sequence[HostedDeployment], delete: Sequence[str], now: datetime
+) -> tuple[HostedDeployment, ...]:
+    """The record once the first of these is asked to go: that it is gone later is no surprise then.
+
+    Of one that does not show only parts can be asked to go: the rest may still come.
+    """
+    asked = {"released_at": timestamp(now)}
+    goes = [one.name for one in recorded if one.name in delete[:1] and one.unseen_since is None]
+    return tuple(one.model_copy(update=asked) if one.name in goes else one for one in recorded)
 
 
 def _made(
@@ -201,9 +215,13 @@ def changes(found: Mapping[str, Hosted]) -> bool:
     return any(one.state in {"Creating", "Deleting"} for one in found.values())
 
 
-def _deletable(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
-    """What may be asked to go: one that is on its way is not asked again, which would be a conflict."""
-    standing = [found[one.name] for one in recorded if one.name in found]
+def deletable(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
+    """What may be asked to go, one look after the other, and again what does not go.
+
+    One that is on its way is not asked again, which would be a conflict.
+    """
+    unasked_first = sorted(recorded, key=lambda one: one.released_at or "")
+    standing = [found[one.name] for one in unasked_first if one.name in found]
     return tuple(one.name for one in standing if one.state != "Deleting" and not _is_bound(one, now))
 
 
@@ -211,12 +229,13 @@ def _is_bound(one: Hosted, now: datetime) -> bool:
     return one.bound_until is not None and one.bound_until > now
 
 
-def _said_of(bound: Sequence[Hosted]) -> str:
-    """Earlier deployments that go on costing something."""
+def bound(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> str:
+    """Those that go on costing something, in words; "" for none."""
+    standing = [found[one.name] for one in recorded if one.name in found]
     return "".join(
         f"; {one.name} cannot be deleted, and is billed, until {timestamp(one.bound_until)}: its commitment"
-        for one in bound
-        if one.bound_until is not None
+        for one in standing
+        if one.bound_until is not None and _is_bound(one, now)
     )
 
 
@@ -228,15 +247,13 @@ def address(found: Mapping[str, Hosted], name: str | None) -> str | None:
 def ours(
     recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], prefix: str, now: datetime
 ) -> list[HostedDeployment]:
-    """What there is of this object: recorded and there, or asked for a moment ago, or only there.
+    """What there is of this object: recorded and there, or not seen for a moment, or only there.
 
-    What has answered was in the list by then: where it is not any more, it is gone.
+    A list may lack what was made a moment ago, and one list of many what stands: who forgets it then, leaves it behind
+    and billed. What was asked to go and is not there any more is gone.
     """
-    kept = [
-        one
-        for one in recorded
-        if one.name in found or (not one.answered and not one.released and now - moment(one.created_at) < SETTLE)
-    ]
+    sighted = (_sighted(one, found, now) for one in recorded)
+    kept = [one for one in sighted if one is not None]
     known = {one.name for one in kept}
     strays = [name for name in found if name.startswith(prefix) and name not in known]
     return kept + [
@@ -246,13 +263,32 @@ def ours(
     ]
 
 
+def _sighted(one: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> HostedDeployment | None:
+    """The record after a look; None once it is gone. Parts of one do not tell of it, and have to go all the same."""
+    if _whole(found.get(one.name)) is not None:
+        return one.model_copy(update={"unseen_since": None})
+    if one.name in found:
+        return _unseen(one, now)
+    if one.released_at is not None:
+        return None
+    missed = _unseen(one, now)
+    return missed if now - moment(missed.unseen_since or "") < SETTLE else None
+
+
+def _unseen(one: HostedDeployment, now: datetime, *, anew: bool = False) -> HostedDeployment:
+    """The record of one that the provider does not show; `anew`: it is asked for now. Times to come do not count."""
+    since = now if anew or one.unseen_since is None else min(now, moment(one.unseen_since))
+    return one.model_copy(update={"unseen_since": timestamp(since)})
+
+
 def _entry(
     recorded: Sequence[HostedDeployment], wanted: Wanted, there: Hosted | None, now: datetime
 ) -> HostedDeployment:
     entry = next((one for one in recorded if one.name == wanted.name), None)
     if entry is not None and there is not None:
-        return entry if there.state == "Deleting" else entry.model_copy(update={"released": False})
-    if entry is not None and not entry.released and entry.nonce == wanted.nonce:
+        goes = there.state == "Deleting" or _is_ending(entry, now)
+        return entry.model_copy(update={"unseen_since": None} | ({} if goes else {"released_at": None}))
+    if entry is not None and entry.released_at is None and entry.nonce == wanted.nonce:
         return entry
     return HostedDeployment(
         name=wanted.name,
@@ -262,6 +298,11 @@ def _entry(
         nonce=wanted.nonce,
         terms=wanted.terms or None,
     )
+
+
+def _is_ending(one: HostedDeployment, now: datetime) -> bool:
+    """Whether it may still go, though its provider shows it as if it stood."""
+    return one.released_at is not None and timedelta() <= now - moment(one.released_at) < ENDING
 
 
 def is_ready(found: Mapping[str, Hosted], name: str) -> bool:

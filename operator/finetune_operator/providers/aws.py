@@ -94,6 +94,12 @@ _THROTTLED = frozenset(
 )
 _QUOTA = frozenset({"ServiceQuotaExceededException", "LimitExceededException", "ResourceLimitExceeded"})
 _ABSENT = frozenset({"ResourceNotFoundException", "ResourceNotFound", "NoSuchKey", "NoSuchUpload", "NotFound", "404"})
+_MISSING = re.compile(
+    "not found|(could not|cannot|unable to) find|does not exist|no such|identifier is invalid", re.IGNORECASE
+)
+"""In refusals: SageMaker has no code of its own for what is not there, and Bedrock does not always use its own."""
+NO_OPERATION = "UnknownOperationException"
+"""What AWS says where a region does not have what is called."""
 _CONFLICT = frozenset({"ConflictException", "ResourceInUse", "ResourceInUseException", "409"})
 _ROLE = re.compile(r"(could not|unable to|cannot) assume|iam:PassRole|trust (policy|relationship)", re.IGNORECASE)
 """In messages about the role that a service is to take: AWS has no code for that."""
@@ -312,7 +318,8 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
         # Asked by the SDK, before the service was: what the connection wants was never looked at.
         message = f"the operator's pod gets no credentials at AWS ({code}): {said}"
         return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
-    return Refused(Reason.PROVIDER_REFUSED, f"{service} refuses ({code}): {said}")
+    kind = NotThere if service != STORE and (code == NO_OPERATION or _MISSING.search(said)) else Refused
+    return kind(Reason.PROVIDER_REFUSED, f"{service} refuses ({code}): {said}")
 
 
 def _status(error: boto.ClientError) -> int:

@@ -95,23 +95,23 @@ class AzureDeployments:
 
         await ask(put())
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, hosted: Hosted) -> None:
         """DELETE a deployment; one that is not there is no error."""
         try:
-            await ask(self._arm.deployments.begin_delete(*self._place, name, polling=False, **self._options))
+            await ask(self._arm.deployments.begin_delete(*self._place, hosted.name, polling=False, **self._options))
         except NotThere:
             return
         except Forbidden as error:
             # What answers is none the worse for one that may not be deleted.
             raise Denied(error.reason, error.message, error.retry_after) from None
 
-    async def answers(self, name: str) -> bool:
+    async def answers(self, hosted: Hosted) -> bool:
         """Whether a deployment answers a question of one token: ARM says Succeeded some minutes before it does."""
-        return await OpenAIModels(self._sdk).answers(name)
+        return await OpenAIModels(self._sdk).answers(hosted.name)
 
-    async def usage(self, name: str, since: datetime, now: datetime) -> Figures:
+    async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
         """When a deployment was last asked, by Azure Monitor."""
-        return await self._monitor.usage(name, since, now)
+        return await self._monitor.usage(hosted.name, since, now)
 
 
 def account_path(settings: AzureOpenAI) -> str:

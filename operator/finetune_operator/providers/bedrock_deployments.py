@@ -4,7 +4,9 @@ Both have names of ours, and are made once for a request's token.
 """
 
 import asyncio
+import builtins
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +15,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import Hosted, HostedState
 from finetune_operator.decide.idle import Figures
 from finetune_operator.providers import cloudwatch
-from finetune_operator.providers.aws import Aws
+from finetune_operator.providers.aws import NO_OPERATION, Aws
 from finetune_operator.providers.errors import NotThere, TryLater
 from finetune_operator.providers.openai_wire import plain
 from finetune_operator.providers.ports import HostRequest
@@ -44,10 +46,19 @@ class BedrockDeployments:
     async def list(self) -> list[Hosted]:
         """ListCustomModelDeployments and ListProvisionedModelThroughputs."""
         on_demand, provisioned = await asyncio.gather(
-            self._aws.pages(SERVICE, "list_custom_model_deployments", "modelDeploymentSummaries"),
+            self._on_demand(),
             self._aws.pages(SERVICE, "list_provisioned_model_throughputs", "provisionedModelSummaries"),
         )
         return [*map(deployment, on_demand), *map(throughput, provisioned)]
+
+    async def _on_demand(self) -> builtins.list[Wire]:
+        """None where the region has throughput alone: nothing can be made there either."""
+        try:
+            return await self._aws.pages(SERVICE, "list_custom_model_deployments", "modelDeploymentSummaries")
+        except NotThere as error:
+            if NO_OPERATION not in error.message:
+                raise
+            return []
 
     async def details(self, hosted: Hosted) -> Hosted:
         """As it is: the list tells all."""
@@ -58,26 +69,22 @@ class BedrockDeployments:
         operation, asked = creation(request)
         await self._aws.call(SERVICE, operation, **asked)
 
-    async def delete(self, name: str) -> None:
-        """Delete whichever has the name. Throughput within its commitment is refused, and billed until it ends."""
-        try:
-            await self._aws.call(SERVICE, "delete_custom_model_deployment", customModelDeploymentIdentifier=name)
-        except NotThere:
-            pass
-        else:
-            return
-        try:
-            await self._aws.call(SERVICE, "delete_provisioned_model_throughput", provisionedModelId=name)
-        except NotThere:
-            return
+    async def delete(self, hosted: Hosted) -> None:
+        """Delete it. Throughput within its commitment is refused, and billed until that ends."""
+        operation, identifier = (
+            ("delete_provisioned_model_throughput", "provisionedModelId")
+            if hosted.sku
+            else ("delete_custom_model_deployment", "customModelDeploymentIdentifier")
+        )
+        with suppress(NotThere):
+            await self._aws.call(SERVICE, operation, **{identifier: hosted.address})
 
-    async def answers(self, name: str) -> bool:
+    async def answers(self, hosted: Hosted) -> bool:
         """Whether it answers a question of one token by Converse: it may say that it is there before it does."""
         question = [{"role": "user", "content": [{"text": "ok?"}]}]
         try:
-            address = await self._address(name)
             await self._aws.call(
-                RUNTIME, "converse", modelId=address, messages=question, inferenceConfig={"maxTokens": 1}
+                RUNTIME, "converse", modelId=hosted.address, messages=question, inferenceConfig={"maxTokens": 1}
             )
         except NotThere:
             return False
@@ -87,18 +94,9 @@ class BedrockDeployments:
             return False  # ModelNotReadyException is a 429
         return True
 
-    async def usage(self, name: str, since: datetime, now: datetime) -> Figures:
+    async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
         """When it was last asked, by CloudWatch."""
-        address = await self._address(name)
-        return await cloudwatch.usage(self._aws, "AWS/Bedrock", {"ModelId": address}, since, now)
-
-    async def _address(self, name: str) -> str:
-        try:
-            found = await self._aws.call(SERVICE, "get_custom_model_deployment", customModelDeploymentIdentifier=name)
-        except NotThere:
-            found = await self._aws.call(SERVICE, "get_provisioned_model_throughput", provisionedModelId=name)
-            return str(found["provisionedModelArn"])
-        return str(found["customModelDeploymentArn"])
+        return await cloudwatch.usage(self._aws, "AWS/Bedrock", {"ModelId": hosted.address}, since, now)
 
 
 def creation(request: HostRequest) -> tuple[str, dict[str, Any]]:

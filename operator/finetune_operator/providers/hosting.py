@@ -62,17 +62,17 @@ class Hosting:
         """Have a deployment made."""
         await self._accounts.of(connection).host(lambda host: host.make(request))
 
-    async def delete(self, connection: str, name: str) -> None:
+    async def delete(self, hosted: Hosted) -> None:
         """Have a deployment deleted."""
-        await self._accounts.of(connection).host(lambda host: host.delete(name))
+        await self._accounts.of(hosted.connection).host(lambda host: host.delete(hosted))
 
-    async def answers(self, connection: str, name: str) -> bool:
+    async def answers(self, hosted: Hosted) -> bool:
         """Whether a deployment answers."""
-        return await self._accounts.of(connection).host(lambda host: host.answers(name))
+        return await self._accounts.of(hosted.connection).host(lambda host: host.answers(hosted))
 
-    async def usage(self, connection: str, name: str, since: datetime, now: datetime) -> Figures:
+    async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
         """What the provider's figures tell of a deployment's requests since a time."""
-        return await self._accounts.of(connection).host(lambda host: host.usage(name, since, now))
+        return await self._accounts.of(hosted.connection).host(lambda host: host.usage(hosted, since, now))
 
 
 def is_hosted(connection: LLMConnectionSpec | None) -> bool:

@@ -82,11 +82,11 @@ class OpenAIModels:
 def _reply(said: ChatCompletion) -> Reply:
     """An answer without choices or content, such as a refusal, is an empty one."""
     text = said.choices[0].message.content if said.choices else None
-    usage = said.usage
+    usage = said.usage.to_dict(warnings=False) if said.usage else {}  # not all that have this API tell both
     return Reply(
         text=text or "",
-        prompt_tokens=usage.prompt_tokens if usage else 0,
-        completion_tokens=usage.completion_tokens if usage else 0,
+        prompt_tokens=usage.get("prompt_tokens") or 0,
+        completion_tokens=usage.get("completion_tokens") or 0,
     )
 
 

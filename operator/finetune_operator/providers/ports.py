@@ -161,15 +161,15 @@ class HostingApi(Protocol):
         """Ask for a deployment; the same again changes nothing."""
         ...
 
-    async def delete(self, name: str) -> None:
-        """Ask for its end; one that is not there is no error."""
+    async def delete(self, hosted: Hosted) -> None:
+        """Ask for the end of one of the list; one that is not there any more is no error."""
         ...
 
-    async def answers(self, name: str) -> bool:
-        """Whether it answers a question."""
+    async def answers(self, hosted: Hosted) -> bool:
+        """Whether one of the list answers a question."""
         ...
 
-    async def usage(self, name: str, since: datetime, now: datetime) -> Figures:
+    async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
         """When it was last asked since then, by the provider's own figures. Raises where there are none to read."""
         ...
 

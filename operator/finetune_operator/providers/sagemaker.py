@@ -25,7 +25,7 @@ from finetune_operator.providers.aws import Aws, session_of
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.s3 import Bucket, place_of
-from finetune_operator.providers.sagemaker_endpoints import SERVICE, SageMakerEndpoints, ask, cached
+from finetune_operator.providers.sagemaker_endpoints import SERVICE, SageMakerEndpoints, cached
 from finetune_operator.providers.sagemaker_output import (
     ADAPTER,
     WHOLE,
@@ -296,7 +296,7 @@ class SageMakerApi:
             raise Refused(Reason.MODEL_NOT_IN_CACHE, f"spec.adopt: {said}")
 
     async def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        return await ask(self._aws, operation, **arguments)
+        return await self._aws.call(SERVICE, operation, **arguments)
 
 
 def _metrics(report: Report) -> Metrics:

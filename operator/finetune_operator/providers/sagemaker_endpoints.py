@@ -24,7 +24,7 @@ from finetune_operator.providers.aws import Aws
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.s3 import Bucket
-from finetune_operator.providers.sagemaker_wire import MISSING, vpc
+from finetune_operator.providers.sagemaker_wire import vpc
 from finetune_operator.runtime.logs import redact
 
 SERVICE, RUNTIME = "sagemaker", "sagemaker-runtime"
@@ -98,20 +98,25 @@ class SageMakerEndpoints:
             if not _is_taken(error) and await self._status(request.name) is None:
                 raise
 
-    async def delete(self, name: str) -> None:
-        """The endpoint first; once SageMaker says that it is gone, its configuration and its model."""
+    async def delete(self, hosted: Hosted) -> None:
+        """The endpoint first; once a list shows none, its configuration and its model.
+
+        One read that does not find it is no proof: its parts would go, and it would stand.
+        """
+        name = hosted.name
         status = await self._status(name)
-        if status is None:
-            await self._gone("delete_endpoint_config", EndpointConfigName=name)
-            await self._gone("delete_model", ModelName=name)
-        elif status in {"Creating", "Updating", "SystemUpdating", "RollingBack"}:
+        if status in {"Creating", "Updating", "SystemUpdating", "RollingBack"}:
             message = f"endpoint {name} is {status}: SageMaker deletes it when that has ended"
             raise TryLater(Reason.PROVIDER_BUSY, message, BUSY_PAUSE_SECONDS)
+        if status is None and hosted.state == "Partial":
+            await self._gone("delete_endpoint_config", EndpointConfigName=name)
+            await self._gone("delete_model", ModelName=name)
         elif status != "Deleting":
             await self._gone("delete_endpoint", EndpointName=name)
 
-    async def answers(self, name: str) -> bool:
+    async def answers(self, hosted: Hosted) -> bool:
         """Whether it answers a question of one token."""
+        name = hosted.name
         question = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "ok?"}]}
         try:
             await self._aws.call(
@@ -121,17 +126,17 @@ class SageMakerEndpoints:
                 ContentType="application/json",
                 Body=orjson.dumps(question),
             )
+        except NotThere:
+            return False
         except Refused as error:
-            if isinstance(absent(error), NotThere):
-                return False
             raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"endpoint {name} does not answer: {error.message}") from None
         return True
 
-    async def usage(self, name: str, since: datetime, now: datetime) -> Figures:
+    async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
         """When it was last asked, by CloudWatch."""
-        described = await self._ask("describe_endpoint", EndpointName=name)
+        described = await self._ask("describe_endpoint", EndpointName=hosted.name)
         variant = (described.get("ProductionVariants") or [{"VariantName": VARIANT}])[0]["VariantName"]
-        dimensions = {"EndpointName": name, "VariantName": variant}
+        dimensions = {"EndpointName": hosted.name, "VariantName": variant}
         return await cloudwatch.usage(self._aws, "AWS/SageMaker", dimensions, since, now)
 
     async def _hosted(self, one: dict[str, Any]) -> Hosted:
@@ -187,19 +192,7 @@ class SageMakerEndpoints:
         return await self._aws.pages(SERVICE, operation, key, PaginationConfig=PAGE)
 
     async def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        return await ask(self._aws, operation, **arguments)
-
-
-async def ask(aws: Aws, operation: str, **arguments: Any) -> dict[str, Any]:
-    """One call on SageMaker.
-
-    Raises:
-        ProviderError: as Aws has it, and NotThere where the words say so.
-    """
-    try:
-        return await aws.call(SERVICE, operation, **arguments)
-    except ProviderError as error:
-        raise absent(error) from None
+        return await self._aws.call(SERVICE, operation, **arguments)
 
 
 def model(request: HostRequest, settings: SageMaker, base_model: str | None) -> dict[str, Any]:
@@ -282,10 +275,3 @@ def cached(aws: Aws, settings: SageMaker, base_model: str | None) -> str | None:
 def _is_taken(error: ProviderError) -> bool:
     """Whether a name is taken: SageMaker says that in words for some of its things, and by a code for others."""
     return "already exist" in error.message or "ResourceInUse" in error.message
-
-
-def absent(error: ProviderError) -> ProviderError:
-    """The same error, as NotThere where its words say so: SageMaker has no code of its own for that."""
-    if type(error) is Refused and MISSING.search(error.message):
-        return NotThere(error.reason, error.message)
-    return error

@@ -40,8 +40,6 @@ Wire = Mapping[str, Any]
 NAME_PREFIX = "finetune-"
 MODELS = "models/"
 MESSAGE_LIMIT = 500
-MISSING = re.compile(r"not found|(could not|cannot|unable to) find|does not exist|no such", re.IGNORECASE)
-"""In refusals: SageMaker has no code of its own for what is not there."""
 
 _ENDED: dict[str, RemoteState] = {"Completed": "Succeeded", "Failed": "Failed", "Stopped": "Cancelled"}
 _AT_WORK = frozenset({"Training", "Uploading", "Stopping", "Interrupted", "Restarting", "Updating"})

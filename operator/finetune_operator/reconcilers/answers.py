@@ -5,7 +5,7 @@ Counts what is asked. The count is in memory between two writes of status, where
 
 from typing import Any
 
-from finetune_api.asking import Asker, Candidate, Question, Reply
+from finetune_api.asking import Asker, Candidate, Question, Reply, tokens_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Asked, FineTuneJobStatus, ProviderEvaluation
 from finetune_api.names import COMPONENT_LABEL
@@ -77,8 +77,9 @@ class Answers:
             self._count(asker.uid, evaluation, is_base, -1)
             raise _refusal(error, may_come_back=host is not None) from None
         except ProviderError as error:
+            self._count(asker.uid, evaluation, is_base, 0, _billed(question, Reply(text="")))
             raise _refusal(error) from None
-        self._count(asker.uid, evaluation, is_base, 0, reply)
+        self._count(asker.uid, evaluation, is_base, 0, _billed(question, reply))
         return reply
 
     def asked(self, uid: str) -> tuple[Asked | None, Asked | None]:
@@ -131,6 +132,16 @@ class Answers:
             prompt_tokens=before.prompt_tokens + (reply.prompt_tokens if reply else 0),
             completion_tokens=before.completion_tokens + (reply.completion_tokens if reply else 0),
         )
+
+
+def _billed(question: Question, reply: Reply) -> Reply:
+    """The reply with its tokens: where the provider does not tell them, by the length of the text. None is free."""
+    asked = sum(tokens_of(message.content) for message in question.messages)
+    tokens = {
+        "prompt_tokens": reply.prompt_tokens or asked,
+        "completion_tokens": reply.completion_tokens or tokens_of(reply.text),
+    }
+    return reply.model_copy(update=tokens)
 
 
 def _under_way(status: FineTuneJobStatus, asker: Asker) -> ProviderEvaluation:

@@ -83,7 +83,7 @@ class EvaluationHosts:
         found = await self._calls.list(connection, known)
         alone = view.provider.name in ONE_AT_A_TIME
         plan = decide.rise(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
-        recorded = await self._asked(connection, plan, found)
+        recorded = await self._asked(plan, found)
         status = measuring.deployed(status, recorded)
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status)
         if written is None:
@@ -114,16 +114,16 @@ class EvaluationHosts:
         left = Left(written, status, tuple(one.name for one in plan.recorded))
         try:
             for name in plan.delete:
-                await self._calls.delete(_connection(job), name)
+                await self._calls.delete(found[name])
         except ProviderError as error:
             return replace(left, error=error)
         return left
 
-    async def _asked(self, connection: str, plan: Rise, found: Mapping[str, Hosted]) -> Sequence[EvaluationDeployment]:
+    async def _asked(self, plan: Rise, found: Mapping[str, Hosted]) -> Sequence[EvaluationDeployment]:
         """The record once those that are ready were asked whether they answer."""
         recorded = plan.recorded
         for name in plan.ask:
-            if await self._calls.answers(connection, name):
+            if await self._calls.answers(found[name]):
                 recorded = decide.answering(recorded, name, address(found, name) or name)
         return recorded
 

@@ -14,7 +14,7 @@ from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER, WAKE_ANNO
 from finetune_api.reasons import Reason
 from finetune_operator.decide import attached, hosting_cost, idle
 from finetune_operator.decide import hosted as decide
-from finetune_operator.decide.conditions import moment, reconciling, stalled
+from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
 from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, Target, going
 from finetune_operator.decide.hosted import Hosted, Plan, Wanted
 from finetune_operator.decide.hosting_cost import Rate
@@ -22,7 +22,7 @@ from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.decide.run import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
 from finetune_operator.providers.accounts import catalogue_name
-from finetune_operator.providers.errors import ProviderError
+from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context, is_abandoned
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
@@ -170,8 +170,8 @@ class HostedDeployments:
             written = await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
             deployment = written or deployment
             self._guard()
-            for one in [one for one in left if one.name in delete][:1]:
-                await self._calls.delete(one.connection, one.name)
+            for one in [one for one in left if one.name in delete[:1]]:
+                await self._calls.delete(found[one.name])
         except ProviderError as error:
             status = self._left_behind(view, recorded)
             names = ", ".join(one.name for one in recorded)
@@ -198,7 +198,7 @@ class HostedDeployments:
         if not plan.ask:
             return plan, None
         try:
-            answers = await self._calls.answers(look.wanted.connection, look.wanted.name)
+            answers = await self._calls.answers(look.found[look.wanted.name])
         except ProviderError as error:
             failure = plan.serving.failure
             if failure is not None:
@@ -231,7 +231,7 @@ class HostedDeployments:
         now, usage = look.view.now, idle.usage_of(look.view.status.usage, entry.name)
         since = moment(usage.last_request_at or entry.created_at)
         try:
-            figures = await self._calls.usage(entry.connection, entry.name, since, now)
+            figures = await self._calls.usage(there, since, now)
             activity = idle.of_figures(figures, usage, moment(entry.created_at))
         except ProviderError as error:
             activity = idle.Activity(unknown=error.message)
@@ -280,14 +280,12 @@ class HostedDeployments:
             try:
                 left = await self._end(deployment, view)
             except ProviderError as error:
-                if error.reason == Reason.RATE_LIMITED:
-                    return going(view, reconciling(error.reason, f"its deployments are deleted later: {error.message}"))
-                message = f"{error.message}; annotate it with {ABANDON_ANNOTATION}=true to let it go"
-                return going(view, stalled(error.reason, f"its deployments cannot be deleted: {message}"))
-            if not left:
-                await self._tell_unknown(deployment, view)
-            else:
-                return going(view, reconciling(Reason.PENDING, f"{', '.join(left)} is being deleted at the provider"))
+                return going(view, _held_up(deployment, view, error))
+            if left:
+                names = ", ".join(one.name for one in left)
+                view = replace(view, status=view.status.model_copy(update={"hosted": left}))
+                return going(view, reconciling(Reason.PENDING, f"{names} is being deleted at the provider"))
+            await self._tell_unknown(deployment, view)
         await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
         return None
 
@@ -308,8 +306,8 @@ class HostedDeployments:
             )
             await self._context.announce(deployment, "Warning", "Retained", note)
 
-    async def _end(self, deployment: Manifest, view: DeploymentView) -> list[str]:
-        """Ask for the end of one deployment at a time, as the account allows; the names of all that are left."""
+    async def _end(self, deployment: Manifest, view: DeploymentView) -> list[HostedDeployment]:
+        """Ask for the end of one deployment at a time, as the account allows; the record of all that are left."""
         chosen = view.spec.attach.id if view.spec and view.spec.attach else None
         recorded = [one for one in view.status.hosted or () if not one.attached or one.name == chosen]
         for one in recorded:
@@ -318,10 +316,13 @@ class HostedDeployments:
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
         ours = decide.ours(recorded, found, prefix, view.now)
         busy = hosting.one_at_a_time(view.spec) and decide.changes(found)
-        first = next((one for one in ours if one.name in found and found[one.name].state != "Deleting"), None)
-        if first is not None and not busy:
-            await self._calls.delete(first.connection, first.name)
-        return [one.name for one in ours]
+        free = () if busy else decide.deletable(ours, found, view.now)
+        bound = decide.bound(ours, found, view.now)
+        if bound and not free:
+            raise Refused(Reason.PROVIDER_BUSY, bound.removeprefix("; "))
+        for name in free[:1]:
+            await self._calls.delete(found[name])
+        return list(decide.released(ours, free, view.now))
 
     async def _do(self, look: Look, plan: Plan) -> Plan:
         """Make what is to be made, delete one of what is to go. What answers does so whether that goes or not.
@@ -334,9 +335,9 @@ class HostedDeployments:
             recorded = next(one for one in plan.recorded if one.name == look.wanted.name)
             request = hosting.request(look.deployment, look.spec, look.target, recorded)
             await self._calls.make(look.wanted.connection, request)
-        for one in [one for one in plan.recorded if one.name in plan.delete][:1]:
+        for one in [one for one in plan.recorded if one.name in plan.delete[:1]]:
             try:
-                await self._calls.delete(one.connection, one.name)
+                await self._calls.delete(look.found[one.name])
             except ProviderError as error:
                 if plan.serving.state != "Serving":
                     raise
@@ -354,6 +355,16 @@ class HostedDeployments:
         for connection in connections:
             found |= await self._calls.list(connection, [*(one.name for one in recorded), *wanted])
         return found
+
+
+def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -> list[Fact]:
+    """Why its deployments are not ended yet. What passes by itself is no alarm, unless it lasts."""
+    asked = moment(deployment["metadata"]["deletionTimestamp"])
+    passes = error.reason in CHANGES_BY_ITSELF and not isinstance(error, Refused) and view.now - asked < decide.LONG
+    if passes or error.reason == Reason.RATE_LIMITED:
+        return reconciling(error.reason, f"its deployments are deleted later: {error.message}")
+    message = f"{error.message}; annotate it with {ABANDON_ANNOTATION}=true to let it go"
+    return stalled(error.reason, f"its deployments cannot be deleted: {message}")
 
 
 def _as_recorded(_: Hosted) -> None:

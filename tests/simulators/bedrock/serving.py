@@ -1,6 +1,7 @@
 """What serves custom models: deployments on demand, provisioned throughput; and the answers."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from tests.simulators.bedrock.account import (
     Account,
@@ -18,6 +19,8 @@ from tests.simulators.clock import HOUR
 from tests.simulators.http import ApiError
 from tests.simulators.openai.training import BYTES_PER_TOKEN
 
+T = TypeVar("T", Deployment, Throughput)
+
 PROFILE = (
     "Invocation of model ID {} with on-demand throughput isn\u2019t supported. Retry your request with the ID or ARN "
     "of an inference profile that contains this model."
@@ -29,6 +32,7 @@ class Serving:
 
     def __init__(self, account: Account) -> None:
         self._account, self._clock, self._settings = account, account.clock, account.settings
+        self._ending: set[str] = set()
 
     def deploy(self, request: dict[str, Any]) -> str:
         """Make a deployment; returns its name."""
@@ -66,8 +70,7 @@ class Serving:
 
     def undeploy(self, found: Deployment) -> None:
         """Delete a deployment."""
-        found.turn += 1
-        del self._account.deployments[found.arn]
+        self._end(found, lambda found: self._account.deployments.pop(found.arn))
 
     def provision(self, request: dict[str, Any]) -> str:
         """Provision throughput; returns its name. Started hours are billed from the moment that it is in service."""
@@ -100,9 +103,18 @@ class Serving:
         """
         if found.bound_until is not None and self._clock.now < found.bound_until:
             raise conflict("You can't delete a Provisioned Throughput before the commitment term is over.")
-        found.turn += 1
         self._account.ledger.stop(found.arn)
-        del self._account.throughputs[found.arn]
+        self._end(found, lambda found: self._account.throughputs.pop(found.arn))
+
+    def _end(self, found: T, gone: Callable[[T], Any]) -> None:
+        if found.arn in self._ending:
+            raise conflict("The resource is being deleted.")
+        self._ending.add(found.arn)
+        found.turn += 1
+        if self._settings.delete_seconds:
+            self._clock.later(found, self._settings.delete_seconds, gone)
+        else:
+            gone(found)
 
     def delete_model(self, model: CustomModel) -> None:
         """Delete a model that nothing serves."""
@@ -149,6 +161,8 @@ class Serving:
         }
 
     def _reached(self, identifier: str) -> tuple[str, str]:
+        if identifier in self._ending:
+            raise missing("model")
         if found := self._account.deployments.get(identifier):
             if found.status != "Active":
                 raise ApiError(429, "ModelNotReadyException", "The model is not ready to serve inference requests.")

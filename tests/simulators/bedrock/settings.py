@@ -45,6 +45,8 @@ class BedrockSettings(AwsSettings):
     stop_seconds: float = 60.0
     deploy_seconds: float = 300.0
     provision_seconds: float = 900.0
+    delete_seconds: float = 0.0
+    """How long what is being deleted is still shown, as if it stood: there is no status of its own for that."""
     job_limit: int = 2
     deployment_regions: frozenset[str] = frozenset({"us-east-1", "us-west-2"})
     units_without_commitment: int = 2

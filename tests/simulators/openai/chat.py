@@ -45,7 +45,9 @@ class Chat:
                          content_type="text/event-stream; charset=utf-8")  # fmt: skip
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-        body = {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
+        body = {**head, "object": "chat.completion", "choices": [choice]} | (
+            {"usage": usage} if self._models.tell_usage else {}
+        )
         return Reply.json(conform(ChatCompletion, body))
 
     def _bill(self, request: dict[str, Any], base: str, text: str) -> dict[str, int]:

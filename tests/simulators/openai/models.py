@@ -45,6 +45,11 @@ class Models:
         """The list price."""
         return TUNABLE[base]
 
+    @property
+    def tell_usage(self) -> bool:
+        """Whether their answers have a usage."""
+        return self._settings.tell_usage
+
     def add(self, name: str, base: str, answers: dict[str, str]) -> None:
         """A job made a model."""
         self.tuned[name] = TunedModel(name, base, self._clock.now, answers)

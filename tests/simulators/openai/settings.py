@@ -67,5 +67,7 @@ class OpenAISettings(Settings):
     unlisted_status: str | None = None
     encode_results: bool = True
     learn_pairs: frozenset[str] = LEARN_PAIRS
+    tell_usage: bool = True
+    """Whether answers say how many tokens are billed for them."""
     send_rewards: bool = False
     """Whether jobs of method dpo report what no document lists: accuracy and margin of rewards."""

@@ -1,9 +1,7 @@
 """How many tokens a text is likely to be, by its length: no tokenizer of a closed model is needed, nor at hand."""
 
+from finetune_api import asking
 from finetune_trainer.data.rows import Row, Turn
-
-BYTES_PER_TOKEN = 4
-"""Of text in UTF-8, about: English has four letters to a token, other scripts fewer letters of more bytes."""
 
 TOKENS_PER_MESSAGE = 4
 """What the chat format adds to a message: its role and its two marks."""
@@ -22,4 +20,4 @@ def longest_tokens(row: Row) -> int:
 
 def tokens_of(turn: Turn) -> int:
     """Tokens of one message."""
-    return -(-len(turn.content.encode()) // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE
+    return asking.tokens_of(turn.content) + TOKENS_PER_MESSAGE

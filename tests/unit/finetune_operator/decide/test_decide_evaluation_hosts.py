@@ -40,8 +40,8 @@ RISES: dict[str, tuple[list[EvaluationDeployment], dict[str, Hosted], tuple[str,
     "nothing is there": ([], {}, (TUNED.name,), ()),
     "it is recorded, and was never asked for": ([entry()], {}, (TUNED.name,), ()),
     "something else of the account changes": ([], there("Creating", "other"), (), ()),
-    "it is being made": ([entry(asked_at=stamp(-20))], there("Creating"), (), ()),
-    "it is ready": ([entry(asked_at=stamp(-20))], there("Ready"), (), (TUNED.name,)),
+    "it is being made": ([entry(unseen_since=stamp(-20))], there("Creating"), (), ()),
+    "it is ready": ([entry(unseen_since=stamp(-20))], there("Ready"), (), (TUNED.name,)),
     "it answers": ([entry(address="x", ready_at=stamp(-20))], there("Ready"), (), ()),
     "another one serves the model": ([], there("Ready", "team-v3", model="ft:a"), (), ("team-v3",)),
     "another evaluation's serves it": ([], there("Ready", "ns-b-abc123-e1a", model="ft:a"), (TUNED.name,), ()),
@@ -56,7 +56,7 @@ def test_what_is_made_and_asked(name: str) -> None:
     recorded, found, make, ask = RISES[name]
     plan = hosts.rise(recorded, [TUNED], found, NOW, one_at_a_time=True)
     assert (plan.make, plan.ask) == (make, ask)
-    assert [bool(one.asked_at) for one in plan.recorded] == [bool(make)]
+    assert [bool(one.unseen_since) for one in plan.recorded] == [bool(make)]
 
 
 def test_where_the_account_takes_one_change_at_a_time_the_second_one_waits() -> None:
@@ -65,7 +65,11 @@ def test_where_the_account_takes_one_change_at_a_time_the_second_one_waits() -> 
 
 
 FAILURES = {
-    "it failed": (entry(asked_at=stamp(-20)), there("Failed", failure="no room"), "it failed at the provider: no room"),
+    "it failed": (
+        entry(unseen_since=stamp(-20)),
+        there("Failed", failure="no room"),
+        "it failed at the provider: no room",
+    ),
     "it was ready, and is gone": (entry(ready_at=stamp(-20)), {}, "is not at the provider any more"),
 }
 
@@ -82,9 +86,10 @@ FALLS: dict[str, tuple[list[EvaluationDeployment], dict[str, Hosted], tuple[str,
     "it stands": ([entry()], there("Ready"), (TUNED.name,), 1),
     "it is going": ([entry(released=True)], there("Deleting"), (), 1),
     "it is gone": ([entry(released=True)], {}, (), 0),
-    "it was asked for a moment ago, and does not show": ([entry(asked_at=stamp(-60))], {}, (), 1),
-    "it was asked for long ago, and never showed": ([entry(asked_at=stamp(-130))], {}, (), 0),
-    "it is being made": ([entry(asked_at=stamp(-20))], there("Creating"), (), 1),
+    "it was asked for a moment ago, and does not show": ([entry(unseen_since=stamp(-60))], {}, (), 1),
+    "it was asked for long ago, and never showed": ([entry(unseen_since=stamp(-130))], {}, (), 0),
+    "it is being made": ([entry(unseen_since=stamp(-20))], there("Creating"), (), 1),
+    "it stood, and one list lacks it": ([entry(ready_at=stamp(-20))], {}, (), 1),
     "no record tells of it": ([], there("Ready"), (TUNED.name,), 1),
     "no record tells of an earlier attempt's": ([], there("Ready", f"{BEGINNING}-e3b"), (f"{BEGINNING}-e3b",), 1),
     "it stood anyhow": ([entry(name="team-v3", borrowed=True)], there("Ready", "team-v3"), (), 0),

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.deployment import HostedDeployment
 from finetune_api.reasons import Reason
-from finetune_operator.decide.hosted import Hosted, Plan, Wanted, answered, leave, ours, plan, sleep
+from finetune_operator.decide.hosted import ENDING, Hosted, Plan, Wanted, answered, leave, ours, plan, sleep
 from finetune_operator.decide.remote import SETTLE
 from tests.unit.finetune_operator.decide.given import at, stamp
 
@@ -81,7 +81,7 @@ WORLDS: dict[str, tuple[list[HostedDeployment], dict[str, Hosted], str, dict[str
         {},
     ),
     "failed, and gone since it was asked for again": (
-        [entry(nonce="old", released=True)],
+        [entry(nonce="old", released_at=stamp(-60))],
         {},
         "Rolling",
         {"make": True},
@@ -160,13 +160,39 @@ def test_a_version_that_was_left_and_is_wanted_again_is_made_again(leaves: Any, 
     assert stands.ask
 
 
-def test_one_that_was_to_be_deleted_and_still_stands_goes_on() -> None:
-    left = plan([OLD, entry(answered=True)], there(md_v1="Ready", md_v2="Ready"), WANTED, at(0)).recorded
-    back = plan(left, there(md_v1="Ready", md_v2="Ready"), BACK_TO_1, at(1))
-    assert (back.serving.state, back.serves) == ("Serving", "md-v1")
-    gone = plan(back.recorded, there(md_v2="Ready"), BACK_TO_1, at(2)).serving.failure
+def left_for_another() -> list[HostedDeployment]:
+    """The record after version 1 was asked to go, because 2 answers."""
+    return list(plan([OLD, entry(answered=True)], there(md_v1="Ready", md_v2="Ready"), WANTED, at(0)).recorded)
+
+
+def test_one_that_was_asked_to_go_is_waited_for_though_it_is_shown_as_if_it_stood() -> None:
+    """Bedrock has no word for what is being deleted. What answers goes on, and nobody is told that it has expired."""
+    both = there(md_v1="Ready", md_v2="Ready")
+    back = plan(left_for_another(), both, BACK_TO_1, at(60))
+    assert (back.serving.state, back.serves, back.make, back.ask, back.delete) == ("Rolling", "md-v2", False, False, ())
+    assert "its deletion was asked for at" in back.serving.note
+    gone = plan(back.recorded, there(md_v2="Ready"), BACK_TO_1, at(120))
+    assert (gone.serving.state, gone.serves, gone.make) == ("Rolling", "md-v2", True)
+
+
+def test_one_that_was_asked_to_go_and_stands_for_long_goes_on() -> None:
+    both, later = there(md_v1="Ready", md_v2="Ready"), ENDING.total_seconds()
+    back = plan(left_for_another(), both, BACK_TO_1, at(later))
+    assert (back.serving.state, back.serves, back.delete) == ("Serving", "md-v1", ("md-v2",))
+    gone = plan(back.recorded, there(md_v2="Ready"), BACK_TO_1, at(later + 1)).serving.failure
     assert gone is not None
     assert gone.reason == Reason.EXPIRED
+
+
+def test_several_are_asked_to_go_one_after_the_other_and_again_if_they_do_not() -> None:
+    """None waits for another one that does not go."""
+    both = there(md_v1="Ready", md_v2="Ready")
+    recorded, asked = [OLD, entry(answered=True)], []
+    for look in range(4):
+        plan_of_it = sleep(recorded, both, replace(WANTED, one_at_a_time=False), at(20 * look))
+        recorded = list(plan_of_it.recorded)
+        asked.append(plan_of_it.delete[0])
+    assert asked == ["md-v1", "md-v2", "md-v1", "md-v2"]
 
 
 def test_what_failed_and_what_is_gone_have_their_reasons() -> None:
@@ -178,16 +204,58 @@ def test_what_failed_and_what_is_gone_have_their_reasons() -> None:
     assert expired.next_step
 
 
-def test_a_deployment_that_was_asked_for_a_moment_ago_is_not_forgotten() -> None:
-    lately, late = at(SETTLE.total_seconds() - 1), at(SETTLE.total_seconds())
-    assert [one.name for one in plan([entry(1)], {}, WANTED, lately).recorded] == ["md-v1", "md-v2"]
-    assert [one.name for one in plan([entry(1)], {}, WANTED, late).recorded] == ["md-v2"]
-    assert ours([entry(1)], {}, "md-v", lately)
-    assert not ours([entry(1)], {}, "md-v", late)
+MOMENT = SETTLE.total_seconds()
 
 
-def test_a_deployment_that_has_answered_and_is_not_there_is_gone_at_once() -> None:
-    assert not ours([entry(1, answered=True)], {}, "md-v", at(1))
+def names(recorded: list[HostedDeployment]) -> list[str]:
+    return [one.name for one in recorded]
+
+
+@pytest.mark.parametrize("waited", [0, 600])
+def test_a_deployment_that_was_asked_for_a_moment_ago_is_not_forgotten(waited: int) -> None:
+    """However long it was recorded before: an account may be busy."""
+    made = list(plan([entry()], {}, WANTED, at(waited)).recorded)
+    assert names(ours(made, {}, "md-v", at(waited + MOMENT - 1))) == ["md-v2"]
+    assert names(ours(made, {}, "md-v", at(waited + MOMENT))) == []
+
+
+@pytest.mark.parametrize("one", [OLD, entry(1)], ids=["answered", "made"])
+@pytest.mark.parametrize("prefix", ["md-v", "other-"])
+def test_what_one_list_lacks_is_not_gone(one: HostedDeployment, prefix: str) -> None:
+    """By another prefix, because another kind of deployment is wanted by now, nothing would find it again."""
+    missed = ours([one], {}, prefix, at(3600))
+    assert names(missed) == ["md-v1"]
+    seen = ours(missed, there(md_v1="Ready"), prefix, at(3620))
+    assert seen[0].unseen_since is None
+    missed = ours(seen, {}, prefix, at(7200))
+    assert names(ours(missed, {}, prefix, at(7200 + MOMENT - 1))) == ["md-v1"]
+    assert names(ours(missed, {}, prefix, at(7200 + MOMENT))) == []
+
+
+def test_what_was_asked_to_go_and_is_not_there_is_gone_at_once() -> None:
+    assert ours([entry(1, answered=True, released_at=stamp(0))], {}, "md-v", at(1)) == []
+
+
+def test_parts_of_a_deployment_do_not_tell_that_it_is_there() -> None:
+    """An endpoint shows later than the model and the configuration that it was made of."""
+    made = list(plan([entry()], {}, WANTED, at(0)).recorded)
+    parts = ours(made, there(md_v2="Partial"), "md-v", at(60))
+    assert parts[0].unseen_since == stamp(0)
+    assert names(ours(parts, {}, "md-v", at(61))) == ["md-v2"], "they were deleted, and it may still come"
+
+
+def test_that_parts_were_asked_to_go_tells_nothing_of_what_may_still_come() -> None:
+    made = list(plan([entry()], {}, WANTED, at(0)).recorded)
+    found = there(md_v2="Partial")
+    asleep = sleep(made, found, WANTED, at(20))
+    assert (asleep.delete, names(ours(list(asleep.recorded), {}, "md-v", at(40)))) == (("md-v2",), ["md-v2"])
+
+
+def test_a_time_that_a_wrong_clock_has_written_holds_nothing_up() -> None:
+    ahead = entry(1, unseen_since=stamp(365 * 86400))
+    missed = ours([ahead], {}, "md-v", at(0))
+    assert missed[0].unseen_since == stamp(0)
+    assert names(ours(missed, {}, "md-v", at(MOMENT))) == []
 
 
 def test_an_answer_is_recorded_of_the_one_that_gave_it() -> None:

@@ -173,6 +173,12 @@ REFUSALS = {
     "not ready": (refusal("ModelNotReadyException", 429), TryLater, Reason.RATE_LIMITED),
     "quota": (refusal("ServiceQuotaExceededException"), TryLater, Reason.QUOTA_EXCEEDED),
     "absent": (refusal("ResourceNotFoundException", 404), NotThere, Reason.PROVIDER_REFUSED),
+    "absent, in words": (
+        refusal("ValidationException", message="The provided model identifier is invalid."),
+        NotThere,
+        Reason.PROVIDER_REFUSED,
+    ),
+    "absent, by a region": (refusal("UnknownOperationException", 404), NotThere, Reason.PROVIDER_REFUSED),
     "conflict": (refusal("ConflictException"), TryLater, Reason.PROVIDER_BUSY),
     "clock": (refusal("RequestTimeTooSkewed", 403), TryLater, Reason.PROVIDER_UNAVAILABLE),
     "late signature": (

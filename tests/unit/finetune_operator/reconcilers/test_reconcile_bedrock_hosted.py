@@ -1,6 +1,6 @@
 """Deployments at Bedrock, on demand and provisioned: made once, new before old, asked before they count, then gone."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ PROVISION, RELEASE = "CreateProvisionedModelThroughput", "DeleteProvisionedModel
 ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
 HOURLY = {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}
 BOUND = HOURLY | {"commitment": "OneMonth"}
+ALWAYS = 10_000
 
 
 @pytest.fixture
@@ -53,6 +54,14 @@ async def tune(cluster: BedrockCluster, job: str) -> None:
 async def go_on(cluster: BedrockCluster, seconds: float, step: float = 60) -> None:
     for _ in range(int(seconds / step)):
         await cluster.pass_time(step)
+
+
+async def until(cluster: BedrockCluster, is_so: Callable[[], bool]) -> None:
+    for _ in range(60):
+        if is_so():
+            return
+        await cluster.pass_time(60)
+    raise AssertionError(cluster.status(DEPLOYMENT))
 
 
 async def deployed(cluster: BedrockCluster, seconds: float = 420) -> str:
@@ -189,6 +198,99 @@ async def test_a_list_that_lags_makes_no_second_one(cluster, provider):
     await begin(cluster, HOURLY)
     await deployed(cluster, 1320)
     assert len(hosts(provider)) == 1
+
+
+async def test_a_region_without_deployments_on_demand_has_throughput(cluster, provider):
+    for operation in ("ListCustomModelDeployments", DEPLOY, UNDEPLOY):
+        provider.fault(operation, status=404, code="UnknownOperationException", times=ALWAYS)
+    await begin(cluster, HOURLY)
+    await deployed(cluster, 1200)
+    await delete(cluster)
+    await go_on(cluster, 300)
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [])
+
+
+@pytest.mark.parametrize("status", [404, 400])
+async def test_a_list_that_is_not_there_for_another_reason_ends_nothing(cluster, provider, status):
+    """Of a proxy, say: what nobody sees is not gone."""
+    await begin(cluster)
+    await deployed(cluster)
+    provider.fault("ListCustomModelDeployments", status=status, code="NotFound", times=ALWAYS)
+    await delete(cluster)
+    await go_on(cluster, 600)
+    assert (ADDRESS in cluster.kube.objects, len(hosts(provider))) == (True, 1)
+
+
+@pytest.mark.parametrize("block", [None, HOURLY], ids=["on demand", "provisioned"])
+async def test_what_stands_is_called_by_its_arn(cluster, provider, block):
+    """A list tells it; not everybody who has this API looks names up."""
+    for operation in ("GetCustomModelDeployment", "GetProvisionedModelThroughput"):
+        provider.fault(operation, status=404, code="ResourceNotFoundException", times=ALWAYS)
+    await begin(cluster, block)
+    await deployed(cluster, 1200)
+    await delete(cluster)
+    await go_on(cluster, 300)
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [])
+
+
+@pytest.mark.parametrize("block", [None, HOURLY], ids=["on demand", "provisioned"])
+async def test_going_back_to_what_is_being_deleted_has_the_other_one_answer_meanwhile(cluster, provider, block):
+    provider.set(delete_seconds=240)
+    await begin(cluster, block)
+    first = await deployed(cluster, 1200)
+    await tune(cluster, "sentiment-2")
+    await until(cluster, lambda: provider.count(UNDEPLOY) + provider.count(RELEASE) == 1)
+    assert cluster.status(DEPLOYMENT)["servedVersion"] == 2
+    second = cluster.status(DEPLOYMENT)["endpoint"]["model"]
+    model = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={**model["spec"], "activeVersion": 1})
+    await cluster.settle()
+
+    def is_back() -> bool:
+        status = cluster.status(DEPLOYMENT)
+        if status["servedVersion"] == 2:
+            assert cluster.condition("Stalled", DEPLOYMENT)["status"] == "False"
+            assert (status["endpoint"]["model"], answer(cluster, second)) == (second, "sentiment-2 says 3")
+        return status["servedVersion"] == 1
+
+    await until(cluster, is_back)
+    third = await deployed(cluster, 600)
+    assert (cluster.status(DEPLOYMENT)["servedVersion"], third != first, hosts(provider)) == (1, True, [third])
+
+
+async def test_a_deletion_that_takes_its_time_is_no_alarm(cluster, provider):
+    """It is asked for again, and that is a conflict."""
+    provider.set(delete_seconds=240)
+    await begin(cluster, HOURLY)
+    await deployed(cluster, 1200)
+    await delete(cluster)
+    for _ in range(3):
+        assert cluster.condition("Stalled", DEPLOYMENT)["status"] == "False"
+        await go_on(cluster, 60)
+    await go_on(cluster, 180)
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [])
+
+
+async def test_a_deletion_that_takes_for_ever_has_a_way_out(cluster, provider):
+    provider.set(delete_seconds=DAY)
+    await begin(cluster, HOURLY)
+    await deployed(cluster, 1200)
+    await delete(cluster)
+    await go_on(cluster, HOUR + 60)
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["reason"], ABANDON_ANNOTATION in stalled["message"]) == ("ProviderBusy", True)
+
+
+async def test_one_that_was_made_after_a_long_wait_and_does_not_show_yet_is_not_left_behind(cluster, provider):
+    provider.set(units_without_commitment=0, list_lag_seconds=90)
+    await begin(cluster, HOURLY)
+    await go_on(cluster, 1200, 300)
+    provider.set(units_without_commitment=2)
+    await cluster.pass_time(300)
+    assert len(hosts(provider)) == 1
+    await delete(cluster)
+    await go_on(cluster, 600)
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [])
 
 
 async def test_units_that_the_account_may_not_have_are_said(cluster, provider):

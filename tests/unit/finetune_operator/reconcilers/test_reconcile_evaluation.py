@@ -246,7 +246,10 @@ async def test_questions_wait_for_each_other_and_none_is_sent_away(provider, beg
     assert ({reply.text for reply in replies}, provider.count(CHAT)) == ({"x"}, 16)
 
 
-async def test_answers_end_with_the_budget(provider, begin):
+@pytest.mark.parametrize("tells", [True, False], ids=["by usage", "by the texts' length"])
+async def test_answers_end_with_the_budget(provider, begin, tells):
+    """Of a service that tells no usage, too: what nobody counts would read as free."""
+    provider.set(tell_usage=tells)
     cluster = await begin(budget={"maxCost": "0.05"})
     cluster.catalogue = priced(cluster.url.removeprefix("http://"), tuned={"input": "5000", "output": "5000"})
     job = cluster.start_pod()

@@ -207,10 +207,23 @@ async def test_deleting_the_object_deletes_endpoint_configuration_and_model_in_t
     assert provider.cost() == bill, "nothing is billed any more"
 
 
+async def test_one_read_that_does_not_find_an_endpoint_takes_nothing_from_under_it(provider, begin):
+    cluster = await begin()
+    await deployed(cluster)
+    before = len(provider.calls)
+    provider.fault("DescribeEndpoint", status=400, code="ValidationException", message='Could not find endpoint "a".')
+    await delete(cluster)
+    await go_on(cluster, 300)
+    assert (ADDRESS in cluster.kube.objects, provider.left()) == (False, [])
+    deleted = [call.operation for call in provider.calls[before:] if call.operation.startswith("Delete")]
+    assert deleted == ["DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel"]
+
+
 async def test_deleting_it_while_it_is_made_waits_and_leaves_nothing(provider, begin):
     cluster = await begin()
     await delete(cluster)
-    assert "is Creating" in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    assert "is Creating" in cluster.condition("Reconciling", DEPLOYMENT)["message"]
+    assert cluster.condition("Stalled", DEPLOYMENT)["status"] == "False", "it passes"
     await go_on(cluster, 900)
     assert (ADDRESS in cluster.kube.objects, provider.left()) == (False, [])
 

@@ -1,0 +1,68 @@
+"""Models that answer without a deployment: asked for rarely, and forgotten when nobody serves them any more."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from finetune_api.job_status import ArtifactRef
+from finetune_api.model import ModelVersion
+from finetune_operator.decide.deployment import Target
+from finetune_operator.providers.cloud_serving import BAD_FOR, GOOD_FOR, CloudServing
+from tests.unit.finetune_operator.decide.given import NOW, openai_connection, stamp
+
+
+class Service:
+    """Stands for the accounts, the account and its API."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.there = True
+        self.asked: list[str] = []
+
+    def require_models(self, version: ModelVersion) -> None:
+        assert version
+
+    def of(self, connection: str) -> "Service":
+        assert connection
+        return self
+
+    async def call(self, do: Callable[[Any], Awaitable[bool]]) -> bool:
+        return await do(self)
+
+    async def has_model(self, model: str) -> bool:
+        self.asked.append(model)
+        return self.there
+
+    def clock(self) -> datetime:
+        return self.now
+
+
+def target(model: str) -> Target:
+    version = ModelVersion(
+        version=1, job="a", job_uid="u", connection="openai", base_model="gpt", method="LoRA", created_at=stamp(),
+        artifact=ArtifactRef(provider_model_id=model),
+    )  # fmt: skip
+    return Target(version, openai_connection(), "OpenAI")
+
+
+@pytest.mark.parametrize(("there", "good_for"), [(True, GOOD_FOR), (False, BAD_FOR)])
+async def test_what_was_seen_is_believed_for_a_while(there: bool, good_for: timedelta) -> None:
+    service = Service()
+    serving = CloudServing(service, service.clock)
+    service.there = there
+    for after, times in ((timedelta(0), 1), (good_for - timedelta(seconds=1), 1), (good_for, 2)):
+        service.now = NOW + after
+        found = await serving.observe(target("ft:a"), None)
+        assert (found.state == "Serving", len(service.asked)) == (there, times)
+
+
+async def test_models_that_nobody_serves_any_more_are_not_kept() -> None:
+    service = Service()
+    serving = CloudServing(service, service.clock)
+    for number in range(50):
+        service.now += GOOD_FOR / 10
+        await serving.observe(target(f"ft:{number}"), None)
+    assert len(service.asked) == 50
+    assert [model for _, model in serving._probes] == [f"ft:{number}" for number in range(40, 50)]
