@@ -49,7 +49,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         server = Server(cluster)
         for name in (OWN, TEAM, OTHER):
             server.store({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        # Its pods' account, which no controller makes here. Here, since lives in several threads that apply it would race.
+        # Its pods' account, which no controller makes; once, since lives in several threads would race to apply it.
         server.store({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": TEAM}})
         only = ("--set", f"watchNamespaces={{{TEAM}}}") if request.param == "one namespace" else ()
         cluster.helm("install", RELEASE, str(CHART), "--namespace", OWN, *only)

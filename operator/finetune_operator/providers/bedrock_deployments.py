@@ -4,8 +4,7 @@ Both have names of ours, and are made once for a request's token.
 """
 
 import asyncio
-import builtins
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -51,7 +50,7 @@ class BedrockDeployments:
         )
         return [*map(deployment, on_demand), *map(throughput, provisioned)]
 
-    async def _on_demand(self) -> builtins.list[Wire]:
+    async def _on_demand(self) -> Sequence[Wire]:
         """None where the region has throughput alone: nothing can be made there either."""
         try:
             return await self._aws.pages(SERVICE, "list_custom_model_deployments", "modelDeploymentSummaries")
