@@ -318,8 +318,14 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
         # Asked by the SDK, before the service was: what the connection wants was never looked at.
         message = f"the operator's pod gets no credentials at AWS ({code}): {said}"
         return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
-    kind = NotThere if service != STORE and (code == NO_OPERATION or _MISSING.search(said)) else Refused
-    return kind(Reason.PROVIDER_REFUSED, f"{service} refuses ({code}): {said}")
+    return _refused(error, service, code)(Reason.PROVIDER_REFUSED, f"{service} refuses ({code}): {said}")
+
+
+def _refused(error: boto.ClientError, service: str, code: str) -> type[Refused]:
+    """Whether a refusal tells that what is asked about is not there: not of a wish that names what nobody has."""
+    wishes = _action(error).startswith("Create")
+    absent = code == NO_OPERATION or (_MISSING.search(_said(error)) and not wishes)
+    return NotThere if service != STORE and absent else Refused
 
 
 def _status(error: boto.ClientError) -> int:
