@@ -21,6 +21,9 @@ from finetune_operator.decide.remote import SETTLE
 LONG = timedelta(hours=1)
 """From when on a deployment that does not answer is told of: none of them takes so long."""
 
+MISSED = timedelta(minutes=1)
+"""How long what has answered may be missing from lists before it counts as gone: three looks."""
+
 ENDING = timedelta(minutes=10)
 """How long one that was asked to go may be shown as if it stood: Bedrock has no word for what is being deleted."""
 
@@ -272,7 +275,7 @@ def _sighted(one: HostedDeployment, found: Mapping[str, Hosted], now: datetime) 
     if one.released_at is not None:
         return None
     missed = _unseen(one, now)
-    return missed if now - moment(missed.unseen_since or "") < SETTLE else None
+    return missed if now - moment(missed.unseen_since or "") < (MISSED if one.answered else SETTLE) else None
 
 
 def _unseen(one: HostedDeployment, now: datetime, *, anew: bool = False) -> HostedDeployment:

@@ -157,7 +157,12 @@ class HostedDeployments:
     async def leave(
         self, deployment: Manifest, view: DeploymentView, target: Target | None
     ) -> tuple[Manifest, DeploymentView]:
-        """Take down what stands at a provider once the version answers at a place that needs none; then, not before."""
+        """Take down what stands at a provider once the version answers at a place that needs none; then, not before.
+
+        The record of what is attached stays as long as it is chosen: deleting it with the object rests on that.
+        """
+        attach = view.spec.attach if view.spec else None
+        kept = [one for one in view.status.hosted or () if one.attached and attach and one.name == attach.id]
         recorded = [one for one in view.status.hosted or () if not one.attached]
         number = target.version.version if target is not None else None
         answers = view.serving.state in {"Serving", "Idle"} and view.serving.version == number
@@ -166,14 +171,14 @@ class HostedDeployments:
                 self._calls.require_place(one)
             found = await self._found(sorted({one.connection for one in recorded}), recorded)
             left, delete = decide.leave(recorded, found, view.now, answers=answers)
-            status = self._left_behind(view, hosting_cost.billed(left, found, _as_recorded, view.now))
+            status = self._left_behind(view, [*kept, *hosting_cost.billed(left, found, _as_recorded, view.now)])
             written = await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
             deployment = written or deployment
             self._guard()
             for one in [one for one in left if one.name in delete[:1]]:
                 await self._calls.delete(found[one.name])
         except ProviderError as error:
-            status = self._left_behind(view, recorded)
+            status = self._left_behind(view, [*kept, *recorded])
             names = ", ".join(one.name for one in recorded)
             note = f"; {names}, which served before, cannot be ended and may be billed: {error.message}"
             serving = replace(view.serving, note=note)
@@ -342,7 +347,8 @@ class HostedDeployments:
                 if plan.serving.state != "Serving":
                     raise
                 logger.warning("%s cannot be deleted at the provider: %s", one.name, error.message)
-                if error.reason not in CHANGES_BY_ITSELF:
+                asked_before = {old.name for old in look.view.status.hosted or () if old.released_at}
+                if error.reason not in CHANGES_BY_ITSELF or one.name in asked_before:
                     note = f"; {one.name}, which served before, cannot be deleted and may be billed: {error.message}"
                     return replace(plan, serving=replace(plan.serving, note=plan.serving.note + note))
         return plan

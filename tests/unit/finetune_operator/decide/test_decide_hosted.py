@@ -1,13 +1,14 @@
 """What is done about deployments at a provider that bills for them: one row for each state of the world."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from finetune_api.deployment import HostedDeployment
 from finetune_api.reasons import Reason
-from finetune_operator.decide.hosted import ENDING, Hosted, Plan, Wanted, answered, leave, ours, plan, sleep
+from finetune_operator.decide.hosted import ENDING, MISSED, Hosted, Plan, Wanted, answered, leave, ours, plan, sleep
 from finetune_operator.decide.remote import SETTLE
 from tests.unit.finetune_operator.decide.given import at, stamp
 
@@ -219,17 +220,17 @@ def test_a_deployment_that_was_asked_for_a_moment_ago_is_not_forgotten(waited: i
     assert names(ours(made, {}, "md-v", at(waited + MOMENT))) == []
 
 
-@pytest.mark.parametrize("one", [OLD, entry(1)], ids=["answered", "made"])
+@pytest.mark.parametrize(("one", "most"), [(OLD, MISSED), (entry(1), SETTLE)], ids=["answered", "made"])
 @pytest.mark.parametrize("prefix", ["md-v", "other-"])
-def test_what_one_list_lacks_is_not_gone(one: HostedDeployment, prefix: str) -> None:
+def test_what_one_list_lacks_is_not_gone(one: HostedDeployment, most: timedelta, prefix: str) -> None:
     """By another prefix, because another kind of deployment is wanted by now, nothing would find it again."""
     missed = ours([one], {}, prefix, at(3600))
     assert names(missed) == ["md-v1"]
     seen = ours(missed, there(md_v1="Ready"), prefix, at(3620))
     assert seen[0].unseen_since is None
     missed = ours(seen, {}, prefix, at(7200))
-    assert names(ours(missed, {}, prefix, at(7200 + MOMENT - 1))) == ["md-v1"]
-    assert names(ours(missed, {}, prefix, at(7200 + MOMENT))) == []
+    assert names(ours(missed, {}, prefix, at(7200 + most.total_seconds() - 1))) == ["md-v1"]
+    assert names(ours(missed, {}, prefix, at(7200 + most.total_seconds()))) == []
 
 
 def test_what_was_asked_to_go_and_is_not_there_is_gone_at_once() -> None:

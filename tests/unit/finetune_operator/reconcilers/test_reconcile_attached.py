@@ -131,3 +131,13 @@ async def test_detaching_makes_one_and_leaves_the_other(cluster, provider):
     assert (cluster.status(PROD)["phase"], len(hosts(provider))) == ("Ready", 2)
     await delete(cluster)
     assert hosts(provider) == ["by-hand"]
+
+
+async def test_one_that_is_to_go_with_the_object_goes_though_its_model_went_before(cluster, provider):
+    await attach(cluster, deletionPolicy="Delete")
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    await cluster.settle()
+    await go_on(cluster, 120)
+    assert "by-hand" in cluster.condition("Stalled", PROD)["message"], "it is billed, and somebody has to decide"
+    await delete(cluster)
+    assert hosts(provider) == []
