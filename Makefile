@@ -64,8 +64,9 @@ test: ## everything: lint, unit, contract, cluster and end-to-end tests (what CI
 lint-aside:
 	@said=$$(nice -n 10 $(MAKE) lint 2>&1) && code=0 || code=$$?; printf '\n%s\n' "$$said"; exit $$code
 
+# A third worker computes from the start while those with clusters wait: half a processor had nothing to do.
 all-tests:
-	@scripts/tests.sh $(PYTEST)
+	@scripts/tests.sh --numprocesses 3 $(PYTEST)
 
 .PHONY: test-unit
 test-unit: venv ## tests that need neither cluster nor root

@@ -17,5 +17,6 @@ end_new_clusters() {
 }
 trap end_new_clusters EXIT
 trap 'exit 130' INT TERM
-# Two workers: tests with pods mostly wait, the others compute. tests/conftest.py says which go together.
+# Two workers, or as many as the caller says: tests with pods mostly wait, the others compute. tests/conftest.py says which
+# go together.
 .venv/bin/python -m pytest --numprocesses 2 --no-loadscope-reorder "$@"

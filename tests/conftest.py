@@ -1,5 +1,5 @@
-"""How tests are spread over pytest's workers: those with nodes on one, those with an API server alone on the other,
-both first and in order; others by file."""
+"""How tests are spread over pytest's workers: those with nodes on one, those with an API server alone on another, both
+first and in order; the rest by file, over all workers."""
 
 import os
 from pathlib import Path, PurePosixPath

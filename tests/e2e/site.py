@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -50,15 +51,15 @@ class Site:
         """Namespace (restricted), claims and the volumes behind them."""
         standard = {"pod-security.kubernetes.io/enforce": "restricted", "finetune": "yes"}
         metadata = {"name": self.name, "labels": standard if labels is None else dict(labels)}
-        for before in (f"namespace/{self.name}", *(f"pv/{self.name}-{claim}" for claim in self.folders)):
-            self.cluster.kubectl("wait", "--for=delete", before, "--timeout=180s")
+        before = (f"namespace/{self.name}", *(f"pv/{self.name}-{claim}" for claim in self.folders))
+        self.cluster.kubectl("wait", "--for=delete", *before, "--timeout=180s")
         shutil.rmtree(self.data.parent, ignore_errors=True)
-        self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-        self.secret("canary", token=SECRET_CANARY)
-        for claim, folder in self.folders.items():
+        for folder in self.folders.values():
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o777)
-            self.cluster.apply(*self._volume(claim, folder))
+        volumes = chain.from_iterable(self._volume(claim, folder) for claim, folder in self.folders.items())
+        self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}, *volumes)
+        self.secret("canary", token=SECRET_CANARY)
         # A pod that comes before its claims are bound is put off by the kubelet for ten seconds and more.
         bound = ("--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
         self.cluster.kubectl("-n", self.name, "wait", "persistentvolumeclaims", "--all", *bound)
