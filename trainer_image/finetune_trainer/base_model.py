@@ -60,10 +60,15 @@ def locate(job: TrainerJob) -> Path:
     except TrainerError as error:
         if error.reason != Reason.STORE_UNAVAILABLE or not job.model_cache:
             raise
-        message = f"{not_in_cache(job.model_cache, name).message}; and it could not be fetched: the hub did not answer"
+        why = error.message.removeprefix(f"{name} ")
+        message = f"{not_in_cache(job.model_cache, name).message}; and it {why}"
         step = (
-            "Put the model into the model cache with `finetune-trainer cache` (where there is no network from a "
-            "folder, an archive or a GGUF file), or open the way to the hub; then try again."
+            TRUST_STEP
+            if UNTRUSTED in why
+            else (
+                "Put the model into the model cache with `finetune-trainer cache` (where there is no network from a "
+                "folder, an archive or a GGUF file), or open the way to the hub; then try again."
+            )
         )
         raise TrainerError(error.reason, message, step) from error
 

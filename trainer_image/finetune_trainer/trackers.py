@@ -70,6 +70,27 @@ def require(job: TrainerJob) -> None:
             )
 
 
+class _Told:
+    """The arguments of a run, but that an integration is told the job's settings.
+
+    The loop takes whole steps and a rate of its own: what it leaves of the arguments are transformers' defaults.
+    """
+
+    def __init__(self, job: TrainerJob, arguments: Any) -> None:
+        self._job, self._arguments = job, arguments
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._arguments, name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, as a manifest spells them."""
+        spec = self._job.spec
+        parts = {"lora": spec.adapters, "preference": spec.preference}
+        below = {f"{part}.{name}": value for part, what in parts.items() if what for name, value in what.wire().items()}
+        own = {"learningRate": self._arguments.learning_rate, "totalSteps": self._arguments.max_steps}
+        return {"baseModel": spec.base_model, "method": spec.method, **spec.hyperparameters.wire(), **own, **below}
+
+
 @dataclass
 class _Follower:
     """One tracker and how it is doing; without `integration` it could not be begun."""
@@ -88,7 +109,7 @@ class Trackers:
     """
 
     def __init__(self, job: TrainerJob, arguments: Any, model: Any) -> None:
-        self._job, self._arguments, self._model = job, arguments, model
+        self._job, self._arguments, self._model = job, _Told(job, arguments), model
         self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(_MOST_WAITING)
         self._followers: list[_Follower] = []
         self._thread = threading.Thread(target=self._run, name="trackers", daemon=True)

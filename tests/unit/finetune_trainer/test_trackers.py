@@ -27,6 +27,7 @@ class FakeMLflow(Place):
     def __init__(self) -> None:
         super().__init__()
         self.runs: dict[str, dict] = {}
+        self.params = {}
         self.metrics: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self.experiments: dict[str, str] = {}
         self.tokens: set[str | None] = set()
@@ -61,6 +62,7 @@ class FakeMLflow(Place):
             for metric in asked.get("metrics", []):
                 self.metrics[metric["key"]].append((int(metric["step"]), metric["value"]))
             self.runs[run_id]["tags"] += asked.get("tags", [])
+            self.params |= {param["key"]: param["value"] for param in asked.get("params", [])}
             return {}
         if call == "runs/set-tag":
             self.runs[run_id]["tags"].append({"key": asked["key"], "value": asked["value"]})
@@ -121,6 +123,9 @@ def test_a_run_in_mlflow_has_every_step_and_a_link_in_status(server, tiny_model,
     assert server.runs["run0"]["status"] == "FINISHED"
     assert server.runs["run0"]["name"] == "team-a/colours"
     assert {"key": "finetune.dev/job", "value": "team-a/colours"} in server.runs["run0"]["tags"]
+    settings = {"epochs": "2", "batchSize": "8", "schedule": "Cosine", "warmupRatio": "0.03", "lora.r": "16"}
+    assert {name: server.params.get(name) for name in settings} == settings
+    assert not {"num_train_epochs", "lr_scheduler_type", "per_device_train_batch_size"} & server.params.keys()
     assert server.tokens == {"Bearer secret-token"}
     assert list(server.experiments) == ["colours"]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import wandb
 from mlflow.exceptions import MlflowException
 from wandb.errors import CommError
 
@@ -82,7 +83,8 @@ def test_mlflow(server, tiny_model, tmp_path, monkeypatch):
 def test_weights_and_biases(server, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv(f"{TRACKERS_PREFIX}WANDB_API_KEY", "k" * 40)
     asked = {"wandb": {"secretRef": {"name": "wandb"}, "baseURL": server}}
-    job = make_job(tmp_path, tiny_model, trackers=asked)
+    job = make_job(tmp_path, tiny_model, trackers=asked).model_copy(update={"uid": "untrusted"})
     with pytest.raises(CommError) as raised:
         trackers._MAKERS["wandb"](job, 0)
+    wandb.teardown()
     assert UNTRUSTED in trackers._said(raised.value)

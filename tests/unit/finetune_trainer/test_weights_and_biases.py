@@ -1,9 +1,11 @@
 """Runs in Weights & Biases, by its real client over HTTP: one run per job, numbers only, no training that waits."""
 
+import json
 import os
 import time
 
 import pytest
+from wandb.errors import CommError
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
@@ -51,6 +53,11 @@ def test_a_run_has_every_step_and_a_link_and_nothing_of_the_data(server, tiny_mo
     assert server.history[-1]["eval/loss"] == pytest.approx(report.loss.last_validation)
     assert (list(server.runs), server.runs["1234"]["displayName"]) == (["1234"], "team-a/colours")
     assert server.runs["1234"]["states"] == [0]
+    told = {name: about["value"] for name, about in json.loads(server.runs["1234"]["config"]).items()}
+    settings = {"epochs": 2, "batchSize": 8, "schedule": "Cosine", "warmupRatio": 0.03, "learningRate": 0.01}
+    assert {name: told.get(name) for name in settings} == settings
+    assert (told["lora.r"], told["totalSteps"]) == (16, 10)
+    assert not {"num_train_epochs", "lr_scheduler_type", "per_device_train_batch_size"} & told.keys()
     sent = b"\n".join(server.bodies)
     for never in (b"What colour", b"Answer with one word", b"hush-hush", KEY.encode(), os.uname().nodename.encode()):
         assert never not in sent
@@ -84,22 +91,28 @@ def test_a_server_that_does_not_take_it_is_said_and_the_training_goes_on(
         (lambda found, _: setattr(found, "fault", lambda _m, _p: 401), "it does not accept the key in the Secret"),
         (lambda found, _: setattr(found, "fault", lambda _m, _p: 403), "the key in the Secret may not do this"),
         (lambda found, _: setattr(found, "fault", lambda _m, _p: 404), "leads to no server of Weights & Biases"),
-        (lambda found, _: setattr(found, "address", "http://127.0.0.1:1"), "nothing listens at its address"),
-        (lambda found, _: setattr(found, "address", "http://wandb.invalid"), "its name cannot be resolved"),
         (lambda _, env: env.setenv(f"{TRACKERS_PREFIX}WANDB_API_KEY", "short"), "as WANDB_API_KEY is no key"),
     ],
 )
-def test_why_its_server_does_not_take_a_run_is_said_and_no_address(
-    server, tiny_model, tmp_path, monkeypatch, spoil, why
-):
-    monkeypatch.setattr(weights_and_biases, "_RETRIES", 0)
+def test_why_its_server_does_not_take_a_run_is_said(server, tiny_model, tmp_path, monkeypatch, spoil, why):
     spoil(server, monkeypatch)
     asked = job(tmp_path, tiny_model, server).model_copy(update={"uid": tmp_path.name})  # its client knows the others
     with pytest.raises(Exception, match=r"run|key") as raised:
         weights_and_biases.integration(asked, 0)
-    said = trackers._said(raised.value)
-    assert said.endswith(why)
-    assert "wandb.invalid" not in said
+    assert trackers._said(raised.value).endswith(why)
+
+
+@pytest.mark.parametrize(
+    ("its_words", "why"),
+    [
+        ("dial tcp 10.0.0.1:443: connect: connection refused", "nothing listens at its address"),
+        ("dial tcp: lookup wandb.invalid on 10.0.0.10:53: no such host", "its name cannot be resolved"),
+        ("giving up after 1 attempt(s): context deadline exceeded", "it takes too long"),
+    ],
+)
+def test_why_its_server_is_not_heard_is_said_and_no_address(its_words, why):
+    said = trackers._said(CommError(f"Failed to get resume status: POST http://wandb.invalid/graphql {its_words}"))
+    assert said == f"it does not answer as it should (CommError): {why}"
 
 
 def test_a_server_that_takes_the_run_and_not_its_steps_is_said(server, tiny_model, tmp_path):

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.unit.helm.charts import (
     CHART,
     DIGEST,
     EVERYTHING,
+    KUBE_VERSION,
     ROOT,
     ChartError,
     Manifest,
@@ -105,6 +107,10 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"image": {"digest": "sha256:abc"}}, "digest"),
         ({"image": {"pullPolicy": "always"}}, "pullPolicy"),
         ({"image": {"tag": "a:b"}}, "tag"),
+        ({"image": {"repository": "https://ghcr.io/x/y"}}, "/image/repository"),
+        ({"image": {"repository": "ghcr.io/x/y:1.2"}}, "/image/repository"),
+        ({"checkImage": {"repository": f"ghcr.io/x/y@{DIGEST}"}}, "/checkImage/repository"),
+        ({"extraEnv": [{"name": "X", "value": 1}]}, "/extraEnv/0/value"),
         ({"crds": {"enabled": True}}, "enabled"),
         ({"crds": {"keep": "yes"}}, "keep"),
         ({"watchNamespaces": "team-a"}, "watchNamespaces"),
@@ -133,6 +139,27 @@ def test_a_wrong_value_is_refused_by_name(values: Values, says: str) -> None:
     with pytest.raises(ChartError) as error:
         render(values)
     assert says in str(error.value)
+
+
+def sections(values: Values, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of all values that are objects or switches: what a null takes away, with whatever is below it."""
+    for name, value in values.items():
+        if isinstance(value, dict | bool):
+            yield (*above, name)
+        if isinstance(value, dict):
+            yield from sections(value, (*above, name))
+
+
+@pytest.mark.parametrize("path", sections(yaml.safe_load((CHART / "values.yaml").read_text())), ids=".".join)
+def test_a_value_that_null_takes_away_is_asked_for_by_name_or_not_needed(path: tuple[str, ...]) -> None:
+    given: Any = None
+    for name in reversed(path):
+        given = {name: given}
+    try:
+        said = helm("template", "f", str(CHART), "--kube-version", KUBE_VERSION, values=given)
+    except ChartError as error:
+        said = str(error)
+    assert f"missing property '{path[-1]}'" in said or ("kind: Deployment" in said and "%!" not in said), said
 
 
 def test_every_default_value_is_in_the_schema_and_documented() -> None:
