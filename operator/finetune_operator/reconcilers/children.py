@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_operator.desired.compare import DIGEST_ANNOTATION, differences, is_ours, stamped
+from finetune_operator.desired.compare import DIGEST_ANNOTATION, differences, is_managed, is_ours, stamped
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.kube import Resource
@@ -36,8 +36,9 @@ class Contested:
 
 @dataclass(frozen=True)
 class Ensured:
-    """What was done about an object."""
+    """An object as it is now, None where it is not there, and what was done about it."""
 
+    present: Manifest | None
     applied: bool = False
     contested: Contested | None = None
 
@@ -65,12 +66,12 @@ class Children:
         metadata = wanted["metadata"]
         digest = metadata["annotations"][DIGEST_ANNOTATION]
         key = "/".join((resource.plural, metadata["namespace"], metadata["name"], digest))
-        present = self._context.store.get(resource, metadata["name"], metadata["namespace"])
+        present = await self._present(resource, metadata)
         # What the server itself makes of it, a mutating policy for one, no repetition would change.
         otherwise = self._made_otherwise.get(key) or frozenset()
         found = frozenset(differences(present, wanted)) - otherwise if present else frozenset()
         if present is not None and not found:
-            return Ensured()
+            return Ensured(present)
         changed = ", ".join(sorted(path for path, _ in found)[:3])
         was_so = present is None or (present["metadata"].get("annotations") or {}).get(DIGEST_ANNOTATION) == digest
         wait = self._turns.take(key) if was_so else 0.0
@@ -78,19 +79,27 @@ class Children:
         if wait > 0:
             how = f"changed ({changed})" if present else "deleted"
             note = f"{what} is {how} again and again by somebody else, see its managedFields"
-            return Ensured(contested=Contested(note, wait))
-        if present is None and resource in CHILDREN:
-            await self._spare_strangers(resource, metadata)
+            return Ensured(present, contested=Contested(note, wait))
         written = await self._context.kube.apply(resource, wanted)
         self._context.store.put(resource, written)
         otherwise = self._made_otherwise.put(key, frozenset(differences(written, wanted)))
         if was_so and found - otherwise:
             note = f"{what} was changed by somebody else and has been put right: {changed}"
             await self._context.announce(owner, "Warning", "PutRight", note)
-        return Ensured(applied=True)
+        return Ensured(written, applied=True)
 
-    async def _spare_strangers(self, resource: Resource, metadata: Manifest) -> None:
-        """Only what has our label is watched: applying would take a stranger's over."""
+    async def _present(self, resource: Resource, metadata: Manifest) -> Manifest | None:
+        """The object as it is. Of children only what has our label is watched: of others the API is asked.
+
+        Raises:
+            NameTaken: it is a stranger's, which applying would take over.
+        """
+        found = self._context.store.get(resource, metadata["name"], metadata["namespace"])
+        if resource not in CHILDREN or (found is not None and is_managed(found)):
+            return found
         found = await self._context.kube.get(resource, metadata["name"], metadata["namespace"])
-        if found is not None and not is_ours(found):
+        if found is None:
+            return None
+        if not is_ours(found):
             raise NameTaken(f"{resource.kind} {metadata['name']} exists and was not made by this operator")
+        return found

@@ -31,7 +31,7 @@ from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted
 from finetune_operator.providers.pod_refusals import NotBroughtUp
-from finetune_operator.reconcilers.children import Children, Contested, NameTaken
+from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
 from finetune_operator.reconcilers.context import Context, has_finalizer, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for, wake_of
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
@@ -105,21 +105,23 @@ class DeploymentReconciler:
         self, deployment: Manifest, view: DeploymentView, target: Target | None
     ) -> tuple[Manifest, DeploymentDecision, float | None]:
         """A server on this cluster."""
+        if self._context.is_ending(view.namespace):
+            return deployment, DeploymentDecision(view.status), None
         if not view.deleting:
             deployment, view = await self._idle.look(deployment, view)
             deployment, view = await self._left(deployment, view, target)
         decision = decide(view)
         try:
-            applied, contested = await self._serve(deployment, view, decision)
-            if applied:
-                # What was read of the server is of before the change.
-                view = replace(view, serving=self._serving_of(view.namespace, view.name))
+            made = await self._serve(deployment, view, decision)
+            contested = made.contested if made else None
+            if made and (made.applied or contested):
+                # What was read of the server is of before the change, or of before it was asked for.
+                view = replace(view, serving=self._serving_of(view, made.present))
+                view = replace(view, contested=contested.note if contested else "")
                 decision = decide(view)
             if view.serving.state == "Rolling" and not view.deleting:
                 view = replace(view, serving=await self._explained(view))
                 decision = decide(view)
-            if contested:
-                decision = decide(replace(view, contested=contested.note))
         except NameTaken as taken:
             refused = not_served(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
             return deployment, refused, REFUSED_CHECK_SECONDS
@@ -139,7 +141,7 @@ class DeploymentReconciler:
 
     async def _explained(self, view: DeploymentView) -> Serving:
         """The state of a server whose pods do not start, with what only their Events say: a volume that is missing."""
-        pods = self._context.store.select(PODS, pods_of_deployment(view.namespace, view.name))
+        pods = self._pods_of(view.namespace, view.name)
         failure = await self._not_up.of(pods, f"{DEPLOYMENT_LABEL}={view.name}")
         return replace(view.serving, state="Failing", failure=failure) if failure else view.serving
 
@@ -229,15 +231,16 @@ class DeploymentReconciler:
             status=parse_status(ModelDeploymentStatus, deployment),
             model=status,
             connections=self._connections(status),
-            serving=self._serving_of(namespace, name),
+            serving=read_serving(store.get(DEPLOYMENTS, name, namespace), self._pods_of(namespace, name)),
             now=self._context.clock(),
         )
 
-    def _serving_of(self, namespace: str, name: str) -> Serving:
+    def _serving_of(self, view: DeploymentView, present: Manifest | None) -> Serving:
         """The state of the server on this cluster, if there is one."""
-        store = self._context.store
-        pods = store.select(PODS, pods_of_deployment(namespace, name))
-        return read_serving(store.get(DEPLOYMENTS, name, namespace), pods)
+        return read_serving(present, self._pods_of(view.namespace, view.name))
+
+    def _pods_of(self, namespace: str, name: str) -> list[Manifest]:
+        return self._context.store.select(PODS, pods_of_deployment(namespace, name))
 
     def _connections(self, model: FineTunedModelStatus | None) -> dict[str, LLMConnectionSpec]:
         named = {version.connection for version in (model.versions if model else None) or ()}
@@ -245,21 +248,20 @@ class DeploymentReconciler:
         found = ((name, self._context.connection(name)) for name in named & known)
         return {name: connection for name, connection in found if connection is not None}
 
-    async def _serve(
-        self, deployment: Manifest, view: DeploymentView, decision: DeploymentDecision
-    ) -> tuple[bool, Contested | None]:
-        """Apply Deployment and Service where they are not as they should be; whether anything was applied."""
+    async def _serve(self, deployment: Manifest, view: DeploymentView, decision: DeploymentDecision) -> Ensured | None:
+        """Apply Deployment and Service where they are not as they should be: the server, and what was done to both."""
         version = decision.serve
         if version is None or view.spec is None:
-            return False, None
+            return None
         connection = view.connections[version.connection].hugging_face
         if connection is None or decision.engine not in {"vLLM", "Transformers"}:
-            return False, None
+            return None
         served = serving.Served(version, decision.engine, connection, asleep=view.status.asleep is not None)
         service = await self._children.ensure(SERVICES, deployment, serving.service(deployment, view.spec))
         wanted = serving.deployment(deployment, view.spec, served)
         server = await self._children.ensure(DEPLOYMENTS, deployment, wanted)
-        return service.applied or server.applied, server.contested or service.contested
+        applied = service.applied or server.applied
+        return replace(server, applied=applied, contested=server.contested or service.contested)
 
 
 def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[str, str, str] | None:

@@ -151,7 +151,8 @@ class JobReconciler:
             uid=metadata["uid"],
             generation=metadata["generation"],
             created=moment(metadata["creationTimestamp"]),
-            deleting=wants_deletion(job),
+            # What ends with its namespace may be deleted after its children: nothing can be made any more.
+            deleting=wants_deletion(job) or (not remote and self._context.is_ending(metadata["namespace"])),
             spec=spec,
             spec_error=spec_error,
             status=status,

@@ -56,6 +56,21 @@ async def test_who_answers_each_time_is_told_of_and_answered_ever_so_often() -> 
     assert cluster.condition("Ready", DEPLOYMENT)["message"] == "version 1 answers"
 
 
+async def test_what_is_taken_out_of_our_sight_is_not_called_deleted() -> None:
+    cluster = await serving()
+    asked = len(cluster.kube.requests)
+    for number in range(60):
+        metadata = cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]["metadata"]
+        labels = metadata["labels"] | {"app.kubernetes.io/managed-by": "Helm", "x": str(number)}
+        cluster.kube.change(DEPLOYMENTS, "sentiment", metadata=metadata | {"labels": labels})
+        await cluster.wait(1)
+    assert len(cluster.kube.requests) - asked < 30
+    assert PUT_RIGHT in cluster.told
+    ready = cluster.condition("Ready", DEPLOYMENT)
+    assert ready["status"] == "True", "its pods answer on"
+    assert "is changed (metadata.labels.app.kubernetes.io/managed-by) again and again" in ready["message"]
+
+
 async def test_a_server_that_somebody_scales_to_nothing_again_and_again_is_not_called_suspended() -> None:
     cluster = await serving()
     for _ in range(5):

@@ -3,9 +3,10 @@
 import pytest
 
 from finetune_api.trainer import termination_message
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, Resource, TokenIdentity
+from finetune_operator.runtime.kube import DEPLOYMENTS, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS, Resource, TokenIdentity
 from tests.unit.finetune_operator.decide.given import ended
 from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster, with_job, with_running_job
+from tests.unit.finetune_operator.reconcilers.test_reconcile_models import with_version
 
 
 async def test_a_container_beside_the_trainer_that_never_ends_does_not_hold_the_job_up() -> None:
@@ -157,3 +158,21 @@ async def test_a_pod_whose_labels_were_taken_off_is_followed_to_its_end() -> Non
     await cluster.settle()
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
     assert cluster.status()["provider"]["attempt"] == 1
+
+
+async def test_nothing_is_made_in_a_namespace_that_ends_whatever_of_it_goes_first() -> None:
+    cluster = await with_version()
+    cluster.roll_out()
+    cluster.add_job("sentiment-2")
+    await cluster.settle()
+    cluster.run_pod(job="sentiment-2")
+    await cluster.settle()
+    made = cluster.kube.requests.count(("create", "jobs")), cluster.kube.asked("apply", "deployments")
+    told = list(cluster.told)
+    cluster.kube.change(NAMESPACES, "team-a", None, status={"phase": "Terminating"})
+    for resource, name in ((JOBS, "sentiment-2-1"), (PODS, "sentiment-2-1-x"), (DEPLOYMENTS, "sentiment")):
+        cluster.kube.drop(resource, name)
+    await cluster.settle()
+    await cluster.wait(60)
+    assert (cluster.kube.requests.count(("create", "jobs")), cluster.kube.asked("apply", "deployments")) == made
+    assert cluster.told == told, "nothing went wrong"
