@@ -68,6 +68,12 @@ def unsettled(view: JobView) -> float:
     return max(0.0, (moment(asked) + SETTLE - view.now).total_seconds())
 
 
+def is_to_be_held(view: JobView) -> bool:
+    """Whether something of it is at the provider, and the finalizer that sees to its end was taken off."""
+    brought = view.provider.asked_at is not None or view.provider.files is not None
+    return brought and view.remote and not (view.held or view.deleting or view.finished or _is_adopted(view))
+
+
 def is_submitted(provider: ProviderStatus) -> bool:
     """Whether the provider has made the attempt's job: its name there is known."""
     return provider.asked_at is not None and provider.job_id is not None

@@ -66,6 +66,8 @@ class JobReconciler:
                 return None
             decision = cloud_job.trouble(view, refused, cloud_job.ASK_AGAIN_SECONDS)
         try:
+            if cloud_job.is_to_be_held(view):
+                job = await self._cloud.hold(job)
             job, decision = await self._act(job, view, decision)
         except Busy as busy:
             return Requeue(busy.retry_after or 1.0)
