@@ -1,5 +1,6 @@
 """What all kinds share: the model base, references, quantities, conditions."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -96,10 +97,14 @@ KeyName = Annotated[
 ]
 
 
+_RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}([.]\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+
+
 def _moment(text: str) -> str:
     """Refuses what the API server would refuse: a status with one such time could not be written at all."""
-    if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError("a time needs a time zone: write RFC 3339, such as 2026-01-31T12:00:00Z")
+    datetime.fromisoformat(text)  # the day is one of a calendar
+    if not _RFC3339.fullmatch(text):  # of ISO 8601 Python knows more than that
+        raise ValueError("a time is written as RFC 3339 has it, with its zone, such as 2026-01-31T12:00:00Z")
     return text
 
 

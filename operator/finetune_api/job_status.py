@@ -10,7 +10,7 @@ from finetune_api.evaluation import EvaluationResult
 from finetune_api.memory import MemoryUse
 from finetune_api.push import Pushed
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_api.trackers import Tracked
+from finetune_api.trackers import Followers
 from finetune_api.verdict import DatasetVerdict, SplitName
 
 JobPhase = Literal[
@@ -306,9 +306,7 @@ class FineTuneJobStatus(ApiModel):
     dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
     memory: MemoryUse | None = Field(None, description="What training takes of a GPU's or the pod's memory.")
     evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
-    trackers: Annotated[list[Tracked], Field(max_length=4)] | None = Field(
-        None, description="How spec.trackers are doing, and the run's page in each."
-    )
+    trackers: Followers | None = Field(None, description="How spec.trackers are doing, and the run's page in each.")
     failure: Failure | None = Field(None, description="What went wrong, where, and what to do.")
     provider: ProviderStatus | None = Field(None, description="What runs the job.")
     cost: Cost | None = Field(None, description="What it costs at a provider that bills for it.")

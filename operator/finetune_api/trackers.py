@@ -74,3 +74,7 @@ class Tracked(ApiModel):
     problem: Annotated[str, Field(max_length=256)] | None = Field(
         None, description="What it did not take, if anything. The job's own record has all of it."
     )
+
+
+Followers = Annotated[list[Tracked], Field(max_length=4)]
+"""All of a job, in a report as in status: what is more would keep the whole status unwritten."""

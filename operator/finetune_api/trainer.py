@@ -15,7 +15,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, Loss, PartName, Progress, ProviderFile, TrainingResult
 from finetune_api.memory import MemoryUse
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
-from finetune_api.trackers import Tracked
+from finetune_api.trackers import Followers
 from finetune_api.verdict import SPLITS, DatasetVerdict
 
 _SUSPECT = re.compile(rb"NaN|Infinity|\d[eE]\+?\d{3}|\d{19}")
@@ -143,7 +143,7 @@ class Report(AttemptRef):
     dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
     memory: MemoryUse | None = Field(None, description="What training takes of memory.")
     evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
-    trackers: list[Tracked] | None = Field(None, description="How experiment trackers are doing.")
+    trackers: Followers | None = Field(None, description="How experiment trackers are doing.")
     checked: Checked | None = Field(None, description="What a provider has been given; with phase Checked.")
     result: TrainingResult | None = Field(None, description="What the run made; with phase Succeeded.")
     failure: Failure | None = Field(None, description="What went wrong; with phase Failed.")

@@ -182,12 +182,13 @@ class Operator:
         """Serve probes, wait for the Lease, work until `stop` or until the Lease is lost; the exit code."""
         async with AsyncExitStack() as stack:
             await self._start_servers(stack)
-            await self._mark_leader(leading=False)
+            leads = asyncio.Event()
+            labelling = asyncio.create_task(self._keep_label(leads), name="label the leader")
+            stack.callback(labelling.cancel)
             if not await _first(stop.wait(), self._leadership.acquire()):
                 return OK
             stack.push_async_callback(self._leadership.release)
-            marking = asyncio.create_task(self._become_known(), name="label the leader")
-            stack.callback(marking.cancel)
+            leads.set()
             return await self._work(stop)
 
     async def _start_servers(self, stack: AsyncExitStack) -> None:
@@ -255,8 +256,11 @@ class Operator:
         kind: Any = event_type
         await record(self._guarded, dict(regarding), kind, reason, note, action="Reconcile")
 
-    async def _become_known(self) -> None:
-        """Without the label no report would come as long as this replica leads: it is set until that is done."""
+    async def _keep_label(self, leads: asyncio.Event) -> None:
+        """By the label reports find the leader. An earlier process of this pod that has lost the lead has left it."""
+        while not leads.is_set() and not await self._mark_leader(leading=False):  # noqa: ASYNC110 - as below
+            await asyncio.sleep(LABEL_RETRY_SECONDS)
+        await leads.wait()
         with suppress(LeadershipLost):
             while not await self._mark_leader(leading=True):  # noqa: ASYNC110 - nothing tells when it can be done
                 await asyncio.sleep(LABEL_RETRY_SECONDS)

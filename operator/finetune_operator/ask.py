@@ -10,7 +10,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -163,7 +164,7 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
                 f"ModelDeployment {args.model} asks for a bearer key, which the API server does not pass on: "
                 f"kubectl -n {args.namespace} port-forward svc/{args.model} 8000:80, and send it with curl"
             )
-        return await _in_cluster(kube, args, body)
+        return await _in_cluster(kube, endpoint, args, body)
     return await _at_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
 
 
@@ -173,10 +174,30 @@ def _why(status: Mapping[str, Any]) -> str:
     return "".join(f": {message}" for message in said if message)
 
 
-async def _in_cluster(kube: Kube, args: argparse.Namespace, body: dict[str, Any]) -> str:
+@contextmanager
+def _read(endpoint: Endpoint) -> Iterator[None]:
+    """Around the reading of a reply.
+
+    Raises:
+        CannotAsk: it is of another shape.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError):
+        said = f"{endpoint.url} answers with something else than a model's words: is a proxy in between?"
+        raise CannotAsk(said) from None
+
+
+def _content(reply: bytes) -> str:
+    """What a reply in the shape of OpenAI's API says."""
+    return str(orjson.loads(reply)["choices"][0]["message"]["content"] or "")
+
+
+async def _in_cluster(kube: Kube, endpoint: Endpoint, args: argparse.Namespace, body: dict[str, Any]) -> str:
     path = "v1/chat/completions"
-    reply = orjson.loads(await kube.post_to_service(args.namespace, args.model, SERVICE_PORT, path, orjson.dumps(body)))
-    return str(reply["choices"][0]["message"]["content"] or "")
+    reply = await kube.post_to_service(args.namespace, args.model, SERVICE_PORT, path, orjson.dumps(body))
+    with _read(endpoint):
+        return _content(reply)
 
 
 async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> str:
@@ -189,7 +210,8 @@ async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> st
             reply = await client.chat.completions.create(**body)
         except openai.OpenAIError as error:
             raise CannotAsk(f"{endpoint.url}: {_said(error)}") from None
-    return reply.choices[0].message.content or ""
+    with _read(endpoint):
+        return reply.choices[0].message.content or ""
 
 
 def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
@@ -208,7 +230,8 @@ def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
     region = endpoint.model.split(":")[3]
     client = boto3.Session().client("bedrock-runtime", region_name=region, endpoint_url=endpoint.url)
     reply = client.converse(**asked)
-    return "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
+    with _read(endpoint):
+        return "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
 
 
 def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | None) -> str:
@@ -219,7 +242,8 @@ def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | 
     region = public[1] if public else region
     client = boto3.Session().client("sagemaker-runtime", region_name=region, endpoint_url=endpoint.url)
     reply = client.invoke_endpoint(EndpointName=endpoint.model, ContentType="application/json", Body=orjson.dumps(body))
-    return str(orjson.loads(reply["Body"].read())["choices"][0]["message"]["content"])
+    with _read(endpoint):
+        return _content(reply["Body"].read())
 
 
 def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:

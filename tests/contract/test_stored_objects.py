@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec
+from finetune_api.job_status import Progress
 from finetune_api.model import FineTunedModelSpec
 from finetune_api.names import GROUP, VERSION
 from tests.cluster.errors import ClusterError
@@ -329,6 +332,30 @@ def test_spec_and_status_are_written_apart(reported: Server) -> None:
     reported.patch("ftm", "sentiment", {"spec": {"historyLimit": 9}}, "--subresource=status")
     after = reported.get("ftm", "sentiment")
     assert (after["spec"], after["status"]) == (before["spec"], before["status"])
+
+
+TIMES = {
+    "2026-01-31T12:00:00Z": True,
+    "2026-01-31T12:00:00.123456Z": True,
+    "2026-01-31T13:00:00+01:00": True,
+    "2026-01-31T12:00:00": False,
+    "2026-01-31 12:00:00+00:00": False,
+    "2026-01-31T12:00Z": False,
+    "2026-01-31T12+00:00": False,
+    "20260131T120000Z": False,
+    "2026-W05-6T12:00:00Z": False,
+    "2026-02-30T12:00:00Z": False,
+}
+
+
+@pytest.mark.parametrize(("text", "taken"), TIMES.items())
+def test_a_time_that_the_models_take_the_server_takes_too(reported: Server, text: str, taken: bool) -> None:
+    read = nullcontext() if taken else pytest.raises(ValidationError)
+    with read:
+        Progress(step=1, total_steps=2, updated_at=text)
+    written = nullcontext() if taken else pytest.raises(ClusterError, match="updatedAt")
+    with written:
+        reported.patch("ftj", "sentiment-1", {"status": {"progress": {"updatedAt": text}}}, "--subresource=status")
 
 
 def test_a_status_of_another_shape_is_refused(reported: Server) -> None:

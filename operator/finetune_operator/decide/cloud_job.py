@@ -24,6 +24,9 @@ from finetune_operator.decide.run import CHANGES_BY_ITSELF
 NAMING = timedelta(minutes=30)
 """How long a job may be done at the provider before its model has a name."""
 
+_OF_ONE_RUN = ("progress", "loss", "train_loss", "eval_loss")
+"""Where no attempt goes on from a checkpoint, none of the attempt before is this one's."""
+
 LOOK_AGAIN_SECONDS = 15
 ASK_AGAIN_SECONDS = 60
 
@@ -63,6 +66,12 @@ def unsettled(view: JobView) -> float:
     if asked is None or is_submitted(view.provider):
         return 0.0
     return max(0.0, (moment(asked) + SETTLE - view.now).total_seconds())
+
+
+def is_to_be_held(view: JobView) -> bool:
+    """Whether something of it is at the provider, and the finalizer that sees to its end was taken off."""
+    brought = view.provider.asked_at is not None or view.provider.files is not None
+    return brought and view.remote and not (view.held or view.deleting or view.finished or _is_adopted(view))
 
 
 def is_submitted(provider: ProviderStatus) -> bool:
@@ -282,7 +291,9 @@ def asked(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
     provider = status.provider or ProviderStatus()
     # The check is over: from here on jobID is the provider's name, once it is known.
     fields = {"asked_at": timestamp(view.now), "job_id": None, "retry_after": None}
-    return status.model_copy(update={"provider": provider.model_copy(update=fields)})
+    goes_on = view.connection is not None and view.connection.sage_maker is not None
+    told = {} if goes_on else dict.fromkeys(_OF_ONE_RUN)
+    return status.model_copy(update={**told, "provider": provider.model_copy(update=fields)})
 
 
 def submitted(status: FineTuneJobStatus, made: RemoteJob) -> FineTuneJobStatus:
@@ -355,7 +366,9 @@ def complete(view: JobView) -> Decision | None:
     decision = job.complete(view)
     if decision is None or decision.register:
         return decision
-    return _with(view, decision, measuring.facts(view), cost=cloud_cost.with_bill(view))
+    # What it has at the provider goes next.
+    told = replace(decision, requeue_after=0)
+    return _with(view, told, measuring.facts(view), cost=cloud_cost.with_bill(view))
 
 
 def _with(view: JobView, decision: Decision, facts: Iterable[Fact], **fields: Any) -> Decision:
@@ -387,6 +400,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     wait_for_news,
     suspend,
     attempts.notice_loss,
+    job.remember,
     job.hold_restored,
     job.wait_for_connection,
     job.refuse_by_policy,

@@ -37,7 +37,8 @@ def check_is_due(status: LLMConnectionStatus, *, generation: int, now: datetime)
     if status.last_checked is None or status.observed_generation != generation:
         return 0.0
     every = GOOD_FOR if is_true(status.conditions, "Ready") else BAD_FOR
-    return max(0.0, (moment(status.last_checked) + every - now).total_seconds())
+    left = moment(status.last_checked) + every - now
+    return left.total_seconds() if timedelta() < left <= every else 0.0  # more: another clock has written that
 
 
 def says_the_same(before: LLMConnectionStatus, now: LLMConnectionStatus) -> bool:

@@ -369,6 +369,11 @@ def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> 
     return view.status.model_copy(update={**fields, "conditions": conditions, "observed_generation": view.generation})
 
 
+def differs_in_cost_alone(before: ModelDeploymentStatus, now: ModelDeploymentStatus) -> bool:
+    """Whether nothing but its cost has changed, which grows by itself: written, and no reason to look again."""
+    return before.model_copy(update={"cost": now.cost}) == now
+
+
 def read_serving(deployment: Manifest | None, pods: Sequence[Manifest]) -> Serving:
     """The state of a server from its apps/v1 Deployment and its pods."""
     if deployment is None:

@@ -113,7 +113,8 @@ def restart(view: JobView) -> Decision | None:
     if not view.finished or view.spec is None:
         return None
     if is_true(view.status.conditions, "Complete"):
-        return Decision(with_status(view, Change(fields={"observed_retry_nonce": view.spec.retry_nonce})))
+        seen = with_status(view, Change(fields={"observed_retry_nonce": view.spec.retry_nonce}))
+        return Decision(seen, requeue_after=0)  # its time to live goes on
     facts = [
         *reconciling(Reason.PENDING, "started again by spec.retryNonce"),
         Fact("Failed", "False", Reason.PENDING),
@@ -156,7 +157,7 @@ def remember(view: JobView) -> Decision | None:
         "completion_time": timestamp(view.now),
         "observed_retry_nonce": view.spec.retry_nonce,
     }
-    return Decision(with_status(view, Change(facts, fields)), requeue_after=view.spec.ttl_seconds_after_finished)
+    return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
 
 
 def hold_restored(view: JobView) -> Decision | None:

@@ -46,6 +46,11 @@ class ModelView:
     now: datetime
 
     @property
+    def serving(self) -> list[DeploymentView]:
+        """The model's own: what serves another one serves none of its versions, whatever their numbers."""
+        return [one for one in self.deployments if one.spec.model_ref.name == self.name]
+
+    @property
     def versions(self) -> list[ModelVersion]:
         """Versions whose weights are there, oldest first; some may be on their way out."""
         return [version for version in self.status.versions or () if version.version not in self.pruned]
@@ -156,7 +161,7 @@ def prunable(view: ModelView, active: int | None) -> list[ModelVersion]:
     """Versions beyond historyLimit that are neither active nor served, nor asked for by a deployment."""
     limit = view.spec.history_limit if view.spec else len(view.versions)
     used = {active, view.status.active_version}
-    for deployment in view.deployments:
+    for deployment in view.serving:
         used |= {deployment.status.served_version, deployment.status.target_version}
         if isinstance(deployment.spec.version, int):
             used.add(deployment.spec.version)
@@ -238,7 +243,7 @@ def _deployment_facts(deployment: DeploymentView | None, active: int, passed_ove
 def _status(
     view: ModelView, facts: list[Fact], active: int | None, versions: list[ModelVersion]
 ) -> FineTunedModelStatus:
-    served = {d.status.served_version: d.name for d in view.deployments if d.status.served_version is not None}
+    served = {d.status.served_version: d.name for d in view.serving if d.status.served_version is not None}
     versions = [version.model_copy(update={"deployment": served.get(version.version)}) for version in versions]
     chosen = next((version for version in versions if version.version == active), None)
     automatic = _automatic(view)

@@ -17,9 +17,8 @@ class NextStep:
     deployments: tuple[str, ...] = ()
 
 
-def next_step(model: str, deployments: Sequence[DeploymentView]) -> NextStep:
+def next_step(serving: Sequence[DeploymentView]) -> NextStep:
     """Weights are never deleted while something serves them: who made a deployment by hand ends it by hand."""
-    serving = [one for one in deployments if one.spec.model_ref.name == model]
     own = tuple(one.name for one in serving if one.owned)
     if own:
         return NextStep("EndOwn", own)

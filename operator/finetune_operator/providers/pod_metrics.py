@@ -5,7 +5,6 @@ The pods are reached by their addresses, as Prometheus reaches them: no right on
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -15,6 +14,7 @@ from yarl import URL
 from finetune_api.names import SERVER_CONTAINER
 from finetune_operator.decide.idle import PodUse
 from finetune_operator.desired.serving import PORT
+from finetune_operator.runtime.http_date import http_date
 from finetune_operator.runtime.server_clock import TOLERANCE
 
 SECONDS = 5.0
@@ -67,10 +67,7 @@ class PodMetrics:
 
 def _ahead(date: str | None, now: datetime) -> timedelta:
     """How far the clock of a pod's node is ahead, by the Date of the pod's answer; nothing that is to be seen: 0."""
-    try:
-        found = parsedate_to_datetime(date or "").astimezone(UTC) - now
-    except (ValueError, OverflowError):
-        return timedelta()
+    found = (http_date(date) or now) - now
     return found if abs(found) > TOLERANCE else timedelta()
 
 

@@ -1,8 +1,9 @@
 """How long a provider asks to be left alone, by the headers of its answer. Pure."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
+
+from finetune_operator.runtime.http_date import http_date
 
 SHORTEST, LONGEST = 1.0, 3600.0
 
@@ -19,8 +20,8 @@ def asked_pause(headers: Mapping[str, str], now: datetime) -> float | None:
     if milliseconds is not None:
         seconds = milliseconds / 1000
     if seconds is None:
-        until = _date(told.get("retry-after"))
-        seconds = (until - (_date(told.get("date")) or now)).total_seconds() if until else None
+        until = http_date(told.get("retry-after"))
+        seconds = (until - (http_date(told.get("date")) or now)).total_seconds() if until else None
     return None if seconds is None else min(max(seconds, SHORTEST), LONGEST)
 
 
@@ -30,11 +31,3 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return number if 0 <= number < float("inf") else None
-
-
-def _date(text: str | None) -> datetime | None:
-    try:
-        found = parsedate_to_datetime(text or "")
-    except (ValueError, IndexError, OverflowError):
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -19,6 +19,7 @@ from finetune_operator.decide.deployment import (
     Serving,
     Target,
     decide,
+    differs_in_cost_alone,
     find_target,
     not_served,
     read_serving,
@@ -95,10 +96,11 @@ class DeploymentReconciler:
         else:
             deployment, decision, again = await self._local(deployment, view, target)
         before = parse_status(ModelDeploymentStatus, deployment)
-        await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status)
-        told = headline(before, decision.status)
-        if told is not None:
-            await self._context.announce(deployment, *told)
+        told = differs_in_cost_alone(before, decision.status)
+        await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status, told=told)
+        event = headline(before, decision.status)
+        if event is not None:
+            await self._context.announce(deployment, *event)
         return None if again is None else Requeue(again)
 
     async def _local(

@@ -85,7 +85,7 @@ class EvaluationHosts:
         plan = decide.rise(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
         recorded = await self._asked(plan, found)
         status = measuring.deployed(status, recorded)
-        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status)
+        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
         if written is None:
             return job, Decision(view.status)  # deleted meanwhile
         status, failure = await self._make(view, status, plan.make)
@@ -109,7 +109,7 @@ class EvaluationHosts:
         alone = view.provider.name in ONE_AT_A_TIME
         plan = decide.fall(_recorded(view.status), found, beginning(view), view.now, one_at_a_time=alone)
         status = measuring.fallen(view.status, plan)
-        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status) or job
+        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True) or job
         self._guard()
         left = Left(written, status, tuple(one.name for one in plan.recorded))
         try:

@@ -15,7 +15,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide import attached, hosting_cost, idle
 from finetune_operator.decide import hosted as decide
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
-from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, Target, going
+from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, Target, differs_in_cost_alone, going
 from finetune_operator.decide.hosted import Hosted, Plan, Wanted
 from finetune_operator.decide.hosting_cost import Rate
 from finetune_operator.decide.hosting_terms import terms_of
@@ -143,7 +143,7 @@ class HostedDeployments:
             asleep = idle.fall_asleep(view.generation, look.wake, view.now)
             plan = look.plan(plan.recorded, asleep)
         status = self._status(look, plan, asleep, seen)
-        written = await self._context.write_status(MODEL_DEPLOYMENTS, look.deployment, view.status, status)
+        written = await self._write(look.deployment, view.status, status)
         if written is None:
             return look.deployment, view  # deleted meanwhile, whoever has taken its finalizer off: nothing is made
         await self._tell(written, view, asleep, seen)
@@ -172,8 +172,7 @@ class HostedDeployments:
             found = await self._found(sorted({one.connection for one in recorded}), recorded)
             left, delete = decide.leave(recorded, found, view.now, answers=answers)
             status = self._left_behind(view, [*kept, *hosting_cost.billed(left, found, _as_recorded, view.now)])
-            written = await self._context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
-            deployment = written or deployment
+            deployment = await self._write(deployment, view.status, status) or deployment
             self._guard()
             for one in [one for one in left if one.name in delete[:1]]:
                 await self._calls.delete(found[one.name])
@@ -186,6 +185,12 @@ class HostedDeployments:
         before = next((one for one in left if one.answered and decide.is_ready(found, one.name)), None)
         meanwhile = before.version if before is not None and not answers else None
         return deployment, replace(view, status=status, cost=status.cost, meanwhile=meanwhile)
+
+    async def _write(
+        self, deployment: Manifest, before: ModelDeploymentStatus, status: ModelDeploymentStatus
+    ) -> Manifest | None:
+        told = differs_in_cost_alone(before, status)
+        return await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, status, told=told)
 
     def _left_behind(self, view: DeploymentView, left: Sequence[HostedDeployment]) -> ModelDeploymentStatus:
         """The status while deployments stand that no version needs any more."""

@@ -66,6 +66,8 @@ class JobReconciler:
                 return None
             decision = cloud_job.trouble(view, refused, cloud_job.ASK_AGAIN_SECONDS)
         try:
+            if cloud_job.is_to_be_held(view):
+                job = await self._cloud.hold(job)
             job, decision = await self._act(job, view, decision)
         except Busy as busy:
             return Requeue(busy.retry_after or 1.0)
@@ -83,8 +85,8 @@ class JobReconciler:
         if decision.delete:
             return await self._end_of_time(job)
         status = decision.status.model_copy(update={"display": _display(view, decision.status)})
-        # What this write tells concerns the job alone, and that has just been looked at.
-        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=not view.remote)
+        # It concerns the job alone, which has just been looked at: figures that go by the time would wake it for ever.
+        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
         await self._tell(job, view.status, status)
         if status.completion_time is not None or view.deleting:
             self._forget(view.uid)

@@ -194,7 +194,7 @@ class ModelReconciler:
             made = spec and of_record(job["metadata"], spec, parse_status(FineTuneJobStatus, job))
             if made and moment(made.created_at) >= moment(metadata["creationTimestamp"]):
                 records.append(made)
-        served = next((one.status.served_version for one in view.deployments if one.spec.version == "Active"), None)
+        served = next((one.status.served_version for one in view.serving if one.spec.version == "Active"), None)
         return recovered(status, records, served)
 
     def _observe(self, model: Manifest) -> ModelView:

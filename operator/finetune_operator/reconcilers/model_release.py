@@ -48,7 +48,7 @@ class ModelRelease:
         if is_abandoned(model) or view.spec is None or view.spec.deletion_policy == "Retain":
             await self._let_go(model, view.versions)
             return None
-        step = next_step(view.name, view.deployments)
+        step = next_step(view.serving)
         if step.step == "DeleteWeights":
             return await self._delete_weights(model, view)
         names = ", ".join(step.deployments)

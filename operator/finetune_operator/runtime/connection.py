@@ -139,21 +139,12 @@ class Connection:
 
     async def _send(self, request: Request) -> bytes:
         started, sent = asyncio.get_running_loop().time(), self.clock.local()
-        code = 0
         try:
-            async with self._open(request, await self._headers(request)) as response:
-                code = response.status
+            async with self._answer(request) as response:
                 body = await response.read()
-                if code >= 300:
-                    raise _error(response, body)
                 self.clock.saw(response.headers.get("Date"), sent)
                 return body
-        except TimeoutError:
-            raise Transient(0, "Timeout", f"no answer within {self._settings.kube_timeout_seconds:g} s") from None
-        except aiohttp.ClientError as error:
-            raise Transient(0, "Unreachable", f"{type(error).__name__}: {error}") from error
         finally:
-            metrics.API_REQUESTS.labels(request.verb, request.resource, str(code)).inc()
             metrics.API_SECONDS.labels(request.verb).observe(asyncio.get_running_loop().time() - started)
 
     @asynccontextmanager
@@ -164,13 +155,19 @@ class Connection:
             KubeError: by the answer's status; Transient without an answer.
         """
         await self.throttle()
+        async with self._answer(request) as response:
+            yield response.content
+
+    @asynccontextmanager
+    async def _answer(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is no refusal, whose body is still to be read."""
         code = 0
         try:
             async with self._open(request, await self._headers(request)) as response:
                 code = response.status
                 if code >= 300:
                     raise _error(response, await response.read())
-                yield response.content
+                yield response
         except TimeoutError:
             raise Transient(0, "Timeout", f"no answer within {self._settings.kube_timeout_seconds:g} s") from None
         except aiohttp.ClientError as error:

@@ -17,51 +17,8 @@ import orjson
 from finetune_api.names import FIELD_MANAGER, GROUP, VERSION
 from finetune_operator.runtime import connection
 from finetune_operator.runtime.connection import Connection, Request
-from finetune_operator.runtime.errors import (
-    Conflict,
-    Forbidden,
-    Gone,
-    Invalid,
-    KubeError,
-    LeadershipLost,
-    NoCluster,
-    NotFound,
-    TooManyRequests,
-    Transient,
-)
+from finetune_operator.runtime.errors import Conflict, Gone, Invalid, KubeError, NotFound
 from finetune_operator.runtime.settings import Settings
-
-__all__ = [
-    "CONFIG_MAPS",
-    "CONNECTIONS",
-    "DEPLOYMENTS",
-    "EVENTS",
-    "FINE_TUNED_MODELS",
-    "FINE_TUNE_JOBS",
-    "JOBS",
-    "JOB_SETS",
-    "LEASES",
-    "MODEL_DEPLOYMENTS",
-    "NAMESPACES",
-    "PODS",
-    "SECRETS",
-    "SERVICES",
-    "TOKEN_REVIEWS",
-    "Conflict",
-    "Forbidden",
-    "Gone",
-    "Invalid",
-    "Kube",
-    "KubeError",
-    "LeadershipLost",
-    "NoCluster",
-    "NotFound",
-    "Page",
-    "Resource",
-    "TokenIdentity",
-    "TooManyRequests",
-    "Transient",
-]
 
 PAGE_SIZE = 250
 """Objects of a page: reading it stops all other work for so long, some 30 ms for pods of this size."""
@@ -110,7 +67,6 @@ JOB_SETS = Resource("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet")
 PODS = Resource("", "v1", "pods", "Pod")
 SERVICES = Resource("", "v1", "services", "Service")
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
-CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 SECRETS = Resource("", "v1", "secrets", "Secret")
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")

@@ -7,7 +7,8 @@ use and take young pods for late; and two replicas on two nodes would contradict
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+
+from finetune_operator.runtime.http_date import http_date
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,7 @@ class ServerClock:
         The server wrote it between then and now. Where what is believed of its clock does not fit, the nearest that
         does is believed from here on.
         """
-        if date is None or date == self._last:
-            return
-        try:
-            said = parsedate_to_datetime(date).astimezone(UTC)
-        except (ValueError, OverflowError):
+        if date is None or date == self._last or (said := http_date(date)) is None:
             return
         self._last = date
         earliest, latest = said - self._local(), said + GRAIN - sent

@@ -193,6 +193,7 @@ def test_thinning_keeps_the_ends_and_spreads_the_rest(count: int, limit: int, ex
 
 
 HEAD = '"namespace":"a","name":"b","uid":"c","attempt":1,"phase":"Succeeded"'
+FIVE = ",".join(['{"name":"mlflow"}'] * 5)
 RESULT = '"result":{"artifact":{"uri":"pvc://m/x"},"steps":5}'
 
 
@@ -210,6 +211,18 @@ def test_a_figure_that_no_status_could_hold_is_left_out_and_the_result_stays(fig
     assert report is not None
     assert (report.loss, report.progress) == (None, None)
     assert report.result is not None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '"progress":{"step":1,"totalSteps":2,"updatedAt":"2026-01-31 12:00:00+00:00"}',
+        '"progress":{"step":1,"totalSteps":2,"updatedAt":"20260131T120000Z"}',
+        f'"trackers":[{FIVE}]',
+    ],
+)
+def test_a_report_with_what_no_status_takes_is_none(odd: str) -> None:
+    assert read_termination_message(f"{{{HEAD},{odd},{RESULT}}}") is None
 
 
 def test_a_result_with_such_a_figure_is_none() -> None:

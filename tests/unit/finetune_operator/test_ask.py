@@ -60,6 +60,27 @@ async def test_a_service_is_asked_through_the_api_server() -> None:
     assert cluster.asked_of == [("team-a", "mood", "http", "v1/chat/completions")]
 
 
+@pytest.mark.parametrize("reply", [b"<html>sign in</html>", b'{"choices": []}', b"[]", b'{"detail": "no"}'])
+async def test_an_answer_of_another_shape_is_said_in_a_sentence(reply: bytes) -> None:
+    class Proxied(Cluster):
+        async def post_to_service(self, *_: Any) -> bytes:
+            return reply
+
+    cluster = Proxied()
+    cluster.deploy("http://mood.team-a.svc/v1", "mood")
+    with pytest.raises(CannotAsk, match="something else than a model's words"):
+        await answer(cluster, args(), {})
+
+
+async def test_a_page_at_a_providers_address_is_said_in_a_sentence(start: Any) -> None:
+    simulator = OpenAISimulator()
+    simulator.fault("chat.completions.create", outcome="page")
+    cluster = Cluster()
+    cluster.deploy(f"{start(simulator)}/v1", MINI)
+    with pytest.raises(CannotAsk, match="something else than a model's words"):
+        await answer(cluster, args(), {KEY_VARIABLE: "sk-simulated"})
+
+
 async def test_length_and_temperature_are_the_askers_and_else_the_models() -> None:
     cluster = Cluster()
     cluster.deploy("http://mood.team-a.svc/v1", "mood")

@@ -194,6 +194,7 @@ def test_the_order_of_the_chain() -> None:
         "wait_for_news",
         "suspend",
         "notice_loss",
+        "remember",
         "hold_restored",
         "wait_for_connection",
         "refuse_by_policy",

@@ -65,9 +65,14 @@ def view(*versions: ModelVersion, active: int | None = None, **fields: Any) -> M
 
 
 def deployed(
-    served: int | None = None, name: str = "sentiment", owned: bool = True, wants: Any = "Active", **status: Any
+    served: int | None = None,
+    name: str = "sentiment",
+    owned: bool = True,
+    wants: Any = "Active",
+    of: str = "sentiment",
+    **status: Any,
 ) -> DeploymentView:
-    its_spec = ModelDeploymentSpec.model_validate({"modelRef": {"name": "sentiment"}, "version": wants})
+    its_spec = ModelDeploymentSpec.model_validate({"modelRef": {"name": of}, "version": wants})
     conditions = [
         {"type": kind, "status": value, "reason": reason, "message": "m", "lastTransitionTime": "2026-11-21T12:00:00Z"}
         for kind, value, reason in status.pop("conditions", ())
@@ -196,6 +201,11 @@ def test_status_tells_of_the_active_version_and_who_serves_which() -> None:
     assert [v.deployment for v in status.versions or ()] == ["by-hand", None, "sentiment"]
 
 
+def test_a_namesake_that_serves_another_model_serves_none_of_the_versions() -> None:
+    status = decide(view(*V, deployments=[deployed(3, owned=False, of="another", conditions=[READY])])).status
+    assert [v.deployment for v in status.versions or ()] == [None, None, None]
+
+
 @pytest.mark.parametrize(
     ("limit", "active", "deployments", "gone"),
     [
@@ -206,6 +216,7 @@ def test_status_tells_of_the_active_version_and_who_serves_which() -> None:
         (1, 3, [deployed(served=2)], [1]),
         (1, 3, [deployed(targetVersion=1)], [2]),
         (1, 3, [deployed(wants=1, name="by-hand", owned=False)], [2]),
+        (1, 3, [deployed(served=1, owned=False, of="another")], [1, 2]),
     ],
 )
 def test_history_keeps_what_is_used(limit: int, active: int, deployments: Any, gone: list[int]) -> None:

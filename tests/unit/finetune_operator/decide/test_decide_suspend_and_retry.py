@@ -59,6 +59,7 @@ def test_a_new_nonce_on_a_succeeded_job_is_only_noted() -> None:
     decision = decide(given)
     assert decision.status.phase == "Succeeded"
     assert decision.status.observed_retry_nonce == "again"
+    assert decision.requeue_after == 0, "its time to live goes on, and nothing else tells of its end"
     assert (decision.start, decision.stop) == (False, False)
     settled = decide(view(status=decision.status, spec=given.spec))
     assert settled.status == decision.status

@@ -90,6 +90,17 @@ async def test_which_version_was_active_is_known_from_what_is_served() -> None:
     assert cluster.status(MODEL)["activeVersion"] == 1
 
 
+async def test_what_serves_another_model_does_not_tell_which_version_was_active() -> None:
+    cluster = await with_versions(2, activation="Manual", deployment={"mode": "Manual"})
+    namesake = {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {"modelRef": {"name": "another"}}}
+    cluster.kube.put(MODEL_DEPLOYMENTS, namesake | {"status": {"servedVersion": 1, "engine": "OpenAI"}})
+    await cluster.settle()
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", status={})
+    await cluster.settle()
+    assert [version["version"] for version in cluster.status(MODEL)["versions"]] == [1, 2]
+    assert "activeVersion" not in cluster.status(MODEL)
+
+
 async def test_a_model_that_was_deleted_and_made_anew_begins_anew() -> None:
     cluster = await with_versions(1, deployment={"mode": "Manual"})
     cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")

@@ -8,7 +8,7 @@ import pytest
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure_openai import token_of
 from finetune_operator.providers.errors import TryLater
-from finetune_operator.runtime.kube import CONNECTIONS, JOBS
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, JOBS, PODS
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
@@ -57,6 +57,21 @@ async def test_a_job_becomes_a_version(provider, begin):
     assert len(status["loss"]["train"]) == 3
     assert ".ft-" in cluster.status(MODEL)["versions"][0]["artifact"]["providerModelID"]
     assert [one for one in provider.left() if (one.kind, one.state) == ("file", "fine-tune")] == []
+
+
+async def test_a_job_whose_status_somebody_emptied_is_not_paid_for_again(provider, begin):
+    cluster = await begin()
+    await cluster.check(MARKED)
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    assert cluster.status()["modelVersion"] == 1
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    cluster.kube.drop(JOBS, "sentiment-1-1")
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects, "its data are not brought there anew"
+    assert provider.count(CREATE) == 1
 
 
 @pytest.mark.parametrize("kept", [False, True])

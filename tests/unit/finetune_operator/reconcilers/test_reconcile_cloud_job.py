@@ -288,8 +288,9 @@ async def test_a_state_that_nobody_knows_goes_on(provider, begin):
 
 async def test_suspending_cancels_and_resuming_starts_anew(provider, begin):
     cluster = await begin()
-    await cluster.pass_time(181)
+    await cluster.pass_time(182)
     first = cluster.status()["provider"]["jobID"]
+    assert cluster.status()["loss"]["train"]
     cluster.change_job(suspend=True)
     await cluster.settle()
     assert (cluster.status()["phase"], cluster.status()["provider"]["attempt"]) == ("Suspended", 2)
@@ -300,6 +301,8 @@ async def test_suspending_cancels_and_resuming_starts_anew(provider, begin):
     await cluster.check(attempt=2)
     await cluster.settle()
     assert provider.count(CREATE) == 2
+    told = {"loss", "trainLoss", "evalLoss", "progress"} & cluster.status().keys()
+    assert not told, "they are of a model that nobody has"
 
 
 async def test_suspending_a_job_that_has_just_succeeded_keeps_its_model(provider, begin):

@@ -16,6 +16,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     provider,
     rows,
     with_cloud_job,
+    with_submitted_job,
 )
 
 __all__ = ["begin", "provider", "start"]
@@ -37,6 +38,21 @@ async def delete(cluster: CloudCluster) -> None:
 async def lose_connection(cluster: CloudCluster) -> None:
     cluster.kube.drop(CONNECTIONS, "openai", None)
     await cluster.settle()
+
+
+async def test_a_job_whose_finalizer_was_replaced_away_is_cancelled_all_the_same_when_it_is_deleted(begin):
+    cluster = await begin(with_submitted_job)
+    await cluster.pass_time(181)
+    job_id = cluster.status()["provider"]["jobID"]
+    replaced = {key: value for key, value in cluster.kube.objects[ADDRESS]["metadata"].items() if key != "finalizers"}
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=replaced)
+    await cluster.settle()
+    assert finalizers(cluster) == [PROVIDER_FINALIZER]
+    await delete(cluster)
+    assert ADDRESS not in cluster.kube.objects
+    sdk = (await cluster.accounts.of("openai")._api())._sdk
+    assert (await sdk.fine_tuning.jobs.retrieve(job_id)).status == "cancelled"
+    assert (await sdk.files.list()).data == []
 
 
 async def wait_for_pod(cluster: CloudCluster) -> None:

@@ -40,6 +40,13 @@ async def test_a_check_that_finds_what_was_known_has_no_job_looked_at(cluster: C
     assert cluster.queue == []
 
 
+async def test_a_check_by_a_clock_that_was_days_ahead_is_not_believed_for_days(cluster: CloudCluster) -> None:
+    cluster.now -= timedelta(days=2)
+    before = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["lastChecked"]
+    await cluster.reconcile(OPENAI)
+    assert cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["lastChecked"] < before
+
+
 async def test_a_check_that_finds_a_bad_key_has_the_jobs_looked_at(cluster: CloudCluster) -> None:
     cluster.set_key("another")
     cluster.kube.take_events()

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import httpx2
@@ -13,11 +14,13 @@ import pytest
 
 from finetune_api.asking import Asker, Question
 from finetune_api.catalogue import Catalogue
+from finetune_api.job_status import Asked
 from finetune_api.trainer import MeasureJob
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
+from tests.unit.finetune_operator.decide.given import stamp
 from tests.unit.finetune_operator.reconcilers.cloud import simulator
 from tests.unit.finetune_operator.reconcilers.cluster import MODEL
 from tests.unit.finetune_operator.reconcilers.evaluation import DATASET, ROWS, MeasuredCluster, lines, priced
@@ -73,6 +76,20 @@ async def test_a_tuned_model_is_compared_with_its_base_model(provider, begin):
     assert cluster.status(MODEL)["versions"][0]["evaluation"]["verdict"] == "Better"
     assert provider.count(CHAT) == 2 * ROWS
     assert cluster.evaluation["tuned"]["answers"] == cluster.evaluation["base"]["answers"] == ROWS
+
+
+async def test_questions_that_come_while_a_job_is_looked_at_do_not_have_it_looked_at_for_ever(begin, monkeypatch):
+    cluster = await begin()
+    cluster.start_pod()
+    await cluster.settle()
+    told = {"step": 3, "totalSteps": 3, "answers": 1, "totalAnswers": 2 * ROWS, "updatedAt": stamp(60)}
+    cluster.reports.accept(cluster.report("Evaluating", progress=told))
+    looks = count(1)
+    monkeypatch.setattr(cluster.answers, "asked", lambda _: (Asked(answers=next(looks)), None))
+    before = cluster.kube.asked("patch_status", "finetunejobs")
+    await cluster.settle()
+    assert cluster.status()["progress"]["answers"] == 1
+    assert cluster.kube.asked("patch_status", "finetunejobs") == before + 1
 
 
 async def test_what_was_asked_is_part_of_the_bill(provider, begin):

@@ -1,6 +1,7 @@
 """Deployments at Azure OpenAI: made once, new before old, asked before they count, gone before their object goes."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,10 +11,18 @@ from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.reconcilers.observed import show_unreleased
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.metrics import REGISTRY
+from finetune_operator.runtime.queue import Key, Requeue
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import UNANSWERED, AzureCluster, azure, rows, with_azure_job
+from tests.unit.finetune_operator.reconcilers.cloud import (
+    UNANSWERED,
+    AzureCluster,
+    azure,
+    catalogue,
+    rows,
+    with_azure_job,
+)
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 
 __all__ = ["start"]
@@ -90,6 +99,23 @@ async def test_costs_since_it_was_deployed_are_told(cluster):
     for _ in range(20):
         await cluster.pass_time(600)
     assert float(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]) > 5
+
+
+async def test_a_cost_that_grows_while_it_is_looked_at_has_nobody_look_again_before_its_time(cluster, provider):
+    cluster.catalogue = catalogue("azureOpenAI", hosting={"Standard": "400.00"})
+    await deployed(cluster)
+    await go_on(cluster, 1200, step=600)  # by then it is known when it was asked
+    before, listed = cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"], provider.count("deployments.list")
+
+    async def take_a_second(key: Key) -> Requeue | None:
+        cluster.now += timedelta(seconds=1)  # worth eleven cents
+        return await type(cluster).reconcile(cluster, key)
+
+    cluster.reconcile = take_a_second
+    cluster.wake(DEPLOYMENT)
+    await cluster.settle()
+    assert provider.count("deployments.list") == listed + 1
+    assert float(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]) > float(before)
 
 
 async def test_a_price_that_is_not_known_is_said_to_be_unknown(cluster):

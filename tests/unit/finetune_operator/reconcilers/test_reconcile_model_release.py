@@ -15,7 +15,7 @@ from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, JOBS,
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.decide.given import openai_connection
 from tests.unit.finetune_operator.decide.test_decide_deployment import spec
-from tests.unit.finetune_operator.decide.test_decide_model import version
+from tests.unit.finetune_operator.decide.test_decide_model import version, view
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, simulator, with_cloud_job
 from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster
 from tests.unit.finetune_operator.reconcilers.fake_kube import Killed
@@ -50,7 +50,7 @@ STEPS: dict[str, tuple[list[DeploymentView], NextStep]] = {
 @pytest.mark.parametrize("name", STEPS)
 def test_weights_are_deleted_when_nothing_serves_them(name: str) -> None:
     deployments, wanted = STEPS[name]
-    assert next_step("sentiment", deployments) == wanted
+    assert next_step(view(deployments=deployments).serving) == wanted
 
 
 def prunes(cluster: Cluster) -> list[str]:

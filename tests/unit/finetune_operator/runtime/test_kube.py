@@ -14,6 +14,7 @@ from finetune_operator.runtime.errors import (
     Invalid,
     KubeError,
     LeadershipLost,
+    NoCluster,
     NotFound,
     TooManyRequests,
     Transient,
@@ -354,13 +355,13 @@ async def test_requests_are_counted_by_verb_resource_and_code(tmp_path):
 @pytest.mark.parametrize("text", ["", "{}", "not: [yaml", "kind: Config\ncurrent-context: x\n"])
 async def test_a_kubeconfig_that_cannot_be_used_is_said_to_be_so(tmp_path, text):
     (tmp_path / "kubeconfig").write_text(text)
-    with pytest.raises(kube.NoCluster):
+    with pytest.raises(NoCluster):
         async with kube.Kube.connect(Settings(kubeconfig=tmp_path / "kubeconfig")):
             pass
 
 
 async def test_a_kubeconfig_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(kube.NoCluster, match="nowhere"):
+    with pytest.raises(NoCluster, match="nowhere"):
         async with kube.Kube.connect(Settings(kubeconfig=tmp_path / "nowhere")):
             pass
 

@@ -15,7 +15,6 @@ from finetune_operator.runtime.certificates import OwnAuthority
 from finetune_operator.runtime.errors import Conflict, Invalid, NotFound
 from finetune_operator.runtime.events import record
 from finetune_operator.runtime.kube import (
-    CONFIG_MAPS,
     EVENTS,
     FINE_TUNE_JOBS,
     LEASES,
@@ -24,6 +23,7 @@ from finetune_operator.runtime.kube import (
     SECRETS,
     SERVICES,
     Kube,
+    Resource,
 )
 from finetune_operator.runtime.settings import Settings
 from tests.cluster.cluster import Cluster
@@ -31,6 +31,7 @@ from tests.cluster.cluster import Cluster
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[4]
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 CONTENDER = Path(__file__).with_name("lease_contender.py")
 JOB = {
     "apiVersion": "finetune.dev/v1alpha1",

@@ -1,5 +1,6 @@
 """The API server's clock by its answers, however wrong our own is."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -70,6 +71,16 @@ NO_ZONE = f"{NOON:%a, %d %b %Y %H:%M:%S} -0000"
 def test_what_is_no_date_says_nothing(date: str | None) -> None:
     clock = ServerClock(lambda: NOON)
     clock.saw(date, NOON)
+    assert clock.now() == NOON
+
+
+def test_a_date_without_a_zone_is_utc_wherever_this_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        clock = ServerClock(lambda: NOON)
+        clock.saw(NO_ZONE, NOON)
+    time.tzset()
     assert clock.now() == NOON
 
 
