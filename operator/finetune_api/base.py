@@ -197,6 +197,10 @@ class ResourceRequirements(ApiModel):
     requests: ResourceList | None = Field(None, description="What the scheduler sets aside for the container.")
 
 
+UNSEEN = 0
+"""status.observedGeneration, by the definitions' default, of an object that nobody has looked at yet."""
+
+
 class Condition(ApiModel):
     """A condition as in meta/v1, read by kstatus, kubectl wait, Flux and Argo CD."""
 

@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 import yaml
 
-from finetune_api.base import SERVICE_NAME, ApiModel, rules
+from finetune_api.base import SERVICE_NAME, UNSEEN, ApiModel, rules
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus
 from finetune_api.names import CATEGORY, GROUP, VERSION
+from finetune_api.reasons import Reason
 from finetune_api.schema import Schema, structural_schema
 
 HEADER = "# Made by `make crds` from operator/finetune_api; change the models there, not this file.\n"
@@ -231,7 +232,8 @@ def object_schema(kind: Kind) -> Schema:
         "metadata": {"type": "object"},
         "spec": spec,
         # Who writes it writes all of it: fields one by one in managedFields were half of what the API server reads.
-        "status": structural_schema(kind.status, defaults=False) | {"x-kubernetes-map-type": "atomic"},
+        "status": structural_schema(kind.status, defaults=False)
+        | {"x-kubernetes-map-type": "atomic", "default": unseen(kind.status)},
     }
     schema: Schema = {"type": "object", "description": kind.description, "properties": properties}
     if kind.spec_optional:
@@ -239,6 +241,21 @@ def object_schema(kind: Kind) -> Schema:
     else:
         schema["required"] = ["spec"]
     return schema | (_name_rule(kind) if kind.names_service else {})
+
+
+def unseen(status: type[ApiModel]) -> dict[str, Any]:
+    """Status of an object that nobody has looked at yet, by default: tools take one without a status for done."""
+    said = {"reason": Reason.PENDING.value, "message": "waiting for the operator", **_NEVER}
+    conditions = [
+        {"type": "Ready", "status": "False", **said},
+        {"type": "Reconciling", "status": "True", **said},
+        {"type": "Stalled", "status": "False", **said, "message": ""},
+    ]
+    phase = {"phase": Reason.PENDING.value} if "phase" in status.model_fields else {}
+    return {"observedGeneration": UNSEEN, **phase, "conditions": conditions}
+
+
+_NEVER = {"lastTransitionTime": "1970-01-01T00:00:00Z", "observedGeneration": UNSEEN}
 
 
 def immutable(spec: Schema, mutable: Sequence[str]) -> Schema:

@@ -89,6 +89,23 @@ class Walkthrough:
         return str(config["users"][0]["user"]["token"])
 
 
+async def of_the_unseen(walk: Walkthrough) -> None:
+    """What users may apply before there is an operator."""
+    named: dict[Resource, Manifest] = {
+        FINE_TUNE_JOBS: {
+            "connectionRef": {"name": "nowhere"},
+            "baseModel": "example/tiny",
+            "modelRef": {"name": "unseen"},
+            "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
+        },
+        FINE_TUNED_MODELS: {},
+        MODEL_DEPLOYMENTS: {"modelRef": {"name": "nobody"}},
+    }
+    for resource, spec in named.items():
+        await walk.site.apply(resource, "unseen", spec)
+        await walk.see(resource, "no operator has looked at it yet", "unseen", Reconciling="Pending")
+
+
 async def of_jobs(walk: Walkthrough) -> None:
     """A job from its first moment to each of its ends."""
     site, jobs = walk.site, FINE_TUNE_JOBS
@@ -161,8 +178,9 @@ async def walk_through(stage: Stage) -> list[Sight]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     async with open_wire(stage.cluster.kubeconfig, own, site.name) as wire:
-        operator = operators.fork(operators.environment(site.name, own, report_port=port), stage.folder / "log")
         walk = Walkthrough(site, stage.cluster, wire.url, port)
+        await of_the_unseen(walk)
+        operator = operators.fork(operators.environment(site.name, own, report_port=port), stage.folder / "log")
         try:
             await of_jobs(walk)
             await of_models(walk)

@@ -298,6 +298,17 @@ def test_the_same_manifest_applied_again_changes_nothing(stored_job: Server) -> 
     assert stored_job.get("ftj", "fixed")["metadata"]["generation"] == before
 
 
+@pytest.mark.parametrize("manifest", [LOCAL, JOB, MODEL, DEPLOYMENT], ids=lambda manifest: manifest["kind"])
+def test_a_new_object_is_on_its_way_before_anybody_has_looked_at_it(server: Server, manifest: Manifest) -> None:
+    status = server.accept(manifest)["status"]
+    assert status["observedGeneration"] == 0
+    assert {c["type"]: c["status"] for c in status["conditions"]} == {
+        "Ready": "False",
+        "Reconciling": "True",
+        "Stalled": "False",
+    }
+
+
 @pytest.fixture(scope="module")
 def reported(server: Server) -> Server:
     """One object of each kind with every status field set, by the status subresource as the operator does it."""

@@ -3,7 +3,7 @@
 Steps of the chains in `job.py` and `cloud_job.py`. How many there may be, and how long the pauses are, is `retries.py`.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,9 @@ from finetune_operator.decide.run import RETRIED
 
 LATE_POD_CHECK_SECONDS = 15
 LAST_POD_CHECK_SECONDS = 10
+
+SAID_WITHIN = timedelta(seconds=30)
+"""So long after an attempt was started status may still say nothing of it, as long as nothing has come of it."""
 
 AWAITED = "waiting for the trainer to start"
 """From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
@@ -64,12 +67,35 @@ def start(view: JobView) -> Decision | None:
 
 def adopt(view: JobView) -> Decision | None:
     """The attempt was started and the operator ended before it could say so: say so now."""
-    if view.run.state == "Absent" or view.run.job_id == view.provider.job_id:
+    if not is_unsaid(view):
         return None
+    said_all = view.run.state == "Queued" and view.run.failure is None
+    return Decision(adopted(view).status, requeue_after=LATE_POD_CHECK_SECONDS if said_all else 0)
+
+
+def is_unsaid(view: JobView) -> bool:
+    """Whether an attempt is there of which status does not say that it was started."""
+    return view.run.state != "Absent" and view.run.job_id != view.provider.job_id
+
+
+def adopted(view: JobView) -> JobView:
+    """The view as if status had said so."""
     change = _started(view)
     change.fields["provider"] = change.fields["provider"].model_copy(update={"job_id": view.run.job_id})
-    said_all = view.run.state == "Queued" and view.run.failure is None
-    return Decision(with_status(view, change), requeue_after=LATE_POD_CHECK_SECONDS if said_all else 0)
+    return replace(view, status=with_status(view, change))
+
+
+def say_later(view: JobView) -> Decision | None:
+    """Of an attempt that status does not speak of yet nothing is to be said but that it was started not long ago.
+
+    Where many jobs begin at once, this would be half of all that is written about them.
+    """
+    run = view.run
+    waits = (run.state == "Queued" and run.failure is None and not run.note) or (run.state == "Active" and run.starting)
+    left = (run.made_at + SAID_WITHIN - view.now).total_seconds() if run.made_at else 0
+    if not waits or left <= 0:
+        return None
+    return Decision(view.status, later=True, requeue_after=min(left, LATE_POD_CHECK_SECONDS))
 
 
 def retry_or_fail(view: JobView) -> Decision | None:
@@ -99,7 +125,7 @@ def _started(view: JobView) -> Change:
         "phase": "Queued",
         "failure": None,
         "provider": provider,
-        "start_time": view.status.start_time or timestamp(view.now),
+        "start_time": view.status.start_time or timestamp(view.run.made_at or view.now),
         "observed_retry_nonce": view.spec.retry_nonce if view.spec else None,
     }
     return Change(reconciling(Reason.QUEUED, AWAITED), fields)

@@ -17,10 +17,12 @@ from finetune_operator.decide.attempts import (
     AWAITED,
     LAST_POD_CHECK_SECONDS,
     LATE_POD_CHECK_SECONDS,
-    adopt,
+    adopted,
+    is_unsaid,
     next_attempt,
     notice_loss,
     retry_or_fail,
+    say_later,
     start,
     wait_before_retry,
     wait_for_last_pod,
@@ -202,6 +204,11 @@ def refuse_by_policy(view: JobView) -> Decision | None:
         return None
     refusal = policy.refusal(policy.Request(view.spec, view.namespace, view.namespace_labels, view.connection))
     return fail(view, refusal) if refusal else None
+
+
+def adopt(view: JobView) -> Decision | None:
+    """The attempt was started and status does not say so: it does with whatever there is to say next."""
+    return (say_later(view) or decide(adopted(view))) if is_unsaid(view) else None
 
 
 def wait_for_pod(view: JobView) -> Decision | None:

@@ -133,6 +133,8 @@ class Decision:
     release: bool = False
     """Tidy up at the provider and take our finalizer off."""
     delete: bool = False
+    later: bool = False
+    """Write nothing yet: a later look has more to say."""
     requeue_after: float | None = None
 
 

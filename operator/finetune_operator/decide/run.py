@@ -104,6 +104,8 @@ class Run:
     """Whether the pod is told to end, or has ended and its Job has yet to say so: nothing may tell, so look again."""
     starting: bool = False
     """Whether its pod has just begun and nothing has been heard of the trainer yet: it will speak, so wait."""
+    made_at: datetime | None = None
+    """When its batch Job was made, where it has one."""
     started_at: datetime | None = None
     """When its trainer began, by its node's clock."""
     billed_seconds: int | None = None

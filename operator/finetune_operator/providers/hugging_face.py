@@ -106,7 +106,9 @@ class HuggingFaceTraining:
         if batch_job is None and recorded and under_way and _nodes(job) > 1 and await self._job_set(job, attempt):
             return Run("Queued", job_id=job_id, awaiting_pod=True, note="waiting for JobSet to make the pods' Job")
         run = await self._run_of(job, batch_job, attempt, under_way=under_way)
-        return replace(run, job_id=job_id) if batch_job else run
+        if batch_job is None:
+            return run
+        return replace(run, job_id=job_id, made_at=moment(batch_job["metadata"]["creationTimestamp"]))
 
     async def observe_beside(self, job: Manifest, name: str, attempt: int, *, recorded: bool) -> Run:
         """The same of another batch Job of the attempt, by its name; `recorded`: status says that it was started."""

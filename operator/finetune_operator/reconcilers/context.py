@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from finetune_api.base import ApiModel
+from finetune_api.base import UNSEEN, ApiModel
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_api.reasons import Reason
@@ -180,9 +180,12 @@ def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
     """The status, without what this release does not know of it.
 
     Another release may have written it. What can be read counts: an ended job must not begin anew, and the versions of
-    a model must not be forgotten, because of one field.
+    a model must not be forgotten, because of one field. What the definition says of an object that nobody has looked at
+    yet is nobody's word.
     """
     status = obj.get("status") or {}
+    if status.get("observedGeneration") == UNSEEN:
+        return model()
     for _ in range(_READING_ROUNDS):
         try:
             return model.model_validate(status)

@@ -61,7 +61,7 @@ class JobReconciler:
         if decision.register and view.spec is not None:
             model = view.spec.model_ref.name
             others = self._context.store.count(FINE_TUNE_JOBS, under_way(key.namespace, model))
-            refused = self._offers.make(view, model, others)
+            refused = self._offers.make(replace(view, status=decision.status), model, others)
             if refused is None:
                 return None
             decision = cloud_job.trouble(view, refused, cloud_job.ASK_AGAIN_SECONDS)
@@ -75,7 +75,9 @@ class JobReconciler:
             decision = cloud_job.trouble(view, error.failure(), error.retry_after or cloud_job.ASK_AGAIN_SECONDS)
         except REFUSALS as refusal:
             decision = not_done(view, refusal.message)
-        return Requeue(0) if self._can_tell_later(view, decision) else await self._conclude(job, view, decision)
+        if decision.later or self._is_among_many(view, decision):
+            return Requeue(decision.requeue_after or 0)
+        return await self._conclude(job, view, decision)
 
     async def _conclude(self, job: Manifest, view: JobView, decision: Decision) -> Requeue | None:
         """Say what was done, or have the job go."""
@@ -109,7 +111,7 @@ class JobReconciler:
         self._reports.forget(uid)
         self._cloud.forget(uid)
 
-    def _can_tell_later(self, view: JobView, decision: Decision) -> bool:
+    def _is_among_many(self, view: JobView, decision: Decision) -> bool:
         """Whether status may say in a later look what was just started: the pods of other new jobs come first.
 
         Only of a first attempt's Job: it is found by its name, as after a crash.

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from finetune_api.base import UNSEEN
 from finetune_api.crds import KINDS, Kind, crd, files, immutable, main, object_schema
 from finetune_api.job import MUTABLE_FIELDS
+from tests.unit.finetune_operator.decide.given import kstatus
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = [ROOT / "crds", ROOT / "helm/finetune-operator/files/crds"]
@@ -188,3 +190,12 @@ def test_no_rule_without_a_message(kind: Kind) -> None:
     parts = [schema, schema["properties"]["spec"], *(part for _, part in own_fields(kind))]
     found = [rule for part in parts for rule in part.get("x-kubernetes-validations", ())]
     assert all(rule["message"] for rule in found)
+
+
+@every_kind
+def test_an_object_that_nobody_has_looked_at_is_not_taken_for_done(kind: Kind) -> None:
+    default = object_schema(kind)["properties"]["status"]["default"]
+    status = kind.status.model_validate(default)
+    assert status.wire() == default, "a status that the operator could have written"
+    assert {kstatus(status), kstatus(status, generation=UNSEEN)} == {"InProgress"}
+    assert {"phase"} & set(kind.status.model_fields) == {"phase"} & set(default)

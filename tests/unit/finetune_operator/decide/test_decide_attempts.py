@@ -12,6 +12,7 @@ from finetune_operator.decide.attempts import LATE_POD_CHECK_SECONDS
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.job import decide
 from finetune_operator.decide.retries import RETRY_DELAYS
+from finetune_operator.decide.run import Run
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
@@ -43,16 +44,62 @@ def test_the_first_attempt() -> None:
 
 
 def test_an_attempt_that_was_started_before_a_crash_is_taken_over_with_all_that_start_records() -> None:
-    taken = decide(view(run("Queued"), spec=job_spec(retryNonce="1")))
+    taken = decide(view(run("Queued", awaiting_pod=True), spec=job_spec(retryNonce="1")))
     assert (taken.start, taken.requeue_after) == (False, LATE_POD_CHECK_SECONDS), "what is queued says all already"
-    assert decide(view(run("Active"), spec=job_spec(retryNonce="1"))).requeue_after == 0
     told = taken.status.provider
     assert told is not None
     assert (told.attempt, told.job_id, told.artifact_uri) == (1, "sentiment-1-1", view().artifact_uri)
     assert taken.status.observed_retry_nonce == "1"
     assert taken.status.start_time
-    follows = decide(view(run("Active"), taken.status))
-    assert follows.status.phase == "Validating"
+
+
+MADE = {"made_at": NOW}
+UNSAID: dict[str, tuple[Run, float, str | None]] = {
+    "waits for its pod": (run("Queued", **MADE), 10, None),
+    "its trainer has just begun": (run("Active", starting=True, **MADE), 10, None),
+    "waits for its pod for long": (run("Queued", **MADE), 30, "Queued"),
+    "its trainer has just begun, and its pod came late": (run("Active", starting=True, **MADE), 30, "Queued"),
+    "is held by its queue": (run("Queued", note="suspended", **MADE), 10, "Queued"),
+    "its image cannot be pulled": (
+        run("Queued", failure=Failure.because(Reason.IMAGE_PULL_FAILED, "not found"), **MADE),
+        10,
+        "Queued",
+    ),
+    "its trainer has said something": (run("Active", report=report("Validating"), **MADE), 10, "Validating"),
+    "its trainer is at work": (run("Active", **MADE), 10, "Validating"),
+    "has ended, and may begin again": (failed(Reason.EVICTED, **MADE), 10, "Pending"),
+    "has failed for good": (failed(Reason.DATASET_INVALID, **MADE), 10, "Failed"),
+}
+
+
+@pytest.mark.parametrize("name", UNSAID)
+def test_of_an_attempt_that_status_does_not_speak_of_is_said_at_once_what_has_come_of_it(name: str) -> None:
+    its_run, seconds, phase = UNSAID[name]
+    given = view(its_run, now=at(seconds))
+    decision = decide(given)
+    assert decision.later == (phase is None)
+    assert decision.status.phase == phase
+    if decision.later:
+        assert decision.status == given.status
+        assert decision.requeue_after == min(LATE_POD_CHECK_SECONDS, 30 - seconds)
+    else:
+        assert (decision.status.provider.attempt, decision.status.start_time) == (1 + (phase == "Pending"), stamp())
+
+
+def test_what_an_unsaid_attempt_has_made_is_a_version_and_is_said_with_all_that_its_start_records() -> None:
+    done = run("Succeeded", report=succeeded(), **MADE)
+    offered = decide(view(done, now=at(20)))
+    assert offered.register
+    told = decide(view(done, now=at(20), version=3)).status
+    assert (told.phase, told.model_version, told.start_time) == ("Succeeded", 3, stamp())
+    for status in (offered.status, told):
+        assert (status.provider.job_id, status.provider.artifact_uri) == ("sentiment-1-1", view().artifact_uri)
+
+
+def test_an_unsaid_attempt_of_a_job_that_is_deleted_or_suspended_is_ended() -> None:
+    its_run = run("Queued", **MADE)
+    assert decide(view(its_run, deleting=True)).stop
+    assert decide(view(its_run, spec=job_spec(suspend=True))).stop
 
 
 def test_an_attempt_whose_job_somebody_deleted_counts_as_one_and_the_next_follows() -> None:
