@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 import yaml
 
+from finetune_api.base import UNSEEN
 from finetune_api.deployment import DeploymentPhase
 from finetune_api.job_status import JobPhase
 from finetune_api.names import DEPLOYMENT_LABEL, REPORT_PATH, TOKEN_AUDIENCE, TRAINER_CONTAINER
@@ -54,9 +55,19 @@ class Walkthrough:
     sights: list[Sight] = field(default_factory=list)
 
     async def see(
-        self, resource: Resource, situation: str, name: str = JOB, *, phase: str = "", **condition: str
+        self,
+        resource: Resource,
+        situation: str,
+        name: str = JOB,
+        *,
+        phase: str = "",
+        unseen: bool = False,
+        **condition: str,
     ) -> None:
-        """Wait until an object is in a phase or has a condition, and keep what is there then."""
+        """Wait until an object is in a phase or has a condition, and keep what is there then.
+
+        `unseen`: in what its definition says of it, before any operator does.
+        """
         namespace = self.site.name if resource.namespaced else ""
 
         async def look() -> Manifest | None:
@@ -64,7 +75,7 @@ class Walkthrough:
             status = (obj or {}).get("status") or {}
             reasons = {c["type"]: c["reason"] for c in status.get("conditions") or () if c["status"] == "True"}
             fits = (not phase or status.get("phase") == phase) and condition.items() <= reasons.items()
-            return obj if fits else None
+            return obj if fits and unseen == (status.get("observedGeneration") == UNSEEN) else None
 
         obj = await self.site.until(look, f"{resource.kind} {situation}")
         row = await columns(self.server, self._token(), resource, namespace, name)
@@ -103,7 +114,7 @@ async def of_the_unseen(walk: Walkthrough) -> None:
     }
     for resource, spec in named.items():
         await walk.site.apply(resource, "unseen", spec)
-        await walk.see(resource, "no operator has looked at it yet", "unseen", Reconciling="Pending")
+        await walk.see(resource, "no operator has looked at it yet", "unseen", unseen=True)
 
 
 async def of_jobs(walk: Walkthrough) -> None:

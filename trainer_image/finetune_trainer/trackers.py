@@ -78,6 +78,7 @@ class _Told:
 
     def __init__(self, job: TrainerJob, arguments: Any) -> None:
         self._job, self._arguments = job, arguments
+        self.run_name = f"{job.namespace}/{job.name}"
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._arguments, name)
@@ -124,7 +125,6 @@ class Trackers:
         if not _asked(self._job):
             return
         if self._thread.ident is None:
-            self._arguments.run_name = f"{self._job.namespace}/{self._job.name}"
             self._thread.start()
             self._put(lambda: self._begin(line["step"]))
         of = "eval_" if "validationLoss" in line else ""
