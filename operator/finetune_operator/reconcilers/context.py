@@ -118,7 +118,7 @@ class Context:
         return await self._with_finalizers(resource, obj, [*finalizers_of(obj, but=finalizer), finalizer])
 
     async def let_go(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
-        """Take a finalizer of ours off the object, if it is there.
+        """Take a finalizer of ours off the object, if it is there; an object that is gone needs none.
 
         Raises:
             Conflict: the object has changed since it was read.
@@ -126,7 +126,11 @@ class Context:
         """
         if not has_finalizer(obj, finalizer):
             return obj
-        return await self._with_finalizers(resource, obj, finalizers_of(obj, but=finalizer))
+        try:
+            return await self._with_finalizers(resource, obj, finalizers_of(obj, but=finalizer))
+        except NotFound:
+            self.store.remove(resource, obj["metadata"]["namespace"], obj["metadata"]["name"])
+            return obj
 
     async def _with_finalizers(self, resource: Resource, obj: Manifest, finalizers: list[str]) -> Manifest:
         metadata = obj["metadata"]

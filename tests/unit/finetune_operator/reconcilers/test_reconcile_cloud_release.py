@@ -18,6 +18,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     with_cloud_job,
     with_submitted_job,
 )
+from tests.unit.finetune_operator.reconcilers.cluster import JOB
 
 __all__ = ["begin", "provider", "start"]
 
@@ -53,6 +54,16 @@ async def test_a_job_whose_finalizer_was_replaced_away_is_cancelled_all_the_same
     sdk = (await cluster.accounts.of("openai")._api())._sdk
     assert (await sdk.fine_tuning.jobs.retrieve(job_id)).status == "cancelled"
     assert (await sdk.files.list()).data == []
+
+
+async def test_a_job_that_somebody_forces_away_while_it_is_tidied_is_gone_and_no_error(begin, provider):
+    cluster = await begin(with_submitted_job)
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")  # no watch has told of it yet
+    assert await cluster.reconcile(JOB) is None
+    assert provider.count("fine_tuning.jobs.cancel") == 1
 
 
 async def wait_for_pod(cluster: CloudCluster) -> None:
