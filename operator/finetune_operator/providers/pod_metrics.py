@@ -61,7 +61,7 @@ class PodMetrics:
         except (aiohttp.ClientError, TimeoutError) as error:
             why = f"/metrics of pod {name} cannot be read from the operator's pod ({type(error).__name__})"
             raise Unread(why) from None
-        except ValueError:
+        except (ValueError, OverflowError):
             raise Unread(f"/metrics of pod {name} tells nothing of its requests") from None
 
 

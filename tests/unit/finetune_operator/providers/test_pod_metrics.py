@@ -107,6 +107,15 @@ async def test_metrics_are_read_to_their_end(in_pieces: PodMetrics) -> None:
     assert (await in_pieces.read(POD)).counted == 105
 
 
+@pytest.mark.parametrize("endless", [VLLM.replace("100.0", "+Inf"), OURS.format(last="+Inf", running=0, waiting=0)])
+async def test_a_figure_without_bounds_is_not_believed(
+    in_pieces: PodMetrics, monkeypatch: pytest.MonkeyPatch, endless: str
+) -> None:
+    monkeypatch.setitem(globals(), "VLLM", endless)
+    with pytest.raises(Unread):
+        await in_pieces.read(POD)
+
+
 async def test_metrics_without_an_end_are_given_up(in_pieces: PodMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_metrics, "MOST_BYTES", 130)
     with pytest.raises(Unread):
