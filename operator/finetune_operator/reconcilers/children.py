@@ -16,6 +16,7 @@ from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.recent import Recent
 
 Manifest = dict[str, Any]
+Differences = frozenset[tuple[str, str]]
 
 AT_ONCE = 3
 PAUSE_SECONDS = 30.0
@@ -54,7 +55,7 @@ class Children:
     def __init__(self, context: Context, clock: Callable[[], float]) -> None:
         self._context = context
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
-        self._made_otherwise: Recent[frozenset[tuple[str, str]]] = Recent(REMEMBERED, lambda found: not found)
+        self._made_otherwise: Recent[Differences] = Recent(REMEMBERED, lambda found: not found)
 
     async def ensure(self, resource: Resource, owner: Manifest, wanted: Manifest) -> Ensured:
         """Apply an object of the owner unless it is as wanted.
@@ -67,26 +68,28 @@ class Children:
         digest = metadata["annotations"][DIGEST_ANNOTATION]
         key = "/".join((resource.plural, metadata["namespace"], metadata["name"], digest))
         present = await self._present(resource, metadata)
-        # What the server itself makes of it, a mutating policy for one, no repetition would change.
-        otherwise = self._made_otherwise.get(key) or frozenset()
-        found = frozenset(differences(present, wanted)) - otherwise if present else frozenset()
-        if present is not None and not found:
+        changed = self._changed(key, present, wanted)
+        if present is not None and not changed:
             return Ensured(present)
-        changed = ", ".join(sorted(path for path, _ in found)[:3])
-        was_so = present is None or (present["metadata"].get("annotations") or {}).get(DIGEST_ANNOTATION) == digest
-        wait = self._turns.take(key) if was_so else 0.0
+        # Where its stamp is another one, something else is wanted now: that waits for nobody.
+        was_so = present is None or _stamp(present) in {None, digest}
         what = f"{resource.kind} {metadata['name']}"
+        wait = self._turns.take(key) if was_so else 0.0
         if wait > 0:
-            how = f"changed ({changed})" if present else "deleted"
-            note = f"{what} is {how} again and again by somebody else, see its managedFields"
-            return Ensured(present, contested=Contested(note, wait))
+            return Ensured(present, contested=Contested(_again_and_again(what, present, changed), wait))
         written = await self._context.kube.apply(resource, wanted)
         self._context.store.put(resource, written)
-        otherwise = self._made_otherwise.put(key, frozenset(differences(written, wanted)))
-        if was_so and found - otherwise:
-            note = f"{what} was changed by somebody else and has been put right: {changed}"
+        self._made_otherwise.put(key, frozenset(differences(written, wanted)))
+        mended = changed - frozenset(differences(written, wanted))
+        if was_so and mended:
+            note = f"{what} was changed by somebody else and has been put right: {_paths(mended)}"
             await self._context.announce(owner, "Warning", "PutRight", note)
         return Ensured(written, applied=True)
+
+    def _changed(self, key: str, present: Manifest | None, wanted: Manifest) -> Differences:
+        """What is not as wanted. What the server makes of it, by a mutating policy for one, no repetition changes."""
+        found = frozenset(differences(present, wanted)) if present else frozenset()
+        return found - (self._made_otherwise.get(key) or frozenset())
 
     async def _present(self, resource: Resource, metadata: Manifest) -> Manifest | None:
         """The object as it is. Of children only what has our label is watched: of others the API is asked.
@@ -103,3 +106,19 @@ class Children:
         if not is_ours(found):
             raise NameTaken(f"{resource.kind} {metadata['name']} exists and was not made by this operator")
         return found
+
+
+def _stamp(present: Manifest) -> str | None:
+    """The digest of what was applied; None where somebody has taken it off."""
+    found: str | None = (present["metadata"].get("annotations") or {}).get(DIGEST_ANNOTATION)
+    return found
+
+
+def _again_and_again(what: str, present: Manifest | None, changed: Differences) -> str:
+    if present is None:
+        return f"{what} is deleted again and again by somebody else"
+    return f"{what} is changed again and again by somebody else ({_paths(changed)}): its managedFields tell by whom"
+
+
+def _paths(changed: Differences) -> str:
+    return ", ".join(sorted(path for path, _ in changed)[:3])

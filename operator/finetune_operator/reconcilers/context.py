@@ -25,6 +25,12 @@ logger = logging.getLogger(__name__)
 Manifest = dict[str, Any]
 M = TypeVar("M", bound=ApiModel)
 
+_FIELD_OF_STATUS = 'unknown field "status.'
+_OTHER_DEFINITIONS = (
+    ". The definitions on the cluster are older than the operator: apply those of its release (the chart's "
+    "crds.install, or crds/); it is tried again by itself"
+)
+
 _READING_ROUNDS = 8
 """Taking a field away may leave another one incomplete; a status is no deeper than this."""
 
@@ -103,8 +109,9 @@ class Context:
 
     async def tell_refused(self, obj: Mapping[str, Any], what: str, refusal: KubeError) -> None:
         """An Event about a write that a policy or a webhook refuses, where status cannot say it."""
-        logger.warning("%s: %s", what, refusal.message)
-        await self.announce(obj, "Warning", Reason.WRITE_REFUSED, f"{what}: {refusal.message}")
+        step = _OTHER_DEFINITIONS if _FIELD_OF_STATUS in refusal.message else ""
+        logger.warning("%s: %s%s", what, refusal.message, step)
+        await self.announce(obj, "Warning", Reason.WRITE_REFUSED, f"{what}: {refusal.message}{step}")
 
     async def hold(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
         """Put a finalizer of ours on the object, unless it is there: from now on it does not go before we let it.

@@ -77,6 +77,8 @@ _DENIED = re.compile(
     r'^admission webhook "[^"]*" denied the request|'
     r"is forbidden: \w+AdmissionPolicy '[^']*'(?: with binding '[^']*')? denied request"
 )
+# To a patch the server repeats the whole object before it says what is wrong with it.
+_UNKNOWN_FIELD = re.compile(r"strict decoding error: .*", re.DOTALL)
 _NOT_ASKED = "failed calling webhook"
 _BY_STATUS: dict[int, type[KubeError]] = {
     400: Invalid,
@@ -90,6 +92,8 @@ _BY_STATUS: dict[int, type[KubeError]] = {
 
 def error_for(status: int, reason: str, message: str, retry_after: float | None = None) -> KubeError:
     """The exception for an answer of the API server."""
+    if status == 422 and (unknown := _UNKNOWN_FIELD.search(message)):
+        message = unknown[0]
     if status == 500 and message.startswith(_BAD_PATCH):
         return Invalid(status, reason, message)
     if _DENIED.search(message):

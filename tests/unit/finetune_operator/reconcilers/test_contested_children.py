@@ -47,7 +47,7 @@ async def test_who_answers_each_time_is_told_of_and_answered_ever_so_often() -> 
     assert cluster.kube.asked("apply", "deployments") - applied <= 5
     assert replicas(cluster) == 3
     message = cluster.condition("Ready", DEPLOYMENT)["message"]
-    assert "Deployment sentiment is changed (spec.replicas) again and again by somebody else" in message
+    assert "Deployment sentiment is changed again and again by somebody else (spec.replicas)" in message
     for _ in range(2):
         await cluster.wait(30)
     cluster.roll_out()
@@ -68,7 +68,19 @@ async def test_what_is_taken_out_of_our_sight_is_not_called_deleted() -> None:
     assert PUT_RIGHT in cluster.told
     ready = cluster.condition("Ready", DEPLOYMENT)
     assert ready["status"] == "True", "its pods answer on"
-    assert "is changed (metadata.labels.app.kubernetes.io/managed-by) again and again" in ready["message"]
+    assert (
+        "is changed again and again by somebody else (metadata.labels.app.kubernetes.io/managed-by" in ready["message"]
+    )
+
+
+async def test_who_writes_the_whole_object_each_time_is_answered_ever_so_often_too() -> None:
+    cluster = await serving()
+    applied = cluster.kube.asked("apply", "deployments")
+    for _ in range(60):
+        metadata = cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]["metadata"]
+        cluster.kube.change(DEPLOYMENTS, "sentiment", metadata=metadata | {"annotations": {}})
+        await cluster.wait(1)
+    assert 2 <= cluster.kube.asked("apply", "deployments") - applied <= 5
 
 
 async def test_a_server_that_somebody_scales_to_nothing_again_and_again_is_not_called_suspended() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_operator.desired import prune_job
-from finetune_operator.runtime.errors import Forbidden, KubeError, Transient, Unadmitted, error_for
+from finetune_operator.runtime.errors import Forbidden, Invalid, KubeError, Transient, Unadmitted, error_for
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -236,6 +236,34 @@ async def test_a_status_that_may_not_be_written_is_told_by_an_event(refusal: Kub
     cluster.wake(JOB)
     await cluster.settle()
     assert cluster.status()["phase"] == "Running"
+
+
+OLDER = (
+    '"" is invalid: patch: Invalid value: "{\\"apiVersion\\":\\"finetune.dev/v1alpha1\\",\\"spec\\":{}}": '
+    'strict decoding error: unknown field "status.provider.savedWork"'
+)
+
+
+async def test_definitions_of_an_older_release_are_told_of_without_the_whole_object() -> None:
+    cluster, told = await with_job(), []
+    refuse(cluster, "patch_status", "finetunejobs", error_for(422, "Invalid", OLDER))
+
+    async def announce(_: Any, event_type: str, reason: str, note: str) -> None:
+        told.append((event_type, reason, note))
+
+    cluster.announce = announce  # type: ignore[method-assign]
+    cluster.restart()
+    await cluster.observer.list_all()
+    cluster.run_pod()
+    cluster.reports.accept(cluster.report("Running"))
+    with pytest.raises(Invalid):
+        await cluster.settle()
+    (_, reason, note) = told[0]
+    assert reason == "WriteRefused"
+    assert note.startswith(
+        'its status cannot be written: strict decoding error: unknown field "status.provider.savedWork"'
+    )
+    assert "apply those of its release" in note
 
 
 @pytest.mark.parametrize("error", [error_for(500, "InternalError", DOWN), Transient(504, "Timeout", "no answer")])

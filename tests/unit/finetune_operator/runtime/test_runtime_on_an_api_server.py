@@ -123,6 +123,9 @@ async def test_a_status_is_replaced_whole_and_only_onto_the_version_that_was_rea
     assert (await kube.get(FINE_TUNE_JOBS, "a", "default"))["status"] == {"phase": "Failed"}
     with pytest.raises(Invalid, match="phase"):
         await kube.patch_status(FINE_TUNE_JOBS, "a", "default", {"phase": "Dreaming"})
+    with pytest.raises(Invalid) as unknown:
+        await kube.patch_status(FINE_TUNE_JOBS, "a", "default", {"phase": "Failed", "mood": "good"})
+    assert unknown.value.message == 'strict decoding error: unknown field "status.mood"', "the object is not repeated"
     with pytest.raises(NotFound):
         await kube.patch_status(FINE_TUNE_JOBS, "nobody", "default", {"phase": "Failed"})
     assert second["metadata"]["generation"] == job["metadata"]["generation"]
