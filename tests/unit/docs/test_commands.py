@@ -14,6 +14,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from finetune_api import names
 from finetune_api.crds import KINDS, object_schema
@@ -51,6 +52,7 @@ FLAGS_WITH_VALUES = {
     "--set-string",
 }
 CHART = json.loads((ROOT / "helm/finetune-operator/values.schema.json").read_text())
+DEFAULTS = yaml.safe_load((ROOT / "helm/finetune-operator/values.yaml").read_text())
 CATALOGUE = json.loads((ROOT / "helm/finetune-operator/files/providers.json").read_text())["providers"]
 NOT_FIELDS = re.compile(r"\.(py|ya?ml|jsonl?|html|svg|bin|txt|toml|tar|gz|com|dev|app)$")
 MADE_BY_TRAINER = commands("finetune-trainer", "finetune-operator")
@@ -227,11 +229,17 @@ def test_every_part_of_a_manifest_or_of_the_charts_values_can_stand_in_one(page:
             assert refusal({**kind, "properties": kept}, snippet, whole=True) is None
             continue
         if set(snippet) <= set(CHART["properties"]):  # values: the chart's schema says itself where it is open
-            jsonschema.Draft7Validator({**CHART, "required": []}).validate(snippet)
+            jsonschema.Draft7Validator(CHART).validate(over(DEFAULTS, snippet))
             continue
         places = [part for schema in SCHEMAS.values() for part in fragments(schema, snippet)]
         reasons = [refusal(part, snippet, whole=False) for part in places]
         assert None in reasons, f"{sorted(snippet)}: {reasons or 'no kind has these fields'}"
+
+
+def over(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The chart's values with those that are given, as helm lays one over the other."""
+    inner = {name: over(defaults[name], value) for name, value in given.items() if isinstance(defaults.get(name), dict)}
+    return {**defaults, **given, **inner}
 
 
 def named_fields(page: Path) -> set[str]:

@@ -123,7 +123,7 @@ def test_a_run_in_mlflow_has_every_step_and_a_link_in_status(server, tiny_model,
     assert server.runs["run0"]["status"] == "FINISHED"
     assert server.runs["run0"]["name"] == "team-a/colours"
     assert {"key": "finetune.dev/job", "value": "team-a/colours"} in server.runs["run0"]["tags"]
-    settings = {"epochs": "2", "batchSize": "8", "schedule": "Cosine", "warmupRatio": "0.03", "lora.r": "16"}
+    settings = {"epochs": "2.0", "batchSize": "8", "schedule": "Cosine", "warmupRatio": "0.03", "lora.r": "16"}
     assert {name: server.params.get(name) for name in settings} == settings
     assert not {"num_train_epochs", "lr_scheduler_type", "per_device_train_batch_size"} & server.params.keys()
     assert server.tokens == {"Bearer secret-token"}

@@ -150,7 +150,7 @@ def sections(values: Values, above: tuple[str, ...] = ()) -> Iterator[tuple[str,
             yield from sections(value, (*above, name))
 
 
-@pytest.mark.parametrize("path", sections(yaml.safe_load((CHART / "values.yaml").read_text())), ids=".".join)
+@pytest.mark.parametrize("path", [*sections(yaml.safe_load((CHART / "values.yaml").read_text()))], ids=".".join)
 def test_a_value_that_null_takes_away_is_asked_for_by_name_or_not_needed(path: tuple[str, ...]) -> None:
     given: Any = None
     for name in reversed(path):
