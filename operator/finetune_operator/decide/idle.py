@@ -117,6 +117,11 @@ def is_asleep(asleep: Sleep | None, generation: int, wake: str | None) -> bool:
     return asleep is not None and (asleep.generation, asleep.wake) == (generation, wake)
 
 
+def woken(usage: DeploymentUsage | None, now: datetime) -> DeploymentUsage:
+    """The record when it is brought back: somebody wants it, or it would fall asleep again at once."""
+    return (usage or DeploymentUsage()).model_copy(update={"last_request_at": timestamp(now), "warned_at": None})
+
+
 def sleeping(asleep: Sleep, usage: DeploymentUsage | None) -> Fact:
     """The condition while it is stopped."""
     last = f"nobody had asked it since {usage.last_request_at}, " if usage and usage.last_request_at else ""

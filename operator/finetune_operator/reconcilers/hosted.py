@@ -8,7 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api.catalogue import Catalogue, ProviderFacts
-from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Sleep
+from finetune_api.deployment import (
+    DeploymentUsage,
+    HostedDeployment,
+    ModelDeploymentSpec,
+    ModelDeploymentStatus,
+    Sleep,
+)
 from finetune_api.model import ModelVersion
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER, WAKE_ANNOTATION
 from finetune_api.reasons import Reason
@@ -46,6 +52,13 @@ class Look:
     wanted: Wanted
     found: dict[str, Hosted]
     facts: ProviderFacts
+
+    @property
+    def usage(self) -> DeploymentUsage | None:
+        """When it was last asked, as status has it; to be brought back counts."""
+        before = self.view.status
+        wakes = before.asleep is not None and not idle.is_asleep(before.asleep, self.view.generation, self.wake)
+        return idle.woken(before.usage, self.view.now) if wakes else before.usage
 
     @property
     def wake(self) -> str | None:
@@ -236,9 +249,15 @@ class HostedDeployments:
         """What the provider's figures say of the deployment that answers; None while none does."""
         entry = next((one for one in plan.recorded if one.name == look.wanted.name and one.answered), None)
         there = look.found.get(look.wanted.name)
-        if entry is None or there is None or there.state != "Ready" or plan.serving.state == "Idle":
+        if (
+            entry is None
+            or entry.released_at is not None
+            or there is None
+            or there.state != "Ready"
+            or plan.serving.state == "Idle"
+        ):
             return None
-        now, usage = look.view.now, idle.usage_of(look.view.status.usage, entry.name)
+        now, usage = look.view.now, idle.usage_of(look.usage, entry.name)
         since = moment(usage.last_request_at or entry.created_at)
         try:
             figures = await self._calls.usage(there, since, now)
@@ -264,7 +283,7 @@ class HostedDeployments:
         recorded = hosting_cost.billed(placed, look.found, look.price, now)
         cost = hosting_cost.total(before.cost, before.hosted or (), recorded, look.facts.hosting_currency, now)
         cost = cost and cost.model_copy(update={"basis": look.basis(recorded)})
-        usage = seen.usage if seen else before.usage
+        usage = seen.usage if seen else look.usage
         return before.model_copy(update={"hosted": list(recorded), "cost": cost, "asleep": asleep, "usage": usage})
 
     def _placed(self, one: HostedDeployment) -> HostedDeployment:

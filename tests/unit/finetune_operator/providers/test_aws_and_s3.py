@@ -148,9 +148,12 @@ def test_a_uri_of_another_place_is_taken_apart() -> None:
     assert (place.bucket, place.prefix, key) == ("elsewhere", None, "a/b.csv")
 
 
-def refusal(code: str, status: int = 400, message: str = "no") -> boto.ClientError:
+def refusal(code: str, status: int = 400, message: str = "no", operation: str = "CreateThing") -> boto.ClientError:
     answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return boto.ClientError(answer, "CreateThing")
+    return boto.ClientError(answer, operation)
+
+
+INVALID = "The provided model identifier is invalid."
 
 
 def by_role(code: str, status: int = 400) -> boto.ClientError:
@@ -174,10 +177,11 @@ REFUSALS = {
     "quota": (refusal("ServiceQuotaExceededException"), TryLater, Reason.QUOTA_EXCEEDED),
     "absent": (refusal("ResourceNotFoundException", 404), NotThere, Reason.PROVIDER_REFUSED),
     "absent, in words": (
-        refusal("ValidationException", message="The provided model identifier is invalid."),
+        refusal("ValidationException", message=INVALID, operation="DeleteThing"),
         NotThere,
         Reason.PROVIDER_REFUSED,
     ),
+    "a wish for what is not there": (refusal("ValidationException", message=INVALID), Refused, Reason.PROVIDER_REFUSED),
     "absent, by a region": (refusal("UnknownOperationException", 404), NotThere, Reason.PROVIDER_REFUSED),
     "conflict": (refusal("ConflictException"), TryLater, Reason.PROVIDER_BUSY),
     "clock": (refusal("RequestTimeTooSkewed", 403), TryLater, Reason.PROVIDER_UNAVAILABLE),

@@ -173,3 +173,18 @@ async def test_what_it_has_cost_is_the_providers_bill_over_new_versions_and_slee
     told = Decimal(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"])
     assert hosting > 20
     assert abs(told - hosting) < Decimal("1.70"), "an estimate, good to an hour"
+
+
+async def test_one_that_is_woken_before_it_was_deleted_does_not_fall_asleep_again_at_once(cluster, provider):
+    """To be brought back counts as a request, and figures of long ago do not stop it for another time."""
+    await change(cluster, idle=IDLE)
+    provider.set(may_deploy=False)
+    await go_on(cluster, 4 * HOUR, 600)
+    assert (cluster.status(DEPLOYMENT).get("asleep") is None, len(hosts(provider))) == (False, 1)
+    await wake(cluster, "now")
+    await go_on(cluster, HOUR, 600)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status.get("asleep"), len(hosts(provider))) == ("Ready", None, 1)
+    provider.set(may_deploy=True)
+    await go_on(cluster, 2 * HOUR, 600)
+    assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Idle", [])
