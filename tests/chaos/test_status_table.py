@@ -121,7 +121,7 @@ async def of_jobs(walk: Walkthrough) -> None:
     """A job from its first moment to each of its ends."""
     site, jobs = walk.site, FINE_TUNE_JOBS
     await site.job("lost", connectionRef={"name": "nowhere"})
-    await walk.see(jobs, "its connection does not exist (yet)", "lost", Reconciling="ConnectionNotFound")
+    await walk.see(jobs, "its connection does not exist (yet)", "lost", phase="Pending")
     await site.job(JOB)
     await walk.see(jobs, "waits for its pod", phase="Queued", Reconciling="Queued")
     pod = await site.pod_of(JOB)
@@ -171,7 +171,7 @@ async def of_models(walk: Walkthrough) -> None:
     await site.apply(models, "empty", {})
     await walk.see(models, NO_VERSION, "empty", Reconciling="NoVersion")
     await site.apply(deployments, "orphan", {"modelRef": {"name": "nobody"}})
-    await walk.see(deployments, "its model does not exist (yet)", "orphan", Reconciling="ModelNotFound")
+    await walk.see(deployments, "its model does not exist (yet)", "orphan", phase="Pending")
 
 
 async def of_connections(walk: Walkthrough) -> None:
