@@ -39,7 +39,7 @@ def test_a_namespace_that_the_connection_does_not_serve_is_refused(make_site: Ca
 def test_a_missing_connection_is_waited_for(site: Site, operator: Cluster) -> None:
     operator.kubectl("delete", "llmconnection", "late", "--ignore-not-found")
     site.job("early", connectionRef={"name": "late"})
-    status = site.wait("job", "early", lambda s: s.get("phase") == "Pending", "to wait")
+    status = site.wait("job", "early", lambda s: s.get("phase") == "Pending" and s["observedGeneration"] > 0, "to wait")
     assert condition(status, "Reconciling")["reason"] == "ConnectionNotFound"
     assert "late" in condition(status, "Ready")["message"]
     connection = operator.get("llmconnection", "switched-off")
