@@ -321,3 +321,8 @@ def test_data_at_azure_are_read_with_the_key_in_the_datas_secret(azure, monkeypa
     account = f"AccountName=modelstore;AccountKey={azure.keys['AZURE_STORAGE_ACCOUNT_KEY']}"
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", f"{account};BlobEndpoint={azure.endpoint}")
     assert read("abfs://models/data/train.jsonl") == DATA
+
+
+def test_a_file_that_a_hub_does_not_have_is_told_with_its_repository():
+    error = store_error(parse_uri("hf://datasets/team/tickets/data/none.jsonl"), FileNotFoundError())
+    assert error.message.startswith("none.jsonl is not in hf://datasets/team/tickets (")

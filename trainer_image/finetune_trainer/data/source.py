@@ -210,6 +210,8 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
     name, place = uri.file_name, f"{uri.scheme}://{uri.root}"
     if uri.scheme == LOCAL_SCHEME:
         place = str(Path(f"/{uri.path}").parent)
+    if uri.scheme == "hf":
+        place = "/".join((place, *uri.path.split("/")[:2]))  # of datasets/OWNER/NAME
     if isinstance(error, IsADirectoryError):
         return TrainerError(Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", _ONE_FILE)
     if isinstance(error, ImportError):
