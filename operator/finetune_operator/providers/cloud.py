@@ -317,14 +317,15 @@ class CloudTraining:
         """Whether a file that a pod told of is there, and of this job.
 
         Raises:
-            TryLater: it was brought there a moment ago, and may still show.
+            Busy: it was brought there a moment ago, and may still show.
         """
         try:
             return (await self._call(job, partial(_file, file_id=file_id))).name.startswith(prefix)
         except NotThere:
-            unshown = self._unshown(_recorded(job, "filesAt"))
-            if unshown is not None:
-                raise unshown from None
+            left = self._settles_in(_recorded(job, "filesAt"))
+            if left > 0:
+                message = "a file that was brought there a moment ago may still show"
+                raise Busy(Reason.PENDING, message, min(left, 10.0)) from None
             return False
 
     async def _require_not_succeeded(self, job: Manifest, job_id: str, asked_at: str) -> None:

@@ -149,3 +149,18 @@ async def test_a_deletion_that_a_proxy_has_answered_is_made_again(provider, begi
     await cluster.settle()
     await live(cluster, 600)
     assert provider.left() == []
+
+
+async def test_a_file_that_does_not_show_a_moment_after_it_was_brought_there_is_waited_for_without_an_alarm(
+    provider, begin
+):
+    """It may be one that an operator has deleted which ended before it could say so."""
+    cluster = await begin()
+    provider.fault("files.list", status=405, times=ALWAYS)
+    provider.fault("files.retrieve", status=404, code="not_found", times=ALWAYS)
+    await cluster.kube.delete(FINE_TUNE_JOBS, "sentiment-1", "team-a")
+    await cluster.settle()
+    assert ADDRESS in cluster.kube.objects
+    assert cluster.condition("Cleaned") == {}
+    await live(cluster, 300)
+    assert ADDRESS not in cluster.kube.objects
