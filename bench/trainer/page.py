@@ -122,7 +122,7 @@ def _columns(setting: str, done: list[Result]) -> list[tuple[str, Callable[[Resu
     columns += [
         ("steps timed", lambda one: f"{one['timed_steps']}"),
         ("peak, GiB", lambda one: f"{one['peak_bytes'] / 2**30:.1f}"),
-        ("first step, s", lambda one: f"{one['first_step_seconds']:.1f}{' (cached)' if one.get('cached') else ''}"),
+        ("first step, s", lambda one: f"{one['first_step_seconds']:.1f}{' (partly cached)' if one.get('cached') else ''}"),
     ]
     shape, lengths = setting.split()
     if "cpu" not in lengths:
