@@ -21,9 +21,8 @@ _HEAD = """# Training beside its peers
 
 Written by `make bench-trainer`. LoRA with r = 16 on all linear layers; first weights, adapters and rows are the same
 for all; 30 % of a ragged row carry loss. Tokens are counted without padding, of whole steps. `ours-eager` is without
-compiled layers, `ours-padded` without packing, `-unfused` without fused adapters, `-unfilled` with passes of any
-length, `-segments` with memory in segments that do not grow, `-concatenated` with a form of adapters in compiled
-layers that was given up. What each peer is told beyond its defaults is in bench/trainer/by_*.py; `-slim` and all of
+compiled layers, `ours-padded` without packing; a first step that is partly cached found some kernels compiled before.
+What each peer is told beyond its defaults is in bench/trainer/by_*.py; `-slim` and all of
 TRL's but `trl-defaults` train without activation checkpointing, `-bfloat16` and `-float32` say what was asked for;
 `ours` is `precision: Auto`. TRL's own default is 16 bits, on a CPU too. How to read it, and what is missing:
 docs/decisions/2026-11-26-training-speed.md.
