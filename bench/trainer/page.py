@@ -121,13 +121,17 @@ def _columns(setting: str, done: list[Result]) -> list[tuple[str, Callable[[Resu
     columns += [
         ("steps timed", lambda one: f"{one['timed_steps']}"),
         ("peak, GiB", lambda one: f"{one['peak_bytes'] / 2**30:.1f}"),
-        ("first step, s", lambda one: f"{one['first_step_seconds']:.1f}{' (partly cached)' if one.get('cached') else ''}"),
+        ("first step, s", _first_step),
     ]
     shape, lengths = setting.split()
     if "cpu" not in lengths:
         flops = work.flops_per_token(shape, work.rows(lengths, 256))
         columns.append(("MFU", lambda one: f"{flops * one['tokens_per_second'] / PEAK:.0%}"))
     return [*columns, ("losses", _losses), ("apart from ours", lambda one: _apart(one, ours))]
+
+
+def _first_step(one: Result) -> str:
+    return f"{one['first_step_seconds']:.1f}{' (partly cached)' if one.get('cached') else ''}"
 
 
 def _losses(one: Result) -> str:

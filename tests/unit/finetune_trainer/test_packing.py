@@ -369,10 +369,10 @@ def test_on_a_gpu_gradients_of_packed_rows_are_as_near_those_in_32_bits_as_those
 
     exact = learnt(torch.float32, Cut(None, 1), fused=False)
     errors = {}
-    for packed_rows in (False, True):
-        cut = Cut(1000, packed=True) if packed_rows else Cut(None, 1)
-        got = learnt(torch.bfloat16, cut, fused=packed_rows)
-        errors[packed_rows] = sum(float((got[name] - value).norm() / value.norm()) for name, value in exact.items())
+    for together in (False, True):
+        cut = Cut(1000, packed=True) if together else Cut(None, 1)
+        got = learnt(torch.bfloat16, cut, fused=together)
+        errors[together] = sum(float((got[name] - value).norm() / value.norm()) for name, value in exact.items())
     assert errors[True] < 1.2 * errors[False] < 0.12 * len(exact)
 
 
