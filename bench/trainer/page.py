@@ -21,9 +21,8 @@ _HEAD = """# Training beside its peers
 
 Written by `make bench-trainer`. LoRA with r = 16 on all linear layers; first weights, adapters and rows are the same
 for all; 30 % of a ragged row carry loss. Tokens are counted without padding, of whole steps. `ours-eager` is without
-compiled layers, `ours-padded` without packing, `-unfused` without fused adapters, `-unfilled` with passes of any
-length, `-segments` with memory in segments that do not grow, `-concatenated` with a form of adapters in compiled
-layers that was given up. What each peer is told beyond its defaults is in bench/trainer/by_*.py; `-slim` and all of
+compiled layers, `ours-padded` without packing; a first step that is partly cached found some kernels compiled before.
+What each peer is told beyond its defaults is in bench/trainer/by_*.py; `-slim` and all of
 TRL's but `trl-defaults` train without activation checkpointing, `-bfloat16` and `-float32` say what was asked for;
 `ours` is `precision: Auto`. TRL's own default is 16 bits, on a CPU too. How to read it, and what is missing:
 docs/decisions/2026-11-26-training-speed.md.
@@ -122,13 +121,17 @@ def _columns(setting: str, done: list[Result]) -> list[tuple[str, Callable[[Resu
     columns += [
         ("steps timed", lambda one: f"{one['timed_steps']}"),
         ("peak, GiB", lambda one: f"{one['peak_bytes'] / 2**30:.1f}"),
-        ("first step, s", lambda one: f"{one['first_step_seconds']:.1f}{' (cached)' if one.get('cached') else ''}"),
+        ("first step, s", _first_step),
     ]
     shape, lengths = setting.split()
     if "cpu" not in lengths:
         flops = work.flops_per_token(shape, work.rows(lengths, 256))
         columns.append(("MFU", lambda one: f"{flops * one['tokens_per_second'] / PEAK:.0%}"))
     return [*columns, ("losses", _losses), ("apart from ours", lambda one: _apart(one, ours))]
+
+
+def _first_step(one: Result) -> str:
+    return f"{one['first_step_seconds']:.1f}{' (partly cached)' if one.get('cached') else ''}"
 
 
 def _losses(one: Result) -> str:

@@ -28,9 +28,6 @@ class AdaptedLinear(Linear):
         if first.dtype != dtype and not torch.is_autocast_enabled(kind):
             return super().forward(x)
         scale = self.scaling[_NAME]
-        if torch.compiler.is_compiling():  # which joins the sum with what follows it, and decides itself what to keep
-            narrow = functional.linear(x, first) * scale
-            return functional.linear(x, base.weight, base.bias) + functional.linear(narrow, second)
         flat = x.to(dtype).reshape(-1, x.shape[-1])
         out: Any = _Adapted.apply(flat, base.weight.to(dtype), base.bias, first, second, scale)
         return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return] # here, as models may write into it
