@@ -242,17 +242,16 @@ def _to_be_compiled(model: Any, plan: Plan, train: "Store") -> bool:
     from finetune_trainer.compiled_layers import why_not_compiled
     from finetune_trainer.sharding import is_sharded
 
-    return not is_sharded(model) and _worth_compiling(model, plan, train) and not why_not_compiled()
+    return not is_sharded(model) and _worth_compiling(plan, train) and not why_not_compiled()
 
 
-_WORTH_COMPILING = 1e17
-"""Weights times tokens from which on layers are compiled: about twice of what wins back the minute and a half that it
-takes, a quarter of an hour of an 8B model on an H200 (docs/decisions/2026-11-26-training-speed.md)."""
+_WORTH_COMPILING = 15e6
+"""Tokens from which on layers are compiled: what that takes is won back after 5 (8B) to 10 million (0.5B) on an H200, and
+earlier where the GPU is slower (docs/decisions/2026-11-26-training-speed.md)."""
 
 
-def _worth_compiling(model: Any, plan: Plan, train: "Store") -> bool:
-    weights = sum(int(value.numel()) for value in model.parameters())
-    return plan.epochs_after(plan.total_steps) * train.tokens * weights > _WORTH_COMPILING
+def _worth_compiling(plan: Plan, train: "Store") -> bool:
+    return plan.epochs_after(plan.total_steps) * train.tokens > _WORTH_COMPILING
 
 
 def checkpoints_of(job: TrainerJob) -> Path:
