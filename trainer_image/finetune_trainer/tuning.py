@@ -246,7 +246,7 @@ def _to_be_compiled(model: Any, plan: Plan, train: "Store") -> bool:
 
 
 _WORTH_COMPILING = 15e6
-"""Tokens from which on layers are compiled: what that takes is won back after 5 (8B) to 10 million (0.5B) on an H200, and
+"""Tokens from which on layers are compiled: that is won back after 5 (8B) to 10 million (0.5B) on an H200, and
 earlier where the GPU is slower (docs/decisions/2026-11-26-training-speed.md)."""
 
 
