@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from finetune_api.asking import COMPLETIONS, Asker
+from finetune_api.base import UNSEEN
 from finetune_api.job_status import ArtifactRef
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import PROVIDER_FINALIZER, TOKEN_AUDIENCE, UPLOAD_PATH, WEIGHTS_FINALIZER
@@ -380,5 +381,5 @@ def test_namespaces_that_are_not_named_are_left_alone(server: Server, watched: t
     server.store(in_team(JOB, OTHER))
     server.store(in_team(changed(JOB, "metadata.name", "later")))
     wait_until(lambda: exists(server, "jobs", "later-1"), "the Job of the watched namespace", timeout=120)
-    looked_at = "status" in server.get("ftj", "sentiment-1", "-n", OTHER)
+    looked_at = server.get("ftj", "sentiment-1", "-n", OTHER)["status"]["observedGeneration"] != UNSEEN
     assert looked_at is not bool(watched)

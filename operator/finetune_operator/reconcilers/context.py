@@ -32,6 +32,8 @@ _OTHER_DEFINITIONS = (
 )
 
 _READING_ROUNDS = 8
+_OF_THE_DEFINITION = {"observedGeneration", "phase", "conditions"}
+"""What a definition's default of the status has."""
 """Taking a field away may leave another one incomplete; a status is no deeper than this."""
 
 
@@ -192,10 +194,10 @@ def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
 
     Another release may have written it. What can be read counts: an ended job must not begin anew, and the versions of
     a model must not be forgotten, because of one field. What the definition says of an object that nobody has looked at
-    yet is nobody's word.
+    yet is nobody's word; what somebody brings back from a backup is patched into it, and counts.
     """
     status = obj.get("status") or {}
-    if status.get("observedGeneration") == UNSEEN:
+    if status.get("observedGeneration") == UNSEEN and status.keys() <= _OF_THE_DEFINITION:
         return model()
     for _ in range(_READING_ROUNDS):
         try:

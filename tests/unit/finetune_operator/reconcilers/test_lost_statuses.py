@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from finetune_api.crds import unseen
+from finetune_api.model import FineTunedModelStatus
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -51,6 +53,18 @@ async def test_a_model_whose_status_was_emptied_has_its_versions_back_from_its_j
     assert cluster.condition("Ready", MODEL)["status"] == "True"
     assert cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"] == server, "what answers goes on answering"
     assert ("FineTunedModel", "Warning", "Recovered") in cluster.told
+
+
+async def test_versions_that_somebody_patches_into_what_the_definition_says_count() -> None:
+    """Of an object without a status the API server shows the definition's default, and patches that."""
+    cluster = await with_versions(2)
+    versions = cluster.status(MODEL)["versions"]
+    for job in ("sentiment-1", "sentiment-2"):
+        await cluster.kube.delete(FINE_TUNE_JOBS, job, "team-a")
+    brought_back = unseen(FineTunedModelStatus) | {"versions": versions, "latestVersion": 2}
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", status=brought_back)
+    await cluster.settle()
+    assert (cluster.status(MODEL)["activeVersion"], cluster.status(MODEL)["versions"]) == (2, versions)
 
 
 async def test_versions_that_came_after_a_backup_are_found_and_their_numbers_not_given_again() -> None:

@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
-from finetune_operator.runtime.kube import CONFIG_MAPS, Kube
+from finetune_operator.runtime.kube import Kube, Resource
 from finetune_operator.runtime.lease_thread import lease_thread
 from finetune_operator.runtime.settings import Settings
+
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 
 MORE_THAN_THREADS = 64
 """The executor has no thread left, and a queue."""
