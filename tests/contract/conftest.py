@@ -13,6 +13,8 @@ from kubernetes.client import ApiException, CustomObjectsApi
 from finetune_api.crds import KINDS
 from finetune_api.names import GROUP, VERSION
 from tests.cluster.cluster import Cluster
+from tests.contract import statuses
+from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL
 
 ROOT = Path(__file__).parents[2]
 Manifest = dict[str, Any]
@@ -74,3 +76,17 @@ def server(bare_server: Server) -> Server:
     bare_server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
     bare_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
     return bare_server
+
+
+@pytest.fixture(scope="module")
+def reported(server: Server) -> Server:
+    """One object of each kind with every status field set, by the status subresource as the operator does it."""
+    for kind, manifest, status in (
+        ("llmc", LOCAL, statuses.CONNECTION),
+        ("ftj", JOB, statuses.JOB),
+        ("ftm", MODEL, statuses.MODEL),
+        ("md", DEPLOYMENT, statuses.DEPLOYMENT),
+    ):
+        server.store(manifest)
+        server.patch(kind, manifest["metadata"]["name"], {"status": status.wire()}, "--subresource=status")
+    return server

@@ -1,9 +1,8 @@
-"""Objects as the API server keeps and shows them: defaults, fixed specs, status, columns, explanations."""
+"""Objects as the API server keeps them: defaults, fixed specs, status."""
 
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec
 from finetune_api.job_status import Progress
 from finetune_api.model import FineTunedModelSpec
-from finetune_api.names import GROUP, VERSION
 from tests.cluster.errors import ClusterError
 from tests.contract import statuses
 from tests.contract.conftest import ROOT, Server
@@ -309,20 +307,6 @@ def test_a_new_object_is_on_its_way_before_anybody_has_looked_at_it(server: Serv
     }
 
 
-@pytest.fixture(scope="module")
-def reported(server: Server) -> Server:
-    """One object of each kind with every status field set, by the status subresource as the operator does it."""
-    for kind, manifest, status in (
-        ("llmc", LOCAL, statuses.CONNECTION),
-        ("ftj", JOB, statuses.JOB),
-        ("ftm", MODEL, statuses.MODEL),
-        ("md", DEPLOYMENT, statuses.DEPLOYMENT),
-    ):
-        server.store(manifest)
-        server.patch(kind, manifest["metadata"]["name"], {"status": status.wire()}, "--subresource=status")
-    return server
-
-
 @pytest.mark.parametrize(
     ("kind", "name", "status"),
     [
@@ -372,160 +356,3 @@ def test_a_time_that_the_models_take_the_server_takes_too(reported: Server, text
 def test_a_status_of_another_shape_is_refused(reported: Server) -> None:
     with pytest.raises(ClusterError, match=r"status\.phase"):
         reported.patch("ftj", "sentiment-1", {"status": {"phase": "Sleeping"}}, "--subresource=status")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "columns"),
-    [
-        (
-            ("ftj", "sentiment-1"),
-            {
-                "NAME": "sentiment-1",
-                "PHASE": "Running",
-                "MODEL": "sentiment",
-                "BASE": "SmolLM2-135M-Instruct",
-                "METHOD": "LoRA",
-                "PROGRESS": "53%",
-                "LOSS": "0.412",
-                "EVAL": "0.447",
-                "VERSION": "3",
-            },
-        ),
-        (
-            ("ftm", "sentiment"),
-            {
-                "NAME": "sentiment",
-                "ACTIVE": "3",
-                "LATEST": "3",
-                "BASE": "SmolLM2-135M-Instruct",
-                "EVAL": "0.447",
-                "DEPLOYMENT": "sentiment",
-                "READY": "True",
-            },
-        ),
-        (
-            ("md", "sentiment"),
-            {
-                "NAME": "sentiment",
-                "PHASE": "Ready",
-                "MODEL": "sentiment",
-                "VERSION": "3",
-                "ENGINE": "Transformers",
-                "REPLICAS": "1",
-                "URL": "http://sentiment.default.svc/v1",
-            },
-        ),
-        (("llmc", "local"), {"NAME": "local", "PROVIDER": "huggingFace", "READY": "True"}),
-    ],
-    ids=["jobs", "models", "deployments", "connections"],
-)
-def test_kubectl_get_shows_what_a_person_wants(
-    reported: Server, arguments: tuple[str, str], columns: dict[str, str]
-) -> None:
-    heading, row = reported.kubectl("get", *arguments).splitlines()
-    assert heading.split() == [*columns, "AGE"]
-    assert row.split()[:-1] == list(columns.values())
-
-
-@pytest.mark.parametrize(("kind", "name"), [("ftj", "sentiment-1"), ("ftm", "sentiment"), ("md", "sentiment")])
-def test_wide_output_says_what_stands_in_the_way(reported: Server, kind: str, name: str) -> None:
-    heading, row = reported.kubectl("get", kind, name, "-o", "wide").splitlines()
-    ready = next(one for one in reported.get(kind, name)["status"]["conditions"] if one["type"] == "Ready")
-    assert ready["message"]
-    assert row[heading.index("MESSAGE") :].startswith(ready["message"])
-
-
-def test_wide_output_says_what_a_deployment_costs_and_when_it_was_asked(reported: Server) -> None:
-    heading, row = reported.kubectl("get", "md", "sentiment", "-o", "wide").splitlines()
-    assert {"COST", "ASKED"} <= set(heading.split())
-    assert " 1.70 " in row
-
-
-def scaled(server: Server, manifest: Manifest, name: str) -> Manifest:
-    """A new deployment's scale, after `kubectl scale` has set three replicas."""
-    server.store(changed(manifest, "metadata.name", name))
-    server.patch("md", name, {"status": statuses.DEPLOYMENT.wire()}, "--subresource=status")
-    server.kubectl("scale", "md", name, "--replicas=3")
-    path = f"/apis/{GROUP}/{VERSION}/namespaces/default/modeldeployments/{name}/scale"
-    found: Manifest = json.loads(server.kubectl("get", "--raw", path))
-    return found
-
-
-@pytest.mark.parametrize("spec", [{}, {"huggingFace": {"replicas": 1, "gpus": 1}}], ids=["nothing said", "one replica"])
-def test_a_server_is_scaled_and_tells_autoscalers_of_its_pods(server: Server, spec: Manifest) -> None:
-    name = f"scaled-{len(spec)}"
-    scale = scaled(server, {**DEPLOYMENT, "spec": {**DEPLOYMENT["spec"], **spec}}, name)
-    assert scale["spec"] == {"replicas": 3}
-    assert scale["status"] == {"replicas": 1, "selector": statuses.DEPLOYMENT.selector}
-    assert server.get("md", name)["spec"]["huggingFace"] == spec.get("huggingFace", {}) | {
-        "engine": "Auto",
-        "replicas": 3,
-    }
-
-
-def test_what_answers_at_a_provider_is_not_scaled(server: Server) -> None:
-    with pytest.raises(ClusterError, match="name at most one of huggingFace, azureOpenAI"):
-        scaled(server, changed(DEPLOYMENT, "spec.azureOpenAI", {"capacity": 1}), "not-scaled")
-
-
-@pytest.mark.parametrize(
-    ("kind", "selector", "found"),
-    [
-        ("ftj", "spec.connectionRef.name=local,spec.modelRef.name=sentiment,status.phase=Running", True),
-        ("ftj", "spec.connectionRef.name=another", False),
-        ("ftj", "spec.baseModel=another/model", False),
-        ("md", "spec.modelRef.name=sentiment,status.phase=Ready", True),
-        ("md", "status.phase=Failed", False),
-    ],
-)
-def test_objects_are_listed_by_what_they_name_and_how_they_are(
-    reported: Server, kind: str, selector: str, found: bool
-) -> None:
-    assert bool(reported.kubectl("get", kind, f"--field-selector={selector}", "-o", "name")) is found
-
-
-def test_the_category_lists_all_kinds(reported: Server) -> None:
-    listed = reported.kubectl("get", "finetune", "-o", "name").split()
-    assert {name.partition("/")[0] for name in listed} == {
-        "llmconnection.finetune.dev",
-        "finetunejob.finetune.dev",
-        "finetunedmodel.finetune.dev",
-        "modeldeployment.finetune.dev",
-    }
-
-
-@pytest.mark.parametrize(
-    ("path", "says"),
-    [
-        ("ftj", "One run of supervised tuning"),
-        ("ftj.spec", "FineTunedModel that gets a new version"),
-        ("ftj.spec.dataset", "Guardrails of a connection or gateway are not applied to them"),
-        (
-            "ftj.spec.hyperparameters.maxSequenceLength",
-            "the end of a longer one is cut. Default: 1024",
-        ),
-        ("ftj.status.failure", "What to do about it"),
-        ("ftj.spec.evaluation.baselines", "Default: zeroShot."),
-        ("ftm.spec.activeVersion", "change it to roll back"),
-        ("ftm.spec.deletionPolicy", "the object waits for it"),
-        ("md.spec.attach", "never changed"),
-        ("md.spec.idle.action", "finetune.dev/wake"),
-        ("md.spec.deletionPolicy", "Default: Delete; attached: Retain."),
-        ("md.status.asleep", "because nobody asked it"),
-        ("llmc.spec.azureOpenAI.workspace", "looked up every hour"),
-        ("md.spec.version", "Active follows the model's active version"),
-        ("llmc.spec.namespaceSelector", "{} is every namespace, absent is none"),
-    ],
-)
-def test_kubectl_explain_shows_the_descriptions(server: Server, path: str, says: str) -> None:
-    assert says in " ".join(server.kubectl("explain", path).split())
-
-
-def test_waiting_for_a_condition_works(reported: Server) -> None:
-    reported.kubectl("wait", "ftm/sentiment", "--for=condition=Ready", "--timeout=5s")
-
-
-def test_written_definitions_are_those_that_were_tested(server: Server) -> None:
-    for path in Path(ROOT / "crds").glob("*.yaml"):
-        wanted = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
-        assert server.get("crd", wanted["metadata"]["name"])["spec"]["versions"] == wanted["spec"]["versions"]
