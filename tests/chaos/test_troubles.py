@@ -89,27 +89,20 @@ class Dice:
 
 
 class Cutter:
-    """Ends each watch after a few seconds, once for each resource."""
+    """Ends each watch where it would tell of its first change, which is lost with it; once for each resource."""
 
-    def __init__(self, how: Callable[[], Lines], after: float = 1.0) -> None:
+    def __init__(self, how: Callable[[], Lines]) -> None:
         self._how = how
-        self._after = after
         self.cut: set[str] = set()
 
     async def __call__(self, call: Call, lines: Lines) -> Lines:
-        whole = call.resource in self.cut
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._after
-        while True:
-            try:
-                async with asyncio.timeout_at(None if whole else end):
-                    line = await anext(lines)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
+        async for line in lines:
+            if call.resource not in self.cut and json.loads(line)["type"] != "BOOKMARK":
+                self.cut.add(call.resource)
                 break
             yield line
-        self.cut.add(call.resource)
+        else:
+            return
         async for line in self._how():
             yield line
 
