@@ -10,6 +10,7 @@ import pytest
 from kubernetes import config
 from kubernetes.client import ApiException, CustomObjectsApi
 
+from finetune_api.base import ApiModel
 from finetune_api.crds import KINDS
 from finetune_api.names import GROUP, VERSION
 from tests.cluster.cluster import Cluster
@@ -78,15 +79,20 @@ def server(bare_server: Server) -> Server:
     return bare_server
 
 
+REPORTED: tuple[tuple[str, Manifest, ApiModel], ...] = (
+    ("llmc", LOCAL, statuses.CONNECTION),
+    ("ftj", JOB, statuses.JOB),
+    ("ftm", MODEL, statuses.MODEL),
+    ("md", DEPLOYMENT, statuses.DEPLOYMENT),
+)
+
+
 @pytest.fixture(scope="module")
-def reported(server: Server) -> Server:
+def reported(server: Server) -> Iterator[Server]:
     """One object of each kind with every status field set, by the status subresource as the operator does it."""
-    for kind, manifest, status in (
-        ("llmc", LOCAL, statuses.CONNECTION),
-        ("ftj", JOB, statuses.JOB),
-        ("ftm", MODEL, statuses.MODEL),
-        ("md", DEPLOYMENT, statuses.DEPLOYMENT),
-    ):
+    for kind, manifest, status in REPORTED:
         server.store(manifest)
         server.patch(kind, manifest["metadata"]["name"], {"status": status.wire()}, "--subresource=status")
-    return server
+    yield server
+    for kind, manifest, _ in REPORTED:  # other modules ask whether objects of these names would be taken
+        server.kubectl("delete", kind, manifest["metadata"]["name"])
