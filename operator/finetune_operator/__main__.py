@@ -169,10 +169,9 @@ class Operator:
         children = Children(context, time.monotonic)
         deployments = DeploymentReconciler(context, children, serving, hosted, idle, catalogue=catalogue)
         models = ModelReconciler(context, children, accounts, offers, local.observe_alone)
+        connections = ConnectionReconciler(context, accounts, catalogue, self._settings.watch_namespaces)
         return {
-            CONNECTIONS.kind: ConnectionReconciler(
-                context, accounts, catalogue, self._settings.watch_namespaces
-            ).reconcile,
+            CONNECTIONS.kind: connections.reconcile,
             FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self._reports, cloud, offers).reconcile,
             FINE_TUNED_MODELS.kind: models.reconcile,
             MODEL_DEPLOYMENTS.kind: deployments.reconcile,

@@ -179,8 +179,10 @@ def test_a_rule_of_the_whole_spec_blames_a_field_of_it(kind: Kind) -> None:
     spec = object_schema(kind)["properties"]["spec"]
     for rule in spec.get("x-kubernetes-validations", ()):
         if rule["message"] not in SEVERAL_TO_BLAME:
+            assert "fieldPath" in rule, rule["message"]
             part = spec
-            for name in rule.get("fieldPath", ".").split(".")[1:]:
+            for name in rule["fieldPath"].split(".")[1:]:
+                assert name in part["properties"], rule["fieldPath"]
                 part = part["properties"][name]
 
 
