@@ -159,10 +159,8 @@ class ModelReconciler:
             await self._context.announce(model, *told)
         if deployed.refused is not None and changes:
             return Requeue(0)  # the next look is to say it
-        if deployed.again is not None:
-            return Requeue(deployed.again)
-        again = pruning.again(view)
-        return None if again is None else Requeue(again)
+        pauses = [again for again in (deployed.again, pruning.again(view)) if again is not None]
+        return Requeue(min(pauses)) if pauses else None
 
     async def _tell_activated(
         self, model: Manifest, before: FineTunedModelStatus, status: FineTunedModelStatus
