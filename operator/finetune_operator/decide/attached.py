@@ -12,8 +12,8 @@ from finetune_api.deployment import HostedDeployment
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
-from finetune_operator.decide.deployment import Serving
 from finetune_operator.decide.hosted import Hosted, Plan, Wanted, address, changes, deletable, is_ready, ours, released
+from finetune_operator.decide.server_state import Serving
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from finetune_api.deployment import HostedDeployment
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.deployment import Serving
 from finetune_operator.decide.remote import SETTLE
+from finetune_operator.decide.server_state import Serving
 
 LONG = timedelta(hours=1)
 """From when on a deployment that does not answer is told of: none of them takes so long."""

@@ -16,16 +16,14 @@ from finetune_operator.decide.conditions import is_true
 from finetune_operator.decide.deployment import (
     DeploymentDecision,
     DeploymentView,
-    Serving,
-    Target,
     decide,
     differs_in_cost_alone,
-    find_target,
     not_served,
-    read_serving,
 )
 from finetune_operator.decide.idle import is_asleep
 from finetune_operator.decide.run import CHANGES_BY_ITSELF
+from finetune_operator.decide.server_state import Serving, read_serving
+from finetune_operator.decide.serving_target import Target, find_target
 from finetune_operator.desired import serving
 from finetune_operator.providers.accounts import catalogue_name, is_remote
 from finetune_operator.providers.cloud_serving import CloudServing

@@ -21,11 +21,12 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide import attached, hosting_cost, idle
 from finetune_operator.decide import hosted as decide
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
-from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, Target, differs_in_cost_alone, going
+from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, differs_in_cost_alone, going
 from finetune_operator.decide.hosted import Hosted, Plan, Wanted
 from finetune_operator.decide.hosting_cost import Rate
 from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.decide.run import CHANGES_BY_ITSELF
+from finetune_operator.decide.serving_target import Target
 from finetune_operator.providers import hosting
 from finetune_operator.providers.accounts import catalogue_name
 from finetune_operator.providers.errors import ProviderError, Refused

@@ -9,7 +9,8 @@ from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus, 
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment import DeploymentView, Serving, decide, not_served, read_serving
+from finetune_operator.decide.deployment import DeploymentView, decide, not_served
+from finetune_operator.decide.server_state import Serving, read_serving
 from finetune_operator.desired.serving import service
 from tests.unit.finetune_operator.decide.given import NOW, at, bedrock_connection, condition, connection, kstatus, stamp
 from tests.unit.finetune_operator.decide.test_decide_model import version
