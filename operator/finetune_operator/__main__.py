@@ -113,7 +113,6 @@ class Operator:
             clock=self._kube.now,
             report_interval=timedelta(seconds=self._settings.progress_write_seconds),
             patience=timedelta(seconds=self._settings.trainer_silence_seconds),
-            new_jobs_wait=self._queue.first_waits,
         )
 
     def _make_reconcilers(self) -> Mapping[str, Reconcile]:

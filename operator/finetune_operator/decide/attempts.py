@@ -4,7 +4,7 @@ Steps of the chains in `job.py` and `cloud_job.py`. How many there may be, and h
 """
 
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.connection import HuggingFace
@@ -15,13 +15,15 @@ from finetune_operator.decide.job_change import fail, with_status
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.reported import reported
 from finetune_operator.decide.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
-from finetune_operator.decide.run import RETRIED
+from finetune_operator.decide.run import RETRIED, Run
 
 LATE_POD_CHECK_SECONDS = 15
+LATEST_POD_CHECK_SECONDS = 60
 LAST_POD_CHECK_SECONDS = 10
 
-SAID_WITHIN = timedelta(seconds=30)
-"""So long after an attempt was started status may still say nothing of it, as long as nothing has come of it."""
+BEGUN_PER_SECOND = 5
+SAID_WITHIN_SECONDS = 300
+"""That a job has begun, and nothing else, is said of so many in a second, and of each within so long."""
 
 AWAITED = "waiting for the trainer to start"
 """From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
@@ -61,8 +63,12 @@ def start(view: JobView) -> Decision | None:
     """No attempt is under way: start the one that status names. Its name is fixed, so it is never made twice."""
     if view.run.state != "Absent" or view.spec is None:
         return None
+    # An attempt of several nodes is found by what status says of it.
+    unsaid_for = _unsaid_for(view) if view.spec.resources.nodes == 1 else 0
+    later = unsaid_for > 0
     # Nothing tells of a pod that cannot be made.
-    return Decision(with_status(view, _started(view)), start=True, requeue_after=LATE_POD_CHECK_SECONDS)
+    again = min(unsaid_for, LATE_POD_CHECK_SECONDS) if later else LATE_POD_CHECK_SECONDS
+    return Decision(with_status(view, _started(view)), start=True, later=later, requeue_after=again)
 
 
 def adopt(view: JobView) -> Decision | None:
@@ -92,10 +98,36 @@ def say_later(view: JobView) -> Decision | None:
     """
     run = view.run
     waits = (run.state == "Queued" and run.failure is None and not run.note) or (run.state == "Active" and run.starting)
-    left = (run.made_at + SAID_WITHIN - view.now).total_seconds() if run.made_at else 0
+    lasted = (view.now - run.made_at).total_seconds() if run.made_at else SAID_WITHIN_SECONDS
+    left = _unsaid_for(view) - lasted
     if not waits or left <= 0:
         return None
-    return Decision(view.status, later=True, requeue_after=min(left, LATE_POD_CHECK_SECONDS))
+    again = LATE_POD_CHECK_SECONDS if run.starting else pod_check_seconds(run, view.now)
+    return Decision(view.status, later=True, requeue_after=left if again is None else min(left, again))
+
+
+def _unsaid_for(view: JobView) -> float:
+    """So many seconds after its start status may say nothing of a job of which it has never said anything.
+
+    The more such jobs there are, the busier the cluster is with their pods: no time where they are few. What status has
+    said before, of an attempt or of what the job waited for, is true no longer.
+    """
+    if view.status.observed_generation is not None:
+        return 0
+    return min(view.unsaid // BEGUN_PER_SECOND, SAID_WITHIN_SECONDS)
+
+
+def pod_check_seconds(run: Run, now: datetime) -> float | None:
+    """When to look again for what nothing tells of: when it has lasted twice as long.
+
+    Where thousands of Jobs wait for their pods, looking at each as often as at the first would be most of the work.
+    """
+    if run.ending:
+        return LATE_POD_CHECK_SECONDS
+    if not run.awaiting_pod:
+        return None
+    lasted = (now - run.since).total_seconds() if run.since else 0.0
+    return min(max(lasted, LATE_POD_CHECK_SECONDS), LATEST_POD_CHECK_SECONDS)
 
 
 def retry_or_fail(view: JobView) -> Decision | None:

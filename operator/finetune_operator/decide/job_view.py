@@ -53,6 +53,8 @@ class JobView:
     """Version of the model that this job made, once it is registered."""
     artifact_uri: str
     now: datetime
+    unsaid: int = 0
+    """How many jobs there are of which status has said nothing yet, this one among them."""
     remote: bool = False
     """Whether its provider is outside of the cluster."""
     restored: str | None = None

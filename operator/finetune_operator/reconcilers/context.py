@@ -32,9 +32,10 @@ _OTHER_DEFINITIONS = (
 )
 
 _READING_ROUNDS = 8
+"""Taking a field away may leave another one incomplete; a status is no deeper than this."""
+
 _OF_THE_DEFINITION = {"observedGeneration", "phase", "conditions"}
 """What a definition's default of the status has."""
-"""Taking a field away may leave another one incomplete; a status is no deeper than this."""
 
 
 class Announce(Protocol):
@@ -58,8 +59,6 @@ class Context:
     """Least time between two writes of a job's progress."""
     patience: timedelta = PATIENCE
     """So long a trainer may say nothing before its job says so."""
-    new_jobs_wait: Callable[[], bool] = lambda: False
-    """Whether jobs that are new wait for a worker."""
     _connections: dict[str, tuple[int, LLMConnectionSpec | None]] = field(default_factory=dict)
     """Each connection as it was last read, with its version: every job of it asks for it at every look."""
 
@@ -197,7 +196,7 @@ def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
     yet is nobody's word; what somebody brings back from a backup is patched into it, and counts.
     """
     status = obj.get("status") or {}
-    if status.get("observedGeneration") == UNSEEN and status.keys() <= _OF_THE_DEFINITION:
+    if is_of_the_definition(status):
         return model()
     for _ in range(_READING_ROUNDS):
         try:
@@ -210,6 +209,11 @@ def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
             status = _without(status, unread)
     logger.error("status of %s cannot be read at all", obj["metadata"]["name"])
     return model()
+
+
+def is_of_the_definition(status: Mapping[str, Any]) -> bool:
+    """Whether this is what the definition says of an object that nobody has looked at yet."""
+    return status.get("observedGeneration") == UNSEEN and status.keys() <= _OF_THE_DEFINITION
 
 
 def _without(value: Any, unread: set[tuple[int | str, ...]], path: tuple[int | str, ...] = ()) -> Any:

@@ -25,7 +25,7 @@ from finetune_operator.reconcilers.context import (
     parse_status,
     wants_deletion,
 )
-from finetune_operator.reconcilers.observed import under_way
+from finetune_operator.reconcilers.observed import UNSAID, under_way
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
@@ -75,7 +75,7 @@ class JobReconciler:
             decision = cloud_job.trouble(view, error.failure(), error.retry_after or cloud_job.ASK_AGAIN_SECONDS)
         except REFUSALS as refusal:
             decision = not_done(view, refusal.message)
-        if decision.later or self._is_among_many(view, decision):
+        if decision.later:
             return Requeue(decision.requeue_after or 0)
         return await self._conclude(job, view, decision)
 
@@ -110,15 +110,6 @@ class JobReconciler:
         """A job has ended or is gone: nobody asks any more what was counted of it."""
         self._reports.forget(uid)
         self._cloud.forget(uid)
-
-    def _is_among_many(self, view: JobView, decision: Decision) -> bool:
-        """Whether status may say in a later look what was just started: the pods of other new jobs come first.
-
-        Only of a first attempt's Job: it is found by its name, as after a crash.
-        """
-        first = decision.start and view.status.provider is None and not view.remote
-        alone = view.spec is not None and view.spec.resources.nodes == 1
-        return first and alone and self._context.new_jobs_wait()
 
     async def _look(self, job: Manifest) -> tuple[JobView, Decision]:
         """What is known and what follows. A refusal is for good: it rests on what the API says now.
@@ -167,6 +158,7 @@ class JobReconciler:
             version=self._version(job, spec),
             artifact_uri=provider.output_uri(job, spec, connection) if fits and spec and connection else "",
             now=self._context.clock(),
+            unsaid=self._context.store.count(FINE_TUNE_JOBS, UNSAID),
             report_interval=self._context.report_interval,
             heard_at=self._reports.heard_at(*_address(job)) if listens else None,
             patience=self._context.patience,

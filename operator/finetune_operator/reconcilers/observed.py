@@ -14,7 +14,7 @@ from finetune_operator.decide.job import PASSING
 from finetune_operator.decide.pod import was_short_of_memory
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
-from finetune_operator.reconcilers.context import has_condition
+from finetune_operator.reconcilers.context import has_condition, is_of_the_definition
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -43,6 +43,10 @@ WATCHED: tuple[Resource, ...] = (NAMESPACES, *CHILDREN, *OWN_KINDS)
 
 UNRELEASED = "unreleased"
 """Index key of the FineTuneJobs whose evaluation has left deployments that cannot be deleted."""
+
+
+UNSAID = "unsaid"
+"""Index key of the FineTuneJobs of which status says nothing yet but what their definition says of every new one."""
 
 
 UNCLEANED = "uncleaned"
@@ -180,6 +184,8 @@ def _index_job(job: Manifest) -> Iterator[str]:
     if not has_condition(job, "Complete", "True") and not has_condition(job, "Failed", "True"):
         yield under_way(namespace, spec.get("modelRef", {}).get("name", ""))
         yield from _index_stuck(job)
+    if is_of_the_definition(job.get("status") or {}):
+        yield UNSAID
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if number := job.get("status", {}).get("modelVersion"):

@@ -109,10 +109,6 @@ class WorkQueue:
         self._schedule.add(key, self._now() + seconds)
         self._dispatch_soon()
 
-    def first_waits(self) -> bool:
-        """Whether a key that was added first waits for a worker."""
-        return self._schedule.first_waits(self._now())
-
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller's own limit, and not a cancellation
         """Starts nothing more and lets the running ones finish; after `timeout` seconds they are cancelled.
 

@@ -102,11 +102,6 @@ class Schedule:
         heads = [lane[0].due for lane in self._lanes() if lane]
         return min(heads, default=None)
 
-    def first_waits(self, now: float) -> bool:
-        """Whether a due key waits that is to come first."""
-        first, _ = self._lanes()
-        return bool(first) and first[0].due <= now
-
     def due_count(self, now: float) -> int:
         """How many keys are due and wait for a worker. Walks over all waiting keys."""
         return sum(entry.due <= now for entry in self._waiting.values())

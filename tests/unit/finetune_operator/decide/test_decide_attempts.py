@@ -54,11 +54,15 @@ def test_an_attempt_that_was_started_before_a_crash_is_taken_over_with_all_that_
 
 
 MADE = {"made_at": NOW}
+AWAITS_POD = run("Queued", awaiting_pod=True, since=NOW, **MADE)
+HAS_JUST_BEGUN = run("Active", starting=True, **MADE)
+MANY, IN_SECONDS = 150, 30
+"""So many jobs of which nothing is said, and within which time it is said of each that it has begun."""
 UNSAID: dict[str, tuple[Run, float, str | None]] = {
-    "waits for its pod": (run("Queued", **MADE), 10, None),
-    "its trainer has just begun": (run("Active", starting=True, **MADE), 10, None),
-    "waits for its pod for long": (run("Queued", **MADE), 30, "Queued"),
-    "its trainer has just begun, and its pod came late": (run("Active", starting=True, **MADE), 30, "Queued"),
+    "waits for its pod": (AWAITS_POD, 10, None),
+    "its trainer has just begun": (HAS_JUST_BEGUN, 10, None),
+    "waits for its pod for long": (AWAITS_POD, 30, "Queued"),
+    "its trainer has just begun, and its pod came late": (HAS_JUST_BEGUN, 30, "Queued"),
     "is held by its queue": (run("Queued", note="suspended", **MADE), 10, "Queued"),
     "its image cannot be pulled": (
         run("Queued", failure=Failure.because(Reason.IMAGE_PULL_FAILED, "not found"), **MADE),
@@ -75,15 +79,57 @@ UNSAID: dict[str, tuple[Run, float, str | None]] = {
 @pytest.mark.parametrize("name", UNSAID)
 def test_of_an_attempt_that_status_does_not_speak_of_is_said_at_once_what_has_come_of_it(name: str) -> None:
     its_run, seconds, phase = UNSAID[name]
-    given = view(its_run, now=at(seconds))
+    given = view(its_run, now=at(seconds), unsaid=MANY)
     decision = decide(given)
     assert decision.later == (phase is None)
     assert decision.status.phase == phase
     if decision.later:
         assert decision.status == given.status
-        assert decision.requeue_after == min(LATE_POD_CHECK_SECONDS, 30 - seconds)
+        assert decision.requeue_after == min(LATE_POD_CHECK_SECONDS, IN_SECONDS - seconds)
     else:
         assert (decision.status.provider.attempt, decision.status.start_time) == (1 + (phase == "Pending"), stamp())
+
+
+@pytest.mark.parametrize(
+    ("unsaid", "seconds"),
+    [(1, 0), (4, 0), (5, 1), (50, 10), (MANY, IN_SECONDS), (1000, 200), (1500, 300), (10**6, 300)],
+)
+@pytest.mark.parametrize("its_run", [AWAITS_POD, HAS_JUST_BEGUN])
+def test_the_more_jobs_have_begun_in_silence_the_later_that_is_said_of_each_and_within_five_minutes(
+    its_run: Run, unsaid: int, seconds: int
+) -> None:
+    begun = decide(view(unsaid=unsaid))
+    assert (begun.start, begun.later) == (True, seconds > 0)
+    assert begun.requeue_after == (min(seconds, LATE_POD_CHECK_SECONDS) or LATE_POD_CHECK_SECONDS)
+    if seconds:
+        assert decide(view(its_run, unsaid=unsaid, now=at(seconds - 0.5))).later
+    said = decide(view(its_run, unsaid=unsaid, now=at(seconds)))
+    assert (said.later, said.status.phase) == (False, "Queued")
+
+
+def test_what_has_begun_in_silence_is_looked_at_the_more_seldom_the_longer_it_waits_for_its_pod() -> None:
+    looks, now = [], 0.0
+    while (decision := decide(view(AWAITS_POD, unsaid=10**6, now=at(now)))).later:
+        assert decision.requeue_after is not None
+        now += decision.requeue_after
+        looks.append(now)
+    assert looks == [15, 30, 60, 120, 180, 240, 300]
+    begun = decide(view(HAS_JUST_BEGUN, unsaid=10**6, now=at(200)))
+    assert begun.requeue_after == LATE_POD_CHECK_SECONDS, "by then the trainer has spoken, or is at work without a word"
+
+
+@pytest.mark.parametrize(
+    "status", [running(provider=None), running(phase="Pending", provider=provider(2, job_id=None))]
+)
+def test_what_status_has_said_before_it_takes_back_at_once_however_many_jobs_begin(status: FineTuneJobStatus) -> None:
+    assert not decide(view(status=status, unsaid=10**6)).later
+    number = status.provider.attempt if status.provider else 1
+    assert decide(view(run("Queued", number, **MADE), status, unsaid=10**6)).status.phase == "Queued"
+
+
+def test_an_attempt_of_several_nodes_is_recorded_at_once_however_many_jobs_begin() -> None:
+    decision = decide(view(spec=job_spec(resources={"nodes": 2}), unsaid=10**6))
+    assert (decision.start, decision.later) == (True, False)
 
 
 def test_what_an_unsaid_attempt_has_made_is_a_version_and_is_said_with_all_that_its_start_records() -> None:

@@ -58,7 +58,6 @@ class Cluster:
     def __init__(self) -> None:
         self.catalogue = Catalogue()
         self.leads = True
-        self.new_jobs_wait = False
         self.build: Build | None = None
         self.sign_in: SignIn = credential_of
         self.metrics = PodMetrics(lambda: self.now)
@@ -77,14 +76,7 @@ class Cluster:
         self.observer = Observer(self.kube, self.store, self.wake)
         for place in self.observer.places():
             self.observer.listed(*place, self.observer.listing(*place))
-        context = Context(
-            self.kube,
-            self.store,
-            self.announce,
-            self.wake,
-            lambda: self.now,
-            new_jobs_wait=lambda: self.new_jobs_wait,
-        )
+        context = Context(self.kube, self.store, self.announce, self.wake, lambda: self.now)
         provider = self.training()
         self.accounts = Accounts(
             self.kube,

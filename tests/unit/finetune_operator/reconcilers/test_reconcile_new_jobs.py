@@ -5,23 +5,27 @@ from datetime import timedelta
 from finetune_api.crds import unseen
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_operator.runtime.errors import Invalid
-from finetune_operator.runtime.kube import (
-    FINE_TUNE_JOBS,
-)
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from finetune_operator.runtime.queue import Requeue
 from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_job
 
+OTHERS = 150
+"""For so many half a minute may go by in silence."""
+
 
 async def among_new_jobs() -> Cluster:
-    """A cluster with a job that nobody has looked at, and with others behind it."""
+    """A cluster with a job that nobody has looked at, and with others beside it."""
     cluster = Cluster()
     cluster.add_namespace()
     cluster.add_connection()
     await cluster.settle()
-    cluster.new_jobs_wait = True
+    for number in range(OTHERS):
+        cluster.add_job(f"other-{number}")
+        cluster.kube.change(FINE_TUNE_JOBS, f"other-{number}", status=unseen(FineTuneJobStatus))
     cluster.add_job()
     for event in cluster.kube.take_events():
         cluster.observer.seen(*event)
+    cluster.queue.clear()  # it is their number that counts
     cluster.kube.requests.clear()
     return cluster
 
@@ -59,11 +63,34 @@ async def test_a_job_among_many_new_ones_whose_pod_is_quick_is_written_about_onc
 
 
 async def test_what_the_definition_says_of_a_new_job_is_no_status() -> None:
-    cluster, without = await among_new_jobs(), await with_job()
-    cluster.new_jobs_wait = False
+    cluster, without = Cluster(), await with_job()
+    cluster.add_namespace()
+    cluster.add_connection()
+    cluster.add_job()
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=unseen(FineTuneJobStatus))
     await cluster.settle()
     assert cluster.status()["conditions"] == without.status()["conditions"]
+
+
+async def test_once_the_others_are_spoken_of_a_job_that_has_begun_is_too() -> None:
+    cluster = await among_new_jobs()
+    assert await cluster.reconcile(JOB) == Requeue(15)
+    for number in range(OTHERS):
+        cluster.kube.change(FINE_TUNE_JOBS, f"other-{number}", status={"observedGeneration": 1, "phase": "Running"})
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    await cluster.reconcile(JOB)
+    assert cluster.status()["phase"] == "Queued"
+
+
+async def test_where_the_definition_says_nothing_of_new_jobs_each_is_spoken_of_at_once() -> None:
+    cluster = await among_new_jobs()
+    for number in range(OTHERS):
+        cluster.kube.change(FINE_TUNE_JOBS, f"other-{number}", status={})
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    await cluster.reconcile(JOB)
+    assert cluster.status()["phase"] == "Queued", "tools take a job without a status for one that is done"
 
 
 async def test_a_job_that_is_refused_says_so_at_once_however_many_wait() -> None:

@@ -67,18 +67,6 @@ def test_what_waits_in_its_turn_and_is_then_to_come_first_does():
     assert taken(schedule, 2.0) == [B, A]
 
 
-def test_it_is_known_whether_one_waits_that_comes_first():
-    schedule = Schedule()
-    assert not schedule.first_waits(0.0)
-    schedule.add(A, 20.0)
-    assert not schedule.first_waits(20.0)
-    schedule.add(B, 40.0, first=True)
-    assert not schedule.first_waits(39.0)
-    assert schedule.first_waits(40.0)
-    schedule.take(40.0)
-    assert not schedule.first_waits(40.0)
-
-
 def test_what_comes_first_and_fails_comes_first_again_and_no_more_once_it_has_not():
     schedule = Schedule()
     schedule.add(A, 0.0, first=True)
@@ -188,7 +176,6 @@ class ScheduleMachine(RuleBasedStateMachine):
         lane = {k for k in self.waiting if (k in self.first) == (key in self.first)}
         assert self.waiting[key] == min(self.waiting[k] for k in lane), "not its turn"
         due = {k for k, at in self.waiting.items() if at <= self.now}
-        assert self.schedule.first_waits(self.now) == bool((due - {key}) & self.first)
         if due & self.first and due - self.first:
             assert (key in self.first) == (self.in_a_row < IN_A_ROW), "the other lane's turn"
         self.in_a_row = self.in_a_row + 1 if key in self.first else 0
