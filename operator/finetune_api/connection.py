@@ -293,8 +293,7 @@ class LLMConnectionSpec(ApiModel):
     @property
     def provider(self) -> str:
         """Wire name of the one provider block."""
-        blocks = ((field.alias, getattr(self, name)) for name, field in type(self).model_fields.items())
-        return next(name for name, block in blocks if name in PROVIDERS and block is not None)
+        return next(wire for name, wire in _BLOCKS if getattr(self, name) is not None)
 
     @property
     def place(self) -> str | None:
@@ -321,6 +320,11 @@ class LLMConnectionSpec(ApiModel):
 def place_of_models(provider: str | None, place: str | None) -> str | None:
     """Of a place, the part that says where models are: a bucket is where data and results go, and may change."""
     return f"{provider} at {place.partition(_BUCKET)[0]}" if provider and place else None
+
+
+_BLOCKS = [
+    (name, alias) for name, field in LLMConnectionSpec.model_fields.items() if (alias := field.alias) in PROVIDERS
+]
 
 
 class LLMConnectionStatus(ApiModel):

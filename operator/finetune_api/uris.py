@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from posixpath import basename
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -115,6 +116,7 @@ def _require_its_form(uri: Uri) -> None:
         raise UriError(HUB_HELP)
 
 
+@lru_cache(maxsize=256)
 def parse_artifact_uri(text: str) -> Uri:
     """Parse where tuned weights are kept: a claim or a bucket, with or without a prefix. An Azure account is named.
 

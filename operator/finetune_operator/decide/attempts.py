@@ -4,7 +4,7 @@ Steps of the chains in `job.py` and `cloud_job.py`. How many there may be, and h
 """
 
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from finetune_api.connection import HuggingFace
@@ -15,7 +15,7 @@ from finetune_operator.decide.job_change import fail, with_status
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.reported import reported
 from finetune_operator.decide.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
-from finetune_operator.decide.run import RETRIED, Run
+from finetune_operator.decide.run import RETRIED
 
 LATE_POD_CHECK_SECONDS = 15
 LATEST_POD_CHECK_SECONDS = 60
@@ -102,8 +102,9 @@ def say_later(view: JobView) -> Decision | None:
     left = _unsaid_for(view) - lasted
     if not waits or left <= 0:
         return None
-    again = LATE_POD_CHECK_SECONDS if run.starting else pod_check_seconds(run, view.now)
-    return Decision(view.status, later=True, requeue_after=left if again is None else min(left, again))
+    # What keeps thousands of pods from being made is their number: after the first look, one in a minute.
+    again = LATE_POD_CHECK_SECONDS if run.starting or lasted < LATE_POD_CHECK_SECONDS else LATEST_POD_CHECK_SECONDS
+    return Decision(view.status, later=True, requeue_after=min(left, again))
 
 
 def _unsaid_for(view: JobView) -> float:
@@ -115,19 +116,6 @@ def _unsaid_for(view: JobView) -> float:
     if view.status.observed_generation is not None:
         return 0
     return min(view.unsaid // BEGUN_PER_SECOND, SAID_WITHIN_SECONDS)
-
-
-def pod_check_seconds(run: Run, now: datetime) -> float | None:
-    """When to look again for what nothing tells of: when it has lasted twice as long.
-
-    Where thousands of Jobs wait for their pods, looking at each as often as at the first would be most of the work.
-    """
-    if run.ending:
-        return LATE_POD_CHECK_SECONDS
-    if not run.awaiting_pod:
-        return None
-    lasted = (now - run.since).total_seconds() if run.since else 0.0
-    return min(max(lasted, LATE_POD_CHECK_SECONDS), LATEST_POD_CHECK_SECONDS)
 
 
 def retry_or_fail(view: JobView) -> Decision | None:

@@ -5,7 +5,7 @@ Provider-neutral: the state of the attempt comes as a `Run`, whatever runs it.
 
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from finetune_api.job import DataFile, FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
@@ -17,11 +17,11 @@ from finetune_operator.decide.attempts import (
     AWAITED,
     LAST_POD_CHECK_SECONDS,
     LATE_POD_CHECK_SECONDS,
+    LATEST_POD_CHECK_SECONDS,
     adopted,
     is_unsaid,
     next_attempt,
     notice_loss,
-    pod_check_seconds,
     retry_or_fail,
     say_later,
     start,
@@ -40,7 +40,7 @@ from finetune_operator.decide.reported import (
     reported,
 )
 from finetune_operator.decide.retries import Tally
-from finetune_operator.decide.run import STARTING
+from finetune_operator.decide.run import STARTING, Run
 from finetune_operator.decide.versions import recorded_result
 
 CONNECTION_GRACE = timedelta(seconds=60)
@@ -224,6 +224,19 @@ def wait_for_pod(view: JobView) -> Decision | None:
         facts = stalled(obstacle.reason, obstacle.message)
     status = with_status(view, Change(facts, {"phase": "Queued", "failure": obstacle}))
     return Decision(status, requeue_after=pod_check_seconds(view.run, view.now))
+
+
+def pod_check_seconds(run: Run, now: datetime) -> float | None:
+    """When to look again for what nothing tells of: when it has lasted twice as long.
+
+    Where thousands of Jobs wait for their pods, looking at each as often as at the first would be most of the work.
+    """
+    if run.ending:
+        return LATE_POD_CHECK_SECONDS
+    if not run.awaiting_pod:
+        return None
+    lasted = (now - run.since).total_seconds() if run.since else 0.0
+    return min(max(lasted, LATE_POD_CHECK_SECONDS), LATEST_POD_CHECK_SECONDS)
 
 
 def notice_silence(view: JobView) -> Decision | None:

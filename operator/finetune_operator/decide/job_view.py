@@ -17,6 +17,9 @@ PATIENCE = timedelta(minutes=15)
 """A trainer reports every two seconds where a step is no longer, and after each step where it is."""
 
 
+_NOT_BEGUN = ProviderStatus()
+
+
 @dataclass(frozen=True)
 class Active:
     """The active version of a job's model, as far as one that is compared with it has to know."""
@@ -83,7 +86,7 @@ class JobView:
     @property
     def provider(self) -> ProviderStatus:
         """What is recorded about the attempts."""
-        return self.status.provider or ProviderStatus()
+        return self.status.provider or _NOT_BEGUN
 
     @property
     def began_with(self) -> str | None:

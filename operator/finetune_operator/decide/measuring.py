@@ -24,9 +24,9 @@ from finetune_api.job_status import (
 )
 from finetune_api.reasons import Reason
 from finetune_operator.decide import asking_cost, evaluation_hosts
-from finetune_operator.decide.attempts import LAST_POD_CHECK_SECONDS, LATE_POD_CHECK_SECONDS, pod_check_seconds
+from finetune_operator.decide.attempts import LAST_POD_CHECK_SECONDS, LATE_POD_CHECK_SECONDS
 from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, resting, stalled, timestamp
-from finetune_operator.decide.job import REJECTED_CHECK_SECONDS
+from finetune_operator.decide.job import REJECTED_CHECK_SECONDS, pod_check_seconds
 from finetune_operator.decide.job_change import with_status
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.reported import AT_WORK, report_is_due, reported
