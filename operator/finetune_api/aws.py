@@ -77,6 +77,12 @@ class AwsEndpoints(ApiModel):
     runtime: HttpUrl | None = Field(None, description="Of its runtime, which answers.")
     s3: HttpUrl | None = Field(None, alias="s3", description="Of S3, with addresses by path.")
     cloudwatch: HttpUrl | None = Field(None, description="Of CloudWatch, which tells when deployments were asked.")
+    sts: HttpUrl | None = Field(
+        None,
+        alias="sts",
+        description="Of STS, which tells whose account the credentials are of. Without it, where other endpoints are "
+        "set, that is not looked at.",
+    )
 
     def by_service(self) -> dict[str, str]:
         """Those that are set, by boto3's names of the services."""
@@ -85,6 +91,7 @@ class AwsEndpoints(ApiModel):
             f"{self.service}-runtime": self.runtime,
             "s3": self.s3,
             "cloudwatch": self.cloudwatch,
+            "sts": self.sts,
         }
         return {service: url for service, url in found.items() if url is not None}
 

@@ -152,6 +152,8 @@ ResourceList = Annotated[
     ),
 ]
 StringMap = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=64)]
+Account = Annotated[str, Field(max_length=128)]
+"""Whose account at a provider, in words."""
 Money = Annotated[str, Field(max_length=24, pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$")]
 
 

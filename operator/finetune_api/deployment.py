@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from finetune_api.base import (
     MODEL_REF_RULE,
+    Account,
     ApiModel,
     Conditions,
     ModelRef,
@@ -225,6 +226,7 @@ class HostedDeployment(ApiModel):
     place: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="Where at the provider the connection led then: it is looked for nowhere else."
     )
+    account: Account | None = Field(None, description="In whose account there it was made, as the provider tells it.")
     created_at: Timestamp = Field(description="When it was asked for, RFC 3339.")
     answered: bool = Field(False, description="Whether it has answered: from then on the provider has it, or had it.")
     unseen_since: Timestamp | None = Field(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from finetune_api.asking import Candidate
-from finetune_api.base import ApiModel, Conditions, Display, Money, Timestamp
+from finetune_api.base import Account, ApiModel, Conditions, Display, Money, Timestamp
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.memory import MemoryUse
 from finetune_api.push import Pushed
@@ -246,6 +246,9 @@ class ProviderStatus(ApiModel):
     )
     place: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="Where at the provider it was begun: what was made there is looked for nowhere else."
+    )
+    account: Account | None = Field(
+        None, description="In whose account there it was begun, as the provider tells it: as with place."
     )
     attempt: Annotated[int, Field(ge=0)] = Field(0, description="Attempts so far, each a new pod.")
     retries: Annotated[int, Field(ge=0)] = Field(

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_api.base import ApiModel, Conditions, Display, Timestamp
+from finetune_api.base import Account, ApiModel, Conditions, Display, Timestamp
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import ArtifactRef
@@ -57,6 +57,7 @@ class ModelVersion(ApiModel):
     place: Annotated[str, Field(max_length=544)] | None = Field(
         None, description="At which provider, and where there, its weights are; absent on this cluster."
     )
+    account: Account | None = Field(None, description="In whose account there its weights are.")
     base_model: Annotated[str, Field(max_length=256)] = Field(description="Model it was tuned from.")
     method: Annotated[str, Field(max_length=32)] = Field(description="Method of tuning.")
     lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")

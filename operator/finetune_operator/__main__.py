@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_api import RELEASE
@@ -148,9 +148,10 @@ class Operator:
         offers = Offers(self._queue.add_after)
         providers = Providers(local, remote, catalogue)
         self._answers = Answers(context, accounts, self._reports, providers)
+        hosting = Hosting(accounts, lambda: self._kube.now() - datetime.now(UTC))
         hosts = EvaluationHosts(
             context,
-            Hosting(accounts),
+            hosting,
             self._leadership.assert_held,
             moving_seconds=self._settings.provider_poll_seconds,
         )
@@ -158,7 +159,7 @@ class Operator:
         serving = CloudServing(accounts, context.clock)
         hosted = HostedDeployments(
             context,
-            Hosting(accounts),
+            hosting,
             catalogue,
             self._leadership.assert_held,
             warn_after=timedelta(seconds=self._settings.billed_idle_seconds),

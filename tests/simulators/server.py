@@ -63,6 +63,7 @@ class Front:
             try:
                 self.simulator.authorize(call)
                 reply = self.route.handler(call)
+                reply.headers.update(self.simulator.headers())
             except ApiError as error:
                 return self.simulator.error(error, call.operation)
             except DriftError as drift:
@@ -181,19 +182,17 @@ def application(simulator: Simulator) -> web.Application:
     """The simulator as an aiohttp application."""
     app = web.Application(client_max_size=LARGEST_BODY)
     app.add_routes(Control(simulator).routes())
-    for route in simulator.routes():
-        app.router.add_route(route.method, route.path, _entrance(simulator, route))
+    for place, route in enumerate(simulator.routes()):
+        app.router.add_route(route.method, route.path, _entrance(simulator, place, route))
     app.router.add_route("*", "/{path:.*}", Front(simulator, _nowhere(simulator)).handle)
     return app
 
 
-def _entrance(simulator: Simulator, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    choose = route.choose
-    if choose is None:
-        return Front(simulator, route).handle
-
+def _entrance(simulator: Simulator, place: int, own: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await Front(simulator, choose(request)).handle(request)
+        whose = simulator.of(request.headers.get("Authorization", ""))
+        route = own if whose is simulator else whose.routes()[place]
+        return await Front(whose, route.choose(request) if route.choose else route).handle(request)
 
     return handle
 

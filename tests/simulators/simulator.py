@@ -55,9 +55,15 @@ class Simulator(ABC):
         self.meddle: Meddle = pass_on
         self.ids = Ids()
         self.calls: list[Recorded] = []
+        self.beside: dict[str, Simulator] = {}
+        """Other accounts at the same address, by what is in the Authorization header of their calls."""
         self.defects: list[str] = []
         self.lock = threading.RLock()
         self.held = ExitStack()
+
+    def of(self, authorization: str) -> "Simulator":
+        """Whose account a call is on."""
+        return next((other for key, other in self.beside.items() if key in authorization), self)
 
     @abstractmethod
     def routes(self) -> list[Route]:
@@ -74,6 +80,10 @@ class Simulator(ABC):
     @abstractmethod
     def error(self, error: ApiError, operation: str) -> Reply:
         """A refusal in the shape that the provider gives to this operation's."""
+
+    def headers(self) -> dict[str, str]:
+        """What every answer to a call that was admitted carries."""
+        return {}
 
     @abstractmethod
     def resources(self) -> list[Resource]:

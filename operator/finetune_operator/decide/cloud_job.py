@@ -94,7 +94,9 @@ def remember_files(view: JobView) -> Decision | None:
     checked = view.run.report.checked if view.run.report else None
     if checked is None or view.provider.files is not None:
         return None
-    provider = view.provider.model_copy(update={"files": checked.files, "files_at": timestamp(view.now)})
+    provider = view.provider.model_copy(
+        update={"files": checked.files, "files_at": timestamp(view.now), "account": view.account}
+    )
     return Decision(view.status.model_copy(update={"provider": provider}), requeue_after=0)
 
 
@@ -127,6 +129,7 @@ def take_over(view: JobView) -> Decision | None:
             "attempt": view.attempt,
             "job_id": adopted.job_id,
             "place": view.place,
+            "account": view.account,
             "asked_at": timestamp(view.now),
         }
     )
@@ -290,7 +293,7 @@ def asked(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
     """The status that is written right before the provider is asked to make the job."""
     provider = status.provider or ProviderStatus()
     # The check is over: from here on jobID is the provider's name, once it is known.
-    fields = {"asked_at": timestamp(view.now), "job_id": None, "retry_after": None}
+    fields = {"asked_at": timestamp(view.now), "job_id": None, "retry_after": None, "account": view.account}
     goes_on = view.connection is not None and view.connection.sage_maker is not None
     told = {} if goes_on else dict.fromkeys(_OF_ONE_RUN)
     return status.model_copy(update={**told, "provider": provider.model_copy(update=fields)})

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from finetune_api.deployment import DeploymentCost, HostedDeployment
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.hosted import Hosted
+from finetune_operator.decide.hosted import LONG, Hosted
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,18 @@ def _billed(one: HostedDeployment, there: Hosted | None, price: Price, now: date
     rate = price(there)
     if rate is None or (one.billed_since is None and there.state != "Ready"):
         return one
-    # One that was taken for gone and is there again has its earlier time in `ended`.
-    since = one.billed_since or (timestamp(now) if one.per_hour is not None else one.created_at)
+    since = one.billed_since or timestamp(_stands_since(one, now))
     return one.model_copy(update={"billed_since": since, "per_hour": rate.per_hour or one.per_hour})
+
+
+def _stands_since(one: HostedDeployment, now: datetime) -> datetime:
+    """What is being made is not billed, so it is from the first look that shows it standing.
+
+    After hours without a look, it may have stood all the time. One that was taken for gone and is there again has its
+    earlier time in `ended`.
+    """
+    asked = moment(one.created_at)
+    return now if one.per_hour is not None or now - asked < LONG else asked
 
 
 def basis(rates: Iterable[Rate], currency: str) -> str | None:

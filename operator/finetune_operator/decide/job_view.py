@@ -64,6 +64,8 @@ class JobView:
     """The restore that has brought it back from a backup, if one has."""
     held: bool = False
     """Whether our finalizer is on the job: something of it may be outside of the cluster."""
+    account_now: str | None = None
+    """Whose account at its provider the connection's credentials lead to, as far as that is known by now."""
     abandoned: bool = False
     """Whether somebody wants it let go though the provider cannot be asked."""
     report_interval: timedelta = REPORT_INTERVAL
@@ -99,6 +101,11 @@ class JobView:
         """Where at its provider the attempt is: as long as anything may be left there, where the first one was."""
         now = self.connection.place if self.connection else None
         return (self.provider.place if self.held else None) or now
+
+    @property
+    def account(self) -> str | None:
+        """In whose account there: as with `place`."""
+        return (self.provider.account if self.held else None) or self.account_now
 
     @property
     def attempt(self) -> int:

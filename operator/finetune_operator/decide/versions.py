@@ -104,9 +104,8 @@ def of_record(metadata: Mapping[str, Any], spec: FineTuneJobSpec, status: FineTu
     if status.model_version is None or result is None or ended is None or not is_true(status.conditions, "Complete"):
         return None
     provider = status.provider or ProviderStatus()
-    place = place_of_models(provider.name, provider.place)
     return _version(
-        _Maker(metadata["name"], metadata["uid"], spec, place),
+        _Maker(metadata["name"], metadata["uid"], spec, provider),
         status.model_version,
         result,
         status.evaluation,
@@ -151,7 +150,7 @@ def new_version(view: JobView, number: int) -> ModelVersion:
         raise ValueError("only a job with a result makes a version")
     result = recorded_result(view, report.result)
     return _version(
-        _Maker(view.name, view.uid, spec, place_of_models(view.provider.name, view.provider.place)),
+        _Maker(view.name, view.uid, spec, view.provider),
         number,
         result,
         report.evaluation,
@@ -167,8 +166,8 @@ class _Maker:
     name: str
     uid: str
     spec: FineTuneJobSpec
-    place: str | None
-    """Where its model is, at its provider."""
+    provider: ProviderStatus
+    """Where its model is."""
 
 
 def _version(
@@ -185,7 +184,8 @@ def _version(
         job=job.name,
         job_uid=job.uid,
         connection=job.spec.connection_ref.name,
-        place=job.place,
+        place=place_of_models(job.provider.name, job.provider.place),
+        account=job.provider.account,
         base_model=job.spec.base_model,
         adopted=True if job.spec.adopt is not None else None,
         method="ChosenByProvider" if by_provider else _method(job.spec, result.artifact),

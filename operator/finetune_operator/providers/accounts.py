@@ -5,9 +5,10 @@ to the SDK and nowhere else.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.providers import sdks
 from finetune_operator.providers.connection_secret import NAMES, secret_of
-from finetune_operator.providers.errors import Refused, TryLater, understood
+from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError, Refused, TryLater, understood
 from finetune_operator.providers.gate import CALLS_PER_SECOND, Gate, Pace
 from finetune_operator.providers.openai_wire import OPENAI_HOST
 from finetune_operator.providers.poll import POLL_SECONDS, Poller
@@ -29,6 +30,8 @@ from finetune_operator.runtime.logs import hide
 from finetune_operator.runtime.queue import Key
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 SECRET_SECONDS = 60.0
 """How long a Secret's value is used before it is read again."""
@@ -46,6 +49,10 @@ class _Built:
     spec: LLMConnectionSpec
     secret: Mapping[str, str]
     read_at: float
+    account: str | None
+    """Whose account it leads to; None where the provider does not tell."""
+    told: bool
+    """Whether that could be asked."""
 
 
 UPLOADS_AT_ONCE = 4
@@ -95,6 +102,15 @@ class Account:
             api = await self._api()
             with understood():
                 return await do(api)
+
+    async def sign_in(self) -> None:
+        """Have the client made, or its Secret read again, where that is due.
+
+        Raises:
+            ProviderError: as `call`.
+        """
+        async with self._gate.passing(asks=False):
+            await self._api()
 
     async def host(self, do: Callable[[HostingApi], Awaitable[T]]) -> T:
         """Make one call on deployments.
@@ -225,23 +241,41 @@ class Accounts:
         spec = self._connection(name)
         return spec.place if spec is not None else None
 
-    def require_place(self, name: str, place: str | None) -> None:
+    def account(self, name: str) -> str | None:
+        """Whose account a connection's credentials lead to, as far as that is known by now."""
+        built = self._built.get(name)
+        return built.account if built is not None else None
+
+    async def require_place(self, name: str, place: str | None, account: str | None) -> None:
         """Nothing is looked for where it was not made: it would be taken for gone, and go on costing.
 
         Args:
             name: of the connection.
             place: where it led when that was made; None where that is not known.
+            account: whose account that was; None where that is not known.
 
         Raises:
-            TryLater: it leads elsewhere by now.
+            Elsewhere: it leads elsewhere by now.
+            ProviderError: whose account it leads to cannot be asked.
+        """
+        await self._find_account(name, account)
+        self.require_same(name, place, account)
+
+    def require_same(self, name: str, place: str | None, account: str | None) -> None:
+        """As `require_place`, by what is known of the connection: nobody is asked.
+
+        Raises:
+            Elsewhere: it leads elsewhere by now.
         """
         _require_same(name, self.place(name), place, "begun")
+        _require_same_account(name, self.account(name), account, "this was begun in")
 
-    def require_models(self, version: ModelVersion) -> None:
+    async def require_models(self, version: ModelVersion) -> None:
         """As `require_place`, of a model that was tuned there: where its place is recorded, or its name tells it.
 
         Raises:
-            TryLater: its connection leads elsewhere by now.
+            Elsewhere: its connection leads elsewhere by now.
+            ProviderError: as `require_place`.
         """
         spec, name = self._connection(version.connection), version.connection
         if spec is None:
@@ -250,6 +284,22 @@ class Accounts:
         made_by = account_of(version.artifact.provider_model_id or "")
         if spec.bedrock is not None and made_by is not None:
             _require_same(name, account_of(spec.bedrock.role_arn), made_by, "made", what="AWS account ")
+        await self._find_account(name, version.account)
+        _require_same_account(name, self.account(name), version.account, "this was made in")
+
+    async def _find_account(self, name: str, account: str | None) -> None:
+        """Find out whose account the connection leads to, if that is to be compared with one.
+
+        Raises:
+            ProviderError: it cannot be asked.
+        """
+        try:
+            if account is not None and self.place(name) is not None:
+                with suppress(Elsewhere):  # than a moment ago: that is what was to be found out
+                    await self.of(name).sign_in()
+        except Busy:
+            if self.account(name) is None:
+                raise  # else those who are inside see it change
 
     def forget(self, key: Key) -> None:
         """An object has ended or is gone."""
@@ -295,13 +345,18 @@ class Accounts:
             return built.api
         secret = await self._secret(spec)
         if built is not None and built.spec == spec and built.secret == secret:
-            self._built[name] = _Built(built.api, spec, secret, self._clock())
-            return built.api
-        await sdks.imported(spec.provider)
-        # The one before is left to the garbage collector: calls may still be on their way through it.
-        api = self._build(spec, secret)
-        api.keep_pace(self._paces.setdefault(name, Pace(self._rate)).wait)
-        self._built[name] = _Built(api, spec, secret, self._clock())
+            api = built.api
+        else:
+            await sdks.imported(spec.provider)
+            # The one before is left to the garbage collector: calls may still be on their way through it.
+            api = self._build(spec, secret)
+            api.keep_pace(self._paces.setdefault(name, Pace(self._rate)).wait)
+        before = built.account if built is not None else None
+        known = built is not None and built.api is api and built.told
+        account, told = (before, True) if known else await _whose(api)
+        self._built[name] = _Built(api, spec, secret, self._clock(), account, told)
+        # Whoever asks now may have looked whose account it is a moment ago, when it was another's.
+        _require_same_account(name, account, before, "what was made until now is in")
         return api
 
     async def _secret(self, spec: LLMConnectionSpec) -> Mapping[str, str]:
@@ -326,10 +381,33 @@ class Accounts:
         return values
 
 
+async def _whose(api: ClosableApi) -> tuple[str | None, bool]:
+    """Whose account the credentials lead to, and whether that could be asked. What is not known holds up nobody."""
+    try:
+        with understood():
+            return await api.account(), True
+    except ProviderError as error:
+        logger.info("whose account a connection leads to cannot be asked: %s", error.message)
+        return None, False
+
+
 def account_of(arn: str) -> str | None:
     """The account that an ARN of AWS names; None where it names none."""
     parts = arn.split(":")
     return parts[4] or None if parts[0] == "arn" and len(parts) > 5 else None
+
+
+def _require_same_account(name: str, now: str | None, before: str | None, done_in: str) -> None:
+    if now is None or before is None or now == before:
+        return
+    message = (
+        f"the credentials of LLMConnection {name} lead to {now} by now, and {done_in} {before}, where it may be billed"
+    )
+    other = Elsewhere(Reason.CREDENTIALS_INVALID, message, 60.0)
+    other.next_step = (
+        f"Ask an admin to let the connection lead to {before} again; another is for another LLMConnection."
+    )
+    raise other
 
 
 def _require_same(name: str, now: str | None, before: str | None, done: str, *, what: str = "") -> None:
@@ -339,7 +417,7 @@ def _require_same(name: str, now: str | None, before: str | None, done: str, *, 
         f"LLMConnection {name} leads to {what}{now} by now, and this was {done} at {what}{before}, where it may be "
         "billed: make the connection lead there as before"
     )
-    elsewhere = TryLater(Reason.CONNECTION_NOT_FOUND, message, 60.0)
+    elsewhere = Elsewhere(Reason.CONNECTION_NOT_FOUND, message, 60.0)
     elsewhere.next_step = "Ask an admin to make the connection as it was; another place is for another LLMConnection."
     raise elsewhere
 

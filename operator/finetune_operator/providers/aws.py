@@ -174,6 +174,16 @@ class Aws:
         """Each request waits, but for those to S3: its limits are a thousand times as high, and nobody else's."""
         self._turn = wait
 
+    async def account(self) -> str | None:
+        """Whose keys sign, by STS, which asks for no right; None where private endpoints leave it out.
+
+        Raises:
+            ProviderError: as `translated` says.
+        """
+        if self._endpoints and "sts" not in self._endpoints:
+            return None
+        return f"AWS account {(await self.call('sts', 'get_caller_identity'))['Account']}"
+
     async def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
         """One call, by boto3's names of service and operation.
 

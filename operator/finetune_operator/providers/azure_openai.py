@@ -1,9 +1,11 @@
 """Azure OpenAI's data plane: OpenAI's API with a training type, shorter names, and tokens of Entra instead of a key."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError
 from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredential
@@ -20,6 +22,7 @@ from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
 
 SCOPE = "https://cognitiveservices.azure.com/.default"
 SUFFIX_LIMIT = 18
+_OWN_ADDRESS = re.compile(r"([a-z0-9-]+)\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)")
 TRAINING_TYPES = {"Standard": "Standard", "GlobalStandard": "GlobalStandard", "DeveloperTier": "developerTier"}
 """Our words and Azure's."""
 
@@ -35,6 +38,15 @@ def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credentia
     return ClientSecretCredential(tenant, client_id, client_secret, **authority)
 
 
+def resource_of(endpoint: str) -> str | None:
+    """The resource whose endpoint it is: its addresses begin with its name, which no other resource has.
+
+    None of a gateway's address, or a region's: nothing tells whose resource is behind it.
+    """
+    found = _OWN_ADDRESS.fullmatch(urlsplit(endpoint).hostname or "")
+    return f"Azure resource {found[1]}" if found else None
+
+
 class AzureOpenAIApi(OpenAIApi):
     """A FineTuningApi over OpenAI's SDK and Azure's `/openai/v1`."""
 
@@ -43,6 +55,7 @@ class AzureOpenAIApi(OpenAIApi):
             message = "azureOpenAI.workspace has not been resolved yet: the status of its LLMConnection says why"
             raise TryLater(Reason.PROVIDER_UNAVAILABLE, message)
         super().__init__(client(f"{settings.endpoint.rstrip('/')}/openai/v1/", token_of(credential)))
+        self._endpoint = settings.endpoint
         self._credential = credential
         self._deployments = AzureDeployments(settings, credential, self._sdk)
         self._training_type = TRAINING_TYPES[settings.training_type]
@@ -52,6 +65,10 @@ class AzureOpenAIApi(OpenAIApi):
         await super().close()
         await self._deployments.close()
         await self._credential.close()
+
+    async def account(self) -> str | None:
+        """The resource whose endpoint it is, where that is one of Azure's own addresses."""
+        return resource_of(self._endpoint)
 
     async def create(self, request: JobRequest) -> RemoteJob:
         """As OpenAI's, with a suffix as short as Azure wants it."""

@@ -53,6 +53,10 @@ class BedrockApi:
         await self._aws.call(SERVICE, "list_model_customization_jobs", maxResults=1)
         await self._bucket.check()
 
+    async def account(self) -> str | None:
+        """As STS tells it."""
+        return await self._aws.account()
+
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """To S3, in parts."""
         await self._bucket.write(name, body)

@@ -24,7 +24,7 @@ from finetune_operator.decide.run import Run
 from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
-from finetune_operator.providers.errors import Busy, Ended, NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.errors import Busy, Elsewhere, Ended, NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.hugging_face import HuggingFaceTraining, create_job
 from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube
@@ -126,8 +126,8 @@ class CloudTraining:
         """What the poller has seen of the provider's job."""
         poller = self._accounts.of(_connection(job)).poller
         try:
-            self._accounts.require_place(_connection(job), provider.place)
-        except TryLater as elsewhere:
+            self._accounts.require_same(_connection(job), provider.place, provider.account)
+        except Elsewhere as elsewhere:
             self._accounts.forget(_queue_key(job))
             return Run("Unreachable", failure=elsewhere.failure(), job_id=job_id)
         seen = poller.watch(job_id, _queue_key(job), moment(asked_at) - SETTLE - CLOCK_SKEW)
@@ -262,10 +262,14 @@ class CloudTraining:
             message = "a job was asked for a moment ago; whether there is one to cancel does not show yet"
             raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, min(left, 15.0))
 
+    def account(self, job: Manifest) -> str | None:
+        """Whose account the credentials of the job's connection lead to, as far as that is known by now."""
+        return self._accounts.account(_connection(job))
+
     @asynccontextmanager
     async def turn(self, job: Manifest) -> AsyncIterator[None]:
         """At the gate of the job's connection, if that leads where the job was begun."""
-        self._accounts.require_place(_connection(job), place_of(job))
+        await self._accounts.require_place(_connection(job), *begun_at(job))
         async with self._accounts.of(_connection(job)).turn():
             yield
 
@@ -409,9 +413,9 @@ def _connection(job: Manifest) -> str:
     return str(job["spec"]["connectionRef"]["name"])
 
 
-def place_of(job: Manifest) -> str | None:
-    """Where the job was begun, as its status has it."""
-    return _recorded(job, "place")
+def begun_at(job: Manifest) -> tuple[str | None, str | None]:
+    """Where the job was begun, and in whose account, as its status has it."""
+    return _recorded(job, "place"), _recorded(job, "account")
 
 
 def _recorded(job: Manifest, field: str) -> str | None:

@@ -12,7 +12,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.server_state import Serving
 from finetune_operator.decide.serving_target import Target
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.errors import ProviderError, TryLater, Unknown
+from finetune_operator.providers.errors import Elsewhere, ProviderError, TryLater, Unknown
 
 GOOD_FOR, BAD_FOR = timedelta(minutes=10), timedelta(seconds=30)
 
@@ -38,18 +38,18 @@ class CloudServing:
         """
         number, model = target.version.version, target.version.artifact.provider_model_id or ""
         try:
-            self._accounts.require_models(target.version)
-        except TryLater as elsewhere:
+            await self._accounts.require_models(target.version)
+        except Elsewhere as elsewhere:
             return Serving("Failing", number, 0, elsewhere.failure())
+        except (TryLater, Unknown) as error:
+            return _unasked(error, number, served)
         before = self._probes.get((target.version.connection, model))
         if before is not None and self._clock() - before.at < self.good_for(before.serving):
             return before.serving
         try:
             there = await self._accounts.of(target.version.connection).call(lambda api: api.has_model(model))
         except (TryLater, Unknown) as error:
-            if served == number:
-                return Serving("Serving", number, 1)
-            return Serving("Failing", number, 0, error.failure())
+            return _unasked(error, number, served)
         except ProviderError as error:
             found = Serving("Failing", number, 0, error.failure())
         else:
@@ -69,3 +69,7 @@ class CloudServing:
     def good_for(serving: Serving) -> timedelta:
         """How long an observation is believed."""
         return GOOD_FOR if serving.state == "Serving" else BAD_FOR
+
+
+def _unasked(error: ProviderError, number: int, served: int | None) -> Serving:
+    return Serving("Serving", number, 1) if served == number else Serving("Failing", number, 0, error.failure())

@@ -6,6 +6,7 @@ ProviderError
 ├── TryLater         it said no for now: a limit, a quota, a key that somebody has to renew; nothing was done
 │   ├── Busy         nobody was asked: enough is on its way already
 │   ├── Denied       the key is good, and lacks the right to do this
+│   ├── Elsewhere    the connection leads elsewhere than where the thing is
 │   └── Ended        what was to be cancelled has succeeded
 └── Unknown          no answer, or one that does not tell: it may have been done
     ├── Unreached    nobody was there to hear it: nothing was done
@@ -87,6 +88,10 @@ class Busy(TryLater):
 
 class Denied(TryLater):
     """One right lacks; what else is asked may go well."""
+
+
+class Elsewhere(TryLater):
+    """Nobody was asked: the connection leads elsewhere than where the thing is."""
 
 
 class Ended(TryLater):

@@ -11,7 +11,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Busy, Contested, Denied, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import (
+    Busy,
+    Contested,
+    Denied,
+    Elsewhere,
+    ProviderError,
+    Refused,
+    TryLater,
+    Unknown,
+)
 from finetune_operator.runtime.limits import TokenBucket
 
 CALLS_PER_SECOND = 10.0
@@ -100,8 +109,8 @@ class Gate:
             self._inside.discard(task)
 
     @asynccontextmanager
-    async def passing(self) -> AsyncIterator[None]:
-        """Let one call through, in the task's turn or as one of its own.
+    async def passing(self, *, asks: bool = True) -> AsyncIterator[None]:
+        """Let one call through, in the task's turn or as one of its own; `asks`: it is the provider that answers.
 
         Raises:
             Busy, TryLater: as `turn`.
@@ -117,7 +126,7 @@ class Gate:
                 self._answered_at = self._clock()
                 raise
             else:
-                self._answered_at = self._clock()
+                self._answered_at = self._clock() if asks else self._answered_at
 
     def _require_open(self) -> None:
         left = self._closed_until - self._clock()
@@ -130,5 +139,5 @@ class Gate:
         if silence:
             self._answered_at = float("-inf")
         seconds = self._silence if silence else min(asked, SILENCE_SECONDS)
-        if silence or (error.reason in CLOSING and not isinstance(error, Denied)):
+        if silence or (error.reason in CLOSING and not isinstance(error, Denied | Elsewhere)):
             self._closed_until, self._why = self._clock() + seconds, error

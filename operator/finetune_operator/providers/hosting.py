@@ -1,9 +1,9 @@
 """Names of a ModelDeployment's deployments at a provider, and the calls on them through the connection's account."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec
@@ -24,22 +24,33 @@ _VERSION_DIGITS = 6
 
 
 class Hosting:
-    """Calls on deployments, each through its connection's account."""
+    """Calls on deployments, each through its connection's account.
 
-    def __init__(self, accounts: Accounts) -> None:
+    Args:
+        accounts: the providers.
+        ahead: how far the API server's clock, by which times are told, is ahead of this process's own. A provider that
+            takes our signatures and tokens has that one.
+    """
+
+    def __init__(self, accounts: Accounts, ahead: Callable[[], timedelta] = timedelta) -> None:
         self._accounts = accounts
+        self._ahead = ahead
 
-    def require_place(self, recorded: HostedDeployment) -> None:
+    async def require_place(self, recorded: HostedDeployment) -> None:
         """As `Accounts.require_place`, of a deployment."""
-        self._accounts.require_place(recorded.connection, recorded.place)
+        await self._accounts.require_place(recorded.connection, recorded.place, recorded.account)
 
-    def require_models(self, version: ModelVersion) -> None:
+    async def require_models(self, version: ModelVersion) -> None:
         """As `Accounts.require_models`, of a version that is to be deployed."""
-        self._accounts.require_models(version)
+        await self._accounts.require_models(version)
 
     def place(self, connection: str) -> str | None:
         """Where a connection leads now."""
         return self._accounts.place(connection)
+
+    def account(self, connection: str) -> str | None:
+        """Whose account its credentials lead to, as far as that is known by now."""
+        return self._accounts.account(connection)
 
     async def list(self, connection: str, known: Iterable[str] = ()) -> dict[str, Hosted]:
         """All deployments of the account, by name; where names have no case, by the `known` one that is the same."""
@@ -72,7 +83,10 @@ class Hosting:
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
         """What the provider's figures tell of a deployment's requests since a time."""
-        return await self._accounts.of(hosted.connection).host(lambda host: host.usage(hosted, since, now))
+        ahead = self._ahead()
+        account = self._accounts.of(hosted.connection)
+        figures = await account.host(lambda host: host.usage(hosted, since - ahead, now - ahead))
+        return Figures(figures.last and figures.last + ahead, figures.until + ahead)
 
 
 def is_hosted(connection: LLMConnectionSpec | None) -> bool:

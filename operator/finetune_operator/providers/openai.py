@@ -112,6 +112,12 @@ class OpenAIApi:
         """Ask for one job: the key is good, and fine-tuning is there."""
         await self._ask(self._sdk.fine_tuning.jobs.list(limit=1))
 
+    async def account(self) -> str | None:
+        """As OpenAI's answers tell it: the key's project or, of keys that have none, its organization."""
+        answer = await self._ask(self._sdk.fine_tuning.jobs.with_raw_response.list(limit=1))
+        found = ((what, answer.headers.get(f"openai-{what}")) for what in ("project", "organization"))
+        return next((f"{what} {wire.plain(name)[:64]}" for what, name in found if name), None)
+
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """POST /files with a body that is passed on as it comes: the SDK's own `create` wants a whole file."""
         head, tail, content_type = _envelope(name)

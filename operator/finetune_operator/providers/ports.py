@@ -55,6 +55,10 @@ class RemoteTraining(TrainingProvider, Protocol):
     All of it raises ProviderError's children, as `errors` draws them.
     """
 
+    def account(self, job: Manifest) -> str | None:
+        """Whose account the credentials of the job's connection lead to, as far as that is known by now."""
+        ...
+
     def turn(self, job: Manifest) -> AbstractAsyncContextManager[None]:
         """A place among those who may ask the job's provider; once inside, a look is not sent away halfway through."""
         ...
@@ -193,6 +197,10 @@ class FineTuningApi(Protocol):
 
     async def check(self) -> None:
         """Whether the credentials are good; cheap, and free of charge."""
+        ...
+
+    async def account(self) -> str | None:
+        """Whose account the credentials lead to, in words; None where the provider does not tell."""
         ...
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:

@@ -66,6 +66,10 @@ class SageMakerApi:
         await self._ask("list_training_jobs", MaxResults=1)
         await self._bucket.check()
 
+    async def account(self) -> str | None:
+        """As STS tells it."""
+        return await self._aws.account()
+
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """Write an object. Its name is its id."""
         await self._bucket.write(name, body)

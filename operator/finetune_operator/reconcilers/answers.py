@@ -13,7 +13,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide import asking_cost, evaluation_hosts
 from finetune_operator.desired.measure_job import COMPONENT
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.cloud import place_of
+from finetune_operator.providers.cloud import begun_at
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
 from finetune_operator.reconcilers.providers import Providers
@@ -71,7 +71,7 @@ class Answers:
         self._require_room(asker.uid, spec, status, evaluation)
         self._count(asker.uid, evaluation, is_base, 1)
         try:
-            self._accounts.require_place(spec.connection_ref.name, place_of(job))
+            await self._accounts.require_place(spec.connection_ref.name, *begun_at(job))
             reply = await self._accounts.of(spec.connection_ref.name).answer(model, question)
         except (Refused, TryLater, Unreached) as error:
             self._count(asker.uid, evaluation, is_base, -1)

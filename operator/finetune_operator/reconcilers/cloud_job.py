@@ -75,6 +75,7 @@ class CloudJobs:
     ) -> tuple[Manifest, Decision]:
         job = await self.hold(job)  # the data's upload did; somebody may have taken it off
         move = next_move(view, await self._training.find(job, provider))
+        view = replace(view, account_now=self._training.account(job))  # by now it is known
         match move:
             case Adopt():
                 await self._end_surplus(job, move)

@@ -182,7 +182,7 @@ class HostedDeployments:
         answers = view.serving.state in {"Serving", "Idle"} and view.serving.version == number
         try:
             for one in recorded:
-                self._calls.require_place(one)
+                await self._calls.require_place(one)
             found = await self._found(sorted({one.connection for one in recorded}), recorded)
             left, delete = decide.leave(recorded, found, view.now, answers=answers)
             status = self._left_behind(view, [*kept, *hosting_cost.billed(left, found, _as_recorded, view.now)])
@@ -235,8 +235,8 @@ class HostedDeployments:
         self, deployment: Manifest, view: DeploymentView, spec: ModelDeploymentSpec, target: Target
     ) -> Look:
         for one in view.status.hosted or ():
-            self._calls.require_place(one)
-        self._calls.require_models(target.version)
+            await self._calls.require_place(one)
+        await self._calls.require_models(target.version)
         wanted = hosting.wanted(deployment, spec, target)
         others = {one.connection for one in view.status.hosted or ()} - {wanted.connection}
         found = await self._found([*sorted(others), wanted.connection], view.status.hosted or (), wanted.name)
@@ -280,7 +280,7 @@ class HostedDeployments:
     def _status(self, look: Look, plan: Plan, asleep: Sleep | None, seen: idle.Found | None) -> ModelDeploymentStatus:
         """What is written before anything is done."""
         before, now = look.view.status, look.view.now
-        placed = [one if one.place else self._placed(one) for one in plan.recorded]
+        placed = [self._placed(one) for one in plan.recorded]
         recorded = hosting_cost.billed(placed, look.found, look.price, now)
         cost = hosting_cost.total(before.cost, before.hosted or (), recorded, look.facts.hosting_currency, now)
         cost = cost and cost.model_copy(update={"basis": look.basis(recorded)})
@@ -288,7 +288,9 @@ class HostedDeployments:
         return before.model_copy(update={"hosted": list(recorded), "cost": cost, "asleep": asleep, "usage": usage})
 
     def _placed(self, one: HostedDeployment) -> HostedDeployment:
-        return one.model_copy(update={"place": self._calls.place(one.connection)})
+        """Where it is, from the first look on that knows: what was recorded stays."""
+        place = one.place or self._calls.place(one.connection)
+        return one.model_copy(update={"place": place, "account": one.account or self._calls.account(one.connection)})
 
     async def _tell(
         self, deployment: Manifest, view: DeploymentView, asleep: Sleep | None, seen: idle.Found | None
@@ -341,7 +343,7 @@ class HostedDeployments:
         chosen = view.spec.attach.id if view.spec and view.spec.attach else None
         recorded = [one for one in view.status.hosted or () if not one.attached or one.name == chosen]
         for one in recorded:
-            self._calls.require_place(one)
+            await self._calls.require_place(one)
         found = await self._found(sorted({one.connection for one in recorded}), recorded)
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
         ours = decide.ours(recorded, found, prefix, view.now)

@@ -164,6 +164,7 @@ class JobReconciler:
             patience=self._context.patience,
             remote=remote,
             restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
+            account_now=self._providers.account(job) if remote else None,
             held=has_finalizer(job, PROVIDER_FINALIZER),
             abandoned=is_abandoned(job),
             facts=self._providers.facts(connection),

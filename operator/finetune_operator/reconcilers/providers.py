@@ -6,7 +6,7 @@ from finetune_api.catalogue import Catalogue, ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_operator.providers.accounts import catalogue_name, is_remote
-from finetune_operator.providers.ports import RemoteTraining, TrainingProvider
+from finetune_operator.providers.ports import Manifest, RemoteTraining, TrainingProvider
 from finetune_operator.providers.sdks import REMOTE
 
 
@@ -32,6 +32,10 @@ class Providers:
     def of(self, status: FineTuneJobStatus, connection: LLMConnectionSpec | None) -> TrainingProvider:
         """Who runs the job."""
         return self._remote if self.is_remote(status, connection) else self._here
+
+    def account(self, job: Manifest) -> str | None:
+        """Whose account the job's connection leads to, outside of the cluster, as far as that is known by now."""
+        return self._remote.account(job)
 
     def know(self, connection: LLMConnectionSpec) -> bool:
         """Whether there is a provider for the connection."""

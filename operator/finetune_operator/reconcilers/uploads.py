@@ -8,7 +8,7 @@ from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderSta
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.trainer import UploadTarget
 from finetune_operator.providers.accounts import Accounts, is_remote
-from finetune_operator.providers.cloud import key_of, place_of
+from finetune_operator.providers.cloud import begun_at, key_of
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.reconcilers.context import Context, parse_status, wants_deletion
 from finetune_operator.runtime.errors import Conflict
@@ -39,7 +39,7 @@ class Uploads:
         account = self._accounts.of(connection)
         name = key.file_name(target.split, target.sha256)
         try:
-            self._accounts.require_place(connection, place_of(job))
+            await self._accounts.require_place(connection, *begun_at(job))
             file = await account.upload(name, size, self._verified(body, size, target))
         except Refused as error:
             raise Refusal(424, error.message, close=True) from None

@@ -54,7 +54,7 @@ class Weights:
         connection = self._context.connection(version.connection)
         if is_at_provider(version, connection):
             # Elsewhere they would be taken for gone.
-            self._accounts.require_models(version)
+            await self._accounts.require_models(version)
             name = version.artifact.provider_model_id or version.artifact.uri or ""
             await self._accounts.of(version.connection).call(lambda api: api.delete_model(name))
             return True

@@ -58,6 +58,12 @@ class OpenAISimulator(Simulator):
         del operation
         return errors.shaped(error, self.ids.new("req_"))
 
+    def headers(self) -> dict[str, str]:
+        settings = self.settings
+        if not settings.tells_account:
+            return {}
+        return {"openai-organization": settings.organization_name, "openai-project": settings.project}
+
     def resources(self) -> list[Resource]:
         files = [Resource("file", file.id, file.purpose) for file in self.files.all()]
         jobs = [Resource("job", job.id, job.status) for job in self.jobs.jobs.values() if job.status not in ENDED]

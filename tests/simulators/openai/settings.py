@@ -48,6 +48,8 @@ class OpenAISettings(Settings):
     organization: str = "org-simulated"
     project: str = "proj-simulated"
     organization_name: str = "simulated"
+    tells_account: bool = True
+    """Whether answers name organization and project: services with OpenAI's API do not."""
     file_processing_seconds: float = 0.0
     validation_seconds: float = 60.0
     queue_seconds: float = 120.0

@@ -32,9 +32,14 @@ def mixed(there: Hosted) -> Rate | None:
 def test_it_is_billed_from_when_it_stands_to_when_it_is_gone() -> None:
     assert billed([FIRST], there("v1", state="Creating"), price, at(9))[0].billed_since is None
     standing = billed([FIRST], there("v1"), price, at(600))
-    assert (standing[0].billed_since, standing[0].per_hour) == (stamp(0), "1.70")
+    assert (standing[0].billed_since, standing[0].per_hour) == (stamp(600), "1.70")
     assert billed(standing, there("v1", state="Deleting"), price, at(HOUR)) == standing
     assert billed(standing, {}, price, at(HOUR))[0].billed_since is None
+
+
+def test_hours_in_which_nobody_looked_are_taken_for_billed() -> None:
+    assert billed([FIRST], there("v1"), price, at(HOUR - 1))[0].billed_since == stamp(HOUR - 1)
+    assert billed([FIRST], there("v1"), price, at(9 * HOUR))[0].billed_since == stamp(0)
 
 
 def test_what_is_gone_stays_in_the_sum_and_is_counted_once() -> None:
