@@ -12,7 +12,20 @@ from finetune_api.deployment import HostedDeployment
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
-from finetune_operator.decide.hosted import Hosted, Plan, Wanted, address, changes, deletable, is_ready, ours, released
+from finetune_operator.decide.hosted import (
+    Hosted,
+    Plan,
+    Wanted,
+    address,
+    changes,
+    deletable,
+    is_missed,
+    is_ready,
+    ours,
+    released,
+    unseen,
+    unshown,
+)
 from finetune_operator.decide.server_state import Serving
 
 
@@ -42,6 +55,9 @@ def plan(
     entry = _entry(recorded, wanted, served, there, now)
     kept = others if entry is None else (*others, entry)
     failure = _failure(wanted, served, there, entry)
+    if there is None and entry is not None and entry.answered and not is_missed(entry, now):
+        held = unshown(wanted) if entry.version == wanted.version else _meanwhile("Rolling", wanted, before)
+        return Plan(kept, held, serves)
     if there is None or entry is None or there.state == "Failed":
         return Plan(kept, _meanwhile("Failing", wanted, before, failure), serves)
     if there.state != "Ready" or not entry.answered:
@@ -79,11 +95,11 @@ def _entry(
     entry = next((one for one in recorded if one.name == wanted.name and one.attached), None)
     version = served.versions.get(there.model) if there is not None else None
     if there is None:
-        return entry
+        return entry and unseen(entry, now)
     if version is None:
         return None
     if entry is not None:
-        return entry.model_copy(update={"version": version})
+        return entry.model_copy(update={"version": version, "unseen_since": None})
     return HostedDeployment(
         name=wanted.name,
         version=version,

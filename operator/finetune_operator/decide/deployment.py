@@ -183,6 +183,14 @@ def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> 
     return view.status.model_copy(update={**fields, "conditions": conditions, "observed_generation": view.generation})
 
 
-def differs_in_cost_alone(before: ModelDeploymentStatus, now: ModelDeploymentStatus) -> bool:
-    """Whether nothing but its cost has changed, which grows by itself: written, and no reason to look again."""
-    return before.model_copy(update={"cost": now.cost}) == now
+def is_no_news(before: ModelDeploymentStatus, now: ModelDeploymentStatus) -> bool:
+    """Whether a change is written, and no reason to look again at once.
+
+    That is one of its cost, which grows by itself, and of what lists show: they may lack every third time what stands.
+    """
+
+    def said(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
+        hosted = [one.model_copy(update={"unseen_since": None}) for one in status.hosted or ()]
+        return status.model_copy(update={"cost": None, "hosted": hosted})
+
+    return said(before) == said(now)

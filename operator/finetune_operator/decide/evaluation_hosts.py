@@ -18,7 +18,7 @@ from finetune_api.deployment import AzureServing, BedrockServing, DeploymentTemp
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import EvaluationDeployment, FineTuneJobStatus, ProviderEvaluation
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.hosted import Hosted, changes
+from finetune_operator.decide.hosted import GOING, Hosted, changes, is_missed
 from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.decide.job_view import JobView
 from finetune_operator.decide.remote import SETTLE
@@ -159,8 +159,14 @@ def rise(
         there = found.get(entry.name)
         if entry.released or entry.address or entry.failure:
             pass  # it goes, and is made again when it is gone; or nothing is left to do
-        elif there is None and entry.ready_at:
-            entry = failed(entry, "it is not at the provider any more: it was deleted there, or has expired")
+        elif there is None and (entry.ready_at or entry.borrowed):
+            gone = is_missed(entry, now)
+            entry = _with(entry, unseen_since=entry.unseen_since or timestamp(now))
+            entry = (
+                failed(entry, "it is not at the provider any more: it was deleted there, or has expired")
+                if gone
+                else entry
+            )
         elif there is None and not busy:
             entry = _with(entry, unseen_since=timestamp(now))
             make.append(entry.name)
@@ -195,8 +201,8 @@ def _entry(
 
 def _is_over(entry: EvaluationDeployment, found: Mapping[str, Hosted], now: datetime) -> bool:
     """Whether what was recorded is gone, and no loss: another one takes its place."""
-    no_loss = entry.borrowed or (entry.released and not _may_still_show(entry, now))
-    return no_loss and entry.name not in found
+    borrowed = entry.borrowed and is_missed(entry, now)
+    return entry.name not in found and (borrowed or (entry.released and not _may_still_show(entry, now)))
 
 
 def _standing(wanted: Wanted, found: Mapping[str, Hosted]) -> Hosted | None:
@@ -238,12 +244,12 @@ def _sighted(one: EvaluationDeployment, found: Mapping[str, Hosted], now: dateti
     """The record after a look. One list of many may lack what stands, and nobody has asked it to go."""
     if one.name in found:
         return _with(one, unseen_since=None)
-    return one if one.unseen_since or one.released else _with(one, unseen_since=timestamp(now))
+    return one if one.unseen_since else _with(one, unseen_since=timestamp(now))
 
 
 def _may_still_show(one: EvaluationDeployment, now: datetime) -> bool:
-    """Whether no list has shown it for a moment."""
-    return one.unseen_since is not None and now - moment(one.unseen_since) < SETTLE
+    """Whether no list has shown it for a moment: a short one, where it stood and was asked to go."""
+    return one.unseen_since is not None and not is_missed(one, now, GOING if one.ready_at else SETTLE)
 
 
 def _stray(deployment: str, now: datetime) -> EvaluationDeployment:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from finetune_api.deployment import HostedDeployment
-from finetune_api.job_status import Failure
+from finetune_api.job_status import EvaluationDeployment, Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.remote import SETTLE
@@ -23,6 +23,9 @@ LONG = timedelta(hours=1)
 
 MISSED = timedelta(minutes=1)
 """How long what has answered may be missing from lists before it counts as gone: three looks."""
+
+GOING = timedelta(seconds=20)
+"""How long what was asked to go must be missing before it counts as gone: two looks. Its deletion may fail yet."""
 
 ENDING = timedelta(minutes=10)
 """How long one that was asked to go may be shown as if it stood: Bedrock has no word for what is being deleted."""
@@ -101,8 +104,10 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     delete = () if busy else _useless(others, found, now, answers=answering is not None)
     note = _said_of_waiting(found if busy else {}, entry, there, now)
     serving = Serving("Rolling", wanted.version, 1 if answering else 0, note=note)
-    if there is None and entry.answered:
-        serving = _failing(wanted, answering, _expired(wanted))
+    if there is None and entry.released_at is not None:
+        pass  # whether it is gone a second look tells; then it is made again
+    elif there is None and entry.answered:
+        serving = _failing(wanted, answering, _expired(wanted)) if is_missed(entry, now) else unshown(wanted)
     elif there is None:
         make = not busy
     elif entry.released_at is not None:
@@ -125,7 +130,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         silent = ask and now - moment(entry.created_at) >= LONG
         serving = _failing(wanted, answering, _silent(wanted, entry)) if silent else serving
     make = make and not (delete and wanted.one_at_a_time)
-    entry = _unseen(entry, now, anew=make) if there is None else entry
+    entry = unseen(entry, now, anew=make) if there is None else entry
     return Plan(released((*others, entry), delete, now), serving, address(found, answering), make, ask, delete)
 
 
@@ -136,6 +141,8 @@ def _whole(there: Hosted | None) -> Hosted | None:
 
 def _said_of_waiting(found: Mapping[str, Hosted], entry: HostedDeployment, there: Hosted | None, now: datetime) -> str:
     """What a deployment waits for that is not being made, or is for long."""
+    if there is None and entry.released_at is not None:
+        return f"; its deletion was asked for at {entry.released_at}: it is made again when it is gone"
     if there is None:
         first = next((one.name for one in found.values() if one.state in {"Creating", "Deleting"}), None)
         return f"; the account takes one change at a time, and {first} is being changed" if first else ""
@@ -253,7 +260,7 @@ def ours(
     """What there is of this object: recorded and there, or not seen for a moment, or only there.
 
     A list may lack what was made a moment ago, and one list of many what stands: who forgets it then, leaves it behind
-    and billed. What was asked to go and is not there any more is gone.
+    and billed. What was asked to go is gone when two looks lack it.
     """
     sighted = (_sighted(one, found, now) for one in recorded)
     kept = [one for one in sighted if one is not None]
@@ -271,14 +278,22 @@ def _sighted(one: HostedDeployment, found: Mapping[str, Hosted], now: datetime) 
     if _whole(found.get(one.name)) is not None:
         return one.model_copy(update={"unseen_since": None})
     if one.name in found:
-        return _unseen(one, now)
-    if one.released_at is not None:
-        return None
-    missed = _unseen(one, now)
-    return missed if now - moment(missed.unseen_since or "") < (MISSED if one.answered else SETTLE) else None
+        return unseen(one, now)
+    limit = GOING if one.released_at is not None else MISSED if one.answered else SETTLE
+    return None if is_missed(one, now, limit) else unseen(one, now)
 
 
-def _unseen(one: HostedDeployment, now: datetime, *, anew: bool = False) -> HostedDeployment:
+def is_missed(one: HostedDeployment | EvaluationDeployment, now: datetime, limit: timedelta = MISSED) -> bool:
+    """Whether what no list shows has not been shown for so long that it counts as gone."""
+    return one.unseen_since is not None and now - moment(one.unseen_since) >= limit
+
+
+def unshown(wanted: Wanted) -> Serving:
+    """What answered a moment ago, and one list lacks: that alone is no news."""
+    return Serving("Serving", wanted.version, 1)
+
+
+def unseen(one: HostedDeployment, now: datetime, *, anew: bool = False) -> HostedDeployment:
     """The record of one that the provider does not show; `anew`: it is asked for now. Times to come do not count."""
     since = now if anew or one.unseen_since is None else min(now, moment(one.unseen_since))
     return one.model_copy(update={"unseen_since": timestamp(since)})
@@ -291,6 +306,8 @@ def _entry(
     if entry is not None and there is not None:
         goes = there.state == "Deleting" or _is_ending(entry, now)
         return entry.model_copy(update={"unseen_since": None} | ({} if goes else {"released_at": None}))
+    if entry is not None and entry.released_at is not None and not is_missed(entry, now, GOING):
+        return entry
     if entry is not None and entry.released_at is None and entry.nonce == wanted.nonce:
         return entry
     return HostedDeployment(

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from finetune_api.deployment import DeploymentCost, HostedDeployment
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.hosted import LONG, Hosted
+from finetune_operator.decide.hosted import LONG, Hosted, is_missed
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def billed(
 
 
 def _billed(one: HostedDeployment, there: Hosted | None, price: Price, now: datetime) -> HostedDeployment:
+    if there is None and one.answered and one.released_at is None and one.unseen_since and not is_missed(one, now):
+        return one  # one list lacks it
     if there is None or there.connection != one.connection:
         return one.model_copy(update={"billed_since": None})
     rate = price(there)

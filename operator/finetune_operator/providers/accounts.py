@@ -294,7 +294,7 @@ class Accounts:
             ProviderError: it cannot be asked.
         """
         try:
-            if account is not None and self.place(name) is not None:
+            if account is not None and self._fresh(name) is None:
                 with suppress(Elsewhere):  # than a moment ago: that is what was to be found out
                     await self.of(name).sign_in()
         except Busy:
@@ -339,11 +339,10 @@ class Accounts:
         spec = self._connection(name)
         if spec is None:
             raise TryLater(Reason.CONNECTION_NOT_FOUND, f"LLMConnection {name} does not exist")
-        built = self._built.get(name)
-        fresh = built is not None and built.spec == spec and self._clock() - built.read_at < SECRET_SECONDS
-        if built is not None and fresh:
-            return built.api
-        secret = await self._secret(spec)
+        fresh = self._fresh(name)
+        if fresh is not None:
+            return fresh.api
+        built, secret = self._built.get(name), await self._secret(spec)
         if built is not None and built.spec == spec and built.secret == secret:
             api = built.api
         else:
@@ -358,6 +357,13 @@ class Accounts:
         # Whoever asks now may have looked whose account it is a moment ago, when it was another's.
         _require_same_account(name, account, before, "what was made until now is in")
         return api
+
+    def _fresh(self, name: str) -> _Built | None:
+        """A connection's client, if it was made by the spec as it is, and its Secret was read a moment ago."""
+        built = self._built.get(name)
+        if built is None or built.spec != self._connection(name):
+            return None
+        return built if self._clock() - built.read_at < SECRET_SECONDS else None
 
     async def _secret(self, spec: LLMConnectionSpec) -> Mapping[str, str]:
         """The values of a connection's Secret that are needed, by their keys.

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -39,6 +40,8 @@ PAUSE_FOR_EACH_SECOND = 4.0
 METRICS_AT_ONCE = 4
 METRICS_TRIES = 10
 """Rounds in which a job's losses are asked for in vain."""
+LOOKS_FOR_ONE = 3
+"""How often a job is asked for before it counts as gone."""
 UNREAD = "it has ended; its losses cannot be read yet"
 METRICS_PER_ROUND = 100
 """Of jobs that run: half of the calls that a connection may make until the next round."""
@@ -216,12 +219,15 @@ class Poller:
         return seen is not None and seen.job.ended
 
     async def _one(self, api: FineTuningApi, job_id: str) -> RemoteJob:
-        """A job that the list lacks: a list may lag behind, so it is asked for by its name."""
+        """A job that the list lacks: a list may lag behind, so it is asked for by its name.
+
+        One answer of many may miss it, and the job would go on for nobody: it is gone when none of several shows it.
+        """
         created = self._watched[job_id].created
-        try:
-            return await api.job(job_id)
-        except NotThere:
-            return RemoteJob(id=job_id, state="Gone", created=created)
+        for _ in range(LOOKS_FOR_ONE):
+            with suppress(NotThere):
+                return await api.job(job_id)
+        return RemoteJob(id=job_id, state="Gone", created=created)
 
     async def _with_metrics(self, api: FineTuningApi, job: RemoteJob) -> Seen:
         """The job and its losses. A record that cannot be read holds up no other job, and its own not for ever."""

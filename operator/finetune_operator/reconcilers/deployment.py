@@ -17,7 +17,7 @@ from finetune_operator.decide.deployment import (
     DeploymentDecision,
     DeploymentView,
     decide,
-    differs_in_cost_alone,
+    is_no_news,
     not_served,
 )
 from finetune_operator.decide.idle import is_asleep
@@ -94,7 +94,7 @@ class DeploymentReconciler:
         else:
             deployment, decision, again = await self._local(deployment, view, target)
         before = parse_status(ModelDeploymentStatus, deployment)
-        told = differs_in_cost_alone(before, decision.status)
+        told = is_no_news(before, decision.status)
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status, told=told)
         event = headline(before, decision.status)
         if event is not None:
@@ -164,7 +164,9 @@ class DeploymentReconciler:
             return self._in_trouble(deployment, view, target, error)
         view = await self._without_pods(deployment, view, here)
         answers = view.serving.state == "Serving"
-        rests = view.serving.state in {"Serving", "Idle"} and len(view.status.hosted or ()) == int(answers)
+        hosted = view.status.hosted or ()
+        shown = not any(one.unseen_since for one in hosted)
+        rests = view.serving.state in {"Serving", "Idle"} and len(hosted) == int(answers) and shown
         return deployment, decide(view), rests_for(view) if rests else self._hosted.moving_seconds
 
     async def _without_pods(self, deployment: Manifest, view: DeploymentView, here: Serving) -> DeploymentView:

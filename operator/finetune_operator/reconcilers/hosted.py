@@ -21,7 +21,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide import attached, hosting_cost, idle
 from finetune_operator.decide import hosted as decide
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
-from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, differs_in_cost_alone, going
+from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, going, is_no_news
 from finetune_operator.decide.hosted import Hosted, Plan, Wanted
 from finetune_operator.decide.hosting_cost import Rate
 from finetune_operator.decide.hosting_terms import terms_of
@@ -100,7 +100,7 @@ class Look:
 
     def basis(self, recorded: Sequence[HostedDeployment]) -> str | None:
         """How the price of an hour comes about."""
-        standing = [self.found[one.name] for one in recorded if one.billed_since is not None]
+        standing = [self.found[one.name] for one in recorded if one.billed_since and one.name in self.found]
         rates = [rate for there in standing if (rate := self.price(there)) is not None]
         return hosting_cost.basis(rates, self.facts.hosting_currency)
 
@@ -166,6 +166,8 @@ class HostedDeployments:
             raise trouble
         fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
         view = replace(view, status=status, serving=plan.serving, serves=plan.serves, cost=status.cost, idle=fact)
+        if plan.serving.state == "Serving" and plan.serves is None:
+            view = replace(view, meanwhile=plan.serving.version, idle=None)  # not shown at the moment: as it was
         return written, view
 
     async def leave(
@@ -203,7 +205,7 @@ class HostedDeployments:
     async def _write(
         self, deployment: Manifest, before: ModelDeploymentStatus, status: ModelDeploymentStatus
     ) -> Manifest | None:
-        told = differs_in_cost_alone(before, status)
+        told = is_no_news(before, status)
         return await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, status, told=told)
 
     def _left_behind(self, view: DeploymentView, left: Sequence[HostedDeployment]) -> ModelDeploymentStatus:
@@ -310,12 +312,15 @@ class HostedDeployments:
             await self._tell_retained(deployment, view)
         else:
             try:
-                left = await self._end(deployment, view)
+                left, trouble = await self._end(deployment, view)
             except ProviderError as error:
                 return going(view, _held_up(deployment, view, error))
             if left:
-                names = ", ".join(one.name for one in left)
                 view = replace(view, status=view.status.model_copy(update={"hosted": left}))
+            if trouble is not None:
+                return going(view, _held_up(deployment, view, trouble))
+            if left:
+                names = ", ".join(one.name for one in left)
                 return going(view, reconciling(Reason.PENDING, f"{names} is being deleted at the provider"))
             await self._tell_unknown(deployment, view)
         await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
@@ -338,8 +343,14 @@ class HostedDeployments:
             )
             await self._context.announce(deployment, "Warning", "Retained", note)
 
-    async def _end(self, deployment: Manifest, view: DeploymentView) -> list[HostedDeployment]:
-        """Ask for the end of one deployment at a time, as the account allows; the record of all that are left."""
+    async def _end(
+        self, deployment: Manifest, view: DeploymentView
+    ) -> tuple[list[HostedDeployment], ProviderError | None]:
+        """Ask for the end of one deployment at a time, as the account allows.
+
+        Returns:
+            The record of all that are left, as they were seen whatever came of that; and what did.
+        """
         chosen = view.spec.attach.id if view.spec and view.spec.attach else None
         recorded = [one for one in view.status.hosted or () if not one.attached or one.name == chosen]
         for one in recorded:
@@ -352,9 +363,12 @@ class HostedDeployments:
         bound = decide.bound(ours, found, view.now)
         if bound and not free:
             raise Refused(Reason.PROVIDER_BUSY, bound.removeprefix("; "))
-        for name in free[:1]:
-            await self._calls.delete(found[name])
-        return list(decide.released(ours, free, view.now))
+        try:
+            for name in free[:1]:
+                await self._calls.delete(found[name])
+        except ProviderError as error:
+            return ours, error
+        return list(decide.released(ours, free, view.now)), None
 
     async def _do(self, look: Look, plan: Plan) -> Plan:
         """Make what is to be made, delete one of what is to go. What answers does so whether that goes or not.

@@ -21,7 +21,7 @@ class Service:
         self.there = True
         self.asked: list[str] = []
 
-    def require_models(self, version: ModelVersion) -> None:
+    async def require_models(self, version: ModelVersion) -> None:
         assert version
 
     def of(self, connection: str) -> "Service":
