@@ -105,8 +105,10 @@ class Calls:
         return await self._killer.at(operation, forward)
 
 
-async def walk(stage: Stage, life: str, fault: Fault | None = None) -> CloudTold:
-    """Walk through a life at a provider, killed once where `fault` says.
+async def walk(
+    stage: Stage, life: str, fault: Fault | None = None, trouble: Callable[[Cloud], None] | None = None
+) -> CloudTold:
+    """Walk through a life at a provider, killed once where `fault` says; `trouble` makes the provider a bad one.
 
     Raises:
         TimeoutError: something that belongs to the life did not happen; with what was reached and what is left.
@@ -121,6 +123,8 @@ async def walk(stage: Stage, life: str, fault: Fault | None = None) -> CloudTold
             with moto(HOST) as store, opened(provider, store, tls) as cloud:
                 async with open_store_wire(store, calls.of_store) as own_store:
                     lead(cloud, own_store, calls)
+                    if trouble is not None:
+                        trouble(cloud)
                     site = CloudSite(stage.site, stage.cluster, cloud, f"https://{address}:{REPORT_PORT}", calls.seen)
                     await live(site)
                     await quiet(wire)

@@ -18,7 +18,7 @@ from finetune_api.deployment import AzureServing, BedrockServing, DeploymentTemp
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import EvaluationDeployment, FineTuneJobStatus, ProviderEvaluation
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.hosted import GOING, Hosted, changes, is_missed
+from finetune_operator.decide.hosted import GOING, MISSED, Hosted, changes, is_missed
 from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.decide.job_view import JobView
 from finetune_operator.decide.remote import SETTLE
@@ -160,13 +160,8 @@ def rise(
         if entry.released or entry.address or entry.failure:
             pass  # it goes, and is made again when it is gone; or nothing is left to do
         elif there is None and (entry.ready_at or entry.borrowed):
-            gone = is_missed(entry, now)
-            entry = _with(entry, unseen_since=entry.unseen_since or timestamp(now))
-            entry = (
-                failed(entry, "it is not at the provider any more: it was deleted there, or has expired")
-                if gone
-                else entry
-            )
+            gone = "it is not at the provider any more: it was deleted there, or has expired"
+            entry = failed(entry, gone) if is_missed(entry, now) else entry
         elif there is None and not busy:
             entry = _with(entry, unseen_since=timestamp(now))
             make.append(entry.name)
@@ -188,7 +183,7 @@ def _entry(
     """The record of what is wanted, as it is or new."""
     entry = next((one for one in recorded if one.candidate == wanted.candidate), None)
     if entry is not None and not _is_over(entry, found, now):
-        return entry
+        return _sighted(entry, found, now)
     standing = _standing(wanted, found)
     if standing is not None:
         return EvaluationDeployment(
@@ -201,8 +196,8 @@ def _entry(
 
 def _is_over(entry: EvaluationDeployment, found: Mapping[str, Hosted], now: datetime) -> bool:
     """Whether what was recorded is gone, and no loss: another one takes its place."""
-    borrowed = entry.borrowed and is_missed(entry, now)
-    return entry.name not in found and (borrowed or (entry.released and not _may_still_show(entry, now)))
+    limit = MISSED if entry.borrowed else _limit(entry)
+    return (entry.borrowed or entry.released) and entry.name not in found and is_missed(entry, now, limit)
 
 
 def _standing(wanted: Wanted, found: Mapping[str, Hosted]) -> Hosted | None:
@@ -248,8 +243,13 @@ def _sighted(one: EvaluationDeployment, found: Mapping[str, Hosted], now: dateti
 
 
 def _may_still_show(one: EvaluationDeployment, now: datetime) -> bool:
-    """Whether no list has shown it for a moment: a short one, where it stood and was asked to go."""
-    return one.unseen_since is not None and not is_missed(one, now, GOING if one.ready_at else SETTLE)
+    """Whether no list has shown it for a moment."""
+    return one.unseen_since is not None and not is_missed(one, now, _limit(one))
+
+
+def _limit(one: EvaluationDeployment) -> timedelta:
+    """How long what was to go may be missing before it counts as gone: it may never have shown yet."""
+    return GOING if one.ready_at else SETTLE
 
 
 def _stray(deployment: str, now: datetime) -> EvaluationDeployment:

@@ -104,12 +104,10 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     delete = () if busy else _useless(others, found, now, answers=answering is not None)
     note = _said_of_waiting(found if busy else {}, entry, there, now)
     serving = Serving("Rolling", wanted.version, 1 if answering else 0, note=note)
-    if there is None and entry.released_at is not None:
-        pass  # whether it is gone a second look tells; then it is made again
-    elif there is None and entry.answered:
-        serving = _failing(wanted, answering, _expired(wanted)) if is_missed(entry, now) else unshown(wanted)
+    if there is None and entry.answered:
+        serving = _missing(entry, wanted, answering, serving, now)
     elif there is None:
-        make = not busy
+        make = not busy and entry.released_at is None
     elif entry.released_at is not None:
         make = False  # it goes, and is made again when it is gone
     elif there.state == "Failed" and _is_another_wish(entry, wanted):
@@ -132,6 +130,15 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     make = make and not (delete and wanted.one_at_a_time)
     entry = unseen(entry, now, anew=make) if there is None else entry
     return Plan(released((*others, entry), delete, now), serving, address(found, answering), make, ask, delete)
+
+
+def _missing(
+    entry: HostedDeployment, wanted: Wanted, answering: str | None, serving: Serving, now: datetime
+) -> Serving:
+    """What is said of one that has answered, and is not shown."""
+    if entry.released_at is not None:
+        return serving  # whether it is gone a second look tells; then it is made again
+    return _failing(wanted, answering, _expired(wanted)) if is_missed(entry, now) else unshown(wanted)
 
 
 def _whole(there: Hosted | None) -> Hosted | None:

@@ -46,8 +46,18 @@ RISES: dict[str, tuple[list[EvaluationDeployment], dict[str, Hosted], tuple[str,
     "another one serves the model": ([], there("Ready", "team-v3", model="ft:a"), (), ("team-v3",)),
     "another evaluation's serves it": ([], there("Ready", "ns-b-abc123-e1a", model="ft:a"), (TUNED.name,), ()),
     "what was to go is going": ([entry(released=True)], there("Deleting"), (), ()),
-    "what was to go is gone": ([entry(released=True, ready_at=stamp(-60))], {}, (TUNED.name,), ()),
-    "the one that stood anyhow is gone": ([entry(name="team-v3", borrowed=True)], {}, (TUNED.name,), ()),
+    "what was to go is gone": (
+        [entry(released=True, ready_at=stamp(-60), unseen_since=stamp(-20))],
+        {},
+        (TUNED.name,),
+        (),
+    ),
+    "the one that stood anyhow is gone": (
+        [entry(name="team-v3", borrowed=True, unseen_since=stamp(-60))],
+        {},
+        (TUNED.name,),
+        (),
+    ),
 }
 
 
@@ -70,7 +80,11 @@ FAILURES = {
         there("Failed", failure="no room"),
         "it failed at the provider: no room",
     ),
-    "it was ready, and is gone": (entry(ready_at=stamp(-20)), {}, "is not at the provider any more"),
+    "it was ready, and is gone": (
+        entry(ready_at=stamp(-90), unseen_since=stamp(-60)),
+        {},
+        "is not at the provider any more",
+    ),
 }
 
 
@@ -85,7 +99,8 @@ def test_one_that_cannot_be_had_is_not_made_again(name: str) -> None:
 FALLS: dict[str, tuple[list[EvaluationDeployment], dict[str, Hosted], tuple[str, ...], int]] = {
     "it stands": ([entry()], there("Ready"), (TUNED.name,), 1),
     "it is going": ([entry(released=True)], there("Deleting"), (), 1),
-    "it is gone": ([entry(released=True)], {}, (), 0),
+    "it is gone": ([entry(released=True, ready_at=stamp(-60), unseen_since=stamp(-20))], {}, (), 0),
+    "it was to go, and one list lacks it": ([entry(released=True, ready_at=stamp(-60))], {}, (), 1),
     "it was asked for a moment ago, and does not show": ([entry(unseen_since=stamp(-60))], {}, (), 1),
     "it was asked for long ago, and never showed": ([entry(unseen_since=stamp(-130))], {}, (), 0),
     "it is being made": ([entry(unseen_since=stamp(-20))], there("Creating"), (), 1),
@@ -108,7 +123,8 @@ def test_what_is_deleted_and_what_is_left(name: str) -> None:
 def test_hours_are_counted_from_when_it_was_ready_until_it_is_gone() -> None:
     one = entry(ready_at=stamp(-7200), released=True)
     assert hosts.cost(ProviderEvaluation(deployments=[one], hosting="0.5000"), NOW) == Decimal("3.90")
-    assert hosts.fall([one], {}, BEGINNING, NOW, one_at_a_time=True).cost == Decimal("3.40")
+    gone = one.model_copy(update={"unseen_since": stamp(-20)})
+    assert hosts.fall([gone], {}, BEGINNING, NOW, one_at_a_time=True).cost == Decimal("3.40")
     assert hosts.fall([one], there("Deleting"), BEGINNING, NOW, one_at_a_time=True).cost == 0
 
 

@@ -8,8 +8,21 @@ import pytest
 
 from finetune_api.deployment import HostedDeployment
 from finetune_api.reasons import Reason
-from finetune_operator.decide.hosted import ENDING, MISSED, Hosted, Plan, Wanted, answered, leave, ours, plan, sleep
+from finetune_operator.decide.hosted import (
+    ENDING,
+    GOING,
+    MISSED,
+    Hosted,
+    Plan,
+    Wanted,
+    answered,
+    leave,
+    ours,
+    plan,
+    sleep,
+)
 from finetune_operator.decide.remote import SETTLE
+from finetune_operator.decide.server_state import Serving
 from tests.unit.finetune_operator.decide.given import at, stamp
 
 WANTED = Wanted("md-v2", 2, "azure", "md-v", None)
@@ -35,7 +48,8 @@ WORLDS: dict[str, tuple[list[HostedDeployment], dict[str, Hosted], str, dict[str
     "made, not asked": ([entry()], there(md_v2="Ready"), "Rolling", {"ask": True}),
     "answers": ([entry(answered=True)], there(md_v2="Ready"), "Serving", {"serves": "md-v2"}),
     "failed": ([entry()], there(md_v2="Failed"), "Failing", {}),
-    "deleted there": ([entry(answered=True)], {}, "Failing", {}),
+    "not shown by one list": ([entry(answered=True)], {}, "Serving", {}),
+    "deleted there": ([entry(answered=True, unseen_since=stamp(-60))], {}, "Failing", {}),
     "deleted there, asked for again": ([entry(answered=True, nonce="old")], {}, "Rolling", {"make": True}),
     "old one answers": ([OLD], there(md_v1="Ready"), "Rolling", {"make": True, "serves": "md-v1"}),
     "both": (
@@ -82,7 +96,7 @@ WORLDS: dict[str, tuple[list[HostedDeployment], dict[str, Hosted], str, dict[str
         {},
     ),
     "failed, and gone since it was asked for again": (
-        [entry(nonce="old", released_at=stamp(-60))],
+        [entry(nonce="old", released_at=stamp(-60), unseen_since=stamp(-20))],
         {},
         "Rolling",
         {"make": True},
@@ -154,10 +168,13 @@ def test_a_version_that_was_left_and_is_wanted_again_is_made_again(leaves: Any, 
     left = leaves([OLD, entry(answered=True)], both, WANTED, at(seconds)).recorded
     deleting = plan(left, there(md_v1="Deleting", md_v2="Ready"), BACK_TO_1, at(seconds))
     assert (deleting.serving.state, deleting.make) == ("Rolling", False)
-    again = plan(deleting.recorded, there(md_v2="Ready"), BACK_TO_1, at(seconds))
+    gone = plan(deleting.recorded, there(md_v2="Ready"), BACK_TO_1, at(seconds))
+    assert (gone.serving.state, gone.make) == ("Rolling", False), "its deletion may fail yet"
+    later = seconds + GOING.total_seconds()
+    again = plan(gone.recorded, there(md_v2="Ready"), BACK_TO_1, at(later))
     assert (again.serving.state, again.make) == ("Rolling", True)
-    made = plan(again.recorded, there(md_v1="Creating", md_v2="Ready"), BACK_TO_1, at(seconds))
-    stands = plan(made.recorded, there(md_v1="Ready", md_v2="Ready"), BACK_TO_1, at(seconds))
+    made = plan(again.recorded, there(md_v1="Creating", md_v2="Ready"), BACK_TO_1, at(later))
+    stands = plan(made.recorded, there(md_v1="Ready", md_v2="Ready"), BACK_TO_1, at(later))
     assert stands.ask
 
 
@@ -173,6 +190,8 @@ def test_one_that_was_asked_to_go_is_waited_for_though_it_is_shown_as_if_it_stoo
     assert (back.serving.state, back.serves, back.make, back.ask, back.delete) == ("Rolling", "md-v2", False, False, ())
     assert "its deletion was asked for at" in back.serving.note
     gone = plan(back.recorded, there(md_v2="Ready"), BACK_TO_1, at(120))
+    assert (gone.serving.state, gone.serves, gone.make) == ("Rolling", "md-v2", False)
+    gone = plan(gone.recorded, there(md_v2="Ready"), BACK_TO_1, at(140))
     assert (gone.serving.state, gone.serves, gone.make) == ("Rolling", "md-v2", True)
 
 
@@ -180,9 +199,10 @@ def test_one_that_was_asked_to_go_and_stands_for_long_goes_on() -> None:
     both, later = there(md_v1="Ready", md_v2="Ready"), ENDING.total_seconds()
     back = plan(left_for_another(), both, BACK_TO_1, at(later))
     assert (back.serving.state, back.serves, back.delete) == ("Serving", "md-v1", ("md-v2",))
-    gone = plan(back.recorded, there(md_v2="Ready"), BACK_TO_1, at(later + 1)).serving.failure
-    assert gone is not None
-    assert gone.reason == Reason.EXPIRED
+    missed = plan(back.recorded, there(md_v2="Ready"), BACK_TO_1, at(later + 1))
+    gone = plan(missed.recorded, there(md_v2="Ready"), BACK_TO_1, at(later + 1 + MISSED.total_seconds()))
+    assert gone.serving.failure is not None
+    assert gone.serving.failure.reason == Reason.EXPIRED
 
 
 def test_several_are_asked_to_go_one_after_the_other_and_again_if_they_do_not() -> None:
@@ -198,7 +218,8 @@ def test_several_are_asked_to_go_one_after_the_other_and_again_if_they_do_not() 
 
 def test_what_failed_and_what_is_gone_have_their_reasons() -> None:
     failed = plan([entry()], there(md_v2="Failed"), WANTED, at(0)).serving.failure
-    expired = plan([entry(answered=True)], {}, WANTED, at(0)).serving.failure
+    missed = plan([entry(answered=True)], {}, WANTED, at(0))
+    expired = plan(missed.recorded, {}, WANTED, at(MISSED.total_seconds())).serving.failure
     assert failed is not None
     assert expired is not None
     assert (failed.reason, expired.reason) == (Reason.DEPLOYMENT_FAILED, Reason.EXPIRED)
@@ -233,8 +254,22 @@ def test_what_one_list_lacks_is_not_gone(one: HostedDeployment, most: timedelta,
     assert names(ours(missed, {}, prefix, at(7200 + most.total_seconds()))) == []
 
 
-def test_what_was_asked_to_go_and_is_not_there_is_gone_at_once() -> None:
-    assert ours([entry(1, answered=True, released_at=stamp(0))], {}, "md-v", at(1)) == []
+def test_what_answered_is_not_expired_by_one_list_that_lacks_it() -> None:
+    missed = plan([entry(answered=True)], {}, WANTED, at(0))
+    assert (missed.serving, missed.serves, missed.make) == (Serving("Serving", 2, 1), None, False)
+    back = plan(missed.recorded, there(md_v2="Ready"), WANTED, at(20))
+    assert (back.serving.state, back.serves, back.recorded[0].unseen_since) == ("Serving", "md-v2", None)
+
+
+def test_what_was_asked_to_go_is_gone_when_two_looks_lack_it() -> None:
+    """A deletion that was accepted may fail, and one list may lack what stands."""
+    asked = [entry(1, answered=True, released_at=stamp(0))]
+    missed = ours(asked, {}, "md-v", at(1))
+    assert names(missed) == ["md-v1"]
+    assert names(ours(missed, {}, "md-v", at(20))) == ["md-v1"]
+    assert ours(missed, {}, "md-v", at(21)) == []
+    back = ours(missed, there(md_v1="Ready"), "md-v", at(21))
+    assert names(ours(back, {}, "md-v", at(600))) == ["md-v1"]
 
 
 def test_parts_of_a_deployment_do_not_tell_that_it_is_there() -> None:

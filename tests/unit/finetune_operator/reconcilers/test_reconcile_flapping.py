@@ -1,17 +1,14 @@
-"""Lists and reads that miss things now and then: what stands is neither forgotten nor made twice, and all comes to rest."""
+"""Lists and reads that miss things now and then: what stands is neither forgotten nor made twice, and all rests."""
 
 import codecs
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import orjson
 import pytest
 
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start
-from tests.simulators.http import ApiError, Reply
-from tests.simulators.simulator import Simulator
+from tests.simulators.flapping import Flapping, standing
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, CloudCluster, azure, rows
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
@@ -33,39 +30,6 @@ DATA: dict[str, Callable[[], bytes]] = {
     "throughput": conversations,
     "sagemaker": rows,
 }
-
-
-class Flapping:
-    """Stands between a provider and its clients: of so many calls one list is empty, or one read misses."""
-
-    def __init__(self, simulator: Simulator, every: int, first: int, *, reads: bool) -> None:
-        self.simulator, self.every, self.first, self.reads = simulator, every, first, reads
-        self.calls = Counter[str]()
-        self.made: set[str] = set()
-        """Names of all that has ever served."""
-
-    async def __call__(self, operation: str, carry_out: Callable[[], Reply]) -> Reply:
-        reply, word = carry_out(), operation.rpartition(".")[2]
-        self.made |= set(standing(self.simulator))
-        lists = word.startswith("List") or word == "list"
-        read = self.reads and (word.startswith(("Get", "Describe")) or word in {"get", "retrieve"})
-        if reply.status != 200 or not (lists or read):
-            return reply
-        self.calls[operation] += 1
-        if (self.calls[operation] + self.first) % self.every:
-            return reply
-        if read:
-            return self.simulator.error(_missing(operation), operation)
-        body = orjson.loads(reply.body)
-        return Reply.json({key: [] if isinstance(value, list) else value for key, value in body.items()})
-
-
-def _missing(operation: str) -> ApiError:
-    """As each provider says it; SageMaker has no code for it."""
-    if operation.startswith("Describe"):
-        return ApiError(400, "ValidationException", "Could not find what was asked for.")
-    code = "ResourceNotFoundException" if operation.startswith("Get") else "ResourceNotFound"
-    return ApiError(404, code, "What was asked for was not found.")
 
 
 Begin = Callable[[str], CloudCluster]
@@ -122,11 +86,6 @@ def alone(cluster: CloudCluster, version: int) -> bool:
     status = (cluster.kube.objects.get(ADDRESS) or {}).get("status") or {}
     hosted = [one["version"] for one in status.get("hosted") or ()]
     return (status.get("phase"), status.get("servedVersion"), hosted) == ("Ready", version, [version])
-
-
-def standing(provider: Any) -> list[str]:
-    """What a provider has that serves."""
-    return [one.name for one in provider.left() if one.kind in {"deployment", "throughput", "endpoint"}]
 
 
 @pytest.mark.parametrize("reads", [False, True], ids=["lists", "lists and reads"])

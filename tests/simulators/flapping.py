@@ -1,0 +1,52 @@
+"""A provider whose lists and reads miss things now and then, as those of replicas that lag behind do."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import orjson
+
+from tests.simulators.http import ApiError, Reply
+from tests.simulators.simulator import Simulator
+
+
+class Flapping:
+    """Stands between a provider and its clients: of so many calls one list is empty, or one read misses."""
+
+    def __init__(self, simulator: Simulator, every: int, first: int, *, reads: bool) -> None:
+        self.simulator, self.every, self.first, self.reads = simulator, every, first, reads
+        self.calls = Counter[str]()
+        self.made: set[str] = set()
+        """Names of all that has ever served."""
+
+    async def __call__(self, operation: str, carry_out: Callable[[], Reply]) -> Reply:
+        """See simulators.http.Meddle."""
+        return self.changed(operation, carry_out())
+
+    def changed(self, operation: str, reply: Reply) -> Reply:
+        """The reply, or what comes in its place."""
+        word = operation.rpartition(".")[2]
+        self.made |= set(standing(self.simulator))
+        lists = word.startswith("List") or word == "list"
+        read = self.reads and (word.startswith(("Get", "Describe")) or word in {"get", "retrieve"})
+        if reply.status != 200 or not (lists or read):
+            return reply
+        self.calls[operation] += 1
+        if (self.calls[operation] + self.first) % self.every:
+            return reply
+        if read:
+            return self.simulator.error(_missing(operation), operation)
+        body = orjson.loads(reply.body)
+        return Reply.json({key: [] if isinstance(value, list) else value for key, value in body.items()})
+
+
+def _missing(operation: str) -> ApiError:
+    """As each provider says it; SageMaker has no code for it."""
+    if operation.startswith("Describe"):
+        return ApiError(400, "ValidationException", "Could not find what was asked for.")
+    code = "ResourceNotFoundException" if operation.startswith("Get") else "ResourceNotFound"
+    return ApiError(404, code, "What was asked for was not found.")
+
+
+def standing(provider: Simulator) -> list[str]:
+    """What a provider has that serves."""
+    return [one.name for one in provider.left() if one.kind in {"deployment", "throughput", "endpoint"}]
