@@ -37,6 +37,15 @@ class Served:
     """Name of the FineTunedModel."""
     versions: Mapping[str, int]
     """Versions by the provider's name of their tuned model; of the deployment's connection alone."""
+    names_have_case: bool = True
+    """Whether those that differ in capital letters alone are of two models."""
+
+    def version_of(self, model: str) -> int | None:
+        """The version that a provider's name of a model is of."""
+        if self.names_have_case:
+            return self.versions.get(model)
+        known = {name.casefold(): version for name, version in self.versions.items()}
+        return known.get(model.casefold())
 
 
 def plan(
@@ -93,7 +102,7 @@ def _entry(
 ) -> HostedDeployment | None:
     """The record of it, once it was seen to serve a version of the model; what it has served before does not count."""
     entry = next((one for one in recorded if one.name == wanted.name and one.attached), None)
-    version = served.versions.get(there.model) if there is not None else None
+    version = served.version_of(there.model) if there is not None else None
     if there is None:
         return entry and unseen(entry, now)
     if version is None:

@@ -328,7 +328,8 @@ def cost(evaluation: ProviderEvaluation | None, now: datetime) -> Decimal:
 def _standing_cost(one: EvaluationDeployment, now: datetime) -> Decimal:
     if one.ready_at is None or one.per_hour is None:
         return _NO_HOURS
-    return Decimal(one.per_hour) * Decimal(max(0.0, (now - moment(one.ready_at)).total_seconds())) / 3600
+    end = min(now, moment(one.unseen_since)) if one.unseen_since else now
+    return Decimal(one.per_hour) * Decimal(max(0.0, (end - moment(one.ready_at)).total_seconds())) / 3600
 
 
 def _with(one: EvaluationDeployment, **fields: object) -> EvaluationDeployment:

@@ -107,11 +107,11 @@ class AzureDeployments:
 
     async def answers(self, hosted: Hosted) -> bool:
         """Whether a deployment answers a question of one token: ARM says Succeeded some minutes before it does."""
-        return await OpenAIModels(self._sdk).answers(hosted.name)
+        return await OpenAIModels(self._sdk).answers(hosted.address or hosted.name)
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
         """When a deployment was last asked, by Azure Monitor."""
-        return await self._monitor.usage(hosted.name, since, now)
+        return await self._monitor.usage(hosted.address or hosted.name, since, now)
 
 
 def account_path(settings: AzureOpenAI) -> str:

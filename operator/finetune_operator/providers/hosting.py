@@ -59,8 +59,10 @@ class Hosting:
             found = await host.list()
             ours = {} if host.names_have_case else {name.casefold(): name for name in known}
             names = [ours.get(one.name.casefold(), one.name) for one in found]
+            # It is asked by its own spelling, which not all of a provider takes any other for.
             return {
-                name: replace(one, name=name, connection=connection) for name, one in zip(names, found, strict=True)
+                name: replace(one, name=name, address=one.address or one.name, connection=connection)
+                for name, one in zip(names, found, strict=True)
             }
 
         return await self._accounts.of(connection).host(look)

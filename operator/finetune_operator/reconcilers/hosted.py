@@ -82,7 +82,7 @@ class Look:
             for version in versions
             if hosting.named(version.artifact) and self._is_there(version)
         }
-        return attached.Served(self.spec.model_ref.name, names)
+        return attached.Served(self.spec.model_ref.name, names, self.target.connection.azure_open_ai is None)
 
     def _is_there(self, version: ModelVersion) -> bool:
         """Whether its model is where the wanted one is."""

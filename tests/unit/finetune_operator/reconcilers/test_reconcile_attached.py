@@ -8,6 +8,7 @@ import pytest
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
 from tests.simulators.azure import AzureSimulator
+from tests.simulators.azure.arm import Arm
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
@@ -141,3 +142,32 @@ async def test_one_that_is_to_go_with_the_object_goes_though_its_model_went_befo
     assert "by-hand" in cluster.condition("Stalled", PROD)["message"], "it is billed, and somebody has to decide"
     await delete(cluster)
     assert hosts(provider) == []
+
+
+async def test_arms_words_have_no_case_whatever_was_written_or_is_shown(cluster, provider):
+    found = provider.deployments.found["by-hand"].request
+    found["properties"]["model"]["name"] = found["properties"]["model"]["name"].upper()
+    found["sku"]["name"] = "standard"
+    await attach(cluster, "By-Hand")
+    status = cluster.status(PROD)
+    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Ready", 1, "by-hand")
+    assert status["cost"]["perHour"] == "1.70"
+    assert (provider.count(PUT), hosts(provider)) == (0, ["by-hand"])
+
+
+async def test_what_arm_leaves_out_is_not_needed(cluster, provider, monkeypatch):
+    """Optional fields: who made it and when, its tags and capacity."""
+    shown = Arm.shown
+
+    def bare(arm: Arm, deployment: Any) -> dict[str, Any]:
+        found = shown(arm, deployment)
+        for name in ("systemData", "etag", "tags", "type", "id"):
+            found.pop(name, None)
+        found["sku"].pop("capacity", None)
+        return found
+
+    monkeypatch.setattr(Arm, "shown", bare)
+    await attach(cluster)
+    assert (cluster.status(PROD)["phase"], cluster.status(PROD)["servedVersion"]) == ("Ready", 1)
+    await delete(cluster)
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, ["by-hand"])
