@@ -71,7 +71,7 @@ class Answers:
         self._require_room(asker.uid, spec, status, evaluation)
         self._count(asker.uid, evaluation, is_base, 1)
         try:
-            await self._accounts.require_place(spec.connection_ref.name, *begun_at(job))
+            self._accounts.require_same(spec.connection_ref.name, *begun_at(job))
             reply = await self._accounts.of(spec.connection_ref.name).answer(model, question)
         except (Refused, TryLater, Unreached) as error:
             self._count(asker.uid, evaluation, is_base, -1)
