@@ -13,20 +13,20 @@ from tests.lives.clouds import Cloud
 from tests.simulators.flapping import Flapping
 from tests.simulators.http import Reply
 
-QUICK = ("is_served at openai", "is_renewed at azure", "is_renewed at bedrock", "is_renewed at sagemaker")
+QUICK = ("is_served at openai", "is_served at azure", "is_served at bedrock", "is_served at sagemaker")
 JOBS = {"is_renewed": 2, "is_suspended": 2}
 """Jobs that a life makes, where that is not one."""
 
 
 def trouble(cloud: Cloud) -> None:
-    """Each call that changes something is done once without an answer, and once put off; every third list is empty."""
+    """Each call that changes something is done once without an answer; creates are put off, lists fail or are empty."""
     simulator, passed_on = cloud.simulator, cloud.simulator.meddle
     points = [points for life, points in POINTS.items() if life.endswith(f" at {cloud.name}")]
     for operation in sorted(set().union(*map(at_providers, points))):
         simulator.fault(operation, status=500, after_commit=True)
-        simulator.fault(operation, status=429, headers={"Retry-After": "1"})
+    simulator.fault(cloud.creates, status=429, headers={"Retry-After": "1"})
     for reads in ("*.list", "List*", "*.retrieve", "Get*", "Describe*"):
-        simulator.fault(reads, status=503, skip=3, times=2)
+        simulator.fault(reads, status=503, skip=3)
     flapping = Flapping(simulator, 3, 0, reads=False)
 
     async def meddle(operation: str, carry_out: Callable[[], Reply]) -> Reply:

@@ -24,7 +24,16 @@ from finetune_operator.decide.run import Run
 from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
-from finetune_operator.providers.errors import Busy, Elsewhere, Ended, NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.errors import (
+    Busy,
+    Elsewhere,
+    Ended,
+    NotThere,
+    ProviderError,
+    Refused,
+    TryLater,
+    Unknown,
+)
 from finetune_operator.providers.hugging_face import HuggingFaceTraining, create_job
 from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube
@@ -38,6 +47,8 @@ CLOCK_SKEW = timedelta(days=1)
 overlooked is made twice, and a day of jobs is few pages."""
 
 SUFFIX_LIMIT = 40
+LOOKS = 2
+"""How often the files are listed that are to go."""
 
 
 class CloudTraining:
@@ -283,7 +294,11 @@ class CloudTraining:
     async def create(self, job: Manifest, spec: FineTuneJobSpec, provider: ProviderStatus) -> RemoteJob:
         """One call. The files are looked at before: their names say that they are of this attempt."""
         key = key_of(job, provider)
-        await self._require_own_files(job, key, provider)
+        try:
+            await self._require_own_files(job, key, provider)
+        except Unknown as error:
+            # A look that failed: no job was asked for, and none can show.
+            raise TryLater(error.reason, error.message, error.retry_after) from None
         request = JobRequest(
             key=key,
             spec=spec,
@@ -311,7 +326,9 @@ class CloudTraining:
         prefix = key_of(job, ProviderStatus()).file_prefix
         if self._accounts.of(_connection(job)).is_uploading(prefix):
             raise Busy(Reason.PENDING, "a file of the job is still on its way to the provider", 1.0)
-        listed = {file.id for file in await self._call(job, lambda api: api.files(prefix))}
+        # One list may lack what is there: an upload whose answer was lost, and that was made again.
+        lists = [await self._call(job, lambda api: api.files(prefix)) for _ in range(LOOKS)]
+        listed = {file.id for files in lists for file in files}
         hidden = [file.id for file in known if file.id not in listed]
         await self._call(job, lambda api: api.end_uploads(prefix))
         for file_id in [*listed, *[one for one in hidden if await self._has_name(job, one, prefix)]]:

@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_api.job_status import ProviderStatus
+from finetune_operator.providers.cloud import key_of
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.flapping import Flapping, standing
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, CloudCluster, azure, rows
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, CloudCluster, azure, in_chunks, rows, simulator
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.sagemaker import SageMakerCluster, sagemaker
 
 __all__ = ["s3_endpoint", "start"]
 
+JOB_ADDRESS = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
 ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
 HOURLY = {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}
 SERVED: dict[str, dict[str, Any]] = {
@@ -111,3 +114,39 @@ async def test_a_life_at_a_provider_that_misses_every_third_thing(begin, served,
     await cluster.settle()
     await until(cluster, lambda: ADDRESS not in cluster.kube.objects, "its end")
     assert standing(provider) == []
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+async def test_a_file_that_was_brought_twice_goes_though_one_list_lacks_it(start, first):
+    provider = simulator()
+    cluster = CloudCluster(provider, start(provider))
+    provider.meddle = Flapping(provider, 3, first, reads=False)
+    cluster.add_cloud_job()
+    await cluster.settle()
+    cluster.run_pod()
+    await cluster.settle()
+    account = cluster.accounts.of("openai")
+    name = f"{key_of(cluster.kube.objects[JOB_ADDRESS], ProviderStatus()).file_prefix}1-train-first.jsonl"
+    await account.call(lambda api: api.upload(name, len(rows()), in_chunks(rows())))  # its answer was lost
+    await cluster.check()
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    for _ in range(10):
+        await cluster.pass_time(61)
+    assert cluster.status()["phase"] == "Succeeded"
+    assert [one for one in provider.left() if one.state == "fine-tune"] == []
+    await cluster.aclose()
+
+
+async def test_a_look_at_the_files_that_fails_is_no_create_whose_outcome_is_unknown(start):
+    """Two minutes would be waited for a job that nobody has asked for."""
+    provider = simulator()
+    cluster = CloudCluster(provider, start(provider))
+    cluster.add_cloud_job()
+    await cluster.settle()
+    await cluster.check()
+    provider.fault("files.retrieve", status=503)
+    await cluster.settle()
+    await cluster.wait(61)
+    assert provider.count("fine_tuning.jobs.create") == 1
+    await cluster.aclose()
