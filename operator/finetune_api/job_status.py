@@ -212,7 +212,9 @@ class EvaluationDeployment(ApiModel):
     address: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="What a question names it by, once it has answered."
     )
-    borrowed: bool = Field(False, description="Whether it stands anyhow: then it is neither made nor deleted.")
+    borrowed: bool = Field(
+        True, description="Whether it stands anyhow: then it is neither made nor deleted. Absent, it is taken to."
+    )
     released: bool = Field(False, description="Whether it is to go: from then on it is not missed.")
     per_hour: Money | None = Field(None, description="Its price per hour, where it has one that is known.")
     failure: Annotated[str, Field(max_length=512)] | None = Field(None, description="Why it cannot be had.")

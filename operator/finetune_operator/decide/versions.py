@@ -187,7 +187,7 @@ def _version(
         connection=job.spec.connection_ref.name,
         place=job.place,
         base_model=job.spec.base_model,
-        adopted=True if job.spec.adopt is not None else None,
+        adopted=job.spec.adopt is not None,
         method="ChosenByProvider" if by_provider else _method(job.spec, result.artifact),
         lora_rank=None if by_provider else _rank(job.spec, result.artifact),
         artifact=result.artifact,
