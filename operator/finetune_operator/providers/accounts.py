@@ -331,7 +331,7 @@ class Accounts:
 
 
 def _unreadable(secret: str, refusal: Forbidden) -> TryLater:
-    """The operator's own rights lack, or an authorizer of the cluster refuses it: whoever needs the provider says so."""
+    """The operator's rights lack, or an authorizer refuses it: whoever needs the provider says so."""
     error = TryLater(Reason.WRITE_REFUSED, f"Secret {secret} cannot be read: {refusal.message}", 60.0)
     error.next_step = "Ask an admin to let the operator read it: `helm upgrade` restores rights that were edited."
     return error
