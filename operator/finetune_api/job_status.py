@@ -249,6 +249,11 @@ class ProviderStatus(ApiModel):
     place: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="Where at the provider it was begun: what was made there is looked for nowhere else."
     )
+    owner_uid: Annotated[str, Field(max_length=64)] | None = Field(
+        None,
+        description="UID by which the job's things at its provider are known: the job's own or, where it came back "
+        "from a backup with its status, that of the job as it was.",
+    )
     attempt: Annotated[int, Field(ge=0)] = Field(0, description="Attempts so far, each a new pod.")
     retries: Annotated[int, Field(ge=0)] = Field(
         0,

@@ -139,6 +139,7 @@ def _started(view: JobView) -> Change:
             "retry_after": None,
             "artifact_uri": _output(view) or None,
             "place": view.place,
+            "owner_uid": view.outside_uid if view.remote else None,
         }
     )
     fields = {

@@ -138,7 +138,10 @@ class ModelReconciler:
             back = ", ".join(str(one.version) for one in known.versions or () if one not in (before.versions or ()))
             note = f"status had lost version {back}: their jobs have told of them"
             await self._context.announce(model, "Warning", "Recovered", note)
-        view = replace(view, status=registered(known, offered))
+        # A version is never older than its model, unless both came from a backup.
+        born = moment(model["metadata"]["creationTimestamp"])
+        made = [replace(job, now=max(job.now, born)) for job in offered]
+        view = replace(view, status=registered(known, made))
         decision, pruning = await self._let_history_go(model, before, view)
         # The deployment follows status.activeVersion, so that is written first where it changes.
         changes = decision.status.active_version != before.active_version
