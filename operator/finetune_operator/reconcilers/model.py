@@ -193,7 +193,12 @@ class ModelReconciler:
         for job in store.select(FINE_TUNE_JOBS, made_version(namespace, name)):
             spec, _ = parse_spec(FineTuneJobSpec, job)
             made = spec and of_record(job["metadata"], spec, parse_status(FineTuneJobStatus, job))
-            if made and moment(made.created_at) >= moment(metadata["creationTimestamp"]):
+            ended = made and moment(made.created_at)
+            # A job that ended before it was created is from a backup, and its model came back with it.
+            earlier = ended and moment(metadata["creationTimestamp"]) > ended >= moment(
+                job["metadata"]["creationTimestamp"]
+            )
+            if made and not earlier:
                 records.append(made)
         served = next((one.status.served_version for one in view.serving if one.spec.version == "Active"), None)
         return recovered(status, records, served)

@@ -201,3 +201,27 @@ async def test_a_job_that_is_deleted_and_applied_again_runs_again() -> None:
     cluster.add_job()
     await cluster.settle()
     assert cluster.status()["phase"] == "Queued"
+
+
+async def test_a_model_whose_status_did_not_come_back_has_its_versions_from_jobs_whose_statuses_did() -> None:
+    cluster = await with_running_job()
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    (version,) = cluster.status(MODEL)["versions"]
+    cluster.now = cluster.now.replace(hour=cluster.now.hour + 1)
+    await restore(cluster, {FINE_TUNE_JOBS})
+    (back,) = cluster.status(MODEL)["versions"]
+    assert (back["version"], back["artifact"]) == (version["version"], version["artifact"])
+
+
+async def test_a_job_at_work_on_the_cluster_goes_on_with_its_next_attempt_in_its_folder() -> None:
+    cluster = await with_running_job()
+    cluster.reports.accept(cluster.report("Running", progress={"step": 5, "totalSteps": 9, "savedStep": 5}))
+    await cluster.settle()
+    before = cluster.status()["provider"]
+    cluster.now = cluster.now.replace(hour=cluster.now.hour + 1)
+    await restore(cluster)
+    await cluster.wait(60)
+    after = cluster.status()["provider"]
+    assert (after["attempt"], after["artifactURI"]) == (before["attempt"] + 1, before["artifactURI"])
+    assert cluster.status()["phase"] == "Queued"
