@@ -193,12 +193,7 @@ class ModelReconciler:
         for job in store.select(FINE_TUNE_JOBS, made_version(namespace, name)):
             spec, _ = parse_spec(FineTuneJobSpec, job)
             made = spec and of_record(job["metadata"], spec, parse_status(FineTuneJobStatus, job))
-            ended = made and moment(made.created_at)
-            # A job that ended before it was created is from a backup, and its model came back with it.
-            earlier = ended and moment(metadata["creationTimestamp"]) > ended >= moment(
-                job["metadata"]["creationTimestamp"]
-            )
-            if made and not earlier:
+            if made and not _is_of_an_earlier(model, made, job):
                 records.append(made)
         served = next((one.status.served_version for one in view.serving if one.spec.version == "Active"), None)
         return recovered(status, records, served)
@@ -283,6 +278,15 @@ class ModelReconciler:
             message = f"ModelDeployment {metadata['name']} cannot be made: {refusal.message}"
             return Deployed(Failure.because(Reason.WRITE_REFUSED, message), REFUSED_CHECK_SECONDS)
         return Deployed(again=ensured.contested.seconds if ensured.contested else None)
+
+
+def _is_of_an_earlier(model: Manifest, made: ModelVersion, job: Manifest) -> bool:
+    """Whether another model of the name had the version.
+
+    A job that ended before it was created is from a backup, and its model came back with it.
+    """
+    born, begun = (moment(one["metadata"]["creationTimestamp"]) for one in (model, job))
+    return begun <= moment(made.created_at) < born
 
 
 def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Pruning) -> FineTunedModelStatus:
