@@ -4,7 +4,6 @@ With the operator there, or absent meanwhile: what it holds by finalizers waits 
 """
 
 from collections.abc import Awaitable, Callable
-from itertools import permutations
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, 
 __all__ = ["start"]
 
 OWN = (FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS)
+ORDERS = (OWN, (*OWN[1:], OWN[0]), OWN[::-1])
+"""Each kind is the first once, and the last once."""
 
 
 async def nothing(cluster: AzureCluster) -> None:
@@ -60,7 +61,7 @@ async def end_namespace(cluster: AzureCluster, order: tuple[Resource, ...]) -> N
 
 
 @pytest.mark.parametrize("absent", [False, True], ids=["operator there", "operator absent"])
-@pytest.mark.parametrize("order", permutations(OWN), ids=lambda order: " ".join(one.kind for one in order))
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: " ".join(one.kind for one in order))
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
 async def test_a_namespace_goes_with_all_that_it_has_at_the_provider(
     start: Any, phase: Callable[[AzureCluster], Awaitable[None]], order: tuple[Resource, ...], absent: bool
