@@ -105,6 +105,9 @@ class Context:
             self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
             return None
         except REFUSALS as refusal:
+            if _FIELD_OF_STATUS in refusal.message:
+                # Older definitions have dropped what a newer release wrote; no watch tells of that.
+                await self.refresh(resource, metadata["name"], namespace)
             await self.tell_refused(obj, "its status cannot be written", refusal)
             raise
         self.store.put(resource, written, told=told)

@@ -14,6 +14,7 @@ from finetune_api.deployment import ModelDeploymentStatus
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus
 from finetune_operator.reconcilers.unread import with_unread
+from finetune_operator.runtime.errors import Invalid
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
@@ -112,6 +113,29 @@ async def test_what_a_newer_release_wrote_is_kept_through_the_life_of_a_model_at
     assert cluster.status(DEPLOYMENT)["hosted"][0][NEWER]
     assert len(provider.deployments.found) == 1
     await cluster.aclose()
+
+
+async def test_what_older_definitions_drop_is_given_up_and_the_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Definitions were rolled back too: the API server shows the field no more and refuses it, and no watch tells."""
+    cluster = await with_running_job()
+    status = cluster.status()
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=status | {NEWER: 1})
+    await cluster.settle()
+    cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["status"].pop(NEWER)
+    written = cluster.kube.patch_status
+
+    async def strict(resource: Any, name: str, namespace: Any, status: Any, version: Any = None) -> Any:
+        if NEWER in status:
+            raise Invalid(422, "Invalid", f'strict decoding error: unknown field "status.{NEWER}"')
+        return await written(resource, name, namespace, status, version)
+
+    monkeypatch.setattr(cluster.kube, "patch_status", strict)
+    cluster.end_pod(0, cluster.result())
+    with pytest.raises(Invalid):
+        await cluster.settle()
+    cluster.wake(JOB)
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Succeeded"
 
 
 FILES = [{"split": "train", "id": "f-1", "bytes": 1, "sha256": "a"}]
