@@ -1,7 +1,7 @@
 """What a status holds that this release cannot read: a newer one has written it, and has it back after a rollback.
 
-A field that is not known stays where it was for as long as the part that holds it stays. Of a list that also goes for
-parts that cannot be read at all. A known field that cannot be read is this release's to say anew.
+A field that is not known stays where it was for as long as the part that holds it stays. In lists, which are records,
+that also goes for values, and whole parts, that cannot be read. Elsewhere a known field is this release's to say anew.
 """
 
 from collections.abc import Mapping
@@ -25,15 +25,17 @@ def with_unread(held: Any, read: ApiModel, status: ApiModel) -> dict[str, Any]:
     return kept
 
 
-def _kept(held: Any, read: Any, part: Any, wire: Any) -> Any:
-    """A part as it is to be written, `wire`, with what is `held` beyond what was `read`."""
+def _kept(held: Any, read: Any, part: Any, wire: Any, *, recorded: bool = False) -> Any:
+    """A part as it is to be written, `wire`, with what is `held` beyond what was `read`. `recorded`: in a list."""
     if isinstance(part, ApiModel) and isinstance(held, Mapping):
         known = {field.alias: name for name, field in type(part).model_fields.items()}
         before = read or {}
         told = {
-            key: _kept(held.get(key), before.get(key), getattr(part, known[key]), value) for key, value in wire.items()
+            key: _kept(held.get(key), before.get(key), getattr(part, known[key]), value, recorded=recorded)
+            for key, value in wire.items()
         }
-        return {key: value for key, value in held.items() if key not in known} | told
+        said = before.keys() if recorded else known.keys()
+        return {key: value for key, value in held.items() if key not in said} | told
     if isinstance(part, list) and isinstance(held, list):
         return _kept_list(held, read or (), part, wire)
     return wire
@@ -41,7 +43,10 @@ def _kept(held: Any, read: Any, part: Any, wire: Any) -> Any:
 
 def _kept_list(held: list[Any], read: Any, parts: list[Any], wire: list[Any]) -> list[Any]:
     present, before = {_identity(one): one for one in held}, {_identity(one): one for one in read}
-    told = [_kept(present.get(_identity(w)), before.get(_identity(w)), p, w) for p, w in zip(parts, wire, strict=True)]
+    told = [
+        _kept(present.get(_identity(one)), before.get(_identity(one)), part, one, recorded=True)
+        for part, one in zip(parts, wire, strict=True)
+    ]
     ours = before.keys() | {_identity(one) for one in wire} | {None}
     for at, one in enumerate(held):
         if _identity(one) not in ours:

@@ -13,6 +13,7 @@ from finetune_api.crds import KINDS
 from finetune_api.deployment import ModelDeploymentStatus
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus
+from finetune_operator.reconcilers.context import parse_status
 from finetune_operator.reconcilers.unread import with_unread
 from finetune_operator.runtime.errors import Invalid
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
@@ -150,6 +151,17 @@ def test_a_part_of_a_list_that_cannot_be_read_stays_at_its_place() -> None:
     assert with_unread(held, read, now)["provider"]["files"] == [UNREAD, *FILES]
     cleared = read.model_copy(update={"provider": read.provider.model_copy(update={"files": None})})
     assert "files" not in with_unread(held, read, cleared)["provider"], "what is not wanted any more goes as a whole"
+
+
+def test_a_value_of_a_record_that_cannot_be_read_stays() -> None:
+    artifact = {"uri": "pvc://models/a/model", "kind": "Merged"}
+    held = {"versions": [VERSION | {"artifact": artifact, "createdAt": AT}]}
+    read = parse_status(FineTunedModelStatus, {"metadata": {"name": "sentiment"}, "status": held})
+    (version,) = read.versions or ()
+    assert version.artifact.kind is None
+    now = read.model_copy(update={"versions": [version.model_copy(update={"deployment": "sentiment"})]})
+    (written,) = with_unread(held, read, now)["versions"]
+    assert (written["artifact"], written["deployment"]) == (artifact, "sentiment")
 
 
 def test_what_this_release_takes_out_of_a_list_goes_with_what_a_newer_one_wrote_into_it() -> None:
