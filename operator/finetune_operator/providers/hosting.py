@@ -94,7 +94,12 @@ def prefix(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
 
 
 def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Iterable[str]) -> list[str]:
-    """Deployments of an object of the same name with another UID: an earlier one, or one of another cluster."""
+    """Deployments of an object of the same name with another UID: an earlier one, or one of another cluster.
+
+    A name that users choose says nothing: another namespace may have chosen it, too.
+    """
+    if terms_of(spec).name is not None:
+        return []
     begins, ends = _around_uid(deployment, spec)
     ours = prefix(deployment, spec)
     chosen = spec.attach.id if spec.attach else None
