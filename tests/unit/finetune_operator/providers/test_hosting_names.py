@@ -1,4 +1,4 @@
-"""Names of deployments: which are an object's own, which were an earlier one's, and those that come back in other letters."""
+"""Names of deployments: an object's own, those of an earlier one, and some that come back in other letters."""
 
 from types import SimpleNamespace
 from typing import Any
