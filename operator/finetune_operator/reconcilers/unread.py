@@ -21,7 +21,10 @@ def with_unread(held: Any, read: ApiModel, status: ApiModel) -> dict[str, Any]:
         read: what was understood of that.
         status: what is to be said from now on.
     """
-    kept: dict[str, Any] = _kept(held, read.wire(), status, status.wire())
+    understood, said = read.wire(), status.wire()
+    if held == understood:
+        return said  # as nearly always: looking at each part takes twenty times as long
+    kept: dict[str, Any] = _kept(held, understood, status, said)
     return kept
 
 
