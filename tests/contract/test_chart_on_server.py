@@ -19,7 +19,7 @@ from tests.cluster.errors import ClusterError
 from tests.contract import openapi
 from tests.contract.conftest import ROOT, Server
 from tests.contract.manifests import JOB, LOCAL, MODEL
-from tests.unit.helm.charts import CASES, CHART, Manifest, only, render
+from tests.unit.helm.charts import CASES, CHART, EVERYTHING, Manifest, only, render
 
 pytestmark = pytest.mark.cluster
 
@@ -196,6 +196,20 @@ def test_definitions_are_upgraded_with_the_chart(installed: Server) -> None:
     installed.cluster.helm("upgrade", "finetune-operator", str(CHART), "--namespace", NAMESPACE, "--set", "replicas=2")
     assert installed.get("crd", name)["spec"]["versions"][0]["additionalPrinterColumns"] == columns
     assert installed.get("deployment", "finetune-operator", "-n", NAMESPACE)["spec"]["replicas"] == 2
+
+
+def test_all_values_can_be_changed_at_once_and_changed_back(installed: Server, tmp_path: Path) -> None:
+    """No field that Kubernetes fixes rests on a value."""
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps(EVERYTHING))
+    upgrade = ("upgrade", "finetune-operator", str(CHART), "--namespace", NAMESPACE)
+    installed.cluster.helm(*upgrade, "--values", str(values))
+    assert installed.get("deployment", "finetune-operator", "-n", NAMESPACE)["spec"]["replicas"] == 3
+    installed.cluster.helm(*upgrade, "--reuse-values", "--set", "replicas=2")
+    changed = installed.get("deployment", "finetune-operator", "-n", NAMESPACE)["spec"]
+    assert (changed["replicas"], changed["template"]["metadata"]["labels"]["c"]) == (2, "d")
+    installed.cluster.helm(*upgrade, "--reset-values")
+    assert installed.get("deployment", "finetune-operator", "-n", NAMESPACE)["spec"]["replicas"] == 1
 
 
 def test_uninstalling_keeps_definitions_and_objects_and_nothing_else(installed: Server) -> None:
