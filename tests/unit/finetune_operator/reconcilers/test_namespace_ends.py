@@ -76,6 +76,7 @@ async def test_a_namespace_goes_with_all_that_it_has_at_the_provider(
     if absent:
         cluster.kube.events.clear()
         provider.advance(7200)
+        await cluster.accounts.close()
         cluster.restart()
         await cluster.observer.list_all()
     await cluster.settle()

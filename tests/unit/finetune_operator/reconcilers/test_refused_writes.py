@@ -327,6 +327,7 @@ async def test_a_connections_secret_that_may_not_be_read_is_told_by_all_who_need
     second, connection = JOB._replace(name="sentiment-2"), Key(CONNECTIONS.kind, "", "openai")
     assert (cluster.status()["phase"], cluster.status(second)["phase"]) == ("Succeeded", "Queued")
     refuse(cluster, "get", "secrets", Forbidden(403, "Forbidden", "secrets is forbidden"))
+    await cluster.accounts.close()
     cluster.restart()
     await cluster.observer.list_all()
     await cluster.kube.delete(FINE_TUNED_MODELS, "sentiment", "team-a")

@@ -57,6 +57,7 @@ async def restore(cluster: Cluster, statuses: Collection[Resource] = ALL, **labe
             if resource in statuses and "status" in obj:
                 body["status"] = obj["status"]
             cluster.kube.put(resource, body)
+    await cluster.accounts.close()
     cluster.restart()
     await cluster.observer.list_all()
     await cluster.settle()
