@@ -240,7 +240,9 @@ class HostedDeployment(ApiModel):
     terms: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="What was asked for last, where a provider changes it in place: SKU and capacity."
     )
-    attached: bool = Field(False, description="Whether it was there before: then it is never changed.")
+    attached: bool = Field(
+        True, description="Whether it was there before: then it is never changed. Absent, it is taken to have been."
+    )
     per_hour: Money | None = Field(None, description="Its price per hour, where that is known.")
     billed_since: Timestamp | None = Field(None, description="From when on it is billed; absent where it is not.")
 

@@ -212,7 +212,9 @@ class EvaluationDeployment(ApiModel):
     address: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="What a question names it by, once it has answered."
     )
-    borrowed: bool = Field(False, description="Whether it stands anyhow: then it is neither made nor deleted.")
+    borrowed: bool = Field(
+        True, description="Whether it stands anyhow: then it is neither made nor deleted. Absent, it is taken to."
+    )
     released: bool = Field(False, description="Whether it is to go: from then on it is not missed.")
     per_hour: Money | None = Field(None, description="Its price per hour, where it has one that is known.")
     failure: Annotated[str, Field(max_length=512)] | None = Field(None, description="Why it cannot be had.")
@@ -249,6 +251,11 @@ class ProviderStatus(ApiModel):
     )
     account: Account | None = Field(
         None, description="In whose account there it was begun, as the provider tells it: as with place."
+    )
+    owner_uid: Annotated[str, Field(max_length=64)] | None = Field(
+        None,
+        description="UID by which the job's things at its provider are known: the job's own or, where it came back "
+        "from a backup with its status, that of the job as it was.",
     )
     attempt: Annotated[int, Field(ge=0)] = Field(0, description="Attempts so far, each a new pod.")
     retries: Annotated[int, Field(ge=0)] = Field(

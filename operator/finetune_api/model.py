@@ -62,7 +62,9 @@ class ModelVersion(ApiModel):
     method: Annotated[str, Field(max_length=32)] = Field(description="Method of tuning.")
     lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")
     adopted: bool | None = Field(
-        None, description="Whether its job was made elsewhere. Its weights are never deleted: they are not ours."
+        None,
+        description="Whether its job was made elsewhere. Weights at a provider are deleted only where this says False: "
+        "others are not ours, or nobody knows.",
     )
     artifact: ArtifactRef = Field(description="Where the weights are.")
     dataset_sha256: Annotated[str, Field(max_length=64)] | None = Field(

@@ -139,7 +139,7 @@ JOB = FineTuneJobStatus(
     failure=FAILURE,
     provider=ProviderStatus(
         name="huggingFace", job_id="sentiment-1-1", attempt=2, retries=1, interruptions=1, fruitless_interruptions=1,
-        saved_work=120, retry_after=NOW, last_failure=FAILURE, artifact_uri="pvc://models/a/b",
+        saved_work=120, retry_after=NOW, last_failure=FAILURE, artifact_uri="pvc://models/a/b", owner_uid="u",
         evaluation=ProviderEvaluation(
             job_id="sentiment-1-1-eval2", tries=2, failures=1, retry_after=NOW, ended=True, failure=FAILURE,
             active_version=ComparedVersion(version=2, model="ft:gpt-4o-mini:acme::a"),
@@ -181,7 +181,7 @@ MODEL = FineTunedModelStatus(
             version=3, job="sentiment-3", job_uid="u", connection="local", place="openAI at https://a.example/v1",
             method="LoRA", artifact=ARTIFACT,
             base_model="HuggingFaceTB/SmolLM2-135M-Instruct", dataset_sha256=SHA, train_loss=0.4, eval_loss=0.447,
-            evaluation=EVALUATION, created_at=NOW, deployment="sentiment",
+            adopted=False, evaluation=EVALUATION, created_at=NOW, deployment="sentiment",
         )
     ],
 )  # fmt: skip

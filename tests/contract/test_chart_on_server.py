@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,18 +12,20 @@ import pytest
 from kubernetes import config
 from kubernetes.client import AuthorizationV1Api
 
+from finetune_api.names import PROVIDER_FINALIZER
 from tests.cluster import binaries
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
 from tests.contract import openapi
 from tests.contract.conftest import ROOT, Server
 from tests.contract.manifests import JOB, LOCAL, MODEL
-from tests.unit.helm.charts import CASES, CHART, Manifest, only, render
+from tests.unit.helm.charts import CASES, CHART, EVERYTHING, Manifest, only, render
 
 pytestmark = pytest.mark.cluster
 
 MONITORING = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 NAMESPACE = "finetune-system"
+INSTALL_GUIDE = ROOT / "docs/guides/install.md"
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +198,20 @@ def test_definitions_are_upgraded_with_the_chart(installed: Server) -> None:
     assert installed.get("deployment", "finetune-operator", "-n", NAMESPACE)["spec"]["replicas"] == 2
 
 
+def test_all_values_can_be_changed_at_once_and_changed_back(installed: Server, tmp_path: Path) -> None:
+    """No field that Kubernetes fixes rests on a value."""
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps(EVERYTHING))
+    upgrade = ("upgrade", "finetune-operator", str(CHART), "--namespace", NAMESPACE)
+    installed.cluster.helm(*upgrade, "--values", str(values))
+    assert installed.get("deployment", "finetune-operator", "-n", NAMESPACE)["spec"]["replicas"] == 3
+    installed.cluster.helm(*upgrade, "--reuse-values", "--set", "replicas=2")
+    changed = installed.get("deployment", "finetune-operator", "-n", NAMESPACE)["spec"]
+    assert (changed["replicas"], changed["template"]["metadata"]["labels"]["c"]) == (2, "d")
+    installed.cluster.helm(*upgrade, "--reset-values")
+    assert installed.get("deployment", "finetune-operator", "-n", NAMESPACE)["spec"]["replicas"] == 1
+
+
 def test_uninstalling_keeps_definitions_and_objects_and_nothing_else(installed: Server) -> None:
     for manifest in (LOCAL, JOB, MODEL):
         installed.store(manifest)
@@ -211,8 +229,18 @@ def test_installing_again_finds_everything_where_it_was(installed: Server) -> No
 
 
 def test_objects_and_definitions_go_without_sticking_once_the_operator_is_gone(installed: Server) -> None:
-    """No finalizer and no hook: the admin may delete in any order."""
-    installed.kubectl("delete", "crd", "-l", "app.kubernetes.io/instance=finetune-operator", "--timeout=120s")
+    """No finalizer and no hook: the admin may delete in any order.
+
+    What is at a provider holds its object, and so its definition; the guide's patch lets it go.
+    """
+    name = JOB["metadata"]["name"]
+    installed.patch("ftj", name, {"metadata": {"finalizers": [PROVIDER_FINALIZER]}})
+    installed.kubectl("delete", "crd", "-l", "app.kubernetes.io/instance=finetune-operator", "--wait=false")
+    installed.kubectl("wait", "--for=delete", "crd/modeldeployments.finetune.dev", "--timeout=120s")
+    assert "deletionTimestamp" in installed.get("ftj", name)["metadata"]
+    (patch,) = re.findall(r"`kubectl patch ftj NAME (--type merge -p '[^']*')`", INSTALL_GUIDE.read_text())
+    installed.kubectl("patch", "ftj", name, *shlex.split(patch))
+    installed.kubectl("wait", "--for=delete", "crd/finetunejobs.finetune.dev", "--timeout=120s")
     with pytest.raises(ClusterError, match="finetune"):
         installed.get("ftj", "-A")
 

@@ -140,6 +140,7 @@ def _started(view: JobView) -> Change:
             "artifact_uri": _output(view) or None,
             "place": view.place,
             "account": view.account,
+            "owner_uid": view.outside_uid if view.remote else None,
         }
     )
     fields = {

@@ -190,7 +190,11 @@ def _entry(
             candidate=wanted.candidate, name=standing.name, created_at=timestamp(now), borrowed=True
         )
     return EvaluationDeployment(
-        candidate=wanted.candidate, name=wanted.name, created_at=timestamp(now), per_hour=wanted.per_hour
+        candidate=wanted.candidate,
+        name=wanted.name,
+        created_at=timestamp(now),
+        borrowed=False,
+        per_hour=wanted.per_hour,
     )
 
 
@@ -254,7 +258,7 @@ def _limit(one: EvaluationDeployment) -> timedelta:
 
 def _stray(deployment: str, now: datetime) -> EvaluationDeployment:
     part = next(candidate for candidate, ending in _ENDINGS.items() if deployment.endswith(ending))
-    return EvaluationDeployment(candidate=part, name=deployment, created_at=timestamp(now))
+    return EvaluationDeployment(candidate=part, name=deployment, created_at=timestamp(now), borrowed=False)
 
 
 def failed(entry: EvaluationDeployment, why: str) -> EvaluationDeployment:

@@ -274,7 +274,9 @@ def ours(
     known = {one.name for one in kept}
     strays = [name for name in found if name.startswith(prefix) and name not in known]
     return kept + [
-        HostedDeployment(name=name, version=version, connection=found[name].connection, created_at=timestamp(now))
+        HostedDeployment(
+            name=name, version=version, connection=found[name].connection, created_at=timestamp(now), attached=False
+        )
         for name in strays
         if (version := _version(name, prefix))
     ]
@@ -324,6 +326,7 @@ def _entry(
         created_at=timestamp(now),
         nonce=wanted.nonce,
         terms=wanted.terms or None,
+        attached=False,
     )
 
 

@@ -86,6 +86,11 @@ class JobView:
     """The same of the base model."""
 
     @property
+    def outside_uid(self) -> str:
+        """By which UID its things at a provider are known: a job from a backup has another one of its own."""
+        return self.provider.owner_uid or self.uid
+
+    @property
     def provider(self) -> ProviderStatus:
         """What is recorded about the attempts."""
         return self.status.provider or _NOT_BEGUN

@@ -10,17 +10,26 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import ArtifactRef, FineTuneJobStatus, ProviderStatus, TrainingResult
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
-from finetune_operator.decide.conditions import is_true, timestamp
+from finetune_operator.decide.conditions import is_true, moment, timestamp
 from finetune_operator.decide.job_view import Active, JobView
 
 MOST_VERSIONS = 200
 """As many as status.versions holds; what does not fit waits until history has let older ones go."""
 
 
-def find_version(model: Mapping[str, Any], job_uid: str) -> int | None:
-    """The version of a FineTunedModel that a job made, in its manifest: a list of hundreds is not worth parsing."""
+def find_version(model: Mapping[str, Any], job: Mapping[str, Any]) -> int | None:
+    """The version of a FineTunedModel that a job made, in its manifest: a list of hundreds is not worth parsing.
+
+    A version that is older than its model came from a backup, and so did the job of its name, whose UID is another now.
+    """
     versions = (model.get("status") or {}).get("versions") or ()
-    return next((version.get("version") for version in versions if version.get("jobUID") == job_uid), None)
+    uid, name, born = job["uid"], job["name"], moment(model["metadata"]["creationTimestamp"])
+    for version in reversed(versions):
+        if version.get("jobUID") == uid:
+            return int(version["version"])
+        if version.get("job") == name and moment(version["createdAt"]) < born:
+            return int(version["version"])
+    return None
 
 
 @dataclass(frozen=True)
@@ -187,7 +196,7 @@ def _version(
         place=place_of_models(job.provider.name, job.provider.place),
         account=job.provider.account,
         base_model=job.spec.base_model,
-        adopted=True if job.spec.adopt is not None else None,
+        adopted=job.spec.adopt is not None,
         method="ChosenByProvider" if by_provider else _method(job.spec, result.artifact),
         lora_rank=None if by_provider else _rank(job.spec, result.artifact),
         artifact=result.artifact,

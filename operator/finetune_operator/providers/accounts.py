@@ -25,6 +25,7 @@ from finetune_operator.providers.gate import CALLS_PER_SECOND, Gate, Pace
 from finetune_operator.providers.openai_wire import OPENAI_HOST
 from finetune_operator.providers.poll import POLL_SECONDS, Poller
 from finetune_operator.providers.ports import ClosableApi, Credential, FineTuningApi, HostingApi, RemoteFile
+from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import SECRETS, Kube, secret_value
 from finetune_operator.runtime.logs import hide
 from finetune_operator.runtime.queue import Key
@@ -369,13 +370,16 @@ class Accounts:
         """The values of a connection's Secret that are needed, by their keys.
 
         Raises:
-            TryLater: the Secret, or a key in it, is not there.
+            TryLater: the Secret, or a key in it, is not there, or may not be read.
         """
         needed = secret_of(spec)
         if needed is None:
             return {}
         name, keys = needed
-        secret = await self._kube.get(SECRETS, name, self._namespace)
+        try:
+            secret = await self._kube.get(SECRETS, name, self._namespace)
+        except Forbidden as refusal:
+            raise _unreadable(f"{self._namespace}/{name}", refusal) from None
         if secret is None:
             raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} does not exist")
         values = {key: (secret_value(secret, key) or b"").decode(errors="replace").strip() for key in keys}
@@ -395,6 +399,13 @@ async def _whose(api: ClosableApi) -> tuple[str | None, bool]:
     except ProviderError as error:
         logger.info("whose account a connection leads to cannot be asked: %s", error.message)
         return None, False
+
+
+def _unreadable(secret: str, refusal: Forbidden) -> TryLater:
+    """The operator's rights lack, or an authorizer refuses it: whoever needs the provider says so."""
+    error = TryLater(Reason.WRITE_REFUSED, f"Secret {secret} cannot be read: {refusal.message}", 60.0)
+    error.next_step = "Ask an admin to let the operator read it: `helm upgrade` restores rights that were edited."
+    return error
 
 
 def account_of(arn: str) -> str | None:

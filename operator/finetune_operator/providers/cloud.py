@@ -183,7 +183,7 @@ class CloudTraining:
         provider = status.provider or ProviderStatus()
         evaluation = provider.evaluation or ProviderEvaluation()
         key = key_of(job, provider)
-        asker = Asker(namespace=key.namespace, name=key.name, uid=key.uid, attempt=key.attempt)
+        asker = Asker(namespace=key.namespace, name=key.name, uid=job["metadata"]["uid"], attempt=key.attempt)
         measured = measure_job.described(asker, spec, status, self._service)
         manifest = measure_job.build(
             job,
@@ -398,14 +398,15 @@ def _delete_file(api: FineTuningApi, file_id: str) -> Awaitable[None]:
 
 
 def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
-    """What tells the attempt apart at the provider."""
-    metadata = job["metadata"]
+    """What tells the attempt apart at the provider. Of a job from a backup status knows its UID, and since when."""
+    metadata, begun = job["metadata"], (job.get("status") or {}).get("startTime")
+    created = moment(metadata["creationTimestamp"])
     return JobKey(
         namespace=metadata["namespace"],
         name=metadata["name"],
-        uid=metadata["uid"],
+        uid=_recorded(job, "ownerUID") or metadata["uid"],
         attempt=max(provider.attempt, 1),
-        created=moment(metadata["creationTimestamp"]),
+        created=min(created, moment(begun)) if begun else created,
     )
 
 

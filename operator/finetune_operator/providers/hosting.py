@@ -21,6 +21,7 @@ HOSTED = frozenset({"azureOpenAI", "bedrock", "sageMaker"})
 """Provider blocks of those that serve a model only once a deployment of it is made."""
 
 _VERSION_DIGITS = 6
+_UID_LETTERS = 6
 
 
 class Hosting:
@@ -97,13 +98,45 @@ def is_hosted(connection: LLMConnectionSpec | None) -> bool:
 
 
 def prefix(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
-    """How the names of an object's deployments begin: its own, or the one that it asks for, and part of its UID."""
+    """How the names of an object's deployments begin: its own, or the one that it asks for, and part of its UID.
+
+    An object from a backup has another UID; what its status records goes on under the name that it has.
+    """
+    begins, ends = _around_uid(deployment, spec)
+    recorded = ((deployment.get("status") or {}).get("hosted")) or ()
+    known = (_uid_in(one["name"], begins, ends) for one in recorded if not one.get("attached", True))
+    own = deployment["metadata"]["uid"].replace("-", "")[-_UID_LETTERS:]
+    return begins + next((uid for uid in known if uid), own) + ends
+
+
+def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Iterable[str]) -> list[str]:
+    """Deployments of an object of the same name with another UID: an earlier one, or one of another cluster.
+
+    A name that users choose says nothing: another namespace may have chosen it, too.
+    """
+    if terms_of(spec).name is not None:
+        return []
+    begins, ends = _around_uid(deployment, spec)
+    ours = prefix(deployment, spec)
+    chosen = spec.attach.id if spec.attach else None
+    return sorted(
+        name for name in found if _uid_in(name, begins, ends) and not name.startswith(ours) and name != chosen
+    )
+
+
+def _around_uid(deployment: Manifest, spec: ModelDeploymentSpec) -> tuple[str, str]:
+    """What stands before and after the part of the UID."""
     metadata, terms = deployment["metadata"], terms_of(spec)
-    uid = metadata["uid"].replace("-", "")[-6:]
-    ends = f"-{uid}-{terms.kind}v"
+    ends = f"-{terms.kind}v"
     own = terms.name or f"{metadata['namespace']}-{metadata['name']}"
-    fitting = names.fit(own, terms.name_limit - _VERSION_DIGITS - len(ends))
-    return (re.sub("-+", "-", fitting) if terms.strict_names else fitting) + ends
+    fitting = names.fit(own, terms.name_limit - _VERSION_DIGITS - _UID_LETTERS - 1 - len(ends))
+    return (re.sub("-+", "-", fitting) if terms.strict_names else fitting) + "-", ends
+
+
+def _uid_in(name: str, begins: str, ends: str) -> str | None:
+    """The part of a UID in a deployment's name; None where the name is of another make."""
+    found = re.fullmatch(f"{re.escape(begins)}([0-9a-z]{{{_UID_LETTERS}}}){re.escape(ends)}[0-9]+", name)
+    return found[1] if found else None
 
 
 def wanted(deployment: Manifest, spec: ModelDeploymentSpec, target: Target) -> Wanted:

@@ -15,6 +15,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.connection import with_resolved
 from finetune_operator.decide.job_view import PATIENCE
 from finetune_operator.decide.reported import REPORT_INTERVAL
+from finetune_operator.reconcilers.unread import with_unread
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
 from finetune_operator.runtime.queue import Key
@@ -95,14 +96,18 @@ class Context:
             return obj
         metadata = obj["metadata"]
         namespace = metadata.get("namespace")
+        body = with_unread(_said(obj), old, new)
         try:
             written = await self.kube.patch_status(
-                resource, metadata["name"], namespace, new.wire(), metadata["resourceVersion"]
+                resource, metadata["name"], namespace, body, metadata["resourceVersion"]
             )
         except NotFound:
             self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
             return None
         except REFUSALS as refusal:
+            if _FIELD_OF_STATUS in refusal.message:
+                # Older definitions have dropped what a newer release wrote; no watch tells of that.
+                await self.refresh(resource, metadata["name"], namespace)
             await self.tell_refused(obj, "its status cannot be written", refusal)
             raise
         self.store.put(resource, written, told=told)
@@ -189,18 +194,16 @@ def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:
 
 
 def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
-    """The status, without what this release does not know of it.
+    """The status, without what this release does not know of it; that stays where it is (`unread`).
 
     Another release may have written it. What can be read counts: an ended job must not begin anew, and the versions of
     a model must not be forgotten, because of one field. What the definition says of an object that nobody has looked at
     yet is nobody's word; what somebody brings back from a backup is patched into it, and counts.
     """
-    status = obj.get("status") or {}
-    if is_of_the_definition(status):
-        return model()
+    status = _said(obj)
     for _ in range(_READING_ROUNDS):
         try:
-            return model.model_validate(status)
+            return model.model_validate(status, extra="ignore")
         except ValidationError as error:
             logger.warning("status of %s: %d fields cannot be read", obj["metadata"]["name"], error.error_count())
             problems = error.errors(include_input=False, include_url=False)
@@ -214,6 +217,12 @@ def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
 def is_of_the_definition(status: Mapping[str, Any]) -> bool:
     """Whether this is what the definition says of an object that nobody has looked at yet."""
     return status.get("observedGeneration") == UNSEEN and status.keys() <= _OF_THE_DEFINITION
+
+
+def _said(obj: Mapping[str, Any]) -> Manifest:
+    """The status that somebody has written."""
+    status = obj.get("status") or {}
+    return {} if is_of_the_definition(status) else status
 
 
 def _without(value: Any, unread: set[tuple[int | str, ...]], path: tuple[int | str, ...] = ()) -> Any:

@@ -149,7 +149,7 @@ class EvaluationHosts:
 
 def beginning(view: JobView) -> str:
     """How the names of a job's deployments begin: as those of ModelDeployments do."""
-    return names.deployment_at_provider(view.namespace, view.name, view.uid)
+    return names.deployment_at_provider(view.namespace, view.name, view.outside_uid)
 
 
 def _wanted(
@@ -178,7 +178,7 @@ def _request(
         name=one.name,
         model=decide.models(spec, status)[one.candidate],
         template=decide.template(connection, one.candidate),
-        owner=view.uid,
+        owner=view.outside_uid,
         recorded_at=one.created_at,
         is_base=one.candidate == "base",
     )

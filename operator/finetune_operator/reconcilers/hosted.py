@@ -165,10 +165,24 @@ class HostedDeployments:
         if trouble is not None and plan.serving.state != "Failing":
             raise trouble
         fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
-        view = replace(view, status=status, serving=plan.serving, serves=plan.serves, cost=status.cost, idle=fact)
-        if plan.serving.state == "Serving" and plan.serves is None:
-            view = replace(view, meanwhile=plan.serving.version, idle=None)  # not shown at the moment: as it was
+        serving = replace(plan.serving, note=plan.serving.note + self._told_of_namesakes(look))
+        view = replace(view, status=status, serving=serving, serves=plan.serves, cost=status.cost, idle=fact)
+        if serving.state == "Serving" and plan.serves is None:
+            view = replace(view, meanwhile=serving.version, idle=None)  # not shown at the moment: as it was
         return written, view
+
+    @staticmethod
+    def _told_of_namesakes(look: Look) -> str:
+        """What may have been this object's before it was made anew, as by a restore: nobody else would tell of it."""
+        recorded = {one.name for one in look.view.status.hosted or ()}
+        named = [one for one in hosting.namesakes(look.deployment, look.spec, look.found) if one not in recorded]
+        if not named:
+            return ""
+        names = ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
+        return (
+            f"; {names} at the provider may be billed, and was made for an earlier object of this name, or in another "
+            "cluster: attach it (spec.attach.id), or delete it there"
+        )
 
     async def leave(
         self, deployment: Manifest, view: DeploymentView, target: Target | None

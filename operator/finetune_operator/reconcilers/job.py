@@ -185,7 +185,7 @@ class JobReconciler:
         if spec is None:
             return None
         model = self._context.store.get(FINE_TUNED_MODELS, spec.model_ref.name, job["metadata"]["namespace"])
-        return find_version(model, job["metadata"]["uid"]) if model else None
+        return find_version(model, job["metadata"]) if model else None
 
     async def _act(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Do what was decided, and only then say so; what was done twice after a crash changes nothing.

@@ -138,7 +138,10 @@ class ModelReconciler:
             back = ", ".join(str(one.version) for one in known.versions or () if one not in (before.versions or ()))
             note = f"status had lost version {back}: their jobs have told of them"
             await self._context.announce(model, "Warning", "Recovered", note)
-        view = replace(view, status=registered(known, offered))
+        # A version is never older than its model, unless both came from a backup.
+        born = moment(model["metadata"]["creationTimestamp"])
+        made = [replace(job, now=max(job.now, born)) for job in offered]
+        view = replace(view, status=registered(known, made))
         decision, pruning = await self._let_history_go(model, before, view)
         # The deployment follows status.activeVersion, so that is written first where it changes.
         changes = decision.status.active_version != before.active_version
@@ -190,7 +193,7 @@ class ModelReconciler:
         for job in store.select(FINE_TUNE_JOBS, made_version(namespace, name)):
             spec, _ = parse_spec(FineTuneJobSpec, job)
             made = spec and of_record(job["metadata"], spec, parse_status(FineTuneJobStatus, job))
-            if made and moment(made.created_at) >= moment(metadata["creationTimestamp"]):
+            if made and not _is_of_an_earlier(model, made, job):
                 records.append(made)
         served = next((one.status.served_version for one in view.serving if one.spec.version == "Active"), None)
         return recovered(status, records, served)
@@ -275,6 +278,15 @@ class ModelReconciler:
             message = f"ModelDeployment {metadata['name']} cannot be made: {refusal.message}"
             return Deployed(Failure.because(Reason.WRITE_REFUSED, message), REFUSED_CHECK_SECONDS)
         return Deployed(again=ensured.contested.seconds if ensured.contested else None)
+
+
+def _is_of_an_earlier(model: Manifest, made: ModelVersion, job: Manifest) -> bool:
+    """Whether another model of the name had the version.
+
+    A job that ended before it was created is from a backup, and its model came back with it.
+    """
+    born, begun = (moment(one["metadata"]["creationTimestamp"]) for one in (model, job))
+    return begun <= moment(made.created_at) < born
 
 
 def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Pruning) -> FineTunedModelStatus:

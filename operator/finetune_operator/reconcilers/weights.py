@@ -53,6 +53,9 @@ class Weights:
             return True
         connection = self._context.connection(version.connection)
         if is_at_provider(version, connection):
+            if version.adopted is None:
+                await self._tell_unproven(model, version)
+                return True
             # Elsewhere they would be taken for gone.
             await self._accounts.require_models(version)
             name = version.artifact.provider_model_id or version.artifact.uri or ""
@@ -60,6 +63,12 @@ class Weights:
             return True
         job = build(model, version, _require_here(version, connection))
         return job is None or await self._is_done(job)
+
+    async def _tell_unproven(self, model: Manifest, version: ModelVersion) -> None:
+        """A release that did not know the field has written the record; what is not known to be ours stays."""
+        name = version.artifact.provider_model_id or version.artifact.uri
+        note = f"{name} of version {version.version} is not deleted: status does not say that it was made here"
+        await self._context.announce(model, "Warning", "Retained", note)
 
     def job_of(self, model: Manifest, version: ModelVersion) -> Manifest | None:
         """The Job that deletes what history has let go; one of an earlier model of the same name does not count."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from finetune_operator.runtime import logs, metrics
-from finetune_operator.runtime.errors import Conflict, LeadershipLost, Transient
+from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost, Transient
 from finetune_operator.runtime.schedule import Key, Schedule
 
 __all__ = ["Backoff", "Key", "QueueHealth", "Requeue", "WorkQueue"]
@@ -225,5 +225,7 @@ def _log_failure(failure: BaseException, failures: int, delay: float) -> None:
         logger.warning("reconcile did not finish (attempt %d); again in %.1f s: %r", failures, delay, failure)
     elif isinstance(failure, TimeoutError):
         logger.error("reconcile took too long (attempt %d); again in %.1f s", failures, delay, exc_info=failure)
+    elif isinstance(failure, KubeError):
+        logger.error("the API server refuses it (attempt %d); again in %.1f s: %s", failures, delay, failure)
     else:
         logger.error("reconcile failed (attempt %d); again in %.1f s", failures, delay, exc_info=failure)

@@ -29,7 +29,7 @@ BEGINNING = "ns-job-abc123"
 
 def entry(wanted: Wanted = TUNED, **fields: Any) -> EvaluationDeployment:
     body = {"candidate": wanted.candidate, "name": wanted.name, "created_at": stamp(-600), "per_hour": wanted.per_hour}
-    return EvaluationDeployment(**(body | fields))
+    return EvaluationDeployment(**(body | {"borrowed": False} | fields))
 
 
 def there(state: Any, name: str = TUNED.name, **fields: Any) -> dict[str, Hosted]:

@@ -30,7 +30,7 @@ WANTED = Wanted("md-v2", 2, "azure", "md-v", None)
 
 def entry(version: int = 2, seconds: float = 0, **fields: Any) -> HostedDeployment:
     base = {"name": f"md-v{version}", "version": version, "connection": "azure", "created_at": stamp(seconds)}
-    return HostedDeployment(**(base | fields))
+    return HostedDeployment(**(base | {"attached": False} | fields))
 
 
 def there(**states: Any) -> dict[str, Hosted]:

@@ -9,8 +9,8 @@ from finetune_operator.decide.hosting_cost import Rate, basis, billed, total
 from tests.unit.finetune_operator.decide.given import at, stamp
 
 HOUR = 3600.0
-FIRST = HostedDeployment(name="v1", version=1, connection="azure", created_at=stamp(0))
-SECOND = HostedDeployment(name="v2", version=2, connection="azure", created_at=stamp(5 * HOUR))
+FIRST = HostedDeployment(name="v1", version=1, connection="azure", created_at=stamp(0), attached=False)
+SECOND = HostedDeployment(name="v2", version=2, connection="azure", created_at=stamp(5 * HOUR), attached=False)
 
 
 def there(*names: str, state: str = "Ready") -> dict[str, Hosted]:

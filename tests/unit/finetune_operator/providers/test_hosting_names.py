@@ -1,12 +1,13 @@
-"""Names of deployments that come back in other letters than they were made by."""
+"""Names of deployments: an object's own, those of an earlier one, and some that come back in other letters."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from finetune_api.deployment import ModelDeploymentSpec
 from finetune_operator.decide.hosted import Hosted
-from finetune_operator.providers.hosting import Hosting
+from finetune_operator.providers.hosting import Hosting, namesakes, prefix
 
 
 def hosting(*, names_have_case: bool) -> Hosting:
@@ -26,3 +27,37 @@ async def test_where_names_have_no_case_what_is_known_is_called_by_the_known_nam
 ) -> None:
     found = await hosting(names_have_case=names_have_case).list("azure", ["team-a-sentiment-v1"])
     assert {by: one.name for by, one in found.items()} == {name: name, "Theirs": "Theirs"}
+
+
+UID = "0d2c7d0e-0000-4000-8000-000000abc123"
+
+
+def object_of(*recorded: str, attached: bool = False) -> dict[str, Any]:
+    hosted = [{"name": name, "attached": attached} for name in recorded]
+    return {"metadata": {"namespace": "team-a", "name": "sentiment", "uid": UID}, "status": {"hosted": hosted}}
+
+
+def spec_of(**azure: Any) -> ModelDeploymentSpec:
+    return ModelDeploymentSpec.model_validate({"modelRef": {"name": "sentiment"}, "azureOpenAI": azure})
+
+
+@pytest.mark.parametrize(
+    ("deployment", "begins"),
+    [
+        (object_of(), "team-a-sentiment-abc123-v"),
+        (object_of("team-a-sentiment-0000ff-v3"), "team-a-sentiment-0000ff-v"),
+        (object_of("team-a-sentiment-0000ff-v3", attached=True), "team-a-sentiment-abc123-v"),
+        (object_of("team-b-sentiment-0000ff-v3"), "team-a-sentiment-abc123-v"),
+        (object_of("team-a-sentiment-0000ff-p1nv3"), "team-a-sentiment-abc123-v"),
+        (object_of("team-a-sentiment-0000ff-v3-old"), "team-a-sentiment-abc123-v"),
+    ],
+    ids=["new", "from a backup", "attached", "another's", "of another kind", "of another make"],
+)
+def test_names_begin_as_those_that_status_records(deployment: dict[str, Any], begins: str) -> None:
+    assert prefix(deployment, spec_of()) == begins
+
+
+def test_what_may_have_been_an_earlier_objects_is_told_by_its_name() -> None:
+    found = ["team-a-sentiment-0000ff-v3", "team-a-sentiment-abc123-v4", "team-a-sentiment-v1", "prod-0000ff-v1"]
+    assert namesakes(object_of(), spec_of(), found) == ["team-a-sentiment-0000ff-v3"]
+    assert namesakes(object_of(), spec_of(name="prod"), found) == [], "another namespace may have chosen that"

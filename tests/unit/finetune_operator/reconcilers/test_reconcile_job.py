@@ -1,5 +1,7 @@
 """A FineTuneJob's whole life over the API port."""
 
+from typing import Any
+
 import pytest
 
 from finetune_api.model import FineTunedModelStatus
@@ -449,7 +451,17 @@ def test_a_version_is_found_by_its_jobs_uid_and_not_by_its_name() -> None:
     artifact = {"uri": "pvc://models/team-a/sentiment/a/model"}
     made = {"job": "a", "connection": "local", "baseModel": "m", "method": "LoRA", "createdAt": "2026-01-01T00:00:00Z"}
     versions = [{**made, "version": n, "jobUID": f"uid-{n}", "artifact": artifact} for n in (1, 2)]
-    model = {"status": FineTunedModelStatus.model_validate({"versions": versions}).wire()}
-    assert find_version(model, "uid-2") == 2
-    assert find_version(model, "a") is None
-    assert find_version({}, "uid-1") is None
+    model: dict[str, Any] = {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}}
+    model["status"] = FineTunedModelStatus.model_validate({"versions": versions}).wire()
+    assert find_version(model, {"uid": "uid-2", "name": "b"}) == 2
+    assert find_version(model, {"uid": "a", "name": "a"}) is None
+    assert find_version({**model, "status": {}}, {"uid": "uid-1", "name": "a"}) is None
+
+
+def test_a_version_that_is_older_than_its_model_is_found_by_its_jobs_name_too() -> None:
+    """Both came from a backup: model and job have other UIDs than they had."""
+    made = {"job": "a", "connection": "local", "baseModel": "m", "method": "LoRA", "createdAt": "2026-01-01T00:00:00Z"}
+    versions = [{**made, "version": n, "jobUID": f"uid-{n}", "artifact": {}} for n in (1, 2)]
+    model = {"metadata": {"creationTimestamp": "2026-01-01T00:00:01Z"}, "status": {"versions": versions}}
+    assert find_version(model, {"uid": "another", "name": "a"}) == 2
+    assert find_version(model, {"uid": "another", "name": "b"}) is None

@@ -19,8 +19,12 @@ from finetune_operator.runtime.kube import (
     Resource,
 )
 from finetune_operator.runtime.queue import Key
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import simulator, with_submitted_job
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_job, with_running_job
 from tests.unit.finetune_operator.reconcilers.test_reconcile_models import with_version
+
+__all__ = ["start"]
 
 DOWN = (
     'Internal error occurred: failed calling webhook "mutate.example.com": failed to call webhook: Post '
@@ -308,3 +312,30 @@ async def test_a_servers_object_whose_labels_and_owner_were_taken_off_is_put_rig
         before["metadata"]["labels"],
         before["metadata"]["ownerReferences"],
     )
+
+
+async def test_a_connections_secret_that_may_not_be_read_is_told_by_all_who_need_it(start: Any) -> None:
+    provider = simulator()
+    cluster = await with_submitted_job(provider, start(provider))
+    deletes = {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {"deletionPolicy": "Delete"}}
+    cluster.kube.put(FINE_TUNED_MODELS, deletes)
+    await cluster.pass_time(7200)
+    cluster.add_cloud_job("sentiment-2")
+    await cluster.settle()
+    await cluster.check(job="sentiment-2")
+    await cluster.settle()
+    second, connection = JOB._replace(name="sentiment-2"), Key(CONNECTIONS.kind, "", "openai")
+    assert (cluster.status()["phase"], cluster.status(second)["phase"]) == ("Succeeded", "Queued")
+    refuse(cluster, "get", "secrets", Forbidden(403, "Forbidden", "secrets is forbidden"))
+    await cluster.accounts.close()
+    cluster.restart()
+    await cluster.observer.list_all()
+    await cluster.kube.delete(FINE_TUNED_MODELS, "sentiment", "team-a")
+    await cluster.wait(7200)
+    await cluster.poll()
+    for key in (second, connection, MODEL):
+        reason, message = said(cluster, key)
+        assert (reason, "finetune/openai cannot be read: secrets is forbidden" in message) == ("WriteRefused", True)
+    await relent(cluster)
+    assert cluster.condition("Ready", connection)["status"] == "True"
+    await cluster.aclose()

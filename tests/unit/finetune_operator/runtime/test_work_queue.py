@@ -7,7 +7,7 @@ import fake_time
 import pytest
 
 from finetune_operator.runtime import metrics
-from finetune_operator.runtime.errors import Conflict, Transient
+from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, Transient
 from finetune_operator.runtime.queue import Backoff, Key, Requeue, WorkQueue
 
 A, B = Key("FineTuneJob", "team", "a"), Key("FineTuneJob", "team", "b")
@@ -314,12 +314,14 @@ def test_a_queue_whose_workers_hang_stands_still():
     [
         (Conflict(409, "Conflict", "changed"), "conflict", logging.INFO),
         (Transient(0, "Timeout", "no answer"), "transient", logging.WARNING),
+        (Forbidden(403, "Forbidden", "a policy refuses it"), "error", logging.ERROR),
+        (Invalid(422, "Invalid", "status.phase: no such value"), "error", logging.ERROR),
         (ValueError("unforeseen"), "error", logging.ERROR),
     ],
 )
 def test_each_failure_is_counted_and_logged_as_what_it_is(failure, outcome, level, caplog):
     caplog.set_level(logging.INFO)
-    kind = f"Kind{outcome}"
+    kind = f"Kind{type(failure).__name__}"
 
     async def main():
         queue = queue_of(Recorded(failure))
@@ -332,4 +334,6 @@ def test_each_failure_is_counted_and_logged_as_what_it_is(failure, outcome, leve
     assert metrics.RECONCILE_RETRIES.labels(kind)._value.get() == 1
     (record,) = (r for r in caplog.records if r.name == "finetune_operator.runtime.queue")
     assert record.levelno == level
-    assert bool(record.exc_info) == (outcome == "error")
+    assert bool(record.exc_info) == isinstance(failure, ValueError), "a traceback is for what nobody foresaw"
+    assert str(failure) in record.getMessage() or record.exc_info
+    assert "\n" not in record.getMessage()
