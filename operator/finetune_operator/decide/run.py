@@ -1,5 +1,6 @@
 """What a training pod's Job, pod and report say together: the state of one attempt on the cluster."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -50,21 +51,29 @@ STARTING = timedelta(seconds=15)
 LONG_BEFORE = timedelta(minutes=10)
 """What runs before the trainer for longer holds it up, and does not come to its end by itself."""
 
-_ROOM_ON_DISK = (
-    "Ask for more ephemeral-storage in the connection's podTemplate, or have the job write less to the pod's own disk; "
-    "then set spec.retryNonce to go on from the last checkpoint."
+_MORE_STORAGE = (
+    "Apply the job under a new name with more spec.resources.ephemeralStorage, or ask an admin for more "
+    "ephemeral-storage in the connection's podTemplate and set spec.retryNonce to go on from the last checkpoint."
 )
-"""For a pod that has written more to its node's disk than it may, or than it asked for: the next attempt would, too."""
+_LARGER_VOLUME = (
+    "Ask an admin to raise the limit that a policy of the cluster has put on this volume of the pod, then set "
+    "spec.retryNonce to go on from the last checkpoint."
+)
+"""For a pod that has written more to its node's disk than it may: the next attempt would, too."""
 
 _MEMORY_AFTER_TRAINING = (
     "Training is done and kept. Ask an admin for more memory in the connection's podTemplate and set spec.retryNonce; "
     "where spec.resources.memory is the limit, apply the job under a new name with more, or without artifact.merge."
 )
 
-_EXCEEDED = "exceed"
-"""In the kubelet's words of a pod that is over a limit of its own: it is evicted from a node with room, too."""
-_LARGER = "larger consumption of ephemeral-storage"
-"""In those of one that used more than it had asked for, on a node that was short."""
+_OVER_A_LIMIT = re.compile(
+    r"Usage of (EmptyDir) volume .* exceeds the limit"
+    r"|Pod ephemeral local storage usage exceeds the total limit"
+    r"|Container \S+ exceeded its local ephemeral storage limit"
+)
+"""The kubelet's words of a pod that is over a limit of its own: it is evicted from a node with room, too."""
+_OVER_ITS_REQUEST = re.compile(r"has larger consumption of (\S+)\.|which exceeds its request")
+"""Those, also of earlier releases, of a pod on a node that was short. Who asked for nothing is over it with a few KiB."""
 
 _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 """Exit codes that the shell's rule gives to a program that a signal has ended."""
@@ -73,6 +82,27 @@ COMPLETION_INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 """By which the Job controller tells the pods of several nodes apart."""
 
 _ENDED = frozenset({"Succeeded", "Failed"})
+
+_NODE_IS_LOST = frozenset(
+    {
+        "NodeLost",
+        "DeletionByTaintManager",
+        "DeletionByPodGC",
+        "NodeShutdown",
+        "Terminated",
+    }
+)
+_IS_EVICTED = frozenset(
+    {
+        "Evicted",
+        "TerminationByKubelet",
+        "PreemptionByScheduler",
+        "EvictionByEvictionAPI",
+        "Preempting",
+        "DeletionByDeviceTaintManager",
+    }
+)
+"""Reasons that a pod's status, or its condition DisruptionTarget, gives for its end."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +214,19 @@ def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime
         return queued if failure or before is None else _behind(before, queued, now)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
     began = [started for pod in pods if (started := _started(pod))]
-    return Run("Active", report=report, ending=ending, starting=starting, started_at=min(began, default=None))
+    note = next((found for pod in pods if (found := _told_to_end(pod))), "")
+    return Run(
+        "Active", report=report, ending=ending, starting=starting, started_at=min(began, default=None), note=note
+    )
+
+
+def _told_to_end(pod: Manifest) -> str:
+    """That a trainer has no more than some minutes, and why: on a node that does not answer they pass in silence."""
+    due = pod["metadata"].get("deletionTimestamp")
+    if due is None:
+        return ""
+    why = _disruption(pod)
+    return f"the training pod has been told to end, by {due} at the latest{f': {why.message}' if why else ''}"
 
 
 def _behind(container: Manifest, queued: Run, now: datetime) -> Run:
@@ -320,7 +362,7 @@ def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) ->
 
 def _is_interruption(found: Failure, pod: Manifest | None) -> bool:
     """A signal of which the cluster knows nothing may be the kernel's, for want of memory on the node."""
-    if found.reason not in _INTERRUPTIONS or (found.reason is Reason.EVICTED and _EXCEEDED in found.message):
+    if found.reason not in _INTERRUPTIONS or (found.reason is Reason.EVICTED and _OVER_A_LIMIT.search(found.message)):
         return False
     if found.reason is not Reason.INTERRUPTED or pod is None:
         return True
@@ -380,9 +422,10 @@ def _by_container(pod: Manifest | None) -> Failure:
     if "exitCode" not in ended:
         interrupted = Failure.because(Reason.INTERRUPTED, f"the training pod ended before the trainer did{_told(pod)}")
         return failed_beside(pod) or interrupted
-    if ended["exitCode"] in _SIGNALS and pod["metadata"].get("deletionTimestamp") is not None:
-        said = f"the training pod was deleted, and did not end in time ({_SIGNALS[ended['exitCode']]})"
-        return Failure.because(Reason.INTERRUPTED, said)
+    if pod["metadata"].get("deletionTimestamp") is not None and ended["exitCode"] in {*_SIGNALS, ExitCode.INTERRUPTED}:
+        late = _SIGNALS.get(ended["exitCode"])
+        said = f", and did not end in time ({late})" if late else ""
+        return Failure.because(Reason.INTERRUPTED, f"the training pod was deleted{said}")
     return _from_exit_code(ended["exitCode"], str(ended.get("message", "")))
 
 
@@ -416,14 +459,31 @@ def _disruption(pod: Manifest) -> Failure | None:
     conditions: list[Manifest] = status.get("conditions") or []
     target = next((c for c in conditions if c["type"] == "DisruptionTarget"), {})
     reason = str(target.get("reason") or status.get("reason") or "")
-    message = str(target.get("message") or status.get("message") or "")
-    if reason in {"NodeLost", "DeletionByTaintManager", "DeletionByPodGC", "NodeShutdown", "Terminated"}:
-        return Failure.because(Reason.NODE_LOST, message or "the node of the training pod is gone")
-    if reason in {"Evicted", "TerminationByKubelet", "PreemptionByScheduler", "EvictionByEvictionAPI", "Preempting"}:
-        evicted = Failure.because(Reason.EVICTED, message or "the training pod was evicted")
-        own = _EXCEEDED in message or _LARGER in message
-        return evicted.model_copy(update={"next_step": _ROOM_ON_DISK}) if own else evicted
-    return None
+    said = str(target.get("message") or status.get("message") or "").strip()
+    if reason in _NODE_IS_LOST:
+        return Failure.because(Reason.NODE_LOST, _followed_by("the training pod has lost its node", said))
+    if reason not in _IS_EVICTED:
+        return None
+    evicted = Failure.because(Reason.EVICTED, _followed_by("the training pod was evicted", said))
+    return evicted.model_copy(update={"next_step": _step_of_eviction(said) or evicted.next_step})
+
+
+def _followed_by(what: str, said: str) -> str:
+    return f"{what}: {said}" if said else what
+
+
+def _step_of_eviction(said: str) -> str | None:
+    """What helps, where it is more than a node with room."""
+    if limit := _OVER_A_LIMIT.search(said):
+        return _LARGER_VOLUME if limit[1] else _MORE_STORAGE
+    found = _OVER_ITS_REQUEST.search(said)
+    if found is None:
+        return None
+    what = f"as much {found[1]} as it uses" if found[1] else "as much as it uses"
+    return (
+        f"Have the pod ask for {what}, in spec.resources or the connection's podTemplate: it gets a node with room for "
+        "it, and is not evicted for it. Set spec.retryNonce to go on from the last checkpoint."
+    )
 
 
 def with_log(run: Run, log_tail: str) -> Run:
