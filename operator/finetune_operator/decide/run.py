@@ -1,6 +1,5 @@
 """What a training pod's Job, pod and report say together: the state of one attempt on the cluster."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from finetune_api.names import TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message
 from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.disruption import disruption, is_over_a_limit
 from finetune_operator.decide.pod import (
     crashed_by_signal,
     failed_beside,
@@ -51,29 +51,10 @@ STARTING = timedelta(seconds=15)
 LONG_BEFORE = timedelta(minutes=10)
 """What runs before the trainer for longer holds it up, and does not come to its end by itself."""
 
-_MORE_STORAGE = (
-    "Apply the job under a new name with more spec.resources.ephemeralStorage, or ask an admin for more "
-    "ephemeral-storage in the connection's podTemplate and set spec.retryNonce to go on from the last checkpoint."
-)
-_LARGER_VOLUME = (
-    "Ask an admin to raise the limit that a policy of the cluster has put on this volume of the pod, then set "
-    "spec.retryNonce to go on from the last checkpoint."
-)
-"""For a pod that has written more to its node's disk than it may: the next attempt would, too."""
-
 _MEMORY_AFTER_TRAINING = (
     "Training is done and kept. Ask an admin for more memory in the connection's podTemplate and set spec.retryNonce; "
     "where spec.resources.memory is the limit, apply the job under a new name with more, or without artifact.merge."
 )
-
-_OVER_A_LIMIT = re.compile(
-    r"Usage of (EmptyDir) volume .* exceeds the limit"
-    r"|Pod ephemeral local storage usage exceeds the total limit"
-    r"|Container \S+ exceeded its local ephemeral storage limit"
-)
-"""The kubelet's words of a pod that is over a limit of its own: it is evicted from a node with room, too."""
-_OVER_ITS_REQUEST = re.compile(r"has larger consumption of (\S+)\.|which exceeds its request")
-"""Those, also of earlier releases, of a pod on a node that was short. Who asked for nothing is over it with a few KiB."""
 
 _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 """Exit codes that the shell's rule gives to a program that a signal has ended."""
@@ -82,27 +63,6 @@ COMPLETION_INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 """By which the Job controller tells the pods of several nodes apart."""
 
 _ENDED = frozenset({"Succeeded", "Failed"})
-
-_NODE_IS_LOST = frozenset(
-    {
-        "NodeLost",
-        "DeletionByTaintManager",
-        "DeletionByPodGC",
-        "NodeShutdown",
-        "Terminated",
-    }
-)
-_IS_EVICTED = frozenset(
-    {
-        "Evicted",
-        "TerminationByKubelet",
-        "PreemptionByScheduler",
-        "EvictionByEvictionAPI",
-        "Preempting",
-        "DeletionByDeviceTaintManager",
-    }
-)
-"""Reasons that a pod's status, or its condition DisruptionTarget, gives for its end."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +185,7 @@ def _told_to_end(pod: Manifest) -> str:
     due = pod["metadata"].get("deletionTimestamp")
     if due is None:
         return ""
-    why = _disruption(pod)
+    why = disruption(pod)
     return f"the training pod has been told to end, by {due} at the latest{f': {why.message}' if why else ''}"
 
 
@@ -362,7 +322,7 @@ def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) ->
 
 def _is_interruption(found: Failure, pod: Manifest | None) -> bool:
     """A signal of which the cluster knows nothing may be the kernel's, for want of memory on the node."""
-    if found.reason not in _INTERRUPTIONS or (found.reason is Reason.EVICTED and _OVER_A_LIMIT.search(found.message)):
+    if found.reason not in _INTERRUPTIONS or (found.reason is Reason.EVICTED and is_over_a_limit(found)):
         return False
     if found.reason is not Reason.INTERRUPTED or pod is None:
         return True
@@ -400,10 +360,10 @@ def _by_cluster(pod: Manifest | None) -> Failure | None:
         limit = memory_limit(_container(pod))
         more = f"it used more memory than its limit{f' of {limit}' if limit else ''}"
         return Failure.because(Reason.OUT_OF_MEMORY, f"the kernel ended the trainer: {more}")
-    disruption = _disruption(pod)
-    if disruption is None and pod.get("status", {}).get("phase") not in _ENDED and not outlives(pod):
+    found = disruption(pod)
+    if found is None and pod.get("status", {}).get("phase") not in _ENDED and not outlives(pod):
         return Failure.because(Reason.NODE_LOST, "the training pod was told to end and its node does not answer")
-    return disruption
+    return found
 
 
 def _was_short_of_memory(pod: Manifest | None) -> bool:
@@ -451,39 +411,6 @@ def _sentence(reason: Reason, log_end: str) -> str:
     """The line in which a trainer that could not report, as it knew no job, has said why it ended."""
     lines = (line.partition(f"{reason.value}: ") for line in log_end.splitlines())
     return next((said for before, found, said in lines if found and not before), "")
-
-
-def _disruption(pod: Manifest) -> Failure | None:
-    """Eviction and node loss, told apart by the pod's own status and its DisruptionTarget condition."""
-    status = pod.get("status", {})
-    conditions: list[Manifest] = status.get("conditions") or []
-    target = next((c for c in conditions if c["type"] == "DisruptionTarget"), {})
-    reason = str(target.get("reason") or status.get("reason") or "")
-    said = str(target.get("message") or status.get("message") or "").strip()
-    if reason in _NODE_IS_LOST:
-        return Failure.because(Reason.NODE_LOST, _followed_by("the training pod has lost its node", said))
-    if reason not in _IS_EVICTED:
-        return None
-    evicted = Failure.because(Reason.EVICTED, _followed_by("the training pod was evicted", said))
-    return evicted.model_copy(update={"next_step": _step_of_eviction(said) or evicted.next_step})
-
-
-def _followed_by(what: str, said: str) -> str:
-    return f"{what}: {said}" if said else what
-
-
-def _step_of_eviction(said: str) -> str | None:
-    """What helps, where it is more than a node with room."""
-    if limit := _OVER_A_LIMIT.search(said):
-        return _LARGER_VOLUME if limit[1] else _MORE_STORAGE
-    found = _OVER_ITS_REQUEST.search(said)
-    if found is None:
-        return None
-    what = f"as much {found[1]} as it uses" if found[1] else "as much as it uses"
-    return (
-        f"Have the pod ask for {what}, in spec.resources or the connection's podTemplate: it gets a node with room for "
-        "it, and is not evicted for it. Set spec.retryNonce to go on from the last checkpoint."
-    )
 
 
 def with_log(run: Run, log_tail: str) -> Run:
