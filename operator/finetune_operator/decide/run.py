@@ -56,6 +56,11 @@ _MEMORY_AFTER_TRAINING = (
     "where spec.resources.memory is the limit, apply the job under a new name with more, or without artifact.merge."
 )
 
+_MEMORY_BEFORE_TRAINING = (
+    "Ask for more memory: apply the job under a new name with more spec.resources.memory, or ask an admin for more in "
+    "the connection's podTemplate and set spec.retryNonce."
+)
+
 _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 """Exit codes that the shell's rule gives to a program that a signal has ended."""
 
@@ -338,12 +343,23 @@ def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> 
     if found is None and report is not None:
         found = report.failure
     found = found or _by_container(pod)
-    return _after_training(found) if found.reason is Reason.OUT_OF_MEMORY and _is_trained(report) else found
+    if found.reason is not Reason.OUT_OF_MEMORY:
+        return found
+    if _is_trained(report):
+        return _after_training(found)
+    begins = report is not None and report.phase == "Validating" and _was_short_of_memory(pod)
+    return _before_training(found) if begins else found
 
 
 def _is_trained(report: Report | None) -> bool:
     progress = report.progress if report else None
     return progress is not None and (progress.saved_step or 0) >= max(progress.total_steps, 1)
+
+
+def _before_training(failure: Failure) -> Failure:
+    """It read the data or loaded the model: what a step takes had no part in it."""
+    message = f"{failure.message}, before its first training step"
+    return failure.model_copy(update={"message": message, "next_step": _MEMORY_BEFORE_TRAINING})
 
 
 def _after_training(failure: Failure) -> Failure:

@@ -296,6 +296,19 @@ def test_who_used_too_much_memory_after_training_is_not_told_to_train_in_smaller
     assert ("Training is done and kept" in failure.next_step) is trained
 
 
+@pytest.mark.parametrize(
+    ("told", "begins"), [(report("Validating"), True), (report("Running", progress=progress(0)), False), (None, False)]
+)
+def test_who_used_too_much_memory_before_training_is_not_told_to_train_in_smaller_steps(
+    told: Any, begins: bool
+) -> None:
+    failure = read(batch_job(BACKOFF), [pod("Failed", **ended(137, "OOMKilled"))], told).failure
+    assert failure.reason is Reason.OUT_OF_MEMORY
+    assert failure.message.endswith(", before its first training step") is begins
+    assert ("microBatchSize" in failure.next_step) is not begins
+    assert failure.next_step.startswith("Ask for more memory")
+
+
 def test_the_termination_message_has_the_last_word_and_the_posted_report_the_curves() -> None:
     points = [{"step": step, "value": 1.0} for step in range(50)]
     posted = report("Running", loss={"train": points})
