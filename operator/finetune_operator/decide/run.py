@@ -179,7 +179,7 @@ def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime
         return queued if failure or before is None else _behind(before, queued, now)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
     began = [started for pod in pods if (started := _started(pod))]
-    note = next((found for pod in pods if (found := _told_to_end(pod))), "")
+    note = next((said for pod in pods if (said := _told_to_end(pod))), "")
     return Run(
         "Active", report=report, ending=ending, starting=starting, started_at=min(began, default=None), note=note
     )

@@ -172,5 +172,5 @@ def _behind(pods: Sequence[Manifest]) -> str:
         return (
             f"; container {name}, which a policy of the cluster has put before the server, has yet to end or to be up"
         )
-    beside = next((found for pod in pods if (found := unwell_beside(pod))), None)
+    beside = next((unwell for pod in pods if (unwell := unwell_beside(pod))), None)
     return f"; {beside.message}" if beside else ""
