@@ -185,7 +185,8 @@ class StepTrainer(Trainer):
         if notes["fingerprint"] != self._fingerprint:
             raise TrainerError(
                 Reason.SPEC_INVALID,
-                f"{Path(folder).parent} holds checkpoints of a job with another spec or other data",
+                f"{Path(folder).parent} holds checkpoints of a job with another spec or other data: for the same "
+                "job, a file of spec.dataset has changed since they were made",
                 ANOTHER_OUTPUT,
             )
         if name := differs(notes.get("base", {}), self._base):

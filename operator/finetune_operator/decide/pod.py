@@ -160,6 +160,19 @@ def failed_beside(pod: Manifest) -> Failure | None:
     return None
 
 
+def unwell_beside(pod: Manifest) -> Failure | None:
+    """What a container that is not ours does, that is up: it was started again, or is not ready though ours are."""
+    ours_are_ready = all(one.get("ready") for one in containers(pod) if is_ours(one))
+    for container in containers(pod):
+        if is_ours(container) or "running" not in (container.get("state") or {}):
+            continue
+        if ended := ended_before(container):
+            return _of_another(container, f"{_how(ended)}, and was started again")
+        if ours_are_ready and not container.get("ready"):
+            return _of_another(container, "it is not ready, and so the pod is not")
+    return None
+
+
 def _how(ended: Manifest) -> str:
     reason = str(ended.get("reason") or "Error")
     return f"it ended with exit code {ended.get('exitCode')}{'' if reason == 'Error' else f' ({reason})'}"

@@ -11,6 +11,7 @@ from finetune_api.names import TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message
 from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.disruption import disruption, is_over_a_limit
 from finetune_operator.decide.pod import (
     crashed_by_signal,
     failed_beside,
@@ -50,21 +51,15 @@ STARTING = timedelta(seconds=15)
 LONG_BEFORE = timedelta(minutes=10)
 """What runs before the trainer for longer holds it up, and does not come to its end by itself."""
 
-_ROOM_ON_DISK = (
-    "Ask for more ephemeral-storage in the connection's podTemplate, or have the job write less to the pod's own disk; "
-    "then set spec.retryNonce to go on from the last checkpoint."
-)
-"""For a pod that has written more to its node's disk than it may, or than it asked for: the next attempt would, too."""
-
 _MEMORY_AFTER_TRAINING = (
     "Training is done and kept. Ask an admin for more memory in the connection's podTemplate and set spec.retryNonce; "
     "where spec.resources.memory is the limit, apply the job under a new name with more, or without artifact.merge."
 )
 
-_EXCEEDED = "exceed"
-"""In the kubelet's words of a pod that is over a limit of its own: it is evicted from a node with room, too."""
-_LARGER = "larger consumption of ephemeral-storage"
-"""In those of one that used more than it had asked for, on a node that was short."""
+_MEMORY_BEFORE_TRAINING = (
+    "Ask for more memory: apply the job under a new name with more spec.resources.memory, or ask an admin for more in "
+    "the connection's podTemplate and set spec.retryNonce."
+)
 
 _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 """Exit codes that the shell's rule gives to a program that a signal has ended."""
@@ -184,7 +179,19 @@ def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime
         return queued if failure or before is None else _behind(before, queued, now)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
     began = [started for pod in pods if (started := _started(pod))]
-    return Run("Active", report=report, ending=ending, starting=starting, started_at=min(began, default=None))
+    note = next((said for pod in pods if (said := _told_to_end(pod))), "")
+    return Run(
+        "Active", report=report, ending=ending, starting=starting, started_at=min(began, default=None), note=note
+    )
+
+
+def _told_to_end(pod: Manifest) -> str:
+    """That a trainer has no more than some minutes, and why: on a node that does not answer they pass in silence."""
+    due = pod["metadata"].get("deletionTimestamp")
+    if due is None:
+        return ""
+    why = disruption(pod)
+    return f"the training pod has been told to end, by {due} at the latest{f': {why.message}' if why else ''}"
 
 
 def _behind(container: Manifest, queued: Run, now: datetime) -> Run:
@@ -320,7 +327,7 @@ def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) ->
 
 def _is_interruption(found: Failure, pod: Manifest | None) -> bool:
     """A signal of which the cluster knows nothing may be the kernel's, for want of memory on the node."""
-    if found.reason not in _INTERRUPTIONS or (found.reason is Reason.EVICTED and _EXCEEDED in found.message):
+    if found.reason not in _INTERRUPTIONS or (found.reason is Reason.EVICTED and is_over_a_limit(found)):
         return False
     if found.reason is not Reason.INTERRUPTED or pod is None:
         return True
@@ -336,12 +343,23 @@ def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> 
     if found is None and report is not None:
         found = report.failure
     found = found or _by_container(pod)
-    return _after_training(found) if found.reason is Reason.OUT_OF_MEMORY and _is_trained(report) else found
+    if found.reason is not Reason.OUT_OF_MEMORY:
+        return found
+    if _is_trained(report):
+        return _after_training(found)
+    begins = report is not None and report.phase == "Validating" and _was_short_of_memory(pod)
+    return _before_training(found) if begins else found
 
 
 def _is_trained(report: Report | None) -> bool:
     progress = report.progress if report else None
     return progress is not None and (progress.saved_step or 0) >= max(progress.total_steps, 1)
+
+
+def _before_training(failure: Failure) -> Failure:
+    """It read the data or loaded the model: what a step takes had no part in it."""
+    message = f"{failure.message}, before its first training step"
+    return failure.model_copy(update={"message": message, "next_step": _MEMORY_BEFORE_TRAINING})
 
 
 def _after_training(failure: Failure) -> Failure:
@@ -358,10 +376,10 @@ def _by_cluster(pod: Manifest | None) -> Failure | None:
         limit = memory_limit(_container(pod))
         more = f"it used more memory than its limit{f' of {limit}' if limit else ''}"
         return Failure.because(Reason.OUT_OF_MEMORY, f"the kernel ended the trainer: {more}")
-    disruption = _disruption(pod)
-    if disruption is None and pod.get("status", {}).get("phase") not in _ENDED and not outlives(pod):
+    found = disruption(pod)
+    if found is None and pod.get("status", {}).get("phase") not in _ENDED and not outlives(pod):
         return Failure.because(Reason.NODE_LOST, "the training pod was told to end and its node does not answer")
-    return disruption
+    return found
 
 
 def _was_short_of_memory(pod: Manifest | None) -> bool:
@@ -380,9 +398,10 @@ def _by_container(pod: Manifest | None) -> Failure:
     if "exitCode" not in ended:
         interrupted = Failure.because(Reason.INTERRUPTED, f"the training pod ended before the trainer did{_told(pod)}")
         return failed_beside(pod) or interrupted
-    if ended["exitCode"] in _SIGNALS and pod["metadata"].get("deletionTimestamp") is not None:
-        said = f"the training pod was deleted, and did not end in time ({_SIGNALS[ended['exitCode']]})"
-        return Failure.because(Reason.INTERRUPTED, said)
+    if pod["metadata"].get("deletionTimestamp") is not None and ended["exitCode"] in {*_SIGNALS, ExitCode.INTERRUPTED}:
+        late = _SIGNALS.get(ended["exitCode"])
+        said = f", and did not end in time ({late})" if late else ""
+        return Failure.because(Reason.INTERRUPTED, f"the training pod was deleted{said}")
     return _from_exit_code(ended["exitCode"], str(ended.get("message", "")))
 
 
@@ -408,22 +427,6 @@ def _sentence(reason: Reason, log_end: str) -> str:
     """The line in which a trainer that could not report, as it knew no job, has said why it ended."""
     lines = (line.partition(f"{reason.value}: ") for line in log_end.splitlines())
     return next((said for before, found, said in lines if found and not before), "")
-
-
-def _disruption(pod: Manifest) -> Failure | None:
-    """Eviction and node loss, told apart by the pod's own status and its DisruptionTarget condition."""
-    status = pod.get("status", {})
-    conditions: list[Manifest] = status.get("conditions") or []
-    target = next((c for c in conditions if c["type"] == "DisruptionTarget"), {})
-    reason = str(target.get("reason") or status.get("reason") or "")
-    message = str(target.get("message") or status.get("message") or "")
-    if reason in {"NodeLost", "DeletionByTaintManager", "DeletionByPodGC", "NodeShutdown", "Terminated"}:
-        return Failure.because(Reason.NODE_LOST, message or "the node of the training pod is gone")
-    if reason in {"Evicted", "TerminationByKubelet", "PreemptionByScheduler", "EvictionByEvictionAPI", "Preempting"}:
-        evicted = Failure.because(Reason.EVICTED, message or "the training pod was evicted")
-        own = _EXCEEDED in message or _LARGER in message
-        return evicted.model_copy(update={"next_step": _ROOM_ON_DISK}) if own else evicted
-    return None
 
 
 def with_log(run: Run, log_tail: str) -> Run:

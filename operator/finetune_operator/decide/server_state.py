@@ -20,6 +20,7 @@ from finetune_operator.decide.pod import (
     obstacle,
     terminated,
     unplaced,
+    unwell_beside,
     waiting,
 )
 
@@ -165,7 +166,11 @@ def _waiting_for(pods: Sequence[Manifest]) -> str:
 
 
 def _behind(pods: Sequence[Manifest]) -> str:
-    """What of somebody else's runs in pods before the server can begin."""
+    """What of somebody else's keeps a server from beginning, or its pod from being ready."""
     name = next((found["name"] for pod in pods if (found := held_up(pod))), None)
-    said = "which a policy of the cluster has put before the server, has yet to end or to be up"
-    return f"; container {name}, {said}" if name else ""
+    if name:
+        return (
+            f"; container {name}, which a policy of the cluster has put before the server, has yet to end or to be up"
+        )
+    beside = next((unwell for pod in pods if (unwell := unwell_beside(pod))), None)
+    return f"; {beside.message}" if beside else ""

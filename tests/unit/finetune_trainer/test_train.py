@@ -338,6 +338,8 @@ def test_checkpoints_of_other_data_are_refused(tiny_model, tmp_path):
     code, report, _ = do(job)
     assert code == ExitCode.SPEC_INVALID
     assert "another spec or other data" in report.failure.message
+    assert "a file of spec.dataset has changed" in report.failure.message
+    assert "in a cluster bring the data back as they were and set spec.retryNonce" in report.failure.next_step
 
 
 def test_a_release_that_knows_one_more_field_knows_the_checkpoints_of_the_one_before(tiny_model, tmp_path):

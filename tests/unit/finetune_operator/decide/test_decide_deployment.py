@@ -464,3 +464,25 @@ def test_a_container_of_somebody_else_that_keeps_a_server_down_is_named() -> Non
     failure = read_serving(deployment(availableReplicas=0), [its_pod]).failure
     assert failure is not None
     assert (failure.reason, "container proxy" in failure.message) == (Reason.SIDECAR_FAILED, True)
+
+
+@pytest.mark.parametrize(
+    ("server_is_ready", "proxy", "said"),
+    [
+        (False, {"ready": True, "restartCount": 2}, ": it ended with exit code 3, and was started again"),
+        (True, {"ready": False, "restartCount": 2}, ": it ended with exit code 3, and was started again"),
+        (True, {"ready": False}, ": it is not ready, and so the pod is not"),
+        (False, {"ready": False}, ""),
+        (False, {"ready": True}, ""),
+    ],
+)
+def test_a_container_of_somebody_else_is_named_while_it_is_up_as_well(
+    server_is_ready: bool, proxy: dict[str, Any], said: str
+) -> None:
+    """One that ends again and again is up for moments: between them nothing was said of it."""
+    last = {"lastState": {"terminated": {"exitCode": 3, "reason": "Error"}}} if "restartCount" in proxy else {}
+    its_pod = server(ready=server_is_ready)
+    its_pod["status"]["containerStatuses"].append({"name": "proxy", "state": {"running": {}}, **proxy, **last})
+    serving = read_serving(deployment(availableReplicas=0), [its_pod])
+    named = f"; container proxy, which a policy of the cluster has put into the pod{said}" if said else ""
+    assert (serving.state, serving.note) == ("Rolling", named)

@@ -8,6 +8,7 @@ import pytest
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import termination_message
+from finetune_operator.decide.job import decide
 from finetune_operator.decide.pod import obstacle
 from finetune_operator.decide.run import RETRIED, is_live, newest, read_run, with_log
 from finetune_operator.reconcilers.observed import make_store
@@ -16,15 +17,18 @@ from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
     batch_job,
+    condition,
     ended,
     failed,
     pod,
     progress,
     report,
     run,
+    running,
     stamp,
     succeeded,
     verdict,
+    view,
     waiting,
 )
 
@@ -48,11 +52,16 @@ def target(reason: str, message: str = "") -> dict[str, Any]:
     return {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}]}
 
 
-LOW = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 500Mi."
-LARGER = "Container trainer was using 2Gi, request is 0, has larger consumption of ephemeral-storage."
-OVER_ITS_LIMIT = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi."
-OVER_A_VOLUME = 'Usage of EmptyDir volume "v0" exceeds the limit "1Gi".'
-"""The kubelet's own words."""
+LOW = "The node was low on resource: ephemeral-storage. Threshold quantity: 2705531679, available: 2491552Ki. "
+LARGER = "Container trainer was using 52Ki, request is 0, has larger consumption of ephemeral-storage. "
+LOW_ON_MEMORY = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 92764Ki. "
+LARGER_IN_MEMORY = "Container trainer was using 812Mi, request is 300Mi, has larger consumption of memory. "
+EARLIER = "The node was low on resource: memory. Container trainer was using 1Gi, which exceeds its request of 300Mi. "
+PRESSED = "The node had condition: [DiskPressure]. "
+OVER_ITS_LIMIT = "Pod ephemeral local storage usage exceeds the total limit of containers 50Mi. "
+OVER_A_CONTAINERS = 'Container trainer exceeded its local ephemeral storage limit "50Mi". '
+OVER_A_VOLUME = 'Usage of EmptyDir volume "v0" exceeds the limit "1Gi". '
+"""The kubelet's own words, of 1.34 but for EARLIER. Who has asked for no disk is over that with a few KiB."""
 
 
 def evicted(message: str) -> dict[str, Any]:
@@ -148,7 +157,10 @@ def test_why_an_attempt_failed(condition: Any, its_pod: Any, posted: Any, reason
         pytest.param(pod("Failed", **ended(143)), False, id="ended by whoever is in the container"),
         pytest.param(pod("Failed", **ended(137, "OOMKilled")), False, id="out of memory"),
         pytest.param(evicted(OVER_ITS_LIMIT), False, id="over its own limit on its node's disk"),
+        pytest.param(evicted(OVER_A_CONTAINERS), False, id="over its container's limit, by its log"),
         pytest.param(evicted(OVER_A_VOLUME), False, id="over a limit that a policy has put on its scratch folder"),
+        pytest.param(evicted(EARLIER), True, id="its node is short of memory, in the words of earlier kubelets"),
+        pytest.param(evicted(PRESSED), True, id="not let in by a node that is short"),
         pytest.param(evicted(f"{LOW} {LARGER}"), True, id="its node's disk is full, and it had asked for less"),
         pytest.param(evicted(LOW), True, id="its node's disk is full, by others"),
         pytest.param(pod("Failed", **ended(1)), False, id="crash"),
@@ -159,11 +171,60 @@ def test_an_interruption_is_no_fault_of_the_job(its_pod: Any, interrupted: bool)
     assert read(job, [its_pod] if its_pod else []).interrupted is interrupted
 
 
-@pytest.mark.parametrize(("said", "own"), [(OVER_ITS_LIMIT, True), (f"{LOW} {LARGER}", True), (LOW, False)])
-def test_who_was_evicted_for_its_nodes_disk_is_told_what_to_ask_for_if_that_helps(said: str, own: bool) -> None:
+@pytest.mark.parametrize(
+    ("said", "step"),
+    [
+        (OVER_ITS_LIMIT, "Apply the job under a new name with more spec.resources.ephemeralStorage"),
+        (OVER_A_CONTAINERS, "Apply the job under a new name with more spec.resources.ephemeralStorage"),
+        (OVER_A_VOLUME, "Ask an admin to raise the limit that a policy of the cluster has put on this volume"),
+        (f"{LOW}{LARGER}", "Have the pod ask for as much ephemeral-storage as it uses, in spec.resources or"),
+        (f"{LOW_ON_MEMORY}{LARGER_IN_MEMORY}", "Have the pod ask for as much memory as it uses, in spec.resources or"),
+        (EARLIER, "Have the pod ask for as much as it uses, in spec.resources or"),
+        (LOW, "Set spec.retryNonce to go on from the last checkpoint when the node has room."),
+        (PRESSED, "Set spec.retryNonce to go on from the last checkpoint when the node has room."),
+    ],
+)
+def test_who_was_evicted_by_the_kubelet_is_told_what_helps(said: str, step: str) -> None:
     failure = read(batch_job(BACKOFF), [evicted(said)]).failure
-    assert (failure.reason, failure.message) == (Reason.EVICTED, said)
-    assert ("Ask for more ephemeral-storage" in failure.next_step) is own
+    assert (failure.reason, failure.message) == (Reason.EVICTED, f"the training pod was evicted: {said.strip()}")
+    assert failure.next_step.startswith(step)
+
+
+@pytest.mark.parametrize(
+    ("its_pod", "said"),
+    [
+        (
+            pod("Failed", 30, **target("EvictionByEvictionAPI", "Eviction API: evicting")),
+            "the training pod was evicted: Eviction API: evicting",
+        ),
+        (
+            pod("Failed", 30, **target("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")),
+            "the training pod has lost its node: Taint manager: deleting due to NoExecute taint",
+        ),
+        (
+            pod("Failed", 30, **target("DeletionByDeviceTaintManager", "Device Taint manager: deleting")),
+            "the training pod was evicted: Device Taint manager: deleting",
+        ),
+        (pod("Failed", 30, **ended(75)), "the training pod was deleted"),
+        (pod("Failed", **ended(75)), "the trainer ended with exit code 75 (INTERRUPTED)"),
+    ],
+)
+def test_what_was_done_to_a_pod_is_told_in_a_sentence(its_pod: Any, said: str) -> None:
+    assert read(batch_job(BACKOFF), [its_pod]).failure.message == said
+
+
+def test_a_trainer_whose_pod_has_been_told_to_end_is_not_called_at_work() -> None:
+    """On a node that does not answer this lasts for minutes."""
+    lost = pod("Running", 60, **target("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"))
+    found = read(batch_job(("FailureTarget", "")), [lost], report())
+    status = decide(view(found, running())).status
+    assert condition(status, "Ready").message == (
+        f"the training pod has been told to end, by {stamp(60)} at the latest: the training pod has lost its node: "
+        "Taint manager: deleting due to NoExecute taint"
+    )
+    assert read(batch_job(), [pod("Running", 30)]).note == (
+        f"the training pod has been told to end, by {stamp(30)} at the latest"
+    )
 
 
 SHELL = "/usr/local/bin/finetune-trainer: 2: exec: python3: Exec format error"
@@ -233,6 +294,19 @@ def test_who_used_too_much_memory_after_training_is_not_told_to_train_in_smaller
     assert failure.message.endswith(", after its last training step") is trained
     assert ("microBatchSize" in failure.next_step) is not trained
     assert ("Training is done and kept" in failure.next_step) is trained
+
+
+@pytest.mark.parametrize(
+    ("told", "begins"), [(report("Validating"), True), (report("Running", progress=progress(0)), False), (None, False)]
+)
+def test_who_used_too_much_memory_before_training_is_not_told_to_train_in_smaller_steps(
+    told: Any, begins: bool
+) -> None:
+    failure = read(batch_job(BACKOFF), [pod("Failed", **ended(137, "OOMKilled"))], told).failure
+    assert failure.reason is Reason.OUT_OF_MEMORY
+    assert failure.message.endswith(", before its first training step") is begins
+    assert ("microBatchSize" in failure.next_step) is not begins
+    assert failure.next_step.startswith("Ask for more memory")
 
 
 def test_the_termination_message_has_the_last_word_and_the_posted_report_the_curves() -> None:

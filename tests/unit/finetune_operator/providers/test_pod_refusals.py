@@ -81,6 +81,11 @@ async def test_what_is_said_again_counts_as_new() -> None:
 
 
 MULTI_ATTACH = 'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) other-0'
+NO_PAUSE_IMAGE = (
+    "Failed to create pod sandbox: rpc error: code = NotFound desc = failed to get sandbox image "
+    '"registry.test/pause:1": failed to resolve reference "registry.test/pause:1": registry.test/pause:1: not found'
+)
+"""A kubelet's, on a node whose images were deleted for want of room on its disk: nothing that anybody here can make."""
 SUMMARY = "Unable to attach or mount volumes: unmounted volumes=[v1]: timed out waiting for the condition"
 
 
@@ -88,12 +93,14 @@ SUMMARY = "Unable to attach or mount volumes: unmounted volumes=[v1]: timed out 
     ("reason", "note", "told"),
     [
         ("FailedMount", 'MountVolume.SetUp failed for volume "v1" : secret "a" not found', "ContainerConfigInvalid"),
+        ("FailedMount", 'MountVolume.SetUp failed for volume "v1" : configmap "b" not found', "ContainerConfigInvalid"),
         ("FailedMount", "references non-existent secret key: api-key", "ContainerConfigInvalid"),
         ("FailedMount", "mount.nfs: Connection timed out", "VolumeUnavailable"),
         ("FailedMount", SUMMARY, "VolumeUnavailable"),
         ("FailedAttachVolume", MULTI_ATTACH, "VolumeUnavailable"),
         ("FailedMapVolume", "MapVolume.WaitForAttach failed", "VolumeUnavailable"),
         ("FailedCreatePodSandBox", 'plugin type="calico" failed (add): no IP', "PodNotStarted"),
+        ("FailedCreatePodSandBox", NO_PAUSE_IMAGE, "PodNotStarted"),
         ("NetworkNotReady", "network is not ready", "PodNotStarted"),
         ("FailedPrepareDynamicResources", "no such claim", "PodNotStarted"),
         ("FailedScheduling", "0/1 nodes", None),

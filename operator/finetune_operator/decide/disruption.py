@@ -1,0 +1,91 @@
+"""What the cluster did to a pod, by the pod's own status: evicted it, or lost its node; and what helps against it.
+
+Kubelets, the scheduler and the controllers say it in sentences of theirs, which are kept as they are.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
+
+Manifest = Mapping[str, Any]
+
+_NODE_IS_LOST = frozenset(
+    {
+        "NodeLost",
+        "DeletionByTaintManager",
+        "DeletionByPodGC",
+        "NodeShutdown",
+        "Terminated",
+    }
+)
+_IS_EVICTED = frozenset(
+    {
+        "Evicted",
+        "TerminationByKubelet",
+        "PreemptionByScheduler",
+        "EvictionByEvictionAPI",
+        "Preempting",
+        "DeletionByDeviceTaintManager",
+    }
+)
+"""Reasons that a pod's status, or its condition DisruptionTarget, gives for its end."""
+
+_MORE_STORAGE = (
+    "Apply the job under a new name with more spec.resources.ephemeralStorage, or ask an admin for more "
+    "ephemeral-storage in the connection's podTemplate and set spec.retryNonce to go on from the last checkpoint."
+)
+_LARGER_VOLUME = (
+    "Ask an admin to raise the limit that a policy of the cluster has put on this volume of the pod, then set "
+    "spec.retryNonce to go on from the last checkpoint."
+)
+"""For a pod that has written more to its node's disk than it may: the next attempt would, too."""
+
+_OVER_A_LIMIT = re.compile(
+    r"Usage of (EmptyDir) volume .* exceeds the limit"
+    r"|Pod ephemeral local storage usage exceeds the total limit"
+    r"|Container \S+ exceeded its local ephemeral storage limit"
+)
+"""The kubelet's words of a pod that is over a limit of its own: it is evicted from a node with room, too."""
+_OVER_ITS_REQUEST = re.compile(r"has larger consumption of (\S+)\.|which exceeds its request")
+"""Those, also of earlier releases, on a node that was short. Who has asked for nothing is over it with some KiB."""
+
+
+def disruption(pod: Manifest) -> Failure | None:
+    """Eviction and node loss, told apart by the pod's own status and its DisruptionTarget condition."""
+    status = pod.get("status", {})
+    conditions: list[Manifest] = status.get("conditions") or []
+    target = next((c for c in conditions if c["type"] == "DisruptionTarget"), {})
+    reason = str(target.get("reason") or status.get("reason") or "")
+    said = str(target.get("message") or status.get("message") or "").strip()
+    if reason in _NODE_IS_LOST:
+        return Failure.because(Reason.NODE_LOST, _followed_by("the training pod has lost its node", said))
+    if reason not in _IS_EVICTED:
+        return None
+    evicted = Failure.because(Reason.EVICTED, _followed_by("the training pod was evicted", said))
+    return evicted.model_copy(update={"next_step": _step_of_eviction(said) or evicted.next_step})
+
+
+def is_over_a_limit(evicted: Failure) -> bool:
+    """Whether an evicted pod went over a limit of its own: it would be on any node."""
+    return _OVER_A_LIMIT.search(evicted.message) is not None
+
+
+def _followed_by(what: str, said: str) -> str:
+    return f"{what}: {said}" if said else what
+
+
+def _step_of_eviction(said: str) -> str | None:
+    """What helps, where it is more than a node with room."""
+    if limit := _OVER_A_LIMIT.search(said):
+        return _LARGER_VOLUME if limit[1] else _MORE_STORAGE
+    found = _OVER_ITS_REQUEST.search(said)
+    if found is None:
+        return None
+    what = f"as much {found[1]} as it uses" if found[1] else "as much as it uses"
+    return (
+        f"Have the pod ask for {what}, in spec.resources or the connection's podTemplate: it gets a node with room for "
+        "it, and is not evicted for it. Set spec.retryNonce to go on from the last checkpoint."
+    )
