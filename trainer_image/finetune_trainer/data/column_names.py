@@ -20,10 +20,12 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "rejected": ("non_preferred_output", "dispreferred", "rejected_response", "loser"),
 }
 """What others call these columns, the most usual first."""
+_SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
 _TOOLS = ("tools", "functions")
 _ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
+NO_HEADER = "the names of its columns look like data: the header may be missing"
 _SPOKEN = 16
 _MANY = 64
 
@@ -60,11 +62,14 @@ def meant(columns: Columns, seen: Sequence[str]) -> dict[str, str]:
 
 
 def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
-    """A sentence on a system column that the job names and no row has; absent, it is left out of every row."""
-    if columns.system in seen or columns.system == Columns().system:
+    """A sentence on a system column that the job names, or the file seems to have by another name: it is left out."""
+    if columns.system in seen:
         return None
     asked = columns.named.values()
     free = [name for name in seen if name not in asked and _ORDINARY_NAME.fullmatch(name)]
+    if columns.system == Columns().system:
+        near = nearest(columns.system, _SYSTEM_NAMES, free)
+        return near and f"column {near} is not read: is it the system message, map it with columns.system"
     near = nearest(columns.system, _USUAL_NAMES["system"], free)
     return f"no row has a column {columns.system!r} (columns.system)" + (f"; did you mean {near}?" if near else "")
 
@@ -118,7 +123,7 @@ def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
     if len(names) > _MANY or (maybe_data and not set(columns.named.values()).intersection(names)):
         shown = [name for name in shown if _is_usual(name)]
     if not shown:
-        return "the names of its columns look like data: the header may be missing"
+        return NO_HEADER
     more = len(names) - len(shown[:_SPOKEN])
     return f"its columns are {', '.join(shown[:_SPOKEN])}{f' and {more} more' if more else ''}"
 

@@ -28,6 +28,10 @@ _ONE_FILE = (
     "Name one file of rows in the uri. Several become one by `cat` (JSON Lines), or by "
     "pandas.read_parquet('FOLDER').to_parquet('FILE.parquet')."
 )
+AS_UTF8 = (
+    "Save the file as UTF-8: Excel calls it CSV UTF-8, and `iconv -f WINDOWS-1252 -t UTF-8 FILE` does it with text of "
+    "Windows."
+)
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",
     Reason.ACCESS_DENIED: "Correct the rights of the file and its folders.",
