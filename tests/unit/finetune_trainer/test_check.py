@@ -117,6 +117,12 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
             {},
             "Let the file begin with a line of its columns' names, or map",
         ),
+        (
+            "t.jsonl",
+            '[{"role":"user","content":"a"}]\n' * 2,
+            {},
+            "Write one conversation a row: `jq -c '{messages: .}'",
+        ),
         ("t.csv", "404: Not Found", {}, "Let the file begin with a line of its columns' names, or map the names with"),
         ("t.csv", "question;answer\na;b\n", {}, "{prompt: question, completion: answer}"),
         ("t.jsonl", '{"id":1,"data":{"x":"a"}}', {}, "`jq -c '{prompt: .NAME.NAME, completion: .NAME.NAME}' FILE"),

@@ -135,8 +135,16 @@ def test_a_plain_file_has_no_warning_of_how_it_was_read(check):
     assert [one for one in result.verdict.warnings if not one.startswith("tokens were not counted")] == []
 
 
-def test_the_input_of_an_instruction_is_not_left_out_without_a_word(check):
-    data = '{"instruction": "a", "input": "b", "output": "c"}\n'
-    columns = {"prompt": "instruction", "completion": "output"}
+@pytest.mark.parametrize(
+    ("prompt", "below", "how"),
+    [
+        ("instruction", "input", "where instruction needs it, map neither prompt nor completion"),
+        ("Instruction", "Input", "where Instruction needs it, write both into one column"),
+        ("question", "context", "where question needs it, write both into one column"),
+    ],
+)
+def test_what_a_prompt_may_need_beside_it_is_not_left_out_without_a_word(check, prompt, below, how):
+    data = json.dumps({prompt: "a", below: "b", "output": "c"})
+    columns = {"prompt": prompt, "completion": "output"}
     result = check(train=("t.jsonl", data), spec={"dataset": {"columns": columns}})
-    assert any("t.jsonl: column input is not read" in warning for warning in result.verdict.warnings)
+    assert any(one.startswith(f"t.jsonl: column {below} is not read: {how}") for one in result.verdict.warnings)

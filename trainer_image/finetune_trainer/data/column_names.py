@@ -22,6 +22,7 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
 """What others call these columns, the most usual first."""
 _SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
+_OF_MESSAGES = ({"role", "content"}, {"from", "value"})
 _TOOLS = ("tools", "functions")
 _ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
@@ -77,10 +78,12 @@ def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
 def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
     """Sentences on what is left out of every prompt though answers may rest on it."""
     free = [name for name in seen if name not in columns.named.values()]
-    below = next((name for name in BELOW if name in free), None)
-    if columns.prompt == "instruction" and below:
-        how = f"map neither prompt nor completion (both are read then), or {{system: instruction, prompt: {below}}}"
-        yield f"column {below} is not read: where instruction needs it, {how}"
+    below = next((name for name in free if _plain(name) in BELOW), None)
+    if below and columns.prompt in seen:
+        how = "write both into one column"
+        if columns.prompt == "instruction":
+            how = f"map neither prompt nor completion (both are read then), or {{system: instruction, prompt: {below}}}"
+        yield f"column {below} is not read: where {columns.prompt} needs it, {how}"
     tools = next((name for name in _TOOLS if name in free), None)
     if tools:
         yield f"column {tools} is not read: rows are learnt as if the model had no tools"
@@ -97,6 +100,11 @@ def mapping(found: dict[str, str]) -> str:
     """As a manifest has it: `{prompt: question}`."""
     inside = (f"{part}: {name if _PLAIN_YAML.fullmatch(name) else json.dumps(name)}" for part, name in found.items())
     return f"{{{', '.join(inside)}}}"
+
+
+def are_of_messages(seen: Collection[str]) -> bool:
+    """Whether the columns are those of one message, as if each message were a row, and not each conversation."""
+    return any(pair <= set(seen) for pair in _OF_MESSAGES)
 
 
 def lifted(parts: Sequence[str], *, of_array: bool) -> str:

@@ -296,6 +296,8 @@ class _SplitCheck:
         columns = self.columns
         meant = column_names.meant(columns, self.columns_seen)
         unnamed = [part for part in columns.needed if columns.named[part] not in self.columns_seen]
+        if column_names.are_of_messages(self.columns_seen):
+            return "Write one conversation a row: `jq -c '{messages: .}' FILE` does it with lists of messages."
         if self.has_objects and not meant:
             return column_names.lifted(unnamed, of_array=self.format.split(",")[0] == "JSON")
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
