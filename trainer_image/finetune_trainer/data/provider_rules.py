@@ -138,7 +138,7 @@ def require_rows(rules: ProviderRules, verdict: DatasetVerdict) -> None:
         return
     raise TrainerError(
         Reason.DATASET_INVALID,
-        f"{train.file}: {train.rows:,} rows; {rules.title} tunes on at least {rules.min_rows:,}",
+        f"{train.file}: {train.rows:,} row{'' if train.rows == 1 else 's'}; {rules.title} tunes on at least {rules.min_rows:,}",
         "Add rows, and apply the job under a new name.",
     )
 
