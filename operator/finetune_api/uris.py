@@ -49,7 +49,7 @@ _OTHER_NAMES = {
 }  # fmt: skip
 """What others call the schemes."""
 
-_AROUND = (
+AROUND = (
     " \t'\"`\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}\N{SINGLE LOW-9 QUOTATION MARK}"
     "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{DOUBLE LOW-9 QUOTATION MARK}"
 )
@@ -168,7 +168,7 @@ def parse_artifact_uri(text: str) -> Uri:
 
 
 def _split(text: str) -> SplitResult:
-    if text != text.strip(_AROUND):
+    if text != text.strip(AROUND):
         raise UriError("the uri begins or ends with a space or a quotation mark; write it without")
     if not text.isprintable():
         raise UriError("the uri has a control character; write it without")

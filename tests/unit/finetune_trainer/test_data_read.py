@@ -385,6 +385,18 @@ def test_rows_that_are_added_while_a_file_is_read_are_noticed_later(tmp_path):
         assert file.sha256 == hashlib.sha256(LINES * 2).hexdigest()
 
 
+def test_a_file_that_is_cut_while_it_is_read_is_not_taken_for_a_short_one(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(LINES * 100)
+    with split_file(path) as file:
+        found = file.records()
+        next(found)
+        with path.open("r+b") as other:
+            other.truncate(100)
+        with pytest.raises(TrainerError, match=r"t\.jsonl: has changed while it was read"):
+            list(found)
+
+
 def test_load_rows_gives_rows_in_order_and_nothing_for_an_absent_split(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_bytes(WRITERS["jsonl"](ROWS))

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from finetune_api.job import Columns, DataFile, Dataset
 from finetune_api.reasons import Reason
-from finetune_api.uris import Uri, UriError, parse_uri
+from finetune_api.uris import AROUND, Uri, UriError, parse_uri
 from finetune_api.verdict import SplitName
 from finetune_trainer.data import utf16
 from finetune_trainer.data.blocks import Block, one_by_one
@@ -46,7 +46,7 @@ def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
         TrainerError: SpecInvalid, with the field and what to write.
     """
     field = f"spec.dataset.{split}.uri"
-    path = _path_of_this_machine(data.uri) if allow_local else None
+    path = _path_of_this_machine(data.uri) if allow_local and data.uri == data.uri.strip(AROUND) else None
     if path is not None:
         raise TrainerError(
             Reason.SPEC_INVALID,
