@@ -14,6 +14,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.__main__ import main
 from tests.assets.tiny_model import NAME as TINY
+from tests.unit.finetune_trainer.test_data_read import as_parquet
 
 GOOD = '{"prompt": "What colour is the sky?", "completion": "blue"}\n{"prompt": "And grass?", "completion": "green"}\n'
 
@@ -123,6 +124,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
             {},
             "Write one conversation a row: `jq -c '{messages: .}'",
         ),
+        ("t.parquet", as_parquet([{"translation": {"en": "a"}}]), {}, "json_normalize(read_parquet('FILE')"),
         ("t.csv", "404: Not Found", {}, "Let the file begin with a line of its columns' names, or map the names with"),
         ("t.csv", "question;answer\na;b\n", {}, "{prompt: question, completion: answer}"),
         ("t.jsonl", '{"id":1,"data":{"x":"a"}}', {}, "`jq -c '{prompt: .NAME.NAME, completion: .NAME.NAME}' FILE"),

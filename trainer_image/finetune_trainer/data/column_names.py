@@ -107,9 +107,13 @@ def are_of_messages(seen: Collection[str]) -> bool:
     return any(pair <= set(seen) for pair in _OF_MESSAGES)
 
 
-def lifted(parts: Sequence[str], *, of_array: bool) -> str:
+def lifted(parts: Sequence[str], file_format: str) -> str:
     """What to do with rows that may have the wanted columns within objects: none is mapped from there."""
+    if file_format.startswith("Parquet"):
+        how = "json_normalize(read_parquet('FILE').to_dict('records')).to_parquet('ROWS.parquet')"
+        return f"Columns stand at the top of a row: {how} of pandas writes them there, as NAME.NAME."
     inside = ", ".join(f"{part}: .NAME.NAME" for part in parts)
+    of_array = file_format.split(",", maxsplit=1)[0] == "JSON"
     how = f"jq -c '{'.[] | ' if of_array else ''}{{{inside}}}' FILE > ROWS.jsonl"
     return f"Columns stand at the top of a row: `{how}` takes them out of objects."
 

@@ -80,7 +80,7 @@ class SplitFile:
         self.columns_seen: dict[str, None] = {}
         """Names of the columns so far, in order: those that the job asks for, and up to 256 others."""
         self.has_objects = False
-        """Whether columns of the first row hold objects; unknown of a table, whose columns are known before."""
+        """Whether columns of the first row hold objects; those of CSV hold text."""
         self._layouts = Layouts(columns)
         self._wanted = frozenset(self._layouts.asked.names)
         self._source = Source(uri, air_gapped=air_gapped)
@@ -203,6 +203,7 @@ class SplitFile:
             else:
                 parquet = ParquetRows(files.enter_context(spooled(stream, self.name)), self.name)
             self._note_columns(parquet.columns)
+            self.has_objects = parquet.has_objects
             yield from parquet.blocks({*self._wanted, *self._layouts.of(parquet.columns).names})
             self._source.require_same()
 

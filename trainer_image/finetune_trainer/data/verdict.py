@@ -299,7 +299,7 @@ class _SplitCheck:
         if column_names.are_of_messages(self.columns_seen):
             return "Write one conversation a row: `jq -c '{messages: .}' FILE` does it with lists of messages."
         if self.has_objects and not meant:
-            return column_names.lifted(unnamed, of_array=self.format.split(",")[0] == "JSON")
+            return column_names.lifted(unnamed, self.format)
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if self.spec.preference is None and {"chosen", "rejected"} <= set(self.columns_seen):
