@@ -22,7 +22,7 @@ from finetune_api.evaluation import Evaluation
 from finetune_api.preference import Preference
 from finetune_api.push import Push
 from finetune_api.trackers import Trackers
-from finetune_api.uris import HUB_HELP, OBJECT_SHAPE
+from finetune_api.uris import HUB_HELP, OBJECT_SHAPE, SIGNED, SIGNED_HELP
 
 Method = Literal["LoRA", "QLoRA", "Full"]
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
@@ -47,6 +47,7 @@ _URI_RULES = rules(
         "self.startsWith('abfs') || !self.matches('^[a-z0-9]+://[^/]*@')",
         "uri holds credentials: put them into a Secret and name it in dataset.secretRef",
     ),
+    (f"!self.matches('{SIGNED}')", SIGNED_HELP),
     (
         "!self.startsWith('configmap://') || self.matches('^configmap://[^/]+/[^/]+$')",
         "a ConfigMap key has no '/': write configmap://NAME/KEY",

@@ -35,6 +35,27 @@ HUB_HELP = (
 )
 
 
+SIGNED = "^https://.*[?&](?i:sig|signature|x-(amz|goog|oss)-signature|([a-z]+_)?token|api_?key)="
+"""An address with a signature or a key in its query, as a regular expression: whoever reads the job could use it."""
+
+SIGNED_HELP = (
+    "the uri holds a signature or a key, which everybody who may read the job could use; name the file as "
+    "abfs://, s3:// or gs://, put the key or the SAS token into a Secret, and name that in spec.dataset.secretRef"
+)
+
+_OTHER_NAMES = {
+    "abfss": "abfs", "az": "abfs", "adl": "abfs", "wasb": "abfs", "wasbs": "abfs", "s3a": "s3", "s3n": "s3",
+    "gcs": "gs", "http": "https", "huggingface": "hf", "claim": "pvc", "cm": "configmap",
+}  # fmt: skip
+"""What others call the schemes."""
+
+AROUND = (
+    " \t'\"`\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}\N{SINGLE LOW-9 QUOTATION MARK}"
+    "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{DOUBLE LOW-9 QUOTATION MARK}"
+)
+"""What word processors and copied text leave around a uri."""
+
+
 class UriError(ValueError):
     """A URI that cannot be used; the message says what to write instead."""
 
@@ -79,8 +100,9 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
     allowed = SCHEME_HELP + (" or file:///PATH" if allow_local else "")
     schemes = (*DATASET_SCHEMES, LOCAL_SCHEME) if allow_local else DATASET_SCHEMES
     if split.scheme not in schemes or "://" not in text:
-        hint = " (file:// works in `finetune-trainer check` and `run` only)" if split.scheme == LOCAL_SCHEME else ""
-        raise UriError(f"{split.scheme or 'no scheme'}: not a place that a dataset is read from{hint}; {allowed}")
+        raise UriError(
+            f"{split.scheme or 'no scheme'}: not a place that a dataset is read from{_hint(split)}; {allowed}"
+        )
     if not text.startswith(f"{split.scheme}://"):
         raise UriError(f"the scheme has small letters: write {split.scheme}://")
     if "@" in split.netloc and split.scheme != "abfs":
@@ -94,11 +116,21 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
         raise UriError("the uri has a control character; write it without")
     if ".." in path.split("/"):
         raise UriError("the uri has a '..' segment; write the path without it")
-    if not path:
-        raise UriError(f"the uri names no file; {allowed}")
+    if not path or not (split.netloc or split.scheme == LOCAL_SCHEME):
+        raise UriError(f"the uri names no {'file' if split.netloc else 'place'}; {allowed}")
+    if re.search(SIGNED, text):
+        raise UriError(SIGNED_HELP)
     uri = Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
     _require_its_form(uri)
     return uri
+
+
+def _hint(split: SplitResult) -> str:
+    """What is known of a scheme that is none of ours."""
+    if split.scheme == LOCAL_SCHEME:
+        return " (file:// works in `finetune-trainer check` and `run` only)"
+    own = _OTHER_NAMES.get(split.scheme)
+    return f" (write {own}://)" if own else ""
 
 
 def _require_its_form(uri: Uri) -> None:
@@ -136,6 +168,8 @@ def parse_artifact_uri(text: str) -> Uri:
 
 
 def _split(text: str) -> SplitResult:
+    if text != text.strip(AROUND):
+        raise UriError("the uri begins or ends with a space or a quotation mark; write it without")
     if not text.isprintable():
         raise UriError("the uri has a control character; write it without")
     try:

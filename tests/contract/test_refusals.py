@@ -70,6 +70,10 @@ JOBS: list[Refused] = [
         (JOB, TRAIN, f"{scheme}://KEY:SECRET@place/a.csv", ("uri holds credentials", "dataset.secretRef"))
         for scheme in ("s3", "gs", "https")
     ),
+    *(
+        (JOB, TRAIN, f"https://host/a.csv?x=1&{key}=SECRET", ("uri holds a signature or a key", "dataset.secretRef"))
+        for key in ("sig", "X-Amz-Signature", "X-Goog-Signature", "access_token", "apiKey")
+    ),
     (JOB, TRAIN, "pvc://Data_X/a.csv", ("CLAIM and NAME have a-z, 0-9, - and . only",)),
     (JOB, TRAIN, "configmap://rows-/a.csv", ("CLAIM and NAME have a-z, 0-9, - and . only",)),
     (JOB, "spec.dataset.test.uri", "pvc://x", ("spec.dataset.test.uri: ", "pvc://CLAIM/PATH")),

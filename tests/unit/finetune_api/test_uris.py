@@ -18,7 +18,8 @@ from finetune_api.uris import ARTIFACT_HELP, UriError, parse_artifact_uri, parse
         ("abfs://box@account.dfs.core.windows.net/a.csv", "abfs", "box@account.dfs.core.windows.net", "a.csv", None),
         ("hf://datasets/owner/name/train.jsonl", "hf", "datasets", "owner/name/train.jsonl", None),
         ("https://example.com/a/train.csv", "https", "example.com", "a/train.csv", None),
-        ("https://example.com/a.csv?sig=secret", "https", "example.com", "a.csv", None),
+        ("https://example.com/a.csv?download=true&sign=x", "https", "example.com", "a.csv", None),
+        ("s3://bucket/a?token=1.csv", "s3", "bucket", "a?token=1.csv", None),
     ],
 )
 def test_a_good_uri_is_taken_apart(text: str, scheme: str, root: str, path: str, mounted: str | None) -> None:
@@ -45,6 +46,16 @@ def test_a_good_uri_is_taken_apart(text: str, scheme: str, root: str, path: str,
         ("s3://KEY:SECRET@bucket/a.csv", "spec.dataset.secretRef"),
         ("pvc://Data_X/a.csv", "no claim can be called so"),
         ("configmap://-rows/a.csv", "no ConfigMap can be called so"),
+        ("abfss://c@a.dfs.core.windows.net/t.csv", "abfss: not a place that a dataset is read from (write abfs://)"),
+        ("s3a://b/t.csv", "(write s3://)"),
+        ("gcs://b/t.csv", "(write gs://)"),
+        ("http://h/t.csv", "(write https://)"),
+        ("\u201cs3://b/t.csv\u201d", "begins or ends with a space or a quotation mark"),
+        ("'s3://b/t.csv'", "begins or ends with a space or a quotation mark"),
+        (" s3://b/t.csv", "begins or ends with a space or a quotation mark"),
+        ("pvc://data/t.csv ", "begins or ends with a space or a quotation mark"),
+        ("s3:///t.csv", "names no place"),
+        ("https:///t.csv", "names no place"),
     ],
 )
 def test_a_bad_uri_is_refused_with_what_to_write(text: str, says: str) -> None:
@@ -66,7 +77,21 @@ def test_credentials_in_a_uri_are_never_repeated() -> None:
 
 
 def test_messages_name_the_file_without_what_follows_a_question_mark() -> None:
-    assert parse_uri("https://example.com/a/train.csv?sig=secret").file_name == "train.csv"
+    assert parse_uri("https://example.com/a/train.csv?id=secret").file_name == "train.csv"
+
+
+SIGNATURES = (
+    "sv=2022-11-02&sig=hunter2", "X-Amz-Credential=K&X-Amz-Signature=hunter2", "X-Goog-Signature=hunter2",
+    "AWSAccessKeyId=K&Signature=hunter2", "token=hunter2", "access_token=hunter2", "api_key=hunter2", "apiKey=hunter2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("query", SIGNATURES)
+def test_a_signed_address_is_refused_as_credentials_are(query: str) -> None:
+    with pytest.raises(UriError, match="holds a signature or a key") as error:
+        parse_uri(f"https://account.blob.core.windows.net/c/t.csv?{query}")
+    assert "hunter2" not in str(error.value)
+    assert "spec.dataset.secretRef" in str(error.value)
 
 
 def test_local_files_are_for_laptops() -> None:

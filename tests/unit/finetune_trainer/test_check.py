@@ -14,6 +14,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.__main__ import main
 from tests.assets.tiny_model import NAME as TINY
+from tests.unit.finetune_trainer.test_data_read import as_parquet
 
 GOOD = '{"prompt": "What colour is the sky?", "completion": "blue"}\n{"prompt": "And grass?", "completion": "green"}\n'
 
@@ -80,6 +81,7 @@ def test_text_of_rows_is_never_quoted(check):
         ("t.csv", "text;label\na;b\n", {}, "its columns are text, label"),
         ("t.tsv", "text\tlabel\na\tb\n", {}, "its columns are text, label"),
         ("t.csv", "Is this a header? No!,certainly not (?)\na,b\n", {}, "look like data: the header may be missing"),
+        ("t.csv", "text,label\n", {}, "has no rows, and no column 'prompt' or 'messages'; its columns are text, label"),
     ],
 )  # fmt: skip
 def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, name, data, columns, said):
@@ -109,6 +111,21 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
         ),
         ("t.csv", "my promt,completion\na,b\n", {"prompt": "my prompt"}, '{prompt: "my promt"}'),
         ("t.jsonl", '{"foo":"a","bar":"b"}', {}, "{prompt: NAME, completion: NAME}"),
+        ("t.jsonl", '{"dialog":[{"speaker":"a","text":"b"}]}', {}, "{messages: dialog}"),
+        (
+            "t.csv",
+            "How are you?,fine\nAnd you?,fine\n",
+            {},
+            "Let the file begin with a line of its columns' names, or map",
+        ),
+        (
+            "t.jsonl",
+            '[{"role":"user","content":"a"}]\n' * 2,
+            {},
+            "Write one conversation a row: `jq -c '{messages: .}'",
+        ),
+        ("t.parquet", as_parquet([{"translation": {"en": "a"}}]), {}, "json_normalize(read_parquet('FILE')"),
+        ("t.csv", "404: Not Found", {}, "Let the file begin with a line of its columns' names, or map the names with"),
         ("t.csv", "question;answer\na;b\n", {}, "{prompt: question, completion: answer}"),
         ("t.jsonl", '{"id":1,"data":{"x":"a"}}', {}, "`jq -c '{prompt: .NAME.NAME, completion: .NAME.NAME}' FILE"),
         ("t.json", '[{"prompt":"a","fields":{"x":"a"}}]', {}, "`jq -c '.[] | {completion: .NAME.NAME}' FILE"),
@@ -116,6 +133,13 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
 )
 def test_the_next_step_names_the_columns_that_were_probably_meant(check, name, data, columns, step):
     assert step in check(train=(name, data), spec={"dataset": {"columns": columns}}).verdict.next_step
+
+
+@pytest.mark.parametrize("data", ["prompt;completion\r\nGr\u00fc\u00dfe;a\r\n", "prompt;completion \u00e4\r\na;b\r\n"])
+def test_text_of_windows_is_answered_with_how_to_save_it(check, data):
+    result = check(train=("t.csv", data.encode("cp1252")))
+    assert "the row is not UTF-8 text" in result.verdict.message
+    assert result.verdict.next_step.startswith("Save the file as UTF-8: Excel calls it CSV UTF-8, and `iconv -f")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,15 @@ def test_a_file_that_is_not_there_is_answered_with_the_one_that_is(check, tmp_pa
     assert "file:///FOLDER/FILE" in result.verdict.next_step
 
 
+@pytest.mark.parametrize("around", ["\u201c{}\u201d", "'{}'", " {}"])
+def test_what_was_copied_around_a_uri_is_told(check, tmp_path, around):
+    result = check(spec={"dataset": {"train": {"uri": around.format((tmp_path / "t.jsonl").as_uri())}}})
+    assert result.code == ExitCode.SPEC_INVALID
+    assert (
+        "train.uri: the uri begins or ends with a space or a quotation mark; write it without" in result.verdict.message
+    )
+
+
 @pytest.mark.parametrize(
     ("uri", "place"), [("pvc://data/a/rows.jsonl", "pvc://data"), ("configmap://c/k", "configmap://c")]
 )

@@ -97,13 +97,54 @@ def test_texts_that_mean_no_value_are_warned_of(check, word):
     assert any("(the first: line 3)" in one for one in result.verdict.warnings)
 
 
+@pytest.mark.parametrize(
+    ("data", "warning"),
+    [
+        ("prompt,completion\na,b\nc,c\n", "1 row with an answer that is the question (the first: line 3)"),
+        (
+            "prompt,completion\na,stra\ufffde\n",
+            "1 row with the sign for a character that was lost (U+FFFD) (the first: ",
+        ),
+        ('prompt, completion\n"a", "b"\n', "the first row has quotes around its cells, which are learnt with them"),
+        ("prompt,completion\n'a','b'\n", "the first row has quotes around its cells, which are learnt with them"),
+    ],
+)
+def test_texts_that_are_probably_not_meant_so_are_warned_of(check, data, warning):
+    table, talk = check(train=("t.csv", data)), check(train=("t.jsonl", _as_messages(data)))
+    assert [one for one in table.verdict.warnings if warning in one]
+    of_tables = "quotes" in warning
+    assert bool([one for one in talk.verdict.warnings if warning.partition(" (")[0] in one]) != of_tables
+    assert (table.code, talk.code) == (ExitCode.OK, ExitCode.OK)
+
+
+def _as_messages(table: str) -> str:
+    rows = [row.split(",") for row in table.splitlines()[1:]]
+    talks = [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in rows]
+    return "".join(json.dumps({"messages": talk}) + "\n" for talk in talks)
+
+
+@pytest.mark.parametrize("column", ["system_prompt", "System", "system message"])
+def test_a_system_message_by_another_name_is_not_left_out_without_a_word(check, column):
+    data = json.dumps({"prompt": "a", "completion": "b", column: "c"})
+    warning = f"t.jsonl: column {column} is not read: is it the system message, map it with columns.system"
+    assert warning in check(train=("t.jsonl", data)).verdict.warnings
+
+
 def test_a_plain_file_has_no_warning_of_how_it_was_read(check):
     result = check(train=("t-00000-of-00001.jsonl", GOOD), validation=("v.csv", "prompt,completion\na,b\n"))
     assert [one for one in result.verdict.warnings if not one.startswith("tokens were not counted")] == []
 
 
-def test_the_input_of_an_instruction_is_not_left_out_without_a_word(check):
-    data = '{"instruction": "a", "input": "b", "output": "c"}\n'
-    columns = {"prompt": "instruction", "completion": "output"}
+@pytest.mark.parametrize(
+    ("prompt", "below", "how"),
+    [
+        ("instruction", "input", "where instruction needs it, map neither prompt nor completion"),
+        ("Instruction", "Input", "where Instruction needs it, write both into one column"),
+        ("question", "context", "where question needs it, write both into one column"),
+    ],
+)
+def test_what_a_prompt_may_need_beside_it_is_not_left_out_without_a_word(check, prompt, below, how):
+    data = json.dumps({prompt: "a", below: "b", "output": "c"})
+    columns = {"prompt": prompt, "completion": "output"}
     result = check(train=("t.jsonl", data), spec={"dataset": {"columns": columns}})
-    assert any("t.jsonl: column input is not read" in warning for warning in result.verdict.warnings)
+    assert any(one.startswith(f"t.jsonl: column {below} is not read: {how}") for one in result.verdict.warnings)

@@ -181,7 +181,17 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("bom.jsonl", b'\xef\xbb\xbf{"a":1}\n', [(1, None)]),
         ("bom-again.jsonl", b'{"a":1}\n\xef\xbb\xbf{"a":1}\n', [(1, None), (2, "at byte 1: a byte order mark")]),
         ("python.jsonl", b"{'a': 1}\n{\"a\":1}\n", [(1, "at byte 2: it has Python's single quotes"), (2, None)]),
-        ("two.jsonl", b'{"a":1} {"a":2}\n{"a":1},\n', [(n, "JSON at byte .*: something follows") for n in (1, 2)]),
+        ("two.jsonl", b'{"a":1} {"a":2}\n{"a":1} x\n', [(1, "JSON at byte .*: another object"), (2, "something foll")]),
+        ("comma.jsonl", b'{"a":1},\n{"a":1}\n', [(1, "at byte 8: a comma follows its end"), (2, None)]),
+        ("cr.jsonl", b'{"a":1}\r{"a":2}\r', [(1, "lines end with a lone carriage return, not with a line feed")]),
+        ("nul.jsonl", b'{"a":1}\n\0\0\0', [(1, None), (2, "a NUL byte is in it")]),
+        ("typed.jsonl", "{\u201ca\u201d: 1}\n".encode(), [(1, "its quotes are typographic ones")]),
+        ("bare.jsonl", b'{a: 1}\n{"a":1}\n', [(1, "names stand in double quotes"), (2, None)]),
+        ("tab.jsonl", b'{"a":"x\ty"}\n{"a":1}\n', [(1, "tabs and line breaks within text are written"), (2, None)]),
+        ("broken.jsonl", b'{"a":"x\ny"}\n', [(1, "tabs and line breaks within text"), (2, "at byte 1")]),
+        ("path.jsonl", b'{"a":"C:\\dir"}\n', [(1, "a backslash that is part of text is written twice")]),
+        ("last.jsonl", b'{"a":1,}\n{"a":[1,]}', [(n, "at byte [89]: a comma stands before a closing") for n in (1, 2)]),
+        ("said.jsonl", b'// rows\n{"a":1}\n# x\n', [(1, "JSON has no comments"), (2, None), (3, "no comments")]),
         ("blank.jsonl", b'\n{"a":1}\n  \n{"a":2}', [(2, None), (4, None)]),
         ("cut.jsonl", b'{"a":1}\n{"a":', [(1, None), (2, "breaks off")]),
         ("junk.jsonl", b'nope\n{"a":1}\n', [(1, "not valid JSON at byte"), (2, None)]),
@@ -209,7 +219,7 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("gap.json", b'[{"a":1},,{"a":1},]', [(0, None), (1, "nothing stands"), (2, None), (3, "nothing stands")]),
         ("text.json", b'[{"a":"\xff"},{"a":1}]', [(0, "not UTF-8"), (1, None)]),
         ("bad.json", b'[{"a":},{"a":"]\\"},["},{"a":1}]', [(0, "not valid JSON"), (1, None), (2, None)]),
-        ("brace.json", b'[{"a":1}},{"a":1}]', [(0, "not valid JSON at byte 9"), (1, None)]),
+        ("brace.json", b'[{"a":1}},{"a":1}]', [(0, "not valid JSON at byte 8"), (1, None)]),
         ("far.json", b'[{"a":1e999},{"a":' + b"9" * 5000 + b"}]", [(0, "too large"), (1, "too large")]),
         ("deep.json", b'[{"a":' + b"[" * 50_000 + b"]" * 50_000 + b'},{"a":1}]', [(0, "nested too deeply"), (1, None)]),
         ("cut-deep.json", b"[" * 100_000, [(0, "the array breaks off")]),
@@ -326,6 +336,10 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.csv", b"\x80\x04\x95", "t.csv: is a database, Avro, ORC or pickle file"),
         ("t.jsonl", b"t.jsonl".ljust(257, b" ") + b"ustar\n", "t.jsonl: is a tar archive"),
         ("t.jsonl", b"\n<!DOCTYPE html>", "t.jsonl: is a web page, not data"),
+        ("t.csv", b"<head><title>Sign in</title></head>", "t.csv: is a web page, not data"),
+        ("t.csv", b'<table border="1"><tr><td>prompt', "t.csv: is a web page, not data"),
+        ("t.jsonl", b"<Error><Code>AccessDenied</Code></Error>", "t.jsonl: is a web page, not data"),
+        ("t.jsonl", b'{"data":[{"prompt":"a"}]}\n', "t.jsonl: begins with an object that is no row: it holds the rows"),
         ("t.parquet", b"version https://git-lfs.github.com/spec/v1\n", "t.parquet: is a pointer of Git LFS"),
         ("t.parquet", b"PARE" + PARQUET[4:-4] + b"PARE", "t.parquet: is an encrypted Parquet file"),
         ("t.parquet", TWINS, "t.parquet: two columns are called 'prompt'"),
@@ -369,6 +383,18 @@ def test_rows_that_are_added_while_a_file_is_read_are_noticed_later(tmp_path):
         count = 1 + len(list(found))
         assert (count, file.size) == (2000, len(LINES) * 2)  # what is hashed is what was read
         assert file.sha256 == hashlib.sha256(LINES * 2).hexdigest()
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_not_taken_for_a_short_one(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(LINES * 100)
+    with split_file(path) as file:
+        found = file.records()
+        next(found)
+        with path.open("r+b") as other:
+            other.truncate(100)
+        with pytest.raises(TrainerError, match=r"t\.jsonl: has changed while it was read"):
+            list(found)
 
 
 def test_load_rows_gives_rows_in_order_and_nothing_for_an_absent_split(tmp_path):

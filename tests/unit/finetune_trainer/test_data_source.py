@@ -147,7 +147,7 @@ def test_a_store_that_is_not_there_is_unavailable():
 
 class StatusError(Exception):
     def __init__(self, **attributes):
-        super().__init__("https://host/?signature=secret")
+        super().__init__("https://host/?id=secret")
         self.__dict__ |= attributes
 
 
@@ -246,11 +246,11 @@ def https(tmp_path, store):
 @pytest.mark.parametrize(
     ("path", "code", "reason"),
     [
-        ("train.jsonl?signature=secret", ExitCode.OK, "Valid"),
+        ("train.jsonl?id=secret", ExitCode.OK, "Valid"),
         ("404/train.jsonl", ExitCode.DATASET_NOT_FOUND, "DatasetNotFound"),
-        ("403/train.jsonl?signature=secret", ExitCode.ACCESS_DENIED, "AccessDenied"),
+        ("403/train.jsonl?id=secret", ExitCode.ACCESS_DENIED, "AccessDenied"),
         ("503/train.jsonl", ExitCode.SERVICE_UNAVAILABLE, "StoreUnavailable"),
-        ("elsewhere/train.jsonl?signature=secret", ExitCode.ACCESS_DENIED, "AccessDenied"),
+        ("elsewhere/train.jsonl?id=secret", ExitCode.ACCESS_DENIED, "AccessDenied"),
     ],
 )
 def test_https_is_checked_by_the_command(path, code, reason, https, store, tmp_path):

@@ -20,10 +20,13 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "rejected": ("non_preferred_output", "dispreferred", "rejected_response", "loser"),
 }
 """What others call these columns, the most usual first."""
+_SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
+_OF_MESSAGES = ({"role", "content"}, {"from", "value"})
 _TOOLS = ("tools", "functions")
 _ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
+NO_HEADER = "the names of its columns look like data: the header may be missing"
 _SPOKEN = 16
 _MANY = 64
 
@@ -60,11 +63,14 @@ def meant(columns: Columns, seen: Sequence[str]) -> dict[str, str]:
 
 
 def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
-    """A sentence on a system column that the job names and no row has; absent, it is left out of every row."""
-    if columns.system in seen or columns.system == Columns().system:
+    """A sentence on a system column that the job names, or the file seems to have by another name: it is left out."""
+    if columns.system in seen:
         return None
     asked = columns.named.values()
     free = [name for name in seen if name not in asked and _ORDINARY_NAME.fullmatch(name)]
+    if columns.system == Columns().system:
+        near = nearest(columns.system, _SYSTEM_NAMES, free)
+        return near and f"column {near} is not read: is it the system message, map it with columns.system"
     near = nearest(columns.system, _USUAL_NAMES["system"], free)
     return f"no row has a column {columns.system!r} (columns.system)" + (f"; did you mean {near}?" if near else "")
 
@@ -72,10 +78,12 @@ def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
 def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
     """Sentences on what is left out of every prompt though answers may rest on it."""
     free = [name for name in seen if name not in columns.named.values()]
-    below = next((name for name in BELOW if name in free), None)
-    if columns.prompt == "instruction" and below:
-        how = f"map neither prompt nor completion (both are read then), or {{system: instruction, prompt: {below}}}"
-        yield f"column {below} is not read: where instruction needs it, {how}"
+    below = next((name for name in free if _plain(name) in BELOW), None)
+    if below and columns.prompt in seen:
+        how = "write both into one column"
+        if columns.prompt == "instruction":
+            how = f"map neither prompt nor completion (both are read then), or {{system: instruction, prompt: {below}}}"
+        yield f"column {below} is not read: where {columns.prompt} needs it, {how}"
     tools = next((name for name in _TOOLS if name in free), None)
     if tools:
         yield f"column {tools} is not read: rows are learnt as if the model had no tools"
@@ -94,9 +102,18 @@ def mapping(found: dict[str, str]) -> str:
     return f"{{{', '.join(inside)}}}"
 
 
-def lifted(parts: Sequence[str], *, of_array: bool) -> str:
+def are_of_messages(seen: Collection[str]) -> bool:
+    """Whether the columns are those of one message, as if each message were a row, and not each conversation."""
+    return any(pair <= set(seen) for pair in _OF_MESSAGES)
+
+
+def lifted(parts: Sequence[str], file_format: str) -> str:
     """What to do with rows that may have the wanted columns within objects: none is mapped from there."""
+    if file_format.startswith("Parquet"):
+        how = "json_normalize(read_parquet('FILE').to_dict('records')).to_parquet('ROWS.parquet')"
+        return f"Columns stand at the top of a row: {how} of pandas writes them there, as NAME.NAME."
     inside = ", ".join(f"{part}: .NAME.NAME" for part in parts)
+    of_array = file_format.split(",", maxsplit=1)[0] == "JSON"
     how = f"jq -c '{'.[] | ' if of_array else ''}{{{inside}}}' FILE > ROWS.jsonl"
     return f"Columns stand at the top of a row: `{how}` takes them out of objects."
 
@@ -118,7 +135,7 @@ def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
     if len(names) > _MANY or (maybe_data and not set(columns.named.values()).intersection(names)):
         shown = [name for name in shown if _is_usual(name)]
     if not shown:
-        return "the names of its columns look like data: the header may be missing"
+        return NO_HEADER
     more = len(names) - len(shown[:_SPOKEN])
     return f"its columns are {', '.join(shown[:_SPOKEN])}{f' and {more} more' if more else ''}"
 

@@ -15,10 +15,13 @@ from finetune_trainer.data.blocks import Block, Table
 from finetune_trainer.data.csv_blocks import Found, rows_together
 from finetune_trainer.data.lines import TOO_LONG, Line, Lines
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, line_places
-from finetune_trainer.data.source import broken_file
+from finetune_trainer.data.source import AS_UTF8, broken_file
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """What may stand between cells, as people say it."""
+
+NO_UTF8 = "the row is not UTF-8 text: save the file as UTF-8"
+"""Problem of a row in another encoding."""
 
 _HEADER_LINES = 256
 """Most lines of a header with quotes: to find out by which separator it is read, they are read by each."""
@@ -127,7 +130,8 @@ def _header(
     mark = _separator({mark: names for mark, (names, _) in found.items()}, usual, serves, file_name)
     names, lines = found[mark]
     if isinstance(names, Record):
-        raise broken_file(file_name, f"the header cannot be read: {names.problem}")
+        step = {"next_step": AS_UTF8} if names.problem == NO_UTF8 else {}
+        raise broken_file(file_name, f"the header cannot be read: {names.problem}", **step)
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header stands on line {below}, below lines that belong to no table"
         raise broken_file(file_name, what, "Remove the lines before it.")
@@ -285,7 +289,7 @@ class _RowLines:
         try:
             return line.text.decode("utf-8")
         except UnicodeDecodeError:
-            self.problem = "the row is not UTF-8 text: save the file as UTF-8"
+            self.problem = NO_UTF8
             return line.text.decode("utf-8", errors="replace")
 
     def _count(self, line: Line) -> None:

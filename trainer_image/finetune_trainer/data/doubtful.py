@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import chain
+from operator import eq
 from os.path import commonprefix
 
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
@@ -13,14 +14,19 @@ Look = Callable[[Row | Rows], Sequence[int]]
 
 _OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "undefined", "N/A", "n/a")
 _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
+_LOST = "\N{REPLACEMENT CHARACTER}"
 _NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
 
 
 class Doubtful:
     """How many rows are doubtful for one reason, and the first of them."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Look, what: str, then: str = "") -> None:
         self._look = look
+        self.what = what
+        """That such rows have, for messages."""
+        self.then = then
+        """What comes of it."""
         self.rows = 0
         self.first: Position | None = None
 
@@ -40,6 +46,38 @@ def says_no_value(found: Row | Rows) -> Sequence[int]:
         return ()
     rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
     return [place for place, texts in rows if not _NO_VALUE.isdisjoint(texts)]
+
+
+def answered_as_asked(found: Row | Rows) -> Sequence[int]:
+    """Rows whose answer is the question itself: mostly a column that was named twice, or copied."""
+    if isinstance(found, Row):
+        return _one(found) if found.prompt[-1].content == found.completion else ()
+    asked, answers = found.contents[-2:]
+    if not any(map(eq, asked, answers)):
+        return ()
+    return [place for place, same in zip(found.places, map(eq, asked, answers), strict=True) if same]
+
+
+def with_lost_characters(found: Row | Rows) -> Sequence[int]:
+    """Rows with U+FFFD in them, which stands where an earlier program could not read a character."""
+    if isinstance(found, Row):
+        return _one(found) if any(_LOST in turn.content for turn in found.turns) else ()
+    if all("".join(texts).isascii() for texts in found.contents):
+        return ()
+    rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
+    return [place for place, texts in rows if any(_LOST in text for text in texts)]
+
+
+def in_quotes(row: Row) -> bool:
+    """Whether a row of CSV has kept quotes that were to be around its cells: single ones, or some behind a space."""
+    texts = [turn.content for turn in row.turns]
+    return all(_between("'", text) for text in texts) or any(
+        text[0].isspace() and _between('"', text.strip()) for text in texts
+    )
+
+
+def _between(mark: str, text: str) -> bool:
+    return len(text) > 1 and text[0] == mark == text[-1]
 
 
 def with_special_tokens(tokenizer: ChatTokenizer) -> Look:

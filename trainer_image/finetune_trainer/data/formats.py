@@ -11,7 +11,7 @@ from typing import NamedTuple
 from finetune_api.job import DataFormat
 from finetune_api.reasons import Reason
 from finetune_trainer.data.compression import Compression, without_ending
-from finetune_trainer.data.source import broken_file
+from finetune_trainer.data.source import AS_UTF8, broken_file
 from finetune_trainer.errors import TrainerError
 
 _FORMATS: dict[str, DataFormat] = {
@@ -77,7 +77,9 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
         "Fetch the data with git lfs pull, and upload that.",
     ),
     (
-        re.compile(rb"\s*<(!doctype html|html|\?xml)", re.IGNORECASE),
+        re.compile(
+            rb"\s*<(!doctype|!--|\?xml|(html|head|body|div|table|title|script|error)\b[^,;|\t\r\n]*>)", re.IGNORECASE
+        ),
         "is a web page, not data",
         "Name the address of the file itself; the place may want a login, or show the file in a viewer.",
     ),
@@ -88,11 +90,11 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     ),
 )
 _NO_TEXT: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
-    (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"), "is UTF-32 text", "Save it as UTF-8."),
+    (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"), "is UTF-32 text", AS_UTF8),
     (
         re.compile(rb".{0,3}\0", re.DOTALL),
         "begins with NUL bytes: it is no text, or UTF-16 without a byte order mark",
-        "Save it as UTF-8.",
+        AS_UTF8,
     ),
 )
 

@@ -20,6 +20,8 @@ LINE_TOO_LONG = f"the line is {TOO_LONG}"
 _decoder = msgspec.json.Decoder()
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
+_TRAILS = "trailing characters"
+_TYPOGRAPHIC = ("\N{LEFT DOUBLE QUOTATION MARK}".encode(), "\N{RIGHT DOUBLE QUOTATION MARK}".encode())
 _NO_JSON_NUMBER = re.compile(rb"NaN|Inf")
 
 
@@ -96,17 +98,29 @@ def _not_json(said: str, text: bytes | bytearray) -> str:
         return "is not valid JSON: a \\u escape is half of a character"
     if found is None:
         return _BREAKS_OFF
-    place = int(found[1])
+    place = int(found[1]) - (_TRAILS in said)  # of what follows it has read the first byte
     if _NO_JSON_NUMBER.match(text, place):
         return "has NaN or Infinity, which JSON does not know: write null"
-    return f"is not valid JSON at byte {place + 1}{_why(said, text)}"
+    return f"is not valid JSON at byte {place + 1}{_why(said, text, place)}"
 
 
-def _why(said: str, text: bytes | bytearray) -> str:
+def _why(said: str, text: bytes | bytearray, place: int) -> str:
     """What is known of texts that often stand where JSON should."""
-    begun = text.lstrip()
-    if begun.startswith(b"{'"):
-        return ": it has Python's single quotes, where json.dumps writes double ones"
-    if begun.startswith(BOM):
-        return ": a byte order mark stands before the object"
-    return ": something follows its end" if "trailing" in said else ""
+    begun, before, behind = text.lstrip(), text[:place].rstrip(b" \t"), text[place:].strip()
+    trails = _TRAILS in said
+    known = (
+        (begun.startswith(b"{'"), "it has Python's single quotes, where json.dumps writes double ones"),
+        (begun.startswith(BOM), "a byte order mark stands before the object"),
+        (b"\0" in text, "a NUL byte is in it"),
+        (text[place : place + 1] in (b"\t", b"\n", b"\r"), r"tabs and line breaks within text are written \t and \n"),
+        ("escape" in said, "a backslash that is part of text is written twice"),
+        (any(mark in text[place : place + 3] for mark in _TYPOGRAPHIC), "its quotes are typographic ones"),
+        ("trailing comma" in said, "a comma stands before a closing bracket"),
+        ("keys must be" in said, "names stand in double quotes"),
+        (begun.startswith((b"//", b"#", b"/*")), "JSON has no comments"),
+        (trails and before.endswith(b"\r"), "lines end with a lone carriage return, not with a line feed"),
+        (trails and behind == b",", "a comma follows its end"),
+        (trails and behind.startswith(b"{"), "another object follows its end"),
+        (trails, "something follows its end"),
+    )
+    return next((f": {words}" for is_so, words in known if is_so), "")

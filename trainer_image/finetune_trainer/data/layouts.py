@@ -1,6 +1,6 @@
 """Which columns a row is read by: those that the job asks for, or those of a layout that is known by its names.
 
-    the names that the job asks for                 always, where a row has a prompt or messages by them
+    the names that the job asks for                 always, where a row has all that it needs by them
     the same in other letters: Prompt, COMPLETION   where each is there once
     conversations                                   ShareGPT's word for messages
     instruction, output or response, and perhaps    Alpaca's and Dolly's: what is told to the instruction stands
@@ -70,16 +70,17 @@ class Layouts:
         """What the job asks for."""
         self.others: list[Layout] = []
         """Which else were met."""
+        self._needed = [columns.named[part] for part in columns.needed]
         self._last: tuple[frozenset[str], Layout] = (frozenset(), self.asked)
 
     def of(self, names: Collection[str]) -> Layout:
         """How a row with columns of these names is read."""
-        columns = self.asked.columns
-        if columns.prompt in names or columns.messages in names or len(names) > _MOST_NAMES:
+        asked = all(name in names for name in self._needed) or self.asked.columns.messages in names
+        if asked or len(names) > _MOST_NAMES:
             return self.asked
         key = frozenset(names)
         if key != self._last[0]:
-            found = next(_known(columns, key), self.asked)
+            found = next(_known(self.asked.columns, key), self.asked)
             self._last = key, found
             if found is not self.asked and found not in self.others and len(self.others) < _MOST_LAYOUTS:
                 self.others.append(found)
@@ -89,10 +90,12 @@ class Layouts:
 def _known(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
     """The layouts that a row with these names has, the likeliest first."""
     found = _in_other_letters(columns, names)
-    if found is not None:
+    if found is not None and found != columns:
         yield Layout(found)
     parts = ("prompt", "completion", "messages")
-    if columns.completion in names or any(getattr(columns, part) != getattr(_DEFAULT, part) for part in parts):
+    if names & {columns.prompt, columns.completion} or any(
+        getattr(columns, part) != getattr(_DEFAULT, part) for part in parts
+    ):
         return
     if _SHAREGPT in names:
         yield Layout(columns.model_copy(update={"messages": _SHAREGPT}))

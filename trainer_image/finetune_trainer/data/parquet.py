@@ -39,6 +39,8 @@ class ParquetRows:
             self._parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
             self.columns: list[str] = list(self._parquet.schema_arrow.names)
             """Names of all columns."""
+            self.has_objects = any(map(pa.types.is_struct, self._parquet.schema_arrow.types))
+            """Whether any column holds objects."""
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise broken_file(file_name, "is no Parquet file, or its end is missing") from error
         self._group: Any = self._parquet.metadata.row_group

@@ -136,9 +136,10 @@ def require_rows(rules: ProviderRules, verdict: DatasetVerdict) -> None:
         raise TrainerError(Reason.DATASET_INVALID, message, "Use fewer rows, and apply the job under a new name.")
     if train.rows >= rules.min_rows:
         return
+    given = f"{train.rows:,} row{'' if train.rows == 1 else 's'}"
     raise TrainerError(
         Reason.DATASET_INVALID,
-        f"{train.file}: {train.rows:,} rows; {rules.title} tunes on at least {rules.min_rows:,}",
+        f"{train.file}: {given}; {rules.title} tunes on at least {rules.min_rows:,}",
         "Add rows, and apply the job under a new name.",
     )
 

@@ -8,18 +8,18 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from finetune_api.job import Columns, DataFile, Dataset
 from finetune_api.reasons import Reason
-from finetune_api.uris import Uri, UriError, parse_uri
+from finetune_api.uris import AROUND, Uri, UriError, parse_uri
 from finetune_api.verdict import SplitName
 from finetune_trainer.data import utf16
 from finetune_trainer.data.blocks import Block, one_by_one
-from finetune_trainer.data.column_names import absent
+from finetune_trainer.data.column_names import absent, meant
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.compression import compression_of, decompressed
 from finetune_trainer.data.csv_rows import SEPARATORS, Header, read_csv
@@ -46,7 +46,7 @@ def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
         TrainerError: SpecInvalid, with the field and what to write.
     """
     field = f"spec.dataset.{split}.uri"
-    path = _path_of_this_machine(data.uri) if allow_local else None
+    path = _path_of_this_machine(data.uri) if allow_local and data.uri == data.uri.strip(AROUND) else None
     if path is not None:
         raise TrainerError(
             Reason.SPEC_INVALID,
@@ -80,7 +80,7 @@ class SplitFile:
         self.columns_seen: dict[str, None] = {}
         """Names of the columns so far, in order: those that the job asks for, and up to 256 others."""
         self.has_objects = False
-        """Whether columns of the first row hold objects; unknown of a table, whose columns are known before."""
+        """Whether columns of the first row hold objects; those of CSV hold text."""
         self._layouts = Layouts(columns)
         self._wanted = frozenset(self._layouts.asked.names)
         self._source = Source(uri, air_gapped=air_gapped)
@@ -152,8 +152,7 @@ class SplitFile:
         self.format = self.format._replace(format=json_format(stream, asked))
         if self.format.format == "JSON":
             return read_json_array(stream, self.name)
-        found = read_json_lines(stream)
-        return self._rows_alone(found) if asked == "JSON" else found
+        return self._rows_alone(read_json_lines(stream), by_lines=asked == "JSONLines")
 
     def _found_out(self, what: str) -> None:
         self.format = self.format._replace(how=(*self.format.how, what))
@@ -167,20 +166,31 @@ class SplitFile:
         """Whether columns with these names are what the job needs."""
         return not absent(self._layouts.of(names).columns, names)
 
-    def _rows_alone(self, found: Iterator[Record | Block]) -> Iterator[Record | Block]:
+    def _rows_alone(self, found: Iterator[Record | Block], *, by_lines: bool) -> Iterator[Record | Block]:
         """The rows of a file that begins with an object, where that is a row and not an object around all of them.
+
+        Of a file that is called one of lines only a lone object is looked at: others have lines that can be told of.
 
         Raises:
             TrainerError: DatasetInvalid, it is not.
         """
-        first = next(found, None)
-        if first is not None and _is_around(next(iter(one_by_one([first]))), self._serves):
+        begun = list(islice(found, 1))
+        if by_lines and sum(1 for _ in islice(one_by_one(begun), 2)) == 1:
+            begun += islice(found, 1)
+        rows = list(islice(one_by_one(begun), 2))
+        if rows and (self._is_wrapped(rows) if by_lines else _is_around(rows[0], self._serves)):
             raise broken_file(
                 self.name,
                 "begins with an object that is no row: it holds the rows, or columns, or goes on in the next line",
                 _ALONE,
             )
-        return found if first is None else chain((first,), found)
+        return chain(begun, found)
+
+    def _is_wrapped(self, rows: list[Record]) -> bool:
+        """Whether the only line of a file is an object with a list of rows, and no conversation by another name."""
+        fields = rows[0].fields or {}
+        named = self._serves(fields) or meant(self._layouts.asked.columns, list(fields))
+        return len(rows) == 1 and not named and any(map(_holds_rows, fields.values()))
 
     def _parquet(self, stream: io.BufferedReader) -> Iterator[Record | Block]:
         from finetune_trainer.data.parquet import ParquetRows, spooled
@@ -193,6 +203,7 @@ class SplitFile:
             else:
                 parquet = ParquetRows(files.enter_context(spooled(stream, self.name)), self.name)
             self._note_columns(parquet.columns)
+            self.has_objects = parquet.has_objects
             yield from parquet.blocks({*self._wanted, *self._layouts.of(parquet.columns).names})
             self._source.require_same()
 

@@ -28,6 +28,10 @@ _ONE_FILE = (
     "Name one file of rows in the uri. Several become one by `cat` (JSON Lines), or by "
     "pandas.read_parquet('FOLDER').to_parquet('FILE.parquet')."
 )
+AS_UTF8 = (
+    "Save the file as UTF-8: Excel calls it CSV UTF-8, and `iconv -f WINDOWS-1252 -t UTF-8 FILE` does it with text of "
+    "Windows."
+)
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",
     Reason.ACCESS_DENIED: "Correct the rights of the file and its folders.",
@@ -45,7 +49,7 @@ class Source:
         self.uri = uri
         stored = _open(uri, air_gapped=air_gapped)
         self._opened = None if self.local_path is None else os.fstat(stored.fileno())
-        self._raw = _StoredBytes(uri, stored)
+        self._raw = _StoredBytes(uri, stored, 0 if self._opened is None else self._opened.st_size)
         self.stream: io.BufferedReader = io.BufferedReader(self._raw, buffer_size=BUFFER)
 
     @property
@@ -79,8 +83,7 @@ class Source:
             return
         now = guarded(self.uri, self.local_path.stat)
         if any(getattr(now, what) != getattr(self._opened, what) for what in ("st_ino", "st_size", "st_mtime_ns")):
-            step = "Leave the file as it is while it is read; write to another one, and rename it when it is whole."
-            raise broken_file(self.uri.file_name, "has changed while it was read", step)
+            raise _changed(self.uri)
 
     def __enter__(self) -> Self:
         return self
@@ -113,9 +116,11 @@ class Filled(io.RawIOBase):
 class _StoredBytes(Filled):
     """What the store gives, counted and hashed; its errors are already those of the trainer."""
 
-    def __init__(self, uri: Uri, stored: io.RawIOBase) -> None:
+    def __init__(self, uri: Uri, stored: io.RawIOBase, least: int) -> None:
         self._uri = uri
         self._stored = stored
+        self._least = least
+        """Bytes that there were at the beginning: where fewer come, somebody has written the file anew meanwhile."""
         self.digest = hashlib.sha256()
         self.count = 0
         self.finished = False
@@ -127,6 +132,8 @@ class _StoredBytes(Filled):
         self.digest.update(view[:size])
         self.count += size
         self.finished = self.finished or not size
+        if self.finished and self.count < self._least:
+            raise _changed(self._uri)
         return size
 
     def close(self) -> None:
@@ -138,6 +145,11 @@ class _StoredBytes(Filled):
 def broken_file(file_name: str, what: str, next_step: str = "Write the file anew and upload it again.") -> TrainerError:
     """A file that cannot be read to its end."""
     return TrainerError(Reason.DATASET_INVALID, f"{file_name}: {what}", next_step)
+
+
+def _changed(uri: Uri) -> TrainerError:
+    step = "Leave the file as it is while it is read; write to another one, and rename it when it is whole."
+    return broken_file(uri.file_name, "has changed while it was read", step)
 
 
 def guarded(uri: Uri, action: Callable[[], Any]) -> Any:

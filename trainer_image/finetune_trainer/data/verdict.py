@@ -16,12 +16,20 @@ from finetune_trainer.data import column_names
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count, count_pairs
-from finetune_trainer.data.doubtful import Doubtful, says_no_value, with_special_tokens
+from finetune_trainer.data.doubtful import (
+    Doubtful,
+    answered_as_asked,
+    in_quotes,
+    says_no_value,
+    with_lost_characters,
+    with_special_tokens,
+)
 from finetune_trainer.data.encode import Refused, Tally
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Row, Rows
+from finetune_trainer.data.source import AS_UTF8
 from finetune_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -124,13 +132,22 @@ class _SplitCheck:
     """Whether columns of the first row hold objects."""
     written_out: bool = False
     """Whether the first row has messages written out as JSON where text is learnt."""
+    in_quotes: bool = False
+    """Whether the first row of a CSV has quotes that were to be around its cells."""
     error: TrainerError | None = None
     """Why reading ended early."""
 
     def __post_init__(self) -> None:
         self.layouts = Layouts(self.spec.data.columns)
-        self.without_value = Doubtful(says_no_value)
-        self.with_special_tokens = Doubtful(with_special_tokens(self.tokenizer) if self.tokenizer else lambda _: ())
+        self.doubts = [
+            Doubtful(says_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
+            Doubtful(answered_as_asked, "an answer that is the question"),
+            Doubtful(with_lost_characters, "the sign for a character that was lost (U+FFFD)"),
+        ]
+        if self.tokenizer:
+            what = "a special token of the model in the text"
+            then = "; it is read as that token: rows need no chat format of their own"
+            self.doubts.append(Doubtful(with_special_tokens(self.tokenizer), what, then))
 
     @property
     def columns(self) -> Columns:
@@ -151,20 +168,22 @@ class _SplitCheck:
                 self.size, self.sha256 = file.size, file.sha256
         except TrainerError as error:
             self.error = error
-        if self.rows and self.columns_seen:
+        if self.columns_seen:
             self.absent = column_names.absent(self.columns, self.columns_seen, usable=self.bad_rows < self.rows)
 
     def _usable(self, file: SplitFile) -> Iterator[Rows | Row]:
         for found in to_rows(file.blocks(), self.layouts):
             if not self.rows and isinstance(found, Row | Rows):
-                self.written_out = written_out(found if isinstance(found, Row) else next(found.rows()))
+                first = found if isinstance(found, Row) else next(found.rows())
+                self.written_out = written_out(first)
+                self.in_quotes = self.format.startswith("CSV") and in_quotes(first)
             self.rows += len(found) if isinstance(found, Rows) else 1
             if isinstance(found, Unusable):
                 self._bad(found)
             else:
                 self.fingerprints.add(self.index, found)
-                self.without_value.add(found)
-                self.with_special_tokens.add(found)
+                for doubtful in self.doubts:
+                    doubtful.add(found)
                 yield found
 
     def _count_tokens(self, found: Iterable[Rows | Row]) -> None:
@@ -221,7 +240,7 @@ class _SplitCheck:
         """What is wrong with the split, in one sentence."""
         if self.error is not None:
             return self.error.message
-        if self.rows == 0:
+        if self.rows == 0 and not self.absent:
             what = "has a header but no rows" if self.columns_seen else "has no rows" if self.size else "is empty"
             return f"{self.called} {what}"
         if self.absent:
@@ -241,7 +260,9 @@ class _SplitCheck:
 
     def _absent_columns(self) -> str:
         wanted = " or ".join(repr(name) for name in self.absent)
-        none = "its 1 row has no column" if self.rows == 1 else f"none of its {self.rows:,} rows has a column"
+        none = f"none of its {self.rows:,} rows has a column"
+        if self.rows < 2:
+            none = "its 1 row has no column" if self.rows else "it has no rows, and no column"
         return f"{self.called}: {none} {wanted}; {self._spoken_columns()}"
 
     def _spoken_columns(self) -> str:
@@ -254,30 +275,39 @@ class _SplitCheck:
             return self.error.next_step
         if self.absent:
             return self._how_to_name_columns()
-        if self._is_no_json:
-            field = f"spec.dataset.{self.split}.format"
-            return (
-                f"The file was read as {self.format}: set {field} if it is something else, or write one object a line "
-                "(`jq -c . FILE` does it with objects over several lines)."
-            )
+        if self.bad_rows:
+            return self._how_to_mend_rows()
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
-        if not self.bad_rows:
-            return "Raise hyperparameters.maxSequenceLength, or shorten the prompts."
-        return None
+        return "Raise hyperparameters.maxSequenceLength, or shorten the prompts."
+
+    def _how_to_mend_rows(self) -> str | None:
+        if all("UTF-8" in problem.what for problem in self.problems):
+            return AS_UTF8
+        if not self._is_no_json:
+            return None
+        field = f"spec.dataset.{self.split}.format"
+        return (
+            f"The file was read as {self.format}: set {field} if it is something else, or write one object a line "
+            "(`jq -c . FILE` does it with objects over several lines)."
+        )
 
     def _how_to_name_columns(self) -> str:
         columns = self.columns
         meant = column_names.meant(columns, self.columns_seen)
         unnamed = [part for part in columns.needed if columns.named[part] not in self.columns_seen]
+        if column_names.are_of_messages(self.columns_seen):
+            return "Write one conversation a row: `jq -c '{messages: .}' FILE` does it with lists of messages."
         if self.has_objects and not meant:
-            return column_names.lifted(unnamed, of_array=self.format.split(",")[0] == "JSON")
+            return column_names.lifted(unnamed, self.format)
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if self.spec.preference is None and {"chosen", "rejected"} <= set(self.columns_seen):
             return (
                 f"Write spec.preference: {{}} if the model is to learn which of two answers is better; or else m{named}"
             )
+        if self.format.startswith("CSV") and self._spoken_columns() == column_names.NO_HEADER:
+            return f"Let the file begin with a line of its columns' names, or m{named}"
         return f"M{named}"
 
     def warnings(self) -> Iterator[str]:
@@ -295,19 +325,18 @@ class _SplitCheck:
             yield f"{self.called}: {column_names.read_as(layout, self.layouts.asked)}"
         if self.written_out:
             yield f"{self.called}: the first row has messages written as JSON for text: they are learnt as that text"
+        if self.in_quotes:
+            how = 'cells are quoted by ", and no space stands before it'
+            yield f"{self.called}: the first row has quotes around its cells, which are learnt with them: {how}"
         if part := _PART.search(self.file):
             yield f"{self.called}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
         for unread in column_names.unread(self.layouts.asked.columns, self.columns_seen):
             yield f"{self.called}: {unread}"
 
     def _of_texts(self) -> Iterator[str]:
-        if (doubtful := self.without_value).rows:
-            what = "a text that mostly means no value, such as nan, None or #N/A"
-            yield f"{self.called}: {_rows(doubtful.rows)} with {what} (the first: {doubtful.first})"
-        if (doubtful := self.with_special_tokens).rows:
-            what = "a special token of the model in the text"
-            how = "it is read as that token: rows need no chat format of their own"
-            yield f"{self.called}: {_rows(doubtful.rows)} with {what} (the first: {doubtful.first}); {how}"
+        for one in self.doubts:
+            if one.rows:
+                yield f"{self.called}: {_rows(one.rows)} with {one.what} (the first: {one.first}){one.then}"
 
     def _of_lengths(self) -> Iterator[str]:
         length = self.spec.hyperparameters.max_sequence_length

@@ -6,6 +6,8 @@ It knows no HTTP framework beyond the status code and headers that go with each 
 from collections.abc import Mapping
 from typing import Any
 
+_SHOWN = 256  # characters of what a client sent, where it is told back
+
 
 class ApiError(Exception):
     """A refusal: an HTTP status, a message for a person, and the field that is to blame."""
@@ -59,7 +61,7 @@ def wrong_key() -> ApiError:
 
 def wrong_model(asked: str, served: str) -> ApiError:
     """404: this server has one model, and it is another one."""
-    message = f"The model {asked!r} is not served here; this server's model is {served!r}."
+    message = f"The model {asked[:_SHOWN]!r} is not served here; this server's model is {served!r}."
     return ApiError(404, message, param="model", code="model_not_found")
 
 

@@ -244,6 +244,8 @@ class _Stream(StreamingResponse):
 
 
 async def _read(request: Request) -> bytes:
+    if int(request.headers.get("content-length", 0)) > _BODY_LIMIT:  # a number: else it had not come so far
+        raise api_errors.body_too_large(_BODY_LIMIT)
     raw = bytearray()
     async for part in request.stream():
         raw += part

@@ -7,7 +7,17 @@ it, and are not supported, are refused by name: a silent default would be a wron
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from finetune_trainer.data.rows import Role, Turn
@@ -78,7 +88,14 @@ class Message(_Body):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: StrictStr | list[TextPart]
+    content: StrictStr | Annotated[list[TextPart], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _calls_no_tool(cls, message: Any) -> Any:
+        if isinstance(message, dict) and (message.get("tool_calls") or message.get("function_call")):
+            raise ValueError("it calls a tool, and tools are not supported by this server")
+        return message
 
     @property
     def turn(self) -> Turn:

@@ -30,6 +30,9 @@ BAD = [
     pytest.param(CHAT_ROUTE, message(content=None), "messages[0].content", id="no content"),
     pytest.param(CHAT_ROUTE, message(content=[{"type": "image_url", "image_url": {"url": "x"}}]),
                  "messages[0].content[0].type", id="an image"),
+    pytest.param(CHAT_ROUTE, message(content=[]), "messages[0].content", id="content of no parts"),
+    pytest.param(CHAT_ROUTE, message(content="", tool_calls=[{"id": "1"}]), "messages[0]", id="a tool is called"),
+    pytest.param(CHAT_ROUTE, message(content=None, function_call={"name": "f"}), "messages[0]", id="a function is"),
     pytest.param(CHAT_ROUTE, {**CHAT, "temperature": 3}, "temperature", id="temperature too high"),
     pytest.param(CHAT_ROUTE, {**CHAT, "temperature": "hot"}, "temperature", id="temperature is a word"),
     pytest.param(CHAT_ROUTE, {**CHAT, "temperature": True}, "temperature", id="temperature is true"),
@@ -78,6 +81,11 @@ def test_a_bad_request_is_refused_with_its_field(address, route, body, param):
         (TEXT_ROUTE, {**TEXT, "prompt": ["a"] * 65}, "prompt: List should have at most 64 items"),
         (TEXT_ROUTE, {**TEXT, "prompt": []}, "prompt: List should have at least 1 item"),
         (TEXT_ROUTE, {**TEXT, "logprobs": 21}, "logprobs: Input should be less than or equal to 20"),
+        (
+            CHAT_ROUTE,
+            message(content=None, tool_calls=[{"id": "1"}]),
+            "messages[0]: it calls a tool, and tools are not",
+        ),
         (CHAT_ROUTE, {**CHAT, "logit_bias": {"\u0663": 1}}, "logit_bias: its keys are token ids"),
     ],
 )
@@ -112,6 +120,19 @@ def test_a_prompt_over_the_context_is_refused_with_both_numbers(client, served):
 def test_a_body_over_8_mib_is_refused(address):
     answer = httpx.post(address + TEXT_ROUTE, content=b" " * (9 << 20))
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_a_body_that_says_that_it_is_too_long_is_not_waited_for(address):
+    host, port = address.removeprefix("http://").split(":")
+    head = f"POST {TEXT_ROUTE} HTTP/1.1\r\nHost: x\r\nContent-Length: {9 << 30}\r\n\r\n{{".encode()
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head)
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_long_name_of_a_model_is_not_sent_back_whole(address):
+    answer = httpx.post(address + TEXT_ROUTE, json={**TEXT, "model": "x" * 100_000})
+    assert (answer.status_code, len(answer.content) < 1000) == (404, True)
 
 
 def test_unknown_paths_and_methods_have_errors_of_the_same_shape(address):
