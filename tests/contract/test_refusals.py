@@ -58,6 +58,10 @@ JOBS: list[Refused] = [
     (JOB, TRAIN, "pvc://data/", (f"{TRAIN}: ", "a scheme, a place and a path")),
     (JOB, TRAIN, "pvc://data/../x", (f"{TRAIN}: ", "'..' segment", "write the path without it")),
     (JOB, TRAIN, "pvc://data/x.csv\n", (f"{TRAIN}: ", "line break", "write the path without it")),
+    *(
+        (JOB, TRAIN, f"pvc://data/{path}", (f"{TRAIN}: ", "a space at its end or another character that is not seen"))
+        for path in ("x.csv ", "x.csv\u00a0", "x\u200b.csv", "\ufeffx.csv")
+    ),
     (JOB, TRAIN, "https://me:secret@host/x.csv", (f"{TRAIN}: ", "dataset.secretRef")),
     (JOB, TRAIN, "configmap://rows/a/b", (f"{TRAIN}: ", "write configmap://NAME/KEY")),
     (
