@@ -353,8 +353,13 @@ CONNECTIONS: list[Refused] = [
     (LOCAL, "spec.huggingFace.modelCache", {}, ("spec.huggingFace.modelCache.volume: Required",)),
     (LOCAL, "spec.huggingFace.imagePullPolicy", "Sometimes", ("imagePullPolicy", '"IfNotPresent"')),
     (LOCAL, "spec.huggingFace.maxRetries", 11, ("spec.huggingFace.maxRetries", "less than or equal to 10")),
+    (LOCAL, "spec.huggingFace.podTemplate.queueName", "Team_Queue", ("podTemplate.queueName", "in small letters")),
     (LOCAL, "spec.huggingFace.podTemplate.queue", "x", ('unknown field "spec.huggingFace.podTemplate.queue"',)),
     (LOCAL, "spec.fineTuning.allowedModels", "meta-llama/*", ("spec.fineTuning.allowedModels", "array")),
+    *(
+        (LOCAL, "spec.fineTuning.allowedModels", [text], ("allowedModels[0]", "write a glob, such as meta-llama/*"))
+        for text in ("^meta-llama/.*$", "meta-llama/* ", r"meta-llama/Llama-3\.1")
+    ),
     (LOCAL, "spec.fineTuning.allowedModels", [""], ("spec.fineTuning.allowedModels[0]", "at least 1")),
     (LOCAL, "spec.fineTuning.allowedEndpoints", ["https://api*/*"], ("allowedEndpoints[0]", "such as https://HOST/*")),
     (LOCAL, SELECTOR, [{"key": "a", "operator": "in"}], ("operator", '"NotIn"', '"Exists"')),

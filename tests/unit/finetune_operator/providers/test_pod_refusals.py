@@ -94,6 +94,7 @@ SUMMARY = "Unable to attach or mount volumes: unmounted volumes=[v1]: timed out 
         ("FailedAttachVolume", MULTI_ATTACH, "VolumeUnavailable"),
         ("FailedMapVolume", "MapVolume.WaitForAttach failed", "VolumeUnavailable"),
         ("FailedCreatePodSandBox", 'plugin type="calico" failed (add): no IP', "PodNotStarted"),
+        ("FailedCreatePodSandBox", "runc: container init was OOM-killed (memory limit too low?)", "InsufficientMemory"),
         ("NetworkNotReady", "network is not ready", "PodNotStarted"),
         ("FailedPrepareDynamicResources", "no such claim", "PodNotStarted"),
         ("FailedScheduling", "0/1 nodes", None),
