@@ -229,9 +229,8 @@ def wait_for_pod(view: JobView) -> Decision | None:
 
 def _placed(view: JobView, obstacle: Failure | None) -> Failure | None:
     """What keeps the pod from starting, with the field that names what is missing."""
-    if obstacle is None or view.spec is None:
-        return obstacle
-    return with_field(obstacle, view.spec, view.spec.connection_ref.name, view.connection)
+    name = view.spec.connection_ref.name if view.spec else ""
+    return with_field(obstacle, view.spec, name, view.connection) if obstacle else None
 
 
 def pod_check_seconds(run: Run, now: datetime) -> float | None:

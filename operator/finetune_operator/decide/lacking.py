@@ -14,10 +14,12 @@ _REFERENCES = {"secretref": "secret", "configmapref": "configmap", "cabundleref"
 _SCHEMES = {"pvc": "persistentvolumeclaim", "configmap": "configmap"}
 
 
-def with_field(failure: Failure, spec: ApiModel, connection: str, of_connection: ApiModel | None) -> Failure:
+def with_field(
+    failure: Failure, spec: ApiModel | None, connection: str = "", of_connection: ApiModel | None = None
+) -> Failure:
     """The same failure, beginning with the field that names the missing Secret, ConfigMap or claim, where one does."""
     found = _LACKED.search(failure.message)
-    if found is None:
+    if found is None or spec is None:
         return failure
     lacked = (str(found[1] or found[3]).lower(), str(found[2] or found[4]))
     fields = [field for field, named in _named(spec.wire(), "spec") if named == lacked]

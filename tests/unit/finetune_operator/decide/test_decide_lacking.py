@@ -4,8 +4,12 @@ import pytest
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
+from finetune_operator.decide.deployment import decide as decide_deployment
 from finetune_operator.decide.job import decide
+from finetune_operator.decide.server_state import Serving
 from tests.unit.finetune_operator.decide.given import connection, job_spec, run, running, view
+from tests.unit.finetune_operator.decide.test_decide_deployment import spec as deployment_spec
+from tests.unit.finetune_operator.decide.test_decide_deployment import view as deployment_view
 
 HUB = {"name": "hub", "key": "token"}
 DATA = {"train": {"uri": "configmap://rows/a.csv"}, "secretRef": {"name": "keys"}}
@@ -67,6 +71,14 @@ def test_all_fields_that_name_it_are_told() -> None:
 def test_what_no_field_names_is_told_as_it_is(message: str) -> None:
     """A name is of one kind only: `local` is the connection's, and `hub` a Secret's."""
     assert told(message) == message
+
+
+def test_a_server_that_lacks_its_key_says_so_by_the_field() -> None:
+    message = 'MountVolume.SetUp failed for volume "v3" : secret "nowhere" not found'
+    failing = Serving("Failing", 2, 0, Failure.because(Reason.CONTAINER_CONFIG_INVALID, message))
+    keyed = deployment_spec(apiKeySecretRef={"name": "nowhere", "key": "k"})
+    ready = decide_deployment(deployment_view(failing, spec=keyed)).status.conditions[0]
+    assert f"version 2 cannot be served: spec.apiKeySecretRef: {message}" in ready.message
 
 
 def test_without_a_connection_only_the_job_is_looked_through() -> None:
