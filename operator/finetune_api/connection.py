@@ -38,7 +38,9 @@ ImageName = Annotated[
     str,
     Field(min_length=1, max_length=512),
     shaped(
-        r"^[^\s:]+(:[^\s/]\S*)?$", "write an image alone, such as REGISTRY/NAME:TAG, without https:// and white space"
+        r"^([^/\s]*[.:][^/\s]*/)?[a-z0-9][^\sA-Z:@]*(:[^\s/:@]+)?(@\S+)?$",
+        "write an image alone, such as registry.example.com/name:1.0, its name in small letters, without https:// and "
+        "white space",
     ),
 ]
 

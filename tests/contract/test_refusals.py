@@ -341,6 +341,16 @@ CONNECTIONS: list[Refused] = [
         "registry.example.com/no such:1",
         ("trainerImage", "write an image alone"),
     ),
+    *(
+        (LOCAL, "spec.huggingFace.trainerImage", image, ("trainerImage", "its name in small letters"))
+        for image in (
+            "IMAGE_OF_THE_TRAINER",
+            "REGISTRY/finetune-trainer:0.1.0",
+            "ghcr.io/Team/trainer",
+            "a/b:1:2",
+            ":1",
+        )
+    ),
     (LOCAL, "spec.huggingFace.trainerImage", "https://ghcr.io/a/b:1", ("trainerImage", "without https://")),
     (LOCAL, "spec.huggingFace.artifacts.uri", "hf://bucket/x", ("artifacts.uri: write pvc://CLAIM", "gs://BUCKET")),
     (LOCAL, "spec.huggingFace.artifacts.uri", "s3://key:x@bucket", ("artifacts.uri: write pvc://", "s3://BUCKET")),
