@@ -12,6 +12,7 @@ from finetune_api.base import (
     ConfigMapKeyRef,
     HttpUrl,
     Name,
+    ObjectName,
     ObjectRef,
     ResourceRequirements,
     SecretKeyRef,
@@ -23,7 +24,11 @@ from finetune_api.base import (
 from finetune_api.uris import ARTIFACT_HELP, ARTIFACT_SHAPES
 
 OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
-Glob = Annotated[str, Field(min_length=1, max_length=256)]
+Glob = Annotated[
+    str,
+    Field(min_length=1, max_length=256),
+    shaped(r"^[^\s^$\\()|]*$", "write a glob, such as meta-llama/*, without white space, and no regular expression"),
+]
 EndpointGlob = Annotated[
     str,
     Field(max_length=512),
@@ -33,7 +38,9 @@ ImageName = Annotated[
     str,
     Field(min_length=1, max_length=512),
     shaped(
-        r"^[^\s:]+(:[^\s/]\S*)?$", "write an image alone, such as REGISTRY/NAME:TAG, without https:// and white space"
+        r"^([^/\s]*[.:][^/\s]*/)?[a-z0-9][^\sA-Z:@]*(:[^\s/:@]+)?(@\S+)?$",
+        "write an image alone, such as registry.example.com/name:1.0, its name in small letters, without https:// and "
+        "white space",
     ),
 ]
 
@@ -114,7 +121,7 @@ class PodTemplate(ApiModel):
     priority_class_name: Annotated[str, Field(max_length=253)] | None = Field(
         None, description="PriorityClass of the pods."
     )
-    queue_name: Annotated[str, Field(max_length=63)] | None = Field(
+    queue_name: Annotated[ObjectName, Field(max_length=63)] | None = Field(
         None,
         description="Kueue LocalQueue of the job's namespace in which its pods wait (label kueue.x-k8s.io/queue-name). "
         "Absent: no queue.",

@@ -40,8 +40,9 @@ _URI_RULES = rules(
         "CLAIM and NAME have a-z, 0-9, - and . only (file:// works only in `finetune-trainer check` and `run`)",
     ),
     (
-        "!self.matches('(^|/)[.][.](/|$)|[[:cntrl:]]')",
-        "uri may have neither a '..' segment nor a line break or another control character: write the path without it",
+        r"!self.matches(r'(^|/)[.][.](/|$)|\p{C}|[^\P{Z} ]| $')",
+        "uri may have neither a '..' segment nor a line break, a space at its end or another character that is not "
+        "seen: write the path without it",
     ),
     (
         "self.startsWith('abfs') || !self.matches('^[a-z0-9]+://[^/]*@')",

@@ -169,7 +169,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.JOB_SET_MISSING: "Ask an admin to install JobSet; the job goes on by itself then. Or apply it under a new "
     "name with resources.nodes: 1.",
     Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace: "
-    "the pod goes on by itself. If only its name is wrong, apply the job under a new name with the right one.",
+    "the pod goes on by itself. If only the name is wrong, correct it; a job is then applied under a new name.",
     Reason.UNSCHEDULABLE: "Wait for room, or ask for fewer resources; kubectl get pvc shows which claim is not bound.",
     Reason.VOLUME_UNAVAILABLE: "End what else uses the volume, or ask an admin to mend it (kubectl describe pvc); the "
     "pod goes on by itself.",

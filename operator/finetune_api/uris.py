@@ -113,7 +113,9 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
     elif split.scheme == LOCAL_SCHEME:
         path = unquote(path)
     if not path.isprintable():
-        raise UriError("the uri has a control character; write it without")
+        raise UriError("the uri has a character that is not seen, such as a line break; write it without")
+    if path.endswith(" "):
+        raise UriError("the uri has a space at its end; write it without")
     if ".." in path.split("/"):
         raise UriError("the uri has a '..' segment; write the path without it")
     if not path or not (split.netloc or split.scheme == LOCAL_SCHEME):
@@ -171,7 +173,7 @@ def _split(text: str) -> SplitResult:
     if text != text.strip(AROUND):
         raise UriError("the uri begins or ends with a space or a quotation mark; write it without")
     if not text.isprintable():
-        raise UriError("the uri has a control character; write it without")
+        raise UriError("the uri has a character that is not seen, such as a line break; write it without")
     try:
         return urlsplit(text)
     except ValueError as error:  # a bracket that is not closed, as in an address of IPv6

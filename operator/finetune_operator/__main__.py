@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 import time
@@ -65,7 +66,7 @@ from finetune_operator.runtime.lease_thread import LeaseThread, lease_thread
 from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
 from finetune_operator.runtime.reports import ReportServer
-from finetune_operator.runtime.settings import Settings, SettingsError
+from finetune_operator.runtime.settings import PREFIX, Settings, SettingsError
 
 logger = logging.getLogger("finetune_operator")
 
@@ -331,7 +332,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="finetune-operator",
         description="Without a command it is the operator itself, as its pod runs it: it takes its settings from "
-        "FINETUNE_… variables and works in the cluster that the kubeconfig names.",
+        "FINETUNE_… variables, of which it needs one at least, and works in the cluster that the kubeconfig names.",
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}", help="show the release and exit")
     ask.add_arguments(top.add_subparsers(dest="command", metavar="[COMMAND]", title="commands beside it"))
@@ -343,6 +344,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.command == "ask":
         return asyncio.run(ask.main(args))
+    if not any(name.startswith(PREFIX) for name in os.environ):
+        # Whoever types the bare name looks for help, and not for a second operator by the kubeconfig of a laptop.
+        parser().error(f"name a command; the operator itself runs in a pod, which has {PREFIX}NAMESPACE from the chart")
     try:
         settings = Settings.from_environment()
     except SettingsError as error:

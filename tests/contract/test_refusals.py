@@ -58,6 +58,10 @@ JOBS: list[Refused] = [
     (JOB, TRAIN, "pvc://data/", (f"{TRAIN}: ", "a scheme, a place and a path")),
     (JOB, TRAIN, "pvc://data/../x", (f"{TRAIN}: ", "'..' segment", "write the path without it")),
     (JOB, TRAIN, "pvc://data/x.csv\n", (f"{TRAIN}: ", "line break", "write the path without it")),
+    *(
+        (JOB, TRAIN, f"pvc://data/{path}", (f"{TRAIN}: ", "a space at its end or another character that is not seen"))
+        for path in ("x.csv ", "x.csv\u00a0", "x\u200b.csv", "\ufeffx.csv")
+    ),
     (JOB, TRAIN, "https://me:secret@host/x.csv", (f"{TRAIN}: ", "dataset.secretRef")),
     (JOB, TRAIN, "configmap://rows/a/b", (f"{TRAIN}: ", "write configmap://NAME/KEY")),
     (
@@ -341,6 +345,16 @@ CONNECTIONS: list[Refused] = [
         "registry.example.com/no such:1",
         ("trainerImage", "write an image alone"),
     ),
+    *(
+        (LOCAL, "spec.huggingFace.trainerImage", image, ("trainerImage", "its name in small letters"))
+        for image in (
+            "IMAGE_OF_THE_TRAINER",
+            "REGISTRY/finetune-trainer:0.1.0",
+            "ghcr.io/Team/trainer",
+            "a/b:1:2",
+            ":1",
+        )
+    ),
     (LOCAL, "spec.huggingFace.trainerImage", "https://ghcr.io/a/b:1", ("trainerImage", "without https://")),
     (LOCAL, "spec.huggingFace.artifacts.uri", "hf://bucket/x", ("artifacts.uri: write pvc://CLAIM", "gs://BUCKET")),
     (LOCAL, "spec.huggingFace.artifacts.uri", "s3://key:x@bucket", ("artifacts.uri: write pvc://", "s3://BUCKET")),
@@ -353,8 +367,13 @@ CONNECTIONS: list[Refused] = [
     (LOCAL, "spec.huggingFace.modelCache", {}, ("spec.huggingFace.modelCache.volume: Required",)),
     (LOCAL, "spec.huggingFace.imagePullPolicy", "Sometimes", ("imagePullPolicy", '"IfNotPresent"')),
     (LOCAL, "spec.huggingFace.maxRetries", 11, ("spec.huggingFace.maxRetries", "less than or equal to 10")),
+    (LOCAL, "spec.huggingFace.podTemplate.queueName", "Team_Queue", ("podTemplate.queueName", "in small letters")),
     (LOCAL, "spec.huggingFace.podTemplate.queue", "x", ('unknown field "spec.huggingFace.podTemplate.queue"',)),
     (LOCAL, "spec.fineTuning.allowedModels", "meta-llama/*", ("spec.fineTuning.allowedModels", "array")),
+    *(
+        (LOCAL, "spec.fineTuning.allowedModels", [text], ("allowedModels[0]", "write a glob, such as meta-llama/*"))
+        for text in ("^meta-llama/.*$", "meta-llama/* ", r"meta-llama/Llama-3\.1")
+    ),
     (LOCAL, "spec.fineTuning.allowedModels", [""], ("spec.fineTuning.allowedModels[0]", "at least 1")),
     (LOCAL, "spec.fineTuning.allowedEndpoints", ["https://api*/*"], ("allowedEndpoints[0]", "such as https://HOST/*")),
     (LOCAL, SELECTOR, [{"key": "a", "operator": "in"}], ("operator", '"NotIn"', '"Exists"')),

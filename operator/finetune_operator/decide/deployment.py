@@ -18,6 +18,7 @@ from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import DEPLOYMENT_LABEL, WAKE_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
+from finetune_operator.decide.lacking import with_field
 from finetune_operator.decide.server_state import Serving
 from finetune_operator.decide.serving_target import AT_PROVIDERS, Engine, Target, find_target
 
@@ -106,7 +107,7 @@ def _reading(view: DeploymentView, target: int, note: str) -> tuple[DeploymentPh
     answering = _answering(view)
     still = _still(answering, target)
     if serving.state == "Failing" and serving.failure and serving.version == target:
-        facts = _failing(serving.failure, target, still)
+        facts = _failing(with_field(serving.failure, view.spec), target, still)
         return ("Degraded" if answering else "Failed"), facts, answering
     facts = reconciling(Reason.DEPLOYING, f"version {target} is being deployed{note}{still}")
     return ("Updating" if answering else "Deploying"), facts, answering

@@ -31,6 +31,7 @@ from finetune_operator.decide.attempts import (
 from finetune_operator.decide.conditions import Fact, is_true, moment, ready, reconciling, resting, stalled, timestamp
 from finetune_operator.decide.job_change import fail, with_status
 from finetune_operator.decide.job_view import Change, Decision, JobView
+from finetune_operator.decide.lacking import with_field
 from finetune_operator.decide.reported import (
     AT_WORK,
     dataset_facts,
@@ -215,7 +216,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     """The attempt exists and its pod does not run yet: say what it waits for."""
     if view.run.state != "Queued":
         return None
-    obstacle = view.run.failure
+    obstacle = _placed(view, view.run.failure)
     if obstacle is None:
         facts = reconciling(Reason.QUEUED, view.run.note or AWAITED)
     elif obstacle.reason in PASSING:
@@ -224,6 +225,12 @@ def wait_for_pod(view: JobView) -> Decision | None:
         facts = stalled(obstacle.reason, obstacle.message)
     status = with_status(view, Change(facts, {"phase": "Queued", "failure": obstacle}))
     return Decision(status, requeue_after=pod_check_seconds(view.run, view.now))
+
+
+def _placed(view: JobView, obstacle: Failure | None) -> Failure | None:
+    """What keeps the pod from starting, with the field that names what is missing."""
+    name = view.spec.connection_ref.name if view.spec else ""
+    return with_field(obstacle, view.spec, name, view.connection) if obstacle else None
 
 
 def pod_check_seconds(run: Run, now: datetime) -> float | None:

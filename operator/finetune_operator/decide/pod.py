@@ -82,6 +82,11 @@ def never_ran(ended: Manifest) -> Failure | None:
     return _unstartable(str(ended.get("message") or ended["reason"]))
 
 
+def starved(said: str) -> Failure | None:
+    """A memory limit in which not even the start of a container fits: 8Mi, where 8Gi was meant. In runc's words."""
+    return Failure.because(Reason.INSUFFICIENT_MEMORY, said) if "memory limit too low" in said else None
+
+
 def crashed_by_signal(ended: Manifest) -> Failure | None:
     """What the processor or the kernel found wrong, of which the program itself could say nothing any more."""
     found = _CRASHES.get(ended.get("exitCode", 0))
@@ -194,7 +199,7 @@ def _waits(container: Manifest) -> Failure | None:
 
 def _unstartable(said: str) -> Failure:
     step = "Ask an admin: the message says what of the connection's image, or of the node, does not let it start."
-    return Failure(reason=Reason.CONTAINER_CONFIG_INVALID, message=said[:4096], next_step=step)
+    return starved(said) or Failure(reason=Reason.CONTAINER_CONFIG_INVALID, message=said[:4096], next_step=step)
 
 
 def _of_another(container: Manifest, said: str) -> Failure:

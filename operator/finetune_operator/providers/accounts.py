@@ -388,6 +388,13 @@ class Accounts:
         missing = [key for key, value in values.items() if not value]
         if missing:
             raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} has no {', '.join(missing)}")
+        garbled = [key for key, value in values.items() if not (value.isascii() and value.isprintable())]
+        if garbled:
+            message = (
+                f"Secret {self._namespace}/{name}: {', '.join(garbled)} has line breaks or letters beyond ASCII, as no "
+                "key has: write the key alone, once, and not the file or the Base64 that it came in"
+            )
+            raise TryLater(Reason.CREDENTIALS_INVALID, message)
         return values
 
 

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.pod import starved
 from finetune_operator.runtime.kube import EVENTS, PODS, Kube
 
 Manifest = dict[str, Any]
@@ -150,7 +151,7 @@ def _may_wait(pod: Manifest) -> bool:
 def _failure(event: str, note: str) -> Failure:
     """What is missing can be made; what is there and cannot be had is another matter."""
     missing = event == "FailedMount" and ("not found" in note or "non-existent" in note)
-    return Failure.because(Reason.CONTAINER_CONFIG_INVALID if missing else _REASONS[event], note)
+    return starved(note) or Failure.because(Reason.CONTAINER_CONFIG_INVALID if missing else _REASONS[event], note)
 
 
 def _telling(event: Manifest) -> tuple[bool, str]:

@@ -3,6 +3,7 @@
 The client is half of what the operator would have in memory: this module is imported outside of pods alone.
 """
 
+import os
 import ssl
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def namespace_of(path: Path) -> str | None:
     Raises:
         NoCluster: the file cannot be read.
     """
+    _require_one_of(path)
     try:
         _, current = list_kube_config_contexts(config_file=str(path))  # type: ignore[no-untyped-call]
     except _UNREADABLE as error:
@@ -67,7 +69,18 @@ def namespace_of(path: Path) -> str | None:
     return namespace
 
 
+def _require_one_of(path: Path) -> None:
+    """The official client prints that a file is not there, and goes on to miss what would be in it.
+
+    Raises:
+        NoCluster: none is there.
+    """
+    if not any(Path(one).is_file() for one in str(path).split(os.pathsep)):
+        raise NoCluster(f"no credentials for a cluster: {path} is not there; KUBECONFIG names another file")
+
+
 async def _load(path: Path, configuration: Configuration) -> None:
+    _require_one_of(path)
     try:
         await load_kube_config(  # type: ignore[no-untyped-call]
             config_file=str(path), client_configuration=configuration, persist_config=False

@@ -41,6 +41,8 @@ def test_a_good_uri_is_taken_apart(text: str, scheme: str, root: str, path: str,
         ("pvc://data/../other/train.jsonl", "'..' segment"),
         ("pvc://data/..", "'..' segment"),
         ("https://example.com/a/../b.csv", "'..' segment"),
+        ("pvc://data/train.jsonl ", "a space at its end"),
+        ("s3://bucket/train.jsonl\u3000", "a character that is not seen"),
         ("configmap://rows/a/b.csv", "no '/'"),
         ("https://user:password@example.com/a.csv", "spec.dataset.secretRef"),
         ("s3://KEY:SECRET@bucket/a.csv", "spec.dataset.secretRef"),
@@ -66,7 +68,7 @@ def test_a_bad_uri_is_refused_with_what_to_write(text: str, says: str) -> None:
 
 def test_a_folder_has_a_name_for_messages() -> None:
     assert parse_uri("pvc://data/rows/").file_name == "rows"
-    with pytest.raises(UriError, match="control character"):
+    with pytest.raises(UriError, match="a character that is not seen"):
         parse_uri("file:///data/a%00b.csv", allow_local=True)
 
 

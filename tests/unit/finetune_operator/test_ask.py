@@ -270,9 +270,12 @@ async def test_an_api_server_that_does_not_answer_is_named(
 async def test_without_a_kubeconfig_one_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    missing = tmp_path / "none"
+    monkeypatch.setenv("KUBECONFIG", str(missing))
     assert await ask.main(parser().parse_args(["ask", "mood", "q"]), {}) == ask.FAILED
-    assert capsys.readouterr().err.startswith("no credentials for a cluster")
+    said = capsys.readouterr()
+    assert said.err == f"no credentials for a cluster: {missing} is not there; KUBECONFIG names another file\n"
+    assert said.out == ""
 
 
 def test_help_says_what_the_command_does_alone(capsys: pytest.CaptureFixture[str]) -> None:

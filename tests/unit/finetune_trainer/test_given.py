@@ -21,6 +21,14 @@ def test_a_key_that_a_store_asks_for_becomes_a_variable_whatever_the_image_has(n
     assert environment[name] == "of the Secret"
 
 
+@pytest.mark.parametrize("written", ["key\n", "key\r\n", " key"])
+def test_a_key_that_was_made_from_a_file_comes_without_its_line_break(written):
+    """`kubectl create secret --from-file` keeps it, and no store takes a key with one."""
+    environment = {f"{PREFIX}AWS_SECRET_ACCESS_KEY": written}
+    take_data_keys(environment)
+    assert environment["AWS_SECRET_ACCESS_KEY"] == "key"
+
+
 @pytest.mark.parametrize(
     "name",
     ["PYTHONPATH", "LD_PRELOAD", "CC", "AWS_CONFIG_FILE", "HF_HUB_OFFLINE", "FINETUNE_JOB", "JOB_COMPLETION_INDEX"],

@@ -436,3 +436,9 @@ def test_the_charts_description_lists_the_kinds() -> None:
     listed = yaml.safe_load(chart["annotations"]["artifacthub.io/crds"])
     assert {row["kind"]: row["name"] for row in listed} == {kind.kind: crd(kind)["metadata"]["name"] for kind in KINDS}
     assert chart["appVersion"] == "0.1.0"
+
+
+def test_the_operator_asks_for_the_scratch_that_it_uses(defaults: list[Manifest]) -> None:
+    """Where others have filled a node's disk, the kubelet first evicts pods that use more of it than they asked for."""
+    (container,) = only(defaults, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"]["ephemeral-storage"] == "64Mi"

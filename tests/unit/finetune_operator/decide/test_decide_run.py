@@ -127,6 +127,12 @@ def test_state(job: Any, pods: Any, posted: Any, state: str) -> None:
         (BACKOFF, pod("Failed", **ended(143)), None, Reason.INTERRUPTED),
         (BACKOFF, pod("Failed", reason="UnexpectedAdmissionError"), None, Reason.INTERRUPTED),
         (BACKOFF, pod("Failed", **ended(128, "StartError", "no such file")), None, Reason.CONTAINER_CONFIG_INVALID),
+        (
+            BACKOFF,
+            pod("Failed", **ended(128, "StartError", "init was OOM-killed (memory limit too low?)")),
+            None,
+            Reason.INSUFFICIENT_MEMORY,
+        ),
         (BACKOFF, pod("Failed", **ended(1)), None, Reason.TRAINER_CRASHED),
         (BACKOFF, pod("Failed", **ended(2)), None, Reason.TRAINER_CRASHED),
         (BACKOFF, pod("Failed", **ended(0)), None, Reason.TRAINER_CRASHED),

@@ -101,6 +101,7 @@ SUMMARY = "Unable to attach or mount volumes: unmounted volumes=[v1]: timed out 
         ("FailedMapVolume", "MapVolume.WaitForAttach failed", "VolumeUnavailable"),
         ("FailedCreatePodSandBox", 'plugin type="calico" failed (add): no IP', "PodNotStarted"),
         ("FailedCreatePodSandBox", NO_PAUSE_IMAGE, "PodNotStarted"),
+        ("FailedCreatePodSandBox", "runc: container init was OOM-killed (memory limit too low?)", "InsufficientMemory"),
         ("NetworkNotReady", "network is not ready", "PodNotStarted"),
         ("FailedPrepareDynamicResources", "no such claim", "PodNotStarted"),
         ("FailedScheduling", "0/1 nodes", None),

@@ -54,6 +54,18 @@ async def test_a_check_that_finds_a_bad_key_has_the_jobs_looked_at(cluster: Clou
     assert JOB in cluster.queue
 
 
+@pytest.mark.parametrize("key", ["sk-ä", "OPENAI_API_KEY=sk-1\nOTHER=2", "sk-1\x00", "sk-\ufffd"])
+async def test_a_key_that_no_header_can_hold_is_blamed_itself_and_not_the_provider(
+    cluster: CloudCluster, key: str
+) -> None:
+    cluster.set_key(key)
+    await check_an_hour_later(cluster)
+    ready = cluster.condition("Ready", OPENAI)
+    assert (ready["status"], ready["reason"]) == ("False", "CredentialsInvalid")
+    assert "Secret finetune/openai: api-key has line breaks or letters beyond ASCII" in ready["message"]
+    assert key not in ready["message"]
+
+
 # To this cluster: what the API server says of its pods.
 
 LOCAL = Key(CONNECTIONS.kind, "", "local")

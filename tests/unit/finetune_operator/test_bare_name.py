@@ -1,0 +1,43 @@
+"""`finetune-operator` alone, as somebody types it who looks for help: no second operator begins to work."""
+
+import os
+
+import pytest
+
+from finetune_operator import __main__ as program
+
+
+def forget_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("FINETUNE_")]:
+        monkeypatch.delenv(name)
+
+
+async def must_not_run(*_: object) -> int:
+    raise AssertionError("an operator has begun to work")
+
+
+def test_the_bare_name_says_what_is_missing(monkeypatch, capsys):
+    forget_settings(monkeypatch)
+    monkeypatch.setattr(program, "_main", must_not_run)
+    with pytest.raises(SystemExit) as ended:
+        program.main([])
+    said = capsys.readouterr().err
+    assert ended.value.code == program.MISCONFIGURED
+    assert "name a command" in said
+    assert "FINETUNE_NAMESPACE" in said
+    assert "{ask}" in said or "[COMMAND]" in said
+
+
+@pytest.mark.parametrize("name", ["FINETUNE_NAMESPACE", "FINETUNE_KUBECONFIG"])
+def test_with_a_setting_it_is_the_operator(monkeypatch, name):
+    forget_settings(monkeypatch)
+    monkeypatch.setenv(name, "somewhere")
+
+    async def ran(_: object) -> int:
+        return 0
+
+    monkeypatch.setattr(program, "_main", ran)
+    monkeypatch.setattr(program.logs, "configure", lambda _: None)
+    monkeypatch.setattr(program.gc, "freeze", lambda: None)
+    monkeypatch.setattr(program.gc, "set_threshold", lambda _: None)
+    assert program.main([]) == 0
