@@ -55,7 +55,7 @@ class Batch:
     """The rows that a model is working on.
 
     `can_join` is False for models whose state cannot be put together from rows (linear attention, chunked attention,
-    no position_ids): they answer one request after the other, with the state that they make themselves.
+    no position_ids): they answer one request after the other.
     """
 
     def __init__(self, model: Any, *, can_join: bool) -> None:
@@ -82,7 +82,7 @@ class Batch:
     def start(self, row: Row) -> None:
         """Take a row in; `read` then reads its prompt, and its answer so far if it was dropped in the middle of it."""
         row.cached = 0
-        self._reading = (row, new_cache() if self._can_join else None)
+        self._reading = (row, new_cache() if self._can_join else _cache_of_its_own(self._model))
 
     def read(self) -> Row | None:
         """Read one portion of the text in hand; the row, with its next token, when that was the last portion."""
@@ -151,7 +151,7 @@ class Batch:
         if self._cache_name == "past_key_values":  # recurrent models take a mask for that of the new tokens alone
             extra["attention_mask"] = mask
         output = self._model(input_ids=ids, use_cache=True, **extra)
-        return output.logits[:, -1], output[self._cache_name]
+        return output.logits[:, -1], output[self._cache_name] if cache is None else cache
 
 
 @torch.inference_mode()
@@ -174,6 +174,12 @@ def cache_name(model: Any) -> str | None:
     """
     known = ("past_key_values", "cache_params")
     return next((name for name in known if name in _parameters(model)), None)
+
+
+def _cache_of_its_own(model: Any) -> Any:
+    """What `generate` would give the model; None where it takes no such thing and makes its state itself (MiniMax)."""
+    takes_one: bool = model._supports_default_dynamic_cache()  # noqa: SLF001 - transformers' only word on it
+    return DynamicCache(config=model.config) if takes_one else None
 
 
 def can_join(model: Any) -> bool:
