@@ -1,10 +1,11 @@
-"""A frozen linear layer and its low-rank adapter as one step of the graph: y = xWᵀ + s·(xAᵀ)Bᵀ.
+"""A frozen linear layer and its low-rank adapter as one step of the graph: y = xWᵀ + (xAᵀ)(s·B)ᵀ.
 
 peft's own layer casts x to the adapter's float32 and back for each of the seven layers of a block, keeps all of that
 for the backward pass, and adds the two products in passes of their own over memory. Here x is kept once, as it is.
 
 It also rounds xWᵀ to 16 bits before it adds the adapter's part, which at first is smaller than the last bit there: a
-third of it is lost and more. Here the sum is rounded once.
+third of it is lost and more. Here the sum is rounded once. Dropout leaves a byte per number of x, which says what it
+kept, instead of another x.
 """
 
 from typing import Any, cast
@@ -27,9 +28,11 @@ class AdaptedLinear(Linear):
         first, second = _weight(self.lora_A), _weight(self.lora_B)
         if first.dtype != dtype and not torch.is_autocast_enabled(kind):
             return super().forward(x)
-        scale = self.scaling[_NAME]
         flat = x.to(dtype).reshape(-1, x.shape[-1])
-        out: Any = _Adapted.apply(flat, base.weight.to(dtype), base.bias, first, second, scale)
+        stay = 1 - getattr(self.lora_dropout[_NAME], "p", 0.0) if self.training else 1.0
+        kept = torch.empty_like(flat, dtype=torch.bool).bernoulli_(stay) if stay < 1 else None
+        scale = self.scaling[_NAME] / stay
+        out: Any = _Adapted.apply(flat, base.weight.to(dtype), base.bias, first, second, scale, kept)
         return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return] # here, as models may write into it
 
 
@@ -59,30 +62,35 @@ def _sum(flat: torch.Tensor, weight: torch.Tensor, bias: Any, narrow: torch.Tens
 class _Adapted(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917 - autograd passes what `apply` got, by place
-        ctx: Any, flat: torch.Tensor, weight: torch.Tensor, bias: Any, first: Any, second: Any, scale: float
+        ctx: Any, flat: torch.Tensor, weight: torch.Tensor, bias: Any, first: Any, second: Any, scale: float, kept: Any
     ) -> Any:
         ctx.adapter_dtype = first.dtype
-        first, second = first.to(flat.dtype), second.to(flat.dtype)
-        narrow = (flat @ first.T).mul_(scale)
+        first, second = first.to(flat.dtype), (second * scale).to(flat.dtype)  # scaled in 32 bits: rounded once
+        narrow = _only(kept, flat) @ first.T
         out = _sum(flat, weight, bias, narrow, second)
-        ctx.save_for_backward(flat, weight, first, second, narrow)
+        ctx.save_for_backward(flat, weight, first, second, narrow, kept)
         ctx.scale = scale
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        flat, weight, first, second, narrow = ctx.saved_tensors
-        down = (grad @ second).mul_(ctx.scale)
-        to_first = (down.T @ flat).to(ctx.adapter_dtype)
-        to_second = (grad.T @ narrow).to(ctx.adapter_dtype)
-        to_flat = (down @ first).addmm_(grad, weight) if ctx.needs_input_grad[0] else None
-        return to_flat, None, None, to_first, to_second, None
+        flat, weight, first, second, narrow, kept = ctx.saved_tensors
+        down = grad @ second
+        to_first = (down.T @ _only(kept, flat)).to(ctx.adapter_dtype)
+        to_second = (grad.T @ narrow).to(ctx.adapter_dtype).mul_(ctx.scale)
+        to_flat = _only(kept, down @ first).addmm_(grad, weight) if ctx.needs_input_grad[0] else None
+        return to_flat, None, None, to_first, to_second, None, None
+
+
+def _only(kept: Any, values: torch.Tensor) -> torch.Tensor:
+    """What dropout kept of the values; what makes up for the rest is in the scale."""
+    return values if kept is None else values * kept
 
 
 def fuse(model: Any) -> int:
     """Give every layer that qualifies the forward pass above; returns how many did.
 
-    Those with dropout, DoRA, 4-bit weights or several adapters keep peft's.
+    Those with DoRA, 4-bit weights or several adapters keep peft's.
     """
     fitting = [module for module in model.modules() if _fits(module)]
     for module in fitting:
@@ -98,6 +106,5 @@ def _fits(module: Any) -> bool:
         and not module.lora_variant
         and not module.fan_in_fan_out
         and not module.lora_bias[_NAME]
-        and isinstance(module.lora_dropout[_NAME], torch.nn.Identity)
         and not module.base_layer.weight.requires_grad
     )

@@ -40,6 +40,7 @@ def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
         raise TrainerError(
             Reason.SPEC_INVALID, f"spec.lora.targetModules: {str(error).splitlines()[0][:400]}", step
         ) from error
+    _require_directions(tuned)
     adapters: Any = tuned.peft_config["default"]
     adapters.target_modules = _short(tuned, adapters.target_modules)
     return tuned
@@ -132,6 +133,23 @@ def _require_modules(model: Any, targets: list[str]) -> None:
     elif routers and not unknown:
         what = f"{', '.join(routers)} chooses experts, and takes no adapter"
     raise TrainerError(Reason.SPEC_INVALID, f"spec.lora.targetModules: {what}", _next_step(model))
+
+
+def _require_directions(tuned: Any) -> None:
+    """Refuse DoRA on rows of zeros: it divides each row by its length, and so do all who load its adapter.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    for name, length in tuned.named_parameters():
+        zeros = "lora_magnitude_vector" in name and not length.is_meta and int((length == 0).sum())
+        if zeros:
+            layer = name.removeprefix("base_model.model.").partition(".lora_magnitude_vector")[0]
+            raise TrainerError(
+                Reason.SPEC_INVALID,
+                f"lora.useDoRA: {zeros} of the {len(length)} rows of {layer} are zeros, by whose length DoRA divides",
+                "Leave useDoRA out, or that layer out of lora.targetModules, and apply the job under a new name.",
+            )
 
 
 def adapts_shared_weights(tuned: Any) -> bool:

@@ -34,6 +34,9 @@ from finetune_trainer.trackers import TENSORBOARD_FOLDER
 if TYPE_CHECKING:
     from finetune_trainer.evaluation.contest import Contest
 
+_SAMPLING = ("do_sample", "temperature", "top_p", "top_k")
+"""Of a generation_config, what a request can ask for otherwise; all that our own server reads of it, too."""
+
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
 
@@ -141,10 +144,14 @@ def save_tokenizer(folder: Path, tokenizer: Any, chat: ChatTokenizer) -> None:
 
 
 def generation_config(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
-    """How to generate: the base model's own settings, ended by every token that may end an answer."""
+    """How to generate: as the model was measured, and with the base model's own temperature where one is asked for.
+
+    A repetition penalty, beams or limits of the base are not handed on. Nobody measured the tuned model with them, they
+    spoil answers that have to repeat (JSON, code), and of the servers that read this file each heeds others of them.
+    """
     plain = plain_generation(model, tokenizer, chat)
-    config = copy.deepcopy(model.generation_config)
-    config.update(eos_token_id=plain.eos_token_id, pad_token_id=plain.pad_token_id)
+    config = copy.deepcopy(plain)
+    config.update(**{name: getattr(model.generation_config, name, None) for name in _SAMPLING})
     try:
         config.validate(strict=True)
     except ValueError:  # the base model's own settings contradict each other; saving would refuse them

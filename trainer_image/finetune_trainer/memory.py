@@ -297,7 +297,7 @@ class Need:
     @property
     def _fused(self) -> bool:
         lora = self.setup.adapters
-        return lora is not None and self.setup.method == "LoRA" and not lora.dropout and not lora.use_dora
+        return lora is not None and self.setup.method == "LoRA" and not lora.use_dora
 
     @property
     def _norms_fused(self) -> bool:
@@ -355,14 +355,13 @@ class Need:
         """
         lora, width = self.setup.adapters, self.setup.compute_bytes
         learning = matrices if lora is None else [one for one in matrices if one in self._targets]
-        if self._copies_inputs or (lora and lora.dropout):
-            inputs = sum(one.share * one.inputs for one in learning)
-        else:
+        each = inputs = sum(one.share * one.inputs for one in learning)
+        if not (self._copies_inputs or (lora and lora.dropout and not self._fused)):
             shared = {(one.parent, one.to_residual, one.inputs): one.share * one.inputs for one in learning}
             inputs = sum(shared.values())
         if lora is None:
             return width * inputs
-        mask = inputs * _MASK[self.setup.device] if lora.dropout else 0
+        mask = each * (1 if self._fused else _MASK[self.setup.device]) if lora.dropout else 0
         dora = _DORA * sum(one.share * one.outputs for one in learning) if lora.use_dora else 0
         return width * (inputs + lora.r * len(learning) + dora) + mask
 

@@ -94,7 +94,9 @@ def _use(job: TrainerJob, about: Fields, adapter: Fields | None) -> str:
         return asked
     rank = f"--max-lora-rank {adapter['r']}"
     name = job.spec.model_ref.name
-    return f"{asked}\n```\nvllm serve {job.spec.base_model} --enable-lora {rank} --lora-modules {name}=FOLDER\n```\n"
+    own = "--tokenizer FOLDER --generation-config FOLDER"
+    command = f"vllm serve {job.spec.base_model} --enable-lora {rank} --lora-modules {name}=FOLDER {own}"
+    return f"{asked}\n```\n{command}\n```\n"
 
 
 def _table(head: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> str:

@@ -198,7 +198,8 @@ def _vllm(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Ser
         rank = next((r for r in VLLM_RANKS if r >= (served.version.lora_rank or VLLM_RANKS[-1])), VLLM_RANKS[-1])
         # The base keeps its own name, so that a request for the tuned model never falls back to it.
         args += ["--served-model-name", base, "--enable-lora", "--max-lora-rank", str(rank)]
-        args += ["--lora-modules", f"{name}={folder}"]
+        # vLLM takes the base's by itself: that may have no template, and other ends of answers.
+        args += ["--lora-modules", f"{name}={folder}", "--tokenizer", folder, "--generation-config", folder]
     else:
         args += ["--served-model-name", name]
     if local.max_model_length is not None:

@@ -102,7 +102,7 @@ def test_the_card_says_what_on_which_data_how_and_how_well(cache, tmp_path):
     assert "| r | 4 |" in body
     assert f"| validation loss, nats per completion token | {report.result.eval_loss:.4g} |" in body
     assert "| measure | tuned | zeroShot |" in body
-    assert "vllm serve test/tiny-llama --enable-lora --max-lora-rank 4 --lora-modules colours=FOLDER" in body
+    assert "vllm serve test/tiny-llama --enable-lora --max-lora-rank 4 --lora-modules colours=FOLDER --tok" in body
     rows = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]
     assert not any(row["prompt"] in card for row in rows)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_api.exit_codes import ExitCode
@@ -110,6 +110,19 @@ def test_trap_17_magnitudes_of_dora_are_float32_and_learn_on_a_bfloat16_base(tin
         assert not torch.equal(value, before), name
         # Steps this small would all be rounded away in bfloat16.
         assert (value - before).abs().max() < before.abs().max() * torch.finfo(torch.bfloat16).eps
+
+
+def test_dora_on_rows_of_zeros_is_refused_before_it_divides_by_their_length(tiny_model, tmp_path):
+    folder = tmp_path / "cache" / NAME
+    shutil.copytree(tiny_model / NAME, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3:5] = 0
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    job = make_job(tmp_path, tmp_path / "cache", splits=("train",), hyperparameters=SHORT, lora={"useDoRA": True})
+    code, report, _ = do(job)
+    assert (code, report.failure.reason) == (ExitCode.SPEC_INVALID, "SpecInvalid")
+    assert "lora.useDoRA: 2 of the 64 rows of model.layers.1.mlp.up_proj are zeros" in report.failure.message
+    assert "Leave useDoRA out" in report.failure.next_step
 
 
 @pytest.mark.parametrize("lora", [{}, {"useDoRA": True}])

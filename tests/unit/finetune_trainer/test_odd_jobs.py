@@ -167,6 +167,36 @@ def test_a_base_model_without_template_pad_or_end_of_sequence_is_tuned(own_model
     assert any("the tuned model stops only at its token limit" in warning for warning in report.dataset.warnings)
 
 
+SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 20}
+TASTE = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "max_new_tokens": 7, "min_length": 3, "num_beams": 4}
+
+
+@pytest.mark.parametrize(
+    "spec", [{"method": "Full"}, {}, {"artifact": {"merge": True}}], ids=["Full", "LoRA", "merged"]
+)
+def test_an_artifact_samples_as_its_base_recommends_and_hands_no_other_taste_on(own_model, tmp_path, spec):
+    """vLLM heeds some of it, transformers all and our server none; it was measured without."""
+    cache, folder = own_model
+    (folder / "generation_config.json").write_text(json.dumps(SAMPLING | TASTE | {"eos_token_id": [0, 2]}))
+    job = job_with_rows(tmp_path, cache, 4, hyperparameters={"epochs": 0.4}, **spec)
+    assert do(job)[0] == ExitCode.OK
+    found = json.loads((Path(job.output) / "model" / "generation_config.json").read_text())
+    found.pop("transformers_version")
+    assert found == SAMPLING | {"eos_token_id": [2, 0], "pad_token_id": 2}
+
+
+@pytest.mark.parametrize("method", ["LoRA", "Full"])
+def test_a_base_whose_settings_contradict_each_other_is_tuned_and_generates_plainly(own_model, tmp_path, method):
+    cache, folder = own_model
+    contradiction = {"do_sample": False, "temperature": 0.6, "top_p": 0.9}
+    (folder / "generation_config.json").write_text(json.dumps(contradiction))
+    job = job_with_rows(tmp_path, cache, 4, hyperparameters={"epochs": 0.4}, method=method)
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    found = json.loads((Path(job.output) / "model" / "generation_config.json").read_text())
+    assert found.keys() == {"eos_token_id", "pad_token_id", "transformers_version"}
+
+
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 48}
 
 

@@ -56,7 +56,7 @@ def make_model(kind, **changes):
 
 def adapted(model, **lora):
     torch.manual_seed(3)
-    tuned = with_adapters(model, LoRA(r=4, alpha=8, **lora), "x")
+    tuned = with_adapters(model, LoRA(**{"r": 4, "alpha": 8, **lora}), "x")
     with torch.no_grad():
         for name, value in tuned.named_parameters():
             if "lora_B" in name:
@@ -302,36 +302,80 @@ def test_a_fused_layer_is_pefts_where_adapters_are_off_or_merged():
         torch.testing.assert_close(merged(input_ids=ids).logits, tuned, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("lora", [{"dropout": 0.1}, {"use_dora": True}])
-def test_layers_that_do_more_than_lora_keep_pefts_way(lora):
-    assert fuse(adapted(make_model("llama"), **lora)) == 0
+def test_layers_that_do_more_than_lora_keep_pefts_way():
+    assert fuse(adapted(make_model("llama"), use_dora=True)) == 0
 
 
-def test_fused_layers_in_bfloat16_round_no_worse_than_pefts_and_learn_in_float32(store):
-    def learnt(dtype, *, fused):
-        model = adapted(make_model("llama", num_key_value_heads=2).to(dtype))
+def layer_of(model, name="down_proj"):
+    return next(module for path, module in model.named_modules() if path.endswith(name))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_fused_layer_drops_a_part_of_what_its_adapter_reads_and_makes_up_for_it(training):
+    """Beside the same written out, with what was dropped told by the seed."""
+    model = adapted(make_model("llama", num_key_value_heads=2), dropout=0.25).train(training)
+    assert fuse(model)
+    layer = layer_of(model)
+    first, second = (half["default"].weight for half in (layer.lora_A, layer.lora_B))
+    x = torch.randn(2, 300, 64, requires_grad=True)
+    torch.manual_seed(5)
+    got = torch.autograd.grad(layer(x).pow(2).sum(), [x, first, second])
+    torch.manual_seed(5)
+    kept = torch.empty(600, 64, dtype=torch.bool).bernoulli_(0.75).view(2, 300, 64) / 0.75 if training else 1
+    out = layer.base_layer(x) + 2 * (x * kept) @ first.T @ second.T
+    for one, expected in zip(got, torch.autograd.grad(out.pow(2).sum(), [x, first, second]), strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.1, 2.0])
+@pytest.mark.parametrize("alpha", [8, 6])
+def test_in_16_bits_no_number_of_a_fused_layer_is_further_from_exact_than_pefts(scale, alpha):
+    """Of a layer alone: a model of several makes of one rounding or another what it will, a third more or less."""
+    errors = {}
+    for dtype, fused in ((torch.float64, False), (torch.bfloat16, False), (torch.bfloat16, True)):
+        model = adapted(make_model("llama", hidden_size=256, intermediate_size=512).bfloat16(), r=16, alpha=alpha)
         if fused:
             fuse(model)
+        layer = layer_of(model).to(dtype) if dtype is torch.float64 else layer_of(model)
+        first, second = (half["default"].weight for half in (layer.lora_A, layer.lora_B))
+        torch.manual_seed(6)
+        with torch.no_grad():
+            second.copy_(torch.randn(second.shape) * scale)
+        x = torch.randn(400, 512).bfloat16().to(dtype).requires_grad_()
+        push = torch.randn(400, 256).bfloat16().to(dtype)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+            out = layer(x)
+        found = [out, *torch.autograd.grad(out, [x, first, second], push.to(out.dtype))]
+        errors[dtype, fused] = [one.detach().double() for one in found]
+    exact, *both = errors.values()
+    pefts, ours = (
+        [float((one - right).norm() / right.norm()) for one, right in zip(way, exact, strict=True)] for way in both
+    )
+    assert all(mine < 1.02 * theirs for mine, theirs in zip(ours, pefts, strict=True)), (ours, pefts)
+
+
+def test_fused_layers_in_bfloat16_learn_in_float32_what_those_in_32_bits_do(store):
+    def learnt(dtype):
+        model = adapted(make_model("llama", num_key_value_heads=2).to(dtype))
+        fuse(model)
         return gradients(model, store, Cut(None, 2), dtype=dtype)
 
-    exact = learnt(torch.float32, fused=False)
-    errors = {}
-    for fused in (False, True):
-        got = learnt(torch.bfloat16, fused=fused)
-        assert {value.dtype for value in got.values()} == {torch.float32}
-        errors[fused] = sum(float((got[name] - value).norm() / value.norm()) for name, value in exact.items())
-    assert errors[True] < 1.2 * errors[False]
+    got = learnt(torch.bfloat16)
+    for name, exact in learnt(torch.float32).items():
+        assert got[name].dtype == torch.float32
+        assert (got[name] - exact).norm() < 0.3 * exact.norm(), name
 
 
 @pytest.mark.parametrize("traced", [False, True], ids=["as it is", "as a compiler sees it"])
 @pytest.mark.parametrize("name", ["q_proj", "down_proj"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_gpu)])
-def test_what_a_new_adapter_adds_is_not_lost_in_the_rounding_of_what_it_is_added_to(name, device, traced):
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_what_a_new_adapter_adds_is_not_lost_in_the_rounding_of_what_it_is_added_to(name, device, traced, dropout):
     """In its first steps that is a fraction of the last of 16 bits. Of what is rounded twice, 0.36 would be left."""
     model = make_model("llama", hidden_size=256, intermediate_size=512, num_hidden_layers=1, attention_bias=True)
-    model = adapted(model.to(device, torch.bfloat16))
+    model = adapted(model.to(device, torch.bfloat16), dropout=dropout)
     fuse(model)
-    layer = next(module for path, module in model.named_modules() if path.endswith(name))
+    layer = layer_of(model, name)
     first, second = (half["default"].weight for half in (layer.lora_A, layer.lora_B))
     with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
         second.normal_(std=4e-4)

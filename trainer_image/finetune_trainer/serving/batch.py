@@ -82,7 +82,7 @@ class Batch:
     def start(self, row: Row) -> None:
         """Take a row in; `read` then reads its prompt, and its answer so far if it was dropped in the middle of it."""
         row.cached = 0
-        self._reading = (row, new_cache() if self._can_join else DynamicCache(config=self._model.config))
+        self._reading = (row, new_cache() if self._can_join else _cache_of_its_own(self._model))
 
     def read(self) -> Row | None:
         """Read one portion of the text in hand; the row, with its next token, when that was the last portion."""
@@ -94,7 +94,7 @@ class Batch:
         ids = torch.tensor([text[row.cached : end]], device=self._device)
         positions = torch.arange(row.cached, end, device=self._device)[None]
         mask = torch.ones((1, end), dtype=torch.long, device=self._device)
-        logits = self._forward(ids, mask, positions, cache)
+        logits, cache = self._forward(ids, mask, positions, cache)
         row.cached = end
         if end < len(text):
             return None
@@ -112,7 +112,7 @@ class Batch:
         columns = torch.arange(int(max(row.cached for row in rows)) + 1, device=self._device)
         mask = (columns[None] >= columns[-1] - lengths[:, None]).long()
         ids = torch.tensor([[row.generated[-1]] for row in rows], device=self._device)
-        logits = self._forward(ids, mask, lengths[:, None], self._cache)
+        logits, self._cache = self._forward(ids, mask, lengths[:, None], self._cache)
         for row in rows:
             row.cached += 1
         choose(rows, logits)
@@ -141,16 +141,17 @@ class Batch:
         self._cache = cache
 
     @torch.inference_mode()
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
-        """Logits of the last position, [rows, vocabulary]."""
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any
+    ) -> tuple[torch.Tensor, Any]:
+        """Logits of the last position, [rows, vocabulary], and the cache, which the model makes where there is none."""
         extra = {**self._extra, self._cache_name: cache}
         if self._takes_positions:
             extra["position_ids"] = positions
         if self._cache_name == "past_key_values":  # recurrent models take a mask for that of the new tokens alone
             extra["attention_mask"] = mask
         output = self._model(input_ids=ids, use_cache=True, **extra)
-        logits: torch.Tensor = output.logits[:, -1]
-        return logits
+        return output.logits[:, -1], output[self._cache_name] if cache is None else cache
 
 
 @torch.inference_mode()
@@ -173,6 +174,12 @@ def cache_name(model: Any) -> str | None:
     """
     known = ("past_key_values", "cache_params")
     return next((name for name in known if name in _parameters(model)), None)
+
+
+def _cache_of_its_own(model: Any) -> Any:
+    """What `generate` would give the model; None where it takes no such thing and makes its state itself (MiniMax)."""
+    takes_one: bool = model._supports_default_dynamic_cache()  # noqa: SLF001 - transformers' only word on it
+    return DynamicCache(config=model.config) if takes_one else None
 
 
 def can_join(model: Any) -> bool:

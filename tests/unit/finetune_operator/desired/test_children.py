@@ -335,6 +335,7 @@ def test_vllm_serves_an_adapter_beside_its_base(rank: int | None, flag: str) -> 
     assert container_of(made)["args"] == [
         *("serve", "tiny/llama", "--port", "8000", "--served-model-name", "tiny/llama"),
         *("--enable-lora", "--max-lora-rank", flag, "--lora-modules", f"sentiment={FOLDER}"),
+        *("--tokenizer", FOLDER, "--generation-config", FOLDER),
     ]
     assert "/dev/shm" in mounts(made)
     restricted(pod_of(made))

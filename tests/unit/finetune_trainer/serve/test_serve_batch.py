@@ -66,6 +66,26 @@ def make_mamba2():
     return spread(Mamba2ForCausalLM(config))
 
 
+def make_minimax():
+    from transformers import MiniMaxConfig, MiniMaxForCausalLM
+
+    config = MiniMaxConfig(
+        **SMALL, num_key_value_heads=2, head_dim=8, intermediate_size=32, num_local_experts=2, block_size=4,
+        layer_types=["linear_attention", "full_attention"],
+    )  # fmt: skip
+    return MiniMaxForCausalLM(config)
+
+
+def make_recurrent_gemma():
+    from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
+
+    config = RecurrentGemmaConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=1, head_dim=8,
+        intermediate_size=64, lru_width=32, attention_window_size=64,
+    )  # fmt: skip
+    return spread(RecurrentGemmaForCausalLM(config))
+
+
 def spread(model):
     """Its own first weights are so small that its state would change no answer."""
     with torch.no_grad():
@@ -144,7 +164,10 @@ def test_rows_that_come_and_go_get_the_tokens_of_generate(make, portion, monkeyp
     assert len({tuple(tokens) for tokens in expected}) == len(expected)
 
 
-@pytest.mark.parametrize("make", [make_bloom, make_mamba, make_mamba2])
+ALONE = [make_bloom, make_mamba, make_mamba2, make_minimax, make_recurrent_gemma]
+
+
+@pytest.mark.parametrize("make", ALONE)
 def test_models_whose_state_cannot_be_joined_answer_one_after_the_other(make):
     model = build(make)
     assert not can_join(model)
