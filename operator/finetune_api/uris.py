@@ -107,17 +107,7 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
         raise UriError(f"the scheme has small letters: write {split.scheme}://")
     if "@" in split.netloc and split.scheme != "abfs":
         raise UriError("the uri holds credentials; put them into a Secret and name it in spec.dataset.secretRef")
-    path = text.split("://", 1)[1].partition("/")[2]
-    if split.scheme == "https":
-        path = split.path.lstrip("/")
-    elif split.scheme == LOCAL_SCHEME:
-        path = unquote(path)
-    if not path.isprintable():
-        raise UriError("the uri has a character that is not seen, such as a line break; write it without")
-    if path.endswith(" "):
-        raise UriError("the uri has a space at its end; write it without")
-    if ".." in path.split("/"):
-        raise UriError("the uri has a '..' segment; write the path without it")
+    path = _path(text, split)
     if not path or not (split.netloc or split.scheme == LOCAL_SCHEME):
         raise UriError(f"the uri names no {'file' if split.netloc else 'place'}; {allowed}")
     if re.search(SIGNED, text):
@@ -125,6 +115,24 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
     uri = Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
     _require_its_form(uri)
     return uri
+
+
+def _path(text: str, split: SplitResult) -> str:
+    """The part after the place, as its scheme reads it.
+
+    Raises:
+        UriError: a character that is not seen, or a `..` segment.
+    """
+    path = text.split("://", 1)[1].partition("/")[2]
+    if split.scheme == "https":
+        path = split.path.lstrip("/")
+    elif split.scheme == LOCAL_SCHEME:
+        path = unquote(path)
+    if not path.isprintable():
+        raise UriError("the uri has a character that is not seen, such as a line break; write it without")
+    if ".." in path.split("/"):
+        raise UriError("the uri has a '..' segment; write the path without it")
+    return path
 
 
 def _hint(split: SplitResult) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME
-from finetune_api.job import Columns, FineTuneJobManifest, Resources
+from finetune_api.dataset import Columns
+from finetune_api.job import FineTuneJobManifest, Resources
 from finetune_api.names import API_VERSION
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS

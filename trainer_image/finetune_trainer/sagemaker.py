@@ -27,8 +27,9 @@ from typing import Self
 import orjson
 from pydantic import ValidationError
 
+from finetune_api.dataset import DataFile, Dataset
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job import DataFile, Dataset, FineTuneJobSpec
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import ARTIFACT_FOLDER, JOB_VARIABLE, MANIFEST, NODE_VARIABLE, RENDEZVOUS_PORT
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import ACTIVE_CHANNEL, BASE_CHANNEL, CODE_CHANNEL, JOB_CHANNEL, REPORT_FILE, ContainerJob

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from finetune_api.job import DataFile, FineTuneJobSpec
+from finetune_api.dataset import DataFile
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_api.uris import UriError, parse_uri

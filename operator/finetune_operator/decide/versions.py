@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from finetune_api.connection import place_of_models
@@ -16,18 +17,23 @@ from finetune_operator.decide.job_view import Active, JobView
 MOST_VERSIONS = 200
 """As many as status.versions holds; what does not fit waits until history has let older ones go."""
 
+RESTORED_TOGETHER = timedelta(days=1)
+"""Within so long a restore, or a tool that syncs from Git after it, brings back a model's jobs."""
+
 
 def find_version(model: Mapping[str, Any], job: Mapping[str, Any]) -> int | None:
     """The version of a FineTunedModel that a job made, in its manifest: a list of hundreds is not worth parsing.
 
-    A version that is older than its model came from a backup, and so did the job of its name, whose UID is another now.
+    A version that is older than its model came from a backup, and so did the job of its name that came with the model:
+    its UID is another now. One that was made long after both is another job.
     """
     versions = (model.get("status") or {}).get("versions") or ()
     uid, name, born = job["uid"], job["name"], moment(model["metadata"]["creationTimestamp"])
+    came_along = moment(job["creationTimestamp"]) - born < RESTORED_TOGETHER
     for version in reversed(versions):
         if version.get("jobUID") == uid:
             return int(version["version"])
-        if version.get("job") == name and moment(version["createdAt"]) < born:
+        if came_along and version.get("job") == name and moment(version["createdAt"]) < born:
             return int(version["version"])
     return None
 

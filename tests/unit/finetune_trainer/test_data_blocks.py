@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from finetune_api.job import Columns, DataFile, FineTuneJobSpec
+from finetune_api.dataset import Columns, DataFile
+from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data import check_dataset
 from finetune_trainer.data.array_blocks import elements
 from finetune_trainer.data.blocks import Block, one_by_one

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from finetune_api.job import Columns
+from finetune_api.dataset import Columns
 from finetune_trainer.data.columns import Unusable, to_row
 from finetune_trainer.data.rows import Position, Record
 from finetune_trainer.data.turns import MESSAGES_LIMIT

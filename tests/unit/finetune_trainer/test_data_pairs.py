@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_api.job import Columns
+from finetune_api.dataset import Columns
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Tally, Turn, encode, encode_pairs
 from finetune_trainer.data.audit import as_text, audit_pairs
 from finetune_trainer.data.columns import Unusable, to_row

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption
 
-from finetune_api.job import Columns
+from finetune_api.dataset import Columns
 from finetune_trainer.data.columns import to_row
 from finetune_trainer.data.parquet import batch_rows
 from finetune_trainer.errors import TrainerError

@@ -17,7 +17,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_api.job import Columns, DataFile, Dataset
+from finetune_api.dataset import Columns, DataFile, Dataset
 from finetune_trainer.data import load_rows
 from finetune_trainer.data.blocks import one_by_one
 from finetune_trainer.data.csv_rows import read_csv

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from finetune_api.job import Columns
+from finetune_api.dataset import Columns
 from finetune_trainer.data.layouts import BELOW, Layout
 
 _USUAL_NAMES: dict[str, tuple[str, ...]] = {

@@ -8,7 +8,7 @@ that are known by other names in `layouts.py`. Text is taken as it is: nothing i
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finetune_api.job import Columns
+from finetune_api.dataset import Columns
 from finetune_api.verdict import ProblemKind, RowProblem
 from finetune_trainer.data.blocks import Block
 from finetune_trainer.data.layouts import Layout, Layouts

@@ -8,7 +8,7 @@ import io
 import re
 from typing import NamedTuple
 
-from finetune_api.job import DataFormat
+from finetune_api.dataset import DataFormat
 from finetune_api.reasons import Reason
 from finetune_trainer.data.compression import Compression, without_ending
 from finetune_trainer.data.source import AS_UTF8, broken_file

@@ -14,7 +14,7 @@ import string
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finetune_api.job import Columns
+from finetune_api.dataset import Columns
 from finetune_trainer.data.turns import called, is_blank, text
 
 _MOST_NAMES = 256

@@ -12,7 +12,7 @@ any layout. A prompt beside whole conversations has to be theirs.
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.job import Columns
+from finetune_api.dataset import Columns
 from finetune_trainer.data.prompts import are_messages, asked, require_its_prompt
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.data.turns import (

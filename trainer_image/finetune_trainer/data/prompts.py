@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from finetune_api.job import Columns
+from finetune_api.dataset import Columns
 from finetune_trainer.data.rows import Row, Turn
 from finetune_trainer.data.turns import UnusableError, after_system, called, is_blank, is_message, listed, text
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from finetune_api.job import Columns, DataFile, Dataset
+from finetune_api.dataset import Columns, DataFile, Dataset
 from finetune_api.reasons import Reason
 from finetune_api.uris import AROUND, Uri, UriError, parse_uri
 from finetune_api.verdict import SplitName

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from finetune_api.dataset import Columns, DataFile
 from finetune_api.evaluation import Evaluation
-from finetune_api.job import Columns, DataFile, FineTuneJobSpec
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedRows, SplitName, SplitVerdict
 from finetune_trainer.data import column_names

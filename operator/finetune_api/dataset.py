@@ -1,0 +1,133 @@
+"""What a FineTuneJob learns from: where its files are, and how their columns are called."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field
+
+from finetune_api.base import ApiModel, ObjectRef, rules
+from finetune_api.uris import HUB_HELP, OBJECT_SHAPE, SIGNED, SIGNED_HELP
+
+DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
+
+_URI_RULES = rules(
+    (
+        f"self.matches('^((pvc|configmap)://{OBJECT_SHAPE}|(s3|gs|abfs|hf|https)://[^/]+)/.+')",
+        "uri needs a scheme, a place and a path: pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, "
+        "gs://BUCKET/KEY, abfs://CONTAINER/PATH, hf://datasets/OWNER/NAME/PATH or https://HOST/PATH, in small letters; "
+        "CLAIM and NAME have a-z, 0-9, - and . only (file:// works only in `finetune-trainer check` and `run`)",
+    ),
+    (
+        r"!self.matches(r'(^|/)[.][.](/|$)|\p{C}|[^\P{Z} ]| $')",
+        "uri may have neither a '..' segment nor a line break, a space at its end or another character that is not "
+        "seen: write the path without it",
+    ),
+    (
+        "self.startsWith('abfs') || !self.matches('^[a-z0-9]+://[^/]*@')",
+        "uri holds credentials: put them into a Secret and name it in dataset.secretRef",
+    ),
+    (f"!self.matches('{SIGNED}')", SIGNED_HELP),
+    (
+        "!self.startsWith('configmap://') || self.matches('^configmap://[^/]+/[^/]+$')",
+        "a ConfigMap key has no '/': write configmap://NAME/KEY",
+    ),
+    (
+        "!self.startsWith('hf://') || self.matches('^hf://datasets/[^/]+/[^/]+/.+')",
+        HUB_HELP,
+    ),
+)
+
+
+class DataFile(ApiModel):
+    """One file of rows."""
+
+    uri: Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=_URI_RULES)] = Field(
+        description="pvc://CLAIM/PATH, configmap://NAME/KEY, s3://, gs://, abfs://, hf:// or https://. "
+        "Volumes and ConfigMaps are those of the job's namespace."
+    )
+    format: DataFormat = Field(
+        "Auto",
+        description="Auto: by the file's ending (.csv, .tsv, .jsonl, .ndjson, .json, .parquet, .pq, before one of "
+        "compression). Whether JSON is an array or one object a line is seen in the file itself, whatever is written.",
+    )
+
+
+class Columns(ApiModel):
+    """How the columns of the data are called."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.chosen) || has(self.rejected) || (self.prompt != self.completion && "
+                "self.prompt != self.system && self.completion != self.system)",
+                "columns.prompt, completion and system are three columns: name each of them once",
+            ),
+            (
+                "!has(self.chosen) || !has(self.rejected) || self.chosen != self.rejected",
+                "columns.chosen and rejected are two columns: name each of them once",
+            ),
+        )
+    )
+    prompt: Annotated[str, Field(min_length=1, max_length=128)] = Field("prompt", description="Column with the prompt.")
+    completion: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        "completion", description="Column with the completion."
+    )
+    system: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        "system", description="Column with the optional system message."
+    )
+    messages: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        "messages", description="Column with a whole conversation, used where a row has no prompt, or no completion."
+    )
+    chosen: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None, description="With preference: column with the better answer. Default: chosen."
+    )
+    rejected: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None, description="With preference: column with the worse answer. Default: rejected."
+    )
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """What a row has to have, by the names of these fields."""
+        return ("prompt", "completion") if self.chosen is None else ("prompt", "chosen", "rejected")
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether no column is to be two things at once."""
+        answers = (self.chosen, self.rejected)
+        if any(answers):
+            return answers[0] != answers[1]
+        return len({self.prompt, self.completion, self.system}) == 3
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What the columns of a row are called, by what they hold: one answer or, of a pair, two."""
+        names: dict[str, str] = self.model_dump(exclude_none=True)
+        if self.chosen is not None:
+            del names["completion"]
+        return names
+
+    def of_pairs(self) -> Self:
+        """The same for rows with two answers: both have a name."""
+        return self.model_copy(update={"chosen": self.chosen or "chosen", "rejected": self.rejected or "rejected"})
+
+
+class Dataset(ApiModel):
+    """What is learnt from, and what the result is measured on."""
+
+    train: DataFile = Field(description="Rows to learn from.")
+    validation: DataFile | None = Field(
+        None, description="Rows for the loss during training; gives the second loss curve."
+    )
+    test: DataFile | None = Field(
+        None, description="Rows that the tuned model is compared on with the base model after training."
+    )
+    columns: Columns = Field(
+        Columns(),
+        description="How the columns are called. Those of Alpaca (instruction, input, output) and ShareGPT "
+        "(conversations) are known without it.",
+    )
+    secret_ref: ObjectRef | None = Field(
+        None,
+        description="Secret of the job's namespace with keys of the stores that files are in, named as their own tools "
+        "name them, such as AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY or HF_TOKEN. Absent: public data, or "
+        "the identity of the pod's service account.",
+    )
