@@ -13,7 +13,6 @@ from tests.lives.clouds import Cloud
 from tests.simulators.flapping import Flapping
 from tests.simulators.http import Reply
 
-QUICK = ("is_served at openai", "is_served at azure", "is_served at bedrock", "is_served at sagemaker")
 JOBS = {"is_renewed": 2, "is_suspended": 2}
 """Jobs that a life makes, where that is not one."""
 
@@ -45,9 +44,8 @@ def walks(life: str) -> Play:
 PLAYS = Plays(beside={life: walks(life) for life in LIVES})
 
 
-@pytest.mark.parametrize(
-    "life", [pytest.param(life, marks=() if life in QUICK else pytest.mark.slow) for life in LIVES]
-)
+@pytest.mark.slow  # each waits out the minute that an answer without a word costs, again and again
+@pytest.mark.parametrize("life", LIVES)
 def test_at_a_bad_provider_nothing_is_made_twice_and_nothing_is_left(outcome: Outcome, life: str) -> None:
     told = outcome(life).provider
     assert (told.left, told.objects, told.running, told.defects) == ([], [], [], [])
