@@ -70,7 +70,8 @@ class Fall:
 
     recorded: tuple[EvaluationDeployment, ...]
     delete: tuple[str, ...]
-    cost: Decimal
+    cost: Decimal | None
+    """None where none of those that are gone was billed, which is another thing than a moment's price."""
 
 
 def models(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> dict[Candidate, str]:
@@ -234,7 +235,8 @@ def fall(
     left += [_stray(there, now) for there in strays if _is_of_an_evaluation(there)]
     busy = one_at_a_time and changes(found)
     free = [one.name for one in left if one.name in found and found[one.name].state != "Deleting"]
-    cost = sum((_standing_cost(one, now) for one in own if one not in left), _NO_HOURS)
+    gone = [one for one in own if one not in left and one.ready_at and one.per_hour]
+    cost = sum((_standing_cost(one, now) for one in gone), _NO_HOURS) if gone else None
     delete = () if busy else tuple(free[:1] if one_at_a_time else free)
     return Fall(tuple(_with(one, released=True) if one.name in found else one for one in left), delete, cost)
 

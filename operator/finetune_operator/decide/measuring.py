@@ -314,8 +314,9 @@ def fallen(status: FineTuneJobStatus, fall: evaluation_hosts.Fall) -> FineTuneJo
     evaluation = status.provider.evaluation if status.provider else None
     if evaluation is None and not fall.recorded:
         return status
-    before = Decimal(evaluation.hosting or "0") if evaluation else Decimal(0)
-    hosting = str((before + fall.cost).quantize(Decimal("0.0001"))) if before + fall.cost else None
+    hosting = evaluation.hosting if evaluation else None
+    if fall.cost is not None:
+        hosting = str((Decimal(hosting or "0") + fall.cost).quantize(Decimal("0.0001")))
     return _recorded(status, deployments=list(fall.recorded) or None, hosting=hosting)
 
 
