@@ -116,6 +116,15 @@ class Operator:
             patience=timedelta(seconds=self._settings.trainer_silence_seconds),
         )
 
+    def _make_accounts(self, context: Context) -> Accounts:
+        return Accounts(
+            self._guarded,
+            connection=context.connection,
+            namespace=self._settings.namespace,
+            wake=self._queue.add,
+            poll_seconds=self._settings.provider_poll_seconds,
+        )
+
     def _make_reconcilers(self) -> Mapping[str, Reconcile]:
         context = self._make_context()
         local = HuggingFaceTraining(
@@ -127,13 +136,7 @@ class Operator:
             clock=context.clock,
         )
         catalogue = CatalogueFile(self._settings.provider_catalogue).read
-        accounts = self._accounts = Accounts(
-            self._guarded,
-            connection=context.connection,
-            namespace=self._settings.namespace,
-            wake=self._queue.add,
-            poll_seconds=self._settings.provider_poll_seconds,
-        )
+        accounts = self._accounts = self._make_accounts(context)
         remote = CloudTraining(
             self._guarded,
             self._store,
