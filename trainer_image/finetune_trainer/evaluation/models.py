@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
-from finetune_trainer import artifact, base_model
+from finetune_trainer import base_model
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.generation import plain_generation
 from finetune_trainer.serving.artifact import Artifact, open_artifact
 
 _OTHER = "other"
@@ -30,7 +31,7 @@ class Model(NamedTuple):
     @property
     def generation(self) -> Any:
         """How to generate: which tokens end an answer."""
-        return artifact.plain_generation(self.net, self.tokenizer, self.chat)
+        return plain_generation(self.net, self.tokenizer, self.chat)
 
     def room(self, question: int, max_new_tokens: int) -> "Room":
         """What the context holds, where the longest question has so many tokens; an encoder-decoder has two contexts.

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from finetune_trainer import artifact, base_model
+from finetune_trainer import base_model
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.evaluation.generate import generated, minds_padding
+from finetune_trainer.generation import end_of_answer, plain_generation
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def causal(tiny_model):
     base_model.quiet_libraries()
     model = base_model.load_model(folder, dtype=torch.float32)
     tokenizer, chat = base_model.load_tokenizer(folder), ChatTokenizer.from_folder(folder)
-    return model, artifact.plain_generation(model, tokenizer, chat)
+    return model, plain_generation(model, tokenizer, chat)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_an_answer_stops_before_the_token_that_ends_it(asked):
 def test_an_answer_ends_where_the_template_ends_a_turn(causal, tiny_model):
     folder = tiny_model / "test" / "tiny-llama"
     chat, tokenizer = ChatTokenizer.from_folder(folder), base_model.load_tokenizer(folder)
-    assert artifact.end_of_answer(chat) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end_of_answer(chat) == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert causal[1].eos_token_id == 2
 
 
@@ -118,5 +119,5 @@ def test_every_token_that_may_end_an_answer_is_named(tiny_model):
     stub = SimpleNamespace(
         generation_config=SimpleNamespace(eos_token_id=[0, 1], bos_token_id=1, decoder_start_token_id=None)
     )
-    plain = artifact.plain_generation(stub, base_model.load_tokenizer(folder), ChatTokenizer.from_folder(folder))
+    plain = plain_generation(stub, base_model.load_tokenizer(folder), ChatTokenizer.from_folder(folder))
     assert plain.eos_token_id == [2, 0, 1]
