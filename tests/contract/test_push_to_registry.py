@@ -11,7 +11,7 @@ import pytest
 
 from finetune_api.push import Push
 from finetune_trainer.durable import read_manifest, whole_folder
-from finetune_trainer.push import push_all
+from finetune_trainer.pushes import push_all
 from tests.cluster import binaries, processes
 
 pytestmark = pytest.mark.cluster

@@ -17,7 +17,7 @@ from finetune_trainer import artifact
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.durable import sha256_of
 from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
-from finetune_trainer.push import push_all
+from finetune_trainer.pushes import push_all
 from finetune_trainer.report import Reporter
 
 # What may differ between two attempts of the same job without changing what is learnt.

@@ -13,7 +13,7 @@ from wandb.errors import CommError
 from finetune_api.evaluation import Endpoint
 from finetune_api.names import REGISTRY_KEYS_VARIABLE, TRACKERS_PREFIX
 from finetune_api.push import Push
-from finetune_trainer import base_model, push, registry, trackers
+from finetune_trainer import base_model, pushes, registry, trackers
 from finetune_trainer.data import Turn
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import endpoint
@@ -38,7 +38,7 @@ def server(tmp_path, monkeypatch):
 
 
 def pushed(**where) -> str:
-    (failed,) = push.push_all(Push.model_validate(where), Path("nothing"))
+    (failed,) = pushes.push_all(Push.model_validate(where), Path("nothing"))
     assert failed.message
     return failed.message
 
