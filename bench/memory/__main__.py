@@ -56,8 +56,8 @@ def page(here: list[Line], machine: str, of_gpu: tuple[str, list[Line]]) -> str:
     gpu_machine, gpu = of_gpu
     parts = [
         "# Memory: estimated before a job, and taken by it",
-        "Made by `make bench-memory`. The estimate comes from the model's shape alone (`finetune_trainer/memory.py`); "
-        "weights are random. Error: how far the estimate lies above the peak.",
+        "Made by `make bench-memory`. The estimate comes from the model's shape alone "
+        "(`finetune_trainer/models/memory.py`); weights are random. Error: how far the estimate lies above the peak.",
         "## CPU: the process's largest resident size, whole jobs",
         "What the program takes without a model is set by the tiny shape: only larger ones test the estimate.",
         machine,

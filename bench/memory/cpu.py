@@ -37,8 +37,8 @@ def _case(cache: str, method: str, length: str) -> dict[str, Any]:
 
 def main(cache: str, method: str, length: str) -> None:
     """One case: two steps of rows of one length, or six of rows of many."""
-    from finetune_trainer.interruption import Interruption
-    from finetune_trainer.report import Reporter
+    from finetune_trainer.attempt.interruption import Interruption
+    from finetune_trainer.attempt.report import Reporter
     from finetune_trainer.train import execute
 
     shortest, _, longest = length.rpartition("-")

@@ -56,12 +56,12 @@ def _in_its_process(rows: int) -> str:
 def one(rows: int) -> None:
     """One line of it."""
     from finetune_api.trainer import MeasureJob
+    from finetune_trainer.attempt.interruption import Interruption
+    from finetune_trainer.attempt.report import Reporter
     from finetune_trainer.evaluation.at_provider import AskingProvider
     from finetune_trainer.evaluation.endpoint import Way
     from finetune_trainer.evaluation.material import collected
-    from finetune_trainer.interruption import Interruption
     from finetune_trainer.measure import leave_report
-    from finetune_trainer.report import Reporter
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

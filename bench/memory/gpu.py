@@ -18,14 +18,14 @@ from torch import nn
 
 from bench.memory.shapes import config_of, job_of
 from finetune_api.trainer import TrainerJob
-from finetune_trainer import memory, model_shape
-from finetune_trainer.adapted_linear import fuse
-from finetune_trainer.adapters import with_adapters
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.metrics import Metrics
+from finetune_trainer.computing.adapted_linear import fuse
 from finetune_trainer.data import IGNORED
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.metrics import Metrics
-from finetune_trainer.token_store import TokenStore
-from finetune_trainer.tuning import build_trainer, compute_dtype_of, why_padded
+from finetune_trainer.models import memory, model_shape
+from finetune_trainer.models.adapters import with_adapters
+from finetune_trainer.training.token_store import TokenStore
+from finetune_trainer.training.tuning import build_trainer, compute_dtype_of, why_padded
 
 MODELS = ("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Llama-3.1-8B")
 LENGTHS = (1024, 4096)

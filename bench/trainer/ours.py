@@ -37,17 +37,18 @@ def job(output: str, *, batch: int, longest: int, precision: str, packing: bool,
 
 def run(task: work.Task) -> dict[str, Any]:
     """Train as a job does."""
-    from finetune_trainer import torch_settings
-    from finetune_trainer.serving.limits import cpu_threads
+    from finetune_trainer.computing import torch_settings
+    from finetune_trainer.computing.limits import cpu_threads
 
     torch_settings.prepare(cpu_threads())
     import torch
 
-    from finetune_trainer import adapted_linear, frozen_norm, passes, tuning
-    from finetune_trainer.adapters import with_adapters
-    from finetune_trainer.base_model import quiet_libraries
-    from finetune_trainer.interruption import Interruption
-    from finetune_trainer.metrics import Metrics
+    from finetune_trainer.attempt.interruption import Interruption
+    from finetune_trainer.attempt.metrics import Metrics
+    from finetune_trainer.computing import adapted_linear, frozen_norm
+    from finetune_trainer.models.adapters import with_adapters
+    from finetune_trainer.models.base_model import quiet_libraries
+    from finetune_trainer.training import passes, tuning
 
     quiet_libraries()
     _compile_or_not(task.contender)
@@ -98,15 +99,15 @@ def run(task: work.Task) -> dict[str, Any]:
 
 def _compile_or_not(contender: str) -> None:
     """Whatever the work's length: without more in its name a contender computes as a long job does."""
-    from finetune_trainer import tuning
+    from finetune_trainer.training import tuning
 
     tuning._WORTH_COMPILING = math.inf if "eager" in contender else 0  # noqa: SLF001 - its place in a job
 
 
 def _store(one: Any, task: work.Task) -> Any:
     """The rows where the job's shuffled order comes upon them in the order of the work, as every peer takes them."""
-    from finetune_trainer import tuning
-    from finetune_trainer.token_store import TokenStore
+    from finetune_trainer.training import tuning
+    from finetune_trainer.training.token_store import TokenStore
 
     made = [(row.ids, row.labels) for row in task.rows]
     plan = tuning.plan_of(one, TokenStore(made))

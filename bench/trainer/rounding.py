@@ -22,13 +22,13 @@ import torch
 
 from bench.trainer import work
 from finetune_api.job import LoRA
-from finetune_trainer.adapted_linear import fuse
-from finetune_trainer.adapters import with_adapters
-from finetune_trainer.base_model import quiet_libraries
-from finetune_trainer.compiled_layers import in_training
-from finetune_trainer.passes import Cut, autocast, labelled, loss_sum, on_device, passes_of
-from finetune_trainer.token_store import TokenStore
-from finetune_trainer.tuning import device
+from finetune_trainer.computing.adapted_linear import fuse
+from finetune_trainer.computing.compiled_layers import in_training
+from finetune_trainer.models.adapters import with_adapters
+from finetune_trainer.models.base_model import quiet_libraries
+from finetune_trainer.training.passes import Cut, autocast, labelled, loss_sum, on_device, passes_of
+from finetune_trainer.training.token_store import TokenStore
+from finetune_trainer.training.tuning import device
 
 LEARNING_RATE, EPSILON, MOST_NORM = 2e-4, 1e-8, 1.0
 """Of AdamW, whose first step is g / (|g| + epsilon) times the rate; and what gradients are clipped to before."""

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from finetune_api.push import Push
-from finetune_trainer.durable import read_manifest, whole_folder
-from finetune_trainer.pushes import push_all
+from finetune_trainer.output.pushes import push_all
+from finetune_trainer.storage.durable import read_manifest, whole_folder
 from tests.cluster import binaries, processes
 
 pytestmark = pytest.mark.cluster

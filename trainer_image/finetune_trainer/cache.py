@@ -16,12 +16,13 @@ from typing import Any
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
-from finetune_trainer import base_model, outcome
-from finetune_trainer.archive import unpack
+from finetune_trainer.attempt import outcome
 from finetune_trainer.data import ChatTokenizer
-from finetune_trainer.durable import UNFINISHED, read_manifest, remove_unfinished, whole_folder, write_errors
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.model_cache import model_path
+from finetune_trainer.models import base_model
+from finetune_trainer.models.model_cache import model_path
+from finetune_trainer.storage.archive import unpack
+from finetune_trainer.storage.durable import UNFINISHED, read_manifest, remove_unfinished, whole_folder, write_errors
 
 _WANTED = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "LICENSE*", "NOTICE*")
 """What is taken from a folder: never pickled weights (.bin, .pt, .pth, .ckpt)."""

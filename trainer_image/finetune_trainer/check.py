@@ -18,18 +18,18 @@ from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.memory import MemoryUse
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import DatasetVerdict
-from finetune_trainer import outcome
+from finetune_trainer.attempt import outcome
 from finetune_trainer.data.audit import as_text, audit, audit_pairs
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.provider_rules import require_rows, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.manifest import read_jobs
-from finetune_trainer.model_cache import find_model, is_air_gapped
+from finetune_trainer.job.manifest import read_jobs
+from finetune_trainer.job.yaml_documents import shown
+from finetune_trainer.models.model_cache import find_model, is_air_gapped
+from finetune_trainer.models.room import doubt, in_words, judged, rooms_meant
 from finetune_trainer.prepare import convert_all
-from finetune_trainer.room import doubt, in_words, judged, rooms_meant
-from finetune_trainer.yaml_documents import shown
 
 _NEXT_STEP_HERE = {
     Reason.ACCESS_DENIED: "Check the credentials in this shell's environment (AWS_…, HF_TOKEN), and their rights.",

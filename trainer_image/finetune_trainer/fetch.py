@@ -12,10 +12,11 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
 from finetune_api.trainer import StoreRef
 from finetune_api.uris import UriError, parse_artifact_uri
-from finetune_trainer import artifact_store, outcome
-from finetune_trainer.durable import read_manifest, remove_unfinished
+from finetune_trainer.attempt import outcome
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.store import Store
+from finetune_trainer.storage import artifact_store
+from finetune_trainer.storage.durable import read_manifest, remove_unfinished
+from finetune_trainer.storage.store import Store
 
 
 def main(args: argparse.Namespace) -> int:

@@ -17,8 +17,9 @@ from pathlib import Path
 from finetune_api.names import SCRATCH_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob
-from finetune_trainer import outcome
-from finetune_trainer.durable import whole_folder
+from finetune_trainer.attempt import outcome
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter, pod_reporter
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.at_provider import AskingProvider
 from finetune_trainer.evaluation.contest import Contest
@@ -27,9 +28,8 @@ from finetune_trainer.evaluation.kept import forget
 from finetune_trainer.evaluation.material import prepare_by_length
 from finetune_trainer.evaluation.operator_way import operator_way
 from finetune_trainer.evaluation.page import page
-from finetune_trainer.given import job_given
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.report import Reporter, pod_reporter
+from finetune_trainer.job.given import job_given
+from finetune_trainer.storage.durable import whole_folder
 
 REPORT_FOLDER = "report"
 

@@ -16,17 +16,18 @@ from finetune_api.names import SCRATCH_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Checked, EvaluationSize, PrepareJob
 from finetune_api.verdict import DatasetVerdict, SplitVerdict
-from finetune_trainer import code_files, outcome
+from finetune_trainer.attempt import outcome
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter, pod_reporter
+from finetune_trainer.attempt.upload import upload
 from finetune_trainer.data.provider_file import ConvertedFile, convert
 from finetune_trainer.data.provider_rules import NAMES, ProviderRules, require_rows, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.token_estimate import tokens_of
 from finetune_trainer.data.verdict import check_dataset, require_valid
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.given import job_given, no_job
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.report import Reporter, pod_reporter
-from finetune_trainer.upload import upload
+from finetune_trainer.job import code_files
+from finetune_trainer.job.given import job_given, no_job
 
 BY_HAND = "By hand: finetune-trainer check -f job.yaml --provider openAI, or another provider."
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
 from finetune_api.trainer import StoreRef
-from finetune_trainer import outcome
-from finetune_trainer.durable import write_errors
+from finetune_trainer.attempt import outcome
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.fetch import require_store
-from finetune_trainer.store import Store
+from finetune_trainer.storage.durable import write_errors
+from finetune_trainer.storage.store import Store
 
 
 def main(args: argparse.Namespace) -> int:

@@ -13,10 +13,10 @@ from finetune_api.base import SecretKeyRef
 from finetune_api.exit_codes import ExitCode
 from finetune_api.push import Push, Pushed, PushToHub, PushToRegistry
 from finetune_api.reasons import Reason
-from finetune_trainer import outcome
-from finetune_trainer.durable import read_manifest
+from finetune_trainer.attempt import outcome
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.pushes import push_all
+from finetune_trainer.output.pushes import push_all
+from finetune_trainer.storage.durable import read_manifest
 
 logger = logging.getLogger(__name__)
 

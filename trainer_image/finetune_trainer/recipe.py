@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.verdict import SplitName
+from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.own_code import CONTEXT_VARIABLE, CodeContext, CodeReport
+from finetune_trainer.training.own_code import CONTEXT_VARIABLE, CodeContext, CodeReport
 
 if TYPE_CHECKING:
-    from finetune_trainer.passes import Pass
-    from finetune_trainer.token_store import TokenStore
+    from finetune_trainer.training.passes import Pass
+    from finetune_trainer.training.token_store import TokenStore
 
 
 class Context:
@@ -123,8 +123,8 @@ def chat_tokenizer(run: Context) -> ChatTokenizer:
 
 def load_model(run: Context) -> Any:
     """The base model as spec.method wants it: with new adapters, in 4 bits for QLoRA, in float32 for Full."""
-    from finetune_trainer.base_model import quiet_libraries
-    from finetune_trainer.tuning import tunable_model
+    from finetune_trainer.models.base_model import quiet_libraries
+    from finetune_trainer.training.tuning import tunable_model
 
     quiet_libraries()
     return tunable_model(run.job, run.base_model)
@@ -132,7 +132,7 @@ def load_model(run: Context) -> Any:
 
 def tokenised(run: Context, split: SplitName = "train") -> "TokenStore":
     """Token ids and labels of a split, by row: only completions carry loss."""
-    from finetune_trainer.token_store import TokenStore
+    from finetune_trainer.training.token_store import TokenStore
 
     chat = chat_tokenizer(run)
     encoded = encode(map(_as_row, run.rows(split)), chat, run.spec.hyperparameters.max_sequence_length)
@@ -161,11 +161,11 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
     Raises:
         SystemExit: the pod is to end; a checkpoint was written.
     """
-    from finetune_trainer.durable import sha256_of
-    from finetune_trainer.finished import fingerprint
-    from finetune_trainer.metrics import FILE, Metrics
-    from finetune_trainer.objective import by_loss
-    from finetune_trainer.tuning import build_trainer, fit_of, why_padded
+    from finetune_trainer.attempt.metrics import FILE, Metrics
+    from finetune_trainer.output.finished import fingerprint
+    from finetune_trainer.storage.durable import sha256_of
+    from finetune_trainer.training.objective import by_loss
+    from finetune_trainer.training.tuning import build_trainer, fit_of, why_padded
 
     train, validation = tokenised(run), tokenised(run, "validation") if "validation" in run.data else None
     record = Metrics(run.checkpoints / FILE)
@@ -195,6 +195,6 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
 
 def save(run: Context, model: Any) -> None:
     """Adapter or whole model into `run.output`."""
-    from finetune_trainer.artifact import save_weights
+    from finetune_trainer.output.artifact import save_weights
 
     save_weights(run.output, model)

@@ -18,14 +18,15 @@ from finetune_api.job import FineTuneJobManifest
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, TrainerJob
-from finetune_trainer import artifact, fence, outcome
-from finetune_trainer.durable import write_errors
+from finetune_trainer.attempt import fence, outcome
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.manifest import read_job
-from finetune_trainer.model_cache import is_air_gapped
-from finetune_trainer.report import Reporter
-from finetune_trainer.snapshots import KEPT
+from finetune_trainer.job.manifest import read_job
+from finetune_trainer.models.model_cache import is_air_gapped
+from finetune_trainer.output import artifact
+from finetune_trainer.output.snapshots import KEPT
+from finetune_trainer.storage.durable import write_errors
 from finetune_trainer.train import execute
 
 _LOCK = ".running"

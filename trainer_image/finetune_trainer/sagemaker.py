@@ -35,13 +35,13 @@ from finetune_api.reasons import Reason
 from finetune_api.sagemaker import ACTIVE_CHANNEL, BASE_CHANNEL, CODE_CHANNEL, JOB_CHANNEL, REPORT_FILE, ContainerJob
 from finetune_api.trainer import ActiveVersionRef, Report, TrainerJob
 from finetune_api.verdict import SPLITS
-from finetune_trainer import launch, outcome
-from finetune_trainer.code_files import unpack
-from finetune_trainer.durable import sha256_of
+from finetune_trainer.attempt import launch, outcome
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.errors import TrainerError, places
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.model_cache import model_path
-from finetune_trainer.report import Reporter
+from finetune_trainer.job.code_files import unpack
+from finetune_trainer.models.model_cache import model_path
+from finetune_trainer.storage.durable import sha256_of
 from finetune_trainer.train import execute
 
 REPORT_SECONDS = 10.0

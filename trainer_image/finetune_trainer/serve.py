@@ -27,13 +27,14 @@ import uvicorn
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES, TERMINATION_MESSAGE_PATH
 from finetune_api.reasons import Reason
-from finetune_trainer import outcome, torch_settings
-from finetune_trainer.base_model import quiet_libraries
+from finetune_trainer.attempt import outcome
+from finetune_trainer.computing import torch_settings
+from finetune_trainer.computing.limits import cpu_threads
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models.base_model import quiet_libraries
 from finetune_trainer.serving.api_key import KeyFile
 from finetune_trainer.serving.app import Room, build_app
 from finetune_trainer.serving.artifact import open_artifact, unpacked
-from finetune_trainer.serving.limits import cpu_threads
 
 _log = logging.getLogger(__name__)
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep idle connections, so that they end them, not we

@@ -16,27 +16,16 @@ from typing import TYPE_CHECKING, Any
 from finetune_api.job_status import ArtifactRef, TrainingResult
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
-from finetune_trainer import (
-    artifact,
-    base_model,
-    diverged,
-    four_bit,
-    launch,
-    memory,
-    merge,
-    outcome,
-    own_code,
-    own_model,
-    room,
-    torch_settings,
-    trackers,
-)
-from finetune_trainer.base_probe import Probe, probe
-from finetune_trainer.batches import Plan
+from finetune_trainer.attempt import launch, outcome, trackers
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.metrics import FILE, Metrics
+from finetune_trainer.attempt.report import Reporter, pod_reporter
+from finetune_trainer.computing import four_bit, torch_settings
+from finetune_trainer.computing.limits import cpu_threads
+from finetune_trainer.computing.ranks import World, join
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.data.audit import Audited
 from finetune_trainer.data.verdict import check_dataset, require_valid
-from finetune_trainer.durable import write_errors
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.contest import Contest
 from finetune_trainer.evaluation.kept import forget
@@ -44,19 +33,20 @@ from finetune_trainer.evaluation.material import Material, prepare
 from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned
 from finetune_trainer.evaluation.page import page
-from finetune_trainer.finished import data_hashes, fingerprint, was_finished, with_pushes
-from finetune_trainer.given import job_given
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.keeping import Keeping, followed, kept
-from finetune_trainer.metrics import FILE, Metrics
-from finetune_trainer.pair_store import PairStore
-from finetune_trainer.progress import Pulse
-from finetune_trainer.ranks import World, join
-from finetune_trainer.report import Reporter, pod_reporter
-from finetune_trainer.serving.limits import cpu_threads
-from finetune_trainer.token_store import TokenStore
-from finetune_trainer.tokenised import Tokenised
-from finetune_trainer.tuning import (
+from finetune_trainer.job.given import job_given
+from finetune_trainer.models import base_model, memory, room
+from finetune_trainer.models.base_probe import Probe, probe
+from finetune_trainer.output import artifact, merge
+from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
+from finetune_trainer.output.keeping import Keeping, followed, kept
+from finetune_trainer.storage.durable import write_errors
+from finetune_trainer.training import diverged, own_code, own_model
+from finetune_trainer.training.batches import Plan
+from finetune_trainer.training.pair_store import PairStore
+from finetune_trainer.training.progress import Pulse
+from finetune_trainer.training.token_store import TokenStore
+from finetune_trainer.training.tokenised import Tokenised
+from finetune_trainer.training.tuning import (
     Held,
     build_trainer,
     checkpoints_of,
@@ -69,8 +59,8 @@ from finetune_trainer.tuning import (
 )
 
 if TYPE_CHECKING:
-    from finetune_trainer.step_trainer import StepTrainer
-    from finetune_trainer.steps import Store
+    from finetune_trainer.training.step_trainer import StepTrainer
+    from finetune_trainer.training.steps import Store
 
 logger = logging.getLogger(__name__)
 
@@ -360,7 +350,7 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
 
 def _merge(run: Run) -> None:
     """Make one model of base and adapter, where the job asks for it and there is an adapter."""
-    from finetune_trainer.passes import padded
+    from finetune_trainer.training.passes import padded
 
     if run.job.spec.artifact.merge and hasattr(run.model, "peft_config"):
         texts = run.train if isinstance(run.train, TokenStore) else run.train.documents

@@ -13,7 +13,7 @@ from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide import idle
 from finetune_trainer.__main__ import COMMANDS
-from finetune_trainer.other_names import PLACES, REMARKS
+from finetune_trainer.job.other_names import PLACES, REMARKS
 
 ROOT = Path(__file__).parents[3]
 SKIPPED = {".venv", "out", "node_modules"}

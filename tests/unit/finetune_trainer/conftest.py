@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from finetune_api.names import ARTIFACTS_PREFIX
-from finetune_trainer import four_bit
+from finetune_trainer.computing import four_bit
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.azure_store import AzureBucket
 from tests.unit.finetune_trainer.checked import check

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 
-from finetune_trainer import store_clients
+from finetune_trainer.storage import store_clients
 from tests.unit.finetune_trainer.object_server import BUCKET, PAGE, Answer, MemoryBucket, Request, fault_status
 from tests.unit.finetune_trainer.stores import Fault
 

@@ -16,9 +16,11 @@ import pytest
 import torch
 
 from finetune_api.trainer import TrainerJob, read_termination_message
-from finetune_trainer import launch, outcome, room, train
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.report import Reporter
+from finetune_trainer import train
+from finetune_trainer.attempt import launch, outcome
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter
+from finetune_trainer.models import room
 from tests.forking import forking
 from tests.unit.finetune_trainer.jobs import make_job, write_rows
 

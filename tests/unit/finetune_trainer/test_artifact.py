@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import base_model, merge
 from finetune_trainer.data import IGNORED
-from finetune_trainer.passes import padded
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.models import base_model
+from finetune_trainer.output import merge
+from finetune_trainer.training.passes import padded
+from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job

@@ -16,12 +16,13 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import ARTIFACTS_PREFIX
 from finetune_api.reasons import Reason
 from finetune_api.trainer import StoreRef
-from finetune_trainer import artifact_store, fetch, prune, store, store_clients
-from finetune_trainer.durable import read_manifest, whole_folder
+from finetune_trainer import fetch, prune
+from finetune_trainer.attempt.fence import StoreFence
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.fence import StoreFence
-from finetune_trainer.snapshots import Snapshots
-from finetune_trainer.store import Store
+from finetune_trainer.output.snapshots import Snapshots
+from finetune_trainer.storage import artifact_store, store, store_clients
+from finetune_trainer.storage.durable import read_manifest, whole_folder
+from finetune_trainer.storage.store import Store
 from tests.unit.finetune_trainer.azure_store import SIGNATURE
 
 

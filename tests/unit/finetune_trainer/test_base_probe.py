@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune_trainer.base_probe import differs, probe
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models.base_probe import differs, probe
 from finetune_trainer.serving.artifact import open_artifact
 from tests.assets.tiny_model import NAME
 

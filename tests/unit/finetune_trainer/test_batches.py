@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_trainer.batches import Plan, forward_passes, shuffled
+from finetune_trainer.training.batches import Plan, forward_passes, shuffled
 
 
 @pytest.mark.parametrize(

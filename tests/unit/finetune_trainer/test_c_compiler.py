@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer import c_compiler
-from finetune_trainer.c_compiler import why_none
+from finetune_trainer.computing import c_compiler
+from finetune_trainer.computing.c_compiler import why_none
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="this machine has no gcc")

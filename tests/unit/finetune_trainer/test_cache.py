@@ -13,8 +13,10 @@ import pytest
 import zstandard
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import archive, base_model, cache, model_cache
+from finetune_trainer import cache
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import base_model, model_cache
+from finetune_trainer.storage import archive
 
 NAME = "org/some-model"
 
@@ -323,7 +325,7 @@ def test_a_name_that_is_not_there_is_answered_with_those_like_it(tmp_path, asked
 
 
 def test_looking_a_model_up_needs_no_torch():
-    code = "import sys; import finetune_trainer.model_cache; sys.exit('torch' in sys.modules)"
+    code = "import sys; import finetune_trainer.models.model_cache; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

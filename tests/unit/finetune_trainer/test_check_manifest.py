@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.manifest import read_job, read_jobs
-from finetune_trainer.other_names import PLACES, REMARKS, plain
+from finetune_trainer.job.manifest import read_job, read_jobs
+from finetune_trainer.job.other_names import PLACES, REMARKS, plain
 
 JOB = """\
 apiVersion: finetune.dev/v1alpha1

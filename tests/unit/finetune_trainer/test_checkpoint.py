@@ -6,8 +6,9 @@ import random
 import pytest
 import torch
 
-from finetune_trainer import checkpoint, durable
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage import durable
+from finetune_trainer.training import checkpoint
 
 
 class Parts:

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from finetune_api.job import FineTuneJobSpec
-from finetune_trainer.code_files import pack, unpack
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.job.code_files import pack, unpack
 
 SPEC = FineTuneJobSpec.model_validate(
     {

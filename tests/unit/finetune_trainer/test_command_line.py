@@ -9,8 +9,10 @@ from finetune_api import RELEASE
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer import __main__ as command_line
-from finetune_trainer import base_model, outcome, run
+from finetune_trainer import run
+from finetune_trainer.attempt import outcome
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import base_model
 from finetune_trainer.serving.artifact import open_artifact
 from tests.unit.finetune_trainer.jobs import make_job
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from finetune_trainer.cpu_attention import attended
+from finetune_trainer.computing.cpu_attention import attended
 from tests.unit.finetune_trainer.test_memory import saved_bytes
 
 HEADS, KEYS, WIDTH = 6, 2, 8

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from finetune_trainer.diverged import require_sense
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.training.diverged import require_sense
 
 TOKENS = 1000
 GUESS = math.log(TOKENS)

@@ -6,7 +6,8 @@ import os
 import pytest
 
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_trainer.durable import (
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage.durable import (
     bytes_of,
     is_within,
     read_manifest,
@@ -15,7 +16,6 @@ from finetune_trainer.durable import (
     whole_folder,
     write_errors,
 )
-from finetune_trainer.errors import TrainerError
 
 
 def write(final, text="content"):

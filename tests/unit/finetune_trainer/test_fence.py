@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.fence import FILE, Fence
-from finetune_trainer.interruption import Interrupted, Interruption
+from finetune_trainer.attempt.fence import FILE, Fence
+from finetune_trainer.attempt.interruption import Interrupted, Interruption
 
 
 @pytest.mark.parametrize(

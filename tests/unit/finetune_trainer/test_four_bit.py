@@ -9,7 +9,7 @@ import pytest
 ADAPTERS = """
 import sys
 from pathlib import Path
-from finetune_trainer import four_bit
+from finetune_trainer.computing import four_bit
 four_bit.leave_out(Path(sys.argv[1]))
 import torch
 from peft import LoraConfig, get_peft_model
@@ -19,7 +19,7 @@ print(sys.modules["bitsandbytes"] is None, "torch._inductor.compile_fx" in sys.m
 LEFT_OUT = """
 import sys
 from pathlib import Path
-from finetune_trainer import four_bit
+from finetune_trainer.computing import four_bit
 four_bit.leave_out(Path(sys.argv[1]))
 print("bitsandbytes" in sys.modules)
 """

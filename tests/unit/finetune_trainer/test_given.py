@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.trainer import TrainerJob
-from finetune_trainer.given import DATA_KEYS, job_given, take_data_keys
+from finetune_trainer.job.given import DATA_KEYS, job_given, take_data_keys
 from tests.unit.finetune_trainer.jobs import make_job
 
 PREFIX = "FINETUNE_DATA_"

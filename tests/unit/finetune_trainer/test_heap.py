@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer import heap
+from finetune_trainer.computing import heap
 
 
 def resident():

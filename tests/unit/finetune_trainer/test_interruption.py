@@ -7,12 +7,13 @@ import sys
 import pytest
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import objective, outcome
+from finetune_trainer.attempt import outcome
+from finetune_trainer.attempt.interruption import Interrupted, Interruption
+from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.interruption import Interrupted, Interruption
-from finetune_trainer.objective import by_loss
-from finetune_trainer.passes import loss_sum
-from finetune_trainer.report import Reporter
+from finetune_trainer.training import objective
+from finetune_trainer.training.objective import by_loss
+from finetune_trainer.training.passes import loss_sum
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.test_train import do, same_result
 
@@ -91,10 +92,10 @@ def test_only_the_first_signal_raises():
     "place",
     [
         "data.verdict.require_valid",
-        "base_model.load_tokenizer",
+        "models.base_model.load_tokenizer",
         "evaluation.measuring.contest",
-        "artifact.save_tokenizer",
-        "loss_plot.draw",
+        "output.artifact.save_tokenizer",
+        "output.loss_plot.draw",
     ],
 )
 def test_sigterm_wherever_a_run_is_leaves_what_the_next_attempt_needs(tiny_model, tmp_path, monkeypatch, place):

@@ -9,14 +9,16 @@ from safetensors.torch import load_file
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
-from finetune_trainer import keeping, outcome, store
-from finetune_trainer.artifact_store import fetch
-from finetune_trainer.durable import read_manifest
-from finetune_trainer.fence import StoreFence
-from finetune_trainer.interruption import Interrupted, Interruption
-from finetune_trainer.keeping import StoreKeeping, followed, kept
-from finetune_trainer.report import Reporter
-from finetune_trainer.store import Store
+from finetune_trainer.attempt import outcome
+from finetune_trainer.attempt.fence import StoreFence
+from finetune_trainer.attempt.interruption import Interrupted, Interruption
+from finetune_trainer.attempt.report import Reporter
+from finetune_trainer.output import keeping
+from finetune_trainer.output.keeping import StoreKeeping, followed, kept
+from finetune_trainer.storage import store
+from finetune_trainer.storage.artifact_store import fetch
+from finetune_trainer.storage.durable import read_manifest
+from finetune_trainer.storage.store import Store
 from finetune_trainer.train import execute
 from tests.unit.finetune_trainer.jobs import make_job
 

@@ -9,7 +9,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, TrainerJob, read_termination_message, termination_message
-from finetune_trainer import launch
+from finetune_trainer.attempt import launch
 from tests.unit.finetune_trainer.jobs import make_job
 
 

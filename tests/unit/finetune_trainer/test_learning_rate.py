@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_trainer.schedule import factor, warmup_steps
+from finetune_trainer.training.schedule import factor, warmup_steps
 
 
 @pytest.mark.parametrize(

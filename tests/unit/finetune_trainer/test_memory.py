@@ -27,11 +27,12 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobSpec, LoRA
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import __main__ as command_line
-from finetune_trainer import adapted_linear, base_model, frozen_norm, memory, model_shape, room
-from finetune_trainer.adapters import with_adapters
-from finetune_trainer.attention import boundaries, kept_apart, why_not_packed
-from finetune_trainer.memory import Need, Pass, Rows, Setup
-from finetune_trainer.room import Room, advice, bytes_of, doubt, judge, refusal, rooms_meant
+from finetune_trainer.computing import adapted_linear, frozen_norm
+from finetune_trainer.computing.attention import boundaries, kept_apart, why_not_packed
+from finetune_trainer.models import base_model, memory, model_shape, room
+from finetune_trainer.models.adapters import with_adapters
+from finetune_trainer.models.memory import Need, Pass, Rows, Setup
+from finetune_trainer.models.room import Room, advice, bytes_of, doubt, judge, refusal, rooms_meant
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import BART, T5, make_tiny_bart, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job

@@ -12,9 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import LoRA
-from finetune_trainer import base_model, four_bit, memory, train
-from finetune_trainer.adapters import with_adapters
+from finetune_trainer import train
+from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import base_model, memory
+from finetune_trainer.models.adapters import with_adapters
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
@@ -150,7 +152,7 @@ def test_trap_16_adapters_learn_under_activation_checkpointing(tiny_model, tmp_p
 
 
 def test_lora_plus_teaches_the_second_halves_faster(tiny_model, tmp_path, monkeypatch):
-    from finetune_trainer import step_trainer
+    from finetune_trainer.training import step_trainer
 
     rates = {}
     original = step_trainer.StepTrainer.create_optimizer

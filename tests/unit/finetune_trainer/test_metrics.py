@@ -6,10 +6,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from finetune_api.job_status import LOSS_POINTS
-from finetune_trainer.batches import Plan
-from finetune_trainer.loss_plot import draw, running_mean
-from finetune_trainer.metrics import Metrics
-from finetune_trainer.progress import Pulse
+from finetune_trainer.attempt.metrics import Metrics
+from finetune_trainer.output.loss_plot import draw, running_mean
+from finetune_trainer.training.batches import Plan
+from finetune_trainer.training.progress import Pulse
 
 
 def record(path, steps, every=10):

@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import LoRA
-from finetune_trainer import base_model, loop, objective
-from finetune_trainer.adapters import with_adapters
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.gradients import Gradients
-from finetune_trainer.objective import by_loss
-from finetune_trainer.passes import loss_sum
+from finetune_trainer.models import base_model
+from finetune_trainer.models.adapters import with_adapters
+from finetune_trainer.training import loop, objective
+from finetune_trainer.training.gradients import Gradients
+from finetune_trainer.training.objective import by_loss
+from finetune_trainer.training.passes import loss_sum
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job, make_preference_job, write_rows
 from tests.unit.finetune_trainer.test_train import do
@@ -80,7 +81,9 @@ def test_a_base_models_own_dropout_counts_from_the_first_step_on_in_every_attemp
     hyper = {"epochs": 0.4, "packing": False}
     job = make(tmp_path, tiny_model, splits=("train",), hyperparameters=hyper, **spec)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune_trainer.artifact.save_weights", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        patch.setattr(
+            "finetune_trainer.output.artifact.save_weights", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
+        )
         assert do(job)[0] == ExitCode.ARTIFACT_FAILED
     shutil.rmtree(Path(job.output) / "checkpoints" / "step-00000002")
     assert do(job)[0] == ExitCode.OK
@@ -312,7 +315,9 @@ def test_a_checkpoint_of_another_base_model_of_the_same_name_is_refused(own_mode
     cache, folder = own_model
     job = job_with_rows(tmp_path, cache, 8, hyperparameters={"epochs": 0.4})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune_trainer.artifact.save_weights", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        patch.setattr(
+            "finetune_trainer.output.artifact.save_weights", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
+        )
         assert do(job)[0] == ExitCode.ARTIFACT_FAILED
     replace_base(folder)
     code, report, _ = do(job)
@@ -321,7 +326,7 @@ def test_a_checkpoint_of_another_base_model_of_the_same_name_is_refused(own_mode
 
 
 def test_scratch_space_that_is_full_is_not_taken_for_the_output(monkeypatch, tmp_path):
-    from finetune_trainer.token_store import TokenStore
+    from finetune_trainer.training.token_store import TokenStore
 
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")

@@ -11,16 +11,17 @@ from safetensors.torch import load_file
 
 from bench.memory import gpu as memory_bench
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import base_model, tuning
-from finetune_trainer.adapted_linear import fuse
-from finetune_trainer.attention import attention, boundaries, why_not_packed
-from finetune_trainer.compiled_layers import in_training, why_not_compiled
+from finetune_trainer.computing.adapted_linear import fuse
+from finetune_trainer.computing.attention import attention, boundaries, why_not_packed
+from finetune_trainer.computing.compiled_layers import in_training, why_not_compiled
 from finetune_trainer.evaluation.generate import generated
-from finetune_trainer.passes import Cut, loss_sum, on_device, passes_of
+from finetune_trainer.models import base_model
 from finetune_trainer.serving.app import Room
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.training import tuning
+from finetune_trainer.training.passes import Cut, loss_sum, on_device, passes_of
+from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import NAME, make_tiny_model, make_tiny_tokenizer
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job, make_preference_job
@@ -239,7 +240,7 @@ def test_an_interrupted_job_goes_on_with_the_same_steps(cache, tmp_path, monkeyp
 
 
 def stop_after(patched, step):
-    from finetune_trainer.metrics import Metrics
+    from finetune_trainer.attempt.metrics import Metrics
 
     add = Metrics.add
 

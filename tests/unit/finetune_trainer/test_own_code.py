@@ -15,14 +15,16 @@ from safetensors.torch import load_file
 from finetune_api.exit_codes import ExitCode
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
-from finetune_trainer import outcome, own_code, own_model, recipe
-from finetune_trainer.code_files import no_key
+from finetune_trainer import recipe
+from finetune_trainer.attempt import outcome
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import Position, Row, Turn
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.own_code import canonical
-from finetune_trainer.report import Reporter
+from finetune_trainer.job.code_files import no_key
 from finetune_trainer.train import execute
+from finetune_trainer.training import own_code, own_model
+from finetune_trainer.training.own_code import canonical
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.test_train import do

@@ -11,20 +11,20 @@ from accelerate.utils import send_to_device
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-import finetune_trainer.attention
+import finetune_trainer.computing.attention
 from finetune_api.job import LoRA
-from finetune_trainer.adapted_linear import AdaptedLinear, fuse
-from finetune_trainer.adapters import with_adapters
-from finetune_trainer.attention import NAME, attention, boundaries, kept_apart, why_not_packed
-from finetune_trainer.batches import Plan, packed_rows
-from finetune_trainer.compiled_layers import in_training
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter
+from finetune_trainer.computing.adapted_linear import AdaptedLinear, fuse
+from finetune_trainer.computing.attention import NAME, attention, boundaries, kept_apart, why_not_packed
+from finetune_trainer.computing.compiled_layers import in_training
 from finetune_trainer.data import IGNORED
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.passes import Cut, filler_of, labelled, loss_sum, on_device, packed, passes_of
-from finetune_trainer.report import Reporter
-from finetune_trainer.steps import PASSES, Steps
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.train import execute
+from finetune_trainer.training.batches import Plan, packed_rows
+from finetune_trainer.training.passes import Cut, filler_of, labelled, loss_sum, on_device, packed, passes_of
+from finetune_trainer.training.steps import PASSES, Steps
+from finetune_trainer.training.token_store import TokenStore
 from tests.unit.finetune_trainer.jobs import make_job
 
 LENGTHS = (6, 3, 9, 2, 30, 1)
@@ -206,13 +206,13 @@ def test_on_a_cpu_attention_in_16_bits_is_rounded_once(lengths, autocast):
 
 def test_queries_that_rotation_left_in_32_bits_are_attended_in_autocasts(monkeypatch):
     seen = []
-    attended = finetune_trainer.attention.attended
+    attended = finetune_trainer.computing.attention.attended
 
     def spy(*given, **how):
         seen.extend(one.dtype for one in given)
         return attended(*given, **how)
 
-    monkeypatch.setattr(finetune_trainer.attention, "attended", spy)
+    monkeypatch.setattr(finetune_trainer.computing.attention, "attended", spy)
     assert why_not_packed(make_model("llama", num_key_value_heads=2), torch.bfloat16) is None
     assert set(seen) == {torch.bfloat16}
 
@@ -221,7 +221,7 @@ def test_kernels_that_do_not_know_the_machine_are_no_reason_to_fail(monkeypatch)
     def unknown(*_given, **_how):
         raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.\nException raised from mha_varlen_fwd")
 
-    monkeypatch.setattr(finetune_trainer.attention, "attended", unknown)
+    monkeypatch.setattr(finetune_trainer.computing.attention, "attended", unknown)
     why = why_not_packed(make_model("llama"), torch.float32)
     assert why.endswith("cannot be computed within rows here: FlashAttention only supports Ampere GPUs or newer.")
 

@@ -5,9 +5,9 @@ import torch
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.verdict import DatasetVerdict
-from finetune_trainer import model_shape, room
-from finetune_trainer.room import Room
-from finetune_trainer.tuning import compute_dtype_of
+from finetune_trainer.models import model_shape, room
+from finetune_trainer.models.room import Room
+from finetune_trainer.training.tuning import compute_dtype_of
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.test_memory import GIB, LLAMA_8B, spec_of
 

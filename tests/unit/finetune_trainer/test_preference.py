@@ -10,14 +10,14 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import objective, reference
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.computing.ranks import ALONE
 from finetune_trainer.data import IGNORED
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.pair_store import PairStore
-from finetune_trainer.passes import Cut
-from finetune_trainer.ranks import ALONE
-from finetune_trainer.reference import Reference
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.training import objective, reference
+from finetune_trainer.training.pair_store import PairStore
+from finetune_trainer.training.passes import Cut
+from finetune_trainer.training.reference import Reference
+from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer import ranks
 from tests.unit.finetune_trainer.jobs import COLOURS, make_preference_job

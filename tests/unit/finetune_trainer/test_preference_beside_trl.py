@@ -8,16 +8,16 @@ import torch
 
 from finetune_api.job import LoRA
 from finetune_api.preference import Preference
-from finetune_trainer.adapted_linear import fuse
-from finetune_trainer.adapters import with_adapters
-from finetune_trainer.attention import kept_apart
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.objective import by_preference
-from finetune_trainer.pair_store import PairStore
-from finetune_trainer.passes import Cut
-from finetune_trainer.ranks import ALONE
-from finetune_trainer.reference import Reference
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.computing.adapted_linear import fuse
+from finetune_trainer.computing.attention import kept_apart
+from finetune_trainer.computing.ranks import ALONE
+from finetune_trainer.models.adapters import with_adapters
+from finetune_trainer.training.objective import by_preference
+from finetune_trainer.training.pair_store import PairStore
+from finetune_trainer.training.passes import Cut
+from finetune_trainer.training.reference import Reference
+from finetune_trainer.training.token_store import TokenStore
 from tests.assets import preference_by_trl as case
 
 TRL = json.loads(case.FIGURES.read_text())

@@ -13,18 +13,18 @@ from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob
-from finetune_trainer import code_files
 from finetune_trainer import prepare as prepare_module
 from finetune_trainer.__main__ import PROVIDERS
+from finetune_trainer.attempt.report import Reporter
+from finetune_trainer.attempt.upload import Answer, upload
 from finetune_trainer.check import check_job
 from finetune_trainer.data.provider_file import BYTE_ORDER_MARK, convert
 from finetune_trainer.data.provider_rules import NAMES, RULES, ProviderRules
 from finetune_trainer.data.rows import Position, Row, Turn
 from finetune_trainer.data.token_estimate import estimated_tokens
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.job import code_files
 from finetune_trainer.prepare import convert_all, prepare, require_budget
-from finetune_trainer.report import Reporter
-from finetune_trainer.upload import Answer, upload
 
 PRICE = Price.model_validate({"perMillionTokens": "3.00", "asOf": "2026-11-01"})
 OPENAI = RULES["openAI"]

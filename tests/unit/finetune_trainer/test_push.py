@@ -13,10 +13,11 @@ import pytest
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import HUB_TOKEN_VARIABLE, REGISTRY_KEYS_VARIABLE
 from finetune_api.push import Push
-from finetune_trainer import push, registry
-from finetune_trainer.durable import read_manifest, whole_folder
-from finetune_trainer.pushes import push_all
-from finetune_trainer.registry import PushError, Reference, keys_for
+from finetune_trainer import push
+from finetune_trainer.output import registry
+from finetune_trainer.output.pushes import push_all
+from finetune_trainer.output.registry import PushError, Reference, keys_for
+from finetune_trainer.storage.durable import read_manifest, whole_folder
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.places import BASIC, PASSWORD, TOKEN, USER, FakeHub, FakeRegistry, serving
 from tests.unit.finetune_trainer.test_train import do

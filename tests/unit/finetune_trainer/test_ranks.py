@@ -18,15 +18,16 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import NODE_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
-from finetune_trainer import launch, tokenised
-from finetune_trainer.batches import Plan
+from finetune_trainer.attempt import launch
+from finetune_trainer.computing.ranks import World, join
 from finetune_trainer.data import IGNORED
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.passes import Cut, labelled, loss_sum
-from finetune_trainer.ranks import World, join
-from finetune_trainer.step_trainer import StepTrainer
-from finetune_trainer.steps import PASSES, Steps
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.training import tokenised
+from finetune_trainer.training.batches import Plan
+from finetune_trainer.training.passes import Cut, labelled, loss_sum
+from finetune_trainer.training.step_trainer import StepTrainer
+from finetune_trainer.training.steps import PASSES, Steps
+from finetune_trainer.training.token_store import TokenStore
 from tests.unit.finetune_trainer import ranks
 from tests.unit.finetune_trainer.jobs import make_job
 

@@ -19,10 +19,10 @@ from finetune_api.job_status import Loss, LossPoint, Progress
 from finetune_api.names import REPORT_CA_VARIABLE, TERMINATION_MESSAGE_MAX_BYTES
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message
-from finetune_trainer import outcome, report
+from finetune_trainer.attempt import outcome, report
+from finetune_trainer.attempt.interruption import Interrupted, Interruption
+from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.interruption import Interrupted, Interruption
-from finetune_trainer.report import Reporter
 from tests.unit.finetune_trainer.jobs import make_job
 
 

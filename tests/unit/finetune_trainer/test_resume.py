@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import JOB_VARIABLE
 from finetune_trainer.__main__ import main
-from finetune_trainer.metrics import Metrics
+from finetune_trainer.attempt.metrics import Metrics
 from tests.unit.finetune_trainer import ranks
 from tests.unit.finetune_trainer.jobs import make_job, write_rows
 

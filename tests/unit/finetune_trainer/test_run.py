@@ -65,7 +65,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_model, tmp_path, 
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(run.Display, "show", interrupting)
-    monkeypatch.setattr("finetune_trainer.report.Reporter.due", lambda _self: True)
+    monkeypatch.setattr("finetune_trainer.attempt.report.Reporter.due", lambda _self: True)
     assert run.main(args) == ExitCode.INTERRUPTED
     assert "Run the same command again to go on" in capfd.readouterr().err
     assert [path.name for path in (tmp_path / "output" / "checkpoints").iterdir()] != []

@@ -17,7 +17,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import NODE_VARIABLE
 from finetune_api.trainer import Report
 from finetune_trainer import sagemaker
-from finetune_trainer.durable import read_manifest, sha256_of
+from finetune_trainer.storage.durable import read_manifest, sha256_of
 from tests.unit.finetune_trainer.jobs import write_rows
 
 ARTIFACT = "s3://bucket/models/job-1/output/model/model"

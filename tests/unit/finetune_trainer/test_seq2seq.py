@@ -11,8 +11,8 @@ from finetune_api.exit_codes import ExitCode
 from finetune_trainer.check import cached_tokenizer
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Turn, encode
 from finetune_trainer.data.verdict import check_dataset
-from finetune_trainer.passes import Cut, labelled, loss_sum, padded, passes_of
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.training.passes import Cut, labelled, loss_sum, padded, passes_of
+from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_seq2seq import BART, T5, make_tiny_bart, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.test_train import broken_off_after, do, same_result

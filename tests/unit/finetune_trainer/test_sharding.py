@@ -16,10 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
-from finetune_trainer.adapted_linear import fuse
+from finetune_trainer.computing.adapted_linear import fuse
+from finetune_trainer.computing.ranks import join
+from finetune_trainer.computing.sharding import gather, gathered, is_sharded, spread
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.ranks import join
-from finetune_trainer.sharding import gather, gathered, is_sharded, spread
 from tests.unit.finetune_trainer import ranks
 
 SIZES = {"vocab_size": 33, "hidden_size": 16, "intermediate_size": 30, "num_hidden_layers": 2}
@@ -166,8 +166,10 @@ def test_a_model_without_repeated_layers_is_not_shared_out():
     model._no_split_modules = None
     store = SimpleNamespace()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune_trainer.sharding.DeviceMesh", SimpleNamespace(from_group=lambda *_: store))
-        patch.setattr("finetune_trainer.sharding.distributed", SimpleNamespace(group=SimpleNamespace(WORLD=None)))
+        patch.setattr("finetune_trainer.computing.sharding.DeviceMesh", SimpleNamespace(from_group=lambda *_: store))
+        patch.setattr(
+            "finetune_trainer.computing.sharding.distributed", SimpleNamespace(group=SimpleNamespace(WORLD=None))
+        )
         with pytest.raises(TrainerError, match="no repeated layers") as refusal:
             spread(model, None, "cpu", torch.float32)
     assert refusal.value.reason == Reason.INSUFFICIENT_MEMORY

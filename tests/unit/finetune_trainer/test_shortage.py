@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer import objective
-from finetune_trainer.batches import Plan
+from finetune_trainer.computing.ranks import World
 from finetune_trainer.data import IGNORED
-from finetune_trainer.gradients import Gradients, ShortOfMemory
-from finetune_trainer.objective import by_loss
-from finetune_trainer.passes import Cut, loss_sum
-from finetune_trainer.ranks import World
-from finetune_trainer.shortage import FILE, Lesson, halved
-from finetune_trainer.steps import PASSES, Steps
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.training import objective
+from finetune_trainer.training.batches import Plan
+from finetune_trainer.training.gradients import Gradients, ShortOfMemory
+from finetune_trainer.training.objective import by_loss
+from finetune_trainer.training.passes import Cut, loss_sum
+from finetune_trainer.training.shortage import FILE, Lesson, halved
+from finetune_trainer.training.steps import PASSES, Steps
+from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.test_train import do

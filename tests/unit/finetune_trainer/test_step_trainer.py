@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from finetune_trainer.batches import Plan
 from finetune_trainer.data import IGNORED
-from finetune_trainer.pace import Pace, pace_of
-from finetune_trainer.passes import Cut, labelled, loss_sum, padded, passes_of
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.training.batches import Plan
+from finetune_trainer.training.pace import Pace, pace_of
+from finetune_trainer.training.passes import Cut, labelled, loss_sum, padded, passes_of
+from finetune_trainer.training.token_store import TokenStore
 
 ROWS = [
     ([5, 6, 7, 8, 9, 10], [IGNORED, IGNORED, IGNORED, 8, 9, 10]),

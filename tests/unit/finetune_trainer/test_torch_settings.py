@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from finetune_trainer import torch_settings
+from finetune_trainer.computing import torch_settings
 
 MANY_SIZES = """
 import torch

@@ -14,8 +14,8 @@ from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
-from finetune_trainer import trackers
-from finetune_trainer.interruption import Interruption
+from finetune_trainer.attempt import trackers
+from finetune_trainer.attempt.interruption import Interruption
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.places import Place, serving
 from tests.unit.finetune_trainer.test_keeping import at_step, run

@@ -11,14 +11,15 @@ from safetensors.torch import load_file
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobSpec
-from finetune_trainer import objective, outcome, step_trainer
-from finetune_trainer.durable import read_manifest, whole_folder
-from finetune_trainer.finished import fingerprint
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.objective import by_loss
-from finetune_trainer.passes import loss_sum
-from finetune_trainer.report import Reporter
+from finetune_trainer.attempt import outcome
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter
+from finetune_trainer.output.finished import fingerprint
+from finetune_trainer.storage.durable import read_manifest, whole_folder
 from finetune_trainer.train import execute
+from finetune_trainer.training import objective, step_trainer
+from finetune_trainer.training.objective import by_loss
+from finetune_trainer.training.passes import loss_sum
 from tests.unit.finetune_trainer.jobs import make_job
 
 
@@ -163,7 +164,9 @@ def test_bad_data_ends_the_run_before_a_model_is_loaded(tiny_model, tmp_path, mo
     job = make_job(tmp_path, tiny_model, splits=("train",))
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write('{"prompt": "hello", "completion": ""}\n')
-    monkeypatch.setattr("finetune_trainer.base_model.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "finetune_trainer.models.base_model.load_model", lambda *_, **__: pytest.fail("a model was loaded")
+    )
     code, report, _ = do(job)
     assert code == ExitCode.DATASET_INVALID
     assert report.failure.reason == "DatasetInvalid"
@@ -235,7 +238,7 @@ def test_a_full_disk_leaves_no_half_artifact(tiny_model, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     job = make_job(tmp_path, tiny_model, splits=("train",), hyperparameters={"epochs": 0.4})
-    monkeypatch.setattr("finetune_trainer.artifact.save_weights", full_disk)
+    monkeypatch.setattr("finetune_trainer.output.artifact.save_weights", full_disk)
     code, report, _ = do(job)
     assert code == ExitCode.ARTIFACT_FAILED
     assert "No space left on device" in report.failure.message
@@ -297,7 +300,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_attempt_ends_as_if_nothing_had
 @contextmanager
 def broken_off_after(steps: int) -> Iterator[None]:
     """Within the block runs fail after so many steps."""
-    from finetune_trainer.step_trainer import StepTrainer
+    from finetune_trainer.training.step_trainer import StepTrainer
 
     original = StepTrainer.record_step
 

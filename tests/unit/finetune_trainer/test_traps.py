@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Turn, encode
-from finetune_trainer.generation import end_of_answer
+from finetune_trainer.models.generation import end_of_answer
 from tests.assets import mistral_by_mistral_common
 from tests.assets.real_tokenizers import BY_MISTRAL, real_tokenizer
 from tests.assets.tiny_model import NAME

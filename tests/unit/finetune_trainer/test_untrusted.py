@@ -13,12 +13,14 @@ from wandb.errors import CommError
 from finetune_api.evaluation import Endpoint
 from finetune_api.names import REGISTRY_KEYS_VARIABLE, TRACKERS_PREFIX
 from finetune_api.push import Push
-from finetune_trainer import base_model, pushes, registry, trackers
+from finetune_trainer.attempt import trackers
 from finetune_trainer.data import Turn
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import endpoint
-from finetune_trainer.model_pack import Packed
-from finetune_trainer.store_errors import TRUST_STEP, UNTRUSTED
+from finetune_trainer.models import base_model
+from finetune_trainer.output import pushes, registry
+from finetune_trainer.output.model_pack import Packed
+from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED
 from tests.simulators import certificates
 from tests.unit.finetune_trainer.jobs import make_job
 

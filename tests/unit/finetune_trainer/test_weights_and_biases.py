@@ -9,8 +9,8 @@ from wandb.errors import CommError
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
-from finetune_trainer import trackers, weights_and_biases
-from finetune_trainer.interruption import Interruption
+from finetune_trainer.attempt import trackers, weights_and_biases
+from finetune_trainer.attempt.interruption import Interruption
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.places import serving
 from tests.unit.finetune_trainer.test_keeping import at_step, run

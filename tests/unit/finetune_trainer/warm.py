@@ -3,7 +3,12 @@
 import gc
 import importlib
 
-for name in ("matplotlib.figure", "peft", "transformers.models.llama.modeling_llama", "finetune_trainer.step_trainer"):
+for name in (
+    "matplotlib.figure",
+    "peft",
+    "transformers.models.llama.modeling_llama",
+    "finetune_trainer.training.step_trainer",
+):
     importlib.import_module(name)
 gc.collect()
 gc.freeze()

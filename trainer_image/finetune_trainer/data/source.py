@@ -18,8 +18,8 @@ from urllib.parse import urljoin
 from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.store_clients import GOOGLE_KEY, google_files
-from finetune_trainer.store_errors import TRUST_STEP, UNTRUSTED, chain, reason_of, status_of, trouble_of
+from finetune_trainer.storage.store_clients import GOOGLE_KEY, google_files
+from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, chain, reason_of, status_of, trouble_of
 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
 BUFFER = 1 << 17

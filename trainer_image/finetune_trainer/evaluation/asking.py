@@ -15,13 +15,13 @@ from finetune_api.evaluation import Endpoint, Judge
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Progress
 from finetune_api.names import JUDGE_KEY_VARIABLE, endpoint_key_variable
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.evaluation.contest import Contestant, endpoint_key
 from finetune_trainer.evaluation.judge import MAX_TOKENS, pairs, rulings
 from finetune_trainer.evaluation.kept import Answer, KeptAnswers
 from finetune_trainer.evaluation.material import Material
 from finetune_trainer.evaluation.stored import Each
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.report import Reporter
 
 
 class Asking:

@@ -12,6 +12,8 @@ from finetune_api.asking import Candidate
 from finetune_api.evaluation import Service
 from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import Row, Turn
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.asking import Asking
@@ -27,8 +29,6 @@ from finetune_trainer.evaluation.contest import (
 from finetune_trainer.evaluation.endpoint import Outcome, Way, ask
 from finetune_trainer.evaluation.material import Material, after_examples
 from finetune_trainer.evaluation.stored import Each
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.report import Reporter
 
 AT_ONCE = 4
 """Questions at the same time. The operator has more such pods to serve."""

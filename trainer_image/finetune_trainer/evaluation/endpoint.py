@@ -20,7 +20,7 @@ from finetune_api.evaluation import Service
 from finetune_api.reasons import Reason
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.kept import Answer
-from finetune_trainer.store_errors import why_silent
+from finetune_trainer.storage.store_errors import why_silent
 
 TRIES = 4
 PAUSE_SECONDS = 1.0

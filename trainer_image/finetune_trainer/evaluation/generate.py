@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from finetune_trainer.batches import forward_passes
+from finetune_trainer.training.batches import forward_passes
 
 _PROBE, _PADDING = 12, 5
 """Tokens that are tried, and padding before them."""
@@ -106,7 +106,7 @@ def _no_taste_but(model: Any, generation: Any) -> Iterator[None]:
 
     Many models' have a repetition penalty, and BART's for summaries beams and a least length: the server has none.
     """
-    from finetune_trainer.attention import inner  # needs torch
+    from finetune_trainer.computing.attention import inner  # needs torch
 
     net = inner(model)
     before = net.generation_config

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from finetune_trainer.durable import whole_file, write_errors
 from finetune_trainer.evaluation.stored import Portioned
+from finetune_trainer.storage.durable import whole_file, write_errors
 
 FOLDER = "evaluation"
 

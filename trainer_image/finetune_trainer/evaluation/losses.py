@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.batches import SORTED_TOGETHER
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.passes import Cut, autocast, labelled, loss_sum, on_device, passes_of
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.training.batches import SORTED_TOGETHER
+from finetune_trainer.training.passes import Cut, autocast, labelled, loss_sum, on_device, passes_of
+from finetune_trainer.training.token_store import TokenStore
 
 
 def loss_on(

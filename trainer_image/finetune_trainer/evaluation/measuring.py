@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.trainer import ActiveVersionRef
-from finetune_trainer import artifact_store
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import TemplateRefusedError
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import material
@@ -29,10 +30,9 @@ from finetune_trainer.evaluation.kept import Answer, KeptAnswers
 from finetune_trainer.evaluation.material import Material, Prompt, Question
 from finetune_trainer.evaluation.models import Model, Room, Tuned, base_of, same_tokens, version_in
 from finetune_trainer.evaluation.stored import portions
-from finetune_trainer.interruption import Interruption
-from finetune_trainer.report import Reporter
-from finetune_trainer.store import Store
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.storage import artifact_store
+from finetune_trainer.storage.store import Store
+from finetune_trainer.training.token_store import TokenStore
 
 
 class Measuring(Asking):

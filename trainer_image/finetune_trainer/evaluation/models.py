@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
-from finetune_trainer import base_model
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.generation import plain_generation
+from finetune_trainer.models import base_model
+from finetune_trainer.models.generation import plain_generation
 from finetune_trainer.serving.artifact import Artifact, open_artifact
 
 _OTHER = "other"

@@ -12,8 +12,8 @@ import httpx
 import orjson
 
 from finetune_api.reasons import Reason
+from finetune_trainer.attempt.report import operator_tls, pod_token, retry_after
 from finetune_trainer.evaluation.endpoint import AgainError, FailedError, Way
-from finetune_trainer.report import operator_tls, pod_token, retry_after
 
 PATIENCE_SECONDS = 900.0
 """How long one question is tried: the operator may restart, and other evaluations may come first."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from finetune_trainer.durable import write_errors
-from finetune_trainer.token_store import MORE_SCRATCH
+from finetune_trainer.storage.durable import write_errors
+from finetune_trainer.training.token_store import MORE_SCRATCH
 
 T = TypeVar("T")
 

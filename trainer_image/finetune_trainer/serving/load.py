@@ -15,16 +15,16 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from finetune_api.reasons import Reason
-from finetune_trainer import four_bit
-from finetune_trainer.adapters import part_shared_weights
-from finetune_trainer.base_model import ENCODER_DECODERS, PUT_THERE_AGAIN, require_whole
+from finetune_trainer.computing import four_bit
+from finetune_trainer.computing.limits import cpu_threads, free_memory
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models.adapters import part_shared_weights
+from finetune_trainer.models.base_model import ENCODER_DECODERS, PUT_THERE_AGAIN, require_whole
 from finetune_trainer.serving import seq2seq_batch
 from finetune_trainer.serving.artifact import Artifact
 from finetune_trainer.serving.asks import Ask, Piece, Sampling
 from finetune_trainer.serving.batch import Batch, cache_name, can_join
 from finetune_trainer.serving.engine import Capacity, Engine, Generations
-from finetune_trainer.serving.limits import cpu_threads, free_memory
 from finetune_trainer.serving.prompts import Prompts
 from finetune_trainer.serving.served import Served
 

@@ -15,12 +15,12 @@ from finetune_api.trainer import MeasureJob, Report
 from finetune_operator.runtime.kube import JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.reports import ReportServer
 from finetune_operator.runtime.settings import Settings
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.outcome import fail
+from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.operator_way import operator_way
-from finetune_trainer.interruption import Interruption
 from finetune_trainer.measure import measure
-from finetune_trainer.outcome import fail
-from finetune_trainer.report import Reporter
 from tests.simulators.simulator import Simulator
 from tests.unit.finetune_operator.decide.given import verdict
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, conversations
@@ -64,7 +64,7 @@ class MeasuredCluster(CloudCluster):
         """Begin to listen, and give pods what they need to reach it."""
         self.certificates = await certificates()
         monkeypatch.setenv(REPORT_CA_VARIABLE, self.certificates.bundle)
-        monkeypatch.setattr("finetune_trainer.report.TOKEN_PATH", str(self.folder / "token"))
+        monkeypatch.setattr("finetune_trainer.attempt.report.TOKEN_PATH", str(self.folder / "token"))
         monkeypatch.setattr("finetune_api.uris.CLAIMS_PATH", str(self.folder))
         monkeypatch.setattr("finetune_operator.desired.names.CLAIMS_PATH", str(self.folder))
         monkeypatch.setattr("finetune_trainer.evaluation.endpoint._LONGEST_PAUSE", 0.01)

@@ -10,14 +10,14 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import Turn
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import endpoint
 from finetune_trainer.evaluation.endpoint import AgainError, FailedError, Way
 from finetune_trainer.evaluation.operator_way import explain
-from finetune_trainer.interruption import Interruption
 from finetune_trainer.measure import measure
-from finetune_trainer.report import Reporter
 from tests.unit.finetune_trainer.evaluation.test_evaluation_endpoint import Service
 
 BASELINES = [{"zeroShot": {}}, {"fewShot": {"examples": 2}}, {"activeVersion": {}}]

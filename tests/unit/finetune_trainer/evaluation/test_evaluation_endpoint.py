@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from finetune_api.evaluation import Endpoint
+from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.endpoint import TRIES, ask
-from finetune_trainer.interruption import Interrupted, Interruption
 
 SECRET = "the row's own text"
 

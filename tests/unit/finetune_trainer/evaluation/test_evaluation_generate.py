@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from finetune_trainer import base_model
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.evaluation.generate import generated, minds_padding
-from finetune_trainer.generation import end_of_answer, plain_generation
+from finetune_trainer.models import base_model
+from finetune_trainer.models.generation import end_of_answer, plain_generation
 
 
 @pytest.fixture(scope="module")

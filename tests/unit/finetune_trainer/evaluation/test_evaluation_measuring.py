@@ -11,18 +11,19 @@ from safetensors.torch import load_file, save_file
 
 from finetune_api.job import LoRA
 from finetune_api.trainer import ActiveVersionRef
-from finetune_trainer import artifact, base_model
-from finetune_trainer.adapters import with_adapters
+from finetune_trainer.attempt.interruption import Interrupted, Interruption
+from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import ChatTokenizer, check_dataset, encode, load_rows
-from finetune_trainer.durable import whole_folder
 from finetune_trainer.evaluation import generate, measuring, stored
 from finetune_trainer.evaluation.losses import loss_on
 from finetune_trainer.evaluation.material import prepare
 from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned, base_of, version_in
-from finetune_trainer.interruption import Interrupted, Interruption
-from finetune_trainer.report import Reporter
-from finetune_trainer.token_store import TokenStore
+from finetune_trainer.models import base_model
+from finetune_trainer.models.adapters import with_adapters
+from finetune_trainer.output import artifact
+from finetune_trainer.storage.durable import whole_folder
+from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import NAME
 from tests.assets.tiny_seq2seq import make_tiny_bart
 from tests.unit.finetune_trainer.jobs import make_job
@@ -197,7 +198,7 @@ def test_a_test_set_that_comes_in_portions_is_measured_as_one_that_does_not(tiny
 
 
 def test_a_newer_attempt_is_not_written_over(tiny_model, tmp_path):
-    from finetune_trainer.fence import Fence
+    from finetune_trainer.attempt.fence import Fence
 
     bench, interruption = Bench(tmp_path, tiny_model), Interruption()
     Path(bench.job.output).mkdir(parents=True)

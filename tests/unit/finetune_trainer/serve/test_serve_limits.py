@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from finetune_trainer.serving.limits import cpu_threads, free_memory, memory_limit
+from finetune_trainer.computing.limits import cpu_threads, free_memory, memory_limit
 
 CPUS = len(os.sched_getaffinity(0))
 

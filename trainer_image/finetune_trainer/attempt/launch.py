@@ -1,0 +1,180 @@
+"""torchrun in the pod: one process for each GPU, on each node of an attempt. It reads no data and trains nothing.
+
+The agent of the first node is where the others meet. A rank that ends badly ends its node's attempt: the pod's exit
+code and termination message are those of the rank that failed first, so that the operator sees the cause and not its
+echo.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.names import NODE_VARIABLE, TERMINATION_MESSAGE_PATH
+from finetune_api.trainer import TrainerJob
+from finetune_trainer.attempt import outcome
+
+RANK_VARIABLE = "RANK"
+_FOLDER_VARIABLE = "FINETUNE_RANKS"
+_MEETING_SECONDS = 3600
+"""How long a node waits for the others: images may have to be pulled first."""
+
+_LAST_CHECKPOINT_SECONDS = 110
+"""Between SIGTERM and SIGKILL; within the pod's own grace."""
+
+_SIGNALLED = 128
+
+logger = logging.getLogger(__name__)
+
+
+def is_needed(job: TrainerJob) -> bool:
+    """Whether this process has to start others, and is none of them itself."""
+    return job.nodes * job.ranks_per_node > 1 and not is_rank()
+
+
+def is_rank() -> bool:
+    """Whether torchrun has started this process."""
+    return RANK_VARIABLE in os.environ
+
+
+def speaks() -> bool:
+    """Whether this process reports: rank 0 does for all."""
+    return os.environ.get(RANK_VARIABLE, "0") == "0"
+
+
+def main(job: TrainerJob, command: Sequence[str] = ("train",), message: Path = Path(TERMINATION_MESSAGE_PATH)) -> int:
+    """Run this node's ranks to their end; the exit code is 0, or that of the first that failed.
+
+    Args:
+        job: says how many there are.
+        command: what each of them runs, with its flags.
+        message: where the message of the rank that failed first is left.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, launch_agent
+
+    with tempfile.TemporaryDirectory(prefix="finetune-ranks-") as folder, _signals_end_the_meeting():
+        os.environ[_FOLDER_VARIABLE] = folder
+        first: int | None = None
+        try:
+            launch_agent(LaunchConfig(**_options(job)), sys.executable, ["-m", "finetune_trainer", *command])
+            code = int(ExitCode.OK)
+        except ChildFailedError as error:
+            first, failure = error.get_first_failure()
+            code = failure.exitcode if failure.exitcode > 0 else _SIGNALLED - failure.exitcode
+        except SignalException:
+            code = int(ExitCode.INTERRUPTED)
+        except (RuntimeError, TimeoutError, OSError) as error:
+            logger.error("The nodes of this attempt did not meet.", exc_info=error)  # noqa: TRY400 - it is expected
+            outcome.say(f"Interrupted: the nodes of this attempt did not meet at {job.rendezvous}.")
+            code = int(ExitCode.INTERRUPTED)
+        finally:
+            del os.environ[_FOLDER_VARIABLE]
+        _pass_on(Path(folder), first, message)
+    return code
+
+
+def told_to_report(job: TrainerJob) -> TrainerJob:
+    """The job as this rank's reporter takes it: rank 0 speaks to the operator, for all."""
+    return job if speaks() else job.model_copy(update={"report": None})
+
+
+def message_path(alone: Path = Path(TERMINATION_MESSAGE_PATH)) -> Path:
+    """Where this process leaves its termination message: `alone`, unless it is one of several that share it."""
+    folder = os.environ.get(_FOLDER_VARIABLE)
+    return Path(folder) / os.environ[RANK_VARIABLE] if folder else alone
+
+
+def of_this_node(name: str) -> Path:
+    """A file that all ranks of this pod see, and that goes with them."""
+    return Path(os.environ[_FOLDER_VARIABLE]) / name
+
+
+def scratch() -> Path:
+    """A folder of this rank's own that goes with its pod."""
+    return Path(tempfile.mkdtemp(prefix="finetune-rank-", dir=os.environ[_FOLDER_VARIABLE]))
+
+
+def _pass_on(messages: Path, failed: int | None, message: Path) -> None:
+    """Leave the message of the rank that failed, else of the lowest one, as that of all."""
+    left = sorted((path for path in messages.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    told = next((path for path in left if path.name == str(failed)), None) if failed is not None else None
+    if failed is None and left:
+        told = left[0]
+    if told is None:
+        return
+    try:
+        shutil.copyfile(told, message)
+    except OSError as error:
+        logger.info("No termination message was left at %s: %s", message, error.strerror)
+
+
+def _options(job: TrainerJob) -> dict[str, Any]:
+    """Those of torchrun's LaunchConfig."""
+    alone = job.nodes == 1
+    meeting = {} if alone else {"rank": int(os.environ[NODE_VARIABLE])}
+    return {
+        "min_nodes": job.nodes,
+        "max_nodes": job.nodes,
+        "nproc_per_node": job.ranks_per_node,
+        "run_id": f"{job.uid}-{job.attempt}",
+        "rdzv_backend": "c10d" if alone else "static",
+        "rdzv_endpoint": "localhost:0" if alone else job.rendezvous or "",
+        "rdzv_configs": {**meeting, "timeout": _MEETING_SECONDS},
+        "local_addr": "localhost" if alone else None,
+        "max_restarts": 0,  # the operator's next attempt is the restart: it knows why the last one ended
+        "signals_to_handle": "SIGTERM,SIGINT",
+        "shutdown_timeout": _LAST_CHECKPOINT_SECONDS,
+        "virtual_local_rank": _has_gpus(),
+    }
+
+
+def _has_gpus() -> bool:
+    """Whether each rank gets a GPU of its own, which is then its only one."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@contextmanager
+def _signals_end_the_meeting() -> Iterator[None]:
+    """End on SIGTERM while the agents meet: they wait in C++, where Python's own handlers are not called.
+
+    Once the ranks run torch has put handlers of its own in place, and those count.
+    """
+    ours = signal.signal(signal.SIGTERM, _end_at_once), signal.signal(signal.SIGINT, _end_at_once)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while os.read(reader, 1):
+            if signal.getsignal(signal.SIGTERM) is _end_at_once:
+                _end_at_once()
+
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        listener.join()
+        os.close(reader)
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), ours, strict=True):
+            signal.signal(number, handler)
+
+
+def _end_at_once(*_: object) -> NoReturn:
+    """Nothing has begun that could be lost."""
+    outcome.say("Interrupted before the ranks began.")
+    os._exit(ExitCode.INTERRUPTED)

@@ -1,0 +1,94 @@
+"""The full record of a run, metrics.jsonl: one line per optimizer step, one per validation.
+
+Lines are {"step", "epoch", "loss", "learningRate", "gradNorm", "tokens", "completionTokens"} and
+{"step", "epoch", "validationLoss"}. Losses are nats per completion token. Where two answers are learnt from, there are
+"pairs" instead of "completionTokens", losses are per pair, and lines of both kinds have "rewardAccuracy" and
+"rewardMargin". It draws nothing.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finetune_api.job_status import LOSS_POINTS, Loss, LossPoint
+from finetune_api.trainer import thin
+from finetune_trainer.storage.durable import sync, whole_file, write_errors
+
+FILE = "metrics.jsonl"
+_MEASURES = ("rewardAccuracy", "rewardMargin")
+
+
+class Metrics:
+    """The record at `path`, in memory and on disk. `keep_until` the step of the checkpoint before going on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[dict[str, Any]] = list(_read(path)) if path.exists() else []
+
+    def keep_until(self, step: int) -> None:
+        """Forget all after `step`, on disk too: a resumed run writes these steps anew, and none stands twice."""
+        self.lines = [line for line in self.lines if line["step"] <= step]
+        whole_file(self.path, "".join(map(_as_line, self.lines)).encode())
+
+    def add(self, **line: Any) -> None:
+        """Append one line; the system, not this process, decides when it reaches the disk."""
+        self.lines.append(line)
+        with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(_as_line(line))
+
+    def sync(self) -> None:
+        """Bring all lines to the disk; a checkpoint must not be newer than its record."""
+        with write_errors(self.path):  # a volume may say only now that it is full
+            if self.path.exists():
+                sync(self.path)
+
+    def has_validation(self, step: int) -> bool:
+        """Whether the validation loss after this step is known."""
+        return any(line["step"] == step and "validationLoss" in line for line in self.lines)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all steps, without padding."""
+        return sum(line.get("tokens", 0) for line in self.lines)
+
+    def curves(self) -> Loss:
+        """Both curves with at most LOSS_POINTS points: training as weighted means of windows of equal length."""
+        steps = [line for line in self.lines if "loss" in line]
+        checks = [line for line in self.lines if "validationLoss" in line]
+        validation = [_point(line["step"], line["validationLoss"], line) for line in checks]
+        return Loss(train=_windows(steps), validation=thin(validation, LOSS_POINTS))
+
+
+def _windows(steps: list[dict[str, Any]]) -> list[LossPoint]:
+    """Windows end where a multiple of their length does, so that a curve's old points stay when new ones come."""
+    length = -(-len(steps) // (LOSS_POINTS - 1)) if len(steps) > LOSS_POINTS else 1
+    return [_mean(steps[start : start + length]) for start in range(0, len(steps), length)]
+
+
+def _mean(window: list[dict[str, Any]]) -> LossPoint:
+    weights = [line["pairs"] if "pairs" in line else line["completionTokens"] for line in window]
+    means = {
+        name: sum(line[name] * weight for line, weight in zip(window, weights, strict=True)) / sum(weights)
+        for name in ("loss", *_MEASURES)
+        if name in window[0]
+    }
+    return _point(window[-1]["step"], means["loss"], means)
+
+
+def _point(step: int, loss: float, measures: dict[str, Any]) -> LossPoint:
+    accuracy, margin = (measures.get(name) for name in _MEASURES)
+    return LossPoint(step=step, value=loss, reward_accuracy=accuracy, reward_margin=margin)
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a record; a killed writer may have left half of one at the end."""
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(text)
+        except ValueError:
+            return
+
+
+def _as_line(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"

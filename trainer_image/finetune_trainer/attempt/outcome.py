@@ -1,0 +1,136 @@
+"""How a run ends: whatever happened becomes one clear line, the last report and an exit code.
+
+A stack trace is for bugs alone and goes to the log. What the run does is its own matter.
+"""
+
+import errno
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.job_status import Failure
+from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_trainer.attempt.interruption import Interrupted, Interruption
+from finetune_trainer.attempt.report import Reporter
+from finetune_trainer.errors import TrainerError
+
+logger = logging.getLogger(__name__)
+
+
+def run_to_end(work: Callable[[], None], reporter: Reporter, interruption: Interruption) -> int:
+    """Do `work` while `interruption` takes signals, close the report whatever happens, return the exit code."""
+    with interruption.install():
+        try:
+            code = _outcome(work, reporter)
+            interruption.over()
+        except Interrupted:  # also one that came while another end was being said
+            interruption.over()
+            say("Interrupted. The next attempt goes on from the last checkpoint.")
+            reporter.update(phase="Interrupted")
+            code = ExitCode.INTERRUPTED
+        reporter.close()
+    return int(code)
+
+
+def _outcome(work: Callable[[], None], reporter: Reporter) -> ExitCode:
+    try:
+        work()
+    except TrainerError as error:
+        return fail(reporter, error)
+    except Exception as error:  # noqa: BLE001 - the outermost place: a bug must end in a report too
+        return _fail_of_other(reporter, error)
+    return ExitCode.OK
+
+
+def fail(reporter: Reporter, error: TrainerError) -> ExitCode:
+    """Say and report an error that the user can mend."""
+    complain(error)
+    reporter.update(phase="Failed", failure=error.failure(attempt=reporter.report.attempt))
+    return error.exit_code
+
+
+def complain(error: TrainerError) -> ExitCode:
+    """One line on stderr: what, and what to do; the code to end with."""
+    say(sentence(error.reason, error.message, error.next_step))
+    return error.exit_code
+
+
+def with_next_step(error: TrainerError, steps: Mapping[Reason, str]) -> TrainerError:
+    """The error with the next step of its reason from `steps`, unless it knows one of its own."""
+    if error.next_step != NEXT_STEP.get(error.reason):
+        return error
+    return TrainerError(error.reason, error.message, steps.get(error.reason))
+
+
+def sentence(reason: Reason, message: str, next_step: str | None) -> str:
+    """A failure in one line: why, what, and what to do."""
+    end = "" if message.endswith((".", "?", "!")) else "."
+    return f"{reason}: {message}{end} {next_step or ''}".rstrip().replace("\n", " ")
+
+
+def say(line: str) -> None:
+    """A line for people. Results go to stdout, all else to stderr; where that is closed or full, nobody reads it."""
+    with suppress(OSError, AttributeError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def print_result(text: str) -> None:
+    """A result to stdout; what its encoding has not is escaped. A reader that has left, as `head` does, has had enough.
+
+    Raises:
+        TrainerError: ArtifactFailed, stdout is closed or its disk is full.
+    """
+    try:
+        stdout = _stdout()
+        encoding = stdout.encoding or "utf-8"  # none in a notebook
+        stdout.write(text.encode(encoding, errors="backslashreplace").decode(encoding) + "\n")
+        stdout.flush()
+    except OSError as error:
+        if sys.stdout is not None:  # Python would try once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            message = f"standard output could not be written: {error.strerror}"
+            raise TrainerError(Reason.ARTIFACT_FAILED, message, "Name a place for it that can be written.") from error
+
+
+def _stdout() -> TextIO:
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "it is closed")
+    return sys.stdout
+
+
+def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
+    if _is_out_of_device_memory(error):
+        # The words of torch's error are about sizes, never about data.
+        return fail(reporter, TrainerError(Reason.OUT_OF_MEMORY, str(error).split(". ")[0]))
+    logger.error("The trainer crashed.", exc_info=error)
+    failure = Failure(
+        reason=Reason.TRAINER_CRASHED,
+        message=f"{type(error).__name__} at {_place(error)}: a bug of the trainer or of a library below it",
+        next_step=NEXT_STEP[Reason.TRAINER_CRASHED],
+        exit_code=int(ExitCode.CRASHED),
+        attempt=reporter.report.attempt,
+    )
+    say(sentence(failure.reason, failure.message, "The trace above shows where; please report it."))
+    reporter.update(phase="Failed", failure=failure)
+    return ExitCode.CRASHED
+
+
+def _is_out_of_device_memory(error: Exception) -> bool:
+    """By name, so that a run which failed before it needed torch need not import it."""
+    return any(
+        kind.__name__ == "OutOfMemoryError" and kind.__module__.startswith("torch") for kind in type(error).mro()
+    )
+
+
+def _place(error: Exception) -> str:
+    """File and line that raised. The message of an unknown error may quote data and stays in the log."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"

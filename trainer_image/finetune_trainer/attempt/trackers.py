@@ -1,0 +1,278 @@
+"""The record of a run goes to experiment trackers too, by transformers' own integrations.
+
+One thread talks to all of them, so that a tracker that hangs holds up nothing. What goes wrong there is said in status
+and changes nothing else. A run that goes on after an interruption goes on in the same run of the tracker.
+"""
+
+import importlib.util
+import json
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from finetune_api.names import TRACKERS_PREFIX
+from finetune_api.reasons import Reason
+from finetune_api.trackers import MLflow, Tracked, TrackerName
+from finetune_api.trainer import TrainerJob
+from finetune_trainer.attempt import weights_and_biases
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage.durable import whole_file
+from finetune_trainer.storage.store_errors import trouble_of
+
+TENSORBOARD_FOLDER = "tensorboard"
+"""Below the job's output while it trains, and in the artifact."""
+
+RUNS_FOLDER = "trackers"
+"""Below the job's output: which run of a tracker is this job's."""
+
+LAST_SECONDS = 30.0
+"""How long a run waits for its trackers at the end."""
+
+_MOST_WAITING = 10_000
+_NAMES = {
+    "loss": "loss",
+    "learningRate": "learning_rate",
+    "gradNorm": "grad_norm",
+    "validationLoss": "eval_loss",
+    "rewardAccuracy": "rewards/accuracies",
+    "rewardMargin": "rewards/margins",
+}
+_MODULES: dict[TrackerName, str] = {"mlflow": "mlflow", "tensorBoard": "tensorboardX", "wandb": "wandb"}
+
+_REFUSED = {
+    "UNAUTHENTICATED": "it does not accept the key in the Secret",
+    "PERMISSION_DENIED": "the key in the Secret may not do this",
+    "CUSTOMER_UNAUTHORIZED": "the key in the Secret may not do this",
+}
+"""By MLflow's own words for it."""
+
+logger = logging.getLogger(__name__)
+
+
+def require(job: TrainerJob) -> None:
+    """Refuse a job whose trackers this image has no libraries for.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    for name in _asked(job):
+        if importlib.util.find_spec(_MODULES[name]) is None:
+            raise TrainerError(
+                Reason.SPEC_INVALID,
+                f"spec.trackers.{name}: this image has no {_MODULES[name]}",
+                "Ask an admin for a trainerImage with the trackers extra, or apply the job without it.",
+            )
+
+
+class _Told:
+    """The arguments of a run, but that an integration is told the job's settings.
+
+    The loop takes whole steps and a rate of its own: what it leaves of the arguments are transformers' defaults.
+    """
+
+    def __init__(self, job: TrainerJob, arguments: Any) -> None:
+        self._job, self._arguments = job, arguments
+        self.run_name = f"{job.namespace}/{job.name}"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._arguments, name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, as a manifest spells them."""
+        spec = self._job.spec
+        parts = {"lora": spec.adapters, "preference": spec.preference}
+        below = {f"{part}.{name}": value for part, what in parts.items() if what for name, value in what.wire().items()}
+        own = {"learningRate": self._arguments.learning_rate, "totalSteps": self._arguments.max_steps}
+        return {"baseModel": spec.base_model, "method": spec.method, **spec.hyperparameters.wire(), **own, **below}
+
+
+@dataclass
+class _Follower:
+    """One tracker and how it is doing; without `integration` it could not be begun."""
+
+    tracked: Tracked
+    integration: Any | None
+
+
+class Trackers:
+    """Those of a job's built-in training.
+
+    Args:
+        job: the job.
+        arguments: transformers' TrainingArguments of the run.
+        model: what is trained.
+    """
+
+    def __init__(self, job: TrainerJob, arguments: Any, model: Any) -> None:
+        self._job, self._arguments, self._model = job, _Told(job, arguments), model
+        self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(_MOST_WAITING)
+        self._followers: list[_Follower] = []
+        self._thread = threading.Thread(target=self._run, name="trackers", daemon=True)
+
+    @property
+    def tracked(self) -> list[Tracked] | None:
+        """How each is doing by now."""
+        return [one.tracked for one in list(self._followers)] or None
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Pass on a line of the record. The first one begins the run there, or goes on with it."""
+        if not _asked(self._job):
+            return
+        if self._thread.ident is None:
+            self._thread.start()
+            self._put(lambda: self._begin(line["step"]))
+        of = "eval_" if "validationLoss" in line else ""
+        numbers = {f"{of}{_NAMES[name].removeprefix(of)}": value for name, value in line.items() if name in _NAMES}
+        state = _state(line["step"])
+        self._put(lambda: self._each(lambda one: one.on_log(self._arguments, state, None, logs=dict(numbers))))
+
+    def end(self) -> None:
+        """No more lines come; what is on its way may take LAST_SECONDS."""
+        if not self._thread.is_alive():
+            return
+        self._put(lambda: self._each(lambda one: one.on_train_end(self._arguments, _state(0), None)))
+        self._put(None)
+        self._thread.join(LAST_SECONDS)
+        if self._thread.is_alive():
+            for name in _asked(self._job)[len(self._followers) :]:
+                self._followers.append(_Follower(Tracked(name=name), None))
+            for one in self._followers:
+                self._blame(one, "it did not answer in time")
+
+    def _put(self, call: Callable[[], None] | None) -> None:
+        try:
+            self._calls.put_nowait(call)
+        except queue.Full:
+            for one in self._followers:
+                self._blame(one, "it is too slow: some steps are missing")
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+    def _begin(self, step: int) -> None:
+        for name in _asked(self._job):
+            try:
+                integration = _MAKERS[name](self._job, step)
+                integration.on_train_begin(self._arguments, _state(step), None, model=self._model)
+                tracked = Tracked(name=name, url=_URLS[name](self._job))
+                self._followers.append(_Follower(tracked, integration))
+            except Exception as error:
+                logger.warning("spec.trackers.%s: %s", name, type(error).__name__, exc_info=error)
+                self._followers.append(_Follower(Tracked(name=name, problem=_said(error)), None))
+
+    def _each(self, action: Callable[[Any], None]) -> None:
+        for one in self._followers:
+            if one.integration is None:
+                continue
+            try:
+                action(one.integration)
+            except Exception as error:  # noqa: BLE001 - a tracker's trouble is no trouble of the run
+                logger.warning("spec.trackers.%s: %s", one.tracked.name, type(error).__name__)
+                self._blame(one, f"some steps are missing: {_said(error)}")
+
+    def _blame(self, one: _Follower, problem: str) -> None:
+        if one.tracked.problem is None:
+            one.tracked = one.tracked.model_copy(update={"problem": problem})
+
+
+def _asked(job: TrainerJob) -> list[TrackerName]:
+    asked = job.spec.trackers
+    fields: Iterator[TrackerName] = iter(_MODULES)
+    return [name for name in fields if asked and name in asked.wire()]
+
+
+def _state(step: int) -> Any:
+    """As much of transformers' TrainerState as its integrations look at."""
+    return SimpleNamespace(is_world_process_zero=True, is_hyper_param_search=False, trial_name=None, global_step=step)
+
+
+def _said(error: Exception) -> str:
+    """A library's own text may quote addresses with keys."""
+    if isinstance(error, weights_and_biases.NotReachableError):
+        return str(error)
+    refused = _REFUSED.get(str(getattr(error, "error_code", "")))
+    why = trouble_of(error) or refused or weights_and_biases.trouble_of(error)
+    return f"it does not answer as it should ({type(error).__name__})" + (f": {why}" if why else "")
+
+
+def _mlflow(job: TrainerJob, _step: int) -> Any:
+    os.environ |= _mlflow_environment(job, cast("MLflow", job.spec.trackers and job.spec.trackers.mlflow))
+    from transformers.integrations.integration_utils import MLflowCallback
+
+    class Integration(MLflowCallback):
+        """It has a thread already; with another one behind it nobody would hear of errors."""
+
+        _async_log = property(lambda _self: False, lambda _self, _value: None)
+
+    return Integration()  # type: ignore[no-untyped-call]
+
+
+def _mlflow_environment(job: TrainerJob, asked: MLflow) -> dict[str, str]:
+    """By which transformers' integration and MLflow are told everything."""
+    keys = {
+        name.removeprefix(TRACKERS_PREFIX): value.strip()  # what was made from a file ends with a line break
+        for name, value in os.environ.items()
+        if name.startswith(f"{TRACKERS_PREFIX}MLFLOW_TRACKING_")
+    }
+    tags = {"finetune.dev/job": f"{job.namespace}/{job.name}", "finetune.dev/uid": job.uid}
+    run = _runs(job).get("mlflow")
+    return {
+        **keys,
+        "MLFLOW_TRACKING_URI": asked.tracking_uri,
+        "MLFLOW_EXPERIMENT_NAME": asked.experiment or job.spec.model_ref.name,
+        "MLFLOW_TAGS": json.dumps(tags),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # its own patience would be minutes for each call
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "GIT_PYTHON_REFRESH": "quiet",
+        **({"MLFLOW_RUN_ID": run} if run else {}),
+    }
+
+
+def _mlflow_url(job: TrainerJob) -> str:
+    """The run's page; the run is noted for a next attempt."""
+    import mlflow
+
+    run = mlflow.active_run()
+    assert run is not None  # noqa: S101 - it has just begun
+    whole_file(_runs_file(job), json.dumps({"mlflow": run.info.run_id}).encode())
+    return f"{mlflow.get_tracking_uri()}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def _runs(job: TrainerJob) -> dict[str, str]:
+    """Those of an earlier attempt."""
+    path = _runs_file(job)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _runs_file(job: TrainerJob) -> Path:
+    return Path(job.output) / RUNS_FOLDER / "runs.json"
+
+
+def _tensor_board(job: TrainerJob, step: int) -> Any:
+    from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    # Steps that an interrupted attempt wrote after its last checkpoint come once more: the old ones do not count.
+    # And of the time its files' names have but the second: two attempts that share one would share a file.
+    folder, suffix = Path(job.output) / TENSORBOARD_FOLDER, f".{job.attempt:06}"
+    writer = SummaryWriter(str(folder), purge_step=step, filename_suffix=suffix)
+    return TensorBoardCallback(writer)  # type: ignore[no-untyped-call]
+
+
+_MAKERS: dict[TrackerName, Callable[[TrainerJob, int], Any]] = {
+    "mlflow": _mlflow,
+    "tensorBoard": _tensor_board,
+    "wandb": weights_and_biases.integration,
+}
+_URLS: dict[TrackerName, Callable[[TrainerJob], str]] = {
+    "mlflow": _mlflow_url,
+    "tensorBoard": lambda _job: TENSORBOARD_FOLDER,
+    "wandb": weights_and_biases.url,
+}

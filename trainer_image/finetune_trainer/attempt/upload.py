@@ -1,0 +1,130 @@
+"""A converted file on its way to the operator, which passes it on to the provider with credentials that no pod has."""
+
+import http.client
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlencode, urlsplit
+
+import orjson
+from pydantic import ValidationError
+
+from finetune_api.job_status import ProviderFile
+from finetune_api.reasons import Reason
+from finetune_api.trainer import PrepareJob, UploadTarget
+from finetune_trainer.attempt.report import operator_tls, pod_token, retry_after
+from finetune_trainer.data.provider_file import ConvertedFile
+from finetune_trainer.errors import TrainerError
+
+UPLOAD_SECONDS = 1800.0
+"""How long a file is tried: an operator that restarts, or a provider that asks for patience, is waited for."""
+
+_ANSWER_SECONDS = 600.0
+_ANSWER_BYTES = 64 * 1024
+_ADMISSION_SECONDS = 60.0
+"""How long a refused token is tried again: the operator may not have seen this pod yet."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for an upload."""
+
+    status: int
+    body: bytes
+    pause: float = 0.0
+    """Seconds that Retry-After asks for."""
+
+
+Send = Callable[[str, ConvertedFile], Answer]
+
+
+def upload(
+    job: PrepareJob,
+    file: ConvertedFile,
+    *,
+    send: Send | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> ProviderFile:
+    """Send one file, again and again for half an hour if need be; the operator sees to it that it is there once.
+
+    Raises:
+        TrainerError: ProviderRefused with the operator's sentence, or StoreUnavailable when time is over.
+    """
+    deadline, pause = clock() + UPLOAD_SECONDS, _FIRST_PAUSE
+    while True:
+        why, asked_pause = "the operator does not answer", 0.0
+        try:
+            answer = (send or _put)(_url(job, file), file)
+        except (OSError, http.client.HTTPException) as error:
+            logger.warning("The upload broke off (%s); again.", error)
+        else:
+            if answer.status == http.HTTPStatus.OK:
+                return _file(answer)
+            why, asked_pause = _sentence(answer), answer.pause
+            if not _is_passing(answer.status, patient=clock() < deadline - UPLOAD_SECONDS + _ADMISSION_SECONDS):
+                raise TrainerError(Reason.PROVIDER_REFUSED, why)
+        wait = max(pause, asked_pause)
+        if clock() + wait > deadline:
+            raise TrainerError(Reason.STORE_UNAVAILABLE, f"{file.path.name} could not be passed on: {why}")
+        sleep(wait)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _is_passing(status: int, *, patient: bool) -> bool:
+    """Whether the same upload may be taken a little later."""
+    if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+        return patient
+    return status >= 500 or status in (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
+
+
+def _url(job: PrepareJob, file: ConvertedFile) -> str:
+    target = UploadTarget(
+        namespace=job.namespace,
+        name=job.name,
+        uid=job.uid,
+        attempt=job.attempt,
+        split=file.split,
+        sha256=file.sha256,
+    )
+    return f"{job.upload_url}?{urlencode(target.wire())}"
+
+
+def _put(url: str, file: ConvertedFile) -> Answer:
+    parts = urlsplit(url)
+    headers = {
+        "Authorization": f"Bearer {pod_token()}",
+        "Content-Type": "application/jsonl",
+        "Content-Length": str(file.bytes),
+    }
+    connection = http.client.HTTPSConnection(
+        parts.hostname or "", parts.port or 443, timeout=_ANSWER_SECONDS, context=operator_tls()
+    )
+    try:
+        # A server that refuses at once closes while the file is still being sent; its answer can be read all the same.
+        with file.path.open("rb") as body, suppress(BrokenPipeError, ConnectionResetError):
+            connection.request("PUT", f"{parts.path}?{parts.query}", body, headers)
+        response = connection.getresponse()
+        return Answer(response.status, response.read(_ANSWER_BYTES), retry_after(response.getheader("Retry-After")))
+    finally:
+        connection.close()
+
+
+def _file(answer: Answer) -> ProviderFile:
+    try:
+        return ProviderFile.model_validate_json(answer.body)
+    except ValidationError as error:
+        raise TrainerError(Reason.PROVIDER_REFUSED, "the operator's answer to an upload cannot be read") from error
+
+
+def _sentence(answer: Answer) -> str:
+    """The operator's own words, which never quote the file."""
+    try:
+        return str(orjson.loads(answer.body)["error"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return f"the operator answers with status {answer.status}"

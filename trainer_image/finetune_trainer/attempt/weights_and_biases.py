@@ -1,0 +1,149 @@
+"""A job's run in Weights & Biases: transformers' integration, told what to send and when to give up.
+
+Its client is a program of its own that collects much about machine, code and output by itself. Here it sends the
+numbers and settings of the training alone.
+"""
+
+import logging
+import os
+import tempfile
+from typing import Any, cast
+
+from finetune_api.names import TRACKERS_PREFIX
+from finetune_api.trackers import WandB
+from finetune_api.trainer import TrainerJob
+from finetune_trainer.storage.store_errors import UNTRUSTED
+
+CLOUD = "https://api.wandb.ai"
+
+INIT_SECONDS = 20.0
+"""How long the start of a run may take."""
+
+FINISH_SECONDS = 20.0
+"""How long what is on its way may take at the end; less than what all trackers have together."""
+
+_CALL_SECONDS = 10
+_RETRIES = 2
+_KEY = f"{TRACKERS_PREFIX}WANDB_API_KEY"
+
+
+_TROUBLES = {
+    "x509: ": UNTRUSTED,
+    "no such host": "its name cannot be resolved",
+    "connection refused": "nothing listens at its address",
+    "deadline exceeded": "it takes too long",
+    "returned error 401": "it does not accept the key in the Secret",
+    "returned error 403": "the key in the Secret may not do this",
+    "returned error 404": "trackers.wandb.baseURL leads to no server of Weights & Biases",
+    "API key must": "what the Secret has as WANDB_API_KEY is no key",
+}
+"""Its client is a Go program, whose errors arrive as text: what they say, the plainest first."""
+
+_LOST = "Fatal error while uploading data"  # how its client says that a server took no more
+
+logger = logging.getLogger(__name__)
+
+
+class NotReachableError(Exception):
+    """Why nothing was tried; its text may be shown."""
+
+
+def trouble_of(error: Exception) -> str | None:
+    """Why a server was not heard, in words, where the client's text tells; nothing of the text, which has addresses."""
+    return next((why for what, why in _TROUBLES.items() if what in str(error)), None)
+
+
+class NotTakenError(Exception):
+    """The server took the run, and then no more of it."""
+
+
+class _Heard:
+    """Where wandb's client says what it would print: of data that are lost it tells nobody else."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+    def info(self, msg: str) -> None:
+        logger.debug(msg)
+
+    def warning(self, msg: str) -> None:
+        self.lost = self.lost or _LOST in msg
+        logger.warning(msg)
+
+    def error(self, msg: str) -> None:
+        self.warning(msg)
+
+
+def integration(job: TrainerJob, _step: int) -> Any:
+    """The callback, with its run begun: the job's UID is its id, so that each attempt goes on with the same one.
+
+    Raises:
+        NotReachableError: it cannot be reached from here, or has no key.
+        Exception: what wandb raises where its server does not take the run.
+    """
+    asked = cast("WandB", job.spec.trackers and job.spec.trackers.wandb)
+    if job.air_gapped and asked.base_url is None:
+        raise NotReachableError("this site is air-gapped: name a server inside of it in trackers.wandb.baseURL")
+    if not os.environ.get(_KEY):
+        raise NotReachableError("the Secret of trackers.wandb has no WANDB_API_KEY")
+    os.environ |= {"WANDB_LOG_MODEL": "false", "WANDB_WATCH": "false", "WANDB_ERROR_REPORTING": "false"}
+    import wandb
+    from transformers.integrations.integration_utils import WandbCallback
+
+    class Integration(WandbCallback):
+        """With an end: transformers leaves it to the end of the process, which must not wait."""
+
+        def on_train_end(self, *_args: Any, **_keywords: Any) -> None:
+            wandb.finish()
+            if heard.lost:
+                raise NotTakenError
+
+    settings, heard = _settings(asked), _Heard()
+    wandb.init(
+        id=job.uid,
+        resume="allow",
+        name=f"{job.namespace}/{job.name}",
+        entity=asked.entity,
+        project=asked.project or job.spec.model_ref.name,
+        settings=settings,
+    )
+    wandb.termsetup(settings, heard)
+    return Integration()  # type: ignore[no-untyped-call]
+
+
+def url(_job: TrainerJob) -> str:
+    """The run's page."""
+    import wandb
+
+    assert wandb.run is not None  # noqa: S101 - it has just begun
+    return str(wandb.run.url)
+
+
+def _settings(asked: WandB) -> Any:
+    import wandb
+
+    retries = {f"x_{what}_retry_max": _RETRIES for what in ("graphql", "file_stream", "file_transfer")}
+    timeouts = {f"x_{what}_timeout_seconds": _CALL_SECONDS for what in ("graphql", "file_stream", "file_transfer")}
+    return wandb.Settings(
+        base_url=asked.base_url or CLOUD,
+        api_key=os.environ[_KEY].strip(),
+        root_dir=tempfile.mkdtemp(prefix="wandb-"),
+        console="off",  # else it sends what the trainer prints
+        save_code=False,
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+        x_skip_transaction_log=True,  # for a later upload by hand, from a disk that is gone by then
+        program="finetune-trainer",
+        host="",
+        silent=True,
+        init_timeout=INIT_SECONDS,
+        finish_timeout=FINISH_SECONDS,
+        finish_timeout_raises=True,
+        **retries,
+        **timeouts,
+    )

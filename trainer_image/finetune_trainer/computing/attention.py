@@ -1,0 +1,211 @@
+"""Attention that keeps the documents of a packed row apart, in the place where transformers' models call theirs.
+
+    [1, tokens] = document | document | …     positions begin anew with each; no padding and no attention mask
+
+On a GPU that is torch's variable-length attention, elsewhere its ordinary one for a document after the other
+(`cpu_attention.py`). Boundaries come by the names that transformers gives them (`cu_seq_lens_q`), and so reach models
+that mix tokens in other ways too. Whether a model keeps documents apart is not guessed: `why_not_packed` tries it.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface
+
+from finetune_trainer.computing.cpu_attention import attended
+
+NAME = "finetune_documents"
+
+_MOST_HEAD_WIDTH = 256  # of the kernels behind varlen_attn
+_REFUSED = ("position_bias", "s_aux", "softcap")  # changes to the scores that neither kernel makes
+_NEAR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+_PROBE = (48, 16, 32)
+
+
+class NotKeptApartError(Exception):
+    """The model's attention cannot be computed document by document; says why."""
+
+
+def boundaries(lengths: list[int], device: Any) -> dict[str, Any]:
+    """Keyword arguments that tell a model where the documents of a row end, by transformers' names for them."""
+    ends = torch.tensor([0, *lengths], dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
+    return {
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends,
+        "max_length_q": max(lengths),
+        "max_length_k": max(lengths),
+    }
+
+
+def attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each document: query [1, heads, tokens, width] gives [1, tokens, heads, width].
+
+    Raises:
+        NotKeptApartError: the model wants what this cannot compute.
+    """
+    refused = [name for name in _REFUSED if others.get(name) is not None]
+    refused += ["dropout"] if dropout else []
+    refused += ["a mask"] if attention_mask is not None else []
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if cu_seq_lens_q is None or not causal or key.shape[2] != query.shape[2] or query.shape[0] != 1:
+        refused.append("attention that is not within one row of documents")
+    if refused or cu_seq_lens_q is None or max_length_q is None:
+        raise NotKeptApartError(f"its attention uses {', '.join(refused)}")
+    query, key, value = _as_autocast(query, key, value)
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if not query.is_cuda:
+        heads, lengths = _of_width((query, key, value), max(query.shape[-1], value.shape[-1])), cu_seq_lens_q.diff()
+        out = attended(*heads, lengths=lengths.tolist(), scale=scale, window=sliding_window)
+        return out[..., : value.shape[-1]], None
+    rows = cu_seq_lens_q.shape[0] - 1
+    if rows * max_length_q == query.shape[2] and (sliding_window is None or sliding_window >= max_length_q):
+        return _beside_one_another(query, key, value, rows, scale), None
+    ends, longest = cu_seq_lens_q, max_length_q
+    return _varlen(query, key, value, ends=ends, longest=longest, scale=scale, window=sliding_window), None
+
+
+def _as_autocast(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """In the dtype of autocast, as it would do for torch's own attention: it does not know all that is called here.
+
+    Without it queries and keys of a fully tuned model stand in 32 bits, as the rotation of its hidden states has them.
+    """
+    kind = given[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return given
+    return tuple(one.to(torch.get_autocast_dtype(kind)) for one in given)
+
+
+def _of_width(heads: Iterable[torch.Tensor], width: int) -> list[torch.Tensor]:
+    """Filled up with zeros, which change no score."""
+    return [functional.pad(one, (0, width - one.shape[-1])) if one.shape[-1] < width else one for one in heads]
+
+
+def _beside_one_another(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: int, scale: float
+) -> torch.Tensor:
+    """Documents of one length, as many long ones that were cut are: torch has its best kernels for a batch."""
+    groups = query.shape[1] // key.shape[1]
+    q, k, v = (
+        one.view(one.shape[1], rows, -1, one.shape[-1]).transpose(0, 1) for one in (query, key, value)
+    )  # [rows, heads, tokens, width]
+    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=groups > 1)
+    return out.transpose(1, 2).flatten(0, 1).unsqueeze(0)
+
+
+def _varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    ends: torch.Tensor,
+    longest: int,
+    scale: float,
+    window: int | None,
+) -> torch.Tensor:
+    width = -8 * (-max(query.shape[-1], value.shape[-1]) // 8)
+    if width > _MOST_HEAD_WIDTH or query.dtype not in (torch.bfloat16, torch.float16):
+        raise NotKeptApartError(f"heads of width {width} in {query.dtype} have no kernel")
+    query, key, given = (one.squeeze(0).transpose(0, 1) for one in _of_width((query, key, value), width))
+    out: Any = varlen_attn(
+        query,
+        key,
+        given,
+        ends,
+        ends,
+        longest,
+        longest,
+        scale=scale,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=True,
+    )
+    return out[..., : value.shape[-1]].unsqueeze(0)  # type: ignore[no-any-return]
+
+
+AttentionInterface.register(NAME, attention)
+
+
+def inner(model: Any) -> Any:
+    """Transformers' model within peft's, or the model itself."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+@contextmanager
+def kept_apart(model: Any) -> Iterator[None]:
+    """The model attends within documents; every forward pass in here needs `boundaries`."""
+    net = inner(model)
+    before = net.config._attn_implementation  # noqa: SLF001 - the setting has no public name
+    net.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        net.set_attn_implementation(before)
+
+
+def why_not_packed(model: Any, compute_dtype: torch.dtype) -> str | None:
+    """Why documents of one row would see each other in this model, or None where they do not.
+
+    Three documents go through the model alone and packed; hidden layers that mix tokens by any other way than attention
+    (convolutions, recurrent states), positions that do not begin anew, or scores that are changed show in the logits.
+    Packed they go through it as it is trained, too: its attention may drop scores then.
+    """
+    net = inner(model)
+    if net.config.is_encoder_decoder:
+        return "it is an encoder-decoder"
+    if not net._can_set_attn_implementation() or not getattr(net, "_supports_attention_backend", False):  # noqa: SLF001
+        return "its attention cannot be replaced"
+    training = model.training
+    model.eval()
+    try:
+        return _tried(model, net, compute_dtype)
+    except NotKeptApartError as error:
+        return str(error)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as error:  # kernels that do not know this GPU; fewer positions than are tried
+        return f"its attention cannot be computed within rows here: {str(error).strip().partition(chr(10))[0]}"
+    finally:
+        model.train(training)
+
+
+@torch.no_grad()
+def _tried(model: Any, net: Any, compute_dtype: torch.dtype) -> str | None:
+    device = net.device
+    limit = len(net.get_input_embeddings().weight)
+    ids = torch.arange(sum(_PROBE), device=device).mul(7919).remainder(limit)[None]
+    with torch.autocast(device.type, dtype=compute_dtype, enabled=compute_dtype != torch.float32):
+        alone = torch.cat(
+            [model(input_ids=one, use_cache=False).logits for one in torch.split(ids, list(_PROBE), dim=1)], dim=1
+        )
+        with kept_apart(model):
+            places = torch.cat([torch.arange(length, device=device) for length in _PROBE])[None]
+            told = boundaries(list(_PROBE), device)
+            packed = model(input_ids=ids, position_ids=places, use_cache=False, **told).logits
+            with torch.random.fork_rng(_random_devices(device)):
+                model.train()
+                model(input_ids=ids, position_ids=places, use_cache=False, **told)
+    apart = float((packed.float() - alone.float()).norm() / alone.float().norm())
+    return (
+        None if apart < _NEAR[compute_dtype] else f"its documents would see each other (logits differ by {apart:.2g})"
+    )
+
+
+def _random_devices(device: torch.device) -> list[int]:
+    return [] if device.index is None else [device.index]

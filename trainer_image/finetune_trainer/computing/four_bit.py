@@ -1,0 +1,103 @@
+"""QLoRA's base model: linear layers as 4-bit NormalFloat numbers, their scales quantised once more, by bitsandbytes.
+
+Dettmers et al., QLoRA (2023). It says where that can run and makes the loaded model safe to train; loading itself is
+`base_model.py`. Adapters, checkpoints and artifacts are those of LoRA: nothing that is written holds 4-bit numbers.
+"""
+
+import gc
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from finetune_api.reasons import Reason
+from finetune_trainer.computing import heap
+from finetune_trainer.errors import TrainerError
+
+BLOCK = 64
+"""Weights that share a scale."""
+
+_NEXT_STEP = "Set method: LoRA and apply the job under a new name, or use a connection with GPUs."
+
+
+def leave_out(base: Path) -> None:
+    """Keep bitsandbytes out of this process, which is not to quantise the model in `base`.
+
+    PEFT imports it for adapters of every kind, and with it torch's compiler: a fifth of a pod's start, and 50 MB. None
+    in sys.modules is Python's own way to say that a module cannot be imported; PEFT and transformers ask before they
+    use it. A base that was saved quantised needs it, and what is imported already stays.
+    """
+    config = base / "config.json"
+    if config.is_file() and b'"quantization_config"' not in config.read_bytes():
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+
+
+def settings(compute_dtype: Any) -> Any:
+    """How transformers is to quantise: NF4, double quantisation; products are computed in `compute_dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+def require_kernels(device: str) -> None:
+    """Try a few numbers there and back on `device`.
+
+    Raises:
+        TrainerError: SpecInvalid, bitsandbytes is not there or has no kernels for this machine.
+    """
+    import torch
+
+    try:
+        functional = importlib.import_module("bitsandbytes.functional")
+        ramp = torch.linspace(-1, 1, BLOCK, device=device)
+        packed, state = functional.quantize_4bit(ramp, quant_type="nf4", compress_statistics=True)
+        error = float((functional.dequantize_4bit(packed, state) - ramp).abs().max())
+    except Exception as found:
+        raise _refused(f"bitsandbytes does not work on this machine's {device} ({type(found).__name__})") from found
+    if not error < 0.2:  # half of NF4's widest step is 0.15
+        raise _refused(f"bitsandbytes gives back wrong numbers on this machine's {device}")
+
+
+def prepare(model: Any) -> None:
+    """Make a model that was just loaded in 4 bits safe to train and to measure, in place.
+
+    On CPUs bitsandbytes 0.50 mixes up the scales of rows that are no multiple of a block. And in evaluation it packs
+    weights anew for AVX-512, with coarser scales and without a backward pass: training after a validation would go on
+    without gradients. So the first is refused and the second switched off.
+
+    Raises:
+        TrainerError: SpecInvalid, a layer's width does not suit the CPU kernels.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
+    if model.device.type != "cpu":
+        return
+    unfit = next((name for name, layer in layers.items() if layer.in_features % BLOCK), None)
+    if unfit is not None:
+        raise _refused(f"on a CPU every layer's width must be a multiple of {BLOCK}, {unfit} has another one")
+    for layer in layers.values():
+        layer.support_avx512bf16_for_cpu = False
+    _let_go_of_files(model, layers)
+
+
+def _let_go_of_files(model: Any, layers: dict[str, Any]) -> None:
+    """What is not in 4 bits is a part of the file as long as it is not copied: then all of it stays in memory.
+
+    Quantising leaves four times the model behind, in pieces that nothing else fits into.
+    """
+    quantised = {id(layer.weight) for layer in layers.values()}
+    for value in model.parameters():
+        if id(value) not in quantised:
+            value.data = value.data.clone()
+    gc.collect()
+    heap.give_back()
+
+
+def _refused(why: str) -> TrainerError:
+    return TrainerError(Reason.SPEC_INVALID, f"spec.method: QLoRA cannot run here: {why}", _NEXT_STEP)

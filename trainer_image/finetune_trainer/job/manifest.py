@@ -1,0 +1,156 @@
+"""FineTuneJob manifests from files, for `check` and `run`: YAML or JSON, one or several documents.
+
+What the API server would refuse is refused here too, with the line, the field and what to write. Other kinds in the
+same file are passed over. Reading YAML is `yaml_documents.py`, what a wrong field is told as `wrong_fields.py`.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME
+from finetune_api.dataset import Columns
+from finetune_api.job import FineTuneJobManifest, Resources
+from finetune_api.names import API_VERSION
+from finetune_api.reasons import Reason
+from finetune_api.verdict import SPLITS
+from finetune_trainer.data.read import dataset_uri
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.job.quantities import LEAST_SIZE, amount
+from finetune_trainer.job.wrong_fields import WrongFields
+from finetune_trainer.job.yaml_documents import Document, read_documents, shown
+
+_KIND = "FineTuneJob"
+_NAMED_ERRORS = 10
+_LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL.pattern}(\.{_LABEL.pattern})*")
+
+
+def read_job(path: Path) -> FineTuneJobManifest:
+    """The one FineTuneJob in a file.
+
+    Raises:
+        TrainerError: SpecInvalid, as read_jobs, or there are several.
+    """
+    jobs = read_jobs(path)
+    if len(jobs) > 1:
+        names = ", ".join(job.metadata.name for job in jobs)
+        raise TrainerError(
+            Reason.SPEC_INVALID, f"{shown(path)} has {len(jobs)} FineTuneJobs: {names}", "Give each a file of its own."
+        )
+    return jobs[0]
+
+
+def read_jobs(path: Path) -> list[FineTuneJobManifest]:
+    """All FineTuneJobs in a file, at least one. `-` is standard input.
+
+    Raises:
+        TrainerError: SpecInvalid, the file or a manifest in it cannot be used; names each wrong field.
+    """
+    documents = read_documents(path)
+    found = [document for document in documents if document.kind == _KIND]
+    if not found:
+        kinds = [document.kind for document in documents if document.kind]
+        near = difflib.get_close_matches(_KIND.lower(), [kind.lower() for kind in kinds], n=1, cutoff=0.8)
+        meant = next((kind for kind in kinds if near and kind.lower() == near[0]), None)
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"{shown(path)} has no FineTuneJob" + (f"; did you mean {_KIND} by kind {meant}?" if meant else ""),
+            f"Write a manifest with apiVersion: {API_VERSION} and kind: {_KIND}.",
+        )
+    return [parse_job(document) for document in found]
+
+
+def parse_job(document: Document) -> FineTuneJobManifest:
+    """A manifest, checked as the API server would.
+
+    Raises:
+        TrainerError: SpecInvalid, names each wrong field by its line and path.
+    """
+    # kubectl get -o yaml shows a status, which is no part of what is asked for
+    value = {name: field for name, field in document.value.items() if name != "status"}
+    try:
+        job = FineTuneJobManifest.model_validate(value, strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        words = WrongFields(value)
+        said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {words.of(one)}" for one in found))
+        more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
+        message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
+        raise TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.") from None
+    for field, broken, step in _rules(job):
+        if broken:
+            raise _at(document, field, TrainerError(Reason.SPEC_INVALID, f"{field}: {broken}", step))
+    for split in SPLITS:
+        data = getattr(job.spec.dataset, split)
+        try:
+            _ = data and dataset_uri(data, split, allow_local=True)
+        except TrainerError as error:
+            raise _at(document, f"spec.dataset.{split}.uri", error) from None
+    return job
+
+
+def _at(document: Document, field: str, error: TrainerError) -> TrainerError:
+    """The error with its place in the file."""
+    place = f"{document.file_name} line {document.line(field.split('.'))}"
+    return TrainerError(error.reason, f"{place}: {error.message}", error.next_step)
+
+
+def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
+    """What the API server asks for beyond the bounds of fields: field, what is wrong if it is, and what to write."""
+    spec, names = job.spec, job.metadata
+    wrong = not _OBJECT_NAME.fullmatch(names.name)
+    yield "metadata.name", "this is no name of an object" if wrong else None, "Write a-z, 0-9, '-' and '.' only."
+    wrong = names.namespace is not None and not _LABEL.fullmatch(names.namespace)
+    yield "metadata.namespace", "this is no name of a namespace" if wrong else None, "Write a-z, 0-9 and '-' only."
+    wrong = spec.method == "Full" and spec.lora is not None
+    meaningless = f"lora has no meaning with method {spec.method}" if wrong else None
+    yield "spec.lora", meaningless, "Remove spec.lora, or set spec.method to LoRA or QLoRA."
+    wrong = spec.method == "Full" and spec.artifact.merge
+    meaningless = "it has no meaning with method Full, which leaves a whole model" if wrong else None
+    yield "spec.artifact.merge", meaningless, "Remove spec.artifact.merge."
+    push = spec.artifact.push
+    nowhere = "it names no place" if push and push.oci is None and push.hugging_face is None else None
+    yield "spec.artifact.push", nowhere, "Write oci or huggingFace below it, or both."
+    wrong = spec.resources.ranks > spec.hyperparameters.batch_size
+    idle = f"{spec.resources.ranks} GPUs or nodes are more than a step has rows" if wrong else None
+    yield "spec.hyperparameters.batchSize", idle, "Set it to at least resources.nodes times gpusPerNode."
+    wrong = spec.code is not None and spec.resources.nodes > 1
+    pods = "code runs in one pod" if wrong else None
+    yield "spec.resources.nodes", pods, "Remove it, or remove spec.code for the built-in recipe."
+    both = "trackers follow the built-in recipe" if spec.trackers and spec.code else None
+    yield "spec.trackers", both, "Remove them, and log from your own code."
+    answers = spec.dataset.columns.chosen or spec.dataset.columns.rejected
+    alone = "names of two answers are for learning from both" if answers and spec.preference is None else None
+    yield "spec.dataset.columns", alone, "Write spec.preference: {}, or remove chosen and rejected."
+    unread = spec.preference is not None and spec.dataset.columns.completion != Columns().completion
+    instead = "it has no meaning with preference, whose answers are chosen and rejected" if unread else None
+    yield "spec.dataset.columns.completion", instead, "Remove it, or remove spec.preference."
+    twice = None if spec.dataset.columns.are_apart else "one column has two meanings"
+    yield "spec.dataset.columns", twice, "Name each column once."
+    both = "it is a part of the built-in recipe" if spec.preference and spec.code else None
+    yield "spec.preference", both, "Remove it, or remove spec.code."
+    trackers = spec.trackers
+    nobody = "it names no tracker" if trackers and not trackers.wire() else None
+    yield "spec.trackers", nobody, "Write mlflow, tensorBoard or wandb below it, or several of them."
+    service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
+    yield "spec.modelRef.name", service, "Rename it, for example in small letters."
+    yield from _quantities(spec.resources)
+
+
+def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
+    """The same of CPU, memory and scratch space."""
+    written = resources.wire()
+    for field in ("cpu", "memory", "ephemeralStorage"):
+        value = written.get(field)
+        found = None if value is None else amount(value)
+        fraction = 'a fraction needs quotes or the unit m: write "0.5" or 500m' if isinstance(value, float) else None
+        yield f"spec.resources.{field}", fraction, "Write a quantity such as 2, 500m or 16Gi."
+        quantity = "this is no quantity" if value is not None and found is None else None
+        yield f"spec.resources.{field}", quantity, "Write a quantity such as 2, 500m or 16Gi."
+        small = found is not None and field != "cpu" and found < LEAST_SIZE
+        unit = "a number alone is bytes, and this is less than 64Ki" if small else None
+        yield f"spec.resources.{field}", unit, "Write the unit, such as 16Gi or 512Mi."

@@ -1,0 +1,188 @@
+"""What is wrong with a field of a manifest, in words: its path, what to write, and which field was probably meant."""
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from finetune_api.job import FineTuneJobManifest
+from finetune_trainer.job.other_names import place_of, plain, remark_on
+
+Path = Sequence[str | int]
+
+_NEAR = 0.65
+"""How alike names are that may be one misspelt, as difflib counts: `url` and `uri` are, `namespace` and `name` not."""
+
+_HABITS = frozenset(
+    {"the manifest", "spec", "spec.hyperparameters", "spec.lora", "spec.resources", "spec.dataset", "spec.trackers"}
+)
+"""Parts in which a name that is not theirs may be meant for another part: elsewhere it says too little."""
+
+_UNQUOTED: dict[str, Callable[[str], object]] = {
+    "int_type": int,
+    "float_type": float,
+    "bool_type": {"true": True, "false": False}.__getitem__,
+}
+"""How a text is read that should have been a number or a boolean."""
+
+
+class WrongFields:
+    """Words for the errors of one manifest. What fields there are is told once for each part of it."""
+
+    def __init__(self, manifest: dict[str, Any]) -> None:
+        self._manifest = manifest
+        self._listed: set[str] = set()
+
+    def of(self, error: ErrorDetails) -> str:
+        """One wrong field: its path, what is wrong, and what to write."""
+        path = [part for part in error["loc"] if not _is_union_tag(part)]
+        where = shown(path)
+        if error["type"] == "extra_forbidden":
+            return f"{where}: no such field{self._meant(path)}"
+        described = _description(path)
+        if error["type"] == "missing":
+            return f"{where} is required{f': {described}' if described else ''}"
+        if error["type"] in ("model_type", "dict_type"):
+            return f"{where}: {_fields_below(path)}"
+        if error["type"] == "string_pattern_mismatch" and (said := _rule_of(path)):
+            return f"{where}: {said}"
+        said = error["msg"].removeprefix("Value error, ")
+        quotes = self._about_quotes(error["type"], path)
+        return f"{where}: {said[:1].lower()}{said[1:]}{quotes}" + (f" ({described})" if described else "")
+
+    def _meant(self, path: Path) -> str:
+        """The field that was probably meant, else those that there are."""
+        model, parent = _model_at(path[:-1]), shown(path[:-1])
+        if model is None:
+            return ""
+        name, names = str(path[-1]), _field_names(model)
+        if same := {plain(one): one for one in names}.get(plain(name)):
+            return f"; did you mean {same}?"
+        if parent in _HABITS and (elsewhere := _elsewhere(name, parent)):
+            return elsewhere
+        by_lower = {one.lower(): one for one in names}
+        if near := difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=_NEAR):
+            return f"; did you mean {by_lower[near[0]]}?"
+        if parent in self._listed:
+            return ""
+        self._listed.add(parent)
+        return f"; there are {', '.join(names)}"
+
+    def _about_quotes(self, kind: str, path: Path) -> str:
+        """Whether only quotes are wrong: one too many, or one that is missing."""
+        value = _value_at(self._manifest, path)
+        if kind == "string_type":
+            return ": write it in quotes" if isinstance(value, int | float) else ""
+        if kind not in _UNQUOTED or not isinstance(value, str):
+            return ""
+        try:
+            _UNQUOTED[kind](value.strip())
+        except (ValueError, KeyError):
+            return ""
+        return ": write it without quotes"
+
+
+def shown(path: Path) -> str:
+    """The path as people write it: `spec.evaluation.baselines[0].fewShot`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "the manifest"
+
+
+def _elsewhere(name: str, parent: str) -> str:
+    """Where what was meant stands, if the name is another tool's, or that of one field of another part."""
+    remark = remark_on(name)
+    place = place_of(name) or (None if remark else _only_place(plain(name)))
+    if place is not None and place.rpartition(".")[0] == parent:
+        return f"; did you mean {place.rpartition('.')[2]}?"
+    if place is not None and place != parent:
+        return f"; here it is {place}"
+    return f"; {remark}" if remark else ""
+
+
+def _only_place(name: str) -> str | None:
+    """The one field of a job's spec that is called so; None where there are none, or several."""
+    found = _places()[name]
+    return found[0] if len(found) == 1 else None
+
+
+@cache
+def _places() -> dict[str, list[str]]:
+    """Paths of all fields below spec, by their plain names."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in _paths(["spec"]):
+        found[plain(str(path[-1]))].append(shown(path))
+    return found
+
+
+def _paths(path: list[str]) -> Iterator[list[str]]:
+    model = _model_at(path)
+    for name in _field_names(model) if model else ():
+        yield [*path, name]
+        yield from _paths([*path, name])
+
+
+def _is_union_tag(part: str | int) -> bool:
+    """Pydantic adds the member of a union to the path, as in cpu.int; Quantity is the only union here."""
+    return part in ("str", "int", "float")
+
+
+def _fields_below(path: Path) -> str:
+    model = _model_at(path)
+    names = [] if model is None else _field_names(model)
+    return f"write fields below it: {', '.join(names)}" if names else "write {}: it has no fields"
+
+
+def _field_names(model: type[BaseModel]) -> list[str]:
+    return sorted(info.alias or name for name, info in model.model_fields.items())
+
+
+def _rule_of(path: Path) -> str:
+    """What the API server says about the shape of the field's text."""
+    model = _model_at(path[:-1])
+    schema = {} if model is None else model.model_json_schema(by_alias=True)["properties"].get(path[-1], {})
+    rules = schema.get("x-kubernetes-validations", [])
+    return rules[0]["message"] if rules else ""
+
+
+def _description(path: Path) -> str:
+    model = _model_at(path[:-1])
+    if model is None:
+        return ""
+    info = next((info for name, info in model.model_fields.items() if path[-1] in (name, info.alias)), None)
+    return (info.description or "").rstrip(".") if info else ""
+
+
+def _value_at(value: Any, path: Path) -> Any:
+    for part in path:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
+
+
+def _model_at(path: Path) -> type[BaseModel] | None:
+    """The model whose field the path leads to; the elements of a list have its own."""
+    model: type[BaseModel] = FineTuneJobManifest
+    for part in path:
+        if isinstance(part, int):
+            continue
+        info = next((info for name, info in model.model_fields.items() if part in (name, info.alias)), None)
+        inner = None if info is None else _model_in(info.annotation)
+        if inner is None:
+            return None
+        model = inner
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation holds, in a list or beside None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)

@@ -1,0 +1,361 @@
+"""The base model, causal or encoder-decoder: found, fetched and loaded, or refused in words that a person can act on.
+
+Weights come from safetensors only, and code only from transformers unless the job trusts the model's own. Adapters,
+training and generation are elsewhere.
+"""
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune_api.reasons import Reason
+from finetune_api.trainer import TrainerJob
+from finetune_trainer.computing import four_bit
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.models.model_cache import find_model, is_safe_name, not_in_cache
+from finetune_trainer.storage.durable import damage
+from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, why_silent
+
+_OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+ENCODER_DECODERS = frozenset({"bart", "longt5", "mt5", "t5", "umt5"})
+"""Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
+
+OF_UNKNOWN_STATE = frozenset({"rwkv"})
+"""Kinds of causal models that can neither be given their state by a name that is known here, nor told of padding."""
+
+PUT_THERE_AGAIN = (
+    "A file of weights is damaged or not whole: have the model put into the cache again (finetune-trainer cache), and "
+    "try again (in a cluster by spec.retryNonce)."
+)
+
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
+"""What is fetched from a hub: weights without pickle, configuration, tokenizer."""
+
+
+def locate(job: TrainerJob) -> Path:
+    """The folder of the job's base model: in the cache, else fetched from the hub where the job may ask it.
+
+    Must come before the first import of transformers: it decides whether that may reach a hub.
+
+    Raises:
+        TrainerError: ModelNotInCache, AccessDenied, StoreUnavailable, SpecInvalid.
+    """
+    name = job.spec.base_model
+    if job.model_cache:
+        found = cached(job.model_cache, name)
+    else:
+        found = in_hub_cache(name) if job.air_gapped and is_safe_name(name) else None
+    if found is None and job.air_gapped:
+        raise not_in_cache(job.model_cache, name)
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    if job.air_gapped:
+        stay_offline()
+    if found is not None:
+        return found
+    try:
+        return fetch(name)
+    except TrainerError as error:
+        if error.reason != Reason.STORE_UNAVAILABLE or not job.model_cache:
+            raise
+        why = error.message.removeprefix(f"{name} ")
+        message = f"{not_in_cache(job.model_cache, name).message}; and it {why}"
+        step = (
+            TRUST_STEP
+            if UNTRUSTED in why
+            else (
+                "Put the model into the model cache with `finetune-trainer cache` (where there is no network from a "
+                "folder, an archive or a GGUF file), or open the way to the hub; then try again."
+            )
+        )
+        raise TrainerError(error.reason, message, step) from error
+
+
+def cached(cache: Path | str, name: str) -> Path | None:
+    """The folder of a model in the cache, None where it has none of that name.
+
+    Raises:
+        TrainerError: ModelUnusable, it is there and not whole by its own manifest; SpecInvalid.
+    """
+    folder = find_model(cache, name)
+    problem = damage(folder) if folder is not None else None
+    if problem is None:
+        return folder
+    message = f"{problem}: {name} is incomplete or damaged in the model cache"
+    step = f"Ask an admin to put it there again (finetune-trainer cache {name}), then set spec.retryNonce."
+    raise TrainerError(Reason.MODEL_UNUSABLE, message, step)
+
+
+def stay_offline() -> None:
+    """From here on no library may reach a hub: all that the run needs is in folders."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def quiet_libraries() -> None:
+    """Progress bars of single files and notes to developers are not for those who read a run's log."""
+    import logging
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that it would fetch from a hub
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|peft|accelerate|torch")
+
+
+def fetch(name: str, revision: str | None = None, into: Path | None = None) -> Path:
+    """Fetch a model from the hub, into the hub's own cache or a folder. HF_TOKEN and HF_ENDPOINT count.
+
+    Raises:
+        TrainerError: ModelNotInCache (the hub has none of that name), AccessDenied, StoreUnavailable, ArtifactFailed
+            (no room for it), SpecInvalid.
+    """
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if not is_safe_name(name):
+        raise TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name} is no name of a model on a hub")
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, local_dir=into))
+    except GatedRepoError as error:
+        raise TrainerError(
+            Reason.ACCESS_DENIED,
+            f"{name} is gated: the hub wants a token of somebody who accepted its terms",
+            "Put such a token into a Secret and name it in spec.hubTokenSecretRef.",
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise TrainerError(
+            Reason.MODEL_NOT_IN_CACHE,
+            f"{name} is neither in the model cache nor on the hub",
+            "Check the spelling of spec.baseModel; a private model needs spec.hubTokenSecretRef.",
+        ) from error
+    except OSError as error:
+        if error.errno in _OF_THIS_DISK:
+            raise TrainerError(Reason.ARTIFACT_FAILED, f"{name} could not be stored: {error.strerror}") from error
+        raise _no_answer(name, error) from error
+    except httpx.HTTPError as error:  # in the middle of a file
+        raise _no_answer(name, error) from error
+
+
+def in_hub_cache(name: str) -> Path | None:
+    """What the hub's client fetched to this machine earlier. No call goes out."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _no_answer(name: str, error: Exception) -> TrainerError:
+    why = why_silent(error)
+    message = f"{name} could not be fetched: the hub did not answer ({why})"
+    return TrainerError(Reason.STORE_UNAVAILABLE, message, TRUST_STEP if why == UNTRUSTED else None)
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The model's tokenizer; padding is end of sequence where it has none (rows are masked by length, never by id).
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _unusable(folder, f"its tokenizer cannot be loaded: {_first_line(error)}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def empty_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False) -> Any:
+    """The language model in `folder` without its weights: they take no memory and are to be filled in.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    from accelerate import init_empty_weights  # type: ignore[import-untyped]
+
+    config = require_language_model(folder, trust_remote_code=trust_remote_code)
+    with init_empty_weights(include_buffers=False):
+        model = _kind(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    model.tie_weights()
+    return model
+
+
+def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, four_bits: bool = False) -> Any:
+    """The language model in `folder`, in `dtype`, on the CPU; with `four_bits` quantised, where it will be trained.
+
+    Raises:
+        TrainerError: ModelUnusable: no language model, unknown architecture, no safetensors, or damaged; SpecInvalid:
+            it cannot be quantised here.
+    """
+    config = require_language_model(folder, trust_remote_code=trust_remote_code)
+    extra = _quantised(dtype) if four_bits else {}
+    try:
+        model, found = _kind(config).from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **extra,
+        )
+    except MemoryError:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of the GPU; only quantised models are loaded onto it
+            raise
+        step = PUT_THERE_AGAIN if type(error).__name__ == "SafetensorError" else None
+        raise _unusable(folder, f"it cannot be loaded: {_first_line(error)}", step) from error
+    require_whole(folder, found)
+    if four_bits:
+        four_bit.prepare(model)
+    elif getattr(model, "is_quantized", False):
+        raise _unusable(folder, "its weights are stored quantised; name the model with weights of 16 or 32 bits")
+    return model
+
+
+def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
+    """Refuse files without all of the model's weights: transformers would make up what is missing, and only warn.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    missing = sorted(found["missing_keys"])
+    if missing:
+        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise _unusable(folder, f"its weights are incomplete: {named} cannot be found in its safetensors")
+
+
+def _kind(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def _quantised(dtype: Any) -> dict[str, Any]:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    four_bit.require_kernels(device)
+    return {"quantization_config": four_bit.settings(dtype), "device_map": {"": device}}
+
+
+def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
+    """Refuse a tokenizer that is not the model's: a token without an embedding would end the first step.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    known = len(model.get_input_embeddings().weight)  # an adapter on it knows no num_embeddings
+    if largest_id >= known:
+        raise _unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
+
+
+def require_plain_weights(folder: Path) -> None:
+    """Refuse to merge into weights that are stored quantised: QLoRA takes such a base, but what is added is blurred.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    if "quantization_config" in (folder / "config.json").read_text(encoding="utf-8"):
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"artifact.merge: the weights in {folder} are stored quantised, and nothing is merged into such",
+            "Leave artifact.merge out, or name the model with weights of 16 bits, and apply the job under a new name.",
+        )
+
+
+def require_positions(folder: Path, model: Any, length: int, what: str = "hyperparameters.maxSequenceLength") -> None:
+    """Refuse rows longer than the model has learnt positions for: it would end at the first such row.
+
+    `what` says where the length comes from.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    known = learnt_positions(model)
+    if known is not None and length > known:
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"{what}: {length} is more than the {known} tokens that the model in {folder} can hold",
+            f"Set maxSequenceLength to {known} or less and apply the job under a new name.",
+        )
+
+
+def learnt_positions(model: Any) -> int | None:
+    """How many positions the model has in a table; None where it computes them, and any number will do."""
+    known: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    sizes = {value.shape[0] for name, value in model.named_buffers() if name.endswith("embed_positions")}
+    for name, module in model.named_modules():
+        if "position" in name or name.endswith("wpe"):
+            sizes.add(getattr(module, "num_embeddings", 0) - getattr(module, "offset", 0))
+    return known if known in sizes else None
+
+
+def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """Look at configuration and file names, without loading weights. Returns transformers' configuration.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _unusable(
+            folder, f"transformers {transformers.__version__} cannot read its configuration: {_first_line(error)}"
+        ) from error
+    _require_kind(folder, config, own_code=trust_remote_code)
+    if not any(folder.glob("*.safetensors")):
+        raise _unusable(
+            folder, "it has no weights in safetensors; pickled ones (.bin, .pt) are not loaded: they can run code"
+        )
+    return config
+
+
+def _require_kind(folder: Path, config: Any, *, own_code: bool) -> None:
+    from transformers.models.auto import modeling_auto
+
+    named = ", ".join(config.architectures or [config.model_type])
+    if config.is_encoder_decoder and config.model_type not in ENCODER_DECODERS:
+        raise _unusable(
+            folder,
+            f"{named} is an encoder-decoder; of these only {', '.join(sorted(ENCODER_DECODERS))} can be used",
+        )
+    if config.model_type in OF_UNKNOWN_STATE:
+        raise _unusable(
+            folder,
+            f"{named} keeps its state of a text in a way of its own: it could be neither measured nor served",
+        )
+    own_code = own_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    known = (
+        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+        if config.is_encoder_decoder
+        else modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    )
+    usable = {name for names in known.values() for name in _names(names)}
+    if config.architectures and not own_code and not usable.intersection(config.architectures):
+        raise _unusable(folder, f"{named} is no language model that answers")
+
+
+def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
+    return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}", next_step)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:400] if text else type(error).__name__

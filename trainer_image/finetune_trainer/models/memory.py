@@ -1,0 +1,427 @@
+"""What training takes from a device's memory, from the model's shape alone; and how much one pass may hold of it.
+
+    weights      frozen and trained, as they lie in memory; 4-bit ones with their scales; with sharding this rank's
+                 part, and the layers that are whole for the moment
+    adapters     LoRA's own weights, float32
+    gradients    float32, of what is trained
+    optimizer    AdamW's two moments, float32
+    activations  what a forward pass keeps for its backward pass, the logits, and the 16-bit copies that autocast makes
+    overhead     kernels' workspace; on a CPU the interpreter with its libraries, kernels compiled for this job, and
+                 what the C library cannot use between blocks of memory
+
+It measures nothing and knows neither devices nor jobs' data: `room.py` does. How far it is from real peaks is in
+bench/results/memory.md; what it gets wrong ends as OutOfMemory with a next step.
+"""
+
+import math
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Literal
+
+from finetune_api.job import LoRA, Method
+from finetune_trainer.models.model_shape import Matrix, ModelShape, Norm
+
+Device = Literal["GPU", "CPU"]
+
+CPU_TOKENS = 512
+"""On a CPU larger passes gain nothing and cost memory."""
+
+GPU_TOKENS = 16384
+"""On a GPU larger passes gain nothing."""
+
+_USABLE = 0.8
+"""Part of the memory that passes are sized for; the rest is for what the allocator cannot join to one piece."""
+
+_FLOAT32 = 4
+_FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of an NF4 number with its share of the scales: one byte per 64, and one float32 per 256 of those."""
+
+_LOGITS = 12
+"""Bytes per entry of the logits while their gradient is computed: three float32 copies."""
+
+_SCORES = 8
+"""Bytes per pair of positions that capped attention keeps, in each block and head."""
+
+_DROPPED_SCORES = 12
+"""The same on a CPU of attention with dropout, as T5 and GPT-2 have it: there is no fused kernel for it there."""
+
+_SCALED = 2
+"""Queries and keys that such attention keeps once more: scaled."""
+
+_DORA = 2.2
+"""Outputs that DoRA keeps of a layer: of the base, of the adapter, and what scales them."""
+
+_MASK: dict[Device, int] = {"GPU": 1, "CPU": 4}
+"""Bytes per entry of a dropout's mask."""
+
+_UNCERTAIN = 1.5
+"""How much more an architecture is taken to keep that is not known in every part."""
+
+_OVERHEAD: dict[Device, int] = {"GPU": 96 * 2**20, "CPU": 870 * 2**20}
+
+_COMPILED = 72 * 2**20
+"""Of products in 16 bits on a CPU, which oneDNN compiles for each size of a pass (`torch_settings.py`)."""
+
+_QUANTISER = 150 * 2**20
+"""Of 4-bit weights on a CPU: bitsandbytes, and the 32-bit copies that it makes."""
+
+_QUANTISING = 3
+"""Bytes of each number while a model is loaded in 4 bits on a CPU: it is there in 16 as well."""
+
+_GAPS = 0.35
+"""How much more than its activations a CPU's pass takes: gaps between blocks that no other block fits into."""
+
+_GELU_BY_HAND = frozenset({"gelu_new", "gated-gelu", "gelu_pytorch_tanh_python"})
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What of a job decides its memory."""
+
+    method: Method
+    adapters: LoRA | None
+    compute_bytes: int
+    """Of the numbers that products are computed in: 2 or 4."""
+    device: Device
+    shards: int = 1
+    """Ranks that each hold a part of the model; 1: each holds all of it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The data, as far as memory depends on it."""
+
+    longest: int
+    """Tokens."""
+    mean: float
+    labelled: float
+    """Part of the tokens that carries loss."""
+    per_step: int
+    """Rows of one optimizer step."""
+    per_pass: int | None = None
+    """Rows of one pass, where the job says so."""
+    texts: int = 1
+    """Texts that a row is: of preferences two, whose tokens count together."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass."""
+
+    tokens: int
+    """With padding."""
+    checkpointing: bool
+    """Whether activations are computed again in the backward pass instead of being kept."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What one pass may hold."""
+
+    token_budget: int
+    activation_checkpointing: bool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Bytes by what they are for."""
+
+    weights: int
+    adapters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """At the peak."""
+        return sum(int(getattr(self, field.name)) for field in fields(self))
+
+    @property
+    def fixed(self) -> int:
+        """What no choice of passes changes."""
+        return self.total - self.activations
+
+
+@dataclass(frozen=True)
+class Need:
+    """The memory of a run as a function of how large its passes are."""
+
+    shape: ModelShape
+    setup: Setup
+    rows: Rows
+
+    def parts(self, one: Pass) -> Parts:
+        """Bytes at the peak of a step whose passes are like this one.
+
+        The peak of a pass is where the logits' gradient stands beside all activations. Later, weights' gradients take
+        the place of activations that are used up; only where a step has several passes are both there at once. And on
+        a CPU: a gradient of a large matrix does not fit into the gaps that activations leave.
+        """
+        held, kept = self._held, self._activations(one)
+        gradients = _FLOAT32 * held + self._gathered_gradients
+        several = one.tokens < self.rows.per_step * self.rows.mean
+        if self.setup.adapters is None and not several and self.setup.device == "GPU":
+            kept = max(0, kept - gradients)
+        parts = Parts(
+            weights=self._weights // self.setup.shards + self._gathered_weights,
+            adapters=_FLOAT32 * held if self.setup.adapters else 0,
+            gradients=gradients,
+            optimizer=2 * _FLOAT32 * held,
+            activations=int(kept),
+            overhead=self._overhead(kept, several=several),
+        )
+        return replace(parts, overhead=parts.overhead + max(0, self._loading - parts.total))
+
+    @property
+    def _loading(self) -> int:
+        """What loading takes, where that may be more than training."""
+        quantised_here = self.setup.method == "QLoRA" and self.setup.device == "CPU"
+        return _OVERHEAD["CPU"] + _QUANTISING * self.shape.parameters if quantised_here else 0
+
+    def _overhead(self, kept: float, *, several: bool) -> int:
+        """What is not counted by name; `kept` is what the activations take.
+
+        On a CPU that is much of a process. Two gradients of a whole model's embedding wait there to be added: the
+        head's and its own, and those of another pass.
+        """
+        if self.setup.device == "GPU":
+            return _OVERHEAD["GPU"]
+        waiting = 0 if self.setup.adapters else 2 if several else 1
+        embedding = waiting * _FLOAT32 * self.shape.vocabulary * self.shape.hidden
+        compiled = _COMPILED if self._autocasts else 0
+        quantiser = _QUANTISER if self.setup.method == "QLoRA" else 0
+        return _OVERHEAD["CPU"] + int(_GAPS * kept) + compiled + quantiser + embedding
+
+    @property
+    def smallest(self) -> Pass:
+        """What is left of a pass where memory is short: one row, or as many as the job asks for."""
+        return Pass((self.rows.per_pass or 1) * self.rows.longest, checkpointing=True)
+
+    def expected(self, fit: Fit) -> Pass:
+        """The largest pass of a usual step under this fit."""
+        if self.rows.per_pass:
+            return Pass(self.rows.per_pass * self.rows.longest, fit.activation_checkpointing)
+        of_a_step = math.ceil(1.5 * self.rows.per_step * self.rows.mean)  # with padding
+        most = min(fit.token_budget, of_a_step, self.rows.per_step * self.rows.longest)
+        return Pass(max(self.rows.longest, most), fit.activation_checkpointing)
+
+    def fit(self, available: int | None) -> Fit:
+        """The largest passes that `available` bytes hold (None: of unknown size, taken for large enough).
+
+        Activation checkpointing is switched on only where the smallest pass would not fit without it.
+        """
+        if self.setup.device == "CPU":
+            return Fit(CPU_TOKENS, activation_checkpointing=False)
+        if available is None:
+            return Fit(GPU_TOKENS, activation_checkpointing=False)
+        usable = int(_USABLE * available)
+        checkpointing = self.parts(Pass(self.smallest.tokens, checkpointing=False)).total > usable
+        return Fit(self._budget(usable, checkpointing=checkpointing), checkpointing)
+
+    def _budget(self, usable: int, *, checkpointing: bool) -> int:
+        low, high = 1, GPU_TOKENS
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.parts(Pass(middle, checkpointing)).total <= usable:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    @cached_property
+    def _targets(self) -> tuple[Matrix, ...]:
+        """Linear layers that get adapters."""
+        lora = self.setup.adapters
+        if lora is None:
+            return ()
+        if isinstance(lora.targets, str):
+            return self.shape.linear
+        ends = tuple(f".{name}" for name in lora.targets)
+        return tuple(one for one in self.shape.linear if f".{one.path}".endswith(ends))
+
+    @cached_property
+    def _trained(self) -> int:
+        """Numbers that are trained: all, or r x (inputs + outputs) for each adapter, and DoRA's magnitudes."""
+        lora = self.setup.adapters
+        if lora is None:
+            return self.shape.parameters
+        magnitudes = sum(one.outputs for one in self._targets) if lora.use_dora else 0
+        return magnitudes + sum(lora.r * (one.inputs + one.outputs) for one in self._targets)
+
+    @property
+    def _held(self) -> int:
+        """Trained numbers of one rank: adapters are never shared out."""
+        return self._trained if self.setup.adapters else math.ceil(self._trained / self.setup.shards)
+
+    @property
+    def _gathered(self) -> int:
+        """Numbers that are whole beside a rank's own part: a block, the next one, and what is in no block."""
+        if self.setup.shards == 1:
+            return 0
+        shape = self.shape
+        outside = min(shape.parameters - shape.linear_parameters, 2 * shape.vocabulary * shape.hidden)
+        return outside + 2 * (shape.parameters - outside) // max(1, shape.blocks)
+
+    @property
+    def _gathered_weights(self) -> int:
+        return self.setup.compute_bytes * self._gathered
+
+    @property
+    def _gathered_gradients(self) -> int:
+        """Of whole blocks, and as they are summed, which is in float32."""
+        return 0 if self.setup.adapters else (self.setup.compute_bytes + _FLOAT32) * self._gathered
+
+    @cached_property
+    def _weights(self) -> int:
+        if self.setup.adapters is None:
+            return _FLOAT32 * self.shape.parameters
+        linear = self.shape.linear_parameters
+        each = _FOUR_BITS if self.setup.method == "QLoRA" else self.setup.compute_bytes
+        return int(linear * each + (self.shape.parameters - linear) * self.setup.compute_bytes)
+
+    @property
+    def _autocasts(self) -> bool:
+        return self.setup.compute_bytes < _FLOAT32
+
+    @property
+    def _copies_inputs(self) -> bool:
+        """Fused adapters share what comes in (`adapted_linear.py`).
+
+        On a CPU peft does not see that autocast is on, and casts for each of its 4-bit layers.
+        """
+        shared = self._fused or (self.setup.method == "QLoRA" and self.setup.device == "GPU")
+        return self._autocasts and not shared
+
+    @property
+    def _fused(self) -> bool:
+        lora = self.setup.adapters
+        return lora is not None and self.setup.method == "LoRA" and not lora.use_dora
+
+    @property
+    def _norms_fused(self) -> bool:
+        """Whether norms keep what goes in as it came (`frozen_norm.py`); Gemma's and T5's, which do not, have GELUs."""
+        on_cpu = self.setup.device == "CPU" and self.setup.adapters is not None
+        return on_cpu and self.shape.activation == "silu" and not self.shape.is_encoder_decoder
+
+    def _activations(self, one: Pass) -> float:
+        labelled = max(1.0, self.rows.labelled * one.tokens)
+        logits = _LOGITS * self.shape.vocabulary * labelled
+        body = one.tokens * (self._per_token + self._of_dropout()) + self._attention(one) + self._masks(one)
+        body *= 1 if self.shape.certain else _UNCERTAIN
+        last = max(logits, self._largest_product)
+        if not one.checkpointing:
+            return body + last + self._copies
+        blocks = self.shape.blocks
+        stream = _FLOAT32 if self.setup.adapters is None else self.setup.compute_bytes
+        kept = one.tokens * self.shape.hidden * stream * blocks
+        return kept + max(logits, 2 * body / blocks, self._largest_product) + self._copies
+
+    @cached_property
+    def _copies(self) -> int:
+        """16-bit copies of float32 weights, which autocast makes once a pass."""
+        if not self._autocasts or (self.setup.shards > 1 and not self.setup.adapters):  # gathered as 16 bits
+            return 0
+        return 2 * (self._trained if self.setup.adapters else self.shape.parameters)
+
+    @cached_property
+    def _largest_product(self) -> int:
+        """4-bit weights become 16-bit ones for their product, a layer at a time."""
+        if self.setup.method != "QLoRA":
+            return 0
+        return max((one.outputs * one.inputs for one in self.shape.matrices), default=0) * self.setup.compute_bytes
+
+    @cached_property
+    def _per_token(self) -> float:
+        """Bytes that one token leaves in all blocks. An encoder-decoder's tokens go through one of its stacks each."""
+        labelled = self.rows.labelled
+        total = 0.0
+        for in_encoder, part in ((True, 1 - labelled), (False, labelled)):
+            stack = self._of_stack(in_encoder=in_encoder)
+            total += stack * (min(1.0, 1.5 * part) if self.shape.is_encoder_decoder else 1)  # with padding
+        return total
+
+    def _of_stack(self, *, in_encoder: bool) -> float:
+        matrices = [one for one in self.shape.matrices if one.in_encoder == in_encoder]
+        norms = [one for one in self.shape.norms if one.in_encoder == in_encoder]
+        return self._inputs(matrices) + self._outputs(matrices) + self._of_norms(norms)
+
+    def _inputs(self, matrices: list[Matrix]) -> float:
+        """What linear layers keep for their weights' gradients; frozen ones keep nothing.
+
+        Adapters on 16-bit layers make a copy for each of them, as autocast does of float32. Else layers with the same
+        input share it.
+        """
+        lora, width = self.setup.adapters, self.setup.compute_bytes
+        learning = matrices if lora is None else [one for one in matrices if one in self._targets]
+        each = inputs = sum(one.share * one.inputs for one in learning)
+        if not (self._copies_inputs or (lora and lora.dropout and not self._fused)):
+            shared = {(one.parent, one.to_residual, one.inputs): one.share * one.inputs for one in learning}
+            inputs = sum(shared.values())
+        if lora is None:
+            return width * inputs
+        mask = each * (1 if self._fused else _MASK[self.setup.device]) if lora.dropout else 0
+        dora = _DORA * sum(one.share * one.outputs for one in learning) if lora.use_dora else 0
+        return width * (inputs + lora.r * len(learning) + dora) + mask
+
+    def _outputs(self, matrices: list[Matrix]) -> float:
+        """What attention and feed-forward layers keep of linear layers' outputs.
+
+        Queries, keys and values; the gate, what it becomes, and what it multiplies. Attention's own output is the
+        input of the layer behind it.
+        """
+        width = self.setup.compute_bytes
+        kept = sum(one.share * one.outputs for one in matrices if not one.to_residual)
+        gates = sum(one.share * one.gate for one in matrices)
+        activated = sum(one.share * one.activated for one in matrices)
+        steps = 3 * activated if self.shape.activation in _GELU_BY_HAND else 0
+        if self.shape.activation == "relu":  # which keeps what comes out, and that is the next layer's input
+            steps -= sum(one.share * one.activated for one in matrices if not one.gate)
+        answers = sum(one.inputs for one in matrices if one.ends_attention)
+        own = answers if self._copies_inputs and self.setup.adapters else 0
+        return width * (kept + gates + steps + own)
+
+    def _of_norms(self, norms: list[Norm]) -> float:
+        """What goes in, mostly in float32; and what comes out, where it is then multiplied by weights that learn.
+
+        On a CPU a LayerNorm takes frozen models' 16-bit stream as it is; a GPU's autocast gives it 32 bits.
+        """
+        learns = self.setup.adapters is None
+        as_it_came = not learns and self.setup.device == "CPU"
+
+        def bytes_of(one: Norm) -> int:
+            came = self._norms_fused or (as_it_came and one.has_bias)
+            kept = one.width * (2 if learns and not one.has_bias else 1)
+            return kept * (self.setup.compute_bytes if came else _FLOAT32)
+
+        return sum(map(bytes_of, norms))
+
+    def _of_dropout(self) -> float:
+        """Masks of what two layers of each block add to the residual stream."""
+        width = self.setup.compute_bytes if self.setup.device == "CPU" else _MASK["GPU"]
+        return 2 * self.shape.blocks * self.shape.hidden * width if self.shape.residual_dropout else 0
+
+    def _masks(self, one: Pass) -> float:
+        """Masks of all pairs of positions; with a bias for each head they are made once, but for each block's cast."""
+        shape, pairs = self.shape, one.tokens * (self.rows.longest // self.rows.texts)
+        if not shape.masked:
+            return 0
+        if not shape.alibi:
+            return self.setup.compute_bytes * pairs * shape.blocks
+        casts = shape.blocks if self._autocasts and self.setup.adapters is None else 1
+        return self.setup.compute_bytes * pairs * shape.heads * casts
+
+    def _attention(self, one: Pass) -> float:
+        """Scores of all pairs of positions: most kinds of attention keep none, but with dropout on a CPU or capped."""
+        shape, pairs = self.shape, self.shape.heads * one.tokens * (self.rows.longest // self.rows.texts)
+        if shape.scores_kept:
+            return _SCORES * pairs * shape.blocks
+        dropped = self.setup.device == "CPU" and shape.dropout > 0
+        if not shape.biased:
+            by_hand = _FLOAT32 + (self.setup.compute_bytes if self._autocasts else 0)  # as they are, and as multiplied
+            each = by_hand if shape.scores_by_hand else _DROPPED_SCORES if dropped else 0
+            scaled = _SCALED * shape.hidden * one.tokens * self.setup.compute_bytes if dropped else 0
+            return (each * pairs + scaled) * shape.blocks
+        part = 1 - self.rows.labelled + self.rows.labelled**2  # of the pairs: both stacks, and across
+        return part * pairs * (self.setup.compute_bytes + (_DROPPED_SCORES * shape.blocks / 2 if dropped else 0))

@@ -1,0 +1,169 @@
+"""The finished artifact, OUTPUT/model: weights, tokenizer and all that is known of them, whole or not at all.
+
+    adapter_model.safetensors, adapter_config.json   method LoRA
+    model*.safetensors, config.json                  method Full
+    tokenizer files, chat_template.jinja, generation_config.json
+    metrics.jsonl, loss.svg, dataset.json, result.json, report.html, evaluation.jsonl (with dataset.test)
+    README.md                                        a model card
+    manifest.json                                    base model, method, versions, checksums; written last
+
+It neither trains nor measures.
+"""
+
+import copy
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_api import RELEASE
+from finetune_api.evaluation import EvaluationResult
+from finetune_api.job_status import ArtifactRef, Loss, TrainingResult
+from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
+from finetune_api.trainer import TrainerJob
+from finetune_api.verdict import DatasetVerdict
+from finetune_trainer.attempt import metrics
+from finetune_trainer.attempt.trackers import TENSORBOARD_FOLDER
+from finetune_trainer.data import ChatTokenizer
+from finetune_trainer.models.base_probe import BASE_PROBE, Probe
+from finetune_trainer.models.generation import generation_config
+from finetune_trainer.output import model_card
+from finetune_trainer.storage.durable import bytes_of, read_manifest, remove_unfinished, sha256_of, whole_folder
+
+if TYPE_CHECKING:
+    from finetune_trainer.evaluation.contest import Contest
+
+_LIBRARIES = ("torch", "transformers", "peft", "safetensors")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a whole artifact says about the run that made it."""
+
+    fingerprint: str
+    dataset: DatasetVerdict
+    result: TrainingResult
+    evaluation: EvaluationResult | None
+    curves: Loss
+
+
+def folder_of(job: TrainerJob) -> Path:
+    """Where the job's artifact is, or will be."""
+    return Path(job.artifact_folder) if job.artifact_folder else Path(job.output) / ARTIFACT_FOLDER
+
+
+def finished(job: TrainerJob) -> Finished | None:
+    """What an earlier attempt finished, or None where there is nothing whole."""
+    folder = folder_of(job)
+    remove_unfinished(folder.parent)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    evaluation = result["evaluation"]
+    return Finished(
+        fingerprint=manifest["fingerprint"],
+        dataset=DatasetVerdict.model_validate_json((folder / "dataset.json").read_bytes()),
+        result=TrainingResult.model_validate({**result["training"], "artifact": _reference(job)}),
+        evaluation=EvaluationResult.model_validate(evaluation) if evaluation else None,
+        curves=metrics.Metrics(folder / metrics.FILE).curves(),
+    )
+
+
+def write(
+    job: TrainerJob,
+    *,
+    fingerprint: str,
+    base: Probe,
+    model: Any,
+    tokenizer: Any,
+    chat: ChatTokenizer,
+    record: metrics.Metrics,
+    dataset: DatasetVerdict,
+    result: TrainingResult,
+    contest: "Contest | None",
+    curves: str,
+    page: str,
+) -> ArtifactRef:
+    """Write the artifact. `result` does not yet name it; `curves` is loss.svg, `page` is report.html.
+
+    Raises:
+        TrainerError: ArtifactFailed.
+    """
+    numbers = {"training": result.wire(), "evaluation": contest.result.wire() if contest else None}
+    about = {
+        "baseModel": job.spec.base_model,
+        "method": job.spec.method,
+        "merged": job.spec.artifact.merge and not hasattr(model, "peft_config"),
+        "architecture": "Seq2SeqLM" if chat.encoder_decoder else "CausalLM",
+        "codeSHA256": sha256_of(Path(job.code)) if job.code else None,
+        "datasetSHA256": dataset.train.sha256 if dataset.train else None,
+        "job": {"namespace": job.namespace, "name": job.name, "uid": job.uid},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"finetune-trainer": RELEASE, **{name: version(name) for name in _LIBRARIES}},
+        "fingerprint": fingerprint,
+        **({BASE_PROBE: base} if hasattr(model, "peft_config") else {}),
+    }
+    with whole_folder(folder_of(job), **about) as folder:
+        save_weights(folder, model)
+        save_tokenizer(folder, tokenizer, chat)
+        generation_config(model, tokenizer, chat).save_pretrained(folder)
+        card = model_card.card(job, about, dataset, numbers, adapter=_adapter_config(folder))
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        shutil.copyfile(record.path, folder / metrics.FILE)
+        (folder / "loss.svg").write_text(curves, encoding="utf-8")
+        (folder / "dataset.json").write_text(json.dumps(dataset.wire(), indent=2) + "\n", encoding="utf-8")
+        (folder / "result.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+        events = Path(job.output) / TENSORBOARD_FOLDER
+        if events.is_dir():
+            shutil.copytree(events, folder / TENSORBOARD_FOLDER)
+        if contest:
+            contest.write_rows(folder / "evaluation.jsonl")
+    return _reference(job)
+
+
+def save_weights(folder: Path, model: Any) -> None:
+    """Adapter or whole model as safetensors, with its configuration and without peft's model card."""
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(folder, save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)
+    else:
+        model.save_pretrained(folder)
+
+
+def save_tokenizer(folder: Path, tokenizer: Any, chat: ChatTokenizer) -> None:
+    """The base model's tokenizer with the template that was trained with, which it may not have had itself."""
+    saved = copy.deepcopy(tokenizer)
+    saved.chat_template = None if chat.encoder_decoder else chat.template
+    saved.save_pretrained(folder)
+
+
+def _reference(job: TrainerJob) -> ArtifactRef:
+    folder = folder_of(job)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    adapter = _adapter_config(folder) or {}
+    return ArtifactRef(
+        uri=job.artifact_uri,
+        kind="Adapter" if adapter else "Full",
+        architecture=manifest["architecture"],
+        lora_rank=adapter.get("r"),
+        use_dora=adapter.get("use_dora") or None,
+        bytes=bytes_of(folder),
+        sha256=sha256_of(folder / MANIFEST),
+    )
+
+
+def _adapter_config(folder: Path) -> dict[str, Any] | None:
+    path = folder / "adapter_config.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def loss_svg(record: metrics.Metrics, job: TrainerJob) -> str:
+    """Both loss curves."""
+    from finetune_trainer.output.loss_plot import draw
+
+    return draw(record, title=f"{job.spec.model_ref.name} · {job.spec.base_model} · {job.spec.method}")

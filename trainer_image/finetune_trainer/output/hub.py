@@ -1,0 +1,44 @@
+"""An artifact goes to a Hugging Face hub, in one commit. What quotes the data stays where the artifact is kept."""
+
+import contextlib
+from pathlib import Path
+
+from finetune_api.push import PushToHub
+from finetune_trainer.output.model_pack import pack
+from finetune_trainer.output.registry import PushError
+from finetune_trainer.storage.store_errors import status_of, why_silent
+
+
+def push_to_hub(asked: PushToHub, token: str | None, folder: Path) -> str:
+    """Push the whole artifact in `folder`; the commit that has it. One that has all of it already is left as it is.
+
+    Raises:
+        PushError: the hub does not take it, or the repository is public and must not be.
+    """
+    try:
+        return _commit(asked, token, folder)
+    except PushError:
+        raise
+    except Exception as error:
+        status = status_of(error)
+        said = f"{type(error).__name__}, status {status}" if status else why_silent(error)
+        raise PushError(f"the hub does not take it ({said})") from error
+
+
+def _commit(asked: PushToHub, token: str | None, folder: Path) -> str:
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi(endpoint=asked.endpoint_url, token=token)
+    api.create_repo(asked.repository, private=asked.private, exist_ok=True)
+    if asked.private and not api.model_info(asked.repository).private:
+        raise PushError("the repository is public; set private: false to push to it all the same")
+    with contextlib.ExitStack() as opened:
+        # As open files, not paths: they go by LFS over HTTP, which every hub takes, and not by Xet's own client.
+        files = [
+            CommitOperationAdd(
+                layer.name,
+                layer.content if isinstance(layer.content, bytes) else opened.enter_context(layer.content.open("rb")),
+            )
+            for layer in pack(folder).layers
+        ]
+        return str(api.create_commit(asked.repository, files, commit_message="A tuned model").oid)

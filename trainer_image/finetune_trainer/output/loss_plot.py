@@ -1,0 +1,65 @@
+"""loss.svg: both loss curves of a run, legible in a README. It reads metrics and writes no file."""
+
+import io
+import os
+import tempfile
+from typing import Any
+
+from finetune_trainer.attempt.metrics import Metrics
+
+_TRAIN, _VALIDATION, _INK = "#8fb3d9", "#c4572e", "#333333"
+
+
+def draw(record: Metrics, *, title: str) -> str:
+    """The picture as SVG: every step as a faint line, its running mean and the validation points as strong ones."""
+    os.environ.setdefault("MPLCONFIGDIR", tempfile.gettempdir())  # a pod's home is read-only
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with mpl.rc_context({"svg.hashsalt": "finetune", "font.size": 11, "axes.edgecolor": _INK}):
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.subplots()
+        _curves(axes, record)
+        axes.set_title(title, color=_INK, fontsize=11, loc="left")
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel(f"loss ({unit(record)})")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color="#e6e6e6")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+        return drawn.getvalue()
+
+
+def unit(record: Metrics) -> str:
+    """What a loss of the record is in."""
+    return "nats per pair" if any("pairs" in line for line in record.lines) else "nats per completion token"
+
+
+def _curves(axes: Any, record: Metrics) -> None:
+    steps = [line for line in record.lines if "loss" in line]
+    checks = [line for line in record.lines if "validationLoss" in line]
+    numbers, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
+    many = len(losses) > 20
+    axes.plot(numbers, losses, color=_TRAIN, linewidth=1, alpha=0.6 if many else 1, label="training, each step")
+    if many:
+        axes.plot(numbers, running_mean(losses), color="#2f6db3", linewidth=2, label="training, running mean")
+    if checks:
+        validation = [line["validationLoss"] for line in checks]
+        axes.plot(
+            [line["step"] for line in checks], validation, "o-", color=_VALIDATION, linewidth=2, label="validation"
+        )
+    axes.set_ylim(bottom=0)
+
+
+def running_mean(values: list[float], weight: float = 0.1) -> list[float]:
+    """Exponential mean, corrected for its start: the first value is the first mean."""
+    means, total, norm = [], 0.0, 0.0
+    for value in values:
+        total = (1 - weight) * total + weight * value
+        norm = (1 - weight) * norm + weight
+        means.append(total / norm)
+    return means

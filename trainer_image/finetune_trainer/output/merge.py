@@ -1,0 +1,96 @@
+"""A trained adapter added to its base: a whole model in the base's own numbers, or a refusal where that would lose it.
+
+The base is loaded anew as it was saved, never from 4 bits (QLoRA): an adapter merged into those is blurred. It trains
+nothing and writes nothing.
+"""
+
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_api.reasons import Reason
+from finetune_api.trainer import TrainerJob
+from finetune_trainer.data import IGNORED
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import base_model
+
+if TYPE_CHECKING:
+    from finetune_trainer.training.passes import Pass
+
+TOLERANCE = 0.05
+"""Difference of logits, root mean square, as a part of their own spread. Rounding to bfloat16 makes about 0.01."""
+
+
+def merged(job: TrainerJob, folder: Path, tuned: Any, sample: "Pass") -> Any:
+    """The whole model, on the device of `tuned`, whose memory is free afterwards.
+
+    Args:
+        job: The job.
+        folder: Of the base model.
+        tuned: A peft model; it cannot be used any more.
+        sample: A pass of the training set that merged and unmerged model have to agree on.
+
+    Raises:
+        TrainerError: ArtifactFailed, the merged model is not what was trained.
+    """
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    device, config = next(tuned.parameters()).device, tuned.peft_config["default"]
+    state = {name: value.cpu() for name, value in get_peft_model_state_dict(tuned, save_embedding_layers=False).items()}
+    _forget(tuned)
+    base = base_model.load_model(folder, dtype="auto", trust_remote_code=job.trust_remote_code).to(device)
+    base.name_or_path = job.spec.base_model
+    dtypes = {name: value.dtype for name, value in base.named_parameters()}
+    apart = get_peft_model(base, config)
+    set_peft_model_state_dict(apart, state)
+    expected = _logits(apart, sample)
+    whole: Any = apart.merge_and_unload(safe_merge=True)
+    _require_dtypes(whole, dtypes)
+    _require_same(expected, _logits(whole, sample))
+    return whole
+
+
+def _forget(tuned: Any) -> None:
+    """Give the memory back: the base would be there twice."""
+    import torch
+
+    for value in tuned.parameters():
+        value.data = value.data.new_empty(0)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _logits(model: Any, sample: "Pass") -> Any:
+    """Float32 logits of the positions that carry loss, [positions, vocabulary]."""
+    import torch
+
+    from finetune_trainer.training.passes import labelled_logits, on_device
+
+    model.eval()
+    with torch.inference_mode():
+        logits, targets = labelled_logits(model, on_device(sample, next(model.parameters()).device))
+    return logits[targets != IGNORED].float().cpu()
+
+
+def _require_dtypes(whole: Any, before: dict[str, Any]) -> None:
+    changed = [name for name, value in whole.named_parameters() if before.get(name, value.dtype) != value.dtype]
+    if changed:
+        raise _refused(f"{changed[0]} is no longer in the base model's numbers")
+
+
+def _require_same(expected: Any, got: Any) -> None:
+    spread = float((expected - expected.mean(-1, keepdim=True)).square().mean().sqrt())
+    difference = float((got - expected).square().mean().sqrt())
+    if not difference <= TOLERANCE * spread:
+        raise _refused(
+            f"its logits differ by {difference:.3g} from those that were trained, which spread by {spread:.3g}"
+        )
+
+
+def _refused(why: str) -> TrainerError:
+    return TrainerError(
+        Reason.ARTIFACT_FAILED,
+        f"artifact.merge: the adapter cannot be merged: {why}",
+        "Apply the job under a new name without artifact.merge: the adapter itself is sound.",
+    )

@@ -1,0 +1,56 @@
+"""spec.artifact.push: a whole artifact goes to a registry or a hub as well. What goes wrong there loses nothing."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from finetune_api.names import HUB_TOKEN_VARIABLE, REGISTRY_KEYS_VARIABLE
+from finetune_api.push import Push, Pushed, PushToRegistry
+from finetune_trainer.output.hub import push_to_hub
+from finetune_trainer.output.registry import PushError, Reference, Registry, keys_for
+
+_SAID = 300  # letters: two of them have to fit into a pod's termination message
+
+logger = logging.getLogger(__name__)
+
+
+def push_all(push: Push | None, folder: Path) -> list[Pushed]:
+    """Push the whole artifact in `folder` to each place; a place that has it already is left as it is."""
+    return [*_pushed(push, folder)] if push else []
+
+
+def _pushed(push: Push, folder: Path) -> Iterator[Pushed]:
+    if push.oci is not None:
+        try:
+            yield Pushed(target=push.oci.uri, revision=_to_registry(push.oci, folder))
+        except PushError as error:
+            step = "Check artifact.push.oci: uri, Secret, the way out; then push it with `finetune-trainer push`."
+            yield _failed(push.oci.uri, error, step)
+    if push.hugging_face is not None:
+        target = f"hf://{push.hugging_face.repository}"
+        try:
+            token = os.environ.get(HUB_TOKEN_VARIABLE, "").strip() or None
+            yield Pushed(target=target, revision=push_to_hub(push.hugging_face, token, folder))
+        except PushError as error:
+            step = "Check artifact.push.huggingFace: repository, token, the way out; then `finetune-trainer push`."
+            yield _failed(target, error, step)
+
+
+def _failed(target: str, error: PushError, step: str) -> Pushed:
+    logger.warning("%s: %s. The artifact itself is whole.", target, error)
+    return Pushed(target=target, message=str(error)[:_SAID], next_step=step)
+
+
+def _to_registry(asked: PushToRegistry, folder: Path) -> str:
+    reference = Reference.parse(asked.uri)
+    keys = keys_for(reference.host, os.environ.get(REGISTRY_KEYS_VARIABLE) or _own_docker_config())
+    with Registry(reference, keys, plain_http=asked.plain_http) as registry:
+        return registry.push(folder)
+
+
+def _own_docker_config() -> str | None:
+    """What `docker login` has left on this machine; a pod has none."""
+    folder = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
+    path = Path(folder) / "config.json"
+    return path.read_text(encoding="utf-8") if path.is_file() else None

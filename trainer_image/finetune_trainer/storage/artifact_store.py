@@ -1,0 +1,108 @@
+"""Finished artifacts in an object store: a folder of plain objects whose manifest came last.
+
+    …/JOB-UID/model-2/adapter_model.safetensors …, manifest.json      of attempt 2
+
+Each attempt has a folder of its own, so that one that was given up and writes late spoils no other's.
+What a fetched artifact holds is compared with its manifest, byte by byte.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from finetune_api.names import ARTIFACT_FOLDER, MANIFEST, artifact_folder
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage.durable import is_within, move_away, read_manifest, sha256_of, unfinished, write_errors
+from finetune_trainer.storage.store import Store
+
+_DAMAGED_STEP = "Restore the objects from a backup or an older version of them, or run the job under a new name."
+_ATTEMPT = re.compile(re.escape(ARTIFACT_FOLDER) + "-([0-9]+)")
+
+
+def newest(store: Store) -> str | None:
+    """The whole artifact of the newest attempt that left one, below a job's folder."""
+    whole = (name.partition("/")[0] for name in store.objects() if name.endswith(f"/{MANIFEST}"))
+    attempts = [int(found[1]) for name in whole if (found := _ATTEMPT.fullmatch(name))]
+    return artifact_folder(max(attempts)) if attempts else None
+
+
+def keep(folder: Path, store: Store, name: str) -> None:
+    """Upload a whole folder; it counts from the moment when its manifest is there.
+
+    Raises:
+        TrainerError: what Store raises.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    for file in manifest["files"]:
+        store.put(folder / file, f"{name}/{file}")
+    store.put_last((folder / MANIFEST).read_bytes(), f"{name}/{MANIFEST}")
+
+
+def forget_before(store: Store, attempt: int) -> None:
+    """Delete what earlier attempts left of their artifacts."""
+    for name in store.objects():
+        found = _ATTEMPT.fullmatch(name.partition("/")[0])
+        if found and int(found[1]) < attempt:
+            store.remove([name])
+
+
+def fetch(store: Store, name: str, into: Path, *, sha256: str | None = None) -> None:
+    """Download an artifact to the folder `into`, which is whole or not there afterwards. One that is there stays.
+
+    Args:
+        store: where it is.
+        name: its folder in the store; "" for the store's own.
+        into: the new folder.
+        sha256: of its manifest, where it is known: another artifact is refused.
+
+    Raises:
+        TrainerError: ModelUnusable, it is not there, incomplete, damaged or another one; ArtifactFailed, `into` cannot
+            be written; what Store raises.
+    """
+    prefix = f"{name}/" if name else ""
+    text = store.get_bytes(f"{prefix}{MANIFEST}")
+    files = _files(text, sha256)
+    if into.is_dir() and read_manifest(into) is not None and (into / MANIFEST).read_bytes() == text:
+        return
+    staging = unfinished(into)
+    with write_errors(into, "Ask for more scratch space."):
+        try:
+            for file, entry in files.items():
+                (staging / file).parent.mkdir(parents=True, exist_ok=True)
+                if not store.get(f"{prefix}{file}", staging / file):
+                    raise _damaged(f"{file} is missing")
+                _verify(staging / file, file, entry)
+            (staging / MANIFEST).write_bytes(text or b"")
+            move_away(into)
+            staging.rename(into)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _files(text: bytes | None, sha256: str | None) -> dict[str, dict[str, Any]]:
+    if text is None:
+        raise _damaged(f"it has no {MANIFEST}")
+    if sha256 is not None and hashlib.sha256(text).hexdigest() != sha256:
+        raise _damaged(f"its {MANIFEST} is not the one that the training left")
+    try:
+        files: dict[str, dict[str, Any]] = json.loads(text)["files"]
+        safe = all(is_within(name) and {"bytes", "sha256"} <= set(entry) for name, entry in files.items())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        safe = False
+    if not safe:
+        raise _damaged(f"its {MANIFEST} cannot be read")
+    return files
+
+
+def _verify(path: Path, name: str, entry: dict[str, Any]) -> None:
+    if sha256_of(path) != entry["sha256"]:
+        raise _damaged(f"{name} differs from its checksum")
+
+
+def _damaged(what: str) -> TrainerError:
+    message = f"the tuned model in the store is incomplete or damaged: {what}"
+    return TrainerError(Reason.MODEL_UNUSABLE, message, _DAMAGED_STEP)

@@ -1,0 +1,158 @@
+"""A folder of an object store: whole objects go in and come out. What they mean is not its concern.
+
+Whatever goes wrong becomes a TrainerError; what may pass by itself is tried again for a while first.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from finetune_api.reasons import Reason
+from finetune_api.trainer import StoreRef
+from finetune_api.uris import parse_artifact_uri
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage.store_clients import Client, connect
+from finetune_trainer.storage.store_errors import reason_of, status_of, trouble_of
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 60.0
+"""How long one call is tried again while the store does not answer."""
+
+_LONGEST_PAUSE = 20.0
+_STEPS = {
+    Reason.ARTIFACT_FAILED: "Ask an admin to correct artifacts.uri of the connection, or to make the bucket.",
+    Reason.ACCESS_DENIED: "Check the Secret of this namespace that the connection's artifacts.secretRef names, or the "
+    "rights of the pods' service account: they must list, read, write and delete below artifacts.uri.",
+    Reason.STORE_UNAVAILABLE: "Set spec.retryNonce when the store answers: the job goes on from its newest "
+    "checkpoint there. If it lasts, check artifacts.endpointURL of the connection and the way out of this namespace.",
+}
+_TWIN_STEP = "Two pods ran one attempt. Set spec.retryNonce: the next attempt has a folder of its own."
+
+logger = logging.getLogger(__name__)
+
+
+class _NotThereError(TrainerError):
+    """Nothing has that name: the object, or the bucket itself."""
+
+
+class Store:
+    """The folder that `ref` names, with the keys from the environment.
+
+    Every method raises TrainerError: AccessDenied, StoreUnavailable, or ArtifactFailed where there is no such bucket.
+    `patience` is in seconds; default: PATIENCE_SECONDS.
+    """
+
+    def __init__(self, ref: StoreRef, patience: float | None = None) -> None:
+        self._uri, self._endpoint = parse_artifact_uri(ref.uri), ref.endpoint
+        self._patience = PATIENCE_SECONDS if patience is None else patience
+
+    def objects(self, folder: str = "") -> dict[str, int]:
+        """All objects below the folder, by name as the other methods take it, with their size in bytes."""
+        found = self._try(lambda: self._files.find(self._path(folder), detail=True), folder)
+        cut = len(self._path("")) + 1
+        return {path[cut:]: int(entry["size"]) for path, entry in found.items()}
+
+    def put(self, file: Path, name: str) -> None:
+        """Upload a file, in parts where it is large. A part that arrives changed is refused by the store.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        size = file.stat().st_size
+
+        def upload() -> None:
+            self._files.put_file(str(file), self._path(name), **self._client.file_options(size))
+            arrived = self._files.info(self._path(name))["size"]
+            if arrived != size:
+                raise ConnectionError(f"{arrived} of {size} bytes arrived")
+
+        self._try(upload, name)
+
+    def put_bytes(self, content: bytes, name: str) -> None:
+        """Write an object at once: it is there as a whole or not at all."""
+        self._try(lambda: self._files.pipe_file(self._path(name), content, **self._client.object_options), name)
+
+    def put_last(self, content: bytes, name: str) -> None:
+        """Write the object that makes others count. Where the store can refuse it, another one is never replaced.
+
+        Raises:
+            TrainerError: ArtifactFailed, too, where another content has this name.
+        """
+
+        def write() -> None:
+            options = {**self._client.object_options, **self._client.unless_there}
+            try:
+                self._files.pipe_file(self._path(name), content, **options)
+            except FileExistsError as error:  # this write's earlier try may have got through
+                if bytes(self._files.cat_file(self._path(name))) != content:
+                    raise TrainerError(
+                        Reason.ARTIFACT_FAILED, f"artifacts: another pod has written {name} before", _TWIN_STEP
+                    ) from error
+
+        self._try(write, name)
+
+    def get(self, name: str, file: Path) -> bool:
+        """Download an object; False where there is none of that name."""
+        return self._if_there(lambda: self._files.get_file(self._path(name), str(file)) or True, name) is True
+
+    def get_bytes(self, name: str) -> bytes | None:
+        """A small object's content, or None where there is none of that name."""
+        return self._if_there(lambda: bytes(self._files.cat_file(self._path(name))), name)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete objects; those that are gone already are fine."""
+        for name in names:
+            self._if_there(functools.partial(self._files.rm_file, self._path(name)), name)
+
+    @functools.cached_property
+    def _client(self) -> Client:
+        """Made when it is first used: some stores are asked for a token by then."""
+        return connect(self._uri, self._endpoint)
+
+    @property
+    def _files(self) -> Any:
+        return self._client.files
+
+    def _path(self, name: str) -> str:
+        return "/".join(part for part in (self._client.bucket, self._uri.path, name) if part)
+
+    def _if_there(self, action: Callable[[], T], name: str) -> T | None:
+        try:
+            return self._try(action, name)
+        except _NotThereError:
+            return None
+
+    def _try(self, action: Callable[[], T], name: str) -> T:
+        """Do it until it succeeds or patience ends."""
+        until, pause = time.monotonic() + self._patience, 1.0
+        while True:
+            try:
+                return action()
+            except TrainerError:
+                raise
+            except Exception as error:
+                reason = reason_of(error)
+                if reason != Reason.STORE_UNAVAILABLE or time.monotonic() + pause > until:
+                    raise self._failed(name, error, reason) from error
+                logger.warning("The store did not take %s (%s); trying again.", name, type(error).__name__)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _failed(self, name: str, error: Exception, reason: Reason) -> TrainerError:
+        """The store's own text is not shown: it may hold signed addresses or keys."""
+        place, status = f"{self._uri.scheme}://{self._uri.root}", status_of(error)
+        said = f" ({type(error).__name__}{f', status {status}' if status else ''})"
+        if reason == Reason.DATASET_NOT_FOUND:
+            reason = Reason.ARTIFACT_FAILED
+            return _NotThereError(reason, f"artifacts: there is no {place}{said}", _STEPS[reason])
+        if reason == Reason.ACCESS_DENIED:
+            message = f"artifacts: {place} refuses its keys for {name or self._uri.path}{said}"
+        else:
+            trouble = trouble_of(error)
+            said = f": {trouble}" if trouble else said
+            message = f"artifacts: {place} does not answer as it should for {name or self._uri.path}{said}"
+        return TrainerError(reason, message, _STEPS[reason])

@@ -1,0 +1,249 @@
+"""Checkpoints: what a killed run needs to go on as if nothing had happened. Whole or not at all, and no pickle.
+
+    checkpoints/step-00000120/
+      model*.safetensors      parameters that are trained, whole however they are shared out, in pieces
+      optimizer*.safetensors  its tensors, as INDEX.NAME
+      random.safetensors      torch's random states
+      state.json              what is no tensor: optimizer groups, schedule, Python's random state, the run's own notes
+      trainer_state.json      transformers' TrainerState
+      manifest.json           checksums, written last
+
+When to save is not decided here. The order of the data needs no state: it follows from seed and step (`batches.py`).
+"""
+
+import json
+import logging
+import random
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from finetune_api.reasons import Reason
+from finetune_trainer.computing.sharding import gathered, like
+from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
+from finetune_trainer.storage.durable import manifest_now, remove_unfinished, whole_folder
+from finetune_trainer.training.saved import checkpoints_in, folder_name
+
+KEPT = 2
+"""Checkpoints that are kept: the newest may turn out to be damaged."""
+
+_PIECE_BYTES = 2 * 1024**3
+"""Most that is in memory at once of tensors that are shared out among ranks."""
+
+_CUDA = "cuda"
+
+logger = logging.getLogger(__name__)
+
+
+def save(
+    root: Path,
+    step: int,
+    *,
+    model: torch.nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    trainer_state: dict[str, Any],
+    notes: dict[str, Any],
+) -> Path:
+    """Write the checkpoint of `step` below `root` and delete all but the newest.
+
+    `notes` is the run's own: `newest` gives it back.
+
+    Raises:
+        TrainerError: ArtifactFailed, it cannot be written.
+    """
+    final = root / folder_name(step)
+    tensors, groups = _split(optimizer.state_dict())
+    random_states = RandomStates.now()
+    with whole_folder(final, step=step) as folder:
+        _save(_trained(model), folder, "model")
+        _save(tensors, folder, "optimizer")
+        save_file(random_states.generators, folder / "random.safetensors")
+        state = {
+            "groups": groups,
+            "schedule": scheduler.state_dict(),
+            "python": random_states.python,
+            "notes": notes,
+        }
+        (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        (folder / "trainer_state.json").write_text(json.dumps(trainer_state), encoding="utf-8")
+    for old in checkpoints_in(root)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def follow(model: torch.nn.Module, optimizer: Optimizer) -> None:
+    """What the other ranks do while rank 0 saves: give their parts of the tensors, in the same order."""
+    for tensors in (_trained(model), _split(optimizer.state_dict())[0]):
+        for value in tensors.values():
+            gathered(value)
+
+
+def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
+    """The newest whole checkpoint: its folder, step and notes. Half-written and damaged ones are deleted.
+
+    Raises:
+        TrainerError: ArtifactFailed, there are some, and the volume gives none of them at the moment.
+    """
+    remove_unfinished(root)
+    trouble: OSError | None = None
+    for folder in reversed(checkpoints_in(root)):
+        try:
+            manifest = manifest_now(folder)
+        except OSError as error:
+            logger.warning("%s cannot be read (%s) and is passed over.", folder.name, error.strerror)
+            trouble = error
+            continue
+        if manifest is not None:
+            return folder, manifest["step"], _state(folder)["notes"]
+        logger.warning("%s is damaged and is deleted; the run goes on from an earlier step.", folder.name)
+        shutil.rmtree(folder, ignore_errors=True)
+    if trouble is not None:  # to begin anew would write over them
+        raise TrainerError(Reason.ARTIFACT_FAILED, f"{root} has checkpoints that cannot be read: {trouble.strerror}")
+    return None
+
+
+def load_model(folder: Path, model: torch.nn.Module) -> None:
+    """Put the trained parameters back, in place.
+
+    Raises:
+        TrainerError: SpecInvalid, the base model is another one by now.
+    """
+    trained = _trained(model)
+    with _saved(folder, "model") as saved, torch.no_grad():
+        shapes = {name: list(value.shape) for name, value in trained.items()}
+        if {name: saved.shape(name) for name in saved.names} != shapes:
+            raise of_another_base(folder)
+        for name, parameter in trained.items():
+            parameter.copy_(like(parameter, saved.tensor(name)))
+
+
+def of_another_base(folder: Path | str, name: str = "") -> TrainerError:
+    """What to say of a checkpoint that is not of the base model which is there by now; `name` is of what differs."""
+    seen = f": its {name} differs" if name else ""
+    message = f"{folder} is a checkpoint of another base model of the same name{seen}"
+    return TrainerError(Reason.SPEC_INVALID, message, ANOTHER_OUTPUT)
+
+
+def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -> None:
+    """Put the states of optimizer and learning-rate schedule back."""
+    state = _state(folder)
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    with _saved(folder, "optimizer") as saved:
+        tensors = {name: _as_held(saved.tensor(name), parameters[int(name.split(".", 1)[0])]) for name in saved.names}
+        optimizer.load_state_dict(_join(tensors, state["groups"]))
+    scheduler.load_state_dict(state["schedule"])
+
+
+def load_random_states(folder: Path) -> None:
+    """Put the random states of torch and Python back."""
+    RandomStates(load_file(folder / "random.safetensors"), _state(folder)["python"]).restore()
+
+
+@dataclass(frozen=True)
+class RandomStates:
+    """Those that a step may draw from: torch's by device, and Python's own."""
+
+    generators: dict[str, torch.Tensor]
+    python: Any
+
+    @classmethod
+    def now(cls) -> Self:
+        """As they are at this moment."""
+        states = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            states |= {f"{_CUDA}{index}": value for index, value in enumerate(torch.cuda.get_rng_state_all())}
+        return cls(states, random.getstate())
+
+    def restore(self) -> None:
+        """Put them back."""
+        version, numbers, gauss = self.python  # JSON made lists of its tuples
+        random.setstate((version, tuple(numbers), gauss))
+        for name, value in self.generators.items():
+            if name == "cpu":
+                torch.set_rng_state(value)
+            elif (device := int(name.removeprefix(_CUDA))) < torch.cuda.device_count():  # where it goes on may be fewer
+                torch.cuda.set_rng_state(value, device)
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return state
+
+
+def _trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def _as_held(saved: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Moments are shared out as their parameter is; a count of steps is everybody's."""
+    return like(parameter, saved) if saved.shape == parameter.shape else saved
+
+
+def _save(tensors: dict[str, torch.Tensor], folder: Path, name: str) -> None:
+    """NAME.safetensors, and NAME-2.safetensors, … where that is too much for one piece."""
+    for number, piece in enumerate(_pieces(tensors.items()), start=1):
+        save_file(piece, folder / f"{name}{f'-{number}' if number > 1 else ''}.safetensors")
+
+
+def _pieces(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
+    piece: dict[str, torch.Tensor] = {}
+    for name, value in tensors:
+        piece[name] = gathered(value).cpu()
+        if sum(one.nbytes for one in piece.values()) >= _PIECE_BYTES:
+            yield piece
+            piece = {}
+    if piece:
+        yield piece
+
+
+class _Saved:
+    """Tensors that `_save` wrote, each read when it is asked for."""
+
+    def __init__(self, files: list[Any]) -> None:
+        self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118 - it is no dict
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._files)
+
+    def shape(self, name: str) -> list[int]:
+        shape: list[int] = self._files[name].get_slice(name).get_shape()
+        return shape
+
+    def tensor(self, name: str) -> torch.Tensor:
+        value: torch.Tensor = self._files[name].get_tensor(name)
+        return value
+
+
+@contextmanager
+def _saved(folder: Path, name: str) -> Iterator[_Saved]:
+    paths = sorted(folder.glob(f"{name}*.safetensors"))
+    with ExitStack() as stack:
+        yield _Saved([stack.enter_context(safe_open(path, framework="pt")) for path in paths])
+
+
+def _split(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """An optimizer's state as flat tensors and JSON-ready groups."""
+    tensors = {f"{index}.{name}": value for index, entry in state["state"].items() for name, value in entry.items()}
+    return tensors, state["param_groups"]
+
+
+def _join(tensors: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The inverse of `_split`."""
+    entries: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        entries.setdefault(int(index), {})[name] = value
+    for group in groups:
+        group["betas"] = tuple(group["betas"])  # JSON knows lists only
+    return {"state": entries, "param_groups": groups}

@@ -1,0 +1,180 @@
+"""The gradients of one optimizer step: its passes one after the other, on each rank those of its share.
+
+    passes -> sums of the objective, divided by the weight of the whole step -> backward -> summed over the ranks
+
+Where memory is short the step is done again in halves. Nothing here knows an optimizer or a checkpoint: what is done
+with the gradients is `step_trainer.py`.
+"""
+
+import contextlib
+import gc
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.computing import heap
+from finetune_trainer.computing.ranks import World
+from finetune_trainer.computing.sharding import is_sharded
+from finetune_trainer.training.checkpoint import RandomStates
+from finetune_trainer.training.objective import Objective
+from finetune_trainer.training.passes import Cut, Pass, autocast, on_device
+from finetune_trainer.training.shortage import Lesson, halved
+from finetune_trainer.training.steps import CUT, PASSES, Step, Steps, largest
+
+logger = logging.getLogger(__name__)
+
+
+class StepAbandoned(Exception):  # noqa: N818 - no error: somebody asked to stop in the middle of a step
+    """The step under way was given up; the model is as the step before left it."""
+
+
+class ShortOfMemory(Exception):  # noqa: N818 - becomes OutOfMemory when a checkpoint is written
+    """A step failed for want of memory, twice in this attempt or with nothing left to make smaller."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(tokens)
+        self.tokens = tokens
+
+
+class Gradients:
+    """Makes the gradients of one step after the other.
+
+    Args:
+        net: the model.
+        steps: each step's passes.
+        objective: what is minimised.
+        cut: how steps are cut into passes.
+        lesson: what earlier shortages of memory taught; a new one is written to `checkpoints`.
+        checkpoints: the folder that outlives a pod.
+        seed: of the job.
+        compute_dtype: what products are computed in.
+        device: where the model is.
+        world: the ranks that share a step.
+        interruption: looked at before each pass.
+        backward: of a loss.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        steps: Steps,
+        objective: Objective,
+        *,
+        cut: Cut,
+        lesson: Lesson,
+        checkpoints: Path,
+        seed: int,
+        compute_dtype: torch.dtype,
+        device: torch.device,
+        world: World,
+        interruption: Interruption,
+        backward: Callable[[torch.Tensor], None],
+    ) -> None:
+        self._net, self._steps, self._objective = net, steps, objective
+        self.cut, self.lesson, self._retried = cut, lesson, False
+        self._checkpoints, self._seed = checkpoints, seed
+        self._compute_dtype, self._device = compute_dtype, device
+        self._world, self._interruption, self._backward = world, interruption, backward
+        trained = [value for value in net.parameters() if value.requires_grad]
+        self.own = [value for value in trained if not isinstance(value, DTensor)]
+        """Trained parameters that this rank holds whole."""
+        self.are_sharded = is_sharded(net)
+        self._cut_short = False
+        self.tokens, self.weight = 0, 0
+        """Of the last step, all ranks."""
+        self.means: Sequence[torch.Tensor | float] = (math.nan,)
+        """Of the last step, all ranks: the objective's loss and measures."""
+
+    def of_step(self, model: Any, inputs: Step, step: int) -> torch.Tensor:
+        """Forward and backward passes of optimizer step `step`; returns this rank's part of its mean loss.
+
+        Raises:
+            StepAbandoned: somebody asked to stop; a step may take longer than a pod has after SIGTERM.
+            ShortOfMemory: it was not enough, and nothing is left to try in this attempt.
+        """
+        passes: list[Pass] = (inputs if inputs[CUT] == self.cut else self._steps[step])[PASSES].each
+        mine = sum(map(self._objective.weight, passes)), sum(int(batch["tokens"]) for batch in passes)
+        weight, self.tokens = map(int, self._world.sums(*mine))
+        before = RandomStates.now()
+        self._world.reseed(self._seed, step)
+        while (means := self._tried(model, passes, weight)) is None:
+            before.restore()
+            self._world.reseed(self._seed, step)
+            passes = self._smaller(passes, step)
+        if self._device.type == "cpu":
+            heap.give_back()  # gaps of one step do not fit the passes of the next one
+        part: Any = means if self._world.size == 1 else means.tolist()  # alone, nobody waits for the GPU here
+        *self.means, given_up = self._world.sums(*part, self._cut_short)
+        if given_up:
+            self._interruption.spread()
+            before.restore()
+            raise StepAbandoned
+        self._world.sum_gradients(self.own)
+        self.weight = weight
+        return means[0]
+
+    def _tried(self, model: Any, passes: list[Pass], weight: int) -> torch.Tensor | None:
+        """This rank's gradients of a step; its part of the means, or None where memory was short: then none are left.
+
+        What failed is only freed when the exception is gone, so nothing may be tried before this has returned.
+        """
+        total = torch.zeros(1 + len(self._objective.measures), device=self._device)
+        gapless = self._device.type != "cpu" or hasattr(self._net, "peft_config")
+        try:
+            for batch, counts in self.with_idle(passes):
+                self._cut_short = self.asked()
+                if self._cut_short:
+                    break
+                with self.autocast():
+                    means = counts * self._objective.sums(model, on_device(batch, self._device)) / max(weight, 1)
+                self._backward(means[0])
+                total += means.detach()
+                if not gapless:
+                    heap.give_back()  # large gradients do not fit into the gaps: each pass would take new memory
+        except torch.OutOfMemoryError:
+            self._net.zero_grad(set_to_none=True)
+            return None
+        return total
+
+    def _smaller(self, passes: list[Pass], step: int) -> list[Pass]:
+        """The passes of this step at half the size, from now on; what the failed ones took is freed before.
+
+        Raises:
+            ShortOfMemory: this attempt has done so before, or they cannot be smaller.
+        """
+        gc.collect()
+        torch.cuda.empty_cache()
+        cut = halved(self.cut, 1)
+        self._steps.recut(cut)
+        smaller: list[Pass] = self._steps[step][PASSES].each
+        most = largest(passes or [self._steps.idle()])  # a rank without rows computes along with the others
+        lesson = self.lesson.harder(smaller=largest(smaller or [self._steps.idle()]) < most)
+        if lesson is not None:
+            lesson.write(self._checkpoints)
+        if self.are_sharded or self._retried or lesson is None or lesson.halvings == self.lesson.halvings:
+            raise ShortOfMemory(most)
+        self.lesson, self.cut, self._retried = lesson, cut, True
+        logger.warning("The GPU's memory was not enough: passes are halved, and step %d is done again.", step + 1)
+        return smaller
+
+    def with_idle(self, passes: list[Pass]) -> list[tuple[Pass, int]]:
+        """Passes and their weights; a model that is shared out wants equally many of all ranks, so some count 0."""
+        weighted = [(one, 1) for one in passes]
+        if not self.are_sharded:
+            return weighted
+        return weighted + [(self._steps.idle(), 0)] * (self._world.most(len(passes)) - len(passes))
+
+    def asked(self) -> bool:
+        """Whether to stop before the next pass: each rank for itself, but where the others wait for it in a layer."""
+        asked = self._interruption.asked
+        return self._world.anyone(asked) if self.are_sharded else asked
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """What a pass is computed in."""
+        return autocast(self._device, self._compute_dtype)

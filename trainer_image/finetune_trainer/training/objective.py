@@ -1,0 +1,107 @@
+"""What a step minimises: likelihood of completions, or preference of one answer over another. Knows no optimizer.
+
+an objective = how rows become forward passes, sums over a pass, and what the mean is taken over
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from finetune_api.preference import Preference
+from finetune_trainer.training.batches import forward_passes, packed_rows
+from finetune_trainer.training.pair_store import PairStore
+from finetune_trainer.training.passes import (
+    Cut,
+    Pass,
+    document_log_likelihoods,
+    labelled,
+    loss_sum,
+    one_pass,
+    passes_of,
+)
+
+Sums = Callable[[Any, Pass], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised."""
+
+    passes: Callable[[Any, list[int], Cut], list[Pass]]
+    """(store, rows, cut) as forward passes."""
+    sums: Sums
+    """(model, pass) → the loss and then the `measures`, each summed over the pass."""
+    weight: Callable[[Pass], int]
+    """Of a pass: sums over all passes, divided by all weights, are the means."""
+    unit: str
+    """The weight's name in the record."""
+    measures: tuple[str, ...] = ()
+    """What is written down beside the loss, by its name in the record."""
+    texts: int = 1
+    """Texts that one row is for the model."""
+
+
+def by_loss(loss: Callable[[Any, Pass], torch.Tensor]) -> Objective:
+    """A loss of (model, pass), summed over the tokens that carry loss."""
+    return Objective(passes_of, lambda model, batch: loss(model, batch).reshape(1), labelled, "completionTokens")
+
+
+LIKELIHOOD = by_loss(loss_sum)
+
+
+def objective_of(preference: Preference | None) -> Objective:
+    """The objective of a job."""
+    return LIKELIHOOD if preference is None else by_preference(preference)
+
+
+def by_preference(preference: Preference) -> Objective:
+    """Direct preference optimisation of rows with two answers."""
+
+    def sums(model: Any, batch: Pass) -> torch.Tensor:
+        margins = preference.beta * (margins_of(model, batch) - batch["reference"])
+        losses = dpo_losses(margins, preference.label_smoothing)
+        return torch.stack((losses.sum(), (margins.detach() > 0).float().sum(), margins.detach().sum()))
+
+    return Objective(
+        pair_passes, sums, lambda batch: len(batch["reference"]), "pairs", ("rewardAccuracy", "rewardMargin"), texts=2
+    )
+
+
+def dpo_losses(margins: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    """Loss of each pair from its reward margin m: -log sigmoid(m), equation 7 of arXiv 2305.18290.
+
+    m is beta times how much likelier chosen is than rejected, in nats, beyond the same of the reference. With label
+    smoothing s it is -(1 - s) log sigmoid(m) - s log sigmoid(-m): conservative DPO (E. Mitchell, A note on DPO with
+    noisy preferences, 2023).
+    """
+    return -(1 - label_smoothing) * functional.logsigmoid(margins) - label_smoothing * functional.logsigmoid(-margins)
+
+
+def margins_of(model: Any, batch: Pass) -> torch.Tensor:
+    """For each pair of a pass how many nats likelier chosen is than rejected: [pairs], float32."""
+    chosen, rejected = document_log_likelihoods(model, batch, 2 * len(batch["reference"])).view(-1, 2).unbind(dim=1)
+    return chosen - rejected
+
+
+def pair_passes(store: PairStore, rows: list[int], cut: Cut) -> list[Pass]:
+    """Rows with two answers as forward passes: both documents of a row stand in the same pass, chosen first."""
+    return [pair_pass(store, group, cut) for group in groups(store, rows, cut)]
+
+
+def groups(store: PairStore, rows: list[int], cut: Cut) -> list[list[int]]:
+    """Rows with two answers by the forward pass that they go through."""
+    if cut.packed and cut.token_budget is not None:
+        places = packed_rows(store.lengths[rows].tolist(), cut.token_budget)
+    else:
+        widths = store.widths[rows].tolist()
+        places = forward_passes(widths, token_budget=cut.token_budget, rows_each=cut.rows_each)
+    return [[rows[place] for place in group] for group in places]
+
+
+def pair_pass(store: PairStore, rows: list[int], cut: Cut) -> Pass:
+    """One forward pass of these rows."""
+    made = one_pass(store.documents, [2 * row + side for row in rows for side in (0, 1)], cut)
+    return made | {"reference": torch.from_numpy(store.reference[rows])}

@@ -1,0 +1,301 @@
+"""`spec.code`: the user's own Python instead of the built-in recipe, run as a child of the trainer.
+
+    checked data as JSON Lines ─▶ child (context: paths, spec, checkpoints, reports, stop) ─▶ a model folder
+                                    │ progress by a pipe; SIGTERM asks it to stop             │ own_model.py looks at it
+                                    ▼                                                         ▼
+                                 the job's report                                     measured, written as the artifact
+
+What the code can use is `recipe.py`. The child has the pod's rights and no more; its output is the pod's log.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from finetune_api.base import ApiModel
+from finetune_api.exit_codes import ExitCode
+from finetune_api.job_status import ArtifactRef, Progress, TrainingResult
+from finetune_api.names import (
+    ARTIFACTS_PREFIX,
+    DATA_PREFIX,
+    JOB_VARIABLE,
+    PUSH_PREFIX,
+    REPORT_CA_VARIABLE,
+    TRACKERS_PREFIX,
+)
+from finetune_api.reasons import Reason
+from finetune_api.trainer import TrainerJob
+from finetune_api.verdict import SPLITS, DatasetVerdict
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.metrics import FILE, Metrics
+from finetune_trainer.attempt.report import Reporter
+from finetune_trainer.data import Row, load_rows
+from finetune_trainer.data.provider_rows import as_messages
+from finetune_trainer.errors import TrainerError, places
+from finetune_trainer.job import code_files
+from finetune_trainer.job.given import data_keys
+from finetune_trainer.storage.durable import write_errors
+from finetune_trainer.training.tuning import checkpoints_of
+
+CONTEXT_VARIABLE = "FINETUNE_CONTEXT"
+MODEL_FOLDER = "code-model"
+"""Below the job's output: what the code leaves, until it is looked at."""
+
+STOP_SECONDS = 100
+"""What the code has to write a checkpoint after SIGTERM; the pod has 120."""
+
+_MORE_SCRATCH = "Ask for more scratch space with spec.resources.ephemeralStorage."
+_NOT_FOR_CODE = (
+    JOB_VARIABLE,
+    REPORT_CA_VARIABLE,
+    DATA_PREFIX,
+    ARTIFACTS_PREFIX,
+    PUSH_PREFIX,
+    TRACKERS_PREFIX,
+)  # also as beginnings of names
+
+
+class CodeContext(ApiModel):
+    """What the child is told, as JSON in the file that CONTEXT_VARIABLE names."""
+
+    job: TrainerJob
+    base_model: str = Field(description="Folder of the base model.")
+    data: dict[str, str] = Field(description="JSON Lines file of each split that the job has.")
+    output: str = Field(description="Folder for the finished model.")
+    checkpoints: str = Field(description="Folder that outlives the pod.")
+    report_descriptor: int = Field(-1, description="File descriptor that takes CodeReport lines.")
+
+
+class CodeReport(ApiModel):
+    """One line of progress from the child."""
+
+    step: int = Field(ge=0, description="Steps done.")
+    total_steps: int | None = Field(None, ge=1, description="Steps in all.")
+    epoch: float | None = Field(None, ge=0, description="Passes over the data done.")
+    loss: float | None = Field(None, allow_inf_nan=False, description="Training loss of this step.")
+    validation_loss: float | None = Field(None, allow_inf_nan=False, description="Validation loss after this step.")
+    tokens: int = Field(0, ge=0, description="Tokens of this step, without padding.")
+
+
+def train(
+    job: TrainerJob,
+    folder: Path,
+    verdict: DatasetVerdict,
+    reporter: Reporter,
+    interruption: Interruption,
+    **reading: bool,
+) -> TrainingResult:
+    """Run the code to its end; afterwards the model stands in MODEL_FOLDER. `reading` is for `load_rows`.
+
+    Raises:
+        TrainerError: CodeFailed, SpecInvalid (there is no such file), OutOfMemory.
+        Interrupted: somebody asked to stop, and the code has ended.
+    """
+    code = _require_file(job)
+    output, checkpoints = Path(job.output) / MODEL_FOLDER, checkpoints_of(job)
+    with write_errors(output):
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True)
+        checkpoints.mkdir(exist_ok=True)
+    heard = _Heard(job, verdict, reporter)
+    with tempfile.TemporaryDirectory(prefix="own-code-") as scratch:
+        data = _write_data(job, verdict, Path(scratch), **reading)
+        told = CodeContext(job=job, base_model=str(folder), data=data, output=str(output), checkpoints=str(checkpoints))
+        exit_code = _run(code, told, Path(scratch), heard, interruption)
+    if exit_code == ExitCode.INTERRUPTED:
+        heard.stopped()
+    interruption.check()
+    if exit_code:
+        raise _failed(exit_code)
+    return heard.result()
+
+
+def _require_file(job: TrainerJob) -> Path:
+    reference = job.spec.code.config_map_ref if job.spec.code else None
+    if job.code is None or reference is None or not Path(job.code).is_file():
+        if job.code is not None and reference is not None:
+            raise code_files.no_key(reference.name, reference.key, Path(job.code).parent)
+        raise TrainerError(Reason.SPEC_INVALID, "spec.code: there is no code", "Name a ConfigMap with the code.")
+    return Path(job.code)
+
+
+def _write_data(job: TrainerJob, verdict: DatasetVerdict, scratch: Path, **reading: bool) -> dict[str, str]:
+    files: dict[str, str] = {}
+    for split in SPLITS:
+        found = getattr(verdict, split)
+        if found is None:
+            continue
+        files[split] = str(scratch / f"{split}.jsonl")
+        rows = load_rows(job.spec.dataset, split, expected_sha256=found.sha256, **reading)
+        with write_errors(scratch, _MORE_SCRATCH), Path(files[split]).open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(canonical(row), ensure_ascii=False) + "\n" for row in rows)
+    return files
+
+
+def canonical(row: Row) -> dict[str, Any]:
+    """A row as the code reads it: prompt, completion and perhaps system; a longer conversation as OpenAI has it."""
+    turns = {turn.role: turn.content for turn in row.turns}
+    if [turn.role for turn in row.turns] not in (["user", "assistant"], ["system", "user", "assistant"]):
+        return as_messages(row)
+    system = {"system": turns["system"]} if "system" in turns else {}
+    return {**system, "prompt": turns["user"], "completion": turns["assistant"]}
+
+
+def _run(code: Path, told: CodeContext, scratch: Path, heard: "_Heard", interruption: Interruption) -> int:
+    """Start the child, hear its reports, pass a wish to stop on; its exit code."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, encoding="utf-8", errors="replace") as lines, interruption.deferred():
+        try:
+            child = _start(code, told.model_copy(update={"report_descriptor": writing}), scratch)
+        finally:
+            os.close(writing)
+        with _watched(child, interruption):
+            for line in lines:
+                heard.line(line)
+        return child.wait()
+
+
+def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[bytes]":
+    path = scratch / "context.json"
+    path.write_text(told.model_dump_json(by_alias=True), encoding="utf-8")
+    environment = data_keys(os.environ)
+    environment |= {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CODE)}
+    return subprocess.Popen(  # noqa: S603 - an admin has allowed the user's own code on this connection
+        [sys.executable, str(code)],
+        cwd=scratch,
+        env=environment | {CONTEXT_VARIABLE: str(path), "PYTHONUNBUFFERED": "1"},
+        pass_fds=(told.report_descriptor,),
+        start_new_session=True,
+    )
+
+
+@contextmanager
+def _watched(child: "subprocess.Popen[bytes]", interruption: Interruption) -> Iterator[None]:
+    """Ask the child to stop when somebody asks us; when it is gone, end what it left, so that reports end too."""
+
+    def watch() -> None:
+        asked_at: float | None = None
+        while child.poll() is None:
+            if asked_at is None and interruption.wait(0.2):
+                asked_at = time.monotonic()
+                child.send_signal(signal.SIGTERM)
+            if asked_at is not None and time.monotonic() - asked_at > STOP_SECONDS:
+                break
+        _end_group(child.pid)
+
+    watcher = threading.Thread(target=watch, name="own-code", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BaseException:
+        _end_group(child.pid)
+        raise
+    finally:
+        watcher.join()
+
+
+def _end_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # all have ended by themselves
+
+
+def _failed(exit_code: int) -> TrainerError:
+    if exit_code == -signal.SIGKILL:
+        return TrainerError(Reason.OUT_OF_MEMORY, "the code of spec.code was killed: probably over the memory limit")
+    how = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
+    return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with {how}; the end of its output says why")
+
+
+class _Heard:
+    """The child's reports, as they become the record and the job's own report."""
+
+    def __init__(self, job: TrainerJob, verdict: DatasetVerdict, reporter: Reporter) -> None:
+        self._metrics = Metrics(Path(job.output) / FILE)
+        self._verdict, self._reporter = verdict, reporter
+        self._started = time.monotonic()
+        self._first: int | None = None
+        self._last: CodeReport | None = None
+        self._tokens = 0
+        reporter.update(phase="Running")
+
+    def line(self, text: str) -> None:
+        """Take one line of the pipe.
+
+        Raises:
+            TrainerError: CodeFailed, it is no report.
+        """
+        try:
+            report = CodeReport.model_validate_json(text)
+        except ValidationError as error:
+            message = f"the code of spec.code reported what is no report: {places(error)}"
+            raise TrainerError(Reason.CODE_FAILED, message) from None
+        if self._first is None:
+            self._first = report.step
+            self._metrics.keep_until(report.step - 1)
+        self._last = report
+        self._tokens += report.tokens
+        self._record(report)
+        if self._reporter.due() or report.validation_loss is not None:
+            self._reporter.update(progress=self._progress(report, report.total_steps), loss=self._metrics.curves())
+
+    def _record(self, report: CodeReport) -> None:
+        about: dict[str, Any] = {"step": report.step, "epoch": report.epoch or 0.0}
+        if report.loss is not None:
+            self._metrics.add(**about, loss=report.loss, tokens=report.tokens, completionTokens=report.tokens or 1)
+        if report.validation_loss is not None:
+            self._metrics.add(**about, validationLoss=report.validation_loss)
+
+    def _progress(self, report: CodeReport, of: int | None) -> Progress:
+        """After this report, of so many steps; without their number there is no percentage and no time left."""
+        total, seconds = max(of or 0, report.step), time.monotonic() - self._started
+        done = max(1, report.step - (self._first or 0) + 1)  # code may count as it likes
+        return Progress(
+            step=report.step,
+            total_steps=total,
+            epoch=round(report.epoch or 0.0, 3),
+            percent=100 * report.step // max(total, 1) if of else 0,
+            tokens_per_second=round(self._tokens / seconds, 1) if self._tokens and seconds > 0 else None,
+            eta_seconds=round(seconds / done * (total - report.step)) if of else None,
+            updated_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def stopped(self) -> None:
+        """The code has called `stop`, so there is a checkpoint of its last step: by its word, as only it knows."""
+        last = self._last
+        if last is not None:
+            progress = self._progress(last, last.total_steps).model_copy(update={"saved_step": last.step})
+            self._reporter.update(progress=progress)
+
+    def result(self) -> TrainingResult:
+        """Numbers of the whole run."""
+        if self._first is None:
+            self._metrics.keep_until(0)  # an earlier attempt's record is none of this run's
+        curves = self._metrics.curves()
+        steps = max((line["step"] for line in self._metrics.lines), default=0)
+        if self._last is not None:  # those that came too soon after another one were not passed on
+            self._reporter.update(progress=self._progress(self._last, self._last.total_steps or self._last.step))
+        self._reporter.update(loss=curves)
+        return TrainingResult(
+            artifact=ArtifactRef(),
+            steps=steps,
+            tokens=self._metrics.tokens or None,
+            train_loss=curves.last_train,
+            eval_loss=curves.last_validation,
+            runtime_seconds=round(time.monotonic() - self._started),
+            dataset_sha256=self._verdict.train.sha256 if self._verdict.train else None,
+        )

@@ -1,0 +1,136 @@
+"""The model that a user's code left: loaded as any server would, and refused unless it is what the job promised.
+
+    safetensors · loads whole · a LoRA adapter on the base, or all weights of the base's shape · every number finite
+
+What is written as the artifact afterwards are the loaded weights: other files of the folder, pickles among them, stay
+behind.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from finetune_api.reasons import Reason
+from finetune_api.trainer import TrainerJob
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import base_model
+
+_ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
+def load(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
+    """The checked model in `folder`: a peft model on the base in `dtype`, or a whole model as it was saved.
+
+    Raises:
+        TrainerError: CodeFailed.
+    """
+    if (folder / _ADAPTER).is_file():
+        model = _adapter(job, base, folder, dtype)
+    elif (folder / "config.json").is_file():
+        model = _whole(job, base, folder)
+    else:
+        raise _refused(f"it has neither {_ADAPTER} nor config.json")
+    _require_finite(model)
+    return model
+
+
+def _adapter(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    if not (folder / _WEIGHTS).is_file():
+        raise _refused(f"it has no {_WEIGHTS}; pickled weights are not loaded")
+    config = _adapter_config(job, base, folder)
+    model = base_model.load_model(base, dtype=dtype, trust_remote_code=job.trust_remote_code)
+    model.name_or_path = job.spec.base_model
+    try:
+        saved = load_file(folder / _WEIGHTS)
+        tuned = PeftModel.from_pretrained(model, folder, config=config, is_trainable=False)
+    except Exception as error:
+        raise _refused(f"it cannot be loaded: {_words(error)}") from error
+    expected = {
+        name: value.shape for name, value in get_peft_model_state_dict(tuned, save_embedding_layers=False).items()
+    }
+    _require_same("adapter", {name: value.shape for name, value in saved.items()}, expected)
+    return tuned
+
+
+def _adapter_config(job: TrainerJob, base: Path, folder: Path) -> Any:
+    """The adapter's configuration, with the base's name instead of a path of this machine."""
+    from peft import PeftConfig
+
+    try:
+        config: Any = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:
+        raise _refused(f"{_ADAPTER} cannot be read: {_words(error)}") from error
+    if config.peft_type != "LORA":
+        raise _refused(f"it is an adapter of type {config.peft_type}; only LoRA is served")
+    named = str(config.base_model_name_or_path)
+    if named not in (job.spec.base_model, str(base), str(base.resolve())):
+        raise _refused(f"it is an adapter for {Path(named).name}, not for {job.spec.base_model}")
+    if config.modules_to_save:
+        raise _refused("its modules_to_save are whole layers, which servers of adapters do not load")
+    config.base_model_name_or_path = job.spec.base_model
+    return config
+
+
+def _whole(job: TrainerJob, base: Path, folder: Path) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    try:
+        before = AutoConfig.from_pretrained(base, trust_remote_code=job.trust_remote_code)
+        after = AutoConfig.from_pretrained(folder, trust_remote_code=job.trust_remote_code)
+        _require_shape(job, before, after)
+        kind: Any = AutoModelForSeq2SeqLM if before.is_encoder_decoder else AutoModelForCausalLM
+        model, found = kind.from_pretrained(
+            folder,
+            dtype="auto",
+            use_safetensors=True,
+            trust_remote_code=job.trust_remote_code,
+            output_loading_info=True,
+        )
+    except TrainerError:
+        raise
+    except Exception as error:
+        raise _refused(f"it cannot be loaded: {_words(error)}") from error
+    wrong = [*found["missing_keys"], *map(str, found["mismatched_keys"]), *found["unexpected_keys"]]
+    if wrong:
+        raise _refused(f"its weights are not those of its configuration: {', '.join(sorted(wrong)[:3])}")
+    return model
+
+
+def _require_shape(job: TrainerJob, before: Any, after: Any) -> None:
+    other = next((name for name in _SHAPE if getattr(before, name, None) != getattr(after, name, None)), None)
+    if other is not None:
+        raise _refused(f"its {other} is not that of {job.spec.base_model}")
+
+
+def _require_same(what: str, saved: dict[str, Any], expected: dict[str, Any]) -> None:
+    wrong = [name for name in sorted(saved.keys() | expected.keys()) if saved.get(name) != expected.get(name)]
+    if wrong:
+        raise _refused(f"the {what} lacks weights, or has others than its configuration says: {', '.join(wrong[:3])}")
+
+
+def _require_finite(model: Any) -> None:
+    import torch
+
+    for name, value in model.named_parameters():
+        if not torch.isfinite(value).all():
+            raise _refused(f"{name} holds numbers that are not finite")
+
+
+def _refused(why: str) -> TrainerError:
+    return TrainerError(
+        Reason.CODE_FAILED,
+        f"the code of spec.code left no model that can be served: {why}",
+        "Let the code save the tuned model or adapter with save_pretrained into the context's output folder, and set "
+        "spec.retryNonce.",
+    )
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return "no JSON"
+    text = str(error).strip().splitlines()
+    return text[0][:300] if text else type(error).__name__

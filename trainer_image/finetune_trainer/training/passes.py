@@ -1,0 +1,217 @@
+"""One forward pass: rows of a store as tensors, and the loss on them. Knows no optimizer and no step.
+
+    causal, packed     input_ids [1, tokens], rows behind one another; position_ids begin anew with each; lengths [rows]
+    causal, padded     input_ids [rows, longest]
+                       targets of both are the labels, one place to the left within a row
+    encoder-decoder    input_ids, attention_mask [rows, longest prompt]; decoder_input_ids is the start token and the
+                       completion without its end; targets are the completion
+
+A store holds a row for an encoder-decoder as prompt (without loss) and completion (with loss), one after the other.
+The output head runs on positions that carry loss. The models' own losses are not used: T5's and BART's are means over
+one pass, and a step has many (transformers' Trainer scales them wrongly, too).
+"""
+
+import contextlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from finetune_trainer.computing.attention import inner
+from finetune_trainer.data import IGNORED
+from finetune_trainer.training.batches import forward_passes, packed_rows
+from finetune_trainer.training.token_store import TokenStore
+
+Pass = dict[str, torch.Tensor]
+
+_INPUTS = ("input_ids", "attention_mask", "decoder_input_ids", "position_ids")
+_READ_BY_THE_HOST = ("tokens", "lengths")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a step is cut into forward passes: by tokens, or by rows where the job says so; packed or padded."""
+
+    token_budget: int | None
+    rows_each: int | None = None
+    packed: bool = False
+    filled: bool = False
+    """Whether packed passes are filled up to one of few lengths: a GPU's kernels are looked for anew for each."""
+
+
+def passes_of(store: TokenStore, rows: list[int], cut: Cut) -> list[Pass]:
+    """Rows as forward passes."""
+    lengths = [int(store.lengths[row]) for row in rows]
+    if cut.packed and cut.token_budget is not None:
+        places = packed_rows(lengths, cut.token_budget)
+    else:
+        places = forward_passes(lengths, token_budget=cut.token_budget, rows_each=cut.rows_each)
+    return [one_pass(store, [rows[place] for place in group], cut) for group in places]
+
+
+def one_pass(store: TokenStore, rows: list[int], cut: Cut) -> Pass:
+    """One forward pass of these rows."""
+    if not cut.packed:
+        return padded(store, rows)
+    return packed(store, rows, filler_of(store.lengths[rows].tolist(), cut.token_budget) if cut.filled else 0)
+
+
+def filler_of(lengths: list[int], token_budget: int | None) -> int:
+    """How many tokens to put behind rows of these lengths: at most a 32nd of theirs, and within the budget.
+
+    Then a job's passes have some dozens of lengths instead of thousands. Rows of one length are left as they are: they
+    come again, and have an attention of their own.
+    """
+    if len(set(lengths)) == 1:
+        return 0
+    tokens = sum(lengths)
+    step = 1 << max(0, tokens.bit_length() - 6)
+    filler = -tokens % step
+    return filler if token_budget is None else max(0, min(filler, token_budget - tokens))
+
+
+def packed(store: TokenStore, rows: list[int], filler: int = 0) -> Pass:
+    """One forward pass of these rows behind one another, for a model within `attention.kept_apart`.
+
+    Behind them stand as many tokens as `filler` says, a document of its own without loss that `tokens` does not count.
+    """
+    pairs = [store.row(row) for row in rows]
+    tokens = sum(len(ids) for ids, _ in pairs)
+    if filler:
+        pairs.append((np.zeros(filler, dtype=np.int64), np.full(filler, IGNORED)))
+    lengths = [len(ids) for ids, _ in pairs]
+    row_by_row = {
+        "input_ids": [ids for ids, _ in pairs],
+        "targets": [_next(labels) for _, labels in pairs],
+        "position_ids": [np.arange(length) for length in lengths],
+    }
+    batch = {name: torch.from_numpy(np.concatenate(parts))[None] for name, parts in row_by_row.items()}
+    ends = np.cumsum([0, *lengths], dtype=np.int32)
+    return batch | {
+        "ends": torch.from_numpy(ends),
+        "lengths": torch.tensor(lengths),
+        **_labelled_places(batch["targets"]),
+        "tokens": torch.tensor(tokens),
+    }
+
+
+def padded(store: TokenStore, rows: list[int]) -> Pass:
+    """One forward pass of these rows beside one another; `tokens` counts no padding."""
+    pairs = [store.row(row) for row in rows]
+    start = store.decoder_start
+    batch = _causal(pairs) if start is None else _encoder_decoder(pairs, start)
+    batch |= _labelled_places(batch["targets"])
+    batch["tokens"] = torch.tensor(sum(len(ids) for ids, _ in pairs))
+    return batch
+
+
+def _causal(pairs: Sequence[tuple[Any, Any]]) -> Pass:
+    """Padding on the right needs no attention mask: a causal model never looks to the right."""
+    return {
+        "input_ids": _stacked([ids for ids, _ in pairs], 0),
+        "targets": _stacked([_next(labels) for _, labels in pairs], IGNORED),
+    }
+
+
+def _next(labels: Any) -> Any:
+    """What each token of a row is followed by; nothing follows the last one, whatever stands behind it."""
+    return np.append(labels[1:], IGNORED)
+
+
+def _labelled_places(targets: torch.Tensor) -> Pass:
+    """Where loss is: columns in which some row has a target. On a GPU the host would have to wait for the answer."""
+    return {"places": (targets != IGNORED).any(dim=0).nonzero().squeeze(1)}
+
+
+def _encoder_decoder(pairs: Sequence[tuple[Any, Any]], start: int) -> Pass:
+    """The encoder looks both ways, so its padding is masked; the decoder's is on the right."""
+    prompts = [ids[labels == IGNORED] for ids, labels in pairs]
+    answers = [labels[labels != IGNORED] for _, labels in pairs]
+    return {
+        "input_ids": _stacked(prompts, 0),
+        "attention_mask": _stacked([np.ones(len(prompt), dtype=np.int64) for prompt in prompts], 0),
+        "decoder_input_ids": _stacked([np.concatenate(([start], answer[:-1])) for answer in answers], 0),
+        "targets": _stacked(answers, IGNORED),
+    }
+
+
+def _stacked(rows: Sequence[Any], padding: int) -> torch.Tensor:
+    stacked = torch.full((len(rows), max(map(len, rows))), padding)
+    for place, row in enumerate(rows):
+        stacked[place, : len(row)] = torch.from_numpy(row)
+    return stacked
+
+
+def on_device(batch: Pass, device: Any) -> Pass:
+    """The pass on `device`, but for the numbers that the host reads: a GPU would make it wait for them.
+
+    Only copies from pinned memory let the host go on at once.
+    """
+    if torch.device(device).type == "cpu":
+        return batch
+    return {
+        name: value if name in _READ_BY_THE_HOST else value.pin_memory().to(device, non_blocking=True)
+        for name, value in batch.items()
+    }
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    """What products are computed in: weights' own numbers, where these are 32 bits wide."""
+    return contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def loss_sum(model: Any, batch: Pass) -> torch.Tensor:
+    """Negative log likelihood in nats, summed over the labelled tokens of a pass."""
+    logits, targets = labelled_logits(model, batch)
+    return functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def document_log_likelihoods(model: Any, batch: Pass, documents: int) -> torch.Tensor:
+    """Log likelihood in nats of each of the pass's documents, summed over its labelled tokens: [documents], float32."""
+    logits, targets = labelled_logits(model, batch)
+    losses = functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    if "ends" not in batch:  # a document is a row
+        return -losses.view(targets.shape).sum(dim=1)
+    document = torch.searchsorted(batch["ends"][1:].to(torch.int64), batch["places"], right=True)
+    return torch.zeros(documents, device=losses.device).index_add(0, document, -losses)
+
+
+def labelled_logits(model: Any, batch: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and targets of the positions at which some row has a target: [rows, places, words], [rows, places].
+
+    Only these positions go through the output head, where the model can be told so.
+    """
+    targets, places = batch["targets"], batch["places"]
+    only = {"logits_to_keep": places} if _takes_positions(model) else {}
+    inputs = {name: batch[name] for name in _INPUTS if name in batch}
+    logits: torch.Tensor = model(**inputs, **_boundaries(batch), use_cache=False, **only).logits
+    if not only:
+        logits = logits[:, places]
+    return logits, targets[:, places]
+
+
+def _boundaries(batch: Pass) -> dict[str, Any]:
+    """Where the rows of a packed pass end, by transformers' names for it."""
+    if "ends" not in batch:
+        return {}
+    longest = int(batch["lengths"].max())
+    ends = batch["ends"]
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+
+
+def _takes_positions(model: Any) -> bool:
+    """Whether the model can be told to compute logits at some positions only; models' own code may not know it."""
+    return "logits_to_keep" in inspect.signature(inner(model).forward).parameters
+
+
+def labelled(batch: Pass) -> int:
+    """Tokens of a pass that carry loss."""
+    return int((batch["targets"] != IGNORED).sum())

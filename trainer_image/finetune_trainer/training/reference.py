@@ -1,0 +1,138 @@
+"""What the model says of pairs before it is trained: preference tuning compares with it at every step.
+
+Each pair is asked about once, with adapters switched off, and its answer is kept: training needs neither a second model
+in memory nor a second pass. Answers stand beside the checkpoints, so that a run that goes on compares with the same.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.computing.ranks import World
+from finetune_trainer.storage.durable import whole_file
+from finetune_trainer.training.batches import SORTED_TOGETHER
+from finetune_trainer.training.objective import groups, margins_of, pair_pass
+from finetune_trainer.training.pair_store import PairStore
+from finetune_trainer.training.passes import Cut, Pass, on_device
+
+_KEEP_SECONDS = 60.0
+"""How much work a killed pod may lose."""
+
+_MARGINS, _FINGERPRINT = "margins", "fingerprint"
+
+logger = logging.getLogger(__name__)
+
+
+class Reference:
+    """The model before training, and what it has said so far.
+
+    Args:
+        model: with its new adapters, or as it was loaded.
+        folder: of the checkpoints.
+        fingerprint: of job and data; answers of another one do not count.
+        cut: how rows become forward passes.
+        autocast: makes the context that training computes in.
+        with_idle: passes and how often each counts, with those that a rank computes only because others have more.
+        asked: whether to stop before the next pass.
+        device: where the model is.
+        world: the ranks that share the work.
+        interruption: looked at between passes.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        folder: Path,
+        fingerprint: str,
+        *,
+        cut: Cut,
+        autocast: Callable[[], contextlib.AbstractContextManager[Any]],
+        with_idle: Callable[[list[Pass]], list[tuple[Pass, int]]],
+        asked: Callable[[], bool],
+        device: Any,
+        world: World,
+        interruption: Interruption,
+    ) -> None:
+        self._model, self._folder, self._fingerprint = model, folder, fingerprint
+        self._cut, self._autocast, self._with_idle, self._device = cut, autocast, with_idle, device
+        self._asked = asked
+        self._world, self._interruption = world, interruption
+        self._kept_at = time.monotonic()
+
+    def fill(self, name: str, store: PairStore) -> None:
+        """Fill `store.reference`; `name` is the split's.
+
+        Raises:
+            Interrupted: somebody asked to stop; what is known so far is kept.
+            TrainerError: ArtifactFailed, it cannot be kept.
+        """
+        known: list[float] = self._world.tell(f"reference {name}", lambda: self._kept(name, len(store)))
+        store.reference[: len(known)] = known
+        if len(known) < len(store):
+            logger.info("the model before training is asked about %d pairs of %s", len(store) - len(known), name)
+        for start in range(len(known), len(store), SORTED_TOGETHER):
+            rows = list(range(start, min(start + SORTED_TOGETHER, len(store))))
+            margins = self._margins(store, rows)
+            if self._world.anyone(self._interruption.asked):
+                self._keep(name, store.reference[:start], at_once=True)
+                self._interruption.spread()
+                self._interruption.check()
+            store.reference[rows] = margins
+            self._keep(name, store.reference[: rows[-1] + 1], at_once=rows[-1] + 1 == len(store))
+
+    def _margins(self, store: PairStore, rows: list[int]) -> list[float]:
+        """Of these rows, of which each rank asks for its share. Not whole where somebody asked to stop."""
+        found = dict.fromkeys(rows, 0.0)
+        mine = groups(store, self._world.share(rows, store.lengths[rows]), self._cut)
+        passes = self._with_idle([pair_pass(store, group, self._cut) for group in mine])
+        self._model.eval()
+        with torch.no_grad(), _without_adapters(self._model):
+            for group, (batch, _) in zip(chain(mine, repeat([])), passes, strict=False):
+                if self._asked():
+                    break
+                with self._autocast():
+                    margins = margins_of(self._model, on_device(batch, self._device)).tolist()
+                found.update(zip(group, margins, strict=False))
+        return list(self._world.sums(*found.values()))
+
+    def _kept(self, name: str, rows: int) -> list[float]:
+        """What an earlier attempt has kept of the same job and data."""
+        try:
+            with safe_open(self._path(name), framework="numpy") as file:
+                margins: list[float] = file.get_tensor(_MARGINS).tolist()
+                same = file.metadata()[_FINGERPRINT] == self._fingerprint and len(margins) <= rows
+        except (OSError, SafetensorError, KeyError, TypeError):
+            return []
+        return margins if same else []
+
+    def _keep(self, name: str, margins: NDArray[np.float32], *, at_once: bool) -> None:
+        """Keep what is known, whole or not at all, unless that was done a moment ago.
+
+        Raises:
+            TrainerError: ArtifactFailed.
+        """
+        if not self._world.is_first or not (at_once or time.monotonic() - self._kept_at > _KEEP_SECONDS):
+            return
+        self._interruption.before_writing()
+        whole_file(self._path(name), save({_MARGINS: margins}, metadata={_FINGERPRINT: self._fingerprint}))
+        self._kept_at = time.monotonic()
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"reference-{name}.safetensors"
+
+
+@contextlib.contextmanager
+def _without_adapters(model: Any) -> Iterator[None]:
+    with model.disable_adapter() if hasattr(model, "peft_config") else contextlib.nullcontext():
+        yield

@@ -1,0 +1,80 @@
+"""What a GPU whose memory was not enough teaches: passes are halved, and stay so for this attempt and the next ones.
+
+    a pass fails      → passes of half the size, the same step again, in the same process; gradients are the same
+    it fails again    → half of that, for the next attempt; this one leaves a checkpoint and ends as OutOfMemory
+    a row alone fails → the next attempt computes activations twice; when that fails too, nothing is left to try
+
+The lesson is kept beside the checkpoints: without it the next attempt would fail where this one did.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from finetune_api.job import Hyperparameters
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage.durable import whole_file
+from finetune_trainer.training.passes import Cut
+
+FILE = "memory.json"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What earlier shortages of a job's attempts have come to."""
+
+    halvings: int = 0
+    checkpointing: bool = False
+    """Whether activations are computed twice although they were thought to fit."""
+
+    @classmethod
+    def read(cls, checkpoints: Path) -> Self:
+        """The lesson beside a job's checkpoints; none where there was no shortage."""
+        try:
+            return cls(**json.loads((checkpoints / FILE).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):  # half a file is of an attempt that was killed writing it
+            return cls()
+
+    def write(self, checkpoints: Path) -> None:
+        """Keep it, whole or not at all.
+
+        Raises:
+            TrainerError: ArtifactFailed, it cannot be written.
+        """
+        whole_file(checkpoints / FILE, json.dumps(asdict(self)).encode())
+
+    def harder(self, *, smaller: bool) -> "Lesson | None":
+        """The next thing to try: smaller passes where that is possible. None where nothing is left."""
+        if smaller:
+            return replace(self, halvings=self.halvings + 1)
+        return None if self.checkpointing else replace(self, checkpointing=True)
+
+
+def halved(cut: Cut, times: int) -> Cut:
+    """The cut into passes of a half, a quarter, … of the size; a row is never cut."""
+    return replace(
+        cut,
+        token_budget=None if cut.token_budget is None else max(1, cut.token_budget >> times),
+        rows_each=None if cut.rows_each is None else max(1, cut.rows_each >> times),
+    )
+
+
+def out_of_memory(step: int, tokens: int, lesson: Lesson, hyper: Hyperparameters) -> TrainerError:
+    """The end of an attempt whose passes could not be made small enough."""
+    tried = [f"passes halved {lesson.halvings} times"] if lesson.halvings else []
+    tried += ["activations computed twice"] if lesson.checkpointing else []
+    how = f", with {' and '.join(tried)}" if tried else ""
+    return TrainerError(
+        Reason.OUT_OF_MEMORY,
+        f"the GPU's memory was not enough for a pass of {tokens} tokens in step {step}{how}",
+        _advice(tokens, hyper),
+    )
+
+
+def _advice(tokens: int, hyper: Hyperparameters) -> str:
+    rows = hyper.micro_batch_size or 1
+    fewer = f"hyperparameters.microBatchSize below {rows}, " if rows > 1 else ""
+    shorter = f"hyperparameters.maxSequenceLength below {tokens // rows}"
+    return f"Use {fewer}{shorter}, method: QLoRA or a larger GPU, and apply the job under a new name."

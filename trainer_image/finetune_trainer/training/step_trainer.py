@@ -1,0 +1,372 @@
+"""transformers' Trainer, made to count: one batch of its loop is one optimizer step, whatever fits into memory.
+
+    Plan.rows_of(step) -> forward passes of like lengths -> gradients -> clipped -> optimizer
+
+So gradients do not depend on how a step is cut into passes, the order of the data needs no sampler state, and what
+happens between steps (validation, checkpoints, stopping) hangs on step numbers alone. Nor do they depend on how many
+ranks share a step (`ranks.py`). A step's gradients are made in `gradients.py`, what is minimised is in `objective.py`;
+loading, adapters and artifacts are elsewhere.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from peft.optimizers import create_loraplus_optimizer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from finetune_api.job import Hyperparameters
+from finetune_api.reasons import Reason
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.metrics import Metrics
+from finetune_trainer.computing.compiled_layers import in_training
+from finetune_trainer.computing.ranks import ALONE, World
+from finetune_trainer.computing.sharding import gathered
+from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
+from finetune_trainer.models.base_probe import Probe, differs
+from finetune_trainer.training import checkpoint
+from finetune_trainer.training.batches import SORTED_TOGETHER, Plan
+from finetune_trainer.training.checkpoint import load_optimizer, load_random_states
+from finetune_trainer.training.gradients import Gradients, ShortOfMemory, StepAbandoned
+from finetune_trainer.training.objective import LIKELIHOOD, Objective
+from finetune_trainer.training.pace import Pace
+from finetune_trainer.training.pair_store import PairStore
+from finetune_trainer.training.passes import Cut, on_device
+from finetune_trainer.training.reference import Reference
+from finetune_trainer.training.schedule import factor, warmup_steps
+from finetune_trainer.training.shortage import Lesson, halved, out_of_memory
+from finetune_trainer.training.steps import Step, Steps, Store, only
+
+
+class StepTrainer(Trainer):
+    """Trainer whose batch is a whole optimizer step. `run` trains from the newest checkpoint, or from the start."""
+
+    loss_is_scaled_for_ga = True  # training_step divides by the step's labelled tokens itself
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        args: TrainingArguments,
+        hyper: Hyperparameters,
+        train: Store,
+        validation: Store | None,
+        plan: Plan,
+        pace: Pace,
+        cut: Cut,
+        compute_dtype: torch.dtype,
+        compile_layers: bool,
+        checkpoints: Path,
+        fingerprint: str,
+        base: Probe | None = None,
+        metrics: Metrics,
+        interruption: Interruption,
+        on_step: Callable[[int, int], None],
+        world: World = ALONE,
+        lesson: Lesson | None = None,
+        lora_plus_ratio: float | None = None,
+        objective: Objective = LIKELIHOOD,
+    ) -> None:
+        lesson = lesson or Lesson()
+        cut = halved(cut, lesson.halvings)
+        steps = Steps(train, plan, cut, world, objective)
+        super().__init__(model=model, args=args, train_dataset=steps, data_collator=only, callbacks=[_Pacer(self)])
+        self.remove_callback(PrinterCallback)
+        self._net: Any = model
+        self.world = world
+        self.plan, self.pace, self.metrics_record, self.interruption = plan, pace, metrics, interruption
+        self._train, self._validation = train, validation
+        self._compile = compile_layers
+        self._checkpoints, self._fingerprint, self._on_step = checkpoints, fingerprint, on_step
+        self._base = base or {}
+        self._objective = objective
+        self._hyper, self._lora_plus_ratio = hyper, lora_plus_ratio
+        self._last_means, self._last_grad_norm = [math.nan], math.nan
+        self._trained = [value for value in model.parameters() if value.requires_grad]
+        self._saved_step = 0
+        self._gradients = Gradients(
+            model,
+            steps,
+            objective,
+            cut=cut,
+            lesson=lesson,
+            checkpoints=checkpoints,
+            seed=hyper.seed,
+            compute_dtype=compute_dtype,
+            device=args.device,
+            world=world,
+            interruption=interruption,
+            backward=self.accelerator.backward,
+        )
+        self.seconds_before = 0.0
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """Train to the end, or until somebody asks to stop; then a checkpoint was written.
+
+        Raises:
+            TrainerError: TrainingDiverged, ArtifactFailed, SpecInvalid (checkpoints of another job), OutOfMemory.
+        """
+        found = self.world.tell("checkpoint", self._newest)
+        if found is None:
+            self.metrics_record.keep_until(0)
+        else:
+            self._resume_notes(*found)
+        self.world.equalise(self._gradients.own)
+        self._started = time.monotonic()
+        try:
+            packed = self._gradients.cut.packed
+            with in_training(self._net, self._trained, packed=packed, compile_layers=self._compile):
+                self._refer()
+                self._net.train()  # peft's wrapper says that it is training, around a base that is as it was loaded
+                self.train(resume_from_checkpoint=found[0] if found else None)
+        except StepAbandoned:
+            self._save_progress()
+        except ShortOfMemory as short:
+            if self.world.size == 1:  # the others are in the middle of the step
+                self._save_progress()
+            tokens = short.tokens // self._objective.texts
+            raise out_of_memory(self.state.global_step + 1, tokens, self.lesson, self._hyper) from short
+
+    def _refer(self) -> None:
+        """Have the model as it is before training say what rows with two answers are compared with."""
+        if not isinstance(self._train, PairStore):
+            return
+        reference = Reference(
+            self._net,
+            self._checkpoints,
+            self._fingerprint,
+            cut=self._gradients.cut,
+            autocast=self._gradients.autocast,
+            with_idle=self._gradients.with_idle,
+            asked=self._gradients.asked,
+            device=self.args.device,
+            world=self.world,
+            interruption=self.interruption,
+        )
+        reference.fill("train", self._train)
+        if isinstance(self._validation, PairStore):
+            reference.fill("validation", self._validation)
+
+    def _save_progress(self) -> None:
+        if self.state.global_step > self._saved_step:
+            self._save_checkpoint(self._net, None)
+
+    @property
+    def lesson(self) -> Lesson:
+        """What shortages of memory have come to."""
+        return self._gradients.lesson
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, all attempts that left a checkpoint."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    def stopping(self) -> bool:
+        """Whether somebody asked any rank to stop: then all do, after the same step."""
+        asked = self.world.anyone(self.interruption.asked)
+        if asked:
+            self.interruption.spread()
+        return asked
+
+    def _resume_notes(self, folder: str, step: int, notes: dict[str, Any]) -> None:
+        if not Path(folder).is_dir():  # a claim that only one node can mount, or another one in its place
+            message = f"{folder} is the checkpoint to go on from, and is not there on every node"
+            raise TrainerError(Reason.ARTIFACT_FAILED, message, "Keep artifacts on a ReadWriteMany claim.")
+        if notes["fingerprint"] != self._fingerprint:
+            raise TrainerError(
+                Reason.SPEC_INVALID,
+                f"{Path(folder).parent} holds checkpoints of a job with another spec or other data: for the same "
+                "job, a file of spec.dataset has changed since they were made",
+                ANOTHER_OUTPUT,
+            )
+        if name := differs(notes.get("base", {}), self._base):
+            raise checkpoint.of_another_base(folder, name)
+        self.seconds_before, self._saved_step = notes["seconds"], step
+        self.metrics_record.keep_until(step)
+
+    # What follows replaces parts of transformers' Trainer; names and arguments are its own.
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        steps: Any = train_dataset or self.train_dataset
+        return SequentialSampler(steps)
+
+    def create_optimizer(self, model: Any = None) -> Optimizer:
+        """Transformers' AdamW; with LoRA+ the second halves of the adapters get a learning rate of their own."""
+        if self._lora_plus_ratio is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self._net)
+        optimizer: Optimizer = create_loraplus_optimizer(
+            self._net,
+            kind,
+            loraplus_lr_ratio=self._lora_plus_ratio,
+            loraplus_weight_decay=self.args.weight_decay,
+            **options,
+        )
+        self.optimizer = optimizer
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
+        """Transformers' own schedules begin with a learning rate of 0."""
+        part_of_peak = partial(
+            factor,
+            schedule=self._hyper.schedule,
+            warmup=warmup_steps(self._hyper.warmup_ratio, num_training_steps),
+            total_steps=num_training_steps,
+        )
+        self.lr_scheduler = LambdaLR(optimizer or cast("Optimizer", self.optimizer), part_of_peak)
+        return self.lr_scheduler
+
+    def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
+        """The gradients of one optimizer step; returns this rank's part of its mean loss.
+
+        Raises:
+            StepAbandoned, ShortOfMemory: as `Gradients.of_step`.
+        """
+        if not model.training:
+            model.train()
+        return self._gradients.of_step(model, inputs, self.state.global_step)
+
+    def _clip_grad_norm(self, model: Any) -> Any:  # noqa: ARG002
+        """Clips, and looks at loss and norm, before the optimizer could spoil the weights.
+
+        Gradients may overflow where the loss does not. It is the one place of a step where the host waits for a GPU.
+
+        Raises:
+            TrainerError: TrainingDiverged.
+        """
+        norm = gathered(torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm))
+        means = [torch.as_tensor(mean, dtype=norm.dtype, device=norm.device) for mean in self._gradients.means]
+        *self._last_means, self._last_grad_norm = torch.stack((*means, norm)).tolist()
+        step = self.state.global_step + 1
+        if not math.isfinite(self._last_means[0]):
+            raise TrainerError(Reason.TRAINING_DIVERGED, f"the training loss of step {step} is no finite number")
+        if not math.isfinite(self._last_grad_norm):
+            raise TrainerError(Reason.TRAINING_DIVERGED, f"the gradients of step {step} are no finite numbers")
+        return norm
+
+    def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002
+        """Not counted: the formula of transformers wants another shape of batch."""
+        return 0
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """Measure and write down the validation loss after this step, unless that was done before."""
+        step, store = self.state.global_step, self._validation
+        known = self.world.tell(f"validation {step}", lambda: self.metrics_record.has_validation(step))
+        means = None if store is None or known else self._validation_means(store)
+        if means is not None:
+            if not math.isfinite(means[0]):
+                raise TrainerError(
+                    Reason.TRAINING_DIVERGED, f"the validation loss after step {step} is no finite number"
+                )
+            measures = dict(zip(self._objective.measures, means[1:], strict=True))
+            self.metrics_record.add(step=step, epoch=self.plan.epochs_after(step), validationLoss=means[0], **measures)
+            self._on_step(step, 0)
+        return {}
+
+    def _validation_means(self, store: Store) -> list[float] | None:
+        """Loss and measures over the whole set, of which each rank does its share.
+
+        None without rows, and when somebody asked to stop before its end.
+        """
+        self._net.eval()
+        ways = self._gradients
+        sums, weight, given_up = np.zeros(1 + len(self._objective.measures)), 0, False
+        with torch.no_grad():
+            for start in range(0, len(store), SORTED_TOGETHER):
+                rows = range(start, min(start + SORTED_TOGETHER, len(store)))
+                mine = self.world.share(rows, store.lengths[start : rows.stop])
+                for batch, counts in ways.with_idle(self._objective.passes(store, mine, ways.cut)):
+                    given_up = given_up or ways.asked()
+                    if given_up:
+                        break
+                    with ways.autocast():
+                        of_pass = self._objective.sums(self._net, on_device(batch, self.args.device)).tolist()
+                    sums += counts * np.asarray(of_pass)
+                    weight += counts * self._objective.weight(batch)
+        *of_all, rows_or_tokens, stopped = self.world.sums(*sums.tolist(), weight, given_up)
+        return [value / rows_or_tokens for value in of_all] if rows_or_tokens and not stopped else None
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002
+        if self._gradients.are_sharded and not self.world.is_first:
+            checkpoint.follow(self._net, cast("Optimizer", self.optimizer))
+        self.world.tell(f"checkpoint {self.state.global_step}", self._write_checkpoint)
+        self._saved_step = self.state.global_step
+
+    def _newest(self) -> tuple[str, int, dict[str, Any]] | None:
+        found = checkpoint.newest(self._checkpoints)
+        return (str(found[0]), *found[1:]) if found else None
+
+    def _write_checkpoint(self) -> None:
+        self.interruption.before_writing()
+        self.metrics_record.sync()
+        checkpoint.save(
+            self._checkpoints,
+            self.state.global_step,
+            model=self._net,
+            optimizer=cast("Optimizer", self.optimizer),
+            scheduler=cast("LRScheduler", self.lr_scheduler),
+            trainer_state=asdict(self.state),
+            notes={"fingerprint": self._fingerprint, "seconds": self.seconds, "base": self._base},
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
+        checkpoint.load_model(Path(resume_from_checkpoint), self._net)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            load_optimizer(Path(checkpoint), cast("Optimizer", self.optimizer), cast("LRScheduler", self.lr_scheduler))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            load_random_states(Path(checkpoint))
+
+    def record_step(self, learning_rate: float) -> None:
+        """Write down the step that was just done."""
+        step = self.state.global_step
+        self.metrics_record.add(
+            step=step,
+            epoch=self.plan.epochs_after(step),
+            loss=self._last_means[0],
+            **dict(zip(self._objective.measures, self._last_means[1:], strict=True)),
+            learningRate=learning_rate,
+            gradNorm=self._last_grad_norm,
+            tokens=self._gradients.tokens,
+            **{self._objective.unit: self._gradients.weight},
+        )
+        self._on_step(step, self._gradients.tokens)
+
+
+class _Pacer(TrainerCallback):
+    """Tells the loop what follows a step."""
+
+    def __init__(self, trainer: StepTrainer) -> None:
+        self._trainer = trainer
+        self._learning_rate = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
+        """A validation that the interruption of an earlier attempt cut off comes first."""
+        if state.global_step and self._trainer.pace.validates(state.global_step):
+            self._trainer.evaluate()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
+        """Look at the learning rate while it is this step's."""
+        self._learning_rate = self._trainer._get_learning_rate()  # noqa: SLF001 - transformers' own accessor
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:  # noqa: ARG002
+        """Write the step down, and say what comes now: validation, a checkpoint, the end."""
+        self._trainer.record_step(self._learning_rate)
+        step, stopping = state.global_step, self._trainer.stopping()
+        control.should_evaluate = self._trainer.pace.validates(step) and not stopping
+        control.should_save = self._trainer.pace.saves(step) or stopping
+        control.should_training_stop = control.should_training_stop or stopping
+        return control

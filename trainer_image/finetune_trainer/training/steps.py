@@ -1,0 +1,60 @@
+"""Optimizer steps as items of a data set: each is the forward passes of its rows, made when it is asked for."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from finetune_trainer.computing.ranks import ALONE, World
+from finetune_trainer.training.batches import Plan
+from finetune_trainer.training.objective import LIKELIHOOD, Objective
+from finetune_trainer.training.pair_store import PairStore
+from finetune_trainer.training.passes import Cut, Pass
+from finetune_trainer.training.token_store import TokenStore
+
+Step = dict[str, Any]
+Store = TokenStore | PairStore
+PASSES, CUT = "passes", "cut"
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """A step's passes. In a class of their own accelerate leaves them alone: each goes to the GPU in its turn."""
+
+    each: list[Pass]
+
+
+class Steps(Dataset[Step]):
+    """Item i is optimizer step i: `passes` are this rank's forward passes of it as tensors, by their `cut`."""
+
+    def __init__(
+        self, store: Store, plan: Plan, cut: Cut, world: World = ALONE, objective: Objective = LIKELIHOOD
+    ) -> None:
+        self._store, self._plan, self._cut, self._world = store, plan, cut, world
+        self._objective = objective
+
+    def __len__(self) -> int:
+        return self._plan.total_steps
+
+    def __getitem__(self, step: int) -> Step:
+        rows = self._plan.rows_of(step)
+        mine = self._world.share(rows, self._store.lengths[rows])
+        return {PASSES: _Passes(self._objective.passes(self._store, mine, self._cut)), CUT: self._cut}
+
+    def idle(self) -> Pass:
+        """A pass as small as there is: for a rank that has to compute along with the others."""
+        return self._objective.passes(self._store, [int(self._store.lengths.argmin())], self._cut)[0]
+
+    def recut(self, cut: Cut) -> None:
+        """From here on steps are cut like this; what was read ahead is still cut as before."""
+        self._cut = cut
+
+
+def only(items: list[Step]) -> Step:
+    """The collator: a batch is one item."""
+    return items[0]
+
+
+def largest(passes: list[Pass]) -> int:
+    """Tokens of the largest pass, with padding."""
+    return max(batch["input_ids"].numel() for batch in passes)

@@ -1,0 +1,98 @@
+"""A job's data as its model sees them: stores of token ids and labels, and a few rows taken apart. Trains nothing."""
+
+from array import array
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from finetune_api.trainer import TrainerJob
+from finetune_api.verdict import DatasetVerdict, SplitName
+from finetune_trainer.attempt import launch
+from finetune_trainer.computing.ranks import World
+from finetune_trainer.data import ChatTokenizer, Row, encode, encode_pairs, load_rows
+from finetune_trainer.data.audit import Audited, audit, audit_pairs
+from finetune_trainer.training.pair_store import PairStore
+from finetune_trainer.training.token_store import MappedTokens, TokenStore
+
+if TYPE_CHECKING:
+    from finetune_trainer.training.steps import Store
+
+AUDITED_ROWS = 3
+
+
+class Tokenised:
+    """The splits of a job whose data are known to be good, read anew for each question.
+
+    Args:
+        job: The job.
+        chat: The base model's tokenizer.
+        verdict: On the data: a file that has changed since is refused.
+        world: The ranks; those of one pod tokenise once.
+        allow_local: Whether file:// is a place for data here.
+    """
+
+    def __init__(
+        self, job: TrainerJob, chat: ChatTokenizer, verdict: DatasetVerdict, world: World, *, allow_local: bool
+    ) -> None:
+        self._job, self._chat, self._verdict, self._world = job, chat, verdict, world
+        self._allow_local = allow_local
+        self._pairs = job.spec.preference is not None
+        self._max_length = job.spec.hyperparameters.max_sequence_length
+
+    def learnt(self, split: SplitName) -> "Store | None":
+        """What is learnt or validated on, with both answers where there are two; None where the job has no such split.
+
+        Raises:
+            TrainerError: the file cannot be read, or is another one by now.
+        """
+        if getattr(self._job.spec.dataset, split) is None:
+            return None
+        path = launch.of_this_node(f"{split}.tokens") if self._world.per_node > 1 else None
+        start = self._chat.decoder_start
+
+        def written() -> TokenStore:
+            return TokenStore(self._texts(split), decoder_start=start, path=path)
+
+        if path is None:
+            store = written()
+        else:
+            mapped = partial(MappedTokens, path, decoder_start=start)
+            store = self._world.once_per_node(f"tokens of {split}", written, mapped)
+        return PairStore(store) if self._pairs else store
+
+    def answers(self, split: SplitName) -> TokenStore | None:
+        """What a model should answer, the chosen answer where there are two; None where the job has no such split.
+
+        Raises:
+            TrainerError: the file cannot be read, or is another one by now.
+        """
+        if getattr(self._job.spec.dataset, split) is None:
+            return None
+        return TokenStore(self._answers(split), decoder_start=self._chat.decoder_start)
+
+    def _texts(self, split: SplitName) -> Iterator[tuple["array[int]", "array[int]"]]:
+        """Ids and labels of what is learnt: one text for each row, or the two of each pair."""
+        if not self._pairs:
+            yield from self._answers(split)
+            return
+        for pair in encode_pairs(self._rows(split), self._chat, self._max_length):
+            yield pair.chosen.input_ids, pair.chosen.labels
+            yield pair.rejected.input_ids, pair.rejected.labels
+
+    def _answers(self, split: SplitName) -> Iterator[tuple["array[int]", "array[int]"]]:
+        for row in encode(self._rows(split), self._chat, self._max_length):
+            yield row.input_ids, row.labels
+
+    def audited(self) -> list[Audited]:
+        """A few rows of the training set, with the tokens that carry loss."""
+        look = audit_pairs if self._pairs else audit
+        return look(self._rows("train"), self._chat, self._max_length, AUDITED_ROWS)
+
+    def _rows(self, split: SplitName) -> Iterator[Row]:
+        return load_rows(
+            self._job.spec.data,
+            split,
+            allow_local=self._allow_local,
+            air_gapped=self._job.air_gapped,
+            expected_sha256=getattr(self._verdict, split).sha256,
+        )

@@ -1,0 +1,259 @@
+"""How a job's spec becomes a model, a plan and a trainer: `train.py` goes through it, `recipe.py` offers it to users.
+
+It reads no data and writes nothing. Libraries are imported where they are needed: what is run before must not wait.
+"""
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.names import CHECKPOINTS_FOLDER
+from finetune_api.trainer import TrainerJob
+from finetune_trainer.computing.ranks import World
+from finetune_trainer.models import base_model, memory, model_shape, room
+from finetune_trainer.models.adapters import require_mergeable, with_adapters
+from finetune_trainer.training.batches import Plan
+
+if TYPE_CHECKING:
+    from finetune_trainer.training.objective import Objective
+    from finetune_trainer.training.step_trainer import StepTrainer
+    from finetune_trainer.training.steps import Store
+
+_LEARNING_RATE = {"LoRA": 2e-4, "QLoRA": 2e-4, "Full": 2e-5}
+_LEARNING_RATE_OF_PREFERENCE = {"LoRA": 1e-5, "QLoRA": 1e-5, "Full": 1e-6}
+
+_MULTIPLIES_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""What `torch.cpu.get_capabilities` calls the instructions, on x86-64 and Arm. Others convert: slower than float32."""
+
+
+def learning_rate_of(spec: FineTuneJobSpec) -> float:
+    """The peak: the job's own, or what is usual for its method. Two answers need far smaller steps than one."""
+    usual = _LEARNING_RATE if spec.preference is None else _LEARNING_RATE_OF_PREFERENCE
+    return spec.hyperparameters.learning_rate or usual[spec.method]
+
+
+def tunable_model(job: TrainerJob, folder: Path, *, empty: bool = False) -> Any:
+    """The base model in `folder`, ready to be trained by the job's method: with new adapters, or as a whole.
+
+    An `empty` one has no weights yet (`sharding.py` fills them in).
+    """
+    import torch
+    from transformers import set_seed
+
+    hyper = job.spec.hyperparameters
+    # Full tuning keeps float32 weights: bfloat16 would round its small updates away. Adapters are float32 in any case.
+    dtype = compute_dtype_of(job) if job.spec.adapters else torch.float32
+    if empty:
+        model = base_model.empty_model(folder, dtype=dtype, trust_remote_code=job.trust_remote_code)
+    else:
+        model = base_model.load_model(
+            folder, dtype=dtype, trust_remote_code=job.trust_remote_code, four_bits=job.spec.method == "QLoRA"
+        )
+    if model.config.is_encoder_decoder:  # of which prompt and answer are each so long at most
+        base_model.require_positions(folder, model, hyper.max_sequence_length)
+    if job.spec.artifact.merge:
+        base_model.require_plain_weights(folder)
+    set_seed(hyper.seed)
+    if job.spec.adapters is None:
+        return model
+    from finetune_trainer.computing import adapted_linear, frozen_norm
+
+    tuned = with_adapters(model, job.spec.adapters, job.spec.base_model)
+    if job.spec.artifact.merge:
+        require_mergeable(tuned)
+    adapted_linear.fuse(tuned)
+    frozen_norm.fuse(tuned)
+    return tuned
+
+
+@dataclass
+class Held:
+    """The model that is trained; where it is shared out, rank 0 has the whole one beside it: before and after."""
+
+    model: Any
+    whole: Any | None
+
+    @classmethod
+    def of(cls, job: TrainerJob, folder: Path, world: World, shards: int) -> Self:
+        """The job's model; where it is to be shared out without weights on every rank, and rank 0's with them."""
+        if shards == 1:
+            return cls(tunable_model(job, folder), None)
+        whole = tunable_model(job, folder) if world.is_first else None
+        return cls(tunable_model(job, folder, empty=True), whole)
+
+    def spread(self, compute_dtype: Any) -> None:
+        """Share the model out; every rank has to call it."""
+        from finetune_trainer.computing import sharding
+
+        sharding.spread(self.model, self.whole, device(), compute_dtype)
+
+    def released(self, trainer: "StepTrainer", compute_dtype: Any) -> Any:
+        """The model as one rank would have trained it, in rank 0; every rank has to call it.
+
+        Gradients and optimizer go: measuring needs room for the base model beside a fully tuned one. What does not fit
+        on the GPU as a whole stays on the CPU.
+        """
+        from finetune_trainer.computing import sharding
+
+        self.model.zero_grad(set_to_none=True)
+        trainer.accelerator.free_memory()
+        trainer.optimizer = trainer.lr_scheduler = None
+        _collect()
+        if not sharding.is_sharded(self.model):
+            return self.model
+        sharding.gather(self.model, self.whole, compute_dtype)
+        if self.whole is None:
+            return self.model
+        available = room.room_here().available
+        fits = available is None or sum(value.nbytes for value in self.whole.parameters()) < available
+        return self.whole.to(device()) if fits else self.whole
+
+
+def _collect() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def plan_of(job: TrainerJob, train: "Store") -> Plan:
+    """The order of the training set's rows."""
+    hyper = job.spec.hyperparameters
+    return Plan(len(train), batch_size=hyper.batch_size, epochs=hyper.epochs, seed=hyper.seed)
+
+
+def device() -> str:
+    """Where models are trained."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def compute_dtype_of(job: TrainerJob) -> Any:
+    """The dtype of frozen weights and products.
+
+    Auto is bfloat16 on GPUs that have it, and for a frozen base on a CPU that multiplies it. CPUs of several nodes may
+    differ, and ranks must agree; a whole model's float32 weights would be copied to 16 bits each pass.
+    """
+    import torch
+
+    spec = job.spec
+    if spec.hyperparameters.precision == "Float32":
+        return torch.float32
+    if spec.hyperparameters.precision == "BFloat16":
+        return torch.bfloat16
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    able = torch.cpu.get_capabilities()
+    quick = any(able.get(name) for name in _MULTIPLIES_BFLOAT16)
+    return torch.bfloat16 if quick and spec.adapters and spec.resources.nodes == 1 else torch.float32
+
+
+def fit_of(job: TrainerJob, model: Any, train: "Store", validation: "Store | None", shards: int = 1) -> memory.Fit:
+    """What one forward and backward pass may hold on this machine, whose part of the model is one of `shards`."""
+    here, shape = room.room_here(), model_shape.of_model(model)
+    longest = max(train.longest, validation.longest if validation else 0)
+    if shape is None:
+        return memory.Fit(longest, activation_checkpointing=False)
+    hyper = job.spec.hyperparameters
+    mean, labelled = train.tokens / max(len(train), 1), train.labelled / max(train.tokens, 1)
+    texts = 1 if job.spec.preference is None else 2
+    rows = memory.Rows(longest, mean, labelled, hyper.batch_size, hyper.micro_batch_size, texts)
+    setup = memory.Setup(job.spec.method, job.spec.adapters, compute_dtype_of(job).itemsize, here.device, shards)
+    return memory.Need(shape, setup, rows).fit(here.available)
+
+
+def why_padded(job: TrainerJob, model: Any) -> str | None:
+    """Why rows are not packed, or None where they are. Moves the model to where it will be trained, and tries it."""
+    from finetune_trainer.computing.attention import why_not_packed
+    from finetune_trainer.computing.sharding import is_sharded
+
+    if not job.spec.hyperparameters.packing:
+        return "hyperparameters.packing is off"
+    if job.spec.method != "QLoRA" and not is_sharded(model):  # which are there already
+        model.to(device())
+    return why_not_packed(model, compute_dtype_of(job))
+
+
+def build_trainer(
+    job: TrainerJob,
+    model: Any,
+    train: "Store",
+    validation: "Store | None",
+    *,
+    fit: memory.Fit,
+    packed: bool,
+    objective: "Objective | None" = None,
+    **others: Any,
+) -> "StepTrainer":
+    """The trainer of a job's hyperparameters, by the job's objective or another; `others` are StepTrainer's own."""
+    from finetune_trainer.training.loop import arguments
+    from finetune_trainer.training.objective import objective_of
+    from finetune_trainer.training.pace import pace_of
+    from finetune_trainer.training.passes import Cut
+    from finetune_trainer.training.shortage import Lesson
+    from finetune_trainer.training.step_trainer import StepTrainer
+
+    hyper, plan = job.spec.hyperparameters, plan_of(job, train)
+    lesson = Lesson.read(checkpoints_of(job))
+    checkpointing = fit.activation_checkpointing or lesson.checkpointing
+    if checkpointing:
+        model.enable_input_require_grads()  # without it frozen embeddings cut adapters off from their gradients
+    return StepTrainer(
+        model=model,
+        args=arguments(
+            hyper,
+            learning_rate=learning_rate_of(job.spec),
+            total_steps=plan.total_steps,
+            output=Path(job.output),
+            activation_checkpointing=checkpointing,
+        ),
+        hyper=hyper,
+        train=train,
+        validation=validation,
+        plan=plan,
+        pace=pace_of(
+            plan,
+            hyper.checkpoint_steps,
+            train_tokens=train.tokens,
+            validation_tokens=validation.tokens if validation else 0,
+        ),
+        cut=Cut(
+            None if hyper.micro_batch_size else fit.token_budget,
+            hyper.micro_batch_size,
+            packed=packed,
+            filled=packed and device() == "cuda",
+        ),
+        compute_dtype=compute_dtype_of(job),
+        compile_layers=packed and not checkpointing and _to_be_compiled(model, plan, train),
+        checkpoints=checkpoints_of(job),
+        lesson=lesson,
+        objective=objective or objective_of(job.spec.preference),
+        lora_plus_ratio=job.spec.adapters.lora_plus_ratio if job.spec.adapters else None,
+        **others,
+    )
+
+
+def _to_be_compiled(model: Any, plan: Plan, train: "Store") -> bool:
+    """Sharding hooks into layers, as checkpointing does: not measured together with their compilation."""
+    from finetune_trainer.computing.compiled_layers import why_not_compiled
+    from finetune_trainer.computing.sharding import is_sharded
+
+    return not is_sharded(model) and _worth_compiling(plan, train) and not why_not_compiled()
+
+
+_WORTH_COMPILING = 15e6
+"""Tokens from which on layers are compiled: that is won back after 5 (8B) to 10 million (0.5B) on an H200, and
+earlier where the GPU is slower (docs/decisions/2026-11-26-training-speed.md)."""
+
+
+def _worth_compiling(plan: Plan, train: "Store") -> bool:
+    return plan.epochs_after(plan.total_steps) * train.tokens > _WORTH_COMPILING
+
+
+def checkpoints_of(job: TrainerJob) -> Path:
+    """The folder that outlives a pod."""
+    return Path(job.output) / CHECKPOINTS_FOLDER
