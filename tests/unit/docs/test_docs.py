@@ -98,7 +98,7 @@ def test_the_conditions_that_are_written_are_those_of_the_table() -> None:
         path.read_text(encoding="utf-8") for path in (ROOT / "operator/finetune_operator/decide").glob("*.py")
     )
     written = set(re.findall(r'\bFact\(\s*"(\w+)"', code)) | {idle.CONDITION, leftovers.CONDITION}
-    table = REASONS_PAGE.read_text(encoding="utf-8").partition("## Conditions")[2].partition("\n\n`")[0]
+    table = REASONS_PAGE.read_text(encoding="utf-8").partition("## Conditions")[2].partition("\n## ")[0]
     told = {name for row in re.findall(r"^\| \w+ \| ((?:`\w+` ?)+)\|", table, re.MULTILINE) for name in row.split()}
     assert {name.strip("`") for name in told} == written
 
