@@ -245,7 +245,7 @@ def object_schema(kind: Kind) -> Schema:
 
 def unseen(status: type[ApiModel]) -> dict[str, Any]:
     """Status of an object that nobody has looked at yet, by default: tools take one without a status for done."""
-    said = {"reason": Reason.PENDING.value, "message": "the operator has not spoken of it yet", **_NEVER}
+    said = {"reason": Reason.PENDING.value, "message": "the operator has not reported on it yet", **_NEVER}
     conditions = [
         {"type": "Ready", "status": "False", **said},
         {"type": "Reconciling", "status": "True", **said},
