@@ -117,10 +117,24 @@ def _children(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Schem
 
 
 def _described(out: Schema) -> Schema:
-    """The schema with its default told in words: `kubectl explain` shows descriptions only."""
-    default, description = out.get("default"), out.get("description", "")
-    if isinstance(default, dict) or default is None or "Default" in description:
+    """The schema with default and range told in words: `kubectl explain` shows neither by itself."""
+    if "description" not in out:
         return out
+    return out | {"description": out["description"] + _default_told(out) + _range_told(out)}
+
+
+def _default_told(out: Schema) -> str:
+    default = out.get("default")
+    if isinstance(default, dict) or default is None or "Default" in out["description"]:
+        return ""
     told = {True: "true", False: "false"}.get(default, default) if isinstance(default, bool) else default
     told = ", ".join(map(str, told)) if isinstance(told, list) else told
-    return out | {"description": f"{description} Default: {told}."}
+    return f" Default: {told}."
+
+
+def _range_told(out: Schema) -> str:
+    if not {"minimum", "maximum"} <= set(out):
+        return ""
+    low = ("above " if out.get("exclusiveMinimum") else "") + f"{out['minimum']:.15g}"
+    high = ("below " if out.get("exclusiveMaximum") else "") + f"{out['maximum']:.15g}"
+    return f" Range: {low} to {high}."

@@ -77,6 +77,18 @@ def test_every_default_is_told_in_the_description(kind: Kind) -> None:
 
 
 @every_kind
+def test_every_range_of_a_specs_number_is_told_in_the_description(kind: Kind) -> None:
+    silent = [
+        path
+        for path, part in own_fields(kind)
+        if path.startswith(".spec.")
+        and {"minimum", "maximum"} <= set(part)
+        and f"{part['maximum']:.15g}." not in part["description"].partition("Range: ")[2]
+    ]
+    assert silent == []
+
+
+@every_kind
 def test_every_text_list_and_map_has_a_limit(kind: Kind) -> None:
     limits = {"string": ("maxLength", "enum"), "array": ("maxItems",), "object": ("properties", "maxProperties")}
     unbounded = [

@@ -49,7 +49,8 @@ PART = {
     "type": "object",
     "properties": {
         "sizeGb": {
-            "type": "integer", "minimum": 1, "maximum": 9, "default": 3, "description": "Size in GB. Default: 3.",
+            "type": "integer", "minimum": 1, "maximum": 9, "default": 3,
+            "description": "Size in GB. Default: 3. Range: 1 to 9.",
         },
         "note": {"type": "string", "description": "A note."},
     },
@@ -70,7 +71,7 @@ PART = {
                 "maximum": 1,
                 "exclusiveMaximum": True,
                 "default": 0.5,
-                "description": "A ratio. Default: 0.5.",
+                "description": "A ratio. Default: 0.5. Range: above 0 to below 1.",
             },
         ),
         ("flag", {"type": "boolean", "default": False, "description": "A flag. Default: false."}),
