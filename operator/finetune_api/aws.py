@@ -42,7 +42,7 @@ class AwsCredentials(ApiModel):
     )
     pod_identity: bool | None = Field(
         None,
-        description="Use the identity of the operator's own pod: EKS Pod Identity, or a role of its service account.",
+        description="Use the identity of the operator's pod: EKS Pod Identity, or an IAM role of its service account.",
     )
 
 
@@ -64,7 +64,7 @@ class S3Location(ApiModel):
             ),
         ]
         | None
-    ) = Field(None, description="Key prefix: everything of the connection is below it. Default: the whole bucket.")
+    ) = Field(None, description="Key prefix of everything that belongs to the connection. Default: the whole bucket.")
 
 
 class AwsEndpoints(ApiModel):
@@ -73,15 +73,17 @@ class AwsEndpoints(ApiModel):
     service: ClassVar[str]
     """boto3's name of the service that tunes; that of what answers is derived from it."""
 
-    control: HttpUrl | None = Field(None, description="Of the service that tunes and deploys.")
-    runtime: HttpUrl | None = Field(None, description="Of its runtime, which answers.")
-    s3: HttpUrl | None = Field(None, alias="s3", description="Of S3, with addresses by path.")
-    cloudwatch: HttpUrl | None = Field(None, description="Of CloudWatch, which tells when deployments were asked.")
+    control: HttpUrl | None = Field(None, description="Endpoint of the service that trains and deploys.")
+    runtime: HttpUrl | None = Field(None, description="Endpoint of its runtime service, which answers requests.")
+    s3: HttpUrl | None = Field(None, alias="s3", description="Endpoint of S3, with path-style addresses.")
+    cloudwatch: HttpUrl | None = Field(
+        None, description="Endpoint of CloudWatch, which knows when deployments were last used."
+    )
     sts: HttpUrl | None = Field(
         None,
         alias="sts",
-        description="Of STS, which tells whose account the credentials are of. Without it, where other endpoints are "
-        "set, that is not looked at.",
+        description="Endpoint of STS, which identifies the account of the credentials. If other endpoints are set "
+        "and this is not, the account is not checked.",
     )
 
     def by_service(self) -> dict[str, str]:
@@ -105,15 +107,17 @@ class BedrockEndpoints(AwsEndpoints):
 class Bedrock(ApiModel):
     """AWS Bedrock model customization."""
 
-    region: Region = Field(description="AWS region: of the models, of the bucket and of what is deployed.")
+    region: Region = Field(description="AWS region of the models, the bucket and the deployments.")
     role_arn: RoleArn = Field(description="Role that Bedrock assumes to read the data and write the results.")
-    s3: S3Location = Field(description="Data goes in and results come out through it.")
-    credentials: AwsCredentials = Field(description="How the operator signs in.")
-    endpoints: BedrockEndpoints | None = Field(None, description="Private endpoints. Default: AWS's public ones.")
+    s3: S3Location = Field(description="Bucket through which data and results pass.")
+    credentials: AwsCredentials = Field(description="Credentials of the operator; exactly one field.")
+    endpoints: BedrockEndpoints | None = Field(
+        None, description="Private endpoints of AWS services. Default: the public ones."
+    )
     results: Literal["Delete", "Keep"] = Field(
         "Delete",
-        description="What becomes of the metrics that Bedrock writes to S3 once status has them. Keep: they stay as "
-        "long as the tuned model. The data are deleted when the job has ended, always.",
+        description="What happens to the metrics that Bedrock writes to S3 once they are in status. Keep: they are "
+        "kept as long as the tuned model. The training data are always deleted when the job has ended.",
     )
 
     @property
@@ -128,7 +132,7 @@ class SageMakerSpot(ApiModel):
 
     enabled: bool = Field(False, description="Train on spot instances.")
     max_wait_seconds: Annotated[int, Field(ge=1, le=2419200)] = Field(
-        172800, description="Seconds that a job may take in all, with waiting for instances."
+        172800, description="Seconds that a job may take in total, including waiting for instances."
     )
 
 
@@ -166,41 +170,49 @@ class SageMaker(ApiModel):
             ),
         )
     )
-    region: Region = Field(description="AWS region, of the bucket too.")
+    region: Region = Field(description="AWS region of the instances and the bucket.")
     role_arn: RoleArn = Field(
-        description="Role of the containers: it reads the data and base models, and writes the results."
+        description="IAM role of the containers: it reads data and base models, and writes results."
     )
     trainer_image: Annotated[str, Field(min_length=1, max_length=255)] = Field(
         description="The trainer's image for SageMaker, in ECR."
     )
-    s3: S3Location = Field(alias="s3", description="Data go in and models come out through it.")
+    s3: S3Location = Field(alias="s3", description="Bucket through which data and models pass.")
     instance_types: Annotated[
         list[Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")]],
         Field(min_length=1, max_length=16),
-    ] = Field(description="Instance types that jobs may use; the first is the default. All GPUs of it train.")
+    ] = Field(
+        description="Instance types that jobs may use, for example ml.g5.xlarge; the first is the default. "
+        "All GPUs of an instance train."
+    )
     volume_size: Annotated[int, Field(ge=1, le=16384)] = Field(
-        100, description="GiB of an instance's disk: base model, data, checkpoints and artifact."
+        100, description="Disk size of an instance in GiB, for base model, data, checkpoints and artifact."
     )
     max_runtime_seconds: Annotated[int, Field(ge=60, le=2419200)] = Field(
-        86400, description="Seconds of training after which SageMaker stops a job that has no activeDeadlineSeconds."
+        86400, description="Seconds after which SageMaker stops a job that has no activeDeadlineSeconds."
     )
     max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
-        3, description="Attempts after the first when SageMaker has no instances, or takes one away."
+        3, description="Number of retries when SageMaker has no capacity, or takes an instance away."
     )
     spot: SageMakerSpot = Field(SageMakerSpot(), description="Spot instances.")
-    vpc: SageMakerVpc | None = Field(None, description="Network of the containers. Default: SageMaker's own.")
+    vpc: SageMakerVpc | None = Field(None, description="VPC of the containers. Default: SageMaker's own network.")
     kms_key_id: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
-        None, alias="kmsKeyID", description="KMS key of models in S3. Default: the bucket's own encryption."
+        None, alias="kmsKeyID", description="KMS key that encrypts models in S3. Default: the bucket's own encryption."
     )
-    network_isolation: bool = Field(False, description="Containers reach no network: base models come from modelCache.")
+    network_isolation: bool = Field(
+        False, description="Whether containers are isolated from all networks; base models must then be in modelCache."
+    )
     model_cache: S3Location | None = Field(
-        None, description="Base models, each in a folder of its name below the prefix. Default: the Hugging Face hub."
+        None,
+        description="Base models in S3, each in a folder of its name below the prefix. Default: the Hugging Face hub.",
     )
     trust_remote_code: bool = Field(
         False, description="Let models bring code of their own. Off by default: it runs with the role's rights."
     )
-    endpoints: SageMakerEndpoints | None = Field(None, description="Private endpoints. Default: AWS's public ones.")
-    credentials: AwsCredentials = Field(description="How the operator signs in.")
+    endpoints: SageMakerEndpoints | None = Field(
+        None, description="Private endpoints of AWS services. Default: the public ones."
+    )
+    credentials: AwsCredentials = Field(description="Credentials of the operator; exactly one field.")
 
     @property
     def runtime_url(self) -> str:

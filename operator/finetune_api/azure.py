@@ -21,7 +21,7 @@ class AzureCredentials(ApiModel):
     secret_ref: ObjectRef | None = Field(
         None, description="Secret of the operator's namespace with tenantID, clientID and clientSecret."
     )
-    workload_identity: bool | None = Field(None, description="Use the operator's own federated identity.")
+    workload_identity: bool | None = Field(None, description="Use the workload identity of the operator's pod.")
 
 
 class AzureWorkspace(ApiModel):
@@ -36,11 +36,11 @@ class AzureEvaluation(ApiModel):
 
     sku: Literal["Standard", "GlobalStandard", "DeveloperTier"] | None = Field(
         None,
-        description="SKU of a tuned model's. DeveloperTier has no price per hour, and keeps data in no region. "
-        "Default: as trainingType, so that questions stay where the training data do.",
+        description="SKU of the tuned model's deployment. DeveloperTier has no price per hour, but no guarantee of "
+        "data residency. Default: as trainingType, so that questions stay where the training data are.",
     )
     capacity: Annotated[int, Field(ge=1, le=100000)] = Field(
-        50, description="Capacity units of each: thousands of tokens per minute, which cost nothing by themselves."
+        50, description="Capacity of each deployment, in thousands of tokens per minute; it costs nothing by itself."
     )
 
 
@@ -63,21 +63,23 @@ class AzureOpenAI(ApiModel):
     )
     workspace: AzureWorkspace | None = Field(
         None,
-        description="Resolve endpoint and account from AzureML, in the same resource group; looked up every hour. What "
-        "is written beside it counts.",
+        description="AzureML workspace in the same resource group from which endpoint and account are resolved; "
+        "looked up every hour. endpoint and account, if set, take precedence.",
     )
-    credentials: AzureCredentials = Field(description="How the operator signs in.")
+    credentials: AzureCredentials = Field(description="Credentials of the operator; exactly one field.")
     authority_host: HttpUrl | None = Field(
-        None, description="Entra's address, for Azure clouds of their own. Default: https://login.microsoftonline.com."
+        None, description="URL of Entra ID, for sovereign clouds. Default: https://login.microsoftonline.com."
     )
     management_endpoint: HttpUrl | None = Field(
-        None, description="ARM's address, for Azure clouds of their own. Default: https://management.azure.com."
+        None, description="URL of Azure Resource Manager, for sovereign clouds. Default: https://management.azure.com."
     )
     training_type: Literal["Standard", "GlobalStandard", "DeveloperTier"] = Field(
-        "Standard", description="Where and at which price jobs are run; not every model has every type."
+        "Standard",
+        description="Azure's training type, which decides where jobs run and at which price. Not every "
+        "model supports every type.",
     )
     evaluation: AzureEvaluation = Field(
-        AzureEvaluation(), description="How models are deployed while dataset.test is asked."
+        AzureEvaluation(), description="Temporary deployments for the evaluation on dataset.test."
     )
 
 

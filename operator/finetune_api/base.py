@@ -195,8 +195,8 @@ class AttemptRef(ApiModel):
 class ResourceRequirements(ApiModel):
     """Compute resources of a container, as in core/v1."""
 
-    limits: ResourceList | None = Field(None, description="Most that the container may use.")
-    requests: ResourceList | None = Field(None, description="What the scheduler sets aside for the container.")
+    limits: ResourceList | None = Field(None, description="Limits of the container.")
+    requests: ResourceList | None = Field(None, description="Requests of the container, which the scheduler reserves.")
 
 
 UNSEEN = 0
@@ -206,14 +206,14 @@ UNSEEN = 0
 class Condition(ApiModel):
     """A condition as in meta/v1, read by kstatus, kubectl wait, Flux and Argo CD."""
 
-    type: Annotated[str, Field(max_length=64)] = Field(description="What the condition is about.")
+    type: Annotated[str, Field(max_length=64)] = Field(description="Type of the condition.")
     status: Annotated[str, Field(max_length=8, pattern="^(True|False|Unknown)$")] = Field(
         description="True, False or Unknown."
     )
-    reason: Annotated[str, Field(max_length=64)] = Field(description="One word for machines, from a closed set.")
+    reason: Annotated[str, Field(max_length=64)] = Field(description="One word for tools, from a closed set.")
     message: Annotated[str, Field(max_length=4096)] = Field("", description="A sentence for people.")
     last_transition_time: Timestamp = Field(description="When the status last changed, RFC 3339.")
-    observed_generation: int | None = Field(None, description="The generation of the spec that this speaks of.")
+    observed_generation: int | None = Field(None, description="Generation of the spec that the condition describes.")
 
 
 class Display(ApiModel):
@@ -221,9 +221,11 @@ class Display(ApiModel):
 
     base: Annotated[str, Field(max_length=256)] | None = Field(None, description="Base model without its owner.")
     method: Annotated[str, Field(max_length=16)] | None = Field(
-        None, description="Method of tuning; nothing where the provider chooses how it tunes."
+        None, description="Method of tuning; empty if the provider decides."
     )
-    progress: Annotated[str, Field(max_length=8)] | None = Field(None, description="Steps done of all, as 53%.")
+    progress: Annotated[str, Field(max_length=8)] | None = Field(
+        None, description="Fraction of steps done, for example 53%."
+    )
     train_loss: Annotated[str, Field(max_length=16)] | None = Field(None, description="Last training loss, rounded.")
     eval_loss: Annotated[str, Field(max_length=16)] | None = Field(None, description="Last validation loss, rounded.")
 

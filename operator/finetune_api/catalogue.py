@@ -25,7 +25,9 @@ class Price(ApiModel):
     """Price of tuning one model."""
 
     per_million_tokens: Money = Field(description="For a million training tokens, each epoch counted.")
-    currency: Annotated[str, Field(min_length=3, max_length=3)] = Field("USD", description="ISO 4217 code.")
+    currency: Annotated[str, Field(min_length=3, max_length=3)] = Field(
+        "USD", description="Currency, as ISO 4217 code."
+    )
     as_of: Day = Field(description="The day on which the price was looked up.")
 
 
@@ -41,7 +43,9 @@ class AnswerPrices(ApiModel):
 
     base: TokenPrice = Field(description="The base model.")
     tuned: TokenPrice = Field(description="What was tuned from it.")
-    currency: Annotated[str, Field(min_length=3, max_length=3)] = Field("USD", description="ISO 4217 code.")
+    currency: Annotated[str, Field(min_length=3, max_length=3)] = Field(
+        "USD", description="Currency, as ISO 4217 code."
+    )
     as_of: Day = Field(description="The day on which the prices were looked up.")
 
 
@@ -83,7 +87,9 @@ class ProviderFacts(ApiModel):
     hosting: dict[str, Money] = Field(
         default_factory=dict, description="Price of an hour of a deployment, by its SKU; of one unit of its capacity."
     )
-    hosting_currency: Annotated[str, Field(min_length=3, max_length=3)] = Field("USD", description="ISO 4217 code.")
+    hosting_currency: Annotated[str, Field(min_length=3, max_length=3)] = Field(
+        "USD", description="Currency, as ISO 4217 code."
+    )
     hosting_as_of: Day | None = Field(None, description="The day on which the prices of hours were looked up.")
     preference_models: list[str] | None = Field(
         None, description="Globs of the base models that learn from two answers; absent where that is not known."

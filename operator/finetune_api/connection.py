@@ -63,38 +63,43 @@ class LabelSelectorRequirement(ApiModel):
         )
     )
     key: Annotated[str, Field(max_length=317)] = Field(description="Label key.")
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How key and values relate.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="Relation of key and values.")
     values: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=64)] | None = Field(
-        None, description="Values for In and NotIn."
+        None, description="Values, for In and NotIn."
     )
 
 
 class LabelSelector(ApiModel):
     """A label selector, as in meta/v1. Empty matches everything."""
 
-    match_labels: StringMap | None = Field(None, description="Labels that must all be there.")
+    match_labels: StringMap | None = Field(None, description="Labels that a namespace must have.")
     match_expressions: Annotated[list[LabelSelectorRequirement], Field(max_length=16)] | None = Field(
-        None, description="Expressions that must all hold."
+        None, description="Label expressions that a namespace must fulfil."
     )
 
 
 class FineTuningPolicy(ApiModel):
     """Who may tune what."""
 
-    enabled: bool = Field(True, description="Off: new jobs are refused with reason FineTuningDisabled.")
+    enabled: bool = Field(
+        True,
+        description="Whether new jobs are accepted. If false, they fail with reason "
+        "FineTuningDisabled; serving continues.",
+    )
     allowed_models: Annotated[list[Glob], Field(max_length=256)] | None = Field(
-        None, description="Globs of base models that may be tuned, for example meta-llama/*. Absent: all."
+        None, description="Glob patterns of allowed base models, for example meta-llama/*. Absent: all."
     )
     allow_code: bool = Field(
         False,
-        description="Whether jobs may bring Python of their own (spec.code). It runs with the training pod's rights: "
-        "its volumes, its network, the Secrets that the job names; at SageMaker with those of roleARN, unless "
-        "networkIsolation is set. Off: refused with reason CodeNotAllowed.",
+        description="Whether jobs may run their own Python (spec.code); if false, they fail with reason "
+        "CodeNotAllowed. It runs with the rights of the training pod: its volumes, its network, the Secrets that the "
+        "job names; at SageMaker with those of roleARN, unless networkIsolation is set.",
     )
     allowed_endpoints: Annotated[list[EndpointGlob], Field(max_length=64)] | None = Field(
         None,
-        description="Globs of URLs that an evaluation's endpoints and judge may have, such as https://HOST/*: "
-        "the test set is sent there. Services of the cluster always may be asked. Absent: all; where airGapped none.",
+        description="Glob patterns of URLs that endpoints and judges of evaluations may have, for example "
+        "https://HOST/*: test data are sent there. Services of the cluster are always allowed. Absent: all; if "
+        "airGapped, none.",
     )
 
 
@@ -108,39 +113,39 @@ class PodTemplate(ApiModel):
     """What the connection adds to every pod that trains or serves."""
 
     resources: ResourceRequirements | None = Field(
-        None, description="Requests and limits of the container where the job or deployment names none."
+        None, description="Resources of the container if the job or deployment sets none."
     )
-    node_selector: StringMap | None = Field(None, description="Labels of nodes that may run the pods.")
+    node_selector: StringMap | None = Field(None, description="Labels of the nodes on which the pods may run.")
     tolerations: Annotated[list[OpenObject], Field(max_length=32)] | None = Field(
         None, description="Tolerations, as in core/v1."
     )
     affinity: OpenObject | None = Field(None, description="Affinity, as in core/v1.")
     runtime_class_name: Annotated[str, Field(max_length=253)] | None = Field(
-        None, description="RuntimeClass of the pods, for example nvidia. Default: the node's."
+        None, description="RuntimeClass of the pods, for example nvidia. Default: that of the node."
     )
     priority_class_name: Annotated[str, Field(max_length=253)] | None = Field(
         None, description="PriorityClass of the pods."
     )
     queue_name: Annotated[ObjectName, Field(max_length=63)] | None = Field(
         None,
-        description="Kueue LocalQueue of the job's namespace in which its pods wait (label kueue.x-k8s.io/queue-name). "
-        "Absent: no queue.",
+        description="Kueue LocalQueue of the job's namespace in which its pods wait (label "
+        "kueue.x-k8s.io/queue-name). Absent: no queue.",
     )
     service_account_name: Annotated[str, Field(max_length=253)] | None = Field(
-        None, description="ServiceAccount of the job's namespace, for cloud storage identities. Default: default."
+        None, description="ServiceAccount of the job's namespace, for example for the identity at a cloud's storage."
     )
     image_pull_secrets: Annotated[list[LocalReference], Field(max_length=8)] | None = Field(
         None, description="Secrets of the job's namespace with registry credentials."
     )
     ca_bundle_ref: ConfigMapKeyRef | None = Field(
         None,
-        description="ConfigMap of the job's namespace with the certificates, in PEM, that the pods trust: of a store, "
-        "hub, registry or tracker whose authority is your own. It takes the place of the image's bundle, so it holds "
-        "public authorities too where both are needed. Default: the image's bundle.",
+        description="ConfigMap of the job's namespace with a PEM bundle of the CA certificates that the pods "
+        "trust, for stores, hubs, registries and trackers with a private CA. It replaces the image's bundle: include "
+        "public CAs if both are needed. Default: the image's bundle.",
     )
-    labels: StringMap | None = Field(None, description="More labels for the pods.")
+    labels: StringMap | None = Field(None, description="Additional labels of the pods.")
     annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] | None = Field(
-        None, description="More annotations for the pods."
+        None, description="Additional annotations of the pods."
     )
 
 
@@ -148,12 +153,12 @@ class ModelCache(ApiModel):
     """Where base models are kept so that pods need not fetch them."""
 
     volume: Annotated[OpenObject, Field(min_length=1, max_length=1)] = Field(
-        description="Any core/v1 volume source, without a name. A claim is looked up in the job's namespace."
+        description="Any core/v1 volume source, without a name. A persistentVolumeClaim is that of the job's namespace."
     )
 
 
 class Artifacts(ApiModel):
-    """Where tuned weights are kept."""
+    """Where checkpoints and tuned weights are stored."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -177,13 +182,13 @@ class Artifacts(ApiModel):
     )
     uri: Annotated[str, Field(min_length=1, max_length=512)] = Field(
         description="pvc://CLAIM/PREFIX, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or "
-        "abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX, the prefix left out or not. The claim is one of the "
-        "job's namespace and outlives its pods. With a store pods work on their own scratch space and upload from it."
+        "abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX; the prefix is optional. The claim is that of the "
+        "job's namespace. With an object store, pods work on scratch space and upload from it."
     )
     endpoint_url: HttpUrl | None = Field(
         None,
-        description="Address of the store: an S3-compatible one, a private endpoint, for abfs:// that of the blob "
-        "service. Default: the provider's own.",
+        description="URL of the store, for S3-compatible stores and private endpoints; for abfs:// that of the "
+        "blob service. Default: the provider's own.",
     )
     secret_ref: ObjectRef | None = Field(
         None,
@@ -198,48 +203,49 @@ class Artifacts(ApiModel):
 class HuggingFace(ApiModel):
     """Train and serve on this cluster, with the trainer image."""
 
-    trainer_image: ImageName = Field(description="Image that trains and serves: the code environment.")
+    trainer_image: ImageName = Field(description="Trainer image: trains, evaluates and serves.")
     check_image: ImageName | None = Field(
-        None, description="Smaller image for pods that only check data or tidy volumes. Default: trainerImage."
+        None, description="Smaller image for pods that only check data or clean up volumes. Default: trainerImage."
     )
     vllm_image: ImageName | None = Field(
         None,
         alias="vllmImage",
-        description="Image of vLLM, for deployments with engine vLLM on GPU nodes. Absent: none has it.",
+        description="vLLM image, for deployments with engine vLLM on GPU nodes. Absent: vLLM is not available.",
     )
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
         "IfNotPresent", description="When the kubelet pulls the images."
     )
     pod_template: PodTemplate | None = Field(None, description="What is added to every pod of this connection.")
     gpu_resource: Annotated[str, Field(max_length=128)] = Field(
-        "nvidia.com/gpu", description="Resource that resources.gpusPerNode asks for."
+        "nvidia.com/gpu", description="Extended resource that gpusPerNode and gpus request."
     )
-    model_cache: ModelCache | None = Field(None, description="Volume with base models. Required where airGapped.")
+    model_cache: ModelCache | None = Field(None, description="Volume with base models. Required if airGapped.")
     air_gapped: bool = Field(
-        False, description="Never reach a hub: a model must be in the cache, else jobs fail with ModelNotInCache."
+        False,
+        description="Whether to contact no hub: base models must be in modelCache, otherwise jobs fail with "
+        "ModelNotInCache.",
     )
     trust_remote_code: bool = Field(
         False, description="Let models bring code of their own. Off by default: such code runs with the pod's rights."
     )
-    artifacts: Artifacts = Field(description="Where tuned weights are kept.")
+    artifacts: Artifacts = Field(description="Where checkpoints and tuned weights are stored.")
     max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
         3,
-        description="Attempts after the first when a pod runs out of memory, is evicted or loses its node. Evictions, "
-        "lost nodes and other interruptions are not counted any more once a newer checkpoint is reached. 0: none at "
-        "all.",
+        description="Number of retries when a pod runs out of memory, is evicted or loses its node. Evictions, "
+        "lost nodes and other interruptions do not count once a newer checkpoint is reached. 0: no retries.",
     )
 
 
 class OpenAI(ApiModel):
     """OpenAI, or any service with its fine-tuning API."""
 
-    base_url: HttpUrl = Field("https://api.openai.com/v1", description="Root of the API.")
+    base_url: HttpUrl = Field("https://api.openai.com/v1", description="Base URL of the API.")
     api_key_secret_ref: SecretKeyRef = Field(description="API key: a Secret in the operator's own namespace.")
     organization: Annotated[str, Field(max_length=128)] | None = Field(
-        None, description="Organization that requests count for. Default: the key's own."
+        None, description="Organization to which requests are billed. Default: that of the key."
     )
     project: Annotated[str, Field(max_length=128)] | None = Field(
-        None, description="Project that requests count for. Default: the key's own."
+        None, description="Project to which requests are billed. Default: that of the key."
     )
 
 
@@ -247,7 +253,7 @@ class CheckPod(ApiModel):
     """The pod in a job's namespace that checks and converts its data for a provider outside of the cluster."""
 
     image: ImageName | None = Field(
-        None, description="Image with finetune-trainer; no torch is needed. Default: the chart's checkImage."
+        None, description="Image with finetune-trainer; it does not need torch. Default: the chart's checkImage."
     )
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
         "IfNotPresent", description="When the kubelet pulls the image."
@@ -283,11 +289,11 @@ class LLMConnectionSpec(ApiModel):
         )
     )
     namespace_selector: LabelSelector | None = Field(
-        None, description="Namespaces whose jobs may use the connection. {} is every namespace, absent is none."
+        None, description="Namespaces that may use the connection: {} is every namespace, absent is none."
     )
-    fine_tuning: FineTuningPolicy = Field(FineTuningPolicy(), description="Whether and what may be tuned.")
+    fine_tuning: FineTuningPolicy = Field(FineTuningPolicy(), description="Which jobs are allowed.")
     check_pod: CheckPod | None = Field(
-        None, description="Pod that checks a job's data before they go to a provider outside of the cluster."
+        None, description="Pods that check the data of jobs at a provider outside of the cluster."
     )
     hugging_face: HuggingFace | None = Field(None, description="Train and serve on this cluster.")
     open_ai: OpenAI | None = Field(None, alias="openAI", description="OpenAI, or a service with its API.")
@@ -337,7 +343,7 @@ _BLOCKS = [
 class LLMConnectionStatus(ApiModel):
     """What the operator knows about the connection."""
 
-    observed_generation: int | None = Field(None, description="Generation of the spec that the status speaks of.")
+    observed_generation: int | None = Field(None, description="Generation of the spec that the status describes.")
     conditions: Conditions | None = Field(None, description="Ready, Reconciling, Stalled.")
     provider: Annotated[str, Field(max_length=32)] | None = Field(None, description="Which provider block is set.")
     models: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=256)] | None = Field(

@@ -90,7 +90,8 @@ KINDS = (
         plural="llmconnections",
         short="llmc",
         scope="Cluster",
-        description="Where models may be tuned and served, with which credentials and images, and by which namespaces.",
+        description="Where models may be trained and served, with which credentials and images, and by which "
+        "namespaces. Cluster-wide, written by admins.",
         spec=LLMConnectionSpec,
         status=LLMConnectionStatus,
         columns=(
@@ -109,7 +110,7 @@ KINDS = (
         short="ftj",
         scope="Namespaced",
         description="One run of supervised tuning. Its success adds a version to a FineTunedModel. The spec cannot be "
-        f"changed but for {', '.join(MUTABLE_FIELDS[:-1])} and {MUTABLE_FIELDS[-1]}.",
+        f"changed, except {', '.join(MUTABLE_FIELDS[:-1])} and {MUTABLE_FIELDS[-1]}.",
         spec=FineTuneJobSpec,
         status=FineTuneJobStatus,
         columns=(
@@ -136,8 +137,8 @@ KINDS = (
         plural="finetunedmodels",
         short="ftm",
         scope="Namespaced",
-        description="The versions that tuning made, exactly one of them active. Made by the first FineTuneJob that "
-        "names it, or beforehand to set how versions become active and how they are served.",
+        description="The versions of a tuned model, of which exactly one is active. Created by the first "
+        "FineTuneJob that names it, or beforehand to configure activation and serving.",
         spec=FineTunedModelSpec,
         status=FineTunedModelStatus,
         columns=(
@@ -164,19 +165,20 @@ KINDS = (
         plural="modeldeployments",
         short="md",
         scope="Namespaced",
-        description="What answers: a server, or a provider's deployment, of one version of a FineTunedModel.",
+        description="Serves one version of a FineTunedModel: by a server on this cluster, or by a deployment at a "
+        "provider.",
         spec=ModelDeploymentSpec,
         status=ModelDeploymentStatus,
         columns=(
             Column("Phase", ".status.phase"),
             Column("Model", ".spec.modelRef.name"),
-            Column("Version", ".status.servedVersion", "integer", "Version that answers."),
+            Column("Version", ".status.servedVersion", "integer", "Version that is served now."),
             Column("Engine", ".status.engine"),
-            Column("Replicas", ".status.replicas", "integer", "Pods that answer."),
+            Column("Replicas", ".status.replicas", "integer", "Number of ready pods."),
             Column("URL", ".status.endpoint.url"),
             Column("Cost", ".status.cost.display", description="Price of an hour at its provider.", wide=True),
-            Column("Asked", ".status.usage.lastRequestAt", "date", "When it was last asked.", wide=True),
-            Column("Target", ".status.targetVersion", "integer", "Version that is meant to answer.", wide=True),
+            Column("Asked", ".status.usage.lastRequestAt", "date", "When it was last used.", wide=True),
+            Column("Target", ".status.targetVersion", "integer", "Version that should be served.", wide=True),
             _ready(wide=True),
             _REASON,
             _MESSAGE,

@@ -41,13 +41,14 @@ class DataFile(ApiModel):
     """One file of rows."""
 
     uri: Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=_URI_RULES)] = Field(
-        description="pvc://CLAIM/PATH, configmap://NAME/KEY, s3://, gs://, abfs://, hf:// or https://. "
-        "Volumes and ConfigMaps are those of the job's namespace."
+        description="Location of the file: pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, gs://, "
+        "abfs://, hf://datasets/OWNER/NAME/PATH or https://. Volumes and ConfigMaps are those of the job's namespace."
     )
     format: DataFormat = Field(
         "Auto",
-        description="Auto: by the file's ending (.csv, .tsv, .jsonl, .ndjson, .json, .parquet, .pq, before one of "
-        "compression). Whether JSON is an array or one object a line is seen in the file itself, whatever is written.",
+        description="File format. Auto: by the extension (.csv, .tsv, .jsonl, .ndjson, .json, .parquet, .pq, "
+        "optionally with one of compression). Whether JSON is an array or one object per line is detected from the "
+        "content in any case.",
     )
 
 
@@ -75,13 +76,13 @@ class Columns(ApiModel):
         "system", description="Column with the optional system message."
     )
     messages: Annotated[str, Field(min_length=1, max_length=128)] = Field(
-        "messages", description="Column with a whole conversation, used where a row has no prompt, or no completion."
+        "messages", description="Column with a whole conversation, used if a row has no prompt or no completion."
     )
     chosen: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
-        None, description="With preference: column with the better answer. Default: chosen."
+        None, description="With preference: column with the preferred answer. Default: chosen."
     )
     rejected: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
-        None, description="With preference: column with the worse answer. Default: rejected."
+        None, description="With preference: column with the rejected answer. Default: rejected."
     )
 
     @property
@@ -113,21 +114,21 @@ class Columns(ApiModel):
 class Dataset(ApiModel):
     """What is learnt from, and what the result is measured on."""
 
-    train: DataFile = Field(description="Rows to learn from.")
+    train: DataFile = Field(description="Training data.")
     validation: DataFile | None = Field(
-        None, description="Rows for the loss during training; gives the second loss curve."
+        None, description="Validation data: their loss is computed during training and shown as the second loss curve."
     )
     test: DataFile | None = Field(
-        None, description="Rows that the tuned model is compared on with the base model after training."
+        None, description="Test data: after training, the tuned model and its baselines answer these rows."
     )
     columns: Columns = Field(
         Columns(),
-        description="How the columns are called. Those of Alpaca (instruction, input, output) and ShareGPT "
-        "(conversations) are known without it.",
+        description="Names of the columns, if they differ from the defaults. The layouts of Alpaca (instruction, "
+        "input, output) and ShareGPT (conversations) are recognised without it.",
     )
     secret_ref: ObjectRef | None = Field(
         None,
-        description="Secret of the job's namespace with keys of the stores that files are in, named as their own tools "
-        "name them, such as AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY or HF_TOKEN. Absent: public data, or "
+        description="Secret of the job's namespace with credentials of the stores, under the names that their own "
+        "tools use, for example AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY or HF_TOKEN. Absent: public data, or "
         "the identity of the pod's service account.",
     )

@@ -42,11 +42,14 @@ IntOrString = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or
 class Idle(ApiModel):
     """What happens to a deployment that nobody asks anything."""
 
-    after_seconds: Annotated[int, Field(ge=60, le=31536000)] = Field(7200, description="Seconds without a request.")
+    after_seconds: Annotated[int, Field(ge=60, le=31536000)] = Field(
+        7200, description="Seconds without a request after which the deployment is idle."
+    )
     action: Literal["None", "ScaleToZero", "Delete"] = Field(
         "None",
-        description="What to do then. ScaleToZero: stop a server on this cluster. Delete: end a deployment at a "
-        "provider. The object stays, in phase Idle; a changed annotation finetune.dev/wake, or spec, brings it back.",
+        description="What to do when idle. ScaleToZero: stop a server on this cluster. Delete: delete a deployment "
+        "at a provider. None: only report. The object stays, in phase Idle; a new value of the annotation "
+        "finetune.dev/wake, or a new spec, wakes it.",
     )
 
 
@@ -55,20 +58,22 @@ class LocalServing(ApiModel):
 
     engine: Literal["Auto", "vLLM", "Transformers"] = Field(
         "Auto",
-        description="Auto: vLLM where a GPU is asked for, the connection has its image and the model is one that it "
-        "serves; else Transformers.",
+        description="Auto: vLLM if GPUs are requested, the connection has vllmImage, and vLLM supports the model; "
+        "otherwise Transformers.",
     )
-    replicas: Annotated[int, Field(ge=0, le=100)] = Field(1, description="Pods that serve. 0: none, the object stays.")
+    replicas: Annotated[int, Field(ge=0, le=100)] = Field(
+        1, description="Number of pods. 0 stops the server and keeps the object."
+    )
     gpus: Annotated[int, Field(ge=0, le=16)] | None = Field(
         None,
-        description="GPUs of a pod, of the connection's gpuResource. 0: serve on CPU. Default: what resources ask for, "
-        "else the connection's podTemplate.",
+        description="GPUs per pod (of the connection's gpuResource). 0: serve on CPU. Default: what resources "
+        "requests, else the connection's podTemplate.",
     )
     resources: ResourceRequirements | None = Field(
-        None, description="Resources of a pod. Default: those of the connection's podTemplate."
+        None, description="Resources per pod. Default: those of the connection's podTemplate."
     )
     max_model_length: Annotated[int, Field(ge=16, le=1048576)] | None = Field(
-        None, description="Most tokens of prompt and answer together. Default: what the model can."
+        None, description="Maximum number of tokens of prompt and answer together. Default: what the model supports."
     )
 
 
@@ -76,18 +81,18 @@ class AzureServing(ApiModel):
     """A deployment of Azure OpenAI."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
-        None, description="What the deployment's name at Azure begins with. Default: made of the object's."
+        None, description="Prefix of the deployment's name at Azure. Default: made from the object's name."
     )
     sku: Literal["Standard", "GlobalStandard", "DeveloperTier", "ProvisionedManaged"] = Field(
         "Standard",
-        description="Azure's SKU, which decides where it answers and how it is billed: by the hour and tokens "
-        "(Standard, GlobalStandard), by tokens and deleted by Azure after a day (DeveloperTier), "
-        "by units (ProvisionedManaged).",
+        description="SKU at Azure, which decides where requests are processed and how they are billed: by the hour "
+        "and by tokens (Standard, GlobalStandard); by tokens, deleted by Azure after a day (DeveloperTier); by units "
+        "(ProvisionedManaged).",
     )
     capacity: Annotated[int, Field(ge=1, le=100000)] = Field(
         1,
-        description="Units of the SKU: thousands of tokens a minute, which cost nothing by themselves; with "
-        "ProvisionedManaged units that are billed by the hour, each.",
+        description="Capacity of the SKU: thousands of tokens per minute, which cost nothing by themselves; with "
+        "ProvisionedManaged, units that are each billed by the hour.",
     )
 
 
@@ -108,15 +113,16 @@ class BedrockServing(ApiModel):
         )
     )
     type: Literal["OnDemand", "ProvisionedThroughput"] = Field(
-        "OnDemand", description="How it is billed: by tokens, or by the hour whether anybody asks or not."
+        "OnDemand",
+        description="OnDemand: billed by tokens. ProvisionedThroughput: billed by the hour, whether it is used or not.",
     )
     model_units: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        None, description="Model units, for ProvisionedThroughput and required there. Each has its price per hour."
+        None, description="Number of model units; required with ProvisionedThroughput. Each has its price per hour."
     )
     commitment: Literal["NoCommitment", "OneMonth", "SixMonths"] | None = Field(
         None,
-        description="For ProvisionedThroughput, and required there: for how long it is bought. Until then it cannot be "
-        "deleted, and is billed. NoCommitment: by the hour, deleted at any time.",
+        description="Commitment; required with ProvisionedThroughput. During it the deployment cannot be deleted "
+        "and is billed. NoCommitment: billed by the hour, can be deleted at any time.",
     )
 
 
@@ -124,11 +130,13 @@ class SageMakerServing(ApiModel):
     """An endpoint of Amazon SageMaker. Its instances are billed until it is deleted."""
 
     instance_type: Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")] = Field(
-        description="Instance type. It is billed by the hour, so there is no default."
+        description="Instance type, for example ml.g5.xlarge. Required, because it is billed by the hour."
     )
-    instances: Annotated[int, Field(ge=1, le=100)] = Field(1, description="Instances, each with the whole model.")
+    instances: Annotated[int, Field(ge=1, le=100)] = Field(
+        1, description="Number of instances, each with the whole model."
+    )
     max_model_length: Annotated[int, Field(ge=16, le=1048576)] | None = Field(
-        None, description="Most tokens of prompt and answer together. Default: what the model can."
+        None, description="Maximum number of tokens of prompt and answer together. Default: what the model supports."
     )
 
 
@@ -137,15 +145,19 @@ class DeploymentTemplate(ApiModel):
 
     model_config = ConfigDict(json_schema_extra=rules(ONE_ENGINE, IDLE_ON_CLUSTER, IDLE_AT_PROVIDER))
     deletion_policy: Literal["Delete", "Retain"] | None = Field(
-        None, description="What becomes of the server when the object is deleted. Default: Delete; attached: Retain."
+        None,
+        description="What happens to the server, or the deployment at a provider, when the object is "
+        "deleted. Default: Delete; attached: Retain.",
     )
-    idle: Idle | None = Field(None, description="What happens when nobody asks anything. Absent: nothing is stopped.")
+    idle: Idle | None = Field(None, description="What to do when there are no requests. Absent: nothing is stopped.")
     hugging_face: LocalServing | None = Field(None, description="A server on this cluster.")
     azure_open_ai: AzureServing | None = Field(None, alias="azureOpenAI", description="A deployment of Azure OpenAI.")
     bedrock: BedrockServing | None = Field(None, description="A deployment of Bedrock.")
     sage_maker: SageMakerServing | None = Field(None, description="An endpoint of Amazon SageMaker.")
     api_key_secret_ref: SecretKeyRef | None = Field(
-        None, description="The server asks for this bearer key: a Secret of the deployment's namespace."
+        None,
+        description="Bearer key that clients must send: a Secret of the deployment's namespace. Absent: no "
+        "key is required.",
     )
 
 
@@ -153,13 +165,13 @@ class Attach(ApiModel):
     """A deployment that exists already. It is looked at and asked once, and never changed."""
 
     id: Annotated[str, Field(min_length=1, max_length=64)] = Field(
-        description="The provider's name of the deployment, in the account of the version's LLMConnection. It must "
-        "serve a version of modelRef."
+        description="Name of the deployment at the provider, in the account of the version's LLMConnection. It "
+        "must serve a version of modelRef."
     )
 
 
 class ModelDeploymentSpec(DeploymentTemplate):
-    """Which model to serve, and how."""
+    """Which model to serve, where, and how."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -191,10 +203,11 @@ class ModelDeploymentSpec(DeploymentTemplate):
         "Active", description="Active follows the model's active version; a number, such as 2, stays with that version."
     )
     retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="Any text; change it to deploy again what a provider has deleted."
+        None, description="Any text. Change it to deploy again what a provider has deleted, or what failed there."
     )
     attach: Attach | None = Field(
-        None, description="A deployment that exists already, instead of one that is made: asked once, never changed."
+        None,
+        description="Use an existing deployment instead of creating one. It is sent one question and never changed.",
     )
 
     @property
@@ -206,14 +219,14 @@ class ModelDeploymentSpec(DeploymentTemplate):
 class Endpoint(ApiModel):
     """How to call it."""
 
-    url: Annotated[str, Field(max_length=512)] = Field(description="Base URL; of OpenAI's API with /v1.")
+    url: Annotated[str, Field(max_length=512)] = Field(description="Base URL; with /v1 for OpenAI's API.")
     model: Annotated[str, Field(max_length=253)] = Field(
         description="Name for the request's model field; for Converse its modelId, for InvokeEndpoint its EndpointName."
     )
     api: Literal["OpenAI", "Converse", "InvokeEndpoint"] = Field(
         "OpenAI",
-        description="Whose clients can ask: any of OpenAI's API, or AWS's SDKs by bedrock-runtime's Converse or "
-        "sagemaker-runtime's InvokeEndpoint, whose body is one of OpenAI's API.",
+        description="API of the endpoint: OpenAI's, or AWS's Converse (bedrock-runtime) or InvokeEndpoint "
+        "(sagemaker-runtime, with a body of OpenAI's API).",
     )
 
 
@@ -222,89 +235,93 @@ class HostedDeployment(ApiModel):
 
     name: Annotated[str, Field(max_length=64)] = Field(description="Its name at the provider.")
     version: Annotated[int, Field(ge=1)] = Field(description="Version of the model that it serves.")
-    connection: Annotated[str, Field(max_length=253)] = Field(description="LLMConnection that it was made with.")
+    connection: Annotated[str, Field(max_length=253)] = Field(description="LLMConnection with which it was created.")
     place: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="Where at the provider the connection led then: it is looked for nowhere else."
+        None, description="Where the connection led when it was created: it is looked for nowhere else."
     )
-    account: Account | None = Field(None, description="In whose account there it was made, as the provider tells it.")
-    created_at: Timestamp = Field(description="When it was asked for, RFC 3339.")
-    answered: bool = Field(False, description="Whether it has answered: from then on the provider has it, or had it.")
+    account: Account | None = Field(None, description="Account in which it was created, as the provider identifies it.")
+    created_at: Timestamp = Field(description="When it was requested, RFC 3339.")
+    answered: bool = Field(False, description="Whether it has answered a request.")
     unseen_since: Timestamp | None = Field(
         None,
-        description="Since when the provider does not show it, anew from when it is asked for; absent while it does.",
+        description="Since when the provider does not show it; absent while it does.",
     )
     released_at: Timestamp | None = Field(
-        None, description="When its deletion was asked for: then it is not missed. Absent once it is known to stand."
+        None, description="When its deletion was requested; absent once it is known to exist still."
     )
-    nonce: Annotated[str, Field(max_length=64)] | None = Field(None, description="retryNonce that it was made for.")
+    nonce: Annotated[str, Field(max_length=64)] | None = Field(None, description="retryNonce for which it was created.")
     terms: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="What was asked for last, where a provider changes it in place: SKU and capacity."
+        None, description="SKU and capacity that were requested last, where a provider changes them in place."
     )
     attached: bool = Field(
-        True, description="Whether it was there before: then it is never changed. Absent, it is taken to have been."
+        True, description="Whether it existed before and was attached; it is then never changed. Absent counts as true."
     )
-    per_hour: Money | None = Field(None, description="Its price per hour, where that is known.")
-    billed_since: Timestamp | None = Field(None, description="From when on it is billed; absent where it is not.")
+    per_hour: Money | None = Field(None, description="Price per hour, if known.")
+    billed_since: Timestamp | None = Field(None, description="Since when it is billed; absent if it is not.")
 
 
 class DeploymentCost(ApiModel):
     """What it costs while it stands. An estimate."""
 
-    per_hour: Money | None = Field(None, description="Price per hour; absent where it is not known.")
+    per_hour: Money | None = Field(None, description="Price per hour; absent if unknown.")
     since_deployed: Money | None = Field(
-        None, description="Price so far, with that of deployments that are gone; absent where a part is not known."
+        None, description="Total so far, including deleted deployments; absent if a part is unknown."
     )
-    ended: Money | None = Field(None, description="The part of it that deployments have cost which are gone.")
-    unpriced: bool | None = Field(None, description="Whether some are gone whose price was not known.")
+    ended: Money | None = Field(None, description="Part of the total that is from deleted deployments.")
+    unpriced: bool | None = Field(None, description="Whether there were deployments whose price is unknown.")
     display: Annotated[str, Field(max_length=32)] | None = Field(
         None, description="What kubectl get shows: the price per hour, or unknown."
     )
-    basis: Annotated[str, Field(max_length=512)] | None = Field(None, description="How the figures come about.")
-    currency: Annotated[str, Field(max_length=3)] = Field(description="ISO 4217 code.")
+    basis: Annotated[str, Field(max_length=512)] | None = Field(None, description="How the figures are calculated.")
+    currency: Annotated[str, Field(max_length=3)] = Field(description="Currency, as ISO 4217 code.")
 
 
 class DeploymentUsage(ApiModel):
     """When it was last asked, as far as that is known."""
 
     deployment: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="Deployment at a provider that this speaks of."
+        None, description="Deployment at a provider that the figures belong to."
     )
     last_request_at: Timestamp | None = Field(
-        None, description="The last request, or the start, RFC 3339; written when it has moved by a tenth of the limit."
+        None,
+        description="Time of the last request, or of the start, RFC 3339; updated in steps of a tenth of afterSeconds.",
     )
     counted: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Requests and tokens of prompts that servers had counted by then, where they tell no time."
+        None,
+        description="Requests and prompt tokens counted by the servers at that time, for servers that report no time.",
     )
-    warned_at: Timestamp | None = Field(None, description="When an Event last said that it is billed while idle.")
+    warned_at: Timestamp | None = Field(None, description="When an Event last warned that it is billed while idle.")
 
 
 class Sleep(ApiModel):
     """It was stopped because nobody asked it."""
 
-    since: Timestamp = Field(description="When that was decided, RFC 3339.")
-    generation: int = Field(description="Generation of the spec by then: another one wakes it.")
+    since: Timestamp = Field(description="Since when, RFC 3339.")
+    generation: int = Field(description="Generation of the spec at that time: a newer one wakes it.")
     wake: Annotated[str, Field(max_length=253)] | None = Field(
-        None, description="Annotation finetune.dev/wake by then: another value wakes it."
+        None, description="Value of the annotation finetune.dev/wake at that time: another value wakes it."
     )
 
 
 class ModelDeploymentStatus(ApiModel):
-    """What answers now."""
+    """What is served now."""
 
-    observed_generation: int | None = Field(None, description="Generation of the spec that the status speaks of.")
-    phase: DeploymentPhase | None = Field(None, description="For people. Machines read conditions.")
+    observed_generation: int | None = Field(None, description="Generation of the spec that the status describes.")
+    phase: DeploymentPhase | None = Field(
+        None, description="State in one word, for people; tools should read conditions."
+    )
     conditions: Conditions | None = Field(None, description="Ready, Reconciling, Stalled.")
-    served_version: int | None = Field(None, description="Version that answers.")
-    target_version: int | None = Field(None, description="Version that is meant to answer.")
+    served_version: int | None = Field(None, description="Version that is served now.")
+    target_version: int | None = Field(None, description="Version that should be served.")
     engine: Annotated[str, Field(max_length=32)] | None = Field(None, description="Engine that serves.")
-    replicas: int | None = Field(None, description="Pods that answer.")
+    replicas: int | None = Field(None, description="Number of ready pods.")
     selector: Annotated[str, Field(max_length=128)] | None = Field(
-        None, description="Label selector of the server's pods, by which an autoscaler finds them."
+        None, description="Label selector of the server's pods, for autoscalers."
     )
     endpoint: Endpoint | None = Field(None, description="How to call it.")
     hosted: Annotated[list[HostedDeployment], Field(max_length=16)] | None = Field(
-        None, description="Deployments at a provider that are this object's and are not gone yet."
+        None, description="Deployments at a provider that belong to this object and are not deleted yet."
     )
-    usage: DeploymentUsage | None = Field(None, description="When it was last asked.")
-    asleep: Sleep | None = Field(None, description="Set while it is stopped because nobody asked it.")
-    cost: DeploymentCost | None = Field(None, description="What it costs while it stands.")
+    usage: DeploymentUsage | None = Field(None, description="When it was last used.")
+    asleep: Sleep | None = Field(None, description="Present while the deployment is stopped because nobody asked it.")
+    cost: DeploymentCost | None = Field(None, description="Cost of the deployments at a provider, at list price.")

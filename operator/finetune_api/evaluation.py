@@ -41,7 +41,7 @@ def stays_in_cluster(url: str) -> bool:
 
 
 class ZeroShot(ApiModel):
-    """The base model, asked as the tuned one is."""
+    """The base model without examples."""
 
     model_config = _NO_FIELDS
 
@@ -51,8 +51,8 @@ class FewShot(ApiModel):
 
     examples: Annotated[int, Field(ge=1, le=64)] = Field(
         4,
-        description="Rows of the training set that precede each question, chosen by hyperparameters.seed. A question "
-        "whose prompt would not fit into the model's context gets fewer.",
+        description="Number of training rows in each prompt, chosen by hyperparameters.seed. A question whose "
+        "prompt would not fit into the model's context gets fewer.",
     )
 
 
@@ -66,15 +66,15 @@ class Service(ApiModel):
     """Any service with OpenAI's chat completions."""
 
     url: Annotated[str, Field(max_length=512), _ENDPOINT_URL] = Field(
-        description="Root of its API, for example http://rag.team-a.svc/v1. Questions leave the pod for it. "
-        "An air-gapped connection allows Services of the cluster and what its allowedEndpoints name."
+        description="Base URL of its API, for example http://rag.team-a.svc/v1. The prompts of the test set are "
+        "sent there. An air-gapped connection allows Services of the cluster and what its allowedEndpoints name."
     )
-    model: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="Model that requests name.")
+    model: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="Name of the model in requests.")
     api_key_secret_ref: SecretKeyRef | None = Field(
-        None, description="Bearer key: a Secret of the job's namespace. Absent: requests carry none."
+        None, description="Bearer key: a Secret of the job's namespace. Absent: no key is sent."
     )
-    concurrency: Annotated[int, Field(ge=1, le=64)] = Field(4, description="Requests at the same time.")
-    timeout_seconds: Annotated[int, Field(ge=1, le=600)] = Field(60, description="Seconds for one answer.")
+    concurrency: Annotated[int, Field(ge=1, le=64)] = Field(4, description="Number of concurrent requests.")
+    timeout_seconds: Annotated[int, Field(ge=1, le=600)] = Field(60, description="Seconds to wait for an answer.")
 
 
 class Endpoint(Service):
@@ -84,7 +84,7 @@ class Endpoint(Service):
         str,
         Field(max_length=40),
         shaped("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "write at most 40 of a-z, 0-9 and -, such as rag"),
-    ] = Field(description="What status and report call it.")
+    ] = Field(description="Name of the endpoint in status and report.")
 
 
 class Judge(Service):
@@ -92,7 +92,7 @@ class Judge(Service):
 
     criteria: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
         None,
-        description="What makes an answer the better one. Default: it is right, complete and to the point.",
+        description="What makes an answer better. Default: it is right, complete and to the point.",
     )
 
 
@@ -106,7 +106,7 @@ class Output(ApiModel):
             "^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/.][^/]*)+$",
             "write pvc://CLAIM/FOLDER with a claim of the job's namespace, no part of the path beginning with a dot",
         ),
-    ] = Field(description="pvc://CLAIM/FOLDER, of a claim of the job's namespace.")
+    ] = Field(description="pvc://CLAIM/FOLDER on a claim of the job's namespace.")
 
 
 class Baseline(ApiModel):
@@ -117,14 +117,14 @@ class Baseline(ApiModel):
             (f"[{', '.join(f'has(self.{name})' for name in BASELINES)}].filter(one, one).size() == 1", _ONE_KIND)
         )
     )
-    zero_shot: ZeroShot | None = Field(None, description="The base model, asked as the tuned one is.")
+    zero_shot: ZeroShot | None = Field(None, description="The base model without examples.")
     few_shot: FewShot | None = Field(None, description="The base model with examples in its prompt.")
     active_version: ActiveVersion | None = Field(
         None,
-        description="The version that is active when the attempt starts. Jobs of a model with activation IfBetter "
-        "are compared with it in any case.",
+        description="The version that is active when the attempt starts. Always compared if the model has "
+        "activation IfBetter.",
     )
-    endpoint: Endpoint | None = Field(None, description="Any OpenAI-compatible service.")
+    endpoint: Endpoint | None = Field(None, description="Any service with an OpenAI-compatible chat completions API.")
 
     @property
     def kind(self) -> str:
@@ -156,7 +156,7 @@ def _once(field: str) -> str:
 
 
 class Evaluation(ApiModel):
-    """How the tuned model is measured on dataset.test, and beside what."""
+    """How the tuned model is evaluated on dataset.test, and against which baselines."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -181,29 +181,29 @@ class Evaluation(ApiModel):
     )
     metrics: Annotated[list[Metric], Field(min_length=1, max_length=len(METRICS))] = Field(
         default_factory=_default_metrics,
-        description="Measures: exactMatch, tokenF1, rougeL, chrF, jsonValid, jsonFields. The first one decides the "
-        "verdict. Loss and perplexity are always there.",
+        description="Metrics: exactMatch, tokenF1, rougeL, chrF, jsonValid, jsonFields. The first one decides the "
+        "verdict. Loss and perplexity are always reported.",
     )
     baselines: Annotated[list[Baseline], Field(min_length=1, max_length=_BASELINE_LIMIT)] = Field(
         default_factory=_default_baselines,
-        description="What the tuned model is compared with, each on the same rows. Default: zeroShot.",
+        description="Models to compare the tuned model with, on the same rows. Default: zeroShot.",
     )
     judge: Judge | None = Field(
         None,
-        description="A model that says which of two answers is the better one: the tuned model's or a baseline's. Each "
-        "pair is shown in both orders, and only what it says in both counts. It does not decide the verdict.",
+        description="A model that decides which of two answers is better, the tuned model's or a baseline's. Each "
+        "pair is shown in both orders, and counts only if both agree. It does not affect the verdict.",
     )
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] | None = Field(
         None,
-        description="Tokens of an answer at most. Default: what the longest completion of dataset.test takes and an "
-        "eighth more, at most 1024.",
+        description="Maximum number of tokens of an answer. Default: the longest completion of dataset.test plus "
+        "an eighth, at most 1024.",
     )
 
     output: Output | None = Field(
         None,
-        description="Folder for report.html and evaluation.jsonl of a model that stays at its provider, in a folder of "
-        "the job's own name. Answers are kept there as they come: a pod that is interrupted asks nothing twice. Jobs "
-        "that leave an artifact have both in it.",
+        description="For models at a provider: folder for report.html and evaluation.jsonl, in a subfolder with "
+        "the job's name. Answers are stored there as they arrive, so that an interrupted pod asks nothing twice. "
+        "Jobs that leave an artifact have both files in it.",
     )
 
     @property
@@ -244,13 +244,13 @@ class Evaluation(ApiModel):
 class Scores(ApiModel):
     """Measures of one model on the test set, each the mean over its rows."""
 
-    exact_match: float | None = Field(None, description="Part of answers equal to the completion, 0 to 1.")
+    exact_match: float | None = Field(None, description="Fraction of answers equal to the completion, 0 to 1.")
     token_f1: float | None = Field(None, description="Overlap of words with the completion, F1 as in SQuAD, 0 to 1.")
     rouge_l: float | None = Field(None, description="Longest common subsequence of words, ROUGE-L F1, 0 to 1.")
     chr_f: float | None = Field(None, description="Overlap of character n-grams, chrF2, 0 to 1.")
-    json_valid: float | None = Field(None, description="Part of answers that are JSON, 0 to 1.")
+    json_valid: float | None = Field(None, description="Fraction of answers that are JSON, 0 to 1.")
     json_fields: float | None = Field(
-        None, description="Part of fields with the right value, over rows whose completion is JSON, 0 to 1."
+        None, description="Fraction of fields with the right value, over rows whose completion is JSON, 0 to 1."
     )
     loss: float | None = Field(None, description="Mean negative log likelihood per completion token, in nats.")
     perplexity: float | None = Field(None, description="exp(loss).")
@@ -288,10 +288,10 @@ class Differences(ApiModel):
 class Judged(ApiModel):
     """What the judge said of the tuned model's answers beside a baseline's. A tie, too, where the order decided."""
 
-    wins: int = Field(description="Rows on which the tuned model's answer is the better one.")
-    ties: int = Field(description="Rows without a better answer.")
-    losses: int = Field(description="Rows on which the baseline's answer is the better one.")
-    errors: int = Field(0, description="Rows on which the judge said nothing that could be read.")
+    wins: int = Field(description="Rows in which the tuned model's answer is better.")
+    ties: int = Field(description="Rows in which neither answer is better.")
+    losses: int = Field(description="Rows in which the baseline's answer is better.")
+    errors: int = Field(0, description="Rows for which the judge gave no readable answer.")
     verdict: Verdict | None = Field(
         None, description="Whether the tuned model is better: by the interval of wins minus losses."
     )
@@ -301,19 +301,19 @@ class Compared(Scores):
     """A baseline's measures, and whether the tuned model is better than it."""
 
     verdict: Verdict | None = Field(
-        None, description="Whether the tuned model is better, by the interval of the first metric."
+        None, description="Whether the tuned model is better than this baseline, by the interval of the first metric."
     )
-    difference: Differences | None = Field(None, description="Tuned minus baseline, 95 % intervals.")
-    judged: Judged | None = Field(None, description="What the judge said.")
+    difference: Differences | None = Field(None, description="95 % intervals of tuned minus baseline.")
+    judged: Judged | None = Field(None, description="Result of the judge.")
     problem: Annotated[str, Field(max_length=300)] | None = Field(
-        None, description="Why it was not measured, or only on a part of the rows."
+        None, description="Why it was not evaluated, or only on some of the rows."
     )
 
 
 class FewShotScores(Compared):
     """The base model with examples."""
 
-    examples: float | None = Field(None, description="Examples in a prompt, the mean over the rows.")
+    examples: float | None = Field(None, description="Number of examples in a prompt, mean over the rows.")
 
 
 class ActiveVersionScores(Compared):
@@ -326,15 +326,19 @@ class EndpointScores(Compared):
     """One endpoint."""
 
     name: Annotated[str, Field(max_length=40)] = Field(description="Its name in the job.")
-    rows: int = Field(description="Rows that it answered; measures and verdict are over these.")
-    errors: int = Field(0, description="Rows that it did not answer, after retries.")
-    prompt_tokens: float | None = Field(None, description="Prompt tokens per answer as it reports them, the mean.")
+    rows: int = Field(description="Number of rows that it answered; scores and verdict are over these.")
+    errors: int = Field(0, description="Number of rows that it did not answer after retries.")
+    prompt_tokens: float | None = Field(
+        None, description="Prompt tokens per answer as it reports them, mean over the rows."
+    )
 
 
 class Baselines(ApiModel):
     """What the tuned model is compared with, on the same rows."""
 
-    zero_shot: Compared | None = Field(None, description="The base model, without examples. Its loss is always there.")
+    zero_shot: Compared | None = Field(
+        None, description="The base model without examples. Its loss is always reported."
+    )
     few_shot: FewShotScores | None = Field(None, description="The base model, with examples in its prompt.")
     active_version: ActiveVersionScores | None = Field(None, description="The version that was active.")
     endpoints: Annotated[list[EndpointScores], Field(max_length=ENDPOINTS)] | None = Field(
@@ -352,27 +356,27 @@ class TokensPerAnswer(ApiModel):
 
     tuned: float = Field(description="The tuned model.")
     few_shot: float | None = Field(None, description="The base model with examples.")
-    saved: float | None = Field(None, description="Part that tuning saves against few-shot, 0 to 1.")
+    saved: float | None = Field(None, description="Fraction that tuning saves against few-shot, 0 to 1.")
 
 
 class EvaluationResult(ApiModel):
-    """The tuned model beside its baselines."""
+    """Scores of the tuned model and its baselines on the test set."""
 
     rows: int = Field(description="Rows of the test set.")
     metric: Metric = Field("exactMatch", description="The metric that decides the verdicts.")
     tuned: Scores = Field(description="The tuned model.")
-    baselines: Baselines = Field(description="The others, on the same rows.")
+    baselines: Baselines = Field(description="Scores of the baselines on the same rows.")
     verdict: Verdict | None = Field(
         None,
-        description="Whether tuning was worth it: the least favourable verdict of all baselines. Better only if the "
-        "tuned model is better than each of them.",
+        description="Overall verdict: the least favourable one of all baselines. Better only if the tuned model is "
+        "better than each of them.",
     )
     tokens_per_answer: TokensPerAnswer | None = Field(None, description="Prompt tokens per answer.")
     missing: Annotated[str, Field(max_length=500)] | None = Field(
-        None, description="What was not measured of the tuned model, and why."
+        None, description="What was not measured for the tuned model, and why."
     )
     test_sha256: Annotated[str, Field(max_length=64)] | None = Field(
-        None, alias="testSHA256", description="SHA-256 of the test file: results of unlike files do not compare."
+        None, alias="testSHA256", description="SHA-256 of the test file: results on different files are not comparable."
     )
 
     def compact(self) -> Self:

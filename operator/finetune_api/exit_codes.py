@@ -14,7 +14,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     """argparse's own: a wrong flag."""
     DATASET_INVALID = 65
-    """Rows that cannot be used."""
+    """Number of rows that cannot be used."""
     DATASET_NOT_FOUND = 66
     MODEL_NOT_FOUND = 67
     """Neither in the cache nor, where it may be asked, on the hub."""

@@ -37,29 +37,32 @@ class LoRA(ApiModel):
     """Low-rank adapters."""
 
     r: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Rank of the adapters.")
-    alpha: Annotated[int, Field(ge=1, le=2048)] = Field(32, description="Scale: adapters count alpha / r.")
+    alpha: Annotated[int, Field(ge=1, le=2048)] = Field(
+        32, description="Scaling: the adapters' output is multiplied by alpha / r."
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Part of the adapters' input that is left out at random while they learn, 0 to less than 1."
+        0.0, description="Dropout: fraction of the adapters' input that is dropped at random during training."
     )
     target_modules: Annotated[str, Field(min_length=1, max_length=512)] = Field(
         "all-linear",
-        description="all-linear, or names of modules as one text with commas between them, such as q_proj,v_proj.",
+        description="all-linear, or a comma-separated list of module names, for example q_proj,v_proj.",
     )
     use_rslora: bool = Field(
         False,
         alias="useRSLoRA",
-        description="rsLoRA: adapters count alpha / √r instead of alpha / r, so that a large rank learns as well.",
+        description="rsLoRA: scale the adapters by alpha / √r instead of alpha / r, so that large ranks train as well.",
     )
     use_dora: bool = Field(
         False,
         alias="useDoRA",
-        description="DoRA: lengths and directions of the weights are learnt apart. Slower; better at small ranks.",
+        description="DoRA: train magnitude and direction of the weights separately. Slower; better at small ranks. "
+        "Not served by vLLM.",
     )
     lora_plus_ratio: Annotated[float, Field(ge=1, le=1000)] | None = Field(
         None,
         alias="loraPlusRatio",
-        description="LoRA+: the adapters' second halves (B) learn at learningRate times this, for example 16. "
-        "Absent: both halves learn at learningRate.",
+        description="LoRA+: the B matrices of the adapters learn at learningRate times this factor, for example "
+        "16. Absent: A and B learn at learningRate.",
     )
 
     @property
@@ -83,7 +86,7 @@ class Hyperparameters(ApiModel):
         )
     )
     epochs: Annotated[float, Field(gt=0, le=1000)] = Field(
-        3, description="Passes over the training set; a fraction is a part of one."
+        3, description="Passes over the training set. Fractions are allowed, for example 0.5."
     )
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
@@ -92,43 +95,51 @@ class Hyperparameters(ApiModel):
     )
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         None,
-        description="Factor on the provider's own rate, for providers that take it instead of learningRate "
-        "(OpenAI and its kin, Azure OpenAI, Claude at Bedrock). Default: the provider's choice.",
+        description="Factor on the provider's own learning rate, for providers that accept it instead of "
+        "learningRate (OpenAI and compatible services, Azure OpenAI, Claude at Bedrock). Default: the provider's "
+        "choice.",
     )
-    batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(16, description="Rows per optimizer step, all GPUs.")
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
+        16, description="Rows per optimizer step, over all GPUs and nodes together."
+    )
     micro_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
-        None, description="Rows per forward pass on one GPU; a divisor of batchSize. Default: chosen by the trainer."
+        None,
+        description="Rows per forward pass on one GPU; must divide batchSize. Changes memory and speed, not "
+        "the result. Default: chosen by the trainer.",
     )
     max_sequence_length: Annotated[int, Field(ge=8, le=1048576)] = Field(
-        1024, description="Most tokens of a row, prompt and completion together; the end of a longer one is cut."
+        1024,
+        description="Maximum number of tokens of a row, prompt and completion together; the end of a longer "
+        "one is cut.",
     )
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.03, description="Part of the steps in which the learning rate rises, 0 to 1."
+        0.03, description="Fraction of the steps during which the learning rate rises to its peak."
     )
     schedule: Literal["Cosine", "Linear", "Constant"] = Field(
-        "Cosine", description="How the learning rate goes on after it has risen: Cosine and Linear fall to zero."
+        "Cosine", description="Learning rate after the warmup: Cosine and Linear decay to zero, Constant stays."
     )
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0, description="Weight decay of AdamW, decoupled from the gradient."
-    )
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="Weight decay of AdamW.")
     max_grad_norm: Annotated[float, Field(gt=0, le=1000)] = Field(
-        1.0, description="Most that the norm of all gradients together may be; larger ones are scaled down to it."
+        1.0, description="Gradient clipping: gradients with a larger global norm are scaled down to it."
     )
     seed: Annotated[int, Field(ge=0, le=4294967295)] = Field(
-        0, description="Seed of the data's order, dropout, the adapters' first weights and few-shot examples."
+        0,
+        description="Random seed for the order of the data, dropout, the adapters' initial weights and the "
+        "choice of few-shot examples.",
     )
     precision: Literal["Auto", "BFloat16", "Float32"] = Field(
         "Auto",
-        description="Numbers that frozen weights are kept in and products are computed in. Auto: bfloat16 where the "
-        "GPU has it, and for adapters on one CPU node that multiplies it (AMX, AVX-512 BF16, Arm BF16); else float32.",
+        description="Number format of frozen weights and of computations. Auto: BFloat16 on GPUs that have it, and "
+        "for adapters on a single CPU node that multiplies it (AMX, AVX-512 BF16, Arm BF16); otherwise Float32.",
     )
     packing: bool = Field(
         True,
-        description="Rows of a step stand behind one another without padding, and attention keeps them apart. Off, and "
-        "where the model's attention cannot: passes of rows of like lengths, padded.",
+        description="Concatenate the rows of a step without padding; attention keeps them apart, and the result is "
+        "the same. If false, or if the model does not support it, rows of similar length are padded.",
     )
     checkpoint_steps: Annotated[int, Field(ge=1, le=1000000)] | None = Field(
-        None, description="Optimizer steps between checkpoints. Default: chosen so that there are about ten."
+        None,
+        description="Optimizer steps between checkpoints. Default: chosen so that there are about ten checkpoints.",
     )
 
     @model_validator(mode="after")
@@ -139,17 +150,17 @@ class Hyperparameters(ApiModel):
 
 
 class ArtifactOptions(ApiModel):
-    """What the job leaves."""
+    """The tuned weights: merged or not, and where they are pushed."""
 
     merge: bool = Field(
         False,
-        description="Add the adapter to the base model: the artifact is a whole model in the base's own numbers, with "
-        "QLoRA too, and as large as the base. Off: the adapter alone.",
+        description="Merge the adapter into the base model: the artifact is a whole model in the base model's "
+        "number format (also with QLoRA), and as large as the base model. If false, the artifact is the adapter.",
     )
     push: Push | None = Field(
         None,
-        description="Where the artifact goes besides the place where it is kept. A push that fails loses nothing: the "
-        "version stands, and status.result.pushes says why.",
+        description="Registries and hubs to which the artifact is also pushed. A failed push does not fail the "
+        "job: the version exists, and status.result.pushes has the cause.",
     )
 
 
@@ -157,7 +168,8 @@ class Code(ApiModel):
     """The user's own Python."""
 
     config_map_ref: ConfigMapKeyRef = Field(
-        description="ConfigMap of the job's namespace and its key. All its keys are beside the code when it runs."
+        description="ConfigMap of the job's namespace, and the key that is run. The other keys are in the same "
+        "folder and can be imported."
     )
 
 
@@ -166,31 +178,36 @@ class Resources(ApiModel):
 
     nodes: Annotated[int, Field(ge=1, le=1024)] = Field(
         1,
-        description="Pods that train together, each with what is asked for here; at SageMaker instances. More than one "
-        "pod needs JobSet on the cluster, and volumes that pods of several nodes can mount (ReadWriteMany).",
+        description="Number of pods that train together, each with these resources; at SageMaker, number of "
+        "instances. More than 1 needs JobSet on the cluster, and volumes that pods on several nodes can mount "
+        "(ReadWriteMany).",
     )
     gpus_per_node: Annotated[int, Field(ge=0, le=16)] | None = Field(
         None,
-        description="GPUs of a pod, of the connection's gpuResource; each trains with its own share of a step's rows. "
-        "0: train on CPU. Default: what the connection's podTemplate.resources ask for.",
+        description="GPUs per pod (of the connection's gpuResource). 0: train on CPU. Default: what "
+        "podTemplate.resources of the connection requests.",
     )
     cpu: Quantity | None = Field(
         None,
-        description="CPU of a pod, as request and limit, for example 2 or 500m, which is half a CPU. Default: the "
+        description="CPU per pod, as request and limit, for example 2, or 500m for half a CPU. Default: the "
         "connection's podTemplate.",
     )
     memory: Size | None = Field(
         None,
-        description="Memory of a pod, as request and limit, for example 16Gi. Default: the connection's podTemplate.",
+        description="Memory per pod, as request and limit, for example 16Gi. Default: the connection's podTemplate.",
     )
     ephemeral_storage: Size | None = Field(
         None,
-        description="Scratch space of a pod on its node's disk, as request and limit, for example 50Gi. Default: the "
-        "connection's podTemplate.",
+        description="Scratch space per pod on its node's disk, as request and limit, for example 50Gi. Default: "
+        "the connection's podTemplate.",
     )
     instance_type: (
         Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")] | None
-    ) = Field(None, description="Instance type at SageMaker, one of the connection's. Default: its first.")
+    ) = Field(
+        None,
+        description="Instance type at SageMaker, one of the connection's instanceTypes, for example "
+        "ml.g5.xlarge. Default: the first of them.",
+    )
 
     @property
     def ranks(self) -> int:
@@ -202,7 +219,7 @@ class Adopt(ApiModel):
     """A job that was made elsewhere."""
 
     job_id: Annotated[str, Field(min_length=1, max_length=253)] = Field(
-        description="The provider's name of the job, such as ftjob-abc123; at AWS its ARN or its name."
+        description="ID of the job at the provider, for example ftjob-abc123; at AWS its ARN or its name."
     )
 
 
@@ -217,12 +234,12 @@ class Budget(ApiModel):
             'write the amount alone, [0-9] and a point in quotes, such as "25.00"; the currency is a field of its own',
         ),
     ] = Field(
-        description='Most that the estimate may be, as text in quotes, such as "25.00"; above it the job is refused '
-        "before any call."
+        description='Maximum estimated cost, in quotes, for example "25.00". A job whose estimate is higher is '
+        "refused before any call to the provider."
     )
     currency: Annotated[
         str, Field(min_length=3, max_length=3), shaped("^[A-Z]{3}$", "write the ISO 4217 code, such as USD")
-    ] = Field("USD", description="ISO 4217 code.")
+    ] = Field("USD", description="Currency, as ISO 4217 code.")
 
 
 class FineTuneJobSpec(ApiModel):
@@ -279,70 +296,82 @@ class FineTuneJobSpec(ApiModel):
             MODEL_REF_RULE,
         )
     )
-    connection_ref: ObjectRef = Field(description="LLMConnection that the job uses.")
+    connection_ref: ObjectRef = Field(
+        description="LLMConnection to use: where the model is trained, and with which image and credentials."
+    )
     base_model: Annotated[str, Field(min_length=1, max_length=256), _MODEL_NAME] = Field(
-        description="Model to start from, for example HuggingFaceTB/SmolLM2-135M-Instruct."
+        description="Base model, for example HuggingFaceTB/SmolLM2-135M-Instruct; at a provider, the provider's "
+        "name or ID of it."
     )
     model_ref: ModelRef = Field(
-        description="FineTunedModel that gets a new version; made when it does not exist. At most 63 characters."
+        description="FineTunedModel that gets a new version; created if it does not exist. At most 63 characters."
     )
     dataset: Dataset = Field(
-        description="Rows of prompt and completion, with an optional system message. Guardrails of a connection or "
-        "gateway are not applied to them."
+        description="Training, validation and test data: rows of prompt and completion, with an optional system "
+        "message. Guardrails of a connection or gateway are not applied to them."
     )
     method: Method = Field(
         "LoRA",
-        description="LoRA: small adapters on a frozen base. QLoRA: the same on a base of 4-bit numbers (NF4), in a "
-        "quarter of its memory. Full: all weights.",
+        description="LoRA: train small adapters on a frozen base model. QLoRA: the same on a base model quantised "
+        "to 4 bits (NF4), which takes a quarter of its memory. Full: train all weights.",
     )
     lora: LoRA | None = Field(
-        None, description="Adapters, for methods LoRA and QLoRA. Absent: the defaults of its fields."
+        None, description="Settings of the adapters, for methods LoRA and QLoRA. Absent: the defaults of its fields."
     )
     preference: Preference | None = Field(
         None,
-        description="Learn which of two answers is the better one (DPO), by any method: rows have prompt, chosen and "
-        "rejected. Write {} for the defaults. Absent: completions are learnt. Not at Bedrock; at OpenAI and Azure "
-        "OpenAI with the base models that have it there.",
+        description="Preference tuning (DPO), with any method: rows have prompt, chosen and rejected. Write {} for "
+        "the defaults. Absent: learn completions. Not available at Bedrock; at OpenAI and Azure OpenAI for the base "
+        "models that support it there.",
     )
     hyperparameters: Hyperparameters = Field(
-        Hyperparameters(), description="How to learn. Providers take some of them; what they cannot heed is refused."
+        Hyperparameters(),
+        description="Hyperparameters. Providers support some of them; the others are rejected, not ignored.",
     )
     resources: Resources = Field(
-        Resources(), description="What each trainer pod asks for. Default: the connection's podTemplate."
+        Resources(), description="Resources of each trainer pod. Default: the connection's podTemplate."
     )
-    artifact: ArtifactOptions = Field(ArtifactOptions(), description="What the job leaves.")
+    artifact: ArtifactOptions = Field(
+        ArtifactOptions(), description="The tuned weights: merged or not, and where they are pushed."
+    )
     code: Code | None = Field(
         None,
-        description="Own Python instead of the built-in recipe, run in the training pod. The connection has to allow "
-        "it (fineTuning.allowCode).",
+        description="Your own Python code instead of the built-in recipe, run in the training pod. The connection "
+        "must allow it (fineTuning.allowCode).",
     )
     evaluation: Evaluation = Field(
         Evaluation(),
-        description="How the tuned model is measured on dataset.test, and beside what. Without dataset.test it is not.",
+        description="How the tuned model is evaluated on dataset.test, and against which baselines. Has no effect "
+        "without dataset.test.",
     )
     trackers: Trackers | None = Field(
         None,
-        description="Experiment trackers that follow the training. They may fail without harm: see status.trackers.",
+        description="Experiment trackers that receive losses and other metrics. A tracker that fails does not stop "
+        "the training: see status.trackers.",
     )
     adopt: Adopt | None = Field(
         None,
-        description="Make a version of a job that is at the provider already, instead of making one. It is only "
-        "looked at, never cancelled; dataset is recorded and not read.",
+        description="Make a version of an existing job at the provider instead of starting one. That job is only "
+        "observed, never cancelled; dataset is recorded but not read.",
     )
-    budget: Budget | None = Field(None, description="What the job may cost. For providers that bill for tuning.")
+    budget: Budget | None = Field(None, description="Maximum cost of the job, for providers that bill for tuning.")
     hub_token_secret_ref: SecretKeyRef | None = Field(
-        None, description="Hugging Face token for gated base models: a Secret of the job's namespace and its key."
+        None, description="Hugging Face token for gated base models: a Secret of the job's namespace, and its key."
     )
-    suspend: bool = Field(False, description="Stop the pod and keep the checkpoint; false goes on from there.")
+    suspend: bool = Field(
+        False,
+        description="true stops the job and keeps its checkpoint; false resumes it. At "
+        "providers other than SageMaker resuming starts from the beginning.",
+    )
     active_deadline_seconds: Annotated[int, Field(ge=1, le=31536000)] | None = Field(
-        None, description="Seconds of one attempt after which the job fails. Default: no limit."
+        None, description="Seconds after which an attempt is stopped and the job fails. Default: no limit."
     )
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315360000)] | None = Field(
         None,
-        description="Seconds after its end at which the job is deleted. Its model version stays. Default: it is kept.",
+        description="Seconds after its end when the job is deleted; its model version stays. Default: the job is kept.",
     )
     retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="Any text; change it to start a failed job again, from its last checkpoint."
+        None, description="Any text. Change it to retry a failed job, from its last checkpoint."
     )
 
     @property

@@ -22,22 +22,22 @@ LOSS_POINTS = 100
 
 
 class Progress(ApiModel):
-    """How far the training is."""
+    """Progress of training and evaluation."""
 
     step: Annotated[int, Field(ge=0)] = Field(description="Optimizer steps done.")
-    total_steps: Annotated[int, Field(ge=0)] = Field(description="Optimizer steps in all.")
+    total_steps: Annotated[int, Field(ge=0)] = Field(description="Total number of optimizer steps.")
     epoch: float = Field(0.0, description="Passes over the data done.")
-    percent: Annotated[int, Field(ge=0, le=100)] = Field(0, description="Steps done of all, in percent.")
+    percent: Annotated[int, Field(ge=0, le=100)] = Field(0, description="Fraction of steps done, in percent.")
     tokens_per_second: float | None = Field(None, description="Non-padding tokens per second.")
-    eta_seconds: int | None = Field(None, description="Seconds left, as an estimate.")
+    eta_seconds: int | None = Field(None, description="Estimated seconds left.")
     answers: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Answers to the test set so far, of the tuned model and its baselines together."
     )
-    total_answers: Annotated[int, Field(ge=0)] | None = Field(None, description="Answers in all.")
+    total_answers: Annotated[int, Field(ge=0)] | None = Field(None, description="Total number of answers.")
     saved_step: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Step of the newest checkpoint: a next attempt would go on from there."
+        None, description="Step of the newest checkpoint, from which the next attempt would resume."
     )
-    updated_at: Timestamp | None = Field(None, description="When the trainer said so, RFC 3339.")
+    updated_at: Timestamp | None = Field(None, description="When the trainer reported it, RFC 3339.")
 
 
 class LossPoint(ApiModel):
@@ -45,14 +45,14 @@ class LossPoint(ApiModel):
 
     step: int = Field(description="Optimizer step.")
     value: float = Field(
-        description="Mean negative log likelihood per completion token, in nats; with preference the mean DPO loss of "
-        "a row."
+        description="Mean negative log likelihood per completion token, in nats; with preference the mean DPO loss "
+        "per row."
     )
     reward_accuracy: float | None = Field(
-        None, description="With preference: part of the rows whose chosen answer has gained on the rejected one."
+        None, description="With preference: fraction of rows whose chosen answer gained on the rejected one."
     )
     reward_margin: float | None = Field(
-        None, description="With preference: beta times how many nats it has gained, as a mean of the rows."
+        None, description="With preference: beta times that gain in nats, mean over the rows."
     )
 
 
@@ -116,16 +116,16 @@ class ArtifactRef(ApiModel):
     kind: Literal["Adapter", "Full"] | None = Field(None, description="LoRA adapter, or all weights.")
     architecture: Literal["CausalLM", "Seq2SeqLM"] | None = Field(
         None,
-        description="CausalLM: goes on with its prompt. Seq2SeqLM: an encoder-decoder, such as T5.",
+        description="CausalLM: a decoder-only model. Seq2SeqLM: an encoder-decoder, for example T5.",
     )
     lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")
     use_dora: bool | None = Field(None, alias="useDoRA", description="Whether the adapter is a DoRA.")
     base_model: Annotated[str, Field(max_length=256)] | None = Field(
-        None, description="What an adapter that was made elsewhere names as its base model."
+        None, description="Base model that the adapter of an adopted job names."
     )
     bytes: int | None = Field(None, description="Size of the folder in bytes.")
     sha256: Annotated[str, Field(max_length=64)] | None = Field(
-        None, alias="sha256", description="SHA-256 of the folder's manifest, which has those of the files."
+        None, alias="sha256", description="SHA-256 of the folder's manifest, which contains the checksums of the files."
     )
 
 
@@ -146,7 +146,7 @@ class TrainingResult(ApiModel):
         None, alias="datasetSHA256", description="SHA-256 of the training file."
     )
     pushes: Annotated[list[Pushed], Field(max_length=4)] | None = Field(
-        None, description="What became of spec.artifact.push."
+        None, description="Outcome of spec.artifact.push."
     )
 
 
@@ -154,16 +154,17 @@ class Cost(ApiModel):
     """What the job costs at its provider."""
 
     estimated: Money = Field(
-        description="Before the job: tokens of the data, epochs and list price; where time is billed, at most."
+        description="Estimate before the job: tokens of the data, times epochs, times list price; where time is "
+        "billed, the maximum."
     )
     evaluation: Money | None = Field(
-        None, description="Part of the estimate that is for asking the models at the provider, where that is known."
+        None, description="Part of the estimate for evaluating the models at the provider, if known."
     )
     actual: Money | None = Field(
-        None, description="After the job: tokens, or time, that the provider billed, at list price."
+        None, description="Cost after the job: tokens or time that the provider billed, at list price."
     )
-    currency: Annotated[str, Field(max_length=3)] = Field(description="ISO 4217 code.")
-    basis: Annotated[str, Field(max_length=512)] = Field(description="How the figures come about.")
+    currency: Annotated[str, Field(max_length=3)] = Field(description="Currency, as ISO 4217 code.")
+    basis: Annotated[str, Field(max_length=512)] = Field(description="How the figures are calculated.")
 
 
 PartName = Literal[SplitName, "code"]
@@ -204,7 +205,7 @@ class EvaluationDeployment(ApiModel):
     created_at: Timestamp = Field(description="When it was recorded, RFC 3339.")
     unseen_since: Timestamp | None = Field(
         None,
-        description="Since when the provider does not show it, anew from when it is asked for; absent while it does.",
+        description="Since when the provider does not show it; absent while it does.",
     )
     ready_at: Timestamp | None = Field(
         None, description="When it was first seen to be ready, RFC 3339: from then on it is billed."
@@ -247,36 +248,34 @@ class ProviderStatus(ApiModel):
         None, description="Job of the cluster or of the provider, of the present attempt."
     )
     place: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="Where at the provider it was begun: what was made there is looked for nowhere else."
+        None, description="Where at the provider it was started; it is looked for nowhere else."
     )
-    account: Account | None = Field(
-        None, description="In whose account there it was begun, as the provider tells it: as with place."
-    )
+    account: Account | None = Field(None, description="Account in which it was started, as the provider identifies it.")
     owner_uid: Annotated[str, Field(max_length=64)] | None = Field(
         None,
         description="UID by which the job's things at its provider are known: the job's own or, where it came back "
         "from a backup with its status, that of the job as it was.",
     )
-    attempt: Annotated[int, Field(ge=0)] = Field(0, description="Attempts so far, each a new pod.")
+    attempt: Annotated[int, Field(ge=0)] = Field(0, description="Number of attempts so far, each with a new pod.")
     retries: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="Attempts after a failure or an interruption. maxRetries bounds those after failures and the "
-        "fruitless interruptions together.",
+        description="Number of retries after failures and interruptions. maxRetries limits those after failures "
+        "and the fruitless interruptions together.",
     )
     interruptions: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="Retries among them after an interruption by the cluster: an eviction, a preemption, a drained "
-        "or lost node, a deleted pod.",
+        description="Number of those after an interruption by the cluster: an eviction, a preemption, a drained or "
+        "lost node, a deleted pod.",
     )
     fruitless_interruptions: Annotated[int, Field(ge=0)] = Field(
-        0, description="The last ones of these, in a row, before each of which no newer checkpoint was reached."
+        0, description="Number of the last interruptions in a row without a newer checkpoint."
     )
     saved_work: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="What the present attempt found done: steps by the newest checkpoint, and answers to the test set.",
+        description="What the current attempt found done: steps by the newest checkpoint, and answers to the test set.",
     )
     retry_after: Timestamp | None = Field(None, description="The next attempt starts then, RFC 3339.")
-    last_failure: Failure | None = Field(None, description="Why the last attempt ended.")
+    last_failure: Failure | None = Field(None, description="Why the last attempt failed.")
     artifact_uri: Annotated[str, Field(max_length=1024)] | None = Field(
         None, description="Folder of checkpoints and artifact."
     )
@@ -298,32 +297,36 @@ class ProviderStatus(ApiModel):
 
 
 class FineTuneJobStatus(ApiModel):
-    """How the job is."""
+    """State of the job."""
 
-    observed_generation: int | None = Field(None, description="Generation of the spec that the status speaks of.")
-    phase: JobPhase | None = Field(None, description="For people. Machines read conditions.")
-    display: Display | None = Field(None, description="What kubectl get shows. Made by finetune_api.display.")
+    observed_generation: int | None = Field(None, description="Generation of the spec that the status describes.")
+    phase: JobPhase | None = Field(None, description="State in one word, for people; tools should read conditions.")
+    display: Display | None = Field(None, description="Values of the columns of kubectl get.")
     conditions: Conditions | None = Field(
         None,
-        description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended, Pushed, Evaluated, and "
-        "Released: whether what an evaluation had deployed is gone, where that was in doubt. Cleaned: the same of its "
-        "data at a provider.",
+        description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended, Pushed, Evaluated, "
+        "Retiring; Released and Cleaned are False while deployments of an evaluation, or data at the provider, could "
+        "not be deleted.",
     )
-    progress: Progress | None = Field(None, description="How far the training is.")
+    progress: Progress | None = Field(None, description="Progress of training and evaluation.")
     loss: Loss | None = Field(None, description="Loss curves.")
     train_loss: float | None = Field(None, description="Last training loss.")
     eval_loss: float | None = Field(None, description="Last validation loss.")
-    dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
-    memory: MemoryUse | None = Field(None, description="What training takes of a GPU's or the pod's memory.")
-    evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
-    trackers: Followers | None = Field(None, description="How spec.trackers are doing, and the run's page in each.")
+    dataset: DatasetVerdict | None = Field(None, description="Result of the data check.")
+    memory: MemoryUse | None = Field(None, description="Estimated and measured memory of the training, per GPU or pod.")
+    evaluation: EvaluationResult | None = Field(
+        None, description="Scores of the tuned model and its baselines on the test set."
+    )
+    trackers: Followers | None = Field(None, description="State of each tracker, and the URL of its run.")
     failure: Failure | None = Field(None, description="What went wrong, where, and what to do.")
-    provider: ProviderStatus | None = Field(None, description="What runs the job.")
-    cost: Cost | None = Field(None, description="What it costs at a provider that bills for it.")
-    result: TrainingResult | None = Field(None, description="What the run made.")
+    provider: ProviderStatus | None = Field(
+        None, description="Details of the attempts, on the cluster or at the provider."
+    )
+    cost: Cost | None = Field(None, description="Cost at a provider that bills for it.")
+    result: TrainingResult | None = Field(None, description="Result of the training.")
     model_version: Annotated[int, Field(ge=1)] | None = Field(None, description="Version of the FineTunedModel.")
     observed_retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="retryNonce that the present run answers to."
+        None, description="retryNonce of the current run."
     )
-    start_time: Timestamp | None = Field(None, description="When the first pod was asked for, RFC 3339.")
+    start_time: Timestamp | None = Field(None, description="When the first pod was requested, RFC 3339.")
     completion_time: Timestamp | None = Field(None, description="When the job ended, RFC 3339.")

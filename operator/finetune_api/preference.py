@@ -12,13 +12,13 @@ class Preference(ApiModel):
 
     beta: Annotated[float, Field(gt=0, le=10)] = Field(
         0.1,
-        description="How near the tuned model stays to the base model: a smaller number lets it go further. At OpenAI "
-        "and Azure OpenAI up to 2.",
+        description="How close the tuned model stays to the base model: smaller values allow larger changes. At "
+        "OpenAI and Azure OpenAI at most 2.",
     )
     label_smoothing: Annotated[float, Field(ge=0, le=0.49)] = Field(  # below 0.5: the API server would refuse a plain 0
         0.0,
-        description="Part of the rows in which chosen and rejected are thought to be confused (conservative DPO). Not "
-        "at OpenAI and Azure OpenAI.",
+        description="Assumed fraction of rows in which chosen and rejected are swapped by mistake (conservative "
+        "DPO). Not available at OpenAI and Azure OpenAI.",
     )
 
     def __str__(self) -> str:

@@ -20,14 +20,15 @@ class PushToRegistry(ApiModel):
     """An OCI registry."""
 
     uri: Annotated[str, Field(max_length=512), _OCI] = Field(
-        description="oci://REGISTRY/REPOSITORY:TAG. A tag that is there is moved."
+        description="oci://REGISTRY/REPOSITORY:TAG. An existing tag is moved."
     )
     secret_ref: ObjectRef | None = Field(
         None,
-        description="Secret of the job's namespace, of type kubernetes.io/dockerconfigjson, with keys that may push.",
+        description="Secret of the job's namespace, of type kubernetes.io/dockerconfigjson, with credentials that "
+        "may push.",
     )
     plain_http: bool = Field(
-        False, alias="plainHTTP", description="The registry has no TLS. For registries inside of the cluster."
+        False, alias="plainHTTP", description="Use HTTP without TLS, for registries inside the cluster."
     )
 
 
@@ -35,16 +36,17 @@ class PushToHub(ApiModel):
     """A Hugging Face hub, or a service with its API."""
 
     repository: Annotated[str, Field(max_length=193), _REPOSITORY] = Field(
-        description="OWNER/NAME of a model repository; made where it is not there."
+        description="OWNER/NAME of a model repository; created if it does not exist."
     )
     private: bool = Field(
-        True, description="Whether only members may see it. On: nothing is pushed to a repository that is public."
+        True,
+        description="Whether the repository is private. If true, nothing is pushed to a repository that is public.",
     )
     token_secret_ref: SecretKeyRef = Field(
-        description="Token that may write: a Secret of the job's namespace and its key."
+        description="Token with write access: a Secret of the job's namespace, and its key."
     )
     endpoint_url: Annotated[str, Field(max_length=512), _HUB_URL] | None = Field(
-        None, description="Address of a hub of one's own. Default: https://huggingface.co."
+        None, description="URL of a self-hosted hub. Default: https://huggingface.co."
     )
 
 
@@ -56,8 +58,8 @@ class Push(ApiModel):
             ("has(self.oci) || has(self.huggingFace)", "push needs oci or huggingFace, or both"),
         )
     )
-    oci: PushToRegistry | None = Field(None, description="To an OCI registry, as a model that ModelPack describes.")
-    hugging_face: PushToHub | None = Field(None, description="To a Hugging Face hub.")
+    oci: PushToRegistry | None = Field(None, description="Push to an OCI registry, in ModelPack format.")
+    hugging_face: PushToHub | None = Field(None, description="Push to a Hugging Face hub.")
 
 
 class Pushed(ApiModel):

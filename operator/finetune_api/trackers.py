@@ -17,10 +17,10 @@ class MLflow(ApiModel):
     """An MLflow tracking server."""
 
     tracking_uri: Annotated[str, Field(max_length=512), _TRACKING_URI] = Field(
-        description="Address of the tracking server."
+        description="URL of the tracking server."
     )
     experiment: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
-        None, description="Experiment that the run belongs to; made where it is not there. Default: the model's name."
+        None, description="Experiment of the run; created if it does not exist. Default: the model's name."
     )
     secret_ref: ObjectRef | None = Field(
         None,
@@ -40,12 +40,12 @@ class WandB(ApiModel):
 
     secret_ref: ObjectRef = Field(description="Secret of the job's namespace with WANDB_API_KEY.")
     entity: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
-        None, description="Team or user that the project belongs to. Default: the key's own."
+        None, description="Team or user that owns the project. Default: that of the key."
     )
     project: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
-        None, description="Project of the run; made where it is not there. Default: the model's name."
+        None, description="Project of the run; created if it does not exist. Default: the model's name."
     )
-    base_url: HttpUrl | None = Field(None, description="Address of a server of one's own. Default: the public service.")
+    base_url: HttpUrl | None = Field(None, description="URL of a self-hosted server. Default: the public service.")
 
 
 class Trackers(ApiModel):
@@ -60,7 +60,7 @@ class Trackers(ApiModel):
         )
     )
     mlflow: MLflow | None = Field(None, description="A run in MLflow.")
-    tensor_board: TensorBoard | None = Field(None, description="Event files for TensorBoard, in the artifact.")
+    tensor_board: TensorBoard | None = Field(None, description="Write event files for TensorBoard into the artifact.")
     wandb: WandB | None = Field(None, description="A run in Weights & Biases.")
 
 

@@ -138,11 +138,13 @@ class Report(AttemptRef):
     """The whole state of one attempt, each time anew: a lost or doubled report changes nothing."""
 
     phase: RunPhase = Field(description="What the trainer is doing.")
-    progress: Progress | None = Field(None, description="How far the training is.")
+    progress: Progress | None = Field(None, description="Progress of training and evaluation.")
     loss: Loss | None = Field(None, description="Loss curves so far, thinned.")
-    dataset: DatasetVerdict | None = Field(None, description="What was found in the data.")
+    dataset: DatasetVerdict | None = Field(None, description="Result of the data check.")
     memory: MemoryUse | None = Field(None, description="What training takes of memory.")
-    evaluation: EvaluationResult | None = Field(None, description="The tuned model beside its baselines.")
+    evaluation: EvaluationResult | None = Field(
+        None, description="Scores of the tuned model and its baselines on the test set."
+    )
     trackers: Followers | None = Field(None, description="How experiment trackers are doing.")
     checked: Checked | None = Field(None, description="What a provider has been given; with phase Checked.")
     result: TrainingResult | None = Field(None, description="What the run made; with phase Succeeded.")

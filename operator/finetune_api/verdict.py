@@ -33,16 +33,18 @@ class SplitVerdict(ApiModel):
 
     file: Annotated[str, Field(max_length=256)] = Field(description="File name.")
     format: Annotated[str, Field(max_length=64)] = Field(description="How the file was read.")
-    rows: int = Field(description="Rows, good and bad.")
-    bad_rows: int = Field(0, description="Rows that cannot be used.")
+    rows: int = Field(description="Number of rows, valid and invalid.")
+    bad_rows: int = Field(0, description="Number of rows that cannot be used.")
     problems: Annotated[list[RowProblem], Field(max_length=NAMED_PROBLEMS)] = Field(
-        default_factory=list, description="The first bad rows, at most 20."
+        default_factory=list, description="The first invalid rows, at most 20."
     )
-    duplicate_rows: int = Field(0, description="Rows that are exactly like an earlier row of the same file.")
-    tokens: int | None = Field(None, description="Tokens of all rows with the model's chat template.")
-    completion_tokens: int | None = Field(None, description="Tokens that carry loss.")
+    duplicate_rows: int = Field(0, description="Number of rows that are identical to an earlier row of the file.")
+    tokens: int | None = Field(None, description="Number of tokens of all rows, with the model's chat template.")
+    completion_tokens: int | None = Field(None, description="Number of tokens that carry loss.")
     longest_row: int | None = Field(None, description="Tokens of the longest row.")
-    truncated_rows: int | None = Field(None, description="Rows over maxSequenceLength; their end is cut.")
+    truncated_rows: int | None = Field(
+        None, description="Number of rows longer than maxSequenceLength; their end is cut."
+    )
     bytes: int | None = Field(None, description="Size of the file as it is stored, in bytes.")
     sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="sha256", description="SHA-256 of the file as it is stored."
@@ -53,9 +55,9 @@ class SharedRows(ApiModel):
     """Rows that stand in two splits: the model would be measured on what it has learnt by heart."""
 
     splits: Annotated[list[SplitName], Field(min_length=2, max_length=2)] = Field(description="The two splits.")
-    rows: int = Field(description="How many rows of the second stand in the first too.")
+    rows: int = Field(description="Number of rows of the second split that are in the first too.")
     examples: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=5)] = Field(
-        default_factory=list, description="Where the first of them stand in the second split: file and line."
+        default_factory=list, description="File and line of the first of them in the second split."
     )
 
 
@@ -70,8 +72,8 @@ class DatasetVerdict(ApiModel):
     validation: SplitVerdict | None = Field(None, description="The validation set.")
     test: SplitVerdict | None = Field(None, description="The test set.")
     shared_rows: Annotated[list[SharedRows], Field(max_length=3)] = Field(
-        default_factory=list, description="Rows that stand in two splits: a warning, not an error."
+        default_factory=list, description="Rows that occur in two splits: a warning, not an error."
     )
     warnings: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=16)] = Field(
-        default_factory=list, description="What is allowed but probably not meant."
+        default_factory=list, description="Findings that are allowed but probably not intended."
     )

@@ -76,7 +76,7 @@ def test_a_date_is_text(write):
     ("change", "said"),
     [
         (("baseModel:", "basemodel:"), "spec.basemodel: no such field; did you mean baseModel?"),
-        (("baseModel:", "basemodel:"), "spec.baseModel is required: Model to start from, for example "),
+        (("baseModel:", "basemodel:"), "spec.baseModel is required: Base model, for example "),
         (("train: {uri:", "train: {url:"), "spec.dataset.train.url: no such field; did you mean uri?"),
         (("train: {uri:", "train: {url:"), "spec.dataset.train.uri is required"),
         (("train:", "trian:"), "spec.dataset.trian: no such field; did you mean train?"),
@@ -115,7 +115,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("method: QLora", "spec.method: input should be 'LoRA', 'QLoRA' or 'Full' (LoRA: small adapters"),
+        ("method: QLora", "spec.method: input should be 'LoRA', 'QLoRA' or 'Full' (LoRA: train small adapters"),
         ("hyperparameters: {epochs: 0}", "spec.hyperparameters.epochs: input should be greater than 0"),
         ("hyperparameters: {batchsize: 4}", "spec.hyperparameters.batchsize: no such field; did you mean batchSize?"),
         ("hyperparameters: {batchSize: 4, microBatchSize: 3}", "microBatchSize must be a divisor of batchSize"),
@@ -177,7 +177,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("trackers: {tensorBoard: true}", "spec.trackers.tensorBoard: write {}: it has no fields"),
         ("hyperparameters: {batchSize: '8'}", "batchSize: input should be a valid integer: write it without quotes"),
         ("suspend: 'true'", "spec.suspend: input should be a valid boolean: write it without quotes"),
-        ("activeDeadlineSeconds: 6h", "activeDeadlineSeconds: input should be a valid integer (Seconds of one attempt"),
+        ("activeDeadlineSeconds: 6h", "activeDeadlineSeconds: input should be a valid integer (Seconds after which an attempt"),
         ("budget: {maxCost: 25}", "spec.budget.maxCost: input should be a valid string: write it in quotes"),
         ("retryNonce: 1", "spec.retryNonce: input should be a valid string: write it in quotes"),
     ],
