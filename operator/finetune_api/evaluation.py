@@ -66,8 +66,8 @@ class Service(ApiModel):
     """Any service with OpenAI's chat completions."""
 
     url: Annotated[str, Field(max_length=512), _ENDPOINT_URL] = Field(
-        description="Base URL of its API, for example http://rag.team-a.svc/v1. The prompts of the test set are "
-        "sent there. An air-gapped connection allows Services of the cluster and what its allowedEndpoints name."
+        description="Base URL of its API, for example http://rag.team-a.svc/v1. Test data are sent there. An "
+        "air-gapped connection allows Services of the cluster and what its allowedEndpoints name."
     )
     model: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="Name of the model in requests.")
     api_key_secret_ref: SecretKeyRef | None = Field(

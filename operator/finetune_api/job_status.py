@@ -113,7 +113,7 @@ class ArtifactRef(ApiModel):
     provider_model_id: Annotated[str, Field(max_length=512)] | None = Field(
         None, alias="providerModelID", description="The provider's name of the model."
     )
-    kind: Literal["Adapter", "Full"] | None = Field(None, description="LoRA adapter, or all weights.")
+    kind: Literal["Adapter", "Full"] | None = Field(None, description="Adapter: a LoRA adapter. Full: a whole model.")
     architecture: Literal["CausalLM", "Seq2SeqLM"] | None = Field(
         None,
         description="CausalLM: a decoder-only model. Seq2SeqLM: an encoder-decoder, for example T5.",
@@ -134,13 +134,15 @@ class TrainingResult(ApiModel):
 
     artifact: ArtifactRef = Field(description="The weights.")
     steps: int = Field(description="Optimizer steps.")
-    tokens: int | None = Field(None, description="Tokens seen, without padding.")
+    tokens: int | None = Field(None, description="Tokens trained on, without padding.")
     train_loss: float | None = Field(None, description="Last training loss.")
     eval_loss: float | None = Field(None, description="Last validation loss.")
     reward_accuracy: float | None = Field(
-        None, description="With preference: the last one, on the validation set where there is one."
+        None, description="With preference: last rewardAccuracy, on the validation set if there is one."
     )
-    reward_margin: float | None = Field(None, description="With preference: the same of the margin.")
+    reward_margin: float | None = Field(
+        None, description="With preference: last rewardMargin, on the validation set if there is one."
+    )
     runtime_seconds: int | None = Field(None, description="Seconds of training, all attempts.")
     dataset_sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="datasetSHA256", description="SHA-256 of the training file."
@@ -183,7 +185,9 @@ class ProviderFile(ApiModel):
 class Asked(ApiModel):
     """What a model at a provider was asked, and what is billed for it."""
 
-    answers: Annotated[int, Field(ge=0)] = Field(0, description="Requests that were passed on and may be billed.")
+    answers: Annotated[int, Field(ge=0)] = Field(
+        0, description="Number of requests that were passed on and may be billed."
+    )
     prompt_tokens: Annotated[int, Field(ge=0)] = Field(0, description="Tokens of the questions.")
     completion_tokens: Annotated[int, Field(ge=0)] = Field(0, description="Tokens of the answers.")
 
@@ -211,32 +215,34 @@ class EvaluationDeployment(ApiModel):
         None, description="When it was first seen to be ready, RFC 3339: from then on it is billed."
     )
     address: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="What a question names it by, once it has answered."
+        None, description="Name that requests use, once it has answered."
     )
     borrowed: bool = Field(
-        True, description="Whether it stands anyhow: then it is neither made nor deleted. Absent, it is taken to."
+        True,
+        description="Whether it existed before the evaluation: then it is neither created nor deleted. "
+        "Absent counts as true.",
     )
-    released: bool = Field(False, description="Whether it is to go: from then on it is not missed.")
+    released: bool = Field(False, description="Whether its deletion was requested.")
     per_hour: Money | None = Field(None, description="Its price per hour, where it has one that is known.")
-    failure: Annotated[str, Field(max_length=512)] | None = Field(None, description="Why it cannot be had.")
+    failure: Annotated[str, Field(max_length=512)] | None = Field(None, description="Why it is not available.")
 
 
 class ProviderEvaluation(ApiModel):
     """The evaluation of a model that stays at its provider: a pod here asks it, through the operator."""
 
-    job_id: Annotated[str, Field(max_length=253)] | None = Field(None, description="Job of the pod that asks.")
-    tries: Annotated[int, Field(ge=1)] = Field(1, description="Which pod asks, from 1.")
+    job_id: Annotated[str, Field(max_length=253)] | None = Field(None, description="Batch Job of the pod that asks.")
+    tries: Annotated[int, Field(ge=1)] = Field(1, description="Number of the pod that asks, from 1.")
     failures: Annotated[int, Field(ge=0)] = Field(0, description="Pods that ended without a result.")
-    retry_after: Timestamp | None = Field(None, description="The next pod or deployment is tried then, RFC 3339.")
+    retry_after: Timestamp | None = Field(None, description="When the next pod or deployment is tried, RFC 3339.")
     active_version: ComparedVersion | None = Field(None, description="The version that it is compared with.")
-    tuned: Asked | None = Field(None, description="What the tuned model, and the active version, were asked.")
-    base: Asked | None = Field(None, description="What the base model was asked.")
+    tuned: Asked | None = Field(None, description="Questions to the tuned model and the active version.")
+    base: Asked | None = Field(None, description="Questions to the base model.")
     deployments: Annotated[list[EvaluationDeployment], Field(max_length=8)] | None = Field(
-        None, description="Deployments that are asked; those that were made for it are deleted after it."
+        None, description="Deployments that are used; those created for the evaluation are deleted after it."
     )
     deploying_since: Timestamp | None = Field(None, description="Since when the next pod waits for them, RFC 3339.")
-    hosting: Money | None = Field(None, description="What deployments have cost that are gone, as an estimate.")
-    ended: bool = Field(False, description="Whether it is over, with a result or without.")
+    hosting: Money | None = Field(None, description="Estimated cost of deployments that are already deleted.")
+    ended: bool = Field(False, description="Whether it has ended, with or without a result.")
     failure: Failure | None = Field(None, description="Why the last pod ended without a result.")
 
 
@@ -245,7 +251,7 @@ class ProviderStatus(ApiModel):
 
     name: Annotated[str, Field(max_length=32)] | None = Field(None, description="Provider block of the connection.")
     job_id: Annotated[str, Field(max_length=253)] | None = Field(
-        None, description="Job of the cluster or of the provider, of the present attempt."
+        None, description="Name of the batch Job, or ID of the provider's job, of the current attempt."
     )
     place: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="Where at the provider it was started; it is looked for nowhere else."
@@ -253,8 +259,8 @@ class ProviderStatus(ApiModel):
     account: Account | None = Field(None, description="Account in which it was started, as the provider identifies it.")
     owner_uid: Annotated[str, Field(max_length=64)] | None = Field(
         None,
-        description="UID by which the job's things at its provider are known: the job's own or, where it came back "
-        "from a backup with its status, that of the job as it was.",
+        description="UID by which the job's objects at its provider are known: the job's own or, if it was "
+        "restored from a backup with its status, its earlier one.",
     )
     attempt: Annotated[int, Field(ge=0)] = Field(0, description="Number of attempts so far, each with a new pod.")
     retries: Annotated[int, Field(ge=0)] = Field(
@@ -274,25 +280,25 @@ class ProviderStatus(ApiModel):
         0,
         description="What the current attempt found done: steps by the newest checkpoint, and answers to the test set.",
     )
-    retry_after: Timestamp | None = Field(None, description="The next attempt starts then, RFC 3339.")
+    retry_after: Timestamp | None = Field(None, description="When the next attempt starts, RFC 3339.")
     last_failure: Failure | None = Field(None, description="Why the last attempt failed.")
     artifact_uri: Annotated[str, Field(max_length=1024)] | None = Field(
         None, description="Folder of checkpoints and artifact."
     )
     files: Annotated[list[ProviderFile], Field(max_length=4)] | None = Field(
-        None, description="Data files at the provider, of the present attempt."
+        None, description="Data files at the provider, of the current attempt."
     )
     files_at: Timestamp | None = Field(
-        None, description="When they were first known to be there, RFC 3339: a provider may show them a while later."
+        None, description="When the files were first known to exist, RFC 3339: a provider may list them only later."
     )
     asked_at: Timestamp | None = Field(
-        None, description="When the provider was last asked to make the job; written before it is asked, RFC 3339."
+        None, description="When the job's creation was last requested, RFC 3339; written before the request."
     )
     nameless_since: Timestamp | None = Field(
-        None, description="Since when the provider calls the job done and names no model, RFC 3339."
+        None, description="Since when the provider reports the job as done without naming a model, RFC 3339."
     )
     evaluation: ProviderEvaluation | None = Field(
-        None, description="How the model that the provider made is measured, of the present attempt."
+        None, description="Evaluation of the provider's model, in the current attempt."
     )
 
 

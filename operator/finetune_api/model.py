@@ -55,7 +55,7 @@ class ModelVersion(ApiModel):
     version: Annotated[int, Field(ge=1)] = Field(description="Number, from 1; never reused.")
     job: Annotated[str, Field(max_length=253)] = Field(description="FineTuneJob that made it.")
     job_uid: Annotated[str, Field(max_length=64)] = Field(description="UID of that job.")
-    connection: Annotated[str, Field(max_length=253)] = Field(description="LLMConnection it was made with.")
+    connection: Annotated[str, Field(max_length=253)] = Field(description="LLMConnection with which it was made.")
     place: Annotated[str, Field(max_length=544)] | None = Field(
         None, description="Provider, and place there, of the weights; absent for weights of this cluster."
     )

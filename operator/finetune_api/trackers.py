@@ -72,7 +72,7 @@ class Tracked(ApiModel):
         None, description="The run's page; for TensorBoard the folder of its files below the artifact."
     )
     problem: Annotated[str, Field(max_length=256)] | None = Field(
-        None, description="What it did not take, if anything. The job's own record has all of it."
+        None, description="What the tracker did not accept, if anything. metrics.jsonl in the artifact has everything."
     )
 
 
