@@ -122,7 +122,7 @@ def retry_or_fail(view: JobView) -> Decision | None:
     """An attempt ended badly: the next one from the checkpoint if that can help and retries are left."""
     failure = view.run.failure
     if view.run.state == "ResultUnknown":
-        failure = Failure.because(Reason.INTERRUPTED, "the trainer ended without telling its result")
+        failure = Failure.because(Reason.INTERRUPTED, "the trainer ended without reporting a result")
     elif view.run.state != "Failed" or failure is None:
         return None
     if failure.reason not in RETRIED:

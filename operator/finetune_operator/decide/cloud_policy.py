@@ -33,7 +33,10 @@ _CHECKS: tuple[Check, ...] = (
         "hyperparameters.epochs: the provider takes whole epochs",
     ),
     (lambda spec: spec.code is not None, "code: the provider runs its own; leave it out"),
-    (lambda spec: spec.trackers is not None, "trackers: the provider runs no recipe of ours; leave them out"),
+    (
+        lambda spec: spec.trackers is not None,
+        "trackers: they follow this project's trainer, which the provider does not run; leave them out",
+    ),
     (lambda spec: spec.artifact != ArtifactOptions(), "artifact: the model stays at the provider; leave it out"),
     (
         lambda spec: spec.resources != Resources(),

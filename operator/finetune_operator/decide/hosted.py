@@ -188,7 +188,7 @@ def _is_asked_anew(entry: HostedDeployment, wanted: Wanted, there: Hosted | None
 def _said_of_terms(there: Hosted, wanted: Wanted) -> str:
     if not wanted.terms or not there.terms or there.terms.casefold() == wanted.terms.casefold():
         return ""
-    return f"; it stands as {there.terms}, not as {wanted.terms}: change spec.retryNonce to have it asked for again"
+    return f"; at the provider it is {there.terms}, not {wanted.terms}: change spec.retryNonce to request it again"
 
 
 def sleep(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:

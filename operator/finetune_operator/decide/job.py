@@ -193,10 +193,10 @@ def _missing(view: JobView, name: str) -> Failure:
         message = f"spec.connectionRef: LLMConnection {name} does not exist"
         return Failure.because(Reason.CONNECTION_NOT_FOUND, message)
     message = (
-        f"spec.connectionRef: LLMConnection {name} is one to {view.connection.provider}, and the job was begun with "
-        f"{view.began_with}"
+        f"spec.connectionRef: LLMConnection {name} leads to {view.connection.provider} now, and the job was "
+        f"started with {view.began_with}"
     )
-    next_step = "Ask an admin to make the connection as it was, or apply the job under a new name."
+    next_step = "Ask an admin to restore the connection as it was, or apply the job under a new name."
     return Failure(reason=Reason.CONNECTION_NOT_FOUND, message=message, next_step=next_step)
 
 

@@ -226,14 +226,14 @@ def follow(view: JobView) -> Decision | None:
 
 def retry_or_give_up(view: JobView) -> Decision:
     """It ended without a result, or is gone: another one, where that can help."""
-    gone = Failure.because(Reason.INTERRUPTED, "the pod that asks the model ended without telling its result")
+    gone = Failure.because(Reason.INTERRUPTED, "the pod that asks the model ended without reporting a result")
     failure = _pod(view).failure or gone
     before = _state(view).failures
     if failure.reason not in WORTH_ANOTHER_POD or before + 1 >= MOST_FAILURES:
         return _given_up(view, failure)
     delay = RETRY_DELAYS[min(before, len(RETRY_DELAYS) - 1)]
     after = timestamp(view.now + timedelta(seconds=delay))
-    message = f"measuring the model broke off ({failure.reason.value}); it goes on at {after}: {failure.message}"
+    message = f"the evaluation was interrupted ({failure.reason.value}); it continues at {after}: {failure.message}"
     change = _change(
         view,
         reconciling(Reason.RETRYING, message),

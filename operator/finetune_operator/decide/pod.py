@@ -27,7 +27,7 @@ _WAITING_REASONS = {
 }
 _NOT_EXECUTED = frozenset({126, 255})
 _OTHER_PROCESSOR = "exec format error"
-_FOREIGN_IMAGE = "the image is for another kind of processor than the node's: its programs do not run there"
+_FOREIGN_IMAGE = "the image is built for another processor architecture than the node's: its programs do not run there"
 _OWN_IMAGE = (
     "Ask an admin for an image of the nodes' own kind (kubectl get nodes -L kubernetes.io/arch), or to choose nodes "
     "that fit it by nodeSelector in the connection's podTemplate; then set spec.retryNonce."
@@ -40,7 +40,7 @@ _CRASHES = {
         "connection's podTemplate).",
     ),
     135: (
-        "SIGBUS: a file that it was reading was cut short or replaced meanwhile, or its volume does not give it",
+        "SIGBUS: a file that it was reading was truncated or replaced meanwhile, or its volume failed",
         "See to it that nobody changes base models, data or weights in place while they are in use, and have the "
         "volume looked at.",
     ),

@@ -102,13 +102,13 @@ def code_is_allowed(request: Request) -> Failure | None:
         return Failure.because(
             Reason.PROVIDER_NOT_SUPPORTED,
             f"spec.code: LLMConnection {request.spec.connection_ref.name} is a {request.connection.provider} "
-            "connection, which runs no code of one's own",
+            "connection, which runs no custom code",
         )
     if request.connection.fine_tuning.allow_code:
         return None
     return Failure.because(
         Reason.CODE_NOT_ALLOWED,
-        f"spec.code: LLMConnection {request.spec.connection_ref.name} does not allow code of one's own",
+        f"spec.code: LLMConnection {request.spec.connection_ref.name} does not allow custom code",
     )
 
 

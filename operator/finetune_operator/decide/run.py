@@ -198,7 +198,7 @@ def _behind(container: Manifest, queued: Run, now: datetime) -> Run:
     """What a pod waits for that cannot begin before a container of somebody else's has ended, or is up."""
     began = str(container["state"]["running"]["startedAt"])
     said = f"container {container['name']}, which a policy of the cluster has put before the trainer, has run"
-    said = f"{said} since {began}, and the trainer does not begin before it has ended or is up"
+    said = f"{said} since {began}, and the trainer starts only after it has ended or is ready"
     if now - moment(began) < STARTING:
         return queued
     if now - moment(began) < LONG_BEFORE:

@@ -110,7 +110,7 @@ def test_what_openai_would_not_learn_from_is_refused_with_its_line(folder, name,
     with pytest.raises(TrainerError) as refused:
         converted(spec(folder, row), folder, rules)
     assert refused.value.reason is Reason.DATASET_INVALID
-    assert f"takes {COUNT} of the rows not: {says}" in refused.value.message
+    assert f"rejects {COUNT} of the rows: {says}" in refused.value.message
     assert refused.value.next_step
 
 

@@ -169,5 +169,5 @@ def require_rows_as_wanted(rules: ProviderRules, name: str, bad: Sequence[str], 
         return
     more = "; …" if count > len(bad) else ""
     raise TrainerError(
-        Reason.DATASET_INVALID, f"{name}: {rules.title} takes {count:,} of the rows not: {'; '.join(bad)}{more}"
+        Reason.DATASET_INVALID, f"{name}: {rules.title} rejects {count:,} of the rows: {'; '.join(bad)}{more}"
     )

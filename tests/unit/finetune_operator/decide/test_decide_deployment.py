@@ -362,7 +362,7 @@ def test_a_server_whose_image_is_for_another_processor_says_so() -> None:
     crash = {"exitCode": 255, "message": "exec /usr/local/bin/finetune-trainer: exec format error"}
     serving = read_serving(deployment(availableReplicas=0), [pod("CrashLoopBackOff", last=crash)])
     said = condition(decide(view(serving)).status, "Stalled").message
-    assert "for another kind of processor" in said
+    assert "for another processor architecture" in said
     assert "kubernetes.io/arch" in said
 
 
@@ -412,7 +412,7 @@ def test_a_server_whose_weights_were_cut_short_says_so() -> None:
     failure = read_serving(deployment(availableReplicas=0), [cut]).failure
     assert failure is not None
     assert failure.reason is Reason.DEPLOYMENT_FAILED
-    assert failure.message.startswith("the server was ended by SIGBUS: a file that it was reading was cut short")
+    assert failure.message.startswith("the server was ended by SIGBUS: a file that it was reading was truncated")
     assert (
         "have the volume looked at"
         in condition(decide(view(read_serving(deployment(availableReplicas=0), [cut]))).status, "Stalled").message

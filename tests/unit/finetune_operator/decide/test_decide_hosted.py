@@ -308,7 +308,7 @@ def test_other_terms_are_asked_for_once_where_they_are_changed_in_place() -> Non
     assert (first.make, first.serving.state, first.recorded[-1].terms) == (True, "Serving", "Standard x 2")
     again = plan(first.recorded, SHOWN, CHANGED, at(60))
     assert not again.make
-    assert "it stands as standard x 1, not as Standard x 2" in again.serving.note
+    assert "at the provider it is standard x 1, not Standard x 2" in again.serving.note
     assert plan(first.recorded, SHOWN, replace(CHANGED, nonce="again"), at(120)).make
 
 

@@ -194,7 +194,7 @@ async def test_a_job_outlives_its_connections_change_to_another_provider() -> No
     await cluster.wait(60)
     failure = cluster.status()["failure"]
     assert failure["reason"] == "ConnectionNotFound"
-    assert "is one to openAI, and the job was begun with huggingFace" in failure["message"]
+    assert "leads to openAI now, and the job was started with huggingFace" in failure["message"]
     cluster.kube.drop(CONNECTIONS, "local", "")
     cluster.add_connection()
     await cluster.settle()
