@@ -42,7 +42,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ##@ Try it
 
 .PHONY: demo
-demo: tools ## the quickstart on a throw-away cluster: tune a model, watch it, ask it (CLUSTER=current: on your cluster)
+demo: tools ## run the quickstart on a throw-away cluster: tune, deploy and ask a model (CLUSTER=current: on your cluster)
 	@$(PYTHON) -m demo --name "$(NAME)" --cluster "$(CLUSTER)" --registry "$(REGISTRY)" \
 	  --operator-image "$(OPERATOR_IMAGE)" --trainer-image "$(TRAINER_IMAGE)"
 
@@ -85,7 +85,7 @@ bench-operator: venv programs ## N jobs at once on nodes that KWOK plays (JOBS="
 	@$(BIN)/python -m bench.scale --jobs $(JOBS) $(if $(PEER),--peer) --reports 1000 --write bench/results/operator.md
 
 .PHONY: bench-quality
-bench-quality: venv ## how good tuned models get on rated tweets and reviews, beside the published figures (FLAGS="--train-rows 432 --test-rows 600")
+bench-quality: venv ## quality of models tuned on rated tweets and reviews, beside published figures (FLAGS="--train-rows 432 --test-rows 600")
 	@$(BIN)/python -m bench.quality $(FLAGS)
 
 .PHONY: bench-cloud
@@ -93,7 +93,7 @@ bench-cloud: venv programs ## N jobs at simulated providers, one slow and one de
 	@$(BIN)/python -m bench.cloud --jobs $(JOBS) --write bench/results/cloud.md
 
 .PHONY: bench-memory
-bench-memory: venv ## what training takes of memory beside its estimate, on this CPU and, where there is one, this GPU
+bench-memory: venv ## memory of trainings beside its estimate, on this CPU and, if there is one, this GPU
 	@$(BIN)/python -m bench.memory
 
 .PHONY: bench-evaluation
@@ -109,7 +109,7 @@ bench-data: venv ## `check` on large files beside datasets and tokenizers (ROWS=
 	@$(BIN)/python -m bench.data --rows $(ROWS) --write bench/results/data.md
 
 .PHONY: fuzz
-fuzz: venv ## hours of made-up bytes as datasets: each must give a verdict
+fuzz: venv ## random bytes as datasets, for hours: each must give a verdict
 	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/unit/finetune_trainer/test_data_fuzz.py $(PYTEST)
 
 .PHONY: test-chaos
@@ -136,7 +136,7 @@ lint: venv ## ruff, mypy, import-linter, yamllint, helm lint
 	 else echo "==> helm lint: left to the tests, helm is not built yet (make programs)"; fi
 
 .PHONY: format
-format: venv ## rewrite the Python files as ruff wants them
+format: venv ## format the Python files with ruff
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 ##@ Make it
@@ -173,7 +173,7 @@ cluster-up: tools ## start a throw-away cluster, print its kubeconfig (NAME=…,
 	@$(CLUSTER_TOOL) up --name "$(NAME)" --nodes "$(NODES)"
 
 .PHONY: cluster-down
-cluster-down: ## end it and give everything back
+cluster-down: ## stop it and free all its resources
 	@$(CLUSTER_TOOL) down --name "$(NAME)"
 
 .PHONY: cluster-status
@@ -188,7 +188,7 @@ clean: ## remove .venv, out/ and the caches of the tools in this folder
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: clean-cache
-clean-cache: ## remove everything that was fetched and built for clusters and images (tens of GB), clusters included
+clean-cache: ## remove all downloads, builds, images and clusters (tens of GB)
 	@scripts/clean-cache.sh
 
 # pip and uv for what is fetched from PyPI; Debian's Python comes without.

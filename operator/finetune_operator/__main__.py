@@ -334,11 +334,11 @@ def parser() -> argparse.ArgumentParser:
     """The command line. Without a command it is the operator itself, which takes its settings from the environment."""
     top = argparse.ArgumentParser(
         prog="finetune-operator",
-        description="Without a command it is the operator itself, as its pod runs it: it takes its settings from "
+        description="Without a command this starts the operator, as in its pod: it takes its settings from "
         "FINETUNE_… variables, of which it needs one at least, and works in the cluster that the kubeconfig names.",
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}", help="show the release and exit")
-    ask.add_arguments(top.add_subparsers(dest="command", metavar="[COMMAND]", title="commands beside it"))
+    ask.add_arguments(top.add_subparsers(dest="command", metavar="[COMMAND]", title="commands"))
     return top
 
 

@@ -54,18 +54,20 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}", help="show the release and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    _check_flags(commands.add_parser("check", help="read a job's datasets and print the verdict as JSON"))
-    _run_flags(commands.add_parser("run", help="do a FineTuneJob here, without a cluster"))
-    commands.add_parser("train", help="do the job that the environment describes (what a pod runs)")
-    commands.add_parser("prepare", help="check data and pass them on to a provider (what a pod runs)")
-    commands.add_parser("measure", help="ask a model at a provider the test set (what a pod runs)")
-    sagemaker = commands.add_parser("sagemaker", help="do the job of SageMaker's channels (what its container runs)")
+    _check_flags(
+        commands.add_parser("check", help="check a job's manifest and datasets, and print the verdict as JSON")
+    )
+    _run_flags(commands.add_parser("run", help="run a FineTuneJob on this machine, without a cluster"))
+    commands.add_parser("train", help="run the job that the environment describes (for pods)")
+    commands.add_parser("prepare", help="check data and pass them on to a provider (for pods)")
+    commands.add_parser("measure", help="evaluate a model at a provider on the test set (for pods)")
+    sagemaker = commands.add_parser("sagemaker", help="run the job in SageMaker's channels (for its containers)")
     sagemaker.add_argument("--root", type=Path, default=Path("/opt/ml"), help="SageMaker's folder (default: /opt/ml)")
-    _serve_flags(commands.add_parser("serve", help="answer OpenAI requests with a tuned or a base model"))
+    _serve_flags(commands.add_parser("serve", help="serve a tuned or a base model with an OpenAI-compatible API"))
     _cache_flags(commands.add_parser("cache", help="put a base model into a model cache"))
-    _prune_flags(commands.add_parser("prune", help="delete output folders that nothing uses any more"))
-    _fetch_flags(commands.add_parser("fetch", help="bring a tuned model from an object store, and verify it"))
-    _push_flags(commands.add_parser("push", help="bring a tuned model to a registry or a hub"))
+    _prune_flags(commands.add_parser("prune", help="delete output folders that are no longer used"))
+    _fetch_flags(commands.add_parser("fetch", help="download a tuned model from an object store, and verify it"))
+    _push_flags(commands.add_parser("push", help="push a tuned model to a registry or a hub"))
     return top
 
 
@@ -76,7 +78,7 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
         "--gpu-memory",
         type=quantity,
         metavar="SIZE",
-        help="memory of the GPU that the job is meant for, such as 24Gi: whether it fits; needs the model in the cache",
+        help="estimate whether the job fits into a GPU of this memory, for example 24Gi; needs the model in the cache",
     )
     check.add_argument(
         "--show-rows",
@@ -87,15 +89,15 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
         help="show the first N rows of the training set (default: 3) with the tokens that carry loss marked; needs the "
         "model's tokenizer, and prints the data's own text",
     )
-    check.add_argument(
-        "--provider", choices=PROVIDERS, help="whose rules the data must meet too, for jobs that are tuned elsewhere"
-    )
+    check.add_argument("--provider", choices=PROVIDERS, help="also apply the data rules of this provider")
 
 
 def _run_flags(run: argparse.ArgumentParser) -> None:
     run.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")
     run.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the tuned model")
-    run.add_argument("--model-cache", type=Path, help="folder of the model cache; without it the hub is asked")
+    run.add_argument(
+        "--model-cache", type=Path, help="folder of the model cache; without it the model is downloaded from the hub"
+    )
     run.add_argument("--code", type=Path, help="Python file that spec.code of the job names")
 
 
@@ -103,10 +105,12 @@ def _serve_flags(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--model", type=Path, required=True, help="folder of an adapter or a whole model")
     serve.add_argument("--model-cache", type=Path, help="folder of the model cache, for an adapter's base model")
     serve.add_argument("--base", type=Path, help="folder of an adapter's base model, instead of looking it up")
-    serve.add_argument("--name", help="name that requests put into their model field (default: the folder's)")
+    serve.add_argument("--name", help="model name in requests (default: the folder's name)")
     serve.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's own network
     serve.add_argument("--port", type=port, default=8000, help="port to listen on")
-    serve.add_argument("--max-model-length", type=positive, help="tokens of prompt and answer together")
+    serve.add_argument(
+        "--max-model-length", type=positive, help="maximum number of tokens of prompt and answer together"
+    )
     serve.add_argument("--api-key-file", type=Path, help="file with the bearer key that clients must send")
     serve.add_argument(
         "--dtype",
@@ -114,13 +118,19 @@ def _serve_flags(serve: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the weights in memory; auto: as saved on a GPU, float32 on a CPU with memory for it, else bfloat16",
     )
-    serve.add_argument("--max-batch-size", type=positive, help="answers that grow together (default: 16, on a GPU 64)")
     serve.add_argument(
-        "--max-waiting", type=positive, default=128, help="requests that may wait before 503 is answered"
+        "--max-batch-size", type=positive, help="number of requests that are batched (default: 16, on a GPU 64)"
     )
-    serve.add_argument("--drain-seconds", type=positive, default=25, help="time for answers under way after SIGTERM")
+    serve.add_argument(
+        "--max-waiting", type=positive, default=128, help="number of requests that may wait before the answer is 503"
+    )
+    serve.add_argument(
+        "--drain-seconds", type=positive, default=25, help="seconds to finish running requests after SIGTERM"
+    )
     serve.add_argument("--verify-checksums", action="store_true", help="compare checksums of folders over 1 GiB too")
-    serve.add_argument("--allow-hub", action="store_true", help="fetch an adapter's base model that the cache lacks")
+    serve.add_argument(
+        "--allow-hub", action="store_true", help="download an adapter's base model if the cache does not have it"
+    )
     serve.add_argument("--trust-remote-code", action="store_true", help="run Python code that the model brings")
     serve.add_argument("--sagemaker", action="store_true", help="answer SageMaker's /ping and /invocations too")
 
@@ -130,7 +140,7 @@ def _cache_flags(cache: argparse.ArgumentParser) -> None:
     cache.add_argument("--model-cache", type=Path, required=True, help="folder of the model cache")
     source = cache.add_mutually_exclusive_group()
     source.add_argument("--from-hub", action="store_true", help="fetch from the hub (the default)")
-    source.add_argument("--from-folder", type=Path, help="folder with a model, carried in")
+    source.add_argument("--from-folder", type=Path, help="folder with a model that was copied in")
     source.add_argument("--from-archive", type=Path, help="tar, tar.gz, tar.zst or zip of such a folder")
     source.add_argument("--from-gguf", type=Path, help="GGUF file; converted to safetensors")
     cache.add_argument("--revision", help="commit, tag or branch on the hub")
@@ -144,8 +154,8 @@ def _prune_flags(prune: argparse.ArgumentParser) -> None:
 
 def _fetch_flags(fetch: argparse.ArgumentParser) -> None:
     fetch.add_argument("uri", help="where the model is, as the job's status.result.artifact.uri says")
-    fetch.add_argument("--to", type=Path, required=True, help="folder that the model's files are to be in")
-    fetch.add_argument("--sha256", help="of the model's manifest: another model is refused")
+    fetch.add_argument("--to", type=Path, required=True, help="folder for the model's files")
+    fetch.add_argument("--sha256", help="SHA-256 of the model's manifest; a different model is rejected")
     fetch.add_argument("--endpoint", help="URL of an S3-compatible store")
 
 
@@ -153,7 +163,7 @@ def _push_flags(push: argparse.ArgumentParser) -> None:
     push.add_argument("folder", type=Path, help="folder of the tuned model")
     push.add_argument("--to", required=True, help="oci://REGISTRY/REPOSITORY:TAG or hf://OWNER/NAME")
     push.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
-    push.add_argument("--public", action="store_true", help="everybody may see it on the hub")
+    push.add_argument("--public", action="store_true", help="make the repository on the hub public")
 
 
 def positive(text: str) -> int:

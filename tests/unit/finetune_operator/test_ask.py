@@ -284,7 +284,7 @@ def test_help_says_what_the_command_does_alone(capsys: pytest.CaptureFixture[str
     said = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
     assert "usage: finetune-operator [-h] [--version] [COMMAND] ..." in said
-    assert "Without a command it is the operator itself" in said
+    assert "Without a command this starts the operator" in said
 
 
 def test_the_release_is_told(capsys: pytest.CaptureFixture[str]) -> None:
