@@ -177,7 +177,10 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("trackers: {tensorBoard: true}", "spec.trackers.tensorBoard: write {}: it has no fields"),
         ("hyperparameters: {batchSize: '8'}", "batchSize: input should be a valid integer: write it without quotes"),
         ("suspend: 'true'", "spec.suspend: input should be a valid boolean: write it without quotes"),
-        ("activeDeadlineSeconds: 6h", "activeDeadlineSeconds: input should be a valid integer (Seconds after which an attempt"),
+        (
+            "activeDeadlineSeconds: 6h",
+            "activeDeadlineSeconds: input should be a valid integer (Seconds after which an attempt",
+        ),
         ("budget: {maxCost: 25}", "spec.budget.maxCost: input should be a valid string: write it in quotes"),
         ("retryNonce: 1", "spec.retryNonce: input should be a valid string: write it in quotes"),
     ],
