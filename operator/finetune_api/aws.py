@@ -207,7 +207,7 @@ class SageMaker(ApiModel):
         description="Base models in S3, each in a folder of its name below the prefix. Default: the Hugging Face hub.",
     )
     trust_remote_code: bool = Field(
-        False, description="Let models bring code of their own. Off by default: it runs with the role's rights."
+        False, description="Whether base models may run Python code that they bring. It runs with the role's rights."
     )
     endpoints: SageMakerEndpoints | None = Field(
         None, description="Private endpoints of AWS services. Default: the public ones."

@@ -55,7 +55,11 @@ class AzureOpenAI(ApiModel):
             )
         )
     )
-    endpoint: HttpUrl | None = Field(None, description="Endpoint of the resource; optional with workspace.")
+    endpoint: HttpUrl | None = Field(
+        None,
+        description="Endpoint of the Azure OpenAI resource, for example "
+        "https://NAME.openai.azure.com; optional with workspace.",
+    )
     subscription_id: Annotated[str, Field(max_length=64)] = Field(description="Azure subscription.")
     resource_group: Annotated[str, Field(max_length=90)] = Field(description="Resource group of the account.")
     account: Annotated[str, Field(max_length=64)] | None = Field(

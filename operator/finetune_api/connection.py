@@ -203,7 +203,9 @@ class Artifacts(ApiModel):
 class HuggingFace(ApiModel):
     """Train and serve on this cluster, with the trainer image."""
 
-    trainer_image: ImageName = Field(description="Trainer image: trains, evaluates and serves.")
+    trainer_image: ImageName = Field(
+        description="Image that trains, evaluates and serves, for example ghcr.io/example/finetune-trainer:0.1.0."
+    )
     check_image: ImageName | None = Field(
         None, description="Smaller image for pods that only check data or clean up volumes. Default: trainerImage."
     )
@@ -215,7 +217,9 @@ class HuggingFace(ApiModel):
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
         "IfNotPresent", description="When the kubelet pulls the images."
     )
-    pod_template: PodTemplate | None = Field(None, description="What is added to every pod of this connection.")
+    pod_template: PodTemplate | None = Field(
+        None, description="Settings of every pod of this connection: resources, placement, queue, certificates."
+    )
     gpu_resource: Annotated[str, Field(max_length=128)] = Field(
         "nvidia.com/gpu", description="Extended resource that gpusPerNode and gpus request."
     )
@@ -226,7 +230,7 @@ class HuggingFace(ApiModel):
         "ModelNotInCache.",
     )
     trust_remote_code: bool = Field(
-        False, description="Let models bring code of their own. Off by default: such code runs with the pod's rights."
+        False, description="Whether base models may run Python code that they bring. It runs with the pod's rights."
     )
     artifacts: Artifacts = Field(description="Where checkpoints and tuned weights are stored.")
     max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
@@ -258,11 +262,13 @@ class CheckPod(ApiModel):
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
         "IfNotPresent", description="When the kubelet pulls the image."
     )
-    pod_template: PodTemplate | None = Field(None, description="What is added to the pod.")
+    pod_template: PodTemplate | None = Field(
+        None, description="Settings of the pod: resources, placement, queue, certificates."
+    )
 
 
 class LLMConnectionSpec(ApiModel):
-    """Where models may be tuned, and by whom."""
+    """Where models may be trained and served, and by which namespaces. Exactly one provider block is set."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -347,9 +353,11 @@ class LLMConnectionStatus(ApiModel):
     conditions: Conditions | None = Field(None, description="Ready, Reconciling, Stalled.")
     provider: Annotated[str, Field(max_length=32)] | None = Field(None, description="Which provider block is set.")
     models: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=256)] | None = Field(
-        None, description="Globs of base models that may be tuned."
+        None, description="Glob patterns of allowed base models."
     )
     last_checked: Timestamp | None = Field(None, description="When the credentials were last checked, RFC 3339.")
     azure_open_ai: AzureResolved | None = Field(
-        None, alias="azureOpenAI", description="Where spec.azureOpenAI.workspace leads."
+        None,
+        alias="azureOpenAI",
+        description="Endpoint and account that were resolved from spec.azureOpenAI.workspace.",
     )

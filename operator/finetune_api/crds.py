@@ -98,7 +98,7 @@ KINDS = (
             Column("Provider", ".status.provider"),
             _ready(wide=False),
             _REASON,
-            Column("Models", ".status.models", description="Globs of base models that may be tuned.", wide=True),
+            Column("Models", ".status.models", description="Glob patterns of allowed base models.", wide=True),
             Column("Checked", ".status.lastChecked", "date", "When the credentials were last checked.", wide=True),
             _MESSAGE,
             _AGE,
