@@ -290,6 +290,48 @@ def test_more_memory_never_makes_smaller_passes():
     assert fits[-1] == memory.Fit(memory.GPU_TOKENS, activation_checkpointing=False)
 
 
+def on_cpu(spec, threads, available=None, **rows):
+    need = need_of(spec, 128)
+    need = replace(need, setup=replace(need.setup, device="CPU"), rows=replace(need.rows, **({"per_step": 16} | rows)))
+    return need.fit(available, threads)
+
+
+def test_on_a_cpu_passes_side_by_side_are_as_many_as_cores_rows_and_memory_allow():
+    at_once = {cores: on_cpu(spec_of(), cores).at_once for cores in (1, 2, 3, 4, 64)}
+    assert at_once == {1: 1, 2: 2, 3: 3, 4: 4, 64: 4}, "16 rows of 64 tokens are four passes of 256"
+    assert on_cpu(spec_of(), 4, per_step=1).at_once == 1
+    two = max(size for size in range(10, 60) if on_cpu(spec_of(), 4, size * GIB).at_once == 2)
+    assert on_cpu(spec_of(), 4, 10 * GIB).at_once == 1 < 2 < on_cpu(spec_of(), 4, (two + 1) * GIB).at_once
+
+
+def test_the_size_of_a_cpus_passes_depends_on_no_core_and_no_memory():
+    budgets = {on_cpu(spec_of(), cores, size).token_budget for cores in (1, 2, 9) for size in (None, GIB, 60 * GIB)}
+    assert budgets == {memory.TOKENS_SIDE_BY_SIDE}
+
+
+@pytest.mark.parametrize(
+    ("method", "about"),
+    [("QLoRA", {}), ("Full", {}), ("LoRA", {"dropout": 0.1}), ("LoRA", {"microBatchSize": 2})],
+)
+def test_what_passes_side_by_side_would_spoil_computes_one_after_the_other(method, about):
+    hyper = {name: value for name, value in about.items() if name != "dropout"}
+    spec = spec_of(method, **hyper)
+    if "dropout" in about:
+        spec = spec.model_copy(update={"lora": LoRA(dropout=0.1)})
+    assert on_cpu(spec, 8) == memory.Fit(memory.CPU_TOKENS, activation_checkpointing=False)
+
+
+def test_the_estimate_counts_the_activations_and_gradients_of_all_passes_side_by_side():
+    need = need_of(spec_of(), 128)
+    need = replace(need, setup=replace(need.setup, device="CPU"))
+    one, two, three = (need.parts(Pass(256, checkpointing=False, at_once=count)) for count in (1, 2, 3))
+    assert (two.activations, three.activations) == pytest.approx((2 * one.activations, 3 * one.activations), abs=3)
+    long, beside = (need.parts(Pass(2048, checkpointing=False, at_once=count)) for count in (1, 2))
+    assert beside.activations - long.activations == pytest.approx(one.activations, abs=3), "not all rows are so long"
+    assert (two.gradients, three.gradients) == (3 * one.gradients, 4 * one.gradients)
+    assert one.weights == two.weights == three.weights
+
+
 @pytest.mark.parametrize(
     ("method", "hyper", "gibibytes", "words"),
     [

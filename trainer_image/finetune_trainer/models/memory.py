@@ -26,6 +26,9 @@ Device = Literal["GPU", "CPU"]
 CPU_TOKENS = 512
 """On a CPU larger passes gain nothing and cost memory."""
 
+TOKENS_SIDE_BY_SIDE = 256
+"""The same of passes that are computed side by side: a step is to have some for each core."""
+
 GPU_TOKENS = 16384
 """On a GPU larger passes gain nothing."""
 
@@ -112,6 +115,8 @@ class Pass:
     """With padding."""
     checkpointing: bool
     """Whether activations are computed again in the backward pass instead of being kept."""
+    at_once: int = 1
+    """Passes like it that are computed side by side."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,8 @@ class Fit:
 
     token_budget: int
     activation_checkpointing: bool
+    at_once: int = 1
+    """Passes that are computed side by side, if the model can."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,10 @@ class Need:
         a CPU: a gradient of a large matrix does not fit into the gaps that activations leave.
         """
         held, kept = self._held, self._activations(one)
-        gradients = _FLOAT32 * held + self._gathered_gradients
+        if one.at_once > 1:
+            kept += (one.at_once - 1) * self._activations(self._beside(one))
+        of_passes = one.at_once if one.at_once > 1 else 0  # until they are added to the step's, in order
+        gradients = _FLOAT32 * held * (1 + of_passes) + self._gathered_gradients
         several = one.tokens < self.rows.per_step * self.rows.mean
         if self.setup.adapters is None and not several and self.setup.device == "GPU":
             kept = max(0, kept - gradients)
@@ -205,20 +215,44 @@ class Need:
             return Pass(self.rows.per_pass * self.rows.longest, fit.activation_checkpointing)
         of_a_step = math.ceil(1.5 * self.rows.per_step * self.rows.mean)  # with padding
         most = min(fit.token_budget, of_a_step, self.rows.per_step * self.rows.longest)
-        return Pass(max(self.rows.longest, most), fit.activation_checkpointing)
+        return Pass(max(self.rows.longest, most), fit.activation_checkpointing, fit.at_once)
 
-    def fit(self, available: int | None) -> Fit:
+    def fit(self, available: int | None, threads: int = 1) -> Fit:
         """The largest passes that `available` bytes hold (None: of unknown size, taken for large enough).
 
-        Activation checkpointing is switched on only where the smallest pass would not fit without it.
+        Activation checkpointing is switched on only where the smallest pass would not fit without it. On a CPU with
+        `threads` as many passes are computed side by side as there is room for.
         """
         if self.setup.device == "CPU":
-            return Fit(CPU_TOKENS, activation_checkpointing=False)
+            return self._fit_of_cpu(available, threads)
         if available is None:
             return Fit(GPU_TOKENS, activation_checkpointing=False)
         usable = int(_USABLE * available)
         checkpointing = self.parts(Pass(self.smallest.tokens, checkpointing=False)).total > usable
         return Fit(self._budget(usable, checkpointing=checkpointing), checkpointing)
+
+    def _fit_of_cpu(self, available: int | None, threads: int) -> Fit:
+        """The size of passes does not depend on threads or memory: results would differ in their last bits."""
+        if not self._side_by_side:
+            return Fit(CPU_TOKENS, activation_checkpointing=False)
+        one = Fit(TOKENS_SIDE_BY_SIDE, activation_checkpointing=False)
+        of_a_step = math.ceil(self.rows.per_step * self.rows.mean / self.expected(one).tokens)
+        for at_once in range(min(threads, of_a_step, self.rows.per_step), 1, -1):
+            several = replace(one, at_once=at_once)
+            if available is None or self.parts(self.expected(several)).total <= _USABLE * available:
+                return several
+        return one
+
+    def _beside(self, one: Pass) -> Pass:
+        """What is computed beside the largest pass: as full as passes are, or of one usual row."""
+        return replace(one, tokens=min(one.tokens, max(TOKENS_SIDE_BY_SIDE, math.ceil(self.rows.mean))))
+
+    @property
+    def _side_by_side(self) -> bool:
+        """Gradients of a whole model are too large to have several of; what is left out at random has an order."""
+        lora, shape = self.setup.adapters, self.shape
+        plain = lora is not None and self.setup.method == "LoRA" and not lora.dropout
+        return plain and not shape.dropout and not shape.is_encoder_decoder and self.rows.per_pass is None
 
     def _budget(self, usable: int, *, checkpointing: bool) -> int:
         low, high = 1, GPU_TOKENS

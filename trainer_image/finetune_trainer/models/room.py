@@ -16,7 +16,7 @@ from finetune_api.memory import MemoryParts, MemoryUse
 from finetune_api.reasons import Reason
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.attempt.report import Reporter
-from finetune_trainer.computing.limits import free_memory, memory_limit
+from finetune_trainer.computing.limits import cpu_threads, free_memory, memory_limit
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.quantities import amount
 from finetune_trainer.models import model_shape
@@ -56,6 +56,8 @@ class Room:
     """What training may take now, with what this process has of it already."""
     capacity: int | None
     """What it could take at best, with nobody beside it."""
+    threads: int = 1
+    """Of a CPU."""
 
 
 def room_here() -> Room:
@@ -65,7 +67,7 @@ def room_here() -> Room:
     if torch.cuda.is_available():
         free, whole = torch.cuda.mem_get_info()
         return Room("GPU", free + torch.cuda.memory_reserved(), whole)
-    return Room("CPU", free_memory() + _resident("VmRSS"), memory_limit())
+    return Room("CPU", free_memory() + _resident("VmRSS"), memory_limit(), cpu_threads())
 
 
 def rooms_meant(spec: FineTuneJobSpec, gpu_memory: int | None) -> list[Room]:
@@ -218,7 +220,7 @@ def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict, ranks: int) -> Rows:
 
 def judge(need: Need, room: Room, spec: FineTuneJobSpec) -> MemoryUse:
     """The estimate beside what there is, with advice where it does not fit."""
-    fit = need.fit(room.available)
+    fit = need.fit(room.available, room.threads)
     one = need.expected(fit)
     parts, least = need.parts(one), min(need.parts(one).total, need.parts(need.smallest).total)
     fits = None if room.available is None else least <= room.available

@@ -1,4 +1,4 @@
-"""The gradients of one optimizer step: its passes one after the other, on each rank those of its share.
+"""The gradients of one optimizer step, on each rank those of its share: passes one after the other, or side by side.
 
     passes -> sums of the objective, divided by the weight of the whole step -> backward -> summed over the ranks
 
@@ -10,7 +10,8 @@ import contextlib
 import gc
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.computing import heap
 from finetune_trainer.computing.ranks import World
 from finetune_trainer.computing.sharding import is_sharded
+from finetune_trainer.training import side_by_side
 from finetune_trainer.training.checkpoint import RandomStates
 from finetune_trainer.training.objective import Objective
 from finetune_trainer.training.passes import Cut, Pass, autocast, on_device
@@ -54,6 +56,7 @@ class Gradients:
         checkpoints: the folder that outlives a pod.
         seed: of the job.
         compute_dtype: what products are computed in.
+        at_once: passes that are computed side by side, if the model can.
         device: where the model is.
         world: the ranks that share a step.
         interruption: looked at before each pass.
@@ -71,6 +74,7 @@ class Gradients:
         checkpoints: Path,
         seed: int,
         compute_dtype: torch.dtype,
+        at_once: int,
         device: torch.device,
         world: World,
         interruption: Interruption,
@@ -79,7 +83,7 @@ class Gradients:
         self._net, self._steps, self._objective = net, steps, objective
         self.cut, self.lesson, self._retried = cut, lesson, False
         self._checkpoints, self._seed = checkpoints, seed
-        self._compute_dtype, self._device = compute_dtype, device
+        self._compute_dtype, self._device, self._at_once = compute_dtype, device, at_once
         self._world, self._interruption, self._backward = world, interruption, backward
         trained = [value for value in net.parameters() if value.requires_grad]
         self.own = [value for value in trained if not isinstance(value, DTensor)]
@@ -90,6 +94,14 @@ class Gradients:
         """Of the last step, all ranks."""
         self.means: Sequence[torch.Tensor | float] = (math.nan,)
         """Of the last step, all ranks: the objective's loss and measures."""
+
+    def settle(self) -> None:
+        """Try whether the model can compute passes side by side, as it is in training."""
+        if self._at_once == 1:
+            return
+        why = side_by_side.why_in_order(self._net, partial(self._sums, self._steps.idle()))
+        self._at_once = self._at_once if why is None else 1
+        logger.info("passes are computed %s", f"{self._at_once} at a time" if why is None else f"in order: {why}")
 
     def of_step(self, model: Any, inputs: Step, step: int) -> torch.Tensor:
         """Forward and backward passes of optimizer step `step`; returns this rank's part of its mean loss.
@@ -107,7 +119,7 @@ class Gradients:
             before.restore()
             self._world.reseed(self._seed, step)
             passes = self._smaller(passes, step)
-        if self._device.type == "cpu":
+        if self._device.type == "cpu" and not self._alike(passes):
             heap.give_back()  # gaps of one step do not fit the passes of the next one
         part: Any = means if self._world.size == 1 else means.tolist()  # alone, nobody waits for the GPU here
         *self.means, given_up = self._world.sums(*part, self._cut_short)
@@ -119,11 +131,18 @@ class Gradients:
         self.weight = weight
         return means[0]
 
+    def _alike(self, passes: list[Pass]) -> bool:
+        """Whether passes fit into the gaps of others: small packed ones, many of a step. Empty pages take time."""
+        budget = self.cut.token_budget
+        return self._at_once > 1 and budget is not None and largest(passes or [self._steps.idle()]) <= budget
+
     def _tried(self, model: Any, passes: list[Pass], weight: int) -> torch.Tensor | None:
         """This rank's gradients of a step; its part of the means, or None where memory was short: then none are left.
 
         What failed is only freed when the exception is gone, so nothing may be tried before this has returned.
         """
+        if self._at_once > 1:
+            return self._side_by_side(passes, weight)
         total = torch.zeros(1 + len(self._objective.measures), device=self._device)
         gapless = self._device.type != "cpu" or hasattr(self._net, "peft_config")
         try:
@@ -141,6 +160,40 @@ class Gradients:
             self._net.zero_grad(set_to_none=True)
             return None
         return total
+
+    def _side_by_side(self, passes: list[Pass], weight: int) -> torch.Tensor:
+        """The same on a CPU. Added up in the order of the passes, gradients are the same to the bit each time."""
+        total = torch.zeros(1 + len(self._objective.measures))
+        for made in side_by_side.each(passes, partial(self._of_pass, weight=weight), at_once=self._at_once):
+            if made is None:
+                self._cut_short = True
+                break
+            means, gradients = made
+            total += means
+            for value, gradient in zip(self.own, gradients, strict=True):
+                if gradient is not None:
+                    value.grad = gradient if value.grad is None else value.grad.add_(gradient)
+        return total
+
+    def _of_pass(self, batch: Pass, weight: int) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]] | None:
+        """The means of a pass and its gradients by `own`; None where somebody asked to stop."""
+        if self.asked():
+            return None
+        means = self._sums(batch) / max(weight, 1)
+        return means.detach(), torch.autograd.grad(means[0], self.own, allow_unused=True)
+
+    def _sums(self, batch: Pass) -> torch.Tensor:
+        with self.autocast():
+            return self._objective.sums(self._net, on_device(batch, self._device))
+
+    def measured(self, passes: list[Pass]) -> Iterator[list[float] | None]:
+        """The sums of each pass, without gradients; None and no more where somebody asked to stop."""
+
+        def of_pass(batch: Pass) -> list[float] | None:
+            with torch.no_grad():  # which holds for one thread
+                return None if self.asked() else self._sums(batch).tolist()
+
+        return side_by_side.each(passes, of_pass, at_once=self._at_once)
 
     def _smaller(self, passes: list[Pass], step: int) -> list[Pass]:
         """The passes of this step at half the size, from now on; what the failed ones took is freed before.

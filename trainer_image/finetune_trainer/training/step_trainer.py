@@ -40,7 +40,7 @@ from finetune_trainer.training.gradients import Gradients, ShortOfMemory, StepAb
 from finetune_trainer.training.objective import LIKELIHOOD, Objective
 from finetune_trainer.training.pace import Pace
 from finetune_trainer.training.pair_store import PairStore
-from finetune_trainer.training.passes import Cut, on_device
+from finetune_trainer.training.passes import Cut
 from finetune_trainer.training.reference import Reference
 from finetune_trainer.training.schedule import factor, warmup_steps
 from finetune_trainer.training.shortage import Lesson, halved, out_of_memory
@@ -64,6 +64,7 @@ class StepTrainer(Trainer):
         pace: Pace,
         cut: Cut,
         compute_dtype: torch.dtype,
+        at_once: int = 1,
         compile_layers: bool,
         checkpoints: Path,
         fingerprint: str,
@@ -102,6 +103,7 @@ class StepTrainer(Trainer):
             checkpoints=checkpoints,
             seed=hyper.seed,
             compute_dtype=compute_dtype,
+            at_once=at_once,
             device=args.device,
             world=world,
             interruption=interruption,
@@ -128,6 +130,7 @@ class StepTrainer(Trainer):
             with in_training(self._net, self._trained, packed=packed, compile_layers=self._compile):
                 self._refer()
                 self._net.train()  # peft's wrapper says that it is training, around a base that is as it was loaded
+                self._gradients.settle()
                 self.train(resume_from_checkpoint=found[0] if found else None)
         except StepAbandoned:
             self._save_progress()
@@ -285,12 +288,11 @@ class StepTrainer(Trainer):
             for start in range(0, len(store), SORTED_TOGETHER):
                 rows = range(start, min(start + SORTED_TOGETHER, len(store)))
                 mine = self.world.share(rows, store.lengths[start : rows.stop])
-                for batch, counts in ways.with_idle(self._objective.passes(store, mine, ways.cut)):
-                    given_up = given_up or ways.asked()
-                    if given_up:
+                passes = ways.with_idle(self._objective.passes(store, mine, ways.cut))
+                for (batch, counts), of_pass in zip(passes, ways.measured([one for one, _ in passes]), strict=False):
+                    if of_pass is None:
+                        given_up = True
                         break
-                    with ways.autocast():
-                        of_pass = self._objective.sums(self._net, on_device(batch, self.args.device)).tolist()
                     sums += counts * np.asarray(of_pass)
                     weight += counts * self._objective.weight(batch)
         *of_all, rows_or_tokens, stopped = self.world.sums(*sums.tolist(), weight, given_up)

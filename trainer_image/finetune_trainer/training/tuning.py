@@ -163,7 +163,7 @@ def fit_of(job: TrainerJob, model: Any, train: "Store", validation: "Store | Non
     texts = 1 if job.spec.preference is None else 2
     rows = memory.Rows(longest, mean, labelled, hyper.batch_size, hyper.micro_batch_size, texts)
     setup = memory.Setup(job.spec.method, job.spec.adapters, compute_dtype_of(job).itemsize, here.device, shards)
-    return memory.Need(shape, setup, rows).fit(here.available)
+    return memory.Need(shape, setup, rows).fit(here.available, here.threads)
 
 
 def why_padded(job: TrainerJob, model: Any) -> str | None:
@@ -228,6 +228,7 @@ def build_trainer(
             filled=packed and device() == "cuda",
         ),
         compute_dtype=compute_dtype_of(job),
+        at_once=fit.at_once if packed and not checkpointing and objective is None else 1,
         compile_layers=packed and not checkpointing and _to_be_compiled(model, plan, train),
         checkpoints=checkpoints_of(job),
         lesson=lesson,
