@@ -17,6 +17,7 @@ from finetune_trainer.data import column_names
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count, count_pairs
+from finetune_trainer.data.csv_rows import EmptyRows
 from finetune_trainer.data.doubtful import (
     Doubtful,
     answered_as_asked,
@@ -135,6 +136,7 @@ class _SplitCheck:
     """Whether the first row has messages written out as JSON where text is learnt."""
     in_quotes: bool = False
     """Whether the first row of a CSV has quotes that were to be around its cells."""
+    empty_rows: EmptyRows = field(default_factory=EmptyRows)
     error: TrainerError | None = None
     """Why reading ended early."""
 
@@ -161,6 +163,7 @@ class _SplitCheck:
         try:
             with SplitFile(self.data, self.split, columns, allow_local=allow_local, air_gapped=air_gapped) as file:
                 self.file, self.format = file.name[: _LIMITS["name"]], str(file.format)
+                self.empty_rows = file.empty_rows
                 try:
                     self._count_tokens(self._usable(file))
                 finally:
@@ -315,6 +318,8 @@ class _SplitCheck:
         """What is allowed but probably not meant."""
         if self.duplicates:
             yield f"{self.called}: {_rows(self.duplicates)} exactly like an earlier row"
+        if empty := self.empty_rows.count:
+            yield f"{self.called}: {_rows(empty)} of empty cells passed over (the first: {self.empty_rows.first})"
         yield from self._of_columns()
         yield from self._of_texts()
         yield from self._of_lengths()
