@@ -225,6 +225,10 @@ class Budget(ApiModel):
     ] = Field("USD", description="ISO 4217 code.")
 
 
+_NO_DEFAULTS = "!has(self.suspend)"
+"""The API server fills in none where `kind` is written in other letters, and then only that is to be said."""
+
+
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
@@ -238,13 +242,14 @@ class FineTuneJobSpec(ApiModel):
                 ".lora",
             ),
             (
-                "self.method != 'Full' || !self.artifact.merge",
+                f"{_NO_DEFAULTS} || self.method != 'Full' || !self.artifact.merge",
                 "artifact.merge has no meaning with method Full, which leaves a whole model: remove it",
                 ".artifact.merge",
             ),
             (
-                "[self.resources].all(r, r.nodes == 1 && !has(r.gpusPerNode) || r.nodes * (has(r.gpusPerNode) && "
-                "r.gpusPerNode > 1 ? r.gpusPerNode : 1) <= self.hyperparameters.batchSize)",
+                f"{_NO_DEFAULTS} || [self.resources].all(r, r.nodes == 1 && !has(r.gpusPerNode) || "
+                "r.nodes * (has(r.gpusPerNode) && r.gpusPerNode > 1 ? r.gpusPerNode : 1) <= "
+                "self.hyperparameters.batchSize)",
                 "hyperparameters.batchSize must be at least resources.nodes times gpusPerNode: a step's rows are "
                 "shared out whole",
                 ".hyperparameters.batchSize",
@@ -260,7 +265,8 @@ class FineTuneJobSpec(ApiModel):
                 ".trackers",
             ),
             (
-                "has(self.preference) || [self.dataset.columns].all(c, !has(c.chosen) && !has(c.rejected))",
+                f"{_NO_DEFAULTS} || has(self.preference) || "
+                "[self.dataset.columns].all(c, !has(c.chosen) && !has(c.rejected))",
                 "dataset.columns.chosen and rejected are for learning from two answers: write preference: {}, or "
                 "remove them",
                 ".dataset.columns",

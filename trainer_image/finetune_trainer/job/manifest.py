@@ -70,6 +70,9 @@ def parse_job(document: Document) -> FineTuneJobManifest:
     Raises:
         TrainerError: SpecInvalid, names each wrong field by its line and path.
     """
+    if octal := document.octal():
+        step = "Write the number without a zero before it, or in quotes where text is meant."
+        raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {octal}", step)
     # kubectl get -o yaml shows a status, which is no part of what is asked for
     value = {name: field for name, field in document.value.items() if name != "status"}
     try:
