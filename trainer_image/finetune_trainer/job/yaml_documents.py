@@ -182,6 +182,10 @@ class _Loader(yaml.SafeLoader):
         base = {"0x": 16, "0b": 2, "0o": 8}.get(written.lstrip("+-")[:2], 8 if _is_octal(written) else 10)
         return int(written, base)
 
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        """What stands there."""
+        return str(node.value)
+
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
         """A number with a fraction or exponent; an integer where it is one, as in JSON."""
         number = super().construct_yaml_float(node)
@@ -197,4 +201,4 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, list("yYnNtTfFoO"))
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole_number)
-_Loader.add_constructor("tag:yaml.org,2002:merge", _Loader.construct_yaml_str)
+_Loader.add_constructor("tag:yaml.org,2002:merge", _Loader.construct_text)
