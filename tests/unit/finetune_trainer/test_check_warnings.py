@@ -93,6 +93,18 @@ def test_a_row_with_anything_in_it_is_none_of_empty_cells(check):
     assert [problem.line for problem in result.verdict.train.problems] == [3, 4]
 
 
+@pytest.mark.parametrize(
+    ("row", "warning"),
+    [
+        ({"history": [["a", "b"]]}, "t.jsonl: column history is not read: earlier turns are left out"),
+        ({"label": False}, "t.jsonl: column label is not read: answers that it calls bad are learnt like any other"),
+    ],
+)
+def test_columns_that_say_more_of_an_answer_are_not_left_out_without_a_word(check, row, warning):
+    data = json.dumps({"prompt": "a", "completion": "b"} | row)
+    assert warning in check(train=("t.jsonl", data)).verdict.warnings
+
+
 def test_tools_that_rows_name_are_not_left_out_without_a_word(check):
     row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": []}\n'
     assert "t.jsonl: column tools is not read: rows are learnt as if the model had no tools" in (

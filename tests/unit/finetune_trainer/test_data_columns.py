@@ -107,6 +107,7 @@ TALK = [USER, ANSWER, {**USER, "content": "c"}]
         ({"prompt": "a", "completion": "b", "messages": [USER, ANSWER]}, "user:a assistant:b", ()),
         ({"prompt": "a", "completion": "b", "messages": json.dumps([USER, ANSWER])}, "user:a assistant:b", ()),
         ({"prompt": "a", "completion": "b", "messages": [], "system": "s"}, "system:s user:a assistant:b", ()),
+        ({"prompt": "a", "completion": "b", "messages": [USER]}, "user:a assistant:b", ()),
         ({"prompt": "a", "completion": "b", "messages": "[none of them]"}, "user:a assistant:b", ()),
         ({"prompt": None, "completion": "b", "messages": [USER, ANSWER]}, "user:a assistant:b", ()),
         ({"Instruction": "a", "Input": "i", "Output": "b", "System": "s"}, "system:s user:a\n\ni assistant:b", ()),
@@ -133,7 +134,6 @@ OTHER = {"messages": [{**USER, "content": "another"}, ANSWER]}
     [
         ({"prompt": "a", "completion": "b", **OTHER}, "messages", "messages says something else than prompt and comp"),
         ({"prompt": "a", "completion": "b", "messages": json.dumps(OTHER["messages"])}, "messages", "messages says"),
-        ({"prompt": "a", "completion": "b", "messages": [USER]}, "messages", "messages says something else"),
         ({"prompt": "a", "completion": "b", "messages": [*TALK, ANSWER]}, "messages", "messages says something else"),
         ({"completion": "z", **OTHER}, "completion", "messages says something else than completion: leave one of"),
     ],

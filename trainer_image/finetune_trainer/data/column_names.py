@@ -86,6 +86,10 @@ def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
         if columns.prompt == "instruction":
             how = f"map neither prompt nor completion (both are read then), or {{system: instruction, prompt: {below}}}"
         yield f"column {below} is not read: where {columns.prompt} needs it, {how}"
+    if "history" in free:
+        yield "column history is not read: earlier turns are left out"
+    if "label" in free and {columns.prompt, columns.completion} <= set(seen):
+        yield "column label is not read: answers that it calls bad are learnt like any other"
     tools = next((name for name in _TOOLS if name in free), None)
     if tools:
         yield f"column {tools} is not read: rows are learnt as if the model had no tools"

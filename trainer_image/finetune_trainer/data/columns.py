@@ -13,7 +13,7 @@ from finetune_api.verdict import ProblemKind, RowProblem
 from finetune_trainer.data.blocks import Block
 from finetune_trainer.data.layouts import Layout, Layouts
 from finetune_trainer.data.pairs import two_answers
-from finetune_trainer.data.prompts import are_messages, asked, require_its_prompt
+from finetune_trainer.data.prompts import are_messages, asked, other_than, require_its_prompt, require_no_other
 from finetune_trainer.data.rows import Position, Record, Row, Rows, Turn
 from finetune_trainer.data.turns import (
     VISIBLE,
@@ -147,7 +147,7 @@ def _turns(fields: Mapping[str, Any], columns: Columns) -> _Turns:
         return whole, tuple(index + len(whole) - len(turns) for index in left_out)
     before = asked(fields, columns)
     answer, left_out = _answer(fields.get(columns.completion), columns.completion)
-    _require_no_other((*before, *answer), fields, columns)
+    require_no_other((*before, *answer), fields, columns, "prompt and completion")
     earlier = (index for index, turn in enumerate(before) if turn.role == "assistant")
     return (*before, *answer), (*earlier, *(index + len(before) for index in left_out))
 
@@ -165,32 +165,8 @@ def _require_its_answer(turns: Sequence[Turn], fields: Mapping[str, Any], column
     completion = fields.get(columns.completion)
     if not is_blank(completion) and _answer(completion, columns.completion)[0][-1] != turns[-1]:
         raise UnusableError(
-            "Malformed", _other_than(called("completion", columns.completion), columns), columns.completion
+            "Malformed", other_than(called("completion", columns.completion), columns), columns.completion
         )
-
-
-def _require_no_other(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns) -> None:
-    """Refuse a conversation beside a prompt and a completion that say something else, unless the job names these."""
-    if _names_prompts(columns) or not (messages := messages_in(fields.get(columns.messages))):
-        return
-    try:
-        other = after_system(listed(messages, "messages", columns.messages), fields.get(columns.system), columns.system)
-    except UnusableError:
-        other = ()
-    if tuple(turns) != other:
-        what = _other_than("prompt and completion", columns)
-        raise UnusableError("Malformed", what, columns.messages)
-
-
-def _other_than(what: str, columns: Columns) -> str:
-    return f"{called('messages', columns.messages)} says something else than {what}: leave one of the two out"
-
-
-def _names_prompts(columns: Columns) -> bool:
-    """Whether the job says that rows are prompts and completions, by naming their columns and not that of messages."""
-    usual = Columns()
-    named = columns.prompt != usual.prompt or columns.completion != usual.completion
-    return named and columns.messages == usual.messages
 
 
 def _answer(completion: Any, column: str) -> _Turns:
