@@ -380,6 +380,7 @@ class ManifestMetadata(ApiModel):
     name: Name = Field(description="Name of the job.")
     namespace: Annotated[str, Field(max_length=63)] | None = Field(None, description="Namespace of the job.")
     labels: StringMap | None = Field(None, description="Labels.")
+    annotations: dict[str, str] | None = Field(None, description="Annotations.")
 
 
 FineTuneJobManifest.model_rebuild()

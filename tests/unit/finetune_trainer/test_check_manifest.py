@@ -74,6 +74,15 @@ def test_numbers_are_read_as_kubernetes_reads_them(write, number):
     assert job.spec.hyperparameters.learning_rate == 0.0002
 
 
+@pytest.mark.parametrize(
+    "metadata", [f"name: {'a' * 253}", f"name: {'a' * 64}.b", "name: a, labels: {a.b/C: X_1.y, d: ''}"]
+)
+def test_names_and_labels_that_the_api_server_takes_are_taken(write, metadata):
+    assert read_job(write(JOB.replace("name: sentiment-1, annotations: {a: b}", metadata))).metadata.name.startswith(
+        "a"
+    )
+
+
 def test_a_date_is_text(write):
     assert read_job(write(JOB + "  retryNonce: 2026-11-21\n")).spec.retry_nonce == "2026-11-21"
 
@@ -115,6 +124,12 @@ def test_a_date_is_text(write):
             ("\n  baseModel", "\n  hyperparameters: {seed: 0755}\n  baseModel"),
             "line 6: 0755 is read as octal, which is 493",
         ),
+        (
+            ("annotations: {a: b}", "annotations: {a: 1}"),
+            "line 3: metadata.annotations.a: input should be a valid",
+        ),
+        (("annotations: {a: b}", "labels: {a: b c}"), "line 3: metadata.labels: a: this is no label"),
+        (("annotations: {a: b}", f"labels: {{a: {'b' * 64}}}"), "line 3: metadata.labels: a: this is no label"),
         (("{name: sentiment}", "{name: y}"), "spec.modelRef.name: input should be a valid string"),
         (("{name: sentiment}", "{name: =}"), "spec.modelRef.name: modelRef.name becomes the name of a Service"),
         (("\n  baseModel", "\n\tbaseModel"), "job.yaml line 6: found character '\\t'"),
