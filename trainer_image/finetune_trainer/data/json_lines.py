@@ -17,6 +17,8 @@ from finetune_trainer.data.rows import Position, Record, line_places
 _BREAKS_OFF = "is not valid JSON: it breaks off"
 LINE_BREAKS_OFF = f"the line {_BREAKS_OFF}"
 """Problem of a line that ends within an object."""
+NO_OBJECT = "is no JSON object"
+"""End of what is said of text that is JSON and no row."""
 LINE_TOO_LONG = f"the line is {TOO_LONG}"
 
 _decoder = msgspec.json.Decoder()
@@ -88,7 +90,7 @@ def json_record(position: Position, text: bytes | bytearray, called: str) -> Rec
     else:
         if isinstance(fields, dict) and twice is None:
             return Record(position, fields)
-        problem = f"the {called} is no JSON object" if twice is None else f"the {called} has {_twice(twice)}"
+        problem = f"the {called} {NO_OBJECT}" if twice is None else f"the {called} has {_twice(twice)}"
     return Record(position, None, problem)
 
 

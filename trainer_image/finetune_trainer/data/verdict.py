@@ -27,6 +27,7 @@ from finetune_trainer.data.doubtful import (
     with_special_tokens,
 )
 from finetune_trainer.data.encode import Refused, Tally
+from finetune_trainer.data.json_lines import NO_OBJECT
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.read import SplitFile
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 _PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
 """How datasets names the files of a split that it writes as several."""
 
+_OBJECTS = (
+    "A row is an object with names: `jq -c '.[] | {messages: .}' FILE` makes rows of an array of conversations, and "
+    "`jq -c '.[] | {prompt: .[0], completion: .[1]}' FILE` of an array of pairs of texts."
+)
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "warnings": 16, "name": 256}
 
@@ -290,6 +295,8 @@ class _SplitCheck:
             return AS_UTF8
         if not self._is_no_json:
             return None
+        if all(problem.what.endswith(NO_OBJECT) for problem in self.problems):
+            return _OBJECTS
         field = f"spec.dataset.{self.split}.format"
         return (
             f"The file was read as {self.format}: set {field} if it is something else, or write one object a line "
