@@ -108,7 +108,6 @@ class Settings(BaseModel):
     )
     check_image: str = Field(
         f"ghcr.io/example/finetune-trainer-check:{RELEASE}",
-        min_length=1,
         description="Image of pods that check data for providers outside of the cluster; a connection may name one.",
     )
     provider_catalogue: Path | None = Field(
