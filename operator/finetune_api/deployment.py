@@ -180,7 +180,7 @@ class ModelDeploymentSpec(DeploymentTemplate):
             IDLE_AT_PROVIDER,
             MODEL_REF_RULE,
             (
-                "type(self.version) == string ? self.version == 'Active' : self.version >= 1",
+                "!has(self.version) || (type(self.version) == string ? self.version == 'Active' : self.version >= 1)",
                 "version is Active or a positive number: write version: Active, or a number without quotes, such as "
                 "version: 2",
                 ".version",

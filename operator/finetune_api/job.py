@@ -242,6 +242,10 @@ class Budget(ApiModel):
     ] = Field("USD", description="Currency, as ISO 4217 code.")
 
 
+_NO_DEFAULTS = "!has(self.suspend)"
+"""The API server fills in none where `kind` is written in other letters, and then only that is to be said."""
+
+
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
@@ -255,13 +259,14 @@ class FineTuneJobSpec(ApiModel):
                 ".lora",
             ),
             (
-                "self.method != 'Full' || !self.artifact.merge",
+                f"{_NO_DEFAULTS} || self.method != 'Full' || !self.artifact.merge",
                 "artifact.merge has no meaning with method Full, which leaves a whole model: remove it",
                 ".artifact.merge",
             ),
             (
-                "[self.resources].all(r, r.nodes == 1 && !has(r.gpusPerNode) || r.nodes * (has(r.gpusPerNode) && "
-                "r.gpusPerNode > 1 ? r.gpusPerNode : 1) <= self.hyperparameters.batchSize)",
+                f"{_NO_DEFAULTS} || [self.resources].all(r, r.nodes == 1 && !has(r.gpusPerNode) || "
+                "r.nodes * (has(r.gpusPerNode) && r.gpusPerNode > 1 ? r.gpusPerNode : 1) <= "
+                "self.hyperparameters.batchSize)",
                 "hyperparameters.batchSize must be at least resources.nodes times gpusPerNode: a step's rows are "
                 "shared out whole",
                 ".hyperparameters.batchSize",
@@ -277,7 +282,8 @@ class FineTuneJobSpec(ApiModel):
                 ".trackers",
             ),
             (
-                "has(self.preference) || [self.dataset.columns].all(c, !has(c.chosen) && !has(c.rejected))",
+                f"{_NO_DEFAULTS} || has(self.preference) || "
+                "[self.dataset.columns].all(c, !has(c.chosen) && !has(c.rejected))",
                 "dataset.columns.chosen and rejected are for learning from two answers: write preference: {}, or "
                 "remove them",
                 ".dataset.columns",
@@ -403,6 +409,7 @@ class ManifestMetadata(ApiModel):
     name: Name = Field(description="Name of the job.")
     namespace: Annotated[str, Field(max_length=63)] | None = Field(None, description="Namespace of the job.")
     labels: StringMap | None = Field(None, description="Labels.")
+    annotations: dict[str, str] | None = Field(None, description="Annotations.")
 
 
 FineTuneJobManifest.model_rebuild()

@@ -19,7 +19,7 @@ from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL
 
 ROOT = Path(__file__).parents[2]
 Manifest = dict[str, Any]
-PLURALS = {kind.kind: kind.plural for kind in KINDS}
+PLURALS = {name: kind.plural for kind in KINDS for name in (kind.kind, kind.kind.lower())}
 
 
 class Server:

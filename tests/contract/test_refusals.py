@@ -468,3 +468,11 @@ def test_keys_in_a_uri_are_not_quoted(server: Server) -> None:
 def test_no_kind_takes_a_field_that_it_does_not_know(server: Server, kind: str) -> None:
     good = {"FineTuneJob": JOB, "FineTunedModel": MODEL, "ModelDeployment": DEPLOYMENT, "LLMConnection": LOCAL}[kind]
     assert 'unknown field "spec.nonsense"' in server.refusal(changed(good, "spec.nonsense", 1))
+
+
+@pytest.mark.parametrize("manifest", [JOB, MODEL, DEPLOYMENT, LOCAL], ids=name)
+def test_a_kind_in_small_letters_is_all_that_is_refused_then(server: Server, manifest: Manifest) -> None:
+    """kubectl finds the kind all the same; the API server fills in no defaults, which rules would miss."""
+    written, kind = manifest["kind"].lower(), manifest["kind"]
+    message = server.refusal(manifest | {"kind": written})
+    assert message.endswith(f'is invalid: kind: Invalid value: "{written}": must be {kind}')

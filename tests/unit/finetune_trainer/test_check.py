@@ -168,6 +168,13 @@ def test_a_file_of_which_no_line_is_json_is_asked_for_its_format(check):
     assert result.verdict.next_step.startswith("The file was read as JSONLines: set spec.dataset.train.format")
 
 
+@pytest.mark.parametrize("rows", ['[["a", "b"], ["c", "d"]]', '[[{"role": "user", "content": "a"}]]'])
+def test_an_array_of_other_things_than_objects_is_told_how_rows_are_made_of_it(check, rows):
+    result = check(train=("t.json", rows))
+    assert "row 0 (line 1): the element is no JSON object" in result.verdict.message
+    assert "`jq -c '.[] | {messages: .}' FILE`" in result.verdict.next_step
+
+
 def test_a_row_of_a_json_array_is_named_by_its_line_too(check):
     rows = [{"prompt": "a", "completion": "b"}, {"prompt": "", "completion": "b"}]
     result = check(train=("t.json", json.dumps(rows, indent=2)), test=("v.json", json.dumps(rows[:1] * 2)))

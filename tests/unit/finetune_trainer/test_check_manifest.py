@@ -62,10 +62,25 @@ def test_other_kinds_are_passed_over_and_several_jobs_are_found(write):
         read_job(path)
 
 
+@pytest.mark.parametrize(("written", "seed"), [("08", 8), ("09_0", 90), ("07", 7), ("0X1F", 31), ("0o17", 15)])
+def test_whole_numbers_are_read_as_kubectl_reads_them(write, written, seed):
+    job = read_job(write(JOB + f"  hyperparameters: {{seed: {written}, packing: n}}\n"))
+    assert (job.spec.hyperparameters.seed, job.spec.hyperparameters.packing) == (seed, False)
+
+
 @pytest.mark.parametrize("number", ["2e-4", "2.0e-4", "0.0002", "+2E-4"])
 def test_numbers_are_read_as_kubernetes_reads_them(write, number):
     job = read_job(write(JOB + f"  hyperparameters: {{learningRate: {number}, epochs: 1}}\n"))
     assert job.spec.hyperparameters.learning_rate == 0.0002
+
+
+@pytest.mark.parametrize(
+    "metadata", [f"name: {'a' * 253}", f"name: {'a' * 64}.b", "name: a, labels: {a.b/C: X_1.y, d: ''}"]
+)
+def test_names_and_labels_that_the_api_server_takes_are_taken(write, metadata):
+    assert read_job(write(JOB.replace("name: sentiment-1, annotations: {a: b}", metadata))).metadata.name.startswith(
+        "a"
+    )
 
 
 def test_a_date_is_text(write):
@@ -105,6 +120,18 @@ def test_a_date_is_text(write):
         (("file:///data", "hf://owner/name"), "spec.dataset.train.uri: write hf://datasets/OWNER/NAME/PATH"),
         (("file:///data", "PVC://data"), "spec.dataset.train.uri: the scheme has small letters: write pvc://"),
         (("file:///data", "configMap://data"), "spec.dataset.train.uri: the scheme has small letters: write configmap"),
+        (
+            ("\n  baseModel", "\n  hyperparameters: {seed: 0755}\n  baseModel"),
+            "line 6: 0755 is read as octal, which is 493",
+        ),
+        (
+            ("annotations: {a: b}", "annotations: {a: 1}"),
+            "line 3: metadata.annotations.a: input should be a valid",
+        ),
+        (("annotations: {a: b}", "labels: {a: b c}"), "line 3: metadata.labels: a: this is no label"),
+        (("annotations: {a: b}", f"labels: {{a: {'b' * 64}}}"), "line 3: metadata.labels: a: this is no label"),
+        (("{name: sentiment}", "{name: y}"), "spec.modelRef.name: input should be a valid string"),
+        (("{name: sentiment}", "{name: =}"), "spec.modelRef.name: modelRef.name becomes the name of a Service"),
         (("\n  baseModel", "\n\tbaseModel"), "job.yaml line 6: found character '\\t'"),
     ],
 )

@@ -69,6 +69,42 @@ def test_how_a_file_was_read_is_said_where_it_may_not_be_meant(check, name, data
     assert [one for one in result.verdict.warnings if warning in one]
 
 
+EMPTY_ROWS = "prompt;completion;note\r\na;b;\r\n;;\r\nc;d;\r\n;;\r\n;;\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "rows", "empty"),
+    [
+        (EMPTY_ROWS, 2, "3 rows of empty cells passed over (the first: line 3)"),
+        ('prompt,completion\n"a\nb",b\n"",""\n', 1, "1 row of empty cells passed over (the first: line 4)"),
+        ("prompt,completion,\n" + "a,b,\n" * 9000 + ",,\n", 9000, "(the first: line 9002)"),
+    ],
+)
+def test_rows_of_empty_cells_that_spreadsheets_leave_are_passed_over_and_counted(check, data, rows, empty):
+    result = check(train=("t.csv", data))
+    assert result.code == ExitCode.OK
+    assert (result.verdict.train.rows, result.verdict.train.bad_rows) == (rows, 0)
+    assert [one for one in result.verdict.warnings if one.endswith(empty)]
+
+
+def test_a_row_with_anything_in_it_is_none_of_empty_cells(check):
+    result = check(train=("t.csv", "prompt,completion,note\na,b,\n,,x\n ,,\n"))
+    assert result.code == ExitCode.DATASET_INVALID
+    assert [problem.line for problem in result.verdict.train.problems] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("row", "warning"),
+    [
+        ({"history": [["a", "b"]]}, "t.jsonl: column history is not read: earlier turns are left out"),
+        ({"label": False}, "t.jsonl: column label is not read: answers that it calls bad are learnt like any other"),
+    ],
+)
+def test_columns_that_say_more_of_an_answer_are_not_left_out_without_a_word(check, row, warning):
+    data = json.dumps({"prompt": "a", "completion": "b"} | row)
+    assert warning in check(train=("t.jsonl", data)).verdict.warnings
+
+
 def test_tools_that_rows_name_are_not_left_out_without_a_word(check):
     row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": []}\n'
     assert "t.jsonl: column tools is not read: rows are learnt as if the model had no tools" in (

@@ -104,6 +104,15 @@ TALK = [USER, ANSWER, {**USER, "content": "c"}]
         ({"prompt": "a", "messages": [SYSTEM, USER, ANSWER]}, "system:s user:a assistant:b", ()),
         ({"prompt": "a", "completion": None, "messages": [USER, ANSWER]}, "user:a assistant:b", ()),
         ({"prompt": [USER], "messages": [USER, ANSWER], "system": "s"}, "system:s user:a assistant:b", ()),
+        ({"prompt": "a", "completion": "b", "messages": [USER, ANSWER]}, "user:a assistant:b", ()),
+        ({"prompt": "a", "completion": "b", "messages": json.dumps([USER, ANSWER])}, "user:a assistant:b", ()),
+        ({"prompt": "a", "completion": "b", "messages": [], "system": "s"}, "system:s user:a assistant:b", ()),
+        ({"prompt": "a", "completion": "b", "messages": [USER]}, "user:a assistant:b", ()),
+        ({"prompt": "a", "completion": "b", "messages": "[none of them]"}, "user:a assistant:b", ()),
+        ({"prompt": None, "completion": "b", "messages": [USER, ANSWER]}, "user:a assistant:b", ()),
+        ({"Instruction": "a", "Input": "i", "Output": "b", "System": "s"}, "system:s user:a\n\ni assistant:b", ()),
+        ({"INSTRUCTION": "a", "response": "b"}, "user:a assistant:b", ()),
+        ({"Conversations": [USER, ANSWER]}, "user:a assistant:b", ()),
     ],
 )
 def test_usable_rows_of_other_layouts(fields, turns, unlearnt):
@@ -115,6 +124,34 @@ def test_usable_rows_of_other_layouts(fields, turns, unlearnt):
 @pytest.mark.parametrize("row", [{"instruction": "a", "output": "b"}, {"conversations": [USER, ANSWER]}])
 def test_other_layouts_are_known_only_where_the_job_names_no_columns(row):
     assert row_of(row, prompt="text").what == "prompt (column text) is missing"
+
+
+OTHER = {"messages": [{**USER, "content": "another"}, ANSWER]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "what"),
+    [
+        ({"prompt": "a", "completion": "b", **OTHER}, "messages", "messages says something else than prompt and comp"),
+        ({"prompt": "a", "completion": "b", "messages": json.dumps(OTHER["messages"])}, "messages", "messages says"),
+        ({"prompt": "a", "completion": "b", "messages": [*TALK, ANSWER]}, "messages", "messages says something else"),
+        ({"completion": "z", **OTHER}, "completion", "messages says something else than completion: leave one of"),
+    ],
+)
+def test_a_row_that_says_two_things_is_refused(fields, field, what):
+    found = row_of(fields)
+    assert isinstance(found, Unusable)
+    assert (found.field, found.what[: len(what)]) == (field, what)
+
+
+def test_columns_that_the_job_names_are_read_whatever_stands_beside_them():
+    row = row_of({"question": "a", "completion": "b", **OTHER}, prompt="question")
+    assert [turn.content for turn in row.turns] == ["a", "b"]
+
+
+def test_names_in_other_letters_are_read_only_where_one_column_can_be_meant():
+    row = {"Instruction": "a", "INSTRUCTION": "c", "output": "b"}
+    assert row_of(row).what == "prompt is missing"
 
 
 def test_text_is_taken_as_it_is():

@@ -110,6 +110,8 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"image": {"repository": "https://ghcr.io/x/y"}}, "/image/repository"),
         ({"image": {"repository": "ghcr.io/x/y:1.2"}}, "/image/repository"),
         ({"checkImage": {"repository": f"ghcr.io/x/y@{DIGEST}"}}, "/checkImage/repository"),
+        ({"checkImage": None}, "missing property 'checkImage'"),
+        ({"checkImages": {"repository": "ghcr.io/x/y"}}, "checkImages"),
         ({"extraEnv": [{"name": "X", "value": 1}]}, "/extraEnv/0/value"),
         ({"crds": {"enabled": True}}, "enabled"),
         ({"crds": {"keep": "yes"}}, "keep"),

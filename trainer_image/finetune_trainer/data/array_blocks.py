@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from finetune_trainer.data.json_lines import objects
+from finetune_trainer.data.repeated import are_told_apart
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _BEGIN = re.compile(rb'\s*+(\{\s*+"[^"]*+")')
@@ -48,7 +49,7 @@ def elements(text: bytes) -> Elements | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     rows = objects(found)
-    breaks = _breaks(text, found) if rows else None
+    breaks = _breaks(text, found) if rows and are_told_apart(text, rows) else None
     return Elements(rows, breaks) if rows and breaks is not None else None
 
 

@@ -24,7 +24,9 @@ _SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
 _OF_MESSAGES = ({"role", "content"}, {"from", "value"})
 _TOOLS = ("tools", "functions")
-_ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
+ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
+"""Names that messages may show."""
+
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
 NO_HEADER = "the names of its columns look like data: the header may be missing"
 _SPOKEN = 16
@@ -51,7 +53,7 @@ def absent(columns: Columns, seen: Collection[str], *, usable: bool = False) -> 
 def meant(columns: Columns, seen: Sequence[str]) -> dict[str, str]:
     """For each part of a row that is absent, the column that was probably meant: `{"prompt": "question"}`."""
     asked = columns.named
-    free = [name for name in seen if name not in asked.values() and _ORDINARY_NAME.fullmatch(name)]
+    free = [name for name in seen if name not in asked.values() and ORDINARY_NAME.fullmatch(name)]
     found: dict[str, str] = {}
     for part in columns.needed:
         if asked[part] not in seen and (near := nearest(asked[part], _USUAL_NAMES[part], free)):
@@ -67,7 +69,7 @@ def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
     if columns.system in seen:
         return None
     asked = columns.named.values()
-    free = [name for name in seen if name not in asked and _ORDINARY_NAME.fullmatch(name)]
+    free = [name for name in seen if name not in asked and ORDINARY_NAME.fullmatch(name)]
     if columns.system == Columns().system:
         near = nearest(columns.system, _SYSTEM_NAMES, free)
         return near and f"column {near} is not read: is it the system message, map it with columns.system"
@@ -84,6 +86,10 @@ def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
         if columns.prompt == "instruction":
             how = f"map neither prompt nor completion (both are read then), or {{system: instruction, prompt: {below}}}"
         yield f"column {below} is not read: where {columns.prompt} needs it, {how}"
+    if "history" in free:
+        yield "column history is not read: earlier turns are left out"
+    if "label" in free and {columns.prompt, columns.completion} <= set(seen):
+        yield "column label is not read: answers that it calls bad are learnt like any other"
     tools = next((name for name in _TOOLS if name in free), None)
     if tools:
         yield f"column {tools} is not read: rows are learnt as if the model had no tools"
@@ -131,7 +137,7 @@ def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
 
     So may a great many be: of objects that are not rows, but have what rows hold for names.
     """
-    shown = [name for name in names if _ORDINARY_NAME.fullmatch(name)]
+    shown = [name for name in names if ORDINARY_NAME.fullmatch(name)]
     if len(names) > _MANY or (maybe_data and not set(columns.named.values()).intersection(names)):
         shown = [name for name in shown if _is_usual(name)]
     if not shown:

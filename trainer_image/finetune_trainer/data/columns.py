@@ -13,7 +13,7 @@ from finetune_api.verdict import ProblemKind, RowProblem
 from finetune_trainer.data.blocks import Block
 from finetune_trainer.data.layouts import Layout, Layouts
 from finetune_trainer.data.pairs import two_answers
-from finetune_trainer.data.prompts import are_messages, asked, require_its_prompt
+from finetune_trainer.data.prompts import are_messages, asked, other_than, require_its_prompt, require_no_other
 from finetune_trainer.data.rows import Position, Record, Row, Rows, Turn
 from finetune_trainer.data.turns import (
     VISIBLE,
@@ -21,8 +21,10 @@ from finetune_trainer.data.turns import (
     after_system,
     called,
     conversation,
+    is_blank,
     is_message,
     listed,
+    messages_in,
     text,
     unlearnt,
 )
@@ -77,7 +79,10 @@ def _plain(block: Block, layout: Layout) -> Rows | None:
     columns = layout.columns
     prompts, completions = block.column(columns.prompt), block.column(columns.completion)
     systems = block.column(columns.system)
+    conversations = block.column(columns.messages)
     if not _are_text(prompts) or not _are_text(completions):
+        return None
+    if conversations.count(None) < len(conversations) and any(map(messages_in, conversations)):
         return None
     if layout.below is not None:
         below = block.column(layout.below)
@@ -138,9 +143,11 @@ def _turns(fields: Mapping[str, Any], columns: Columns) -> _Turns:
         turns, left_out = conversation(fields[columns.messages], columns.messages)
         whole = after_system(turns, fields.get(columns.system), columns.system)
         require_its_prompt(whole, fields, columns, called("messages", columns.messages))
+        _require_its_answer(whole, fields, columns)
         return whole, tuple(index + len(whole) - len(turns) for index in left_out)
     before = asked(fields, columns)
     answer, left_out = _answer(fields.get(columns.completion), columns.completion)
+    require_no_other((*before, *answer), fields, columns, "prompt and completion")
     earlier = (index for index, turn in enumerate(before) if turn.role == "assistant")
     return (*before, *answer), (*earlier, *(index + len(before) for index in left_out))
 
@@ -151,6 +158,15 @@ def _is_conversation(fields: Mapping[str, Any], columns: Columns) -> bool:
     if fields.get(columns.prompt) is None:
         return messages is not None or (columns.messages in fields and columns.prompt not in fields)
     return bool(messages) and fields.get(columns.completion) is None
+
+
+def _require_its_answer(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns) -> None:
+    """Refuse a completion beside a conversation that does not end with it: one of the two would be left out unsaid."""
+    completion = fields.get(columns.completion)
+    if not is_blank(completion) and _answer(completion, columns.completion)[0][-1] != turns[-1]:
+        raise UnusableError(
+            "Malformed", other_than(called("completion", columns.completion), columns), columns.completion
+        )
 
 
 def _answer(completion: Any, column: str) -> _Turns:

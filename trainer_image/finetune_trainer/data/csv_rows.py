@@ -33,6 +33,10 @@ _SAID = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
 """Excel's own first line, which says what separates the cells."""
 
 
+_JSON = re.compile(rb"""(\xef\xbb\xbf)?[{\[](\s*+(["'{}\[\]]|\Z)|[ \t\r]*+\n)""")
+"""How objects and lists begin: names of columns may have brackets around them."""
+
+
 class Header(NamedTuple):
     """What the first row says."""
 
@@ -40,31 +44,47 @@ class Header(NamedTuple):
     separator: str
 
 
+class EmptyRows:
+    """How many rows without anything in them were passed over, and where the first of them stands."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: Position | None = None
+
+    def add(self, position: Position) -> None:
+        """One more."""
+        self.count += 1
+        self.first = self.first or position
+
+
 def read_csv(
     stream: io.BufferedReader,
     file_name: str,
     wanted: Collection[str] = (),
     tell_header: Callable[[Header], None] = lambda _: None,
+    empty: EmptyRows | None = None,
     *,
     separator: str = ",",
     serves: Callable[[Collection[str]], bool] = lambda _: False,
 ) -> Iterator[Record | Block]:
-    """Every row below the header, by itself or in a block. All cells are text; blank lines are passed over.
+    """Every row below the header, by itself or in a block. All cells are text.
 
-    A row's line is the one on which it begins. `tell_header` gets the header before the first row.
+    Blank lines are passed over, and rows of empty cells, as spreadsheets write their empty rows. A row's line is the
+    one on which it begins. `tell_header` gets the header before the first row.
 
     Args:
         stream: The file.
         file_name: For messages.
         wanted: Names of columns of which none may stand in the header twice.
         tell_header: Called once.
+        empty: Counts the rows of which all cells are empty.
         separator: Of cells, where the header fits no better with another one.
         serves: Whether columns with such names are what the job needs.
 
     Raises:
         TrainerError: DatasetInvalid, the header cannot be used.
     """
-    if stream.peek(1)[:1] in (b"{", b"["):
+    if _JSON.match(stream.peek()):
         step = "Set the format to JSONLines or JSON, or let the name end in .jsonl or .json."
         raise broken_file(file_name, "begins like JSON, not like CSV", step)
     csv.field_size_limit(ROW_LIMIT)
@@ -73,9 +93,10 @@ def read_csv(
     tell_header(header)
     names, separator = header
     telling = next((name for name in reversed(names) if name in wanted), names[-1] if names else "")
-    one_by_one = _rows(_RowLines(_popped(begun, source)), separator)
+    header_again = {telling, telling.lower(), telling.upper(), telling.title()}
+    one_by_one = _records(_rows(_RowLines(_popped(begun, source)), separator), names, empty or EmptyRows())
     while begun and (row := next(one_by_one, None)):
-        yield row if isinstance(row, Record) else _record(*row, names)
+        yield row
     while source.more():
         ahead, first = source.ahead(), source.number + 1
         if ahead[:1] in (b"\r", b"\n") and not ahead.replace(b"\r\n", b"\n").strip(b"\n"):
@@ -83,8 +104,8 @@ def read_csv(
             continue
         found = rows_together(ahead, len(names), separator)
         columns = dict(zip(names, found.columns, strict=True)) if found.ends else {}
-        if telling in columns.get(telling, ()):
-            found = Found()  # perhaps the header stands here again: each row is looked at
+        if not header_again.isdisjoint(columns.get(telling, ())) or all("" in cells for cells in columns.values()):
+            found = Found()  # perhaps the header stands here again, or a row is empty: each is looked at
         if found.ends:
             lines = line_places(first, found.ends[-1])
             one_a_line = len(found.ends) == len(lines)
@@ -93,7 +114,7 @@ def read_csv(
             source.skip(len(lines), are_all=found.are_all)
         last = source.number if found.are_all else first - 1 + max(1, ahead.count(b"\n"))
         while source.number < last and (row := next(one_by_one, None)):
-            yield row if isinstance(row, Record) else _record(*row, names)
+            yield row
 
 
 def _popped(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:
@@ -103,12 +124,26 @@ def _popped(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:
     yield from source
 
 
+def _records(rows: Iterator["_Row"], header: list[str], empty: EmptyRows) -> Iterator[Record]:
+    for row in rows:
+        if isinstance(row, Record):
+            yield row
+        elif any(row[1]):
+            yield _record(*row, header)
+        else:
+            empty.add(row[0])
+
+
 def _record(position: Position, cells: list[str], header: list[str]) -> Record:
-    if [cells[0].removeprefix("\ufeff").strip('"'), *cells[1:]] == header:
+    if len(cells) == len(header) and all(map(_is_name, cells, header)):
         return Record(position, None, "the header stands here once more: remove the line")
     if len(cells) == len(header):
         return Record(position, dict(zip(header, cells, strict=True)))
     return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(header)}")
+
+
+def _is_name(cell: str, name: str) -> bool:
+    return cell.strip(' "\ufeff').casefold() == name.casefold()
 
 
 def _s(cells: list[str]) -> str:

@@ -9,12 +9,16 @@ from typing import Any
 import msgspec
 
 from finetune_trainer.data.blocks import Block, Objects
+from finetune_trainer.data.column_names import ORDINARY_NAME
 from finetune_trainer.data.lines import BOM, TOO_LONG, Line, Lines
+from finetune_trainer.data.repeated import are_told_apart, repeated_name
 from finetune_trainer.data.rows import Position, Record, line_places
 
 _BREAKS_OFF = "is not valid JSON: it breaks off"
 LINE_BREAKS_OFF = f"the line {_BREAKS_OFF}"
 """Problem of a line that ends within an object."""
+NO_OBJECT = "is no JSON object"
+"""End of what is said of text that is JSON and no row."""
 LINE_TOO_LONG = f"the line is {TOO_LONG}"
 
 _decoder = msgspec.json.Decoder()
@@ -52,7 +56,7 @@ def _objects(lines: bytes, count: int) -> list[dict[str, Any]]:
         found = _decoder.decode_lines(lines)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return []
-    return found if len(found) == count else []
+    return found if len(found) == count and are_told_apart(lines, found) else []
 
 
 def objects(texts: Iterable[Any]) -> list[dict[str, Any]]:
@@ -76,6 +80,7 @@ def json_record(position: Position, text: bytes | bytearray, called: str) -> Rec
     """The object that `text` is, or what is wrong with it. `called` is what messages call the text."""
     try:
         fields = _decoder.decode(text)
+        twice = None if are_told_apart(text, [fields]) else repeated_name(text)
     except UnicodeDecodeError:
         problem = f"the {called} is not UTF-8 text: save the file as UTF-8"
     except msgspec.DecodeError as error:
@@ -83,10 +88,16 @@ def json_record(position: Position, text: bytes | bytearray, called: str) -> Rec
     except RecursionError:
         problem = f"the {called} is nested too deeply"
     else:
-        if isinstance(fields, dict):
+        if isinstance(fields, dict) and twice is None:
             return Record(position, fields)
-        problem = f"the {called} is no JSON object"
+        problem = f"the {called} {NO_OBJECT}" if twice is None else f"the {called} has {_twice(twice)}"
     return Record(position, None, problem)
+
+
+def _twice(name: str) -> str:
+    """Names of columns are shown as elsewhere; what objects within the row have for names may be data."""
+    column = f"the column {name}" if ORDINARY_NAME.fullmatch(name) else "a name"
+    return f"{column} twice in one object, and only the last would be read: write it once"
 
 
 def _not_json(said: str, text: bytes | bytearray) -> str:

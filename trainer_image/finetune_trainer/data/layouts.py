@@ -1,16 +1,17 @@
 """Which columns a row is read by: those that the job asks for, or those of a layout that is known by its names.
 
     the names that the job asks for                 always, where a row has all that it needs by them
-    the same in other letters: Prompt, COMPLETION   where each is there once
     conversations                                   ShareGPT's word for messages
     instruction, output or response, and perhaps    Alpaca's and Dolly's: what is told to the instruction stands
     input or context                                below it
 
-The last two only where the job maps neither prompt nor messages nor completion. A row that fits none of them is read by
-the names that the job asks for, and found wanting.
+All of them in other letters too, Prompt and COMPLETION, where each is there once. The last two only where the job maps
+neither prompt nor messages nor completion. A row that fits none of them is read by the names that the job asks for, and
+found wanting.
 """
 
 import string
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -97,23 +98,33 @@ def _known(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
         getattr(columns, part) != getattr(_DEFAULT, part) for part in parts
     ):
         return
-    if _SHAREGPT in names:
-        yield Layout(columns.model_copy(update={"messages": _SHAREGPT}))
-    if _INSTRUCTION in names and _HISTORY not in names:
-        yield from _instructed(columns, names)
+    called = _as_written(names)
+    columns = columns.model_copy(update={"system": called.get(columns.system, columns.system)})
+    if _SHAREGPT in called:
+        yield Layout(columns.model_copy(update={"messages": called[_SHAREGPT]}))
+    if _INSTRUCTION in called and _HISTORY not in called:
+        yield from _instructed(columns, called)
 
 
-def _instructed(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
+def _as_written(names: Collection[str]) -> dict[str, str]:
+    """How each name is written: as it is, or in other letters where only one is like it."""
+    plain = Counter(map(_plain, names))
+    return {_plain(name): name for name in names if plain[_plain(name)] == 1} | {name: name for name in names}
+
+
+def _instructed(columns: Columns, called: Mapping[str, str]) -> Iterator[Layout]:
     """How an instruction is read, where one column only can be its answer, and one at most can stand below it."""
-    changed: dict[str, str] = {"prompt": _INSTRUCTION}
+    changed: dict[str, str] = {"prompt": called[_INSTRUCTION]}
     if columns.chosen is None:
-        answers = [name for name in _ANSWERS if name in names]
+        answers = [called[name] for name in _ANSWERS if name in called]
         if len(answers) != 1:
             return
         changed["completion"] = answers[0]
-    elif not names >= {columns.chosen, columns.rejected}:
+    elif columns.rejected is None or not called.keys() >= {columns.chosen, columns.rejected}:
         return
-    below = [name for name in BELOW if name in names]
+    else:
+        changed |= {"chosen": called[columns.chosen], "rejected": called[columns.rejected]}
+    below = [called[name] for name in BELOW if name in called]
     if len(below) < 2:
         yield Layout(columns.model_copy(update=changed), *below)
 

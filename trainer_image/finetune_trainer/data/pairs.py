@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.prompts import are_messages, asked, require_its_prompt
+from finetune_trainer.data.prompts import are_messages, asked, require_its_prompt, require_no_other
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.data.turns import (
     UnusableError,
@@ -43,6 +43,7 @@ def two_answers(
         )  # fmt: skip
     if chosen == rejected:
         raise UnusableError("SameAnswers", "chosen and rejected are the same: nothing to learn", rejected_column)
+    require_no_other(chosen, fields, columns, f"prompt and {called('chosen', chosen_column)}")
     return chosen, rejected[-1].content
 
 

@@ -7,7 +7,16 @@ import msgspec
 
 from finetune_api.dataset import Columns
 from finetune_trainer.data.rows import Row, Turn
-from finetune_trainer.data.turns import UnusableError, after_system, called, is_blank, is_message, listed, text
+from finetune_trainer.data.turns import (
+    UnusableError,
+    after_system,
+    called,
+    is_blank,
+    is_message,
+    listed,
+    messages_in,
+    text,
+)
 
 
 def asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
@@ -51,6 +60,35 @@ def require_its_prompt(turns: Sequence[Turn], fields: Mapping[str, Any], columns
     if not is_there:
         what = f"{whose} is a conversation of its own, and {called('prompt', columns.prompt)} is not in it"
         raise UnusableError("Malformed", what, columns.prompt)
+
+
+def require_no_other(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns, what: str) -> None:
+    """Refuse messages beside `what` that are not the same turns, with the answer or without, unless the job names it.
+
+    Raises:
+        UnusableError: they are not.
+    """
+    messages = messages_in(fields.get(columns.messages))
+    if messages is None or _names_prompts(columns):
+        return
+    try:
+        other = after_system(listed(messages, "messages", columns.messages), fields.get(columns.system), columns.system)
+    except UnusableError:
+        other = ()
+    if other not in (tuple(turns), tuple(turns[:-1])):
+        raise UnusableError("Malformed", other_than(what, columns), columns.messages)
+
+
+def _names_prompts(columns: Columns) -> bool:
+    """Whether the job says that rows are prompts and completions, by naming their columns and not that of messages."""
+    usual = Columns()
+    named = columns.prompt != usual.prompt or columns.completion != usual.completion
+    return named and columns.messages == usual.messages
+
+
+def other_than(what: str, columns: Columns) -> str:
+    """What is said of messages that contradict a part of their row."""
+    return f"{called('messages', columns.messages)} says something else than {what}: leave one of the two out"
 
 
 def are_messages(value: Any) -> bool:

@@ -22,7 +22,7 @@ from finetune_trainer.data.blocks import Block, one_by_one
 from finetune_trainer.data.column_names import absent, meant
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.compression import compression_of, decompressed
-from finetune_trainer.data.csv_rows import SEPARATORS, Header, read_csv
+from finetune_trainer.data.csv_rows import SEPARATORS, EmptyRows, Header, read_csv
 from finetune_trainer.data.formats import (
     FileFormat,
     data_format,
@@ -81,6 +81,8 @@ class SplitFile:
         """Names of the columns so far, in order: those that the job asks for, and up to 256 others."""
         self.has_objects = False
         """Whether columns of the first row hold objects; those of CSV hold text."""
+        self.empty_rows = EmptyRows()
+        """Of CSV: those that separators alone stand for."""
         self._layouts = Layouts(columns)
         self._wanted = frozenset(self._layouts.asked.names)
         self._source = Source(uri, air_gapped=air_gapped)
@@ -147,7 +149,8 @@ class SplitFile:
         require_own_kind(stream.peek(_START), self.format, self.name)
         if self.format.format == "CSV":
             usual = separator_by_ending(self.name)
-            return read_csv(stream, self.name, self._wanted, self._note_header, separator=usual, serves=self._serves)
+            told = (self._wanted, self._note_header, self.empty_rows)
+            return read_csv(stream, self.name, *told, separator=usual, serves=self._serves)
         asked = self.format.format
         self.format = self.format._replace(format=json_format(stream, asked))
         if self.format.format == "JSON":

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from finetune_api.verdict import ProblemKind
+from finetune_trainer.data.repeated import are_told_apart
 from finetune_trainer.data.rows import ROLES, Role, Turn
 
 MESSAGES_LIMIT = 256
@@ -109,14 +110,28 @@ def conversation(messages: Any, column: str) -> tuple[tuple[Turn, ...], tuple[in
     return turns, unlearnt(messages, column)
 
 
+def messages_in(value: Any) -> list[Any] | None:
+    """A list with messages, written as JSON perhaps; nothing where it is none."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+    return value if isinstance(value, list) and any(map(is_message, value)) else None
+
+
 def _decoded(messages: str, column: str) -> Any:
     if is_blank(messages):
         raise UnusableError("Empty", f"{called('messages', column)} is empty", column)
     try:
-        return msgspec.json.decode(messages)
+        found = msgspec.json.decode(messages)
     except (msgspec.DecodeError, RecursionError):
         what = f"{called('messages', column)} is no list of messages, nor one written as JSON (json.dumps writes it)"
         raise UnusableError("Malformed", what, column) from None
+    if not are_told_apart(messages.encode(), [found]):
+        what = f"{called('messages', column)} has a name twice in one object: write it once"
+        raise UnusableError("Malformed", what, column)
+    return found
 
 
 def unlearnt(messages: Sequence[dict[str, Any]], column: str) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from finetune_trainer.data import column_names
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count, count_pairs
+from finetune_trainer.data.csv_rows import EmptyRows
 from finetune_trainer.data.doubtful import (
     Doubtful,
     answered_as_asked,
@@ -26,6 +27,7 @@ from finetune_trainer.data.doubtful import (
     with_special_tokens,
 )
 from finetune_trainer.data.encode import Refused, Tally
+from finetune_trainer.data.json_lines import NO_OBJECT
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.read import SplitFile
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
 _PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
 """How datasets names the files of a split that it writes as several."""
 
+_OBJECTS = (
+    "A row is an object with names: `jq -c '.[] | {messages: .}' FILE` makes rows of an array of conversations, and "
+    "`jq -c '.[] | {prompt: .[0], completion: .[1]}' FILE` of an array of pairs of texts."
+)
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "warnings": 16, "name": 256}
 
@@ -135,6 +141,7 @@ class _SplitCheck:
     """Whether the first row has messages written out as JSON where text is learnt."""
     in_quotes: bool = False
     """Whether the first row of a CSV has quotes that were to be around its cells."""
+    empty_rows: EmptyRows = field(default_factory=EmptyRows)
     error: TrainerError | None = None
     """Why reading ended early."""
 
@@ -161,6 +168,7 @@ class _SplitCheck:
         try:
             with SplitFile(self.data, self.split, columns, allow_local=allow_local, air_gapped=air_gapped) as file:
                 self.file, self.format = file.name[: _LIMITS["name"]], str(file.format)
+                self.empty_rows = file.empty_rows
                 try:
                     self._count_tokens(self._usable(file))
                 finally:
@@ -287,6 +295,8 @@ class _SplitCheck:
             return AS_UTF8
         if not self._is_no_json:
             return None
+        if all(problem.what.endswith(NO_OBJECT) for problem in self.problems):
+            return _OBJECTS
         field = f"spec.dataset.{self.split}.format"
         return (
             f"The file was read as {self.format}: set {field} if it is something else, or write one object a line "
@@ -315,6 +325,8 @@ class _SplitCheck:
         """What is allowed but probably not meant."""
         if self.duplicates:
             yield f"{self.called}: {_rows(self.duplicates)} exactly like an earlier row"
+        if empty := self.empty_rows.count:
+            yield f"{self.called}: {_rows(empty)} of empty cells passed over (the first: {self.empty_rows.first})"
         yield from self._of_columns()
         yield from self._of_texts()
         yield from self._of_lengths()

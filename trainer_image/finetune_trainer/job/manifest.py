@@ -26,7 +26,8 @@ from finetune_trainer.job.yaml_documents import Document, read_documents, shown
 _KIND = "FineTuneJob"
 _NAMED_ERRORS = 10
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL.pattern}(\.{_LABEL.pattern})*")
+_OBJECT_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_TEXT_OF_A_LABEL = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?", re.ASCII)
 
 
 def read_job(path: Path) -> FineTuneJobManifest:
@@ -70,6 +71,9 @@ def parse_job(document: Document) -> FineTuneJobManifest:
     Raises:
         TrainerError: SpecInvalid, names each wrong field by its line and path.
     """
+    if octal := document.octal():
+        step = "Write the number without a zero before it, or in quotes where text is meant."
+        raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {octal}", step)
     # kubectl get -o yaml shows a status, which is no part of what is asked for
     value = {name: field for name, field in document.value.items() if name != "status"}
     try:
@@ -106,6 +110,9 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     yield "metadata.name", "this is no name of an object" if wrong else None, "Write a-z, 0-9, '-' and '.' only."
     wrong = names.namespace is not None and not _LABEL.fullmatch(names.namespace)
     yield "metadata.namespace", "this is no name of a namespace" if wrong else None, "Write a-z, 0-9 and '-' only."
+    unfit = next((name for name, text in (names.labels or {}).items() if not _is_label(name, text)), None)
+    step = "Write at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', with a letter or a digit at both ends."
+    yield "metadata.labels", None if unfit is None else f"{unfit}: this is no label", step
     wrong = spec.method == "Full" and spec.lora is not None
     meaningless = f"lora has no meaning with method {spec.method}" if wrong else None
     yield "spec.lora", meaningless, "Remove spec.lora, or set spec.method to LoRA or QLoRA."
@@ -139,6 +146,10 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
     yield "spec.modelRef.name", service, "Rename it, for example in small letters."
     yield from _quantities(spec.resources)
+
+
+def _is_label(name: str, text: str) -> bool:
+    return all(map(_TEXT_OF_A_LABEL.fullmatch, (name.rpartition("/")[2], text)))
 
 
 def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:

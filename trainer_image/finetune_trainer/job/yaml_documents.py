@@ -41,6 +41,19 @@ class Document:
             _, line, node = found
         return int(line) + 1
 
+    def octal(self) -> str | None:
+        """Where a number stands that a zero before it makes another one; nothing where none does."""
+        nodes, seen = [self.node], set[int]()  # an alias may stand for a node a million times
+        while nodes:
+            node = nodes.pop()
+            within = [inner for _, _, inner in _pairs(node) if id(inner) not in seen]
+            seen.update(map(id, within))
+            nodes += within
+            number = node.value if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") else ""
+            if _is_octal(number) and int(number, 8) != int(number):
+                return f"line {node.start_mark.line + 1}: {number} is read as octal, which is {int(number, 8)}"
+        return None
+
 
 def _pairs(node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
     """Names or indices of what is directly in a node, with the line of each."""
@@ -126,16 +139,25 @@ def _wrong(name: str, what: str) -> TrainerError:
     return TrainerError(Reason.SPEC_INVALID, name + what, "Correct the YAML; indent with spaces.")
 
 
+_KUBERNETES_OWN = ("timestamp", "float", "int", "bool", "value")
+"""What kubectl tells by other patterns than PyYAML, or not at all."""
+
+
+def _is_octal(number: str) -> bool:
+    return re.fullmatch("[-+]?0_*[0-7][0-7_]*", number) is not None
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: a key may not stand twice, a null is left out, a date is text, 2e-4 a number.
+    """YAML as Kubernetes reads it: a key may not stand twice, a null is left out, dates are text, 2e-4 is a number.
 
     Only what JSON has comes out: text, numbers, true, false, null, lists and objects with text as keys.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way to declare them
-        first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in ("timestamp", "float", "int")]
+        first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in _KUBERNETES_OWN]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}  # noqa: RUF012 - as above
     yaml_constructors = {  # noqa: RUF012 - as above
         tag: make
         for tag, make in yaml.SafeLoader.yaml_constructors.items()
@@ -154,6 +176,16 @@ class _Loader(yaml.SafeLoader):
         made = super().construct_mapping(node, deep)
         return {str(key): value for key, value in made.items() if value is not None}
 
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        """An integer. A zero before it means octal, unless it cannot be so."""
+        written = node.value.replace("_", "").lower()
+        base = {"0x": 16, "0b": 2, "0o": 8}.get(written.lstrip("+-")[:2], 8 if _is_octal(written) else 10)
+        return int(written, base)
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        """What stands there."""
+        return str(node.value)
+
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
         """A number with a fraction or exponent; an integer where it is one, as in JSON."""
         number = super().construct_yaml_float(node)
@@ -162,7 +194,11 @@ class _Loader(yaml.SafeLoader):
 
 _EXACT = 1 << 53
 _FLOAT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
-_INTEGER = re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)$")
+_INTEGER = re.compile(r"[-+]?(0b[01_]+|0[oO][0-7_]+|0[xX][0-9a-fA-F_]+|[0-9][0-9_]*)$")
+_BOOLEAN = re.compile("(y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INTEGER, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, list("yYnNtTfFoO"))
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole_number)
+_Loader.add_constructor("tag:yaml.org,2002:merge", _Loader.construct_text)

@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from finetune_trainer.data.chat_template import TemplateRefusedError
 from finetune_trainer.serving import api_errors
@@ -53,12 +53,14 @@ class Room:
 
 def build_app(room: Room, key: KeyFile | None = None, *, sagemaker: bool = False) -> FastAPI:
     """The application. With `key`, every route that answers asks for it; `sagemaker` adds /ping and /invocations."""
-    app = FastAPI(title="finetune-trainer serve", docs_url=None, redoc_url=None, openapi_url=None)
+    title = "finetune-trainer serve"
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     metrics = ServerMetrics(
         waiting=lambda: room.served.engine.waiting if room.served else 0,
         running=lambda: room.served.engine.running if room.served else 0,
     )
     app.add_middleware(CountRequests, metrics=metrics)
+    app.add_middleware(_PlainPaths)
     routes = _Routes(room, key, metrics)
     for path, told in (
         ("/health", routes.health),
@@ -77,6 +79,22 @@ def build_app(room: Room, key: KeyFile | None = None, *, sagemaker: bool = False
     app.add_exception_handler(ClientDisconnect, _forget)
     app.add_exception_handler(Exception, _own_up)
     return app
+
+
+class _PlainPaths:
+    """ASGI layer: slashes twice or at a path's end, as addresses get that are put together, change nothing.
+
+    FastAPI's own answer is a redirect, which curl does not follow and others follow without the body.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] == "http":
+            scope = {**scope, "path": "/" + "/".join(filter(None, scope["path"].split("/")))}
+        await self._app(scope, receive, send)
 
 
 class _Routes:

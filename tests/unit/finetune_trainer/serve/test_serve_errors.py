@@ -146,6 +146,12 @@ def test_unknown_paths_and_methods_have_errors_of_the_same_shape(address):
     )
 
 
+@pytest.mark.parametrize("path", [f"{TEXT_ROUTE}/", f"/{TEXT_ROUTE}", TEXT_ROUTE.replace("/v1/", "/v1//")])
+def test_slashes_too_many_change_nothing(address, path):
+    assert httpx.post(address + path, json=TEXT).status_code == 200
+    assert httpx.get(f"{address}/v1/models/").json()["object"] == "list"
+
+
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/v1/models", f"/v1/models/{SERVED}"])
 def test_what_can_be_got_can_be_looked_at(address, path):
     looked = httpx.head(address + path)
