@@ -22,7 +22,7 @@ from finetune_operator.providers import sdks
 from finetune_operator.providers.connection_secret import NAMES, secret_of
 from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError, Refused, TryLater, understood
 from finetune_operator.providers.gate import CALLS_PER_SECOND, Gate, Pace
-from finetune_operator.providers.openai_wire import OPENAI_HOST
+from finetune_operator.providers.openai_wire import OPENAI_HOST, is_openai
 from finetune_operator.providers.poll import POLL_SECONDS, Poller
 from finetune_operator.providers.ports import ClosableApi, Credential, FineTuningApi, HostingApi, RemoteFile
 from finetune_operator.runtime.errors import Forbidden
@@ -224,6 +224,8 @@ class Accounts:
         self._accounts: dict[str, Account] = {}
         self._paces: dict[str, Pace] = {}
         self._built: dict[str, _Built] = {}
+        self._doubted: set[str] = set()
+        """Connections that seem to lead to another account than what was made through them."""
 
     def of(self, name: str) -> Account:
         """The account of a connection, whether it can be used or not."""
@@ -269,7 +271,7 @@ class Accounts:
             Elsewhere: it leads elsewhere by now.
         """
         _require_same(name, self.place(name), place, "begun")
-        _require_same_account(name, self.account(name), account, "this was begun in")
+        self._require_account(name, account, "this was begun in")
 
     async def require_models(self, version: ModelVersion) -> None:
         """As `require_place`, of a model that was tuned there: where its place is recorded, or its name tells it.
@@ -286,7 +288,14 @@ class Accounts:
         if spec.bedrock is not None and made_by is not None:
             _require_same(name, account_of(spec.bedrock.role_arn), made_by, "made", what="AWS account ")
         await self._find_account(name, version.account)
-        _require_same_account(name, self.account(name), version.account, "this was made in")
+        self._require_account(name, version.account, "this was made in")
+
+    def _require_account(self, name: str, account: str | None, done_in: str) -> None:
+        try:
+            _require_same_account(name, self.account(name), account, done_in)
+        except Elsewhere:
+            self._doubted.add(name)
+            raise
 
     async def _find_account(self, name: str, account: str | None) -> None:
         """Find out whose account the connection leads to, if that is to be compared with one.
@@ -352,8 +361,13 @@ class Accounts:
             api = self._build(spec, secret)
             api.keep_pace(self._paces.setdefault(name, Pace(self._rate)).wait)
         before = built.account if built is not None else None
-        known = built is not None and built.api is api and built.told
+        again = built is not None and built.api is api
+        known = built is not None and again and built.told and name not in self._doubted
         account, told = (before, True) if known else await _whose(api)
+        if again and before is not None and account != before:
+            # Of one key: if it was told, the service passes it on to more than one account, and names none.
+            account = before = None if told else before
+        self._doubted -= {name} if told else set()
         self._built[name] = _Built(api, spec, secret, self._clock(), account, told)
         # Whoever asks now may have looked whose account it is a moment ago, when it was another's.
         _require_same_account(name, account, before, "what was made until now is in")
@@ -453,7 +467,10 @@ def is_remote(spec: LLMConnectionSpec | None) -> bool:
 
 def catalogue_name(spec: LLMConnectionSpec) -> str:
     """What the catalogue of prices and dates calls the provider: prices of one host say nothing of another."""
-    return urlsplit(spec.open_ai.base_url).netloc if spec.open_ai else spec.provider
+    if spec.open_ai is None:
+        return spec.provider
+    host = urlsplit(spec.open_ai.base_url).netloc
+    return OPENAI_HOST if is_openai(host) else host
 
 
 def data_rules(spec: LLMConnectionSpec) -> str:

@@ -50,6 +50,8 @@ KEY_PAUSE_SECONDS = 60.0
 FILE_PAUSE_SECONDS = 10.0
 CANCEL_PAUSE_SECONDS = 10.0
 DELETE_PAUSE_SECONDS = 10.0
+AGREEING_ANSWERS = 3
+"""Of a service that is not OpenAI's own, before it is believed whose account the key leads to."""
 
 _FORM = "Multipart/form-data"
 """The type of a form to the SDK: with a small m it makes a form of its own, which cannot be streamed."""
@@ -97,7 +99,7 @@ class OpenAIApi:
         self._sdk = sdk
         self._turn: Callable[[], Awaitable[None]] | None = None
         self._host = urlsplit(str(sdk.base_url)).netloc
-        self._keeps_labels = self._host == wire.OPENAI_HOST
+        self._keeps_labels = wire.is_openai(self._host)
         """Whether jobs are known to be shown with the labels that they were made with."""
 
     async def close(self) -> None:
@@ -113,7 +115,15 @@ class OpenAIApi:
         await self._ask(self._sdk.fine_tuning.jobs.list(limit=1))
 
     async def account(self) -> str | None:
-        """As OpenAI's answers tell it: the key's project or, of keys that have none, its organization."""
+        """As its answers tell it, where they all tell the same: a gateway may ask now with one key, now with another."""
+        first = await self._told_account()
+        if first is None or wire.is_openai(self._host):
+            return first
+        more = [await self._told_account() for _ in range(AGREEING_ANSWERS - 1)]
+        return first if all(one == first for one in more) else None
+
+    async def _told_account(self) -> str | None:
+        """The key's project or, of keys that have none, its organization."""
         answer = await self._ask(self._sdk.fine_tuning.jobs.with_raw_response.list(limit=1))
         found = ((what, answer.headers.get(f"openai-{what}")) for what in ("project", "organization"))
         return next((f"{what} {wire.plain(name)[:64]}" for what, name in found if name), None)
@@ -376,7 +386,7 @@ class OpenAIApi:
 
     def _closed(self, error: "_Forbidden") -> ProviderError:
         """OpenAI forbids new jobs to those whom it has closed fine-tuning for; their keys are good for all else."""
-        if self._host != wire.OPENAI_HOST and "closed" not in error.code:
+        if not wire.is_openai(self._host) and "closed" not in error.code:
             return error
         return Refused(Reason.FINE_TUNING_CLOSED, f"the provider takes no new fine-tuning jobs: {error.said}")
 

@@ -63,6 +63,12 @@ _LARGEST = 2**53
 """What JSON's numbers hold exactly."""
 
 
+def is_openai(host: str) -> bool:
+    """Whether a host, perhaps with its port, is OpenAI's own: `api.openai.com`, or a region's such as `eu.api.openai.com`."""
+    name = host.casefold().removesuffix(":443")
+    return name == OPENAI_HOST or name.endswith(f".{OPENAI_HOST}")
+
+
 def job(wire: Wire) -> RemoteJob:
     """A fine_tuning.job."""
     status = str(wire.get("status") or "queued")

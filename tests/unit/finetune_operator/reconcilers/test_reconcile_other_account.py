@@ -52,6 +52,7 @@ async def test_a_job_is_known_to_be_another_projects(begin):
     assert "lead to project proj-other by now, and this was begun in project proj-simulated" in told["message"]
     assert "project proj-simulated again" in cluster.status()["failure"]["nextStep"]
     await rotate(cluster, KEY)
+    assert cluster.status().get("failure") is None, "two minutes after the right key was back"
     await cluster.pass_time(3600)
     await cluster.pass_time(61)
     assert (cluster.status()["phase"], cluster.provider.count("fine_tuning.jobs.create")) == ("Succeeded", 1)
@@ -108,6 +109,32 @@ async def test_a_service_that_does_not_name_its_accounts_is_used_as_it_is(begin)
     await cluster.pass_time(3600)
     await cluster.pass_time(61)
     assert cluster.status()["phase"] == "Succeeded"
+
+
+async def test_a_gateway_that_names_now_one_account_and_now_another_is_used_as_it_is(begin):
+    cluster = await begin(projects_in_turn=["proj-a", "proj-b"])
+    assert "account" not in cluster.status()["provider"]
+    cluster.restart()
+    await cluster.observer.list_all()
+    await cluster.pass_time(3600)
+    await cluster.pass_time(61)
+    assert cluster.status()["phase"] == "Succeeded"
+
+
+async def test_a_gateway_that_names_another_account_from_some_day_on_holds_a_job_up_for_minutes(begin):
+    """Two answers to one key that differ tell that neither is whose it is, also of what was recorded before."""
+    cluster = await begin()
+    recorded = cluster.status()["provider"]["account"]
+    cluster.provider.set(projects_in_turn=["proj-b", "proj-a", "proj-a", "proj-a"])
+    cluster.restart()
+    await cluster.observer.list_all()
+    await cluster.pass_time(3600)
+    stalled = cluster.condition("Stalled")
+    for _ in range(4):
+        await cluster.pass_time(61)
+    assert (recorded, stalled["reason"]) == ("project proj-simulated", "CredentialsInvalid")
+    assert cluster.status()["phase"] == "Succeeded"
+    assert cluster.provider.count("fine_tuning.jobs.create") == 1
 
 
 async def test_whose_account_it_is_need_not_be_known(begin):
