@@ -50,6 +50,7 @@ KEY_PAUSE_SECONDS = 60.0
 FILE_PAUSE_SECONDS = 10.0
 CANCEL_PAUSE_SECONDS = 10.0
 DELETE_PAUSE_SECONDS = 10.0
+MOVED_PAUSE_SECONDS = 60.0
 AGREEING_ANSWERS = 3
 """Of a service that is not OpenAI's own, before it is believed whose account the key leads to."""
 
@@ -74,7 +75,7 @@ def client(
         http_client=openai.DefaultAsyncHttpxClient(
             verify=_trust(),
             timeout=httpx2.Timeout(CALL_SECONDS, connect=5.0),
-            event_hooks={"request": [_in_small_letters]},
+            event_hooks={"request": [_in_small_letters], "response": [_lead_nowhere_else]},
         ),
     )
 
@@ -84,6 +85,26 @@ async def _in_small_letters(request: httpx2.Request) -> None:
     kind = request.headers.get("Content-Type", "")
     if kind.startswith(_FORM):
         request.headers["Content-Type"] = _FORM.lower() + kind.removeprefix(_FORM)
+
+
+async def _lead_nowhere_else(response: httpx2.Response) -> None:
+    """Of what is asked for elsewhere by a redirect a POST would be a GET there, and a file has passed by and is gone.
+
+    Raises:
+        TryLater: it would; nothing was done.
+    """
+    asked = response.request
+    kept = response.status_code in {HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT}
+    if not response.has_redirect_location or asked.method == "GET":
+        return
+    if kept and isinstance(asked.stream, httpx2.ByteStream):
+        return
+    where = wire.plain(str(response.headers.get("location")).partition("?")[0])[:200]
+    message = (
+        f"{asked.url.host} sends what is asked for by {asked.method} to another address ({response.status_code}, "
+        f"{where}): let the LLMConnection lead there itself"
+    )
+    raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, MOVED_PAUSE_SECONDS)
 
 
 @cache
@@ -115,7 +136,7 @@ class OpenAIApi:
         await self._ask(self._sdk.fine_tuning.jobs.list(limit=1))
 
     async def account(self) -> str | None:
-        """As its answers tell it, where they all tell the same: a gateway may ask now with one key, now with another."""
+        """As its answers tell it, where they tell the same: a gateway may ask now with one key, now with another."""
         first = await self._told_account()
         if first is None or wire.is_openai(self._host):
             return first
@@ -260,7 +281,7 @@ class OpenAIApi:
 
     async def _kept(self, job: RemoteJob) -> Metrics:
         page = await self._ask(self._sdk.fine_tuning.jobs.checkpoints.list(job.id, limit=PAGE))
-        return wire.metrics_of_checkpoints(_fields(one) for one in page.data)
+        return wire.metrics_of_checkpoints(_rows(page))
 
     async def cancel(self, job_id: str) -> None:
         """POST /fine_tuning/jobs/ID/cancel. Refused where the job has ended: then that is so.
@@ -336,7 +357,7 @@ class OpenAIApi:
         """A list's pages, up to one that brings nothing new: a service may give the first one for ever."""
         page, seen = await self._ask(first), set[str]()
         while True:
-            here = [_fields(one) for one in page.data]
+            here = _rows(page)
             new = {str(one.get("id")) for one in here} - seen
             if not new:
                 return
@@ -399,9 +420,13 @@ class OpenAIApi:
         except openai.APIStatusError as error:
             raise _translated(error, self._host) from None
         except (openai.APIError, httpx2.HTTPError) as error:
+            if isinstance(error.__cause__, ProviderError):
+                raise error.__cause__ from None
             raise unanswered(error, self._host) from None
         if isinstance(answer, str):  # the SDK's way to hand over what is not JSON
             raise Unreadable(f"{self._host} answers with a page of text")
+        if answer is None or isinstance(answer, list | int | float):  # nor does it look at what JSON says
+            raise Unreadable(f"{self._host} answers with JSON that is no object")
         return answer
 
 
@@ -423,6 +448,16 @@ def labels(request: JobRequest) -> dict[str, str]:
 def _fields(answer: BaseModel) -> dict[str, Any]:
     """An answer as it came. Of fields of another kind than documented Python would warn, with their values."""
     return answer.to_dict(warnings=False)
+
+
+def _rows(page: Any) -> list[dict[str, Any]]:
+    """What a page lists. Null is how services in Go write an empty list; a page without any list is none.
+
+    Raises:
+        TypeError: it is none.
+    """
+    empty = page.data is None and "data" in page.model_fields_set
+    return [] if empty else [_fields(one) for one in page.data]
 
 
 def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table

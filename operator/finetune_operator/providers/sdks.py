@@ -51,7 +51,8 @@ def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> ClosableApi
 
     settings = spec.open_ai
     key = secret[settings.api_key_secret_ref.key]
-    return OpenAIApi(client(settings.base_url, key, organization=settings.organization, project=settings.project))
+    address = settings.base_url.rstrip("/")
+    return OpenAIApi(client(address, key, organization=settings.organization, project=settings.project))
 
 
 def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credential:

@@ -112,7 +112,7 @@ async def test_a_service_that_does_not_name_its_accounts_is_used_as_it_is(begin)
 
 
 async def test_a_gateway_that_names_now_one_account_and_now_another_is_used_as_it_is(begin):
-    cluster = await begin(projects_in_turn=["proj-a", "proj-b"])
+    cluster = await begin(projects_in_turn=("proj-a", "proj-b"))
     assert "account" not in cluster.status()["provider"]
     cluster.restart()
     await cluster.observer.list_all()
@@ -125,7 +125,7 @@ async def test_a_gateway_that_names_another_account_from_some_day_on_holds_a_job
     """Two answers to one key that differ tell that neither is whose it is, also of what was recorded before."""
     cluster = await begin()
     recorded = cluster.status()["provider"]["account"]
-    cluster.provider.set(projects_in_turn=["proj-b", "proj-a", "proj-a", "proj-a"])
+    cluster.provider.set(projects_in_turn=("proj-b", "proj-a", "proj-a", "proj-a"))
     cluster.restart()
     await cluster.observer.list_all()
     await cluster.pass_time(3600)
