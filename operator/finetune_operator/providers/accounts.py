@@ -14,6 +14,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from finetune_api.asking import Question, Reply
+from finetune_api.aws import COMMERCIAL, partition_of
 from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.model import ModelVersion
@@ -466,7 +467,13 @@ def is_remote(spec: LLMConnectionSpec | None) -> bool:
 
 
 def catalogue_name(spec: LLMConnectionSpec) -> str:
-    """What the catalogue of prices and dates calls the provider: prices of one host say nothing of another."""
+    """What the catalogue of prices and dates calls the provider: prices of one host say nothing of another.
+
+    Nor do those of one partition of AWS.
+    """
+    aws = spec.bedrock or spec.sage_maker
+    if aws is not None and partition_of(aws.region) != COMMERCIAL:
+        return f"{spec.provider}-{partition_of(aws.region)}"
     if spec.open_ai is None:
         return spec.provider
     host = urlsplit(spec.open_ai.base_url).netloc
