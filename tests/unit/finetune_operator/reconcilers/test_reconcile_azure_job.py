@@ -155,7 +155,7 @@ async def test_a_refusal_by_entra_says_no_secret():
             return None
 
     with pytest.raises(TryLater) as refused:
-        await token_of(Refusing())()
+        await token_of(Refusing(), "https://cognitiveservices.azure.com/.default")()
     assert refused.value.reason is Reason.CREDENTIALS_INVALID
     assert "my-secret-value" not in refused.value.message
     assert refused.value.__cause__ is None

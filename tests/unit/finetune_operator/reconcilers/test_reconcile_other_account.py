@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION
-from finetune_operator.providers.azure_openai import resource_of
+from finetune_operator.providers.azure_openai import resource_of, scope_of
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, SECRETS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations, with_bedrock_job
@@ -251,3 +251,16 @@ ENDPOINTS = {
 def test_the_resource_of_an_endpoint(endpoint):
     resource = ENDPOINTS[endpoint]
     assert resource_of(endpoint) == (f"Azure resource {resource}" if resource else None)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "cloud"),
+    [
+        ("https://res.openai.azure.com", "com"),
+        ("https://res.openai.azure.us/", "us"),
+        ("https://res.openai.azure.cn", "cn"),
+        ("https://gateway.example.us", "com"),
+    ],
+)
+def test_tokens_for_an_endpoint_are_those_of_its_cloud(endpoint, cloud):
+    assert scope_of(endpoint) == f"https://cognitiveservices.azure.{cloud}/.default"
