@@ -17,7 +17,8 @@ from finetune_operator.desired import names
 from finetune_operator.providers.azure_deployments import AzureDeployments
 from finetune_operator.providers.connection_secret import AZURE_KEYS
 from finetune_operator.providers.errors import TryLater
-from finetune_operator.providers.openai import KEY_PAUSE_SECONDS, OpenAIApi, client
+from finetune_operator.providers.openai import KEY_PAUSE_SECONDS, OpenAIApi
+from finetune_operator.providers.openai_client import client
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
 
 SUFFIX_LIMIT = 18

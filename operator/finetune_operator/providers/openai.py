@@ -6,10 +6,8 @@ The SDK repeats nothing here: a create that was answered with 500 may have been 
 import asyncio
 import logging
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -32,6 +30,7 @@ from finetune_operator.providers.errors import (
     Unknown,
     Unreadable,
 )
+from finetune_operator.providers.openai_client import FORM
 from finetune_operator.providers.openai_models import OpenAIModels, is_page, retry_after
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.silence import unanswered
@@ -40,7 +39,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-CALL_SECONDS = 20.0
 UPLOAD_SILENCE_SECONDS = 60.0
 PAGE = 100
 EVENT_PAGES = 10
@@ -50,67 +48,8 @@ KEY_PAUSE_SECONDS = 60.0
 FILE_PAUSE_SECONDS = 10.0
 CANCEL_PAUSE_SECONDS = 10.0
 DELETE_PAUSE_SECONDS = 10.0
-MOVED_PAUSE_SECONDS = 60.0
 AGREEING_ANSWERS = 3
 """Of a service that is not OpenAI's own, before it is believed whose account the key leads to."""
-
-_FORM = "Multipart/form-data"
-"""The type of a form to the SDK: with a small m it makes a form of its own, which cannot be streamed."""
-
-
-def client(
-    base_url: str,
-    api_key: str | Callable[[], Awaitable[str]],
-    *,
-    organization: str | None = None,
-    project: str | None = None,
-) -> openai.AsyncOpenAI:
-    """The SDK's client, without its own retries and with short patience."""
-    return openai.AsyncOpenAI(
-        base_url=base_url,
-        api_key=api_key,
-        organization=organization,
-        project=project,
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(
-            verify=_trust(),
-            timeout=httpx2.Timeout(CALL_SECONDS, connect=5.0),
-            event_hooks={"request": [_in_small_letters], "response": [_lead_nowhere_else]},
-        ),
-    )
-
-
-async def _in_small_letters(request: httpx2.Request) -> None:
-    """The form's type as it goes out: media types have no case (RFC 9110), yet many servers look for small letters."""
-    kind = request.headers.get("Content-Type", "")
-    if kind.startswith(_FORM):
-        request.headers["Content-Type"] = _FORM.lower() + kind.removeprefix(_FORM)
-
-
-async def _lead_nowhere_else(response: httpx2.Response) -> None:
-    """Of what is asked for elsewhere by a redirect a POST would be a GET there, and a file has passed by and is gone.
-
-    Raises:
-        TryLater: it would; nothing was done.
-    """
-    asked = response.request
-    kept = response.status_code in {HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT}
-    if not response.has_redirect_location or asked.method == "GET":
-        return
-    if kept and isinstance(asked.stream, httpx2.ByteStream):
-        return
-    where = wire.plain(str(response.headers.get("location")).partition("?")[0])[:200]
-    message = (
-        f"{asked.url.host} sends what is asked for by {asked.method} to another address ({response.status_code}, "
-        f"{where}): let the LLMConnection lead there itself"
-    )
-    raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, MOVED_PAUSE_SECONDS)
-
-
-@cache
-def _trust() -> ssl.SSLContext:
-    """The system's certificate authorities, read once for all connections."""
-    return ssl.create_default_context()
 
 
 class OpenAIApi:
@@ -309,6 +248,9 @@ class OpenAIApi:
             await self._ask(self._sdk.models.retrieve(model))
         except Refused:
             return await self._is_listed(model)
+        except Unreadable:  # a proxy's page, or how a service says that it has no such path: then another one tells
+            if not await self._is_listed(model):
+                raise
         return True
 
     async def _is_listed(self, model: str) -> bool:
@@ -316,7 +258,7 @@ class OpenAIApi:
             async for page in self._pages(self._sdk.models.list()):
                 if any(one.get("id") == model for one in page):
                     return True
-        except Refused:
+        except (Refused, Unreadable):
             return await OpenAIModels(self._sdk).answers(model)
         return False
 
@@ -489,8 +431,9 @@ def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # no
 
 def _message(error: openai.APIStatusError) -> str:
     """What the provider said; the SDK puts the whole body in place of it."""
-    told = error.body.get("message") if isinstance(error.body, dict) else None
-    return told if isinstance(told, str) else error.message
+    body = error.body if isinstance(error.body, dict) else {"message": error.body}
+    told = (body.get(name) for name in ("message", "detail", "error"))  # detail: as services made with FastAPI say it
+    return next((one for one in told if isinstance(one, str) and one), error.message)
 
 
 def _envelope(name: str) -> tuple[bytes, bytes, str]:
@@ -501,4 +444,4 @@ def _envelope(name: str) -> tuple[bytes, bytes, str]:
         f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
         "Content-Type: application/jsonl\r\n\r\n"
     )
-    return head.encode(), f"\r\n--{mark}--\r\n".encode(), f"{_FORM}; boundary={mark}"
+    return head.encode(), f"\r\n--{mark}--\r\n".encode(), f"{FORM}; boundary={mark}"

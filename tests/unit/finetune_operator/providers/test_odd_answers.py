@@ -4,7 +4,7 @@ import base64
 import gzip
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,8 +18,9 @@ from finetune_operator.decide.remote import UNDATED, JobKey
 from finetune_operator.providers import bedrock_wire
 from finetune_operator.providers import openai_wire as wire
 from finetune_operator.providers.bedrock import BedrockApi
-from finetune_operator.providers.errors import TryLater, Unreadable, understood
-from finetune_operator.providers.openai import OpenAIApi, client
+from finetune_operator.providers.errors import Refused, TryLater, Unreadable, understood
+from finetune_operator.providers.openai import OpenAIApi
+from finetune_operator.providers.openai_client import client
 from finetune_operator.providers.sdks import build_api
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import serve
@@ -282,7 +283,7 @@ async def test_what_is_no_answer_of_the_api_is_neither_an_empty_list_nor_a_model
     with pytest.raises(Unreadable), understood():
         await api.jobs(NOON)
     if not isinstance(said, dict):
-        with pytest.raises(Unreadable):
+        with pytest.raises(Unreadable), understood():
             await api.has_model("ft:gpt")
     await api.close()
 
@@ -292,6 +293,37 @@ async def test_what_comes_compressed_is_read(answering):
     headers = {"Content-Encoding": "gzip", "Content-Type": "application/json; charset=utf-8"}
     api = answering(lambda _: web.Response(body=content, headers=headers))
     assert [job.id for job in await api.jobs(NOON)] == ["projects/1/jobs:7"]
+    await api.close()
+
+
+SENTENCES_OF_REFUSALS: dict[str, tuple[Any, str]] = {
+    "OpenAI's form": ({"error": {"message": "no such file", "code": None}}, "no such file"),
+    "FastAPI's": ({"detail": "Method Not Allowed"}, "Method Not Allowed"),
+    "a word": ({"error": "no such file"}, "no such file"),
+    "a list of faults": ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "Error code: 405"),
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES_OF_REFUSALS)
+async def test_what_a_service_says_when_it_refuses_is_told(answering, name):
+    said, told = SENTENCES_OF_REFUSALS[name]
+    api = answering(lambda _: web.json_response(said, status=405))
+    with pytest.raises(Refused, match=told):
+        await api.file("file-1")
+    await api.close()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_service_whose_unknown_paths_are_pages_has_the_models_that_answer(answering, answers):
+    def say(request: Any) -> web.Response:
+        if request.path.endswith("/chat/completions") and answers:
+            choice = {"index": 0, "message": {"role": "assistant", "content": "yes"}}
+            return web.json_response({"id": "c", "choices": [choice]})
+        return web.Response(status=404, text="<!doctype html><html>no such page</html>", content_type="text/html")
+
+    api = answering(say)
+    with nullcontext() if answers else pytest.raises(Unreadable):
+        assert await api.has_model("ft:gpt")
     await api.close()
 
 
