@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 SECRET_SECONDS = 60.0
 """How long a Secret's value is used before it is read again."""
 
+
+DOUBTS = 3
+"""How often it is asked whose account a key leads to, before what was made with it is said to be in another."""
 
 Build = Callable[[LLMConnectionSpec, Mapping[str, str]], ClosableApi]
 SignIn = Callable[[AzureOpenAI, Mapping[str, str]], Credential]
@@ -225,8 +228,8 @@ class Accounts:
         self._accounts: dict[str, Account] = {}
         self._paces: dict[str, Pace] = {}
         self._built: dict[str, _Built] = {}
-        self._doubted: set[str] = set()
-        """Connections that seem to lead to another account than what was made through them."""
+        self._doubted_at: dict[str, float] = {}
+        """When a connection seemed last to lead to another account than what was made through it."""
 
     def of(self, name: str) -> Account:
         """The account of a connection, whether it can be used or not."""
@@ -263,6 +266,7 @@ class Accounts:
             ProviderError: whose account it leads to cannot be asked.
         """
         await self._find_account(name, account)
+        await self._doubt(name, account)
         self.require_same(name, place, account)
 
     def require_same(self, name: str, place: str | None, account: str | None) -> None:
@@ -272,7 +276,7 @@ class Accounts:
             Elsewhere: it leads elsewhere by now.
         """
         _require_same(name, self.place(name), place, "begun")
-        self._require_account(name, account, "this was begun in")
+        _require_same_account(name, self.account(name), account, "this was begun in")
 
     async def require_models(self, version: ModelVersion) -> None:
         """As `require_place`, of a model that was tuned there: where its place is recorded, or its name tells it.
@@ -289,14 +293,25 @@ class Accounts:
         if spec.bedrock is not None and made_by is not None:
             _require_same(name, account_of(spec.bedrock.role_arn), made_by, "made", what="AWS account ")
         await self._find_account(name, version.account)
-        self._require_account(name, version.account, "this was made in")
+        await self._doubt(name, version.account)
+        _require_same_account(name, self.account(name), version.account, "this was made in")
 
-    def _require_account(self, name: str, account: str | None, done_in: str) -> None:
-        try:
-            _require_same_account(name, self.account(name), account, done_in)
-        except Elsewhere:
-            self._doubted.add(name)
-            raise
+    async def _doubt(self, name: str, account: str | None) -> None:
+        """Ask again whose account it is, each minute, before another one is told: of a gateway each answer may differ.
+
+        Two answers to one key that differ tell what the gateway did with it, and not whose it is.
+        """
+        built, now = self._built.get(name), self._clock()
+        if built is None or account is None or built.account in {None, account}:
+            return
+        if now - self._doubted_at.get(name, float("-inf")) < SECRET_SECONDS:
+            return
+        self._doubted_at[name] = now
+        with suppress(ProviderError):
+            for _ in range(DOUBTS):
+                if await self.of(name).pass_gate(built.api.account) != built.account:
+                    self._built[name] = replace(built, account=None)
+                    return
 
     async def _find_account(self, name: str, account: str | None) -> None:
         """Find out whose account the connection leads to, if that is to be compared with one.
@@ -362,13 +377,8 @@ class Accounts:
             api = self._build(spec, secret)
             api.keep_pace(self._paces.setdefault(name, Pace(self._rate)).wait)
         before = built.account if built is not None else None
-        again = built is not None and built.api is api
-        known = built is not None and again and built.told and name not in self._doubted
+        known = built is not None and built.api is api and built.told
         account, told = (before, True) if known else await _whose(api)
-        if again and before is not None and account != before:
-            # Of one key: if it was told, the service passes it on to more than one account, and names none.
-            account = before = None if told else before
-        self._doubted -= {name} if told else set()
         self._built[name] = _Built(api, spec, secret, self._clock(), account, told)
         # Whoever asks now may have looked whose account it is a moment ago, when it was another's.
         _require_same_account(name, account, before, "what was made until now is in")

@@ -48,8 +48,6 @@ KEY_PAUSE_SECONDS = 60.0
 FILE_PAUSE_SECONDS = 10.0
 CANCEL_PAUSE_SECONDS = 10.0
 DELETE_PAUSE_SECONDS = 10.0
-AGREEING_ANSWERS = 3
-"""Of a service that is not OpenAI's own, before it is believed whose account the key leads to."""
 
 
 class OpenAIApi:
@@ -75,15 +73,7 @@ class OpenAIApi:
         await self._ask(self._sdk.fine_tuning.jobs.list(limit=1))
 
     async def account(self) -> str | None:
-        """As its answers tell it, where they tell the same: a gateway may ask now with one key, now with another."""
-        first = await self._told_account()
-        if first is None or wire.is_openai(self._host):
-            return first
-        more = [await self._told_account() for _ in range(AGREEING_ANSWERS - 1)]
-        return first if all(one == first for one in more) else None
-
-    async def _told_account(self) -> str | None:
-        """The key's project or, of keys that have none, its organization."""
+        """As OpenAI's answers tell it: the key's project or, of keys that have none, its organization."""
         answer = await self._ask(self._sdk.fine_tuning.jobs.with_raw_response.list(limit=1))
         found = ((what, answer.headers.get(f"openai-{what}")) for what in ("project", "organization"))
         return next((f"{what} {wire.plain(name)[:64]}" for what, name in found if name), None)
