@@ -11,10 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from finetune_api.asking import Question, Reply
-from finetune_api.aws import COMMERCIAL, partition_of
 from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.model import ModelVersion
@@ -23,7 +21,6 @@ from finetune_operator.providers import sdks
 from finetune_operator.providers.connection_secret import NAMES, secret_of
 from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError, Refused, TryLater, understood
 from finetune_operator.providers.gate import CALLS_PER_SECOND, Gate, Pace
-from finetune_operator.providers.openai_wire import OPENAI_HOST, is_openai
 from finetune_operator.providers.poll import POLL_SECONDS, Poller
 from finetune_operator.providers.ports import ClosableApi, Credential, FineTuningApi, HostingApi, RemoteFile
 from finetune_operator.runtime.errors import Forbidden
@@ -474,24 +471,3 @@ def _require_same(name: str, now: str | None, before: str | None, done: str, *, 
 def is_remote(spec: LLMConnectionSpec | None) -> bool:
     """Whether the connection's provider is outside of the cluster, and one that this release knows."""
     return spec is not None and spec.provider in sdks.REMOTE
-
-
-def catalogue_name(spec: LLMConnectionSpec) -> str:
-    """What the catalogue of prices and dates calls the provider: prices of one host say nothing of another.
-
-    Nor do those of one partition of AWS.
-    """
-    aws = spec.bedrock or spec.sage_maker
-    if aws is not None and partition_of(aws.region) != COMMERCIAL:
-        return f"{spec.provider}-{partition_of(aws.region)}"
-    if spec.open_ai is None:
-        return spec.provider
-    host = urlsplit(spec.open_ai.base_url).netloc
-    return OPENAI_HOST if is_openai(host) else host
-
-
-def data_rules(spec: LLMConnectionSpec) -> str:
-    """Whose rules the data must meet: a name in the trainer's provider_rules."""
-    if spec.open_ai is None:
-        return spec.provider
-    return "openAI" if catalogue_name(spec) == OPENAI_HOST else "openAICompatible"

@@ -23,7 +23,8 @@ from finetune_operator.decide.remote import SETTLE, JobKey, RemoteJob, is_of, ru
 from finetune_operator.decide.run import Run
 from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import check_job, measure_job, names
-from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
+from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.catalogue import catalogue_name, data_rules
 from finetune_operator.providers.errors import (
     Busy,
     Elsewhere,

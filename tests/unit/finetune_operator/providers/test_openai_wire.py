@@ -9,9 +9,9 @@ from openai.types.fine_tuning.job_create_params import JobCreateParams
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
 from finetune_operator.providers import openai_wire as wire
-from finetune_operator.providers.accounts import catalogue_name, data_rules
+from finetune_operator.providers.catalogue import catalogue_name, data_rules
 from tests.simulators.shapes import unknown_keys
-from tests.unit.finetune_operator.decide.given import job_spec
+from tests.unit.finetune_operator.decide.given import azure_connection, job_spec
 
 JOB = {
     "id": "ftjob-1",
@@ -193,6 +193,20 @@ ADDRESSES = {
     "https://xapi.openai.com/v1": ("xapi.openai.com", "openAICompatible"),
     "http://gateway.svc:8080/v1": ("gateway.svc:8080", "openAICompatible"),
 }
+
+
+CLOUDS = {
+    "https://res.openai.azure.com": "azureOpenAI",
+    "https://res.openai.azure.us": "azureOpenAI-us",
+    "https://res.openai.azure.cn/": "azureOpenAI-cn",
+    "https://gateway.example.us": "azureOpenAI",
+}
+
+
+@pytest.mark.parametrize("endpoint", CLOUDS)
+def test_prices_of_one_of_azures_clouds_are_none_of_another(endpoint):
+    azure = azure_connection().azure_open_ai.model_copy(update={"endpoint": endpoint})
+    assert catalogue_name(LLMConnectionSpec(azure_open_ai=azure)) == CLOUDS[endpoint]
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
