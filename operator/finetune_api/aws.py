@@ -7,8 +7,11 @@ from pydantic import ConfigDict, Field
 from finetune_api.base import ApiModel, HttpUrl, ObjectRef, rules, shaped
 
 Region = Annotated[
-    str, Field(max_length=32), shaped("^[a-z]{2}(-[a-z]+)+-[0-9]+$", "write a region, such as us-east-1")
+    str, Field(max_length=32), shaped("^[a-z]{2,4}(-[a-z]+)+-[0-9]+$", "write a region, such as us-east-1")
 ]
+COMMERCIAL = "aws"
+"""The partition of most regions."""
+
 RoleArn = Annotated[
     str,
     Field(max_length=2048),
@@ -16,9 +19,42 @@ RoleArn = Annotated[
 ]
 
 
+_PARTITIONS = {
+    "cn-": ("aws-cn", "amazonaws.com.cn"),
+    "us-gov-": ("aws-us-gov", "amazonaws.com"),
+    "us-iso-": ("aws-iso", "c2s.ic.gov"),
+    "us-isob-": ("aws-iso-b", "sc2s.sgov.gov"),
+    "eu-isoe-": ("aws-iso-e", "cloud.adc-e.uk"),
+    "us-isof-": ("aws-iso-f", "csp.hci.ic.gov"),
+    "eusc-": ("aws-eusc", "amazonaws.eu"),
+    "": (COMMERCIAL, "amazonaws.com"),
+}
+"""By how their regions begin: their names, as ARNs have them, and where the public addresses of their services end."""
+
+
+def partition_of(region: str) -> str:
+    """The partition of a region: accounts, roles, buckets and prices of one are nothing to another."""
+    return next(name for begins, (name, _) in _PARTITIONS.items() if region.startswith(begins))
+
+
 def domain_of(region: str) -> str:
-    """Where the public addresses of a region's services end: China's are a partition of their own."""
-    return "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    """Where the public addresses of a region's services end."""
+    return next(domain for begins, (_, domain) in _PARTITIONS.items() if region.startswith(begins))
+
+
+def _role_rule() -> tuple[str, str, str]:
+    """CEL: the role is of the region's partition."""
+    of_others = (
+        f"self.region.startsWith('{begins}') ? self.roleARN.startsWith('arn:{name}:')"
+        for begins, (name, _) in _PARTITIONS.items()
+        if begins
+    )
+    rule = " : ".join([*of_others, f"self.roleARN.startsWith('arn:{COMMERCIAL}:')"])
+    message = (
+        "roleARN is of another partition of AWS than region: it begins with arn:aws-cn: in China's regions, with "
+        "arn:aws-us-gov: in those of GovCloud, and with arn:aws: elsewhere"
+    )
+    return rule, message, ".roleARN"
 
 
 _LETTER = "0-9A-Za-z!_*()-"
@@ -107,6 +143,7 @@ class BedrockEndpoints(AwsEndpoints):
 class Bedrock(ApiModel):
     """AWS Bedrock model customization."""
 
+    model_config = ConfigDict(json_schema_extra=rules(_role_rule()))
     region: Region = Field(description="AWS region of the models, the bucket and the deployments.")
     role_arn: RoleArn = Field(description="Role that Bedrock assumes to read the data and write the results.")
     s3: S3Location = Field(description="Bucket through which data and results pass.")
@@ -158,6 +195,7 @@ class SageMaker(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            _role_rule(),
             (
                 "!self.spot.enabled || self.spot.maxWaitSeconds >= self.maxRuntimeSeconds",
                 "sageMaker.spot.maxWaitSeconds counts training and waiting: write at least maxRuntimeSeconds",

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     READY = "Ready"
     DEPLOYING = "Deploying"
     NO_VERSION = "NoVersion"
+    AWAITING_CONFIGURATION = "AwaitingConfiguration"
 
     # The connection says no.
     CONNECTION_NOT_FOUND = "ConnectionNotFound"
@@ -105,6 +106,8 @@ class Reason(StrEnum):
 
 
 NEXT_STEP: dict[Reason, str] = {
+    Reason.AWAITING_CONFIGURATION: "Write the block that the message names: it is billed from then on. Or set "
+    "deployment.mode: Manual on the FineTunedModel.",
     Reason.RESTORED: "If it is to run, perhaps again, take its label velero.io/restore-name off; else delete it. "
     "Restores with --status-include-resources know what was done.",
     Reason.CONNECTION_NOT_FOUND: "Name an LLMConnection that exists (kubectl get llmc), or ask an admin to make it.",

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.client import ApiException
 from pydantic import ValidationError
 
 from finetune_api.connection import LLMConnectionSpec
+from finetune_api.crds import KINDS, object_schema
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec
 from finetune_api.job_status import Progress
@@ -31,6 +33,8 @@ from tests.contract.manifests import (
     Manifest,
     changed,
 )
+from tests.unit.docs.pages import inline_parts, snippets
+from tests.unit.docs.test_commands import CHART, fields
 
 pytestmark = pytest.mark.cluster
 
@@ -224,6 +228,49 @@ def test_every_example_is_taken_as_it_is(server: Server, manifest: Manifest) -> 
     if manifest["kind"] != "LLMConnection":
         manifest = changed(manifest, "metadata.namespace", "default")
     server.accept(manifest)
+
+
+CLOUDS = ("openai", "azure-openai", "bedrock", "sagemaker")
+PARTS = [
+    pytest.param(part, id=f"{page.relative_to(ROOT)}:{number}")
+    for page in sorted((ROOT / "docs/guides").glob("*.md"))
+    for number, part in enumerate([*snippets(page), *(inline_parts(page) if page.stem in CLOUDS else ())])
+    if "kind" not in part and not set(part) <= set(CHART["properties"])
+]
+GOOD = [JOB, MODEL, DEPLOYMENT, LOCAL, OPENAI, AZURE, BEDROCK, SAGEMAKER]
+
+
+def over(base: Any, part: Any) -> Any:
+    """The base with what a part says, as somebody who reads a guide writes it in."""
+    if not isinstance(base, dict) or not isinstance(part, dict):
+        return part
+    return {**base, **{name: over(base.get(name), value) for name, value in part.items()}}
+
+
+def written_into(part: Manifest) -> Iterator[Manifest]:
+    """Good manifests with a part in each place that has such fields: beside what is there, or instead of it."""
+    for base in GOOD:
+        schema = object_schema(next(kind for kind in KINDS if kind.kind == base["kind"]))
+        for path, found in fields(schema):
+            if path[:1] == ("spec",) and set(part) <= set(found.get("properties", {})):
+                there = base
+                for name in path:
+                    there = there.get(name, {}) if isinstance(there, dict) else {}
+                yield changed(base, ".".join(path), over(there, part))
+                yield changed(base, ".".join(path), {**there, **part})
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_of_a_manifest_in_the_guides_is_taken_where_it_belongs(server: Server, part: Manifest) -> None:
+    refused = []
+    for manifest in written_into(part):
+        try:
+            server.accept(manifest)
+        except ApiException as error:
+            refused.append(str(json.loads(error.body)["message"]))
+        else:
+            return
+    raise AssertionError(refused or "no kind has such fields")
 
 
 def test_a_connection_keeps_its_provider(server: Server) -> None:

@@ -28,6 +28,8 @@ from finetune_operator.decide.hosted import (
 )
 from finetune_operator.decide.server_state import Serving
 
+_MOST_NAMES = 3
+
 
 @dataclass(frozen=True)
 class Served:
@@ -63,7 +65,7 @@ def plan(
     there = _there(found, wanted)
     entry = _entry(recorded, wanted, served, there, now)
     kept = others if entry is None else (*others, entry)
-    failure = _failure(wanted, served, there, entry)
+    failure = _failure(wanted, served, there, entry) if there or entry else _not_found(wanted, served, found)
     if there is None and entry is not None and entry.answered and not is_missed(entry, now):
         held = unshown(wanted) if entry.version == wanted.version else _meanwhile("Rolling", wanted, before)
         return Plan(kept, held, serves)
@@ -118,17 +120,25 @@ def _entry(
     )
 
 
+def _not_found(wanted: Wanted, served: Served, found: Mapping[str, Hosted]) -> Failure:
+    """With those that may be meant: the one whose address it is, else all that serve a version of the model."""
+    others = (one for one in found.values() if not one.name.startswith(wanted.prefix))
+    near = [one for one in others if one.connection == wanted.connection]
+    meant = [one.name for one in near if one.address == wanted.name]
+    meant = meant or sorted(one.name for one in near if served.version_of(one.model) is not None)
+    write = " or ".join(meant[:_MOST_NAMES]) or "the name of one that is there"
+    said = f"spec.attach.id: LLMConnection {wanted.connection} has no deployment {wanted.name} at its provider"
+    return Failure.because(Reason.DEPLOYMENT_NOT_FOUND, f"{said}; write {write}")
+
+
 def _failure(wanted: Wanted, served: Served, there: Hosted | None, entry: HostedDeployment | None) -> Failure | None:
     name = wanted.name
-    if there is None and entry is not None:
+    if there is None:
         said = (
             f"deployment {name}, which was attached, is not at the provider any more: it was deleted there, or has "
             "expired; name another one in spec.attach.id, or remove spec.attach to have one made"
         )
         return Failure.because(Reason.DELETED_AT_PROVIDER, said)
-    if there is None:
-        said = f"spec.attach.id: LLMConnection {wanted.connection} has no deployment {name} at its provider"
-        return Failure.because(Reason.DEPLOYMENT_NOT_FOUND, f"{said}; write the name of one that is there")
     if entry is None:
         model = there.model or "a model that the provider does not name"
         said = f"spec.attach.id: deployment {name} serves {model}, which is no version of FineTunedModel {served.model}"

@@ -57,6 +57,14 @@ def pod_refused(message: str) -> Failure:
     return Failure(reason=Reason.POD_REJECTED, message=said[:4096], next_step=step)
 
 
+def _of_connection(failure: Failure) -> Failure:
+    """With what there is to be done about a connection, where that is not what is to be done about a job."""
+    if failure.reason != Reason.PROVIDER_REFUSED:
+        return failure
+    step = "Read the message, and correct the connection: its address, its place there, what its identity may do."
+    return failure.model_copy(update={"next_step": step})
+
+
 def decide(
     spec: LLMConnectionSpec | None,
     spec_error: str,
@@ -83,7 +91,7 @@ def decide(
     else:
         provider, models = spec.provider, spec.fine_tuning.allowed_models
         if checked is not None and checked.failure is not None:
-            facts = stalled(checked.failure.reason, checked.failure.sentences)
+            facts = stalled(checked.failure.reason, _of_connection(checked.failure).sentences)
         elif spec.hugging_face is None and checked is None:
             facts = stalled(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {provider} connections")
         elif not spec.fine_tuning.enabled:

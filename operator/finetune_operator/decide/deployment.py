@@ -16,11 +16,19 @@ from finetune_api.deployment import (
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import DEPLOYMENT_LABEL, WAKE_ANNOTATION
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
 from finetune_operator.decide.lacking import with_field
 from finetune_operator.decide.server_state import Serving
 from finetune_operator.decide.serving_target import AT_PROVIDERS, Engine, Target, find_target
+
+_STEPS = {
+    Reason.SPEC_INVALID: None,  # the message says what to write, and a deployment's fields can be changed
+    Reason.AWAITING_CONFIGURATION: None,
+    Reason.PROVIDER_REFUSED: "Read the message, and correct the provider's block; a new spec.retryNonce has it tried "
+    "again as it is.",
+}
+"""What to do about a deployment, where that is not what is to be done about a job."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +139,16 @@ def _still(answering: int | None, target: int) -> str:
 def _failing(failure: Failure, target: int, still: str) -> list[Fact]:
     message = f"version {target} cannot be served: {failure.message}{still}"
     # What a server said when it ended has its own next step.
-    step = None if failure.reason is Reason.DEPLOYMENT_FAILED else failure.next_step
+    step = None if failure.reason is Reason.DEPLOYMENT_FAILED else _of_deployment(failure).next_step
     return stalled(failure.reason, failure.model_copy(update={"message": message, "next_step": step}).sentences)
+
+
+def _of_deployment(failure: Failure) -> Failure:
+    """With what there is to be done about a deployment, where whoever found the problem knows nothing better."""
+    reason = Reason(failure.reason)
+    if reason not in _STEPS or failure.next_step != NEXT_STEP[reason]:
+        return failure
+    return failure.model_copy(update={"next_step": _STEPS[reason]})
 
 
 def _at_rest(view: DeploymentView) -> list[Fact]:
@@ -162,15 +178,15 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
     """
     passes = failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
     passes = passes and not billed
-    # Of a field the message says what to write, and a deployment's can be changed.
-    said = failure.message if failure.reason is Reason.SPEC_INVALID else failure.sentences
+    waits = failure.reason is Reason.AWAITING_CONFIGURATION and not billed
+    said = _of_deployment(failure).sentences
     if billed:
         said = f"{said.rstrip('.')}. {billed} stands at the provider meanwhile, and is billed until this is deleted"
-    facts = (reconciling if passes else stalled)(failure.reason, said)
+    facts = (resting if waits else reconciling if passes else stalled)(Reason(failure.reason), said)
     # What answers elsewhere is not asked for without its connection, and is none the worse for that.
     served = view.status.served_version if view.status.engine in AT_PROVIDERS.values() else _answering(view)
     answers = view.serving.available > 0 or served is not None
-    phase: DeploymentPhase = "Degraded" if answers else ("Pending" if passes else "Failed")
+    phase: DeploymentPhase = "Degraded" if answers else ("Pending" if passes or waits else "Failed")
     fields = {"phase": phase, "replicas": view.serving.available, "served_version": served}
     return DeploymentDecision(_status(view, facts, fields))
 

@@ -12,7 +12,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
 from finetune_operator.decide.versions import there_are
 
-_AWAITED = frozenset({Reason.CONNECTION_NOT_FOUND})
+_AWAITED = frozenset({Reason.CONNECTION_NOT_FOUND, Reason.AWAITING_CONFIGURATION})
 """What a deployment waits for that its model's message is to name: it does not come by itself."""
 
 
@@ -236,7 +236,8 @@ def _deployment_facts(deployment: DeploymentView | None, active: int, passed_ove
         return stalled(Reason(problem.reason), f"ModelDeployment {deployment.name}: {problem.message}")
     waits = next((c for c in conditions or () if c.type == "Reconciling" and c.reason in _AWAITED), None)
     if waits:
-        return reconciling(Reason(waits.reason), f"ModelDeployment {deployment.name}: {waits.message}")
+        told = reconciling if waits.status == "True" else resting
+        return told(Reason(waits.reason), f"ModelDeployment {deployment.name}: {waits.message}")
     return reconciling(Reason.DEPLOYING, f"version {active} is active and is being deployed")
 
 

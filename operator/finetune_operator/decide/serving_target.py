@@ -109,19 +109,20 @@ def _at_provider(spec: ModelDeploymentSpec, version: ModelVersion, connection: L
             f"spec.{set_in_vain}: version {version.version} is served by {connection.provider}, the provider of "
             f"LLMConnection {version.connection}; leave it out",
         )
-    if connection.azure_open_ai is not None and spec.azure_open_ai is None and spec.attach is None:
-        return Failure.because(
-            Reason.SPEC_INVALID,
-            "spec.azureOpenAI: a deployment at Azure is billed by the hour, so nothing is made before it is asked for: "
-            "write azureOpenAI: {sku: Standard}",
-        )
-    if connection.sage_maker is not None and spec.sage_maker is None and spec.attach is None:
-        return Failure.because(
-            Reason.SPEC_INVALID,
-            "spec.sageMaker: an endpoint is billed by the hour, so nothing is made before it is asked for: "
-            "write sageMaker: {instanceType: ml.g5.xlarge}",
-        )
+    if spec.attach is None and connection.azure_open_ai is not None and spec.azure_open_ai is None:
+        return _awaited("azureOpenAI", "a deployment at Azure", "{sku: Standard}")
+    if spec.attach is None and connection.sage_maker is not None and spec.sage_maker is None:
+        return _awaited("sageMaker", "an endpoint of SageMaker", "{instanceType: ml.g5.xlarge}")
     return Target(version, connection, AT_PROVIDERS[connection.provider])
+
+
+def _awaited(block: str, what: str, such_as: str) -> Failure:
+    """Nothing is wrong, and nothing is done: what costs money by the hour is made for those who have asked for it."""
+    return Failure.because(
+        Reason.AWAITING_CONFIGURATION,
+        f"spec.{block}: {what} is billed by the hour, so none is made before it is spelled out: write {block}: "
+        f"{such_as}, in spec.deployment.template of the FineTunedModel if that has made this object",
+    )
 
 
 def _foreign_block(spec: ModelDeploymentSpec, connection: LLMConnectionSpec) -> str | None:

@@ -9,9 +9,8 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from finetune_api.asking import Question, Reply
 from finetune_api.azure import AzureOpenAI, AzureResolved
@@ -22,7 +21,6 @@ from finetune_operator.providers import sdks
 from finetune_operator.providers.connection_secret import NAMES, secret_of
 from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError, Refused, TryLater, understood
 from finetune_operator.providers.gate import CALLS_PER_SECOND, Gate, Pace
-from finetune_operator.providers.openai_wire import OPENAI_HOST
 from finetune_operator.providers.poll import POLL_SECONDS, Poller
 from finetune_operator.providers.ports import ClosableApi, Credential, FineTuningApi, HostingApi, RemoteFile
 from finetune_operator.runtime.errors import Forbidden
@@ -37,6 +35,9 @@ logger = logging.getLogger(__name__)
 SECRET_SECONDS = 60.0
 """How long a Secret's value is used before it is read again."""
 
+
+DOUBTS = 3
+"""How often it is asked whose account a key leads to, before what was made with it is said to be in another."""
 
 Build = Callable[[LLMConnectionSpec, Mapping[str, str]], ClosableApi]
 SignIn = Callable[[AzureOpenAI, Mapping[str, str]], Credential]
@@ -224,6 +225,8 @@ class Accounts:
         self._accounts: dict[str, Account] = {}
         self._paces: dict[str, Pace] = {}
         self._built: dict[str, _Built] = {}
+        self._doubted_at: dict[str, float] = {}
+        """When a connection seemed last to lead to another account than what was made through it."""
 
     def of(self, name: str) -> Account:
         """The account of a connection, whether it can be used or not."""
@@ -260,6 +263,7 @@ class Accounts:
             ProviderError: whose account it leads to cannot be asked.
         """
         await self._find_account(name, account)
+        await self._doubt(name, account)
         self.require_same(name, place, account)
 
     def require_same(self, name: str, place: str | None, account: str | None) -> None:
@@ -286,7 +290,25 @@ class Accounts:
         if spec.bedrock is not None and made_by is not None:
             _require_same(name, account_of(spec.bedrock.role_arn), made_by, "made", what="AWS account ")
         await self._find_account(name, version.account)
+        await self._doubt(name, version.account)
         _require_same_account(name, self.account(name), version.account, "this was made in")
+
+    async def _doubt(self, name: str, account: str | None) -> None:
+        """Ask again whose account it is, each minute, before another one is told: of a gateway each answer may differ.
+
+        Two answers to one key that differ tell what the gateway did with it, and not whose it is.
+        """
+        built, now = self._built.get(name), self._clock()
+        if built is None or account is None or built.account in {None, account}:
+            return
+        if now - self._doubted_at.get(name, float("-inf")) < SECRET_SECONDS:
+            return
+        self._doubted_at[name] = now
+        with suppress(ProviderError):
+            for _ in range(DOUBTS):
+                if await self.of(name).pass_gate(built.api.account) != built.account:
+                    self._built[name] = replace(built, account=None)
+                    return
 
     async def _find_account(self, name: str, account: str | None) -> None:
         """Find out whose account the connection leads to, if that is to be compared with one.
@@ -449,15 +471,3 @@ def _require_same(name: str, now: str | None, before: str | None, done: str, *, 
 def is_remote(spec: LLMConnectionSpec | None) -> bool:
     """Whether the connection's provider is outside of the cluster, and one that this release knows."""
     return spec is not None and spec.provider in sdks.REMOTE
-
-
-def catalogue_name(spec: LLMConnectionSpec) -> str:
-    """What the catalogue of prices and dates calls the provider: prices of one host say nothing of another."""
-    return urlsplit(spec.open_ai.base_url).netloc if spec.open_ai else spec.provider
-
-
-def data_rules(spec: LLMConnectionSpec) -> str:
-    """Whose rules the data must meet: a name in the trainer's provider_rules."""
-    if spec.open_ai is None:
-        return spec.provider
-    return "openAI" if catalogue_name(spec) == OPENAI_HOST else "openAICompatible"

@@ -17,10 +17,10 @@ from finetune_operator.desired import names
 from finetune_operator.providers.azure_deployments import AzureDeployments
 from finetune_operator.providers.connection_secret import AZURE_KEYS
 from finetune_operator.providers.errors import TryLater
-from finetune_operator.providers.openai import KEY_PAUSE_SECONDS, OpenAIApi, client
+from finetune_operator.providers.openai import KEY_PAUSE_SECONDS, OpenAIApi
+from finetune_operator.providers.openai_client import client
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
 
-SCOPE = "https://cognitiveservices.azure.com/.default"
 SUFFIX_LIMIT = 18
 _OWN_ADDRESS = re.compile(r"([a-z0-9-]+)\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)")
 TRAINING_TYPES = {"Standard": "Standard", "GlobalStandard": "GlobalStandard", "DeveloperTier": "developerTier"}
@@ -47,6 +47,12 @@ def resource_of(endpoint: str) -> str | None:
     return f"Azure resource {found[1]}" if found else None
 
 
+def scope_of(endpoint: str) -> str:
+    """What tokens for an endpoint are asked for: the clouds of the US government and of China are ones of their own."""
+    found = _OWN_ADDRESS.fullmatch(urlsplit(endpoint).hostname or "")
+    return f"https://cognitiveservices.azure.{found[3] if found else 'com'}/.default"
+
+
 class AzureOpenAIApi(OpenAIApi):
     """A FineTuningApi over OpenAI's SDK and Azure's `/openai/v1`."""
 
@@ -54,7 +60,8 @@ class AzureOpenAIApi(OpenAIApi):
         if settings.endpoint is None:
             message = "azureOpenAI.workspace has not been resolved yet: the status of its LLMConnection says why"
             raise TryLater(Reason.PROVIDER_UNAVAILABLE, message)
-        super().__init__(client(f"{settings.endpoint.rstrip('/')}/openai/v1/", token_of(credential)))
+        tokens = token_of(credential, scope_of(settings.endpoint))
+        super().__init__(client(f"{settings.endpoint.rstrip('/')}/openai/v1/", tokens))
         self._endpoint = settings.endpoint
         self._credential = credential
         self._deployments = AzureDeployments(settings, credential, self._sdk)
@@ -87,7 +94,7 @@ class AzureOpenAIApi(OpenAIApi):
         return {"extra_body": {"trainingType": self._training_type}}
 
 
-def token_of(credential: Credential) -> Callable[[], Awaitable[str]]:
+def token_of(credential: Credential, scope: str) -> Callable[[], Awaitable[str]]:
     """What the SDK calls for each request; azure-identity has its own cache.
 
     The function raises TryLater where Entra gives no token. Its own words stay away: they may hold parts of a secret.
@@ -95,7 +102,7 @@ def token_of(credential: Credential) -> Callable[[], Awaitable[str]]:
 
     async def token() -> str:
         try:
-            return str((await credential.get_token(SCOPE)).token)
+            return str((await credential.get_token(scope)).token)
         except AzureError as error:
             kind = type(error).__name__
             message = f"Entra gives no token for the connection's credentials ({kind})"

@@ -4,6 +4,7 @@ Both have names of ours, and are made once for a request's token.
 """
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -15,7 +16,7 @@ from finetune_operator.decide.hosted import Hosted, HostedState
 from finetune_operator.decide.idle import Figures
 from finetune_operator.providers import cloudwatch
 from finetune_operator.providers.aws import NO_OPERATION, Aws
-from finetune_operator.providers.errors import NotThere, TryLater
+from finetune_operator.providers.errors import NotThere, Refused, TryLater
 from finetune_operator.providers.openai_wire import plain
 from finetune_operator.providers.ports import HostRequest
 
@@ -23,6 +24,15 @@ Wire = Mapping[str, Any]
 
 SERVICE, RUNTIME = "bedrock", "bedrock-runtime"
 OWNER_TAG = "finetune-uid"
+ON_DEMAND = "create_custom_model_deployment"
+
+_LACKS = re.compile(f"{NO_OPERATION}|not (supported|available)", re.IGNORECASE)
+"""In a refusal: this region, or this model, has no deployments on demand."""
+
+HOURLY = (
+    "There is nothing on demand for this region or model. Spell out throughput, which is billed by the hour: bedrock: "
+    "{type: ProvisionedThroughput, modelUnits: 1, commitment: NoCommitment}."
+)
 
 _STATES: dict[str, HostedState] = {
     "Creating": "Creating",
@@ -66,7 +76,12 @@ class BedrockDeployments:
     async def make(self, request: HostRequest) -> None:
         """Create one of the two. It is not waited for: the next look sees how far it is."""
         operation, asked = creation(request)
-        await self._aws.call(SERVICE, operation, **asked)
+        try:
+            await self._aws.call(SERVICE, operation, **asked)
+        except Refused as error:
+            if operation == ON_DEMAND and _LACKS.search(error.message):
+                error.next_step = HOURLY
+            raise
 
     async def delete(self, hosted: Hosted) -> None:
         """Delete it. Throughput within its commitment is refused, and billed until that ends."""
@@ -104,7 +119,7 @@ def creation(request: HostRequest) -> tuple[str, dict[str, Any]]:
     shared = {"clientRequestToken": request.token, "tags": [{"key": OWNER_TAG, "value": request.owner}]}
     if serving.type == "OnDemand":
         asked = {"modelDeploymentName": request.name, "modelArn": request.model}
-        return "create_custom_model_deployment", asked | shared
+        return ON_DEMAND, asked | shared
     asked = {"provisionedModelName": request.name, "modelId": request.model}
     units: dict[str, Any] = {"modelUnits": serving.model_units}
     if serving.commitment != "NoCommitment":

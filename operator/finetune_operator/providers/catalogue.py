@@ -1,11 +1,15 @@
-"""The catalogue of prices and dates: a file of a ConfigMap, read again when it changes."""
+"""The catalogue of prices and dates, read again when its file changes; and which entry of it is a connection's."""
 
 import logging
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from finetune_api.aws import COMMERCIAL, partition_of
 from finetune_api.catalogue import Catalogue
+from finetune_api.connection import LLMConnectionSpec
+from finetune_operator.providers.openai_wire import OPENAI_HOST, is_openai
 
 logger = logging.getLogger(__name__)
 
@@ -31,3 +35,27 @@ class CatalogueFile:
         except (OSError, ValidationError) as error:
             logger.warning("the catalogue of providers %s cannot be read: %s", self._path, type(error).__name__)
         return self._catalogue
+
+
+def catalogue_name(spec: LLMConnectionSpec) -> str:
+    """What the catalogue calls the provider: prices and dates of one host say nothing of another.
+
+    Nor do those of one partition of AWS, or of one of Azure's clouds.
+    """
+    aws, azure = spec.bedrock or spec.sage_maker, spec.azure_open_ai
+    if aws is not None and partition_of(aws.region) != COMMERCIAL:
+        return f"{spec.provider}-{partition_of(aws.region)}"
+    host = urlsplit((azure and azure.endpoint) or "").hostname or ""
+    if host.endswith((".azure.us", ".azure.cn")):
+        return f"{spec.provider}-{host.rpartition('.')[2]}"
+    if spec.open_ai is None:
+        return spec.provider
+    host = urlsplit(spec.open_ai.base_url).netloc
+    return OPENAI_HOST if is_openai(host) else host
+
+
+def data_rules(spec: LLMConnectionSpec) -> str:
+    """Whose rules the data must meet: a name in the trainer's provider_rules."""
+    if spec.open_ai is None:
+        return spec.provider
+    return "openAI" if catalogue_name(spec) == OPENAI_HOST else "openAICompatible"

@@ -23,7 +23,8 @@ from finetune_operator.decide.remote import SETTLE, JobKey, RemoteJob, is_of, ru
 from finetune_operator.decide.run import Run
 from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import check_job, measure_job, names
-from finetune_operator.providers.accounts import Accounts, catalogue_name, data_rules
+from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.catalogue import catalogue_name, data_rules
 from finetune_operator.providers.errors import (
     Busy,
     Elsewhere,
@@ -108,9 +109,26 @@ class CloudTraining:
             return Run("Unseen", job_id=provider.job_id)
         if provider.evaluation is not None and status.result is not None:
             return await self._measured(job, provider, provider.evaluation, status)
+        try:
+            await self._require_place(job, provider)
+        except ProviderError as error:
+            self._accounts.forget(_queue_key(job))
+            return Run("Unreachable", failure=error.failure(), job_id=provider.job_id)
         run = self._polled(job, provider, provider.job_id, provider.asked_at, status)
         gone = run.failure is not None and run.failure.reason == Reason.DELETED_AT_PROVIDER
         return await self._out_of_sight(job, provider, run) if gone else run
+
+    async def _require_place(self, job: Manifest, provider: ProviderStatus) -> None:
+        """As `Accounts.require_same`. Who is led elsewhere looks each minute whether the key is another one by now.
+
+        Raises:
+            ProviderError: its connection leads elsewhere, or that cannot be asked.
+        """
+        made = (_connection(job), provider.place, provider.account)
+        try:
+            self._accounts.require_same(*made)
+        except Elsewhere:
+            await self._accounts.require_place(*made)
 
     async def _out_of_sight(self, job: Manifest, provider: ProviderStatus, run: Run) -> Run:
         """A job that is gone together with its data was not deleted alone: it is the credentials that lead elsewhere.
@@ -136,11 +154,6 @@ class CloudTraining:
     ) -> Run:
         """What the poller has seen of the provider's job."""
         poller = self._accounts.of(_connection(job)).poller
-        try:
-            self._accounts.require_same(_connection(job), provider.place, provider.account)
-        except Elsewhere as elsewhere:
-            self._accounts.forget(_queue_key(job))
-            return Run("Unreachable", failure=elsewhere.failure(), job_id=job_id)
         seen = poller.watch(job_id, _queue_key(job), moment(asked_at) - SETTLE - CLOCK_SKEW)
         if poller.trouble is not None:
             return Run("Unreachable", failure=poller.trouble.failure(), job_id=job_id)

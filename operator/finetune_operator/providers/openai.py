@@ -6,10 +6,8 @@ The SDK repeats nothing here: a create that was answered with 500 may have been 
 import asyncio
 import logging
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -32,6 +30,7 @@ from finetune_operator.providers.errors import (
     Unknown,
     Unreadable,
 )
+from finetune_operator.providers.openai_client import FORM
 from finetune_operator.providers.openai_models import OpenAIModels, is_page, retry_after
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.silence import unanswered
@@ -40,7 +39,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-CALL_SECONDS = 20.0
 UPLOAD_SILENCE_SECONDS = 60.0
 PAGE = 100
 EVENT_PAGES = 10
@@ -51,44 +49,6 @@ FILE_PAUSE_SECONDS = 10.0
 CANCEL_PAUSE_SECONDS = 10.0
 DELETE_PAUSE_SECONDS = 10.0
 
-_FORM = "Multipart/form-data"
-"""The type of a form to the SDK: with a small m it makes a form of its own, which cannot be streamed."""
-
-
-def client(
-    base_url: str,
-    api_key: str | Callable[[], Awaitable[str]],
-    *,
-    organization: str | None = None,
-    project: str | None = None,
-) -> openai.AsyncOpenAI:
-    """The SDK's client, without its own retries and with short patience."""
-    return openai.AsyncOpenAI(
-        base_url=base_url,
-        api_key=api_key,
-        organization=organization,
-        project=project,
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(
-            verify=_trust(),
-            timeout=httpx2.Timeout(CALL_SECONDS, connect=5.0),
-            event_hooks={"request": [_in_small_letters]},
-        ),
-    )
-
-
-async def _in_small_letters(request: httpx2.Request) -> None:
-    """The form's type as it goes out: media types have no case (RFC 9110), yet many servers look for small letters."""
-    kind = request.headers.get("Content-Type", "")
-    if kind.startswith(_FORM):
-        request.headers["Content-Type"] = _FORM.lower() + kind.removeprefix(_FORM)
-
-
-@cache
-def _trust() -> ssl.SSLContext:
-    """The system's certificate authorities, read once for all connections."""
-    return ssl.create_default_context()
-
 
 class OpenAIApi:
     """A FineTuningApi over OpenAI's SDK."""
@@ -97,7 +57,7 @@ class OpenAIApi:
         self._sdk = sdk
         self._turn: Callable[[], Awaitable[None]] | None = None
         self._host = urlsplit(str(sdk.base_url)).netloc
-        self._keeps_labels = self._host == wire.OPENAI_HOST
+        self._keeps_labels = wire.is_openai(self._host)
         """Whether jobs are known to be shown with the labels that they were made with."""
 
     async def close(self) -> None:
@@ -250,7 +210,7 @@ class OpenAIApi:
 
     async def _kept(self, job: RemoteJob) -> Metrics:
         page = await self._ask(self._sdk.fine_tuning.jobs.checkpoints.list(job.id, limit=PAGE))
-        return wire.metrics_of_checkpoints(_fields(one) for one in page.data)
+        return wire.metrics_of_checkpoints(_rows(page))
 
     async def cancel(self, job_id: str) -> None:
         """POST /fine_tuning/jobs/ID/cancel. Refused where the job has ended: then that is so.
@@ -278,6 +238,9 @@ class OpenAIApi:
             await self._ask(self._sdk.models.retrieve(model))
         except Refused:
             return await self._is_listed(model)
+        except Unreadable:  # a proxy's page, or how a service says that it has no such path: then another one tells
+            if not await self._is_listed(model):
+                raise
         return True
 
     async def _is_listed(self, model: str) -> bool:
@@ -285,7 +248,7 @@ class OpenAIApi:
             async for page in self._pages(self._sdk.models.list()):
                 if any(one.get("id") == model for one in page):
                     return True
-        except Refused:
+        except (Refused, Unreadable):
             return await OpenAIModels(self._sdk).answers(model)
         return False
 
@@ -326,7 +289,7 @@ class OpenAIApi:
         """A list's pages, up to one that brings nothing new: a service may give the first one for ever."""
         page, seen = await self._ask(first), set[str]()
         while True:
-            here = [_fields(one) for one in page.data]
+            here = _rows(page)
             new = {str(one.get("id")) for one in here} - seen
             if not new:
                 return
@@ -376,7 +339,7 @@ class OpenAIApi:
 
     def _closed(self, error: "_Forbidden") -> ProviderError:
         """OpenAI forbids new jobs to those whom it has closed fine-tuning for; their keys are good for all else."""
-        if self._host != wire.OPENAI_HOST and "closed" not in error.code:
+        if not wire.is_openai(self._host) and "closed" not in error.code:
             return error
         return Refused(Reason.FINE_TUNING_CLOSED, f"the provider takes no new fine-tuning jobs: {error.said}")
 
@@ -389,9 +352,13 @@ class OpenAIApi:
         except openai.APIStatusError as error:
             raise _translated(error, self._host) from None
         except (openai.APIError, httpx2.HTTPError) as error:
+            if isinstance(error.__cause__, ProviderError):
+                raise error.__cause__ from None
             raise unanswered(error, self._host) from None
         if isinstance(answer, str):  # the SDK's way to hand over what is not JSON
             raise Unreadable(f"{self._host} answers with a page of text")
+        if answer is None or isinstance(answer, list | int | float):  # nor does it look at what JSON says
+            raise Unreadable(f"{self._host} answers with JSON that is no object")
         return answer
 
 
@@ -413,6 +380,16 @@ def labels(request: JobRequest) -> dict[str, str]:
 def _fields(answer: BaseModel) -> dict[str, Any]:
     """An answer as it came. Of fields of another kind than documented Python would warn, with their values."""
     return answer.to_dict(warnings=False)
+
+
+def _rows(page: Any) -> list[dict[str, Any]]:
+    """What a page lists. Null is how services in Go write an empty list; a page without any list is none.
+
+    Raises:
+        TypeError: it is none.
+    """
+    empty = page.data is None and "data" in page.model_fields_set
+    return [] if empty else [_fields(one) for one in page.data]
 
 
 def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
@@ -444,8 +421,9 @@ def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # no
 
 def _message(error: openai.APIStatusError) -> str:
     """What the provider said; the SDK puts the whole body in place of it."""
-    told = error.body.get("message") if isinstance(error.body, dict) else None
-    return told if isinstance(told, str) else error.message
+    body = error.body if isinstance(error.body, dict) else {"message": error.body}
+    told = (body.get(name) for name in ("message", "detail", "error"))  # detail: as services made with FastAPI say it
+    return next((one for one in told if isinstance(one, str) and one), error.message)
 
 
 def _envelope(name: str) -> tuple[bytes, bytes, str]:
@@ -456,4 +434,4 @@ def _envelope(name: str) -> tuple[bytes, bytes, str]:
         f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
         "Content-Type: application/jsonl\r\n\r\n"
     )
-    return head.encode(), f"\r\n--{mark}--\r\n".encode(), f"{_FORM}; boundary={mark}"
+    return head.encode(), f"\r\n--{mark}--\r\n".encode(), f"{FORM}; boundary={mark}"

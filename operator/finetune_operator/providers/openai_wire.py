@@ -38,9 +38,9 @@ _STATES: dict[str, RemoteState] = {
     "failed": "Failed",
     "cancelled": "Cancelled",
     # Other services' words.
-    "completed": "Succeeded",
-    "error": "Failed",
-    "canceled": "Cancelled",
+    **dict.fromkeys(("success", "completed", "complete", "finished", "done"), "Succeeded"),
+    **dict.fromkeys(("error", "errored", "failure", "failed_validation", "expired"), "Failed"),
+    **dict.fromkeys(("canceled", "aborted", "terminated"), "Cancelled"),
 }
 _NOTES = {
     "validating_files": "the provider checks the files",
@@ -63,12 +63,17 @@ _LARGEST = 2**53
 """What JSON's numbers hold exactly."""
 
 
+def is_openai(host: str) -> bool:
+    """Whether a host, perhaps with its port, is OpenAI's own, or that of a region such as `eu.api.openai.com`."""
+    name = host.casefold().removesuffix(":443")
+    return name == OPENAI_HOST or name.endswith(f".{OPENAI_HOST}")
+
+
 def job(wire: Wire) -> RemoteJob:
     """A fine_tuning.job."""
-    status = str(wire.get("status") or "queued")
-    state = _STATES.get(status.casefold(), "Active")
-    note = _NOTES.get(status.casefold(), f"the provider calls its state {status[:64]!r}")
-    model = wire.get("fine_tuned_model")
+    status, model = str(wire.get("status") or "queued"), wire.get("fine_tuned_model")
+    state = _state(wire)
+    note = _NOTES.get(_word(status), f"the provider calls its state {plain(status)[:_WORD_LIMIT]!r}")
     nameless = state == "Succeeded" and not model
     if nameless:
         state, note = "Active", "the provider has not named the model yet"
@@ -90,7 +95,22 @@ def job(wire: Wire) -> RemoteJob:
 
 def has_ended(wire: Wire) -> bool:
     """Whether what has answered says that its job has ended; an answer that is no job says nothing."""
-    return _STATES.get(str(wire.get("status") or "").casefold(), "Active") not in {"Queued", "Active"}
+    return _state(wire) not in {"Queued", "Active"} and bool(wire.get("status"))
+
+
+def _word(status: str) -> str:
+    """A state as OpenAI would spell it: some have it in capitals, with dashes, or after the name of its kind."""
+    return re.sub(r"[\s-]+", "_", status.strip().casefold()).removeprefix("job_state_")
+
+
+def _state(wire: Wire) -> RemoteState:
+    """What a job's word for its state means. Of an unknown one the fields tell: a running job has no end."""
+    known = _STATES.get(_word(str(wire.get("status") or "queued")))
+    if known is not None or when(wire.get("finished_at")) is None:
+        return known or "Active"
+    if wire.get("fine_tuned_model"):
+        return "Succeeded"
+    return "Failed" if plain(str(_fields(wire.get("error")).get("message") or "")) else "Active"
 
 
 def goes_back_beyond(jobs: Sequence[RemoteJob], since: datetime) -> bool:

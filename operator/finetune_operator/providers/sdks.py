@@ -47,11 +47,13 @@ def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> ClosableApi
         return SageMakerApi(spec.sage_maker, secret)
     if spec.open_ai is None:
         raise Refused(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")
-    from finetune_operator.providers.openai import OpenAIApi, client
+    from finetune_operator.providers.openai import OpenAIApi
+    from finetune_operator.providers.openai_client import client
 
     settings = spec.open_ai
     key = secret[settings.api_key_secret_ref.key]
-    return OpenAIApi(client(settings.base_url, key, organization=settings.organization, project=settings.project))
+    address = settings.base_url.rstrip("/")
+    return OpenAIApi(client(address, key, organization=settings.organization, project=settings.project))
 
 
 def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credential:

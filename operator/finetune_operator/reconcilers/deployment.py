@@ -25,7 +25,8 @@ from finetune_operator.decide.run import CHANGES_BY_ITSELF
 from finetune_operator.decide.server_state import Serving, read_serving
 from finetune_operator.decide.serving_target import Target, find_target
 from finetune_operator.desired import serving
-from finetune_operator.providers.accounts import catalogue_name, is_remote
+from finetune_operator.providers.accounts import is_remote
+from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted

@@ -28,7 +28,7 @@ from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.decide.run import CHANGES_BY_ITSELF
 from finetune_operator.decide.serving_target import Target
 from finetune_operator.providers import hosting
-from finetune_operator.providers.accounts import catalogue_name
+from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context, is_abandoned

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from finetune_api.aws import partition_of
 from tests.simulators.simulator import Settings
 
 
@@ -20,3 +21,16 @@ class AwsSettings(Settings):
     unassumable_roles: frozenset[str] = frozenset()
     s3_endpoint: str | None = None
     list_lag_seconds: float = 0.0
+    page_size: int | None = None
+    """How many things a page of a list has at most."""
+    empty_pages: bool = False
+    """Whether each page comes after an empty one that has a token: what was looked through had nothing."""
+
+    @property
+    def partition(self) -> str:
+        """As ARNs have it."""
+        return partition_of(self.region)
+
+    def arn(self, service: str, thing: str) -> str:
+        """The name of something of the account's."""
+        return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{thing}"

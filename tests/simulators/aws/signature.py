@@ -33,7 +33,7 @@ def check(call: Call, settings: AwsSettings) -> None:
         message = "The request signature we calculated does not match the signature you provided."
         raise ApiError(403, "InvalidSignatureException", message)
     if call.operation in settings.denied:
-        user = f"arn:aws:iam::{settings.account}:user/simulated"
+        user = f"arn:{settings.partition}:iam::{settings.account}:user/simulated"
         action = f"{signed['service']}:{call.operation}"
         raise ApiError(403, "AccessDeniedException", f"User: {user} is not authorized to perform: {action}")
 

@@ -101,11 +101,11 @@ class Account:
         """A new resource's name."""
         middle = f"{base}/" if base else ""
         own = self.ids.new(length=12, letters=LOWER)
-        return f"arn:aws:bedrock:{self.settings.region}:{self.settings.account}:{kind}/{middle}{own}"
+        return self.settings.arn("bedrock", f"{kind}/{middle}{own}")
 
     def base_arn(self, base: str) -> str:
         """A base model's name."""
-        return f"arn:aws:bedrock:{self.settings.region}::foundation-model/{base}"
+        return f"arn:{self.settings.partition}:bedrock:{self.settings.region}::foundation-model/{base}"
 
     def base_of(self, identifier: str) -> tuple[str, BaseModel]:
         """The base model with this identifier or name.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from tests.simulators.aws.pages import page
 from tests.simulators.aws.protocol import Operation
 from tests.simulators.bedrock.account import Account, CustomModel, Deployment, Job, Throughput, missing
 from tests.simulators.bedrock.customization import Customization
@@ -188,10 +189,8 @@ class Calls:
         return found if asked.get("sortOrder") == "Ascending" else found[::-1]
 
     def _page(self, key: str, shown: list[Asked], asked: Asked) -> Asked:
-        start = int(asked.get("nextToken", 0))
-        end = start + asked.get("maxResults", 1000)
-        more = {"nextToken": str(end)} if end < len(shown) else {}
-        return {key: shown[start:end]} | more
+        here, token = page(shown, asked.get("nextToken", ""), asked.get("maxResults", 1000), self._account.settings)
+        return {key: here} | ({"nextToken": token} if token else {})
 
 
 def _find(items: dict[str, T], identifier: str, name: Callable[[T], str], kind: str) -> T:

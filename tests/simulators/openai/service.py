@@ -62,7 +62,10 @@ class OpenAISimulator(Simulator):
         settings = self.settings
         if not settings.tells_account:
             return {}
-        return {"openai-organization": settings.organization_name, "openai-project": settings.project}
+        if settings.projects_in_turn:
+            settings.projects_in_turn = settings.projects_in_turn[1:] + settings.projects_in_turn[:1]
+        project = settings.projects_in_turn[0] if settings.projects_in_turn else settings.project
+        return {"openai-organization": settings.organization_name, "openai-project": project}
 
     def resources(self) -> list[Resource]:
         files = [Resource("file", file.id, file.purpose) for file in self.files.all()]

@@ -50,6 +50,8 @@ class OpenAISettings(Settings):
     organization_name: str = "simulated"
     tells_account: bool = True
     """Whether answers name organization and project: services with OpenAI's API do not."""
+    projects_in_turn: tuple[str, ...] = ()
+    """Which ones answers name instead, one after the other: a gateway has more than one key."""
     file_processing_seconds: float = 0.0
     validation_seconds: float = 60.0
     queue_seconds: float = 120.0

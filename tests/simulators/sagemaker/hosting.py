@@ -14,7 +14,7 @@ from tests.simulators.ledger import Ledger
 from tests.simulators.openai.training import prompt_of
 from tests.simulators.sagemaker import errors
 from tests.simulators.sagemaker.settings import OTHER_PER_HOUR, PER_HOUR, SageMakerSettings
-from tests.simulators.sagemaker.training import page
+from tests.simulators.sagemaker.training import page_of
 
 Asked = dict[str, Any]
 
@@ -85,12 +85,12 @@ class Hosting:
     def list_models(self, asked: Asked) -> Asked:
         shown = [{"ModelName": name, "ModelArn": one.arn, "CreationTime": one.created_at}
                  for name, one in self.models.items()]  # fmt: skip
-        return page("Models", shown, asked)
+        return page_of("Models", shown, asked, self._settings)
 
     def list_configs(self, asked: Asked) -> Asked:
         shown = [{"EndpointConfigName": name, "EndpointConfigArn": one.arn, "CreationTime": one.created_at}
                  for name, one in self.configs.items()]  # fmt: skip
-        return page("EndpointConfigs", shown, asked)
+        return page_of("EndpointConfigs", shown, asked, self._settings)
 
     def delete_model(self, asked: Asked) -> Asked:
         self._find(self.models, "model", "model", asked["ModelName"])
@@ -160,7 +160,7 @@ class Hosting:
         shown = [self._summary(endpoint) for endpoint in reversed(self.endpoints.values())
                  if endpoint.created_at <= seen and asked.get("NameContains", "") in endpoint.name
                  and asked.get("StatusEquals", endpoint.status) == endpoint.status]  # fmt: skip
-        return page("Endpoints", shown, asked)
+        return page_of("Endpoints", shown, asked, self._settings)
 
     def update_endpoint(self, asked: Asked) -> Asked:
         endpoint = self._endpoint(asked)
@@ -214,7 +214,7 @@ class Hosting:
         return {"Body": body, "ContentType": "application/json", "InvokedProductionVariant": "AllTraffic"}
 
     def _arn(self, kind: str, name: str) -> str:
-        return f"arn:aws:sagemaker:{self._settings.region}:{self._settings.account}:{kind}/{name.lower()}"
+        return self._settings.arn("sagemaker", f"{kind}/{name.lower()}")
 
     def _store(self, stored: dict[str, Stored], kind: str, label: str, name: str, asked: Asked) -> str:
         if name in stored:

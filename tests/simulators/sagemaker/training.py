@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from tests.simulators.aws.pages import page
 from tests.simulators.aws.protocol import Operation
 from tests.simulators.aws.s3 import S3, MissingError
+from tests.simulators.aws.settings import AwsSettings
 from tests.simulators.clock import HOUR, Clock
 from tests.simulators.ledger import Ledger
 from tests.simulators.sagemaker import errors
@@ -74,7 +76,7 @@ class TrainingJobs:
 
     def create(self, asked: Asked) -> Asked:
         name = asked["TrainingJobName"]
-        arn = f"arn:aws:sagemaker:{self._settings.region}:{self._settings.account}:training-job/{name}"
+        arn = self._settings.arn("sagemaker", f"training-job/{name}")
         if name in self.found:
             raise errors.in_use("Training job names must be unique within an AWS account and region, and a training "
                                 f"job with this name already exists ({arn})")  # fmt: skip
@@ -254,7 +256,7 @@ class TrainingJobs:
                 and asked.get("StatusEquals", job.status) == job.status]  # fmt: skip
         shown = [{"TrainingJobName": job.name, "TrainingJobArn": job.arn, "CreationTime": job.created_at,
                   "TrainingJobStatus": job.status, "SecondaryStatus": job.secondary} for job in jobs]  # fmt: skip
-        return page("TrainingJobSummaries", shown, asked)
+        return page_of("TrainingJobSummaries", shown, asked, self._settings)
 
     def _get(self, asked: Asked) -> TrainingJob:
         if job := self.found.get(asked["TrainingJobName"]):
@@ -280,12 +282,10 @@ def _is_archived(job: TrainingJob) -> bool:
     return job.request["OutputDataConfig"].get("CompressionType") != "NONE"
 
 
-def page(key: str, shown: list[Asked], asked: Asked) -> Asked:
+def page_of(key: str, shown: list[Asked], asked: Asked, settings: AwsSettings) -> Asked:
     """The part of a list that is asked for."""
-    start = int(asked.get("NextToken", 0))
-    end = start + asked.get("MaxResults", 10)
-    more = {"NextToken": str(end)} if end < len(shown) else {}
-    return {key: shown[start:end]} | more
+    here, token = page(shown, asked.get("NextToken", ""), asked.get("MaxResults", 10), settings)
+    return {key: here} | ({"NextToken": token} if token else {})
 
 
 def _instances(asked: Asked) -> tuple[str, int]:

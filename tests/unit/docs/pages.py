@@ -13,7 +13,7 @@ import yaml
 
 from tests.unit.docs.test_docs import PAGES, ROOT, name_of
 
-PROGRAMS = ("kubectl", "helm", "finetune-trainer", "finetune-operator")
+PROGRAMS = ("kubectl", "helm", "finetune-trainer", "finetune-operator", "aws", "docker")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 TEXTS = [*PAGES, *sorted((ROOT / "examples").rglob("*.yaml")), ROOT / "helm/finetune-operator/templates/NOTES.txt"]
@@ -49,6 +49,20 @@ def scripts(page: Path) -> list[str]:
 def snippets(page: Path) -> list[Any]:
     """Each block of YAML."""
     return [yaml.safe_load(body) for _, language, body in FENCE.findall(_text(page)) if language == "yaml"]
+
+
+def inline_parts(page: Path) -> list[dict[str, Any]]:
+    """Parts of manifests between backticks, such as `idle: {afterSeconds: 7200}`; a path before it is what it is in."""
+    found = []
+    for span in spans(page):
+        part = re.fullmatch(r"(?:spec\.)?((?:\w+\.)*)(\w+: \{.*\})", span)
+        if part is None or "…" in span:
+            continue
+        value = yaml.safe_load(part[2])
+        for name in reversed(part[1].split(".")[:-1]):
+            value = {name: value}
+        found.append(value)
+    return found
 
 
 def spans(page: Path) -> list[str]:

@@ -1,11 +1,15 @@
 """Models of Bedrock by their ARNs, in any partition of AWS, and where the services of a region are."""
 
-import pytest
+from functools import cache
 
-from finetune_api.aws import Bedrock, SageMaker
+import pytest
+from botocore.session import Session
+
+from finetune_api.aws import Bedrock, SageMaker, partition_of
 from finetune_api.bedrock import family_of
 from finetune_api.catalogue import Catalogue
 
+RUNTIMES = ("bedrock-runtime", "sagemaker-runtime")
 NOVA = "amazon.nova-micro-v1:0:128k"
 ARNS = {
     "of AWS": f"arn:aws:bedrock:us-east-1::foundation-model/{NOVA}",
@@ -33,14 +37,32 @@ def test_a_model_has_family_and_price_by_its_arn_too(name: str) -> None:
     assert found.answers.base.input == ("3" if "custom" in ARNS[name] else "1")
 
 
-@pytest.mark.parametrize(("region", "ends"), [("us-gov-west-1", ".amazonaws.com"), ("cn-north-1", ".amazonaws.com.cn")])
-def test_services_of_china_are_at_addresses_of_their_own(region: str, ends: str) -> None:
+@cache
+def sdk() -> Session:
+    found = Session()
+    found.set_credentials("key", "secret")
+    return found
+
+
+REGIONS = [
+    (partition, region)
+    for partition in sdk().get_available_partitions()
+    for region in sdk().get_available_regions("s3", partition)
+]
+
+
+@pytest.mark.parametrize(("partition", "region"), REGIONS)
+def test_every_region_that_the_sdk_knows_is_of_its_partition_and_has_its_addresses(partition: str, region: str) -> None:
     block = {
         "region": region,
-        "roleARN": "arn:aws-cn:iam::123456789012:role/tuning",
+        "roleARN": f"arn:{partition}:iam::123456789012:role/tuning",
         "s3": {"bucket": "tuning"},
         "credentials": {"podIdentity": True},
     }
     serving = {"trainerImage": "image", "instanceTypes": ["ml.g5.xlarge"]}
-    assert Bedrock.model_validate(block).runtime_url == f"https://bedrock-runtime.{region}{ends}"
-    assert SageMaker.model_validate(block | serving).runtime_url == f"https://runtime.sagemaker.{region}{ends}"
+    assert partition_of(region) == partition
+    known = {name: sdk().create_client(name, region_name=region).meta.endpoint_url for name in RUNTIMES}
+    assert {
+        "bedrock-runtime": Bedrock.model_validate(block).runtime_url,
+        "sagemaker-runtime": SageMaker.model_validate(block | serving).runtime_url,
+    } == known

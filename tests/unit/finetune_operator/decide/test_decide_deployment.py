@@ -5,14 +5,24 @@ from typing import Any
 
 import pytest
 
-from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus, Sleep
+from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Sleep
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import DeploymentView, decide, not_served
 from finetune_operator.decide.server_state import Serving, read_serving
 from finetune_operator.desired.serving import service
-from tests.unit.finetune_operator.decide.given import NOW, at, bedrock_connection, condition, connection, kstatus, stamp
+from tests.unit.finetune_operator.decide.given import (
+    NOW,
+    at,
+    azure_connection,
+    bedrock_connection,
+    condition,
+    connection,
+    kstatus,
+    sagemaker_connection,
+    stamp,
+)
 from tests.unit.finetune_operator.decide.test_decide_model import version
 
 LABEL = "finetune.dev/version"
@@ -42,6 +52,9 @@ def view(serving: Serving | None = None, served: int | None = None, **fields: An
 BROKEN = Failure.because(Reason.DEPLOYMENT_FAILED, "crashed")
 NO_VERSION = FineTunedModelStatus()
 ASLEEP = Sleep(since="2026-11-01T00:00:00Z", generation=1)
+BILLED = HostedDeployment(
+    name="sentiment-v1", version=1, connection="local", created_at=stamp(0), billed_since=stamp(0), attached=False
+)
 
 STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
     "nothing there": (view(), "Deploying", "Deploying", "InProgress", None),
@@ -130,6 +143,27 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
         "Failed",
         1,
     ),
+    "at Azure, not spelled out": (
+        view(connections={"local": azure_connection()}),
+        "Pending",
+        "AwaitingConfiguration",
+        "InProgress",
+        None,
+    ),
+    "at SageMaker, not spelled out, an older one answers": (
+        view(Serving("Serving", 1, 1), 1, connections={"local": sagemaker_connection()}),
+        "Degraded",
+        "AwaitingConfiguration",
+        "InProgress",
+        1,
+    ),
+    "at Azure, not spelled out any more, and billed": (
+        view(connections={"local": azure_connection()}, status=ModelDeploymentStatus(hosted=[BILLED])),
+        "Failed",
+        "AwaitingConfiguration",
+        "Failed",
+        None,
+    ),
     "vLLM without its image": (
         view(spec=spec(huggingFace={"engine": "vLLM"})),
         "Failed",
@@ -153,6 +187,20 @@ def test_every_state_has_its_phase_reason_and_kstatus(name: str) -> None:
     assert decide(replace(given, status=decision.status, now=at(60))).status == decision.status
     if for_tools == "Failed" or phase == "Pending":
         assert (decision.serve is not None) == (given.serving.state == "Failing")
+
+
+def test_what_is_awaited_is_under_way_for_nobody_and_a_failure_of_nobody() -> None:
+    status = decide(view(connections={"local": azure_connection()})).status
+    assert [condition(status, kind).status for kind in ("Ready", "Reconciling", "Stalled")] == ["False"] * 3
+    told = condition(status, "Ready").message
+    assert "write azureOpenAI: {sku: Standard}, in spec.deployment.template of the FineTunedModel" in told
+
+
+def test_a_provider_that_refuses_a_deployment_leads_to_no_new_job() -> None:
+    refused = Failure.because(Reason.PROVIDER_REFUSED, "not in this Region")
+    for decision in (not_served(view(), refused), decide(view(Serving("Failing", 2, 0, refused)))):
+        told = condition(decision.status, "Stalled").message
+        assert ("spec.retryNonce" in told, "apply the job" in told) == (True, False)
 
 
 def test_idle_with_nothing_to_do_is_no_refusal() -> None:

@@ -159,6 +159,12 @@ STATES: dict[str, tuple[ModelView, str, str, bool]] = {
         "Failed",
         True,
     ),
+    "deployed once that is spelled out": (
+        view(*V, deployments=[deployed(2, conditions=[("Reconciling", "False", "AwaitingConfiguration")])]),
+        "AwaitingConfiguration",
+        "InProgress",
+        True,
+    ),
     "no replicas": (view(*V, deployments=[deployed(phase="Idle")]), "Suspended", "InProgress", True),
     "stopped for being idle": (
         view(*V, deployments=[deployed(phase="Idle", asleep=ASLEEP)]),

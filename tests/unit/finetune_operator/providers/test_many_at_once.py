@@ -14,7 +14,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import ProviderFile
 from finetune_operator.decide.remote import JobKey
-from finetune_operator.providers import openai
+from finetune_operator.providers import openai_client
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.gate import AT_ONCE, CALLS_PER_SECOND
@@ -115,7 +115,7 @@ async def running(stack: ExitStack) -> tuple[World, dict[str, OpenAISimulator]]:
 async def test_slow_and_dead_providers_delay_no_other_and_each_is_asked_at_its_pace_and_in_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(openai, "CALL_SECONDS", CALL_SECONDS)
+    monkeypatch.setattr(openai_client, "CALL_SECONDS", CALL_SECONDS)
     with ExitStack() as stack:
         world, providers = await running(stack)
         well = providers[WELL]

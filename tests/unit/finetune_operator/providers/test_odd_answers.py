@@ -1,8 +1,10 @@
 """What services with OpenAI's API send that OpenAI does not: read as far as it goes, and never what ends a watch."""
 
 import base64
+import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,12 +12,16 @@ import pytest
 from aiohttp import web
 
 from finetune_api.aws import Bedrock
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import UNDATED, JobKey
 from finetune_operator.providers import bedrock_wire
 from finetune_operator.providers import openai_wire as wire
 from finetune_operator.providers.bedrock import BedrockApi
-from finetune_operator.providers.openai import OpenAIApi, client
+from finetune_operator.providers.errors import Refused, TryLater, Unreadable, understood
+from finetune_operator.providers.openai import OpenAIApi
+from finetune_operator.providers.openai_client import client
+from finetune_operator.providers.sdks import build_api
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import serve
 
@@ -52,12 +58,26 @@ STATES = {
     "error": "Failed",
     "canceled": "Cancelled",
     "cancelling": "Active",
+    "SUCCESS": "Succeeded",
+    "JOB_STATE_SUCCEEDED": "Succeeded",
+    "Failed-Validation": "Failed",
+    "aborted": "Cancelled",
+    "CANCELLATION_REQUESTED": "Active",
+    "compressing": "Active",
 }
 
 
 @pytest.mark.parametrize("status", STATES)
 def test_other_services_words_for_an_end(status):
     assert wire.job({"id": "j", "status": status, "fine_tuned_model": "ft"}).state == STATES[status]
+
+
+def test_the_fields_of_a_job_tell_its_end_where_nobody_knows_the_word_for_it():
+    at = {"id": "j", "status": "ready", "finished_at": 1_800_000_000}
+    assert wire.job({"id": "j", "status": "ready", "fine_tuned_model": "ft"}).state == "Active"
+    assert wire.job(at | {"fine_tuned_model": "ft"}).state == "Succeeded"
+    assert wire.job(at | {"error": {"message": "no room"}}).state == "Failed"
+    assert wire.job(at | {"error": {"message": None}}).state == "Active"
 
 
 def test_a_job_that_has_succeeded_is_followed_until_its_model_has_a_name():
@@ -197,6 +217,114 @@ async def test_an_end_without_words_is_one(terse):
     await terse.delete_file("file-1")
     await terse.delete_model("ft:gpt")
     await terse.close()
+
+
+@pytest.fixture
+def answering(monkeypatch: Any) -> Iterator[Callable[..., OpenAIApi]]:
+    """Makes a service that answers whatever is asked in one way; its address may lead to another one."""
+    with ExitStack() as held:
+
+        def answer(said: Callable[[Any], web.StreamResponse], path: str = "/v1") -> OpenAIApi:
+            async def handle(_: Any, request: Any) -> web.StreamResponse:
+                return said(request)
+
+            monkeypatch.setattr("tests.simulators.server.Front.handle", handle)
+            url = held.enter_context(serve(OpenAISimulator()))
+            reference = {"apiKeySecretRef": {"name": "openai", "key": "api-key"}}
+            spec = {"openAI": {"baseURL": f"{url}{path}"} | reference}
+            made = build_api(LLMConnectionSpec.model_validate(spec), {"api-key": "sk-simulated"})
+            assert isinstance(made, OpenAIApi)
+            return made
+
+        yield answer
+
+
+async def body() -> AsyncIterator[bytes]:
+    yield b"row\n"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_an_address_that_leads_elsewhere_is_told_and_no_post_becomes_a_get_there(answering, status):
+    asked: list[str] = []
+
+    def moved(request: Any) -> web.Response:
+        asked.append(request.method)
+        return web.Response(status=status, headers={"Location": "https://moved.example/v1/files?token=secret"})
+
+    api = answering(moved)
+    with pytest.raises(TryLater) as told:
+        await api.upload("finetune-1.jsonl", 4, body())
+    assert "https://moved.example/v1/files)" in told.value.message
+    if status < 307:
+        with pytest.raises(TryLater, match="let the LLMConnection lead there itself"):
+            await api.cancel("ftjob-1")
+    assert set(asked) == {"POST"}
+    await api.close()
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1//"])
+async def test_an_address_is_the_same_whatever_slashes_it_ends_in(answering, path):
+    asked: list[str] = []
+
+    def empty(request: Any) -> web.Response:
+        asked.append(request.path)
+        return web.json_response({"object": "list", "data": None})
+
+    api = answering(empty, path)
+    assert await api.jobs(NOON) == []
+    assert asked == ["/v1/fine_tuning/jobs"]
+    await api.close()
+
+
+@pytest.mark.parametrize("said", [None, [], "ok", 1, {"error": {"message": "no"}}, {"object": "list"}])
+async def test_what_is_no_answer_of_the_api_is_neither_an_empty_list_nor_a_model(answering, said):
+    """For an empty list a job that is there would be made again."""
+    api = answering(lambda _: web.json_response(said))
+    with pytest.raises(Unreadable), understood():
+        await api.jobs(NOON)
+    if not isinstance(said, dict):
+        with pytest.raises(Unreadable), understood():
+            await api.has_model("ft:gpt")
+    await api.close()
+
+
+async def test_what_comes_compressed_is_read(answering):
+    content = gzip.compress(json.dumps({"data": [{"id": "projects/1/jobs:7", "status": "running"}]}).encode())
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json; charset=utf-8"}
+    api = answering(lambda _: web.Response(body=content, headers=headers))
+    assert [job.id for job in await api.jobs(NOON)] == ["projects/1/jobs:7"]
+    await api.close()
+
+
+SENTENCES_OF_REFUSALS: dict[str, tuple[Any, str]] = {
+    "OpenAI's form": ({"error": {"message": "no such file", "code": None}}, "no such file"),
+    "FastAPI's": ({"detail": "Method Not Allowed"}, "Method Not Allowed"),
+    "a word": ({"error": "no such file"}, "no such file"),
+    "a list of faults": ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "Error code: 405"),
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES_OF_REFUSALS)
+async def test_what_a_service_says_when_it_refuses_is_told(answering, name):
+    said, told = SENTENCES_OF_REFUSALS[name]
+    api = answering(lambda _: web.json_response(said, status=405))
+    with pytest.raises(Refused, match=told):
+        await api.file("file-1")
+    await api.close()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_service_whose_unknown_paths_are_pages_has_the_models_that_answer(answering, answers):
+    def say(request: Any) -> web.Response:
+        if request.path.endswith("/chat/completions") and answers:
+            choice = {"index": 0, "message": {"role": "assistant", "content": "yes"}}
+            return web.json_response({"id": "c", "choices": [choice]})
+        return web.Response(status=404, text="<!doctype html><html>no such page</html>", content_type="text/html")
+
+    api = answering(say)
+    with nullcontext() if answers else pytest.raises(Unreadable):
+        assert await api.has_model("ft:gpt")
+    await api.close()
 
 
 async def test_a_model_at_bedrock_whose_results_are_not_told_is_deleted_all_the_same(monkeypatch):

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from openai.types.fine_tuning.job_create_params import JobCreateParams
 
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
 from finetune_operator.providers import openai_wire as wire
+from finetune_operator.providers.catalogue import catalogue_name, data_rules
 from tests.simulators.shapes import unknown_keys
-from tests.unit.finetune_operator.decide.given import job_spec
+from tests.unit.finetune_operator.decide.given import azure_connection, job_spec
 
 JOB = {
     "id": "ftjob-1",
@@ -180,3 +182,35 @@ def test_checkpoints_stand_in_where_there_is_no_other_record() -> None:
 )
 def test_a_file_is_ready_unless_the_provider_still_looks_at_it(status: str | None, ready: bool) -> None:
     assert wire.file({"id": "f", "filename": "a.jsonl", "bytes": 3, "status": status}).ready is ready
+
+
+ADDRESSES = {
+    "https://api.openai.com/v1": ("api.openai.com", "openAI"),
+    "https://API.OpenAI.com:443/v1/": ("api.openai.com", "openAI"),
+    "https://eu.api.openai.com/v1": ("api.openai.com", "openAI"),
+    "https://api.openai.com.example/v1": ("api.openai.com.example", "openAICompatible"),
+    "https://notapi.openai.com.example/v1": ("notapi.openai.com.example", "openAICompatible"),
+    "https://xapi.openai.com/v1": ("xapi.openai.com", "openAICompatible"),
+    "http://gateway.svc:8080/v1": ("gateway.svc:8080", "openAICompatible"),
+}
+
+
+CLOUDS = {
+    "https://res.openai.azure.com": "azureOpenAI",
+    "https://res.openai.azure.us": "azureOpenAI-us",
+    "https://res.openai.azure.cn/": "azureOpenAI-cn",
+    "https://gateway.example.us": "azureOpenAI",
+}
+
+
+@pytest.mark.parametrize("endpoint", CLOUDS)
+def test_prices_of_one_of_azures_clouds_are_none_of_another(endpoint):
+    azure = azure_connection().azure_open_ai.model_copy(update={"endpoint": endpoint})
+    assert catalogue_name(LLMConnectionSpec(azure_open_ai=azure)) == CLOUDS[endpoint]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_openais_own_addresses_have_its_rules_dates_and_prices_and_no_others_have(address):
+    reference = {"apiKeySecretRef": {"name": "openai", "key": "api-key"}}
+    spec = LLMConnectionSpec.model_validate({"openAI": {"baseURL": address} | reference})
+    assert (catalogue_name(spec), data_rules(spec)) == ADDRESSES[address]

@@ -10,7 +10,8 @@ from botocore.session import Session
 from finetune_operator.providers.aws import Aws
 from finetune_operator.providers.azure_arm import ArmRest
 from finetune_operator.providers.errors import ProviderError, Unknown, Unreached
-from finetune_operator.providers.openai import OpenAIApi, client
+from finetune_operator.providers.openai import OpenAIApi
+from finetune_operator.providers.openai_client import client
 from tests.simulators import certificates
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import serve

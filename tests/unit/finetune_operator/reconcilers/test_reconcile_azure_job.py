@@ -155,7 +155,7 @@ async def test_a_refusal_by_entra_says_no_secret():
             return None
 
     with pytest.raises(TryLater) as refused:
-        await token_of(Refusing())()
+        await token_of(Refusing(), "https://cognitiveservices.azure.com/.default")()
     assert refused.value.reason is Reason.CREDENTIALS_INVALID
     assert "my-secret-value" not in refused.value.message
     assert refused.value.__cause__ is None
@@ -166,6 +166,7 @@ async def test_nothing_that_is_billed_by_the_hour_is_made_before_it_is_asked_for
     await cluster.check(MARKED)
     await cluster.settle()
     await cluster.pass_time(3600)
-    stalled = cluster.condition("Stalled", DEPLOYMENT)
-    assert (stalled["reason"], "billed by the hour" in stalled["message"]) == ("SpecInvalid", True)
+    told = [cluster.condition(kind, DEPLOYMENT) for kind in ("Ready", "Reconciling", "Stalled")]
+    assert [one["status"] for one in told] == ["False"] * 3
+    assert (told[0]["reason"], "billed by the hour" in told[0]["message"]) == ("AwaitingConfiguration", True)
     assert provider.count(PUT, committed=False) == 0

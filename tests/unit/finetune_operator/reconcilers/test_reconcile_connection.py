@@ -54,6 +54,14 @@ async def test_a_check_that_finds_a_bad_key_has_the_jobs_looked_at(cluster: Clou
     assert JOB in cluster.queue
 
 
+async def test_an_address_that_has_no_such_api_is_a_matter_of_the_connection(cluster: CloudCluster) -> None:
+    cluster.provider.fault("fine_tuning.jobs.list", status=404, code="not_found", times=10)
+    await check_an_hour_later(cluster)
+    conditions = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"]
+    told = next(one for one in conditions if one["type"] == "Stalled")
+    assert (told["reason"], "correct the connection: its address" in told["message"]) == ("ProviderRefused", True)
+
+
 @pytest.mark.parametrize("key", ["sk-ä", "OPENAI_API_KEY=sk-1\nOTHER=2", "sk-1\x00", "sk-\ufffd"])
 async def test_a_key_that_no_header_can_hold_is_blamed_itself_and_not_the_provider(
     cluster: CloudCluster, key: str

@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION
-from finetune_operator.providers.azure_openai import resource_of
+from finetune_operator.providers.azure_openai import resource_of, scope_of
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, SECRETS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations, with_bedrock_job
@@ -52,6 +52,7 @@ async def test_a_job_is_known_to_be_another_projects(begin):
     assert "lead to project proj-other by now, and this was begun in project proj-simulated" in told["message"]
     assert "project proj-simulated again" in cluster.status()["failure"]["nextStep"]
     await rotate(cluster, KEY)
+    assert cluster.status().get("failure") is None, "two minutes after the right key was back"
     await cluster.pass_time(3600)
     await cluster.pass_time(61)
     assert (cluster.status()["phase"], cluster.provider.count("fine_tuning.jobs.create")) == ("Succeeded", 1)
@@ -108,6 +109,35 @@ async def test_a_service_that_does_not_name_its_accounts_is_used_as_it_is(begin)
     await cluster.pass_time(3600)
     await cluster.pass_time(61)
     assert cluster.status()["phase"] == "Succeeded"
+
+
+@pytest.mark.parametrize("seen", [("proj-a", "proj-b"), ("proj-b", "proj-a", "proj-a"), ("proj-a", "proj-b", "proj-c")])
+async def test_a_gateway_whose_answers_name_now_one_account_and_now_another_stalls_no_job(begin, seen):
+    """What they name is which of its keys it took. The operator starts anew, and with it all that it knows."""
+    cluster = await begin(projects_in_turn=seen)
+    for _ in range(4):
+        cluster.restart()
+        await cluster.observer.list_all()
+        await cluster.pass_time(20)
+        assert cluster.condition("Stalled")["status"] == "False", cluster.condition("Stalled")
+    await cluster.pass_time(3600)
+    await cluster.pass_time(61)
+    assert cluster.status()["phase"] == "Succeeded"
+    assert cluster.provider.count("fine_tuning.jobs.create") == 1
+
+
+async def test_an_account_that_every_answer_names_is_another_one(begin):
+    """Asked again each minute, and no more often: thousands of jobs may be there."""
+    cluster = await begin()
+    cluster.provider.set(projects_in_turn=("proj-other",))
+    cluster.restart()
+    await cluster.observer.list_all()
+    await cluster.pass_time(3600)
+    before = cluster.provider.count("fine_tuning.jobs.list")
+    for _ in range(3):
+        await cluster.pass_time(20)
+    assert cluster.condition("Stalled")["reason"] == "CredentialsInvalid"
+    assert cluster.provider.count("fine_tuning.jobs.list") - before <= 2 * 3
 
 
 async def test_whose_account_it_is_need_not_be_known(begin):
@@ -224,3 +254,16 @@ ENDPOINTS = {
 def test_the_resource_of_an_endpoint(endpoint):
     resource = ENDPOINTS[endpoint]
     assert resource_of(endpoint) == (f"Azure resource {resource}" if resource else None)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "cloud"),
+    [
+        ("https://res.openai.azure.com", "com"),
+        ("https://res.openai.azure.us/", "us"),
+        ("https://res.openai.azure.cn", "cn"),
+        ("https://gateway.example.us", "com"),
+    ],
+)
+def test_tokens_for_an_endpoint_are_those_of_its_cloud(endpoint, cloud):
+    assert scope_of(endpoint) == f"https://cognitiveservices.azure.{cloud}/.default"

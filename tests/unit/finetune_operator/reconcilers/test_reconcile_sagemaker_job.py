@@ -395,8 +395,10 @@ async def test_history_deletes_the_model_in_s3(begin):
 async def test_nothing_that_is_billed_by_the_hour_is_made_before_it_is_asked_for(provider, begin):
     cluster = await begin()
     await cluster.pass_time(3600)
-    stalled = cluster.condition("Stalled", DEPLOYMENT)
-    assert (stalled["reason"], "instanceType" in stalled["message"]) == ("SpecInvalid", True)
+    told = [cluster.condition(kind, DEPLOYMENT) for kind in ("Ready", "Reconciling", "Stalled")]
+    assert [one["status"] for one in told] == ["False"] * 3
+    assert cluster.condition("Ready", MODEL)["reason"] == told[0]["reason"] == "AwaitingConfiguration"
+    assert (cluster.status(DEPLOYMENT)["phase"], "instanceType" in told[0]["message"]) == ("Pending", True)
     assert provider.left() == []
 
 

@@ -1,0 +1,103 @@
+"""The guides to clouds hold against the SDKs' own models: commands of other programs, and the rights that are told."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore import xform_name
+from botocore.model import ServiceModel
+from botocore.session import Session
+from botocore.validate import ParamValidator
+
+from tests.unit.docs.pages import Command, commands
+from tests.unit.docs.test_docs import ROOT
+
+GUIDES, PROVIDERS = ROOT / "docs/guides", ROOT / "operator/finetune_operator/providers"
+OF_THE_CLI = {"--cli-binary-format", "--region", "--profile"}
+IAM = {
+    "Converse": "InvokeModel",
+    "HeadBucket": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "HeadObject": "GetObject",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+    "DeleteObjects": "DeleteObject",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
+}
+"""Operations whose right is called otherwise."""
+
+WITHOUT_RIGHT = {"GetCallerIdentity"}
+BESIDE_A_CALL = {"TagResource", "AddTags", "PassRole"}
+"""Rights that no operation of ours asks for by its name: they belong to what is made with tags, or with a role."""
+
+SERVICES = {
+    "bedrock.md": ("bedrock", "bedrock-runtime", "s3", "cloudwatch"),
+    "sagemaker.md": ("sagemaker", "sagemaker-runtime", "s3", "cloudwatch"),
+}
+ROOMS = {
+    "bedrock.md": ("bedrock*.py", "s3.py", "cloudwatch.py"),
+    "sagemaker.md": ("sagemaker*.py", "s3.py", "cloudwatch.py"),
+}
+
+
+@cache
+def model(service: str) -> ServiceModel:
+    return Session().get_service_model(service)
+
+
+def called(guide: str) -> set[str]:
+    """Operations that the operator calls for a provider: they stand as strings in its rooms, in boto3's spelling."""
+    files = [file for pattern in ROOMS[guide] for file in PROVIDERS.glob(pattern)]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    words |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "client"}
+    known = {xform_name(name): name for service in SERVICES[guide] for name in model(service).operation_names}
+    return {known[word] for word in words & set(known)} - WITHOUT_RIGHT
+
+
+def told(guide: str) -> set[str]:
+    """Rights that the guide's table names: words in CamelCase between backticks, in rows of who needs what."""
+    rows = re.findall(
+        r"^\| (?:the operator|…|`roleARN`).*$", (GUIDES / guide).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return {word for row in rows for word in re.findall(r"(?:`|:)([A-Z][a-z]+[A-Z]\w+)`", row)}
+
+
+@pytest.mark.parametrize("guide", SERVICES)
+def test_a_guide_tells_each_right_that_the_operator_needs_and_none_that_it_does_not(guide: str) -> None:
+    assert told(guide) - BESIDE_A_CALL == {IAM.get(name, name) for name in called(guide)}
+
+
+@pytest.mark.parametrize("command", commands("aws"), ids=str)
+def test_the_aws_cli_is_told_operations_and_members_that_exist(command: Command) -> None:
+    service, operation, *words = command.words[1:]
+    names = {xform_name(name, "-"): name for name in model(service).operation_names}
+    shape = model(service).operation_model(names[operation]).input_shape
+    assert shape is not None
+    members = {f"--{xform_name(name, '-')}": name for name in shape.members}
+    given: dict[str, Any] = {}
+    for flag, value in pairwise(words):
+        if flag.startswith("--") and flag not in OF_THE_CLI:
+            inner = shape.members[members[flag]].type_name
+            given[members[flag]] = json.loads(value) if inner in {"list", "structure", "map"} else value
+    report = ParamValidator().validate(given, shape)
+    assert not report.has_errors(), report.generate_report()
+
+
+@pytest.mark.parametrize("command", commands("docker"), ids=str)
+def test_docker_is_told_files_and_stages_that_exist(command: Command) -> None:
+    if command.words[1] != "build":
+        return
+    words = command.words
+    file = ROOT / (words[words.index("-f") + 1] if "-f" in words else "Dockerfile")
+    stages = re.findall(r"^FROM .* AS (\S+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    assert Path(file).exists()
+    assert "--target" not in words or words[words.index("--target") + 1] in stages
