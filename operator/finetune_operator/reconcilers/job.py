@@ -59,9 +59,8 @@ class JobReconciler:
             return None
         view, decision = await self._look(job)
         if decision.register and view.spec is not None:
-            model = view.spec.model_ref.name
-            others = self._context.store.count(FINE_TUNE_JOBS, under_way(key.namespace, model))
-            refused = self._offers.make(replace(view, status=decision.status), model, others)
+            offered, model = replace(view, status=decision.status), view.spec.model_ref.name
+            refused = self._offers.make(offered, model, self._under_way(key.namespace, model))
             if refused is None:
                 return None
             decision = cloud_job.trouble(view, refused, cloud_job.ASK_AGAIN_SECONDS)
@@ -92,6 +91,9 @@ class JobReconciler:
         await self._tell(job, view.status, status)
         if status.completion_time is not None or view.deleting:
             self._forget(view.uid)
+        if status.completion_time is not None and view.spec is not None:
+            model = view.spec.model_ref.name
+            self._offers.ended(view.namespace, model, self._under_way(view.namespace, model))
         return None if decision.requeue_after is None else Requeue(decision.requeue_after)
 
     async def _end_of_time(self, job: Manifest) -> Requeue | None:
@@ -105,6 +107,10 @@ class JobReconciler:
             await self._context.tell_refused(job, "it cannot be deleted at the end of its time to live", refusal)
             return Requeue(cloud_job.ASK_AGAIN_SECONDS)
         return None
+
+    def _under_way(self, namespace: str, model: str) -> int:
+        """How many jobs of a model have not ended."""
+        return self._context.store.count(FINE_TUNE_JOBS, under_way(namespace, model))
 
     def _forget(self, uid: str) -> None:
         """A job has ended or is gone: nobody asks any more what was counted of it."""

@@ -51,6 +51,16 @@ class Offers:
         self._enqueue(model, GATHER_SECONDS if under_way > len(self._waiting[model]) else 0)
         return None
 
+    def ended(self, namespace: str, model_name: str, under_way: int) -> None:
+        """A job of the model has ended: results that have waited for it alone wait no longer.
+
+        It may have its version already: until its status says so it counts among those that are under way.
+        """
+        model = Key(FINE_TUNED_MODELS.kind, namespace, model_name)
+        waiting = self._waiting.get(model)
+        if waiting and under_way <= len(waiting) and model not in self._refused:
+            self._enqueue(model, 0)
+
     def refuse(self, model: Key, message: str) -> None:
         """The model cannot be made: its jobs say so. It is for the model to try again."""
         self._refused[model] = f"FineTunedModel {model.name} cannot be made: {message}"

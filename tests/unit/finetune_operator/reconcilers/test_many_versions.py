@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.exit_codes import ExitCode
 from finetune_api.model import FineTunedModelStatus
 from finetune_operator.decide.versions import MOST_VERSIONS, registered
 from finetune_operator.runtime.errors import Transient
@@ -28,6 +29,12 @@ async def with_ended_jobs() -> Cluster:
         cluster.end_pod(0, cluster.result(job=name), job=name)
     cluster.kube.requests.clear()
     return cluster
+
+
+def hear(cluster: Cluster) -> None:
+    """Watches tell what has happened; nobody has looked yet."""
+    for event in cluster.kube.take_events():
+        cluster.watched(*event)
 
 
 def versions(cluster: Cluster) -> dict[str, int]:
@@ -62,12 +69,38 @@ async def test_a_result_waits_only_for_those_of_jobs_that_are_under_way() -> Non
     assert [seconds for key, seconds in cluster.put_off if key == MODEL] == [0], "alone"
 
 
+@pytest.mark.parametrize("ends", ["with a version", "without one"])
+async def test_a_result_waits_no_longer_than_until_all_others_have_ended(ends: str) -> None:
+    """One that has its version counts as under way until its own status says so, and nothing comes of it any more."""
+    cluster = await with_running_job()
+    cluster.add_job("sentiment-2")
+    await cluster.settle()
+    cluster.run_pod(job="sentiment-2")
+    await cluster.settle()
+    other, last = JOB, Key(JOB.kind, "team-a", "sentiment-2")
+    if ends == "with a version":
+        cluster.end_pod(0, cluster.result())
+        hear(cluster)
+        await cluster.reconcile(cluster.queue.pop(cluster.queue.index(other)))
+        await cluster.reconcile(cluster.queue.pop(cluster.queue.index(MODEL)))
+    else:
+        cluster.end_pod(ExitCode.DATASET_INVALID)
+    cluster.end_pod(0, cluster.result(job="sentiment-2"), job="sentiment-2")
+    hear(cluster)
+    cluster.put_off.clear()
+    await cluster.reconcile(last)
+    assert cluster.put_off == [(MODEL, 1)], "the other one has not ended by its status"
+    await cluster.reconcile(other)
+    assert cluster.put_off == [(MODEL, 1), (MODEL, 0)]
+    await cluster.settle()
+    assert cluster.status(last)["phase"] == "Succeeded"
+
+
 async def test_a_store_that_is_behind_is_asked_for_and_numbers_stay_unique() -> None:
     cluster = await with_ended_jobs()
     metadata = {"name": "sentiment", "namespace": "team-a"}
     cluster.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": {}})
-    for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+    hear(cluster)
     cluster.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": {}, "status": {"latestVersion": 7}})
     cluster.kube.events.clear()
     await cluster.settle()
@@ -92,8 +125,7 @@ async def test_a_crash_between_any_two_writes_gives_no_job_a_second_version(serv
 async def test_a_model_that_is_deleted_while_versions_are_written_is_made_anew_with_them() -> None:
     cluster = await with_ended_jobs()
     cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {}})
-    for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+    hear(cluster)
     cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
     cluster.kube.events.clear()
     await cluster.settle()
@@ -106,8 +138,7 @@ async def test_weights_are_not_deleted_before_their_version_is_recorded() -> Non
     cluster.kube.put(
         FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {"historyLimit": 1}}
     )
-    for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+    hear(cluster)
     cluster.kube.failing_writes = [True]
     with pytest.raises(Transient):
         await cluster.settle()
