@@ -28,9 +28,9 @@ def each(passes: Sequence[Pass], of_pass: Callable[[Pass], Result], *, at_once: 
         yield from map(of_pass, passes)
         return
     threads = torch.get_num_threads()
-    own = torch.set_num_threads, (max(1, threads // several),)
+    own = max(1, threads // several)
     try:
-        with ThreadPoolExecutor(several, initializer=own[0], initargs=own[1]) as pool:
+        with ThreadPoolExecutor(several, initializer=torch.set_num_threads, initargs=(own,)) as pool:
             yield from pool.map(of_pass, passes)
     finally:
         torch.set_num_threads(threads)  # a part of torch's settings is every thread's
