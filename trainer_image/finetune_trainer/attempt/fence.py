@@ -1,13 +1,15 @@
 """Keeps a trainer that was given up from writing beside its successor.
 
 A node that does not answer may still run its pod. The next attempt puts its number into the output folder when it
-starts; an earlier one reads it before it writes a checkpoint or the artifact, and stops. The number, not the clock,
+starts; an earlier one reads it after each step and once more before a checkpoint or the artifact gets its name, and
+stops: one that was frozen may wake in the middle of writing, long after its successor's end. The number, not the clock,
 decides who is newer. In an object store each attempt leaves an object of its own, so that none is overwritten.
 """
 
 from pathlib import Path
 from typing import Protocol
 
+from finetune_trainer.storage.durable import write_errors
 from finetune_trainer.storage.store import Store
 
 FILE = "attempt"
@@ -53,11 +55,16 @@ class Fence:
         return True
 
     def is_passed(self) -> bool:
-        """Whether a newer attempt has begun."""
-        try:
-            text = self._path.read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return False
+        """Whether a newer attempt has begun.
+
+        Raises:
+            TrainerError: ArtifactFailed, the volume does not say.
+        """
+        with write_errors(self._path):
+            try:
+                text = self._path.read_text(encoding="utf-8").strip()
+            except FileNotFoundError:
+                return False
         return text.isdecimal() and int(text) > self._attempt
 
 
