@@ -199,6 +199,13 @@ def test_every_state_has_its_phase_reason_and_kstatus(name: str) -> None:
     ) == (0 if phase == "Suspended" else 1)
 
 
+@pytest.mark.parametrize("name", ["namespace not allowed", "model not allowed", "fine-tuning off"])
+def test_what_an_admin_may_allow_later_is_told_with_how_it_begins_then(name: str) -> None:
+    failure = decide(STATES[name][0]).status.failure
+    assert failure is not None
+    assert str(failure.next_step).endswith("Once the connection allows it, set spec.retryNonce.")
+
+
 @pytest.mark.parametrize("name", STATES)
 def test_in_every_state_a_sentence_says_what_it_does_or_waits_for(name: str) -> None:
     """`kubectl get -o wide` shows the message of Ready."""
