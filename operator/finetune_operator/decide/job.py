@@ -218,6 +218,17 @@ def adopt(view: JobView) -> Decision | None:
     return (say_later(view) or decide(adopted(view))) if is_unsaid(view) else None
 
 
+def make_anew(view: JobView) -> Decision | None:
+    """Its pod cannot start, and an admin has changed the connection since: the next attempt's pod is made by that."""
+    failure = view.run.failure
+    if view.run.state != "Queued" or failure is None or not view.outdated:
+        return None
+    said = f"attempt {view.attempt} did not start ({failure.reason.value})"
+    facts = reconciling(Reason.PENDING, f"{said}; the next one is made as its connection says now")
+    fields = {"phase": "Pending", "failure": None, "provider": next_attempt(view)}
+    return Decision(with_status(view, Change(facts, fields)), stop=True, requeue_after=0)
+
+
 def wait_for_pod(view: JobView) -> Decision | None:
     """The attempt exists and its pod does not run yet: say what it waits for."""
     if view.run.state != "Queued":
@@ -327,6 +338,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     wait_before_retry,
     start,
     adopt,
+    make_anew,
     wait_for_pod,
     notice_silence,
     follow,

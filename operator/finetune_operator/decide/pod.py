@@ -54,6 +54,9 @@ _CLAIM_MISSING = re.compile(
 )
 """The scheduler's words. More room would not help such a pod."""
 
+_BETWEEN_TRIES = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
+"""What the kubelet puts before the error of the last try while it waits for the next one."""
+
 _NAME_OF_A_TRY = re.compile(r'\bpods "[^"]*" ')
 
 
@@ -195,7 +198,7 @@ def _waits(container: Manifest) -> Failure | None:
     name = str(state.get("reason", ""))
     said = str(state.get("message") or name)
     if is_ours(container) and name in _WAITING_REASONS:
-        return Failure.because(_WAITING_REASONS[name], said)
+        return Failure.because(_WAITING_REASONS[name], _BETWEEN_TRIES.sub("", said))
     if is_ours(container):
         return _unstartable(said) if name in _UNSTARTABLE else None
     ended = ended_before(container)

@@ -14,7 +14,7 @@ from typing import Any
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
-from finetune_api.names import JOB_UID_LABEL, REPORT_PATH, TRAINER_CONTAINER
+from finetune_api.names import JOB_UID_LABEL, MADE_BY_LABEL, REPORT_PATH, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
@@ -109,7 +109,9 @@ class HuggingFaceTraining:
         run = await self._run_of(job, batch_job, attempt, under_way=under_way)
         if batch_job is None:
             return run
-        return replace(run, job_id=job_id, made_at=moment(batch_job["metadata"]["creationTimestamp"]))
+        metadata = batch_job["metadata"]
+        made_by = (metadata.get("labels") or {}).get(MADE_BY_LABEL, "")
+        return replace(run, job_id=job_id, made_by=made_by, made_at=moment(metadata["creationTimestamp"]))
 
     async def observe_beside(self, job: Manifest, name: str, attempt: int, *, recorded: bool) -> Run:
         """The same of another batch Job of the attempt, by its name; `recorded`: status says that it was started."""

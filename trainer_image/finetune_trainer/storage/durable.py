@@ -37,8 +37,8 @@ _STEPS = {
         "Have the volume looked at, which does not answer as it should, and try again (in a cluster by "
         "spec.retryNonce): it goes on from the last checkpoint.",
     ),
-    errno.ENOENT: "Somebody has deleted the folder, or put another volume in its place, while it was in use. Bring it back "
-    "where there is a copy, and try again (in a cluster by spec.retryNonce): it goes on from what is there.",
+    errno.ENOENT: "Somebody has deleted the folder, or put another volume in its place, while it was in use. Bring it "
+    "back where there is a copy, and try again (in a cluster by spec.retryNonce): it goes on from what is there.",
 }
 """What to do where more room would not help."""
 

@@ -51,6 +51,7 @@ def test_the_order_of_the_chain() -> None:
         "wait_before_retry",
         "start",
         "adopt",
+        "make_anew",
         "wait_for_pod",
         "notice_silence",
         "follow",
