@@ -13,6 +13,7 @@ JOB_LABEL = f"{GROUP}/job"  # a child of this FineTuneJob (its name, shortened t
 JOB_UID_LABEL = f"{GROUP}/job-uid"  # of the FineTuneJob: a Job is its own even where owner references were taken off
 MODEL_LABEL = f"{GROUP}/model"
 DEPLOYMENT_LABEL = f"{GROUP}/deployment"
+MADE_BY_LABEL = f"{GROUP}/made-by"  # a digest of what its connection said of pods when the Job was made
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 SERVED_VERSION_LABEL = f"{GROUP}/version"
 ABANDON_ANNOTATION = f"{GROUP}/abandon"  # "true": let go of what is left at a provider that cannot be asked any more

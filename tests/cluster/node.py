@@ -75,9 +75,7 @@ class Node:
         processes.wait_until(self._runtime_answers, "containerd", timeout=120, pid=pid, log=self.log("containerd"))
         self.runtime("forget-pods")
         self._drop_images_without_registry()
-        if PAUSE_IMAGE not in self.runtime("images").split():
-            archive = pause_archive(self.programs / "pause", self.folder / "var-lib" / "node" / "pause.tar")
-            self.inside("ctr", "--namespace", "k8s.io", "images", "import", f"/var/lib/node/{archive.name}")
+        self._ensure_pause_image()
 
     def start_agents(self) -> None:
         """Start the kubelet and, once it has registered the node whose address it asks for, kube-proxy."""
@@ -106,6 +104,17 @@ class Node:
     def runtime(self, command: str, *names: str) -> str:
         """Ask containerd over the interface that the kubelet uses: pull, images, remove, forget-pods."""
         return self.inside(f"{PROGRAMS_INSIDE}/cri", CONTAINERD_SOCKET, command, *names)
+
+    def _ensure_pause_image(self) -> None:
+        """Also in the registry: under disk pressure the kubelet deletes every image, and no pod starts without it."""
+        repository, _, tag = PAUSE_IMAGE.removeprefix(f"{IMAGE_HOST}/").rpartition(":")
+        if PAUSE_IMAGE in self.runtime("images").split() and registry.has(repository, tag):
+            return
+        archive = pause_archive(self.programs / "pause", self.folder / "var-lib" / "node" / "pause.tar")
+        images = ("ctr", "--namespace", "k8s.io", "images")
+        self.inside(*images, "import", f"/var/lib/node/{archive.name}")
+        there = f"{self.addresses.host}:{REGISTRY_PORT}/{repository}:{tag}"
+        self.inside(*images, "push", "--plain-http", there, PAUSE_IMAGE)
 
     def _runtime_answers(self) -> bool:
         try:

@@ -18,6 +18,7 @@ import pytest
 from tests.cluster import Cluster, ClusterError, base_image, cgroups, network, processes, shell
 from tests.cluster.node import cgroup_of
 from tests.cluster.paths import REPOSITORY
+from tests.cluster.pause_image import PAUSE_IMAGE
 
 pytestmark = pytest.mark.cluster
 
@@ -80,6 +81,13 @@ def test_a_pod_that_is_not_restricted_is_refused(cluster: Cluster, image: str) -
     loose = {"containers": [{"name": "main", "image": image}]}
     with pytest.raises(ClusterError, match='violates PodSecurity "restricted'):
         cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta("loose"), "spec": loose})
+
+
+def test_a_node_that_has_lost_its_pause_image_gets_it_back(cluster: Cluster, image: str) -> None:
+    cluster.node(1).runtime("remove", PAUSE_IMAGE)
+    assert PAUSE_IMAGE not in cluster.node(1).runtime("images").split()
+    cluster.apply(job("without-pause", pod(image, "print('here')", node=cluster.node(1).name)))
+    wait_complete(cluster, "without-pause")
 
 
 def test_a_service_answers_by_name_from_another_pod_and_by_address_from_the_host(cluster: Cluster, image: str) -> None:

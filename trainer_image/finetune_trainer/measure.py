@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from finetune_api.names import SCRATCH_PATH
 from finetune_api.reasons import Reason
@@ -82,7 +83,7 @@ def leave_report(job: MeasureJob, folder: Path, contest: Contest) -> None:
     Raises:
         TrainerError: ArtifactFailed.
     """
-    about = {
+    about: dict[str, Any] = {
         "baseModel": job.spec.base_model,
         "job": {"namespace": job.namespace, "name": job.name, "uid": job.uid, "attempt": job.attempt},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

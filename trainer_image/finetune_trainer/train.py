@@ -109,12 +109,12 @@ class Attempt:
 def _execute(keeping: Keeping, attempt: Attempt) -> None:
     job, world, interruption = attempt.job, attempt.world, attempt.interruption
     reporter = attempt.reporter
+    if world.is_first:  # first of all: what an earlier attempt is writing at the moment goes, and must not come after
+        with write_errors(Path(job.output)):
+            interruption.stop_when_passed(keeping.fence)
     if world.tell("finished", lambda: was_finished(job, reporter, allow_local=attempt.allow_local)):
         return
     trackers.require(job)
-    if world.is_first:
-        with write_errors(Path(job.output)):
-            interruption.stop_when_passed(keeping.fence)
     folder = base_model.locate(job)
     if job.spec.method != "QLoRA":
         four_bit.leave_out(folder)
@@ -160,6 +160,7 @@ def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> Art
         contest=contest,
         curves=curves,
         page=_page(run, contest, curves),
+        before_rename=run.attempt.interruption.before_writing,
     )
 
 

@@ -205,12 +205,28 @@ def refuse_by_policy(view: JobView) -> Decision | None:
     if view.run.state != "Absent" or view.spec is None or view.connection is None:
         return None
     refusal = policy.refusal(policy.Request(view.spec, view.namespace, view.namespace_labels, view.connection))
-    return fail(view, refusal) if refusal else None
+    if refusal is None:
+        return None
+    if refusal.reason in policy.MAY_BE_ALLOWED:
+        step = f"{refusal.next_step} Once the connection allows it, set spec.retryNonce."
+        refusal = refusal.model_copy(update={"next_step": step})
+    return fail(view, refusal)
 
 
 def adopt(view: JobView) -> Decision | None:
     """The attempt was started and status does not say so: it does with whatever there is to say next."""
     return (say_later(view) or decide(adopted(view))) if is_unsaid(view) else None
+
+
+def make_anew(view: JobView) -> Decision | None:
+    """Its pod cannot start, and an admin has changed the connection since: the next attempt's pod is made by that."""
+    failure = view.run.failure
+    if view.run.state != "Queued" or failure is None or not view.outdated:
+        return None
+    said = f"attempt {view.attempt} did not start ({failure.reason.value})"
+    facts = reconciling(Reason.PENDING, f"{said}; the next one is made as its connection says now")
+    fields = {"phase": "Pending", "failure": None, "provider": next_attempt(view)}
+    return Decision(with_status(view, Change(facts, fields)), stop=True, requeue_after=0)
 
 
 def wait_for_pod(view: JobView) -> Decision | None:
@@ -322,6 +338,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     wait_before_retry,
     start,
     adopt,
+    make_anew,
     wait_for_pod,
     notice_silence,
     follow,

@@ -60,6 +60,8 @@ class JobView:
     """How many jobs there are of which status has said nothing yet, this one among them."""
     remote: bool = False
     """Whether its provider is outside of the cluster."""
+    outdated: bool = False
+    """Whether its connection has changed since the attempt's pod was made: it would be another one now."""
     restored: str | None = None
     """The restore that has brought it back from a backup, if one has."""
     held: bool = False

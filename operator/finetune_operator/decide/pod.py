@@ -54,6 +54,11 @@ _CLAIM_MISSING = re.compile(
 )
 """The scheduler's words. More room would not help such a pod."""
 
+_BETWEEN_TRIES = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
+"""What the kubelet puts before the error of the last try while it waits for the next one."""
+
+_NAME_OF_A_TRY = re.compile(r'\bpods "[^"]*" ')
+
 
 def obstacle(pod: Manifest) -> Failure | None:
     """What keeps a pending pod from starting, or None while all is well."""
@@ -85,6 +90,11 @@ def never_ran(ended: Manifest) -> Failure | None:
 def starved(said: str) -> Failure | None:
     """A memory limit in which not even the start of a container fits: 8Mi, where 8Gi was meant. In runc's words."""
     return Failure.because(Reason.INSUFFICIENT_MEMORY, said) if "memory limit too low" in said else None
+
+
+def refused(said: str) -> Failure:
+    """Why the API server takes no pod; that each try has another name is no news."""
+    return Failure.because(Reason.POD_REJECTED, _NAME_OF_A_TRY.sub("its pod ", said))
 
 
 def crashed_by_signal(ended: Manifest) -> Failure | None:
@@ -188,7 +198,7 @@ def _waits(container: Manifest) -> Failure | None:
     name = str(state.get("reason", ""))
     said = str(state.get("message") or name)
     if is_ours(container) and name in _WAITING_REASONS:
-        return Failure.because(_WAITING_REASONS[name], said)
+        return Failure.because(_WAITING_REASONS[name], _BETWEEN_TRIES.sub("", said))
     if is_ours(container):
         return _unstartable(said) if name in _UNSTARTABLE else None
     ended = ended_before(container)

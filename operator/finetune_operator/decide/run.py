@@ -99,6 +99,8 @@ class Run:
     """Whether the pod is told to end, or has ended and its Job has yet to say so: nothing may tell, so look again."""
     starting: bool = False
     """Whether its pod has just begun and nothing has been heard of the trainer yet: it will speak, so wait."""
+    made_by: str = ""
+    """What of its connection the batch Job was made by (`training_job.made_by`); empty where that is not known."""
     made_at: datetime | None = None
     """When its batch Job was made, where it has one."""
     started_at: datetime | None = None

@@ -18,6 +18,7 @@ from finetune_operator.decide.pod import (
     memory_limit,
     never_ran,
     obstacle,
+    refused,
     terminated,
     unplaced,
     unwell_beside,
@@ -101,9 +102,9 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest]) -> Failure | No
         if found := _pod_failure(pod):
             return found
     conditions: list[Manifest] = status.get("conditions") or []
-    refused = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
-    if refused:
-        return Failure.because(Reason.POD_REJECTED, str(refused.get("message", "")))
+    without = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
+    if without:
+        return refused(str(without.get("message", "")))
     late = next((c for c in conditions if c.get("reason") == "ProgressDeadlineExceeded"), None)
     if late is None:
         return None

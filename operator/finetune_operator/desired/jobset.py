@@ -6,7 +6,7 @@ restarts nothing: the operator's next attempt does, and knows why the last one e
 
 from finetune_api.connection import HuggingFace
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.names import JOB_UID_LABEL, OWNER_ANNOTATION
+from finetune_api.names import JOB_UID_LABEL, MADE_BY_LABEL, OWNER_ANNOTATION
 from finetune_operator.desired import names, training_job
 from finetune_operator.desired.pod import Manifest
 
@@ -16,7 +16,8 @@ KIND = "JobSet"
 
 def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: training_job.Attempt) -> Manifest:
     """The JobSet of an attempt. `spec.suspend` is left out: it is Kueue's."""
-    own = training_job.own_labels(owner, spec, attempt) | {JOB_UID_LABEL: owner["metadata"]["uid"]}
+    own = training_job.own_labels(owner, spec, attempt)
+    own |= {JOB_UID_LABEL: owner["metadata"]["uid"], MADE_BY_LABEL: training_job.made_by(connection)}
     job = training_job.job_spec(owner, spec, connection, attempt)
     return {
         "apiVersion": API_VERSION,

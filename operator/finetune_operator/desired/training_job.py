@@ -1,6 +1,7 @@
 """The batch/v1 Job of one attempt of a FineTuneJob: one pod, or one for each node, and no retries of its own."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ from finetune_api.names import (
     JOB_UID_LABEL,
     JOB_VARIABLE,
     JUDGE_KEY_VARIABLE,
+    MADE_BY_LABEL,
     MODEL_CACHE_PATH,
     MODEL_LABEL,
     OUTPUT_PATH,
@@ -94,11 +96,18 @@ def metadata(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, at
         "labels": {
             **own_labels(owner, spec, attempt),
             JOB_UID_LABEL: owner["metadata"]["uid"],
+            MADE_BY_LABEL: made_by(connection),
             **queue_label(connection),
         },
         "annotations": {OWNER_ANNOTATION: name},
         "ownerReferences": [owner_reference(owner)],
     }
+
+
+def made_by(connection: HuggingFace) -> str:
+    """A digest of what a connection says of pods: where that is another one, they would be made otherwise."""
+    said = connection.model_dump(mode="json", exclude={"max_retries"}, exclude_defaults=True)
+    return sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def own_labels(owner: Manifest, spec: FineTuneJobSpec, attempt: Attempt) -> dict[str, str]:

@@ -14,11 +14,12 @@ from typing import Any
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
-from finetune_api.names import JOB_UID_LABEL, REPORT_PATH, TRAINER_CONTAINER
+from finetune_api.names import JOB_UID_LABEL, MADE_BY_LABEL, REPORT_PATH, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.pod import refused
 from finetune_operator.decide.run import Run, has_ended, is_live, read_run, telling, with_log
 from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import jobset, names, training_job
@@ -108,7 +109,9 @@ class HuggingFaceTraining:
         run = await self._run_of(job, batch_job, attempt, under_way=under_way)
         if batch_job is None:
             return run
-        return replace(run, job_id=job_id, made_at=moment(batch_job["metadata"]["creationTimestamp"]))
+        metadata = batch_job["metadata"]
+        made_by = (metadata.get("labels") or {}).get(MADE_BY_LABEL, "")
+        return replace(run, job_id=job_id, made_by=made_by, made_at=moment(metadata["creationTimestamp"]))
 
     async def observe_beside(self, job: Manifest, name: str, attempt: int, *, recorded: bool) -> Run:
         """The same of another batch Job of the attempt, by its name; `recorded`: status says that it was started."""
@@ -294,7 +297,7 @@ class HuggingFaceTraining:
         since = moment(metadata["creationTimestamp"])
         late = self._clock() - since > POD_IS_LATE
         told = await self._refusals.of(batch_job) if late else None
-        failure = Failure.because(Reason.POD_REJECTED, told[1]) if told else None
+        failure = refused(told[1]) if told else None
         return replace(run, failure=failure, awaiting_pod=True, since=since)
 
 

@@ -55,7 +55,8 @@ class Children:
     def __init__(self, context: Context, clock: Callable[[], float]) -> None:
         self._context = context
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
-        self._made_otherwise: Recent[Differences] = Recent(REMEMBERED, lambda found: not found)
+        self._made: Recent[Differences] = Recent(REMEMBERED, lambda _: False)
+        """What was made by this process, and how the server keeps it otherwise than it was wanted."""
 
     async def ensure(self, resource: Resource, owner: Manifest, wanted: Manifest) -> Ensured:
         """Apply an object of the owner unless it is as wanted.
@@ -79,17 +80,21 @@ class Children:
             return Ensured(present, contested=Contested(_again_and_again(what, present, changed), wait))
         written = await self._context.kube.apply(resource, wanted)
         self._context.store.put(resource, written)
-        self._made_otherwise.put(key, frozenset(differences(written, wanted)))
+        is_again = present is None and self._made.get(key) is not None
+        self._made.put(key, frozenset(differences(written, wanted)))
         mended = changed - frozenset(differences(written, wanted))
         if was_so and mended:
             note = f"{what} was changed by somebody else and has been put right: {_paths(mended)}"
+            await self._context.announce(owner, "Warning", "PutRight", note)
+        elif is_again:
+            note = f"{what} was deleted by somebody else and has been made again"
             await self._context.announce(owner, "Warning", "PutRight", note)
         return Ensured(written, applied=True)
 
     def _changed(self, key: str, present: Manifest | None, wanted: Manifest) -> Differences:
         """What is not as wanted. What the server makes of it, by a mutating policy for one, no repetition changes."""
         found = frozenset(differences(present, wanted)) if present else frozenset()
-        return found - (self._made_otherwise.get(key) or frozenset())
+        return found - (self._made.get(key) or frozenset())
 
     async def _present(self, resource: Resource, metadata: Manifest) -> Manifest | None:
         """The object as it is. Of children only what has our label is watched: of others the API is asked.

@@ -14,7 +14,9 @@ from finetune_operator.decide import cloud_job, leftovers
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job import decide, not_done, not_started, refused_by_policy
 from finetune_operator.decide.job_view import Decision, JobView
+from finetune_operator.decide.run import Run
 from finetune_operator.decide.versions import Compared, compared_of, find_version
+from finetune_operator.desired import training_job
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
@@ -169,6 +171,7 @@ class JobReconciler:
             heard_at=self._reports.heard_at(*_address(job)) if listens else None,
             patience=self._context.patience,
             remote=remote,
+            outdated=_is_outdated(run, connection),
             restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
             account_now=self._providers.account(job) if remote else None,
             held=has_finalizer(job, PROVIDER_FINALIZER),
@@ -241,6 +244,12 @@ class JobReconciler:
             await self._context.announce(job, *told)
         if new.phase == "Failed" and old.phase != "Failed" and new.failure is not None:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
+
+
+def _is_outdated(run: Run, connection: LLMConnectionSpec | None) -> bool:
+    """Whether the connection has changed since the attempt's pod was made by it."""
+    local = connection.hugging_face if connection else None
+    return local is not None and run.made_by not in {"", training_job.made_by(local)}
 
 
 def _address(job: Manifest) -> tuple[str, str, str]:

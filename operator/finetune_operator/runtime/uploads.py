@@ -1,13 +1,14 @@
 """Files that pods send for providers outside of the cluster: taken in as a stream and handed on as one.
 
     PUT /v1/uploads?…, bearer token ─▶ leader? ─▶ length, target ─▶ token review ─▶ authorise ─▶ accept(target, …)
-                                        503        411/413/400        401             403         200, 424, 503
+                                        503        411/413/400        401          403, 429       200, 424, 503
 
 Nothing is kept: memory holds a chunk at a time. What becomes of the file is `accept`'s matter.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -22,6 +23,11 @@ from finetune_operator.runtime.route import Authorise, Handler, Identify, requir
 SILENCE_SECONDS = 60.0
 """A body that brings nothing for this long is given up."""
 
+LEAST_PER_SECOND = 256 * 1024
+"""Bytes that a body has to bring for each second that it is waited for beyond that: others wait for its place."""
+
+PAUSE_SECONDS = 10
+
 CHUNK_BYTES = 256 * 1024
 
 AcceptUpload = Callable[[UploadTarget, int, AsyncIterator[bytes]], Awaitable[ProviderFile]]
@@ -29,15 +35,33 @@ AcceptUpload = Callable[[UploadTarget, int, AsyncIterator[bytes]], Awaitable[Pro
 
 def handler(identify: Identify, authorise: Authorise, accept: AcceptUpload) -> Handler:
     """Takes one upload, which `accept` gets as target, size in bytes and body; both raise Refusal."""
+    sending: set[str] = set()
 
     async def take(request: web.Request) -> web.Response:
         size, target = _size(request), _target(request)
         identity = await identify(request)
         require_allowed(authorise(identity, target), identity, "upload")
-        file = await accept(target, size, _chunks(request))
+        with _alone(identity.pod_uid or identity.username, sending):
+            file = await accept(target, size, _chunks(request))
         return web.json_response(file.wire())
 
     return take
+
+
+@contextmanager
+def _alone(pod: str, sending: set[str]) -> Iterator[None]:
+    """One file of a pod at a time: the places are for all.
+
+    Raises:
+        Refusal: it is sending one; or the end of that one's connection has not been seen yet.
+    """
+    if pod in sending:
+        raise Refusal(429, "this pod is sending another file", retry_after=PAUSE_SECONDS, close=True)
+    sending.add(pod)
+    try:
+        yield
+    finally:
+        sending.discard(pod)
 
 
 def _size(request: web.Request) -> int:
@@ -59,19 +83,24 @@ def _target(request: web.Request) -> UploadTarget:
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
-    """The body as it comes.
+    """The body as it comes. Only the time that its sender takes counts, not what becomes of it.
 
     Raises:
-        Refusal: it stands still, or breaks off.
+        Refusal: it stands still, is too slow on the whole, or breaks off.
     """
+    clock = asyncio.get_running_loop().time
+    patience = SILENCE_SECONDS
     while True:
+        asked = clock()
         try:
-            async with asyncio.timeout(SILENCE_SECONDS):
+            async with asyncio.timeout(min(patience, SILENCE_SECONDS)):
                 chunk = await request.content.read(CHUNK_BYTES)
         except TimeoutError:
-            raise Refusal(408, f"the body brought nothing for {SILENCE_SECONDS:g} s", close=True) from None
+            least = f"less than {LEAST_PER_SECOND // 1024} KiB/s"
+            raise Refusal(408, f"the body brought {least}, or nothing for {SILENCE_SECONDS:g} s", close=True) from None
         except ConnectionError:
             raise broken_off() from None
         if not chunk:
             return
+        patience += len(chunk) / LEAST_PER_SECOND - (clock() - asked)
         yield chunk

@@ -358,6 +358,15 @@ def test_an_older_attempt_learns_of_a_newer_one(any_bucket):
     assert second.take(), "again is fine"
 
 
+def test_of_two_pods_of_one_attempt_the_later_has_the_store(any_bucket):
+    kept = Store(any_bucket.ref("twins"))
+    first, second = StoreFence(kept, 1), StoreFence(kept, 1)
+    assert first.take()
+    assert not first.is_passed()
+    assert second.take()
+    assert (first.is_passed(), second.is_passed()) == (True, False)
+
+
 @pytest.fixture
 def output(tmp_path):
     return write_output(tmp_path / "output", 7)

@@ -82,6 +82,7 @@ def test_a_name_does_not_lead_out_of_its_folder(name, within):
         (errno.EROFS, "It is mounted read-only"),
         (errno.EACCES, "65532"),
         (errno.ESTALE, "Have the volume looked at"),
+        (errno.ENOENT, "Somebody has deleted the folder"),
     ],
 )
 def test_what_to_do_about_a_volume_depends_on_what_is_wrong_with_it(tmp_path, number, step):

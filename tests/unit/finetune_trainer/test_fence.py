@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.attempt.fence import FILE, Fence
+from finetune_trainer.attempt.fence import FILE, HOLDER, Fence
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 
 
@@ -22,7 +22,7 @@ def test_the_higher_attempt_has_the_folder(tmp_path: Path, before: str | None, a
 
 def test_the_first_attempt_makes_the_folder_and_leaves_no_rubbish(tmp_path: Path) -> None:
     Fence(tmp_path / "job", 1).take()
-    assert [path.name for path in (tmp_path / "job").iterdir()] == [FILE]
+    assert {path.name for path in (tmp_path / "job").iterdir()} == {FILE, HOLDER}
 
 
 def test_an_attempt_that_was_passed_stops_before_it_writes(tmp_path: Path) -> None:
@@ -39,3 +39,18 @@ def test_an_attempt_that_comes_too_late_does_not_begin(tmp_path: Path) -> None:
     Fence(tmp_path, 2).take()
     with pytest.raises(Interrupted):
         Interruption().stop_when_passed(Fence(tmp_path, 1))
+
+
+def test_of_two_pods_of_one_attempt_the_later_has_the_folder(tmp_path: Path) -> None:
+    first, second = Fence(tmp_path, 1), Fence(tmp_path, 1)
+    assert first.take()
+    assert not first.is_passed()
+    assert second.take()
+    assert (first.is_passed(), second.is_passed()) == (True, False)
+
+
+def test_a_folder_of_an_earlier_release_tells_its_number_alone(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("2\n")
+    assert [Fence(tmp_path, number).is_passed() for number in (1, 2, 3)] == [True, False, False]
+    assert Fence(tmp_path, 3).take()
+    assert (tmp_path / FILE).read_text() == "3\n", "that is what it reads"

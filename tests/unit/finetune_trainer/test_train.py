@@ -116,7 +116,12 @@ def test_adapters_learn(lora):
 
 def test_checkpoints_are_gone_after_success(lora):
     job, *_ = lora
-    assert sorted(path.name for path in Path(job.output).iterdir()) == ["attempt", "metrics.jsonl", "model"]
+    assert sorted(path.name for path in Path(job.output).iterdir()) == [
+        "attempt",
+        "attempt-holder",
+        "metrics.jsonl",
+        "model",
+    ]
 
 
 def test_a_finished_job_reports_the_same_result_and_trains_nothing(lora, monkeypatch):
@@ -242,7 +247,12 @@ def test_a_full_disk_leaves_no_half_artifact(tiny_model, tmp_path, monkeypatch):
     code, report, _ = do(job)
     assert code == ExitCode.ARTIFACT_FAILED
     assert "No space left on device" in report.failure.message
-    assert sorted(path.name for path in Path(job.output).iterdir()) == ["attempt", "checkpoints", "metrics.jsonl"]
+    assert sorted(path.name for path in Path(job.output).iterdir()) == [
+        "attempt",
+        "attempt-holder",
+        "checkpoints",
+        "metrics.jsonl",
+    ]
 
 
 def test_out_of_device_memory_has_its_own_reason(tiny_model, tmp_path, monkeypatch):

@@ -1,16 +1,23 @@
 """Keeps a trainer that was given up from writing beside its successor.
 
 A node that does not answer may still run its pod. The next attempt puts its number into the output folder when it
-starts; an earlier one reads it before it writes a checkpoint or the artifact, and stops. The number, not the clock,
+starts; an earlier one reads it after each step and once more before a checkpoint or the artifact gets its name, and
+stops: one that was frozen may wake in the middle of writing, long after its successor's end. The number, not the clock,
 decides who is newer. In an object store each attempt leaves an object of its own, so that none is overwritten.
+
+An attempt may have a second pod: a queue took its first one away and it stands on a node that does not answer, or its
+batch Job was deleted before status spoke of it. Of pods with the same number the one that came last has the folder.
 """
 
+import secrets
 from pathlib import Path
 from typing import Protocol
 
+from finetune_trainer.storage.durable import write_errors
 from finetune_trainer.storage.store import Store
 
 FILE = "attempt"
+HOLDER = "attempt-holder"
 FOLDER = "attempts"
 
 
@@ -27,7 +34,7 @@ class Passable(Protocol):
 
 
 class Fence:
-    """The number of the newest attempt, in a job's output folder.
+    """The number of the newest attempt, in a job's output folder, and the mark of the process that has it.
 
     Args:
         output: the job's output folder, shared by its attempts.
@@ -35,37 +42,60 @@ class Fence:
     """
 
     def __init__(self, output: Path, attempt: int) -> None:
-        self._path = output / FILE
+        self._output = output
         self._attempt = attempt
+        self._mark = secrets.token_hex(8)
 
     def take(self) -> bool:
         """Say that this attempt has begun; False where a newer one has said so already.
 
         Raises:
+            TrainerError: ArtifactFailed, the volume does not say.
             OSError: the folder cannot be written.
         """
-        if self.is_passed():
+        if self._newest() > self._attempt:
             return False
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        staging = self._path.with_name(f".{FILE}-{self._attempt}")
-        staging.write_text(f"{self._attempt}\n", encoding="utf-8")
-        staging.replace(self._path)
+        self._output.mkdir(parents=True, exist_ok=True)
+        # The number stays alone in its file: trainers of earlier releases look for nothing else.
+        for name, text in ((HOLDER, self._mark), (FILE, str(self._attempt))):
+            staging = self._output / f".{name}-{self._mark}"
+            staging.write_text(f"{text}\n", encoding="utf-8")
+            staging.replace(self._output / name)
         return True
 
     def is_passed(self) -> bool:
-        """Whether a newer attempt has begun."""
-        try:
-            text = self._path.read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return False
-        return text.isdecimal() and int(text) > self._attempt
+        """Whether a newer attempt has begun, or another pod of this one.
+
+        Raises:
+            TrainerError: ArtifactFailed, the volume does not say.
+        """
+        newest = self._newest()
+        return newest > self._attempt or (newest == self._attempt and self._read(HOLDER) not in {"", self._mark})
+
+    def _newest(self) -> int:
+        text = self._read(FILE)
+        return int(text) if text.isdecimal() else 0
+
+    def _read(self, name: str) -> str:
+        with write_errors(self._output / name):
+            try:
+                return (self._output / name).read_text(encoding="utf-8").strip()
+            except FileNotFoundError:
+                return ""
 
 
 class StoreFence:
-    """The numbers of a job's attempts, in its folder of an object store."""
+    """The numbers of a job's attempts, in its folder of an object store, each with the mark of the process that has it.
+
+    Args:
+        store: the job's folder.
+        attempt: this one's number, from 1.
+    """
 
     def __init__(self, store: Store, attempt: int) -> None:
         self._store, self._attempt = store, attempt
+        self._object = f"{FOLDER}/{attempt:06}"
+        self._mark = secrets.token_hex(8).encode()
 
     def take(self) -> bool:
         """Say that this attempt has begun; False where a newer one has said so already.
@@ -73,16 +103,19 @@ class StoreFence:
         Raises:
             TrainerError: what Store raises.
         """
-        if self.is_passed():
+        if self._has_newer():
             return False
-        self._store.put_bytes(b"", f"{FOLDER}/{self._attempt:06}")
+        self._store.put_bytes(self._mark, self._object)
         return True
 
     def is_passed(self) -> bool:
-        """Whether a newer attempt has begun.
+        """Whether a newer attempt has begun, or another pod of this one.
 
         Raises:
             TrainerError: what Store raises.
         """
+        return self._has_newer() or self._store.get_bytes(self._object) not in {None, b"", self._mark}
+
+    def _has_newer(self) -> bool:
         begun = (name.rpartition("/")[2] for name in self._store.objects(FOLDER))
         return any(number.isdecimal() and int(number) > self._attempt for number in begun)

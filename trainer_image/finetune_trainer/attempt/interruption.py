@@ -82,19 +82,32 @@ class Interruption:
 
         Raises:
             Interrupted: there is one already.
+            TrainerError: it cannot be told.
             OSError: the folder cannot be written.
         """
         self._fence = fence
         if not fence.take():
             raise Interrupted
 
+    def is_passed(self) -> bool:
+        """Whether a newer attempt has begun; then this one is asked to stop.
+
+        Raises:
+            TrainerError: it cannot be told.
+        """
+        if self._fence is None or not self._fence.is_passed():
+            return False
+        self._asked.set()
+        return True
+
     def before_writing(self) -> None:
         """Call it right before something is written that a newer attempt may be writing too.
 
         Raises:
             Interrupted: there is a newer attempt.
+            TrainerError: it cannot be told.
         """
-        if self._fence is not None and self._fence.is_passed():
+        if self.is_passed():
             raise Interrupted
 
     def check(self) -> None:

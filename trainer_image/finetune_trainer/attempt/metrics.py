@@ -29,7 +29,11 @@ class Metrics:
     def keep_until(self, step: int) -> None:
         """Forget all after `step`, on disk too: a resumed run writes these steps anew, and none stands twice."""
         self.lines = [line for line in self.lines if line["step"] <= step]
-        whole_file(self.path, "".join(map(_as_line, self.lines)).encode())
+        self.write(self.path)
+
+    def write(self, path: Path) -> None:
+        """All of it, as this run knows it, to a file that is whole or not there."""
+        whole_file(path, "".join(map(_as_line, self.lines)).encode())
 
     def add(self, **line: Any) -> None:
         """Append one line; the system, not this process, decides when it reaches the disk."""

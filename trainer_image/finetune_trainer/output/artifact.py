@@ -13,6 +13,7 @@ It neither trains nor measures.
 import copy
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -87,8 +88,11 @@ def write(
     contest: "Contest | None",
     curves: str,
     page: str,
+    before_rename: Callable[[], None] = lambda: None,
 ) -> ArtifactRef:
     """Write the artifact. `result` does not yet name it; `curves` is loss.svg, `page` is report.html.
+
+    Where `before_rename` raises, there is none.
 
     Raises:
         TrainerError: ArtifactFailed.
@@ -107,13 +111,13 @@ def write(
         "fingerprint": fingerprint,
         **({BASE_PROBE: base} if hasattr(model, "peft_config") else {}),
     }
-    with whole_folder(folder_of(job), **about) as folder:
+    with whole_folder(folder_of(job), before_rename=before_rename, **about) as folder:
         save_weights(folder, model)
         save_tokenizer(folder, tokenizer, chat)
         generation_config(model, tokenizer, chat).save_pretrained(folder)
         card = model_card.card(job, about, dataset, numbers, adapter=_adapter_config(folder))
         (folder / "README.md").write_text(card, encoding="utf-8")
-        shutil.copyfile(record.path, folder / metrics.FILE)
+        record.write(folder / metrics.FILE)
         (folder / "loss.svg").write_text(curves, encoding="utf-8")
         (folder / "dataset.json").write_text(json.dumps(dataset.wire(), indent=2) + "\n", encoding="utf-8")
         (folder / "result.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,6 +37,8 @@ _STEPS = {
         "Have the volume looked at, which does not answer as it should, and try again (in a cluster by "
         "spec.retryNonce): it goes on from the last checkpoint.",
     ),
+    errno.ENOENT: "Somebody has deleted the folder, or put another volume in its place, while it was in use. Bring it "
+    "back where there is a copy, and try again (in a cluster by spec.retryNonce): it goes on from what is there.",
 }
 """What to do where more room would not help."""
 
@@ -44,10 +46,11 @@ _READABLE = 0o644  # safetensors makes its files 0600; a serving pod may run as 
 
 
 @contextmanager
-def whole_folder(final: Path, **fields: Any) -> Iterator[Path]:
+def whole_folder(final: Path, *, before_rename: Callable[[], None] = lambda: None, **fields: Any) -> Iterator[Path]:
     """Yield a temporary folder that becomes `final`, with a manifest of checksums and `fields`, when the block ends.
 
-    An older `final` is replaced. After an error nothing stands under the final name that was not there before.
+    An older `final` is replaced. After an error nothing stands under the final name that was not there before; what
+    `before_rename` raises is one.
 
     Raises:
         TrainerError: ArtifactFailed, the folder cannot be written (disk full, no right to write).
@@ -61,6 +64,7 @@ def whole_folder(final: Path, **fields: Any) -> Iterator[Path]:
             manifest = {**fields, "files": checksums(staging)}
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             _sync_tree(staging)
+            before_rename()
             move_away(final)
             staging.rename(final)
             sync(final.parent)

@@ -15,7 +15,7 @@ import json
 import logging
 import random
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +53,11 @@ def save(
     scheduler: LRScheduler,
     trainer_state: dict[str, Any],
     notes: dict[str, Any],
+    before_rename: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write the checkpoint of `step` below `root` and delete all but the newest.
 
-    `notes` is the run's own: `newest` gives it back.
+    `notes` is the run's own: `newest` gives it back. Where `before_rename` raises, there is none.
 
     Raises:
         TrainerError: ArtifactFailed, it cannot be written.
@@ -64,7 +65,7 @@ def save(
     final = root / folder_name(step)
     tensors, groups = _split(optimizer.state_dict())
     random_states = RandomStates.now()
-    with whole_folder(final, step=step) as folder:
+    with whole_folder(final, before_rename=before_rename, step=step) as folder:
         _save(_trained(model), folder, "model")
         _save(tensors, folder, "optimizer")
         save_file(random_states.generators, folder / "random.safetensors")

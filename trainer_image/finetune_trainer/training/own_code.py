@@ -9,6 +9,7 @@ What the code can use is `recipe.py`. The child has the pod's rights and no more
 """
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -54,6 +55,9 @@ CONTEXT_VARIABLE = "FINETUNE_CONTEXT"
 MODEL_FOLDER = "code-model"
 """Below the job's output: what the code leaves, until it is looked at."""
 
+LOOK_SECONDS = 5.0
+"""How often it is looked whether a newer attempt has begun: the code is ended then, without a checkpoint."""
+
 STOP_SECONDS = 100
 """What the code has to write a checkpoint after SIGTERM; the pod has 120."""
 
@@ -66,6 +70,8 @@ _NOT_FOR_CODE = (
     PUSH_PREFIX,
     TRACKERS_PREFIX,
 )  # also as beginnings of names
+
+logger = logging.getLogger(__name__)
 
 
 class CodeContext(ApiModel):
@@ -188,7 +194,12 @@ def _watched(child: "subprocess.Popen[bytes]", interruption: Interruption) -> It
 
     def watch() -> None:
         asked_at: float | None = None
+        look_at = time.monotonic()
         while child.poll() is None:
+            if time.monotonic() >= look_at:
+                if _is_passed(interruption):
+                    break  # what it would write now is a newer attempt's
+                look_at = time.monotonic() + LOOK_SECONDS
             if asked_at is None and interruption.wait(0.2):
                 asked_at = time.monotonic()
                 child.send_signal(signal.SIGTERM)
@@ -205,6 +216,15 @@ def _watched(child: "subprocess.Popen[bytes]", interruption: Interruption) -> It
         raise
     finally:
         watcher.join()
+
+
+def _is_passed(interruption: Interruption) -> bool:
+    """As far as the volume tells; before the artifact is written it has to."""
+    try:
+        return interruption.is_passed()
+    except TrainerError as error:
+        logger.warning("whether there is a newer attempt is not known: %s", error.message)
+        return False
 
 
 def _end_group(leader: int) -> None:

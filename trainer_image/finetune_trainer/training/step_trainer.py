@@ -272,7 +272,7 @@ class StepTrainer(Trainer):
                     Reason.TRAINING_DIVERGED, f"the validation loss after step {step} is no finite number"
                 )
             measures = dict(zip(self._objective.measures, means[1:], strict=True))
-            self.metrics_record.add(step=step, epoch=self.plan.epochs_after(step), validationLoss=means[0], **measures)
+            self._write_down(step=step, epoch=self.plan.epochs_after(step), validationLoss=means[0], **measures)
             self._on_step(step, 0)
         return {}
 
@@ -319,6 +319,7 @@ class StepTrainer(Trainer):
             scheduler=cast("LRScheduler", self.lr_scheduler),
             trainer_state=asdict(self.state),
             notes={"fingerprint": self._fingerprint, "seconds": self.seconds, "base": self._base},
+            before_rename=self.interruption.before_writing,
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
@@ -335,7 +336,7 @@ class StepTrainer(Trainer):
     def record_step(self, learning_rate: float) -> None:
         """Write down the step that was just done."""
         step = self.state.global_step
-        self.metrics_record.add(
+        self._write_down(
             step=step,
             epoch=self.plan.epochs_after(step),
             loss=self._last_means[0],
@@ -346,6 +347,11 @@ class StepTrainer(Trainer):
             **{self._objective.unit: self._gradients.weight},
         )
         self._on_step(step, self._gradients.tokens)
+
+    def _write_down(self, **line: Any) -> None:
+        """A line of the record, unless that is a newer attempt's by now."""
+        if not self.interruption.is_passed():
+            self.metrics_record.add(**line)
 
 
 class _Pacer(TrainerCallback):

@@ -51,6 +51,7 @@ def test_the_order_of_the_chain() -> None:
         "wait_before_retry",
         "start",
         "adopt",
+        "make_anew",
         "wait_for_pod",
         "notice_silence",
         "follow",
@@ -197,6 +198,13 @@ def test_every_state_has_its_phase_reason_and_kstatus(name: str) -> None:
     assert [c.status for c in status.conditions or () if c.type in {"Ready", "Reconciling", "Stalled"}].count(
         "True"
     ) == (0 if phase == "Suspended" else 1)
+
+
+@pytest.mark.parametrize("name", ["namespace not allowed", "model not allowed", "fine-tuning off"])
+def test_what_an_admin_may_allow_later_is_told_with_how_it_begins_then(name: str) -> None:
+    failure = decide(STATES[name][0]).status.failure
+    assert failure is not None
+    assert str(failure.next_step).endswith("Once the connection allows it, set spec.retryNonce.")
 
 
 @pytest.mark.parametrize("name", STATES)

@@ -106,6 +106,23 @@ async def test_what_somebody_deletes_is_made_again_and_not_in_a_race(resource: R
     assert (resource, "team-a", "sentiment") in cluster.kube.objects
 
 
+@pytest.mark.parametrize("resource", [DEPLOYMENTS, SERVICES, MODEL_DEPLOYMENTS], ids=lambda r: r.plural)
+async def test_what_somebody_deleted_once_is_made_again_and_told(resource: Resource) -> None:
+    cluster = await serving()
+    cluster.kube.drop(resource, "sentiment")
+    await cluster.settle()
+    assert (resource, "team-a", "sentiment") in cluster.kube.objects
+    kind = "FineTunedModel" if resource is MODEL_DEPLOYMENTS else "ModelDeployment"
+    assert cluster.told.count((kind, "Warning", "PutRight")) == 1
+
+
+async def test_what_is_made_for_the_first_time_is_not_told_as_put_right() -> None:
+    cluster = await with_version()
+    cluster.roll_out()
+    await cluster.settle()
+    assert not [told for told in cluster.told if told[2] == "PutRight"]
+
+
 async def test_a_change_of_the_spec_waits_for_nobody() -> None:
     cluster = await serving()
     for _ in range(5):

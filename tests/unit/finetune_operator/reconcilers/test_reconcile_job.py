@@ -256,6 +256,20 @@ async def test_a_pod_that_cannot_be_made_is_explained_by_the_events_of_its_own_j
     assert "failure" not in cluster.status()
 
 
+async def test_that_each_try_to_make_a_pod_has_another_name_is_no_news() -> None:
+    cluster = await with_job()
+    uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]["uid"]
+    written = []
+    for name in ("98mjf", "crpmr"):
+        note = f'Error creating: pods "sentiment-1-1-{name}" is forbidden: exceeded quota: gpus'
+        body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedCreate", "regarding": {"uid": uid}}
+        cluster.kube.put(EVENTS, {**body, "note": note})
+        await cluster.wait(15)
+        written.append(cluster.kube.asked("patch_status", "finetunejobs"))
+    assert cluster.status()["failure"]["message"] == "Error creating: its pod is forbidden: exceeded quota: gpus"
+    assert written[0] == written[1]
+
+
 NO_CONFIG_MAP = 'MountVolume.SetUp failed for volume "v1" : configmap "recipes" not found'
 
 

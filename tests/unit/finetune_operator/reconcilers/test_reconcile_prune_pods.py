@@ -11,6 +11,7 @@ from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster
 from tests.unit.finetune_operator.reconcilers.test_reconcile_models import add_version, with_version
 
 QUOTA = 'Error creating: pods "sentiment-prune-x" is forbidden: exceeded quota: small'
+NO_POD = "Error creating: its pod is forbidden: exceeded quota: small"
 NO_NODE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}
 PROXY = {"name": "proxy", "state": {"running": {"startedAt": stamp()}}}
 
@@ -57,7 +58,7 @@ def complete(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("status", "reason", "said"),
     [
-        pytest.param(None, "PodRejected", QUOTA, id="no pod may be made"),
+        pytest.param(None, "PodRejected", NO_POD, id="no pod may be made"),
         pytest.param(
             {"phase": "Pending", **waiting("ErrImagePull", "not found")}, "ImagePullFailed", "not found", id="no image"
         ),
@@ -96,7 +97,7 @@ async def test_a_model_that_waits_for_its_weights_says_why_their_pod_is_not_made
     await cluster.wait(90)
     stalled = cluster.condition("Stalled", MODEL)
     assert (stalled["status"], stalled["reason"]) == ("True", "PodRejected")
-    assert QUOTA in stalled["message"]
+    assert NO_POD in stalled["message"]
     complete(cluster)
     await cluster.wait(60)
     assert (FINE_TUNED_MODELS, "team-a", "sentiment") not in cluster.kube.objects

@@ -33,6 +33,7 @@ class World:
         self.taken = []
         self.refusal = None
         self.hold = None
+        self.upload_by = None
         self.inside = asyncio.Event()
         self.ended = asyncio.Event()
 
@@ -45,6 +46,8 @@ class World:
     async def upload(self, of, size, body):
         if self.refusal:
             raise self.refusal
+        if self.upload_by:
+            return await self.upload_by(of, size, body)
         self.inside.set()
         if self.hold:
             await self.hold.wait()
@@ -163,6 +166,45 @@ async def test_a_body_that_stands_still_is_given_up(monkeypatch):
     async with server() as world:
         status, _, _ = await world.send(slow(), query=target(), headers={"Content-Length": str(len(BODY))})
         assert status == 408
+
+
+async def test_a_body_that_trickles_is_given_up_though_it_never_stands_still(monkeypatch):
+    monkeypatch.setattr(uploads, "SILENCE_SECONDS", 0.3)
+
+    async def trickling():
+        for byte in BODY:
+            yield bytes([byte])
+            await asyncio.sleep(0.02)
+
+    async with server() as world, asyncio.timeout(20):
+        status, _, _ = await world.send(trickling(), query=target(), headers={"Content-Length": str(len(BODY))})
+        assert status == 408
+
+
+async def test_the_time_that_a_provider_takes_is_not_its_senders(monkeypatch):
+    monkeypatch.setattr(uploads, "SILENCE_SECONDS", 0.2)
+    large = b"x" * (40 * uploads.CHUNK_BYTES)
+    async with server() as world:
+
+        async def slow(of, size, body):
+            async for _ in body:
+                await asyncio.sleep(0.05)
+            return ProviderFile(split=of.split, id="file-1", bytes=size, sha256=of.sha256)
+
+        world.upload_by = slow
+        assert (await world.send(large))[0] == 200
+
+
+async def test_a_pod_sends_one_file_at_a_time():
+    async with server() as world:
+        world.hold = asyncio.Event()
+        first = asyncio.create_task(world.send())
+        await world.inside.wait()
+        status, headers, _ = await world.send()
+        assert (status, headers["Retry-After"]) == (429, "10")
+        world.hold.set()
+        assert (await first)[0] == 200
+        assert (await world.send())[0] == 200
 
 
 async def test_a_pod_that_is_gone_in_the_middle_of_its_file_is_no_error_of_ours(caplog):
