@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import operators
+from tests.chaos.clocks import VARIABLE, Clocks
 from tests.chaos.cloud_lives import LIVES
 from tests.chaos.cloud_site import CloudSite
 from tests.chaos.operators import ROOT
@@ -117,6 +118,7 @@ async def walk(
     address = own_address(stage.site.name)
     tls = certificates.kept(stage.folder.parent / "provider-tls", (HOST,))
     async with open_wire(stage.cluster.kubeconfig, stage.folder / "kubeconfig", stage.site.name) as wire:
+        wire.clocks = clocks = Clocks.make(stage.folder / "clocks")
         wire.meddle = killer = Killer(stage.site, settings(stage, address, tls), stage.folder / "log", fault)
         calls = Calls(killer)
         try:
@@ -125,7 +127,8 @@ async def walk(
                     lead(cloud, own_store, calls)
                     if trouble is not None:
                         trouble(cloud)
-                    site = CloudSite(stage.site, stage.cluster, cloud, f"https://{address}:{REPORT_PORT}", calls.seen)
+                    operator = f"https://{address}:{REPORT_PORT}"
+                    site = CloudSite(stage.site, stage.cluster, cloud, operator, calls.seen, clocks)
                     await live(site)
                     await quiet(wire)
                     served = await cloud_picture(site)
@@ -157,7 +160,7 @@ def settings(stage: Stage, address: str, tls: Tls) -> dict[str, str]:
         provider_poll_seconds=1,
         provider_catalogue=ROOT / "helm/finetune-operator/files/providers.json",
     )
-    return chosen | {"SSL_CERT_FILE": str(tls.authority)}
+    return chosen | {"SSL_CERT_FILE": str(tls.authority), VARIABLE: str(stage.folder / "clocks")}
 
 
 def own_address(name: str) -> str:

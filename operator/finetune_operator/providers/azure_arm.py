@@ -14,6 +14,7 @@ from finetune_operator.providers import openai_wire
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
 from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.silence import unanswered
+from finetune_operator.runtime.http_date import http_date
 
 T = TypeVar("T")
 
@@ -51,15 +52,23 @@ class ArmRest:
         Raises:
             ProviderError: ARM refuses, or does not answer.
         """
+        return (await self.get_dated(path, params))[0]
 
-        async def read() -> dict[str, Any]:
+    async def get_dated(self, path: str, params: Mapping[str, str]) -> tuple[dict[str, Any], datetime | None]:
+        """The JSON object at a path, and the time by ARM's own clock, where it tells that.
+
+        Raises:
+            ProviderError: ARM refuses, or does not answer.
+        """
+
+        async def read() -> tuple[dict[str, Any], datetime | None]:
             request = HttpRequest("GET", f"{self._base}{path}", params=dict(params))
             response = await self._client.send_request(request, **self._options)
             if response.status_code == 404:
                 raise ResourceNotFoundError(response=response)
             response.raise_for_status()
             found: dict[str, Any] = response.json()
-            return found
+            return found, http_date(response.headers.get("Date"))
 
         return await ask(read())
 
