@@ -240,6 +240,9 @@ class HostedDeployment(ApiModel):
     terms: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="What was asked for last, where a provider changes it in place: SKU and capacity."
     )
+    operation: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="By what the provider tells why it failed, until it has answered."
+    )
     attached: bool = Field(
         True, description="Whether it was there before: then it is never changed. Absent, it is taken to have been."
     )

@@ -16,13 +16,6 @@ class Clocks:
 
     path: Path
 
-    @classmethod
-    def make(cls, path: Path) -> "Clocks":
-        """Clocks that are right."""
-        made = cls(path)
-        made.set(0, 0)
-        return made
-
     def set(self, own: float, server: float) -> None:
         """Set them: the operator's own clock, and the API server's, which it sees by its answers."""
         new = self.path.with_suffix(".new")

@@ -21,6 +21,8 @@ T = TypeVar("T")
 MANAGEMENT = "https://management.azure.com"
 CONFLICT_PAUSE_SECONDS = 20.0
 CALL_SECONDS = 30
+LONGEST_PATH = 512
+"""Of what status keeps."""
 
 
 class Forbidden(TryLater):
@@ -46,6 +48,11 @@ class ArmRest:
         """Close the connections."""
         await self._client.close()
 
+    def path_of(self, url: str) -> str | None:
+        """The path at ARM, with its query, of an address that ARM gave; None where it leads elsewhere."""
+        path = url.removeprefix(self._base)
+        return path if path.startswith("/") and len(path) <= LONGEST_PATH else None
+
     async def get(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
         """The JSON object at a path.
 
@@ -67,7 +74,7 @@ class ArmRest:
             if response.status_code == 404:
                 raise ResourceNotFoundError(response=response)
             response.raise_for_status()
-            found: dict[str, Any] = response.json()
+            found: dict[str, Any] = response.json() if response.content else {}
             return found, http_date(response.headers.get("Date"))
 
         return await ask(read())

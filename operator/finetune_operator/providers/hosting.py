@@ -23,6 +23,9 @@ HOSTED = frozenset({"azureOpenAI", "bedrock", "sageMaker"})
 _VERSION_DIGITS = 6
 _UID_LETTERS = 6
 
+MARGIN = timedelta(minutes=5)
+"""By how much a provider's clock may differ that takes our signatures: so much earlier its figures are asked for."""
+
 
 class Hosting:
     """Calls on deployments, each through its connection's account.
@@ -72,9 +75,9 @@ class Hosting:
         """A deployment of a list, with what the list does not tell."""
         return await self._accounts.of(hosted.connection).host(lambda host: host.details(hosted))
 
-    async def make(self, connection: str, request: HostRequest) -> None:
-        """Have a deployment made."""
-        await self._accounts.of(connection).host(lambda host: host.make(request))
+    async def make(self, connection: str, request: HostRequest) -> str | None:
+        """Have a deployment made; the operation that tells of it, where the provider gives one."""
+        return await self._accounts.of(connection).host(lambda host: host.make(request))
 
     async def delete(self, hosted: Hosted) -> None:
         """Have a deployment deleted."""
@@ -88,7 +91,7 @@ class Hosting:
         """What the provider's figures tell of a deployment's requests since a time."""
         ahead = self._ahead()
         account = self._accounts.of(hosted.connection)
-        figures = await account.host(lambda host: host.usage(hosted, since - ahead, now - ahead))
+        figures = await account.host(lambda host: host.usage(hosted, since - ahead - MARGIN, now - ahead))
         return Figures(figures.last and figures.last + ahead, figures.until + ahead)
 
 
