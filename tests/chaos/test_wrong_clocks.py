@@ -1,4 +1,4 @@
-"""Clocks hours apart, the operator's own, the API server's and the provider's: every life ends as it does without."""
+"""Clocks hours apart, the operator's own, the API server's and the provider's: every life ends as it does without.
 
 AWS takes signatures for minutes only, so its clock is the operator's own; OpenAI and Azure take keys and tokens.
 """

@@ -23,9 +23,6 @@ HOSTED = frozenset({"azureOpenAI", "bedrock", "sageMaker"})
 _VERSION_DIGITS = 6
 _UID_LETTERS = 6
 
-MARGIN = timedelta(minutes=5)
-"""By how much a provider's clock may differ that takes our signatures: so much earlier its figures are asked for."""
-
 
 class Hosting:
     """Calls on deployments, each through its connection's account.
@@ -91,7 +88,7 @@ class Hosting:
         """What the provider's figures tell of a deployment's requests since a time."""
         ahead = self._ahead()
         account = self._accounts.of(hosted.connection)
-        figures = await account.host(lambda host: host.usage(hosted, since - ahead - MARGIN, now - ahead))
+        figures = await account.host(lambda host: host.usage(hosted, since - ahead, now - ahead))
         return Figures(figures.last and figures.last + ahead, figures.until + ahead)
 
 

@@ -41,6 +41,9 @@ Manifest = dict[str, Any]
 MOVING_SECONDS, RESTING_SECONDS = 20.0, 600.0
 """Between two looks, while something changes at the provider and while nothing does."""
 
+CLOCK_MARGIN = timedelta(minutes=5)
+"""By how much a provider's clock may differ that takes our signatures: our own question may be dated earlier by it."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -290,7 +293,7 @@ class HostedDeployments:
         ):
             return None
         now, usage = look.view.now, idle.usage_of(look.usage, entry.name)
-        since = moment(usage.last_request_at or entry.created_at)
+        since = moment(usage.last_request_at) if usage.last_request_at else moment(entry.created_at) - CLOCK_MARGIN
         try:
             figures = await self._calls.usage(there, since, now)
             activity = idle.of_figures(figures, usage, moment(entry.created_at))
