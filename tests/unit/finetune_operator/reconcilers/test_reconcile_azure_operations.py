@@ -1,6 +1,7 @@
 """What ARM accepts and does later: told of by operations, in several ways, and at times it comes to nothing."""
 
 from collections.abc import AsyncIterator
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -172,3 +173,16 @@ async def test_an_operation_of_somebody_else_on_the_account_is_waited_for_withou
     assert cluster.condition("Stalled", DEPLOYMENT)["status"] != "True" if ADDRESS in cluster.kube.objects else True
     await go_on(cluster, 900)
     assert (ADDRESS in cluster.kube.objects, provider.count(PUT)) == (False, 1)
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+@pytest.mark.parametrize("status", [409, 429])
+async def test_arm_is_left_alone_for_as_long_as_it_asks_for(cluster, provider, status, form):
+    until = provider.clock.now + HOUR + 9  # the deployment is asked for once the job has run for an hour
+    pause = formatdate(until, usegmt=True) if form == "date" else "9"
+    provider.fault(PUT, status=status, headers={"Retry-After": pause})
+    await tune(cluster, "sentiment-1")
+    assert provider.count(PUT, committed=False) == 1
+    assert 8 <= cluster.delays[DEPLOYMENT] <= 10, "neither 20 nor 30, as it is where ARM names no time"
+    await cluster.pass_time(10)
+    assert (provider.count(PUT, committed=False), provider.count(PUT)) == (2, 1)
