@@ -88,7 +88,7 @@ async def is_robbed(site: CloudSite) -> None:
 async def expires(site: CloudSite) -> None:
     """Azure deletes what nobody has asked for 15 days; somebody has it made anew."""
     await site.serves()
-    await site.passes(16 * DAY)
+    await site.passes(15 * DAY + 1)
     await site.says(_lacks_one, "missed", MODEL_DEPLOYMENTS, MODEL)
     site.clocks.pass_time(2 * MINUTE)
     await site.stalls("Expired", MODEL_DEPLOYMENTS, MODEL)

@@ -61,7 +61,7 @@ class AtProvider:
     jobs: int
     """How many it has ever made."""
     bill: list[tuple[str, Decimal]]
-    """Of all but questions."""
+    """Of all but questions, and but lines of nothing: to ask for what stands once more is one."""
     questions: list[Decimal]
     """What each question to a model has cost."""
     deleted: int
@@ -245,7 +245,7 @@ def known(cloud: Cloud) -> AtProvider:
         objects=cloud.objects(),
         running=simulator.ledger.running(),
         jobs=len(cloud.jobs()),
-        bill=[line for line in bill if line[0] != QUESTION],
+        bill=[(what, amount) for what, amount in bill if what != QUESTION and amount],
         questions=[amount for what, amount in bill if what == QUESTION],
         deleted=simulator.count(cloud.undeploys) if cloud.undeploys else 0,
         defects=simulator.defects,
@@ -265,6 +265,8 @@ async def cost_of(site: CloudSite, seconds: float) -> Cost:
     if not found:
         return Cost(Decimal(0), Decimal(0), Decimal(0))  # evaluations and what is gone have their cost elsewhere
     costs = [one["status"].get("cost", {}) for one in found]
+    if any(cost.get("display") == "unknown" for cost in costs):
+        return Cost(Decimal(0), Decimal(0), Decimal(0))
     told = sum((Decimal(cost.get("sinceDeployed", "0")) for cost in costs), Decimal(0))
     billed = sum((line.amount for line in site.cloud.simulator.ledger.lines() if line.what in HOSTING), Decimal(0))
     per_hour = max([site.cloud.per_hour, *(Decimal(cost.get("perHour", "0")) for cost in costs)])

@@ -102,8 +102,11 @@ class Look:
         return Rate(f"{units} {sku}" if units > 1 else sku, amount, self.facts.price_is_of(base_model, sku))
 
     def basis(self, recorded: Sequence[HostedDeployment]) -> str | None:
-        """How the price of an hour comes about."""
-        standing = [self.found[one.name] for one in recorded if one.billed_since and one.name in self.found]
+        """How the price of an hour comes about; as it was told before, of what one list lacks."""
+        billed, before = [one for one in recorded if one.billed_since], self.view.status.cost
+        if before is not None and any(one.name not in self.found for one in billed):
+            return before.basis
+        standing = [self.found[one.name] for one in billed if one.name in self.found]
         rates = [rate for there in standing if (rate := self.price(there)) is not None]
         return hosting_cost.basis(rates, self.facts.hosting_currency)
 
