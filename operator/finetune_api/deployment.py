@@ -253,6 +253,9 @@ class HostedDeployment(ApiModel):
     terms: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="SKU and capacity that were requested last, where a provider changes them in place."
     )
+    operation: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="By what the provider tells why it failed, until it has answered."
+    )
     attached: bool = Field(
         True, description="Whether it existed before and was attached; it is then never changed. Absent counts as true."
     )

@@ -6,6 +6,7 @@ from typing import Any
 from finetune_operator.providers.s3 import PART_BYTES
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from tests.chaos.cloud_site import HOUR, CloudSite
+from tests.chaos.cloud_turns import BY_THE_HOUR, TURNS
 
 Manifest = dict[str, Any]
 
@@ -14,12 +15,8 @@ CloudLife = Callable[[CloudSite], Awaitable[None]]
 
 async def is_served(site: CloudSite, template: Manifest | None = None) -> None:
     """A model is tuned, registered, deployed where that is needed, and answers for an hour."""
-    await site.connects()
-    await site.model(deployment={"template": template or site.cloud.template})
-    await site.asks_for()
-    await site.is_tuned()
-    await site.answers()
-    site.cloud.simulator.advance(HOUR)
+    await site.serves(**(template or {}))
+    site.advance(HOUR)
 
 
 async def is_renewed(site: CloudSite) -> None:
@@ -50,7 +47,7 @@ async def is_measured(site: CloudSite) -> None:
     files = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "test")}
     await site.asks_for(dataset=files)
     await site.is_made(await site.check())
-    site.cloud.simulator.advance(HOUR)
+    site.advance(HOUR)
     await site.measures()
     await site.is_over()
 
@@ -72,8 +69,7 @@ async def is_adopted(site: CloudSite) -> None:
 
 async def is_provisioned(site: CloudSite) -> None:
     """Served by throughput that is billed by the hour."""
-    units = {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}
-    await is_served(site, {"bedrock": units})
+    await is_served(site, BY_THE_HOUR)
 
 
 async def is_large(site: CloudSite) -> None:
@@ -95,6 +91,7 @@ async def is_large(site: CloudSite) -> None:
 LIVES: dict[str, tuple[CloudLife, str]] = {
     f"{life.__name__} at {provider}": (life, provider)
     for life, providers in {
+        **TURNS,
         is_renewed: ("azure", "bedrock", "sagemaker"),
         is_measured: ("azure", "bedrock"),
         is_adopted: ("openai", "azure", "bedrock", "sagemaker"),

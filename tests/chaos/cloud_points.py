@@ -77,6 +77,15 @@ POINTS: dict[str, tuple[str, ...]] = {
         "AbortMultipartUpload",
         "CompleteMultipartUpload",
     ),
+    "sleeps at azure": ("patch_status modeldeployments Idle", "deployments.delete"),
+    "sleeps at bedrock": ("DeleteProvisionedModelThroughput",),
+    "sleeps at sagemaker": ("DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel"),
+    "fails at azure": ("patch_status finetunejobs Failed",),
+    "is_robbed at azure": ("patch_status modeldeployments Failed",),
+    "is_deployed_in_vain at azure": ("deployments.delete",),
+    "is_attached at azure": ("deployments.delete",),
+    "is_attached at bedrock": ("DeleteCustomModelDeployment",),
+    "is_attached at sagemaker": ("DeleteEndpoint",),
 }
 
 FAULTS = faults_at(POINTS)

@@ -18,6 +18,7 @@ from finetune_operator.runtime.kube import (
     Resource,
 )
 from tests.chaos.check_pod import CheckPod
+from tests.chaos.clocks import Clocks
 from tests.chaos.site import MOMENT, PATIENCE, Manifest, Site
 from tests.cluster.cluster import Cluster
 from tests.lives.clouds import Cloud
@@ -39,10 +40,15 @@ class CloudSite(Site):
         cloud: the provider.
         operator: address of the operator's report server.
         asked: what the provider and its store have been asked.
+        clocks: the operator's own, and the API server's.
     """
 
-    def __init__(self, site: Site, cluster: Cluster, cloud: Cloud, operator: str, asked: Collection[str]) -> None:
+    def __init__(
+        self, site: Site, cluster: Cluster, cloud: Cloud, operator: str, asked: Collection[str], clocks: Clocks
+    ) -> None:
         super().__init__(site.kube, site.name)
+        self.clocks = clocks
+        self._touched = 0
         self.cloud = cloud
         self.asked = asked
         self._cluster = cluster
@@ -112,7 +118,7 @@ class CloudSite(Site):
 
     async def succeeds_there(self, job: str = "sentiment-1") -> None:
         """The provider's job succeeds, and nothing that was brought there for it is left."""
-        self.cloud.simulator.advance(HOUR)
+        self.advance(HOUR)
         await self.is_over(job)
 
     async def is_over(self, job: str = "sentiment-1") -> None:
@@ -127,7 +133,55 @@ class CloudSite(Site):
             return self.cloud.simulator.count(operation) > 0
 
         await self.until(look, operation)
-        self.cloud.simulator.advance(MINUTE)
+        self.advance(MINUTE)
+
+    async def serves(self, **template: Any) -> None:
+        """A model is tuned, registered, deployed where that is needed, and answers."""
+        await self.connects()
+        await self.model(deployment={"template": {**self.cloud.template, **template}})
+        await self.asks_for()
+        await self.is_tuned()
+        await self.answers()
+
+    async def serves_nothing(self) -> Manifest:
+        """A model is tuned and registered, and nobody deploys it; its artifact."""
+        await self.connects()
+        await self.model(deployment={"mode": "Manual"})
+        await self.asks_for()
+        await self.is_tuned()
+        await self.ready(FINE_TUNED_MODELS)
+        artifact: Manifest = (await self.status(FINE_TUNED_MODELS, "sentiment"))["versions"][0]["artifact"]
+        return artifact
+
+    async def passes(self, seconds: float, name: str = "sentiment") -> None:
+        """Time, by all clocks; then the deployment is looked at, which else would take its while."""
+
+        def is_shown(status: Manifest) -> bool:
+            return not any("unseenSince" in one for one in status.get("hosted") or ())
+
+        await self.says(is_shown, "shown by the provider", MODEL_DEPLOYMENTS, name)
+        self.advance(seconds)
+        await self.annotate(name, "example.com/look", str(seconds))
+
+    def advance(self, seconds: float) -> None:
+        """Time passes, by all clocks."""
+        self.cloud.simulator.advance(seconds)
+        self.clocks.pass_time(seconds)
+
+    async def annotate(self, name: str, annotation: str, value: str) -> None:
+        """A deployment; no two values are the same."""
+        self._touched += 1
+        annotations = {annotation: f"{value} {self._touched}"}
+        await self.kube.merge_patch(MODEL_DEPLOYMENTS, name, self.name, {"metadata": {"annotations": annotations}})
+
+    async def stalls(self, reason: str, resource: Resource, name: str) -> None:
+        """Wait until an object says that it needs somebody, for this reason."""
+
+        def is_stalled(status: Manifest) -> bool:
+            found = [c for c in status.get("conditions") or () if c["type"] in {"Stalled", "Failed"}]
+            return any(c["status"] == "True" and c["reason"] == reason for c in found)
+
+        await self.says(is_stalled, f"stalled for {reason}", resource, name)
 
     async def answers(self, version: int = 1) -> None:
         """Wait until a version is served, and nothing else is."""

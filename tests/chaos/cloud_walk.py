@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from finetune_operator.runtime.kube import EVENTS, MODEL_DEPLOYMENTS
 from tests.chaos import operators
+from tests.chaos.clocks import VARIABLE, Clocks
 from tests.chaos.cloud_lives import LIVES
 from tests.chaos.cloud_site import CloudSite
 from tests.chaos.operators import ROOT
-from tests.chaos.picture import picture
+from tests.chaos.picture import OWN, picture
 from tests.chaos.stage import Stage
 from tests.chaos.store_wire import Stored, open_store_wire
 from tests.chaos.walk import Fault, Killer, quiet
@@ -32,8 +35,8 @@ _DIFFERS = (
     (re.compile(r"https?://127\.0\.0\.1:\d+"), "ADDRESS"),
     (re.compile(r"(tuning|life-of-bedrock)-[0-9a-f]{12}"), "BUCKET"),
     (re.compile(r"\b(file|ftjob)-\w+"), r"\1-ID"),
-    # The operator counts by its own clock, on which seconds pass; an hour at the provider is more than a dollar.
-    (re.compile(r'"(sinceDeployed|ended|hosting|evaluation)": "0\.\d+"'), r'"\1": "CENTS"'),
+    # The operator counts by its own clock, on which seconds pass; `Cost` holds it to the bill.
+    (re.compile(r'"(sinceDeployed|ended|hosting|evaluation)": "\d+\.\d+"'), r'"\1": "DOLLARS"'),
     (re.compile(r"\bft-[0-9a-f]{32}\b"), "ft-ID"),
     (re.compile(r'(arn:aws:bedrock:[^"]+/)\w+"'), r'\1ID"'),
     (re.compile(r'(ft:[^":]+:[^":]*:[^":]*):\w+'), r"\1:ID"),
@@ -41,6 +44,9 @@ _DIFFERS = (
 REPORT_PORT = 8443
 QUESTION = "inference"
 """What simulators' bills call it."""
+HOSTING = {"hosting", "throughput"}
+"""And what they call an hour of a deployment."""
+_CENT = Decimal("0.01")
 HOST = "127.0.0.1"
 
 
@@ -55,7 +61,7 @@ class AtProvider:
     jobs: int
     """How many it has ever made."""
     bill: list[tuple[str, Decimal]]
-    """Of all but questions."""
+    """Of all but questions, and but lines of nothing: to ask for what stands once more is one."""
     questions: list[Decimal]
     """What each question to a model has cost."""
     deleted: int
@@ -64,12 +70,30 @@ class AtProvider:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What deployments have cost before all was deleted, as status tells it and as the provider bills it."""
+
+    told: Decimal
+    billed: Decimal
+    allowed: Decimal
+    """By how much more may be told: the walk's own seconds pass for the operator and not for the simulator."""
+
+    @property
+    def is_told_right(self) -> bool:
+        """Whether the two are the same, but for that and for what rounding takes."""
+        return -_CENT <= self.told - self.billed <= self.allowed + _CENT
+
+
+@dataclass(frozen=True)
 class CloudTold:
     """What is known of a walk when it is over."""
 
     served: dict[str, Any]
     """What the namespace held before all was deleted."""
+    cost: Cost
     end: dict[str, Any]
+    events: set[tuple[str, str]]
+    """Kinds of object, and what Events told of them."""
     provider: AtProvider
     points: list[str]
     killed: bool
@@ -106,9 +130,20 @@ class Calls:
 
 
 async def walk(
-    stage: Stage, life: str, fault: Fault | None = None, trouble: Callable[[Cloud], None] | None = None
+    stage: Stage,
+    life: str,
+    fault: Fault | None = None,
+    trouble: Callable[[Cloud], None] | None = None,
+    own_clock: float = 0,
 ) -> CloudTold:
-    """Walk through a life at a provider, killed once where `fault` says; `trouble` makes the provider a bad one.
+    """Walk through a life at a provider.
+
+    Args:
+        stage: where.
+        life: its name.
+        fault: where the operator is killed.
+        trouble: makes the provider a bad one.
+        own_clock: seconds by which the operator's own clock is ahead of the API server's.
 
     Raises:
         TimeoutError: something that belongs to the life did not happen; with what was reached and what is left.
@@ -117,6 +152,8 @@ async def walk(
     address = own_address(stage.site.name)
     tls = certificates.kept(stage.folder.parent / "provider-tls", (HOST,))
     async with open_wire(stage.cluster.kubeconfig, stage.folder / "kubeconfig", stage.site.name) as wire:
+        wire.clocks = clocks = Clocks(stage.folder / "clocks")
+        clocks.set(own_clock, 0)
         wire.meddle = killer = Killer(stage.site, settings(stage, address, tls), stage.folder / "log", fault)
         calls = Calls(killer)
         try:
@@ -125,15 +162,27 @@ async def walk(
                     lead(cloud, own_store, calls)
                     if trouble is not None:
                         trouble(cloud)
-                    site = CloudSite(stage.site, stage.cluster, cloud, f"https://{address}:{REPORT_PORT}", calls.seen)
+                    operator = f"https://{address}:{REPORT_PORT}"
+                    site = CloudSite(stage.site, stage.cluster, cloud, operator, calls.seen, clocks)
+                    began = time.monotonic()
                     await live(site)
                     await quiet(wire)
                     served = await cloud_picture(site)
+                    cost = await cost_of(site, time.monotonic() - began)
                     await site.leaves()
                     await quiet(wire)
                     end = await cloud_picture(site)
                     points = [call.point for call in wire.seen] + calls.seen
-                    return CloudTold(served, end, known(cloud), points, killer.killed, warnings(stage.folder / "log"))
+                    return CloudTold(
+                        served,
+                        cost,
+                        end,
+                        await events_of(site),
+                        known(cloud),
+                        points,
+                        killer.killed,
+                        warnings(stage.folder / "log"),
+                    )
         except TimeoutError as error:
             left = json.dumps(await picture(stage.kube, stage.site.name), indent=1)
             error.add_note(f"points: {[call.point for call in wire.seen]}; {calls.seen}; left: {left}")
@@ -157,7 +206,7 @@ def settings(stage: Stage, address: str, tls: Tls) -> dict[str, str]:
         provider_poll_seconds=1,
         provider_catalogue=ROOT / "helm/finetune-operator/files/providers.json",
     )
-    return chosen | {"SSL_CERT_FILE": str(tls.authority)}
+    return chosen | {"SSL_CERT_FILE": str(tls.authority), VARIABLE: str(stage.folder / "clocks")}
 
 
 def own_address(name: str) -> str:
@@ -196,11 +245,32 @@ def known(cloud: Cloud) -> AtProvider:
         objects=cloud.objects(),
         running=simulator.ledger.running(),
         jobs=len(cloud.jobs()),
-        bill=[line for line in bill if line[0] != QUESTION],
+        bill=[(what, amount) for what, amount in bill if what != QUESTION and amount],
         questions=[amount for what, amount in bill if what == QUESTION],
         deleted=simulator.count(cloud.undeploys) if cloud.undeploys else 0,
         defects=simulator.defects,
     )
+
+
+async def events_of(site: CloudSite) -> set[tuple[str, str]]:
+    """What Events of our own kinds told."""
+    own = {resource.kind for resource in OWN}
+    found = await site.kube.list(EVENTS, site.name)
+    return {(one["regarding"]["kind"], one["reason"]) for one in found if one["regarding"]["kind"] in own}
+
+
+async def cost_of(site: CloudSite, seconds: float) -> Cost:
+    """What deployments have cost up to now in a walk of so many seconds."""
+    found = await site.kube.list(MODEL_DEPLOYMENTS, site.name)
+    if not found:
+        return Cost(Decimal(0), Decimal(0), Decimal(0))  # evaluations and what is gone have their cost elsewhere
+    costs = [one["status"].get("cost", {}) for one in found]
+    if any(cost.get("display") == "unknown" for cost in costs):
+        return Cost(Decimal(0), Decimal(0), Decimal(0))
+    told = sum((Decimal(cost.get("sinceDeployed", "0")) for cost in costs), Decimal(0))
+    billed = sum((line.amount for line in site.cloud.simulator.ledger.lines() if line.what in HOSTING), Decimal(0))
+    per_hour = max([site.cloud.per_hour, *(Decimal(cost.get("perHour", "0")) for cost in costs)])
+    return Cost(told, billed, per_hour * Decimal(seconds) / 3600)
 
 
 async def cloud_picture(site: CloudSite) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from aiohttp import connector
 
+from tests.chaos import clocks
 from tests.forking import forking
 
 ROOT = Path(__file__).parents[2]
@@ -126,4 +127,6 @@ def _become_the_operator(settings: dict[str, str], log: str) -> None:
     connector._SSL_CONTEXT_VERIFIED.load_default_certs()
     from finetune_operator.__main__ import main
 
+    if clocks.VARIABLE in settings:
+        clocks.wear(Path(settings[clocks.VARIABLE]))
     sys.exit(main([]))

@@ -21,6 +21,8 @@ import aiohttp
 import yaml
 from aiohttp import web
 
+from tests.chaos.clocks import Clocks
+
 Manifest = dict[str, Any]
 
 _VERBS = {"POST": "create", "DELETE": "delete", "PUT": "update"}
@@ -97,6 +99,8 @@ class Wire:
     """Every request that changes something, in the order of arrival."""
     created: Counter[str] = field(default_factory=Counter)
     """How often an object was made anew, by resource and name."""
+    clocks: Clocks | None = None
+    """Those that answers are dated by, instead of this machine's."""
     _session: aiohttp.ClientSession | None = None
     _upstream: str = ""
     _connections: set[asyncio.Transport] = field(default_factory=set)
@@ -149,6 +153,9 @@ class Wire:
             if call.resource != "llmconnections" or self._is_own({"metadata": {}, **json.loads(line)["object"]}):
                 yield line
 
+    def _dated(self) -> dict[str, str]:
+        return {"Date": self.clocks.date()} if self.clocks else {}
+
     async def _forward_whole(self, request: web.Request, call: Call, body: bytes) -> Answer:
         """What has been sent arrives, whatever becomes of the sender."""
         return await asyncio.shield(asyncio.ensure_future(self._forward(request, call, body)))
@@ -160,7 +167,7 @@ class Wire:
             text = await answer.read()
             if answer.status == 201:
                 self.created[f"{call.resource}/{json.loads(text)['metadata'].get('name', '')}"] += 1
-            return Answer(answer.status, self._own(call, text), _kept(answer.headers))
+            return Answer(answer.status, self._own(call, text), _kept(answer.headers) | self._dated())
 
     async def _watch(self, request: web.Request, call: Call) -> web.StreamResponse:
         assert self._session is not None
@@ -169,7 +176,7 @@ class Wire:
         try:
             url = self._upstream + request.raw_path
             async with self._session.get(url, headers=_kept(request.headers)) as answer:
-                response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers))
+                response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers) | self._dated())
                 await response.prepare(request)
                 async for line in self.meddle_watch(call, self._own_lines(call, _lines(answer.content))):
                     if transport in self._frozen:

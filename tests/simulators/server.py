@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Front:
                 return await self._fail(request, recorded, fault)
             await asyncio.sleep(fault.delay_seconds)
         recorded.seen = str(reply.status)
-        return await _send(request, reply)
+        return await _send(request, reply, self.simulator)
 
     def _admit(self) -> tuple[Recorded, Fault | None]:
         with self.simulator.lock:
@@ -91,7 +92,7 @@ class Front:
         error.headers.update(fault.headers)
         async for _ in request.content.iter_chunked(PIECE):
             pass  # a client that is still sending would not see the answer
-        return await _send(request, self.simulator.error(error, self.route.operation))
+        return await _send(request, self.simulator.error(error, self.route.operation), self.simulator)
 
 
 def _cut(request: web.Request) -> web.Response:
@@ -109,8 +110,9 @@ def _call(route: Route, request: web.Request, body: Any) -> Call:
     )  # fmt: skip
 
 
-async def _send(request: web.Request, reply: Reply) -> web.StreamResponse:
-    headers = {"Content-Type": reply.content_type, **reply.headers}
+async def _send(request: web.Request, reply: Reply, simulator: Simulator) -> web.StreamResponse:
+    dated = {"Date": formatdate(simulator.clock.now, usegmt=True)}
+    headers = {"Content-Type": reply.content_type, **dated, **reply.headers}
     if isinstance(reply.body, bytes):
         return web.Response(status=reply.status, body=reply.body, headers=headers)
     if isinstance(reply.body, Path):

@@ -310,6 +310,30 @@ def test_a_deployment_fails(simulator, deployments, model):
     assert simulator.ledger.running() == []
 
 
+@pytest.mark.parametrize("polls", ["Status", "Location"])
+def test_the_sdk_follows_a_deployment_and_its_deletion_however_their_operations_are_told_of(
+    simulator, deployments, model, polls
+):
+    simulator.set(answers_polls=polls)
+    poller = deployments.begin_create_or_update(*PLACE, "mood", wanted(model), **HTTP)
+    simulator.advance(simulator.settings.deploy_seconds)
+    poller.wait()
+    assert deployments.get(*PLACE, "mood", **HTTP).properties.provisioning_state == "Succeeded"
+    simulator.set(fail_next_deletion="A lock holds it.")
+    poller = deployments.begin_delete(*PLACE, "mood", **HTTP)
+    simulator.advance(simulator.settings.delete_seconds)
+    with pytest.raises(HttpResponseError, match="A lock holds it"):
+        poller.result()
+    assert deployments.get(*PLACE, "mood", **HTTP).properties.provisioning_state == "Succeeded"
+
+
+def test_a_deployment_that_fails_may_be_gone_so_that_its_operation_alone_tells_of_it(simulator, deployments, model):
+    simulator.set(fail_next_deployment="Internal error.", failed_state="Canceled", failed_ones_vanish=True)
+    with pytest.raises(HttpResponseError, match="Internal error"):
+        deploy(simulator, deployments, model)
+    assert list(deployments.list(*PLACE, **HTTP)) == []
+
+
 def test_an_error_after_the_deployment_was_made_leaves_the_deployment(simulator, deployments, model):
     simulator.fault("deployments.create_or_update", after_commit=True, status=503)
     refused_by_arm(lambda: deployments.begin_create_or_update(*PLACE, "mood", wanted(model), **HTTP))

@@ -115,7 +115,7 @@ def _entry(
         name=wanted.name,
         version=version,
         connection=wanted.connection,
-        created_at=timestamp(there.created_at or now),
+        created_at=timestamp(min(there.created_at or now, now)),  # its provider's clock may be ahead
         attached=True,
     )
 

@@ -204,10 +204,11 @@ def is_no_news(before: ModelDeploymentStatus, now: ModelDeploymentStatus) -> boo
     """Whether a change is written, and no reason to look again at once.
 
     That is one of its cost, which grows by itself, and of what lists show: they may lack every third time what stands.
+    What an operation tells is asked for at the next look.
     """
 
     def said(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
-        hosted = [one.model_copy(update={"unseen_since": None}) for one in status.hosted or ()]
+        hosted = [one.model_copy(update={"unseen_since": None, "operation": None}) for one in status.hosted or ()]
         return status.model_copy(update={"cost": None, "hosted": hosted})
 
     return said(before) == said(now)

@@ -54,6 +54,8 @@ class Hosted:
     units: int = 1
     """How many times that price."""
     created_at: datetime | None = None
+    operation: str = ""
+    """By what its provider tells of its making, where the deployment itself does not tell all."""
     terms: str = ""
     """How it stands, as `Wanted.terms` has it; "" where the provider changes nothing in place, or does not tell."""
 
@@ -117,7 +119,8 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     elif there.state == "Ready" and _is_edited(there, wanted):
         serving = _failing(wanted, answering, _edited(wanted, there))
     elif there.state == "Ready" and entry.answered:
-        note = bound(others, found, now) + ("" if make else _said_of_terms(there, wanted))
+        note = bound(others, found, now) + _said_of_staying(others, now)
+        note += "" if make else _said_of_terms(there, wanted)
         serving, answering = Serving("Serving", wanted.version, 1, note=note), wanted.name
         delete = () if busy or make else deletable(others, found, now)
     elif there.state == "Creating" and entry.answered:
@@ -185,6 +188,16 @@ def _is_asked_anew(entry: HostedDeployment, wanted: Wanted, there: Hosted | None
     return (entry.terms, entry.nonce) != (wanted.terms, wanted.nonce)
 
 
+def _said_of_staying(others: Sequence[HostedDeployment], now: datetime) -> str:
+    """Those whose deletion was accepted, and comes to nothing."""
+    return "".join(
+        f"; {one.name}, which served before, was asked to go at {one.released_at}, and stays at the provider, where it "
+        "may be billed"
+        for one in others
+        if one.released_at is not None and one.unseen_since is None and now - moment(one.released_at) >= ENDING
+    )
+
+
 def _said_of_terms(there: Hosted, wanted: Wanted) -> str:
     if not wanted.terms or not there.terms or there.terms.casefold() == wanted.terms.casefold():
         return ""
@@ -215,9 +228,11 @@ def released(
 
     Of one that does not show only parts can be asked to go: the rest may still come.
     """
-    asked = {"released_at": timestamp(now)}
     goes = [one.name for one in recorded if one.name in delete[:1] and one.unseen_since is None]
-    return tuple(one.model_copy(update=asked) if one.name in goes else one for one in recorded)
+    return tuple(
+        one.model_copy(update={"released_at": one.released_at or timestamp(now)}) if one.name in goes else one
+        for one in recorded
+    )
 
 
 def _made(
@@ -233,11 +248,13 @@ def changes(found: Mapping[str, Hosted]) -> bool:
 
 
 def deletable(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
-    """What may be asked to go, one look after the other, and again what does not go.
+    """What may be asked to go, one look after the other, and again, in turns, what does not go.
 
     One that is on its way is not asked again, which would be a conflict.
     """
-    unasked_first = sorted(recorded, key=lambda one: one.released_at or "")
+    asked = [one for one in recorded if one.released_at is not None]
+    turn = now.minute % len(asked) if asked else 0
+    unasked_first = [*(one for one in recorded if one.released_at is None), *asked[turn:], *asked[:turn]]
     standing = [found[one.name] for one in unasked_first if one.name in found]
     return tuple(one.name for one in standing if one.state != "Deleting" and not _is_bound(one, now))
 
@@ -347,7 +364,14 @@ def _version(name: str, prefix: str) -> int | None:
 
 def answered(recorded: Sequence[HostedDeployment], name: str) -> tuple[HostedDeployment, ...]:
     """The record once a deployment has answered."""
-    return tuple(one.model_copy(update={"answered": True}) if one.name == name else one for one in recorded)
+    told = {"answered": True, "operation": None}
+    return tuple(one.model_copy(update=told) if one.name == name else one for one in recorded)
+
+
+def followed(recorded: Sequence[HostedDeployment], name: str, operation: str | None) -> tuple[HostedDeployment, ...]:
+    """The record once a deployment was asked for: the operation tells of it."""
+    told = {"operation": operation}
+    return tuple(one.model_copy(update=told) if one.name == name else one for one in recorded)
 
 
 def _failing(wanted: Wanted, answering: str | None, failure: Failure) -> Serving:

@@ -14,12 +14,15 @@ from finetune_operator.providers import openai_wire
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
 from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.silence import unanswered
+from finetune_operator.runtime.http_date import http_date
 
 T = TypeVar("T")
 
 MANAGEMENT = "https://management.azure.com"
 CONFLICT_PAUSE_SECONDS = 20.0
 CALL_SECONDS = 30
+LONGEST_PATH = 512
+"""Of what status keeps."""
 
 
 class Forbidden(TryLater):
@@ -45,21 +48,34 @@ class ArmRest:
         """Close the connections."""
         await self._client.close()
 
+    def path_of(self, url: str) -> str | None:
+        """The path at ARM, with its query, of an address that ARM gave; None where it leads elsewhere."""
+        path = url.removeprefix(self._base)
+        return path if path.startswith("/") and len(path) <= LONGEST_PATH else None
+
     async def get(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
         """The JSON object at a path.
 
         Raises:
             ProviderError: ARM refuses, or does not answer.
         """
+        return (await self.get_dated(path, params))[0]
 
-        async def read() -> dict[str, Any]:
+    async def get_dated(self, path: str, params: Mapping[str, str]) -> tuple[dict[str, Any], datetime | None]:
+        """The JSON object at a path, and the time by ARM's own clock, where it tells that.
+
+        Raises:
+            ProviderError: ARM refuses, or does not answer.
+        """
+
+        async def read() -> tuple[dict[str, Any], datetime | None]:
             request = HttpRequest("GET", f"{self._base}{path}", params=dict(params))
             response = await self._client.send_request(request, **self._options)
             if response.status_code == 404:
                 raise ResourceNotFoundError(response=response)
             response.raise_for_status()
-            found: dict[str, Any] = response.json()
-            return found
+            found: dict[str, Any] = response.json() if response.content else {}
+            return found, http_date(response.headers.get("Date"))
 
         return await ask(read())
 

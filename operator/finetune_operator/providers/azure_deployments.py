@@ -1,6 +1,7 @@
 """Deployments of an Azure OpenAI account by ARM: listed, made by name, deleted, and asked whether they answer."""
 
 import re
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, get_args
@@ -13,13 +14,15 @@ from azure.mgmt.cognitiveservices.aio import CognitiveServicesManagementClient
 from finetune_api.azure import AzureOpenAI
 from finetune_api.catalogue import tuned_from
 from finetune_api.deployment import AzureServing, DeploymentTemplate
+from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import Hosted, HostedState
 from finetune_operator.decide.hosting_terms import azure_units, in_words
 from finetune_operator.decide.idle import Figures
 from finetune_operator.providers.azure_arm import CALL_SECONDS, MANAGEMENT, ArmRest, Forbidden, ask
 from finetune_operator.providers.azure_monitor import AzureMonitor
-from finetune_operator.providers.errors import Denied, NotThere
+from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable
 from finetune_operator.providers.openai_models import OpenAIModels
+from finetune_operator.providers.openai_wire import plain
 from finetune_operator.providers.ports import HostRequest
 
 OWNER_TAG = "finetune-uid"
@@ -79,21 +82,42 @@ class AzureDeployments:
         return [*(await ask(read())).values()]
 
     async def details(self, hosted: Hosted) -> Hosted:
-        """As it is: the list tells all."""
-        return hosted
+        """With why it failed, which the operation that made it alone tells; else the list tells all."""
+        why = await self._why(hosted.operation) if hosted.operation else ""
+        return replace(hosted, state="Failed", failure=why) if why else hosted
 
-    async def make(self, request: HostRequest) -> None:
-        """PUT a deployment. It is not waited for: the next look sees how far it is."""
+    async def _why(self, operation: str) -> str:
+        """Why an operation has come to nothing; "" where it has not, or is forgotten as ARM does after some days."""
+        try:
+            found = await self._rest.get(operation, {})
+        except (NotThere, Unreadable, Forbidden):
+            return ""
+        except (Refused, TryLater) as error:
+            if error.reason in {Reason.PROVIDER_REFUSED, Reason.QUOTA_EXCEEDED}:
+                return error.message  # one that is followed by a Location ends as the PUT would have
+            raise
+        said, how = found.get("error") or {}, str(found.get("status") or "")
+        words = plain(": ".join(str(said[part]) for part in ("code", "message") if said.get(part)))
+        return words or how if _STATES.get(how.casefold()) == "Failed" else ""
+
+    async def make(self, request: HostRequest) -> str | None:
+        """PUT a deployment. It is not waited for: the next look sees how far it is, and its operation why it failed."""
+        followed: list[str] = []
+
+        def note(answer: Any) -> None:
+            headers = answer.http_response.headers
+            followed.append(headers.get("Azure-AsyncOperation") or headers.get("Location") or "")
 
         async def put() -> None:
-            begin = self._arm.deployments.begin_create_or_update
+            begin, options = self._arm.deployments.begin_create_or_update, {**self._options, "raw_response_hook": note}
             try:
-                await begin(*self._place, request.name, wanted(request), polling=False, **self._options)
+                await begin(*self._place, request.name, wanted(request), polling=False, **options)
             except HttpResponseError as error:
                 if error.status_code != HTTPStatus.ACCEPTED:  # a rule of ARM's that the SDK lacks here
                     raise
 
         await ask(put())
+        return self._rest.path_of(followed[-1]) if followed else None
 
     async def delete(self, hosted: Hosted) -> None:
         """DELETE a deployment; one that is not there is no error."""

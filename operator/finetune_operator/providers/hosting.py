@@ -72,9 +72,9 @@ class Hosting:
         """A deployment of a list, with what the list does not tell."""
         return await self._accounts.of(hosted.connection).host(lambda host: host.details(hosted))
 
-    async def make(self, connection: str, request: HostRequest) -> None:
-        """Have a deployment made."""
-        await self._accounts.of(connection).host(lambda host: host.make(request))
+    async def make(self, connection: str, request: HostRequest) -> str | None:
+        """Have a deployment made; the operation that tells of it, where the provider gives one."""
+        return await self._accounts.of(connection).host(lambda host: host.make(request))
 
     async def delete(self, hosted: Hosted) -> None:
         """Have a deployment deleted."""

@@ -158,11 +158,15 @@ class HostingApi(Protocol):
         ...
 
     async def details(self, hosted: Hosted) -> Hosted:
-        """The same one with what it serves and how it is billed, where a list does not tell."""
+        """The same one with what it serves, how it is billed and why it failed, where a list does not tell."""
         ...
 
-    async def make(self, request: HostRequest) -> None:
-        """Ask for a deployment; the same again changes nothing."""
+    async def make(self, request: HostRequest) -> str | None:
+        """Ask for a deployment; the same again changes nothing.
+
+        Returns:
+            The operation that tells why it failed, where the deployment itself does not.
+        """
         ...
 
     async def delete(self, hosted: Hosted) -> None:

@@ -41,6 +41,9 @@ Manifest = dict[str, Any]
 MOVING_SECONDS, RESTING_SECONDS = 20.0, 600.0
 """Between two looks, while something changes at the provider and while nothing does."""
 
+CLOCK_MARGIN = timedelta(minutes=5)
+"""By how much a provider's clock may differ that takes our signatures: our own question may be dated earlier by it."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -99,8 +102,11 @@ class Look:
         return Rate(f"{units} {sku}" if units > 1 else sku, amount, self.facts.price_is_of(base_model, sku))
 
     def basis(self, recorded: Sequence[HostedDeployment]) -> str | None:
-        """How the price of an hour comes about."""
-        standing = [self.found[one.name] for one in recorded if one.billed_since and one.name in self.found]
+        """How the price of an hour comes about; as it was told before, of what one list lacks."""
+        billed, before = [one for one in recorded if one.billed_since], self.view.status.cost
+        if before is not None and any(one.name not in self.found for one in billed):
+            return before.basis
+        standing = [self.found[one.name] for one in billed if one.name in self.found]
         rates = [rate for there in standing if (rate := self.price(there)) is not None]
         return hosting_cost.basis(rates, self.facts.hosting_currency)
 
@@ -161,7 +167,9 @@ class HostedDeployments:
         if written is None:
             return look.deployment, view  # deleted meanwhile, whoever has taken its finalizer off: nothing is made
         await self._tell(written, view, asleep, seen)
-        plan = await self._do(look, plan)
+        self._guard()
+        status = await self._make(look, plan, status)
+        plan = await self._delete(look, plan)
         if trouble is not None and plan.serving.state != "Failing":
             raise trouble
         fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
@@ -259,8 +267,21 @@ class HostedDeployments:
         there = found.get(wanted.name)
         if spec.attach is not None and there is not None and there.connection == wanted.connection:
             found[wanted.name] = await self._calls.details(there)
+        for one in view.status.hosted or ():
+            await self._ask_why(one, found)
         facts = self._catalogue().of(catalogue_name(target.connection))
         return Look(deployment, view, spec, target, wanted, found, facts)
+
+    async def _ask_why(self, one: HostedDeployment, found: dict[str, Hosted]) -> None:
+        """Of a deployment that failed, or does not show, what only the operation tells that made it."""
+        there = found.get(one.name)
+        unsure = there is None or (there.state == "Failed" and not there.failure)
+        if one.operation is None or one.released_at is not None or not unsure:
+            return
+        asked = there or Hosted(one.name, "Creating", one.connection)
+        told = await self._calls.details(replace(asked, operation=one.operation))
+        if told.state == "Failed":
+            found[one.name] = told
 
     async def _usage(self, look: Look, plan: Plan) -> idle.Found | None:
         """What the provider's figures say of the deployment that answers; None while none does."""
@@ -275,7 +296,7 @@ class HostedDeployments:
         ):
             return None
         now, usage = look.view.now, idle.usage_of(look.usage, entry.name)
-        since = moment(usage.last_request_at or entry.created_at)
+        since = moment(usage.last_request_at) if usage.last_request_at else moment(entry.created_at) - CLOCK_MARGIN
         try:
             figures = await self._calls.usage(there, since, now)
             activity = idle.of_figures(figures, usage, moment(entry.created_at))
@@ -334,8 +355,7 @@ class HostedDeployments:
             if trouble is not None:
                 return going(view, _held_up(deployment, view, trouble))
             if left:
-                names = ", ".join(one.name for one in left)
-                return going(view, reconciling(Reason.PENDING, f"{names} is being deleted at the provider"))
+                return going(view, _still_there(deployment, view, left))
             await self._tell_unknown(deployment, view)
         await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
         return None
@@ -384,17 +404,26 @@ class HostedDeployments:
             return ours, error
         return list(decide.released(ours, free, view.now)), None
 
-    async def _do(self, look: Look, plan: Plan) -> Plan:
-        """Make what is to be made, delete one of what is to go. What answers does so whether that goes or not.
+    async def _make(self, look: Look, plan: Plan, status: ModelDeploymentStatus) -> ModelDeploymentStatus:
+        """Make what is to be made; the status with the operation that tells of it.
+
+        Raises:
+            ProviderError: it is not made, as far as is known.
+        """
+        if not plan.make:
+            return status
+        recorded = next(one for one in plan.recorded if one.name == look.wanted.name)
+        request = hosting.request(look.deployment, look.spec, look.target, recorded)
+        operation = await self._calls.make(look.wanted.connection, request)
+        followed = decide.followed(status.hosted or (), look.wanted.name, operation)
+        return status.model_copy(update={"hosted": list(followed)})
+
+    async def _delete(self, look: Look, plan: Plan) -> Plan:
+        """Delete one of what is to go. What answers does so whether that goes or not.
 
         Raises:
             ProviderError: it did not do its part, and nothing of the wanted version answers.
         """
-        self._guard()
-        if plan.make:
-            recorded = next(one for one in plan.recorded if one.name == look.wanted.name)
-            request = hosting.request(look.deployment, look.spec, look.target, recorded)
-            await self._calls.make(look.wanted.connection, request)
         for one in [one for one in plan.recorded if one.name in plan.delete[:1]]:
             try:
                 await self._calls.delete(look.found[one.name])
@@ -426,6 +455,16 @@ def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -
         return reconciling(error.reason, f"its deployments are deleted later: {error.message}")
     message = f"{error.message}; annotate it with {ABANDON_ANNOTATION}=true to let it go"
     return stalled(error.reason, f"its deployments cannot be deleted: {message}")
+
+
+def _still_there(deployment: Manifest, view: DeploymentView, left: Sequence[HostedDeployment]) -> list[Fact]:
+    """What is said while deletions are on their way, and when they have come to nothing for long."""
+    asked, names = deployment["metadata"]["deletionTimestamp"], ", ".join(one.name for one in left)
+    if view.now - moment(asked) < decide.LONG:
+        return reconciling(Reason.PENDING, f"{names} is being deleted at the provider")
+    said = f"{names} was asked to go at {asked}, and stays at the provider, which has accepted that: see there what"
+    message = f"{said} holds it; or annotate this object with {ABANDON_ANNOTATION}=true to let it go"
+    return stalled(Reason.PROVIDER_BUSY, message)
 
 
 def _as_recorded(_: Hosted) -> None:

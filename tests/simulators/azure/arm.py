@@ -63,6 +63,8 @@ class Arm:
         request = _understood(call)
         deployment, operation, new = self._deployments.put(call.path["deployment"], request, self._models)
         headers = self._follow(call, operation)
+        if self._settings.answers_put == "Accepted":
+            return Reply(202, headers={"Location": next(iter(headers.values())), **headers})
         return Reply.json(self.shown(deployment), 201 if new else 200, headers)
 
     def delete(self, call: Call) -> Reply:
@@ -73,13 +75,20 @@ class Arm:
         if operation is None:
             return Reply(204)
         headers = self._follow(call, operation)
-        return Reply(202, headers=headers | {"Location": headers["Azure-AsyncOperation"]})
+        return Reply(202, headers={"Location": next(iter(headers.values())), **headers})
 
     def operation(self, call: Call) -> Reply:
         """How far an operation is."""
         operation = self._deployments.operations.get(call.path["operation"])
         if operation is None:
             raise ApiError(404, "OperationNotFound", "The operation does not exist.")
+        how = self._settings.answers_polls
+        if how == "Nothing" or (how == "Location" and operation.status == "Succeeded"):
+            return Reply(204)
+        if how == "Location" and operation.error:
+            raise ApiError(400, operation.error["code"], operation.error["message"])
+        if how == "Location":
+            return Reply(202, headers={"Location": call.url + call.raw_path})
         body: dict[str, Any] = {"id": call.path["operation"], "name": operation.id, "status": operation.status}
         if operation.error:
             body["error"] = operation.error
@@ -106,7 +115,8 @@ class Arm:
     def _follow(self, call: Call, operation: Operation) -> dict[str, str]:
         path = OPERATIONS.format(subscription=self._settings.subscription, location=self._settings.location)
         url = f"{call.url}{path}/{operation.id}?api-version={call.query['api-version']}"
-        return {"Azure-AsyncOperation": url, "Retry-After": str(self._settings.retry_after_seconds)}
+        how = "Azure-AsyncOperation" if self._settings.answers_polls == "Status" else "Location"
+        return {how: url, "Retry-After": str(self._settings.retry_after_seconds)}
 
     def _find(self, call: Call) -> Deployment:
         name = call.path["deployment"]

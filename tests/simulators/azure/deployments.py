@@ -54,6 +54,10 @@ class Operation:
     status: str = "InProgress"
     error: dict[str, str] | None = None
 
+    def fails(self, code: str, message: str, status: str = "Failed") -> None:
+        """It has come to nothing."""
+        self.status, self.error = status, {"code": code, "message": message}
+
 
 @dataclass
 class Deployments:
@@ -101,16 +105,26 @@ class Deployments:
             return None
         self._only_one()
         deployment = self.found[name]
+        failure, self.settings.fail_next_deletion = self.settings.fail_next_deletion, None
+        before = deployment.state, deployment.answers_from
         deployment.turn += 1
         deployment.state, deployment.answers_from = "Deleting", None
         operation = self._begin()
 
         def gone() -> None:
-            self._remove(name)
-            operation.status = "Succeeded"
+            if failure:
+                deployment.state, deployment.answers_from = before
+                operation.fails("DeletionFailed", failure)
+            else:
+                self._remove(name)
+                operation.status = "Succeeded"
 
         self.clock.after(self.settings.delete_seconds, gone)
         return operation
+
+    def fail(self, name: str) -> None:
+        """What stood fails, long after it was made."""
+        self.found[name].state, self.found[name].answers_from = "Failed", None
 
     def use(self, name: str) -> Deployment:
         """The deployment that a call on the data plane reaches.
@@ -159,11 +173,15 @@ class Deployments:
         failure, self.settings.fail_next_deployment = self.settings.fail_next_deployment, None
 
         def finish() -> None:
-            operation.status = deployment.state = "Failed" if failure else "Succeeded"
             if failure:
-                operation.error = {"code": "DeploymentFailed", "message": failure}
+                deployment.state = self.settings.failed_state
+                operation.fails("DeploymentFailed", failure, deployment.state)
             else:
+                operation.status = deployment.state = "Succeeded"
                 self._serve(deployment)
+            if failure and self.settings.failed_ones_vanish:
+                self._remove(deployment.name)
+                return
             if deployment.serving:
                 self._expire_later(deployment)
 

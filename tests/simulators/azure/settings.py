@@ -1,7 +1,7 @@
 """What a test may turn at Azure, and Azure's prices."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -67,3 +67,13 @@ class AzureSettings(OpenAISettings):
     capacity: int = 1000
     retry_after_seconds: int = 0
     fail_next_deployment: str | None = None
+    failed_state: str = "Failed"
+    """What a deployment that fails is shown as."""
+    failed_ones_vanish: bool = False
+    """Whether it is taken away again, so that only the operation tells of it."""
+    fail_next_deletion: str | None = None
+    """It is accepted, and comes to nothing: the deployment stands as before."""
+    answers_put: Literal["Created", "Accepted"] = "Created"
+    """With the deployment, or with 202 and without a body."""
+    answers_polls: Literal["Status", "Location", "Nothing"] = "Status"
+    """How an operation is told of: by its status; as a Location, by 202 until it is over; or by 204 whatever it is."""

@@ -124,3 +124,8 @@ def test_it_is_as_old_as_its_provider_says() -> None:
 def test_what_serves_no_version_of_the_model_is_not_recorded_so_that_it_can_never_be_deleted() -> None:
     assert plan([], {"prod": there("ft-9")}, WANTED, SERVED, at(0)).recorded == ()
     assert plan([record()], {"prod": there("ft-9")}, WANTED, SERVED, at(0)).recorded == ()
+
+
+def test_what_was_made_in_the_future_by_its_providers_clock_is_recorded_as_made_now() -> None:
+    early = Hosted("prod", "Ready", "azure", model="ft-2", created_at=at(3 * 3600))
+    assert plan([], {"prod": early}, WANTED, SERVED, at(0)).recorded[0].created_at == stamp(0)

@@ -15,6 +15,7 @@ from finetune_operator.runtime.queue import Key, Requeue
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
+from tests.simulators.flapping import Flapping
 from tests.unit.finetune_operator.reconcilers.cloud import (
     UNANSWERED,
     AzureCluster,
@@ -421,3 +422,14 @@ async def test_a_key_that_may_deploy_and_not_ask_is_told_so(cluster, provider):
     await go_on(cluster, 900)
     stalled = cluster.condition("Stalled", DEPLOYMENT)
     assert (stalled["status"], stalled["reason"]) == ("True", "CredentialsInvalid")
+
+
+async def test_how_its_price_comes_about_stays_told_while_a_list_lacks_it(cluster, provider):
+    await deployed(cluster)
+    basis = cluster.status(DEPLOYMENT)["cost"]["basis"]
+    provider.meddle = Flapping(provider, 1, 0, reads=False)
+    cluster.wake(DEPLOYMENT)
+    await cluster.settle()
+    status = cluster.status(DEPLOYMENT)
+    assert "unseenSince" in status["hosted"][0]
+    assert status["cost"]["basis"] == basis

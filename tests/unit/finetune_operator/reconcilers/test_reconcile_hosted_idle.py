@@ -188,3 +188,23 @@ async def test_one_that_is_woken_before_it_was_deleted_does_not_fall_asleep_agai
     provider.set(may_deploy=True)
     await go_on(cluster, 2 * HOUR, 600)
     assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Idle", [])
+
+
+@pytest.fixture(params=[-3 * HOUR, -120, 3 * HOUR], ids="{:+.0f} s".format)
+def wrong_clock(request: Any, provider: AzureSimulator) -> None:
+    """Azure takes tokens and no signatures: its clock may be any."""
+    provider.clock.now += request.param
+
+
+@pytest.mark.usefixtures("wrong_clock")
+async def test_whatever_the_providers_clock_what_is_asked_stays_and_what_is_not_goes_in_its_time(cluster, provider):
+    await change(cluster, idle=IDLE)
+    for _ in range(5):
+        ask(provider)
+        await go_on(cluster, HOUR, 600)
+        assert cluster.condition("Idle", DEPLOYMENT)["reason"] == "InUse"
+    ask(provider)
+    await go_on(cluster, 2 * HOUR, 600)
+    assert len(hosts(provider)) == 1
+    await go_on(cluster, HOUR, 600)
+    assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Idle", [])
