@@ -96,7 +96,7 @@ async def test_a_service_that_refuses_the_filter_by_labels_is_looked_through_wit
 
 async def test_a_pause_until_a_date_is_kept(provider, begin):
     cluster = await begin(with_cloud_job)
-    until = datetime.fromtimestamp(datetime.now(UTC).timestamp() + 600, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    until = datetime.fromtimestamp(provider.clock.now + 600, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
     provider.fault(CREATE, status=429, code="rate_limit_exceeded", headers={"Retry-After": until})
     await cluster.check()
     await cluster.settle()
