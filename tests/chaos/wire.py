@@ -137,8 +137,12 @@ class Wire:
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
     def _is_own(self, obj: Manifest) -> bool:
-        """Connections belong to no namespace; on a control plane of its own an operator would not see others'."""
-        return obj["metadata"].get("name") in {None, "local", self.namespace}
+        """Connections belong to no namespace; on a control plane of its own an operator would not see others'.
+
+        Nor would it share one with operators that go by other clocks: each would take the others' check for overdue.
+        """
+        shared = set() if self.clocks else {"local"}
+        return obj["metadata"].get("name") in {None, self.namespace} | shared
 
     def _own(self, call: Call, text: bytes) -> bytes:
         """A list without others' connections."""
@@ -207,7 +211,8 @@ def _cluster(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
 async def open_wire(kubeconfig: Path, own: Path, namespace: str) -> AsyncIterator[Wire]:
     """A wire to the cluster of `kubeconfig`; `own` is written as the kubeconfig that leads over it.
 
-    Of connections, the operator behind it sees `local` and the one that bears the namespace's name.
+    Of connections, the operator behind it sees the one that bears the namespace's name, and `local` unless the wire has
+    clocks of its own.
     """
     server, context = _cluster(kubeconfig)
     connector = aiohttp.TCPConnector(ssl=context, limit=0)
