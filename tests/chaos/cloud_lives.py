@@ -16,7 +16,7 @@ CloudLife = Callable[[CloudSite], Awaitable[None]]
 async def is_served(site: CloudSite, template: Manifest | None = None) -> None:
     """A model is tuned, registered, deployed where that is needed, and answers for an hour."""
     await site.serves(**(template or {}))
-    site.advance(HOUR)
+    await site.passes(HOUR)
 
 
 async def is_renewed(site: CloudSite) -> None:

@@ -18,7 +18,8 @@ from tests.chaos.wire import Answer, Call, Forward, HangUp, Wire, open_wire
 
 T = TypeVar("T")
 Position = Literal["before", "after"]
-QUIET_SECONDS = 1.0
+QUIET_SECONDS = 2.0
+"""Longer than the second after which an operator looks again at what somebody else has changed meanwhile."""
 
 
 @dataclass(frozen=True)

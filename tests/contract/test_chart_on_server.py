@@ -280,7 +280,6 @@ def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(server: Serv
         ([], "checkImage.repository and image.repository are placeholders"),
         (["image.repository=r/operator"], "checkImage.repository is a placeholder"),
         (["image.repository=r/operator", "checkImage.repository=r/check"], None),
-        (["image.repository=r/operator", "checkImage=null"], None),
     ],
 )
 def test_notes_name_the_images_that_are_placeholders(server: Server, values: list[str], says: str | None) -> None:
