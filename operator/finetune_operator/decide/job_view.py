@@ -61,7 +61,7 @@ class JobView:
     remote: bool = False
     """Whether its provider is outside of the cluster."""
     outdated: bool = False
-    """Whether its connection has changed since the attempt's pod was made: it would be another one now."""
+    """Of a pod that cannot start: whether its connection has changed since, and it would be another one now."""
     restored: str | None = None
     """The restore that has brought it back from a backup, if one has."""
     held: bool = False

@@ -247,9 +247,11 @@ class JobReconciler:
 
 
 def _is_outdated(run: Run, connection: LLMConnectionSpec | None) -> bool:
-    """Whether the connection has changed since the attempt's pod was made by it."""
+    """Whether the connection has changed since the attempt's pod was made by it, which cannot start."""
     local = connection.hugging_face if connection else None
-    return local is not None and run.made_by not in {"", training_job.made_by(local)}
+    if local is None or run.failure is None or not run.made_by:
+        return False  # the digest is not worth its time where nothing follows from it
+    return run.made_by != training_job.made_by(local)
 
 
 def _address(job: Manifest) -> tuple[str, str, str]:

@@ -99,7 +99,7 @@ class Gradients:
         """Try whether the model can compute passes side by side, as it is in training."""
         if self._at_once == 1:
             return
-        why = side_by_side.why_in_order(self._net, partial(self._sums, self._steps.idle()))
+        why = side_by_side.why_in_order(self._net, partial(self._sums, self._net, self._steps.idle()))
         self._at_once = self._at_once if why is None else 1
         logger.info("passes are computed %s", f"{self._at_once} at a time" if why is None else f"in order: {why}")
 
@@ -142,7 +142,7 @@ class Gradients:
         What failed is only freed when the exception is gone, so nothing may be tried before this has returned.
         """
         if self._at_once > 1:
-            return self._side_by_side(passes, weight)
+            return self._side_by_side(model, passes, weight)
         total = torch.zeros(1 + len(self._objective.measures), device=self._device)
         gapless = self._device.type != "cpu" or hasattr(self._net, "peft_config")
         try:
@@ -150,8 +150,7 @@ class Gradients:
                 self._cut_short = self.asked()
                 if self._cut_short:
                     break
-                with self.autocast():
-                    means = counts * self._objective.sums(model, on_device(batch, self._device)) / max(weight, 1)
+                means = counts * self._sums(model, batch) / max(weight, 1)
                 self._backward(means[0])
                 total += means.detach()
                 if not gapless:
@@ -161,10 +160,11 @@ class Gradients:
             return None
         return total
 
-    def _side_by_side(self, passes: list[Pass], weight: int) -> torch.Tensor:
+    def _side_by_side(self, model: Any, passes: list[Pass], weight: int) -> torch.Tensor:
         """The same on a CPU. Added up in the order of the passes, gradients are the same to the bit each time."""
         total = torch.zeros(1 + len(self._objective.measures))
-        for made in side_by_side.each(passes, partial(self._of_pass, weight=weight), at_once=self._at_once):
+        of_pass = partial(self._of_pass, model, weight)
+        for made in side_by_side.each(passes, of_pass, at_once=self._at_once):
             if made is None:
                 self._cut_short = True
                 break
@@ -175,23 +175,25 @@ class Gradients:
                     value.grad = gradient if value.grad is None else value.grad.add_(gradient)
         return total
 
-    def _of_pass(self, batch: Pass, weight: int) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]] | None:
+    def _of_pass(
+        self, model: Any, weight: int, batch: Pass
+    ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]] | None:
         """The means of a pass and its gradients by `own`; None where somebody asked to stop."""
         if self.asked():
             return None
-        means = self._sums(batch) / max(weight, 1)
+        means = self._sums(model, batch) / max(weight, 1)
         return means.detach(), torch.autograd.grad(means[0], self.own, allow_unused=True)
 
-    def _sums(self, batch: Pass) -> torch.Tensor:
+    def _sums(self, model: Any, batch: Pass) -> torch.Tensor:
         with self.autocast():
-            return self._objective.sums(self._net, on_device(batch, self._device))
+            return self._objective.sums(model, on_device(batch, self._device))
 
     def measured(self, passes: list[Pass]) -> Iterator[list[float] | None]:
         """The sums of each pass, without gradients; None and no more where somebody asked to stop."""
 
         def of_pass(batch: Pass) -> list[float] | None:
             with torch.no_grad():  # which holds for one thread
-                return None if self.asked() else self._sums(batch).tolist()
+                return None if self.asked() else self._sums(self._net, batch).tolist()
 
         return side_by_side.each(passes, of_pass, at_once=self._at_once)
 

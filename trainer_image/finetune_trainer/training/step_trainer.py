@@ -284,17 +284,16 @@ class StepTrainer(Trainer):
         self._net.eval()
         ways = self._gradients
         sums, weight, given_up = np.zeros(1 + len(self._objective.measures)), 0, False
-        with torch.no_grad():
-            for start in range(0, len(store), SORTED_TOGETHER):
-                rows = range(start, min(start + SORTED_TOGETHER, len(store)))
-                mine = self.world.share(rows, store.lengths[start : rows.stop])
-                passes = ways.with_idle(self._objective.passes(store, mine, ways.cut))
-                for (batch, counts), of_pass in zip(passes, ways.measured([one for one, _ in passes]), strict=False):
-                    if of_pass is None:
-                        given_up = True
-                        break
-                    sums += counts * np.asarray(of_pass)
-                    weight += counts * self._objective.weight(batch)
+        for start in range(0, len(store), SORTED_TOGETHER):
+            rows = range(start, min(start + SORTED_TOGETHER, len(store)))
+            mine = self.world.share(rows, store.lengths[start : rows.stop])
+            passes = ways.with_idle(self._objective.passes(store, mine, ways.cut))
+            for (batch, counts), of_pass in zip(passes, ways.measured([one for one, _ in passes]), strict=False):
+                if of_pass is None:
+                    given_up = True
+                    break
+                sums += counts * np.asarray(of_pass)
+                weight += counts * self._objective.weight(batch)
         *of_all, rows_or_tokens, stopped = self.world.sums(*sums.tolist(), weight, given_up)
         return [value / rows_or_tokens for value in of_all] if rows_or_tokens and not stopped else None
 
