@@ -110,7 +110,7 @@ bench-data: venv ## `check` on large files beside datasets and tokenizers (ROWS=
 
 .PHONY: fuzz
 fuzz: venv ## random bytes as datasets, for hours: each must give a verdict
-	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/unit/finetune_trainer/test_data_fuzz.py $(PYTEST)
+	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/unit/finetune_trainer/data/test_data_fuzz.py $(PYTEST)
 
 .PHONY: test-chaos
 test-chaos: venv programs ## kill the operator at every fault point, refuse, cut and freeze (minutes)

@@ -27,8 +27,8 @@ from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.manifest import read_jobs
 from finetune_trainer.job.yaml_documents import shown
+from finetune_trainer.models.memory_fit import doubt, in_words, judged, rooms_meant
 from finetune_trainer.models.model_cache import find_model, is_air_gapped
-from finetune_trainer.models.room import doubt, in_words, judged, rooms_meant
 from finetune_trainer.prepare import convert_all
 
 _NEXT_STEP_HERE = {

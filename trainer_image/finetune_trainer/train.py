@@ -34,7 +34,7 @@ from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned
 from finetune_trainer.evaluation.page import page
 from finetune_trainer.job.given import job_given
-from finetune_trainer.models import base_model, memory, room
+from finetune_trainer.models import base_model, memory, memory_fit
 from finetune_trainer.models.base_probe import Probe, probe
 from finetune_trainer.output import artifact, merge
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
@@ -218,7 +218,7 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     job, world, reporter = attempt.job, attempt.world, attempt.reporter
     width = compute_dtype_of(job).itemsize
     shards = world.tell(
-        "shards", lambda: room.require(job.spec, folder, verdict, reporter, compute_bytes=width, ranks=world.size)
+        "shards", lambda: memory_fit.require(job.spec, folder, verdict, reporter, compute_bytes=width, ranks=world.size)
     )
     held = Held.of(job, folder, world, shards)
     run = _prepare(attempt, folder, verdict, held.model, shards=shards)
@@ -231,7 +231,7 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
             run.padded = world.tell("padded", lambda: padded)
         logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
         trainer = _train(run)
-        room.report_peak(reporter, trainer.lesson.halvings)
+        memory_fit.report_peak(reporter, trainer.lesson.halvings)
         result = _result(run, trainer)
         run.model = held.released(trainer, run.compute_dtype)
     return run, result

@@ -12,11 +12,11 @@ from hypothesis import settings
 from finetune_api.names import ARTIFACTS_PREFIX
 from finetune_trainer.computing import four_bit
 from tests.assets.tiny_model import make_tiny_model
-from tests.unit.finetune_trainer.azure_store import AzureBucket
 from tests.unit.finetune_trainer.checked import check
-from tests.unit.finetune_trainer.google_store import GoogleBucket
-from tests.unit.finetune_trainer.object_server import MemoryBucket, served
-from tests.unit.finetune_trainer.stores import Bucket, serving
+from tests.unit.finetune_trainer.storage.azure_store import AzureBucket
+from tests.unit.finetune_trainer.storage.google_store import GoogleBucket
+from tests.unit.finetune_trainer.storage.object_server import MemoryBucket, served
+from tests.unit.finetune_trainer.storage.stores import Bucket, serving
 
 __all__ = ["check"]
 

@@ -16,7 +16,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import JOB_VARIABLE
 from finetune_trainer.__main__ import main
 from finetune_trainer.attempt.metrics import Metrics
-from tests.unit.finetune_trainer import ranks
+from tests.unit.finetune_trainer.computing import ranks
 from tests.unit.finetune_trainer.jobs import make_job, write_rows
 
 STEPS_PER_EPOCH = 20

@@ -5,7 +5,7 @@
 A layer is whole for as long as it computes. Of a model that is tuned as a whole, gradients and optimizer are shared out
 as its weights are; gradients are summed, not averaged. Adapters are small: each rank holds all of them, as without
 sharding. Every rank must make the same forward and backward passes, in number and order. When a model is shared out is
-decided in `room.py`.
+decided in `memory_fit.py`.
 """
 
 from typing import Any

@@ -9,7 +9,7 @@
     overhead     kernels' workspace; on a CPU the interpreter with its libraries, kernels compiled for this job, and
                  what the C library cannot use between blocks of memory
 
-It measures nothing and knows neither devices nor jobs' data: `room.py` does. How far it is from real peaks is in
+It measures nothing and knows neither devices nor jobs' data: `memory_fit.py` does. How far it is from real peaks is in
 bench/results/memory.md; what it gets wrong ends as OutOfMemory with a next step.
 """
 

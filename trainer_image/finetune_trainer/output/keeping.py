@@ -20,7 +20,7 @@ from finetune_trainer.output.snapshots import Snapshots
 from finetune_trainer.storage import artifact_store
 from finetune_trainer.storage.durable import write_errors
 from finetune_trainer.storage.store import Store
-from finetune_trainer.training.saved import newest_step
+from finetune_trainer.training.checkpoint_names import newest_step
 
 PERIOD_SECONDS = 5.0
 """How often the thread looks whether there is anything new to upload."""

@@ -24,7 +24,7 @@ from finetune_trainer.attempt.trackers import RUNS_FOLDER, TENSORBOARD_FOLDER
 from finetune_trainer.evaluation.kept import FOLDER as ANSWERS
 from finetune_trainer.storage.durable import UNFINISHED, is_within, read_manifest, sha256_of, write_errors
 from finetune_trainer.storage.store import Store
-from finetune_trainer.training.saved import newest_step
+from finetune_trainer.training.checkpoint_names import newest_step
 
 NEWS = (CHECKPOINTS_FOLDER, ANSWERS, RUNS_FOLDER)
 """Parts of a job's output folder that are worth a new snapshot when they change."""

@@ -31,7 +31,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.computing.sharding import gathered, like
 from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
 from finetune_trainer.storage.durable import manifest_now, remove_unfinished, whole_folder
-from finetune_trainer.training.saved import checkpoints_in, folder_name
+from finetune_trainer.training.checkpoint_names import checkpoints_in, folder_name
 
 KEPT = 2
 """Checkpoints that are kept: the newest may turn out to be damaged."""

@@ -12,7 +12,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.computing.ranks import World
-from finetune_trainer.models import base_model, memory, model_shape, room
+from finetune_trainer.models import base_model, memory, memory_fit, model_shape
 from finetune_trainer.models.adapters import require_mergeable, with_adapters
 from finetune_trainer.training.batches import Plan
 
@@ -106,7 +106,7 @@ class Held:
         sharding.gather(self.model, self.whole, compute_dtype)
         if self.whole is None:
             return self.model
-        available = room.room_here().available
+        available = memory_fit.room_here().available
         fits = available is None or sum(value.nbytes for value in self.whole.parameters()) < available
         return self.whole.to(device()) if fits else self.whole
 
@@ -154,7 +154,7 @@ def compute_dtype_of(job: TrainerJob) -> Any:
 
 def fit_of(job: TrainerJob, model: Any, train: "Store", validation: "Store | None", shards: int = 1) -> memory.Fit:
     """What one forward and backward pass may hold on this machine, whose part of the model is one of `shards`."""
-    here, shape = room.room_here(), model_shape.of_model(model)
+    here, shape = memory_fit.room_here(), model_shape.of_model(model)
     longest = max(train.longest, validation.longest if validation else 0)
     if shape is None:
         return memory.Fit(longest, activation_checkpointing=False)

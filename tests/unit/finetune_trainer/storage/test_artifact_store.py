@@ -23,7 +23,7 @@ from finetune_trainer.output.snapshots import Snapshots
 from finetune_trainer.storage import artifact_store, store, store_clients
 from finetune_trainer.storage.durable import read_manifest, whole_folder
 from finetune_trainer.storage.store import Store
-from tests.unit.finetune_trainer.azure_store import SIGNATURE
+from tests.unit.finetune_trainer.storage.azure_store import SIGNATURE
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.test_train import do
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "custom-code"
+EXAMPLES = Path(__file__).resolve().parents[4] / "examples" / "custom-code"
 REFERENCE = {"configMapRef": {"name": "my-recipe", "key": "train.py"}}
 
 

@@ -54,5 +54,5 @@ def test_the_hub_token_of_the_base_model_goes_before_that_of_the_data(tmp_path, 
 
 
 def test_the_guide_names_every_key():
-    guide = (Path(__file__).parents[3] / "docs" / "guides" / "tune.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[4] / "docs" / "guides" / "tune.md").read_text(encoding="utf-8")
     assert {name for name in DATA_KEYS if name.isupper() and f"`{name}`" not in guide} == set()

@@ -6,8 +6,8 @@ from typing import ClassVar
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
-from tests.unit.finetune_trainer.object_server import BUCKET, PAGE, Answer, MemoryBucket, Request, fault_status
-from tests.unit.finetune_trainer.stores import Fault
+from tests.unit.finetune_trainer.storage.object_server import BUCKET, PAGE, Answer, MemoryBucket, Request, fault_status
+from tests.unit.finetune_trainer.storage.stores import Fault
 
 ACCOUNT = "modelstore"
 SIGNATURE = "c2lnbmF0dXJl"

@@ -20,7 +20,7 @@ from finetune_trainer import train
 from finetune_trainer.attempt import launch, outcome
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
-from finetune_trainer.models import room
+from finetune_trainer.models import memory_fit
 from tests.forking import forking
 from tests.unit.finetune_trainer.jobs import make_job, write_rows
 
@@ -65,10 +65,10 @@ def do(job: TrainerJob, messages: str) -> None:
 
 def do_sharing(job: TrainerJob, messages: str) -> None:
     """The same where no rank has room for the whole model."""
-    here = room.room_here()
-    room.room_here = lambda: replace(here, available=1)
+    here = memory_fit.room_here()
+    memory_fit.room_here = lambda: replace(here, available=1)
     # What is whole for the moment is more than half of a tiny model: the estimate would have none of it.
-    room.sharded = lambda need, size: replace(need, setup=replace(need.setup, shards=size))
+    memory_fit.sharded = lambda need, size: replace(need, setup=replace(need.setup, shards=size))
     do(job, messages)
 
 

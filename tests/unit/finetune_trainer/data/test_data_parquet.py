@@ -15,7 +15,7 @@ from finetune_api.dataset import Columns
 from finetune_trainer.data.columns import to_row
 from finetune_trainer.data.parquet import batch_rows
 from finetune_trainer.errors import TrainerError
-from tests.unit.finetune_trainer.test_data_read import (
+from tests.unit.finetune_trainer.data.test_data_read import (
     BIG,
     PARQUET,
     ROWS,

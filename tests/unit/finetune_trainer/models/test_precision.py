@@ -5,11 +5,11 @@ import torch
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.verdict import DatasetVerdict
-from finetune_trainer.models import model_shape, room
-from finetune_trainer.models.room import Room
+from finetune_trainer.models import memory_fit, model_shape
+from finetune_trainer.models.memory_fit import Room
 from finetune_trainer.training.tuning import compute_dtype_of
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_memory import GIB, LLAMA_8B, spec_of
+from tests.unit.finetune_trainer.models.test_memory import GIB, LLAMA_8B, spec_of
 
 ON_CPU = {"gpusPerNode": 0}
 
@@ -61,7 +61,7 @@ def test_before_the_cpu_is_known_only_what_fits_in_no_numbers_is_refused(
     spec = FineTuneJobSpec.model_validate(spec_of(precision=precision).wire() | {"resources": ON_CPU})
     limit = int(gibibytes * GIB)
     verdict = DatasetVerdict(valid=True, reason="Valid", message="")
-    use, error = room.judged(spec, None, verdict, Room("CPU", limit, limit))
+    use, error = memory_fit.judged(spec, None, verdict, Room("CPU", limit, limit))
     assert (use.fits, error is not None) == (fits, refused)
     if gibibytes == 24 and not fits:
         assert "hyperparameters.precision: BFloat16" in use.advice

@@ -9,7 +9,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer.models import memory, room
+from finetune_trainer.models import memory, memory_fit
 from finetune_trainer.training import objective, side_by_side
 from finetune_trainer.training.objective import by_loss
 from finetune_trainer.training.passes import loss_sum
@@ -98,7 +98,7 @@ def test_models_whose_rotation_changes_with_a_pass_compute_in_order():
 
 def on_cores(monkeypatch, cores):
     monkeypatch.setattr(memory, "TOKENS_SIDE_BY_SIDE", SHORT)
-    monkeypatch.setattr(room, "cpu_threads", lambda: cores)
+    monkeypatch.setattr(memory_fit, "cpu_threads", lambda: cores)
 
 
 def test_a_job_learns_the_same_to_the_bit_on_any_number_of_cores(tiny_model, tmp_path, monkeypatch, caplog):

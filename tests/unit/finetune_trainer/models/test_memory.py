@@ -29,10 +29,10 @@ from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import __main__ as command_line
 from finetune_trainer.computing import adapted_linear, frozen_norm
 from finetune_trainer.computing.attention import boundaries, kept_apart, why_not_packed
-from finetune_trainer.models import base_model, memory, model_shape, room
+from finetune_trainer.models import base_model, memory, memory_fit, model_shape
 from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.models.memory import Need, Pass, Rows, Setup
-from finetune_trainer.models.room import Room, advice, bytes_of, doubt, judge, refusal, rooms_meant
+from finetune_trainer.models.memory_fit import Room, advice, bytes_of, doubt, judge, refusal, rooms_meant
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import BART, T5, make_tiny_bart, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
@@ -388,7 +388,7 @@ def judged_8b(monkeypatch, room_, ranks, method, splits=("train",)):
     data = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in splits}
     spec = FineTuneJobSpec.model_validate({**spec_of(method).wire(), "dataset": data})
     verdict = DatasetVerdict(valid=True, reason="Valid", message="")
-    return room.judged(spec, None, verdict, room_, compute_bytes=2, ranks=ranks)
+    return memory_fit.judged(spec, None, verdict, room_, compute_bytes=2, ranks=ranks)
 
 
 @pytest.mark.parametrize(
@@ -410,14 +410,14 @@ def test_a_model_is_shared_out_where_it_does_not_fit_on_each_rank(
     use, error = judged_8b(monkeypatch, gpu(gibibytes), ranks, method)
     assert (use.shards, error is not None) == (shards, refused)
     assert use.fits is not refused
-    assert ("share the model out" in room.in_words(use)) is (shards is not None)
+    assert ("share the model out" in memory_fit.in_words(use)) is (shards is not None)
     if refused and shards:
         assert "on each of 2 that share the model out" in error.message
 
 
 def test_a_rank_of_eight_holds_an_eighth_and_what_is_whole_for_the_moment():
     spec = spec_of("Full")
-    whole, part = need_of(spec), room.sharded(need_of(spec), 8)
+    whole, part = need_of(spec), memory_fit.sharded(need_of(spec), 8)
     one, eighth = (need.parts(need.smallest) for need in (whole, part))
     head = 2 * 128256 * 4096
     moment = head + 2 * (LLAMA_8B.parameters - head) / 32
@@ -440,7 +440,7 @@ def refuse_loading(*_args, **_kwargs):
 
 
 def test_a_job_that_cannot_fit_ends_before_its_model_is_loaded(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "room_here", lambda: Room("CPU", 100_000, 100_000))
+    monkeypatch.setattr(memory_fit, "room_here", lambda: Room("CPU", 100_000, 100_000))
     monkeypatch.setattr(base_model, "load_model", refuse_loading)
     code, report, _ = do(make_job(tmp_path, tiny_model, splits=("train",)))
     assert (code, report.failure.reason) == (ExitCode.INSUFFICIENT_MEMORY, "InsufficientMemory")
@@ -450,8 +450,8 @@ def test_a_job_that_cannot_fit_ends_before_its_model_is_loaded(tiny_model, tmp_p
 
 
 def test_a_job_in_doubt_is_warned_and_runs_and_reports_its_peak(tiny_model, tmp_path, monkeypatch, caplog):
-    here = room.room_here()
-    monkeypatch.setattr(room, "room_here", lambda: replace(here, available=64 * 2**20))
+    here = memory_fit.room_here()
+    monkeypatch.setattr(memory_fit, "room_here", lambda: replace(here, available=64 * 2**20))
     code, report, _ = do(make_job(tmp_path, tiny_model, splits=("train",), hyperparameters={"epochs": 0.2}))
     assert code == ExitCode.OK, report.failure
     assert "memory may not be enough: training takes about " in caplog.text

@@ -11,10 +11,10 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
 from finetune_trainer.attempt import trackers, weights_and_biases
 from finetune_trainer.attempt.interruption import Interruption
+from tests.unit.finetune_trainer.attempt.wandb_server import KEY, FakeWandB
 from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.output.test_keeping import at_step, run
 from tests.unit.finetune_trainer.places import serving
-from tests.unit.finetune_trainer.test_keeping import at_step, run
-from tests.unit.finetune_trainer.wandb_server import KEY, FakeWandB
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from finetune_trainer.computing.adapted_linear import fuse
 from finetune_trainer.computing.ranks import join
 from finetune_trainer.computing.sharding import gather, gathered, is_sharded, spread
 from finetune_trainer.errors import TrainerError
-from tests.unit.finetune_trainer import ranks
+from tests.unit.finetune_trainer.computing import ranks
 
 SIZES = {"vocab_size": 33, "hidden_size": 16, "intermediate_size": 30, "num_hidden_layers": 2}
 CONFIG = LlamaConfig(**SIZES, num_attention_heads=2, tie_word_embeddings=True)

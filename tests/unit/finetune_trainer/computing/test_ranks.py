@@ -28,7 +28,7 @@ from finetune_trainer.training.passes import Cut, labelled, loss_sum
 from finetune_trainer.training.step_trainer import StepTrainer
 from finetune_trainer.training.steps import PASSES, Steps
 from finetune_trainer.training.token_store import TokenStore
-from tests.unit.finetune_trainer import ranks
+from tests.unit.finetune_trainer.computing import ranks
 from tests.unit.finetune_trainer.jobs import make_job
 
 ROWS = [
