@@ -25,8 +25,8 @@ from finetune_operator.providers.catalogue import CatalogueFile
 from finetune_operator.providers.cloud import CloudTraining
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.hosting import Hosting
-from finetune_operator.providers.hugging_face import HuggingFaceTraining
-from finetune_operator.providers.pod_metrics import PodMetrics
+from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
+from finetune_operator.providers.hugging_face.training import HuggingFaceTraining
 from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.cloud_job import CloudJobs

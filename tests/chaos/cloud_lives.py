@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from finetune_operator.providers.s3 import PART_BYTES
+from finetune_operator.providers.aws.s3 import PART_BYTES
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from tests.chaos.cloud_site import HOUR, CloudSite
 from tests.chaos.cloud_turns import BY_THE_HOUR, TURNS

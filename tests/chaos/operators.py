@@ -88,7 +88,7 @@ def environment(namespace: str, kubeconfig: Path, **settings: object) -> dict[st
 
 WARM = (
     "finetune_operator.__main__",
-    *(f"finetune_operator.providers.{sdk}" for sdk in ("azure_openai", "bedrock", "openai", "sagemaker")),
+    *(f"finetune_operator.providers.{provider}.api" for provider in ("azure", "bedrock", "openai", "sagemaker")),
 )
 """What a copy need not import."""
 

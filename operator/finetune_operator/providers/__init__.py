@@ -1,1 +1,1 @@
-"""What runs and serves models: one file per provider behind the protocols of ports.py."""
+"""What runs and serves models: a package per provider behind the protocols of ports.py; beside them what all share."""

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from finetune_api.aws import COMMERCIAL, partition_of
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec
-from finetune_operator.providers.openai_wire import OPENAI_HOST, is_openai
+from finetune_operator.providers.openai.wire import OPENAI_HOST, is_openai
 
 logger = logging.getLogger(__name__)
 

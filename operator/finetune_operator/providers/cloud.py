@@ -35,7 +35,7 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
 )
-from finetune_operator.providers.hugging_face import HuggingFaceTraining, create_job
+from finetune_operator.providers.hugging_face.training import HuggingFaceTraining, create_job
 from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube
 from finetune_operator.runtime.queue import Key

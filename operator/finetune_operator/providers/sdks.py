@@ -13,8 +13,8 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Refused
 from finetune_operator.providers.ports import ClosableApi, Credential
 
-_ROOMS = {"openAI": "openai", "azureOpenAI": "azure_openai", "bedrock": "bedrock", "sageMaker": "sagemaker"}
-"""By the provider's block, the module here that imports its SDK."""
+_ROOMS = {"openAI": "openai", "azureOpenAI": "azure", "bedrock": "bedrock", "sageMaker": "sagemaker"}
+"""By the provider's block, the package here whose `api` imports its SDK."""
 
 REMOTE = frozenset(_ROOMS)
 """Provider blocks of providers outside of the cluster that this release knows."""
@@ -24,7 +24,7 @@ async def imported(provider: str) -> None:
     """Wait until a provider's SDK is there: it is read in a thread, since the event loop has other work."""
     room = _ROOMS.get(provider)
     if room is not None:
-        await asyncio.to_thread(import_module, f"{__package__}.{room}")
+        await asyncio.to_thread(import_module, f"{__package__}.{room}.api")
 
 
 def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> ClosableApi:
@@ -34,21 +34,21 @@ def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> ClosableApi
         Refused: this release does not have its provider.
     """
     if spec.azure_open_ai is not None:
-        from finetune_operator.providers.azure_openai import AzureOpenAIApi
+        from finetune_operator.providers.azure.api import AzureOpenAIApi
 
         return AzureOpenAIApi(spec.azure_open_ai, credential_of(spec.azure_open_ai, secret))
     if spec.bedrock is not None:
-        from finetune_operator.providers.bedrock import BedrockApi
+        from finetune_operator.providers.bedrock.api import BedrockApi
 
         return BedrockApi(spec.bedrock, secret)
     if spec.sage_maker is not None:
-        from finetune_operator.providers.sagemaker import SageMakerApi
+        from finetune_operator.providers.sagemaker.api import SageMakerApi
 
         return SageMakerApi(spec.sage_maker, secret)
     if spec.open_ai is None:
         raise Refused(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")
-    from finetune_operator.providers.openai import OpenAIApi
-    from finetune_operator.providers.openai_client import client
+    from finetune_operator.providers.openai.api import OpenAIApi
+    from finetune_operator.providers.openai.client import client
 
     settings = spec.open_ai
     key = secret[settings.api_key_secret_ref.key]
@@ -58,7 +58,7 @@ def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> ClosableApi
 
 def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credential:
     """The operator's identity at Azure."""
-    from finetune_operator.providers import azure_openai
+    from finetune_operator.providers.azure import api as azure_openai
 
     return azure_openai.credential_of(settings, secret)
 
@@ -69,8 +69,8 @@ async def resolve(azure: AzureOpenAI, workspace: AzureWorkspace, credential: Cre
     Raises:
         ProviderError: it cannot be found out.
     """
-    from finetune_operator.providers import azure_workspace
-    from finetune_operator.providers.azure_arm import ArmRest
+    from finetune_operator.providers.azure import workspace as azure_workspace
+    from finetune_operator.providers.azure.arm import ArmRest
 
     arm = ArmRest(azure.management_endpoint, credential)
     try:

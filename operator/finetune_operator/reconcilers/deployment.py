@@ -30,7 +30,7 @@ from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted
-from finetune_operator.providers.pod_refusals import NotBroughtUp
+from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
 from finetune_operator.reconcilers.context import Context, has_finalizer, parse_spec, parse_status, wants_deletion
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for, wake_of

@@ -13,7 +13,7 @@ from finetune_operator.decide import leftovers
 from finetune_operator.decide.job import PASSING
 from finetune_operator.decide.pod import was_short_of_memory
 from finetune_operator.desired import names
-from finetune_operator.providers.hugging_face import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
+from finetune_operator.providers.hugging_face.training import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
 from finetune_operator.reconcilers.context import has_condition, is_of_the_definition
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import (

@@ -13,7 +13,7 @@ from finetune_operator.decide.run import Run
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.errors import CannotMake, TryLater
-from finetune_operator.providers.hugging_face import create_job
+from finetune_operator.providers.hugging_face.training import create_job
 from finetune_operator.reconcilers.context import Context, has_condition
 from finetune_operator.runtime.errors import REFUSALS, Conflict
 from finetune_operator.runtime.kube import JOBS, owner_uids

@@ -43,8 +43,8 @@ SERVICES = {
     "sagemaker.md": ("sagemaker", "sagemaker-runtime", "s3", "cloudwatch"),
 }
 ROOMS = {
-    "bedrock.md": ("bedrock*.py", "s3.py", "cloudwatch.py"),
-    "sagemaker.md": ("sagemaker*.py", "s3.py", "cloudwatch.py"),
+    "bedrock.md": ("bedrock/*.py", "aws/s3.py", "aws/cloudwatch.py"),
+    "sagemaker.md": ("sagemaker/*.py", "aws/s3.py", "aws/cloudwatch.py"),
 }
 
 

@@ -10,10 +10,10 @@ from botocore import exceptions as boto
 
 from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
-from finetune_operator.providers import s3
-from finetune_operator.providers.aws import Aws, session_of, translated
+from finetune_operator.providers.aws import s3
+from finetune_operator.providers.aws.client import Aws, session_of, translated
+from finetune_operator.providers.aws.s3 import Bucket, in_parts, place_of
 from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unknown
-from finetune_operator.providers.s3 import Bucket, in_parts, place_of
 from tests.simulators.conftest import s3_endpoint
 
 __all__ = ["s3_endpoint"]

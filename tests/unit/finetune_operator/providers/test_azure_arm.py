@@ -13,9 +13,9 @@ from azure.mgmt.cognitiveservices import models as arm
 from finetune_api.azure import AzureOpenAI
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.reasons import Reason
-from finetune_operator.providers.azure_arm import ask
-from finetune_operator.providers.azure_deployments import AzureDeployments, named_base, shown
-from finetune_operator.providers.azure_monitor import figures
+from finetune_operator.providers.azure.arm import ask
+from finetune_operator.providers.azure.deployments import AzureDeployments, named_base, shown
+from finetune_operator.providers.azure.monitor import figures
 from finetune_operator.providers.errors import ProviderError, Refused, TryLater, Unreadable
 from finetune_operator.providers.ports import HostRequest
 from tests.simulators.azure import AzureSimulator

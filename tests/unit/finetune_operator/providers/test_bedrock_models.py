@@ -4,7 +4,7 @@ import pytest
 
 from finetune_api.asking import Question
 from finetune_api.reasons import Reason
-from finetune_operator.providers.bedrock_models import BedrockModels, conversation, on_demand, profile, reply
+from finetune_operator.providers.bedrock.models import BedrockModels, conversation, on_demand, profile, reply
 from finetune_operator.providers.errors import NotThere, Refused
 
 ARN = "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/abc"

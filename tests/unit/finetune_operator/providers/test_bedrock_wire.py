@@ -11,8 +11,9 @@ from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job_status import ProviderFile
 from finetune_api.verdict import SplitName
 from finetune_operator.decide.remote import JobKey
-from finetune_operator.providers import bedrock_deployments, hosting
-from finetune_operator.providers import bedrock_wire as wire
+from finetune_operator.providers import hosting
+from finetune_operator.providers.bedrock import deployments as bedrock_deployments
+from finetune_operator.providers.bedrock import wire
 from finetune_operator.providers.ports import HostRequest, JobRequest
 from tests.simulators.aws.shapes import problems
 from tests.unit.finetune_operator.decide.given import job_spec

@@ -14,10 +14,10 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import ProviderFile
 from finetune_operator.decide.remote import JobKey
-from finetune_operator.providers import openai_client
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.gate import AT_ONCE, CALLS_PER_SECOND
+from finetune_operator.providers.openai import client as openai_client
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
 from tests.simulators.clock import Clock

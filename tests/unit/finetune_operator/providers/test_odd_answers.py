@@ -15,13 +15,14 @@ from finetune_api.aws import Bedrock
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import UNDATED, JobKey
-from finetune_operator.providers import bedrock_wire
-from finetune_operator.providers import openai_wire as wire
-from finetune_operator.providers.bedrock import BedrockApi
+from finetune_operator.providers.bedrock import wire as bedrock_wire
+from finetune_operator.providers.bedrock.api import BedrockApi
 from finetune_operator.providers.errors import Refused, TryLater, Unreadable, understood
-from finetune_operator.providers.openai import OpenAIApi
-from finetune_operator.providers.openai_client import client
+from finetune_operator.providers.openai import wire
+from finetune_operator.providers.openai.api import OpenAIApi
+from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.sdks import build_api
+from finetune_operator.providers.values import plain, when
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import serve
 
@@ -47,7 +48,7 @@ MOMENTS: dict[str, tuple[Any, datetime | None]] = {
 @pytest.mark.parametrize("name", MOMENTS)
 def test_moments_are_read_in_every_form(name):
     said, moment = MOMENTS[name]
-    assert wire.when(said) == moment
+    assert when(said) == moment
     job = wire.job({"id": "j", "status": "running", "created_at": said, "finished_at": said})
     assert (job.created, job.ends, job.dated) == (moment or UNDATED, moment, moment is not None)
 
@@ -118,8 +119,8 @@ SENTENCES = {
 @pytest.mark.parametrize("name", SENTENCES)
 def test_sentences_of_a_provider_are_one_short_line(name):
     said, shown = SENTENCES[name]
-    assert wire.plain(said) == shown
-    json.dumps(wire.plain(said)).encode()
+    assert plain(said) == shown
+    json.dumps(plain(said)).encode()
 
 
 def test_why_a_job_failed_is_a_short_line_whatever_its_code_is():
@@ -336,7 +337,7 @@ async def test_a_model_at_bedrock_whose_results_are_not_told_is_deleted_all_the_
 
     block = {"region": "us-east-1", "roleARN": "arn:aws:iam::123456789012:role/r", "s3": {"bucket": "tuning"}}
     settings = Bedrock.model_validate(block | {"credentials": {"podIdentity": True}})
-    monkeypatch.setattr("finetune_operator.providers.aws.Aws.call", call)
+    monkeypatch.setattr("finetune_operator.providers.aws.client.Aws.call", call)
     api = BedrockApi(settings, {})
     await api.delete_model("m")
     assert asked == ["get_custom_model", "delete_custom_model"]

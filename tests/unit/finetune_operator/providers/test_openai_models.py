@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.asking import Question
 from finetune_operator.providers.errors import Unreadable, understood
-from finetune_operator.providers.openai_models import OpenAIModels
+from finetune_operator.providers.openai.models import OpenAIModels
 
 QUESTION = Question.model_validate(
     {"model": "tuned", "messages": [{"role": "user", "content": "who?"}], "max_tokens": 7}

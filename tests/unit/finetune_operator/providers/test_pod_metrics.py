@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aiohttp import web
 
-from finetune_operator.providers import pod_metrics
-from finetune_operator.providers.pod_metrics import PodMetrics, Unread, is_answering, running_since, use_of
+from finetune_operator.providers.hugging_face import pod_metrics
+from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics, Unread, is_answering, running_since, use_of
 
 STARTED = datetime(2026, 11, 1, tzinfo=UTC)
 LAST = datetime(2026, 11, 2, tzinfo=UTC)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.providers.pod_refusals import NotBroughtUp, Told
+from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp, Told
 from finetune_operator.runtime.kube import EVENTS, PODS
 from tests.unit.finetune_operator.decide.given import NOW, stamp
 from tests.unit.finetune_operator.reconcilers.fake_kube import FakeKube

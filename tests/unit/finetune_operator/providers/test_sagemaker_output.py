@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers import sagemaker_output as output
 from finetune_operator.providers.errors import Refused
+from finetune_operator.providers.sagemaker import output
 
 ADAPTER = b'{"peft_type": "LORA", "r": 4}'
 URI = "s3://theirs/job/output/model.tar.gz"

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey
-from finetune_operator.providers import sagemaker_wire as wire
+from finetune_operator.providers.sagemaker import wire
 
 MADE = datetime(2026, 11, 26, tzinfo=UTC)
 KEY = JobKey("team-a", "sentiment-1", "0b54ae66-0b37-4bd5-9a3d-1f4cf1fcd52f", 12, MADE)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from botocore.session import Session
 
-from finetune_operator.providers.aws import Aws
-from finetune_operator.providers.azure_arm import ArmRest
+from finetune_operator.providers.aws.client import Aws
+from finetune_operator.providers.azure.arm import ArmRest
 from finetune_operator.providers.errors import ProviderError, Unknown, Unreached
-from finetune_operator.providers.openai import OpenAIApi
-from finetune_operator.providers.openai_client import client
+from finetune_operator.providers.openai.api import OpenAIApi
+from finetune_operator.providers.openai.client import client
 from tests.simulators import certificates
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import serve

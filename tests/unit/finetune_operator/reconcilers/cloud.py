@@ -13,7 +13,7 @@ from azure.core.credentials import AccessToken
 from finetune_api.catalogue import Catalogue
 from finetune_api.job_status import ProviderFile
 from finetune_api.trainer import Checked, Report, UploadTarget
-from finetune_operator.providers.azure_openai import AzureOpenAIApi
+from finetune_operator.providers.azure.api import AzureOpenAIApi
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, SECRETS
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import Clock

@@ -9,12 +9,12 @@ from finetune_api.trainer import Report, termination_message
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.handlers.observer import Observer
 from finetune_operator.providers.accounts import Accounts, Build, SignIn
-from finetune_operator.providers.azure_openai import credential_of
+from finetune_operator.providers.azure.api import credential_of
 from finetune_operator.providers.cloud import CloudTraining
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.hosting import Hosting
-from finetune_operator.providers.hugging_face import HuggingFaceTraining
-from finetune_operator.providers.pod_metrics import PodMetrics
+from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
+from finetune_operator.providers.hugging_face.training import HuggingFaceTraining
 from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.cloud_job import CloudJobs

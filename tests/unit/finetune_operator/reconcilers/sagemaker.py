@@ -14,8 +14,8 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.exit_codes import ExitCode
 from finetune_api.trainer import Report
-from finetune_operator.providers import aws
-from finetune_operator.providers.sagemaker import SageMakerApi
+from finetune_operator.providers.aws import client as aws
+from finetune_operator.providers.sagemaker.api import SageMakerApi
 from finetune_operator.runtime.kube import CONNECTIONS, SECRETS
 from tests.simulators.aws.s3 import place
 from tests.simulators.clock import Clock

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.names import WAKE_ANNOTATION
-from finetune_operator.providers.cloudwatch import KEPT, figures, question
+from finetune_operator.providers.aws.cloudwatch import KEPT, figures, question
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
 from tests.simulators.bedrock import BedrockSimulator

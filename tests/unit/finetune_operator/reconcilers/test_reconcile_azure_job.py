@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.azure_openai import token_of
+from finetune_operator.providers.azure.api import token_of
 from finetune_operator.providers.errors import TryLater
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, JOBS, PODS
 from tests.simulators.azure import AzureSimulator

@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from finetune_operator.providers.openai import OpenAIApi
+from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.silence import unanswered
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, NAMESPACES, SECRETS
 from tests.simulators.conftest import start
@@ -50,7 +50,7 @@ async def test_a_provider_that_repeats_the_key_has_it_repeated_nowhere(provider,
 async def test_a_job_that_a_service_gives_no_time_to_is_found_again(provider, begin, monkeypatch):
     """Else the look-up would miss it, and it would be made a second time."""
     cluster = await begin(with_cloud_job)
-    monkeypatch.setattr("finetune_operator.providers.openai_wire.when", lambda _: None)
+    monkeypatch.setattr("finetune_operator.providers.openai.wire.when", lambda _: None)
     provider.fault(CREATE, after_commit=True)
     await cluster.check()
     await cluster.settle()
@@ -67,7 +67,7 @@ async def test_a_defect_of_ours_does_not_end_the_watch(begin, monkeypatch):
         raise RuntimeError("a defect")
 
     with monkeypatch.context() as patched:
-        patched.setattr("finetune_operator.providers.openai_wire.metrics_of_events", broken)
+        patched.setattr("finetune_operator.providers.openai.wire.metrics_of_events", broken)
         await cluster.pass_time(181)
         assert cluster.status()["failure"]["reason"] == "ProviderUnavailable"
     await cluster.pass_time(3600)

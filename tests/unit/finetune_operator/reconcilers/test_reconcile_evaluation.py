@@ -248,7 +248,7 @@ async def test_a_question_that_reached_nobody_is_not_counted(provider, begin, mo
     async def unreached(*_: Any) -> Any:
         raise openai.APITimeoutError(httpx2.Request("POST", "http://nobody")) from httpx2.ConnectTimeout("no")
 
-    monkeypatch.setattr("finetune_operator.providers.openai_models.OpenAIModels._complete", unreached)
+    monkeypatch.setattr("finetune_operator.providers.openai.models.OpenAIModels._complete", unreached)
     refusal = await refused(cluster, job)
     assert (refusal.status, "does not answer in time" in refusal.sentence) == (503, True)
     tuned, _ = cluster.answers.asked(job.uid)

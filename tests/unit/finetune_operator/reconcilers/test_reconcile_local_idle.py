@@ -10,7 +10,7 @@ from aiohttp import web
 
 from finetune_api.names import DEPLOYMENT_LABEL, WAKE_ANNOTATION
 from finetune_operator.decide.conditions import timestamp
-from finetune_operator.providers.pod_metrics import PodMetrics
+from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.runtime.kube import DEPLOYMENTS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, PODS
 from finetune_trainer.serving.metrics import ServerMetrics
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, Cluster

@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION
-from finetune_operator.providers.azure_openai import resource_of, scope_of
+from finetune_operator.providers.azure.api import resource_of, scope_of
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, SECRETS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations, with_bedrock_job

@@ -33,9 +33,9 @@ from finetune_operator.providers.errors import (
     Unreadable,
     looks_like_page,
 )
-from finetune_operator.providers.openai_wire import plain
 from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.silence import unanswered
+from finetune_operator.providers.values import plain
 
 T = TypeVar("T")
 

@@ -19,9 +19,9 @@ from finetune_api.job_status import ArtifactRef, Failure
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_policy import ARCHIVE
-from finetune_operator.providers.aws import STORE, Aws
+from finetune_operator.providers.aws.client import STORE, Aws
+from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused
-from finetune_operator.providers.s3 import Bucket, place_of
 
 CONFIG_MAX_BYTES = 1024 * 1024
 MANIFEST_MAX_BYTES = 4 * 1024 * 1024

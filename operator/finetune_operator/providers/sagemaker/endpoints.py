@@ -19,12 +19,12 @@ from finetune_operator.decide.cloud_policy import ARCHIVE
 from finetune_operator.decide.hosted import Hosted, HostedState
 from finetune_operator.decide.idle import Figures
 from finetune_operator.desired.compare import covers
-from finetune_operator.providers import cloudwatch
-from finetune_operator.providers.aws import Aws
+from finetune_operator.providers.aws import cloudwatch
+from finetune_operator.providers.aws.client import Aws
+from finetune_operator.providers.aws.s3 import Bucket
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostRequest
-from finetune_operator.providers.s3 import Bucket
-from finetune_operator.providers.sagemaker_wire import vpc
+from finetune_operator.providers.sagemaker.wire import vpc
 from finetune_operator.runtime.logs import redact
 
 SERVICE, RUNTIME = "sagemaker", "sagemaker-runtime"

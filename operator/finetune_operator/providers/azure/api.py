@@ -14,11 +14,11 @@ from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, RemoteJob
 from finetune_operator.desired import names
-from finetune_operator.providers.azure_deployments import AzureDeployments
+from finetune_operator.providers.azure.deployments import AzureDeployments
 from finetune_operator.providers.connection_secret import AZURE_KEYS
 from finetune_operator.providers.errors import TryLater
-from finetune_operator.providers.openai import KEY_PAUSE_SECONDS, OpenAIApi
-from finetune_operator.providers.openai_client import client
+from finetune_operator.providers.openai.api import KEY_PAUSE_SECONDS, OpenAIApi
+from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
 
 SUFFIX_LIMIT = 18

@@ -25,7 +25,7 @@ from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.errors import CannotMake
-from finetune_operator.providers.pod_refusals import NotBroughtUp, Told
+from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp, Told
 from finetune_operator.runtime.errors import Conflict, KubeError, NotFound
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube, Resource
 from finetune_operator.runtime.logs import redact

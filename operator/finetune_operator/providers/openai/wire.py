@@ -6,26 +6,21 @@ one that goes on.
 
 import base64
 import binascii
-import csv
-import io
 import json
-import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import UNDATED, Metrics, RemoteJob, RemoteState, at
+from finetune_operator.decide.remote import UNDATED, Metrics, RemoteJob, RemoteState
 from finetune_operator.providers.ports import RemoteFile
-from finetune_operator.runtime.logs import redact
+from finetune_operator.providers.values import csv_rows, number, plain, when
 
 Wire = Mapping[str, Any]
-
-logger = logging.getLogger(__name__)
 
 OPENAI_HOST = "api.openai.com"
 
@@ -52,13 +47,9 @@ _NOTES = {
 }
 _QUOTA = frozenset({"exceeded_quota", "insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"})
 _DATA = re.compile(r"invalid_(training|validation)_file|invalid_n_examples|invalid_file", re.IGNORECASE)
+_WORD_LIMIT = 64
 _STEP = re.compile(r"^Step (\d+)/(\d+)")
 _LINE = re.compile(r"\b[Ll]ine (\d+)\b")
-_MESSAGE_LIMIT, _WORD_LIMIT, _READ_LIMIT = 500, 64, 16 * 1024
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
-"""What steers terminals, or cannot be seen."""
-_MILLISECONDS = 1e11
-"""As seconds a number from here on would be in the year 5138."""
 _LARGEST = 2**53
 """What JSON's numbers hold exactly."""
 
@@ -132,19 +123,6 @@ def is_deleted(wire: Wire) -> bool:
     return str(wire.get("status") or "").casefold() in {"deleted", "deleting"}
 
 
-def when(value: Any) -> datetime | None:
-    """A moment in seconds or milliseconds since 1970, or as ISO 8601 has it; None where it is none of these."""
-    number = _number(value)
-    try:
-        if number is not None:
-            seconds = number / 1000 if number > _MILLISECONDS else number
-            return at(seconds) if seconds > 0 else None
-        found = datetime.fromisoformat(str(value or ""))
-    except (ValueError, OverflowError, OSError):
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def _fields(value: Any) -> Wire:
     return value if isinstance(value, Mapping) else {}
 
@@ -176,12 +154,6 @@ def failure(error: Any) -> Failure:
         return Failure.because(Reason.DATASET_INVALID, text)
     reason = Reason.QUOTA_EXCEEDED if code in _QUOTA else Reason.PROVIDER_FAILED
     return Failure.because(reason, f"{code or 'no code'}: {plain(message) or 'no message'}")
-
-
-def plain(message: str) -> str:
-    """A provider's sentence, cut short, on one line, without what looks like a secret, or is none of Unicode's text."""
-    readable = message[:_READ_LIMIT].encode("utf-8", "replace").decode()
-    return _UNSEEN.sub(" ", redact(readable)).strip()[:_MESSAGE_LIMIT]
 
 
 def file(wire: Wire) -> RemoteFile:
@@ -223,16 +195,6 @@ def metrics_of_results(content: bytes) -> Metrics:
     return _metrics_of_rows(csv_rows(_decoded(content)))
 
 
-def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
-    """Rows of CSV by the names of their columns, in small letters; up to where it is none any more."""
-    text = content.decode("utf-8-sig", errors="replace")
-    try:
-        for row in csv.DictReader(io.StringIO(text)):
-            yield {name.strip().casefold(): value for name, value in row.items() if name is not None}
-    except csv.Error:
-        logger.warning("a provider's record of losses is no CSV from some line on")
-
-
 def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
     train, validation, step = [], [], 0
     for row in rows:
@@ -263,7 +225,7 @@ _MEASURES = ("loss", "reward_accuracy", "reward_margin")
 
 def _point(step: int, row: Wire, *of: str) -> list[LossPoint]:
     """One point; none for a cell that is empty or holds the -1 that stands for nothing."""
-    value, accuracy, margin = (_number(_first(row, *(f"{start}_{what}" for start in of))) for what in _MEASURES)
+    value, accuracy, margin = (number(_first(row, *(f"{start}_{what}" for start in of))) for what in _MEASURES)
     if value is None or value < 0:
         return []
     return [LossPoint(step=step, value=value, reward_accuracy=accuracy, reward_margin=margin)]
@@ -273,17 +235,9 @@ def _first(row: Wire, *names: str) -> Any:
     return next((row[name] for name in names if row.get(name) not in (None, "", -1, "-1")), None)
 
 
-def _number(value: Any, kind: Callable[[Any], float] = float) -> float | None:
-    try:
-        number = kind(value)
-    except (TypeError, ValueError):
-        return None
-    return number if number == number and abs(number) != float("inf") else None  # noqa: PLR0124 - NaN is not itself
-
-
 def _whole(value: Any) -> int | None:
-    number = _number(value)
-    return None if number is None or abs(number) > _LARGEST else int(number)
+    found = number(value)
+    return None if found is None or abs(found) > _LARGEST else int(found)
 
 
 def _count(value: Any) -> int | None:

@@ -20,13 +20,13 @@ from finetune_api.sagemaker import CODE_CHANNEL, REPORT_FILE
 from finetune_api.trainer import Report, read_report
 from finetune_operator.decide.cloud_policy import ARCHIVE
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
-from finetune_operator.providers import sagemaker_wire as wire
-from finetune_operator.providers.aws import Aws, session_of
+from finetune_operator.providers.aws.client import Aws, session_of
+from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
-from finetune_operator.providers.s3 import Bucket, place_of
-from finetune_operator.providers.sagemaker_endpoints import SERVICE, SageMakerEndpoints, cached
-from finetune_operator.providers.sagemaker_output import (
+from finetune_operator.providers.sagemaker import wire
+from finetune_operator.providers.sagemaker.endpoints import SERVICE, SageMakerEndpoints, cached
+from finetune_operator.providers.sagemaker.output import (
     ADAPTER,
     WHOLE,
     adopted,

@@ -10,10 +10,10 @@ from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 from azure.core.rest import HttpRequest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers import openai_wire
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
 from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.silence import unanswered
+from finetune_operator.providers.values import plain
 from finetune_operator.runtime.http_date import http_date
 
 T = TypeVar("T")
@@ -146,4 +146,4 @@ def _translated(error: HttpResponseError) -> ProviderError:
 
 
 def _said(error: HttpResponseError) -> str:
-    return openai_wire.plain(str(getattr(error.error, "message", "") or error.reason or ""))
+    return plain(str(getattr(error.error, "message", "") or error.reason or ""))

@@ -14,13 +14,13 @@ from typing import Any
 from finetune_api.aws import Bedrock
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
-from finetune_operator.providers import bedrock_wire as wire
-from finetune_operator.providers.aws import Aws, session_of
-from finetune_operator.providers.bedrock_deployments import BedrockDeployments
-from finetune_operator.providers.bedrock_models import ANSWER_SECONDS, RUNTIME, BedrockModels
+from finetune_operator.providers.aws.client import Aws, session_of
+from finetune_operator.providers.aws.s3 import Bucket, place_of
+from finetune_operator.providers.bedrock import wire
+from finetune_operator.providers.bedrock.deployments import BedrockDeployments
+from finetune_operator.providers.bedrock.models import ANSWER_SECONDS, RUNTIME, BedrockModels
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
-from finetune_operator.providers.s3 import Bucket, place_of
 
 logger = logging.getLogger(__name__)
 

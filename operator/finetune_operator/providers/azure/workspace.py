@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.azure import AzureOpenAI, AzureResolved, AzureWorkspace
 from finetune_api.reasons import Reason
-from finetune_operator.providers.azure_arm import ArmRest
+from finetune_operator.providers.azure.arm import ArmRest
 from finetune_operator.providers.errors import NotThere, Refused
 
 WORKSPACES_VERSION, ACCOUNTS_VERSION = "2024-10-01", "2025-09-01"

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from finetune_api.asking import Question, Reply
-from finetune_operator.providers.aws import Aws
+from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.errors import NotThere, Refused
 
 RUNTIME = "bedrock-runtime"

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
-from finetune_operator.providers.aws import STORE, Aws
+from finetune_operator.providers.aws.client import STORE, Aws
 from finetune_operator.providers.errors import NotThere, ProviderError, TryLater
 
 PART_BYTES = 8 * 1024 * 1024

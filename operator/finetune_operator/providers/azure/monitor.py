@@ -9,9 +9,9 @@ from typing import Any
 
 from finetune_api.reasons import Reason
 from finetune_operator.decide.idle import FINE, LAG, Figures, span
-from finetune_operator.providers.azure_arm import ArmRest
+from finetune_operator.providers.azure.arm import ArmRest
 from finetune_operator.providers.errors import ProviderError, Refused, TryLater
-from finetune_operator.providers.openai_wire import when
+from finetune_operator.providers.values import when
 
 API_VERSION = "2023-10-01"
 METRIC = "AzureOpenAIRequests"

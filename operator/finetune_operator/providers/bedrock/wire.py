@@ -11,8 +11,8 @@ from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
-from finetune_operator.providers.openai_wire import csv_rows, plain
 from finetune_operator.providers.ports import JobRequest
+from finetune_operator.providers.values import csv_rows, plain
 
 Wire = Mapping[str, Any]
 

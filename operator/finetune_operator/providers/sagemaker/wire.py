@@ -31,8 +31,8 @@ from finetune_api.sagemaker import (
 from finetune_api.trainer import ActiveVersionRef, Report
 from finetune_operator.decide.cloud_cost import instance_type, longest_seconds
 from finetune_operator.decide.remote import UNDATED, JobKey, RemoteJob, RemoteState
+from finetune_operator.providers.aws.s3 import Bucket
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.s3 import Bucket
 from finetune_operator.runtime.logs import redact
 
 Wire = Mapping[str, Any]

@@ -18,12 +18,12 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import Hosted, HostedState
 from finetune_operator.decide.hosting_terms import azure_units, in_words
 from finetune_operator.decide.idle import Figures
-from finetune_operator.providers.azure_arm import CALL_SECONDS, MANAGEMENT, ArmRest, Forbidden, ask
-from finetune_operator.providers.azure_monitor import AzureMonitor
+from finetune_operator.providers.azure.arm import CALL_SECONDS, MANAGEMENT, ArmRest, Forbidden, ask
+from finetune_operator.providers.azure.monitor import AzureMonitor
 from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable
-from finetune_operator.providers.openai_models import OpenAIModels
-from finetune_operator.providers.openai_wire import plain
+from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.ports import HostRequest
+from finetune_operator.providers.values import plain
 
 OWNER_TAG = "finetune-uid"
 

@@ -19,7 +19,6 @@ from openai.types import FileObject
 
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
-from finetune_operator.providers import openai_wire as wire
 from finetune_operator.providers.errors import (
     Broken,
     Contested,
@@ -30,10 +29,12 @@ from finetune_operator.providers.errors import (
     Unknown,
     Unreadable,
 )
-from finetune_operator.providers.openai_client import FORM
-from finetune_operator.providers.openai_models import OpenAIModels, is_page, retry_after
+from finetune_operator.providers.openai import wire
+from finetune_operator.providers.openai.client import FORM
+from finetune_operator.providers.openai.models import OpenAIModels, is_page, retry_after
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.silence import unanswered
+from finetune_operator.providers.values import plain
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ class OpenAIApi:
         """As OpenAI's answers tell it: the key's project or, of keys that have none, its organization."""
         answer = await self._ask(self._sdk.fine_tuning.jobs.with_raw_response.list(limit=1))
         found = ((what, answer.headers.get(f"openai-{what}")) for what in ("project", "organization"))
-        return next((f"{what} {wire.plain(name)[:64]}" for what, name in found if name), None)
+        return next((f"{what} {plain(name)[:64]}" for what, name in found if name), None)
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """POST /files with a body that is passed on as it comes: the SDK's own `create` wants a whole file."""
@@ -393,7 +394,7 @@ def _rows(page: Any) -> list[dict[str, Any]]:
 
 
 def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
-    code, said = wire.plain(error.code or "")[:64], wire.plain(_message(error))
+    code, said = plain(error.code or "")[:64], plain(_message(error))
     pause = retry_after(error)
     if is_page(error) and error.status_code < 500:
         return Unreadable(f"{host} answers with a web page and status {error.status_code}")

@@ -13,7 +13,7 @@ import openai
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import TryLater
-from finetune_operator.providers.openai_wire import plain
+from finetune_operator.providers.values import plain
 
 CALL_SECONDS = 20.0
 MOVED_PAUSE_SECONDS = 60.0

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_api.reasons import Reason
 from finetune_operator.decide.idle import LAG, Figures, span
-from finetune_operator.providers.aws import Aws
+from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.errors import ProviderError, TryLater
 
 SERVICE, METRIC = "cloudwatch", "Invocations"

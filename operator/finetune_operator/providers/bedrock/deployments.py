@@ -14,11 +14,11 @@ from finetune_api.deployment import BedrockServing
 from finetune_api.reasons import Reason
 from finetune_operator.decide.hosted import Hosted, HostedState
 from finetune_operator.decide.idle import Figures
-from finetune_operator.providers import cloudwatch
-from finetune_operator.providers.aws import NO_OPERATION, Aws
+from finetune_operator.providers.aws import cloudwatch
+from finetune_operator.providers.aws.client import NO_OPERATION, Aws
 from finetune_operator.providers.errors import NotThere, Refused, TryLater
-from finetune_operator.providers.openai_wire import plain
 from finetune_operator.providers.ports import HostRequest
+from finetune_operator.providers.values import plain
 
 Wire = Mapping[str, Any]
 

@@ -1,0 +1,1 @@
+"""Training in pods of this cluster."""

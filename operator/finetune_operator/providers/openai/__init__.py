@@ -1,0 +1,1 @@
+"""OpenAI and services with its API."""

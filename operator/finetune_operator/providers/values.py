@@ -1,0 +1,58 @@
+"""Values in the answers of every provider: sentences, moments, numbers, rows of CSV. Pure."""
+
+import csv
+import io
+import logging
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from finetune_operator.decide.remote import at
+from finetune_operator.runtime.logs import redact
+
+logger = logging.getLogger(__name__)
+
+_MESSAGE_LIMIT, _READ_LIMIT = 500, 16 * 1024
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+"""What steers terminals, or cannot be seen."""
+_MILLISECONDS = 1e11
+"""As seconds a number from here on would be in the year 5138."""
+
+
+def plain(message: str) -> str:
+    """A provider's sentence, cut short, on one line, without what looks like a secret, or is none of Unicode's text."""
+    readable = message[:_READ_LIMIT].encode("utf-8", "replace").decode()
+    return _UNSEEN.sub(" ", redact(readable)).strip()[:_MESSAGE_LIMIT]
+
+
+def when(value: Any) -> datetime | None:
+    """A moment in seconds or milliseconds since 1970, or as ISO 8601 has it; None where it is none of these."""
+    found = number(value)
+    try:
+        if found is not None:
+            seconds = found / 1000 if found > _MILLISECONDS else found
+            return at(seconds) if seconds > 0 else None
+        moment = datetime.fromisoformat(str(value or ""))
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def number(value: Any, kind: Callable[[Any], float] = float) -> float | None:
+    """A finite number, as `kind` reads it; None where it is none."""
+    try:
+        found = kind(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found == found and abs(found) != float("inf") else None  # noqa: PLR0124 - NaN is not itself
+
+
+def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
+    """Rows of CSV by the names of their columns, in small letters; up to where it is none any more."""
+    text = content.decode("utf-8-sig", errors="replace")
+    try:
+        for row in csv.DictReader(io.StringIO(text)):
+            yield {name.strip().casefold(): value for name, value in row.items() if name is not None}
+    except csv.Error:
+        logger.warning("a provider's record of losses is no CSV from some line on")
