@@ -33,7 +33,8 @@ from finetune_operator.providers.hosting import is_hosted
 from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
 from finetune_operator.reconcilers.context import Context, has_finalizer, parse_spec, parse_status, wants_deletion
-from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for, wake_of
+from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
+from finetune_operator.reconcilers.hosted_look import wake_of
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
 from finetune_operator.reconcilers.observed import pods_of_deployment
 from finetune_operator.runtime.errors import REFUSALS

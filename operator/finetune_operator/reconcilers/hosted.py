@@ -2,29 +2,25 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from finetune_api.catalogue import Catalogue, ProviderFacts
+from finetune_api.catalogue import Catalogue
 from finetune_api.deployment import (
-    DeploymentUsage,
     HostedDeployment,
     ModelDeploymentSpec,
     ModelDeploymentStatus,
     Sleep,
 )
-from finetune_api.model import ModelVersion
-from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER, WAKE_ANNOTATION
+from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
-from finetune_operator.decide import attached, hosting_cost, idle
 from finetune_operator.decide import hosted as decide
+from finetune_operator.decide import hosting_cost, idle
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
 from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, going, is_no_news
-from finetune_operator.decide.hosted import Hosted, Plan, Wanted
-from finetune_operator.decide.hosting_cost import Rate
-from finetune_operator.decide.hosting_terms import terms_of
+from finetune_operator.decide.hosted import Hosted, Plan
 from finetune_operator.decide.run import CHANGES_BY_ITSELF
 from finetune_operator.decide.serving_target import Target
 from finetune_operator.providers import hosting
@@ -32,6 +28,7 @@ from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context, is_abandoned
+from finetune_operator.reconcilers.hosted_look import Look
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 
 logger = logging.getLogger(__name__)
@@ -43,72 +40,6 @@ MOVING_SECONDS, RESTING_SECONDS = 20.0, 600.0
 
 CLOCK_MARGIN = timedelta(minutes=5)
 """By how much a provider's clock may differ that takes our signatures: our own question may be dated earlier by it."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one look at a ModelDeployment rests on."""
-
-    deployment: Manifest
-    view: DeploymentView
-    spec: ModelDeploymentSpec
-    target: Target
-    wanted: Wanted
-    found: dict[str, Hosted]
-    facts: ProviderFacts
-
-    @property
-    def usage(self) -> DeploymentUsage | None:
-        """When it was last asked, as status has it; to be brought back counts."""
-        before = self.view.status
-        wakes = before.asleep is not None and not idle.is_asleep(before.asleep, self.view.generation, self.wake)
-        return idle.woken(before.usage, self.view.now) if wakes else before.usage
-
-    @property
-    def wake(self) -> str | None:
-        """The annotation that brings back what sleeps."""
-        return wake_of(self.deployment)
-
-    def plan(self, recorded: Sequence[HostedDeployment], asleep: Sleep | None) -> Plan:
-        """What to do about what stands."""
-        now = self.view.now
-        if asleep is not None:
-            return decide.sleep(recorded, self.found, self.wanted, now)
-        if self.spec.attach is not None:
-            return attached.plan(recorded, self.found, self.wanted, self._served(), now)
-        return decide.plan(recorded, self.found, self.wanted, now)
-
-    def _served(self) -> attached.Served:
-        versions = (self.view.model.versions if self.view.model else None) or ()
-        names = {
-            hosting.named(version.artifact): version.version
-            for version in versions
-            if hosting.named(version.artifact) and self._is_there(version)
-        }
-        return attached.Served(self.spec.model_ref.name, names, self.target.connection.azure_open_ai is None)
-
-    def _is_there(self, version: ModelVersion) -> bool:
-        """Whether its model is where the wanted one is."""
-        return version.connection == self.wanted.connection and version.place in {None, self.target.version.place}
-
-    def price(self, there: Hosted) -> Rate | None:
-        """Rate of what stands, as the provider shows it, or else as it was asked for; None: not billed by the hour."""
-        terms, base_model = terms_of(self.spec), self.target.version.base_model
-        sku, units = (there.sku, there.units) if there.sku else (terms.sku, terms.units)
-        if not sku:
-            return None
-        price = self.facts.price_per_hour(base_model, sku)
-        amount = None if price is None else str(Decimal(price) * units)
-        return Rate(f"{units} {sku}" if units > 1 else sku, amount, self.facts.price_is_of(base_model, sku))
-
-    def basis(self, recorded: Sequence[HostedDeployment]) -> str | None:
-        """How the price of an hour comes about; as it was told before, of what one list lacks."""
-        billed, before = [one for one in recorded if one.billed_since], self.view.status.cost
-        if before is not None and any(one.name not in self.found for one in billed):
-            return before.basis
-        standing = [self.found[one.name] for one in billed if one.name in self.found]
-        rates = [rate for there in standing if (rate := self.price(there)) is not None]
-        return hosting_cost.basis(rates, self.facts.hosting_currency)
 
 
 class HostedDeployments:
@@ -475,9 +406,3 @@ def rests_for(view: DeploymentView) -> float:
     """Seconds until the next look at a deployment that answers, or that sleeps: a part of the time to its limit."""
     limit = view.spec.idle if view.spec else None
     return RESTING_SECONDS if limit is None else max(MOVING_SECONDS, min(RESTING_SECONDS, limit.after_seconds / 5))
-
-
-def wake_of(deployment: Manifest) -> str | None:
-    """The value of the annotation that brings back what sleeps."""
-    value = (deployment["metadata"].get("annotations") or {}).get(WAKE_ANNOTATION)
-    return None if value is None else str(value)[:253]

@@ -1,0 +1,140 @@
+"""One connection's calls: each passes its gate, uploads and answers theirs, all at the account's pace."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import TypeVar
+
+from finetune_api.asking import Question, Reply
+from finetune_api.reasons import Reason
+from finetune_operator.providers.errors import Refused, understood
+from finetune_operator.providers.gate import Gate, Pace
+from finetune_operator.providers.poll import Poller
+from finetune_operator.providers.ports import ClosableApi, FineTuningApi, HostingApi, RemoteFile
+from finetune_operator.runtime.queue import Key
+
+T = TypeVar("T")
+
+UPLOADS_AT_ONCE = 4
+"""Of one connection: files may take minutes each, and creates do not wait behind them."""
+
+
+ANSWERS_AT_ONCE = 8
+ANSWERS_PER_SECOND = 20.0
+"""Of one connection. Evaluations wait for each other, and nothing else waits for them."""
+
+ANSWER_SILENCE = 5.0
+"""Seconds without questions after one that was not answered: one in a thousand is not, and the next one is."""
+
+
+class Account:
+    """One connection's provider: who asks passes its gate, its jobs are watched by its poller, all at one pace."""
+
+    def __init__(
+        self,
+        api: Callable[[], Awaitable[ClosableApi]],
+        wake: Callable[[Key], None],
+        *,
+        background: bool,
+        poll_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._api = api
+        self._gate = Gate(clock=clock)
+        self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
+        self._sent: list[str] = []
+        self._answers = Gate(at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, clock=clock)
+        self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
+        self._asking = asyncio.Semaphore(ANSWERS_AT_ONCE)
+        self.poller = Poller(api, wake, background=background, seconds=poll_seconds)
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """A place for a task that makes several calls: see `Gate.turn`."""
+        return self._gate.turn()
+
+    async def call(self, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
+        """Make one call.
+
+        Raises:
+            ProviderError: it did not do what was asked, or was not made at all.
+        """
+        async with self._gate.passing():
+            api = await self._api()
+            with understood():
+                return await do(api)
+
+    async def sign_in(self) -> None:
+        """Have the client made, or its Secret read again, where that is due.
+
+        Raises:
+            ProviderError: as `call`.
+        """
+        async with self._gate.passing(asks=False):
+            await self._api()
+
+    async def host(self, do: Callable[[HostingApi], Awaitable[T]]) -> T:
+        """Make one call on deployments.
+
+        Raises:
+            ProviderError: as `call`; or the provider has none.
+        """
+
+        async def ask(api: FineTuningApi) -> T:
+            hosting = api.hosting()
+            if hosting is None:
+                raise Refused(Reason.PROVIDER_NOT_SUPPORTED, "the provider has no deployments")
+            return await do(hosting)
+
+        return await self.call(ask)
+
+    async def answer(self, model: str, question: Question) -> Reply:
+        """Ask a model one question, once the questions before it have been answered.
+
+        Raises:
+            ProviderError: as `call`; or the provider's models need deployments.
+        """
+        async with self._asking, self._answers.passing():
+            await self._answers_pace.wait()
+            answering = (await self._api()).answering()
+            if answering is None:
+                raise Refused(Reason.PROVIDER_NOT_SUPPORTED, "the provider's models answer in deployments only")
+            with understood():
+                return await answering.answer(model, question)
+
+    async def pass_gate(self, do: Callable[[], Awaitable[T]]) -> T:
+        """Make one call that needs no client of the connection.
+
+        Raises:
+            ProviderError: as `call`.
+        """
+        async with self._gate.passing():
+            with understood():
+                return await do()
+
+    def is_uploading(self, prefix: str) -> bool:
+        """Whether a file whose name begins so is on its way to the provider, and may be there in a moment."""
+        return any(name.startswith(prefix) for name in self._sent)
+
+    @contextmanager
+    def _on_its_way(self, name: str) -> Iterator[None]:
+        self._sent.append(name)
+        try:
+            yield
+        finally:
+            self._sent.remove(name)
+
+    async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
+        """Pass a file on, unless the provider has it already, from an upload whose answer was lost.
+
+        Raises:
+            ProviderError: as `call`.
+        """
+        async with self._uploads.passing():
+            api = await self._api()
+            with understood(), self._on_its_way(name):
+                there = next((file for file in await api.files(name) if file.bytes == size), None)
+                if there is None:
+                    return await api.upload(name, size, body)
+            async for _ in body:
+                pass  # read to its end, so that the sender gets the answer
+            return there

@@ -1,0 +1,93 @@
+"""What one look at a hosted ModelDeployment has found, and what follows from it: the plan, the price, the last use."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from finetune_api.catalogue import ProviderFacts
+from finetune_api.deployment import DeploymentUsage, HostedDeployment, ModelDeploymentSpec, Sleep
+from finetune_api.model import ModelVersion
+from finetune_api.names import WAKE_ANNOTATION
+from finetune_operator.decide import attached, hosting_cost, idle
+from finetune_operator.decide import hosted as decide
+from finetune_operator.decide.deployment import DeploymentView
+from finetune_operator.decide.hosted import Hosted, Plan, Wanted
+from finetune_operator.decide.hosting_cost import Rate
+from finetune_operator.decide.hosting_terms import terms_of
+from finetune_operator.decide.serving_target import Target
+from finetune_operator.providers import hosting
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a ModelDeployment rests on."""
+
+    deployment: Manifest
+    view: DeploymentView
+    spec: ModelDeploymentSpec
+    target: Target
+    wanted: Wanted
+    found: dict[str, Hosted]
+    facts: ProviderFacts
+
+    @property
+    def usage(self) -> DeploymentUsage | None:
+        """When it was last asked, as status has it; to be brought back counts."""
+        before = self.view.status
+        wakes = before.asleep is not None and not idle.is_asleep(before.asleep, self.view.generation, self.wake)
+        return idle.woken(before.usage, self.view.now) if wakes else before.usage
+
+    @property
+    def wake(self) -> str | None:
+        """The annotation that brings back what sleeps."""
+        return wake_of(self.deployment)
+
+    def plan(self, recorded: Sequence[HostedDeployment], asleep: Sleep | None) -> Plan:
+        """What to do about what stands."""
+        now = self.view.now
+        if asleep is not None:
+            return decide.sleep(recorded, self.found, self.wanted, now)
+        if self.spec.attach is not None:
+            return attached.plan(recorded, self.found, self.wanted, self._served(), now)
+        return decide.plan(recorded, self.found, self.wanted, now)
+
+    def _served(self) -> attached.Served:
+        versions = (self.view.model.versions if self.view.model else None) or ()
+        names = {
+            hosting.named(version.artifact): version.version
+            for version in versions
+            if hosting.named(version.artifact) and self._is_there(version)
+        }
+        return attached.Served(self.spec.model_ref.name, names, self.target.connection.azure_open_ai is None)
+
+    def _is_there(self, version: ModelVersion) -> bool:
+        """Whether its model is where the wanted one is."""
+        return version.connection == self.wanted.connection and version.place in {None, self.target.version.place}
+
+    def price(self, there: Hosted) -> Rate | None:
+        """Rate of what stands, as the provider shows it, or else as it was asked for; None: not billed by the hour."""
+        terms, base_model = terms_of(self.spec), self.target.version.base_model
+        sku, units = (there.sku, there.units) if there.sku else (terms.sku, terms.units)
+        if not sku:
+            return None
+        price = self.facts.price_per_hour(base_model, sku)
+        amount = None if price is None else str(Decimal(price) * units)
+        return Rate(f"{units} {sku}" if units > 1 else sku, amount, self.facts.price_is_of(base_model, sku))
+
+    def basis(self, recorded: Sequence[HostedDeployment]) -> str | None:
+        """How the price of an hour comes about; as it was told before, of what one list lacks."""
+        billed, before = [one for one in recorded if one.billed_since], self.view.status.cost
+        if before is not None and any(one.name not in self.found for one in billed):
+            return before.basis
+        standing = [self.found[one.name] for one in billed if one.name in self.found]
+        rates = [rate for there in standing if (rate := self.price(there)) is not None]
+        return hosting_cost.basis(rates, self.facts.hosting_currency)
+
+
+def wake_of(deployment: Manifest) -> str | None:
+    """The value of the annotation that brings back what sleeps."""
+    value = (deployment["metadata"].get("annotations") or {}).get(WAKE_ANNOTATION)
+    return None if value is None else str(value)[:253]
