@@ -26,13 +26,16 @@ from finetune_operator.runtime.limits import TokenBucket
 CALLS_PER_SECOND = 10.0
 AT_ONCE = 4
 SILENCE_SECONDS = 30.0
-"""How long a provider that did not answer, or asked for patience, is left alone at most."""
+"""How long a provider that did not answer is left alone where it has not asked for longer, and with a bad key."""
 
 TRUST_SECONDS = 60.0
 """How long an answer says that the next call will be answered too."""
 
 CLOSING = frozenset({Reason.RATE_LIMITED, Reason.CREDENTIALS_INVALID, Reason.SECRET_NOT_FOUND})
 """What concerns every call. A quota of jobs, say, must not keep others from being cancelled."""
+
+MENDED_BY_PEOPLE = CLOSING - {Reason.RATE_LIMITED}
+"""Of these the pause is our own guess; that of a limit, and of an outage, is the provider's own wish."""
 
 
 class Pace:
@@ -134,10 +137,12 @@ class Gate:
             raise TryLater(self._why.reason, self._why.message, left + self._turns.reserve())
 
     def _close(self, error: ProviderError) -> None:
-        asked = error.retry_after or SILENCE_SECONDS
+        asked = error.retry_after
         silence = isinstance(error, Unknown) and not isinstance(error, Contested)
         if silence:
             self._answered_at = float("-inf")
-        seconds = self._silence if silence else min(asked, SILENCE_SECONDS)
+        seconds = max(self._silence, asked or 0.0) if silence else asked or SILENCE_SECONDS
+        if error.reason in MENDED_BY_PEOPLE:
+            seconds = min(seconds, SILENCE_SECONDS)  # nobody knows when, and they watch
         if silence or (error.reason in CLOSING and not isinstance(error, Denied | Elsewhere)):
             self._closed_until, self._why = self._clock() + seconds, error

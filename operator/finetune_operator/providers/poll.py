@@ -154,9 +154,11 @@ class Poller:
             took = loop.time() - began
             failures = failures + 1 if self.trouble else 0
             longest = min(self._seconds * 2.0**failures, max(self._seconds, LONGEST_POLL_SECONDS))
-            pause = max(longest, (self.trouble.retry_after if self.trouble else None) or 0.0)
+            asked = (self.trouble.retry_after if self.trouble else None) or 0.0
+            # Never before the provider wants it, and not all connections at that very moment.
+            pause = max(longest * random.uniform(0.8, 1.2), asked * random.uniform(1.0, 1.2))  # noqa: S311 - jitter
             at_least = pause if failures else min(took * PAUSE_FOR_EACH_SECOND, self._seconds)
-            await self._rest(at_least, pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            await self._rest(at_least, pause)
 
     async def _rest(self, at_least: float, seconds: float) -> None:
         """Until the next round; a new job is not made to wait longer than `at_least`."""

@@ -9,7 +9,16 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_operator.decide.remote import Metrics, RemoteJob
-from finetune_operator.providers.errors import Busy, Denied, NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import (
+    Busy,
+    Contested,
+    Denied,
+    NotThere,
+    ProviderError,
+    Refused,
+    TryLater,
+    Unknown,
+)
 from finetune_operator.providers.gate import SILENCE_SECONDS, TRUST_SECONDS, Gate, Pace
 from finetune_operator.providers.poll import METRICS_PER_ROUND, Poller
 from finetune_operator.runtime.errors import Transient
@@ -40,7 +49,11 @@ async def fail(gate: Gate, error: ProviderError) -> None:
 
 CLOSING = {
     "silence": (SILENT, SILENCE_SECONDS),
+    "silence, and when to come back": (Unknown(Reason.PROVIDER_UNAVAILABLE, "503", 900.0), 900.0),
+    "silence, and to come back at once": (Unknown(Reason.PROVIDER_UNAVAILABLE, "503", 1.0), SILENCE_SECONDS),
     "a limit": (TryLater(Reason.RATE_LIMITED, "slow", 7.0), 7.0),
+    "a limit for long": (TryLater(Reason.RATE_LIMITED, "slow", 3600.0), 3600.0),
+    "something of one thing": (Contested(Reason.PROVIDER_BUSY, "409", 900.0), 0.0),
     "a bad key": (TryLater(Reason.CREDENTIALS_INVALID, "key", 600.0), SILENCE_SECONDS),
     "a right that lacks": (Denied(Reason.CREDENTIALS_INVALID, "right", 60.0), 0.0),
     "a quota of one call": (TryLater(Reason.QUOTA_EXCEEDED, "jobs", 300.0), 0.0),
@@ -60,7 +73,11 @@ async def test_what_concerns_every_call_closes_the_gate_for_a_while(name: str) -
             async with gate.passing():
                 raise AssertionError("it let a call through")
         assert (closed.value.reason, closed.value.retry_after) == (error.reason, seconds)
-    time.now += seconds
+        time.now += seconds - 0.1
+        with pytest.raises(TryLater):
+            async with gate.passing():
+                raise AssertionError("it let a call through before the provider wanted one")
+        time.now += 0.1
     async with gate.passing():
         pass
 
@@ -357,6 +374,35 @@ async def test_it_polls_by_itself_soon_after_a_job_is_watched_and_then_as_often_
     provider.found["j0"] = replace(provider.found["j0"], state="Active")
     await asyncio.wait_for(told.wait(), 60)
     await polling.close()
+
+
+@pytest.mark.parametrize("jitter", [0.8, 1.0, 1.2])
+async def test_the_next_round_is_never_before_the_provider_wants_it(
+    monkeypatch: pytest.MonkeyPatch, jitter: float
+) -> None:
+    monkeypatch.setattr(
+        "finetune_operator.providers.poll.random.uniform", lambda low, high: min(max(jitter, low), high)
+    )
+    provider, slept, sleep = Provider(1), list[float](), asyncio.sleep
+    provider.error = TryLater(Reason.RATE_LIMITED, "slow", 900.0)
+
+    async def pause(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) > 1:
+            polling.forget(key("j0"))
+        await sleep(0)
+
+    async def api() -> Any:
+        return provider
+
+    polling = Poller(api, lambda _: None, seconds=0.01)
+    monkeypatch.setattr("finetune_operator.providers.poll.asyncio.sleep", pause)
+    polling.watch("j0", key("j0"), NOW)
+    while len(slept) < 2:
+        await sleep(0)
+    await polling.close()
+    assert provider.asked == ["jobs"]
+    assert 900.0 <= slept[1] <= 1080.0
 
 
 async def test_an_api_server_that_is_away_for_a_while_does_not_end_the_polling(monkeypatch: pytest.MonkeyPatch) -> None:
