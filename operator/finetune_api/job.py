@@ -377,7 +377,9 @@ class FineTuneJobSpec(ApiModel):
         description="Seconds after its end when the job is deleted; its model version stays. Default: the job is kept.",
     )
     retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="Any text. Change it to retry a failed job, from its last checkpoint."
+        None,
+        description="Any text. Change it to retry a failed job, from its last checkpoint. A job that has "
+        "succeeded is not started again.",
     )
 
     @property

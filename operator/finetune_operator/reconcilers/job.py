@@ -11,7 +11,7 @@ from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job, leftovers
-from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.conditions import is_true, moment
 from finetune_operator.decide.job import decide, not_done, not_started, refused_by_policy
 from finetune_operator.decide.job_view import Decision, JobView
 from finetune_operator.decide.run import Run
@@ -276,7 +276,7 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
     if new.failure is not None and (old.failure is None or old.failure.reason != new.failure.reason):
         return "Warning", new.failure.reason.value, new.failure.sentences
     if new.phase == old.phase or new.phase is None:
-        return None
+        return _asked_in_vain(old, new)
     unmeasured = new.provider.evaluation.failure if new.provider and new.provider.evaluation else None
     if new.phase == "Succeeded" and unmeasured is not None:
         note = f"version {new.model_version} is registered, and is not measured: {unmeasured.message}"
@@ -287,6 +287,14 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         "Succeeded": f"version {new.model_version} is registered",
     }
     return ("Normal", new.phase, notes[new.phase]) if new.phase in notes else None
+
+
+def _asked_in_vain(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
+    """Whoever sets a new nonce on a job that has succeeded waits for something."""
+    if not is_true(old.conditions, "Complete") or new.observed_retry_nonce in {None, old.observed_retry_nonce}:
+        return None
+    note = "spec.retryNonce has no effect: it starts failed jobs again, and this one has succeeded; for another version"
+    return "Warning", "Succeeded", f"{note} apply the job under a new name"
 
 
 def _display(view: JobView, status: FineTuneJobStatus) -> Any:

@@ -16,6 +16,14 @@ def failure(reason: Reason, **fields: object) -> dict[str, object]:
     return {"reason": reason, "message": "m", **fields}
 
 
+COMPLETE: dict[str, object] = {
+    "phase": "Succeeded",
+    "conditions": [
+        {"type": "Complete", "status": "True", "reason": "Succeeded", "lastTransitionTime": "2026-11-01T00:00:00Z"}
+    ],
+}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -46,6 +54,10 @@ def failure(reason: Reason, **fields: object) -> dict[str, object]:
             },
             ("Warning", "Retrying"),
         ),
+        # A new nonce of a job that has succeeded does nothing: whoever set it waits for something.
+        (COMPLETE, {**COMPLETE, "observedRetryNonce": "1"}, ("Warning", "Succeeded")),
+        ({**COMPLETE, "observedRetryNonce": "1"}, {**COMPLETE, "observedRetryNonce": "1"}, None),
+        ({**COMPLETE, "observedRetryNonce": "1"}, COMPLETE, None),
     ],
 )
 def test_headlines(old: dict[str, object], new: dict[str, object], told: tuple[str, str] | None) -> None:
