@@ -1,6 +1,6 @@
 """What to do about a ModelDeployment, and what its server's state means: phase, conditions, where it is asked. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,6 +31,19 @@ _STEPS = {
 """What to do about a deployment, where that is not what is to be done about a job."""
 
 
+MOST_NAMES = 10
+"""As many as help whoever has misspelt one."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Names of a namespace in which a model is looked for in vain."""
+
+    models: Sequence[str]
+    makers: Sequence[str]
+    """Jobs that have not ended, and make the model when they succeed."""
+
+
 @dataclass(frozen=True)
 class DeploymentView:
     """All that is known of a ModelDeployment when a decision is made."""
@@ -58,6 +71,8 @@ class DeploymentView:
     """Whether anybody asks it, where that was looked at."""
     contested: str = ""
     """What somebody else changes of what serves, again and again."""
+    beside: Beside | None = None
+    """What there is instead of the model, where that is not there."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,7 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         return not_served(view, Failure.because(Reason.SPEC_INVALID, view.spec_error), billed=_billed(view))
     target = find_target(view.spec, view.model, view.connections)
     if isinstance(target, Failure):
-        return not_served(view, target, billed=_billed(view))
+        return not_served(view, _with_names(target, view.beside), billed=_billed(view))
     fields: dict[str, Any] = {
         "target_version": target.version.version,
         "engine": target.engine,
@@ -89,6 +104,20 @@ def decide(view: DeploymentView) -> DeploymentDecision:
     phase, facts, served = _reading(view, target.version.version, _note(view))
     fields |= {"phase": phase, "served_version": served}
     return DeploymentDecision(_status(view, facts, fields), serve=target.version, engine=target.engine)
+
+
+def _with_names(failure: Failure, beside: Beside | None) -> Failure:
+    """Of a model that is not there: what is awaited, or what its name may have been meant to be."""
+    if failure.reason is not Reason.MODEL_NOT_FOUND or beside is None:
+        return failure
+    if beside.makers:
+        awaited = f"it is made when FineTuneJob {' or '.join(beside.makers[:MOST_NAMES])} succeeds"
+        return failure.model_copy(update={"message": f"{failure.message} yet; {awaited}", "next_step": None})
+    others = ", ".join(sorted(beside.models)[:MOST_NAMES])
+    left = f" and {more} more" if (more := len(beside.models) - MOST_NAMES) > 0 else ""
+    there = f"this namespace has {others}{left}" if others else "this namespace has none"
+    message = f"{failure.message}, and no FineTuneJob that is under way names it in spec.modelRef; {there}"
+    return failure.model_copy(update={"message": message})
 
 
 def _endpoint(view: DeploymentView, target: Target) -> Endpoint:

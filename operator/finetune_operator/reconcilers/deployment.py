@@ -14,6 +14,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_policy import shuts_down
 from finetune_operator.decide.conditions import is_true
 from finetune_operator.decide.deployment import (
+    Beside,
     DeploymentDecision,
     DeploymentView,
     decide,
@@ -36,11 +37,12 @@ from finetune_operator.reconcilers.context import Context, has_finalizer, parse_
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
 from finetune_operator.reconcilers.hosted_look import wake_of
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
-from finetune_operator.reconcilers.observed import pods_of_deployment
+from finetune_operator.reconcilers.observed import pods_of_deployment, under_way
 from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
+    FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
     MODEL_DEPLOYMENTS,
     PODS,
@@ -52,6 +54,9 @@ Manifest = dict[str, Any]
 
 
 REFUSED_CHECK_SECONDS = 60
+
+NAMES_CHECK_SECONDS = 60
+"""A model that comes tells; jobs and models of other names, which are told of meanwhile, do not."""
 
 ROLLING_CHECK_SECONDS = 15
 """Nothing tells that a pod's volumes cannot be mounted, so a server that does not come up is looked at."""
@@ -133,7 +138,8 @@ class DeploymentReconciler:
         rolls = ROLLING_CHECK_SECONDS if view.serving.state in {"Rolling", "Failing"} and not view.deleting else None
         ends = self._hosted.moving_seconds if view.status.hosted and target is not None else None
         again = contested.seconds if contested else None
-        return deployment, decision, again or rolls or ends or looks_again(view)
+        named = NAMES_CHECK_SECONDS if view.beside else None
+        return deployment, decision, again or rolls or ends or named or looks_again(view)
 
     async def _left(
         self, deployment: Manifest, view: DeploymentView, target: Target | None
@@ -237,7 +243,15 @@ class DeploymentReconciler:
             connections=self._connections(status),
             serving=read_serving(store.get(DEPLOYMENTS, name, namespace), self._pods_of(namespace, name)),
             now=self._context.clock(),
+            beside=self._beside(namespace, spec.model_ref.name) if spec and model is None else None,
         )
+
+    def _beside(self, namespace: str, model: str) -> Beside:
+        """What there is instead of a model that is not there."""
+        store = self._context.store
+        models = [name for where, name in store.addresses(FINE_TUNED_MODELS) if where == namespace]
+        jobs = store.addresses(FINE_TUNE_JOBS, under_way(namespace, model))
+        return Beside(models, [name for _, name in jobs])
 
     def _serving_of(self, view: DeploymentView, present: Manifest | None) -> Serving:
         """The state of the server on this cluster, if there is one."""
