@@ -164,9 +164,15 @@ def billed_time(cost: Cost, per_hour: str, seconds: int) -> Cost:
     return cost.model_copy(update={"actual": str(amount)})
 
 
+def unknown(currency: str, *things: str) -> Cost:
+    """The cost of what has no price that is known: it says so, for without a word it would read as free."""
+    basis = f"no price is known of {' and of '.join(things)}: an admin may put it into the chart's providerCatalogue"
+    return Cost(currency=currency, basis=basis[:512])
+
+
 def exceeds(cost: Cost, max_cost: str) -> bool:
-    """Whether the estimate is above a budget of the same currency."""
-    return Decimal(cost.estimated) > Decimal(max_cost)
+    """Whether the estimate is known to be above a budget of the same currency."""
+    return cost.estimated is not None and Decimal(cost.estimated) > Decimal(max_cost)
 
 
 def _amount(tokens: Decimal, price: Price, rounding: str) -> str:

@@ -266,14 +266,19 @@ class HostedDeployment(ApiModel):
 class DeploymentCost(ApiModel):
     """What it costs while it stands. An estimate."""
 
-    per_hour: Money | None = Field(None, description="Price per hour; absent if unknown.")
+    per_hour: Money | None = Field(
+        None, description="Price per hour; absent if unknown, or if nothing is billed by the hour."
+    )
     since_deployed: Money | None = Field(
         None, description="Total so far, including deleted deployments; absent if a part is unknown."
     )
     ended: Money | None = Field(None, description="Part of the total that is from deleted deployments.")
     unpriced: bool | None = Field(None, description="Whether there were deployments whose price is unknown.")
     display: Annotated[str, Field(max_length=32)] | None = Field(
-        None, description="What kubectl get shows: the price per hour, or unknown."
+        None, description="What kubectl get shows: the price per hour, unknown, or by tokens."
+    )
+    answers: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="Price of answers where they are billed by tokens, or that it is unknown; not in the figures."
     )
     basis: Annotated[str, Field(max_length=512)] | None = Field(None, description="How the figures are calculated.")
     currency: Annotated[str, Field(max_length=3)] = Field(description="Currency, as ISO 4217 code.")

@@ -155,15 +155,21 @@ class TrainingResult(ApiModel):
 class Cost(ApiModel):
     """What the job costs at its provider."""
 
-    estimated: Money = Field(
+    estimated: Money | None = Field(
+        None,
         description="Estimate before the job: tokens of the data, times epochs, times list price; where time is "
-        "billed, the maximum."
+        "billed, the maximum. Absent if a price is unknown; basis says which.",
     )
     evaluation: Money | None = Field(
         None, description="Part of the estimate for evaluating the models at the provider, if known."
     )
     actual: Money | None = Field(
-        None, description="Cost after the job: tokens or time that the provider billed, at list price."
+        None,
+        description="Cost after the job: tokens or time that the provider billed, at list price. Absent if a price is "
+        "unknown.",
+    )
+    hosting: Money | None = Field(
+        None, description="Part of the cost for deployments of the evaluation so far, by their hours at list price."
     )
     currency: Annotated[str, Field(max_length=3)] = Field(description="Currency, as ISO 4217 code.")
     basis: Annotated[str, Field(max_length=512)] = Field(description="How the figures are calculated.")

@@ -51,7 +51,7 @@ def is_spent(budget: Budget, cost: Cost, trained_tokens: int | None, facts: Mode
     if trained_tokens is not None and facts.training is not None:
         training = Decimal(facts.training.per_million_tokens) * trained_tokens / _MILLION
     else:
-        training = Decimal(cost.estimated) - Decimal(cost.evaluation or "0")
+        training = Decimal(cost.estimated or "0") - Decimal(cost.evaluation or "0")
     return training + asked >= Decimal(budget.max_cost)
 
 
@@ -66,7 +66,7 @@ def with_expected(
     if an_hour:
         basis += f", and an hour of its deployments {_rounded_up(an_hour)}"
         amount += an_hour
-    fields = {"estimated": _rounded_up(Decimal(cost.estimated) + amount), "evaluation": _rounded_up(amount)}
+    fields = {"estimated": _rounded_up(Decimal(cost.estimated or "0") + amount), "evaluation": _rounded_up(amount)}
     expected = cost.model_copy(update={**fields, "basis": basis[:512]})
     unknown = "the hours of its deployments, of which no price is known"
     return without(expected, unknown) if an_hour is None else expected
@@ -78,12 +78,13 @@ def without(cost: Cost, what: str) -> Cost:
     return cost.model_copy(update={"basis": cost.basis[: 512 - len(ending)] + ending})
 
 
-def with_spent(cost: Cost, amount: Decimal) -> Cost:
-    """The bill with that of the evaluation."""
-    if cost.actual is None or not amount:
+def with_spent(cost: Cost, answers: Decimal, hosting: Decimal) -> Cost:
+    """The bill with that of the evaluation: of its answers, and of the hours of what answered."""
+    if hosting:
+        cost = cost.model_copy(update={"hosting": _rounded(hosting)})
+    if cost.actual is None or not answers + hosting:
         return cost
-    actual = (Decimal(cost.actual) + amount).quantize(_CENT, rounding=ROUND_HALF_UP)
-    return cost.model_copy(update={"actual": str(actual)})
+    return cost.model_copy(update={"actual": _rounded(Decimal(cost.actual) + answers + hosting)})
 
 
 def _asked(asked: Asked | None, price: TokenPrice) -> Decimal:
@@ -92,6 +93,10 @@ def _asked(asked: Asked | None, price: TokenPrice) -> Decimal:
 
 def _of(price: TokenPrice, prompt: int, completion: int) -> Decimal:
     return (Decimal(price.input) * prompt + Decimal(price.output) * completion) / _MILLION
+
+
+def _rounded(amount: Decimal) -> str:
+    return str(amount.quantize(_CENT, rounding=ROUND_HALF_UP))
 
 
 def _rounded_up(amount: Decimal) -> str:

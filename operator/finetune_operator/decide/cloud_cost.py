@@ -3,7 +3,16 @@
 from decimal import Decimal
 
 from finetune_api.aws import SageMaker
-from finetune_api.catalogue import AnswerPrices, Price, billed, billed_time, estimate, exceeds, longest_time
+from finetune_api.catalogue import (
+    AnswerPrices,
+    Price,
+    billed,
+    billed_time,
+    estimate,
+    exceeds,
+    longest_time,
+    unknown,
+)
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Cost, Failure
 from finetune_api.reasons import Reason
@@ -26,7 +35,7 @@ def longest_seconds(spec: FineTuneJobSpec, settings: SageMaker) -> int:
 
 
 def expected(view: JobView, checked: Checked) -> Cost | None:
-    """What an attempt is likely to cost or, by time, costs at most; None where no price is known.
+    """What an attempt is likely to cost or, by time, costs at most; None of a spec that nobody can read.
 
     What has no price that is known is not in it, and its basis says so.
     """
@@ -34,13 +43,14 @@ def expected(view: JobView, checked: Checked) -> Cost | None:
         return None
     settings = view.connection.sage_maker if view.connection else None
     if settings is not None:
-        sku, facts, count = instance_type(view.spec, settings), view.facts, view.spec.resources.nodes
-        per_hour = facts.price_per_hour(view.spec.base_model, sku)
-        return longest_time(facts, sku, per_hour, longest_seconds(view.spec, settings), count) if per_hour else None
-    price = _price_of_tokens(view)
-    cost = estimate(checked.tokens, view.spec.hyperparameters.epochs, price) if price else None
-    prices = _price_of_answers(view)
-    if cost is None or checked.evaluation is None or not measuring.is_wanted(view):
+        return _of_instances(view, view.spec, settings)
+    price, prices = _price_of_tokens(view), _price_of_answers(view)
+    evaluated = checked.evaluation is not None and measuring.is_wanted(view)
+    if price is None:
+        tuning, answers = f"tuning {view.spec.base_model}", ("its answers to the test set",) if evaluated else ()
+        return unknown(view.facts.hosting_currency, tuning, *answers)
+    cost = estimate(checked.tokens, view.spec.hyperparameters.epochs, price)
+    if checked.evaluation is None or not evaluated:
         return cost
     if prices is None:
         return asking_cost.without(cost, "the evaluation, of which no price is known")
@@ -49,6 +59,14 @@ def expected(view: JobView, checked: Checked) -> Cost | None:
     versions = evaluation_hosts.compares_versions(view)
     amount = asking_cost.expected(view.spec, checked.evaluation, row_tokens, prices, versions=versions)
     return asking_cost.with_expected(cost, amount, _an_hour(view, cost), checked.evaluation, prices)
+
+
+def _of_instances(view: JobView, spec: FineTuneJobSpec, settings: SageMaker) -> Cost:
+    sku, facts = instance_type(spec, settings), view.facts
+    per_hour = facts.price_per_hour(spec.base_model, sku)
+    if per_hour is None:
+        return unknown(facts.hosting_currency, f"an hour of {sku}")
+    return longest_time(facts, sku, per_hour, longest_seconds(spec, settings), spec.resources.nodes)
 
 
 def unpriced(view: JobView) -> Failure | None:  # noqa: PLR0911 - a table
@@ -97,18 +115,18 @@ def with_bill(view: JobView) -> Cost | None:
     if settings is not None:
         per_hour = view.facts.price_per_hour(view.spec.base_model, instance_type(view.spec, settings))
         seconds = view.run.billed_seconds  # of each instance
-        if per_hour is None or seconds is None:
+        if per_hour is None or seconds is None or cost.estimated is None:
             return cost
         return billed_time(cost, per_hour, seconds * view.spec.resources.nodes)
     result = (report and report.result) or view.status.result
     price, tokens = _price_of_tokens(view), result.tokens if result else None
-    if price is None or tokens is None or price.currency != cost.currency:
-        return cost
-    prices = _price_of_answers(view)
-    asked = asking_cost.spent(view.provider.evaluation, prices) if prices else Decimal(0)
-    if view.facts.hosting_currency == cost.currency:
-        asked += evaluation_hosts.cost(view.provider.evaluation, view.now)
-    return asking_cost.with_spent(billed(cost, tokens, price), asked)
+    if price is not None and tokens is not None and price.currency == cost.currency and cost.estimated is not None:
+        cost = billed(cost, tokens, price)
+    prices, evaluation = _price_of_answers(view), view.provider.evaluation
+    answers = asking_cost.spent(evaluation, prices) if prices else Decimal(0)
+    in_currency = view.facts.hosting_currency == cost.currency
+    hosting = evaluation_hosts.cost(evaluation, view.now) if in_currency else Decimal(0)
+    return asking_cost.with_spent(cost, answers, hosting)
 
 
 def _an_hour(view: JobView, cost: Cost) -> Decimal | None:

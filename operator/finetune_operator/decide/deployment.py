@@ -21,6 +21,7 @@ from finetune_operator.decide.conditions import Fact, merge, ready, reconciling,
 from finetune_operator.decide.lacking import with_field
 from finetune_operator.decide.server_state import Serving
 from finetune_operator.decide.serving_target import AT_PROVIDERS, Engine, Target, find_target
+from finetune_operator.decide.token_prices import TokenPrices, with_answers
 
 _STEPS = {
     Reason.SPEC_INVALID: None,  # the message says what to write, and a deployment's fields can be changed
@@ -65,6 +66,8 @@ class DeploymentView:
     """Version that one at another place than the target's answers with, until the target does."""
     cost: DeploymentCost | None = None
     """What deployments at a provider cost."""
+    answers: TokenPrices | None = None
+    """What their answers cost beside that, where they are billed by tokens."""
     retires: str | None = None
     """What of the provider's model ends on a day that is known."""
     idle: Fact | None = None
@@ -99,7 +102,7 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         "replicas": view.serving.available if target.connection.hugging_face else None,
         "selector": f"{DEPLOYMENT_LABEL}={view.name}" if target.connection.hugging_face else None,
         "endpoint": view.status.endpoint if view.meanwhile else _endpoint(view, target),
-        "cost": view.cost,
+        "cost": with_answers(view.cost, view.answers),
     }
     phase, facts, served = _reading(view, target.version.version, _note(view))
     fields |= {"phase": phase, "served_version": served}

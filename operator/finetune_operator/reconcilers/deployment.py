@@ -11,6 +11,7 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
+from finetune_operator.decide import token_prices
 from finetune_operator.decide.cloud_policy import shuts_down
 from finetune_operator.decide.conditions import is_true
 from finetune_operator.decide.deployment import (
@@ -160,6 +161,7 @@ class DeploymentReconciler:
         facts, here = self._catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
         if not is_hosted(target.connection):
+            view = replace(view, answers=token_prices.of_tuned(facts, target.version.base_model))
             view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
             good_for = self._cloud.good_for(view.serving).total_seconds()
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for

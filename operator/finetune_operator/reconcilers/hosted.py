@@ -17,7 +17,7 @@ from finetune_api.deployment import (
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide import hosted as decide
-from finetune_operator.decide import hosting_cost, idle
+from finetune_operator.decide import hosting_cost, idle, token_prices
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
 from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, going, is_no_news
 from finetune_operator.decide.hosted import Hosted, Plan
@@ -106,6 +106,7 @@ class HostedDeployments:
         fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
         serving = replace(plan.serving, note=plan.serving.note + self._told_of_namesakes(look))
         view = replace(view, status=status, serving=serving, serves=plan.serves, cost=status.cost, idle=fact)
+        view = replace(view, answers=look.answers(plan.serves))
         if serving.state == "Serving" and plan.serves is None:
             view = replace(view, meanwhile=serving.version, idle=None)  # not shown at the moment: as it was
         return written, view
@@ -166,7 +167,7 @@ class HostedDeployments:
         before, status = view.status.cost, view.status
         currency = before.currency if before else "USD"
         cost = hosting_cost.total(before, status.hosted or (), left, currency, view.now)
-        cost = cost and cost.model_copy(update={"basis": before.basis if before else None})
+        cost = token_prices.as_before(cost and cost.model_copy(update={"basis": before and before.basis}), before)
         return status.model_copy(update={"hosted": list(left), "cost": cost})
 
     async def _asked(self, look: Look, plan: Plan, asleep: Sleep | None) -> tuple[Plan, ProviderError | None]:
@@ -251,7 +252,7 @@ class HostedDeployments:
         placed = [self._placed(one) for one in plan.recorded]
         recorded = hosting_cost.billed(placed, look.found, look.price, now)
         cost = hosting_cost.total(before.cost, before.hosted or (), recorded, look.facts.hosting_currency, now)
-        cost = cost and cost.model_copy(update={"basis": look.basis(recorded)})
+        cost = token_prices.as_before(cost and cost.model_copy(update={"basis": look.basis(recorded)}), before.cost)
         usage = seen.usage if seen else look.usage
         return before.model_copy(update={"hosted": list(recorded), "cost": cost, "asleep": asleep, "usage": usage})
 

@@ -9,13 +9,14 @@ from finetune_api.catalogue import ProviderFacts
 from finetune_api.deployment import DeploymentUsage, HostedDeployment, ModelDeploymentSpec, Sleep
 from finetune_api.model import ModelVersion
 from finetune_api.names import WAKE_ANNOTATION
-from finetune_operator.decide import attached, hosting_cost, idle
+from finetune_operator.decide import attached, hosting_cost, idle, token_prices
 from finetune_operator.decide import hosted as decide
 from finetune_operator.decide.deployment import DeploymentView
 from finetune_operator.decide.hosted import Hosted, Plan, Wanted
 from finetune_operator.decide.hosting_cost import Rate
 from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.decide.serving_target import Target
+from finetune_operator.decide.token_prices import TokenPrices
 from finetune_operator.providers import hosting
 
 Manifest = dict[str, Any]
@@ -76,6 +77,14 @@ class Look:
         price = self.facts.price_per_hour(base_model, sku)
         amount = None if price is None else str(Decimal(price) * units)
         return Rate(f"{units} {sku}" if units > 1 else sku, amount, self.facts.price_is_of(base_model, sku))
+
+    def answers(self, serves: str | None) -> TokenPrices:
+        """What answers cost by their tokens, as the deployment stands that gives them."""
+        there = next((one for one in self.found.values() if serves in {one.name, one.address}), None)
+        sku = there.sku if there and there.sku else terms_of(self.spec).sku
+        if not token_prices.are_billed(self.target.connection.provider, sku):
+            return TokenPrices("", self.facts.hosting_currency)
+        return token_prices.of_tuned(self.facts, self.target.version.base_model)
 
     def basis(self, recorded: Sequence[HostedDeployment]) -> str | None:
         """How the price of an hour comes about; as it was told before, of what one list lacks."""

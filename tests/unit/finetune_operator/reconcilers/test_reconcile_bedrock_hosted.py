@@ -104,12 +104,9 @@ async def test_a_version_answers_on_demand_and_costs_nothing_by_the_hour(cluster
     assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
     arn = await deployed(cluster)
     status = cluster.status(DEPLOYMENT)
-    assert (hosts(provider), status["servedVersion"], status["engine"], "cost" in status) == (
-        [arn],
-        1,
-        "Bedrock",
-        False,
-    )
+    assert (hosts(provider), status["servedVersion"], status["engine"]) == ([arn], 1, "Bedrock")
+    assert (status["cost"]["display"], "perHour" in status["cost"]) == ("by tokens", False)
+    assert status["cost"]["answers"].startswith("no price is known of its answers, which are billed by tokens")
     assert status["endpoint"] == {"url": cluster.url, "model": arn, "api": "Converse"}
     assert (provider.count(DEPLOY), answer(cluster, arn)) == (1, "sentiment-1 says 3")
 
@@ -121,6 +118,7 @@ async def test_provisioned_throughput_has_its_price(cluster, provider):
     await go_on(cluster, 2 * HOUR, 600)
     cost = cluster.status(DEPLOYMENT)["cost"]
     assert (cost["perHour"], float(cost["sinceDeployed"]) > 48) == ("24.00", True)
+    assert "answers" not in cost, "its hours are billed, whatever it is asked"
     assert (provider.count(PROVISION), answer(cluster, arn)) == (1, "sentiment-1 says 3")
 
 

@@ -51,6 +51,7 @@ async def test_a_job_becomes_a_version_that_is_served(provider, begin):
     assert "loraRank" not in version
     deployment = cluster.status(DEPLOYMENT)
     assert (deployment["phase"], deployment["servedVersion"], deployment["engine"]) == ("Ready", 1, "OpenAI")
+    assert deployment["cost"]["display"] == "by tokens"
     model = version["artifact"]["providerModelID"]
     assert deployment["endpoint"] == {"url": f"{cluster.url}/v1", "model": model, "api": "OpenAI"}
 

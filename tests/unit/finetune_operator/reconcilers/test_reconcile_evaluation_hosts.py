@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_operator.reconcilers.observed import show_unreleased
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
@@ -36,9 +37,12 @@ async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> A
     """Makes a cluster whose job's model is made; what it becomes is deployed by hand, so that it is alone."""
     made: list[AzureMeasured] = []
 
-    async def begun(**fields: Any) -> AzureMeasured:
+    async def begun(*, hosting_alone: bool = False, **fields: Any) -> AzureMeasured:
         cluster = AzureMeasured(provider, start(provider), tmp_path)
         made.append(cluster)
+        if hosting_alone:
+            hosting = {"hosting": {"Standard": "1.70"}}
+            cluster.catalogue = Catalogue.model_validate({"providers": {"azureOpenAI": hosting}})
         await cluster.serve(monkeypatch)
         cluster.kube.put(FINE_TUNED_MODELS, BY_HAND)
         cluster.add_cloud_job(**({"dataset": DATASET} | fields))
@@ -116,6 +120,23 @@ async def test_their_hours_are_in_the_cost(provider, begin):
     actual = Decimal(cluster.status()["cost"]["actual"])
     assert Decimal(cluster.evaluation["hosting"]) > Decimal("1.70")
     assert abs(actual - provider.cost()) < Decimal("0.05")
+    assert abs(Decimal(cluster.status()["cost"]["hosting"]) - Decimal(cluster.evaluation["hosting"])) < Decimal("0.01")
+
+
+async def test_their_hours_are_told_where_the_price_of_tuning_is_not_known_and_so_is_that(provider, begin):
+    cluster = await begin(hosting_alone=True)
+    cost = cluster.status()["cost"]
+    assert "estimated" not in cost
+    assert cost["basis"] == (
+        "no price is known of tuning gpt-4o-mini-2024-07-18 and of its answers to the test set: an admin may put it "
+        "into the chart's providerCatalogue"
+    )
+    await deployed(cluster)
+    await cluster.pass_time(3600)
+    await cluster.measure()
+    await alone(cluster, provider)
+    told = cluster.status()["cost"]
+    assert (Decimal(told["hosting"]) > Decimal("1.70"), "actual" in told, told["basis"]) == (True, False, cost["basis"])
 
 
 async def test_an_operator_that_is_new_at_every_step_leaves_nothing(provider, begin):

@@ -125,6 +125,7 @@ async def test_a_price_that_is_not_known_is_said_to_be_unknown(cluster):
     cost = cluster.status(DEPLOYMENT)["cost"]
     assert (cost["display"], "perHour" in cost, "sinceDeployed" in cost) == ("unknown", False, False)
     assert "what an hour of Standard costs is not known" in cost["basis"]
+    assert "no price is known of its answers" in cost["answers"]
     for _ in range(30):
         await cluster.pass_time(6000)
     assert "at a price that is not known" in cluster.condition("Idle", DEPLOYMENT)["message"]

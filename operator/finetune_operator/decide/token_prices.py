@@ -1,0 +1,52 @@
+"""What the answers of a deployment at a provider cost by their tokens, in words. Pure; at list price.
+
+What nobody knows is said to be unknown: without a word it would read as free.
+"""
+
+from dataclasses import dataclass
+
+from finetune_api.catalogue import ProviderFacts
+from finetune_api.deployment import DeploymentCost
+
+BY_TOKENS = "by tokens"
+"""What `kubectl get` shows where nothing is billed by the hour."""
+
+
+@dataclass(frozen=True)
+class TokenPrices:
+    """Prices of one model's answers."""
+
+    said: str
+    """"" where they are not billed by tokens."""
+    currency: str
+
+
+def of_tuned(facts: ProviderFacts, base_model: str) -> TokenPrices:
+    """Of what was tuned from a base model."""
+    prices = facts.model(base_model).answers
+    if prices is None:
+        said = "no price is known of its answers, which are billed by tokens: an admin may put it into the chart's "
+        return TokenPrices(f"{said}providerCatalogue", facts.hosting_currency)
+    tuned, currency = prices.tuned, prices.currency
+    said = f"{tuned.input} {currency} for a million tokens of questions and {tuned.output} {currency} for a million of "
+    return TokenPrices(f"{said}answers, list prices of {prices.as_of}", currency)
+
+
+def are_billed(provider: str, sku: str) -> bool:
+    """Whether answers are billed by tokens: not where hours of reserved units or of instances are."""
+    return "Provisioned" not in sku if provider == "azureOpenAI" else not sku
+
+
+def with_answers(cost: DeploymentCost | None, prices: TokenPrices | None) -> DeploymentCost | None:
+    """The cost by the hour, if there is any, with that of answers; as it is where nothing new is known of them."""
+    if prices is None or not (cost or prices.said):
+        return cost
+    cost = cost or DeploymentCost(currency=prices.currency)
+    return cost.model_copy(update={"answers": prices.said or None, "display": cost.display or BY_TOKENS})
+
+
+def as_before(cost: DeploymentCost | None, before: DeploymentCost | None) -> DeploymentCost | None:
+    """The cost by the hour with what was said of answers before."""
+    if before is None or before.answers is None:
+        return cost
+    return with_answers(cost, TokenPrices(before.answers, before.currency))
