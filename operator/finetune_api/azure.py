@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
-from finetune_api.base import ApiModel, HttpUrl, Name, ObjectRef, rules
+from finetune_api.base import URL_MESSAGE, URL_SHAPE, ApiModel, HttpUrl, Name, Never, ObjectRef, rules, shaped
 
 
 class AzureCredentials(ApiModel):
@@ -31,6 +31,11 @@ class AzureWorkspace(ApiModel):
     connection: Name = Field(description="Name of the connection in the workspace.")
 
 
+_OF_A_CALL = Never(
+    "/openai(/.*)?$", "write the resource's endpoint alone, such as https://NAME.openai.azure.com, without /openai/..."
+)
+
+
 class AzureEvaluation(ApiModel):
     """Deployments that are made for an evaluation, and deleted after it."""
 
@@ -55,7 +60,10 @@ class AzureOpenAI(ApiModel):
             )
         )
     )
-    endpoint: HttpUrl | None = Field(
+    endpoint: (
+        Annotated[str, Field(max_length=512), shaped(URL_SHAPE, URL_MESSAGE, _OF_A_CALL), AfterValidator(_OF_A_CALL)]
+        | None
+    ) = Field(
         None,
         description="Endpoint of the Azure OpenAI resource, for example "
         "https://NAME.openai.azure.com; optional with workspace.",

@@ -1,6 +1,7 @@
 """What all kinds share: the model base, references, quantities, conditions."""
 
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -49,24 +50,48 @@ def rules(*told: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
     }
 
 
-def shaped(pattern: str, message: str) -> Any:
-    """A pattern whose refusal says what to write: pydantic checks it, and the API server as a CEL rule."""
+def shaped(pattern: str, message: str, never: "Never | None" = None) -> Any:
+    """A pattern whose refusal says what to write: pydantic checks it, and the API server as a CEL rule.
+
+    What is `never` to be in it pydantic checks by the annotation of that name: its patterns cannot say no.
+    """
 
     def as_rule(schema: dict[str, Any]) -> None:
         schema.pop("pattern", None)
-        schema |= rules((f"self.matches(r'{pattern}')", message))
+        told = [(f"self.matches(r'{pattern}')", message)]
+        schema |= rules(*told, *([(f"!self.matches(r'{never.pattern}')", never.message)] if never else ()))
 
     return Field(pattern=pattern, json_schema_extra=as_rule)
 
 
-HttpUrl = Annotated[
-    str,
-    Field(max_length=512),
-    shaped(
-        r"^https?://[^/@\s]+(/\S*)?$",
-        "write a whole URL without credentials and white space, such as https://HOST or https://HOST/v1",
-    ),
-]
+@dataclass(frozen=True)
+class Never:
+    """A pattern that no part of a text may have, and what to write instead."""
+
+    pattern: str
+    message: str
+
+    def __call__(self, text: str) -> str:
+        """Return the text.
+
+        Raises:
+            ValueError: it has the pattern.
+        """
+        if re.search(self.pattern, text):
+            raise ValueError(self.message)
+        return text
+
+
+ONE_CALL = Never(
+    "/(chat/completions|completions|responses|fine_tuning/jobs)/?$",
+    "write the root of the API, such as https://HOST/v1, without the path of one call",
+)
+
+URL_SHAPE = r"^https?://[^/@?#\s]+(/[^?#\s]*)?$"
+URL_MESSAGE = "write a whole URL without credentials, queries and white space, such as https://HOST or https://HOST/v1"
+HttpUrl = Annotated[str, Field(max_length=512), shaped(URL_SHAPE, URL_MESSAGE)]
+ApiRoot = Annotated[str, Field(max_length=512), shaped(URL_SHAPE, URL_MESSAGE, ONE_CALL), AfterValidator(ONE_CALL)]
+"""Where an API with OpenAI's calls begins."""
 
 SERVICE_NAME = "^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
 """Names of FineTunedModels and ModelDeployments. A Service gets them: DNS labels that begin with a letter."""

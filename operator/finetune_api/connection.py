@@ -8,6 +8,7 @@ from finetune_api.aws import Bedrock, SageMaker
 from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.base import (
     ApiModel,
+    ApiRoot,
     Conditions,
     ConfigMapKeyRef,
     HttpUrl,
@@ -220,9 +221,14 @@ class HuggingFace(ApiModel):
     pod_template: PodTemplate | None = Field(
         None, description="Settings of every pod of this connection: resources, placement, queue, certificates."
     )
-    gpu_resource: Annotated[str, Field(max_length=128)] = Field(
-        "nvidia.com/gpu", description="Extended resource that gpusPerNode and gpus request."
-    )
+    gpu_resource: Annotated[
+        str,
+        Field(max_length=128),
+        shaped(
+            "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?$",
+            "write the whole name of the resource as nodes list it, such as nvidia.com/gpu or amd.com/gpu",
+        ),
+    ] = Field("nvidia.com/gpu", description="Extended resource that gpusPerNode and gpus request.")
     model_cache: ModelCache | None = Field(None, description="Volume with base models. Required if airGapped.")
     air_gapped: bool = Field(
         False,
@@ -243,7 +249,7 @@ class HuggingFace(ApiModel):
 class OpenAI(ApiModel):
     """OpenAI, or any service with its fine-tuning API."""
 
-    base_url: HttpUrl = Field("https://api.openai.com/v1", description="Base URL of the API.")
+    base_url: ApiRoot = Field("https://api.openai.com/v1", description="Base URL of the API.")
     api_key_secret_ref: SecretKeyRef = Field(description="API key: a Secret in the operator's own namespace.")
     organization: Annotated[str, Field(max_length=128)] | None = Field(
         None, description="Organization to which requests are billed. Default: that of the key."

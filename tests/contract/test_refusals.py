@@ -205,6 +205,18 @@ JOBS: list[Refused] = [
     (JOB, BASELINES, [endpoint(url="rag.svc/v1")], ("endpoint.url", "such as https://HOST/v1")),
     (JOB, BASELINES, [endpoint(url="http://api.example.com/v1")], ("endpoint.url", "without TLS only Services")),
     (JOB, BASELINES, [endpoint(url="https://me:key@host/v1")], ("endpoint.url", "without credentials and queries")),
+    (
+        JOB,
+        BASELINES,
+        [endpoint(url="http://rag.team-a.svc/v1/chat/completions")],
+        ("endpoint.url", "the root of the API"),
+    ),
+    (
+        JOB,
+        "spec.evaluation.judge",
+        {"url": "https://host/v1/completions", "model": "m"},
+        ("judge.url", "the root of the"),
+    ),
     (JOB, BASELINES, [endpoint(url="https://host/v1?key=x")], ("endpoint.url", "without credentials and queries")),
     (JOB, BASELINES, [endpoint(apiKeySecretRef={"name": "rag"})], ("endpoint.apiKeySecretRef.key: Required",)),
     (JOB, BASELINES, [endpoint(apiKey="sk")], (f'unknown field "{BASELINES}[0].endpoint.apiKey"',)),
@@ -387,6 +399,32 @@ CONNECTIONS: list[Refused] = [
     (LOCAL, "spec.huggingFace.modelCache", {"volume": {"emptyDir": {}, "nfs": {}}}, ("modelCache.volume", "at most 1")),
     (OPENAI, "spec.openAI.baseURL", "https://me:secret@api.openai.com", ("baseURL", "without credentials")),
     (OPENAI, "spec.openAI.baseURL", "https://api.openai.com/v1 ", ("baseURL", "white space")),
+    *(
+        (
+            OPENAI,
+            "spec.openAI.baseURL",
+            f"https://api.openai.com/v1{rest}",
+            ("baseURL: ", "without credentials, queries"),
+        )
+        for rest in ("?api-version=1", "?key=secret", "#top")
+    ),
+    *(
+        (OPENAI, "spec.openAI.baseURL", f"https://api.openai.com/v1/{call}", ("baseURL: ", "the root of the API"))
+        for call in ("chat/completions", "chat/completions/", "completions", "responses", "fine_tuning/jobs")
+    ),
+    *(
+        (
+            AZURE,
+            "spec.azureOpenAI.endpoint",
+            f"https://res.openai.azure.com/openai{rest}",
+            ("endpoint alone", "without /openai"),
+        )
+        for rest in ("", "/", "/v1/", "/deployments/x", "/deployments/x/chat/completions")
+    ),
+    *(
+        (LOCAL, "spec.huggingFace.gpuResource", name, ("gpuResource: ", "such as nvidia.com/gpu"))
+        for name in ("gpu", "nvidia", "nvidia.com/", "NVIDIA.com/gpu", "nvidia.com/gpu: 1", "")
+    ),
     (OPENAI, "spec.openAI.baseURL", "api.openai.com", ("spec.openAI.baseURL", "such as https://HOST")),
     (AZURE, "spec.azureOpenAI.endpoint", "res.openai.azure.com", ("spec.azureOpenAI.endpoint", "such as https://HOST")),
     (AZURE, "spec.azureOpenAI.endpoint", REMOVE, ("endpoint and account, or a workspace",)),

@@ -114,7 +114,8 @@ def _with_names(failure: Failure, beside: Beside | None) -> Failure:
     if failure.reason is not Reason.MODEL_NOT_FOUND or beside is None:
         return failure
     if beside.makers:
-        awaited = f"it is made when FineTuneJob {' or '.join(beside.makers[:MOST_NAMES])} succeeds"
+        among = f", or another of {len(beside.makers)}," if len(beside.makers) > 1 else ""
+        awaited = f"it is made when FineTuneJob {beside.makers[0]}{among} succeeds"
         return failure.model_copy(update={"message": f"{failure.message} yet; {awaited}", "next_step": None})
     others = ", ".join(sorted(beside.models)[:MOST_NAMES])
     left = f" and {more} more" if (more := len(beside.models) - MOST_NAMES) > 0 else ""

@@ -16,6 +16,11 @@ MISSING: dict[str, tuple[Beside, str]] = {
         Beside(["tickets"], ["sentiment-1"]),
         "spec.modelRef: FineTunedModel sentiment does not exist yet; it is made when FineTuneJob sentiment-1 succeeds.",
     ),
+    "several jobs make it": (
+        Beside([], ["sentiment-1", "sentiment-2", "sentiment-3"]),
+        "spec.modelRef: FineTunedModel sentiment does not exist yet; it is made when FineTuneJob sentiment-1, or "
+        "another of 3, succeeds.",
+    ),
     "a name that nobody has": (
         Beside(["tickets", "sentimnet"], []),
         "spec.modelRef: FineTunedModel sentiment does not exist, and no FineTuneJob that is under way names it in "
