@@ -16,7 +16,7 @@ from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.providers import sdks
 from finetune_operator.providers.account import Account
-from finetune_operator.providers.connection_secret import NAMES, secret_of
+from finetune_operator.providers.connection_secret import NAMES, lacks, secret_of
 from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError, TryLater, understood
 from finetune_operator.providers.gate import CALLS_PER_SECOND, Pace
 from finetune_operator.providers.poll import POLL_SECONDS
@@ -279,7 +279,8 @@ class Accounts:
             hide(values[key])
         missing = [key for key, value in values.items() if not value]
         if missing:
-            raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} has no {', '.join(missing)}")
+            told = f"Secret {self._namespace}/{name} {lacks(missing, secret)}"
+            raise TryLater(Reason.SECRET_NOT_FOUND, told)
         garbled = [key for key, value in values.items() if not (value.isascii() and value.isprintable())]
         if garbled:
             message = (

@@ -18,6 +18,9 @@ _NEVER_SENT = frozenset(
 )
 """Errors of httpx and botocore that are raised before a request goes out."""
 
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"})
+"""What OpenSSL calls an answer in plain text."""
+
 
 def unanswered(error: BaseException, who: str) -> Unknown:
     """The error in our own terms. `who`: what was asked, as people know it."""
@@ -34,6 +37,8 @@ def _why(found: list[BaseException]) -> str:
                 f"shows a certificate that is not trusted ({verdict}): is its authority among those that "
                 "the operator's image, or SSL_CERT_FILE, has?"
             )
+        if isinstance(one, ssl.SSLError) and getattr(one, "reason", None) in _NO_TLS:
+            return "does not speak TLS: does its address begin with http:// instead of https://?"
         if isinstance(one, socket.gaierror):
             return "is a name that cannot be resolved"
         if isinstance(one, ConnectionRefusedError):

@@ -81,6 +81,13 @@ async def test_a_certificate_that_is_not_trusted_is_called_one(name, stranger):
 
 
 @pytest.mark.parametrize("name", ["openai", "aws"])
+async def test_a_server_without_tls_that_is_addressed_with_it_is_called_one(name):
+    with serve(OpenAISimulator()) as url:
+        error = await told(ASK[name], url.replace("http://", "https://"))
+    assert "does not speak TLS: does its address begin with http://" in error.message
+
+
+@pytest.mark.parametrize("name", ["openai", "aws"])
 async def test_where_nobody_listens_nothing_was_done(name, nobody):
     error = await told(ASK[name], f"http://{nobody}")
     assert (type(error), "refuses connections" in error.message) == (Unreached, True), error.message

@@ -1,0 +1,30 @@
+"""A connection's Secret without the keys that are needed: what it has instead is told, and nothing that may be one."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.providers.connection_secret import AWS_KEYS, lacks
+
+VALUE = "c2VjcmV0"
+LACKING: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
+    "another spelling": (("api-key",), {"data": {"apiKey": VALUE}}, "has no api-key; it has apiKey"),
+    "names of the SDK": (
+        AWS_KEYS,
+        {"data": {"AWS_SECRET_ACCESS_KEY": VALUE, "AWS_ACCESS_KEY_ID": VALUE}},
+        "has no accessKeyID, secretAccessKey; it has AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+    ),
+    "nothing in it": (("api-key",), {"data": {"api-key": ""}}, "has nothing in api-key"),
+    "a secret for a name": (
+        ("api-key",),
+        {"data": {"sk-proj-a1B2": VALUE}},
+        "has no api-key; it has other keys, or none",
+    ),
+    "no data": (("api-key",), {}, "has no api-key; it has other keys, or none"),
+}
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_what_a_secret_has_instead_is_told(name: str) -> None:
+    missing, secret, told = LACKING[name]
+    assert lacks(missing, secret) == told
