@@ -17,7 +17,7 @@ from finetune_operator.decide import attempts, cloud_cost, cloud_policy, evaluat
 from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, stalled, timestamp
 from finetune_operator.decide.job_change import fail, with_status
 from finetune_operator.decide.job_view import Change, Decision, JobView
-from finetune_operator.decide.remote import SETTLE, RemoteJob, oldest
+from finetune_operator.decide.remote import SETTLE, RemoteJob, is_named, oldest
 from finetune_operator.decide.reported import dataset_facts
 from finetune_operator.decide.run import CHANGES_BY_ITSELF
 
@@ -146,13 +146,14 @@ def take_over(view: JobView) -> Decision | None:
 
 def refuse_other_base(view: JobView) -> Decision | None:
     """What was tuned elsewhere says itself what it was tuned from; with another base model it would answer nonsense."""
+    if not _is_adopted(view) or view.run.state not in {"Queued", "Active", "Succeeded"} or view.spec is None:
+        return None
     result = view.run.report.result if view.run.report else None
-    if not _is_adopted(view) or view.run.state != "Succeeded" or result is None or view.spec is None:
+    base = view.run.base or (result.artifact.base_model if result else None)
+    if base in {None, view.spec.base_model} or (view.run.base and is_named(view.run.base, view.spec.base_model)):
         return None
-    base = result.artifact.base_model
-    if base in {None, view.spec.base_model}:
-        return None
-    message = f"spec.baseModel: the job's adapter was tuned from {base}, and not from {view.spec.base_model}"
+    what = f"job {view.provider.job_id} is tuned" if view.run.base else "the job's adapter was tuned"
+    message = f"spec.baseModel: {what} from {base}, and not from {view.spec.base_model}"
     step = f"Apply the job under a new name with baseModel: {base}."
     return fail(view, Failure(reason=Reason.SPEC_INVALID, message=message, next_step=step))
 
@@ -415,6 +416,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     attempts.wait_before_retry,
     attempts.start,
     attempts.adopt,
+    refuse_other_base,
     enforce_deadline,
     job.wait_for_pod,
     submit,
@@ -423,7 +425,6 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     job.follow,
     refuse_what_is_not_there,
     retry_or_fail,
-    refuse_other_base,
     measuring.measure,
     complete,
 )

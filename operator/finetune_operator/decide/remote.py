@@ -1,5 +1,6 @@
 """A job at a provider outside of the cluster, as every provider's file describes it, and the `Run` that it is. Pure."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -80,6 +81,8 @@ class RemoteJob:
     results: tuple[str, ...] = ()
     """Files with the record of the training."""
     training_file: str = ""
+    base: str = ""
+    """What it is tuned from, as the provider names it."""
     labels: dict[str, str] = field(default_factory=dict)
     partial: bool = False
     """From a list that lacks what only a look at the job itself tells: why it failed, say, or what it has written."""
@@ -121,7 +124,7 @@ def run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobSta
     """The attempt's state, from its job at the provider."""
     if job.labels.get("namespace", key.namespace) != key.namespace:
         return Run("Failed", failure=_of_others(job), job_id=job.id)
-    return replace(_run_of(job, metrics, key, status, now), billed_seconds=job.billed_seconds)
+    return replace(_run_of(job, metrics, key, status, now), billed_seconds=job.billed_seconds, base=job.base)
 
 
 def _run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobStatus, now: datetime) -> Run:
@@ -142,6 +145,12 @@ def _run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobSt
         return Run("Succeeded", report=_report("Succeeded", job, metrics, key, status, now), job_id=job.id)
     report = _report("Running", job, metrics, key, status, now) if job.state == "Active" else None
     return Run(job.state, report=report, job_id=job.id, note=job.note, nameless=job.nameless)
+
+
+def is_named(shown: str, asked: str) -> bool:
+    """Whether a provider's name of a model may be that of a manifest: with its date or version, or as an ARN."""
+    names = sorted((name.rpartition("/")[2].casefold() for name in (shown, asked)), key=len)
+    return names[1].startswith(names[0]) and re.match("(|[-:@]v?[0-9].*)$", names[1][len(names[0]) :]) is not None
 
 
 def _of_others(job: RemoteJob) -> Failure:

@@ -113,6 +113,8 @@ class Run:
     """What it is doing, where the state alone does not say it."""
     nameless: bool = False
     """Whether its provider calls it done, and has not named its model."""
+    base: str = ""
+    """What a provider says that it is tuned from."""
 
 
 def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:

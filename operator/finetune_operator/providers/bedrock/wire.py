@@ -124,6 +124,7 @@ def job(shown: Wire) -> RemoteJob:
         failure=failure(shown) if shown.get("status") == "Failed" else None,
         results=tuple(results),
         training_file=str((shown.get("trainingDataConfig") or {}).get("s3Uri") or "").rpartition("/")[2],
+        base=str(shown.get("baseModelArn") or ""),
     )
 
 

@@ -80,6 +80,7 @@ def job(wire: Wire) -> RemoteJob:
         failure=failure(wire.get("error")) if state == "Failed" else None,
         results=tuple(str(_fields(one).get("id") or one) for one in _list(wire.get("result_files"))),
         training_file=str(wire.get("training_file") or ""),
+        base=plain(str(wire.get("model") or ""))[:256],
         labels={str(key): str(value) for key, value in _fields(wire.get("metadata")).items()},
     )
 

@@ -206,6 +206,7 @@ def test_the_order_of_the_chain() -> None:
         "wait_before_retry",
         "start",
         "adopt",
+        "refuse_other_base",
         "enforce_deadline",
         "wait_for_pod",
         "submit",
@@ -214,7 +215,6 @@ def test_the_order_of_the_chain() -> None:
         "follow",
         "refuse_what_is_not_there",
         "retry_or_fail",
-        "refuse_other_base",
         "measure",
         "complete",
     ]
@@ -363,6 +363,38 @@ def test_a_job_that_was_made_for_another_namespace_is_not_adopted() -> None:
     assert "spec.adopt.jobID" in failure.message
     assert "team-b" not in failure.sentences, "whose it is stays theirs"
     assert not decision.stop
+
+
+NAMED = {
+    "the same": ("gpt-4o-mini", "gpt-4o-mini", True),
+    "with its date": ("gpt-4o-mini-2024-07-18", "gpt-4o-mini", True),
+    "without its date": ("gpt-4o-mini", "gpt-4o-mini-2024-07-18", True),
+    "an ARN": ("arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-micro-v1:0", "amazon.nova-micro-v1:0", True),
+    "an ARN with its context": (
+        "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-micro-v1:0:128k",
+        "amazon.nova-micro-v1:0",
+        True,
+    ),
+    "a tuned one": ("ft:gpt-4o-mini:org::1", "ft:gpt-4o-mini:org::1", True),
+    "nobody says": ("", "gpt-4o-mini", True),
+    "a smaller one": ("gpt-4o-mini-2024-07-18", "gpt-4o", False),
+    "a newer one": ("gpt-4.1-2025-04-14", "gpt-4", False),
+    "of another day": ("gpt-4o-2024-08-06", "gpt-4o-2024-05-13", False),
+    "another one": ("amazon.nova-lite-v1:0", "amazon.nova-micro-v1:0", False),
+}
+
+
+@pytest.mark.parametrize("state", ["Queued", "Active", "Succeeded"])
+@pytest.mark.parametrize("name", NAMED)
+def test_a_job_is_adopted_with_the_base_model_that_it_has(name: str, state: str) -> None:
+    base, asked, fits = NAMED[name]
+    adopted = spec(adopt={"jobID": "ftjob-1"}, baseModel=asked)
+    failure = decide(given(at_provider(state, model="ft:a", base=base), status(), spec=adopted)).status.failure
+    assert (failure is None) == fits
+    if failure is not None:
+        assert failure.reason is Reason.SPEC_INVALID
+        assert failure.message == f"spec.baseModel: job ftjob-1 is tuned from {base}, and not from {asked}"
+        assert failure.next_step == f"Apply the job under a new name with baseModel: {base}."
 
 
 def test_a_job_that_an_earlier_job_of_the_namespace_has_made_is_adopted() -> None:
