@@ -346,7 +346,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the operator, or one command; the exit code says whether it ended as asked."""
     args = parser().parse_args(argv)
     if args.command == "ask":
-        return asyncio.run(ask.main(args))
+        try:
+            return asyncio.run(ask.main(args))
+        except KeyboardInterrupt:
+            return ask.INTERRUPTED
     if not any(name.startswith(PREFIX) for name in os.environ):
         # Whoever types the bare name looks for help, and not for a second operator by the kubeconfig of a laptop.
         parser().error(f"name a command; the operator itself runs in a pod, which has {PREFIX}NAMESPACE from the chart")

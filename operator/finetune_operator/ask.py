@@ -35,7 +35,7 @@ SERVICE_PORT = "http"
 DEFAULT_NAMESPACE = "default"
 _NAME = re.compile("[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _HOTTEST = 2
-OK, FAILED = 0, 1
+OK, FAILED, INTERRUPTED = 0, 1, 130
 
 
 class CannotAsk(Exception):  # noqa: N818 - said as it is
@@ -46,7 +46,7 @@ def add_arguments(commands: Any) -> None:
     """The command's flags."""
     ask = commands.add_parser("ask", help="ask a model that is deployed, and print its answer")
     ask.add_argument("model", type=_name, metavar="MODEL", help="name of a ModelDeployment")
-    ask.add_argument("question", metavar="QUESTION", help="what to ask")
+    ask.add_argument("question", type=_text, metavar="QUESTION", help="what to ask")
     ask.add_argument("-n", "--namespace", type=_name, help="its namespace (default: that of the current context)")
     ask.add_argument("--system", help="system message")
     ask.add_argument("--max-tokens", type=_positive, metavar="N", help="tokens of the answer at most")
@@ -66,6 +66,17 @@ def _name(text: str) -> str:
     """
     if not _NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name: write a-z, 0-9, '-' and '.' only")
+    return text
+
+
+def _text(text: str) -> str:
+    """What is not blank, for argparse: a variable that is not set would be asked, and paid for.
+
+    Raises:
+        ArgumentTypeError: it is.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: write the question in quotes")
     return text
 
 

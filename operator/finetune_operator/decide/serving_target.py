@@ -22,6 +22,9 @@ AT_PROVIDERS: dict[str, Engine] = {
 """Engine by provider block, of those that serve what they have tuned themselves."""
 
 
+_BY_SCALE = ". kubectl scale and autoscalers write it: they are for servers on the cluster"
+
+
 @dataclass(frozen=True)
 class Target:
     """What to serve, and how."""
@@ -107,7 +110,7 @@ def _at_provider(spec: ModelDeploymentSpec, version: ModelVersion, connection: L
         return Failure.because(
             Reason.SPEC_INVALID,
             f"spec.{set_in_vain}: version {version.version} is served by {connection.provider}, the provider of "
-            f"LLMConnection {version.connection}; leave it out",
+            f"LLMConnection {version.connection}; leave it out{_BY_SCALE if set_in_vain == 'huggingFace' else ''}",
         )
     if spec.attach is None and connection.azure_open_ai is not None and spec.azure_open_ai is None:
         return _awaited("azureOpenAI", "a deployment at Azure", "{sku: Standard}")

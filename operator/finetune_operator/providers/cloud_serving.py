@@ -4,7 +4,7 @@ Whether it is there is asked rarely: the answer of a moment ago is good enough, 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from finetune_api.job_status import Failure
@@ -45,7 +45,7 @@ class CloudServing:
             return _unasked(error, number, served)
         before = self._probes.get((target.version.connection, model))
         if before is not None and self._clock() - before.at < self.good_for(before.serving):
-            return before.serving
+            return replace(before.serving, version=number)  # a job that two have adopted is two versions
         try:
             there = await self._accounts.of(target.version.connection).call(lambda api: api.has_model(model))
         except (TryLater, Unknown) as error:

@@ -62,6 +62,7 @@ class Look:
             for version in versions
             if hosting.named(version.artifact) and self._is_there(version)
         }
+        names |= {hosting.named(self.target.version.artifact): self.target.version.version}  # it may be two versions
         return attached.Served(self.spec.model_ref.name, names, self.target.connection.azure_open_ai is None)
 
     def _is_there(self, version: ModelVersion) -> bool:

@@ -1,6 +1,9 @@
 """`finetune-operator ask`: the same for a Service of the cluster and for a provider."""
 
+import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 
 from finetune_api import RELEASE
 from finetune_operator import ask
-from finetune_operator.__main__ import parser
+from finetune_operator.__main__ import main, parser
 from finetune_operator.ask import KEY_VARIABLE, CannotAsk, answer
 from finetune_operator.runtime.errors import error_for
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
@@ -276,6 +279,26 @@ async def test_without_a_kubeconfig_one_line_says_so(
     said = capsys.readouterr()
     assert said.err == f"no credentials for a cluster: {missing} is not there; KUBECONFIG names another file\n"
     assert said.out == ""
+
+
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_an_empty_question_is_not_asked(question: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["ask", "mood", question])
+    assert (ended.value.code, "QUESTION: it is empty" in capsys.readouterr().err) == (2, True)
+
+
+def test_who_interrupts_it_reads_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def wait(_: Any) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+        return ask.OK
+
+    monkeypatch.setattr(ask, "main", wait)
+    assert main(["ask", "mood", "q"]) == ask.INTERRUPTED
+    assert capsys.readouterr().err == ""
 
 
 def test_help_says_what_the_command_does_alone(capsys: pytest.CaptureFixture[str]) -> None:

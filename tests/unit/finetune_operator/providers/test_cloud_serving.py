@@ -39,9 +39,9 @@ class Service:
         return self.now
 
 
-def target(model: str) -> Target:
+def target(model: str, number: int = 1) -> Target:
     version = ModelVersion(
-        version=1, job="a", job_uid="u", connection="openai", base_model="gpt", method="LoRA", created_at=stamp(),
+        version=number, job="a", job_uid="u", connection="openai", base_model="gpt", method="LoRA", created_at=stamp(),
         artifact=ArtifactRef(provider_model_id=model),
     )  # fmt: skip
     return Target(version, openai_connection(), "OpenAI")
@@ -56,6 +56,14 @@ async def test_what_was_seen_is_believed_for_a_while(there: bool, good_for: time
         service.now = NOW + after
         found = await serving.observe(target("ft:a"), None)
         assert (found.state == "Serving", len(service.asked)) == (there, times)
+
+
+async def test_a_model_that_is_two_versions_because_its_job_was_adopted_twice_answers_for_both() -> None:
+    service = Service()
+    serving = CloudServing(service, service.clock)
+    found = [await serving.observe(target("ft:a", number), None) for number in (1, 2, 1)]
+    assert [(one.state, one.version) for one in found] == [("Serving", 1), ("Serving", 2), ("Serving", 1)]
+    assert service.asked == ["ft:a"]
 
 
 async def test_models_that_nobody_serves_any_more_are_not_kept() -> None:
