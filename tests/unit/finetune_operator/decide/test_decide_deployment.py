@@ -534,3 +534,10 @@ def test_a_container_of_somebody_else_is_named_while_it_is_up_as_well(
     serving = read_serving(deployment(availableReplicas=0), [its_pod])
     named = f"; container proxy, which a policy of the cluster has put into the pod{said}" if said else ""
     assert (serving.state, serving.note) == ("Rolling", named)
+
+
+def test_a_provider_s_deployment_that_was_scaled_by_kubectl_says_what_has_written_the_field() -> None:
+    scaled = view(connections={"local": azure_connection()}, spec=spec(huggingFace={"replicas": 3}))
+    message = condition(decide(scaled).status, "Stalled").message
+    assert message.startswith("spec.huggingFace: version 2 is served by azureOpenAI")
+    assert "leave it out. kubectl scale and autoscalers write it: they are for servers on the cluster" in message

@@ -71,6 +71,18 @@ async def test_it_is_asked_and_its_endpoint_version_and_cost_are_told(cluster, p
     assert (provider.count(PUT), provider.count("chat.completions.create")) == (0, 1)
 
 
+async def test_a_model_that_is_two_versions_is_attached_as_the_one_that_is_wanted(cluster):
+    job_id = cluster.status()["provider"]["jobID"]
+    cluster.add_cloud_job("again", adopt={"jobID": job_id})
+    await cluster.settle()
+    await cluster.poll()
+    await cluster.pass_time(60)
+    versions = cluster.status(MODEL)["versions"]
+    assert [one["artifact"] == versions[0]["artifact"] for one in versions] == [True, True]
+    await attach(cluster, version=1)
+    assert (cluster.status(PROD)["phase"], cluster.status(PROD)["servedVersion"]) == ("Ready", 1)
+
+
 async def test_deleting_the_object_leaves_it_and_says_so(cluster, provider):
     await attach(cluster)
     await delete(cluster)
