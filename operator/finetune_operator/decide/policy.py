@@ -102,10 +102,12 @@ def code_is_allowed(request: Request) -> Failure | None:
     if request.spec.code is None:
         return None
     if request.connection.hugging_face is None and request.connection.sage_maker is None:
-        return Failure.because(
-            Reason.PROVIDER_NOT_SUPPORTED,
-            f"spec.code: LLMConnection {request.spec.connection_ref.name} is a {request.connection.provider} "
-            "connection, which runs no custom code",
+        return Failure(
+            reason=Reason.PROVIDER_NOT_SUPPORTED,
+            message=f"spec.code: LLMConnection {request.spec.connection_ref.name} leads to "
+            f"{request.connection.provider}, which runs no custom code",
+            next_step="Remove spec.code, or use a connection with a huggingFace or sageMaker block, and apply the job "
+            "under a new name.",
         )
     if request.connection.fine_tuning.allow_code:
         return None

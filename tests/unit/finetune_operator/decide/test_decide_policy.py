@@ -100,6 +100,9 @@ def test_own_code_runs_where_an_admin_has_said_so(
     if refusal and reason is Reason.CODE_NOT_ALLOWED:
         assert "spec.code" in refusal.message
         assert "fineTuning.allowCode" in str(refusal.next_step)
+    if reason is Reason.PROVIDER_NOT_SUPPORTED:
+        assert refusal is not None
+        assert "huggingFace or sageMaker block" in str(refusal.next_step), "openAI's own is not the way out"
 
 
 def test_who_may_not_use_a_connection_learns_nothing_about_it() -> None:
