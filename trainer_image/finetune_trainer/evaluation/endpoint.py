@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -27,6 +28,11 @@ PAUSE_SECONDS = 1.0
 """Before the second try; it doubles from there on."""
 
 _LONGEST_PAUSE = 30.0
+"""Between two tries of our own, and two looks at the operator, which asks nobody while a provider's pause lasts."""
+
+LONGEST_ASKED_PAUSE = 300.0
+"""Seconds that a service may ask for; one that asks for more is not asked any more, as one that is gone."""
+
 _LONGEST_RESPONSE = 1 << 20
 _GIVE_UP_AFTER = 20
 """Rows in a row without an answer: the service is gone, and the rest is not tried."""
@@ -141,6 +147,8 @@ class _Asking:
         self._pause = pause
         self._outcome = Outcome()
         self._failed_in_a_row = 0
+        self._not_before = 0.0
+        """Until when the service wants no question, of whichever row."""
         self._over = False
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None] | None = None
 
@@ -184,15 +192,38 @@ class _Asking:
     async def _one(self, client: httpx.AsyncClient, row: int, turns: tuple[Turn, ...]) -> Answer:
         began, tries = time.monotonic(), 0
         while True:
+            await self._until_it_is_welcome()
             try:
                 return await self._request(client, row, turns)
             except AgainError as error:
                 tries += 1
                 wait = error.seconds if error.seconds is not None else self._pause * 2.0 ** min(tries - 1, 10)
+                self._heed(error)
                 if self._over or self._has_tried_enough(tries, began):
                     for_good = self._way.patience_seconds is not None
                     raise FailedError(str(error), for_good=for_good, reason=error.reason) from None
             await asyncio.sleep(min(wait, _LONGEST_PAUSE))
+
+    def _heed(self, error: AgainError) -> None:
+        """A service's own pause is for all questions. The operator may be asked: it keeps the provider's itself.
+
+        Raises:
+            FailedError: nobody waits that long.
+        """
+        if error.seconds is None or self._way.patience_seconds is not None:
+            return
+        if error.seconds > LONGEST_ASKED_PAUSE:
+            why = (
+                f"{error}: it asks for a pause of {error.seconds:g} s, and at most {LONGEST_ASKED_PAUSE:g} s are waited"
+            )
+            raise FailedError(why, for_good=True) from None
+        self._not_before = max(self._not_before, time.monotonic() + error.seconds)
+
+    async def _until_it_is_welcome(self) -> None:
+        left = self._not_before - time.monotonic()
+        if left > 0:
+            await asyncio.sleep(left)
+            await self._until_it_is_welcome()  # another row may have met a longer pause
 
     def _has_tried_enough(self, tries: int, began: float) -> bool:
         patience = self._way.patience_seconds
@@ -249,14 +280,21 @@ def _require_ok(response: httpx.Response) -> None:
         status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT)
         or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     ):
-        raise AgainError(said, _seconds(response.headers.get("Retry-After")))
+        raise AgainError(said, asked_pause(response.headers))
     if status in _FATAL:
         raise FailedError(f"{said}: {_FATAL[HTTPStatus(status)]}", for_good=True)
     raise FailedError(said)
 
 
-def _seconds(header: str | None) -> float | None:
-    return float(header) if header is not None and header.isdecimal() else None
+def asked_pause(headers: Mapping[str, str]) -> float | None:
+    """Seconds of `Retry-After`, which is a number or, held against the answer's own date, a date (RFC 9110)."""
+    header = headers.get("retry-after", "").strip()
+    if header.isdecimal():
+        return float(header)
+    with contextlib.suppress(ValueError, TypeError):
+        until, now = parsedate_to_datetime(header), parsedate_to_datetime(headers.get("date", ""))
+        return max(0.0, (until - now).total_seconds())
+    return None
 
 
 def _answer(row: int, content: bytes) -> Answer:

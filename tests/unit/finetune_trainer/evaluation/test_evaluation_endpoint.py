@@ -12,7 +12,7 @@ import pytest
 from finetune_api.evaluation import Endpoint
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.data import Turn
-from finetune_trainer.evaluation.endpoint import TRIES, ask
+from finetune_trainer.evaluation.endpoint import TRIES, ask, asked_pause
 
 SECRET = "the row's own text"
 
@@ -225,6 +225,54 @@ def test_a_model_that_takes_neither_max_tokens_nor_temperature_is_asked_its_way(
     assert (outcome.errors, len(answers)) == (0, 4)
     assert service.requests[-1][2]["max_completion_tokens"] == 9
     assert len(service.requests) <= 6
+
+
+def test_while_a_service_wants_a_pause_it_is_asked_nothing_whatever_the_row(serve):
+    began, arrived = [], []
+
+    def answer(_):
+        arrived.append(time.monotonic())
+        if not began:
+            began.append(arrived[-1])
+            return bad(429, **{"Retry-After": "1"})
+        return good()
+
+    service = serve(answer)
+    outcome, answers = put(service, rows=8, concurrency=2)
+    assert (len(answers), outcome.errors) == (8, 0)
+    early = [at - began[0] for at in arrived if 0.5 < at - began[0] < 1.0]
+    assert early == [], "another row's question is one too"
+    assert max(arrived) - began[0] >= 1.0
+
+
+def test_a_service_that_wants_a_day_is_not_waited_for_and_not_asked_before(serve):
+    service = serve(lambda _: bad(503, **{"Retry-After": "86400"}))
+    outcome, answers = put(service, rows=5)
+    assert (answers, outcome.errors, len(service.requests)) == ([], 5, 1)
+    told = "HTTP 503: it asks for a pause of 86400 s, and at most 300 s are waited"
+    assert outcome.problems == {told: 1}
+
+
+PAUSES = {
+    "seconds": ({"retry-after": "120"}, 120.0),
+    "a date": (
+        {"retry-after": "Sat, 21 Nov 2026 12:01:30 GMT", "date": "Sat, 21 Nov 2026 12:00:00 GMT"},
+        90.0,
+    ),
+    "a date that is over": (
+        {"retry-after": "Sat, 21 Nov 2026 11:00:00 GMT", "date": "Sat, 21 Nov 2026 12:00:00 GMT"},
+        0.0,
+    ),
+    "a date without one to hold it against": ({"retry-after": "Sat, 21 Nov 2026 12:01:30 GMT"}, None),
+    "words": ({"retry-after": "soon"}, None),
+    "none": ({}, None),
+}
+
+
+@pytest.mark.parametrize("name", PAUSES)
+def test_a_pause_is_a_number_or_a_date(name):
+    headers, seconds = PAUSES[name]
+    assert asked_pause(headers) == seconds
 
 
 def test_sigterm_ends_the_asking_at_once(serve):
