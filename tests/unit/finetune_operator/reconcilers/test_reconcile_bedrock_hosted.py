@@ -111,6 +111,17 @@ async def test_a_version_answers_on_demand_and_costs_nothing_by_the_hour(cluster
     assert (provider.count(DEPLOY), answer(cluster, arn)) == (1, "sentiment-1 says 3")
 
 
+async def test_what_answers_cost_is_written_once(cluster):
+    await begin(cluster)
+    await deployed(cluster)
+    await go_on(cluster, 600)
+    before = cluster.kube.asked("patch_status", "modeldeployments")
+    for _ in range(5):
+        cluster.wake(DEPLOYMENT)
+        await cluster.settle()
+    assert cluster.kube.asked("patch_status", "modeldeployments") == before
+
+
 async def test_provisioned_throughput_has_its_price(cluster, provider):
     await begin(cluster, HOURLY)
     arn = await deployed(cluster, 1200)
