@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -291,12 +289,11 @@ def test_an_empty_question_is_not_asked(question: str, capsys: pytest.CaptureFix
 def test_who_interrupts_it_reads_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def wait(_: Any) -> int:
-        os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.Event().wait()
-        return ask.OK
+    def interrupted(asking: Any) -> int:
+        asking.close()
+        raise KeyboardInterrupt  # as asyncio.run does after Ctrl-C
 
-    monkeypatch.setattr(ask, "main", wait)
+    monkeypatch.setattr(asyncio, "run", interrupted)
     assert main(["ask", "mood", "q"]) == ask.INTERRUPTED
     assert capsys.readouterr().err == ""
 
