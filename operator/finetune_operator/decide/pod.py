@@ -57,8 +57,6 @@ _CLAIM_MISSING = re.compile(
 _BETWEEN_TRIES = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
 """What the kubelet puts before the error of the last try while it waits for the next one."""
 
-_NAME_OF_A_TRY = re.compile(r'\bpods "[^"]*" ')
-
 
 def obstacle(pod: Manifest) -> Failure | None:
     """What keeps a pending pod from starting, or None while all is well."""
@@ -90,11 +88,6 @@ def never_ran(ended: Manifest) -> Failure | None:
 def starved(said: str) -> Failure | None:
     """A memory limit in which not even the start of a container fits: 8Mi, where 8Gi was meant. In runc's words."""
     return Failure.because(Reason.INSUFFICIENT_MEMORY, said) if "memory limit too low" in said else None
-
-
-def refused(said: str) -> Failure:
-    """Why the API server takes no pod; that each try has another name is no news."""
-    return Failure.because(Reason.POD_REJECTED, _NAME_OF_A_TRY.sub("its pod ", said))
 
 
 def crashed_by_signal(ended: Manifest) -> Failure | None:

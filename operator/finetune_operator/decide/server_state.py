@@ -18,12 +18,12 @@ from finetune_operator.decide.pod import (
     memory_limit,
     never_ran,
     obstacle,
-    refused,
     terminated,
     unplaced,
     unwell_beside,
     waiting,
 )
+from finetune_operator.decide.refused_pod import refused
 
 Manifest = Mapping[str, Any]
 

@@ -19,7 +19,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.pod import refused
+from finetune_operator.decide.refused_pod import refused
 from finetune_operator.decide.run import Run, has_ended, is_live, read_run, telling, with_log
 from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import jobset, names, training_job
