@@ -172,16 +172,16 @@ def has_ended(job: Manifest) -> bool:
 def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
     """Pods of several nodes begin together: what keeps one of them from starting keeps all."""
     ending = any(pod["metadata"].get("deletionTimestamp") is not None for pod in pods)
+    note = next((said for pod in pods if (said := _told_to_end(pod))), "")
     pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
     if pending:
         failure = next((found for pod in pending if (found := obstacle(pod))), None)
         since = max(moment(pod["metadata"]["creationTimestamp"]) for pod in pending)
         queued = Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None, since=since)
         before = next((one for pod in pending if (one := held_up(pod))), None)
-        return queued if failure or before is None else _behind(before, queued, now)
+        return replace(queued, note=note) if ending or failure or before is None else _behind(before, queued, now)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
     began = [started for pod in pods if (started := _started(pod))]
-    note = next((said for pod in pods if (said := _told_to_end(pod))), "")
     return Run(
         "Active", report=report, ending=ending, starting=starting, started_at=min(began, default=None), note=note
     )

@@ -233,6 +233,17 @@ def test_a_trainer_whose_pod_has_been_told_to_end_is_not_called_at_work() -> Non
     )
 
 
+def test_nobody_waits_for_the_start_of_a_pod_that_has_been_told_to_end() -> None:
+    """It was given to a node that was silent already: two minutes of grace, and one more, in which it never starts."""
+    lost = pod("Pending", 60, **target("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"))
+    found = read(batch_job(("FailureTarget", "")), [lost])
+    assert found.state == "Queued"
+    assert condition(decide(view(found, running())).status, "Ready").message == (
+        f"the training pod has been told to end, by {stamp(60)} at the latest: the training pod has lost its node: "
+        "Taint manager: deleting due to NoExecute taint"
+    )
+
+
 SHELL = "/usr/local/bin/finetune-trainer: 2: exec: python3: Exec format error"
 RUNTIME = "exec /usr/local/bin/finetune-trainer: exec format error"
 
