@@ -1,4 +1,4 @@
-"""Why the API server takes no pod, in its own words, and what helps against it. The Job controller goes on trying."""
+"""Why the API server takes no pod, or nothing that makes pods, in its own words; and what helps against it."""
 
 import re
 
@@ -19,13 +19,15 @@ _STEPS = {
     "podTemplate.resources of the connection.",
     r"\bviolates PodSecurity ": "Ask an admin: the namespace's Pod Security level forbids what the connection (its "
     f"podTemplate, modelCache.volume), or a policy that changes pods, has put into the pod. {_AGAIN}",
+    r"\bfailed calling webhook ": "Ask an admin: the webhook that the message names does not answer. Does what serves "
+    f"it run? {_AGAIN}",
     r'\b(serviceaccount|RuntimeClass) "[^"]*" not found|\bno PriorityClass with name \S+ was found': "Make what the "
     f"message names, or ask an admin to name another one in podTemplate of the connection. {_AGAIN}",
 }
 """By the words of Kubernetes' own admission; what a policy or webhook says has the reason's own step."""
 
 
-def refused(said: str) -> Failure:
+def refusal_of_pod(said: str) -> Failure:
     """The failure of it. That each try has another name is no news."""
     failure = Failure.because(Reason.POD_REJECTED, _NAME_OF_A_TRY.sub("its pod ", said))
     step = next((step for words, step in _STEPS.items() if re.search(words, said)), failure.next_step)

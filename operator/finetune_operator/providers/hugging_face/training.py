@@ -19,7 +19,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.refused_pod import refused
+from finetune_operator.decide.refused_pod import refusal_of_pod
 from finetune_operator.decide.run import Run, has_ended, is_live, read_run, telling, with_log
 from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import jobset, names, training_job
@@ -297,7 +297,7 @@ class HuggingFaceTraining:
         since = moment(metadata["creationTimestamp"])
         late = self._clock() - since > POD_IS_LATE
         told = await self._refusals.of(batch_job) if late else None
-        failure = refused(told[1]) if told else None
+        failure = refusal_of_pod(told[1]) if told else None
         return replace(run, failure=failure, awaiting_pod=True, since=since)
 
 

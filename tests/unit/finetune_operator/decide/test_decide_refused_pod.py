@@ -3,7 +3,7 @@
 import pytest
 
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.refused_pod import refused
+from finetune_operator.decide.refused_pod import refusal_of_pod
 
 FORBIDDEN = 'Error creating: pods "a-1-7d577" is forbidden: '
 INVALID = 'Error creating: Pod "a-1-7d577" is invalid: spec.containers[0].resources.requests: Invalid value: "300Mi": '
@@ -24,11 +24,13 @@ INVALID = 'Error creating: Pod "a-1-7d577" is invalid: spec.containers[0].resour
          'restricted volume type "hostPath")', "modelCache.volume"),
         (FORBIDDEN + "no PriorityClass with name batch was found", "podTemplate of the connection"),
         (FORBIDDEN + 'error looking up service account a/tr: serviceaccount "tr" not found', "podTemplate of the conn"),
+        ('Internal error occurred: failed calling webhook "mjobset.kb.io": failed to call webhook: Post '
+         '"https://10.0.0.1/mutate": dial tcp 10.0.0.1:443: connect: connection refused', "does not answer"),
         (FORBIDDEN + 'pod rejected: RuntimeClass "gvisor" not found', "podTemplate of the connection"),
     ],
 )  # fmt: skip
 def test_what_kubernetes_own_admission_refuses_is_told_with_a_step_of_its_own(said: str, step: str) -> None:
-    failure = refused(said)
+    failure = refusal_of_pod(said)
     assert failure.reason is Reason.POD_REJECTED
     assert step in (failure.next_step or "")
     assert "a-1-7d577" not in failure.message, "the next try has another name: no news"
@@ -36,4 +38,4 @@ def test_what_kubernetes_own_admission_refuses_is_told_with_a_step_of_its_own(sa
 
 def test_what_a_policy_says_has_the_step_of_the_reason() -> None:
     said = FORBIDDEN + 'ValidatingAdmissionPolicy "images" denied the request: image is not signed'
-    assert refused(said).next_step == NEXT_STEP[Reason.POD_REJECTED]
+    assert refusal_of_pod(said).next_step == NEXT_STEP[Reason.POD_REJECTED]
