@@ -40,7 +40,7 @@ RETRIED = frozenset(
 )
 """Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
 
-_INTERRUPTIONS = frozenset({Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
+INTERRUPTIONS = frozenset({Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
 
 CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED, Reason.PROVIDER_BUSY})
 """Obstacles that pass without anybody doing something."""
@@ -329,7 +329,7 @@ def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) ->
 
 def _is_interruption(found: Failure, pod: Manifest | None) -> bool:
     """A signal of which the cluster knows nothing may be the kernel's, for want of memory on the node."""
-    if found.reason not in _INTERRUPTIONS or (found.reason is Reason.EVICTED and is_over_a_limit(found)):
+    if found.reason not in INTERRUPTIONS or (found.reason is Reason.EVICTED and is_over_a_limit(found)):
         return False
     if found.reason is not Reason.INTERRUPTED or pod is None:
         return True
