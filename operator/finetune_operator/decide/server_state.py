@@ -19,11 +19,11 @@ from finetune_operator.decide.pod import (
     never_ran,
     obstacle,
     terminated,
-    unplaced,
     unwell_beside,
     waiting,
 )
 from finetune_operator.decide.refused_pod import refusal_of_pod
+from finetune_operator.decide.unplaced import unplaced
 
 Manifest = Mapping[str, Any]
 
