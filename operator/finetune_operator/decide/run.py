@@ -53,7 +53,8 @@ LONG_BEFORE = timedelta(minutes=10)
 
 _MEMORY_AFTER_TRAINING = (
     "Training is done and kept. Ask an admin for more memory in the connection's podTemplate and set spec.retryNonce; "
-    "where spec.resources.memory is the limit, apply the job under a new name with more, or without artifact.merge."
+    "where spec.resources.memory is the limit, apply the job under a new name with more, or without what it did then: "
+    "dataset.test or artifact.merge."
 )
 
 _MEMORY_BEFORE_TRAINING = (

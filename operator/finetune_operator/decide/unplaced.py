@@ -14,21 +14,34 @@ _CLAIM_MISSING = re.compile(
 
 _NO_ROOM = re.compile("Insufficient |Too many pods")
 
-_STEPS = {
-    "ReadWriteOncePod access mode": "Wait until the pod that has the claim ends (kubectl describe pvc names it). Where "
-    "that is a server of the model, ask an admin for a claim that several pods may use (ReadWriteMany).",
-    "volume node affinity conflict": "Ask an admin: a claim's volume is bound to a node or a zone where this pod "
-    "has no place (kubectl describe pv). One node has to reach all claims of a pod.",
-    "unbound immediate PersistentVolumeClaims": "kubectl describe pvc says why a claim is not bound: make a volume for "
-    "it, or name a storage class that makes one. The pod goes on by itself.",
-    "untolerated taint {node.kubernetes.io/": "Wait until the nodes are well again and take pods, or ask an admin "
-    "(kubectl describe nodes).",
-    "node affinity/selector": "No node fits by its labels: wait where an autoscaler brings one, else ask an admin to "
-    "compare nodeSelector and affinity in the connection's podTemplate with them (kubectl get nodes --show-labels).",
-    "untolerated taint": "No node takes the pod: ask an admin for tolerations in the connection's podTemplate that fit "
-    "the nodes' taints (kubectl describe nodes).",
-}
-"""Where it is not for want of room on any node."""
+_STEPS = (
+    (
+        "ReadWriteOncePod",
+        "Wait until the pod that has the claim ends (kubectl describe pvc names it). Where that is a server of the "
+        "model, ask an admin for a claim that several pods may use (ReadWriteMany).",
+    ),
+    (
+        "volume node affinity conflict|PersistentVolume's node affinity|no available volume zone",
+        "Ask an admin: a claim's volume is bound to a node or a zone where this pod has no place (kubectl describe "
+        "pv). One node has to reach all claims of a pod.",
+    ),
+    (
+        "unbound immediate PersistentVolumeClaims|persistent volumes to bind",
+        "kubectl describe pvc says why a claim is not bound: make a volume for it, or name a storage class that makes "
+        "one. The pod goes on by itself.",
+    ),
+    (
+        "Pod's node affinity",
+        "No node fits by its labels: wait where an autoscaler brings one, else ask an admin to compare nodeSelector "
+        "and affinity in the connection's podTemplate with them (kubectl get nodes --show-labels).",
+    ),
+    (
+        "untolerated taint|taints that the pod didn't tolerate|were unschedulable",
+        "No node takes the pod (kubectl describe nodes): wait until one is well again, or uncordoned; where its taints "
+        "are meant, ask an admin for tolerations in the connection's podTemplate.",
+    ),
+)
+"""By the words of Kubernetes 1.30 to 1.34, where it is not for want of room on any node."""
 
 
 def unplaced(pod: Mapping[str, Any]) -> Failure | None:
@@ -43,5 +56,5 @@ def unplaced(pod: Mapping[str, Any]) -> Failure | None:
         said = missing[0] if missing[1] == "not found" else message
         return Failure.because(Reason.CONTAINER_CONFIG_INVALID, said)
     failure = Failure.because(Reason.UNSCHEDULABLE, message)
-    step = next((step for words, step in _STEPS.items() if words in message), None)
+    step = next((step for words, step in _STEPS if re.search(words, message)), None)
     return failure if step is None or _NO_ROOM.search(message) else failure.model_copy(update={"next_step": step})

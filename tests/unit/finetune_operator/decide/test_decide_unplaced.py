@@ -19,12 +19,15 @@ def pending(message: str) -> dict[str, Any]:
     ("why", "step"),
     [
         ("2 node(s) didn't match Pod's node affinity/selector.", "nodeSelector and affinity"),
-        ("2 node(s) didn't match PersistentVolume's node affinity/selector.", "nodeSelector and affinity"),
         (f"1 {TAINT}{{nvidia.com/gpu: present}}, 1 {TAINT}{{team: b}}.", "tolerations"),
         (f"2 {TAINT}{{node.kubernetes.io/unreachable: }}.", "well again"),
-        ("2 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.",
-         "ReadWriteMany"),
+        ("2 node(s) had untolerated taint(s).", "tolerations"),
+        ("2 node(s) were unschedulable.", "well again"),
+        ("2 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by "
+         "another pod.", "ReadWriteMany"),
+        ("2 node(s) didn't match PersistentVolume's node affinity.", "kubectl describe pv"),
         ("2 node(s) had volume node affinity conflict.", "kubectl describe pv"),
+        ("2 node(s) didn't find available persistent volumes to bind.", "kubectl describe pvc"),
         ("pod has unbound immediate PersistentVolumeClaims.", "kubectl describe pvc"),
     ],
 )  # fmt: skip
