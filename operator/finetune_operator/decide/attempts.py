@@ -28,6 +28,10 @@ SAID_WITHIN_SECONDS = 300
 AWAITED = "waiting for the trainer to start"
 """From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
 
+_FOREIGN_DEADLINE = (
+    "the attempt ran longer than the activeDeadlineSeconds that a policy of the cluster, or somebody, has put on its "
+    "batch Job: the job itself has none in its spec"
+)
 GOES_ON = "Nothing to do: the next attempt goes on from the last checkpoint."
 """The step of an interruption that is followed by an attempt; its reason's own is for a job that was given up."""
 
@@ -128,6 +132,8 @@ def retry_or_fail(view: JobView) -> Decision | None:
         failure = Failure.because(Reason.INTERRUPTED, "the trainer ended without reporting a result")
     elif view.run.state != "Failed" or failure is None:
         return None
+    if failure.reason is Reason.DEADLINE_EXCEEDED and view.spec and view.spec.active_deadline_seconds is None:
+        failure = failure.model_copy(update={"message": _FOREIGN_DEADLINE})
     if failure.reason not in RETRIED:
         return fail(view, failure.model_copy(update={"attempt": view.attempt}))
     return _retry_or_give_up(view, failure, interrupted=view.run.interrupted)

@@ -401,15 +401,23 @@ def _by_container(pod: Manifest | None) -> Failure:
     if "exitCode" not in ended:
         interrupted = Failure.because(Reason.INTERRUPTED, f"the training pod ended before the trainer did{_told(pod)}")
         return failed_beside(pod) or interrupted
-    if pod["metadata"].get("deletionTimestamp") is not None and ended["exitCode"] in {*_SIGNALS, ExitCode.INTERRUPTED}:
-        late = _SIGNALS.get(ended["exitCode"])
+    return _from_outside(pod, ended["exitCode"]) or _from_exit_code(ended["exitCode"], str(ended.get("message", "")))
+
+
+def _from_outside(pod: Manifest, exit_code: int) -> Failure | None:
+    """That somebody ended the trainer: who deleted its pod, or the kubelet for a reason that the pod's status has."""
+    if exit_code not in {*_SIGNALS, ExitCode.INTERRUPTED}:
+        return None
+    if pod["metadata"].get("deletionTimestamp") is not None:
+        late = _SIGNALS.get(exit_code)
         said = f", and did not end in time ({late})" if late else ""
         return Failure.because(Reason.INTERRUPTED, f"the training pod was deleted{said}")
-    return _from_exit_code(ended["exitCode"], str(ended.get("message", "")))
+    told = _told(pod)
+    return Failure.because(Reason.INTERRUPTED, f"the training pod was ended{told}") if told else None
 
 
 def _told(pod: Manifest) -> str:
-    """What the kubelet says of a pod that it did not run: OutOfcpu, UnexpectedAdmissionError and the like."""
+    """What the kubelet says of a pod that it did not run, or has ended: OutOfcpu, DeadlineExceeded and the like."""
     status = pod.get("status", {})
     said = [str(status[key]) for key in ("reason", "message") if status.get(key)]
     return f": {': '.join(said)}" if said else ""

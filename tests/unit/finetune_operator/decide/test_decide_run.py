@@ -213,6 +213,10 @@ def test_who_was_evicted_by_the_kubelet_is_told_what_helps(said: str, step: str)
         ),
         (pod("Failed", 30, **ended(75)), "the training pod was deleted"),
         (pod("Failed", **ended(75)), "the trainer ended with exit code 75 (INTERRUPTED)"),
+        (
+            pod("Failed", reason="DeadlineExceeded", message="Pod was active for longer than it may", **ended(75)),
+            "the training pod was ended: DeadlineExceeded: Pod was active for longer than it may",
+        ),
     ],
 )
 def test_what_was_done_to_a_pod_is_told_in_a_sentence(its_pod: Any, said: str) -> None:
