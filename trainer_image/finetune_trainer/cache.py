@@ -5,14 +5,15 @@ that is there and whole is left alone. Looking models up is `model_cache.py`.
 """
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
@@ -55,9 +56,14 @@ def cache(args: argparse.Namespace) -> Path:
             StoreUnavailable, ArtifactFailed (the cache cannot be written).
     """
     final = model_path(args.model_cache, args.model)
-    remove_unfinished(final.parent, final.name)  # another model of the same owner may be on its way in
-    if read_manifest(final) is not None:
+    if read_manifest(final) is not None:  # it may be a cache that only an admin can write to
         return final
+    with _turn(final, args.model):
+        remove_unfinished(final.parent, final.name)  # another model of the same owner may be on its way in
+        return final if read_manifest(final) is not None else _brought(args, final)
+
+
+def _brought(args: argparse.Namespace, final: Path) -> Path:
     with _source(args, final) as (source, origin), whole_folder(final, model=args.model, **origin) as folder:
         if args.from_gguf:
             _convert_gguf(source, folder)
@@ -66,6 +72,35 @@ def cache(args: argparse.Namespace) -> Path:
         with _called(args.model, folder):
             _require_usable(folder)
     return final
+
+
+@contextmanager
+def _turn(final: Path, model: str) -> Iterator[None]:
+    """Whoever brings the same model meanwhile waits, and finds it there; on volumes without locks nobody waits.
+
+    A lock ends with its process, however that ends.
+    """
+    path = final.parent / f".{final.name}.lock"
+    with ExitStack() as stack:
+        with write_errors(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                file = stack.enter_context(path.open("w"))
+                _lock(file, model)
+                if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    break  # else the one before has taken it away with its name
+        stack.callback(path.unlink, missing_ok=True)
+        yield
+
+
+def _lock(file: IO[str], model: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        outcome.say(f"{model} is on its way into the model cache already: waiting for it.")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        outcome.say(f"The model cache has no locks ({error.strerror}): let nothing else bring {model} meanwhile.")
 
 
 @contextmanager

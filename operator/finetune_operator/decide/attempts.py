@@ -9,13 +9,13 @@ from typing import Any
 
 from finetune_api.connection import HuggingFace
 from finetune_api.job_status import Failure, ProviderStatus
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.conditions import moment, reconciling, timestamp
 from finetune_operator.decide.job_change import fail, with_status
 from finetune_operator.decide.job_view import Change, Decision, JobView
 from finetune_operator.decide.reported import reported
 from finetune_operator.decide.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
-from finetune_operator.decide.run import RETRIED
+from finetune_operator.decide.run import INTERRUPTIONS, RETRIED
 
 LATE_POD_CHECK_SECONDS = 15
 LATEST_POD_CHECK_SECONDS = 60
@@ -27,6 +27,13 @@ SAID_WITHIN_SECONDS = 300
 
 AWAITED = "waiting for the trainer to start"
 """From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
+
+_FOREIGN_DEADLINE = (
+    "the attempt ran longer than the activeDeadlineSeconds that a policy of the cluster, or somebody, has put on its "
+    "batch Job: the job itself has none in its spec"
+)
+GOES_ON = "Nothing to do: the next attempt goes on from the last checkpoint."
+"""The step of an interruption that is followed by an attempt; its reason's own is for a job that was given up."""
 
 DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
 
@@ -125,6 +132,8 @@ def retry_or_fail(view: JobView) -> Decision | None:
         failure = Failure.because(Reason.INTERRUPTED, "the trainer ended without reporting a result")
     elif view.run.state != "Failed" or failure is None:
         return None
+    if failure.reason is Reason.DEADLINE_EXCEEDED and view.spec and view.spec.active_deadline_seconds is None:
+        failure = failure.model_copy(update={"message": _FOREIGN_DEADLINE})
     if failure.reason not in RETRIED:
         return fail(view, failure.model_copy(update={"attempt": view.attempt}))
     return _retry_or_give_up(view, failure, interrupted=view.run.interrupted)
@@ -182,6 +191,8 @@ def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> 
 
 def _retry(view: JobView, failure: Failure, tally: Tally) -> Decision:
     after = timestamp(view.now + timedelta(seconds=tally.delay))
+    if failure.next_step == NEXT_STEP[failure.reason] and failure.reason in INTERRUPTIONS:
+        failure = failure.model_copy(update={"next_step": GOES_ON})
     provider = next_attempt(view, **asdict(tally), retry_after=after, last_failure=failure)
     change = _waiting(provider)
     change.fields.update({"provider": provider, **reported(view.run.report, view.status)})

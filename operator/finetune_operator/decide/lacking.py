@@ -1,4 +1,4 @@
-"""Which field names what a pod lacks: the kubelet and the scheduler say the object's name and no more."""
+"""Which field names what a pod lacks: the kubelet, the scheduler and the API server say the object's name alone."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,9 +8,17 @@ from finetune_api.base import ApiModel
 from finetune_api.job_status import Failure
 
 _LACKED = re.compile(
-    r'\b(secret|configmap|persistentvolumeclaim) "([^"]+)"|key \S+ in (secret|configmap) \S*/(\S+)', re.IGNORECASE
+    r'\b(?P<kind>secret|configmap|persistentvolumeclaim|serviceaccount|runtimeclass) "(?P<name>[^"]+)"'
+    r"|key \S+ in (?P<of>secret|configmap) \S*/(?P<key>\S+)|no (?P<class>priorityclass) with name (?P<rank>\S+)",
+    re.IGNORECASE,
 )
 _REFERENCES = {"secretref": "secret", "configmapref": "configmap", "cabundleref": "configmap"}
+_NAMES = {
+    "claimName": "persistentvolumeclaim",
+    "serviceAccountName": "serviceaccount",
+    "priorityClassName": "priorityclass",
+    "runtimeClassName": "runtimeclass",
+}
 _SCHEMES = {"pvc": "persistentvolumeclaim", "configmap": "configmap"}
 
 
@@ -21,7 +29,10 @@ def with_field(
     found = _LACKED.search(failure.message)
     if found is None or spec is None:
         return failure
-    lacked = (str(found[1] or found[3]).lower(), str(found[2] or found[4]))
+    lacked = (
+        str(found["kind"] or found["of"] or found["class"]).lower(),
+        str(found["name"] or found["key"] or found["rank"]),
+    )
     fields = [field for field, named in _named(spec.wire(), "spec") if named == lacked]
     where = ", ".join(fields)
     if not fields and of_connection is not None:
@@ -45,5 +56,5 @@ def _named(part: Any, path: str) -> Iterator[tuple[str, tuple[str, str]]]:
         scheme, _, rest = part.partition("://")
         if scheme in _SCHEMES:
             yield path, (_SCHEMES[scheme], rest.partition("/")[0])
-        elif path.endswith(".claimName"):
-            yield path, ("persistentvolumeclaim", part)
+        elif kind := _NAMES.get(path.rpartition(".")[2]):
+            yield path, (kind, part)

@@ -10,6 +10,7 @@ from typing import Any
 from finetune_api.job_status import Failure
 from finetune_api.names import FETCH_CONTAINER, SERVER_CONTAINER, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
+from finetune_operator.decide.unplaced import unplaced
 
 Manifest = Mapping[str, Any]
 
@@ -49,15 +50,8 @@ _CRASHES = {
 
 _UNSTARTABLE = frozenset({"CreateContainerError", "RunContainerError"})
 
-_CLAIM_MISSING = re.compile(
-    'persistentvolumeclaim "[^"]*" (not found|is being deleted|bound to non-existent persistentvolume)'
-)
-"""The scheduler's words. More room would not help such a pod."""
-
 _BETWEEN_TRIES = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
 """What the kubelet puts before the error of the last try while it waits for the next one."""
-
-_NAME_OF_A_TRY = re.compile(r'\bpods "[^"]*" ')
 
 
 def obstacle(pod: Manifest) -> Failure | None:
@@ -92,29 +86,10 @@ def starved(said: str) -> Failure | None:
     return Failure.because(Reason.INSUFFICIENT_MEMORY, said) if "memory limit too low" in said else None
 
 
-def refused(said: str) -> Failure:
-    """Why the API server takes no pod; that each try has another name is no news."""
-    return Failure.because(Reason.POD_REJECTED, _NAME_OF_A_TRY.sub("its pod ", said))
-
-
 def crashed_by_signal(ended: Manifest) -> Failure | None:
     """What the processor or the kernel found wrong, of which the program itself could say nothing any more."""
     found = _CRASHES.get(ended.get("exitCode", 0))
     return None if found is None else Failure(reason=Reason.TRAINER_CRASHED, message=found[0], next_step=found[1])
-
-
-def unplaced(pod: Manifest) -> Failure | None:
-    """Why the scheduler has found no node for a pod: no room, or a claim that nobody has made."""
-    conditions = pod.get("status", {}).get("conditions") or ()
-    waits = next((c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"), None)
-    if waits is None:
-        return None
-    message = str(waits.get("message", ""))
-    missing = _CLAIM_MISSING.search(message)
-    if missing is None:
-        return Failure.because(Reason.UNSCHEDULABLE, message)
-    # How many nodes were asked says nothing: none of them could have it.
-    return Failure.because(Reason.CONTAINER_CONFIG_INVALID, missing[0] if missing[1] == "not found" else message)
 
 
 def containers(pod: Manifest) -> Iterator[Manifest]:

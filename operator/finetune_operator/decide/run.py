@@ -40,7 +40,7 @@ RETRIED = frozenset(
 )
 """Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
 
-_INTERRUPTIONS = frozenset({Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
+INTERRUPTIONS = frozenset({Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
 
 CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED, Reason.PROVIDER_BUSY})
 """Obstacles that pass without anybody doing something."""
@@ -53,7 +53,8 @@ LONG_BEFORE = timedelta(minutes=10)
 
 _MEMORY_AFTER_TRAINING = (
     "Training is done and kept. Ask an admin for more memory in the connection's podTemplate and set spec.retryNonce; "
-    "where spec.resources.memory is the limit, apply the job under a new name with more, or without artifact.merge."
+    "where spec.resources.memory is the limit, apply the job under a new name with more, or without what it did then: "
+    "dataset.test or artifact.merge."
 )
 
 _MEMORY_BEFORE_TRAINING = (
@@ -174,16 +175,16 @@ def has_ended(job: Manifest) -> bool:
 def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
     """Pods of several nodes begin together: what keeps one of them from starting keeps all."""
     ending = any(pod["metadata"].get("deletionTimestamp") is not None for pod in pods)
+    note = next((said for pod in pods if (said := _told_to_end(pod))), "")
     pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
     if pending:
         failure = next((found for pod in pending if (found := obstacle(pod))), None)
         since = max(moment(pod["metadata"]["creationTimestamp"]) for pod in pending)
         queued = Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None, since=since)
         before = next((one for pod in pending if (one := held_up(pod))), None)
-        return queued if failure or before is None else _behind(before, queued, now)
+        return replace(queued, note=note) if ending or failure or before is None else _behind(before, queued, now)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
     began = [started for pod in pods if (started := _started(pod))]
-    note = next((said for pod in pods if (said := _told_to_end(pod))), "")
     return Run(
         "Active", report=report, ending=ending, starting=starting, started_at=min(began, default=None), note=note
     )
@@ -331,7 +332,7 @@ def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) ->
 
 def _is_interruption(found: Failure, pod: Manifest | None) -> bool:
     """A signal of which the cluster knows nothing may be the kernel's, for want of memory on the node."""
-    if found.reason not in _INTERRUPTIONS or (found.reason is Reason.EVICTED and is_over_a_limit(found)):
+    if found.reason not in INTERRUPTIONS or (found.reason is Reason.EVICTED and is_over_a_limit(found)):
         return False
     if found.reason is not Reason.INTERRUPTED or pod is None:
         return True
@@ -402,15 +403,23 @@ def _by_container(pod: Manifest | None) -> Failure:
     if "exitCode" not in ended:
         interrupted = Failure.because(Reason.INTERRUPTED, f"the training pod ended before the trainer did{_told(pod)}")
         return failed_beside(pod) or interrupted
-    if pod["metadata"].get("deletionTimestamp") is not None and ended["exitCode"] in {*_SIGNALS, ExitCode.INTERRUPTED}:
-        late = _SIGNALS.get(ended["exitCode"])
+    return _from_outside(pod, ended["exitCode"]) or _from_exit_code(ended["exitCode"], str(ended.get("message", "")))
+
+
+def _from_outside(pod: Manifest, exit_code: int) -> Failure | None:
+    """That somebody ended the trainer: who deleted its pod, or the kubelet for a reason that the pod's status has."""
+    if exit_code not in {*_SIGNALS, ExitCode.INTERRUPTED}:
+        return None
+    if pod["metadata"].get("deletionTimestamp") is not None:
+        late = _SIGNALS.get(exit_code)
         said = f", and did not end in time ({late})" if late else ""
         return Failure.because(Reason.INTERRUPTED, f"the training pod was deleted{said}")
-    return _from_exit_code(ended["exitCode"], str(ended.get("message", "")))
+    told = _told(pod)
+    return Failure.because(Reason.INTERRUPTED, f"the training pod was ended{told}") if told else None
 
 
 def _told(pod: Manifest) -> str:
-    """What the kubelet says of a pod that it did not run: OutOfcpu, UnexpectedAdmissionError and the like."""
+    """What the kubelet says of a pod that it did not run, or has ended: OutOfcpu, DeadlineExceeded and the like."""
     status = pod.get("status", {})
     said = [str(status[key]) for key in ("reason", "message") if status.get(key)]
     return f": {': '.join(said)}" if said else ""

@@ -18,12 +18,12 @@ from finetune_operator.decide.pod import (
     memory_limit,
     never_ran,
     obstacle,
-    refused,
     terminated,
-    unplaced,
     unwell_beside,
     waiting,
 )
+from finetune_operator.decide.refused_pod import refusal_of_pod
+from finetune_operator.decide.unplaced import unplaced
 
 Manifest = Mapping[str, Any]
 
@@ -104,7 +104,7 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest]) -> Failure | No
     conditions: list[Manifest] = status.get("conditions") or []
     without = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
     if without:
-        return refused(str(without.get("message", "")))
+        return refusal_of_pod(str(without.get("message", "")))
     late = next((c for c in conditions if c.get("reason") == "ProgressDeadlineExceeded"), None)
     if late is None:
         return None

@@ -15,6 +15,7 @@ from finetune_operator.decide import cloud_job as decide
 from finetune_operator.decide import measuring
 from finetune_operator.decide.cloud_job import Adopt, Create, Wait, next_move
 from finetune_operator.decide.job_view import Decision, JobView
+from finetune_operator.decide.refused_pod import refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.providers.ports import RemoteTraining
 from finetune_operator.reconcilers.answers import Answers
@@ -123,7 +124,7 @@ class CloudJobs:
         try:
             job_id = await self._training.measure(job, view.spec, view.connection, decision.status)
         except REFUSALS as error:
-            return measuring.not_started(view, Failure.because(Reason.POD_REJECTED, error.message))
+            return measuring.not_started(view, refusal_of_pod(error.message))
         except CannotMake as error:
             return measuring.not_started(view, error.failure)
         return replace(decision, status=measuring.started(decision.status, job_id))

@@ -23,6 +23,7 @@ from finetune_operator.decide.deployment import (
     not_served,
 )
 from finetune_operator.decide.idle import is_asleep
+from finetune_operator.decide.refused_pod import refusal_of_pod
 from finetune_operator.decide.run import CHANGES_BY_ITSELF
 from finetune_operator.decide.server_state import Serving, read_serving
 from finetune_operator.decide.serving_target import Target, find_target
@@ -134,7 +135,7 @@ class DeploymentReconciler:
             refused = not_served(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
             return deployment, refused, REFUSED_CHECK_SECONDS
         except REFUSALS as refusal:
-            refused = not_served(view, Failure.because(Reason.POD_REJECTED, refusal.message))
+            refused = not_served(view, refusal_of_pod(refusal.message))
             return deployment, refused, REFUSED_CHECK_SECONDS
         rolls = ROLLING_CHECK_SECONDS if view.serving.state in {"Rolling", "Failing"} and not view.deleting else None
         ends = self._hosted.moving_seconds if view.status.hosted and target is not None else None

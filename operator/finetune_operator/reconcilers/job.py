@@ -7,13 +7,13 @@ from typing import Any
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
+from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
 from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
-from finetune_api.reasons import Reason
 from finetune_operator.decide import cloud_job, leftovers
 from finetune_operator.decide.conditions import is_true, moment
 from finetune_operator.decide.job import decide, not_done, not_started, refused_by_policy
 from finetune_operator.decide.job_view import Decision, JobView
+from finetune_operator.decide.refused_pod import refusal_of_pod
 from finetune_operator.decide.run import Run
 from finetune_operator.decide.versions import Compared, compared_of, find_version
 from finetune_operator.desired import training_job
@@ -231,7 +231,7 @@ class JobReconciler:
         try:
             job_id = await provider.start(job, spec, connection, decision.status)
         except REFUSALS as error:
-            return job, not_started(view, Failure.because(Reason.POD_REJECTED, error.message))
+            return job, not_started(view, refusal_of_pod(error.message))
         except CannotMake as error:
             return job, not_started(view, error.failure)
         recorded = decision.status.provider.model_copy(update={"job_id": job_id})

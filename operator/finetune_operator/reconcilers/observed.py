@@ -273,7 +273,8 @@ def _trim_container(container: Manifest, pod: Manifest) -> Manifest:
 
 
 def _trim_batch_job(job: Manifest) -> Manifest:
-    kept = {"suspend": job.get("spec", {}).get("suspend", False)}
+    spec = job.get("spec", {})
+    kept = {"suspend": spec.get("suspend", False)} | ({"parallelism": 0} if spec.get("parallelism") == 0 else {})
     status = _without(job.get("status", {}), _UNREAD_OF_JOBS)
     status["conditions"] = _telling(status.get("conditions") or ())
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}

@@ -1,12 +1,14 @@
 """The model cache: filled from folders and archives that nobody trusts, whole or not at all, safetensors only."""
 
 import argparse
+import errno
 import io
 import json
 import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 
 import pytest
@@ -327,6 +329,39 @@ def test_a_name_that_is_not_there_is_answered_with_those_like_it(tmp_path, asked
 def test_looking_a_model_up_needs_no_torch():
     code = "import sys; import finetune_trainer.models.model_cache; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_of_two_that_bring_one_model_at_once_the_second_waits_for_the_first(model, tmp_path, monkeypatch):
+    """As two Jobs do that were applied together: none may take what the other is writing for rubbish."""
+    brought, waits = [], threading.Event()
+    copy = cache._copy
+
+    def bring():
+        brought.append(cache.cache(flags(tmp_path / "cache", from_folder=model)))
+
+    second = threading.Thread(target=bring)
+    monkeypatch.setattr(cache.outcome, "say", lambda line: waits.set() if "waiting for it" in line else None)
+
+    def copy_slowly(source, target):
+        copy(source, target)
+        if threading.current_thread() is not second:
+            second.start()
+            assert waits.wait(60)
+
+    monkeypatch.setattr(cache, "_copy", copy_slowly)
+    bring()
+    second.join()
+    assert brought == [tmp_path / "cache" / NAME] * 2
+    assert set(json.loads((brought[0] / "manifest.json").read_text())["files"]) == {p.name for p in model.iterdir()}
+    assert model_cache.models_in(tmp_path / "cache") == [NAME]
+
+
+def test_a_volume_without_locks_takes_a_model_all_the_same(model, tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(cache.fcntl, "flock", none)
+    assert cache.main(flags(tmp_path / "cache", from_folder=model)) == ExitCode.OK
 
 
 def test_another_model_of_the_same_owner_on_its_way_in_is_left_alone(model, tmp_path):

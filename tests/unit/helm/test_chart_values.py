@@ -326,7 +326,9 @@ def test_what_is_said_about_pods_reaches_them(everything: list[Manifest]) -> Non
     for field in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
         assert pod[field] == EVERYTHING[field]
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
-    assert pod["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "ScheduleAnyway"
+    (spread,) = pod["topologySpreadConstraints"]
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+    assert spread["matchLabelKeys"] == ["pod-template-hash"], "an upgrade's pods would flee from those they replace"
 
 
 def test_a_pod_has_time_to_finish(defaults: list[Manifest]) -> None:

@@ -19,7 +19,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.pod import refused
+from finetune_operator.decide.refused_pod import refusal_of_pod
 from finetune_operator.decide.run import Run, has_ended, is_live, read_run, telling, with_log
 from finetune_operator.decide.versions import compared_with
 from finetune_operator.desired import jobset, names, training_job
@@ -142,7 +142,7 @@ class HuggingFaceTraining:
     async def _run_of_pods(self, batch_job: Manifest | None, report: Report | None, *, under_way: bool) -> Run:
         """Job, pods and report; for a failure that needs it, the end of the log."""
         pods = self._pods_of(batch_job) if batch_job else []
-        if batch_job and not pods and under_way and (has_ended(batch_job) or (report and not _is_held(batch_job))):
+        if batch_job and not pods and under_way and (has_ended(batch_job) or (report and not _held(batch_job))):
             # How an attempt ended is in its pod: that it is gone is not said on the word of a watch that is late.
             # One that was heard is there: without its labels no watch tells of it.
             pods = await self._listed_pods(batch_job)
@@ -290,14 +290,12 @@ class HuggingFaceTraining:
     async def _without_pod(self, run: Run, batch_job: Manifest) -> Run:
         """Why the Job controller could make no pod: quota, policy, a missing service account."""
         metadata = batch_job["metadata"]
-        if _is_held(batch_job):
-            return replace(
-                run, note=f"Job {metadata['name']} is suspended: by its queue until it is admitted, or by hand"
-            )
+        if held := _held(batch_job):
+            return replace(run, note=f"Job {metadata['name']} is {held}")
         since = moment(metadata["creationTimestamp"])
         late = self._clock() - since > POD_IS_LATE
         told = await self._refusals.of(batch_job) if late else None
-        failure = refused(told[1]) if told else None
+        failure = refusal_of_pod(told[1]) if told else None
         return replace(run, failure=failure, awaiting_pod=True, since=since)
 
 
@@ -335,9 +333,11 @@ def _goes_by_itself(job: Manifest) -> bool:
     return "deletionTimestamp" in metadata or any(owner["kind"] in ours for owner in owners)
 
 
-def _is_held(batch_job: Manifest) -> bool:
-    """Whether it is suspended, by its queue or by hand: it has no pods then."""
-    return bool(batch_job["spec"].get("suspend"))
+def _held(batch_job: Manifest) -> str:
+    """What keeps it from having a pod at all: it is suspended, or somebody has changed it. Empty where nothing does."""
+    if batch_job["spec"].get("suspend"):
+        return "suspended: by its queue until it is admitted, or by hand"
+    return "held back: somebody has set its spec.parallelism to 0" if batch_job["spec"].get("parallelism") == 0 else ""
 
 
 def _nodes(job: Manifest) -> int:

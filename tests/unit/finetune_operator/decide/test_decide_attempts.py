@@ -391,3 +391,16 @@ def test_how_trackers_are_doing_is_in_status_and_stays_there() -> None:
     assert [one.wire() for one in said.trackers or ()] == tracked
     again = decide(view(run("Active", report=report(progress=progress(20, 60))), said)).status
     assert again.trackers == said.trackers
+
+
+@pytest.mark.parametrize(("seconds", "own"), [(60, True), (None, False)])
+def test_a_deadline_that_a_policy_has_put_on_the_batch_job_is_not_called_the_jobs_own(
+    seconds: int | None, own: bool
+) -> None:
+    late = failed(Reason.DEADLINE_EXCEEDED, "the job ran longer than spec.activeDeadlineSeconds")
+    spec = job_spec(activeDeadlineSeconds=seconds) if seconds else job_spec()
+    failure = decide(view(late, running(), spec=spec)).status.failure
+    assert failure is not None
+    assert failure.reason is Reason.DEADLINE_EXCEEDED
+    assert ("longer than spec.activeDeadlineSeconds" in failure.message) is own
+    assert ("a policy" in failure.message) is not own

@@ -24,7 +24,12 @@ SPEC = job_spec(
 CONNECTION = connection(
     {
         "modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "cache"}}},
-        "podTemplate": {"caBundleRef": {"name": "company-ca", "key": "ca.crt"}},
+        "podTemplate": {
+            "caBundleRef": {"name": "company-ca", "key": "ca.crt"},
+            "serviceAccountName": "trainer",
+            "priorityClassName": "batch",
+            "runtimeClassName": "gvisor",
+        },
     }
 )
 
@@ -55,6 +60,19 @@ def told(message: str, **fields: object) -> str:
         ),
         ('persistentvolumeclaim "models" not found', "spec.huggingFace.artifacts.uri of LLMConnection local"),
         ('configmap "company-ca" not found', "spec.huggingFace.podTemplate.caBundleRef of LLMConnection local"),
+        (
+            'Error creating: its pod is forbidden: error looking up service account a/tr: serviceaccount "trainer" '
+            "not found",
+            "spec.huggingFace.podTemplate.serviceAccountName of LLMConnection local",
+        ),
+        (
+            "Error creating: its pod is forbidden: no PriorityClass with name batch was found",
+            "spec.huggingFace.podTemplate.priorityClassName of LLMConnection local",
+        ),
+        (
+            'Error creating: its pod is forbidden: pod rejected: RuntimeClass "gvisor" not found',
+            "spec.huggingFace.podTemplate.runtimeClassName of LLMConnection local",
+        ),
     ],
 )
 def test_what_a_pod_lacks_is_told_with_its_field(message: str, field: str) -> None:

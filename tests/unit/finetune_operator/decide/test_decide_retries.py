@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_api.job_status import FineTuneJobStatus, Progress, ProviderStatus
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.job import decide
 from finetune_operator.decide.retries import RETRY_DELAYS, Tally, saved
 from finetune_operator.decide.run import Run
@@ -44,6 +44,23 @@ def lives(*ends: str, limit: int = LIMIT, heard: bool = True) -> FineTuneJobStat
         given = running(number, provider=_begun(status.provider, number), progress=status.progress)
         status = decide(view(its_run, given, connection=connection({"maxRetries": limit}))).status
     return status
+
+
+@pytest.mark.parametrize("reason", ["Evicted", "NodeLost", "Interrupted"])
+def test_who_is_interrupted_and_goes_on_has_nothing_to_do(reason: str) -> None:
+    goes_on, gives_up = lives(f"{reason} 10"), lives(reason, reason, reason)
+    assert goes_on.provider is not None
+    assert goes_on.provider.last_failure is not None
+    assert gives_up.failure is not None
+    assert (goes_on.provider.last_failure.next_step or "").startswith("Nothing to do")
+    assert "spec.retryNonce" in (gives_up.failure.next_step or "")
+
+
+def test_what_helps_against_an_end_is_said_of_an_attempt_that_is_followed_by_another() -> None:
+    provider = lives("OutOfMemory").provider
+    assert provider is not None
+    assert provider.last_failure is not None
+    assert provider.last_failure.next_step == NEXT_STEP[Reason.OUT_OF_MEMORY]
 
 
 def _begun(before: ProviderStatus | None, number: int) -> ProviderStatus:

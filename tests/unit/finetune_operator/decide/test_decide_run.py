@@ -213,6 +213,10 @@ def test_who_was_evicted_by_the_kubelet_is_told_what_helps(said: str, step: str)
         ),
         (pod("Failed", 30, **ended(75)), "the training pod was deleted"),
         (pod("Failed", **ended(75)), "the trainer ended with exit code 75 (INTERRUPTED)"),
+        (
+            pod("Failed", reason="DeadlineExceeded", message="Pod was active for longer than it may", **ended(75)),
+            "the training pod was ended: DeadlineExceeded: Pod was active for longer than it may",
+        ),
     ],
 )
 def test_what_was_done_to_a_pod_is_told_in_a_sentence(its_pod: Any, said: str) -> None:
@@ -230,6 +234,17 @@ def test_a_trainer_whose_pod_has_been_told_to_end_is_not_called_at_work() -> Non
     )
     assert read(batch_job(), [pod("Running", 30)]).note == (
         f"the training pod has been told to end, by {stamp(30)} at the latest"
+    )
+
+
+def test_nobody_waits_for_the_start_of_a_pod_that_has_been_told_to_end() -> None:
+    """It was given to a node that was silent already: two minutes of grace, and one more, in which it never starts."""
+    lost = pod("Pending", 60, **target("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"))
+    found = read(batch_job(("FailureTarget", "")), [lost])
+    assert found.state == "Queued"
+    assert condition(decide(view(found, running())).status, "Ready").message == (
+        f"the training pod has been told to end, by {stamp(60)} at the latest: the training pod has lost its node: "
+        "Taint manager: deleting due to NoExecute taint"
     )
 
 

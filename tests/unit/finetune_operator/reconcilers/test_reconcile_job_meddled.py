@@ -1,5 +1,7 @@
 """What hands and policies of the cluster do to a FineTuneJob's children and status: told, and nothing made twice."""
 
+from typing import Any
+
 import pytest
 
 from finetune_api.trainer import termination_message
@@ -68,12 +70,17 @@ async def test_a_job_whose_status_somebody_emptied_is_not_trained_again() -> Non
     assert len(cluster.status(MODEL)["versions"]) == 1
 
 
-async def test_a_job_that_is_held_back_says_that_it_is_suspended() -> None:
+@pytest.mark.parametrize(
+    ("held", "said"), [({"suspend": True}, "is suspended"), ({"parallelism": 0}, "spec.parallelism to 0")]
+)
+async def test_a_job_that_is_held_back_says_so(held: dict[str, Any], said: str) -> None:
     cluster = await with_job()
     spec = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["spec"]
-    cluster.kube.change(JOBS, "sentiment-1-1", spec={**spec, "suspend": True})
+    cluster.kube.change(JOBS, "sentiment-1-1", spec={**spec, **held})
     await cluster.settle()
-    assert "Job sentiment-1-1 is suspended" in cluster.condition("Reconciling")["message"]
+    message = cluster.condition("Reconciling")["message"]
+    assert message.startswith("Job sentiment-1-1 is ")
+    assert said in message
 
 
 async def test_a_job_that_somebody_deleted_is_followed_by_the_next_attempt_once_its_pod_is_gone() -> None:

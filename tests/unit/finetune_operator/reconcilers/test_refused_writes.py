@@ -84,6 +84,7 @@ async def test_a_jobs_pods_that_a_webhook_stops(refusal: KubeError) -> None:
     cluster.add_job()
     await cluster.settle()
     assert said(cluster) == ("PodRejected", refusal.message)
+    assert ("does not answer" in cluster.status()["failure"]["nextStep"]) == (refusal.message == DOWN)
     assert ("FineTuneJob", "Warning", "PodRejected") in cluster.told
     await relent(cluster)
     assert cluster.status()["phase"] == "Queued"

@@ -1,0 +1,34 @@
+"""Why the API server takes no pod, or nothing that makes pods, in its own words; and what helps against it."""
+
+import re
+
+from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
+
+_NAME_OF_A_TRY = re.compile(r'\bpods? "[^"]*" ', re.IGNORECASE)
+
+_AGAIN = "It is tried again by itself."
+
+_STEPS = {
+    r"\bexceeded quota: ": "Wait until other pods of the namespace end, ask for less under a new name, or ask an admin "
+    f"for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
+    r"\bfailed quota: ": "Ask an admin to name what the ResourceQuota wants of each pod in podTemplate.resources of "
+    "the connection, or a default for it in a LimitRange; spec.resources of a new job may name it, too.",
+    r" per (Container|Pod) is |: must be less than or equal to \S+ limit of ": "Ask for as much as the namespace's "
+    "LimitRange allows (kubectl describe limitrange): in spec.resources under a new name, or ask an admin to do it in "
+    "podTemplate.resources of the connection.",
+    r"\bviolates PodSecurity ": "Ask an admin: the namespace's Pod Security level forbids what the connection (its "
+    f"podTemplate, modelCache.volume), or a policy that changes pods, has put into the pod. {_AGAIN}",
+    r"\bfailed calling webhook ": "Ask an admin: the webhook that the message names does not answer. Does what serves "
+    f"it run? {_AGAIN}",
+    r'\b(serviceaccount|RuntimeClass) "[^"]*" not found|\bno PriorityClass with name \S+ was found': "Make what the "
+    f"message names, or ask an admin to name another one in podTemplate of the connection. {_AGAIN}",
+}
+"""By the words of Kubernetes' own admission; what a policy or webhook says has the reason's own step."""
+
+
+def refusal_of_pod(said: str) -> Failure:
+    """The failure of it. That each try has another name is no news."""
+    failure = Failure.because(Reason.POD_REJECTED, _NAME_OF_A_TRY.sub("its pod ", said))
+    step = next((step for words, step in _STEPS.items() if re.search(words, said)), failure.next_step)
+    return failure.model_copy(update={"next_step": step})

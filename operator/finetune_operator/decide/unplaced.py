@@ -1,0 +1,60 @@
+"""Why the scheduler has found no node for a pod, in its own words, and what helps against it."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
+
+_CLAIM_MISSING = re.compile(
+    'persistentvolumeclaim "[^"]*" (not found|is being deleted|bound to non-existent persistentvolume)'
+)
+"""More room would not help such a pod."""
+
+_NO_ROOM = re.compile("Insufficient |Too many pods")
+
+_STEPS = (
+    (
+        "ReadWriteOncePod",
+        "Wait until the pod that has the claim ends (kubectl describe pvc names it). Where that is a server of the "
+        "model, ask an admin for a claim that several pods may use (ReadWriteMany).",
+    ),
+    (
+        "volume node affinity conflict|PersistentVolume's node affinity|no available volume zone",
+        "Ask an admin: a claim's volume is bound to a node or a zone where this pod has no place (kubectl describe "
+        "pv). One node has to reach all claims of a pod.",
+    ),
+    (
+        "unbound immediate PersistentVolumeClaims|persistent volumes to bind",
+        "kubectl describe pvc says why a claim is not bound: make a volume for it, or name a storage class that makes "
+        "one. The pod goes on by itself.",
+    ),
+    (
+        "Pod's node affinity",
+        "No node fits by its labels: wait where an autoscaler brings one, else ask an admin to compare nodeSelector "
+        "and affinity in the connection's podTemplate with them (kubectl get nodes --show-labels).",
+    ),
+    (
+        "untolerated taint|taints that the pod didn't tolerate|were unschedulable",
+        "No node takes the pod (kubectl describe nodes): wait until one is well again, or uncordoned; where its taints "
+        "are meant, ask an admin for tolerations in the connection's podTemplate.",
+    ),
+)
+"""By the words of Kubernetes 1.30 to 1.34, where it is not for want of room on any node."""
+
+
+def unplaced(pod: Mapping[str, Any]) -> Failure | None:
+    """Why a pod has no node: no room, no node that fits, or a claim that nobody has made. None where it has one."""
+    conditions = pod.get("status", {}).get("conditions") or ()
+    waits = next((c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"), None)
+    if waits is None:
+        return None
+    message = str(waits.get("message", ""))
+    if missing := _CLAIM_MISSING.search(message):
+        # How many nodes were asked says nothing: none of them could have it.
+        said = missing[0] if missing[1] == "not found" else message
+        return Failure.because(Reason.CONTAINER_CONFIG_INVALID, said)
+    failure = Failure.because(Reason.UNSCHEDULABLE, message)
+    step = next((step for words, step in _STEPS if re.search(words, message)), None)
+    return failure if step is None or _NO_ROOM.search(message) else failure.model_copy(update={"next_step": step})
