@@ -159,6 +159,25 @@ def _as_messages(table: str) -> str:
     return "".join(json.dumps({"messages": talk}) + "\n" for talk in talks)
 
 
+def test_an_escaped_nul_is_warned_of_with_its_line_and_learnt_as_it_stands(check):
+    nul = "t.jsonl: 1 row with a NUL character in the text (\\u0000) (the first: line 3); it is learnt like any other"
+    result = check(train=("t.jsonl", GOOD + json.dumps({"prompt": "a", "completion": "b\0"}) + "\n"))
+    assert (result.code, result.verdict.train.rows) == (ExitCode.OK, 3)
+    assert nul in result.verdict.warnings
+    talk = GOOD + json.dumps({"messages": [{"role": "user", "content": "\0a"}, {"role": "assistant", "content": "b"}]})
+    assert nul in check(train=("t.jsonl", talk)).verdict.warnings
+
+
+@pytest.mark.parametrize(
+    ("rejected", "warning"),
+    [("x\0", "a NUL character"), ("x\ufffd", "a character that was lost"), ("nan", "mostly means no value")],
+)
+def test_the_worse_of_two_answers_is_looked_at_too(check, rejected, warning):
+    pair = json.dumps({"prompt": "a", "chosen": "b", "rejected": rejected})
+    result = check(train=("t.jsonl", pair), spec={"preference": {}})
+    assert [one for one in result.verdict.warnings if warning in one]
+
+
 @pytest.mark.parametrize("column", ["system_prompt", "System", "system message"])
 def test_a_system_message_by_another_name_is_not_left_out_without_a_word(check, column):
     data = json.dumps({"prompt": "a", "completion": "b", column: "c"})

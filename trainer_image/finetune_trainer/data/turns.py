@@ -36,8 +36,11 @@ VISIBLE = re.compile(
 )
 """Text has something in it where one character is neither white space, nor a control, nor shown as nothing at all."""
 
-_OTHER_ROLES: dict[Any, Role] = {"developer": "system", "human": "user", "gpt": "assistant"}
-"""OpenAI's later word for system, and ShareGPT's words."""
+ROLE_OF: dict[Any, Role] = {
+    "system": "system", "user": "user", "assistant": "assistant",
+    "developer": "system", "human": "user", "gpt": "assistant",
+}  # fmt: skip
+"""Who speaks, by every word for it: OpenAI's later one for system, and ShareGPT's, too."""
 _REASONING = ("reasoning_content", "thinking")
 """What some chat templates put before an answer, and others leave out."""
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
@@ -88,6 +91,23 @@ def _text_of(part: dict[str, Any], what: str, column: str) -> str:
 def is_blank(value: Any) -> bool:
     """Whether there is nothing, or text without anything to see."""
     return value is None or (isinstance(value, str) and VISIBLE.search(value) is None)
+
+
+def are_text(values: Sequence[Any]) -> bool:
+    """Whether each is text with something in it: with the first look or two that is soon told of most."""
+    try:
+        return (
+            _begin_in_ascii(values)
+            or _begin_in_ascii(list(map(str.lstrip, values)))
+            or None not in map(VISIBLE.search, values)
+        )
+    except TypeError:
+        return False
+
+
+def _begin_in_ascii(texts: Sequence[str]) -> bool:
+    """Whether each begins with a letter, digit or mark of ASCII."""
+    return min(texts) >= "!" and max(texts) <= "~~"
 
 
 def called(what: str, column: str) -> str:
@@ -201,7 +221,7 @@ def is_message(value: Any) -> bool:
 
 def _role(message: dict[str, Any]) -> Any:
     said = message.get("role", message.get("from"))
-    return _OTHER_ROLES.get(said, said) if isinstance(said, str) else said
+    return ROLE_OF.get(said, said) if isinstance(said, str) else said
 
 
 def after_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Turn, ...]:

@@ -23,7 +23,7 @@ from finetune_trainer.data.doubtful import (
     answered_as_asked,
     in_quotes,
     says_no_value,
-    with_lost_characters,
+    with_character,
     with_special_tokens,
 )
 from finetune_trainer.data.encode import Refused, Tally
@@ -150,7 +150,8 @@ class _SplitCheck:
         self.doubts = [
             Doubtful(says_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
             Doubtful(answered_as_asked, "an answer that is the question"),
-            Doubtful(with_lost_characters, "the sign for a character that was lost (U+FFFD)"),
+            Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
+            Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", "; it is learnt like any other"),
         ]
         if self.tokenizer:
             what = "a special token of the model in the text"
