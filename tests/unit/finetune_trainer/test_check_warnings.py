@@ -123,7 +123,7 @@ def test_special_tokens_in_the_text_of_rows_are_warned_of(check, tiny_model):
     assert warning.startswith("t.jsonl: 2 rows with a special token of the model in the text (the first: line 2)")
 
 
-@pytest.mark.parametrize("word", ["nan", "#N/A", "None"])
+@pytest.mark.parametrize("word", ["nan", "#N/A", "None", "\\N"])
 def test_texts_that_mean_no_value_are_warned_of(check, word):
     table = f"prompt,completion\na,{word}s\nb,{word}\n{word},c\n{word},{word}\n"
     talk = {"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": "a"}]}

@@ -12,7 +12,7 @@ from finetune_trainer.data.shared_parts import mark_pattern
 Look = Callable[[Row | Rows], Sequence[int]]
 """Which of some rows are doubtful: their packed positions, in order."""
 
-_OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "undefined", "N/A", "n/a")
+_OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N", "undefined", "N/A", "n/a")
 _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
 _NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
 
