@@ -29,7 +29,7 @@ from finetune_trainer.job.manifest import read_jobs
 from finetune_trainer.job.yaml_documents import shown
 from finetune_trainer.models.memory_fit import doubt, in_words, judged, rooms_meant
 from finetune_trainer.models.model_cache import find_model, is_air_gapped
-from finetune_trainer.prepare import convert_all
+from finetune_trainer.prepare import convert_all, warned
 
 _NEXT_STEP_HERE = {
     Reason.ACCESS_DENIED: "Check the credentials in this shell's environment (AWS_…, HF_TOKEN), and their rights.",
@@ -120,7 +120,7 @@ def by_rules(spec: FineTuneJobSpec, verdict: DatasetVerdict, provider: str) -> D
         return verdict.model_copy(update=_fields(error))
     size, tokens = sum(file.bytes for file in files), files[0].tokens
     said = f"{verdict.message}; {rules.title} gets {size:,} bytes, about {tokens:,} tokens for each epoch"
-    return verdict.model_copy(update={"message": said})
+    return warned(verdict, files).model_copy(update={"message": said})
 
 
 def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[ChatTokenizer | None, str]:

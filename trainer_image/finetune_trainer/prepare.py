@@ -24,7 +24,7 @@ from finetune_trainer.data.provider_file import ConvertedFile, convert
 from finetune_trainer.data.provider_rules import NAMES, ProviderRules, require_rows, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.token_estimate import tokens_of
-from finetune_trainer.data.verdict import check_dataset, require_valid
+from finetune_trainer.data.verdict import MOST_WARNINGS, check_dataset, require_valid
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job import code_files
 from finetune_trainer.job.given import job_given, no_job
@@ -63,6 +63,7 @@ def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:
     require_valid(verdict)
     require_rows(rules, verdict)
     files = convert_all(job.spec, verdict, rules, scratch)
+    reporter.update(dataset=warned(verdict, files))
     tokens = next(file.tokens for file in files if file.split == "train")
     if rules.billed_by_tokens:
         require_budget(job.spec, tokens, job.price)
@@ -94,6 +95,12 @@ def convert_all(
             step = "Ask for more ephemeral storage in the connection's checkPod.podTemplate.resources."
             raise TrainerError(Reason.ARTIFACT_FAILED, message, step) from error
     return found
+
+
+def warned(verdict: DatasetVerdict, files: list[ConvertedFile]) -> DatasetVerdict:
+    """The verdict with what the provider does to rows of the files, before what is said of them otherwise."""
+    found = [warning for file in files for warning in file.warnings]
+    return verdict.model_copy(update={"warnings": [*found, *verdict.warnings][:MOST_WARNINGS]})
 
 
 def evaluation_size(spec: FineTuneJobSpec, verdict: DatasetVerdict) -> EvaluationSize | None:

@@ -12,6 +12,13 @@ from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 PAIRS = {"spec": {"preference": {}}}
 
 
+def test_two_dialogues_written_as_text_are_refused_with_the_step_that_makes_rows_of_them(check):
+    row = '{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b", "rejected": "\\n\\nHuman: a\\n\\nAssistant: c"}'
+    result = check(train=("t.jsonl", row), **PAIRS)
+    assert "has no column 'prompt' or 'messages'" in result.verdict.message
+    assert result.verdict.next_step.startswith("Write what both answer into a column prompt, or write chosen and")
+
+
 def rows(*changes):
     """Good rows, each with changes of its own."""
     made = [

@@ -123,7 +123,7 @@ def test_special_tokens_in_the_text_of_rows_are_warned_of(check, tiny_model):
     assert warning.startswith("t.jsonl: 2 rows with a special token of the model in the text (the first: line 2)")
 
 
-@pytest.mark.parametrize("word", ["nan", "#N/A", "None"])
+@pytest.mark.parametrize("word", ["nan", "#N/A", "None", "\\N"])
 def test_texts_that_mean_no_value_are_warned_of(check, word):
     table = f"prompt,completion\na,{word}s\nb,{word}\n{word},c\n{word},{word}\n"
     talk = {"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": "a"}]}
@@ -157,6 +157,25 @@ def _as_messages(table: str) -> str:
     rows = [row.split(",") for row in table.splitlines()[1:]]
     talks = [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in rows]
     return "".join(json.dumps({"messages": talk}) + "\n" for talk in talks)
+
+
+def test_an_escaped_nul_is_warned_of_with_its_line_and_learnt_as_it_stands(check):
+    nul = "t.jsonl: 1 row with a NUL character in the text (\\u0000) (the first: line 3); it is learnt like any other"
+    result = check(train=("t.jsonl", GOOD + json.dumps({"prompt": "a", "completion": "b\0"}) + "\n"))
+    assert (result.code, result.verdict.train.rows) == (ExitCode.OK, 3)
+    assert nul in result.verdict.warnings
+    talk = GOOD + json.dumps({"messages": [{"role": "user", "content": "\0a"}, {"role": "assistant", "content": "b"}]})
+    assert nul in check(train=("t.jsonl", talk)).verdict.warnings
+
+
+@pytest.mark.parametrize(
+    ("rejected", "warning"),
+    [("x\0", "a NUL character"), ("x\ufffd", "a character that was lost"), ("nan", "mostly means no value")],
+)
+def test_the_worse_of_two_answers_is_looked_at_too(check, rejected, warning):
+    pair = json.dumps({"prompt": "a", "chosen": "b", "rejected": rejected})
+    result = check(train=("t.jsonl", pair), spec={"preference": {}})
+    assert [one for one in result.verdict.warnings if warning in one]
 
 
 @pytest.mark.parametrize("column", ["system_prompt", "System", "system message"])

@@ -119,6 +119,21 @@ def test_azure_gets_a_byte_order_mark(tmp_path, sent):
         assert json.loads(content.decode("utf-8-sig").splitlines()[0])["messages"]
 
 
+@pytest.mark.parametrize("name", ["openAI", "azureOpenAI"])
+def test_a_row_whose_end_the_provider_cuts_is_warned_of_with_its_line(tmp_path, sent, name):
+    (tmp_path / "long.csv").write_text("prompt,completion\n" + "a,b\n" * 11 + f"{'word ' * 80_000},b\n")
+    given = job(tmp_path, rules=name, dataset={"train": {"uri": (tmp_path / "long.csv").as_uri()}})
+    report = run(given, tmp_path)
+    assert [split for split, _ in sent] == ["train"]
+    (warning,) = [one for one in report.dataset.warnings if "cuts the end" in one]
+    assert warning.startswith("long.csv: 1 row (the first: line 13) longer than about 65,536 tokens, beyond which")
+
+
+def test_a_service_of_which_no_limit_is_known_is_not_said_to_cut_anything(tmp_path):
+    long = Row(Position(line=1), (Turn("user", "word " * 80_000), Turn("assistant", "b")))
+    assert list(convert([long], "train", "t.csv", RULES["openAICompatible"], tmp_path).warnings) == []
+
+
 REFUSED = {
     "too few rows": ({"count": 9}, Reason.DATASET_INVALID, "9 rows; OpenAI tunes on at least 10"),
     "over budget": ({"budget": {"maxCost": "0.001"}}, Reason.BUDGET_EXCEEDED, "0.01 USD is above budget.maxCost 0.001"),

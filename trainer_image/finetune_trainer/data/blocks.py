@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
@@ -43,7 +44,7 @@ class Block(ABC):
         return (Record(position, fields) for position, fields in zip(positions, self.fields(), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Objects(Block):
     """Rows that name their columns themselves."""
 
@@ -51,10 +52,16 @@ class Objects(Block):
 
     def names(self) -> AbstractSet[str]:
         """Columns that any of the rows has."""
+        return self._names
+
+    @cached_property
+    def _names(self) -> AbstractSet[str]:
         return set().union(*self.rows)
 
     def column(self, name: str) -> Sequence[Any]:
         """What each row has in a column."""
+        if name not in self._names:
+            return [None] * len(self.rows)
         try:
             return list(map(itemgetter(name), self.rows))
         except KeyError:

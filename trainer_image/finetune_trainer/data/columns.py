@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 from finetune_api.dataset import Columns
 from finetune_api.verdict import ProblemKind, RowProblem
+from finetune_trainer.data import conversation_blocks
 from finetune_trainer.data.blocks import Block
 from finetune_trainer.data.layouts import Layout, Layouts
 from finetune_trainer.data.pairs import two_answers
 from finetune_trainer.data.prompts import are_messages, asked, other_than, require_its_prompt, require_no_other
 from finetune_trainer.data.rows import Position, Record, Row, Rows, Turn
 from finetune_trainer.data.turns import (
-    VISIBLE,
     UnusableError,
     after_system,
+    are_text,
     called,
     conversation,
     is_blank,
@@ -53,17 +54,17 @@ class Unusable(NamedTuple):
 
 
 def to_rows(found: Iterable[Record | Block], layouts: Layouts) -> Iterator[Rows | Row | Unusable]:
-    """Every row, in order: by itself, or many together where all of a block are plain prompts and completions."""
+    """Every row, in order: by itself, or many together where all of a block are plain."""
     for one in found:
         if isinstance(one, Record):
             yield _row(one, layouts)
         elif (rows := _together(one, layouts)) is not None:
-            yield rows
+            yield from rows
         else:
             yield from (_row(record, layouts) for record in one.records())
 
 
-def _together(block: Block, layouts: Layouts) -> Rows | None:
+def _together(block: Block, layouts: Layouts) -> Iterable[Rows | Row] | None:
     """The block's rows, where the job asks for one answer, and all have the same layout and are plain."""
     if layouts.asked.columns.chosen is not None:
         return None
@@ -74,13 +75,22 @@ def _together(block: Block, layouts: Layouts) -> Rows | None:
     return None if layout is layouts.asked else _plain(block, layout)
 
 
-def _plain(block: Block, layout: Layout) -> Rows | None:
+def _plain(block: Block, layout: Layout) -> Iterable[Rows | Row] | None:
+    """The rows, where each is a conversation and nothing beside it, or all have a prompt and a completion."""
+    columns = layout.columns
+    if block.names().isdisjoint((columns.prompt, columns.completion, columns.system)):
+        return conversation_blocks.together(block.places, block.column(columns.messages))
+    pairs = _plain_pairs(block, layout)
+    return None if pairs is None else (pairs,)
+
+
+def _plain_pairs(block: Block, layout: Layout) -> Rows | None:
     """The rows, where each has a prompt and a completion, and all or none a system message."""
     columns = layout.columns
     prompts, completions = block.column(columns.prompt), block.column(columns.completion)
     systems = block.column(columns.system)
     conversations = block.column(columns.messages)
-    if not _are_text(prompts) or not _are_text(completions):
+    if not are_text(prompts) or not are_text(completions):
         return None
     if conversations.count(None) < len(conversations) and any(map(messages_in, conversations)):
         return None
@@ -92,26 +102,9 @@ def _plain(block: Block, layout: Layout) -> Rows | None:
     absent = systems.count(None)
     if absent == len(systems) or absent + systems.count("") == len(systems):
         return Rows(block.places, ("user", "assistant"), (prompts, completions))
-    if _are_text(systems):
+    if are_text(systems):
         return Rows(block.places, ("system", "user", "assistant"), (systems, prompts, completions))
     return None
-
-
-def _are_text(values: Sequence[Any]) -> bool:
-    """Whether each is text with something in it: with the first look or two that is soon told of most."""
-    try:
-        return (
-            _begin_in_ascii(values)
-            or _begin_in_ascii(list(map(str.lstrip, values)))
-            or None not in map(VISIBLE.search, values)
-        )
-    except TypeError:
-        return False
-
-
-def _begin_in_ascii(texts: Sequence[str]) -> bool:
-    """Whether each begins with a letter, digit or mark of ASCII."""
-    return min(texts) >= "!" and max(texts) <= "~~"
 
 
 def to_row(record: Record, columns: Columns) -> Row | Unusable:

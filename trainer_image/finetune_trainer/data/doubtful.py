@@ -12,9 +12,8 @@ from finetune_trainer.data.shared_parts import mark_pattern
 Look = Callable[[Row | Rows], Sequence[int]]
 """Which of some rows are doubtful: their packed positions, in order."""
 
-_OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "undefined", "N/A", "n/a")
+_OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N", "undefined", "N/A", "n/a")
 _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
-_LOST = "\N{REPLACEMENT CHARACTER}"
 _NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
 
 
@@ -41,7 +40,7 @@ class Doubtful:
 def says_no_value(found: Row | Rows) -> Sequence[int]:
     """Rows that ask or answer with what pandas, Excel and others write where there is no value."""
     if isinstance(found, Row):
-        return _one(found) if not _NO_VALUE.isdisjoint(turn.content for turn in found.turns) else ()
+        return _one(found) if not _NO_VALUE.isdisjoint(_texts(found)) else ()
     if all(map(_NO_VALUE.isdisjoint, found.contents)):
         return ()
     rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
@@ -58,14 +57,18 @@ def answered_as_asked(found: Row | Rows) -> Sequence[int]:
     return [place for place, same in zip(found.places, map(eq, asked, answers), strict=True) if same]
 
 
-def with_lost_characters(found: Row | Rows) -> Sequence[int]:
-    """Rows with U+FFFD in them, which stands where an earlier program could not read a character."""
-    if isinstance(found, Row):
-        return _one(found) if any(_LOST in turn.content for turn in found.turns) else ()
-    if all("".join(texts).isascii() for texts in found.contents):
-        return ()
-    rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
-    return [place for place, texts in rows if any(_LOST in text for text in texts)]
+def with_character(one: str) -> Look:
+    """Finds rows that have a character in them which nobody writes: it is left of what an earlier program did."""
+
+    def look(found: Row | Rows) -> Sequence[int]:
+        if isinstance(found, Row):
+            return _one(found) if any(one in text for text in _texts(found)) else ()
+        if not any(one in "".join(texts) for texts in found.contents):
+            return ()
+        rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
+        return [place for place, texts in rows if any(one in text for text in texts)]
+
+    return look
 
 
 def in_quotes(row: Row) -> bool:
@@ -94,12 +97,16 @@ def with_special_tokens(tokenizer: ChatTokenizer) -> Look:
 
     def look(found: Row | Rows) -> Sequence[int]:
         if isinstance(found, Row):
-            texts = (*(turn.content for turn in found.turns), found.rejected or "")
-            return _one(found) if any(map(search, texts)) else ()
+            return _one(found) if any(map(search, _texts(found))) else ()
         pairs = chain.from_iterable(zip(found.places, texts, strict=True) for texts in found.contents)
         return sorted({place for place, text in pairs if begin in text and search(text)})
 
     return look
+
+
+def _texts(row: Row) -> list[str]:
+    """All that is said in it, the worse answer too."""
+    return [*(turn.content for turn in row.turns), *(() if row.rejected is None else (row.rejected,))]
 
 
 def _one(row: Row) -> Sequence[int]:

@@ -22,6 +22,8 @@ NO_OBJECT = "is no JSON object"
 LINE_TOO_LONG = f"the line is {TOO_LONG}"
 
 _decoder = msgspec.json.Decoder()
+_NO_MARKS = bytes(set(range(256)) - set(b'{}",\n'))
+"""All bytes that say nothing of where objects begin and end: what is left of lines is counted in no time."""
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _TRAILS = "trailing characters"
@@ -34,8 +36,9 @@ def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
     source = Lines(stream)
     while source.more():
         ahead = source.ahead()
-        count = ahead.count(b"\n")
-        if rows := _objects(ahead, count):
+        marks = ahead.translate(None, _NO_MARKS)
+        count = marks.count(b"\n")
+        if rows := _objects(ahead, marks, count):
             yield Objects(line_places(source.number + 1, count), rows)
             source.skip(count, are_all=True)
         elif ahead.isspace():
@@ -44,19 +47,22 @@ def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
             yield from _one_by_one(islice(source, max(1, count)))
 
 
-def _objects(lines: bytes, count: int) -> list[dict[str, Any]]:
+def _objects(lines: bytes, marks: bytes, count: int) -> list[dict[str, Any]]:
     """The objects of lines that hold one each; nothing where that is not so, or any is broken.
 
-    No JSON has a line break between `}` and `{`, and no string has one at all. So where every break stands there, none
-    is within an object, and there are as many objects as lines only where each line has one.
+    `marks` is all of the lines that says where objects begin and end. In no JSON are `}`, a line break and `{`
+    neighbours there, for a comma stands between two objects; and no string has a line break at all. So where every
+    break stands so, none is within an object, and there are as many objects as lines only where each line has one.
     """
-    if not lines.startswith(b"{") or not lines.endswith(b"}\n") or lines.count(b"}\n{") != count - 1:
+    if not marks.startswith(b"{") or not marks.endswith(b"}\n") or marks.count(b"}\n{") != count - 1:
         return []
     try:
         found = _decoder.decode_lines(lines)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return []
-    return found if len(found) == count and are_told_apart(lines, found) else []
+    if len(found) != count or set(map(type, found)) != {dict}:
+        return []
+    return found if are_told_apart(lines, found, quotes=marks.count(b'"')) else []
 
 
 def objects(texts: Iterable[Any]) -> list[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
     the names that the job asks for                 always, where a row has all that it needs by them
     conversations                                   ShareGPT's word for messages
+    contents, and perhaps systemInstruction         Gemini's
     instruction, output or response, and perhaps    Alpaca's and Dolly's: what is told to the instruction stands
     input or context                                below it
 
-All of them in other letters too, Prompt and COMPLETION, where each is there once. The last two only where the job maps
-neither prompt nor messages nor completion. A row that fits none of them is read by the names that the job asks for, and
-found wanting.
+All of them in other letters too, Prompt and COMPLETION, where each is there once. The last three only where the job
+maps neither prompt nor messages nor completion. A row that fits none of them is read by the names that the job asks
+for, and found wanting.
 """
 
 import string
@@ -23,6 +24,9 @@ _MOST_LAYOUTS = 8  # that are named in one verdict
 _UNSEEN = f"{string.whitespace}\xa0\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 """What may stand around a name and is not seen."""
 _SHAREGPT = "conversations"
+_GEMINI, _GEMINI_SYSTEM = "contents", ("systeminstruction", "system_instruction")
+_OF_GEMINI = {_GEMINI, *_GEMINI_SYSTEM, "tools", "toolconfig", "generationconfig", "safetysettings", "labels"}
+"""What a request has: a column of contents beside others may be anything."""
 _INSTRUCTION, _HISTORY = "instruction", "history"
 _ANSWERS = ("output", "response")
 BELOW = ("input", "context")
@@ -102,6 +106,9 @@ def _known(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
     columns = columns.model_copy(update={"system": called.get(columns.system, columns.system)})
     if _SHAREGPT in called:
         yield Layout(columns.model_copy(update={"messages": called[_SHAREGPT]}))
+    if _GEMINI in called and _OF_GEMINI.issuperset(map(_plain, names)):
+        system = next((called[name] for name in _GEMINI_SYSTEM if name in called), columns.system)
+        yield Layout(columns.model_copy(update={"messages": called[_GEMINI], "system": system}))
     if _INSTRUCTION in called and _HISTORY not in called:
         yield from _instructed(columns, called)
 

@@ -4,7 +4,7 @@ Written to the pod's scratch folder, so that an upload that breaks off is repeat
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,10 @@ import orjson
 
 from finetune_api.job_status import PartName
 from finetune_api.verdict import SplitName
+from finetune_trainer.data.doubtful import Doubtful, Look
 from finetune_trainer.data.provider_rules import ProviderRules, require_rows_as_wanted, require_size
 from finetune_trainer.data.rows import Row
-from finetune_trainer.data.token_estimate import estimated_tokens
+from finetune_trainer.data.token_estimate import estimated_tokens, longest_tokens
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -31,6 +32,8 @@ class ConvertedFile:
     sha256: str
     tokens: int
     """An estimate, of one pass."""
+    warnings: Sequence[str] = ()
+    """What the provider does with some of the rows that may not be meant."""
 
 
 def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRules, folder: Path) -> ConvertedFile:
@@ -42,16 +45,32 @@ def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRul
     """
     path = folder / f"{split}.jsonl"
     digest, size, tokens = hashlib.sha256(), 0, 0
-    bad = _BadRows(rules)
+    bad, cut = _BadRows(rules), Doubtful(_longer_than(rules.cut_beyond), "so many tokens")
     with path.open("wb") as file:
-        for part, count in _parts(bad.passing(rows), rules):
+        for part, count in _parts(_noted(bad.passing(rows), cut), rules):
             size += len(part)
             require_size(rules, name, size)
             digest.update(part)
             file.write(part)
             tokens += count
     require_rows_as_wanted(rules, name, bad.named, bad.count)
-    return ConvertedFile(split, path, size, digest.hexdigest(), tokens)
+    warnings = [_cut_rows(name, rules, cut)] if cut.rows else []
+    return ConvertedFile(split, path, size, digest.hexdigest(), tokens, warnings)
+
+
+def _noted(rows: Iterable[Row], doubtful: Doubtful) -> Iterator[Row]:
+    for row in rows:
+        doubtful.add(row)
+        yield row
+
+
+def _longer_than(limit: int | None) -> Look:
+    return lambda row: [row.position.packed()] if limit and isinstance(row, Row) and longest_tokens(row) > limit else ()
+
+
+def _cut_rows(name: str, rules: ProviderRules, cut: Doubtful) -> str:
+    some = f"{cut.rows:,} row{'' if cut.rows == 1 else 's'} (the first: {cut.first})"
+    return f"{name}: {some} longer than about {rules.cut_beyond:,} tokens, beyond which {rules.title} cuts the end"
 
 
 def _parts(rows: Iterable[Row], rules: ProviderRules) -> Iterable[tuple[bytes, int]]:

@@ -36,6 +36,8 @@ class ProviderRules:
     byte_order_mark: bool = False
     """Whether files begin with the UTF-8 byte order mark."""
     form: Form = provider_rows.as_messages
+    cut_beyond: int | None = None
+    """Tokens of a row, beyond which the provider cuts its end."""
     problems: Sequence[Problem] = ()
     """What may be wrong with a row, in the order of the checks."""
     billed_by_tokens: bool = True
@@ -44,18 +46,18 @@ class ProviderRules:
     """What the provider gets."""
 
 
+MAX_EXAMPLE_TOKENS = 65_536
+"""Of a row, for every model that is tuned at OpenAI and Azure: their tables of models."""
+
 RULES = {
-    "openAI": ProviderRules("OpenAI", min_rows=10),
+    "openAI": ProviderRules("OpenAI", min_rows=10, cut_beyond=MAX_EXAMPLE_TOKENS),
     # Services with OpenAI's API have minima of their own: theirs to check, and a refused file costs nothing.
     "openAICompatible": ProviderRules("the service"),
-    "azureOpenAI": ProviderRules("Azure OpenAI", min_rows=10, byte_order_mark=True),
+    "azureOpenAI": ProviderRules("Azure OpenAI", min_rows=10, byte_order_mark=True, cut_beyond=MAX_EXAMPLE_TOKENS),
     # Our own trainer, which measures on the test set there.
     "sageMaker": ProviderRules("the trainer", billed_by_tokens=False, splits=SPLITS),
 }
 """By the name that a PrepareJob carries. OpenAI's and Azure's fine-tuning guides, as of November 2026."""
-
-MAX_EXAMPLE_TOKENS = 65_536
-"""Of a prompt with an answer, for every model that learns from pairs at OpenAI and Azure: their tables of models."""
 
 _ONE_QUESTION = (provider_rows.not_one_question, provider_rows.longer_than(MAX_EXAMPLE_TOKENS))
 _OF_PAIRS: dict[str, tuple[Form, Sequence[Problem]]] = {

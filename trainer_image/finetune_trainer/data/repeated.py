@@ -10,24 +10,30 @@ from itertools import chain
 from typing import Any
 
 
-def are_told_apart(text: bytes | bytearray, values: Sequence[Any]) -> bool:
-    """Whether no object of some JSON has a name twice; `values` is what was decoded of it.
+def are_told_apart(text: bytes | bytearray, values: Sequence[Any], *, quotes: int | None = None) -> bool:
+    """Whether no object of some JSON has a name twice; `values` is what was decoded of it, `quotes` how many it has.
 
-    Two quotes that are no escapes stand around each name and each text. So a name that was dropped leaves quotes over.
+    Two quotes that are no escapes stand around each name and each text. So a name that was dropped leaves quotes over,
+    as escapes do too, which are looked for only then.
     """
-    if b"\\" in text:
-        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return text.count(b'"') == 2 * _names_and_texts(values)
+    known = 2 * _names_and_texts(values)
+    if (text.count(b'"') if quotes is None else quotes) == known:
+        return True
+    return b"\\" in text and text.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"') == known
 
 
 def _names_and_texts(values: Sequence[Any]) -> int:
     """How many there are, level by level: within objects and lists too."""
     count = 0
     while values:
-        count += list(map(type, values)).count(str)
-        objects = [value for value in values if type(value) is dict]
-        lists = (value for value in values if type(value) is list)
+        types = list(map(type, values))
+        texts = types.count(str)
+        count += texts
+        if texts == len(types):
+            break
+        objects = values if types.count(dict) == len(types) else [one for one in values if type(one) is dict]
         count += sum(map(len, objects))
+        lists = (one for one in values if type(one) is list) if list in types else ()
         values = [*chain.from_iterable(map(dict.values, objects)), *chain.from_iterable(lists)]
     return count
 

@@ -29,8 +29,8 @@ _ONE_FILE = (
     "pandas.read_parquet('FOLDER').to_parquet('FILE.parquet')."
 )
 AS_UTF8 = (
-    "Save the file as UTF-8: Excel calls it CSV UTF-8, and `iconv -f WINDOWS-1252 -t UTF-8 FILE` does it with text of "
-    "Windows."
+    "Save the file as UTF-8: Excel calls it CSV UTF-8, and `iconv -f ENCODING -t UTF-8 FILE` does it where ENCODING is "
+    "the file's own: WINDOWS-1252 for western text of Windows, UTF-16LE, GB18030, SHIFT_JIS or another one."
 )
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",

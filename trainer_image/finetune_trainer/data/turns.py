@@ -1,7 +1,7 @@
 """Values of a record → text and turns, or what is wrong with them. Never quotes a row; knows no layout of rows.
 
 Text may be a list of parts, as OpenAI and Bedrock have it: `[{"type": "text", "text": "..."}]`. A message may be
-ShareGPT's: `{"from": "human", "value": "..."}`.
+ShareGPT's: `{"from": "human", "value": "..."}`, or Gemini's: `{"role": "model", "parts": [{"text": "..."}]}`.
 """
 
 import re
@@ -36,8 +36,13 @@ VISIBLE = re.compile(
 )
 """Text has something in it where one character is neither white space, nor a control, nor shown as nothing at all."""
 
-_OTHER_ROLES: dict[Any, Role] = {"developer": "system", "human": "user", "gpt": "assistant"}
-"""OpenAI's later word for system, and ShareGPT's words."""
+ROLE_OF: dict[Any, Role] = {
+    "system": "system", "user": "user", "assistant": "assistant",
+    "developer": "system", "human": "user", "prompter": "user",
+    "gpt": "assistant", "model": "assistant", "chatbot": "assistant", "bot": "assistant", "ai": "assistant",
+    "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+}  # fmt: skip
+"""Who speaks, by every word for it: OpenAI's later one for system, and those of ShareGPT, Gemini, Cohere and others."""
 _REASONING = ("reasoning_content", "thinking")
 """What some chat templates put before an answer, and others leave out."""
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
@@ -69,6 +74,8 @@ def text(value: Any, what: str, column: str) -> str:
 
 def _joined(value: Any, what: str, column: str) -> Any:
     """The text of a list of parts, one under the other, as our servers read it; any other value as it is."""
+    if isinstance(value, dict) and isinstance(value.get("parts"), list):
+        value = value["parts"]
     if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
         return value
     return "\n".join(_text_of(part, what, column) for part in value)
@@ -76,7 +83,7 @@ def _joined(value: Any, what: str, column: str) -> Any:
 
 def _text_of(part: dict[str, Any], what: str, column: str) -> str:
     kind, said = part.get("type"), part.get("text")
-    if kind in _TEXT_PARTS and isinstance(said, str):
+    if kind in _TEXT_PARTS and isinstance(said, str) and not part.get("thought"):
         return said
     held = kind if isinstance(kind, str) else " ".join(name for name, inside in part.items() if inside is not None)
     if held in _TEXT_PARTS:
@@ -88,6 +95,23 @@ def _text_of(part: dict[str, Any], what: str, column: str) -> str:
 def is_blank(value: Any) -> bool:
     """Whether there is nothing, or text without anything to see."""
     return value is None or (isinstance(value, str) and VISIBLE.search(value) is None)
+
+
+def are_text(values: Sequence[Any]) -> bool:
+    """Whether each is text with something in it: with the first look or two that is soon told of most."""
+    try:
+        return (
+            _begin_in_ascii(values)
+            or _begin_in_ascii(list(map(str.lstrip, values)))
+            or None not in map(VISIBLE.search, values)
+        )
+    except TypeError:
+        return False
+
+
+def _begin_in_ascii(texts: Sequence[str]) -> bool:
+    """Whether each begins with a letter, digit or mark of ASCII."""
+    return min(texts) >= "!" and max(texts) <= "~~"
 
 
 def called(what: str, column: str) -> str:
@@ -178,7 +202,7 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
     """One message; None for a system message without text."""
     if not isinstance(message, dict):
         raise UnusableError("Malformed", f"message {index} is no object with role and content", column)
-    role, content = _role(message), message.get("content", message.get("value"))
+    role, content = _role(message), message.get("content", message.get("value", message.get("parts")))
     if role is None:
         raise UnusableError("Malformed", f"message {index} has no role", column)
     if role not in ROLES:
@@ -201,7 +225,7 @@ def is_message(value: Any) -> bool:
 
 def _role(message: dict[str, Any]) -> Any:
     said = message.get("role", message.get("from"))
-    return _OTHER_ROLES.get(said, said) if isinstance(said, str) else said
+    return ROLE_OF.get(said.lower(), said) if isinstance(said, str) else said
 
 
 def after_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Turn, ...]:

@@ -23,7 +23,7 @@ from finetune_trainer.data.doubtful import (
     answered_as_asked,
     in_quotes,
     says_no_value,
-    with_lost_characters,
+    with_character,
     with_special_tokens,
 )
 from finetune_trainer.data.encode import Refused, Tally
@@ -45,8 +45,14 @@ _OBJECTS = (
     "A row is an object with names: `jq -c '.[] | {messages: .}' FILE` makes rows of an array of conversations, and "
     "`jq -c '.[] | {prompt: .[0], completion: .[1]}' FILE` of an array of pairs of texts."
 )
+_WHOLE_PAIRS = (
+    "Write what both answer into a column prompt, or write chosen and rejected as lists of messages, "
+    '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]; text has no turns.'
+)
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
-_LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "warnings": 16, "name": 256}
+_LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "name": 256}
+MOST_WARNINGS = 16
+"""Of one verdict."""
 
 
 def check_dataset(
@@ -150,7 +156,8 @@ class _SplitCheck:
         self.doubts = [
             Doubtful(says_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
             Doubtful(answered_as_asked, "an answer that is the question"),
-            Doubtful(with_lost_characters, "the sign for a character that was lost (U+FFFD)"),
+            Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
+            Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", "; it is learnt like any other"),
         ]
         if self.tokenizer:
             what = "a special token of the model in the text"
@@ -311,6 +318,8 @@ class _SplitCheck:
             return "Write one conversation a row: `jq -c '{messages: .}' FILE` does it with lists of messages."
         if self.has_objects and not meant:
             return column_names.lifted(unnamed, self.format)
+        if {columns.chosen, columns.rejected} <= set(self.columns_seen) and not meant:
+            return _WHOLE_PAIRS
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if self.spec.preference is None and {"chosen", "rejected"} <= set(self.columns_seen):
@@ -433,7 +442,7 @@ def _warnings(
         found.append(f"tokens were not counted: {no_tokens}")
     if spec.dataset.test is None and spec.evaluation != Evaluation():
         found.append("spec.evaluation has no effect: without spec.dataset.test nothing is measured")
-    return [_cut(warning, _LIMITS["warning"]) for warning in found][: _LIMITS["warnings"]]
+    return [_cut(warning, _LIMITS["warning"]) for warning in found][:MOST_WARNINGS]
 
 
 def _cut(text: str, limit: int) -> str:

@@ -16,10 +16,13 @@ from finetune_api.dataset import Columns, DataFile
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data import check_dataset
 from finetune_trainer.data.array_blocks import elements
-from finetune_trainer.data.blocks import Block, one_by_one
+from finetune_trainer.data.blocks import Block, Objects, one_by_one
+from finetune_trainer.data.columns import to_rows
 from finetune_trainer.data.fingerprints import fingerprint, fingerprints
+from finetune_trainer.data.json_lines import read_json_lines
+from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.read import SplitFile
-from finetune_trainer.data.rows import Position, Row, Rows, Turn, element_places
+from finetune_trainer.data.rows import Position, Row, Rows, Turn, element_places, line_places
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.data.test_data_fuzz import EDITS, edited
 
@@ -41,7 +44,26 @@ PLAIN_ROW = st.fixed_dictionaries({"prompt": TEXT, "completion": TEXT}, optional
 ROW = PLAIN_ROW | st.fixed_dictionaries(
     {}, optional={"prompt": TEXT | ODD, "completion": TEXT | ODD, "system": TEXT | ODD, "messages": st.lists(TURN)}
 )
-ROWS = st.lists(PLAIN_ROW, max_size=12) | st.lists(ROW, max_size=12)
+WHO = st.sampled_from(["system", "user", "assistant", "assistant", "developer", "human", "gpt", "tool"])
+SAID = st.sampled_from(["a", "ä", " lead", "}\n{", "\u200b", ""])
+MESSAGE = st.fixed_dictionaries({"role": WHO, "content": SAID | ODD}, optional={"weight": st.sampled_from([0, 1])})
+ANSWERED = st.lists(st.sampled_from(["a", "ä", " lead", "}\n{", "nan"]), min_size=2, max_size=5).map(
+    lambda texts: [
+        {"role": role, "content": text}
+        for role, text in zip(["user", "assistant", "user", "system", "assistant"], texts, strict=False)
+    ]
+)
+CHAT = st.fixed_dictionaries({"messages": ANSWERED | ANSWERED | st.lists(MESSAGE, max_size=4)})
+SHAREGPT = ANSWERED.map(
+    lambda turns: {"conversations": [{"from": turn["role"], "value": turn["content"]} for turn in turns]}
+)
+ROWS = (
+    st.lists(PLAIN_ROW, max_size=12)
+    | st.lists(ROW, max_size=12)
+    | st.lists(CHAT, max_size=12)
+    | st.lists(SHAREGPT, max_size=12)
+    | st.lists(PLAIN_ROW | CHAT | SHAREGPT, max_size=12)
+)
 LINE_END = st.sampled_from(["\n", "\r\n"])
 
 
@@ -65,11 +87,15 @@ def as_parquet(rows, _end):
     def column(name):
         return [row.get(name) if isinstance(row.get(name), str | None) else None for row in rows]
 
-    names = sorted({name for row in rows for name in row} - {"messages"}) or ["prompt"]
+    def turns_of(row):
+        found = row.get("messages")
+        return found and [one if isinstance(one["content"], str | None) else one | {"content": None} for one in found]
+
+    names = sorted({name for row in rows for name in row} - {"messages", "conversations"}) or ["prompt"]
     table = pa.table({name: pa.array(column(name), pa.string()) for name in names})
     if any("messages" in row for row in rows):
         turn = pa.struct({"role": pa.string(), "content": pa.string()})
-        table = table.append_column("messages", pa.array([row.get("messages") for row in rows], pa.list_(turn)))
+        table = table.append_column("messages", pa.array(map(turns_of, rows), pa.list_(turn)))
     sink = io.BytesIO()
     pq.write_table(table, sink, row_group_size=5)
     return sink.getvalue()
@@ -79,7 +105,7 @@ WRITERS = {"jsonl": as_json_lines, "json": as_json, "csv": as_csv, "parquet": as
 
 
 def everything_on(path, data):
-    """The verdict on a job that trains on the file and validates on it too, and all its records."""
+    """The verdict on a job that trains on the file and validates on it too, all its records, and what is learnt."""
     path.write_bytes(data)
     same = DataFile(uri=path.as_uri())
     spec = {"connectionRef": {"name": "c"}, "baseModel": "m", "modelRef": {"name": "m"}}
@@ -88,7 +114,11 @@ def everything_on(path, data):
     records = []
     with suppress(TrainerError), SplitFile(same, "train", Columns(), allow_local=True, air_gapped=False) as file:
         records.extend(file.records())
-    return verdict, records
+    rows = []
+    with suppress(TrainerError), SplitFile(same, "train", Columns(), allow_local=True, air_gapped=False) as file:
+        for found in to_rows(file.blocks(), Layouts(Columns())):
+            rows.extend(found.rows() if isinstance(found, Rows) else [found])
+    return verdict, records, rows
 
 
 @pytest.mark.parametrize("ending", WRITERS)
@@ -108,6 +138,31 @@ def test_any_file_gets_the_verdict_that_its_rows_get_one_by_one(ending, tmp_path
             assert together == everything_on(tmp_path / f"t.{ending}", data)
 
     check()
+
+
+MARKS = rb"""{ } {} , [ ] : " \" "a" "a": "a":1 {"a":1} {"a":"}"} {"a":"x","a":"y"} {"a":[{"b":1} ,{"b":2}]}""".split()
+PIECES = st.sampled_from([*MARKS, b" ", b"\n", b"\n", b"}\n{", b"}\r\n{"])
+
+
+@settings(deadline=None, database=None, max_examples=500)
+@given(st.lists(PIECES, max_size=14).map(b"".join))
+@example(b'{"a":1}{"b":2}\n{"c":\n3}\n')
+@example(b'{"a":[{"b":1}\n,{"c":2}]}\n{}{}\n')
+@example(b'{"a":[{"b":1},\n{"c":2}]}\n{}{}\n')
+@example(b'{"a":1}\n[{"b":1}]\n{}\n')
+def test_lines_read_together_are_the_objects_that_each_of_them_holds(lines):
+    together = list(one_by_one(read_json_lines(io.BufferedReader(io.BytesIO(lines)))))
+    with patch(f"{READING}.lines.Lines.ahead", lambda _: b""):
+        assert together == list(one_by_one(read_json_lines(io.BufferedReader(io.BytesIO(lines)))))
+
+
+@pytest.mark.parametrize("names", [("role", "content", "messages"), ("from", "value", "conversations")])
+def test_plain_conversations_are_taken_together_and_those_with_earlier_answers_one_by_one(names):
+    role, content, column = names
+    short = [{role: "user", content: "a"}, {role: "assistant", content: "b"}]
+    block = Objects(line_places(1, 5), [{column: turns} for turns in (short, short, short * 2, short, short)])
+    found = list(to_rows([block], Layouts(Columns())))
+    assert [len(one) if isinstance(one, Rows) else one.position.line for one in found] == [2, 3, 2]
 
 
 @pytest.mark.parametrize(

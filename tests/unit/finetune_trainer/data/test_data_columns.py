@@ -13,6 +13,7 @@ LINE = Position(line=17)
 SYSTEM = {"role": "system", "content": "s"}
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 TEXT, IMAGE = {"type": "text", "text": "t"}, {"type": "image_url", "image_url": {"url": "https://x.test"}}
+GEMINI = {"role": "user", "parts": [{"text": "a"}]}
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
 
 
@@ -51,6 +52,16 @@ def row_of(fields, **columns):
         ({"messages": [USER, ANSWER], "system": [{"text": "s"}]}, "system:s user:a assistant:b"),
         ({"prompt": [TEXT], "completion": [{**TEXT, "cache": None}]}, "user:t assistant:t"),
         ({"messages": [{"role": "developer", "content": "s"}, USER, ANSWER]}, "system:s user:a assistant:b"),
+        ({"messages": [{"role": "User", "content": "a"}, {"role": "Chatbot", "content": "b"}]}, "user:a assistant:b"),
+        ({"contents": [GEMINI, {"role": "model", "parts": [{"text": "b"}]}]}, "user:a assistant:b"),
+        (
+            {
+                "systemInstruction": {"role": "system", "parts": [{"text": "s"}]},
+                "contents": [GEMINI, {"role": "model", "parts": [{"text": "b"}, {"text": "c"}]}],
+                "generationConfig": {},
+            },
+            "system:s user:a assistant:b\nc",
+        ),
         (
             {
                 "messages": [
@@ -236,6 +247,19 @@ def test_a_conversation_may_be_in_the_column_called_prompt():
         ({"messages": []}, "Empty", "messages", "messages is empty"),
         ({"messages": "a"}, "Malformed", "messages", "messages is no list of messages"),
         ({"messages": [1, ANSWER]}, "Malformed", "messages", "message 1 is no object with role and content"),
+        (
+            {"contents": [GEMINI, {"role": "model", "parts": [{"text": "b", "thought": True}]}]},
+            "NotText",
+            "contents",
+            "content of message 2 has something other than text in it",
+        ),
+        (
+            {"contents": [GEMINI, {"role": "model", "parts": [{"functionCall": {"name": "f"}}]}]},
+            "NotText",
+            "contents",
+            "content of message 2 has something other than text in it",
+        ),
+        ({"contents": "a", "label": "b"}, "Missing", "prompt", "prompt is missing"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "Malformed", "messages", "message 1 has a role other than"),
         ({"messages": [{"value": "a"}]}, "Malformed", "messages", "message 1 has no role"),
         ({"messages": [{"from": "human", "value": "a"}]}, "NoCompletion", "messages", "the last message is not"),

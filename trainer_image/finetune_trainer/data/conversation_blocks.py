@@ -1,0 +1,62 @@
+"""Many conversations at once, where nothing but who speaks and what is said stands in any of their messages.
+
+Those whose only answer is the last message, and that have the same roles, stay together; the others are rows by
+themselves, whose messages need not be looked at one by one any more.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Any
+
+from finetune_trainer.data.rows import Position, Role, Row, Rows, Turn
+from finetune_trainer.data.turns import MESSAGES_LIMIT, ROLE_OF, are_text
+
+_NAMES = (("role", "content"), ("from", "value"))
+"""Who speaks and what is said, as chat APIs and ShareGPT call it."""
+
+
+def together(places: Sequence[int], conversations: Sequence[Any]) -> Iterator[Rows | Row] | None:
+    """The rows, in order; None where any is not plainly a conversation that ends with an answer."""
+    if set(map(type, conversations)) != {list}:
+        return None
+    messages = list(chain.from_iterable(conversations))
+    for role, content in _NAMES:
+        try:
+            roles = list(map(ROLE_OF.get, map(itemgetter(role), messages)))
+            contents = list(map(itemgetter(content), messages))
+        except (KeyError, TypeError):
+            continue
+        is_plain = set(map(len, messages)) == {2} and set(map(type, messages)) == {dict} and are_text(contents)
+        return _rows(places, list(map(len, conversations)), roles, contents) if is_plain else None
+    return None
+
+
+def _rows(
+    places: Sequence[int], lengths: list[int], roles: list[Role | None], contents: list[str]
+) -> Iterator[Rows | Row] | None:
+    shapes, start = [], 0
+    for length in lengths:
+        shapes.append(tuple(roles[start : start + length]))
+        start += length
+    return _in_order(places, shapes, contents) if all(map(_is_answered, set(shapes))) else None
+
+
+def _is_answered(shape: tuple[Role | None, ...]) -> bool:
+    known = None not in shape and len(shape) <= MESSAGES_LIMIT
+    return known and "user" in shape and shape[-1] == "assistant"
+
+
+def _in_order(places: Sequence[int], shapes: list[Any], contents: list[str]) -> Iterator[Rows | Row]:
+    row = start = 0
+    for shape, alike in groupby(shapes):
+        count, width = sum(1 for _ in alike), len(shape)
+        end = start + count * width
+        if shape.count("assistant") == 1:
+            columns = tuple(contents[start + turn : end : width] for turn in range(width))
+            yield Rows(places[row : row + count], shape, columns)
+        else:
+            for place, first in zip(places[row : row + count], range(start, end, width), strict=True):
+                turns = tuple(map(Turn, shape, contents[first : first + width]))
+                yield Row(Position.unpacked(place), turns)
+        row, start = row + count, end
