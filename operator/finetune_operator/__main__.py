@@ -221,9 +221,7 @@ class Operator:
     async def _work(self, stop: asyncio.Event) -> int:
         """Lead: list, watch, reconcile. The queue is empty of running work before kopf ends its tasks."""
         settings = self._settings
-        observer = Observer(
-            self._kube, self._store, self._queue.add, settings.watch_namespaces, first=self._queue.add_first
-        )
+        observer = Observer(self._kube, self._store, self._queue.add, settings.watch_namespaces)
         stop_kopf = asyncio.Event()
         shell, watching = await start(settings, observer, stop_kopf)
         _on_signals(stop)  # kopf has put its own handlers in place, which would end our work in the middle

@@ -18,11 +18,12 @@ from finetune_operator.reconcilers.observed import (
     OWN_KINDS,
     WATCHED,
     concerned,
+    has_ended,
     is_only_asked_for,
 )
 from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, Kube, Resource
-from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.queue import Key, Lane
 from finetune_operator.runtime.store import Listing, Store
 
 logger = logging.getLogger(__name__)
@@ -37,25 +38,20 @@ class Observer:
     Args:
         kube: for the listings.
         store: what reconcilers read.
-        enqueue: takes the key of an object that is to be looked at.
+        enqueue: takes the key of an object that is to be looked at, and the lane where it waits for that.
         namespaces: to look after; empty for all.
-        first: as `enqueue`, for an object that is to be looked at before others: a job that is new. What it needs takes
-            the longest from then on, while of those that run only their status is late.
     """
 
     def __init__(
         self,
         kube: Kube,
         store: Store,
-        enqueue: Callable[[Key], None],
+        enqueue: Callable[[Key, Lane], None],
         namespaces: tuple[str, ...] = (),
-        *,
-        first: Callable[[Key], None] | None = None,
     ) -> None:
         self._kube = kube
         self._store = store
         self._enqueue = enqueue
-        self._first = first or enqueue
         self._namespaces = namespaces
         self._unlisted = set(self.places())
         self._begun = asyncio.Event()
@@ -82,9 +78,7 @@ class Observer:
         elif self._store.hear(resource, obj):
             if event_type == "ADDED" and is_only_asked_for(resource, obj, self._store):
                 return
-            if event_type == "ADDED" and resource is FINE_TUNE_JOBS and self._begun.is_set():
-                self._first(_key(resource, obj))
-            self._wake(resource, obj)
+            self._wake(resource, obj, lane_of(resource, event_type, obj))
 
     def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
         """A listing is over."""
@@ -135,14 +129,17 @@ class Observer:
     def _look_at_everything(self) -> None:
         for resource in OWN_KINDS:
             for namespace, name in self._store.addresses(resource):
-                self._enqueue(Key(resource.kind, namespace, name))
+                self._enqueue(Key(resource.kind, namespace, name), Lane.OTHERS)
 
-    def _wake(self, resource: Resource, obj: Mapping[str, Any]) -> None:
+    def _wake(self, resource: Resource, obj: Mapping[str, Any], lane: Lane = Lane.OTHERS) -> None:
         """Until everything is known, nothing is looked at; then everything is."""
         if self._begun.is_set():
             for key in concerned(resource, obj, self._store):
-                self._enqueue(key)
+                self._enqueue(key, lane)
 
 
-def _key(resource: Resource, obj: Mapping[str, Any]) -> Key:
-    return Key(resource.kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+def lane_of(resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> Lane:
+    """Where those whom the event concerns wait for their look."""
+    if event_type == "ADDED" and resource is FINE_TUNE_JOBS:
+        return Lane.NEW
+    return Lane.ENDED if resource in CHILDREN and has_ended(obj) else Lane.OTHERS

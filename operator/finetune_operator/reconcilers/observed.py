@@ -335,7 +335,7 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
     if JOB_LABEL in labels:
         # Not by the pod's Job: that is gone before a pod that was told to end.
         owners = store.addresses(FINE_TUNE_JOBS, labelled(namespace, labels[JOB_LABEL]))
-        if _has_ended(obj):
+        if has_ended(obj):
             owners = [(there, name) for there, name in owners if not _is_done(store.get(FINE_TUNE_JOBS, name, there))]
         yield from _keys(FINE_TUNE_JOBS, owners)
         return
@@ -349,7 +349,7 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
                 yield from _owners(JOBS, batch_job, store)
 
 
-def _has_ended(child: Mapping[str, Any]) -> bool:
+def has_ended(child: Mapping[str, Any]) -> bool:
     """Whether a batch Job or a pod has come to its end, and nothing will come of it any more."""
     ended = (child.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
     return ended or any(has_condition(child, end, "True") for end in ("Complete", "Failed"))

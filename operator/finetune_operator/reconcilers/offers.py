@@ -14,7 +14,7 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job_view import JobView
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
-from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.queue import Key, Lane
 
 GATHER_SECONDS = 1.0
 """So long a result waits for those of other jobs that are under way: jobs that were applied together end together."""
@@ -28,7 +28,7 @@ class Offers:
             have got their version.
     """
 
-    def __init__(self, enqueue: Callable[[Key, float], None]) -> None:
+    def __init__(self, enqueue: Callable[[Key, float, Lane], None]) -> None:
         self._enqueue = enqueue
         self._waiting: dict[Key, dict[str, JobView]] = defaultdict(dict)
         self._refused: dict[Key, str] = {}
@@ -48,7 +48,7 @@ class Offers:
         self._waiting[model][job.uid] = job
         if model in self._refused:
             return Failure.because(Reason.WRITE_REFUSED, self._refused[model])
-        self._enqueue(model, GATHER_SECONDS if under_way > len(self._waiting[model]) else 0)
+        self._enqueue(model, GATHER_SECONDS if under_way > len(self._waiting[model]) else 0, Lane.ENDED)
         return None
 
     def ended(self, namespace: str, model_name: str, under_way: int) -> None:
@@ -59,7 +59,7 @@ class Offers:
         model = Key(FINE_TUNED_MODELS.kind, namespace, model_name)
         waiting = self._waiting.get(model)
         if waiting and under_way <= len(waiting) and model not in self._refused:
-            self._enqueue(model, 0)
+            self._enqueue(model, 0, Lane.ENDED)
 
     def refuse(self, model: Key, message: str) -> None:
         """The model cannot be made: its jobs say so. It is for the model to try again."""
@@ -85,4 +85,4 @@ class Offers:
             self._waiting.pop(model, None)
 
     def _look_at(self, job: JobView) -> None:
-        self._enqueue(Key(FINE_TUNE_JOBS.kind, job.namespace, job.name), 0)
+        self._enqueue(Key(FINE_TUNE_JOBS.kind, job.namespace, job.name), 0, Lane.ENDED)

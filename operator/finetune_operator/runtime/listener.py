@@ -5,6 +5,7 @@ Knows no routes: those come with the application. The report server and the prob
 
 import asyncio
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -14,6 +15,10 @@ from aiohttp import web
 from finetune_operator.runtime import metrics
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SSLProtocol.max_size = 32 * 1024
+"""asyncio holds a buffer of this size for each TLS connection as long as it is open. Of its own 256 KiB, as many as may
+be open would be all the memory that the chart grants; a record of TLS is 16 KiB at most."""
 
 
 class Listener:

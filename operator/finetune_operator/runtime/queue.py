@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from finetune_operator.runtime import logs, metrics
 from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost, Transient
-from finetune_operator.runtime.schedule import Key, Schedule
+from finetune_operator.runtime.schedule import Key, Lane, Schedule
 
-__all__ = ["Backoff", "Key", "QueueHealth", "Requeue", "WorkQueue"]
+__all__ = ["Backoff", "Key", "Lane", "QueueHealth", "Requeue", "WorkQueue"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,18 +95,13 @@ class WorkQueue:
         metrics.QUEUE_LONGEST_RUNNING_SECONDS.set_function(lambda: self.health().longest_running_seconds)
         self._dispatch_soon()
 
-    def add(self, key: Key) -> None:
+    def add(self, key: Key, lane: Lane = Lane.OTHERS) -> None:
         """Wants `key` reconciled soon: once, however often it is added before its run starts."""
-        self.add_after(key, 0.0)
+        self.add_after(key, 0.0, lane)
 
-    def add_first(self, key: Key) -> None:
-        """Wants `key` reconciled before what was only added: of eight turns seven are of those that come first."""
-        self._schedule.add(key, self._now(), first=True)
-        self._dispatch_soon()
-
-    def add_after(self, key: Key, seconds: float) -> None:
+    def add_after(self, key: Key, seconds: float, lane: Lane = Lane.OTHERS) -> None:
         """Wants `key` reconciled in `seconds`; an earlier wish for it wins."""
-        self._schedule.add(key, self._now() + seconds)
+        self._schedule.add(key, self._now() + seconds, lane)
         self._dispatch_soon()
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller's own limit, and not a cancellation

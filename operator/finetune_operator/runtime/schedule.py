@@ -4,13 +4,13 @@
                          ▲                  │
                          └── added while in work: runs once more, after this run
 
-Holds a key at most once per state. What is to come first has a lane of its own, and most of the turns while both lanes
-have something due: neither can starve the other, however long it goes on. Starts nothing and reads no clock: `now` is
-handed in.
+Holds a key at most once per state. Keys wait in lanes, which take turns while several have something due: none can
+starve another, however long it goes on. Starts nothing and reads no clock: `now` is handed in.
 """
 
 import heapq
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import NamedTuple
 
 
@@ -22,63 +22,77 @@ class Key(NamedTuple):
     name: str
 
 
-IN_A_ROW = 7
-"""So many keys of the first lane are taken before one of the other, if both have some that are due."""
+class Lane(IntEnum):
+    """Where a key waits. Of several wishes for it the first of these counts."""
+
+    NEW = 0
+    """For what has just come into the world: what it needs takes the longest from then on."""
+    ENDED = 1
+    """For what has come to its end: somebody waits to be told, and others for what it has left them."""
+    OTHERS = 2
+    """For everything else, first of all looks by the time, of which there are many and which mostly find nothing."""
+
+
+TURNS = {Lane.NEW: 4, Lane.ENDED: 3, Lane.OTHERS: 1}
+"""So many keys of a lane are taken in a row where another one has some that are due. An end takes three: its pod's,
+its model's, and its own once it has its version."""
 
 
 class _Entry(NamedTuple):
     due: float
     order: int  # first come, first served among equals
     key: Key
-    first: bool
+    lane: Lane
 
 
 class Schedule:
     """Keys by the time they are due; each is waiting once or in work once."""
 
     def __init__(self) -> None:
-        self._first: list[_Entry] = []
-        self._others: list[_Entry] = []
+        self._lanes: dict[Lane, list[_Entry]] = {lane: [] for lane in Lane}
         self._waiting: dict[Key, _Entry] = {}
         self._in_work: dict[Key, float] = {}
-        self._first_in_work: set[Key] = set()
-        self._again: dict[Key, float] = {}
+        self._lane_in_work: dict[Key, Lane] = {}
+        self._again: dict[Key, tuple[float, Lane]] = {}
         self._not_before: dict[Key, float] = {}
         self._order = 0
+        self._turn = Lane.NEW
         self._in_a_row = 0
 
-    def add(self, key: Key, due: float, *, first: bool = False) -> None:
+    def add(self, key: Key, due: float, lane: Lane = Lane.OTHERS) -> None:
         """Wants `key` run at `due`; of several wishes the earliest counts, held back only by what `finish` said.
 
-        What is to come first does so, once it is due, until a run of it does not fail.
+        It keeps its lane until a run of it does not fail.
         """
         if key in self._in_work:
-            self._again[key] = min(due, self._again.get(key, due))
+            wished, its = self._again.get(key, (due, lane))
+            self._again[key] = min(due, wished), min(lane, its)
             return
         held = max(due, self._not_before.get(key, due))
         known = self._waiting.get(key)
-        if known is not None and known.due <= held and known.first >= first:
+        if known is not None and known.due <= held and known.lane <= lane:
             return
         if known is not None:
-            held, first = min(held, known.due), first or known.first
+            held, lane = min(held, known.due), min(lane, known.lane)
         self._order += 1
-        entry = _Entry(held, self._order, key, first)
+        entry = _Entry(held, self._order, key, lane)
         self._waiting[key] = entry
-        heapq.heappush(self._lane(entry), entry)
+        heapq.heappush(self._lanes[lane], entry)
         self._compact()
 
     def take(self, now: float) -> Key | None:
         """The due key whose turn it is, which is in work from now on; None if none is due."""
-        entry = self._next(now)
-        if entry is None:
+        due = {lane for lane, entry in self._heads() if entry.due <= now}
+        if not due:
             return None
-        heapq.heappop(self._lane(entry))
-        self._in_a_row = self._in_a_row + 1 if entry.first else 0
-        del self._waiting[entry.key]
-        self._in_work[entry.key] = now
-        if entry.first:
-            self._first_in_work.add(entry.key)
-        return entry.key
+        lane = self._next(due)
+        self._in_a_row = self._in_a_row + 1 if lane is self._turn else 1
+        self._turn = lane
+        key = heapq.heappop(self._lanes[lane]).key
+        del self._waiting[key]
+        self._in_work[key] = now
+        self._lane_in_work[key] = lane
+        return key
 
     def finish(self, key: Key, due: float | None, not_before: float | None = None) -> None:
         """Ends the run of `key`, which is wanted again at `due` (None: only if it was added meanwhile).
@@ -87,20 +101,21 @@ class Schedule:
         made to fail in a tight loop by the events of its own failing.
         """
         del self._in_work[key]
-        first = key in self._first_in_work and not_before is not None
-        self._first_in_work.discard(key)
+        lane = self._lane_in_work.pop(key)
         if not_before is None:
             self._not_before.pop(key, None)
+            lane = Lane.OTHERS
         else:
             self._not_before[key] = not_before
-        wishes = [wish for wish in (due, self._again.pop(key, None)) if wish is not None]
-        if wishes:
-            self.add(key, min(wishes), first=first)
+        if due is not None:
+            self.add(key, due, lane)
+        if key in self._again:
+            wished, its = self._again.pop(key)
+            self.add(key, wished, min(lane, its))
 
     def next_due(self) -> float | None:
         """When a waiting key is due next; None if none waits."""
-        heads = [lane[0].due for lane in self._lanes() if lane]
-        return min(heads, default=None)
+        return min((entry.due for _, entry in self._heads()), default=None)
 
     def due_count(self, now: float) -> int:
         """How many keys are due and wait for a worker. Walks over all waiting keys."""
@@ -119,27 +134,23 @@ class Schedule:
     def __iter__(self) -> Iterator[Key]:
         return iter(self._waiting)
 
-    def _next(self, now: float) -> _Entry | None:
-        """Whose turn it is now."""
-        due = [lane[0] for lane in self._lanes() if lane and lane[0].due <= now]
-        if not due:
-            return None
-        return due[-1] if self._in_a_row >= IN_A_ROW else due[0]
+    def _next(self, due: set[Lane]) -> Lane:
+        """Whose turn it is of these: the same lane's again while it has turns left, else the one's after it."""
+        if self._turn in due and self._in_a_row < TURNS[self._turn]:
+            return self._turn
+        return min(due, key=lambda lane: (lane <= self._turn, lane))
 
-    def _lane(self, entry: _Entry) -> list[_Entry]:
-        return self._first if entry.first else self._others
-
-    def _lanes(self) -> tuple[list[_Entry], list[_Entry]]:
-        """Both, with entries at their heads that are not superseded by another wish for the same key."""
-        for lane in (self._first, self._others):
-            while lane and self._waiting.get(lane[0].key) is not lane[0]:
-                heapq.heappop(lane)
-        return self._first, self._others
+    def _heads(self) -> Iterator[tuple[Lane, _Entry]]:
+        """The first of each lane that has any, without entries that are superseded by another wish for the key."""
+        for lane, entries in self._lanes.items():
+            while entries and self._waiting.get(entries[0].key) is not entries[0]:
+                heapq.heappop(entries)
+            if entries:
+                yield lane, entries[0]
 
     def _compact(self) -> None:
         """Superseded entries go when they outnumber the real ones, lest resyncs pile up behind frequent events."""
-        if len(self._first) + len(self._others) > 64 + 2 * len(self._waiting):
-            self._first = [entry for entry in self._waiting.values() if entry.first]
-            self._others = [entry for entry in self._waiting.values() if not entry.first]
-            heapq.heapify(self._first)
-            heapq.heapify(self._others)
+        if sum(map(len, self._lanes.values())) > 64 + 2 * len(self._waiting):
+            for lane, entries in self._lanes.items():
+                entries[:] = [entry for entry in self._waiting.values() if entry.lane is lane]
+                heapq.heapify(entries)

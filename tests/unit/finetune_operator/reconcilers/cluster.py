@@ -43,7 +43,7 @@ from finetune_operator.runtime.kube import (
     PODS,
     Resource,
 )
-from finetune_operator.runtime.queue import Key, Requeue
+from finetune_operator.runtime.queue import Key, Lane, Requeue
 from tests.unit.finetune_operator.decide.given import NOW, connection, ended, job_spec
 from tests.unit.finetune_operator.reconcilers.fake_kube import FakeKube
 
@@ -71,6 +71,7 @@ class Cluster:
     def restart(self) -> None:
         """A new process: empty store, no reports."""
         self.queue: list[Key] = []
+        self.lanes: dict[Key, Lane] = {}
         self.store = make_store()
         self.reports = ReportBox(self.store, self.wake, lambda: self.now)
         self.observer = Observer(self.kube, self.store, self.wake)
@@ -137,14 +138,15 @@ class Cluster:
         if not self.leads:
             raise LeadershipLost("another replica leads")
 
-    def wake(self, key: Key) -> None:
+    def wake(self, key: Key, lane: Lane = Lane.OTHERS) -> None:
+        self.lanes[key] = min(lane, self.lanes.get(key, lane))
         if key not in self.queue:
             self.queue.append(key)
 
-    def wake_later(self, key: Key, seconds: float) -> None:
+    def wake_later(self, key: Key, seconds: float, lane: Lane) -> None:
         """As `wake`, at once: time stands still."""
         self.put_off.append((key, seconds))
-        self.wake(key)
+        self.wake(key, lane)
 
     async def announce(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
         self.told.append((regarding["kind"], event_type, reason))
@@ -156,11 +158,11 @@ class Cluster:
     async def settle(self) -> None:
         """Until neither watches nor queue have anything; what asks to run later at once does, the rest is kept."""
         for _ in range(200):
-            for event in self.kube.take_events():
-                self.watched(*event)
+            self.hear()
             if not self.queue:
                 return
             key = self.queue.pop(0)
+            self.lanes.pop(key, None)
             again = await self.reconcile(key)
             self.delays.pop(key, None)
             if again is not None and again.after_seconds == 0:
@@ -168,6 +170,11 @@ class Cluster:
             elif again is not None:
                 self.delays[key] = again.after_seconds
         raise AssertionError(f"it does not come to rest: {self.queue}")
+
+    def hear(self) -> None:
+        """Watches tell what has happened; nobody has looked yet."""
+        for event in self.kube.take_events():
+            self.watched(*event)
 
     def watched(self, resource: Resource, event_type: str, obj: dict[str, Any]) -> None:
         """What a watch tells of an event: children are chosen by their label, and are gone without it."""

@@ -31,12 +31,6 @@ async def with_ended_jobs() -> Cluster:
     return cluster
 
 
-def hear(cluster: Cluster) -> None:
-    """Watches tell what has happened; nobody has looked yet."""
-    for event in cluster.kube.take_events():
-        cluster.watched(*event)
-
-
 def versions(cluster: Cluster) -> dict[str, int]:
     return {version["job"]: version["version"] for version in cluster.status(MODEL)["versions"]}
 
@@ -80,13 +74,13 @@ async def test_a_result_waits_no_longer_than_until_all_others_have_ended(ends: s
     other, last = JOB, Key(JOB.kind, "team-a", "sentiment-2")
     if ends == "with a version":
         cluster.end_pod(0, cluster.result())
-        hear(cluster)
+        cluster.hear()
         await cluster.reconcile(cluster.queue.pop(cluster.queue.index(other)))
         await cluster.reconcile(cluster.queue.pop(cluster.queue.index(MODEL)))
     else:
         cluster.end_pod(ExitCode.DATASET_INVALID)
     cluster.end_pod(0, cluster.result(job="sentiment-2"), job="sentiment-2")
-    hear(cluster)
+    cluster.hear()
     cluster.put_off.clear()
     await cluster.reconcile(last)
     assert cluster.put_off == [(MODEL, 1)], "the other one has not ended by its status"
@@ -100,7 +94,7 @@ async def test_a_store_that_is_behind_is_asked_for_and_numbers_stay_unique() -> 
     cluster = await with_ended_jobs()
     metadata = {"name": "sentiment", "namespace": "team-a"}
     cluster.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": {}})
-    hear(cluster)
+    cluster.hear()
     cluster.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": {}, "status": {"latestVersion": 7}})
     cluster.kube.events.clear()
     await cluster.settle()
@@ -125,7 +119,7 @@ async def test_a_crash_between_any_two_writes_gives_no_job_a_second_version(serv
 async def test_a_model_that_is_deleted_while_versions_are_written_is_made_anew_with_them() -> None:
     cluster = await with_ended_jobs()
     cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {}})
-    hear(cluster)
+    cluster.hear()
     cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
     cluster.kube.events.clear()
     await cluster.settle()
@@ -138,7 +132,7 @@ async def test_weights_are_not_deleted_before_their_version_is_recorded() -> Non
     cluster.kube.put(
         FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {"historyLimit": 1}}
     )
-    hear(cluster)
+    cluster.hear()
     cluster.kube.failing_writes = [True]
     with pytest.raises(Transient):
         await cluster.settle()

@@ -24,10 +24,10 @@ from finetune_operator.runtime.kube import (
     Resource,
 )
 from finetune_operator.runtime.metrics import REGISTRY
-from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.queue import Key, Lane
 from finetune_operator.runtime.store import Store
 from tests.unit.finetune_operator.desired.given_names import LONG_NAME
-from tests.unit.finetune_operator.reconcilers.cluster import JOB, Cluster, with_job, with_running_job
+from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_job, with_running_job
 
 
 def known() -> Store:
@@ -126,7 +126,7 @@ async def test_a_deletion_that_no_watch_told_is_found_when_kopf_has_listed_again
 async def test_nothing_is_looked_at_before_every_kind_was_listed_and_then_everything_is() -> None:
     cluster = await with_running_job()
     known, queue = make_store(), list[Key]()
-    observer = Observer(cluster.kube, known, queue.append)  # type: ignore[arg-type]
+    observer = Observer(cluster.kube, known, lambda key, _: queue.append(key))  # type: ignore[arg-type]
     beginning = asyncio.create_task(observer.begun())
     listings = {place: observer.listing(*place) for place in observer.places()}
     for (resource, namespace), listing in listings.items():
@@ -179,16 +179,31 @@ async def test_a_resync_looks_at_every_object_of_ours() -> None:
     assert {key.kind for key in cluster.queue} == {"FineTuneJob", "LLMConnection"}
 
 
-async def test_a_job_that_is_new_comes_first_and_one_that_has_changed_does_not() -> None:
+async def test_a_job_that_is_new_and_one_that_has_ended_have_lanes_and_one_that_has_changed_has_none() -> None:
     cluster = await with_running_job()
-    urgent: list[Key] = []
-    cluster.observer._first = urgent.append
     cluster.add_job("new")
     cluster.change_job(suspend=True)
-    for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
-    assert urgent == [Key("FineTuneJob", "team-a", "new")]
-    assert JOB in cluster.queue
+    cluster.hear()
+    assert cluster.lanes == {Key("FineTuneJob", "team-a", "new"): Lane.NEW, JOB: Lane.OTHERS}
+    cluster.end_pod(0, cluster.result())
+    cluster.hear()
+    assert cluster.lanes[JOB] is Lane.ENDED
+
+
+async def test_an_end_is_told_in_the_lane_of_ends_from_its_pod_to_its_version_and_status() -> None:
+    cluster = await with_running_job()
+    cluster.end_pod(0, cluster.result())
+    passed = []
+    while True:
+        cluster.hear()
+        if not cluster.queue:
+            break
+        key = cluster.queue.pop(0)
+        passed.append((key, cluster.lanes.pop(key)))
+        await cluster.reconcile(key)
+    ends = [(JOB, Lane.ENDED), (MODEL, Lane.ENDED), (JOB, Lane.ENDED)]
+    assert [step for step in passed if step in ends] == ends
+    assert cluster.status()["phase"] == "Succeeded"
 
 
 async def test_only_the_namespaces_that_are_looked_after_are_listed() -> None:

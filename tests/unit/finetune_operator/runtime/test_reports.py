@@ -3,12 +3,15 @@
 import asyncio
 import gzip
 import logging
+import socket
 import ssl
+import tracemalloc
 from contextlib import asynccontextmanager
 
 import aiohttp
 import orjson
 import pytest
+import yaml
 
 from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE
 from finetune_operator.runtime import bodies, listener, tokens
@@ -18,6 +21,7 @@ from finetune_operator.runtime.reports import ReportServer
 from finetune_operator.runtime.route import Outlived
 from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.runtime.tls import certificates
+from tests.unit.helm.charts import CHART
 
 REPORT = {"namespace": "team", "name": "job", "uid": "u1", "attempt": 1, "phase": "Running"}
 POD = TokenIdentity("system:serviceaccount:team:default", "s", (), "team", "default", "job-1-abc", "pod-uid")
@@ -317,6 +321,31 @@ async def test_more_connections_than_allowed_are_hung_up_on():
                 except (aiohttp.ClientError, ConnectionError):
                     continue
         assert status == 202
+
+
+async def test_as_many_connections_as_are_allowed_leave_most_of_the_memory_that_the_chart_grants():
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    granted = int(values["resources"]["limits"]["memory"].removesuffix("Mi")) * 2**20
+    held, number = [], 24
+    async with server() as world:
+
+        def connect():
+            raw = socket.create_connection(("127.0.0.1", world.port))
+            held.append(world.tls.wrap_socket(raw, server_hostname="localhost"))
+            held[-1].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert held[-1].recv(64)
+
+        await asyncio.to_thread(connect)
+        tracemalloc.start()
+        try:
+            for _ in range(number):
+                await asyncio.to_thread(connect)
+            each = tracemalloc.get_traced_memory()[0] / number
+        finally:
+            tracemalloc.stop()
+            for client in held:
+                client.close()
+    assert each * Settings.model_fields["report_connections"].default < granted / 4, f"{each / 1024:.0f} KiB for each"
 
 
 async def test_other_paths_and_methods_are_not_there():

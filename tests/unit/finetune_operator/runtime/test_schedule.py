@@ -1,12 +1,14 @@
 """The queue's rules hold for any order of wishes, runs and endings."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from finetune_operator.runtime.schedule import IN_A_ROW, Key, Schedule
+from finetune_operator.runtime.schedule import TURNS, Key, Lane, Schedule
 
 A, B, C = (Key("FineTuneJob", "team", name) for name in "abc")
+KEYS = st.sampled_from([A, B, C])
 
 
 def taken(schedule: Schedule, now: float) -> list[Key]:
@@ -38,38 +40,68 @@ def numbered(letter: str, count: int) -> list[Key]:
     return [Key("FineTuneJob", "team", f"{letter}{number}") for number in range(count)]
 
 
-def test_of_eight_turns_seven_are_of_those_that_come_first_however_long_the_others_have_waited():
+def test_of_eight_turns_four_are_of_what_is_new_three_of_what_has_ended_and_one_of_the_others():
     schedule = Schedule()
-    others, new = numbered("o", 3), numbered("n", 16)
+    others, ended, new = numbered("o", 3), numbered("e", 7), numbered("n", 10)
     for key in others:
         schedule.add(key, 0.0)
+    for key in ended:
+        schedule.add(key, 1800.0, Lane.ENDED)
     for key in new:
-        schedule.add(key, 3600.0, first=True)
-    assert taken(schedule, 3600.0) == [*new[:7], others[0], *new[7:14], others[1], *new[14:], others[2]]
+        schedule.add(key, 3600.0, Lane.NEW)
+    first = [*new[:4], *ended[:3], others[0]]
+    then = [*new[4:8], *ended[3:6], others[1], *new[8:], ended[6], others[2]]
+    assert taken(schedule, 3600.0) == [*first, *then], "however long the others have waited"
 
 
-def test_a_flood_of_what_comes_first_does_not_starve_the_others():
+@pytest.mark.parametrize("flood", [{Lane.NEW}, {Lane.ENDED}, {Lane.NEW, Lane.ENDED}])
+def test_no_flood_of_what_is_new_or_has_ended_starves_the_others(flood):
     schedule = Schedule()
     schedule.add(A, 0.0)
-    for turn, key in enumerate(numbered("n", 8)):
-        schedule.add(key, float(turn), first=True)
+    for turn in range(8):
+        for lane in flood:
+            schedule.add(Key("FineTuneJob", "team", f"{lane}-{turn}"), float(turn), lane)
         if schedule.take(float(turn)) == A:
             break
     assert A in schedule.in_work
 
 
-def test_what_waits_in_its_turn_and_is_then_to_come_first_does():
+def test_a_lane_without_anything_due_has_no_turn():
+    schedule = Schedule()
+    ended, new = numbered("e", 2), numbered("n", 7)
+    for key in ended:
+        schedule.add(key, 60.0, Lane.ENDED)
+    for key in new:
+        schedule.add(key, 0.0, Lane.NEW)
+    assert taken(schedule, 0.0) == new
+    schedule.add(A, 60.0)
+    schedule.add(B, 60.0, Lane.NEW)
+    assert taken(schedule, 60.0) == [*ended, A, B], "after so many new ones"
+
+
+def test_what_waits_among_the_others_and_then_ends_has_its_turn_with_the_ends():
     schedule = Schedule()
     for key in (A, B):
         schedule.add(key, 0.0)
-    schedule.add(B, 1.0, first=True)
+    schedule.add(B, 1.0, Lane.ENDED)
     schedule.add(B, 2.0)
+    assert taken(schedule, 2.0) == [B, A]
+
+
+def test_what_ends_while_it_is_looked_at_has_its_turn_with_the_ends():
+    schedule = Schedule()
+    schedule.add(B, 0.0)
+    schedule.take(0.0)
+    schedule.add(B, 1.0, Lane.ENDED)
+    schedule.add(B, 1.0)
+    schedule.add(A, 0.5)
+    schedule.finish(B, due=60.0)
     assert taken(schedule, 2.0) == [B, A]
 
 
 def test_what_comes_first_and_fails_comes_first_again_and_no_more_once_it_has_not():
     schedule = Schedule()
-    schedule.add(A, 0.0, first=True)
+    schedule.add(A, 0.0, Lane.NEW)
     schedule.take(0.0)
     schedule.add(A, 0.5)
     schedule.finish(A, due=2.0, not_before=1.0)
@@ -86,7 +118,7 @@ def test_to_come_first_makes_nothing_due_before_its_time():
     schedule.add(A, 0.0)
     schedule.take(0.0)
     schedule.finish(A, due=60.0, not_before=10.0)
-    schedule.add(A, 5.0, first=True)
+    schedule.add(A, 5.0, Lane.NEW)
     schedule.add(B, 6.0)
     assert taken(schedule, 9.0) == [B], "A is held back"
     assert taken(schedule, 10.0) == [A]
@@ -124,7 +156,7 @@ def test_superseded_entries_do_not_pile_up():
         schedule.add(A, float(round_))
         assert schedule.take(float(round_)) == A
         schedule.finish(A, due=round_ + 100_000.0)
-    assert len(schedule._first) + len(schedule._others) < 200
+    assert sum(map(len, schedule._lanes.values())) < 200
 
 
 class ScheduleMachine(RuleBasedStateMachine):
@@ -137,29 +169,21 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.schedule = Schedule()
         self.now = 0.0
         self.waiting: dict[Key, float] = {}
-        self.first: set[Key] = set()
-        self.began_first: set[Key] = set()
-        self.in_a_row = 0
-        self.in_work: set[Key] = set()
-        self.again: dict[Key, float] = {}
+        self.lanes: dict[Key, Lane] = {}
+        self.turn, self.in_a_row = Lane.NEW, 0
+        self.in_work: dict[Key, Lane] = {}
+        self.again: dict[Key, tuple[float, Lane]] = {}
         self.floor: dict[Key, float] = {}
 
-    @rule(key=st.sampled_from([A, B, C]), delay=st.sampled_from([0.0, 0.5, 1.0, 30.0]))
-    def add(self, key, delay):
+    @rule(key=KEYS, delay=st.sampled_from([0.0, 0.5, 1.0, 30.0]), lane=st.sampled_from(Lane))
+    def add(self, key, delay, lane):
         due = self.now + delay
-        self.schedule.add(key, due)
+        self.schedule.add(key, due, lane)
         if key in self.in_work:
-            self.again[key] = min(due, self.again.get(key, due))
+            wished, its = self.again.get(key, (due, lane))
+            self.again[key] = min(due, wished), min(lane, its)
         else:
-            self._wish(key, due)
-
-    @rule(key=st.sampled_from([A, B, C]))
-    def add_first(self, key):
-        self.schedule.add(key, self.now, first=True)
-        if key in self.in_work:
-            self.again[key] = min(self.now, self.again.get(key, self.now))
-        else:
-            self._wish(key, self.now, first=True)
+            self._wish(key, due, lane)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 60.0]))
     def time_passes(self, seconds):
@@ -173,16 +197,19 @@ class ScheduleMachine(RuleBasedStateMachine):
             return None
         assert key not in self.in_work, "two runs of one key at once"
         assert self.waiting[key] <= self.now, "not due"
-        lane = {k for k in self.waiting if (k in self.first) == (key in self.first)}
-        assert self.waiting[key] == min(self.waiting[k] for k in lane), "not its turn"
-        due = {k for k, at in self.waiting.items() if at <= self.now}
-        if due & self.first and due - self.first:
-            assert (key in self.first) == (self.in_a_row < IN_A_ROW), "the other lane's turn"
-        self.in_a_row = self.in_a_row + 1 if key in self.first else 0
+        lane = self.lanes.pop(key)
+        assert self.waiting[key] == min(self.waiting[k] for k in self.waiting if self.lanes.get(k, lane) is lane)
+        due = {self.lanes[k] for k in self.lanes if self.waiting[k] <= self.now}
+        if lane is self.turn:
+            self.in_a_row += 1
+            assert self.in_a_row <= TURNS[lane] or not due - {lane}, "another lane's turn"
+        else:
+            assert self.turn not in due or self.in_a_row >= TURNS[self.turn], "the turn was not over"
+            between = [self.turn + step for step in range(1, (lane - self.turn) % len(Lane))]
+            assert not due & {Lane(place % len(Lane)) for place in between}, "a lane was passed over"
+            self.turn, self.in_a_row = lane, 1
         del self.waiting[key]
-        (self.began_first.add if key in self.first else self.began_first.discard)(key)
-        self.first.discard(key)
-        self.in_work.add(key)
+        self.in_work[key] = lane
         return key
 
     @rule(key=working, after=st.sampled_from([None, 0.0, 5.0]), failed=st.booleans())
@@ -196,15 +223,17 @@ class ScheduleMachine(RuleBasedStateMachine):
         else:
             self.floor.pop(key, None)
         self.schedule.finish(key, due, not_before=self.floor.get(key))
-        self.in_work.discard(key)
-        for wish in (due, self.again.pop(key, None)):
-            if wish is not None:
-                self._wish(key, wish, first=failed and key in self.began_first)
+        lane = self.in_work.pop(key)
+        lane = lane if failed else Lane.OTHERS
+        if due is not None:
+            self._wish(key, due, lane)
+        if key in self.again:
+            wished, its = self.again.pop(key)
+            self._wish(key, wished, min(lane, its))
 
-    def _wish(self, key, due, first=False):
+    def _wish(self, key, due, lane):
         held = max(due, self.floor.get(key, due))
-        if first:
-            self.first.add(key)
+        self.lanes[key] = min(lane, self.lanes.get(key, lane))
         self.waiting[key] = min(held, self.waiting.get(key, held))
 
     @invariant()
@@ -212,12 +241,12 @@ class ScheduleMachine(RuleBasedStateMachine):
         if not hasattr(self, "schedule"):
             return
         assert set(self.schedule) == set(self.waiting)
-        assert set(self.schedule.in_work) == self.in_work
+        assert set(self.schedule.in_work) == set(self.in_work)
         next_due = self.schedule.next_due()
         assert (next_due is None) == (not self.waiting)
         if next_due is not None and next_due > self.now:
             assert next_due == min(self.waiting.values()), "a timer for it would come too late"
-        assert not self.in_work & set(self.waiting)
+        assert not set(self.in_work) & set(self.waiting)
 
 
 TestScheduleMachine = ScheduleMachine.TestCase
