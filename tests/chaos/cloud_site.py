@@ -121,9 +121,9 @@ class CloudSite(Site):
         self.advance(HOUR)
         await self.is_over(job)
 
-    async def is_over(self, job: str = "sentiment-1") -> None:
-        """Wait until the job has succeeded, and nothing holds it any more."""
-        await self.phase("Succeeded", job)
+    async def is_over(self, job: str = "sentiment-1", phase: str = "Succeeded") -> None:
+        """Wait until the job has ended, and nothing holds it any more."""
+        await self.phase(phase, job)
         await self.until(lambda: self._is_released(job), f"{job}'s release")
 
     async def begins(self, operation: str) -> None:

@@ -122,7 +122,7 @@ async def is_turned_away(site: CloudSite) -> None:
     check = await site.check()
     file = await site.until(check.send, "an upload")
     await site.ends(await site.pod_of("sentiment-1"), message=check.checked(file))
-    await site.phase("Failed")
+    await site.is_over(phase="Failed")
 
 
 async def is_attached(site: CloudSite) -> None:
