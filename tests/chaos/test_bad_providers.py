@@ -44,7 +44,7 @@ def trouble(cloud: Cloud) -> None:
 
 def walks(life: str, trouble: Callable[[Cloud], None] | None = None) -> Play:
     async def play(stage: Stage) -> CloudTold:
-        return await walk(stage, life, trouble=trouble)
+        return await walk(stage, *LIVES[life], trouble=trouble)
 
     return play
 

@@ -87,6 +87,10 @@ class Killer:
         """Whether the point was reached."""
         return self._restart is not None
 
+    async def end(self) -> None:
+        """End the operator."""
+        await self.operator.kill()
+
     async def __call__(self, call: Call, forward: Forward) -> Answer:
         """See wire.Meddle."""
         return await self.at(call.point, forward)
