@@ -112,6 +112,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         make = not busy and entry.released_at is None
     elif entry.released_at is not None:
         make = False  # it goes, and is made again when it is gone
+        delete = () if busy else (*delete, *_failed_still(entry, found, now))
     elif there.state == "Failed" and _is_another_wish(entry, wanted):
         delete = () if busy else (*delete, wanted.name)
     elif there.state == "Failed":
@@ -133,6 +134,12 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     make = make and not (delete and wanted.one_at_a_time)
     entry = unseen(entry, now, anew=make) if there is None else entry
     return Plan(released((*others, entry), delete, now), serving, address(found, answering), make, ask, delete)
+
+
+def _failed_still(entry: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
+    """One that failed and was asked to go, and is shown as before a while later: the call may never have arrived."""
+    asked = entry.released_at is not None and now - moment(entry.released_at) >= MISSED
+    return deletable((entry,), found, now) if asked and found[entry.name].state == "Failed" else ()
 
 
 def _missing(

@@ -272,6 +272,14 @@ def test_what_was_asked_to_go_is_gone_when_two_looks_lack_it() -> None:
     assert names(ours(back, {}, "md-v", at(600))) == ["md-v1"]
 
 
+def test_what_failed_is_asked_to_go_again_where_that_call_was_lost() -> None:
+    asked, failed = [entry(released_at=stamp(0))], there(md_v2="Failed")
+    assert plan(asked, failed, WANTED, at(59)).delete == ()
+    again = plan(asked, failed, WANTED, at(60))
+    assert (again.delete, again.make, again.recorded[0].released_at) == (("md-v2",), False, stamp(0))
+    assert plan(asked, failed | there(other="Creating"), WANTED, at(60)).delete == ()
+
+
 def test_parts_of_a_deployment_do_not_tell_that_it_is_there() -> None:
     """An endpoint shows later than the model and the configuration that it was made of."""
     made = list(plan([entry()], {}, WANTED, at(0)).recorded)
