@@ -70,6 +70,7 @@ async def is_deployed_in_vain(site: CloudSite) -> None:
     await site.stalls("DeploymentFailed", MODEL_DEPLOYMENTS, MODEL)
     await site.edit(MODEL_DEPLOYMENTS, MODEL, {"retryNonce": "again"})
     await site.answers()
+    await site.passes(HOUR)
 
 
 async def is_robbed(site: CloudSite) -> None:
@@ -83,6 +84,7 @@ async def is_robbed(site: CloudSite) -> None:
     await site.stalls("Expired", MODEL_DEPLOYMENTS, MODEL)
     await site.edit(MODEL_DEPLOYMENTS, MODEL, {"retryNonce": "again"})
     await site.answers()
+    await site.passes(HOUR)
 
 
 async def expires(site: CloudSite) -> None:
@@ -94,6 +96,7 @@ async def expires(site: CloudSite) -> None:
     await site.stalls("Expired", MODEL_DEPLOYMENTS, MODEL)
     await site.edit(MODEL_DEPLOYMENTS, MODEL, {"retryNonce": "again"})
     await site.answers()
+    await site.passes(HOUR)
 
 
 async def is_refused_room(site: CloudSite) -> None:
@@ -112,6 +115,7 @@ async def is_refused_room(site: CloudSite) -> None:
     strangers.make_room(site.cloud, 5)
     await site.annotate(MODEL, "example.com/look", "room")
     await site.answers()
+    await site.passes(HOUR)
 
 
 async def is_turned_away(site: CloudSite) -> None:
