@@ -121,6 +121,7 @@ class Operator:
             self._guarded,
             connection=context.connection,
             namespace=self._settings.namespace,
+            guard=self._leadership.assert_held,
             wake=self._queue.add,
             poll_seconds=self._settings.provider_poll_seconds,
         )

@@ -15,8 +15,11 @@ Manifest = dict[str, Any]
 
 TOKENS = 100
 PIECE = 256 * 1024
-NOT_YET = {403, 503}
-"""The operator has not seen the pod yet; it, or the provider, asks for patience."""
+NOT_YET = {403, 429, 503}
+"""The operator has not seen the pod yet, or not that its last upload broke off; it, or the provider, asks for patience.
+
+The trainer's pod tries these again, too.
+"""
 
 
 @dataclass(frozen=True)

@@ -83,12 +83,31 @@ POINTS: dict[str, tuple[str, ...]] = {
     "fails at azure": ("patch_status finetunejobs Failed",),
     "is_robbed at azure": ("patch_status modeldeployments Failed",),
     "is_deployed_in_vain at azure": ("deployments.delete",),
+    "is_turned_away at openai": ("fine_tuning.jobs.create", "files.delete"),
+    "is_refused_room at azure": ("deployments.create_or_update",),
+    "is_refused_room at bedrock": ("CreateProvisionedModelThroughput",),
+    "is_refused_room at sagemaker": ("CreateEndpoint",),
     "is_attached at azure": ("deployments.delete",),
     "is_attached at bedrock": ("DeleteCustomModelDeployment",),
     "is_attached at sagemaker": ("DeleteEndpoint",),
 }
 
-FAULTS = faults_at(POINTS)
+AGAIN: dict[str, tuple[str, ...]] = {
+    **{f"{life} at {provider}": ("fine_tuning.jobs.create",)
+       for life in ("fails", "is_suspended", "is_robbed_of_its_job") for provider in ("openai", "azure")},
+    **{f"{life} at bedrock": ("CreateModelCustomizationJob",) for life in ("fails", "is_suspended")},
+    **{f"{life} at sagemaker": ("CreateTrainingJob",) for life in ("fails", "is_suspended")},
+    **{f"{life} at azure": ("deployments.create_or_update",)
+       for life in ("sleeps", "expires", "is_robbed", "is_refused_room", "is_deployed_in_vain")},
+    **{f"{life} at bedrock": ("CreateProvisionedModelThroughput",)
+       for life in ("sleeps", "is_robbed", "is_refused_room")},
+    "is_deployed_in_vain at bedrock": ("CreateCustomModelDeployment",),
+    **{f"{life} at sagemaker": ("CreateEndpoint",)
+       for life in ("sleeps", "is_robbed", "is_refused_room", "is_deployed_in_vain")},
+}  # fmt: skip
+"""What a life asks for a second time, as somebody wants it anew: who forgets the first one, or the wish, pays twice."""
+
+FAULTS = faults_at(POINTS) + faults_at(AGAIN, again=True)
 
 QUICK = {
     Fault("is_served at openai", "fine_tuning.jobs.create", "after"),

@@ -121,9 +121,9 @@ class CloudSite(Site):
         self.advance(HOUR)
         await self.is_over(job)
 
-    async def is_over(self, job: str = "sentiment-1") -> None:
-        """Wait until the job has succeeded, and nothing holds it any more."""
-        await self.phase("Succeeded", job)
+    async def is_over(self, job: str = "sentiment-1", phase: str = "Succeeded") -> None:
+        """Wait until the job has ended, and nothing holds it any more."""
+        await self.phase(phase, job)
         await self.until(lambda: self._is_released(job), f"{job}'s release")
 
     async def begins(self, operation: str) -> None:
@@ -161,7 +161,10 @@ class CloudSite(Site):
 
         await self.says(is_shown, "shown by the provider", MODEL_DEPLOYMENTS, name)
         self.advance(seconds)
+        asked = len(self.asked)
         await self.annotate(name, "example.com/look", str(seconds))
+        if self.cloud.deploys:
+            await self.until(lambda: self._is_asked_more_than(asked), "the look at the deployment")
 
     def advance(self, seconds: float) -> None:
         """Time passes, by all clocks."""
@@ -208,6 +211,9 @@ class CloudSite(Site):
         bound = ("--bound-object-kind", "Pod", "--bound-object-name", pod)
         arguments = ("create", "token", "default", "-n", self.name, "--audience", TOKEN_AUDIENCE, *bound)
         return (await asyncio.to_thread(self._cluster.kubectl, *arguments)).strip()
+
+    async def _is_asked_more_than(self, times: int) -> bool:
+        return len(self.asked) > times
 
     async def _is_released(self, job: str) -> bool:
         found = await self.kube.get(FINE_TUNE_JOBS, job, self.name)

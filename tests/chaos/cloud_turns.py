@@ -70,6 +70,7 @@ async def is_deployed_in_vain(site: CloudSite) -> None:
     await site.stalls("DeploymentFailed", MODEL_DEPLOYMENTS, MODEL)
     await site.edit(MODEL_DEPLOYMENTS, MODEL, {"retryNonce": "again"})
     await site.answers()
+    await site.passes(HOUR)
 
 
 async def is_robbed(site: CloudSite) -> None:
@@ -83,6 +84,7 @@ async def is_robbed(site: CloudSite) -> None:
     await site.stalls("Expired", MODEL_DEPLOYMENTS, MODEL)
     await site.edit(MODEL_DEPLOYMENTS, MODEL, {"retryNonce": "again"})
     await site.answers()
+    await site.passes(HOUR)
 
 
 async def expires(site: CloudSite) -> None:
@@ -94,6 +96,7 @@ async def expires(site: CloudSite) -> None:
     await site.stalls("Expired", MODEL_DEPLOYMENTS, MODEL)
     await site.edit(MODEL_DEPLOYMENTS, MODEL, {"retryNonce": "again"})
     await site.answers()
+    await site.passes(HOUR)
 
 
 async def is_refused_room(site: CloudSite) -> None:
@@ -112,6 +115,7 @@ async def is_refused_room(site: CloudSite) -> None:
     strangers.make_room(site.cloud, 5)
     await site.annotate(MODEL, "example.com/look", "room")
     await site.answers()
+    await site.passes(HOUR)
 
 
 async def is_turned_away(site: CloudSite) -> None:
@@ -122,7 +126,7 @@ async def is_turned_away(site: CloudSite) -> None:
     check = await site.check()
     file = await site.until(check.send, "an upload")
     await site.ends(await site.pod_of("sentiment-1"), message=check.checked(file))
-    await site.phase("Failed")
+    await site.is_over(phase="Failed")
 
 
 async def is_attached(site: CloudSite) -> None:

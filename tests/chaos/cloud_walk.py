@@ -15,7 +15,7 @@ from typing import Any
 from finetune_operator.runtime.kube import EVENTS, MODEL_DEPLOYMENTS
 from tests.chaos import operators
 from tests.chaos.clocks import VARIABLE, Clocks
-from tests.chaos.cloud_lives import LIVES
+from tests.chaos.cloud_lives import CloudLife
 from tests.chaos.cloud_site import CloudSite
 from tests.chaos.operators import ROOT
 from tests.chaos.picture import OWN, picture
@@ -131,30 +131,33 @@ class Calls:
 
 async def walk(
     stage: Stage,
-    life: str,
+    live: CloudLife,
+    provider: str,
     fault: Fault | None = None,
     trouble: Callable[[Cloud], None] | None = None,
     own_clock: float = 0,
+    killer_of: type[Killer] = Killer,
 ) -> CloudTold:
     """Walk through a life at a provider.
 
     Args:
         stage: where.
-        life: its name.
+        live: what happens in it.
+        provider: its name.
         fault: where the operator is killed.
         trouble: makes the provider a bad one.
         own_clock: seconds by which the operator's own clock is ahead of the API server's.
+        killer_of: who does what is done to the operator.
 
     Raises:
         TimeoutError: something that belongs to the life did not happen; with what was reached and what is left.
     """
-    live, provider = LIVES[life]
     address = own_address(stage.site.name)
     tls = certificates.kept(stage.folder.parent / "provider-tls", (HOST,))
     async with open_wire(stage.cluster.kubeconfig, stage.folder / "kubeconfig", stage.site.name) as wire:
         wire.clocks = clocks = Clocks(stage.folder / "clocks")
         clocks.set(own_clock, 0)
-        wire.meddle = killer = Killer(stage.site, settings(stage, address, tls), stage.folder / "log", fault)
+        wire.meddle = killer = killer_of(stage.site, settings(stage, address, tls), stage.folder / "log", fault)
         calls = Calls(killer)
         try:
             with moto(HOST) as store, opened(provider, store, tls) as cloud:
@@ -188,7 +191,7 @@ async def walk(
             error.add_note(f"points: {[call.point for call in wire.seen]}; {calls.seen}; left: {left}")
             raise
         finally:
-            await killer.operator.kill()
+            await killer.end()
 
 
 def warnings(log: Path) -> list[str]:

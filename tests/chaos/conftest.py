@@ -1,6 +1,5 @@
 """One control plane for all chaos: API server and controller manager, no scheduler and no nodes."""
 
-import asyncio
 import os
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.operators import ROOT
-from tests.chaos.stage import Outcomes, perform, selected
+from tests.chaos.stage import Outcomes, performed, selected
 from tests.cluster import job_set
 from tests.cluster.cluster import Cluster
 
@@ -41,19 +40,15 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="package")
-def outcomes(cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """What became of all plays."""
-    return asyncio.run(perform(cluster, selected(request.session.items), tmp_path_factory.mktemp("chaos")))
+def outcomes(
+    cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outcomes]:
+    """What becomes of all plays."""
+    with performed(cluster, selected(request.session.items), tmp_path_factory.mktemp("chaos")) as outcomes:
+        yield outcomes
 
 
 @pytest.fixture
 def outcome(outcomes: Outcomes, request: pytest.FixtureRequest) -> Outcome:
-    """What became of a play of the test's own module."""
-
-    def find(key: Hashable) -> Any:
-        found = outcomes[request.module.__name__, key]
-        if isinstance(found, BaseException):
-            raise found
-        return found
-
-    return find
+    """What became of a play of the test's own module, when that is over."""
+    return lambda key: outcomes[request.module.__name__, key].result()

@@ -1,14 +1,17 @@
 """Plays beside each other: most of their time they wait for Kubernetes' own controllers, or for a Lease to end.
 
-A module of tests names its plays in `PLAYS`; those of the tests that were selected are all performed at once, before
-the first of them, and `outcome` hands a test what became of its own.
+A module of tests names its plays in `PLAYS`; those of the tests that were selected are all performed at once, and
+`outcome` hands a test what became of its own, as soon as that is over.
 """
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -55,7 +58,8 @@ class Plays:
     """By the key of a play, that of the one that it is compared with: whoever is selected brings it along."""
 
 
-Outcomes = dict[Name, Any]
+Outcomes = Mapping[Name, Future[Any]]
+"""What each play returned, or the exception in which it ended."""
 Waves = tuple[dict[Name, Play], dict[Name, Play], dict[Name, Play]]
 
 
@@ -75,11 +79,26 @@ def selected(items: Iterable[pytest.Item]) -> Waves:
     return found
 
 
-async def perform(cluster: Cluster, waves: Waves, folder: Path) -> Outcomes:
-    """What each play returned, or the exception in which it ended."""
-    places = asyncio.Semaphore(AT_ONCE)
-    outcomes: Outcomes = {}
+@contextmanager
+def performed(cluster: Cluster, waves: Waves, folder: Path) -> Iterator[Outcomes]:
+    """Have plays performed while tests already look at those that are over."""
+    outcomes: Outcomes = {name: Future() for wave in waves for name in wave}
 
+    def perform() -> None:
+        try:
+            asyncio.run(_perform(cluster, waves, folder, outcomes))
+        finally:
+            for outcome in outcomes.values():
+                outcome.cancel()  # it was not performed: nobody waits for it
+
+    stage = Thread(target=perform, name="plays", daemon=True)
+    stage.start()
+    yield outcomes
+    stage.join()
+
+
+async def _perform(cluster: Cluster, waves: Waves, folder: Path, outcomes: Outcomes) -> None:
+    places = asyncio.Semaphore(AT_ONCE)
     numbers = itertools.count()
 
     async def one(name: Name, play: Play) -> None:
@@ -89,10 +108,10 @@ async def perform(cluster: Cluster, waves: Waves, folder: Path) -> Outcomes:
             stage = Stage(cluster, Site(kube, own.name), own)
             try:
                 await stage.site.make()
-                outcomes[name] = await play(stage)
-            except (Exception, AssertionError) as error:  # noqa: BLE001 - told of this play; the others go on
+                outcomes[name].set_result(await play(stage))
+            except Exception as error:  # noqa: BLE001 - told of this play; the others go on
                 error.add_note(f"see {own}")
-                outcomes[name] = error
+                outcomes[name].set_exception(error)
 
     async with Kube.connect(Settings(kubeconfig=cluster.kubeconfig)) as kube:
         await make_connection(kube)
@@ -101,4 +120,3 @@ async def perform(cluster: Cluster, waves: Waves, folder: Path) -> Outcomes:
             await asyncio.gather(*(one(name, play) for name, play in wave.items()))
         for name, play in alone.items():
             await one(name, play)
-    return outcomes

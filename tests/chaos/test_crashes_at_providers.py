@@ -20,7 +20,7 @@ slow = pytest.mark.slow
 
 def walks(life: str, fault: Fault | None = None) -> Play:
     async def play(stage: Stage) -> CloudTold:
-        return await walk(stage, life, fault)
+        return await walk(stage, *LIVES[life], fault)
 
     return play
 

@@ -174,6 +174,31 @@ async def of_models(walk: Walkthrough) -> None:
     await walk.see(deployments, "its model does not exist (yet)", "orphan", phase="Pending")
 
 
+async def of_what_is_elsewhere(walk: Walkthrough) -> None:
+    """A version at a provider that bills deployments by the hour, and nobody has written how to deploy it."""
+    site, models = walk.site, FINE_TUNED_MODELS
+    azure = {"endpoint": "https://azure.invalid", "subscriptionID": "s", "resourceGroup": "g", "account": "a"}
+    credentials = {"credentials": {"secretRef": {"name": "azure"}}}
+    await site.apply(CONNECTIONS, site.name, {"namespaceSelector": {}, "azureOpenAI": azure | credentials})
+    await site.apply(models, "elsewhere", {})
+    version = {
+        "version": 1, "job": "elsewhere-1", "jobUID": "u", "connection": site.name, "baseModel": "gpt-4o-mini",
+        "method": "LoRA", "artifact": {"providerModelID": "gpt-4o-mini.ft-1"}, "createdAt": MOMENT,
+    }  # fmt: skip
+    made = {"versions": [version], "activeVersion": 1, "latestVersion": 1}
+    await site.kube.patch_status(models, "elsewhere", site.name, made)
+
+    def awaits(status: Manifest) -> bool:
+        return any(c["reason"] == "AwaitingConfiguration" for c in status.get("conditions") or ())
+
+    for resource in (MODEL_DEPLOYMENTS, models):
+        await site.says(awaits, "awaits its configuration", resource, "elsewhere")
+    situation = "its version is at a provider, and nobody has written how to deploy it"
+    await walk.see(MODEL_DEPLOYMENTS, situation, "elsewhere", phase="Pending")
+    await walk.see(models, "nobody has written how to deploy its active version", "elsewhere")
+    await site.kube.delete(CONNECTIONS, site.name, None)
+
+
 async def of_connections(walk: Walkthrough) -> None:
     """Connections, which have no phase."""
     await walk.see(CONNECTIONS, "jobs may use it", "local", Ready="Ready")
@@ -195,6 +220,7 @@ async def walk_through(stage: Stage) -> list[Sight]:
         try:
             await of_jobs(walk)
             await of_models(walk)
+            await of_what_is_elsewhere(walk)
             await of_connections(walk)
         finally:
             await operator.kill()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.chaos import cloud_lives
 from tests.chaos.cloud_site import HOUR
 from tests.chaos.cloud_walk import CloudTold, walk
 from tests.chaos.conftest import Outcome
@@ -37,7 +38,7 @@ def walks(life: str, apart: Apart | None = None) -> Play:
         cloud.simulator.clock.now += (apart.provider if apart else 0) * HOUR
 
     async def play(stage: Stage) -> CloudTold:
-        return await walk(stage, life, trouble=turn, own_clock=(apart.own if apart else 0) * HOUR)
+        return await walk(stage, *cloud_lives.LIVES[life], trouble=turn, own_clock=(apart.own if apart else 0) * HOUR)
 
     return play
 

@@ -24,7 +24,7 @@ QUIET_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Fault:
-    """Where the operator is killed: the first time that `life` comes to `point`.
+    """Where the operator is killed: the first time that `life` comes to `point`; the second time, if `again`.
 
     Position: before the API server has seen the call, or after it has done it and before its answer is seen.
     """
@@ -32,16 +32,20 @@ class Fault:
     life: str
     point: str
     position: Position
+    again: bool = False
 
     def __str__(self) -> str:
-        return f"{self.life}: {self.position} {self.point}"
+        return f"{self.life}: {self.position} {self.point}{' again' if self.again else ''}"
 
 
-def faults_at(points: Mapping[str, Sequence[str]]) -> tuple[Fault, ...]:
+def faults_at(points: Mapping[str, Sequence[str]], *, again: bool = False) -> tuple[Fault, ...]:
     """Both faults at each of these points, which are named by the life that comes to them."""
     positions: tuple[Position, ...] = ("after", "before")
     return tuple(
-        Fault(life, point, position) for position in positions for life, named in points.items() for point in named
+        Fault(life, point, position, again)
+        for position in positions
+        for life, named in points.items()
+        for point in named
     )
 
 
@@ -75,12 +79,17 @@ class Killer:
         self._log = log
         self._fault = fault
         self._restart: asyncio.Task[None] | None = None
+        self._passed = 0
         self.operator: Operator = operators.fork(settings, log)
 
     @property
     def killed(self) -> bool:
         """Whether the point was reached."""
         return self._restart is not None
+
+    async def end(self) -> None:
+        """End the operator."""
+        await self.operator.kill()
 
     async def __call__(self, call: Call, forward: Forward) -> Answer:
         """See wire.Meddle."""
@@ -93,6 +102,9 @@ class Killer:
             HangUp: the operator that called is no more.
         """
         if self.killed or self._fault is None or point != self._fault.point:
+            return await forward()
+        if self._passed < self._fault.again:
+            self._passed += 1
             return await forward()
         # A task of its own: with the operator's end this request is cancelled.
         self._restart = asyncio.create_task(self._kill_and_restart(self._fault.position, forward))

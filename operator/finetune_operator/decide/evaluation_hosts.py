@@ -18,7 +18,7 @@ from finetune_api.deployment import AzureServing, BedrockServing, DeploymentTemp
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import EvaluationDeployment, FineTuneJobStatus, ProviderEvaluation
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.hosted import GOING, MISSED, Hosted, changes, is_missed
+from finetune_operator.decide.hosted import GOING, MISSED, Hosted, changes, is_missed, stood_until
 from finetune_operator.decide.hosting_terms import terms_of
 from finetune_operator.decide.job_view import JobView
 from finetune_operator.decide.remote import SETTLE
@@ -334,8 +334,8 @@ def cost(evaluation: ProviderEvaluation | None, now: datetime) -> Decimal:
 def _standing_cost(one: EvaluationDeployment, now: datetime) -> Decimal:
     if one.ready_at is None or one.per_hour is None:
         return _NO_HOURS
-    end = min(now, moment(one.unseen_since)) if one.unseen_since else now
-    return Decimal(one.per_hour) * Decimal(max(0.0, (end - moment(one.ready_at)).total_seconds())) / 3600
+    seconds = (stood_until(one, now) - moment(one.ready_at)).total_seconds()
+    return Decimal(one.per_hour) * Decimal(max(0.0, seconds)) / 3600
 
 
 def _with(one: EvaluationDeployment, **fields: object) -> EvaluationDeployment:

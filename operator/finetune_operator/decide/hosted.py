@@ -95,7 +95,7 @@ class Plan:
 def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:
     """What to do next. `found` is all of the account: it may take one change at a time."""
     others = [one for one in _made(recorded, found, wanted, now) if one.name != wanted.name]
-    there = _whole(found.get(wanted.name))
+    there = whole(found, wanted.name)
     entry = _entry(recorded, wanted, there, now)
     answering = next((one.name for one in others if one.answered and is_ready(found, one.name)), None)
     busy = wanted.one_at_a_time and changes(found)
@@ -112,6 +112,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         make = not busy and entry.released_at is None
     elif entry.released_at is not None:
         make = False  # it goes, and is made again when it is gone
+        delete = () if busy else (*delete, *_failed_still(entry, found, now))
     elif there.state == "Failed" and _is_another_wish(entry, wanted):
         delete = () if busy else (*delete, wanted.name)
     elif there.state == "Failed":
@@ -119,7 +120,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     elif there.state == "Ready" and _is_edited(there, wanted):
         serving = _failing(wanted, answering, _edited(wanted, there))
     elif there.state == "Ready" and entry.answered:
-        note = bound(others, found, now) + _said_of_staying(others, now)
+        note = bound(others, found, now) + _said_of_staying(others, found, now)
         note += "" if make else _said_of_terms(there, wanted)
         serving, answering = Serving("Serving", wanted.version, 1, note=note), wanted.name
         delete = () if busy or make else deletable(others, found, now)
@@ -135,6 +136,12 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     return Plan(released((*others, entry), delete, now), serving, address(found, answering), make, ask, delete)
 
 
+def _failed_still(entry: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
+    """One that failed and was asked to go, and is shown as before a while later: the call may never have arrived."""
+    asked = entry.released_at is not None and now - moment(entry.released_at) >= MISSED
+    return deletable((entry,), found, now) if asked and found[entry.name].state == "Failed" else ()
+
+
 def _missing(
     entry: HostedDeployment, wanted: Wanted, answering: str | None, serving: Serving, now: datetime
 ) -> Serving:
@@ -144,8 +151,9 @@ def _missing(
     return _failing(wanted, answering, _expired(wanted)) if is_missed(entry, now) else unshown(wanted)
 
 
-def _whole(there: Hosted | None) -> Hosted | None:
-    """What is there, if it is more than parts of a deployment."""
+def whole(found: Mapping[str, Hosted], name: str) -> Hosted | None:
+    """What is there of this name, if it is more than parts of a deployment."""
+    there = found.get(name)
     return there if there is not None and there.state != "Partial" else None
 
 
@@ -188,13 +196,14 @@ def _is_asked_anew(entry: HostedDeployment, wanted: Wanted, there: Hosted | None
     return (entry.terms, entry.nonce) != (wanted.terms, wanted.nonce)
 
 
-def _said_of_staying(others: Sequence[HostedDeployment], now: datetime) -> str:
+def _said_of_staying(others: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> str:
     """Those whose deletion was accepted, and comes to nothing."""
+    shown = [one for one in others if whole(found, one.name) is not None]
     return "".join(
         f"; {one.name}, which served before, was asked to go at {one.released_at}, and stays at the provider, where it "
         "may be billed"
-        for one in others
-        if one.released_at is not None and one.unseen_since is None and now - moment(one.released_at) >= ENDING
+        for one in shown
+        if one.released_at is not None and now - moment(one.released_at) >= ENDING
     )
 
 
@@ -300,11 +309,14 @@ def ours(
 
 
 def _sighted(one: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> HostedDeployment | None:
-    """The record after a look; None once it is gone. Parts of one do not tell of it, and have to go all the same."""
-    if _whole(found.get(one.name)) is not None:
+    """The record after a look; None once it is gone.
+
+    Parts of one do not tell of it, and have to go all the same: it is missing from when on lists lack those, too.
+    """
+    if whole(found, one.name) is not None or (one.name in found and one.released_at is not None):
         return one.model_copy(update={"unseen_since": None})
     if one.name in found:
-        return unseen(one, now)
+        return unseen(one, now, anew=True)
     limit = GOING if one.released_at is not None else MISSED if one.answered else SETTLE
     return None if is_missed(one, now, limit) else unseen(one, now)
 
@@ -314,14 +326,19 @@ def is_missed(one: HostedDeployment | EvaluationDeployment, now: datetime, limit
     return one.unseen_since is not None and now - moment(one.unseen_since) >= limit
 
 
+def stood_until(one: HostedDeployment | EvaluationDeployment, now: datetime) -> datetime:
+    """Now, or since when no list shows it. Times to come do not count."""
+    return min(now, moment(one.unseen_since)) if one.unseen_since else now
+
+
 def unshown(wanted: Wanted) -> Serving:
     """What answered a moment ago, and one list lacks: that alone is no news."""
     return Serving("Serving", wanted.version, 1)
 
 
 def unseen(one: HostedDeployment, now: datetime, *, anew: bool = False) -> HostedDeployment:
-    """The record of one that the provider does not show; `anew`: it is asked for now. Times to come do not count."""
-    since = now if anew or one.unseen_since is None else min(now, moment(one.unseen_since))
+    """The record of one that the provider does not show; `anew`: counted from now on."""
+    since = now if anew else stood_until(one, now)
     return one.model_copy(update={"unseen_since": timestamp(since)})
 
 

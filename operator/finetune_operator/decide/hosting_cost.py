@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from finetune_api.deployment import DeploymentCost, HostedDeployment
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.hosted import LONG, Hosted, is_missed
+from finetune_operator.decide.hosted import LONG, Hosted, is_missed, stood_until, whole
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def billed(
     recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], price: Price, now: datetime
 ) -> tuple[HostedDeployment, ...]:
     """The record with what each deployment costs from when on. One that is gone is billed no more."""
-    return tuple(_billed(one, found.get(one.name), price, now) for one in recorded)
+    return tuple(_billed(one, whole(found, one.name), price, now) for one in recorded)
 
 
 def _billed(one: HostedDeployment, there: Hosted | None, price: Price, now: datetime) -> HostedDeployment:
@@ -94,7 +94,7 @@ def total(
     standing = {one.name: one for one in recorded if one.billed_since is not None}
     gone = [one for one in earlier if one.billed_since is not None and one.name not in standing]
     ended = Decimal(before.ended or "0") if before else Decimal(0)
-    ended += sum((_so_far(one, now) for one in gone), Decimal(0))
+    ended += sum((_so_far(one, stood_until(one, now)) for one in gone), Decimal(0))
     unpriced = (before is not None and before.unpriced is True) or any(one.per_hour is None for one in gone)
     if not standing and not ended and not unpriced:
         return None
@@ -111,10 +111,10 @@ def total(
     )
 
 
-def _so_far(one: HostedDeployment, now: datetime) -> Decimal:
+def _so_far(one: HostedDeployment, until: datetime) -> Decimal:
     if one.billed_since is None or one.per_hour is None:
         return Decimal(0)
-    hours = Decimal(max(0.0, (now - moment(one.billed_since)).total_seconds())) / 3600
+    hours = Decimal(max(0.0, (until - moment(one.billed_since)).total_seconds())) / 3600
     return Decimal(one.per_hour) * hours
 
 

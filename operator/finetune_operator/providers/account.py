@@ -35,11 +35,13 @@ class Account:
         api: Callable[[], Awaitable[ClosableApi]],
         wake: Callable[[Key], None],
         *,
+        guard: Callable[[], None],
         background: bool,
         poll_seconds: float,
         clock: Callable[[], float],
     ) -> None:
         self._api = api
+        self._guard = guard
         self._gate = Gate(clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
         self._sent: list[str] = []
@@ -60,6 +62,7 @@ class Account:
         """
         async with self._gate.passing():
             api = await self._api()
+            self._guard()  # the Secret may just have been read
             with understood():
                 return await do(api)
 

@@ -59,6 +59,7 @@ class Accounts:
         kube: the API.
         connection: a connection's spec by its name.
         namespace: the operator's own, where Secrets of connections are.
+        guard: raises LeadershipLost where another replica may lead by now; asked right before each call on a provider.
         wake: told of each job that has changed at its provider.
         background: whether pollers poll by themselves.
         poll_seconds: between two rounds of a poller.
@@ -74,6 +75,7 @@ class Accounts:
         *,
         connection: Callable[[str], LLMConnectionSpec | None],
         namespace: str,
+        guard: Callable[[], None],
         wake: Callable[[Key], None],
         background: bool = True,
         poll_seconds: float = POLL_SECONDS,
@@ -85,6 +87,7 @@ class Accounts:
         self._kube = kube
         self._connection = connection
         self._namespace = namespace
+        self._guard = guard
         self._wake = wake
         self._background = background
         self._poll_seconds = poll_seconds
@@ -104,6 +107,7 @@ class Accounts:
             self._accounts[name] = Account(
                 lambda: self._api(name),
                 self._wake,
+                guard=self._guard,
                 background=self._background,
                 poll_seconds=self._poll_seconds,
                 clock=self._clock,
@@ -242,7 +246,7 @@ class Accounts:
             await sdks.imported(spec.provider)
             # The one before is left to the garbage collector: calls may still be on their way through it.
             api = self._build(spec, secret)
-            api.keep_pace(self._paces.setdefault(name, Pace(self._rate)).wait)
+            api.keep_pace(self._paces.setdefault(name, Pace(self._rate, guard=self._guard)).wait)
         before = built.account if built is not None else None
         known = built is not None and built.api is api and built.told
         account, told = (before, True) if known else await _whose(api)

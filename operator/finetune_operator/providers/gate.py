@@ -44,16 +44,24 @@ class Pace:
     Args:
         rate: calls per second in the long run; as many as may be on their way at once go out without waiting.
         clock: seconds, never running backwards.
+        guard: raises where a call must not be made any more by the time that its turn comes.
     """
 
-    def __init__(self, rate: float = CALLS_PER_SECOND, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        rate: float = CALLS_PER_SECOND,
+        clock: Callable[[], float] = time.monotonic,
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
         self._bucket = TokenBucket(rate, AT_ONCE, clock)
+        self._guard = guard
 
     async def wait(self) -> None:
         """Return when it is this call's turn: first come, first served."""
         seconds = self._bucket.reserve()
         if seconds > 0:
             await asyncio.sleep(seconds)
+        self._guard()
 
 
 class Gate:

@@ -28,7 +28,7 @@ from finetune_operator.providers.errors import (
     understood,
 )
 from finetune_operator.providers.ports import FineTuningApi
-from finetune_operator.runtime.errors import KubeError
+from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.queue import Key
 
 POLL_SECONDS = 20.0
@@ -140,6 +140,8 @@ class Poller:
         except KubeError as error:
             said = f"the connection's Secret cannot be read: {error}"
             self._tell_trouble(TryLater(Reason.PROVIDER_UNAVAILABLE, said))
+        except LeadershipLost as error:
+            logger.info("providers are asked no more: %s", error)
         except Exception as error:  # a defect of ours must not end the watch over all jobs
             logger.exception("a round of polling broke off")
             self._tell_trouble(Unreadable(type(error).__name__))

@@ -272,12 +272,37 @@ def test_what_was_asked_to_go_is_gone_when_two_looks_lack_it() -> None:
     assert names(ours(back, {}, "md-v", at(600))) == ["md-v1"]
 
 
+def test_what_failed_is_asked_to_go_again_where_that_call_was_lost() -> None:
+    asked, failed = [entry(released_at=stamp(0))], there(md_v2="Failed")
+    assert plan(asked, failed, WANTED, at(59)).delete == ()
+    again = plan(asked, failed, WANTED, at(60))
+    assert (again.delete, again.make, again.recorded[0].released_at) == (("md-v2",), False, stamp(0))
+    assert plan(asked, failed | there(other="Creating"), WANTED, at(60)).delete == ()
+
+
 def test_parts_of_a_deployment_do_not_tell_that_it_is_there() -> None:
     """An endpoint shows later than the model and the configuration that it was made of."""
     made = list(plan([entry()], {}, WANTED, at(0)).recorded)
     parts = ours(made, there(md_v2="Partial"), "md-v", at(60))
-    assert parts[0].unseen_since == stamp(0)
-    assert names(ours(parts, {}, "md-v", at(61))) == ["md-v2"], "they were deleted, and it may still come"
+    assert parts[0].unseen_since == stamp(60)
+    assert names(ours(parts, {}, "md-v", at(179))) == ["md-v2"], "they were deleted, and it may still come"
+    assert ours(parts, {}, "md-v", at(180)) == []
+
+
+def test_what_is_left_of_one_is_not_forgotten_because_one_list_lacks_it() -> None:
+    asked = [entry(1, answered=True, released_at=stamp(0))]
+    parts = ours(asked, there(md_v1="Partial"), "md-v", at(20))
+    lacking = ours(parts, {}, "md-v", at(60))
+    assert names(lacking) == ["md-v1"]
+    assert ours(lacking, {}, "md-v", at(80)) == []
+    robbed = ours([entry(1, answered=True, unseen_since=stamp(0))], there(md_v1="Partial"), "md-v", at(600))
+    assert names(ours(robbed, {}, "md-v", at(620))) == ["md-v1"]
+
+
+def test_what_is_left_of_one_is_not_told_to_be_billed() -> None:
+    recorded = [entry(1, answered=True, released_at=stamp(0)), entry(answered=True)]
+    found = there(md_v1="Partial", md_v2="Ready")
+    assert plan(recorded, found, WANTED, at(ENDING.total_seconds())).serving.note == ""
 
 
 def test_that_parts_were_asked_to_go_tells_nothing_of_what_may_still_come() -> None:

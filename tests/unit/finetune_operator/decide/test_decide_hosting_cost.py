@@ -71,6 +71,22 @@ def test_one_that_was_missing_for_a_moment_is_not_counted_twice() -> None:
     assert Decimal(cost.since_deployed) == Decimal("18.70")
 
 
+def test_what_its_provider_has_deleted_was_billed_until_it_was_first_missed() -> None:
+    """Whether it is gone is known a minute later, or when the operator looks again."""
+    standing = billed([FIRST.model_copy(update={"answered": True})], there("v1"), price, at(0))
+    missed = [one.model_copy(update={"unseen_since": stamp(10 * HOUR)}) for one in standing]
+    assert billed(missed, {}, price, at(10 * HOUR + 59)) == tuple(missed)
+    gone = billed(missed, {}, price, at(20 * HOUR))
+    cost = total(None, missed, gone, "USD", at(20 * HOUR))
+    assert cost is not None
+    assert (cost.since_deployed, cost.ended) == ("17.00", "17.0000")
+
+
+def test_parts_that_are_left_of_one_are_not_billed() -> None:
+    standing = billed([FIRST.model_copy(update={"released_at": stamp(HOUR)})], there("v1"), price, at(0))
+    assert billed(standing, there("v1", state="Partial"), price, at(HOUR))[0].billed_since is None
+
+
 def test_what_is_not_billed_by_the_hour_has_no_cost() -> None:
     assert total(None, [FIRST], billed([FIRST], there("v1"), lambda _: None, at(0)), "USD", at(HOUR)) is None
 

@@ -47,7 +47,11 @@ class World:
         self.specs = {name: connection(url) for name, url in urls.items()}
         self.queue = WorkQueue(self.reconcile)
         self.accounts = Accounts(
-            cast("Any", Secrets()), connection=self.specs.get, namespace="finetune", wake=self.queue.add
+            cast("Any", Secrets()),
+            connection=self.specs.get,
+            namespace="finetune",
+            guard=lambda: None,
+            wake=self.queue.add,
         )
         self.files: dict[str, ProviderFile] = {}
         self.made: dict[Key, str] = {}

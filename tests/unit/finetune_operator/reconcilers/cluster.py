@@ -83,6 +83,7 @@ class Cluster:
             self.kube,
             connection=context.connection,
             namespace="finetune",
+            guard=self.guard,
             wake=self.wake,
             background=False,
             build=self.build,

@@ -139,6 +139,21 @@ async def test_a_replica_that_does_not_lead_any_more_makes_no_job(provider, begi
     assert provider.count(CREATE, committed=False) == 0
 
 
+async def test_a_replica_that_loses_its_lease_between_two_calls_makes_no_job(provider, begin):
+    """The files are looked at before the job is asked for: the replica may be frozen there, or wait for its turn."""
+    cluster = await begin(with_cloud_job)
+    await cluster.check()
+
+    async def freeze(operation, carry_out):
+        cluster.leads = cluster.leads and not operation.startswith("files.")
+        return carry_out()
+
+    provider.meddle = freeze
+    with pytest.raises(LeadershipLost):
+        await cluster.settle()
+    assert provider.count(CREATE, committed=False) == 0
+
+
 async def test_of_two_jobs_the_oldest_is_kept_and_the_other_cancelled(provider, begin):
     cluster = await begin(with_cloud_job)
     await cluster.check()
