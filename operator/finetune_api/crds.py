@@ -176,7 +176,9 @@ KINDS = (
             Column("Engine", ".status.engine"),
             Column("Replicas", ".status.replicas", "integer", "Number of ready pods."),
             Column("URL", ".status.endpoint.url"),
-            Column("Cost", ".status.cost.display", description="Price of an hour at its provider, or by tokens.", wide=True),
+            Column(
+                "Cost", ".status.cost.display", description="Price of an hour at its provider, or by tokens.", wide=True
+            ),
             Column("Asked", ".status.usage.lastRequestAt", "date", "When it was last used.", wide=True),
             Column("Target", ".status.targetVersion", "integer", "Version that should be served.", wide=True),
             _ready(wide=True),
