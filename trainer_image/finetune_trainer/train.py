@@ -55,6 +55,7 @@ from finetune_trainer.training.tuning import (
     fit_of,
     learning_rate_of,
     plan_of,
+    require_looks_back,
     why_padded,
 )
 
@@ -223,6 +224,8 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     held = Held.of(job, folder, world, shards)
     run = _prepare(attempt, folder, verdict, held.model, shards=shards)
     run.padded = why_padded(job, run.model) if shards == 1 else None
+    if shards == 1:
+        require_looks_back(job, folder, run.model)
     attempt.interruption.check()
     with world.formed():
         if shards > 1:

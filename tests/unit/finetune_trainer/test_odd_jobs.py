@@ -245,6 +245,18 @@ def test_a_model_whose_state_cannot_be_given_back_is_refused_before_it_is_loaded
         base_model.load_model(tmp_path, dtype=torch.float32)
 
 
+def test_a_model_that_looks_at_what_follows_is_refused_before_it_learns_to_read_answers_off(own_model, tmp_path):
+    from transformers import XLMConfig, XLMWithLMHeadModel
+
+    cache, folder = own_model
+    shape = {"emb_dim": 32, "n_layers": 1, "n_heads": 4, "embed_init_std": 1.0, "init_std": 0.3}
+    XLMWithLMHeadModel(XLMConfig(vocab_size=400, **shape)).save_pretrained(folder)
+    code, report, _ = do(job_with_rows(tmp_path, cache, 4))
+    assert (code, report.failure.reason) == (ExitCode.MODEL_UNUSABLE, "ModelUnusable")
+    assert "depends on those behind it: it is no causal model" in report.failure.message
+    assert report.failure.next_step
+
+
 def test_trap_13_tied_embeddings_stay_tied_in_full_tuning(tiny_model, tmp_path):
     from transformers import AutoModelForCausalLM
 

@@ -1,11 +1,14 @@
 """Low-rank adapters put on a base model with peft. It neither trains nor saves them."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 from finetune_api.job import LoRA
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
+
+logger = logging.getLogger(__name__)
 
 _NAMED = 24
 """Module names that a message lists at most."""
@@ -33,7 +36,7 @@ def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
         target_modules=targets,
     )
     if isinstance(targets, str):
-        config.target_modules = _all_linear(model, config) or targets
+        config.target_modules = _all_linear(model, config)
     try:
         tuned = get_peft_model(model, config)
     except ValueError as error:
@@ -43,16 +46,28 @@ def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
     _require_directions(tuned)
     adapters: Any = tuned.peft_config["default"]
     adapters.target_modules = _short(tuned, adapters.target_modules)
+    logger.info("adapters are on %s%s", ", ".join(sorted(map(_last, adapters.target_modules))), _beside_experts(model))
     return tuned
 
 
-def _all_linear(model: Any, config: Any) -> list[str] | None:
-    """Paths of the linear layers that text goes through and that take adapters; None where these are all of them.
+def _beside_experts(model: Any) -> str:
+    """What to say of experts, whose tensors stay as they are; nothing where there are none."""
+    of_all = sum(value.numel() for value in model.parameters())
+    of_experts = sum(
+        value.numel() for name, value in model.named_parameters() if "experts." in name and value.dim() == 3
+    )
+    return f"; the experts, {of_experts / of_all:.0%} of the model's weights, stay as they are" if of_experts else ""
+
+
+def _all_linear(model: Any, config: Any) -> list[str]:
+    """Paths of the linear layers that text goes through and that take adapters.
 
     A model that sees has more: nothing would be learnt there, and servers take no adapters on them. Some of Mamba's are
     computed past their module, which peft refuses; some routers are linear layers that answer with a choice of experts.
     """
     from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
+
+    of_experts = _names_of_experts(model)
 
     def takes(name: str) -> bool:
         try:
@@ -63,13 +78,30 @@ def _all_linear(model: Any, config: Any) -> list[str] | None:
 
     several = model.config.get_text_config() is not model.config and not model.config.is_encoder_decoder
     reads = set(model.get_decoder().modules() if several else model.modules())
-    linear = dict(_linear(model))
-    found = [
-        name
-        for name, module in linear.items()
-        if module in reads and takes(name.rpartition(".")[2]) and _is_linear(module)
+    return [
+        path
+        for path, module in _linear(model)
+        if module in reads and (name := _last(path)) not in of_experts and takes(name) and _is_linear(module)
     ]
-    return found if len(found) < len(linear) else None
+
+
+def _names_of_experts(model: Any) -> frozenset[str]:
+    """Names that peft reads as those of experts, which models of this kind had as linear layers before transformers 5.
+
+    Experts are one tensor now. Peft would put adapters onto that, and onto no layer that has such a name, be it of
+    experts that all tokens share: adapters whose products are as large as all experts, and which are put in by changing
+    the module for the time of a pass, so that passes side by side would get into each other's way. And a layer that has
+    such a name would be passed over by all who load its adapter with peft.
+    """
+    from peft.utils.transformers_weight_conversion import _MOE_TARGET_MODULE_MAPPING as NAMES
+    from transformers.conversion_mapping import _MODEL_TO_CONVERSION_PATTERN as KINDS
+
+    kind = model.config.model_type
+    return frozenset(NAMES.get("mixtral" if kind == "mixtral" else KINDS.get(kind, ""), ()))
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def _is_linear(module: Any) -> bool:
@@ -100,14 +132,16 @@ def _linear(model: Any) -> Iterator[tuple[str, Any]]:
 
 def linear_names(model: Any) -> list[str]:
     """Last names of the modules that all-linear means, in the model's order."""
-    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name, one in _linear(model) if _is_linear(one)))
+    of_experts = _names_of_experts(model)
+    names = dict.fromkeys(_last(path) for path, one in _linear(model) if _is_linear(one))
+    return [name for name in names if name not in of_experts]
 
 
 def _short(tuned: Any, targets: Any) -> Any:
     """The targets by their last names, sorted, where these mean the same modules: so servers and people know them."""
-    names = {target.rsplit(".", 1)[-1] for target in targets}
+    names = {_last(target) for target in targets}
     meant = {path for path, module in tuned.base_model.model.named_modules() if hasattr(module, "lora_A")}
-    matched = {path for path, _ in tuned.base_model.model.named_modules() if path.rsplit(".", 1)[-1] in names}
+    matched = {path for path, _ in tuned.base_model.model.named_modules() if _last(path) in names}
     return sorted(names) if meant == matched else targets
 
 
@@ -125,10 +159,13 @@ def _require_modules(model: Any, targets: list[str]) -> None:
         for target in targets
         if any(isinstance(one, torch.nn.Linear) and not _is_linear(one) for one in named(target))
     ]
-    if targets and not unknown and not tables and not routers:
+    experts = [target for target in targets if _last(target) in _names_of_experts(model)]
+    if targets and not unknown and not tables and not routers and not experts:
         return
     what = f"the model has no module {', '.join(unknown)}" if unknown else "it names no module"
-    if tables and not unknown:
+    if experts:
+        what = f"{', '.join(experts)} would mean the experts, which are one tensor for all and take no adapters"
+    elif tables and not unknown:
         what = f"{', '.join(tables)} is a table of embeddings, which takes no adapter"
     elif routers and not unknown:
         what = f"{', '.join(routers)} chooses experts, and takes no adapter"

@@ -169,7 +169,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise _unusable(folder, f"its tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise unusable(folder, f"its tokenizer cannot be loaded: {_first_line(error)}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -214,12 +214,12 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
         if type(error).__name__ == "OutOfMemoryError":  # of the GPU; only quantised models are loaded onto it
             raise
         step = PUT_THERE_AGAIN if type(error).__name__ == "SafetensorError" else None
-        raise _unusable(folder, f"it cannot be loaded: {_first_line(error)}", step) from error
+        raise unusable(folder, f"it cannot be loaded: {_first_line(error)}", step) from error
     require_whole(folder, found)
     if four_bits:
         four_bit.prepare(model)
     elif getattr(model, "is_quantized", False):
-        raise _unusable(folder, "its weights are stored quantised; name the model with weights of 16 or 32 bits")
+        raise unusable(folder, "its weights are stored quantised; name the model with weights of 16 or 32 bits")
     return model
 
 
@@ -232,7 +232,7 @@ def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
     missing = sorted(found["missing_keys"])
     if missing:
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise _unusable(folder, f"its weights are incomplete: {named} cannot be found in its safetensors")
+        raise unusable(folder, f"its weights are incomplete: {named} cannot be found in its safetensors")
 
 
 def _kind(config: Any) -> Any:
@@ -257,7 +257,7 @@ def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
     """
     known = len(model.get_input_embeddings().weight)  # an adapter on it knows no num_embeddings
     if largest_id >= known:
-        raise _unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
+        raise unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
 
 
 def require_plain_weights(folder: Path) -> None:
@@ -312,12 +312,12 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise _unusable(
+        raise unusable(
             folder, f"transformers {transformers.__version__} cannot read its configuration: {_first_line(error)}"
         ) from error
     _require_kind(folder, config, own_code=trust_remote_code)
     if not any(folder.glob("*.safetensors")):
-        raise _unusable(
+        raise unusable(
             folder, "it has no weights in safetensors; pickled ones (.bin, .pt) are not loaded: they can run code"
         )
     return config
@@ -328,12 +328,12 @@ def _require_kind(folder: Path, config: Any, *, own_code: bool) -> None:
 
     named = ", ".join(config.architectures or [config.model_type])
     if config.is_encoder_decoder and config.model_type not in ENCODER_DECODERS:
-        raise _unusable(
+        raise unusable(
             folder,
             f"{named} is an encoder-decoder; of these only {', '.join(sorted(ENCODER_DECODERS))} can be used",
         )
     if config.model_type in OF_UNKNOWN_STATE:
-        raise _unusable(
+        raise unusable(
             folder,
             f"{named} keeps its state of a text in a way of its own: it could be neither measured nor served",
         )
@@ -345,14 +345,15 @@ def _require_kind(folder: Path, config: Any, *, own_code: bool) -> None:
     )
     usable = {name for names in known.values() for name in _names(names)}
     if config.architectures and not own_code and not usable.intersection(config.architectures):
-        raise _unusable(folder, f"{named} is no language model that answers")
+        raise unusable(folder, f"{named} is no language model that answers")
 
 
 def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names
 
 
-def _unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
+def unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
+    """The refusal of a base model."""
     return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}", next_step)
 
 

@@ -166,6 +166,18 @@ def fit_of(job: TrainerJob, model: Any, train: "Store", validation: "Store | Non
     return memory.Need(shape, setup, rows).fit(here.available, here.threads)
 
 
+def require_looks_back(job: TrainerJob, folder: Path, model: Any) -> None:
+    """Refuse a model that looks at what follows a token: it would learn to read answers off, and to give none.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    from finetune_trainer.computing.attention import looks_ahead
+
+    if not model.config.is_encoder_decoder and looks_ahead(model, compute_dtype_of(job)):
+        raise base_model.unusable(folder, "what it says of a token depends on those behind it: it is no causal model")
+
+
 def why_padded(job: TrainerJob, model: Any) -> str | None:
     """Why rows are not packed, or None where they are. Moves the model to where it will be trained, and tries it."""
     from finetune_trainer.computing.attention import why_not_packed

@@ -16,7 +16,7 @@ from finetune_api.job import LoRA
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.computing.adapted_linear import AdaptedLinear, fuse
-from finetune_trainer.computing.attention import NAME, attention, boundaries, kept_apart, why_not_packed
+from finetune_trainer.computing.attention import NAME, attention, boundaries, kept_apart, looks_ahead, why_not_packed
 from finetune_trainer.computing.compiled_layers import in_training
 from finetune_trainer.data import IGNORED
 from finetune_trainer.models.adapters import with_adapters
@@ -255,6 +255,32 @@ def test_models_that_cannot_keep_rows_apart_are_found_out(kind, changes, why):
     before = torch.get_rng_state()
     assert why in str(why_not_packed(model.train(), torch.float32))
     assert torch.get_rng_state().equal(before)
+    assert model.training
+
+
+@pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe"])
+def test_what_a_short_convolution_carries_over_is_found_in_16_bits_too(kind):
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "num_dense_layers": 1}
+    layers = {"layer_types": ["conv", "full_attention"], "num_key_value_heads": 2}
+    model = make_model(kind, **layers, **(experts if kind == "lfm2_moe" else {}))
+    assert "see each other" in str(why_not_packed(model.bfloat16(), torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "ahead"),
+    [
+        ("llama", {"num_key_value_heads": 2}, False),
+        ("mixtral", {"num_key_value_heads": 2, "num_local_experts": 4}, False),
+        ("bert", {"is_decoder": True}, False),
+        ("bert", {}, True),
+        ("xlm", {"emb_dim": 32, "n_layers": 2, "n_heads": 4}, True),
+        ("cpmant", {"dim_head": 8, "dim_ff": 64}, True),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_models_that_look_at_what_follows_are_found_out(kind, changes, ahead, dtype):
+    model = make_model(kind, **changes).to(dtype).train()
+    assert looks_ahead(model, dtype) is ahead
     assert model.training
 
 

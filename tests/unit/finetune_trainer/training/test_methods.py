@@ -84,6 +84,45 @@ def test_all_linear_means_layers_that_text_goes_through_and_that_take_adapters(k
     assert all(name.endswith(inside) if isinstance(inside, tuple) else inside in name for name in adapted)
 
 
+EXPERTS = TEXT | {"num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("qwen3_moe", EXPERTS),
+        ("mixtral", EXPERTS | {"num_local_experts": 4}),
+        ("glm4_moe", EXPERTS | {"n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1}),
+        ("gpt_oss", EXPERTS | {"num_local_experts": 4}),
+    ],
+)
+def test_experts_stay_as_they_are_which_is_said_and_the_adapter_loads_with_plain_peft(kind, fields, tmp_path, caplog):
+    from peft import PeftModel, get_peft_model_state_dict
+
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields))
+    with caplog.at_level("INFO", logger="finetune_trainer.models.adapters"):
+        tuned = with_adapters(model, LoRA(r=4), NAME)
+    assert "adapters are on k_proj, o_proj, q_proj, v_proj; the experts, " in caplog.text
+    adapted = {name for name, module in tuned.named_modules() if hasattr(module, "lora_A")}
+    assert len(adapted) == 8
+    assert all("self_attn" in name for name in adapted)
+    tuned.save_pretrained(tmp_path)
+    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields))
+    loaded = get_peft_model_state_dict(PeftModel.from_pretrained(base, tmp_path))
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert all(torch.equal(loaded[name], value) for name, value in saved.items())
+
+
+@pytest.mark.parametrize("targets", ["q_proj,down_proj", "gate"])
+def test_names_that_peft_takes_for_those_of_experts_are_refused(targets):
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("glm4_moe", **EXPERTS, n_routed_experts=4, n_shared_experts=1, first_k_dense_replace=1)
+    )
+    with pytest.raises(TrainerError, match="would mean the experts, which are one tensor") as refusal:
+        with_adapters(model, LoRA(r=4, target_modules=targets), NAME)
+    assert "some of q_proj, k_proj, v_proj, o_proj, and" in refusal.value.next_step
+
+
 def test_what_is_advised_instead_of_a_module_that_takes_none_are_the_models_own_names():
     config = AutoConfig.for_model("mamba", vocab_size=64, hidden_size=32, num_hidden_layers=1, state_size=4)
     with pytest.raises(TrainerError, match="out_proj") as refusal:
