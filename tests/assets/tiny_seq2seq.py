@@ -1,6 +1,6 @@
 """Tiny random encoder-decoders with tokenizers of their own: base models that need no download.
 
-`make_tiny_t5` and `make_tiny_bart` put `test/tiny-t5` and `test/tiny-bart` into a model cache. They are deterministic.
+`make_tiny_t5`, `make_tiny_bart` and `make_tiny_pegasus` put them into a model cache. They are deterministic.
 """
 
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 
 T5 = "test/tiny-t5"
 BART = "test/tiny-bart"
+PEGASUS = "test/tiny-pegasus"
 _CORPUS = [
     "Answer with one word: positive, negative or neutral.",
     "What colour is number 0 1 2 3 4 5 6 7 8 9 very red green blue?",
@@ -59,6 +60,29 @@ def make_tiny_bart(cache: Path) -> Path:
         return BartForConditionalGeneration(config)
 
     return _make(cache / BART, make_bart_tokenizer(), build)
+
+
+def make_tiny_pegasus(cache: Path) -> Path:
+    """A Pegasus of two layers on each side: BART's layers, computed positions, and texts laid out as T5's."""
+    from transformers import PegasusConfig, PegasusForConditionalGeneration
+
+    def build(vocabulary: int):
+        config = PegasusConfig(
+            vocab_size=vocabulary,
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            max_position_embeddings=128,
+            dropout=0.0,
+            init_std=0.3,
+        )
+        return PegasusForConditionalGeneration(config)
+
+    return _make(cache / PEGASUS, make_t5_tokenizer(), build)
 
 
 def _make(folder: Path, tokenizer, build) -> Path:

@@ -20,7 +20,7 @@ from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, why_sil
 
 _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
-ENCODER_DECODERS = frozenset({"bart", "longt5", "mt5", "t5", "umt5"})
+ENCODER_DECODERS = frozenset({"bart", "longt5", "mt5", "pegasus", "t5", "umt5"})
 """Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
 
 OF_UNKNOWN_STATE = frozenset({"rwkv"})

@@ -242,10 +242,14 @@ def _capacity(model: Any, context: int, options: LoadOptions) -> Capacity:
 def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     """Bytes that keys and values of one token take in all layers."""
     text = config.get_text_config(decoder=True)
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    kept = getattr(text, "num_key_value_heads", None) or heads
-    return int(2 * text.num_hidden_layers * kept * width * dtype.itemsize)
+    layers = text.per_layer_config if text.is_heterogeneous else [text] * text.num_hidden_layers  # Gemma 4's differ
+    return sum(map(_numbers_per_token, layers)) * dtype.itemsize
+
+
+def _numbers_per_token(layer: Any) -> int:
+    heads: int = layer.num_attention_heads
+    width: int = getattr(layer, "head_dim", None) or layer.hidden_size // heads
+    return 2 * width * (getattr(layer, "num_key_value_heads", None) or heads)
 
 
 def _warm_up(engine: Engine, prompts: Prompts) -> None:

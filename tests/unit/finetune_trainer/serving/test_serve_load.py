@@ -238,6 +238,20 @@ def test_bytes_per_token_are_what_the_cache_takes(served):
     assert bytes_per_token(model.config, model.dtype) * 10 == held
 
 
+def test_bytes_per_token_are_counted_layer_by_layer_where_layers_differ():
+    """As Gemma 4's do, whose configuration answers no question about all of them."""
+    from transformers import Gemma4ForCausalLM, Gemma4TextConfig
+
+    config = Gemma4TextConfig(
+        vocab_size=64, vocab_size_per_layer_input=64, hidden_size=32, hidden_size_per_layer_input=8, head_dim=8,
+        intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, global_head_dim=16,
+        num_kv_shared_layers=0, layer_types=["sliding_attention", "full_attention"],
+    )  # fmt: skip
+    output = Gemma4ForCausalLM(config)(torch.ones((1, 10), dtype=torch.long), use_cache=True)
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
+    assert bytes_per_token(config, torch.float32) * 10 == held == 10 * 2 * 2 * (8 + 16) * 4
+
+
 def test_the_same_adapter_is_made_each_time(tiny_model, adapter, tmp_path):
     again = make_adapter(tiny_model, tmp_path / "again")
     assert (again / "adapter_model.safetensors").read_bytes() == (adapter / "adapter_model.safetensors").read_bytes()

@@ -60,6 +60,16 @@ def make_bart():
     return BartForConditionalGeneration(config)
 
 
+def make_pegasus():
+    from transformers import PegasusConfig, PegasusForConditionalGeneration
+
+    config = PegasusConfig(
+        vocab_size=300, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=128, init_std=0.3,
+    )  # fmt: skip
+    return PegasusForConditionalGeneration(config)
+
+
 def build(make):
     torch.manual_seed(3)
     model = make().eval()
@@ -84,8 +94,9 @@ def test_rows_that_come_and_go_get_the_tokens_of_generate(make):
     assert len({tuple(tokens) for tokens in expected}) == len(expected)
 
 
-def test_learnt_positions_answer_one_after_the_other():
-    model = build(make_bart)
+@pytest.mark.parametrize("make", [make_bart, make_pegasus])
+def test_positions_that_count_from_the_beginning_answer_one_after_the_other(make):
+    model = build(make)
     assert not can_join(model)
     for prompt in random_prompts(3):
         assert run(Seq2SeqBatch(model), [ask(prompt, 8)], steps_between=0) == [greedy(model, prompt, 8)]
@@ -232,9 +243,9 @@ def test_a_whole_bart_is_served(cache):
 def test_an_encoder_decoder_of_another_kind_is_refused(cache, tmp_path):
     folder = shutil.copytree(cache / T5, tmp_path / "other")
     (folder / "manifest.json").unlink()
-    config = {"model_type": "pegasus", "is_encoder_decoder": True, "decoder_start_token_id": 0}
+    config = {"model_type": "m2m_100", "is_encoder_decoder": True, "decoder_start_token_id": 0}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(TrainerError, match=r"encoder-decoder .pegasus. of a kind that is not served") as caught:
+    with pytest.raises(TrainerError, match=r"encoder-decoder .m2m_100. of a kind that is not served") as caught:
         load(open_artifact(folder, None), LoadOptions(name="x"))
     assert "t5" in caught.value.next_step
 

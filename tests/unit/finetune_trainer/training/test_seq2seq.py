@@ -1,4 +1,4 @@
-"""Encoder-decoders: tokens, labels and loss one by one, and whole runs of tiny T5 and BART models."""
+"""Encoder-decoders: tokens, labels and loss one by one, and whole runs of tiny T5, BART and Pegasus models."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Turn, e
 from finetune_trainer.data.verdict import check_dataset
 from finetune_trainer.training.passes import Cut, labelled, loss_sum, padded, passes_of
 from finetune_trainer.training.token_store import TokenStore
-from tests.assets.tiny_seq2seq import BART, T5, make_tiny_bart, make_tiny_t5
+from tests.assets.tiny_seq2seq import BART, PEGASUS, T5, make_tiny_bart, make_tiny_pegasus, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.test_train import broken_off_after, do, same_result
 
@@ -32,6 +32,7 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder-decoders")
     make_tiny_t5(folder)
     make_tiny_bart(folder)
+    make_tiny_pegasus(folder)
     return folder
 
 
@@ -51,7 +52,7 @@ def load(cache, name):
     return AutoModelForSeq2SeqLM.from_pretrained(cache / name).eval()
 
 
-@pytest.mark.parametrize("name", [T5, BART])
+@pytest.mark.parametrize("name", [T5, BART, PEGASUS])
 def test_prompt_and_answer_are_tokenised_as_the_models_own_tokenizer_does(cache, name):
     from transformers import AutoTokenizer
 
@@ -96,7 +97,7 @@ def test_earlier_turns_stand_in_the_prompt_and_only_the_last_answer_is_learnt(ca
     assert list(row.input_ids[: -row.loss_tokens]) == chat.ids(["one\ntwo\nthree"])[0]
 
 
-@pytest.mark.parametrize("name", [T5, BART])
+@pytest.mark.parametrize("name", [T5, BART, PEGASUS])
 def test_trap_07_loss_is_our_own_sum_and_equals_what_the_model_says_of_each_row_alone(cache, name):
     model, store = load(cache, name), store_of(cache, name)
     expected, tokens = 0.0, 0
@@ -112,7 +113,7 @@ def test_trap_07_loss_is_our_own_sum_and_equals_what_the_model_says_of_each_row_
     assert got == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", [T5, BART])
+@pytest.mark.parametrize("name", [T5, BART, PEGASUS])
 def test_trap_07_gradients_do_not_depend_on_how_a_step_is_cut(cache, name):
     model, store = load(cache, name), store_of(cache, name)
 
@@ -217,7 +218,7 @@ def test_evaluation_gives_what_plain_transformers_generates(tuned_t5, cache):
     assert report.evaluation.tuned.exact_match > 0.5
 
 
-@pytest.mark.parametrize("name", [T5, BART])
+@pytest.mark.parametrize("name", [T5, BART, PEGASUS])
 def test_full_tuning_of_an_encoder_decoder_can_be_stopped_and_goes_on_as_if_it_had_not_been(cache, name, tmp_path):
     from transformers import AutoModelForSeq2SeqLM
 
@@ -236,16 +237,16 @@ def test_full_tuning_of_an_encoder_decoder_can_be_stopped_and_goes_on_as_if_it_h
 
 
 def test_an_encoder_decoder_of_another_kind_is_refused_with_those_that_work(cache, tmp_path):
-    from transformers import PegasusConfig
+    from transformers import M2M100Config
 
-    folder = tmp_path / "cache" / "test" / "pegasus"
+    folder = tmp_path / "cache" / "test" / "m2m"
     folder.mkdir(parents=True)
-    PegasusConfig(architectures=["PegasusForConditionalGeneration"], decoder_start_token_id=0).save_pretrained(folder)
+    M2M100Config(architectures=["M2M100ForConditionalGeneration"], decoder_start_token_id=0).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "model.safetensors"):
         (folder / name).write_bytes((cache / T5 / name).read_bytes())
-    code, report, _ = do(seq2seq_job(tmp_path, tmp_path / "cache", "test/pegasus", splits=("train",)))
+    code, report, _ = do(seq2seq_job(tmp_path, tmp_path / "cache", "test/m2m", splits=("train",)))
     assert code == ExitCode.MODEL_UNUSABLE
-    assert "of these only bart, longt5, mt5, t5, umt5" in report.failure.message
+    assert "of these only bart, longt5, mt5, pegasus, t5, umt5" in report.failure.message
     assert report.failure.next_step
 
 
