@@ -328,7 +328,9 @@ def test_a_base_that_only_another_library_could_read_is_refused_with_what_to_nam
     config = json.loads((folder / "config.json").read_text())
     how = {"quant_method": kind, "bits": 4, "group_size": 128, "config_groups": {}}
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": how}))
-    with pytest.raises(TrainerError, match="its weights are stored quantised, in a way that cannot be tuned") as refusal:
+    with pytest.raises(
+        TrainerError, match="its weights are stored quantised, in a way that cannot be tuned"
+    ) as refusal:
         base_model.load_model(folder, dtype=torch.float32, four_bits=method == "QLoRA")
     assert "with weights of 16 or 32 bits" in refusal.value.next_step
 
