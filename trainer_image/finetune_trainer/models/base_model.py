@@ -31,6 +31,10 @@ PUT_THERE_AGAIN = (
     "try again (in a cluster by spec.retryNonce)."
 )
 
+_STORED_QUANTISED = "its weights are stored quantised, in a way that cannot be tuned here"
+
+_PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
+
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
 """What is fetched from a hub: weights without pickle, configuration, tokenizer."""
 
@@ -213,13 +217,15 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # of the GPU; only quantised models are loaded onto it
             raise
+        if getattr(config, "quantization_config", None):
+            raise unusable(folder, f"{_STORED_QUANTISED} ({_first_line(error)})", _PLAIN_WEIGHTS) from error
         step = PUT_THERE_AGAIN if type(error).__name__ == "SafetensorError" else None
         raise unusable(folder, f"it cannot be loaded: {_first_line(error)}", step) from error
     require_whole(folder, found)
     if four_bits:
         four_bit.prepare(model)
     elif getattr(model, "is_quantized", False):
-        raise unusable(folder, "its weights are stored quantised; name the model with weights of 16 or 32 bits")
+        raise unusable(folder, _STORED_QUANTISED, _PLAIN_WEIGHTS)
     return model
 
 

@@ -54,7 +54,7 @@ class Matrix:
     share: float = 1.0
     """How often a token goes through it: layers of experts see some tokens only."""
     is_layer: bool = True
-    """Whether it is a module of its own, which adapters go onto; experts in one tensor are none."""
+    """Whether it is a module of its own, which adapters go onto and that 4 bits shrink; experts are none."""
 
     @property
     def name(self) -> str:
@@ -254,7 +254,7 @@ def _matrix(name: str, shape: tuple[int, ...], *, flip: bool, experts: tuple[int
     if len(shape) == 3:
         return Matrix(path, shape[1], shape[2], in_encoder, share * shape[0], is_layer=False) if of_experts else None
     outputs, inputs = (shape[1], shape[0]) if flip else shape
-    return Matrix(path, outputs, inputs, in_encoder, share)
+    return Matrix(path, outputs, inputs, in_encoder, share, is_layer=not of_experts)  # loaded they are one tensor
 
 
 def _norms(tensors: Tensors, matrices: Iterable[Matrix]) -> Iterable[Norm]:

@@ -184,6 +184,16 @@ def test_a_4_bit_model_lets_go_of_its_file(tmp_path):
     assert model.device.type != "cpu" or str(folder) not in Path("/proc/self/maps").read_text()
 
 
+def test_experts_that_are_stored_one_by_one_are_loaded_as_one_tensor_without_adapters_and_in_16_bits(tmp_path):
+    config = Qwen3MoeConfig(**WIDE, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=32)
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path)
+    stored, loaded = model_shape.of_folder(tmp_path), model_shape.of_model(model)
+    assert len(stored.matrices) > len(loaded.matrices)
+    assert stored.linear_parameters == loaded.linear_parameters
+    assert not any("experts" in one.path for one in stored.linear)
+
+
 def test_experts_count_as_often_as_tokens_meet_them_and_make_the_estimate_uncertain():
     config = Qwen3MoeConfig(**WIDE, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=32)
     shape = model_shape.of_model(AutoModelForCausalLM.from_config(config))

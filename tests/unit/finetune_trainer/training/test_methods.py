@@ -320,6 +320,21 @@ def test_a_base_that_is_stored_in_4_bits_is_for_adapters_on_4_bits_alone(stored,
     assert (ended, said in str(report.failure)) == (code, True), report.failure
 
 
+@pytest.mark.parametrize("method", ["LoRA", "QLoRA"])
+@pytest.mark.parametrize("kind", ["gptq", "awq", "compressed-tensors"])
+def test_a_base_that_only_another_library_could_read_is_refused_with_what_to_name_instead(wide, tmp_path, kind, method):
+    folder = tmp_path / "cache" / NAME
+    shutil.copytree(wide / NAME, folder)
+    config = json.loads((folder / "config.json").read_text())
+    how = {"quant_method": kind, "bits": 4, "group_size": 128, "config_groups": {}}
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": how}))
+    with pytest.raises(
+        TrainerError, match="its weights are stored quantised, in a way that cannot be tuned"
+    ) as refusal:
+        base_model.load_model(folder, dtype=torch.float32, four_bits=method == "QLoRA")
+    assert "with weights of 16 or 32 bits" in refusal.value.next_step
+
+
 @pytest.fixture(scope="module")
 def stored(wide, tmp_path_factory):
     """A cache with a model whose weights are stored in 4 bits."""
