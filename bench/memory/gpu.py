@@ -9,13 +9,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from bench.four_bits import quantise
 from bench.memory.shapes import config_of, job_of
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.attempt.interruption import Interruption
@@ -100,7 +99,7 @@ def _model(name: str, job: TrainerJob) -> Any:
     with torch.device("cuda"):
         model = _built(name, compute_dtype_of(job) if job.spec.adapters else torch.float32)
     if job.spec.method == "QLoRA":
-        _quantise(model)
+        quantise(model)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()  # a real base comes in 4 bits, a layer at a time
     if job.spec.adapters is None:
@@ -116,22 +115,6 @@ def _built(name: str, dtype: torch.dtype) -> Any:
 
     kind: Any = AutoModelForCausalLM
     return kind.from_config(config_of(name), dtype=dtype)
-
-
-def _quantise(model: Any) -> None:
-    """Linear layers in place, as transformers loads them, but for the head."""
-    modules: Any = import_module("bitsandbytes.nn.modules")
-    for path, module in list(model.named_modules()):
-        if not isinstance(module, nn.Linear) or path == "lm_head":
-            continue
-        layer = modules.Linear4bit(
-            module.in_features, module.out_features, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4"
-        )
-        weight = module.weight.data.cpu()
-        layer.weight = modules.Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=True)
-        parent, _, last = path.rpartition(".")
-        setattr(model.get_submodule(parent), last, layer.to("cuda"))
-    model.is_loaded_in_4bit = True  # peft looks for it
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ def run(task: work.Task) -> dict[str, Any]:
         work.save(task.shape, dtype, Path(folder))
         watch.tokenizer().save_pretrained(folder)
         model, _ = FastLanguageModel.from_pretrained(
-            str(Path(folder)), max_seq_length=work.LENGTHS[task.lengths].longest, dtype=dtype, load_in_4bit=False
+            str(Path(folder)),
+            max_seq_length=work.LENGTHS[task.lengths].longest,
+            dtype=dtype,
+            load_in_4bit=task.four_bits,
         )
     clock = Clock(task)
     model = FastLanguageModel.get_peft_model(

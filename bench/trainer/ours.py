@@ -13,7 +13,10 @@ from bench.trainer import work
 from bench.trainer.clock import Clock, await_turn
 
 
-def job(output: str, *, batch: int, longest: int, precision: str, packing: bool, learning_rate: float) -> Any:
+def job(
+    output: str, *, batch: int, longest: int, precision: str, packing: bool, learning_rate: float, four_bits: bool,
+    dropout: float,
+) -> Any:  # fmt: skip
     """A job of a cluster, as its pod gets it."""
     from finetune_api.trainer import TrainerJob
 
@@ -24,7 +27,8 @@ def job(output: str, *, batch: int, longest: int, precision: str, packing: bool,
             "spec": {
                 "connectionRef": {"name": "local"}, "baseModel": "bench/model", "modelRef": {"name": "bench"},
                 "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
-                "lora": {"r": work.LORA_R, "alpha": work.LORA_ALPHA},
+                "method": "QLoRA" if four_bits else "LoRA",
+                "lora": {"r": work.LORA_R, "alpha": work.LORA_ALPHA, "dropout": dropout},
                 "hyperparameters": {
                     "epochs": 1, "batchSize": batch, "learningRate": learning_rate,
                     "schedule": "Constant", "warmupRatio": 0, "maxSequenceLength": longest,
@@ -58,11 +62,14 @@ def run(task: work.Task) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as output:
         one = job(
             output, batch=task.batch, longest=longest, precision=task.precision, packing="padded" not in task.contender,
-            learning_rate=task.learning_rate,
+            learning_rate=task.learning_rate, four_bits=task.four_bits,
+            dropout=0.1 if "dropout" in task.contender else 0,
         )  # fmt: skip
         store = _store(one, task)
         await_turn(task.after)
         model = work.build(task.shape, tuning.compute_dtype_of(one), tuning.device())
+        if task.four_bits:
+            work.quantise(model)
         clock = Clock(task)
         torch.manual_seed(0)
         model = with_adapters(model, one.spec.adapters, "bench/model")

@@ -21,7 +21,8 @@ _HEAD = """# Training beside its peers
 
 Written by `make bench-trainer`. LoRA with r = 16 on all linear layers; first weights, adapters and rows are the same
 for all; 30 % of a ragged row carry loss. Tokens are counted without padding, of whole steps. `ours-eager` is without
-compiled layers, `ours-padded` without packing; a first step that is partly cached found some kernels compiled before.
+compiled layers, `ours-padded` without packing, `-dropout` with 0.1 of it, `-unfused` with peft's own layers;
+`-nf4` is QLoRA, a base in 4 bits. A first step that is partly cached found some kernels compiled before.
 What each peer is told beyond its defaults is in bench/trainer/by_*.py; `-slim` and all of
 TRL's but `trl-defaults` train without activation checkpointing, `-bfloat16` and `-float32` say what was asked for;
 `ours` is `precision: Auto`. TRL's own default is 16 bits, on a CPU too. How to read it, and what is missing:

@@ -58,8 +58,14 @@ _PEERS_OF_LONG_ROWS: tuple[str | Contender, ...] = (
 )  # fmt: skip
 """Rows of one length need no packing."""
 
+_FOUR_BITS = ("ours-eager", "ours", "ours-unfused-eager", "trl-packing-liger", "unsloth-slim")
+"""QLoRA: the best of each."""
+
+_DROPOUT = ("ours-dropout", "ours-eager-dropout")
+
 GPU = (
-    *(_race(shape, "ragged", 32, "ours-eager", "ours", *_PEERS) for shape in ("0.5B", "1.5B", "8B")),
+    *(_race(shape, "ragged", 32, "ours-eager", "ours", *_PEERS, *_DROPOUT) for shape in ("0.5B", "1.5B", "8B")),
+    _race("8B-nf4", "ragged", 32, *_FOUR_BITS),
     *(_race(shape, "fixed", 8, "ours", "ours-eager", *_PEERS_OF_LONG_ROWS) for shape in ("1.5B", "8B")),
 )
 

@@ -42,6 +42,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+_FOUR_BITS = "-nf4"
+SHAPES |= {f"{name}{_FOUR_BITS}": SHAPES[name] for name in ("1.5B", "8B")}
+"""QLoRA's: the same with a base in 4 bits."""
+
 LORA_R, LORA_ALPHA = 16, 32
 LABELLED = 0.3
 """Part of a ragged row that carries loss: its end."""
@@ -81,6 +85,11 @@ class Task:
     def program(self) -> str:
         """The first word of the contender's name: `trl` of `trl-packing`."""
         return self.contender.partition("-")[0]
+
+    @property
+    def four_bits(self) -> bool:
+        """Whether the base is in 4 bits."""
+        return self.shape.endswith(_FOUR_BITS)
 
     @property
     def rows(self) -> "list[Row]":
@@ -151,6 +160,18 @@ def build(shape: str, dtype: Any, device: str) -> Any:
             else:
                 weight.fill_(0 if name.endswith("bias") else 1)
     return model
+
+
+def quantise(model: Any) -> None:
+    """Make it a base in 4 bits, in place; what that took is no part of the peak."""
+    import torch
+
+    from bench import four_bits
+
+    four_bits.quantise(model)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def save(shape: str, dtype: Any, folder: Path) -> None:

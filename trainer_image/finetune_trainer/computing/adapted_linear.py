@@ -6,8 +6,11 @@ for the backward pass, and adds the two products in passes of their own over mem
 It also rounds xWᵀ to 16 bits before it adds the adapter's part, which at first is smaller than the last bit there: a
 third of it is lost and more. Here the sum is rounded once. Dropout leaves a byte per number of x, which says what it
 kept, instead of another x.
+
+Of a base in 4 bits, weights become 16 bits wide for a product, forward and backward, and are forgotten after it.
 """
 
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -15,14 +18,24 @@ from peft.tuners.lora.layer import Linear
 from torch.nn import functional
 
 
-class AdaptedLinear(Linear):
-    """peft's layer with a forward pass of its own while it trains; in all else, and elsewhere, it is peft's."""
+class AdaptedLinear(torch.nn.Module):
+    """Before a class of peft's layers: a forward pass of its own while it trains; in all else the layer is peft's."""
 
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    disable_adapters: Any
+    merged: Any
+    active_adapters: Any
+    base_layer: Any
+    lora_A: Any  # noqa: N815 - peft's name
+    lora_B: Any  # noqa: N815 - peft's name
+    lora_dropout: Any
+    scaling: Any
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """[..., in] → [..., out]."""
         if args or kwargs or self.disable_adapters or self.merged or self.active_adapters != [_NAME]:
             return super().forward(x, *args, **kwargs)
-        base: Any = self.base_layer
+        base = self.base_layer
+        state = getattr(base.weight, "quant_state", None)
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         first, second = _weight(self.lora_A), _weight(self.lora_B)
@@ -32,8 +45,9 @@ class AdaptedLinear(Linear):
         stay = 1 - getattr(self.lora_dropout[_NAME], "p", 0.0) if self.training else 1.0
         kept = torch.empty_like(flat, dtype=torch.bool).bernoulli_(stay) if stay < 1 else None
         scale = self.scaling[_NAME] / stay
-        out: Any = _Adapted.apply(flat, base.weight.to(dtype), base.bias, first, second, scale, kept)
-        return out.view(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return] # here, as models may write into it
+        weight = base.weight.to(dtype) if state is None else base.weight
+        out: Any = _Adapted.apply(flat, weight, state, base.bias, first, second, scale, kept)
+        return out.view(*x.shape[:-1], out.shape[-1])  # here, as models may write into it
 
 
 _NAME = "default"
@@ -41,6 +55,15 @@ _NAME = "default"
 
 def _weight(layers: Any) -> torch.Tensor:
     return cast("torch.Tensor", layers[_NAME].weight)
+
+
+def _plain(weight: torch.Tensor, state: Any, dtype: torch.dtype) -> torch.Tensor:
+    """The numbers of a weight that may be in 4 bits."""
+    if state is None:
+        return weight
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(weight, state).to(dtype)
 
 
 def _sum(flat: torch.Tensor, weight: torch.Tensor, bias: Any, narrow: torch.Tensor, second: torch.Tensor) -> Any:
@@ -62,14 +85,15 @@ def _sum(flat: torch.Tensor, weight: torch.Tensor, bias: Any, narrow: torch.Tens
 class _Adapted(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917 - autograd passes what `apply` got, by place
-        ctx: Any, flat: torch.Tensor, weight: torch.Tensor, bias: Any, first: Any, second: Any, scale: float, kept: Any
-    ) -> Any:
+        ctx: Any, flat: torch.Tensor, weight: torch.Tensor, state: Any, bias: Any,
+        first: Any, second: Any, scale: float, kept: Any,
+    ) -> Any:  # fmt: skip
         ctx.adapter_dtype = first.dtype
         first, second = first.to(flat.dtype), (second * scale).to(flat.dtype)  # scaled in 32 bits: rounded once
         narrow = _only(kept, flat) @ first.T
-        out = _sum(flat, weight, bias, narrow, second)
+        out = _sum(flat, _plain(weight, state, flat.dtype), bias, narrow, second)
         ctx.save_for_backward(flat, weight, first, second, narrow, kept)
-        ctx.scale = scale
+        ctx.scale, ctx.state = scale, state
         return out
 
     @staticmethod
@@ -78,8 +102,10 @@ class _Adapted(torch.autograd.Function):
         down = grad @ second
         to_first = (down.T @ _only(kept, flat)).to(ctx.adapter_dtype)
         to_second = (grad.T @ narrow).to(ctx.adapter_dtype).mul_(ctx.scale)
-        to_flat = _only(kept, down @ first).addmm_(grad, weight) if ctx.needs_input_grad[0] else None
-        return to_flat, None, None, to_first, to_second, None, None
+        to_flat = None
+        if ctx.needs_input_grad[0]:
+            to_flat = _only(kept, down @ first).addmm_(grad, _plain(weight, ctx.state, grad.dtype))
+        return to_flat, None, None, None, to_first, to_second, None, None
 
 
 def _only(kept: Any, values: torch.Tensor) -> torch.Tensor:
@@ -90,21 +116,34 @@ def _only(kept: Any, values: torch.Tensor) -> torch.Tensor:
 def fuse(model: Any) -> int:
     """Give every layer that qualifies the forward pass above; returns how many did.
 
-    Those with DoRA, 4-bit weights or several adapters keep peft's.
+    Those with DoRA or several adapters keep peft's.
     """
     fitting = [module for module in model.modules() if _fits(module)]
     for module in fitting:
-        module.__class__ = AdaptedLinear
+        kind: Any = type(module)
+        module.__class__ = _adapted(kind)
     return len(fitting)
+
+
+@cache
+def _adapted(kind: Any) -> Any:
+    """One class for all layers of a kind: compiled ones are guarded by it."""
+    return type(AdaptedLinear.__name__, (AdaptedLinear, kind), {})
 
 
 def _fits(module: Any) -> bool:
     return (
-        type(module) is Linear
-        and type(module.base_layer) is torch.nn.Linear
+        _is_linear(module)
         and list(module.lora_A) == [_NAME]
         and not module.lora_variant
         and not module.fan_in_fan_out
         and not module.lora_bias[_NAME]
         and not module.base_layer.weight.requires_grad
     )
+
+
+def _is_linear(module: Any) -> bool:
+    """Whether it is peft's layer of linear weights, as they are or in 4 bits: those of bitsandbytes by their name."""
+    base = type(getattr(module, "base_layer", None))
+    plain = type(module) is Linear and base is torch.nn.Linear
+    return plain or type(module).__name__ == base.__name__ == "Linear4bit"

@@ -21,18 +21,38 @@ def why_not_compiled() -> str | None:
     return c_compiler.why_none()
 
 
+_MOST_WAYS = 64
+"""How often a layer may be compiled anew. Torch stops at 8 and computes what comes then layer by layer, as it is. One
+pass has rows of many lengths, another of one, a third has one row; some are validated; a model's layers may be of two
+kinds; and short passes have kernels of their own."""
+
+
 @contextmanager
 def compiled(model: Any) -> Iterator[None]:
     """Layers are compiled at their first pass, for any number of tokens, until the end of the block."""
+    from torch._dynamo import config  # not before: torch's compiler is large
+
     net = inner(model)
     repeated = [module for module in net.modules() if type(module).__name__ in (net._no_split_modules or ())]  # noqa: SLF001
     for layer in repeated:
         layer.compile(dynamic=True)
+    alike = net.get_input_embeddings().register_forward_hook(_as_if_learnt)
     try:
-        yield
+        with config.patch(recompile_limit=_MOST_WAYS):
+            yield
     finally:
+        alike.remove()
         for layer in repeated:
             layer._compiled_call_impl = None  # noqa: SLF001 - torch has no way back by name
+
+
+def _as_if_learnt(_module: Any, _given: Any, out: torch.Tensor) -> None:
+    """The first layer gets what the others get: else it would be compiled for itself, in half of all the time for it.
+
+    A gradient that nobody wants is computed for its three first products: two thousandths of a pass.
+    """
+    if torch.is_grad_enabled():
+        out.requires_grad_()
 
 
 @contextmanager

@@ -321,17 +321,13 @@ class Need:
 
     @property
     def _copies_inputs(self) -> bool:
-        """Fused adapters share what comes in (`adapted_linear.py`).
-
-        On a CPU peft does not see that autocast is on, and casts for each of its 4-bit layers.
-        """
-        shared = self._fused or (self.setup.method == "QLoRA" and self.setup.device == "GPU")
-        return self._autocasts and not shared
+        """Fused adapters share what comes in (`adapted_linear.py`)."""
+        return self._autocasts and not self._fused
 
     @property
     def _fused(self) -> bool:
         lora = self.setup.adapters
-        return lora is not None and self.setup.method == "LoRA" and not lora.use_dora
+        return lora is not None and not lora.use_dora
 
     @property
     def _norms_fused(self) -> bool:

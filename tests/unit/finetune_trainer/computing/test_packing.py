@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.utils import send_to_device
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import finetune_trainer.computing.attention
+from bench.four_bits import quantise
 from finetune_api.job import LoRA
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
@@ -332,6 +334,26 @@ def test_layers_that_do_more_than_lora_keep_pefts_way():
     assert fuse(adapted(make_model("llama"), use_dora=True)) == 0
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_fused_layer_of_4_bits_computes_what_pefts_does_and_keeps_no_wider_weights(training):
+    found = {}
+    for fused in (False, True):
+        model = make_model("llama", hidden_size=64, intermediate_size=128)
+        quantise(model)
+        model = adapted(model).train(training)
+        if fused:
+            assert fuse(model) == 14
+        layer, kept = layer_of(model), []
+        first, second = (half["default"].weight for half in (layer.lora_A, layer.lora_B))
+        torch.manual_seed(6)
+        x, push = torch.randn(5, 128, requires_grad=True), torch.randn(5, 64)
+        with torch.autograd.graph.saved_tensors_hooks(lambda one, kept=kept: kept.append(one) or one, lambda one: one):
+            out = layer(x)
+        found[fused] = [out, *torch.autograd.grad(out, [x, first, second], push)]
+        assert all(one.numel() < 128 * 64 for one in kept)
+    torch.testing.assert_close(found[True], found[False], rtol=2e-2, atol=2e-2)
+
+
 def layer_of(model, name="down_proj"):
     return next(module for path, module in model.named_modules() if path.endswith(name))
 
@@ -480,6 +502,21 @@ def test_after_training_a_model_forgets_gradients_as_any_other():
         assert model.config._attn_implementation == NAME
     assert model.config._attn_implementation != NAME
     assert "zero_grad" not in vars(model)
+
+
+def test_all_layers_of_a_model_are_compiled_as_one(store, monkeypatch):
+    """The first one's input would need no gradient: it would be compiled for itself, for half of the time."""
+    counted, compile_ = CompileCounter(), torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **how: compile_(layer, backend=counted, **how))
+    model = adapted(make_model("llama", num_hidden_layers=3))
+    fuse(model)
+    trained = [value for value in model.parameters() if value.requires_grad]
+    with in_training(model, trained, packed=False, compile_layers=True):
+        assert torch._dynamo.config.recompile_limit > 8  # torch's own, after which layers are as they were
+        (batch,) = passes_of(store, [0, 1, 2], Cut(None, 3))
+        loss_sum(model, batch).backward()
+    assert counted.frame_count == 1
+    torch._dynamo.reset()
 
 
 def test_accelerate_leaves_the_passes_of_a_step_where_they_are(store):

@@ -96,11 +96,15 @@ def test_models_whose_rotation_changes_with_a_pass_compute_in_order():
         assert why(model({"rope_type": "default", "rope_theta": 1e4})) is None
 
 
+on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes passes in order")
+
+
 def on_cores(monkeypatch, cores):
     monkeypatch.setattr(memory, "TOKENS_SIDE_BY_SIDE", SHORT)
     monkeypatch.setattr(memory_fit, "cpu_threads", lambda: cores)
 
 
+@on_a_cpu
 def test_a_job_learns_the_same_to_the_bit_on_any_number_of_cores(tiny_model, tmp_path, monkeypatch, caplog):
     jobs = {}
     for cores in (1, 2, 5):
@@ -116,6 +120,7 @@ def test_a_job_learns_the_same_to_the_bit_on_any_number_of_cores(tiny_model, tmp
     same_result(jobs[1], jobs[5])
 
 
+@on_a_cpu
 def test_a_step_given_up_among_passes_side_by_side_is_done_as_if_for_the_first_time(tiny_model, tmp_path, monkeypatch):
     straight, broken = (
         make_job(tmp_path / name, tiny_model, splits=("train",), hyperparameters={"epochs": 0.8, "checkpointSteps": 99})
