@@ -115,10 +115,11 @@ async def test_what_answers_cost_is_written_once(cluster):
     await begin(cluster)
     await deployed(cluster)
     await go_on(cluster, 600)
-    before = cluster.kube.asked("patch_status", "modeldeployments")
+    status, before = cluster.status(DEPLOYMENT), cluster.kube.asked("patch_status", "modeldeployments")
     for _ in range(5):
         cluster.wake(DEPLOYMENT)
         await cluster.settle()
+        assert cluster.status(DEPLOYMENT) == status
     assert cluster.kube.asked("patch_status", "modeldeployments") == before
 
 
