@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import botocore.session
 from botocore import xform_name
 
-from tests.chaos.operators import ROOT
+from tests.chaos.source import TREES
 from tests.chaos.walk import Fault, faults_at
 
 POINTS: dict[str, tuple[str, ...]] = {
@@ -142,8 +142,8 @@ def calls_in_the_code() -> set[str]:
         xform_name(name): name for service in _SERVICES for name in session.get_service_model(service).operation_names
     }
     found: set[str] = set()
-    for path in sorted((ROOT / "operator/finetune_operator").rglob("*.py")):
-        nodes = list(ast.walk(ast.parse(path.read_text())))
+    for tree in TREES:
+        nodes = list(ast.walk(tree))
         parts = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
         found |= {name for node in nodes if id(node) not in parts for name in _named(node, of_aws)}
     return {name for name in found if not _READS.match(name)}

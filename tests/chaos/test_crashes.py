@@ -10,9 +10,9 @@ from finetune_operator.runtime.kube import Resource
 from tests.chaos import cloud_points
 from tests.chaos.conftest import Outcome
 from tests.chaos.lives import LIVES
-from tests.chaos.operators import ROOT
 from tests.chaos.picture import assert_same
 from tests.chaos.points import FAULTS, POINTS, QUICK
+from tests.chaos.source import TREES
 from tests.chaos.stage import Play, Plays, Stage
 from tests.chaos.walk import Fault, Told, walk
 
@@ -81,8 +81,8 @@ WRAPPERS = {"write_status": "patch_status", "ensure": "apply", "hold": "patch", 
 
 def writes_in_the_code() -> Iterator[str]:
     """Verb and resource of every call of the port in the operator's code."""
-    for path in sorted((ROOT / "operator/finetune_operator").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for tree in TREES:
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 verb = (PORT if _is_port(node.func.value) else WRAPPERS).get(node.func.attr)
                 resource = getattr(kube_module, getattr(node.args[0], "id", ""), None)
