@@ -1,5 +1,6 @@
 """What all simulators share: state under a lock, a clock, faults, a bill, and a record of the calls."""
 
+import itertools
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -15,6 +16,9 @@ from tests.simulators.faults import Fault, FaultPlan
 from tests.simulators.http import ApiError, Call, Meddle, Reply, Route, pass_on
 from tests.simulators.ids import Ids
 from tests.simulators.ledger import Ledger
+
+_numbers = itertools.count()
+"""Seeds: what one simulator has made is unknown to another, and to the usage figures that several share in one moto."""
 
 
 class Settings(BaseModel):
@@ -53,7 +57,7 @@ class Simulator(ABC):
         self.ledger = Ledger(self.clock)
         self.faults = FaultPlan()
         self.meddle: Meddle = pass_on
-        self.ids = Ids()
+        self.ids = Ids(next(_numbers))
         self.calls: list[Recorded] = []
         self.beside: dict[str, Simulator] = {}
         """Other accounts at the same address, by what is in the Authorization header of their calls."""
