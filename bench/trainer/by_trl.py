@@ -32,7 +32,9 @@ def run(task: work.Task) -> dict[str, Any]:
     await_turn(task.after)
     model = work.build(task.shape, torch.bfloat16 if half else torch.float32, "cuda" if cuda else "cpu")
     if task.four_bits:
-        work.quantise(model)
+        from bench.four_bits import quantise
+
+        quantise(model)
     clock = Clock(task)
     lora = LoraConfig(
         task_type="CAUSAL_LM", r=work.LORA_R, lora_alpha=work.LORA_ALPHA, lora_dropout=0.0, target_modules="all-linear"

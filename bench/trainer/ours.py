@@ -13,10 +13,7 @@ from bench.trainer import work
 from bench.trainer.clock import Clock, await_turn
 
 
-def job(
-    output: str, *, batch: int, longest: int, precision: str, packing: bool, learning_rate: float, four_bits: bool,
-    dropout: float,
-) -> Any:  # fmt: skip
+def job(output: str, task: work.Task) -> Any:
     """A job of a cluster, as its pod gets it."""
     from finetune_api.trainer import TrainerJob
 
@@ -27,12 +24,15 @@ def job(
             "spec": {
                 "connectionRef": {"name": "local"}, "baseModel": "bench/model", "modelRef": {"name": "bench"},
                 "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
-                "method": "QLoRA" if four_bits else "LoRA",
-                "lora": {"r": work.LORA_R, "alpha": work.LORA_ALPHA, "dropout": dropout},
+                "method": "QLoRA" if task.four_bits else "LoRA",
+                "lora": {
+                    "r": work.LORA_R, "alpha": work.LORA_ALPHA, "dropout": 0.1 if "dropout" in task.contender else 0,
+                },
                 "hyperparameters": {
-                    "epochs": 1, "batchSize": batch, "learningRate": learning_rate,
-                    "schedule": "Constant", "warmupRatio": 0, "maxSequenceLength": longest,
-                    "precision": precision, "checkpointSteps": 1000000, "packing": packing,
+                    "epochs": 1, "batchSize": task.batch, "learningRate": task.learning_rate,
+                    "schedule": "Constant", "warmupRatio": 0, "checkpointSteps": 1000000,
+                    "maxSequenceLength": work.LENGTHS[task.lengths].longest, "precision": task.precision,
+                    "packing": "padded" not in task.contender,
                 },
             },
         }
@@ -47,6 +47,7 @@ def run(task: work.Task) -> dict[str, Any]:
     torch_settings.prepare(cpu_threads())
     import torch
 
+    from bench.four_bits import quantise
     from finetune_trainer.attempt.interruption import Interruption
     from finetune_trainer.attempt.metrics import Metrics
     from finetune_trainer.computing import adapted_linear, frozen_norm
@@ -58,18 +59,13 @@ def run(task: work.Task) -> dict[str, Any]:
     _compile_or_not(task.contender)
     if "unfilled" in task.contender:
         passes.filler_of = lambda *_: 0
-    longest = work.LENGTHS[task.lengths].longest
     with tempfile.TemporaryDirectory() as output:
-        one = job(
-            output, batch=task.batch, longest=longest, precision=task.precision, packing="padded" not in task.contender,
-            learning_rate=task.learning_rate, four_bits=task.four_bits,
-            dropout=0.1 if "dropout" in task.contender else 0,
-        )  # fmt: skip
+        one = job(output, task)
         store = _store(one, task)
         await_turn(task.after)
         model = work.build(task.shape, tuning.compute_dtype_of(one), tuning.device())
         if task.four_bits:
-            work.quantise(model)
+            quantise(model)
         clock = Clock(task)
         torch.manual_seed(0)
         model = with_adapters(model, one.spec.adapters, "bench/model")

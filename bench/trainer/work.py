@@ -162,18 +162,6 @@ def build(shape: str, dtype: Any, device: str) -> Any:
     return model
 
 
-def quantise(model: Any) -> None:
-    """Make it a base in 4 bits, in place; what that took is no part of the peak."""
-    import torch
-
-    from bench import four_bits
-
-    four_bits.quantise(model)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
 def save(shape: str, dtype: Any, folder: Path) -> None:
     """Write the model to `folder` for those that want files; it is made where it will be trained, and gone then."""
     import torch

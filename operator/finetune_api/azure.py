@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from finetune_api.base import URL_MESSAGE, URL_SHAPE, ApiModel, HttpUrl, Name, Never, ObjectRef, rules, shaped
+from finetune_api.base import ApiModel, HttpUrl, Name, Never, ObjectRef, rules
 
 
 class AzureCredentials(ApiModel):
@@ -60,10 +60,7 @@ class AzureOpenAI(ApiModel):
             )
         )
     )
-    endpoint: (
-        Annotated[str, Field(max_length=512), shaped(URL_SHAPE, URL_MESSAGE, _OF_A_CALL), AfterValidator(_OF_A_CALL)]
-        | None
-    ) = Field(
+    endpoint: Annotated[HttpUrl, _OF_A_CALL] | None = Field(
         None,
         description="Endpoint of the Azure OpenAI resource, for example "
         "https://NAME.openai.azure.com; optional with workspace.",

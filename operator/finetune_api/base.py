@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 
 
 def alias(name: str) -> str:
@@ -50,36 +52,42 @@ def rules(*told: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
     }
 
 
-def shaped(pattern: str, message: str, never: "Never | None" = None) -> Any:
-    """A pattern whose refusal says what to write: pydantic checks it, and the API server as a CEL rule.
-
-    What is `never` to be in it pydantic checks by the annotation of that name: its patterns cannot say no.
-    """
+def shaped(pattern: str, message: str) -> Any:
+    """A pattern whose refusal says what to write: pydantic checks it, and the API server as a CEL rule."""
 
     def as_rule(schema: dict[str, Any]) -> None:
         schema.pop("pattern", None)
-        told = [(f"self.matches(r'{pattern}')", message)]
-        schema |= rules(*told, *([(f"!self.matches(r'{never.pattern}')", never.message)] if never else ()))
+        _add_rule(schema, f"self.matches(r'{pattern}')", message)
 
     return Field(pattern=pattern, json_schema_extra=as_rule)
 
 
 @dataclass(frozen=True)
 class Never:
-    """A pattern that no part of a text may have, and what to write instead."""
+    """Of a text: a pattern that no part of it may have, and what to write instead. Pydantic's own cannot say no."""
 
     pattern: str
     message: str
 
-    def __call__(self, text: str) -> str:
-        """Return the text.
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """See pydantic's custom types."""
+        return no_info_after_validator_function(self._require, handler(source))
 
-        Raises:
-            ValueError: it has the pattern.
-        """
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """See pydantic's custom types."""
+        shown = handler(schema)
+        _add_rule(shown, f"!self.matches(r'{self.pattern}')", self.message)
+        return shown
+
+    def _require(self, text: str) -> str:
         if re.search(self.pattern, text):
             raise ValueError(self.message)
         return text
+
+
+def _add_rule(schema: dict[str, Any], rule: str, message: str) -> None:
+    for name, told in rules((rule, message)).items():
+        schema[name] = [*schema.get(name, ()), *told]
 
 
 ONE_CALL = Never(
@@ -87,10 +95,15 @@ ONE_CALL = Never(
     "write the root of the API, such as https://HOST/v1, without the path of one call",
 )
 
-URL_SHAPE = r"^https?://[^/@?#\s]+(/[^?#\s]*)?$"
-URL_MESSAGE = "write a whole URL without credentials, queries and white space, such as https://HOST or https://HOST/v1"
-HttpUrl = Annotated[str, Field(max_length=512), shaped(URL_SHAPE, URL_MESSAGE)]
-ApiRoot = Annotated[str, Field(max_length=512), shaped(URL_SHAPE, URL_MESSAGE, ONE_CALL), AfterValidator(ONE_CALL)]
+HttpUrl = Annotated[
+    str,
+    Field(max_length=512),
+    shaped(
+        r"^https?://[^/@?#\s]+(/[^?#\s]*)?$",
+        "write a whole URL without credentials, queries and white space, such as https://HOST or https://HOST/v1",
+    ),
+]
+ApiRoot = Annotated[HttpUrl, ONE_CALL]
 """Where an API with OpenAI's calls begins."""
 
 SERVICE_NAME = "^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"

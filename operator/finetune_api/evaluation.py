@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from finetune_api.base import ONE_CALL, ApiModel, SecretKeyRef, rules, shaped
 
@@ -29,7 +29,6 @@ _ENDPOINT_URL = shaped(
     f"^(https://[^/@?#]+|http://({_CLUSTER_HOST}|localhost|127[.]0[.]0[.]1)(:[0-9]+)?)(/[^@?#]*)?$",
     "write the root of an OpenAI-compatible API, such as https://HOST/v1 or http://SERVICE.NAMESPACE.svc/v1, without "
     "credentials and queries; without TLS only Services of the cluster",
-    ONE_CALL,
 )
 
 
@@ -66,7 +65,7 @@ class ActiveVersion(ApiModel):
 class Service(ApiModel):
     """Any service with OpenAI's chat completions."""
 
-    url: Annotated[str, Field(max_length=512), _ENDPOINT_URL, AfterValidator(ONE_CALL)] = Field(
+    url: Annotated[str, Field(max_length=512), _ENDPOINT_URL, ONE_CALL] = Field(
         description="Base URL of its API, for example http://rag.team-a.svc/v1. Test data are sent there. An "
         "air-gapped connection allows Services of the cluster and what its allowedEndpoints name."
     )

@@ -39,25 +39,27 @@ def make_tiny_t5(cache: Path, *, width: int = 32) -> Path:
     return _make(cache / T5, make_t5_tokenizer(), build)
 
 
+_OF_BART = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "max_position_embeddings": 128,
+    "dropout": 0.0,
+    "init_std": 0.3,
+}
+"""Sizes of BART, and of what has its layers."""
+
+
 def make_tiny_bart(cache: Path) -> Path:
     """A BART of two layers on each side: learnt positions, and answers that begin with a token of their own."""
     from transformers import BartConfig, BartForConditionalGeneration
 
     def build(vocabulary: int):
-        config = BartConfig(
-            vocab_size=vocabulary,
-            d_model=32,
-            encoder_layers=2,
-            decoder_layers=2,
-            encoder_attention_heads=4,
-            decoder_attention_heads=4,
-            encoder_ffn_dim=64,
-            decoder_ffn_dim=64,
-            max_position_embeddings=128,
-            dropout=0.0,
-            init_std=0.3,
-        )
-        return BartForConditionalGeneration(config)
+        return BartForConditionalGeneration(BartConfig(vocab_size=vocabulary, **_OF_BART))
 
     return _make(cache / BART, make_bart_tokenizer(), build)
 
@@ -67,20 +69,7 @@ def make_tiny_pegasus(cache: Path) -> Path:
     from transformers import PegasusConfig, PegasusForConditionalGeneration
 
     def build(vocabulary: int):
-        config = PegasusConfig(
-            vocab_size=vocabulary,
-            d_model=32,
-            encoder_layers=2,
-            decoder_layers=2,
-            encoder_attention_heads=4,
-            decoder_attention_heads=4,
-            encoder_ffn_dim=64,
-            decoder_ffn_dim=64,
-            max_position_embeddings=128,
-            dropout=0.0,
-            init_std=0.3,
-        )
-        return PegasusForConditionalGeneration(config)
+        return PegasusForConditionalGeneration(PegasusConfig(vocab_size=vocabulary, **_OF_BART))
 
     return _make(cache / PEGASUS, make_t5_tokenizer(), build)
 

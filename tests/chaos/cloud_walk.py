@@ -152,12 +152,12 @@ async def walk(
     Raises:
         TimeoutError: something that belongs to the life did not happen; with what was reached and what is left.
     """
-    address = own_address(stage.site.name)
+    address, log = own_address(stage.site.name), stage.folder / "log"
     tls = certificates.kept(stage.folder.parent / "provider-tls", (HOST,))
     async with open_wire(stage.cluster.kubeconfig, stage.folder / "kubeconfig", stage.site.name) as wire:
         wire.clocks = clocks = Clocks(stage.folder / "clocks")
         clocks.set(own_clock, 0)
-        wire.meddle = killer = killer_of(stage.site, settings(stage, address, tls), stage.folder / "log", fault)
+        wire.meddle = killer = killer_of(stage.site, settings(stage, address, tls), log, fault)
         calls = Calls(killer)
         try:
             with moto(HOST) as store, opened(provider, store, tls) as cloud:
@@ -176,16 +176,8 @@ async def walk(
                     await quiet(wire)
                     end = await cloud_picture(site)
                     points = [call.point for call in wire.seen] + calls.seen
-                    return CloudTold(
-                        served,
-                        cost,
-                        end,
-                        await events_of(site),
-                        known(cloud),
-                        points,
-                        killer.killed,
-                        warnings(stage.folder / "log"),
-                    )
+                    events = await events_of(site)
+                    return CloudTold(served, cost, end, events, known(cloud), points, killer.killed, warnings(log))
         except TimeoutError as error:
             left = json.dumps(await picture(stage.kube, stage.site.name), indent=1)
             error.add_note(f"points: {[call.point for call in wire.seen]}; {calls.seen}; left: {left}")

@@ -106,7 +106,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
     delete = () if busy else _useless(others, found, now, answers=answering is not None)
     note = _said_of_waiting(found if busy else {}, entry, there, now)
     serving = Serving("Rolling", wanted.version, 1 if answering else 0, note=note)
-    if there is None and entry.answered:
+    if there is None and entry.answered and entry.nonce == wanted.nonce:
         serving = _missing(entry, wanted, answering, serving, now)
     elif there is None:
         make = not busy and entry.released_at is None
@@ -132,7 +132,7 @@ def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], want
         silent = ask and now - moment(entry.created_at) >= LONG
         serving = _failing(wanted, answering, _silent(wanted, entry)) if silent else serving
     make = make and not (delete and wanted.one_at_a_time)
-    entry = unseen(entry, now, anew=make) if there is None else entry
+    entry = unseen(entry, now, anew=make and entry.nonce == wanted.nonce) if there is None else entry
     return Plan(released((*others, entry), delete, now), serving, address(found, answering), make, ask, delete)
 
 
@@ -351,8 +351,8 @@ def _entry(
         return entry.model_copy(update={"unseen_since": None} | ({} if goes else {"released_at": None}))
     if entry is not None and entry.released_at is not None and not is_missed(entry, now, GOING):
         return entry
-    if entry is not None and entry.released_at is None and entry.nonce == wanted.nonce:
-        return entry
+    if entry is not None and entry.released_at is None and (entry.nonce == wanted.nonce or not is_missed(entry, now)):
+        return entry  # what one list lacks may stand, and have failed: then it has to go before another one is made
     return HostedDeployment(
         name=wanted.name,
         version=wanted.version,

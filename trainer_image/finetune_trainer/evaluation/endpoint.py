@@ -220,10 +220,8 @@ class _Asking:
         self._not_before = max(self._not_before, time.monotonic() + error.seconds)
 
     async def _until_it_is_welcome(self) -> None:
-        left = self._not_before - time.monotonic()
-        if left > 0:
+        while (left := self._not_before - time.monotonic()) > 0:  # noqa: ASYNC110 - another row may lengthen the pause
             await asyncio.sleep(left)
-            await self._until_it_is_welcome()  # another row may have met a longer pause
 
     def _has_tried_enough(self, tries: int, began: float) -> bool:
         patience = self._way.patience_seconds

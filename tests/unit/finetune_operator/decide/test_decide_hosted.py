@@ -280,6 +280,17 @@ def test_what_failed_is_asked_to_go_again_where_that_call_was_lost() -> None:
     assert plan(asked, failed | there(other="Creating"), WANTED, at(60)).delete == ()
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_wish_for_another_one_outlives_a_list_that_lacks_what_failed(answered: bool) -> None:
+    anew = replace(WANTED, nonce="again")
+    lacks = plan([entry(answered=answered)], {}, anew, at(20))
+    assert (lacks.make, lacks.serving.state) == (True, "Rolling")
+    assert plan(lacks.recorded, there(md_v2="Failed"), anew, at(40)).delete == ("md-v2",)
+    gone = plan(lacks.recorded, {}, anew, at(20) + MISSED)
+    assert (gone.make, gone.recorded[0].nonce) == (True, "again")
+    assert plan(gone.recorded, there(md_v2="Failed"), anew, at(140)).delete == ()
+
+
 def test_parts_of_a_deployment_do_not_tell_that_it_is_there() -> None:
     """An endpoint shows later than the model and the configuration that it was made of."""
     made = list(plan([entry()], {}, WANTED, at(0)).recorded)
