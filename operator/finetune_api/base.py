@@ -42,14 +42,16 @@ class ApiModel(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+RULES = "x-kubernetes-validations"
+"""Where a schema has its CEL rules."""
+
+
 def rules(*told: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
     """CEL rules that the API server enforces: (expression, message that says what to write instead, field to blame).
 
     The field is a path below the part that has the rule, such as `.lora.r`; without one the part itself is blamed.
     """
-    return {
-        "x-kubernetes-validations": [dict(zip(("rule", "message", "fieldPath"), one, strict=False)) for one in told]
-    }
+    return {RULES: [dict(zip(("rule", "message", "fieldPath"), one, strict=False)) for one in told]}
 
 
 def shaped(pattern: str, message: str) -> Any:
@@ -57,7 +59,8 @@ def shaped(pattern: str, message: str) -> Any:
 
     def as_rule(schema: dict[str, Any]) -> None:
         schema.pop("pattern", None)
-        _add_rule(schema, f"self.matches(r'{pattern}')", message)
+        shape = rules((f"self.matches(r'{pattern}')", message))[RULES]
+        schema[RULES] = [*shape, *schema.get(RULES, ())]  # first: its message is the one that says what to write
 
     return Field(pattern=pattern, json_schema_extra=as_rule)
 
@@ -75,19 +78,13 @@ class Never:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """See pydantic's custom types."""
-        shown = handler(schema)
-        _add_rule(shown, f"!self.matches(r'{self.pattern}')", self.message)
-        return shown
+        shown, never = handler(schema), rules((f"!self.matches(r'{self.pattern}')", self.message))[RULES]
+        return shown | {RULES: [*shown.get(RULES, ()), *never]}
 
     def _require(self, text: str) -> str:
         if re.search(self.pattern, text):
             raise ValueError(self.message)
         return text
-
-
-def _add_rule(schema: dict[str, Any], rule: str, message: str) -> None:
-    for name, told in rules((rule, message)).items():
-        schema[name] = [*schema.get(name, ()), *told]
 
 
 ONE_CALL = Never(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from finetune_api.base import SERVICE_NAME, UNSEEN, ApiModel, rules
+from finetune_api.base import RULES, SERVICE_NAME, UNSEEN, ApiModel, rules
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec
@@ -82,7 +82,6 @@ _MESSAGE = Column(
     wide=True,
 )
 
-_RULES = "x-kubernetes-validations"
 
 KINDS = (
     Kind(
@@ -272,7 +271,7 @@ def immutable(spec: Schema, mutable: Sequence[str]) -> Schema:
     if unknown:
         raise KeyError(f"{', '.join(sorted(unknown))}: no such field")
     may = f"{', '.join(mutable[:-1])} and {mutable[-1]}"
-    fields, of_spec = dict(spec["properties"]), list(spec.get(_RULES, ()))
+    fields, of_spec = dict(spec["properties"]), list(spec.get(RULES, ()))
     for name in [known for known in fields if known not in mutable]:
         refused = {
             "message": f"{name} cannot be changed: of a job's spec only {may} can; "
@@ -280,11 +279,11 @@ def immutable(spec: Schema, mutable: Sequence[str]) -> Schema:
             "reason": "FieldValueForbidden",
         }
         fixed = fields[name]
-        fields[name] = {**fixed, _RULES: [*fixed.get(_RULES, ()), {"rule": "self == oldSelf", **refused}]}
+        fields[name] = {**fixed, RULES: [*fixed.get(RULES, ()), {"rule": "self == oldSelf", **refused}]}
         if name not in spec.get("required", ()) and "default" not in fixed:
             rule = f"has(self.{name}) == has(oldSelf.{name})"
             of_spec.append({"rule": rule, **refused, "fieldPath": f".{name}"})
-    return {**spec, "properties": fields, _RULES: of_spec}
+    return {**spec, "properties": fields, RULES: of_spec}
 
 
 def _name_rule(kind: Kind) -> dict[str, Any]:

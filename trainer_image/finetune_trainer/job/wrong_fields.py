@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from finetune_api.base import RULES
 from finetune_api.job import FineTuneJobManifest
 from finetune_trainer.job.other_names import place_of, plain, remark_on
 
@@ -146,7 +147,7 @@ def _rule_of(path: Path) -> str:
     """What the API server says about the shape of the field's text."""
     model = _model_at(path[:-1])
     schema = {} if model is None else model.model_json_schema(by_alias=True)["properties"].get(path[-1], {})
-    rules = schema.get("x-kubernetes-validations", [])
+    rules = schema.get(RULES, [])
     return rules[0]["message"] if rules else ""
 
 
