@@ -135,12 +135,24 @@ class World:
         self.form()
         try:
             yield
-            self.anyone(False)  # nobody leaves before all have heard what was told: the store may go with rank 0
+            self.anyone(False)  # one that has ended meanwhile is noticed here at once
+            self._leave_together()
         except RuntimeError as error:
             if self.store is None or not _is_end_of_line(error):
                 raise
             raise _another_has_ended() from error
         self.part()
+
+    def _leave_together(self) -> None:
+        """Wait until all have read what came last: a way that closes takes along what is not read yet.
+
+        The store may be rank 0's own: it is the last to leave.
+        """
+        if self.store is None:
+            return
+        from torch.distributed.elastic.utils.store import synchronize
+
+        synchronize(self.store, b"", self.rank, self.size, "leaving", _TIMEOUT.total_seconds())
 
     def part(self) -> None:
         """Close the ways between the ranks: from now on each goes on alone."""

@@ -140,6 +140,28 @@ def test_rank_0_does_not_leave_before_all_have_heard_what_it_told():
     assert ranks.ended(ranks.start(2, hear_late)) == [0, 0]
 
 
+def read_late(folder: Path) -> None:
+    """The last sum reaches both ranks, and the other is long in reading it: the way it came by has to stand."""
+    world, read = join(2), folder / "read"
+    sums = World.sums
+
+    def slowly(self: World, *numbers: float) -> tuple[float, ...]:
+        summed = sums(self, *numbers)
+        if not self.is_first:
+            time.sleep(0.5)
+            read.touch()
+        return summed
+
+    World.sums = slowly
+    with world.formed():
+        pass
+    assert read.exists()
+
+
+def test_rank_0_does_not_leave_before_all_have_read_the_last_sum(tmp_path):
+    assert ranks.ended(ranks.start(2, read_late, tmp_path)) == [0, 0]
+
+
 def do_and_note(job: TrainerJob, messages: str) -> None:
     """Do the job, and write down when data are tokenised or mapped and when the process group forms."""
     notes = Path(messages) / f"order-{os.environ['RANK']}"
